@@ -1,0 +1,110 @@
+"""Metrics as probers see them: a `Metric` is declared once, `Samples` holds one run's values.
+
+Nothing here knows how samples are written out; `exposition` does. A `Samples` is also an ordinary
+prometheus_client collector, so whatever consumes those can consume a probe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric as Family
+
+MetricType = Literal["gauge", "counter"]
+
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+
+
+class Metric:
+    """The declaration of one metric family, made once as a module-level constant.
+
+    Args:
+        name: the full name, base unit as its suffix (``probe_dns_lookup_time_seconds``).
+        help: one sentence for ``# HELP``.
+        labels: label names, in the order in which values are given to `Probe.set`.
+        type: ``gauge`` (the default: all that a single probe measures) or ``counter``.
+
+    Raises:
+        ValueError: the name or a label is not legal in the Prometheus data model.
+    """
+
+    __slots__ = ("help", "labels", "name", "type")
+
+    def __init__(
+        self, name: str, help: str, labels: tuple[str, ...] = (), *, type: MetricType = "gauge"
+    ) -> None:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a metric name")
+        for label in labels:
+            if not _LABEL.fullmatch(label):
+                raise ValueError(f"{label!r} is not a label name (metric {name})")
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"metric {name} declares a label twice")
+        self.name = name
+        self.help = help
+        self.labels = labels
+        self.type: MetricType = type
+
+    def __repr__(self) -> str:
+        return f"Metric({self.name!r}, labels={self.labels})"
+
+
+class Samples:
+    """The values of one probe run: created with the run, thrown away after the answer."""
+
+    __slots__ = ("_registry", "families")
+
+    def __init__(self) -> None:
+        self.families: dict[Metric, dict[tuple[str, ...], float]] = {}
+        self._registry: CollectorRegistry | None = None
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Set one sample; `labels` are values in the order of the declaration.
+
+        Raises:
+            ValueError: the number of label values is not that of the declaration.
+        """
+        if len(labels) != len(metric.labels):
+            raise ValueError(f"{metric.name} takes {len(metric.labels)} label values: {metric.labels}")
+        family = self.families.get(metric)
+        if family is None:
+            self.families[metric] = {labels: value}
+        else:
+            family[labels] = value
+
+    def add(self, metric: Metric, value: float, *labels: str) -> None:
+        """Add to one sample, which starts at 0."""
+        self.set(metric, self.get(metric, *labels, default=0.0) + value, *labels)
+
+    def get(self, metric: Metric, *labels: str, default: float = float("nan")) -> float:
+        """The value of one sample, or `default` while it is not set."""
+        return self.families.get(metric, {}).get(labels, default)
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """A registry of this run alone for prometheus_client's own types, made when first asked for."""
+        if self._registry is None:
+            self._registry = CollectorRegistry()
+        return self._registry
+
+    @property
+    def has_registry(self) -> bool:
+        """Whether an author has asked for `registry`."""
+        return self._registry is not None
+
+    def collect(self) -> Iterator[Family]:
+        """All samples as prometheus_client's families, those of `registry` included."""
+        for metric, samples in self.families.items():
+            family = Family(metric.name, metric.help, metric.type)
+            name = metric.name
+            if metric.type == "counter" and not name.endswith("_total"):
+                name += "_total"
+            for labels, value in samples.items():
+                family.add_sample(name, dict(zip(metric.labels, labels, strict=True)), value)
+            yield family
+        if self._registry is not None:
+            yield from self._registry.collect()

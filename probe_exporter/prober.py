@@ -1,0 +1,207 @@
+"""What a prober is made of: `Settings`, `Prober`, `Probe` (one run) and how a run fails.
+
+A prober raises `ProbeFailed`; it never judges, logs or counts its own failure. The runner does, once, for all.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel, ConfigDict
+
+from probe_exporter.metrics import Metric, Samples
+
+
+class Reason(StrEnum):
+    """Why a probe failed: the values of ``probe_failure_info{reason=…}``. Closed and documented.
+
+    Every name begins with what failed. Adding one is a change of the public interface.
+    """
+
+    TARGET_INVALID = "target_invalid"  # the target is not of the form this prober takes
+    SETTINGS_UNUSABLE = "settings_unusable"  # a file, secret or option of the module can't be used now
+    SETTINGS_UNSUPPORTED = "settings_unsupported"  # this version does not do what the module asks
+    DNS_RESOLUTION = "dns_resolution"  # the resolver failed or answered with an error
+    DNS_NAME_NOT_FOUND = "dns_name_not_found"  # no such name
+    DNS_NO_ADDRESS = "dns_no_address"  # the name has no address of a permitted family
+    DNS_TIMEOUT = "dns_timeout"
+    CONNECT_REFUSED = "connect_refused"
+    CONNECT_TIMEOUT = "connect_timeout"
+    CONNECT_UNREACHABLE = "connect_unreachable"
+    CONNECT_RESET = "connect_reset"  # the peer reset an established connection
+    CONNECT_CLOSED = "connect_closed"  # the peer closed before it said anything
+    CONNECT_FAILED = "connect_failed"  # anything else the system says about connecting
+    TLS_HANDSHAKE = "tls_handshake"  # no common version or cipher, an alert, not TLS at all
+    TLS_TIMEOUT = "tls_timeout"
+    TLS_REQUIRED = "tls_required"  # fail_if_not_ssl
+    TLS_FORBIDDEN = "tls_forbidden"  # fail_if_ssl
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    CERTIFICATE_NOT_YET_VALID = "certificate_not_yet_valid"
+    CERTIFICATE_WRONG_NAME = "certificate_wrong_name"
+    CERTIFICATE_UNKNOWN_AUTHORITY = "certificate_unknown_authority"
+    CERTIFICATE_INVALID = "certificate_invalid"  # any other verdict of verification
+    HTTP_STATUS = "http_status"
+    HTTP_VERSION = "http_version"
+    HTTP_REDIRECT = "http_redirect"  # too many, or to somewhere that can't be followed
+    HTTP_HEADER_MISMATCH = "http_header_mismatch"
+    HTTP_BODY_MISMATCH = "http_body_mismatch"
+    HTTP_BODY_TOO_LARGE = "http_body_too_large"
+    HTTP_BODY_TRUNCATED = "http_body_truncated"  # fewer bytes than announced
+    HTTP_CONTENT_ENCODING = "http_content_encoding"  # the body is not what its encoding says
+    HTTP_PROTOCOL_ERROR = "http_protocol_error"  # not HTTP
+    HTTP_HEADERS_TOO_LARGE = "http_headers_too_large"
+    TIMEOUT_RESPONSE = "timeout_response"  # connected, and not a byte of an answer in time
+    TIMEOUT_TRANSFER = "timeout_transfer"  # an answer that began and did not end in time
+    TIMEOUT_PROBE = "timeout_probe"  # the deadline passed in any other phase
+    INTERNAL_ERROR = "internal_error"  # a bug of ours: please report it
+
+
+TIMEOUTS = {
+    "resolve": Reason.DNS_TIMEOUT,
+    "connect": Reason.CONNECT_TIMEOUT,
+    "tls": Reason.TLS_TIMEOUT,
+    "processing": Reason.TIMEOUT_RESPONSE,
+    "transfer": Reason.TIMEOUT_TRANSFER,
+}
+"""What the deadline means when it passes in a phase; any other phase is `Reason.TIMEOUT_PROBE`."""
+
+
+class ProbeFailed(Exception):
+    """The target failed the probe. Raised by probers and by what they stand on.
+
+    Args:
+        reason: one of `Reason`.
+        message: one plain sentence for a person; no secrets.
+        fields: details for the log line.
+    """
+
+    def __init__(self, reason: Reason, message: str, **fields: object) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.fields = fields
+
+
+class Settings(BaseModel):
+    """The settings of a prober or a part of them: frozen, and a misspelt key is an error at load."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False, arbitrary_types_allowed=True)
+
+
+@dataclass(slots=True, frozen=True)
+class Event:
+    """One line of a probe's log, kept as data and rendered only when somebody looks."""
+
+    time: float  # Unix seconds
+    level: int  # of the logging module
+    message: str
+    fields: dict[str, object]
+
+
+class Phase:
+    """One timed stretch of a probe; `seconds` is there once it ended without an error."""
+
+    __slots__ = ("_outer", "_probe", "_started", "name", "seconds")
+
+    def __init__(self, probe: Probe, name: str) -> None:
+        self.name = name
+        self.seconds = 0.0
+        self._probe = probe
+        self._outer = probe.current_phase
+        self._started = 0.0
+
+    def __enter__(self) -> Self:
+        self._probe.current_phase = self.name
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.seconds = time.perf_counter() - self._started
+        if kind is None:  # a failure keeps the phase it happened in
+            self._probe.current_phase = self._outer
+
+
+class Probe:
+    """One run of a prober against one target: where it writes what it measured and what it saw."""
+
+    __slots__ = ("_clock", "current_phase", "deadline", "events", "samples", "target")
+
+    def __init__(self, target: str, deadline: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            target: as the request gave it.
+            deadline: on `clock`, in seconds; the runner ends the run then.
+            clock: the event loop's time.
+        """
+        self.target = target
+        self.deadline = deadline
+        self.samples = Samples()
+        self.events: list[Event] = []
+        self.current_phase = ""
+        self._clock = clock
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline; negative once it has passed."""
+        return self.deadline - self._clock()
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """This run's own registry, for authors who want prometheus_client's types."""
+        return self.samples.registry
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Set one sample: ``probe.set(DURATION, 0.2, "connect")``."""
+        self.samples.set(metric, value, *labels)
+
+    def add(self, metric: Metric, value: float, *labels: str) -> None:
+        """Add to one sample, which starts at 0."""
+        self.samples.add(metric, value, *labels)
+
+    def phase(self, name: str) -> Phase:
+        """Time a phase: ``with probe.phase("connect") as phase: …``, then ``phase.seconds``.
+
+        A failure inside is reported as one of this phase.
+        """
+        return Phase(self, name)
+
+    def log(self, message: str, /, *, level: int = logging.DEBUG, **fields: object) -> None:
+        """Note something about this run. Costs an append; text is made when somebody asks. No secrets."""
+        self.events.append(Event(time.time(), level, message, fields))
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def _same_settings(settings: Any, hostname: str) -> Any:
+    """The effect of the request parameter ``hostname`` on a prober that has no use for it."""
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Prober(Generic[S]):
+    """The declaration that makes a file a prober: ``prober = Prober("redis", RedisSettings, probe_redis)``.
+
+    Args:
+        name: what a module's ``prober:`` says, and the key of its block of settings.
+        settings: the model of that block.
+        probe: the run itself; returns on success, raises `ProbeFailed` otherwise.
+        description: one line for lists; the first line of `probe`'s docstring if not given.
+        with_hostname: what the request parameter ``hostname`` does to the settings; by default nothing.
+            Raises ValueError, with a sentence for the client, where the two conflict.
+    """
+
+    name: str
+    settings: type[S]
+    probe: Callable[[Probe, S], Awaitable[None]]
+    description: str = ""
+    with_hostname: Callable[[S, str], S] = field(default=_same_settings)

@@ -1,0 +1,114 @@
+"""Run one probe: its deadline, its verdict and the end of every error.
+
+Whatever a prober does, `run` answers with a `Result`; the only thing that passes through is cancellation, which
+means that nobody waits for the answer any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from probe_exporter.config import Module
+from probe_exporter.metrics import Metric
+from probe_exporter.prober import TIMEOUTS, Probe, ProbeFailed, Reason
+
+SUCCESS = Metric("probe_success", "Whether the target passed the probe.")
+DURATION = Metric("probe_duration_seconds", "How long the probe took, from its start to its verdict.")
+TIMEOUT = Metric("probe_timeout_seconds", "The time this probe was given.")
+FAILURE = Metric(
+    "probe_failure_info", "Why the probe failed and in which phase; absent on success.", ("reason", "phase")
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished probe: what it measured, how it ended and what it was asked."""
+
+    module: Module
+    target: str
+    probe: Probe
+    failure: ProbeFailed | None
+    phase: str  # where it failed
+    started: float  # Unix seconds
+    duration: float  # seconds
+    timeout: float  # seconds
+
+    @property
+    def success(self) -> bool:
+        return self.failure is None
+
+
+async def run(module: Module, target: str, timeout: float) -> Result:
+    """Probe `target` with `module` for at most `timeout` seconds.
+
+    Raises:
+        asyncio.CancelledError: the client hung up or the exporter is ending.
+    """
+    clock = asyncio.get_running_loop().time
+    probe = Probe(target, clock() + timeout, clock)
+    started = time.time()
+    before = time.perf_counter()
+    probe.log("Beginning probe", prober=module.prober.name, timeout_seconds=timeout)
+    failure = await _attempt(module, probe)
+    duration = time.perf_counter() - before
+    result = Result(module, target, probe, failure, probe.current_phase, started, duration, timeout)
+    _judge(result)
+    return result
+
+
+async def _attempt(module: Module, probe: Probe) -> ProbeFailed | None:
+    """The prober's run under the deadline; how it failed, or None."""
+    limit = asyncio.timeout_at(probe.deadline)
+    try:
+        async with limit:
+            await module.prober.probe(probe, module.settings)
+    except ProbeFailed as failed:
+        return failed
+    except TimeoutError as error:
+        if limit.expired():
+            return _timed_out(probe)
+        return _our_bug(probe, module, error)
+    except Exception as error:
+        return _our_bug(probe, module, error)
+    return None
+
+
+def _timed_out(probe: Probe) -> ProbeFailed:
+    phase = probe.current_phase
+    during = f" (in phase {phase})" if phase else ""
+    return ProbeFailed(TIMEOUTS.get(phase, Reason.TIMEOUT_PROBE), f"the probe's time ran out{during}")
+
+
+def _our_bug(probe: Probe, module: Module, error: Exception) -> ProbeFailed:
+    log.error(
+        "A prober failed in a way it should not: please report this",
+        exc_info=error,
+        extra={"fields": {"module": module.name, "prober": module.prober.name, "target": probe.target}},
+    )
+    return ProbeFailed(Reason.INTERNAL_ERROR, f"{type(error).__name__} in the prober; the exporter's log has more")
+
+
+def _judge(result: Result) -> None:
+    """Set what every answer holds and end the run's log with its verdict."""
+    probe, failure = result.probe, result.failure
+    probe.set(SUCCESS, 1 if failure is None else 0)
+    probe.set(DURATION, result.duration)
+    probe.set(TIMEOUT, result.timeout)
+    if failure is None:
+        probe.log("Probe succeeded", duration_seconds=result.duration)
+        return
+    probe.set(FAILURE, 1, failure.reason, result.phase)
+    probe.log(
+        "Probe failed",
+        level=logging.ERROR,
+        reason=failure.reason.value,
+        phase=result.phase,
+        err=failure.message,
+        **failure.fields,
+        duration_seconds=result.duration,
+    )
