@@ -1,0 +1,69 @@
+# make run    make an environment, install, and serve on :9115   (make run ARGS="--config.file=my.yml")
+# make test   everything                                         (make test ARGS="-k redirect")
+# make quick  what takes seconds
+# make lint   ruff and mypy --strict
+# make bench  side by side with the original
+# make constraints   pin what a fresh environment resolves to today
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 python3.14,$(shell \
+	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(p))))
+PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+CODE   := probe_exporter modules tests benchmarks
+
+.PHONY: run test quick lint bench constraints clean python
+
+run: $(VENV)/.run
+	$(BIN)/probe-exporter $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/pytest $(ARGS)
+
+quick: $(VENV)/.test
+	$(BIN)/pytest -q -m "not slow" $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CODE)
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# Debian splits venv from Python: without it `python3 -m venv` fails half-way with a long message. Ask first.
+python:
+ifeq ($(PYTHON),)
+	@echo "probe-exporter needs Python 3.11 or newer, and none is on the PATH. On Debian 12 or Ubuntu 24.04:" >&2
+	@echo "    sudo apt-get install python3 python3-venv" >&2
+	@exit 1
+else
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "Python is here, but not its venv module. On Debian and Ubuntu:" >&2; \
+	  echo "    sudo apt-get install $$(basename $$(readlink -f $(PYTHON)) | grep -x 'python3\(\.[0-9]*\)*' || echo python3)-venv" >&2; \
+	  exit 1; }
+endif
+
+$(VENV)/bin/pip: | python
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt $(VENV)/bin/pip
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.test: tests/requirements.txt $(VENV)/.run
+	$(PIP) install --constraint constraints.txt --requirement tests/requirements.txt
+	@touch $@
+
+constraints: | python
+	rm -rf $(VENV)/fresh
+	$(PYTHON) -m venv $(VENV)/fresh
+	$(VENV)/fresh/bin/pip --quiet install --editable . --requirement tests/requirements.txt
+	{ sed -n '/^#/p' constraints.txt; $(VENV)/fresh/bin/pip freeze --exclude-editable | sort -f; } > constraints.new
+	mv constraints.new constraints.txt
+	rm -rf $(VENV)/fresh
+
+clean:
+	rm -rf $(VENV) dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find probe_exporter modules tests benchmarks examples -name __pycache__ -exec rm -rf {} +
