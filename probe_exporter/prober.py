@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from probe_exporter.metrics import Metric, Samples
+from probe_exporter.rules import Rule
 
 
 class Reason(StrEnum):
@@ -90,9 +92,48 @@ class ProbeFailed(Exception):
 
 
 class Settings(BaseModel):
-    """The settings of a prober or a part of them: frozen, and a misspelt key is an error at load."""
+    """The settings of a prober or a part of them: frozen, and a misspelt key is an error at load.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False, arbitrary_types_allowed=True)
+    `rules` are checked on what was written, so that all errors of a block are told at once; `cautions`
+    yields what is legal and yet questionable, as pairs of a key and a sentence for a person.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=False,
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,  # it may be a secret
+    )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        """What deserves a warning at load; nothing by default."""
+        yield from ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_rules(cls, written: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        broken = [
+            _error("rule", key, message=message)
+            for rule in (cls.rules if isinstance(written, Mapping) else ())
+            for key, message in rule(written)
+        ]
+        if not broken:
+            return validate(written)
+        try:
+            validate(written)
+        except ValidationError as error:
+            for details in reversed(error.errors(include_url=False, include_input=False)):
+                context = {**details.get("ctx", {}), "message": details["msg"]}
+                broken.insert(0, _error(details["type"], *details["loc"], **context))
+        raise ValidationError.from_exception_data(cls.__name__, broken, hide_input=True)
+
+
+def _error(kind: str, *path: int | str, **context: Any) -> InitErrorDetails:
+    """One line of a ValidationError, which says `context`'s message."""
+    error = PydanticCustomError(kind, "{message}", context)
+    return {"type": error, "loc": path, "input": None}
 
 
 @dataclass(slots=True, frozen=True)

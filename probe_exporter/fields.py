@@ -1,0 +1,528 @@
+"""The types of settings: each reads its own text, prints it back, and describes itself to editors.
+
+They are ordinary annotations for a field of `Settings`; whatever can be compiled is compiled here, at load.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Protocol, Self
+
+import re2  # type: ignore[import-untyped]
+from annotated_types import Ge, Le
+from pydantic import (
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+MASK = "<secret>"
+SCALAR_TYPES = ["string", "number", "boolean", "null"]
+"""What JSON Schema calls the plain scalars of YAML: any of them may stand where a string is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a field type is written in a configuration file; `document` reads it so.
+
+    Args:
+        expected: completes "expected …" in an error message.
+        numbers: a bare number is handed over as one, so that the type can refuse it; otherwise as its text.
+    """
+
+    expected: str
+    numbers: bool = False
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected a string")
+    return value
+
+
+Text = Annotated[
+    str,
+    Written("a string"),
+    PlainValidator(_text, json_schema_input_type=str),
+    WithJsonSchema({"type": SCALAR_TYPES}),
+]
+"""A string. Bytes that are not UTF-8 (``!!binary``) are kept as surrogate escapes; see `encode`."""
+
+FilePath = Annotated[
+    str,
+    Written("a path"),
+    PlainValidator(_text, json_schema_input_type=str),
+    WithJsonSchema({"type": SCALAR_TYPES, "description": "A path, relative to the working directory."}),
+]
+"""A path, relative to the working directory, opened when a probe needs it and not before."""
+
+Port = Annotated[int, Ge(1), Le(65535)]
+"""A TCP or UDP port."""
+
+
+def encode(text: str) -> bytes:
+    """The bytes that `text` stood for in the configuration."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+# --- durations ---------------------------------------------------------------------------------------------
+
+_INT64 = 1 << 63
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 1_000,
+    "\N{MICRO SIGN}s": 1_000,
+    "\N{GREEK SMALL LETTER MU}s": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_DURATION_PATTERN = r"^[-+]?(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$"
+_DIGITS = frozenset("0123456789")
+
+
+def _leading_digits(text: str, start: int) -> int:
+    """The index after the ASCII digits that begin at `start`."""
+    while start < len(text) and text[start] in _DIGITS:
+        start += 1
+    return start
+
+
+def _quantities(text: str) -> list[tuple[str, str, str]]:
+    """Split ``1h2.5m`` into (whole digits, fraction digits, unit); an empty unit means that it is missing.
+
+    Raises:
+        ValueError: a number is missing.
+    """
+    found = []
+    at = 0
+    while at < len(text):
+        end = _leading_digits(text, at)
+        whole, fraction = text[at:end], ""
+        if end < len(text) and text[end] == ".":
+            at, end = end + 1, _leading_digits(text, end + 1)
+            fraction = text[at:end]
+        if not whole and not fraction:
+            raise ValueError("a number is missing")
+        at = end
+        while end < len(text) and text[end] != "." and text[end] not in _DIGITS:
+            end += 1
+        found.append((whole, fraction, text[at:end]))
+        at = end
+    return found
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from a duration in Go's syntax: ``1.5s``, ``1h2m3s``, ``-5ms``, ``0``.
+
+    Whole nanoseconds, as Go counts them; a finer fraction is cut off.
+
+    Raises:
+        ValueError: with a sentence for a person.
+    """
+    sign, digits = (text[0], text[1:]) if text[:1] in ("+", "-") else ("+", text)
+    if digits == "0":
+        return 0.0
+    hint = "a duration is written like 5s, 1.5s, 1m30s or 500ms"
+    if not digits:
+        raise ValueError(f"the duration is empty; {hint}")
+    total = 0
+    try:
+        quantities = _quantities(digits)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a duration: {error}; {hint}") from None
+    for whole, fraction, unit in quantities:
+        if not unit:
+            raise ValueError(f"{text!r} lacks a unit; {hint}")
+        if unit not in _NANOSECONDS:
+            raise ValueError(f"{unit!r} in {text!r} is not a unit; the units are ns, us, µs, ms, s, m and h")
+        scale = _NANOSECONDS[unit]
+        total += int(whole or "0") * scale + int(int(fraction or "0") * (scale / 10 ** len(fraction)))
+    if total > _INT64 - (sign == "+"):
+        raise ValueError(f"{text!r} is too long for a duration (the limit is 292 years)")
+    return (-total if sign == "-" else total) / 1e9
+
+
+def _with_fraction(value: int, unit: int) -> str:
+    """`value` / `unit` in decimal, without trailing zeros; `unit` is a power of ten."""
+    whole, rest = divmod(value, unit)
+    if not rest:
+        return str(whole)
+    return f"{whole}.{str(rest).zfill(len(str(unit)) - 1).rstrip('0')}"
+
+
+def format_duration(seconds: float) -> str:
+    """A duration as Go prints it: ``1.5s``, ``2m0s``, ``100µs``, ``0s``."""
+    total = round(abs(seconds) * 1e9)
+    sign = "-" if seconds < 0 and total else ""
+    if total == 0:
+        return "0s"
+    if total < 1_000_000_000:
+        unit = next(u for u in ("ms", "µs", "ns") if total >= _NANOSECONDS[u])
+        return f"{sign}{_with_fraction(total, _NANOSECONDS[unit])}{unit}"
+    minutes, rest = divmod(total, _NANOSECONDS["m"])
+    hours, minutes = divmod(minutes, 60)
+    text = f"{_with_fraction(rest, _NANOSECONDS['s'])}s"
+    if hours:
+        return f"{sign}{hours}h{minutes}m{text}"
+    return f"{sign}{minutes}m{text}" if minutes else sign + text
+
+
+def _duration(value: object) -> float:
+    if isinstance(value, str):
+        return parse_duration(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("expected a duration such as 1.5s")
+    raise ValueError(f"a duration needs a unit, as in {value}s")
+
+
+Duration = Annotated[
+    float,
+    Written("a duration such as 1.5s", numbers=True),
+    PlainValidator(_duration, json_schema_input_type=str),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": _DURATION_PATTERN,
+            "description": "A duration with units: ns, us, ms, s, m, h; as in 1.5s or 1m30s.",
+        }
+    ),
+]
+"""Seconds as a float, written in Go's syntax (``1.5s``, ``1m30s``)."""
+
+
+# --- sizes -------------------------------------------------------------------------------------------------
+
+_PREFIXES = ("", "K", "M", "G", "T", "P", "E")
+_BYTES = {prefix + "B": 1024**power for power, prefix in enumerate(_PREFIXES)}
+_BINARY_BYTES = {prefix + ("iB" if prefix else "B"): 1024**power for power, prefix in enumerate(_PREFIXES)}
+_SIZE_PATTERN = r"^[-+]?(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)[KMGTPE]?i?B)+$"
+
+
+def parse_size(text: str) -> int:
+    """Bytes from a size in powers of 1024: ``10MB``, ``1.5KiB``, ``1MB512KB``, ``0``.
+
+    A negative size stands for no limit, as in the original, and becomes 0.
+
+    Raises:
+        ValueError: with a sentence for a person.
+    """
+    sign, digits = (text[0], text[1:]) if text[:1] in ("+", "-") else ("+", text)
+    if digits == "0":
+        return 0
+    hint = "a size is written like 512KB, 10MB or 1MB512KB"
+    if not digits:
+        raise ValueError(f"the size is empty; {hint}")
+    try:
+        quantities = _quantities(digits)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a size: {error}; {hint}") from None
+    units = [unit for _, _, unit in quantities]
+    if "" in units:
+        raise ValueError(f"{text!r} lacks a unit; {hint}")
+    table = next((table for table in (_BYTES, _BINARY_BYTES) if all(unit in table for unit in units)), None)
+    if table is None:
+        unknown = next((unit for unit in units if unit not in _BYTES and unit not in _BINARY_BYTES), None)
+        if unknown is None:
+            raise ValueError(f"{text!r} mixes units like KB with units like KiB; use one kind")
+        raise ValueError(f"{unknown!r} in {text!r} is not a unit; the units are B, KB, MB, GB, TB, PB and EB")
+    total = 0.0
+    for whole, fraction, unit in quantities:
+        total += (int(whole or "0") + int(fraction or "0") / 10 ** len(fraction)) * table[unit]
+    if total >= 2.0**64:
+        raise ValueError(f"{text!r} is too large (the limit is 16EB)")
+    return 0 if sign == "-" else int(total)
+
+
+def format_size(size: int) -> str:
+    """A size as Go's units library prints it: ``10MiB``, ``2MiB512KiB``, ``0B``."""
+    if size == 0:
+        return "0B"
+    text = ""
+    for unit, scale in reversed(_BINARY_BYTES.items()):
+        count, size = divmod(size, scale)
+        if count:
+            text += f"{count}{unit}"
+    return text
+
+
+def _size(value: object) -> int:
+    if isinstance(value, str):
+        return parse_size(value)
+    raise ValueError("expected a size such as 10MB")
+
+
+Size = Annotated[
+    int,
+    Written("a size such as 10MB"),
+    PlainValidator(_size, json_schema_input_type=str),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "pattern": _SIZE_PATTERN}, {"const": 0}],
+            "description": "A size in powers of 1024: B, KB, MB, GB, TB, PB, EB; 0 means no limit.",
+        }
+    ),
+]
+"""Bytes as an int, written with units in powers of 1024 (``10MB``, ``1MB512KB``)."""
+
+
+# --- secrets -----------------------------------------------------------------------------------------------
+
+
+class _Scalar:
+    """What the classes below share: they are made from one string and printed as one string."""
+
+    __slots__ = ()
+    written: ClassVar[Written] = Written("a string")
+    schema: ClassVar[dict[str, Any]] = {"type": SCALAR_TYPES}
+
+    def __init__(self, text: str) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def _parse(cls, value: object) -> Self:
+        if isinstance(value, cls):
+            return value
+        return cls(_text(value))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls._parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return dict(cls.schema)
+
+
+class Secret(_Scalar):
+    """A string that shows itself to nobody: ``str()``, ``repr()`` and what is printed say ``<secret>``."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The string itself; call it where it is sent, and nowhere else."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __str__(self) -> str:
+        return MASK if self._text else ""
+
+    def __repr__(self) -> str:
+        return f"Secret({str(self)!r})"
+
+
+# --- regular expressions -----------------------------------------------------------------------------------
+
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
+
+
+class Match(Protocol):
+    """A match of `Regexp.search`: groups are bytes of the searched data, None where a group took no part."""
+
+    def group(self, group: int | str = 0, /) -> bytes | None: ...
+    def groups(self) -> tuple[bytes | None, ...]: ...
+    def span(self, group: int | str = 0, /) -> tuple[int, int]: ...
+
+
+class Regexp(_Scalar):
+    """A regular expression in Go's dialect (RE2), compiled at load; matching is unanchored, on bytes."""
+
+    __slots__ = ("_compiled", "text")
+    written = Written("a regular expression")
+    schema: ClassVar[dict[str, Any]] = {"type": SCALAR_TYPES, "description": "A regular expression (RE2)."}
+
+    def __init__(self, text: str) -> None:
+        """
+        Raises:
+            ValueError: not a regular expression of this dialect.
+        """
+        self.text = text
+        self._compiled = _compile(text)
+
+    def search(self, data: bytes) -> Match | None:
+        """The first match anywhere in `data`; a byte that is not UTF-8 counts as U+FFFD, as in Go."""
+        if not data.isascii():
+            try:
+                data.decode()
+            except UnicodeDecodeError:
+                return _search_mended(self._compiled, data)
+        found: Match | None = self._compiled.search(data)
+        return found
+
+    @property
+    def names(self) -> dict[str, int]:
+        """The named groups and their numbers."""
+        return dict(self._compiled.groupindex)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Regexp) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Regexp({self.text!r})"
+
+
+def _compile(text: str) -> Any:
+    if _any_byte(text):
+        raise ValueError(r"RE2 as Go has it knows no \C (a single byte)")
+    try:
+        return re2.compile(encode(text), _OPTIONS)
+    except re2.error as error:
+        reason = error.args[0] if error.args else error
+        message = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"not a regular expression (RE2): {message}") from None
+
+
+def _any_byte(text: str) -> bool:
+    r"""Whether an unescaped ``\C`` stands in `text`, outside of ``\Q…\E``: RE2 has it, Go refuses it."""
+    at = text.find("\\")
+    while 0 <= at < len(text) - 1:
+        if text[at + 1] == "C":
+            return True
+        after = text.find("\\E", at + 2) if text[at + 1] == "Q" else at
+        at = text.find("\\", after + 2) if after >= 0 else -1
+    return False
+
+
+def _search_mended(compiled: Any, data: bytes) -> Match | None:
+    """Search `data` as Go reads it: each byte that is not UTF-8 is one U+FFFD; the match is of `data`."""
+    text = data.decode("utf-8", "surrogateescape")
+    mended = text.encode("utf-8", _REPLACEMENT)
+    found = compiled.search(mended)
+    return None if found is None else _MendedMatch(found, text, mended)
+
+
+def _replace_surrogates(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "\N{REPLACEMENT CHARACTER}" * (error.end - error.start), error.end
+
+
+_REPLACEMENT = "probe-exporter-replacement"
+codecs.register_error(_REPLACEMENT, _replace_surrogates)
+
+
+class _MendedMatch:
+    """A match in mended data, told in terms of the data as it was received."""
+
+    __slots__ = ("_found", "_mended", "_text")
+
+    def __init__(self, found: Any, text: str, mended: bytes) -> None:
+        self._found = found
+        self._text = text
+        self._mended = mended
+
+    def _offset(self, mended: int) -> int:
+        """Where a position in the mended data lies in the data."""
+        return len(encode(self._text[: len(self._mended[:mended].decode("utf-8", "ignore"))]))
+
+    def span(self, group: int | str = 0, /) -> tuple[int, int]:
+        start, end = self._found.span(group)
+        return (start, end) if start < 0 else (self._offset(start), self._offset(end))
+
+    def group(self, group: int | str = 0, /) -> bytes | None:
+        start, end = self.span(group)
+        return None if start < 0 else encode(self._text)[start:end]
+
+    def groups(self) -> tuple[bytes | None, ...]:
+        return tuple(self.group(number) for number in range(1, self._found.re.groups + 1))
+
+
+# --- CEL ---------------------------------------------------------------------------------------------------
+
+
+_CEL_END = "Syntax error: mismatched input '<EOF>'"
+
+
+@functools.cache
+def _cel_compiler() -> Callable[[str], Any]:
+    """The compiler for expressions over ``body``."""
+    # Imported here: it is large, and few configurations use it.
+    from cel_expr_python import cel  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    environment = cel.NewEnv(variables={"body": cel.Type.DYN})
+    compiler: Callable[[str], Any] = environment.compile
+    return compiler
+
+
+class Cel(_Scalar):
+    """A CEL expression over the variable ``body``, compiled and type-checked at load."""
+
+    __slots__ = ("_compiled", "text")
+    written = Written("a CEL expression")
+    schema: ClassVar[dict[str, Any]] = {"type": SCALAR_TYPES, "description": "A CEL expression over `body`."}
+
+    def __init__(self, text: str) -> None:
+        """
+        Raises:
+            ValueError: a syntax error, an unknown name, or types that cannot work.
+        """
+        self.text = text
+        try:
+            self._compiled = _cel_compiler()(text)
+        except RuntimeError as error:
+            raise ValueError(f"not a CEL expression over `body`: {_cel_reason(str(error))}") from None
+
+    def evaluate(self, body: object) -> object:
+        """The value of the expression for `body`, a value as the json module reads it.
+
+        Raises:
+            ValueError: the evaluation failed, as for a key that is not there.
+        """
+        try:
+            value: object = self._compiled.eval(data={"body": body}).value()
+        except RuntimeError as error:
+            raise ValueError(_cel_reason(str(error))) from None
+        return value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cel) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Cel({self.text!r})"
+
+
+def _cel_reason(message: str) -> str:
+    """The sentence in a message of the CEL library, without its source excerpt, codes and token lists."""
+    line = message.split("\n", 1)[0].split(" [INVALID_ARGUMENT]", 1)[0]
+    line = line.removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: <input>:1:")
+    line = line.split(" (in container", 1)[0].split(" expecting {", 1)[0]
+    column, separator, rest = line.partition(": ")
+    if separator and column.isdigit():
+        return f"{rest.replace(_CEL_END, 'the expression ends too early')} (at character {column})"
+    return line

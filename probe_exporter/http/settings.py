@@ -1,0 +1,224 @@
+"""The settings of an HTTP client: authentication, proxies, TLS, redirects.
+
+They stand inline in an ``http`` block and as a block of their own where a prober begins with a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from probe_exporter.fields import FilePath, Secret, Text
+from probe_exporter.prober import Settings
+from probe_exporter.rules import NO_SECRET_MANAGER, Rule, Written, exclusive, needs, required
+from probe_exporter.tls import TLSSettings
+
+RESERVED_HEADERS = frozenset(
+    {
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "user-agent",
+        "www-authenticate",
+        "x-amz-content-sha256",
+        "x-amz-date",
+        "x-amz-security-token",
+        "x-prometheus-remote-read-version",
+        "x-prometheus-remote-write-version",
+        "x-prometheus-scrape-timeout-seconds",
+    }
+)
+"""What ``http_headers`` may not set, in lower case: they have their own keys or belong to the protocol."""
+
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+"""The grant type of RFC 7523: a signed assertion instead of a client secret."""
+
+
+def _url(text: str) -> str:
+    """Refuse what is no URL at all; a relative one is one."""
+    try:
+        _ = urlsplit(text).port
+    except ValueError as error:
+        raise ValueError(f"not a URL: {error}") from None
+    return text
+
+
+ProxyURL = Annotated[Text, AfterValidator(_url)]
+"""The URL of a proxy; it may hold a password, which is masked where the URL is shown."""
+
+
+def mask_url(url: str) -> str:
+    """The URL with its password, if it has one, written as ``xxxxx``."""
+    scheme, separator, rest = url.partition("://")
+    user, at, host = rest.rpartition("@") if "/" not in rest else _split_user(rest)
+    name, colon, _ = user.partition(":")
+    return f"{scheme}{separator}{name}{colon}xxxxx{at}{host}" if at and colon else url
+
+
+def _split_user(rest: str) -> tuple[str, str, str]:
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    return user, at, host + slash + path
+
+
+def references(settings: Settings, *keys: str) -> Iterator[tuple[str, str]]:
+    """Cautions about ``*_ref`` keys: they are read for compatibility and can't be followed."""
+    return ((key, NO_SECRET_MANAGER) for key in keys if getattr(settings, key))
+
+
+class BasicAuth(Settings):
+    """The ``basic_auth`` block; an empty one still sends a header with empty name and password."""
+
+    rules = (
+        exclusive("username", "username_file", "username_ref"),
+        exclusive("password", "password_file", "password_ref"),
+    )
+    username: Text = ""
+    username_file: FilePath = ""
+    username_ref: Text = ""
+    password: Secret = Secret("")
+    password_file: FilePath = ""
+    password_ref: Text = ""
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        return references(self, "username_ref", "password_ref")
+
+
+def _no_basic(block: Written) -> Iterator[tuple[str, str]]:
+    if str(block.get("type", "")).strip().lower() == "basic":
+        yield "type", "the type may not be Basic; use `basic_auth` instead"
+
+
+class Authorization(Settings):
+    """The ``authorization`` block: a header of a type and credentials, ``Bearer`` by default."""
+
+    rules = (exclusive("credentials", "credentials_file", "credentials_ref"), _no_basic)
+    type: Annotated[Text, AfterValidator(lambda text: text.strip() or "Bearer")] = "Bearer"
+    credentials: Secret = Secret("")
+    credentials_file: FilePath = ""
+    credentials_ref: Text = ""
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        return references(self, "credentials_ref")
+
+
+_PROXY_RULES: tuple[Rule, ...] = (
+    exclusive("proxy_url", "proxy_from_environment"),
+    exclusive("no_proxy", "proxy_from_environment"),
+    needs(
+        ["proxy_connect_header"],
+        ["proxy_url", "proxy_from_environment"],
+        "`proxy_connect_header` needs `proxy_url` or `proxy_from_environment`",
+    ),
+)
+
+
+def _no_proxy_needs_proxy(block: Written) -> Iterator[tuple[str, str]]:
+    if block.get("no_proxy") and "proxy_url" not in block and not block.get("proxy_from_environment"):
+        yield "no_proxy", "`no_proxy` needs `proxy_url`"
+
+
+class ProxySettings(Settings):
+    """The keys that choose a proxy, wherever they stand."""
+
+    rules = (*_PROXY_RULES, _no_proxy_needs_proxy)
+    proxy_url: ProxyURL = ""
+    no_proxy: Text = ""
+    proxy_from_environment: bool = False
+    proxy_connect_header: dict[Text, tuple[Secret, ...]] = Field(default_factory=dict)
+
+
+def _one_key_for_jwt(block: Written) -> Iterator[tuple[str, str]]:
+    """The rules about secrets depend on the grant, as they do in the original."""
+    if block.get("grant_type") != JWT_BEARER:
+        yield from exclusive("client_secret", "client_secret_file", "client_secret_ref")(block)
+        return
+    keys = ("client_certificate_key", "client_certificate_key_file", "client_certificate_key_ref")
+    yield from exclusive(*keys)(block)
+    if block.get("signature_algorithm") not in (None, "", "RS256", "RS384", "RS512"):
+        yield "signature_algorithm", "expected RS256, RS384 or RS512"
+
+
+class OAuth2(ProxySettings):
+    """The ``oauth2`` block: where a token is fetched for each probe, and with what."""
+
+    rules = (*ProxySettings.rules, required("client_id", "token_url"), _one_key_for_jwt)
+    client_id: Text = ""
+    client_secret: Secret = Secret("")
+    client_secret_file: FilePath = ""
+    client_secret_ref: Text = ""
+    client_certificate_key_id: Text = ""
+    client_certificate_key: Secret = Secret("")
+    client_certificate_key_file: FilePath = ""
+    client_certificate_key_ref: Text = ""
+    grant_type: Text = ""
+    signature_algorithm: Text = ""
+    iss: Text = ""
+    audience: Text = ""
+    claims: dict[str, Any] = Field(default_factory=dict)
+    scopes: tuple[Text, ...] = ()
+    token_url: Text = ""
+    endpoint_params: dict[Text, Text] = Field(default_factory=dict)
+    tls_config: TLSSettings = TLSSettings()
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        return references(self, "client_secret_ref", "client_certificate_key_ref")
+
+
+class HttpHeader(Settings):
+    """One entry of ``http_headers``: all values are sent, those in clear first, then secrets, then files."""
+
+    values: tuple[Text, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    files: tuple[FilePath, ...] = ()
+
+
+def _no_reserved_headers(block: Written) -> Iterator[tuple[str, str]]:
+    headers = block.get("http_headers")
+    for name in headers if isinstance(headers, Mapping) else ():
+        if str(name).lower() in RESERVED_HEADERS:
+            yield "http_headers", f"the header {name} may not be set here"
+
+
+class HttpClientSettings(ProxySettings):
+    """What any HTTP client of ours understands."""
+
+    rules = (
+        *ProxySettings.rules,
+        exclusive("basic_auth", "authorization", "oauth2", "bearer_token", "bearer_token_file"),
+        _no_reserved_headers,
+    )
+    basic_auth: BasicAuth | None = None
+    authorization: Authorization | None = None
+    oauth2: OAuth2 | None = None
+    bearer_token: Secret = Field(default=Secret(""), exclude=True, json_schema_extra={"deprecated": True})
+    bearer_token_file: FilePath = Field(default="", exclude=True, json_schema_extra={"deprecated": True})
+    tls_config: TLSSettings = TLSSettings()
+    follow_redirects: bool = True
+    enable_http2: bool = True
+    http_headers: dict[Text, HttpHeader] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fold_bearer_token(cls, written: Any) -> Any:
+        """Turn the old spellings of a bearer token into the block that replaced them."""
+        if not isinstance(written, Mapping) or "authorization" in written:
+            return written
+        old = {"bearer_token": "credentials", "bearer_token_file": "credentials_file"}
+        block = {new: written[key] for key, new in old.items() if written.get(key)}
+        return {**written, "authorization": block} if len(block) == 1 else written
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        for key in ("bearer_token", "bearer_token_file"):
+            if getattr(self, key):
+                yield key, f"`{key}` is deprecated; use `authorization`"
