@@ -1,6 +1,6 @@
 """Samples and families to text: the Prometheus formats 0.0.4 and 1.0.0, and OpenMetrics 1.0.
 
-Families are sorted by name, label sets by value, and numbers are written as Go writes them, so that the same
+Families are sorted by name, samples by label, and numbers are written as Go writes them, so that the same
 samples are always the same bytes. `encode` takes a probe's `Samples` the short way; `encode_families` takes
 whatever prometheus_client can collect. A format is a row in `_OFFERED`, an encoding a row in `_ENCODERS`.
 """
@@ -166,10 +166,10 @@ def _own_blocks(samples: Samples, encoding: str) -> list[tuple[str, str]]:
             lines = f"{head}{number(values[()])}\n"
         elif len(values) == 1:
             ((labels, value),) = values.items()
-            lines = f"{head}{template % _escaped(labels, order)}{number(value)}\n"
+            lines = f"{head}{_labelled(template, order, labels)}{number(value)}\n"
         else:
-            rows = sorted([(_escaped(labels, order), value) for labels, value in values.items()])
-            lines = head + "".join([f"{template % labels}{number(value)}\n" for labels, value in rows])
+            rows = sorted([(_labelled(template, order, labels), value) for labels, value in values.items()])
+            lines = head + "".join([f"{labelled}{number(value)}\n" for labelled, value in rows])
         blocks.append((metric.name, lines))
     return blocks
 
@@ -209,8 +209,10 @@ def _frame(metric: Metric, encoding: str) -> _Frame:
     return _Frame(metric, head, f"{sample}{{{pairs}}} ", order)
 
 
-def _escaped(labels: LabelValues, order: tuple[int, ...]) -> LabelValues:
-    return tuple([_escape(labels[index]) for index in order])
+@lru_cache(maxsize=4096)  # phases, versions and the certificates of a few thousand targets
+def _labelled(template: str, order: tuple[int, ...], labels: LabelValues) -> str:
+    """A sample's line up to the number."""
+    return template % tuple([_escape(labels[index]) for index in order])
 
 
 def _escape(value: str) -> str:
