@@ -6,12 +6,13 @@ A prober raises `ProbeFailed`; it never judges, logs or counts its own failure. 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from types import CodeType, TracebackType
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -136,14 +137,15 @@ def _error(kind: str, *path: int | str, **context: Any) -> InitErrorDetails:
     return {"type": error, "loc": path, "input": None}
 
 
-@dataclass(slots=True, frozen=True)
-class Event:
+class Event(NamedTuple):  # the cheapest record there is: a run makes a dozen
     """One line of a probe's log, kept as data and rendered only when somebody looks."""
 
     time: float  # Unix seconds
     level: int  # of the logging module
     message: str
     fields: dict[str, object]
+    code: CodeType  # where it was logged
+    line: int
 
 
 class Phase:
@@ -174,7 +176,16 @@ class Phase:
 class Probe:
     """One run of a prober against one target: where it writes what it measured and what it saw."""
 
-    __slots__ = ("_clock", "current_phase", "deadline", "events", "samples", "target")
+    __slots__ = (
+        "_clock",
+        "current_phase",
+        "deadline",
+        "events",
+        "failed_phase",
+        "failure",
+        "samples",
+        "target",
+    )
 
     def __init__(self, target: str, deadline: float, clock: Callable[[], float] = time.monotonic) -> None:
         """
@@ -188,6 +199,8 @@ class Probe:
         self.samples = Samples()
         self.events: list[Event] = []
         self.current_phase = ""
+        self.failure: ProbeFailed | None = None
+        self.failed_phase = ""
         self._clock = clock
 
     @property
@@ -215,9 +228,19 @@ class Probe:
         """
         return Phase(self, name)
 
+    def fail(self, failure: ProbeFailed) -> None:
+        """Note that the probe has failed, and go on measuring; the first failure noted is the one reported.
+
+        Where there is nothing left to measure, raise the `ProbeFailed` instead.
+        """
+        if self.failure is None:
+            self.failure = failure
+            self.failed_phase = self.current_phase
+
     def log(self, message: str, /, *, level: int = logging.DEBUG, **fields: object) -> None:
         """Note something about this run. Costs an append; text is made when somebody asks. No secrets."""
-        self.events.append(Event(time.time(), level, message, fields))
+        caller = sys._getframe(1)  # noqa: SLF001  (the fast way, and documented)
+        self.events.append(Event(time.time(), level, message, fields, caller.f_code, caller.f_lineno))
 
 
 S = TypeVar("S", bound=Settings)

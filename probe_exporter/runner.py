@@ -54,28 +54,25 @@ async def run(module: Module, target: str, timeout: float) -> Result:
     started = time.time()
     before = time.perf_counter()
     probe.log("Beginning probe", prober=module.prober.name, timeout_seconds=timeout)
-    failure = await _attempt(module, probe)
+    await _attempt(module, probe)
     duration = time.perf_counter() - before
-    result = Result(module, target, probe, failure, probe.current_phase, started, duration, timeout)
+    result = Result(module, target, probe, probe.failure, probe.failed_phase, started, duration, timeout)
     _judge(result)
     return result
 
 
-async def _attempt(module: Module, probe: Probe) -> ProbeFailed | None:
-    """The prober's run under the deadline; how it failed, or None."""
+async def _attempt(module: Module, probe: Probe) -> None:
+    """The prober's run under the deadline; however it ends otherwise than well, the run has failed."""
     limit = asyncio.timeout_at(probe.deadline)
     try:
         async with limit:
             await module.prober.probe(probe, module.settings)
     except ProbeFailed as failed:
-        return failed
+        probe.fail(failed)
     except TimeoutError as error:
-        if limit.expired():
-            return _timed_out(probe)
-        return _our_bug(probe, module, error)
+        probe.fail(_timed_out(probe) if limit.expired() else _our_bug(probe, module, error))
     except Exception as error:
-        return _our_bug(probe, module, error)
-    return None
+        probe.fail(_our_bug(probe, module, error))
 
 
 def _timed_out(probe: Probe) -> ProbeFailed:

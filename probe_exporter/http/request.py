@@ -1,0 +1,227 @@
+"""Requests: what settings say of them, made ready once, and one request after another along the redirects.
+
+Which headers and which body survive a redirect follows the Fetch standard's rules as Go's client has them, with one
+change on purpose: a host is compared by its name as typed, never by the address that was chosen for it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from probe_exporter.fields import encode
+from probe_exporter.http import http1
+from probe_exporter.http.http1 import Headers
+from probe_exporter.http.settings import Authorization, BasicAuth, HttpClientSettings
+from probe_exporter.http.url import URL, has_authority
+from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.version import VERSION
+
+USER_AGENT = f"Blackbox-Exporter/0.28.0 probe-exporter/{VERSION}"
+"""Begins as the original's does, since firewalls and log filters know it by that."""
+
+REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
+
+_BELONGS_TO_FRAMING = frozenset({"Host", "Content-Length", "Transfer-Encoding", "Trailer"})
+_BELONGS_TO_HOST = frozenset({"Authorization", "Cookie", "Cookie2", "Www-Authenticate"})
+_ANNOUNCES_LENGTH = frozenset({"POST", "PUT", "PATCH"})
+
+
+def canonical(name: str) -> str:
+    """A header's name in the usual spelling: ``x-trace`` as ``X-Trace``."""
+    return "-".join(part.capitalize() for part in name.split("-"))
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What of a request depends on the settings alone.
+
+    Attributes:
+        method, headers: ready to be sent; the headers without Host.
+        host: the value of the Host header; empty for the target's own.
+        has_authorization: a header of the settings says who we are, and nothing else may.
+        body, body_file: at most one of them.
+    """
+
+    method: str
+    headers: Headers
+    host: str
+    has_authorization: bool
+    body: bytes
+    body_file: str
+
+    @classmethod
+    def make(cls, method: str, headers: Mapping[str, str], body: str, body_file: str, accept_encoding: str) -> Template:
+        """
+        Args:
+            headers: as configured.
+            accept_encoding: what to accept unless a header says so already; empty for nothing.
+        """
+        given = {canonical(name): value.strip(" \t") for name, value in headers.items()}
+        host = given.get("Host", "")
+        if given.get("User-Agent") == "":
+            del given["User-Agent"]
+        else:
+            given.setdefault("User-Agent", USER_AGENT)
+        if accept_encoding:
+            given.setdefault("Accept-Encoding", accept_encoding)
+        given.setdefault("Connection", "close")
+        kept = [(name, value) for name, value in given.items() if name not in _BELONGS_TO_FRAMING]
+        return cls(method or "GET", kept, host, "Authorization" in given, encode(body), body_file)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of a probe, and where it goes.
+
+    Attributes:
+        host: the value of the Host header.
+        headers: all others but those of framing, cookies and Referer.
+        cookies, referer: their headers' values; empty for none.
+    """
+
+    method: str
+    url: URL
+    host: str
+    headers: Headers
+    body: bytes = b""
+    body_file: str = ""
+    cookies: str = ""
+    referer: str = ""
+
+    def head(self) -> bytes:
+        """The request up to its body, for HTTP/1.1."""
+        headers = [("Host", self.host), *self.headers]
+        if self.cookies:
+            headers.append(("Cookie", self.cookies))
+        if self.referer and not any(name == "Referer" for name, _ in self.headers):
+            headers.append(("Referer", self.referer))
+        if self.body_file:
+            headers.append(("Transfer-Encoding", "chunked"))
+        elif self.body or self.method in _ANNOUNCES_LENGTH:
+            headers.append(("Content-Length", str(len(self.body))))
+        return http1.request_head(self.method, self.url.path, headers)
+
+    def redirected(self, status: int, location: str, first: URL) -> Request:
+        """The request that a redirect asks for.
+
+        Args:
+            status: one of `REDIRECT_CODES`.
+            location: the Location header.
+            first: the URL that the probe began with; credentials stay with its host and that host's subdomains.
+
+        Raises:
+            ValueError: the location is nowhere we can go.
+        """
+        url = self.url.join(location)
+        method, body, body_file, headers = self.method, self.body, self.body_file, self.headers
+        if status in (301, 302, 303):
+            method = "HEAD" if method == "HEAD" else "GET"
+            body, body_file = b"", ""
+            headers = [(name, value) for name, value in headers if not name.startswith("Content-")]
+        if not _within(url.host, first.host):
+            headers = [(name, value) for name, value in headers if not _is_of_host(name)]
+        if url.user is not None and not any(name == "Authorization" for name, _ in headers):
+            headers = [*headers, ("Authorization", basic(url.user, url.password or ""))]
+        return replace(
+            self,
+            method=method,
+            url=url,
+            host=url.authority if has_authority(location) else self.host,
+            headers=headers,
+            body=body,
+            body_file=body_file,
+            cookies="",
+            referer=str(self.url) if url.secure or not self.url.secure else "",
+        )
+
+
+def first_request(template: Template, settings: HttpClientSettings, url: URL) -> Request:
+    """The request that a probe begins with. Reads the files that the settings name.
+
+    Raises:
+        ProbeFailed: a file can't be read, or what it holds can't be sent.
+    """
+    headers = list(template.headers)
+    if not template.has_authorization:
+        credentials = basic(url.user, url.password or "") if url.user is not None else authorization(settings)
+        if credentials:
+            headers.append(("Authorization", credentials))
+    for name, header in settings.http_headers.items():
+        values = [*header.values, *(secret.reveal() for secret in header.secrets)]
+        values += [_read(path, f"http_headers.{name}.files") for path in header.files]
+        headers += [(canonical(name), value.strip(" \t")) for value in values]
+    http1.check_headers([("Host", template.host), *headers])
+    return Request(
+        method=template.method,
+        url=url,
+        host=template.host or url.authority,
+        headers=headers,
+        body=template.body,
+        body_file=template.body_file,
+    )
+
+
+def authorization(settings: HttpClientSettings) -> str:
+    """The Authorization header that ``basic_auth`` or ``authorization`` gives; empty without either."""
+    if settings.basic_auth is not None:
+        return _basic_auth(settings.basic_auth)
+    if settings.authorization is not None:
+        return _authorization(settings.authorization)
+    return ""
+
+
+def basic(user: str, password: str) -> str:
+    """The Basic scheme's header value (RFC 7617)."""
+    return "Basic " + base64.b64encode(encode(f"{user}:{password}")).decode("ascii")
+
+
+def check_references(settings: HttpClientSettings) -> None:
+    """
+    Raises:
+        ProbeFailed: something is to come from a secret manager, and there is none.
+    """
+    asked = {
+        "basic_auth.username_ref": settings.basic_auth and settings.basic_auth.username_ref,
+        "basic_auth.password_ref": settings.basic_auth and settings.basic_auth.password_ref,
+        "authorization.credentials_ref": settings.authorization and settings.authorization.credentials_ref,
+    }
+    for key, reference in asked.items():
+        if reference:
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{key} needs a secret manager: there is none here")
+
+
+def _basic_auth(block: BasicAuth) -> str:
+    user, password = block.username, block.password.reveal()
+    if block.username_file:
+        user = _read(block.username_file, "basic_auth.username_file")
+    if block.password_file:
+        password = _read(block.password_file, "basic_auth.password_file")
+    return basic(user, password)
+
+
+def _authorization(block: Authorization) -> str:
+    credentials = block.credentials.reveal()
+    if block.credentials_file:
+        credentials = _read(block.credentials_file, "authorization.credentials_file")
+    return f"{block.type} {credentials}".rstrip()
+
+
+def _read(path: str, key: str) -> str:
+    """A file's content, without the white space around it."""
+    try:
+        return Path(path).read_bytes().decode("utf-8", "surrogateescape").strip()
+    except OSError as error:
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{key}: {path} can't be read: {error.strerror}") from None
+
+
+def _within(host: str, parent: str) -> bool:
+    """Whether a host is another one or a subdomain of it."""
+    host, parent = host.lower(), parent.lower()
+    return host == parent or (host.endswith("." + parent) and ":" not in host)
+
+
+def _is_of_host(name: str) -> bool:
+    return name in _BELONGS_TO_HOST or name.startswith("Proxy-")

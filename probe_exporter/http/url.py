@@ -1,0 +1,137 @@
+"""Targets and redirects as URLs: split once, kept as typed, never decoded and encoded again (RFC 3986)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import unquote, urljoin
+
+from probe_exporter import names
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_SCHEME = re.compile(r"https?://", re.IGNORECASE)
+_PARTS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE | re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
+_HOST = re.compile(r"""[^\s<>"`{}|\\^%/?#@:\[\]]+""")
+# What goes percent-encoded: in a path whatever RFC 3986 does not allow, in a query what a request line can't carry.
+_UNSAFE_IN_PATH = re.compile(r"""[^\x21\x23-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]""")
+_UNSAFE_IN_QUERY = re.compile(r"[^\x21-\x7e]")
+
+
+@dataclass(frozen=True, slots=True)
+class URL:
+    """An absolute http or https URL.
+
+    Attributes:
+        scheme: ``http`` or ``https``.
+        host: a name or an address, IPv6 without brackets.
+        port: as given, or the scheme's own.
+        authority: host and port as typed, for the Host header.
+        path: path and query, ready for a request line; at least ``/``.
+        user, password: decoded; None where the URL has no such part.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    authority: str
+    path: str
+    user: str | None = None
+    password: str | None = None
+
+    @property
+    def secure(self) -> bool:
+        return self.scheme == "https"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+    def join(self, location: str) -> URL:
+        """Where a Location header leads from here (RFC 3986, section 5).
+
+        Raises:
+            ValueError: nowhere that http or https can go.
+        """
+        return parse(urljoin(str(self), location))
+
+
+def has_authority(location: str) -> bool:
+    """Whether a Location names its host, rather than a place on the same one."""
+    return location.startswith("//") or _PARTS.match(location) is not None
+
+
+@lru_cache(maxsize=4096)
+def parse_target(target: str) -> URL:
+    """A target as typed: a URL, or a URL without its ``http://``.
+
+    Raises:
+        ValueError: with a sentence for a person.
+    """
+    return parse(target if _SCHEME.match(target) else "http://" + target)
+
+
+def parse(text: str) -> URL:
+    """Split an absolute URL.
+
+    Raises:
+        ValueError: with a sentence for a person.
+    """
+    if _CONTROL.search(text):
+        raise ValueError("the URL holds a control character")
+    match = _PARTS.fullmatch(text)
+    if match is None or match[1].lower() not in DEFAULT_PORTS:
+        raise ValueError(f"{text!r} is not an http or https URL")
+    scheme = match[1].lower()
+    userinfo, at, authority = match[2].rpartition("@")
+    host, port = _split_authority(authority, DEFAULT_PORTS[scheme])
+    if _BAD_ESCAPE.search(match[3]):
+        raise ValueError("the URL's path holds a % that begins no escape")
+    user, colon, password = userinfo.partition(":")
+    return URL(
+        scheme=scheme,
+        host=host,
+        port=port,
+        authority=_as_header(authority.removesuffix(":"), host),
+        path=_UNSAFE_IN_PATH.sub(_percent, match[3] or "/") + _UNSAFE_IN_QUERY.sub(_percent, match[4] or ""),
+        user=unquote(user) if at else None,
+        password=unquote(password) if colon else None,
+    )
+
+
+def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
+    if authority.startswith("["):
+        host, bracket, rest = authority[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"{authority!r} is not a host: an IPv6 address stands in brackets")
+        host, port = unquote(host), rest[1:]
+    else:
+        host, _, port = authority.rpartition(":") if ":" in authority else (authority, "", "")
+        if not _HOST.fullmatch(host) and names.literal(host) is None:
+            raise ValueError(f"{authority!r} is not a host" if host else "the URL has no host")
+    if not port:
+        return host, default_port
+    if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+        raise ValueError(f"{port!r} is not a port")
+    return host, int(port)
+
+
+def _as_header(authority: str, host: str) -> str:
+    """The authority as a Host header may carry it: without a zone (RFC 6874), in ASCII."""
+    if "%" in host:
+        authority = f"[{host.partition('%')[0]}]{authority.partition(']')[2]}"
+    return authority if authority.isascii() else authority.replace(host, names.to_ascii(host))
+
+
+def host_only(authority: str) -> str:
+    """The host of a Host header's value, without port and brackets."""
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0]
+    host, colon, port = authority.rpartition(":")
+    return host if colon and ":" not in host and (port.isdigit() or not port) else authority
+
+
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogateescape"))

@@ -1,0 +1,331 @@
+"""The network as probers use it: `resolve`, `connect`, `Connection`. The only place that opens sockets to targets.
+
+Every error of the system, the resolver or TLS leaves here as a `ProbeFailed` with its reason; times are taken at
+the socket's own events, not when a coroutine gets round to looking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from probe_exporter import names, tls
+from probe_exporter.metrics import Metric
+from probe_exporter.prober import Probe, ProbeFailed, Reason
+
+LOOKUP_TIME = Metric("probe_dns_lookup_time_seconds", "How long the target's name took to resolve.")
+IP_PROTOCOL = Metric("probe_ip_protocol", "The IP version of the chosen address: 4 or 6, 0 if there is none.")
+IP_HASH = Metric("probe_ip_addr_hash", "A hash of the chosen address: it changes when the address does.")
+
+HIGH_WATER = 256 * 1024
+"""Bytes received and not yet read at which the peer is made to wait."""
+
+HANDSHAKE_LIMIT = 10.0
+"""Seconds that a TLS handshake may take, whatever the deadline: the original's limit."""
+
+
+async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: bool = True) -> str:
+    """Choose the address to probe, and report the choice.
+
+    Args:
+        host: a name or an address (IPv6 without brackets).
+        preferred: the family wanted; ``ip6`` or empty is IPv6, anything else IPv4, as the original has it.
+        fallback: take the other family's first address where there is none of the wanted one.
+
+    Raises:
+        ProbeFailed: the name does not resolve, or to no permitted address.
+    """
+    family = 6 if preferred in ("", "ip6") else 4
+    probe.set(IP_PROTOCOL, 0)
+    probe.set(IP_HASH, 0)
+    started = time.perf_counter()
+    try:
+        with probe.phase("resolve"):
+            address = await _choose(host, family, fallback)
+    finally:
+        probe.set(LOOKUP_TIME, time.perf_counter() - started)
+    probe.set(IP_PROTOCOL, names.version(address))
+    probe.set(IP_HASH, names.fingerprint(address))
+    probe.log("Resolved target address", host=host, ip=address)
+    return address
+
+
+async def _choose(host: str, family: int, fallback: bool) -> str:
+    known = names.literal(host)
+    if known is not None:
+        if fallback or names.version(known) == family:
+            return known
+        raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} is not an IPv{family} address")
+    addresses = await names.lookup(host, 0 if fallback else family)
+    return next((a for a in addresses if names.version(a) == family), addresses[0])
+
+
+async def resolve_all(probe: Probe, host: str, *, preferred: str) -> list[str]:
+    """Every address of a host that a target sent us on to, the wanted family's first; nothing is reported."""
+    known = names.literal(host)
+    if known is not None:
+        return [known]
+    family = 6 if preferred in ("", "ip6") else 4
+    with probe.phase("resolve"):
+        addresses = await names.lookup(host)
+    return sorted(addresses, key=lambda address: names.version(address) != family)
+
+
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """How to make a connection secure: the context, and the name to ask for and to verify."""
+
+    context: tls.ClientContext
+    server_name: str
+
+
+async def connect(
+    probe: Probe, addresses: Sequence[str], port: int, *, source: str = "", secure: Secure | None = None
+) -> Connection:
+    """Open a TCP connection to the first of `addresses` that takes it, with TLS at once if `secure` is given.
+
+    Args:
+        addresses: resolved addresses, tried in order; usually one.
+        port: 1 to 65535.
+        source: the local address to connect from; empty for the system's choice.
+        secure: the TLS to start as soon as the connection stands.
+
+    Raises:
+        ProbeFailed: with the reason of the last address tried, or of the handshake.
+    """
+    for address in addresses[:-1]:
+        try:
+            return await _connect_one(probe, address, port, source, secure)
+        except ProbeFailed as failed:
+            probe.log("Connecting failed, trying the next address", ip=address, err=failed.message)
+    return await _connect_one(probe, addresses[-1], port, source, secure)
+
+
+async def _connect_one(probe: Probe, address: str, port: int, source: str, secure: Secure | None) -> Connection:
+    loop = asyncio.get_running_loop()
+    local = (source, 0) if source else None
+    with probe.phase("connect"):
+        started = time.perf_counter()
+        try:
+            _, connection = await loop.create_connection(Connection, address, port, local_addr=local)
+        except OSError as error:
+            raise _connecting_failed(error, address, port) from None
+        connection.connect_seconds = connection.opened_at - started
+    if secure is not None:
+        try:
+            await connection.start_tls(probe, secure)
+        except BaseException:
+            connection.abort()
+            raise
+    return connection
+
+
+_CONNECT_REASONS = {
+    errno.ECONNREFUSED: Reason.CONNECT_REFUSED,
+    errno.ETIMEDOUT: Reason.CONNECT_TIMEOUT,
+    errno.EHOSTUNREACH: Reason.CONNECT_UNREACHABLE,
+    errno.ENETUNREACH: Reason.CONNECT_UNREACHABLE,
+    errno.EHOSTDOWN: Reason.CONNECT_UNREACHABLE,
+    errno.ECONNRESET: Reason.CONNECT_RESET,
+}
+
+
+def _connecting_failed(error: OSError, address: str, port: int) -> ProbeFailed:
+    reason = _CONNECT_REASONS.get(error.errno or 0, Reason.CONNECT_FAILED)
+    what = error.strerror or str(error)
+    return ProbeFailed(reason, f"connecting to {join_host_port(address, port)} failed: {what}")
+
+
+def join_host_port(host: str, port: int | str) -> str:
+    """``host:port``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Connection(asyncio.Protocol):
+    """One byte stream to a target, plain or TLS. Made by `connect`.
+
+    Attributes:
+        connect_seconds, tls_seconds: how long the TCP and the TLS handshake took.
+        opened_at, first_byte_at, last_byte_at: moments of `time.perf_counter`, 0.0 while they have not come;
+            the first byte is the first of the application's.
+        handshake: what the TLS handshake showed; None on a plain connection.
+    """
+
+    def __init__(self) -> None:
+        self.connect_seconds = 0.0
+        self.tls_seconds = 0.0
+        self.opened_at = 0.0
+        self.first_byte_at = 0.0
+        self.last_byte_at = 0.0
+        self.handshake: tls.Handshake | None = None
+        self._transport: asyncio.Transport | None = None
+        self._layer: tls.Layer | None = None
+        self._arrived: list[bytes] = []
+        self._held = 0  # bytes in _arrived
+        self._paused = False
+        self._ended = False
+        self._error: ProbeFailed | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.opened_at = time.perf_counter()
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._deliver(data if self._layer is None else self._decrypt(self._layer, data))
+
+    def _deliver(self, data: bytes) -> None:
+        """Keep what arrived for `read`, and make the peer wait once there is too much of it."""
+        if data:
+            self.last_byte_at = time.perf_counter()
+            if not self.first_byte_at:
+                self.first_byte_at = self.last_byte_at
+            self._arrived.append(data)
+            self._held += len(data)
+            if self._held >= HIGH_WATER and not self._paused and self._transport is not None:
+                self._paused = True
+                self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        self.last_byte_at = time.perf_counter()
+        self._ended = True
+        self._wake()
+        return True  # our half stays open: a peer may still want to read what we send
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if error is not None and not self._ended:
+            self._error = _lost(error)
+        self._ended = True
+        self._transport = None
+        self._wake()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self._writer = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.done():
+            writer.set_result(None)
+
+    # What probers call.
+
+    async def read(self) -> bytes:
+        """What has arrived, at least one byte; ``b""`` at the end of the stream.
+
+        Raises:
+            ProbeFailed: the peer reset the connection, or TLS broke.
+        """
+        while not self._arrived:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return b""
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        data = self._arrived[0] if len(self._arrived) == 1 else b"".join(self._arrived)
+        self._arrived.clear()
+        self._held = 0
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Begin to send `data` and do not wait, for what is small or has an answer that may come first."""
+        self._send(data if self._layer is None else self._layer.encrypt(data))
+
+    async def write(self, data: bytes) -> None:
+        """Send `data`; returns when the peer has taken enough of it for more to follow.
+
+        Raises:
+            ProbeFailed: the connection is gone.
+        """
+        self.send(data)
+        if self._writer is not None:
+            await self._writer
+        if self._transport is None and self._error is not None:
+            raise self._error
+
+    async def start_tls(self, probe: Probe, secure: Secure) -> None:
+        """Make this connection a TLS client's, at once after `connect` or in the middle (STARTTLS).
+
+        Raises:
+            ProbeFailed: no agreement, a certificate that does not verify (its metrics are reported all the same).
+        """
+        with probe.phase("tls"):
+            started = time.perf_counter()
+            layer = secure.context.layer(secure.server_name)
+            try:
+                async with asyncio.timeout(HANDSHAKE_LIMIT):
+                    await self._shake_hands(layer)
+            except TimeoutError:
+                raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {HANDSHAKE_LIMIT:g} s") from None
+            except tls.VerificationFailed as failed:
+                tls.report(probe, failed.handshake)
+                raise
+            self.handshake = layer.handshake
+            self._layer = layer
+            self.tls_seconds = time.perf_counter() - started
+            self.first_byte_at = 0.0
+        self._deliver(self._decrypt(layer, b""))  # what came along with the handshake's last message
+
+    async def _shake_hands(self, layer: tls.Layer) -> None:
+        """Carry handshake messages to and fro until both sides agree or one gives up."""
+        received = b""
+        while True:
+            try:
+                finished = layer.advance(received)
+            finally:
+                self._send(layer.outgoing())
+            if finished:
+                return
+            received = await self.read()
+            if not received:
+                raise ProbeFailed(Reason.TLS_HANDSHAKE, "the peer closed the connection during the TLS handshake")
+
+    def close(self) -> None:
+        """End the connection in good order. Safe to call twice."""
+        if self._transport is not None:
+            if self._layer is not None:
+                self._layer.close()
+                self._send(self._layer.outgoing())
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection without ceremony, and whatever was still to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _send(self, data: bytes) -> None:
+        if data and self._transport is not None:
+            self._transport.write(data)
+
+    def _decrypt(self, layer: tls.Layer, data: bytes) -> bytes:
+        try:
+            plain = layer.decrypt(data)
+        except ProbeFailed as failed:
+            self._error = failed
+            plain = b""
+        self._send(layer.outgoing())
+        self._ended = self._ended or layer.ended
+        return plain
+
+    def _wake(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+
+def _lost(error: Exception) -> ProbeFailed:
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return ProbeFailed(Reason.CONNECT_RESET, "the peer reset the connection")
+    return ProbeFailed(Reason.CONNECT_FAILED, f"the connection broke: {error}")
