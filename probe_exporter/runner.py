@@ -99,7 +99,7 @@ def _judge(result: Result) -> None:
     if failure is None:
         probe.log("Probe succeeded", duration_seconds=result.duration)
         return
-    probe.set(FAILURE, 1, failure.reason, result.phase)
+    probe.set(FAILURE, 1, failure.reason.value, result.phase)
     probe.log(
         "Probe failed",
         level=logging.ERROR,

@@ -56,18 +56,18 @@ _VERSIONS = {
 _VERSION_NAMES = {"TLSv1": "TLS 1.0", "TLSv1.1": "TLS 1.1", "TLSv1.2": "TLS 1.2", "TLSv1.3": "TLS 1.3"}
 
 # What the original's TLS offers, in its order of preference, so that a server chooses the same: OpenSSL's name of each
-# suite to IANA's. Without key exchange by RSA and without 3DES.
+# suite, IANA's number and name. Without key exchange by RSA and without 3DES.
 CIPHERS = {
-    "ECDHE-ECDSA-AES128-GCM-SHA256": "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
-    "ECDHE-RSA-AES128-GCM-SHA256": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
-    "ECDHE-ECDSA-AES256-GCM-SHA384": "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
-    "ECDHE-RSA-AES256-GCM-SHA384": "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
-    "ECDHE-ECDSA-CHACHA20-POLY1305": "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
-    "ECDHE-RSA-CHACHA20-POLY1305": "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
-    "ECDHE-ECDSA-AES128-SHA": "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
-    "ECDHE-RSA-AES128-SHA": "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
-    "ECDHE-ECDSA-AES256-SHA": "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
-    "ECDHE-RSA-AES256-SHA": "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+    "ECDHE-ECDSA-AES128-GCM-SHA256": (0xC02B, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+    "ECDHE-RSA-AES128-GCM-SHA256": (0xC02F, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+    "ECDHE-ECDSA-AES256-GCM-SHA384": (0xC02C, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+    "ECDHE-RSA-AES256-GCM-SHA384": (0xC030, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"),
+    "ECDHE-ECDSA-CHACHA20-POLY1305": (0xCCA9, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
+    "ECDHE-RSA-CHACHA20-POLY1305": (0xCCA8, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"),
+    "ECDHE-ECDSA-AES128-SHA": (0xC009, "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"),
+    "ECDHE-RSA-AES128-SHA": (0xC013, "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"),
+    "ECDHE-ECDSA-AES256-SHA": (0xC00A, "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA"),
+    "ECDHE-RSA-AES256-SHA": (0xC014, "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA"),
 }
 TLS13_CIPHERS = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 
@@ -335,6 +335,7 @@ class Layer:
         self._verifies = verifies
         self._errors: list[str] = []
         self._certificate_checked = False
+        self._hello = b""  # what the peer sent first
         self.handshake: Handshake | None = None
         self.ended = False  # the peer has said that nothing more comes
         connection.set_connect_state()
@@ -349,6 +350,7 @@ class Layer:
             ProbeFailed: it can't be completed; `outgoing` then holds the alert that tells the peer.
         """
         if data:
+            self._hello = self._hello or data
             self._connection.bio_write(data)
         try:
             self._connection.do_handshake()
@@ -429,10 +431,11 @@ class Layer:
 
     def _observe(self) -> Handshake:
         connection = self._connection
+        name = connection.get_cipher_name()
         verified = connection.get_verified_chain(as_cryptography=True) if self._verifies and not self._errors else None
         return Handshake(
             version=_VERSION_NAMES.get(connection.get_protocol_version_name(), "unknown"),
-            cipher=_cipher(connection.get_cipher_name() or ""),
+            cipher=_IANA_NAMES.get(name, name) if name else _cipher_of_hello(self._hello),
             sent=connection.get_peer_cert_chain(as_cryptography=True) or (),
             verified=verified,
             verify_errors=tuple(self._errors),
@@ -470,14 +473,27 @@ def _describe(error: SSL.Error) -> str:
     return ", ".join(dict.fromkeys(reason for reason in reasons if reason)) or "no reason given"
 
 
-def _cipher(name: str) -> str:
-    return CIPHERS.get(name, name)
+_IANA_NAMES = {openssl: iana for openssl, (_, iana) in CIPHERS.items()}
+_IANA_NUMBERS = dict(CIPHERS.values())
+
+
+def _cipher_of_hello(received: bytes) -> str:
+    """The suite that a ServerHello at the start of a connection names; empty if there is none.
+
+    OpenSSL tells the suite of TLS 1.2 only after the certificate, which is too late for one that does not verify. So:
+    5 bytes of record, 4 of handshake, 2 of version, 32 random, the session id and its length, the suite (RFC 5246).
+    """
+    if len(received) < 44 or received[0] != 22 or received[5] != 2:
+        return ""
+    start = 44 + received[43]
+    return _IANA_NUMBERS.get(int.from_bytes(received[start : start + 2], "big"), "")
 
 
 def report(probe: Probe, handshake: Handshake) -> None:
     """Fill the TLS metrics of a run from a handshake, also from one that failed at the certificate."""
     probe.set(VERSION_INFO, 1, handshake.version)
-    probe.set(CIPHER_INFO, 1, handshake.cipher)
+    if handshake.cipher:
+        probe.set(CIPHER_INFO, 1, handshake.cipher)
     for error in handshake.verify_errors:
         probe.set(VERIFY_ERROR_INFO, 1, error)
     if not handshake.sent:
