@@ -323,6 +323,7 @@ class Layer:
         "_certificate_checked",
         "_connection",
         "_errors",
+        "_hello",
         "_server_name",
         "_verifies",
         "ended",
