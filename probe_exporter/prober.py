@@ -23,47 +23,55 @@ from probe_exporter.rules import Rule
 
 
 class Reason(StrEnum):
-    """Why a probe failed: the values of ``probe_failure_info{reason=…}``. Closed and documented.
+    """Why a probe failed: the values of ``probe_failure_info{reason=…}``, each with its `meaning`.
 
-    Every name begins with what failed. Adding one is a change of the public interface.
+    The list is closed and documented; every name begins with what failed. To add one is to change the public interface.
     """
 
-    TARGET_INVALID = "target_invalid"  # the target is not of the form this prober takes
-    SETTINGS_UNUSABLE = "settings_unusable"  # a file, secret or option of the module can't be used now
-    SETTINGS_UNSUPPORTED = "settings_unsupported"  # this version does not do what the module asks
-    DNS_RESOLUTION = "dns_resolution"  # the resolver failed or answered with an error
-    DNS_NAME_NOT_FOUND = "dns_name_not_found"  # no such name
-    DNS_NO_ADDRESS = "dns_no_address"  # the name has no address of a permitted family
-    DNS_TIMEOUT = "dns_timeout"
-    CONNECT_REFUSED = "connect_refused"
-    CONNECT_TIMEOUT = "connect_timeout"
-    CONNECT_UNREACHABLE = "connect_unreachable"
-    CONNECT_RESET = "connect_reset"  # the peer reset an established connection
-    CONNECT_CLOSED = "connect_closed"  # the peer closed before it said anything
-    CONNECT_FAILED = "connect_failed"  # anything else the system says about connecting
-    TLS_HANDSHAKE = "tls_handshake"  # no common version or cipher, an alert, not TLS at all
-    TLS_TIMEOUT = "tls_timeout"
-    TLS_REQUIRED = "tls_required"  # fail_if_not_ssl
-    TLS_FORBIDDEN = "tls_forbidden"  # fail_if_ssl
-    CERTIFICATE_EXPIRED = "certificate_expired"
-    CERTIFICATE_NOT_YET_VALID = "certificate_not_yet_valid"
-    CERTIFICATE_WRONG_NAME = "certificate_wrong_name"
-    CERTIFICATE_UNKNOWN_AUTHORITY = "certificate_unknown_authority"
-    CERTIFICATE_INVALID = "certificate_invalid"  # any other verdict of verification
-    HTTP_STATUS = "http_status"
-    HTTP_VERSION = "http_version"
-    HTTP_REDIRECT = "http_redirect"  # too many, or to somewhere that can't be followed
-    HTTP_HEADER_MISMATCH = "http_header_mismatch"
-    HTTP_BODY_MISMATCH = "http_body_mismatch"
-    HTTP_BODY_TOO_LARGE = "http_body_too_large"
-    HTTP_BODY_TRUNCATED = "http_body_truncated"  # fewer bytes than announced
-    HTTP_CONTENT_ENCODING = "http_content_encoding"  # the body is not what its encoding says
-    HTTP_PROTOCOL_ERROR = "http_protocol_error"  # not HTTP
-    HTTP_HEADERS_TOO_LARGE = "http_headers_too_large"
-    TIMEOUT_RESPONSE = "timeout_response"  # connected, and not a byte of an answer in time
-    TIMEOUT_TRANSFER = "timeout_transfer"  # an answer that began and did not end in time
-    TIMEOUT_PROBE = "timeout_probe"  # the deadline passed in any other phase
-    INTERNAL_ERROR = "internal_error"  # a bug of ours: please report it
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Self:
+        reason = str.__new__(cls, value)
+        reason._value_ = value
+        reason.meaning = meaning
+        return reason
+
+    TARGET_INVALID = "target_invalid", "The target is not of the form that the prober takes."
+    SETTINGS_UNUSABLE = "settings_unusable", "A file, a secret or an option of the module can't be used."
+    SETTINGS_UNSUPPORTED = "settings_unsupported", "This version does not do yet what the module asks for."
+    DNS_RESOLUTION = "dns_resolution", "The resolver failed, or answered with an error."
+    DNS_NAME_NOT_FOUND = "dns_name_not_found", "There is no such name."
+    DNS_NO_ADDRESS = "dns_no_address", "The name has no address of a permitted IP version."
+    DNS_TIMEOUT = "dns_timeout", "No answer from the resolver in time."
+    CONNECT_REFUSED = "connect_refused", "Nothing listens there, or a firewall says so."
+    CONNECT_TIMEOUT = "connect_timeout", "No answer to the attempt to connect in time."
+    CONNECT_UNREACHABLE = "connect_unreachable", "There is no way to the host or its network."
+    CONNECT_RESET = "connect_reset", "The peer reset the connection."
+    CONNECT_CLOSED = "connect_closed", "The peer closed the connection before it said anything."
+    CONNECT_FAILED = "connect_failed", "Anything else that the system says about a connection."
+    TLS_HANDSHAKE = "tls_handshake", "No common version or cipher, an alert of the peer, or no TLS at all."
+    TLS_TIMEOUT = "tls_timeout", "The TLS handshake did not end in time."
+    TLS_REQUIRED = "tls_required", "The answer did not come over TLS (fail_if_not_ssl)."
+    TLS_FORBIDDEN = "tls_forbidden", "The answer came over TLS (fail_if_ssl)."
+    CERTIFICATE_EXPIRED = "certificate_expired", "A certificate of the chain has ended."
+    CERTIFICATE_NOT_YET_VALID = "certificate_not_yet_valid", "A certificate of the chain has not begun."
+    CERTIFICATE_WRONG_NAME = "certificate_wrong_name", "The certificate is for other names than the one asked for."
+    CERTIFICATE_UNKNOWN_AUTHORITY = "certificate_unknown_authority", "No trusted authority signed the certificate."
+    CERTIFICATE_INVALID = "certificate_invalid", "The certificate does not verify for another reason."
+    HTTP_STATUS = "http_status", "The status code is none of the valid ones."
+    HTTP_VERSION = "http_version", "The HTTP version is none of the valid ones."
+    HTTP_REDIRECT = "http_redirect", "Too many redirects, or one that can't be followed."
+    HTTP_HEADER_MISMATCH = "http_header_mismatch", "A header matches what it must not, or not what it must."
+    HTTP_BODY_MISMATCH = "http_body_mismatch", "The body matches what it must not, or not what it must."
+    HTTP_BODY_TOO_LARGE = "http_body_too_large", "The body is larger than the limit."
+    HTTP_BODY_TRUNCATED = "http_body_truncated", "The body ended before the length that was announced."
+    HTTP_CONTENT_ENCODING = "http_content_encoding", "The body can't be decompressed as the module expects."
+    HTTP_PROTOCOL_ERROR = "http_protocol_error", "The answer is not HTTP."
+    HTTP_HEADERS_TOO_LARGE = "http_headers_too_large", "The answer's headers are larger than the limit."
+    TIMEOUT_RESPONSE = "timeout_response", "Connected, but no (whole) response head in time."
+    TIMEOUT_TRANSFER = "timeout_transfer", "The response began, and its body did not end in time."
+    TIMEOUT_PROBE = "timeout_probe", "The time ran out in any other phase."
+    INTERNAL_ERROR = "internal_error", "A bug of the exporter's or of a prober's: its log has more."
 
 
 TIMEOUTS = {
