@@ -16,6 +16,7 @@ from typing import cast
 from probe_exporter import names, tls
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import Probe, ProbeFailed, Reason
+from probe_exporter.tls import TLSSettings
 
 LOOKUP_TIME = Metric("probe_dns_lookup_time_seconds", "How long the target's name took to resolve.")
 IP_PROTOCOL = Metric("probe_ip_protocol", "The IP version of the chosen address: 4 or 6, 0 if there is none.")
@@ -84,6 +85,38 @@ class Secure:
 
 
 async def connect(
+    probe: Probe,
+    host: str,
+    port: int,
+    *,
+    preferred: str = "ip6",
+    fallback: bool = True,
+    source: str = "",
+    secure: TLSSettings | None = None,
+) -> Connection:
+    """Resolve a host and connect to it, with TLS at once if `secure` is given: all that most probers need.
+
+    The address metrics and, with TLS, the certificate's are reported.
+
+    Args:
+        host: a name or an address (IPv6 without brackets).
+        port: 1 to 65535.
+        preferred, fallback: which of the host's addresses; see `resolve`.
+        source: the local address to connect from; empty for the system's choice.
+        secure: a module's ``tls_config``; the name to verify is its ``server_name``, or else `host`.
+
+    Raises:
+        ProbeFailed: with the reason of whatever did not work.
+    """
+    address = await resolve(probe, host, preferred=preferred, fallback=fallback)
+    layer = None if secure is None else Secure(tls.client_context(secure), secure.server_name or host)
+    connection = await dial(probe, [address], port, source=source, secure=layer)
+    if connection.handshake is not None:
+        tls.report(probe, connection.handshake)
+    return connection
+
+
+async def dial(
     probe: Probe, addresses: Sequence[str], port: int, *, source: str = "", secure: Secure | None = None
 ) -> Connection:
     """Open a TCP connection to the first of `addresses` that takes it, with TLS at once if `secure` is given.
@@ -99,13 +132,13 @@ async def connect(
     """
     for address in addresses[:-1]:
         try:
-            return await _connect_one(probe, address, port, source, secure)
+            return await _dial_one(probe, address, port, source, secure)
         except ProbeFailed as failed:
             probe.log("Connecting failed, trying the next address", ip=address, err=failed.message)
-    return await _connect_one(probe, addresses[-1], port, source, secure)
+    return await _dial_one(probe, addresses[-1], port, source, secure)
 
 
-async def _connect_one(probe: Probe, address: str, port: int, source: str, secure: Secure | None) -> Connection:
+async def _dial_one(probe: Probe, address: str, port: int, source: str, secure: Secure | None) -> Connection:
     loop = asyncio.get_running_loop()
     local = (source, 0) if source else None
     with probe.phase("connect"):
@@ -146,7 +179,7 @@ def join_host_port(host: str, port: int | str) -> str:
 
 
 class Connection(asyncio.Protocol):
-    """One byte stream to a target, plain or TLS. Made by `connect`.
+    """One byte stream to a target, plain or TLS. Made by `connect` or `dial`.
 
     Attributes:
         connect_seconds, tls_seconds: how long the TCP and the TLS handshake took.
@@ -256,7 +289,7 @@ class Connection(asyncio.Protocol):
             raise self._error
 
     async def start_tls(self, probe: Probe, secure: Secure) -> None:
-        """Make this connection a TLS client's, at once after `connect` or in the middle (STARTTLS).
+        """Make this connection a TLS client's, at once after `dial` or in the middle (STARTTLS).
 
         Raises:
             ProbeFailed: no agreement, a certificate that does not verify (its metrics are reported all the same).

@@ -292,7 +292,7 @@ class _Visit:
         request, url = hop.request, hop.request.url
         self._close()
         secure = Secure(self._tls(), hop.server_name) if url.secure else None
-        connection = await net.connect(self._probe, hop.addresses, url.port, secure=secure)
+        connection = await net.dial(self._probe, hop.addresses, url.port, secure=secure)
         self._connection = connection
         self._durations["connect"] += connection.connect_seconds
         self._durations["tls"] += connection.tls_seconds

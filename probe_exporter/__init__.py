@@ -1,0 +1,26 @@
+"""The plugin API: everything that a prober file needs, and nothing else."""
+
+from probe_exporter.fields import Duration, FilePath, Port, Regexp, Secret, Size, Text
+from probe_exporter.metrics import Metric
+from probe_exporter.net import Connection, connect
+from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.tls import TLSSettings
+
+__all__ = [
+    "Connection",
+    "Duration",
+    "FilePath",
+    "Metric",
+    "Port",
+    "Probe",
+    "ProbeFailed",
+    "Prober",
+    "Reason",
+    "Regexp",
+    "Secret",
+    "Settings",
+    "Size",
+    "TLSSettings",
+    "Text",
+    "connect",
+]
