@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,29 +12,23 @@ from urllib.request import getproxies_environment
 
 from pydantic import Field, model_validator
 
-from probe_exporter import net, tls
+from probe_exporter import tls
 from probe_exporter.addressing import AddressSettings
 from probe_exporter.fields import Cel, FilePath, Regexp, Size, Text
 from probe_exporter.http import checks, http1
 from probe_exporter.http.accept import accepts
 from probe_exporter.http.checks import parse_date
 from probe_exporter.http.content import CODINGS, Body
-from probe_exporter.http.cookies import Cookies
+from probe_exporter.http.exchange import Exchange
 from probe_exporter.http.http1 import ResponseReader
-from probe_exporter.http.request import (
-    REDIRECT_CODES,
-    Request,
-    Template,
-    check_references,
-    first_request,
-)
+from probe_exporter.http.journey import MOST_REDIRECTS, Hop, Journey
+from probe_exporter.http.request import Template, check_references, first_request
 from probe_exporter.http.settings import HttpClientSettings
 from probe_exporter.http.url import URL, host_only, parse_target
 from probe_exporter.metrics import Metric
-from probe_exporter.net import Connection, Secure
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.rules import Written, exclusive, required
-from probe_exporter.tls import ClientContext, Handshake, TLSSettings, client_context
+from probe_exporter.tls import TLSSettings
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -178,16 +168,7 @@ FAILED_BY_CEL = Metric("probe_failed_due_to_cel", "Whether the probe failed beca
 # --- the story ---------------------------------------------------------------------------------------------
 
 
-PHASES = ("resolve", "connect", "tls", "processing", "transfer")
-
-ALPN = ("http/1.1",)
-"""What is offered where ``enable_http2`` allows more than HTTP/1: not yet h2."""
-
-MOST_REDIRECTS = 10
-"""Redirects that are followed; the next one is refused."""
-
-UPLOAD_STEP = 64 * 1024
-"""Bytes of a ``body_file`` in one chunk."""
+_DEFAULT_TLS = TLSSettings()
 
 
 async def probe_http(probe: Probe, settings: HttpSettings) -> None:
@@ -201,31 +182,17 @@ async def probe_http(probe: Probe, settings: HttpSettings) -> None:
         visit.report()
 
 
-@dataclass(frozen=True, slots=True)
-class _Hop:
-    """One request on the way, the addresses it may go to and the name its server must prove."""
-
-    request: Request
-    addresses: list[str]
-    server_name: str
-
-
 class _Visit:
     """One probe's way from the target to the verdict; `report` tells the story wherever it ended."""
 
     def __init__(self, probe: Probe, settings: HttpSettings) -> None:
         self._probe = probe
         self._settings = settings
-        self._durations: dict[str, float] = {}
-        self._redirects = 0
-        self._cookies: Cookies | None = None
-        self._connection: Connection | None = None
+        self._journey = Journey(probe, settings, settings)
         self._upload: BinaryIO | None = None
-        self._uploading: asyncio.Task[None] | None = None
-        # Of the last response:
-        self._response: ResponseReader | None = None
-        self._handshake: Handshake | None = None
-        self._refused = False  # a redirect that was not followed
+        self._resolved = False
+        self._set_out = False
+        self._transfer_seconds = 0.0
         self._body = Body()
         self._failed_by_regexp = False
         self._failed_by_cel = False
@@ -234,38 +201,18 @@ class _Visit:
 
     async def ask(self) -> None:
         """Send the request, and those that redirects ask for."""
-        hop = first = await self._first_hop()
-        while True:
-            await self._exchange(hop)
-            location = self._redirected_to(hop.request)
-            if location is None:
-                return
-            hop = await self._next_hop(hop, location, first.request.url)
-
-    async def _first_hop(self) -> _Hop:
         settings, template = self._settings, self._settings.template
         try:
             url = parse_target(self._probe.target)
         except ValueError as error:
             raise ProbeFailed(Reason.TARGET_INVALID, str(error)) from None
-        address = await self._resolve(url.host)
+        self._resolved = True
+        address = await self._journey.resolve(url)
         self._check_settings(url)
-        self._durations |= dict.fromkeys(PHASES[1:], 0.0)
+        self._set_out = True
         request = first_request(template, settings, url)
         server_name = settings.tls_config.server_name or host_only(template.host) or url.host
-        return _Hop(request, [address], server_name)
-
-    async def _resolve(self, host: str) -> str:
-        settings, started = self._settings, time.perf_counter()
-        try:
-            return await net.resolve(
-                self._probe,
-                host,
-                preferred=settings.preferred_ip_protocol,
-                fallback=settings.ip_protocol_fallback,
-            )
-        finally:
-            self._durations["resolve"] = time.perf_counter() - started
+        await self._journey.travel(Hop(request, [address], server_name), self._upload)
 
     def _check_settings(self, url: URL) -> None:
         """Find out what can't be used before anything is sent."""
@@ -274,7 +221,7 @@ class _Visit:
         check_references(settings)
         http1.check_method(settings.template.method)
         if url.secure or settings.tls_config != _DEFAULT_TLS:
-            self._tls()
+            self._journey.tls()
         if settings.body_file:
             try:
                 self._upload = Path(settings.body_file).open("rb")  # noqa: SIM115  # `leave` closes it
@@ -284,102 +231,31 @@ class _Visit:
                     f"body_file {settings.body_file} can't be read: {error.strerror}",
                 ) from None
 
-    def _tls(self) -> ClientContext:
-        return client_context(self._settings.tls_config, ALPN if self._settings.enable_http2 else ())
-
-    async def _exchange(self, hop: _Hop) -> None:
-        """One request on a connection of its own, up to the head of its response."""
-        request, url = hop.request, hop.request.url
-        self._close()
-        secure = Secure(self._tls(), hop.server_name) if url.secure else None
-        connection = await net.dial(self._probe, hop.addresses, url.port, secure=secure)
-        self._connection = connection
-        self._durations["connect"] += connection.connect_seconds
-        self._durations["tls"] += connection.tls_seconds
-        self._probe.log("Making HTTP request", url=str(url), host=request.host)
-        response = ResponseReader(request.method)
-        with self._probe.phase("processing"):
-            sent = time.perf_counter()
-            self._send(connection, request)
-            try:
-                while not response.head_complete:
-                    response.feed(await connection.read())
-            finally:
-                if connection.first_byte_at:
-                    self._durations["processing"] += max(connection.first_byte_at - sent, 1e-9)
-        self._probe.log("Received HTTP response", status_code=response.status)
-        self._response, self._handshake = response, connection.handshake
-
-    def _send(self, connection: Connection, request: Request) -> None:
-        connection.send(request.head() + request.body)
-        if request.body_file and self._upload is not None:
-            self._uploading = asyncio.create_task(_send_file(connection, self._upload))
-
-    def _redirected_to(self, request: Request) -> str | None:
-        """Where the last response sends us on to, if it does and we go."""
-        response = self._response
-        assert response is not None
-        location = response.get("location")
-        if response.status not in REDIRECT_CODES or not location:
-            return None
-        if request.body_file and response.status in (307, 308):
-            return None  # the file has been sent; it is not sent twice
-        self._redirects += 1
-        self._refused = not self._settings.follow_redirects or self._redirects > MOST_REDIRECTS
-        self._probe.log("Redirected", level=logging.INFO, location=location, followed=not self._refused)
-        return None if self._refused else location
-
-    async def _next_hop(self, hop: _Hop, location: str, first: URL) -> _Hop:
-        """The hop that a redirect asks for. The same host keeps its address and the name it must prove."""
-        assert self._response is not None
-        previous = hop.request.url
-        try:
-            request = hop.request.redirected(self._response.status, location, first)
-        except ValueError as error:
-            raise ProbeFailed(Reason.HTTP_REDIRECT, f"the redirect leads nowhere: {error}") from None
-        request = self._with_cookies(request, previous)
-        if request.url.host.lower() == previous.host.lower():
-            return _Hop(request, hop.addresses, hop.server_name)
-        started = time.perf_counter()
-        addresses = await net.resolve_all(self._probe, request.url.host, preferred=self._settings.preferred_ip_protocol)
-        self._durations["resolve"] += time.perf_counter() - started
-        return _Hop(request, addresses, request.url.host)
-
-    def _with_cookies(self, request: Request, previous: URL) -> Request:
-        assert self._response is not None
-        received = self._response.get_all("set-cookie")
-        if received and self._cookies is None:
-            self._cookies = Cookies()
-        if self._cookies is None:
-            return request
-        self._cookies.store(previous, received)
-        return replace(request, cookies=self._cookies.header(request.url))
-
     # Judging: every demand is looked at in its order, and the first that is not met is the reason.
 
     async def judge(self) -> None:
         """Read the last response's body and hold all of it against the module's demands."""
-        settings, response = self._settings, self._response
-        assert response is not None
+        settings, exchange = self._settings, self._journey.last
+        assert exchange is not None
         with self._probe.phase("validation"):
-            good = self._head_is_good(response)
+            good = self._head_is_good(exchange.response)
         by_regexp = good and bool(settings.fail_if_body_matches_regexp or settings.fail_if_body_not_matches_regexp)
         by_cel = good and settings.has_cel
         # A body that can't be read fails its first demand, as in the original.
         self._failed_by_regexp = self._failed_by_regexp or by_regexp
         self._failed_by_cel = by_cel and not by_regexp
-        if not self._refused or by_regexp or by_cel:
-            read = await self._read_body(response, hold=by_regexp or by_cel)
+        if not self._journey.refused or by_regexp or by_cel:
+            read = await self._read_body(exchange, hold=by_regexp or by_cel)
             if read and (by_regexp or by_cel):
                 with self._probe.phase("validation"):
                     await self._judge_body(by_cel)
         with self._probe.phase("validation"):
-            self._judge_connection(response)
+            self._judge_connection(exchange)
 
     def _head_is_good(self, response: ResponseReader) -> bool:
         settings = self._settings
         try:
-            if self._redirects > MOST_REDIRECTS and response.status not in settings.valid_status_codes:
+            if self._journey.redirects > MOST_REDIRECTS and response.status not in settings.valid_status_codes:
                 raise ProbeFailed(Reason.HTTP_REDIRECT, f"there were more than {MOST_REDIRECTS} redirects")
             checks.status_code(response.status, settings.valid_status_codes)
             self._failed_by_regexp = True
@@ -390,28 +266,24 @@ class _Visit:
             return False
         return True
 
-    async def _read_body(self, response: ResponseReader, *, hold: bool) -> bool:
+    async def _read_body(self, exchange: Exchange, *, hold: bool) -> bool:
         """Read the body to its end; whether there was nothing wrong with it."""
-        connection, settings = self._connection, self._settings
-        assert connection is not None
-        coding = settings.compression.lower() if response.has_body else ""
+        coding = self._settings.compression.lower() if exchange.response.has_body else ""
         with self._probe.phase("transfer"):
             try:
                 if coding not in CODINGS:
                     self._probe.fail(ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{coding!r} is not a known compression"))
-                self._body = body = Body(coding if coding in CODINGS else "", limit=settings.body_size_limit, hold=hold)
-                body.feed(response.take_body())
-                while not response.complete:
-                    try:
-                        response.feed(await connection.read())
-                    finally:
-                        body.feed(response.take_body())
+                self._body = body = Body(
+                    coding if coding in CODINGS else "", limit=self._settings.body_size_limit, hold=hold
+                )
+                while piece := await exchange.body():
+                    body.feed(piece)
                 body.end()
             except ProbeFailed as failed:
                 self._probe.fail(failed)
                 return False
             finally:
-                self._durations["transfer"] = time.perf_counter() - connection.first_byte_at
+                self._transfer_seconds = time.perf_counter() - exchange.connection.first_byte_at
         return coding in CODINGS
 
     async def _judge_body(self, by_cel: bool) -> None:
@@ -428,13 +300,13 @@ class _Visit:
         except ProbeFailed as failed:
             self._probe.fail(failed)
 
-    def _judge_connection(self, response: ResponseReader) -> None:
-        settings = self._settings
+    def _judge_connection(self, exchange: Exchange) -> None:
+        settings, secure = self._settings, exchange.connection.handshake is not None
         try:
-            checks.version(f"HTTP/{response.version}", settings.valid_http_versions)
-            if self._handshake is not None and settings.fail_if_ssl:
+            checks.version(f"HTTP/{exchange.response.version}", settings.valid_http_versions)
+            if secure and settings.fail_if_ssl:
                 raise ProbeFailed(Reason.TLS_FORBIDDEN, "the last response came over TLS")
-            if self._handshake is None and settings.fail_if_not_ssl:
+            if not secure and settings.fail_if_not_ssl:
                 raise ProbeFailed(Reason.TLS_REQUIRED, "the last response did not come over TLS")
         except ProbeFailed as failed:
             self._probe.fail(failed)
@@ -443,25 +315,20 @@ class _Visit:
 
     def leave(self) -> None:
         """Close whatever is open."""
-        self._close()
+        self._journey.end()
         if self._upload is not None:
             self._upload.close()
 
-    def _close(self) -> None:
-        if self._uploading is not None:
-            self._uploading.cancel()
-            self._uploading = None
-        if self._connection is not None:
-            self._connection.close()
-
     def report(self) -> None:
         """Fill the metrics from whatever has been learnt."""
-        probe, response, handshake = self._probe, self._response, self._handshake
+        probe, journey = self._probe, self._journey
+        response = journey.last.response if journey.last else None
+        handshake = journey.last.connection.handshake if journey.last else None
         probe.set(STATUS_CODE, response.status if response else 0)
         probe.set(CONTENT_LENGTH, response.content_length if response else 0)
         probe.set(VERSION, float(response.version) if response else 0)
         probe.set(BODY_LENGTH, self._body.length)
-        probe.set(REDIRECTS, self._redirects)
+        probe.set(REDIRECTS, journey.redirects)
         probe.set(SSL, 1 if handshake else 0)
         probe.set(FAILED_BY_REGEXP, 1 if self._failed_by_regexp else 0)
         if self._settings.has_cel:
@@ -469,13 +336,19 @@ class _Visit:
         modified = parse_date(response.get("last-modified") or "") if response else None
         if modified is not None:
             probe.set(LAST_MODIFIED, modified)
-        for phase, seconds in self._durations.items():
-            probe.set(DURATION, seconds, phase)
+        self._report_durations()
         if handshake is not None:
             tls.report(probe, handshake)
 
-
-_DEFAULT_TLS = TLSSettings()
+    def _report_durations(self) -> None:
+        probe, journey = self._probe, self._journey
+        if self._resolved:
+            probe.set(DURATION, journey.resolve_seconds, "resolve")
+        if self._set_out:
+            probe.set(DURATION, journey.connect_seconds, "connect")
+            probe.set(DURATION, journey.tls_seconds, "tls")
+            probe.set(DURATION, journey.processing_seconds, "processing")
+            probe.set(DURATION, self._transfer_seconds, "transfer")
 
 
 def _check_supported(settings: HttpSettings) -> None:
@@ -495,14 +368,6 @@ def _check_supported(settings: HttpSettings) -> None:
                 Reason.SETTINGS_UNSUPPORTED,
                 f"{key} is read and checked, but this version can't probe with it yet",
             )
-
-
-async def _send_file(connection: Connection, upload: BinaryIO) -> None:
-    """Send a file in chunks, as fast as the peer takes them; what goes wrong shows in the response."""
-    with suppress(ProbeFailed):
-        while data := upload.read(UPLOAD_STEP):
-            await connection.write(http1.chunk(data))
-        await connection.write(http1.chunk(b""))
 
 
 prober = Prober("http", HttpSettings, probe_http, with_hostname=with_hostname)

@@ -1,0 +1,85 @@
+"""One HTTP/1 request and its response, on a connection of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import BinaryIO
+
+from probe_exporter.http import http1
+from probe_exporter.http.http1 import ResponseReader
+from probe_exporter.http.request import Request
+from probe_exporter.net import Connection
+from probe_exporter.prober import ProbeFailed
+
+UPLOAD_STEP = 64 * 1024
+"""Bytes of an uploaded file in one chunk."""
+
+
+class Exchange:
+    """A request on its way, and what comes back.
+
+    Attributes:
+        connection: the exchange's own.
+        response: there to be looked at once `head` has returned.
+        processing_seconds: from the request to the first byte of the response; 0.0 while there is none.
+    """
+
+    def __init__(self, connection: Connection, request: Request, upload: BinaryIO | None) -> None:
+        """
+        Args:
+            upload: the file that ``request.body_file`` names, at its beginning.
+        """
+        self.connection = connection
+        self.response = ResponseReader(request.method)
+        self.processing_seconds = 0.0
+        self._request = request
+        self._upload = upload
+        self._uploading: asyncio.Task[None] | None = None
+
+    async def head(self) -> ResponseReader:
+        """Send the request and read the head of the response.
+
+        Raises:
+            ProbeFailed: there is none, or it is not HTTP.
+        """
+        connection, response = self.connection, self.response
+        sent = time.perf_counter()
+        connection.send(self._request.head() + self._request.body)
+        if self._request.body_file and self._upload is not None:
+            self._uploading = asyncio.create_task(_send_file(connection, self._upload))
+        try:
+            while not response.head_complete:
+                response.feed(await connection.read())
+        finally:
+            if connection.first_byte_at:  # a server may have spoken before it was asked
+                self.processing_seconds = max(connection.first_byte_at - sent, 1e-9)
+        return response
+
+    async def body(self) -> bytes:
+        """The next piece of the response's body; ``b""`` after the last.
+
+        Raises:
+            ProbeFailed: it ends before its time, or breaks its coding; what came before that is lost to nobody: it
+                was returned by the calls before.
+        """
+        while True:
+            piece = self.response.take_body()
+            if piece or self.response.complete:
+                return piece
+            self.response.feed(await self.connection.read())
+
+    def close(self) -> None:
+        """Close the connection; an upload that nobody waited for ends."""
+        if self._uploading is not None:
+            self._uploading.cancel()
+        self.connection.close()
+
+
+async def _send_file(connection: Connection, upload: BinaryIO) -> None:
+    """Send a file in chunks, as fast as the peer takes them; what goes wrong shows in the response."""
+    with suppress(ProbeFailed):
+        while data := upload.read(UPLOAD_STEP):
+            await connection.write(http1.chunk(data))
+        await connection.write(http1.chunk(b""))
