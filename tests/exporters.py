@@ -1,0 +1,173 @@
+"""Starts exporters as the processes users run, finds the peers, and asks for probes over a socket of our own.
+
+The peers (the original blackbox_exporter, Prometheus, promtool) are looked for in the directory that
+``PROBE_EXPORTER_PEERS`` names, then on PATH. Without them their tests skip; where ``CI=true``, they fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NAMES = {
+    "blackbox_exporter": ("prometheus-blackbox-exporter", "blackbox_exporter"),
+    "prometheus": ("prometheus",),
+    "promtool": ("promtool",),
+}
+STARTED_WITHIN = 20.0  # seconds; a loaded CI machine imports slowly
+
+
+def find_peer(name: str) -> str | None:
+    """The path of a peer's binary, or None where it is not installed."""
+    directory = os.environ.get("PROBE_EXPORTER_PEERS")
+    path = os.pathsep.join(filter(None, [directory, os.environ.get("PATH")]))
+    return next((found for one in NAMES[name] if (found := shutil.which(one, path=path))), None)
+
+
+def peer(name: str) -> str:
+    """The path of a peer's binary; skips the test without it, or fails it on CI."""
+    found = find_peer(name)
+    if found is None:
+        message = f"{name} is neither in the directory PROBE_EXPORTER_PEERS names nor on PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+def free_port() -> int:
+    """A loopback port that nobody listened on a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What an exporter answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body, decoded."""
+        return self.body.decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """A running exporter."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
+        """GET one path (with its query) and return the whole answer."""
+        async with self.asking(path, headers) as (reader, _):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            pairs = (line.split(": ", 1) for line in head[1:] if line)
+            body = await reader.read()
+            return Response(int(head[0].split(" ")[1]), {k.lower(): v for k, v in pairs}, body)
+
+    @contextlib.asynccontextmanager
+    async def asking(
+        self, path: str, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Send a GET; the connection is closed at the end of the block, answered or not.
+
+        HTTP/1.0, so that the end of the answer is the end of the connection.
+        """
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+        try:
+            lines = [f"GET {path} HTTP/1.0", *(f"{k}: {v}" for k, v in (headers or {}).items()), "", ""]
+            writer.write("\r\n".join(lines).encode())
+            yield reader, writer
+        finally:
+            writer.close()
+
+    async def probe(self, module: str, target: str, headers: Mapping[str, str] | None = None) -> Response:
+        """Ask for one probe."""
+        return await self.get(probe_path(module=module, target=target), headers)
+
+    def resident(self) -> int:
+        """Resident memory of the process in bytes."""
+        return self._status("VmRSS")
+
+    def peak_resident(self) -> int:
+        """The most resident memory the process ever had, in bytes."""
+        return self._status("VmHWM")
+
+    def _status(self, key: str) -> int:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+def probe_path(**parameters: str) -> str:
+    """The path and query of a probe."""
+    return "/probe?" + urllib.parse.urlencode(parameters)
+
+
+def ours(config: Path, *flags: str, cwd: Path | None = None) -> contextlib.AbstractContextManager[Exporter]:
+    """This project's exporter, running `config`."""
+    return _running("ours", [sys.executable, "-m", "probe_exporter"], config, flags, cwd)
+
+
+def original(config: Path, *flags: str, cwd: Path | None = None) -> contextlib.AbstractContextManager[Exporter]:
+    """The original blackbox_exporter, running `config`; skips the test where it is not installed."""
+    return _running("original", [peer("blackbox_exporter")], config, flags, cwd)
+
+
+@contextlib.contextmanager
+def _running(
+    name: str, command: Sequence[str], config: Path, flags: Sequence[str], cwd: Path | None
+) -> Iterator[Exporter]:
+    port = free_port()
+    arguments = [f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}", *flags]
+    log = config.with_name(f"{name}.{port}.log")
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [*command, *arguments], cwd=cwd, env=_environment(), stdout=stderr, stderr=subprocess.STDOUT
+        )
+    try:
+        _wait_until_it_listens(name, process, port, log)
+        yield Exporter(name, port, process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Ours to import from this checkout, and nobody's proxy settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    return kept | {"PYTHONPATH": str(ROOT)}
+
+
+def _wait_until_it_listens(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    give_up = time.monotonic() + STARTED_WITHIN
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            pytest.fail(f"{name} ended at once with code {process.returncode}:\n{log.read_text()}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"{name} does not listen after {STARTED_WITHIN} s:\n{log.read_text()}")

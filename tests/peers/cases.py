@@ -1,0 +1,159 @@
+"""A case: one module, one scripted target, one probe, and what came out of it, as lines to compare.
+
+An outcome is a list of plain lines: one per sample, one per line of every request that the target received.
+Durations become `<zero>` or `<positive>` and ports their names, so that lines can be compared and pinned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.exporters import Exporter, Response, probe_path
+from tests.targets import Answer, Request, Site, Tls, reply
+
+Settings = Mapping[str, object]
+
+AT_ONCE = 8
+"""Cases probed at the same time; those with a deadline mostly wait."""
+
+DURATIONS = re.compile(r"probe_\w*(duration|lookup_time)_seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One probe of one scripted target.
+
+    Args:
+        name: unique, in words; the module is called after it.
+        settings: the block of the prober in the module.
+        target: with the placeholders of `Site.fill`.
+        pages: what the target answers, by path.
+        tls: how its TLS port behaves.
+        greeting: said to everybody who connects, instead of waiting for a request.
+        timeout: of the module.
+        parameters: of the request to ``/probe``, beside or instead of `module` and `target`; None drops one.
+        headers: of the request to ``/probe``.
+        prober: the module's prober.
+        pinned: whether a golden file holds it; not where the machine's names and resolver have a say.
+    """
+
+    name: str
+    settings: Settings = field(default_factory=dict)
+    target: str = "http://127.0.0.1:{port}/"
+    pages: Mapping[str, Answer] = field(default_factory=lambda: {"/": reply(200, b"ok")})
+    tls: Tls | Answer | None = None
+    greeting: Answer | None = None
+    timeout: str = "5s"
+    parameters: Mapping[str, str | None] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    prober: str = "http"
+    pinned: bool = True
+
+    @property
+    def module(self) -> str:
+        """The name of its module."""
+        return re.sub(r"\W+", "_", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one exporter made of one case."""
+
+    target: str
+    lines: tuple[str, ...]
+    types: Mapping[str, str]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the probe was answered and did not succeed."""
+        return "probe_success 0" in self.lines
+
+
+def configuration(cases: Iterable[Case], directory: Path) -> str:
+    """The configuration file with the module of every case, the same for every exporter.
+
+    A setting that reads ``{file}`` is replaced by what that file in `directory` holds.
+    """
+    modules = {
+        case.module: {"prober": case.prober, "timeout": case.timeout, case.prober: _inline(case.settings, directory)}
+        for case in cases
+    }
+    return yaml.safe_dump({"modules": modules}, allow_unicode=True, sort_keys=False)
+
+
+def _inline(value: object, directory: Path) -> object:
+    if isinstance(value, Mapping):
+        return {key: _inline(one, directory) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_inline(one, directory) for one in value]
+    if isinstance(value, str) and (name := re.fullmatch(r"\{([\w./]+)\}", value)):
+        return (directory / name[1]).read_text()
+    return value
+
+
+async def run_all(cases: Sequence[Case], exporter: Exporter, pki: Path) -> dict[str, Outcome]:
+    """Run cases against one exporter, several at a time, each with a site of its own."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(case: Case) -> tuple[str, Outcome]:
+        async with slots:
+            return case.name, await run(case, exporter, pki)
+
+    return dict(await asyncio.gather(*map(one, cases)))
+
+
+async def run(case: Case, exporter: Exporter, pki: Path) -> Outcome:
+    """Run one case."""
+    async with Site(case.pages, case.tls, pki, case.greeting) as site:
+        parameters = {"module": case.module, "target": site.fill(case.target), **case.parameters}
+        path = probe_path(**{name: value for name, value in parameters.items() if value is not None})
+        response = await exporter.get(path, case.headers)
+        lines = [f"status {response.status}"]
+        types: dict[str, str] = {}
+        if response.status == 200:
+            types, samples = _samples(response)
+            lines += samples
+        lines += [site.blank(line) for line in _requests(site.requests)]
+        return Outcome(case.target, tuple(lines), types)
+
+
+def _samples(response: Response) -> tuple[dict[str, str], list[str]]:
+    types, lines = {}, []
+    for family in text_string_to_metric_families(response.text):
+        types[family.name] = family.type
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value!r}" for name, value in sorted(sample.labels.items()))
+            series = f"{sample.name}{{{labels}}}" if labels else sample.name
+            lines.append(f"{series} {_value(sample.name, float(sample.value))}")
+    return types, sorted(lines)
+
+
+def _value(name: str, value: float) -> str:
+    if DURATIONS.fullmatch(name):
+        return "<zero>" if value == 0 else "<positive>" if value > 0 else "<negative>"
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def _requests(requests: Sequence[Request]) -> list[str]:
+    """Every request as lines, headers sorted by name; a repeated header is numbered from its second value on."""
+    lines = []
+    for number, request in enumerate(requests, 1):
+        lines.append(f"request {number}: {request.line}")
+        if request.server_name is not None:
+            lines.append(f"request {number}: server name {request.server_name!r}")
+        seen: Counter[str] = Counter()
+        for name, value in sorted(request.headers, key=lambda header: header[0]):
+            seen[name] += 1
+            again = f"[{seen[name]}]" if seen[name] > 1 else ""
+            lines.append(f"request {number}: {name}{again}: {value}")
+        if request.body:
+            lines.append(f"request {number}: body {request.body!r}")
+    return lines

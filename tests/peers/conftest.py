@@ -1,0 +1,77 @@
+"""Starts the exporters once, runs every selected case against them, and hands the outcomes to the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import exporters
+from tests.exporters import Exporter
+from tests.peers import cases, http_cases
+from tests.peers.cases import Case, Outcome
+from tests.targets import Pki
+
+ALL = {case.name: case for group in http_cases.GROUPS.values() for case in group}
+
+Start = Callable[..., contextlib.AbstractContextManager[Exporter]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The exporters' working directory, with one configuration for all."""
+
+    directory: Path
+    config: Path
+    pki: Pki
+
+    def run(self, start: Start, selected: list[Case]) -> dict[str, Outcome]:
+        """Start one exporter and run cases against it."""
+        with start(self.config, cwd=self.directory) as exporter:
+            return asyncio.run(cases.run_all(selected, exporter, self.pki.directory))
+
+
+def prepare(directory: Path) -> Stage:
+    """Lay out certificates, the files that modules name, and the configuration."""
+    (directory / "pki").mkdir()
+    for name, text in http_cases.FILES.items():
+        path = directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    stage = Stage(directory, directory / "blackbox.yml", Pki(directory / "pki"))
+    stage.config.write_text(cases.configuration(ALL.values(), directory))
+    return stage
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """What both exporters run on."""
+    return prepare(tmp_path_factory.mktemp("stage"))
+
+
+@pytest.fixture(scope="session")
+def selected(request: pytest.FixtureRequest) -> list[Case]:
+    """The cases of the tests of this session, so that one case alone runs alone."""
+    chosen = {next(iter(ALL))}  # golden files are written as differences from it
+    for item in request.session.items:
+        parameters: Mapping[str, object] = getattr(getattr(item, "callspec", None), "params", {})
+        case, group = parameters.get("case"), parameters.get("group")
+        chosen |= {case.name} if isinstance(case, Case) else set()
+        chosen |= {one.name for one in http_cases.GROUPS[group]} if isinstance(group, str) else set()
+    return [case for name, case in ALL.items() if name in chosen]
+
+
+@pytest.fixture(scope="session")
+def ours(stage: Stage, selected: list[Case]) -> dict[str, Outcome]:
+    """What our exporter makes of every selected case."""
+    return stage.run(exporters.ours, selected)
+
+
+@pytest.fixture(scope="session")
+def original(stage: Stage, selected: list[Case]) -> dict[str, Outcome]:
+    """What the original makes of every selected case; skips where it is not installed."""
+    return stage.run(exporters.original, selected)

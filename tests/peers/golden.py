@@ -1,0 +1,66 @@
+"""Golden files: what our exporter made of each case, written so that a change reads well in review.
+
+The first case of all is written in full. Every other case is written as its difference from that one, so that
+a page of 404 shows a status code, a failure and its reason, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from probe_exporter.version import VERSION
+from tests.peers.cases import Case, Outcome
+
+DIRECTORY = Path(__file__).parents[1] / "golden"
+
+
+def render(
+    title: str, cases: Iterable[Case], outcomes: Mapping[str, Outcome], plain: Case, names: Mapping[str, str]
+) -> str:
+    """The text of one golden file.
+
+    Args:
+        title: what the cases of the file have in common.
+        cases: in the order of the table.
+        outcomes: by the name of the case; that of `plain` among them.
+        plain: the case that the others are compared with.
+        names: what to call values that change from session to session.
+    """
+    rows = [f"# {title}: each case as it differs from {plain.name!r}. UPDATE_GOLDEN=1 rewrites this file."]
+    base = _stable(outcomes[plain.name], names)
+    for case in cases:
+        if not case.pinned:
+            continue
+        lines = _stable(outcomes[case.name], names)
+        rows += ["", f"== {case.name}", f"   {case.target}"]
+        rows += [f"     {line}" for line in lines] if case is plain else _differences(base, lines)
+    return "\n".join(rows) + "\n"
+
+
+def _stable(outcome: Outcome, names: Mapping[str, str]) -> list[str]:
+    """Its lines, with names in place of what changes from session to session and from version to version."""
+    pattern = re.compile("|".join(sorted(map(re.escape, names), key=len, reverse=True)) + rf"|(?<=/){VERSION}")
+    return [pattern.sub(lambda found: names.get(found[0], "<version>"), line) for line in outcome.lines]
+
+
+def _differences(base: list[str], lines: list[str]) -> list[str]:
+    """What changed, went and came; every further request is expected to have the headers of the first."""
+    first = [line.removeprefix("request 1: ") for line in base if re.match(r"request 1: [\w-]+: ", line)]
+    requests = {int(found[1]) for line in lines if (found := re.match(r"request (\d+): ", line))}
+    base = base + [f"request {number}: {line}" for number in sorted(requests - {1}) for line in first]
+    gone = [line for line in base if line not in lines]
+    came = [line for line in lines if line not in base]
+    values = {_series(line): line.rpartition(" ")[2] for line in came if _series(line)}
+    changed = {_series(line): line for line in gone if _series(line) in values}
+    return [
+        *(f"     {line} -> {values[series]}" for series, line in changed.items()),
+        *(f"   - {line}" for line in gone if line not in changed.values()),
+        *(f"   + {line}" for line in came if _series(line) not in changed),
+    ]
+
+
+def _series(line: str) -> str:
+    """The series of a sample's line; "" for a line of a request."""
+    return "" if line.startswith("request ") else line.rpartition(" ")[0]

@@ -1,0 +1,39 @@
+"""Our output for every case is pinned in golden files, so that it holds where the original is not installed.
+
+``UPDATE_GOLDEN=1`` rewrites the files instead; review what changed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+
+import pytest
+
+from tests.peers import golden
+from tests.peers.cases import Outcome
+from tests.peers.conftest import ALL, Stage
+from tests.peers.http_cases import GROUPS
+
+pytestmark = pytest.mark.slow
+
+PLAIN = next(iter(ALL.values()))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_golden(group: str, stage: Stage, ours: dict[str, Outcome]) -> None:
+    """Each group of cases gives exactly the samples and sends exactly the requests of its file."""
+    path = golden.DIRECTORY / "http" / f"{group}.txt"
+    text = golden.render(f"http, {group}", GROUPS[group], ours, PLAIN, stage.pki.names)
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return
+    pinned = path.read_text().splitlines() if path.exists() else []
+    changes = list(difflib.unified_diff(pinned, text.splitlines(), path.name, "now", lineterm="", n=3))
+    assert not changes, "\n".join(changes)
+
+
+def test_no_stray_golden_files() -> None:
+    """A file of a group that is gone would pin nothing."""
+    assert {path.stem for path in (golden.DIRECTORY / "http").glob("*.txt")} == set(GROUPS)

@@ -1,0 +1,90 @@
+"""What a scripted target says: bytes, pauses and how the connection ends. No I/O here; `site` plays them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from http import HTTPStatus
+
+Header = tuple[str, str]
+
+
+class End(Enum):
+    """How a target leaves the connection once all is said."""
+
+    CLOSE = "close"
+    RESET = "reset"
+    HOLD = "hold"  # open until the other side closes
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Silence between two parts."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The same bytes many times: a flood, or a drip if there is a pause before each."""
+
+    data: bytes
+    times: int
+    every: float = 0.0
+
+
+Part = bytes | Pause | Repeat
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One complete answer of a target."""
+
+    parts: tuple[Part, ...]
+    end: End = End.CLOSE
+
+
+def raw(*parts: Part, end: End = End.CLOSE) -> Answer:
+    """An answer given byte by byte."""
+    return Answer(parts, end)
+
+
+def silence(*parts: Part) -> Answer:
+    """Say `parts` (perhaps nothing) and then never anything again."""
+    return Answer(parts, End.HOLD)
+
+
+def head(status: int | str, headers: Sequence[Header] = (), version: str = "HTTP/1.1") -> bytes:
+    """A status line and headers, up to and with the empty line.
+
+    Args:
+        status: a code, which gets its usual reason phrase, or all that follows the version verbatim.
+        headers: names and values in order, duplicates welcome.
+        version: the first word of the status line.
+    """
+    if isinstance(status, int):
+        status = f"{status} {HTTPStatus(status).phrase}"
+    lines = [f"{version} {status}", *(f"{name}: {value}" for name, value in headers)]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("utf-8", "surrogateescape")
+
+
+def reply(
+    status: int | str = 200, body: bytes = b"", *headers: Header, version: str = "HTTP/1.1", length: bool = True
+) -> Answer:
+    """An ordinary answer. Without `length` only the end of the connection ends the body."""
+    announced = [("Content-Length", str(len(body)))] if length else []
+    return raw(head(status, [*headers, *announced], version) + body)
+
+
+def chunked(*chunks: bytes, headers: Sequence[Header] = (), trailer: bytes = b"") -> Answer:
+    """A 200 in chunked coding, one chunk per argument."""
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+    started = head(200, [*headers, ("Transfer-Encoding", "chunked")])
+    return raw(started + framed + b"0\r\n" + trailer + b"\r\n")
+
+
+def redirect(status: int, location: str | None, *headers: Header, body: bytes = b"moved") -> Answer:
+    """A 3xx; `location` may hold placeholders such as ``{port}`` that the site fills in."""
+    to = [("Location", location)] if location is not None else []
+    return reply(status, body, *to, *headers)

@@ -1,0 +1,246 @@
+"""A `Site` plays answers to whoever connects and keeps what it was asked.
+
+It listens on both loopback addresses, with plain HTTP on one port and TLS on another, so that one case of a
+table is one site and nothing is shared between cases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.targets.answers import Answer, End, Part, Pause, Repeat, reply
+
+MAX_HEAD = 1 << 20
+LINGER_RESET = b"\1\0\0\0\0\0\0\0"  # struct linger {on, 0 seconds}: close sends RST
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How the TLS port of a site behaves.
+
+    Args:
+        certificate: a name of `Pki`'s zoo.
+        minimum: lowest version spoken.
+        maximum: highest version spoken.
+        ciphers: OpenSSL's list for TLS 1.2 and below.
+        client_ca: a name of `Pki`'s zoo; clients must show a certificate signed by it.
+    """
+
+    certificate: str = "leaf"
+    minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+    maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+    ciphers: str | None = None
+    client_ca: str | None = None
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as it arrived; a chunked body is stored decoded."""
+
+    line: str
+    headers: list[tuple[str, str]]
+    body: bytes = b""
+    server_name: str | None = None
+    """The SNI of a TLS connection; "" if there was none, None over plain TCP."""
+
+    @property
+    def path(self) -> str:
+        """The request target without its query."""
+        words = self.line.split(" ")
+        return words[1].partition("?")[0] if len(words) > 1 else ""
+
+    def all(self, name: str) -> list[str]:
+        """Every value of one header, in order."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+
+@dataclass
+class Site:
+    """One scripted target; an async context manager that listens while it is entered.
+
+    Args:
+        pages: an answer per path; other paths get a 404.
+        tls: the behaviour of the TLS port, or the answer played instead of a handshake; None for no port.
+        pki: directory with the certificates; needed with `Tls`.
+        greeting: said to everybody who connects, before (and instead of) reading a request.
+    """
+
+    pages: Mapping[str, Answer]
+    tls: Tls | Answer | None = None
+    pki: Path | None = None
+    greeting: Answer | None = None
+    requests: list[Request] = field(default_factory=list)
+    connections: int = 0
+    abandoned: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a client closed a connection that a page held open."""
+    _names: dict[int, str] = field(default_factory=dict)
+    _ports: dict[str, int] = field(default_factory=dict)
+    _open: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def __aenter__(self) -> Self:
+        dead = socket.socket()
+        dead.bind(("127.0.0.1", 0))  # bound and never listening: connecting is refused, the port stays ours
+        self._open.callback(dead.close)
+        self._ports["dead"] = dead.getsockname()[1]
+        await self._listen("port", None)
+        if isinstance(self.tls, Answer):
+            await self._listen("tls_port", None, instead=self.tls)
+        elif self.tls is not None:
+            await self._listen("tls_port", self._context(self.tls))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._open.aclose()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def __getitem__(self, name: str) -> int:
+        """A port: ``port``, ``tls_port``, or ``dead``, where nobody listens."""
+        return self._ports[name]
+
+    def fill(self, text: str) -> str:
+        """Put port numbers in place of ``{port}``, ``{tls_port}`` and ``{dead}``."""
+        for name, port in self._ports.items():
+            text = text.replace(f"{{{name}}}", str(port))
+        return text
+
+    def blank(self, text: str) -> str:
+        """The opposite of `fill`."""
+        for name, port in self._ports.items():
+            text = re.sub(rf"(?<![1-9]){port}(?!\d)", f"{{{name}}}", text)
+        return text
+
+    async def _listen(self, name: str, context: ssl.SSLContext | None, instead: Answer | None = None) -> None:
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(self._serve(reader, writer, instead))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        sockets = _both_loopbacks()
+        self._ports[name] = sockets[0].getsockname()[1]
+        for sock in sockets:
+            server = await asyncio.start_server(accept, sock=sock, ssl=context, limit=MAX_HEAD, backlog=512)
+            self._open.callback(server.close)
+
+    def _context(self, tls: Tls) -> ssl.SSLContext:
+        assert self.pki is not None, "a site with TLS needs the directory of certificates"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version, context.maximum_version = tls.minimum, tls.maximum
+        context.load_cert_chain(self.pki / f"{tls.certificate}.pem", self.pki / f"{tls.certificate}.key")
+        if tls.ciphers is not None:
+            context.set_ciphers(tls.ciphers)
+        if tls.client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.pki / f"{tls.client_ca}.pem")
+
+        def remember(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+            self._names[id(connection)] = name or ""
+
+        context.sni_callback = remember
+        return context
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, instead: Answer | None) -> None:
+        self.connections += 1
+        try:
+            if instead is not None:
+                await reader.read(65536)  # the hello of a client that expects TLS
+                await self._play(instead, reader, writer)
+            elif self.greeting is not None:
+                await self._play(self.greeting, reader, writer)
+            else:
+                request = await _read_request(reader)
+                encrypted = writer.get_extra_info("ssl_object")
+                if encrypted is not None:
+                    request.server_name = self._names.pop(id(encrypted), "")
+                self.requests.append(request)
+                await self._play(self.pages.get(request.path, NOT_HERE), reader, writer)
+        except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
+            self.abandoned.set()
+        finally:
+            writer.close()
+
+    async def _play(self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for part in answer.parts:
+            await self._say(part, writer)
+        if answer.end is End.HOLD:
+            while await reader.read(65536):
+                pass
+            self.abandoned.set()
+        elif answer.end is End.RESET:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+            writer.transport.abort()
+
+    async def _say(self, part: Part, writer: asyncio.StreamWriter) -> None:
+        match part:
+            case bytes():
+                writer.write(self._with_ports(part))
+                await writer.drain()
+            case Pause(seconds):
+                await asyncio.sleep(seconds)
+            case Repeat(data, times, every):
+                for _ in range(times):
+                    if every:
+                        await asyncio.sleep(every)
+                    writer.write(data)
+                    await writer.drain()
+
+    def _with_ports(self, data: bytes) -> bytes:
+        return self.fill(data.decode("latin-1")).encode("latin-1") if b"{" in data else data
+
+
+NOT_HERE = reply(404, b"this target has no such page")
+
+
+def _both_loopbacks() -> list[socket.socket]:
+    """Two sockets with the same port, on 127.0.0.1 and on ::1."""
+    while True:
+        four = socket.socket(socket.AF_INET)
+        four.bind(("127.0.0.1", 0))
+        six = socket.socket(socket.AF_INET6)
+        try:
+            six.bind(("::1", four.getsockname()[1]))
+        except OSError as error:
+            four.close()
+            six.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return [four, six]
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("utf-8", "surrogateescape")
+    line, *rest = head.removesuffix("\r\n\r\n").split("\r\n")
+    headers = []
+    for row in rest:
+        name, _, value = row.partition(": ")
+        headers.append((name, value))
+    request = Request(line, headers)
+    if request.all("Transfer-Encoding"):
+        request.body = await _read_chunks(reader)
+    elif length := request.all("Content-Length"):
+        request.body = await reader.readexactly(int(length[0]))
+    return request
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    await reader.readexactly(2)
+    return body
