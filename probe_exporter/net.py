@@ -56,6 +56,8 @@ async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: 
 
 
 async def _choose(host: str, family: int, fallback: bool) -> str:
+    if not host:
+        raise ProbeFailed(Reason.TARGET_INVALID, "the target names no host")
     known = names.literal(host)
     if known is not None:
         if fallback or names.version(known) == family:

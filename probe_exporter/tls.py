@@ -154,8 +154,11 @@ class ClientContext:
             ProbeFailed: a file or a key can't be used.
         """
         self.verifies = not settings.insecure_skip_verify
+        self._unusable = ""
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        lowest, highest = _versions(settings)
+        lowest, highest = _VERSIONS[settings.min_version], _VERSIONS[settings.max_version]
+        if lowest > highest:
+            self._unusable = f"min_version {settings.min_version} is above max_version {settings.max_version}"
         context.set_min_proto_version(lowest)
         context.set_max_proto_version(highest)
         # OpenSSL does TLS 1.0 and 1.1 at security level 0 only; level 1 is what Go's key sizes and hashes amount to.
@@ -176,25 +179,16 @@ class ClientContext:
         """A new TLS client; `server_name` is asked for and verified (an address is verified only).
 
         Raises:
-            ProbeFailed: there is no name to verify.
+            ProbeFailed: there is no name to verify, or no version of TLS to speak.
         """
+        if self._unusable:
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {self._unusable}")
         if self.verifies and not server_name:
             raise ProbeFailed(
                 Reason.SETTINGS_UNUSABLE,
                 "tls_config needs server_name or insecure_skip_verify for this target",
             )
         return Layer(SSL.Connection(self._context, None), server_name.rstrip("."), self.verifies)
-
-
-def _versions(settings: TLSSettings) -> tuple[int, int]:
-    lowest = _VERSIONS[settings.min_version]
-    highest = _VERSIONS[settings.max_version]
-    if lowest > highest:
-        raise ProbeFailed(
-            Reason.SETTINGS_UNUSABLE,
-            f"tls_config: min_version {settings.min_version} is above max_version {settings.max_version}",
-        )
-    return lowest, highest
 
 
 def _trust(context: SSL.Context, settings: TLSSettings) -> None:

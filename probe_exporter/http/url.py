@@ -109,8 +109,8 @@ def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
         host, port = unquote(host), rest[1:]
     else:
         host, _, port = authority.rpartition(":") if ":" in authority else (authority, "", "")
-        if not _HOST.fullmatch(host) and names.literal(host) is None:
-            raise ValueError(f"{authority!r} is not a host" if host else "the URL has no host")
+        if host and not _HOST.fullmatch(host) and names.literal(host) is None:
+            raise ValueError(f"{authority!r} is not a host")
     if not port:
         return host, default_port
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
