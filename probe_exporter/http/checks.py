@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from probe_exporter.fields import Cel, Regexp
-from probe_exporter.http.http1 import ResponseReader
+from probe_exporter.http.response import Response
 from probe_exporter.prober import ProbeFailed, Reason
 
 OFF_THE_LOOP = 1024 * 1024
@@ -48,7 +48,7 @@ def version(version: str, valid: Sequence[str]) -> None:
         raise ProbeFailed(Reason.HTTP_VERSION, f"the version is {version}, expected {', '.join(valid)}")
 
 
-def headers(response: ResponseReader, forbidden: Iterable[HeaderMatcher], demanded: Iterable[HeaderMatcher]) -> None:
+def headers(response: Response, forbidden: Iterable[HeaderMatcher], demanded: Iterable[HeaderMatcher]) -> None:
     """
     Args:
         forbidden: no value of the header may match.
@@ -63,7 +63,7 @@ def headers(response: ResponseReader, forbidden: Iterable[HeaderMatcher], demand
             raise _mismatch(matcher, "does not match")
 
 
-def _values(response: ResponseReader, matcher: HeaderMatcher) -> list[bytes]:
+def _values(response: Response, matcher: HeaderMatcher) -> list[bytes]:
     """The header's values; none if it is missing and may be."""
     values = response.get_all(matcher.header.lower())
     if not values and not matcher.allow_missing:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from probe_exporter.http import http1
 from probe_exporter.http.http1 import ResponseReader
 from probe_exporter.http.request import Request
+from probe_exporter.http.response import Response
 from probe_exporter.net import Connection
 from probe_exporter.prober import ProbeFailed
 
@@ -32,30 +33,31 @@ class Exchange:
             upload: the file that ``request.body_file`` names, at its beginning.
         """
         self.connection = connection
-        self.response = ResponseReader(request.method)
+        self._reader = ResponseReader(request.method)
+        self.response: Response = self._reader
         self.processing_seconds = 0.0
         self._request = request
         self._upload = upload
         self._uploading: asyncio.Task[None] | None = None
 
-    async def head(self) -> ResponseReader:
+    async def head(self) -> Response:
         """Send the request and read the head of the response.
 
         Raises:
             ProbeFailed: there is none, or it is not HTTP.
         """
-        connection, response = self.connection, self.response
+        connection, reader = self.connection, self._reader
         sent = time.perf_counter()
         connection.send(self._request.head() + self._request.body)
         if self._request.body_file and self._upload is not None:
             self._uploading = asyncio.create_task(_send_file(connection, self._upload))
         try:
-            while not response.head_complete:
-                response.feed(await connection.read())
+            while not reader.head_complete:
+                reader.feed(await connection.read())
         finally:
             if connection.first_byte_at:  # a server may have spoken before it was asked
                 self.processing_seconds = max(connection.first_byte_at - sent, 1e-9)
-        return response
+        return reader
 
     async def body(self) -> bytes:
         """The next piece of the response's body; ``b""`` after the last.
@@ -65,10 +67,10 @@ class Exchange:
                 was returned by the calls before.
         """
         while True:
-            piece = self.response.take_body()
-            if piece or self.response.complete:
+            piece = self._reader.take_body()
+            if piece or self._reader.complete:
                 return piece
-            self.response.feed(await self.connection.read())
+            self._reader.feed(await self.connection.read())
 
     def close(self) -> None:
         """Close the connection; an upload that nobody waited for ends."""

@@ -11,9 +11,8 @@ from collections.abc import Iterable
 
 import httptools
 
+from probe_exporter.http.response import Headers, Response
 from probe_exporter.prober import ProbeFailed, Reason
-
-Headers = list[tuple[str, str]]
 
 HEAD_LIMIT = 10 * 1024 * 1024
 """Bytes that a response's status line and headers may take: the original's limit."""
@@ -62,25 +61,17 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-class ResponseReader:
-    """Reads one response: feed it bytes, take the body out piece by piece.
+class ResponseReader(Response):
+    """Reads one response: feed it bytes, take the body out piece by piece. Interim responses are skipped.
 
     Attributes:
-        status, version, headers: there once `head_complete`; interim responses are skipped.
         head_complete, complete: how far the response has come.
     """
 
     def __init__(self, method: str) -> None:
-        """
-        Args:
-            method: of the request; a response to HEAD has no body whatever its headers say.
-        """
-        self.status = 0
-        self.version = ""
-        self.headers: Headers = []
+        super().__init__(method)
         self.head_complete = False
         self.complete = False
-        self._without_body = method == "HEAD"
         self._head_bytes = 0
         self._pieces: list[bytes] = []
         self._parser = httptools.HttpResponseParser(self)
@@ -129,29 +120,6 @@ class ResponseReader:
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         return data
-
-    def get(self, name: str) -> str | None:
-        """The first value of a header, by its lower-case name."""
-        return next((value for key, value in self.headers if key.lower() == name), None)
-
-    def get_all(self, name: str) -> list[str]:
-        """All values of a header, by its lower-case name."""
-        return [value for key, value in self.headers if key.lower() == name]
-
-    @property
-    def has_body(self) -> bool:
-        """Whether a body may follow the head (RFC 9112, section 6.3)."""
-        return not (self._without_body or self.status in (204, 304) or 100 <= self.status < 200)
-
-    @property
-    def content_length(self) -> int:
-        """The announced length of the body; -1 if unknown, 0 if there can be none."""
-        if not (self.has_body or self._without_body):
-            return 0
-        if self.get("transfer-encoding") is not None:
-            return -1
-        value = (self.get("content-length") or "").strip()
-        return int(value) if value.isascii() and value.isdigit() else -1
 
     def _end(self) -> None:
         if not self.head_complete:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from probe_exporter.fields import encode
 from probe_exporter.http import http1
-from probe_exporter.http.http1 import Headers
+from probe_exporter.http.response import Headers
 from probe_exporter.http.settings import Authorization, BasicAuth, HttpClientSettings
 from probe_exporter.http.url import URL, has_authority
 from probe_exporter.prober import ProbeFailed, Reason

@@ -20,9 +20,9 @@ from probe_exporter.http.accept import accepts
 from probe_exporter.http.checks import parse_date
 from probe_exporter.http.content import CODINGS, Body
 from probe_exporter.http.exchange import Exchange
-from probe_exporter.http.http1 import ResponseReader
 from probe_exporter.http.journey import MOST_REDIRECTS, Hop, Journey
 from probe_exporter.http.request import Template, check_references, first_request
+from probe_exporter.http.response import Response
 from probe_exporter.http.settings import HttpClientSettings
 from probe_exporter.http.url import URL, host_only, parse_target
 from probe_exporter.metrics import Metric
@@ -252,7 +252,7 @@ class _Visit:
         with self._probe.phase("validation"):
             self._judge_connection(exchange)
 
-    def _head_is_good(self, response: ResponseReader) -> bool:
+    def _head_is_good(self, response: Response) -> bool:
         settings = self._settings
         try:
             if self._journey.redirects > MOST_REDIRECTS and response.status not in settings.valid_status_codes:

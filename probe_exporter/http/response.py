@@ -1,0 +1,48 @@
+"""A response's head, whatever version of HTTP brought it."""
+
+from __future__ import annotations
+
+Headers = list[tuple[str, str]]
+
+
+class Response:
+    """What a server answered.
+
+    Attributes:
+        status: the code; 0 while there is none.
+        version: ``1.0``, ``1.1``, ``2``, ``3``.
+        headers: names as received, with their values, in order.
+    """
+
+    def __init__(self, method: str) -> None:
+        """
+        Args:
+            method: of the request; a response to HEAD has no body whatever its headers say.
+        """
+        self.status = 0
+        self.version = ""
+        self.headers: Headers = []
+        self._to_head = method == "HEAD"
+
+    def get(self, name: str) -> str | None:
+        """The first value of a header, by its lower-case name."""
+        return next((value for key, value in self.headers if key.lower() == name), None)
+
+    def get_all(self, name: str) -> list[str]:
+        """All values of a header, by its lower-case name."""
+        return [value for key, value in self.headers if key.lower() == name]
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body may follow the head (RFC 9110, section 6.4.1)."""
+        return not (self._to_head or self.status in (204, 304) or 100 <= self.status < 200)
+
+    @property
+    def content_length(self) -> int:
+        """The announced length of the body; -1 if unknown, 0 if there can be none. For HEAD what the header says."""
+        if not (self.has_body or self._to_head):
+            return 0
+        if self.get("transfer-encoding") is not None:
+            return -1
+        value = (self.get("content-length") or "").strip()
+        return int(value) if value.isascii() and value.isdigit() else -1
