@@ -1,11 +1,11 @@
-"""One HTTP/1 request and its response, on a connection of its own."""
+"""One request and its response: what every version of HTTP offers the prober, and HTTP/1's way of doing it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from contextlib import suppress
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from probe_exporter.http import http1
 from probe_exporter.http.http1 import ResponseReader
@@ -13,32 +13,30 @@ from probe_exporter.http.request import Request
 from probe_exporter.http.response import Response
 from probe_exporter.net import Connection
 from probe_exporter.prober import ProbeFailed
+from probe_exporter.tls import Handshake
 
 UPLOAD_STEP = 64 * 1024
 """Bytes of an uploaded file in one chunk."""
 
 
-class Exchange:
+class Exchange(Protocol):
     """A request on its way, and what comes back.
 
     Attributes:
-        connection: the exchange's own.
         response: there to be looked at once `head` has returned.
         processing_seconds: from the request to the first byte of the response; 0.0 while there is none.
     """
 
-    def __init__(self, connection: Connection, request: Request, upload: BinaryIO | None) -> None:
-        """
-        Args:
-            upload: the file that ``request.body_file`` names, at its beginning.
-        """
-        self.connection = connection
-        self._reader = ResponseReader(request.method)
-        self.response: Response = self._reader
-        self.processing_seconds = 0.0
-        self._request = request
-        self._upload = upload
-        self._uploading: asyncio.Task[None] | None = None
+    response: Response
+    processing_seconds: float
+
+    @property
+    def handshake(self) -> Handshake | None:
+        """What TLS showed; None on a plain connection."""
+
+    @property
+    def first_byte_at(self) -> float:
+        """When the response began, on `time.perf_counter`."""
 
     async def head(self) -> Response:
         """Send the request and read the head of the response.
@@ -46,7 +44,44 @@ class Exchange:
         Raises:
             ProbeFailed: there is none, or it is not HTTP.
         """
-        connection, reader = self.connection, self._reader
+
+    async def body(self) -> bytes:
+        """The next piece of the response's body; ``b""`` after the last.
+
+        Raises:
+            ProbeFailed: it ends before its time, or breaks its coding.
+        """
+
+    def close(self) -> None:
+        """End it in good order, finished or not. Safe to call twice."""
+
+
+class Http1Exchange:
+    """An exchange over HTTP/1, on a connection of its own."""
+
+    def __init__(self, connection: Connection, request: Request, upload: BinaryIO | None) -> None:
+        """
+        Args:
+            upload: the file that ``request.body_file`` names, at its beginning.
+        """
+        self._connection = connection
+        self._reader = ResponseReader(request.method)
+        self.response: Response = self._reader
+        self.processing_seconds = 0.0
+        self._request = request
+        self._upload = upload
+        self._uploading: asyncio.Task[None] | None = None
+
+    @property
+    def handshake(self) -> Handshake | None:
+        return self._connection.handshake
+
+    @property
+    def first_byte_at(self) -> float:
+        return self._connection.first_byte_at
+
+    async def head(self) -> Response:
+        connection, reader = self._connection, self._reader
         sent = time.perf_counter()
         connection.send(self._request.head() + self._request.body)
         if self._request.body_file and self._upload is not None:
@@ -60,23 +95,16 @@ class Exchange:
         return reader
 
     async def body(self) -> bytes:
-        """The next piece of the response's body; ``b""`` after the last.
-
-        Raises:
-            ProbeFailed: it ends before its time, or breaks its coding; what came before that is lost to nobody: it
-                was returned by the calls before.
-        """
         while True:
             piece = self._reader.take_body()
             if piece or self._reader.complete:
                 return piece
-            self._reader.feed(await self.connection.read())
+            self._reader.feed(await self._connection.read())
 
     def close(self) -> None:
-        """Close the connection; an upload that nobody waited for ends."""
         if self._uploading is not None:
             self._uploading.cancel()
-        self.connection.close()
+        self._connection.close()
 
 
 async def _send_file(connection: Connection, upload: BinaryIO) -> None:

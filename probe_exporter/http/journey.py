@@ -14,7 +14,7 @@ from typing import BinaryIO
 from probe_exporter import net
 from probe_exporter.addressing import AddressSettings
 from probe_exporter.http.cookies import Cookies
-from probe_exporter.http.exchange import Exchange
+from probe_exporter.http.exchange import Exchange, Http1Exchange
 from probe_exporter.http.request import REDIRECT_CODES, Request
 from probe_exporter.http.settings import HttpClientSettings
 from probe_exporter.http.url import URL
@@ -116,7 +116,7 @@ class Journey:
         connection = await net.dial(probe, hop.addresses, url.port, secure=secure)
         self.connect_seconds += connection.connect_seconds
         self.tls_seconds += connection.tls_seconds
-        self._open = exchange = Exchange(connection, request, upload)
+        self._open = exchange = Http1Exchange(connection, request, upload)
         probe.log("Making HTTP request", method=request.method, url=str(url), host=request.host)
         with probe.phase("processing"):
             try:

@@ -283,7 +283,7 @@ class _Visit:
                 self._probe.fail(failed)
                 return False
             finally:
-                self._transfer_seconds = time.perf_counter() - exchange.connection.first_byte_at
+                self._transfer_seconds = time.perf_counter() - exchange.first_byte_at
         return coding in CODINGS
 
     async def _judge_body(self, by_cel: bool) -> None:
@@ -301,7 +301,7 @@ class _Visit:
             self._probe.fail(failed)
 
     def _judge_connection(self, exchange: Exchange) -> None:
-        settings, secure = self._settings, exchange.connection.handshake is not None
+        settings, secure = self._settings, exchange.handshake is not None
         try:
             checks.version(f"HTTP/{exchange.response.version}", settings.valid_http_versions)
             if secure and settings.fail_if_ssl:
@@ -323,7 +323,7 @@ class _Visit:
         """Fill the metrics from whatever has been learnt."""
         probe, journey = self._probe, self._journey
         response = journey.last.response if journey.last else None
-        handshake = journey.last.connection.handshake if journey.last else None
+        handshake = journey.last.handshake if journey.last else None
         probe.set(STATUS_CODE, response.status if response else 0)
         probe.set(CONTENT_LENGTH, response.content_length if response else 0)
         probe.set(VERSION, float(response.version) if response else 0)
