@@ -1,0 +1,120 @@
+"""The program: read the flags, load the config, listen, serve. That order is part of the interface.
+
+Exit codes: 0 after help, a good check or a signal; 1 for whatever can't be used.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from probe_exporter import flags, logs
+from probe_exporter.config import json_schema
+from probe_exporter.configuration import REFUSALS, Configuration, Source
+from probe_exporter.flags import Flags
+from probe_exporter.history import History
+from probe_exporter.listening import ListenError, listen, place
+from probe_exporter.loader import LoaderError, load_probers
+from probe_exporter.serving import raise_file_limit, serve
+from probe_exporter.telemetry import Telemetry
+from probe_exporter.version import VERSION, revision
+from probe_exporter.web import Web
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    given = flags.parse(arguments)
+    logs.setup(logs.LEVELS[given.log_level], given.log_format)
+    if given.command == ("config", "schema"):
+        return print_schema(given)
+    return start(given)
+
+
+def print_schema(given: Flags) -> int:
+    """``config schema``: the JSON Schema of a configuration, the user's own probers included."""
+    try:
+        schema = json_schema(load_probers([Path(directory) for directory in given.modules_dir]))
+    except LoaderError as refusal:
+        log.error("There is no schema", extra={"fields": {"err": refusal}})
+        return 1
+    json.dump(schema, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+    return 0
+
+
+def start(given: Flags) -> int:
+    """Load the config and, unless it was only to be checked, serve."""
+    build = {"version": VERSION, "revision": revision(), "python": platform.python_version()}
+    log.info("Starting probe-exporter", extra={"fields": build})
+    unsupported = _unsupported(given)
+    if unsupported:
+        log.error(unsupported)
+        return 1
+    telemetry = Telemetry()
+    directories = tuple([Path(directory) for directory in given.modules_dir])
+    source = Source(tuple(given.config_file), directories, given.config_expand_env, given.config_strict)
+    try:
+        configuration = Configuration(source, telemetry)
+        if given.config_check:
+            log.info("The configuration is good")
+        else:
+            run(given, configuration, telemetry)
+    except REFUSALS as refusal:
+        for problem in str(refusal).splitlines():
+            log.error("The configuration can't be used", extra={"fields": {"err": problem}})
+        return 1
+    except ListenError as error:
+        log.error("The exporter can't start", extra={"fields": {"err": error}})
+        return 1
+    return 0
+
+
+def run(given: Flags, configuration: Configuration, telemetry: Telemetry) -> None:
+    """Listen and serve until a signal comes.
+
+    Raises:
+        ListenError: an address or the external URL can't be used.
+    """
+    addresses = given.web_listen_address or [flags.DEFAULT_ADDRESS]
+    where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
+    log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
+    sockets = [listen(address) for address in addresses]
+    raise_file_limit()
+    probe_log = logs.ProbeLog(_level_of_probes(given.log_prober), given.log_format)
+    web = Web(
+        configuration,
+        telemetry,
+        History(given.history_limit),
+        probe_log,
+        timeout_offset=given.timeout_offset,
+        place=where,
+    )
+    interval = given.config_auto_reload_interval if given.config_enable_auto_reload else 0
+    uvloop.run(serve(web, configuration, sockets, drain_timeout=given.web_drain_timeout, reload_interval=interval))
+
+
+def _unsupported(given: Flags) -> str:
+    """What this version can't do and was told to: better no exporter than one without its locks."""
+    if given.web_config_file:
+        return "--web.config.file (TLS and authentication) is not in this version: put a proxy in front, or wait"
+    if given.web_systemd_socket:
+        return "--web.systemd-socket is not in this version: use --web.listen-address"
+    if any(address.startswith("vsock:") for address in given.web_listen_address):
+        return "Listening on vsock:// is not in this version: use host:port"
+    return ""
+
+
+def _level_of_probes(name: str) -> int:
+    level = logs.LEVELS.get(name.lower())
+    if level is None:
+        log.warning("--log.prober is no level; probes log from info up", extra={"fields": {"given": name}})
+        return logging.INFO
+    return level

@@ -1,0 +1,117 @@
+"""The config in use, and how it is replaced: one reference, swapped when a new config has proved to be good."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from probe_exporter.config import Config, ConfigError, digest, load
+from probe_exporter.loader import LoaderError, config_files, load_probers
+from probe_exporter.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+REFUSALS = (ConfigError, LoaderError, OSError)
+"""What reading a config can raise; each says why in words for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a config comes from: what the flags say, read anew each time."""
+
+    files: tuple[str, ...] = ()  # files, directories and globs; empty means the default
+    directories: tuple[Path, ...] = ()  # of the user's own probers and modules
+    expand_env: bool = False
+    strict: bool = False
+
+    def read(self) -> Config:
+        """Load probers and modules.
+
+        Raises:
+            ConfigError, LoaderError, OSError: they are not good.
+        """
+        probers = load_probers(self.directories)
+        files = config_files(self.files, self.directories)
+        return load(files, probers, expand_env=self.expand_env, strict=self.strict)
+
+    def digest(self) -> str:
+        """A checksum over all that `read` would read, probers included."""
+        code = [path for directory in self.directories for path in sorted(directory.glob("*.py"))]
+        return digest([*config_files(self.files, self.directories), *code])
+
+
+class Configuration:
+    """The current `Config`; running probes keep the one that they began with."""
+
+    def __init__(self, source: Source, telemetry: Telemetry) -> None:
+        """Load for the first time.
+
+        Raises:
+            ConfigError, LoaderError, OSError: there is no good config to start with.
+        """
+        self._source = source
+        self._telemetry = telemetry
+        self._one_at_a_time = asyncio.Lock()
+        self._seen = self._fingerprint()  # of the last attempt, good or not
+        self._good = True
+        self.current = source.read()
+        self._report("Loaded the configuration")
+
+    async def reload(self) -> None:
+        """Read the config again, because somebody asked; without a change, only note that all is well.
+
+        Raises:
+            ConfigError, LoaderError, OSError: it is not good; the one before stays in use.
+        """
+        async with self._one_at_a_time:
+            if await self._read(again=True):
+                self._report("Reloaded the configuration")
+            else:
+                self._telemetry.reload_succeeded()
+                log.info("The configuration has not changed")
+
+    async def reload_if_changed(self) -> None:
+        """The timer's tick: silent without a change, and a bad config is refused once, not every time.
+
+        Raises:
+            ConfigError, LoaderError, OSError: it has changed and is not good.
+        """
+        async with self._one_at_a_time:
+            if await self._read(again=False):
+                self._report("The configuration has changed and was reloaded")
+
+    async def _read(self, *, again: bool) -> bool:
+        """Swap in what the source holds now. False if that is in use already.
+
+        Args:
+            again: whether to read once more what has been refused.
+        """
+        # Off the event loop: a large config takes longer to check than a probe may be held up.
+        found = await asyncio.to_thread(self._fingerprint)
+        if found == self._seen and (self._good or not again):
+            return False
+        self._seen = found
+        self._good = False
+        try:
+            self.current = await asyncio.to_thread(self._source.read)
+        except Exception:
+            self._telemetry.reload_failed()
+            raise
+        self._good = True
+        return True
+
+    def _fingerprint(self) -> str:
+        try:
+            return self._source.digest()
+        except REFUSALS as refusal:
+            return f"unreadable: {refusal}"  # what is wrong is said by the reading that follows
+
+    def _report(self, message: str) -> None:
+        self._telemetry.reload_succeeded()
+        config = self.current
+        files = ",".join([str(file) for file in config.files])
+        log.info(message, extra={"fields": {"files": files, "modules": len(config.modules)}})
+        for warning in config.warnings:
+            log.warning(str(warning))

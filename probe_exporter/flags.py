@@ -1,0 +1,287 @@
+"""The flags: blackbox_exporter's with their names, forms and defaults, and ours beside them."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from probe_exporter.fields import parse_duration
+from probe_exporter.logs import FORMATS, LEVELS, FormatName
+from probe_exporter.parameters import parse_float
+from probe_exporter.version import VERSION, revision
+
+PROGRAM = "probe-exporter"
+DEFAULT_ADDRESS = ":9115"
+
+
+class Flags(argparse.Namespace):
+    """What the command line says. A name here is the flag's, with underscores."""
+
+    config_file: list[str]
+    config_check: bool
+    config_strict: bool
+    config_expand_env: bool
+    config_enable_auto_reload: bool
+    config_auto_reload_interval: int
+    modules_dir: list[str]
+    timeout_offset: float
+    history_limit: int
+    log_level: str
+    log_format: FormatName
+    log_prober: str
+    web_listen_address: list[str]
+    web_external_url: str | None
+    web_route_prefix: str | None
+    web_drain_timeout: float
+    web_config_file: str
+    web_systemd_socket: bool
+    command: tuple[str, ...]
+    """The subcommand; empty means serve."""
+
+
+COMMANDS = {(), ("config", "schema")}
+
+
+def parse(arguments: Sequence[str] | None = None) -> Flags:
+    """Read the command line; `arguments` are the process's own if None.
+
+    Raises:
+        SystemExit: with 1 after one line on stderr if it can't be understood; with 0 after help or version.
+    """
+    parser = _parser()
+    flags = Flags()
+    _, rest = parser.parse_known_args(arguments, namespace=flags)
+    for word in rest:
+        if word.startswith("--") and word != "--":
+            parser.error(f"unknown long flag '{word.partition('=')[0]}'")
+        if word.startswith("-") and word != "--":
+            parser.error(f"unknown short flag '{word[:2]}'")
+    flags.command = tuple(word for word in rest if word != "--")
+    if flags.command not in COMMANDS:
+        parser.error(f"unexpected {' '.join(flags.command)}")
+    return flags
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        usage="%(prog)s [<flags>] [config schema]",
+        description="Probes targets over the network and shows Prometheus what it found.",
+        epilog="`config schema` prints a JSON Schema of the configuration, for editors, and serves nothing.",
+        add_help=False,
+        allow_abbrev=False,
+        fromfile_prefix_chars="@",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
+    )
+
+    def flag(name: str, help: str, **how: Any) -> None:
+        dest = re.sub("[.-]", "_", name.lstrip("-"))
+        parser.add_argument(name, dest=dest, help=help, **how)
+
+    parser.add_argument("-h", "--help", "--help-long", action="help", help="Show this help.")
+    parser.add_argument("--help-man", nargs=0, action=_Manual, help="Print a manual page.")
+    parser.add_argument("--version", nargs=0, action=_Version, help="Print the version.")
+    _add_config_flags(flag)
+    _add_probe_and_log_flags(flag)
+    _add_web_flags(flag)
+    return parser
+
+
+def _add_config_flags(flag: Callable[..., None]) -> None:
+    flag(
+        "--config.file",
+        "Configuration file, directory or glob; repeatable. Without it, ./blackbox.yml if there is one, else "
+        "the modules that come with the exporter.",
+        action="append",
+        default=[],
+        metavar="PATH",
+    )
+    flag("--config.check", "Check the configuration and exit: 0 if it is good, else 1.", action=_Switch)
+    flag("--config.strict", "Refuse a configuration that would get a warning.", action=_Switch)
+    flag("--config.expand-env", "Replace ${NAME} in values from the environment.", action=_Switch)
+    flag("--config.enable-auto-reload", "Reload the configuration when it has changed.", action=_Switch)
+    flag(
+        "--config.auto-reload-interval",
+        "How often to look for a change (default 30; 0 means never).",
+        action=_Once,
+        type=_unsigned,
+        default=30,
+        metavar="SECONDS",
+    )
+    flag(
+        "--modules.dir",
+        "Directory of your own probers (.py) and modules (.yml); repeatable.",
+        action="append",
+        default=[],
+        metavar="DIRECTORY",
+    )
+
+
+def _add_probe_and_log_flags(flag: Callable[..., None]) -> None:
+    flag(
+        "--timeout-offset",
+        "Subtracted from the scrape timeout, for the answer to travel (default 0.5).",
+        action=_Once,
+        type=_float,
+        default=0.5,
+        metavar="SECONDS",
+    )
+    flag(
+        "--history.limit",
+        "How many finished probes to keep, and failures beyond them (default 100; 0 means none).",
+        action=_Once,
+        type=_unsigned,
+        default=100,
+        metavar="N",
+    )
+    flag(
+        "--log.level",
+        "What the exporter logs: debug, info (the default), warn or error.",
+        action=_Once,
+        type=_level,
+        default="info",
+        metavar="LEVEL",
+    )
+    flag(
+        "--log.format", "logfmt (the default) or json.", action=_Once, type=_format, default="logfmt", metavar="FORMAT"
+    )
+    flag(
+        "--log.prober",
+        "What probes log, on stderr and in debug output, whatever --log.level is (default info).",
+        action=_Once,
+        default="info",
+        metavar="LEVEL",
+    )
+
+
+def _add_web_flags(flag: Callable[..., None]) -> None:
+    flag(
+        "--web.listen-address",
+        f"host:port, [v6]:port or :port; repeatable (default {DEFAULT_ADDRESS}).",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+    )
+    flag(
+        "--web.external-url",
+        "Where the exporter is reached from outside; its path is the default of the route prefix.",
+        action=_Once,
+        metavar="URL",
+    )
+    flag("--web.route-prefix", "What all paths begin with.", action=_Once, metavar="PATH")
+    flag(
+        "--web.drain-timeout",
+        "How long running probes may go on after SIGTERM (default 20s).",
+        action=_Once,
+        type=_duration,
+        default=20.0,
+        metavar="DURATION",
+    )
+    flag(
+        "--web.config.file",
+        "TLS and authentication: not in this version, which refuses to start with it.",
+        action=_Once,
+        default="",
+        metavar="PATH",
+    )
+    flag(
+        "--web.systemd-socket",
+        "Inherited sockets: not in this version, which refuses to start with it.",
+        action=_Switch,
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line and exit with 1."""
+        self.exit(1, f"{self.prog}: error: {message}, try --help\n")
+
+
+class _Once(argparse.Action):
+    """A flag that takes one value, once."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store the value, unless there is one already."""
+        _refuse_repetition(parser, namespace, self.dest, self.option_strings[0])
+        setattr(namespace, self.dest, values)
+
+
+class _Switch(argparse.BooleanOptionalAction):
+    """``--flag`` or ``--no-flag``, once, and never with a value."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, default=False, help=help)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store which of the two forms was given."""
+        _refuse_repetition(parser, namespace, self.dest, self.option_strings[0])
+        super().__call__(parser, namespace, values, option)
+
+
+def _refuse_repetition(parser: argparse.ArgumentParser, namespace: argparse.Namespace, dest: str, flag: str) -> None:
+    given: set[str] = namespace.__dict__.setdefault("given", set())
+    if dest in given:
+        parser.error(f"flag '{flag.removeprefix('--')}' cannot be repeated")
+    given.add(dest)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print what this build is."""
+        print(f"{PROGRAM}, version {VERSION} (revision: {revision()})")  # noqa: T201
+        print(f"  python version:   {platform.python_version()}")  # noqa: T201
+        print(f"  platform:         {platform.system().lower()}/{platform.machine()}")  # noqa: T201
+        parser.exit()
+
+
+class _Manual(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print the help as a page for man(1)."""
+        text = parser.format_help().replace("\\", "\\e").replace("-", "\\-").replace("\n.", "\n\\&.")
+        print(f'.TH {PROGRAM.upper()} 1 "" "{VERSION}"\n.SH NAME\n{PROGRAM}\n.SH SYNOPSIS\n.nf\n{text}.fi')  # noqa: T201
+        parser.exit()
+
+
+# --- values ------------------------------------------------------------------------------------------------
+
+
+def _unsigned(text: str) -> int:
+    if not re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text, 16 if "x" in text.lower() else 10)
+
+
+def _float(text: str) -> float:
+    try:
+        return parse_float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _duration(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if seconds < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return seconds
+
+
+def _level(text: str) -> str:
+    if text.lower() not in LEVELS:
+        raise argparse.ArgumentTypeError(f"unrecognized log level {text}")
+    return text.lower()
+
+
+def _format(text: str) -> str:
+    if text not in FORMATS:
+        raise argparse.ArgumentTypeError(f"unrecognized log format {text}")
+    return text

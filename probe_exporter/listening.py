@@ -1,0 +1,97 @@
+"""Where the exporter listens, and where it is reached: addresses, sockets, external URL and route prefix."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from probe_exporter.web import Place
+
+BACKLOG = 4096
+"""Connections waiting to be accepted: a large Prometheus opens thousands at once."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
+
+
+class ListenError(Exception):
+    """An address or URL that can't be used; says which and why."""
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Host and port of ``host:port``, ``[v6]:port`` or ``:port``; an empty host means every address.
+
+    Raises:
+        ListenError: it is none of these.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or address.endswith("]"):
+        raise ListenError(f"listen address {address!r} has no port: it takes host:port, [v6]:port or :port")
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1], port
+    if ":" in host or "[" in host or "]" in host:
+        raise ListenError(f"listen address {address!r}: an IPv6 address goes in brackets, [v6]:port")
+    return host, port
+
+
+def listen(address: str) -> socket.socket:
+    """A listening socket; ``:port`` takes IPv4 and IPv6 alike where the system has both.
+
+    Raises:
+        ListenError: the address can't be had: in use, not this machine's, not permitted.
+    """
+    host, port = split_address(address)
+    try:
+        if not host and socket.has_dualstack_ipv6():
+            number = socket.getaddrinfo(None, port or "0", type=socket.SOCK_STREAM)[0][4][1]
+            everywhere = ("", int(number))
+            return socket.create_server(everywhere, family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+        found = socket.getaddrinfo(host or "0.0.0.0", port or "0", type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # As Go does: one address per flag, IPv4 if the name has one.
+        family, _, _, _, where = min(found, key=lambda info: info[0] != socket.AF_INET)
+        return socket.create_server(where[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+
+
+def place(external_url: str | None, route_prefix: str | None, addresses: Sequence[str]) -> tuple[Place, str]:
+    """Prefix and front from the flags, and the external URL that they amount to.
+
+    Args:
+        external_url: ``--web.external-url``, or None: then it is made of host name and first port.
+        route_prefix: ``--web.route-prefix``, or None: then it is the path of the external URL.
+        addresses: what `listen` takes.
+
+    Raises:
+        ListenError: the URL is none, or there is no port to make one of.
+    """
+    if external_url is None:
+        _, port = split_address(addresses[0])
+        url, path = f"http://{socket.gethostname()}:{port}", ""
+    else:
+        url, path = _split_url(external_url)
+    trimmed = (path if route_prefix is None else route_prefix).strip("/")
+    prefix = f"/{trimmed}/" if trimmed else "/"
+    # Without a front of its own, the exporter sends people to where it is: under its prefix.
+    front = f"{url}{path}" if external_url else prefix
+    return Place(prefix, front), f"{url}{path}"
+
+
+def _split_url(text: str) -> tuple[str, str]:
+    """The part before the path, and the path without trailing slashes."""
+    if text[:1] in ("'", '"') or text[-1:] in ("'", '"'):
+        raise ListenError(f"external URL {text}: it must not begin or end with quotes")
+    if _CONTROL.search(text) or _BAD_ESCAPE.search(text) or text.startswith(":"):
+        raise ListenError(f"external URL {text!r} is not a URL")
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError as error:
+        raise ListenError(f"external URL {text!r} is not a URL: {error}") from error
+    path = parts.path.rstrip("/")
+    if path and not path.startswith("/"):
+        path = f"/{path}"
+    before = f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
+    return before, path
