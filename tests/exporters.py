@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What an exporter answered."""
+    """What a server answered."""
 
     status: int
     headers: Mapping[str, str]
@@ -70,25 +70,24 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Exporter:
-    """A running exporter."""
+class Server:
+    """A running exporter (or Prometheus): a process of its own that answers HTTP on a loopback port."""
 
     name: str
     port: int
     process: subprocess.Popen[bytes]
+    log: Path
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
         """GET one path (with its query) and return the whole answer."""
-        async with self.asking(path, headers) as (reader, _):
+        async with self.asking(path, headers) as reader:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             pairs = (line.split(": ", 1) for line in head[1:] if line)
             body = await reader.read()
             return Response(int(head[0].split(" ")[1]), {k.lower(): v for k, v in pairs}, body)
 
     @contextlib.asynccontextmanager
-    async def asking(
-        self, path: str, headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async def asking(self, path: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[asyncio.StreamReader]:
         """Send a GET; the connection is closed at the end of the block, answered or not.
 
         HTTP/1.0, so that the end of the answer is the end of the connection.
@@ -97,12 +96,12 @@ class Exporter:
         try:
             lines = [f"GET {path} HTTP/1.0", *(f"{k}: {v}" for k, v in (headers or {}).items()), "", ""]
             writer.write("\r\n".join(lines).encode())
-            yield reader, writer
+            yield reader
         finally:
             writer.close()
 
     async def probe(self, module: str, target: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Ask for one probe."""
+        """Ask an exporter for one probe."""
         return await self.get(probe_path(module=module, target=target), headers)
 
     def resident(self) -> int:
@@ -123,30 +122,36 @@ def probe_path(**parameters: str) -> str:
     return "/probe?" + urllib.parse.urlencode(parameters)
 
 
-def ours(config: Path, *flags: str, cwd: Path | None = None) -> contextlib.AbstractContextManager[Exporter]:
-    """This project's exporter, running `config`."""
-    return _running("ours", [sys.executable, "-m", "probe_exporter"], config, flags, cwd)
+Start = Callable[..., contextlib.AbstractContextManager[Server]]
 
 
-def original(config: Path, *flags: str, cwd: Path | None = None) -> contextlib.AbstractContextManager[Exporter]:
-    """The original blackbox_exporter, running `config`; skips the test where it is not installed."""
-    return _running("original", [peer("blackbox_exporter")], config, flags, cwd)
+def ours(directory: Path, *flags: str) -> contextlib.AbstractContextManager[Server]:
+    """This project's exporter, started in a directory with flags of the test's choice."""
+    return _running("ours", [sys.executable, "-m", "probe_exporter"], directory, flags)
+
+
+def original(directory: Path, *flags: str) -> contextlib.AbstractContextManager[Server]:
+    """The original blackbox_exporter; skips the test where it is not installed."""
+    return _running("original", [peer("blackbox_exporter")], directory, flags)
+
+
+def prometheus(directory: Path, *flags: str) -> contextlib.AbstractContextManager[Server]:
+    """A Prometheus that keeps its data in the directory; skips the test where it is not installed."""
+    return _running("prometheus", [peer("prometheus")], directory, [*flags, f"--storage.tsdb.path={directory}/data"])
 
 
 @contextlib.contextmanager
-def _running(
-    name: str, command: Sequence[str], config: Path, flags: Sequence[str], cwd: Path | None
-) -> Iterator[Exporter]:
+def _running(name: str, command: Sequence[str], directory: Path, flags: Sequence[str]) -> Iterator[Server]:
     port = free_port()
-    arguments = [f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}", *flags]
-    log = config.with_name(f"{name}.{port}.log")
-    with log.open("wb") as stderr:
+    log = directory / f"{name}.{port}.log"
+    with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, *arguments], cwd=cwd, env=_environment(), stdout=stderr, stderr=subprocess.STDOUT
-        )
+            [*command, *flags, f"--web.listen-address=127.0.0.1:{port}"],
+            cwd=directory, env=_environment(), stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
     try:
         _wait_until_it_listens(name, process, port, log)
-        yield Exporter(name, port, process)
+        yield Server(name, port, process, log)
     finally:
         process.terminate()
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.exporters import Exporter, Response, probe_path
+from tests.exporters import Response, Server, probe_path
 from tests.targets import Answer, Request, Site, Tls, reply
 
 Settings = Mapping[str, object]
@@ -99,7 +99,7 @@ def _inline(value: object, directory: Path) -> object:
     return value
 
 
-async def run_all(cases: Sequence[Case], exporter: Exporter, pki: Path) -> dict[str, Outcome]:
+async def run_all(cases: Sequence[Case], exporter: Server, pki: Path) -> dict[str, Outcome]:
     """Run cases against one exporter, several at a time, each with a site of its own."""
     slots = asyncio.Semaphore(AT_ONCE)
 
@@ -110,7 +110,7 @@ async def run_all(cases: Sequence[Case], exporter: Exporter, pki: Path) -> dict[
     return dict(await asyncio.gather(*map(one, cases)))
 
 
-async def run(case: Case, exporter: Exporter, pki: Path) -> Outcome:
+async def run(case: Case, exporter: Server, pki: Path) -> Outcome:
     """Run one case."""
     async with Site(case.pages, case.tls, pki, case.greeting) as site:
         parameters = {"module": case.module, "target": site.fill(case.target), **case.parameters}

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests import exporters
-from tests.exporters import Exporter
+from tests.exporters import Start
 from tests.peers import cases, http_cases
 from tests.peers.cases import Case, Outcome
 from tests.targets import Pki
 
 ALL = {case.name: case for group in http_cases.GROUPS.values() for case in group}
-
-Start = Callable[..., contextlib.AbstractContextManager[Exporter]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Stage:
 
     def run(self, start: Start, selected: list[Case]) -> dict[str, Outcome]:
         """Start one exporter and run cases against it."""
-        with start(self.config, cwd=self.directory) as exporter:
+        with start(self.directory, f"--config.file={self.config.name}") as exporter:
             return asyncio.run(cases.run_all(selected, exporter, self.pki.directory))
 
 

@@ -1,0 +1,231 @@
+"""A real Prometheus scrapes our exporter with the configuration of examples/: the series and labels that arrive.
+
+The example is used as it stands, but for the targets, the exporter's address and the interval.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import urllib.parse
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import exporters
+from tests.exporters import ROOT, Server, peer
+from tests.targets import Pki, Site, Tls, raw, redirect, reply, silence
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = ROOT / "examples"
+ARRIVES_WITHIN = 30.0  # seconds; two scrapes and the start of Prometheus take about five
+PHASES = {"resolve", "connect", "tls", "processing", "transfer"}
+
+KINDS: dict[str, tuple[int, str]] = {
+    "http://127.0.0.1:{port}/up": (30, ""),
+    "http://[::1]:{port}/moved": (5, ""),
+    "http://127.0.0.1:{port}/sick": (5, "http_status"),
+    "http://127.0.0.1:{dead}/": (3, "connect_refused"),
+    "http://127.0.0.1:{port}/hangs": (3, "timeout_response"),
+    "http://127.0.0.1:{port}/nonsense": (2, "http_protocol_error"),
+    "https://127.0.0.1:{tls_port}/up": (2, "certificate_unknown_authority"),
+}
+"""Fifty targets by kind: how many, and why their probes fail, if they do."""
+
+PAGES = {
+    "/up": reply(200, b"ok"),
+    "/moved": redirect(302, "/up"),
+    "/sick": reply(503, b"no"),
+    "/hangs": silence(),
+    "/nonsense": raw(b"nonsense\r\n\r\n"),
+}
+
+
+def rendered(targets: list[str], port: int) -> dict[str, Any]:
+    """The example with targets and the exporter's address put in, scraping often."""
+    text = (EXAMPLES / "prometheus.yml").read_text().replace("127.0.0.1:9115", f"127.0.0.1:{port}")
+    config: dict[str, Any] = yaml.safe_load(text)
+    config["global"] = {"scrape_interval": "2s", "scrape_timeout": "2s"}
+    config["rule_files"] = [str(EXAMPLES / name) for name in config["rule_files"]]
+    web, mixed, _ = config["scrape_configs"]
+    web["static_configs"] = [{"targets": targets}]
+    mixed["static_configs"][0]["targets"] = [targets[0]]
+    mixed["static_configs"][1]["targets"] = [targets[-1]]
+    return config
+
+
+@contextlib.asynccontextmanager
+async def fifty_targets(pki: Path) -> AsyncIterator[dict[str, str]]:
+    """Start a site for each target; the reason why its probe will fail by the target's URL."""
+    async with contextlib.AsyncExitStack() as stack:
+        reasons = {}
+        for url, (number, reason) in KINDS.items():
+            for _ in range(number):
+                site = await stack.enter_async_context(Site(PAGES, Tls(), pki))
+                reasons[site.fill(url)] = reason
+        yield reasons
+
+
+@dataclass(frozen=True)
+class Database:
+    """What Prometheus holds after it has scraped every target."""
+
+    reasons: dict[str, str]
+    series: list[tuple[dict[str, str], float]]
+    types: dict[str, str]
+    alerts: set[str]
+
+    def select(self, name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
+        """The series of one name that carry these labels."""
+        wanted = {"__name__": name, **labels}.items()
+        return [(found, value) for found, value in self.series if wanted <= found.items()]
+
+    def by_instance(self, name: str) -> dict[str, float]:
+        """The values of the job `web` by target, for a name with one series for each."""
+        selected = self.select(name, job="web")
+        values = {labels["instance"]: value for labels, value in selected}
+        assert len(values) == len(selected), f"{name} has several series for one target"
+        return values
+
+
+async def ask(prometheus: Server, path: str, **parameters: str) -> Any:
+    """The data of one answer of Prometheus's HTTP API."""
+    response = await prometheus.get(f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")
+    assert response.status == 200, response.text
+    return json.loads(response.text)["data"]
+
+
+async def all_scraped(prometheus: Server, number: int) -> None:
+    """Wait until the samples of every target are in, and the rules were evaluated over them."""
+    async with asyncio.timeout(ARRIVES_WITHIN):
+        expression = 'count(probe_success{job="web"}) + count(ALERTS{alertstate="pending"})'
+        while True:
+            result = (await ask(prometheus, "query", query=expression))["result"]
+            if result and float(result[0]["value"][1]) > number:
+                return
+            await asyncio.sleep(0.2)
+
+
+async def collect(directory: Path) -> Database:
+    """Run targets, exporter and Prometheus, and copy what arrives."""
+    pki = directory / "pki"
+    pki.mkdir()
+    Pki(pki)
+    async with fifty_targets(pki) as reasons:
+        with exporters.ours(directory) as exporter:  # no configuration: on the modules that are shipped
+            config = directory / "prometheus.yml"
+            config.write_text(yaml.safe_dump(rendered(list(reasons), exporter.port)))
+            with exporters.prometheus(directory, f"--config.file={config.name}") as prometheus:
+                await all_scraped(prometheus, len(reasons))
+                data = await ask(prometheus, "query", query='{__name__=~".+"}')
+                metadata = await ask(prometheus, "metadata")
+                groups = (await ask(prometheus, "rules"))["groups"]
+    return Database(
+        reasons,
+        [(found["metric"], float(found["value"][1])) for found in data["result"]],
+        {name: entries[0]["type"] for name, entries in metadata.items()},
+        {rule["name"] for group in groups for rule in group["rules"] if rule["health"] == "ok"},
+    )
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
+    """One run for all tests of this file."""
+    peer("prometheus")
+    return asyncio.run(collect(tmp_path_factory.mktemp("prometheus")))
+
+
+def test_every_target_is_an_instance(database: Database) -> None:
+    """Fifty targets, fifty series, named by the target and by nothing of the exporter."""
+    selected = database.select("probe_success", job="web")
+    assert len(database.reasons) == len(selected) == 50
+    assert {labels["instance"] for labels, _ in selected} == set(database.reasons)
+    assert all(labels.keys() == {"__name__", "job", "instance"} for labels, _ in selected)
+
+
+def test_up_and_down(database: Database) -> None:
+    """probe_success tells targets apart; the scrape itself succeeds for those that are down, too."""
+    assert database.by_instance("probe_success") == {
+        target: float(not reason) for target, reason in database.reasons.items()
+    }
+    assert database.by_instance("up") == dict.fromkeys(database.reasons, 1.0)
+
+
+def test_reasons_arrive(database: Database) -> None:
+    """A target that is down has one reason, and one that is up has none."""
+    found = {labels["instance"]: labels["reason"] for labels, _ in database.select("probe_failure_info", job="web")}
+    assert found == {target: reason for target, reason in database.reasons.items() if reason}
+
+
+def test_phases_and_status_arrive(database: Database) -> None:
+    """Five phases for each target; the status code that it gave, or 0."""
+    durations = database.select("probe_http_duration_seconds", job="web")
+    assert Counter(labels["phase"] for labels, _ in durations) == dict.fromkeys(PHASES, 50)
+    codes = Counter(database.by_instance("probe_http_status_code").values())
+    assert codes == {200.0: 35, 503.0: 5, 0.0: 10}
+    assert sum(database.by_instance("probe_http_redirects").values()) == 5
+
+
+def test_certificates_of_refused_targets_arrive(database: Database) -> None:
+    """A certificate that is not trusted is reported with its expiry, so that one can see why."""
+    strangers = {target for target, reason in database.reasons.items() if "certificate" in reason}
+    assert set(database.by_instance("probe_ssl_earliest_cert_expiry")) == strangers
+    assert set(database.by_instance("probe_ssl_verify_error_info")) == strangers
+
+
+def test_timeout_is_that_of_the_scrape(database: Database) -> None:
+    """The header that Prometheus sends arrives in the probe: its timeout less the offset."""
+    assert set(database.by_instance("probe_timeout_seconds").values()) == {1.5}
+
+
+def test_module_beside_the_target(database: Database) -> None:
+    """The second form of the example: each target with a module of its own, kept as a label."""
+    modules = {labels["module"] for labels, _ in database.select("probe_success", job="mixed")}
+    assert modules == {"http_2xx", "http_post_2xx"}
+
+
+def test_probe_metrics_are_gauges(database: Database) -> None:
+    """Prometheus understood the TYPE of each: all that a probe measures is a gauge."""
+    kinds = {name: kind for name, kind in database.types.items() if name.startswith("probe_")}
+    del kinds["probe_exporter_build_info"]
+    assert len(kinds) > 15
+    assert set(kinds.values()) == {"gauge"}
+
+
+def test_metrics_of_the_exporter_arrive(database: Database) -> None:
+    """The job of the exporter itself has the names that alerts and dashboards read."""
+    [(_, loaded)] = database.select("blackbox_exporter_config_last_reload_successful", job="probe-exporter")
+    [(build, one)] = database.select("blackbox_exporter_build_info", job="probe-exporter")
+    assert (loaded, one) == (1.0, 1.0)
+    assert {"version", "revision"} <= build.keys()
+
+
+def test_alerts_are_evaluated(database: Database) -> None:
+    """Prometheus evaluates every rule of the example, and sees the targets that are down."""
+    text = yaml.safe_load((EXAMPLES / "alerts.yml").read_text())
+    assert database.alerts == {rule["alert"] for group in text["groups"] for rule in group["rules"]}
+    pending = database.select("ALERTS", alertname="ProbeFailed", job="web")
+    assert {labels["instance"] for labels, _ in pending} == {k for k, v in database.reasons.items() if v}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check", "config", "--lint=all", str(EXAMPLES / "prometheus.yml")),
+        ("check", "rules", "--lint=all", str(EXAMPLES / "alerts.yml")),
+        ("test", "rules", str(Path(__file__).with_name("alerts_test.yml"))),
+    ],
+    ids=("prometheus.yml", "alerts.yml", "what the alerts do"),
+)
+def test_promtool_accepts_the_examples(command: tuple[str, ...]) -> None:
+    """The examples are good as they stand."""
+    done = subprocess.run([peer("promtool"), *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
