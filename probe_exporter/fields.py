@@ -6,8 +6,9 @@ They are ordinary annotations for a field of `Settings`; whatever can be compile
 from __future__ import annotations
 
 import codecs
+import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Protocol, Self
 
@@ -33,12 +34,36 @@ class Written:
     """How a field type is written in a configuration file; `document` reads it so.
 
     Args:
-        expected: completes "expected …" in an error message.
+        noun: what it is called in an error message, as in "expected a duration".
+        example: one that works, where the name alone does not tell.
         numbers: a bare number is handed over as one, so that the type can refuse it; otherwise as its text.
     """
 
-    expected: str
+    noun: str
+    example: str = ""
     numbers: bool = False
+
+    @property
+    def expected(self) -> str:
+        return f"a {self.noun} such as {self.example}" if self.example else f"a {self.noun}"
+
+    @property
+    def plural(self) -> str:
+        return f"{self.noun}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Shorthand:
+    """A scalar may stand in the place of a block; a validator beside this makes the block of it."""
+
+    noun: str
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """``; did you mean `x`?`` with the known name that `name` is closest to, or nothing."""
+    by_lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean `{by_lower[close[0]]}`?" if close else ""
 
 
 def _text(value: object) -> str:
@@ -49,7 +74,7 @@ def _text(value: object) -> str:
 
 Text = Annotated[
     str,
-    Written("a string"),
+    Written("string"),
     PlainValidator(_text, json_schema_input_type=str),
     WithJsonSchema({"type": SCALAR_TYPES}),
 ]
@@ -57,7 +82,7 @@ Text = Annotated[
 
 FilePath = Annotated[
     str,
-    Written("a path"),
+    Written("path"),
     PlainValidator(_text, json_schema_input_type=str),
     WithJsonSchema({"type": SCALAR_TYPES, "description": "A path, relative to the working directory."}),
 ]
@@ -186,7 +211,7 @@ def _duration(value: object) -> float:
 
 Duration = Annotated[
     float,
-    Written("a duration such as 1.5s", numbers=True),
+    Written("duration", "1.5s", numbers=True),
     PlainValidator(_duration, json_schema_input_type=str),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema(
@@ -263,7 +288,7 @@ def _size(value: object) -> int:
 
 Size = Annotated[
     int,
-    Written("a size such as 10MB"),
+    Written("size", "10MB"),
     PlainValidator(_size, json_schema_input_type=str),
     PlainSerializer(format_size, return_type=str),
     WithJsonSchema(
@@ -283,7 +308,7 @@ class _Scalar:
     """What the classes below share: they are made from one string and printed as one string."""
 
     __slots__ = ()
-    written: ClassVar[Written] = Written("a string")
+    written: ClassVar[Written] = Written("string")
     schema: ClassVar[dict[str, Any]] = {"type": SCALAR_TYPES}
 
     def __init__(self, text: str) -> None:
@@ -352,7 +377,7 @@ class Regexp(_Scalar):
     """A regular expression in Go's dialect (RE2), compiled at load; matching is unanchored, on bytes."""
 
     __slots__ = ("_compiled", "text")
-    written = Written("a regular expression")
+    written = Written("regular expression")
     schema: ClassVar[dict[str, Any]] = {"type": SCALAR_TYPES, "description": "A regular expression (RE2)."}
 
     def __init__(self, text: str) -> None:
@@ -457,6 +482,38 @@ class _MendedMatch:
         return tuple(self.group(number) for number in range(1, self._found.re.groups + 1))
 
 
+class LateRegexp(_Scalar):
+    """A regular expression that may turn out to be none: that is a warning at load and a failure when it is used.
+
+    `error` says why it can't be used, and is empty otherwise.
+    """
+
+    __slots__ = ("error", "regexp", "text")
+    written = Regexp.written
+    schema = Regexp.schema
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.error = ""
+        self.regexp: Regexp | None = None
+        try:
+            self.regexp = Regexp(text)
+        except ValueError as error:
+            self.error = str(error)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LateRegexp) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"LateRegexp({self.text!r})"
+
+
 # --- CEL ---------------------------------------------------------------------------------------------------
 
 
@@ -478,7 +535,7 @@ class Cel(_Scalar):
     """A CEL expression over the variable ``body``, compiled and type-checked at load."""
 
     __slots__ = ("_compiled", "text")
-    written = Written("a CEL expression")
+    written = Written("CEL expression")
     schema: ClassVar[dict[str, Any]] = {"type": SCALAR_TYPES, "description": "A CEL expression over `body`."}
 
     def __init__(self, text: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
 from probe_exporter.fields import FilePath, Secret, Text
 from probe_exporter.prober import Settings
@@ -53,10 +53,6 @@ def _url(text: str) -> str:
     return text
 
 
-ProxyURL = Annotated[Text, AfterValidator(_url)]
-"""The URL of a proxy; it may hold a password, which is masked where the URL is shown."""
-
-
 def mask_url(url: str) -> str:
     """The URL with its password, if it has one, written as ``xxxxx``."""
     scheme, separator, rest = url.partition("://")
@@ -69,6 +65,10 @@ def _split_user(rest: str) -> tuple[str, str, str]:
     authority, slash, path = rest.partition("/")
     user, at, host = authority.rpartition("@")
     return user, at, host + slash + path
+
+
+ProxyURL = Annotated[Text, AfterValidator(_url), PlainSerializer(mask_url, return_type=str)]
+"""The URL of a proxy; it may hold a password, which is masked where the URL is shown."""
 
 
 def references(settings: Settings, *keys: str) -> Iterator[tuple[str, str]]:

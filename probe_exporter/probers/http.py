@@ -108,8 +108,6 @@ class HttpSettings(HttpClientSettings, AddressSettings):
         yield from super().cautions()
         if self.no_follow_redirects is not None:
             yield "no_follow_redirects", "`no_follow_redirects` is deprecated; use `follow_redirects`"
-        if self.enable_http3:
-            yield "enable_http3", "HTTP/3 is experimental"
         if not _TOKEN.fullmatch(self.method):
             yield "method", "not a legal HTTP method: every probe of this module will fail"
         if self.compression and self.compression.lower() not in CODINGS:

@@ -1,0 +1,446 @@
+"""YAML text to plain values, read as the annotations of a pydantic model ask, with the place of everything.
+
+YAML alone can't tell whether ``on`` is a boolean or the text ``on``; the model can. What does not fit is a problem
+with its line and column, and reading goes on, so that all problems of a file are found at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from probe_exporter.fields import Shorthand, Written, nearest
+from probe_exporter.nodes import (
+    BOOLEANS,
+    CORE_BOOLEANS,
+    MAX_DEPTH,
+    Node,
+    SyntaxProblem,
+    compose,
+    parse_number,
+)
+
+Path = tuple[str | int, ...]
+"""Where a value is: the keys and indices that lead to it."""
+
+MAX_ALIASED = 200_000
+"""Nodes that aliases may repeat in one file: far above any real use, far below what would fill memory."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A position in a file; lines and columns count from 1, and 0 means the file as a whole."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """Something wrong or questionable at a place.
+
+    Args:
+        path: the keys that lead there, joined with dots; empty for the file as a whole.
+        message: what was expected, in plain words; never the value of a secret.
+    """
+
+    place: Place
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.path}: {self.message}" if self.path else f"{self.place}: {self.message}"
+
+
+class Unfit:
+    """Stands for a value that has been reported and can't be used."""
+
+    def __repr__(self) -> str:
+        return "<unfit>"
+
+
+UNFIT = Unfit()
+
+
+@dataclass(slots=True)
+class Document:
+    """What reading a file gave.
+
+    `places` has an entry for each key and list item, by its path. A value at which a problem was found is `UNFIT`.
+    """
+
+    file: str
+    value: Any = None
+    places: dict[Path, Place] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    unfit: set[Path] = field(default_factory=set)
+
+    def place(self, path: Path) -> Place:
+        """The place of `path`, or of the nearest thing around it that has one."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places.get(path, Place(self.file))
+
+    def problem(self, path: Path, message: str) -> Problem:
+        """A problem at `path`, not yet counted as one of the document's."""
+        return Problem(self.place(path), dotted(path), message)
+
+
+def dotted(path: Path) -> str:
+    """A path as people write it: ``modules.m.http.headers``, ``….query_response[2].expect``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def read(data: bytes, file: str, model: type[BaseModel], environment: Mapping[str, str] | None = None) -> Document:
+    """Read the first YAML document of `data` into what `model` can be made of.
+
+    Args:
+        file: its name, for places.
+        environment: where ``${NAME}`` in a value is looked up; None leaves such text alone.
+    """
+    document = Document(file)
+    try:
+        root = compose(data)
+    except SyntaxProblem as error:
+        document.problems.append(Problem(Place(file, error.line, error.column), "", f"not valid YAML: {error}"))
+        return document
+    if root is None:
+        document.problems.append(Problem(Place(file), "", "the file holds no YAML document"))
+        return document
+    document.places[()] = Place(file, root.line, root.column)
+    reader = _Reader(document, environment)
+    if root.is_null:
+        document.value = {}
+    else:
+        document.value = reader.read(root, shape_of(model), ())
+    return document
+
+
+# --- shapes ------------------------------------------------------------------------------------------------
+
+Read = Callable[["_Reader", Node, Path], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a node is read, and in which words it is asked for.
+
+    Args:
+        plural: the same of many, as in "a list of integers".
+        empty: makes what null means in a mapping, such as an empty string; in a block it means unset.
+    """
+
+    expected: str
+    plural: str
+    read: Read
+    empty: Callable[[], Any] | None = None
+
+
+_QUOTED = " (remove the quotes)"
+
+
+def _boolean(reader: _Reader, node: Node, path: Path) -> Any:
+    words = CORE_BOOLEANS if node.tag else BOOLEANS
+    if node.kind == "scalar" and node.tag in ("", "!!bool") and (node.plain or node.tag) and node.text in words:
+        return words[node.text]
+    hint = _QUOTED if not node.plain and node.text in BOOLEANS else ""
+    return reader.unfit(path, f"expected true or false, found {node.found}{hint}")
+
+
+def _integer(reader: _Reader, node: Node, path: Path) -> Any:
+    if node.number is not None and abs(node.number) < 1 << 63:
+        return int(node.number)
+    hint = _QUOTED if not node.plain and parse_number(node.text) is not None else ""
+    return reader.unfit(path, f"expected an integer, found {node.found}{hint}")
+
+
+def _float(reader: _Reader, node: Node, path: Path) -> Any:
+    if node.number is not None:
+        return float(node.number)
+    return reader.unfit(path, f"expected a number, found {node.found}")
+
+
+def _anything(reader: _Reader, node: Node, path: Path) -> Any:
+    if node.kind == "list":
+        return reader.items(node, ANYTHING, path)
+    if node.kind == "mapping":
+        return reader.entries(node, ANYTHING, path)
+    if node.is_null:
+        return None
+    return reader.binary(node, path) if node.tag == "!!binary" else node.value
+
+
+BOOLEAN = Shape("true or false", "booleans", _boolean)
+INTEGER = Shape("an integer", "integers", _integer)
+FLOAT = Shape("a number", "numbers", _float)
+ANYTHING = Shape("a value", "values", _anything, empty=lambda: None)
+_PLAIN_SHAPES = {bool: BOOLEAN, int: INTEGER, float: FLOAT}
+
+
+def _text_shape(written: Written) -> Shape:
+    def read(reader: _Reader, node: Node, path: Path) -> Any:
+        if node.kind != "scalar" or (node.tag == "!!null" and not node.is_null):
+            return reader.unfit(path, f"expected {written.expected}, found {node.found}")
+        if node.tag == "!!binary":
+            return reader.binary(node, path)
+        return node.value if written.numbers else node.text
+
+    return Shape(written.expected, written.plural, read, empty=str)
+
+
+def _sequence_shape(container: Callable[[list[Any]], Any], item: Shape) -> Shape:
+    expected = f"a list of {item.plural}"
+
+    def read(reader: _Reader, node: Node, path: Path) -> Any:
+        if node.kind != "list":
+            return reader.unfit(path, f"expected {expected}, found {node.found}")
+        return container(reader.items(node, item, path))
+
+    return Shape(expected, "lists", read, empty=lambda: container([]))
+
+
+def _mapping_shape(value: Shape) -> Shape:
+    expected = f"a mapping of names to {value.plural}"
+
+    def read(reader: _Reader, node: Node, path: Path) -> Any:
+        if node.kind != "mapping":
+            return reader.unfit(path, f"expected {expected}, found {node.found}")
+        return reader.entries(node, value, path)
+
+    return Shape(expected, "mappings", read, empty=dict)
+
+
+def _block_shape(model: type[BaseModel]) -> Shape:
+    fields = {info.alias or name: (info.annotation, info.metadata) for name, info in model.model_fields.items()}
+    shapes: dict[str, Shape] = {}
+    open_ended = model.model_config.get("extra") == "allow"
+
+    def shape(key: str) -> Shape | None:
+        if key not in shapes:
+            if key not in fields:
+                return ANYTHING if open_ended else None
+            shapes[key] = shape_of(*fields[key])
+        return shapes[key]
+
+    def read(reader: _Reader, node: Node, path: Path) -> Any:
+        if node.kind != "mapping":
+            return reader.unfit(path, f"expected a mapping of settings, found {node.found}")
+        return reader.block(node, shape, list(fields), path)
+
+    return Shape("a mapping of settings", "mappings", read, empty=dict)
+
+
+def _either_shape(scalar: Shape, other: Shape) -> Shape:
+    def read(reader: _Reader, node: Node, path: Path) -> Any:
+        return (scalar if node.kind == "scalar" else other).read(reader, node, path)
+
+    return Shape(f"{other.expected} or {scalar.expected}", other.plural, read, empty=other.empty)
+
+
+_SEQUENCES: dict[Any, Callable[[list[Any]], Any]] = {
+    list: list,
+    tuple: tuple,
+    Sequence: list,
+    set: list,
+    frozenset: list,
+}
+
+
+def shape_of(annotation: Any, metadata: Sequence[Any] = ()) -> Shape:
+    """How a value of this annotation is read; what is not known here is left to pydantic."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return shape_of(arguments[0], (*arguments[1:], *metadata))
+    written = next((m for m in metadata if isinstance(m, Written)), getattr(annotation, "written", None))
+    if isinstance(written, Written):
+        return _text_shape(written)
+    shorthand = next((m for m in metadata if isinstance(m, Shorthand)), None)
+    if shorthand:
+        return _either_shape(_text_shape(Written(shorthand.noun)), shape_of(annotation))
+    if origin in (Union, UnionType):
+        others = [argument for argument in arguments if argument is not NoneType]
+        return shape_of(others[0]) if len(others) == 1 else ANYTHING
+    if origin is Literal:
+        return _text_shape(Written("string")) if all(isinstance(a, str) for a in arguments) else ANYTHING
+    if origin in _SEQUENCES:
+        fixed = origin is tuple and arguments[-1] is not Ellipsis
+        return _sequence_shape(_SEQUENCES[origin], ANYTHING if fixed else shape_of(arguments[0]))
+    if origin in (dict, Mapping):
+        return _mapping_shape(shape_of(arguments[1]))
+    return _class_shape(annotation)
+
+
+def _class_shape(kind: Any) -> Shape:
+    if not isinstance(kind, type):
+        return ANYTHING
+    if issubclass(kind, BaseModel):
+        return _block_shape(kind)
+    if issubclass(kind, str):
+        return _text_shape(Written("string"))
+    return ANYTHING if issubclass(kind, Enum) else _PLAIN_SHAPES.get(kind, ANYTHING)
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+_VARIABLE = re.compile(r"\$?\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class _Reader:
+    """Reads nodes into one document."""
+
+    def __init__(self, document: Document, environment: Mapping[str, str] | None) -> None:
+        self._document = document
+        self._environment = environment
+        self._seen: set[Node] = set()
+        self._aliased = 0
+
+    def unfit(self, path: Path, message: str) -> Unfit:
+        """Report the value at `path` as unusable."""
+        self._document.problems.append(self._document.problem(path, message))
+        self._document.unfit.add(path)
+        return UNFIT
+
+    def read(self, node: Node, shape: Shape, path: Path) -> Any:
+        """The value of `node` in this shape, or `UNFIT`."""
+        if node in self._seen:
+            self._aliased += 1
+            if self._aliased > MAX_ALIASED:
+                # Said once, where it happens; everything after it is left unread.
+                first = self._aliased == MAX_ALIASED + 1
+                return self.unfit(path, "the aliases of this file repeat too much") if first else UNFIT
+        self._seen.add(node)
+        if len(path) > MAX_DEPTH:
+            return self.unfit(path, "nested too deeply (an anchor that holds an alias of itself?)")
+        if node.kind == "scalar" and self._environment is not None and "${" in node.text:
+            node = self._expanded(node, path)
+        return UNFIT if path in self._document.unfit else shape.read(self, node, path)
+
+    def items(self, node: Node, shape: Shape, path: Path) -> list[Any]:
+        """The items of a list; null ones are left out, as Go leaves them out."""
+        values: list[Any] = []
+        for item in node.items:
+            if item.is_null and shape is not ANYTHING:
+                continue
+            here = (*path, len(values))
+            self._document.places[here] = Place(self._document.file, item.line, item.column)
+            values.append(self.read(item, shape, here))
+        return values
+
+    def entries(self, node: Node, shape: Shape, path: Path) -> dict[str, Any]:
+        """The entries of a mapping whose keys are free."""
+        values: dict[str, Any] = {}
+        for name, value in self._pairs(node, path):
+            here = (*path, name)
+            if not value.is_null:
+                values[name] = self.read(value, shape, here)
+            elif shape.empty:
+                values[name] = shape.empty()
+        return values
+
+    def block(
+        self, node: Node, shape: Callable[[str], Shape | None], known: Sequence[str], path: Path
+    ) -> dict[str, Any]:
+        """The settings of a block; unknown keys are problems, and null leaves a key unset."""
+        values: dict[str, Any] = {}
+        for name, value in self._pairs(node, path):
+            here = (*path, name)
+            wanted = shape(name)
+            if wanted is None:
+                self.unfit(here, f"unknown key `{name}`{nearest(name, known)}")
+            elif not value.is_null:
+                values[name] = self.read(value, wanted, here)
+        return values
+
+    def binary(self, node: Node, path: Path) -> Any:
+        """The text of a ``!!binary`` scalar; bytes that are not UTF-8 become surrogate escapes."""
+        try:
+            return base64.b64decode("".join(node.text.split()), validate=True).decode("utf-8", "surrogateescape")
+        except binascii.Error:
+            return self.unfit(path, "expected base64 after !!binary")
+
+    def _pairs(self, node: Node, path: Path) -> Iterator[tuple[str, Node]]:
+        """Key and value of each entry, merged ones included, with their places noted."""
+        for name, (key, value) in self._merged(node, path, ()).items():
+            self._document.places[*path, name] = Place(self._document.file, key.line, key.column)
+            yield name, value
+
+    def _merged(self, node: Node, path: Path, within: tuple[Node, ...]) -> dict[str, tuple[Node, Node]]:
+        """The entries of a mapping: its own first, then those of its merges (``<<``), earlier ones first."""
+        own: dict[str, tuple[Node, Node]] = {}
+        merges: list[Node] = []
+        for key, value in node.pairs:
+            name = self._key(key, path)
+            if name in own:
+                self._twice(name, own[name][0], key, path)
+            elif name is not None:
+                own[name] = key, value
+        if "<<" in own and own["<<"][0].plain and not own["<<"][0].tag:
+            merges = self._merge_sources(own.pop("<<")[1], path)
+        for source in merges:
+            self._aliased += 1 + len(source.pairs)
+            if source is node or source in within or self._aliased > MAX_ALIASED:
+                self.unfit(path, "this merge holds itself, or repeats too much")
+                return {}
+            for name, pair in self._merged(source, path, (*within, node)).items():
+                own.setdefault(name, pair)
+        return own
+
+    def _merge_sources(self, node: Node, path: Path) -> list[Node]:
+        sources = node.items if node.kind == "list" else [node]
+        if any(source.kind != "mapping" for source in sources):
+            self.unfit((*path, "<<"), "expected a mapping or a list of mappings to merge")
+            return []
+        return sources
+
+    def _key(self, key: Node, path: Path) -> str | None:
+        """The text of a key; None for one that can't be used, which is reported."""
+        place = Place(self._document.file, key.line, key.column)
+        if key.kind != "scalar":
+            message = f"expected a string as a key, found {key.found}"
+            self._document.problems.append(Problem(place, dotted(path), message))
+            return None
+        if key.is_null:
+            self._document.warnings.append(Problem(place, dotted(path), "a null key: the entry is left out"))
+            return None
+        return key.text
+
+    def _twice(self, name: str, first: Node, second: Node, path: Path) -> None:
+        """Report a duplicate key, unless this mapping has been read before and is merged or repeated here."""
+        if second not in self._seen:
+            self._seen.add(second)
+            place = Place(self._document.file, second.line, second.column)
+            message = f"`{name}` is here twice; the first is in line {first.line}, column {first.column}"
+            self._document.problems.append(Problem(place, dotted((*path, name)), message))
+
+    def _expanded(self, node: Node, path: Path) -> Node:
+        """The scalar with ``${NAME}`` replaced; it counts as plain, for the environment knows no types.
+
+        ``$${NAME}`` stands for the text ``${NAME}``. Anything else, such as ``${1}`` or ``$$``, is left alone.
+        """
+        environment = self._environment or {}
+
+        def replacement(found: re.Match[str]) -> str:
+            if found[0].startswith("$$"):
+                return found[0][1:]
+            if found[1] not in environment:
+                self.unfit(path, f"the environment variable {found[1]} is not set")
+            return environment.get(found[1], "")
+
+        text = _VARIABLE.sub(replacement, node.text)
+        return node if text == node.text else replace(node, text=text, plain=True)

@@ -1,0 +1,189 @@
+"""What is loaded: probers (``.py`` files) and configuration files, ours and the user's by the same door.
+
+A directory's files run with the exporter's rights, so one that anybody may write to is refused.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import importlib.machinery
+import importlib.util
+import os
+import re
+import stat
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from probe_exporter import probers as shipped_probers
+from probe_exporter.prober import Prober, Settings
+
+DEFAULT_FILE = Path("blackbox.yml")
+"""Read where no configuration is named, if it is there."""
+
+MODULE_KEYS = frozenset({"prober", "timeout", "description"})
+"""What a module says beside its blocks; no prober can have such a name."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_SUFFIXES = (".yml", ".yaml")
+
+
+class LoaderError(Exception):
+    """Something named or found can't be loaded; the message says what and why."""
+
+
+def library() -> Path:
+    """The directory of ready-made modules: inside the package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside, beside = package / "modules", package.parent / "modules"
+    return inside if inside.is_dir() else beside
+
+
+# --- probers -----------------------------------------------------------------------------------------------
+
+
+def load_probers(directories: Sequence[Path]) -> dict[str, Prober[Any]]:
+    """All probers by name: the shipped ones and those of the given directories.
+
+    Raises:
+        LoaderError: a directory is not safe, a file is broken or declares no prober, or two declare one name.
+    """
+    found: dict[str, Prober[Any]] = {}
+    declared: dict[str, Path] = {}
+    for path in _prober_files(directories):
+        prober = _load_prober(path)
+        if prober.name in found:
+            raise LoaderError(f"prober {prober.name} is declared twice: in {declared[prober.name]} and in {path}")
+        found[prober.name] = prober
+        declared[prober.name] = path
+    return found
+
+
+def _prober_files(directories: Sequence[Path]) -> Iterator[Path]:
+    """Ours first, then the library's, then those of each directory; a file reached twice counts once."""
+    seen: set[Path] = set()
+    for directory in (Path(shipped_probers.__file__).parent, library(), *map(_checked, directories)):
+        for path in sorted(directory.glob("*.py")):
+            if path.name.startswith("_") or path.resolve() in seen:
+                continue
+            seen.add(path.resolve())
+            yield path
+
+
+def _checked(directory: Path) -> Path:
+    """The directory, if it exists and not everybody may write to it or to a prober in it.
+
+    Raises:
+        LoaderError: saying which, and how to mend it.
+    """
+    try:
+        if not stat.S_ISDIR(directory.stat().st_mode):
+            raise LoaderError(f"{directory} is not a directory")
+        writable = [path for path in (directory, *directory.glob("*.py")) if path.stat().st_mode & stat.S_IWOTH]
+        read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+    except OSError as error:
+        raise LoaderError(f"directory {directory} can't be read: {error.strerror or error}") from None
+    if writable and not read_only:
+        reason = "is writable by everybody, who could thus change what runs here"
+        raise LoaderError(f"{writable[0]} {reason}: chmod o-w {writable[0]}")
+    return directory
+
+
+def _load_prober(path: Path) -> Prober[Any]:
+    """Run a prober's file and take what it declares.
+
+    Raises:
+        LoaderError: naming the file.
+    """
+    module = _import(path)
+    prober = getattr(module, "prober", None)
+    if not isinstance(prober, Prober):
+        raise LoaderError(f"{path} declares no prober: its last line should be prober = Prober(…)")
+    if not _NAME.fullmatch(prober.name) or prober.name in MODULE_KEYS:
+        raise LoaderError(f"{path}: {prober.name!r} can't be a prober's name")
+    settings: object = prober.settings
+    if not (isinstance(settings, type) and issubclass(settings, Settings)):
+        raise LoaderError(f"{path}: the settings of prober {prober.name} are not a class derived from Settings")
+    return prober
+
+
+class _PluginLoader(importlib.machinery.SourceFileLoader):
+    """Reads the source each time: cached bytecode can't tell two edits of one second apart."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _import(path: Path) -> ModuleType:
+    if path.parent == Path(shipped_probers.__file__).parent:
+        return importlib.import_module(f"{shipped_probers.__name__}.{path.stem}")
+    name = _module_name(path)
+    loader = _PluginLoader(name, str(path))
+    module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(name, loader, origin=str(path)))
+    module.__file__ = str(path)
+    sys.modules[name] = module  # before it runs: pydantic and dataclasses look annotations up there
+    try:
+        loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise LoaderError(f"{path} can't be loaded: {_last_line(error, path)}") from error
+    return module
+
+
+def _module_name(path: Path) -> str:
+    """A name that two files of one stem don't share, and that does not show where they lie."""
+    return f"probe_exporter_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+
+
+def _last_line(error: BaseException, path: Path) -> str:
+    """What went wrong, and in which line of the file."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    words = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    return f"{words} (line {line})" if line else words
+
+
+# --- configuration files -----------------------------------------------------------------------------------
+
+
+def config_files(given: Sequence[str], directories: Sequence[Path]) -> list[Path]:
+    """The configuration files to read, in order.
+
+    Args:
+        given: files, directories (their ``.yml`` and ``.yaml`` files) or glob patterns; if there are none,
+            ``./blackbox.yml`` is read where it exists, else the modules that are shipped.
+        directories: of the user's own modules; their files join in either case.
+
+    Raises:
+        LoaderError: something given does not exist or holds nothing, or a directory is not safe.
+    """
+    found: list[Path] = []
+    for name in given:
+        found += _named(name)
+    if not given:
+        found += [DEFAULT_FILE] if DEFAULT_FILE.is_file() else _yaml_files(library())
+    for directory in directories:
+        found += _yaml_files(_checked(directory))
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+
+
+def _named(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_dir():
+        files = _yaml_files(_checked(path))
+        if not files:
+            raise LoaderError(f"directory {name} holds no .yml or .yaml file")
+        return files
+    if path.exists() or not glob.has_magic(name):
+        return [path]
+    matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207  # may be absolute
+    if not matches:
+        raise LoaderError(f"no file matches {name}")
+    return [match for match in matches if match.is_file()]
+
+
+def _yaml_files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.suffix in _SUFFIXES and path.is_file())

@@ -1,0 +1,190 @@
+"""YAML text to a tree of nodes, each with its place: no deeper than is reasonable, and of the first document only.
+
+PyYAML's parser delivers events; its own composer would recurse as deep as a hostile file says.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+import yaml
+
+MAX_DEPTH = 60
+"""Levels of nesting; the deepest legal configuration has fewer than 15."""
+
+NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+CORE_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+BOOLEANS = CORE_BOOLEANS | {
+    word: value
+    for words, value in (("y yes on", True), ("n no off", False))
+    for lower in words.split()
+    for word in (lower, lower.capitalize(), lower.upper())
+}
+_INTEGERS = (
+    (re.compile(r"[-+]?0[xX]([0-9a-fA-F]+)"), 16),
+    (re.compile(r"[-+]?0[bB]([01]+)"), 2),
+    (re.compile(r"[-+]?0[oO]?([0-7]+)"), 8),
+    (re.compile(r"[-+]?(0|[1-9][0-9]*)"), 10),
+)
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL_FLOAT = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+
+
+def parse_number(text: str) -> int | float | None:
+    """A number in any of YAML 1.1's spellings that Go reads, or None."""
+    text = text.replace("_", "")
+    for pattern, base in _INTEGERS:
+        whole = pattern.fullmatch(text)
+        if whole:
+            magnitude = int(whole[1], base) if len(whole[1]) < 400 else 1 << 64
+            return -magnitude if text[0] == "-" else magnitude
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    special = _SPECIAL_FLOAT.fullmatch(text)
+    if special:
+        return float("nan") if special[3] else float(f"{special[1]}inf")
+    return None
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A scalar (its text), a list (its items) or a mapping (its pairs), and where it begins."""
+
+    kind: Literal["scalar", "list", "mapping"]
+    line: int
+    column: int
+    tag: str = ""  # as written, in short form (``!!str``); empty if there is none
+    plain: bool = True  # neither quoted nor a block of text
+    text: str = ""
+    items: list[Node] = field(default_factory=list)
+    pairs: list[tuple[Node, Node]] = field(default_factory=list)
+
+    @property
+    def is_null(self) -> bool:
+        """Whether this is a scalar that says "nothing"."""
+        untagged = self.plain and not self.tag
+        return self.kind == "scalar" and (untagged or self.tag == "!!null") and self.text in NULLS
+
+    @property
+    def value(self) -> bool | int | float | str:
+        """The value of a scalar that is not null, by YAML's core schema."""
+        untagged = self.plain and not self.tag
+        if (untagged or self.tag == "!!bool") and self.text in CORE_BOOLEANS:
+            return CORE_BOOLEANS[self.text]
+        number = parse_number(self.text) if untagged or self.tag in ("!!int", "!!float") else None
+        if number is None:
+            return self.text
+        return float(number) if self.tag == "!!float" else number
+
+    @property
+    def number(self) -> int | float | None:
+        """The value of a scalar that is a number."""
+        value = self.value if self.kind == "scalar" else None
+        return None if isinstance(value, bool | str) else value
+
+    @property
+    def found(self) -> str:
+        """What this is, in the words of an error message."""
+        if self.kind != "scalar":
+            return f"a {self.kind}"
+        if self.is_null:
+            return "null"
+        names = {bool: "true or false", int: "an integer", float: "a number"}
+        return names.get(type(self.value), "a string" if self.plain else "a quoted string")
+
+
+class _Composer:
+    """Builds the tree of one document from its events."""
+
+    def __init__(self) -> None:
+        self._anchors: dict[str | None, Node] = {}
+        self._children: list[Node] = []  # of the collection being read; they move into its node at its end
+        self._outer: list[tuple[Node, list[Node]]] = []
+
+    def feed(self, event: yaml.Event) -> Node | None:
+        """Take one event; the end of the document returns its root."""
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                raise _error(f"unknown anchor {event.anchor}", event)
+            self._children.append(self._anchors[event.anchor])
+        elif isinstance(event, yaml.ScalarEvent):
+            self._add(event, Node("scalar", *_position(event), _tag(event), event.implicit[0], event.value))
+        elif isinstance(event, yaml.SequenceStartEvent):
+            self._begin(event, Node("list", *_position(event)))
+        elif isinstance(event, yaml.MappingStartEvent):
+            self._begin(event, Node("mapping", *_position(event)))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._end()
+        elif isinstance(event, yaml.DocumentEndEvent):
+            return self._children[0]
+        return None
+
+    def _add(self, event: yaml.NodeEvent, node: Node) -> None:
+        self._children.append(node)
+        if event.anchor:
+            self._anchors[event.anchor] = node
+
+    def _begin(self, event: yaml.NodeEvent, node: Node) -> None:
+        self._add(event, node)
+        self._outer.append((node, self._children))
+        self._children = []
+        if len(self._outer) > MAX_DEPTH:
+            raise _error("nested too deeply", event)
+
+    def _end(self) -> None:
+        node, siblings = self._outer.pop()
+        if node.kind == "list":
+            node.items = self._children
+        else:
+            node.pairs = list(zip(self._children[::2], self._children[1::2], strict=True))
+        self._children = siblings
+
+
+def _position(event: yaml.Event) -> tuple[int, int]:
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark else (0, 0)
+
+
+def _tag(event: yaml.ScalarEvent) -> str:
+    return "" if event.tag in (None, "!") else str(event.tag).replace("tag:yaml.org,2002:", "!!")
+
+
+class SyntaxProblem(Exception):
+    """Not YAML, or not YAML of any use; `line` and `column` count from 1."""
+
+    def __init__(self, message: str, line: int, column: int) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
+
+
+def _error(message: str, event: yaml.Event) -> SyntaxProblem:
+    return SyntaxProblem(message, *_position(event))
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def compose(data: bytes) -> Node | None:
+    """The root of the first document; None if there is no document.
+
+    Raises:
+        SyntaxProblem: not YAML, an alias without an anchor, or nested beyond all reason.
+    """
+    composer = _Composer()
+    try:
+        for event in yaml.parse(data, Loader=_LOADER):
+            root = composer.feed(event)
+            if root is not None:
+                return root
+    except yaml.MarkedYAMLError as error:
+        words = ", ".join(part for part in (error.context, error.problem) if part)
+        mark = error.problem_mark or error.context_mark
+        raise SyntaxProblem(words, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0) from None
+    except yaml.reader.ReaderError as error:
+        before = data[: error.position]
+        line, column = before.count(b"\n") + 1, error.position - before.rfind(b"\n")
+        raise SyntaxProblem(str(error.reason), line, column) from None
+    return None
