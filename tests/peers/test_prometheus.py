@@ -53,7 +53,7 @@ def rendered(targets: list[str], port: int) -> dict[str, Any]:
     """The example with targets and the exporter's address put in, scraping often."""
     text = (EXAMPLES / "prometheus.yml").read_text().replace("127.0.0.1:9115", f"127.0.0.1:{port}")
     config: dict[str, Any] = yaml.safe_load(text)
-    config["global"] = {"scrape_interval": "2s", "scrape_timeout": "2s"}
+    config["global"] = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(EXAMPLES / name) for name in config["rule_files"]]
     web, mixed, _ = config["scrape_configs"]
     web["static_configs"] = [{"targets": targets}]
@@ -103,13 +103,14 @@ async def ask(prometheus: Server, path: str, **parameters: str) -> Any:
     return json.loads(response.text)["data"]
 
 
-async def all_scraped(prometheus: Server, number: int) -> None:
-    """Wait until the samples of every target are in, and the rules were evaluated over them."""
+async def until(prometheus: Server, expression: str, value: float) -> None:
+    """Wait until a query gives this one value."""
     async with asyncio.timeout(ARRIVES_WITHIN):
-        expression = 'count(probe_success{job="web"}) + count(ALERTS{alertstate="pending"})'
+        while (await prometheus.get("/-/ready")).status != 200:
+            await asyncio.sleep(0.1)
         while True:
             result = (await ask(prometheus, "query", query=expression))["result"]
-            if result and float(result[0]["value"][1]) > number:
+            if [float(found["value"][1]) for found in result] == [value]:
                 return
             await asyncio.sleep(0.2)
 
@@ -120,11 +121,13 @@ async def collect(directory: Path) -> Database:
     pki.mkdir()
     Pki(pki)
     async with fifty_targets(pki) as reasons:
+        failing = [target for target, reason in reasons.items() if reason]
         with exporters.ours(directory) as exporter:  # no configuration: on the modules that are shipped
             config = directory / "prometheus.yml"
             config.write_text(yaml.safe_dump(rendered(list(reasons), exporter.port)))
             with exporters.prometheus(directory, f"--config.file={config.name}") as prometheus:
-                await all_scraped(prometheus, len(reasons))
+                await until(prometheus, 'count(probe_success{job="web"})', len(reasons))
+                await until(prometheus, 'count(ALERTS{alertname="ProbeFailed",job="web"})', len(failing))
                 data = await ask(prometheus, "query", query='{__name__=~".+"}')
                 metadata = await ask(prometheus, "metadata")
                 groups = (await ask(prometheus, "rules"))["groups"]
