@@ -17,6 +17,9 @@ from probe_exporter.prober import ProbeFailed, Reason
 HEAD_LIMIT = 10 * 1024 * 1024
 """Bytes that a response's status line and headers may take: the original's limit."""
 
+LARGEST_LENGTH = 2**63 - 1
+"""The largest Content-Length that the original reads."""
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -61,6 +64,10 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
+def _not_http(what: str) -> ProbeFailed:
+    return ProbeFailed(Reason.HTTP_PROTOCOL_ERROR, f"the response is not HTTP/1: {what}")
+
+
 class ResponseReader(Response):
     """Reads one response: feed it bytes, take the body out piece by piece. Interim responses are skipped.
 
@@ -97,6 +104,8 @@ class ResponseReader(Response):
             self._end()
             return
         if not self.head_complete:
+            if not self._head_bytes and not data.startswith(b"H"):
+                raise _not_http("it begins otherwise")  # llhttp would pass over empty lines
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_LIMIT:
                 raise ProbeFailed(
@@ -109,9 +118,9 @@ class ResponseReader(Response):
             self.complete = True
         except httptools.HttpParserError as error:
             if not self.complete:
-                raise ProbeFailed(
-                    Reason.HTTP_PROTOCOL_ERROR, f"the response is not HTTP/1: {error.args[0]}"
-                ) from error.__context__
+                if isinstance(error.__context__, ProbeFailed):  # one of ours, from within the parser
+                    raise error.__context__ from None
+                raise _not_http(str(error.args[0])) from error.__context__
 
     def take_body(self) -> bytes:
         """What of the body has been read since the last call."""
@@ -124,7 +133,7 @@ class ResponseReader(Response):
     def _end(self) -> None:
         if not self.head_complete:
             if self._head_bytes:
-                raise ProbeFailed(Reason.HTTP_PROTOCOL_ERROR, "the connection ended within the response's headers")
+                raise _not_http("the connection ended within its headers")
             raise ProbeFailed(Reason.CONNECT_CLOSED, "the connection ended before any response")
         chunked = self.get("transfer-encoding") is not None
         if chunked or self.content_length >= 0:
@@ -134,12 +143,17 @@ class ResponseReader(Response):
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        self.headers = []
+        if not self.complete:  # what follows a complete response is not ours
+            self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")))
+        if not self.complete:
+            self.headers.append((name.decode("latin-1"), value.rstrip(b" \t").decode("utf-8", "surrogateescape")))
 
     def on_headers_complete(self) -> None:
+        if self.complete:
+            return
+        self._check_head()
         status = self._parser.get_status_code()
         if 100 <= status < 200 and status != 101:
             return
@@ -148,6 +162,17 @@ class ResponseReader(Response):
         self.head_complete = True
         if not self.has_body:
             self.complete = True
+
+    def _check_head(self) -> None:
+        """Refuse what llhttp's tolerance lets through and Go's client does not."""
+        for name, value in self.headers:
+            if _BAD_VALUE.search(value):
+                raise _not_http(f"the value of header {name} holds a control character")
+        codings = self.get_all("transfer-encoding")
+        if codings and self._parser.get_http_version() >= "1.1" and [c.lower() for c in codings] != ["chunked"]:
+            raise _not_http(f"the transfer coding {', '.join(codings)} is unknown")
+        if self.content_length > LARGEST_LENGTH:
+            raise _not_http("its Content-Length is beyond all bounds")
 
     def on_body(self, data: bytes) -> None:
         if not self.complete:
