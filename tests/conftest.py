@@ -1,0 +1,41 @@
+"""What all tests share: `async def` tests run on an event loop of their own, by default uvloop as in production."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+
+import pytest
+import uvloop
+
+from tests.targets import Pki
+
+LONGEST = 30.0
+"""Seconds after which an asynchronous test has failed."""
+
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+
+@pytest.fixture
+def new_loop() -> NewLoop:
+    """Makes the event loop of an asynchronous test; a file that wants another, or several, overrides it."""
+    return uvloop.new_event_loop
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
+    """Run a coroutine test to its end, within reason."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    new_loop: NewLoop = pyfuncitem._request.getfixturevalue("new_loop")
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(asyncio.wait_for(pyfuncitem.obj(**arguments), LONGEST))
+    return True
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """The zoo of certificates."""
+    return Pki(tmp_path_factory.mktemp("pki"))
