@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
@@ -20,7 +21,8 @@ NO_HEADER_SECONDS = 120.0
 """The scrape timeout of a client that names none, such as a person with curl."""
 
 
-def decode_query(query: str) -> dict[str, str]:
+@lru_cache(maxsize=4096)  # a Prometheus asks the same again and again
+def decode_query(query: str) -> Mapping[str, str]:
     """The parameters of a raw query string, decoded once; of repeated ones, the first.
 
     A pair with a raw ``;`` or a malformed ``%`` escape is dropped as a whole, ``+`` is a blank, and bytes that are

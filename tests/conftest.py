@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Generator
+from typing import TypeVar
 
 import pytest
 import uvloop
@@ -14,6 +16,7 @@ from tests.targets import Pki
 LONGEST = 30.0
 """Seconds after which an asynchronous test has failed."""
 
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 
@@ -39,3 +42,25 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     """The zoo of certificates."""
     return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where ``CI=true`` everything is installed, so a skipped test is a promise that nobody checked."""
+    report = yield
+    return _refuse_skipping(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a file that skips itself."""
+    report = yield
+    return _refuse_skipping(report)
+
+
+def _refuse_skipping(report: Report) -> Report:
+    expected = hasattr(report, "wasxfail")
+    if report.skipped and not expected and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"Skipped, where nothing may be: {report.longrepr}"
+    return report

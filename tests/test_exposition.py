@@ -1,0 +1,435 @@
+"""What comes out is what Prometheus reads, in each format, to the last digit."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, Summary
+from prometheus_client.core import CounterMetricFamily, GaugeHistogramMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from probe_exporter.exposition import OPENMETRICS, TEXT, TEXT_1_0, Format, encode, encode_families, negotiate, number
+from probe_exporter.metrics import Metric, Samples
+from tests.exporters import peer
+
+parse_openmetrics: Callable[[str], Iterable[Family]] = openmetrics_parser.text_string_to_metric_families
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+FORMATS = [pytest.param(TEXT, id="text"), pytest.param(OPENMETRICS, id="openmetrics")]
+
+
+def parse(body: bytes, format: Format) -> list[Family]:
+    """With prometheus_client's own parser of that format."""
+    text = body.decode()
+    return list((parse_text if format.encoding == "text" else parse_openmetrics)(text))
+
+
+def series(families: Iterable[Family]) -> Series:
+    return {(sample.name, frozenset(sample.labels.items())): sample.value for f in families for sample in f.samples}
+
+
+def same(one: Series, other: Series) -> bool:
+    """Equal, with NaN equal to itself."""
+    return one.keys() == other.keys() and all(
+        value == other[key] or (math.isnan(value) and math.isnan(other[key])) for key, value in one.items()
+    )
+
+
+# --- numbers -----------------------------------------------------------------------------------------------
+
+GO = [  # strconv.FormatFloat(x, 'g', -1, 64) as the original's answers show it
+    (0.0, "0"),
+    (-0.0, "0"),
+    (1.0, "1"),
+    (-1.0, "-1"),
+    (200.0, "200"),
+    (1.1, "1.1"),
+    (0.1, "0.1"),
+    (100000.0, "100000"),
+    (999999.0, "999999"),
+    (999999.5, "999999.5"),
+    (1000000.0, "1e+06"),
+    (1000000.5, "1.0000005e+06"),
+    (1234567.0, "1.234567e+06"),
+    (3668918509.0, "3.668918509e+09"),
+    (-62135596800.0, "-6.21355968e+10"),
+    (1.795366542085999e09, "1.795366542085999e+09"),
+    (123456789012345680.0, "1.2345678901234568e+17"),
+    (1e15, "1e+15"),
+    (1e16, "1e+16"),
+    (9007199254740993.0, "9.007199254740992e+15"),
+    (1e21, "1e+21"),
+    (1e100, "1e+100"),
+    (1.7976931348623157e308, "1.7976931348623157e+308"),
+    (5e-324, "5e-324"),
+    (0.0001, "0.0001"),
+    (0.00012, "0.00012"),
+    (0.00001, "1e-05"),
+    (5.5e-05, "5.5e-05"),
+    (3.836e-06, "3.836e-06"),
+    (0.000694947, "0.000694947"),
+    (math.inf, "+Inf"),
+    (-math.inf, "-Inf"),
+    (math.nan, "NaN"),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), GO, ids=[text for _, text in GO])
+def test_numbers_are_written_as_go_writes_them(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize("value", [0, 1, 200, 999999, 1000000, -5, 3668918509, True])
+def test_whole_numbers_are_written_alike_as_int_and_as_float(value: int) -> None:
+    assert number(value) == number(float(value))
+
+
+@given(st.floats())
+def test_a_number_reads_back_as_itself(value: float) -> None:
+    back = float(number(value))
+    assert back == value or (math.isnan(back) and math.isnan(value))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_the_exponent_begins_where_go_begins_it(value: float) -> None:
+    text = number(value)
+    assert ("e" in text) == (value != 0 and not 1e-4 <= abs(value) < 1e6)
+
+
+# --- samples -----------------------------------------------------------------------------------------------
+
+labels = st.text(max_size=8)
+names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True)
+
+
+@st.composite
+def filled(draw: st.DrawFn) -> Samples:
+    """One run's samples: any legal names, any label values, any numbers."""
+    samples = Samples()
+    for index in range(draw(st.integers(0, 5))):
+        label_names = draw(st.lists(names.filter(lambda n: not n.startswith("__")), max_size=3, unique=True))
+        counter = draw(st.booleans())
+        name = f"{draw(names)}_{index}{'_total' if counter else '_value'}"
+        metric = Metric(name, draw(labels).strip(), tuple(label_names), type="counter" if counter else "gauge")
+        values = st.floats(min_value=0, allow_infinity=False) if counter else st.floats()
+        for _ in range(draw(st.integers(0, 3))):
+            samples.set(metric, draw(values), *[draw(labels) for _ in label_names])
+    return samples
+
+
+def wanted(samples: Samples) -> Series:
+    return {
+        (metric.name, frozenset(zip(metric.labels, values, strict=True))): value
+        for metric, family in samples.families.items()
+        for values, value in family.items()
+    }
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@given(samples=filled())
+def test_a_run_s_samples_read_back_as_themselves(format: Format, samples: Samples) -> None:
+    families = parse(encode(samples, format), format)
+    assert same(series(families), wanted(samples))
+    helps = {metric.name.removesuffix("_total"): metric.help for metric in samples.families}
+    assert {f.name.removesuffix("_total"): f.documentation for f in families} == helps
+
+
+@given(samples=filled())
+def test_both_ways_of_encoding_agree(samples: Samples) -> None:
+    """A Samples is a collector too: going through prometheus_client's families must not change the answer."""
+    short = parse(encode(samples, TEXT), TEXT)
+    long = parse(encode_families(samples.collect(), TEXT), TEXT)
+    assert same(series(short), series(long))
+    assert [family.name for family in short] == [family.name for family in long]
+
+
+def test_a_text_answer_to_the_byte() -> None:
+    samples = Samples()
+    samples.set(Metric("probe_success", 'Whether it "worked"\\\nor not.'), 1)
+    phases = Metric("probe_http_duration_seconds", "Phases.", ("phase",))
+    samples.set(phases, 0.25, "tls")
+    samples.set(phases, 5.5e-05, "connect")
+    certificate = Metric("probe_ssl_last_chain_info", "Leaf.", ("subject", "issuer"))
+    samples.set(certificate, 1, 'CN="x"', "C=\\\n")
+    samples.set(Metric("probe_tries_total", "Tries.", type="counter"), 3)
+    assert encode(samples).decode() == (
+        "# HELP probe_http_duration_seconds Phases.\n"
+        "# TYPE probe_http_duration_seconds gauge\n"
+        'probe_http_duration_seconds{phase="connect"} 5.5e-05\n'
+        'probe_http_duration_seconds{phase="tls"} 0.25\n'
+        "# HELP probe_ssl_last_chain_info Leaf.\n"
+        "# TYPE probe_ssl_last_chain_info gauge\n"
+        'probe_ssl_last_chain_info{issuer="C=\\\\\\n",subject="CN=\\"x\\""} 1\n'
+        '# HELP probe_success Whether it "worked"\\\\\\nor not.\n'
+        "# TYPE probe_success gauge\n"
+        "probe_success 1\n"
+        "# HELP probe_tries_total Tries.\n"
+        "# TYPE probe_tries_total counter\n"
+        "probe_tries_total 3\n"
+    )
+
+
+def test_openmetrics_names_the_counter_s_family_without_total_and_ends_with_eof() -> None:
+    samples = Samples()
+    samples.set(Metric("probe_tries", 'The "tries".', type="counter"), 3)
+    assert encode(samples, OPENMETRICS).decode() == (
+        '# HELP probe_tries The \\"tries\\".\n# TYPE probe_tries counter\nprobe_tries_total 3\n# EOF\n'
+    )
+
+
+def test_no_samples_are_an_empty_answer() -> None:
+    assert encode(Samples(), TEXT) == b""
+    assert encode(Samples(), OPENMETRICS) == b"# EOF\n"
+
+
+def test_of_two_declarations_of_one_name_the_first_stands() -> None:
+    samples = Samples()
+    samples.set(Metric("probe_twice", "One."), 1)
+    samples.set(Metric("probe_twice", "Other."), 2)
+    assert encode(samples).decode() == "# HELP probe_twice One.\n# TYPE probe_twice gauge\nprobe_twice 1\n"
+
+
+def test_text_that_is_not_utf8_costs_a_character_not_the_answer() -> None:
+    samples = Samples()
+    samples.set(Metric("probe_expect_info", "What was said.", ("word",)), 1, "caf\udce9")
+    assert b'probe_expect_info{word="caf?"} 1\n' in encode(samples)
+
+
+# --- an author's own registry ------------------------------------------------------------------------------
+
+
+def a_registry() -> CollectorRegistry:
+    """One of each of prometheus_client's types."""
+    registry = CollectorRegistry()
+    counter = Counter("hits", "Hits.", ["path"], registry=registry)
+    counter.labels("/").inc(2, exemplar={"trace": "b"})
+    counter.labels('"\\\n').inc()
+    Gauge("size", "Size.", unit="bytes", registry=registry).set(5e9)
+    lag = Histogram("lag", "Lag.", ["place"], buckets=(0.5, 1, 10), registry=registry)
+    for place in ("far", "away"):
+        lag.labels(place).observe(0.7, {"trace": "a"})
+    Summary("weight", "Weight.", registry=registry).observe(3)
+    Info("build", "Build.", registry=registry).info({"version": "1"})
+    Enum("mood", "Mood.", states=["good", "bad"], registry=registry).state("bad")
+    return registry
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_type_of_prometheus_client_reads_back(format: Format) -> None:
+    registry = a_registry()
+    created = {key: value for key, value in series(registry.collect()).items() if key[0].endswith("_created")}
+    expected = {key: value for key, value in series(registry.collect()).items() if key not in created}
+    assert created, "prometheus_client makes them, and nobody wants them"
+    assert series(parse(encode_families(registry.collect(), format), format)) == expected
+
+
+def test_types_have_the_names_that_each_format_knows() -> None:
+    families = list(a_registry().collect())
+
+    def types(format: Format) -> dict[str, str]:
+        lines = encode_families(families, format).decode().splitlines()
+        return dict(line.split(" ")[2:4] for line in lines if line.startswith("# TYPE"))
+
+    assert types(OPENMETRICS) == {
+        "build": "info",
+        "hits": "counter",
+        "lag": "histogram",
+        "mood": "stateset",
+        "size_bytes": "gauge",
+        "weight": "summary",
+    }
+    assert types(TEXT) == {
+        "build_info": "gauge",
+        "hits_total": "counter",
+        "lag": "histogram",
+        "mood": "gauge",
+        "size_bytes": "gauge",
+        "weight": "summary",
+    }
+
+
+def test_families_and_label_sets_are_sorted_and_buckets_stay_in_order() -> None:
+    lines = encode_families(a_registry().collect()).decode().splitlines()
+    names = [line.split(" ")[2] for line in lines if line.startswith("# TYPE")]
+    assert names == sorted(names)
+    assert [line.split(" ")[0] for line in lines if line.startswith("lag")] == [
+        f'lag{suffix}place="{place}"}}'
+        for place in ("away", "far")
+        for suffix in (
+            '_bucket{le="0.5",',
+            '_bucket{le="1.0",',
+            '_bucket{le="10.0",',
+            '_bucket{le="+Inf",',
+            "_count{",
+            "_sum{",
+        )
+    ]
+
+
+def test_exemplars_are_kept_in_openmetrics_only() -> None:
+    families = list(a_registry().collect())
+    body = encode_families(families, OPENMETRICS)
+    exemplars = [s.exemplar for f in parse(body, OPENMETRICS) for s in f.samples if s.exemplar is not None]
+    assert sorted((e.labels["trace"], e.value) for e in exemplars) == [("a", 0.7), ("a", 0.7), ("b", 2.0)]
+    assert b"trace" not in encode_families(families, TEXT)
+
+
+def test_timestamps_are_seconds_in_openmetrics_and_milliseconds_in_text() -> None:
+    family = GaugeMetricFamily("seen", "Seen.")
+    family.add_metric([], 1, timestamp=1700000000.5)
+    assert b"seen 1 1700000000500\n" in encode_families([family], TEXT)
+    assert b"seen 1 1700000000.5\n" in encode_families([family], OPENMETRICS)
+
+
+def test_the_sum_of_a_gauge_histogram_is_a_gauge_in_text() -> None:
+    family = GaugeHistogramMetricFamily("age", "Age.", buckets=[("1.0", 2), ("+Inf", 3)], gsum_value=7)
+    types = {f.name: f.type for f in parse(encode_families([family], TEXT), TEXT)}
+    assert types == {"age": "histogram", "age_gsum": "gauge", "age_gcount": "gauge"}
+    assert {f.type for f in parse(encode_families([family], OPENMETRICS), OPENMETRICS)} == {"gaugehistogram"}
+
+
+def test_a_family_without_samples_is_absent() -> None:
+    registry = CollectorRegistry()
+    Gauge("never_set", "Has labels and no children.", ["a"], registry=registry)
+    assert encode_families(registry.collect()) == b""
+
+
+@pytest.mark.parametrize(
+    ("escaping", "text", "openmetrics"),
+    [
+        ("underscores", b'a_b{c_d="1"} 2\n', b'a_b{c_d="1"} 2\n'),
+        ("dots", b'a_dot_b{c_dot_d="1"} 2\n', b'a_dot_b{c_dot_d="1"} 2\n'),
+        ("values", b'U__a_2e_b{U__c_2e_d="1"} 2\n', b'U__a_2e_b{U__c_2e_d="1"} 2\n'),
+        ("allow-utf-8", b'{"a.b","c.d"="1"} 2\n', b'{"a.b","c.d"="1"} 2\n'),
+    ],
+)
+def test_names_beyond_the_legacy_set_are_escaped_as_agreed(escaping: str, text: bytes, openmetrics: bytes) -> None:
+    family = GaugeMetricFamily("a.b", "Dotted.", labels=["c.d"])
+    family.add_metric(["1"], 2)
+    assert text in encode_families([family], Format("text", TEXT.media, escaping))
+    assert openmetrics in encode_families([family], Format("openmetrics", OPENMETRICS.media, escaping))
+
+
+@pytest.mark.parametrize("escaping", ["underscores", "dots", "values", "allow-utf-8"])
+def test_legacy_names_are_never_escaped(escaping: str) -> None:
+    family = CounterMetricFamily("probe_tries", "Tries.", value=1)
+    assert b"\nprobe_tries_total 1\n" in encode_families([family], Format("text", TEXT.media, escaping))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_author_s_registry_is_merged_and_sorted(format: Format) -> None:
+    samples = Samples()
+    samples.set(Metric("probe_success", "Verdict."), 1)
+    samples.set(Metric("probe_zeal", "Last."), 2)
+    Gauge("probe_tasks", "Between.", registry=samples.registry).set(3)
+    Counter("probe_a", "First.", registry=samples.registry).inc()
+    names = [family.name for family in parse(encode(samples, format), format)]
+    assert names == ["probe_a", "probe_success", "probe_tasks", "probe_zeal"]
+
+
+def test_what_the_exporter_reports_itself_wins_over_an_author_s_registry(caplog: pytest.LogCaptureFixture) -> None:
+    """Two families of one name are no legal answer, and `probe_success` is the runner's to say."""
+    samples = Samples()
+    samples.set(Metric("probe_success", "Verdict."), 0)
+    Gauge("probe_success", "A lie.", registry=samples.registry).set(1)
+    assert encode(samples).decode() == "# HELP probe_success Verdict.\n# TYPE probe_success gauge\nprobe_success 0\n"
+    encode(samples)
+    assert len(caplog.records) == 1, "said once, not with each probe"
+
+
+# --- negotiation -------------------------------------------------------------------------------------------
+
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+    "text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
+PROMETHEUS_3_PROTOBUF = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6," + PROMETHEUS_3
+)
+PROMETHEUS_2 = "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
+        ("text/*", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
+        ("application/json", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
+        (BROWSER, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
+        ("text/plain", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
+        ("TEXT/PLAIN ; Version=1.0.0", "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"),
+        ("text/plain;version=9.9.9", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
+        (
+            "text/plain;version=1.0.0;escaping=dots",
+            "text/plain; version=1.0.0; charset=utf-8; escaping=dots",
+        ),
+        (
+            "text/plain;version=1.0.0;escaping=nonsense",
+            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        (
+            "application/openmetrics-text",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        (
+            "text/plain;q=0.5, application/openmetrics-text;version=1.0.0;q=0.6",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        (
+            "application/openmetrics-text;q=0, text/plain;version=1.0.0;q=0.1",
+            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        (
+            "text/plain;version=1.0.0, application/openmetrics-text",  # the first among equals
+            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        (
+            "application/openmetrics-text;q=much, text/plain;version=1.0.0;q=0.1",
+            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        (
+            PROMETHEUS_3,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+        ),
+        (
+            PROMETHEUS_3_PROTOBUF,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+        ),
+        (PROMETHEUS_2, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
+        (";;;,=,;q=1", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
+    ],
+)
+def test_the_accept_header_chooses_the_format(accept: str, content_type: str) -> None:
+    assert negotiate(accept).content_type == content_type
+
+
+@given(st.text())
+def test_no_accept_header_is_too_strange(accept: str) -> None:
+    assert negotiate(accept).media in {TEXT.media, TEXT_1_0.media, OPENMETRICS.media}
+
+
+# --- Prometheus's own judge --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_promtool_finds_nothing_wrong() -> None:
+    samples = Samples()
+    for metric in (Metric("probe_success", "Verdict."), Metric("probe_tries_total", "Tries.", type="counter")):
+        samples.set(metric, 1)
+    hard = Metric("probe_hard_info", "Hard \\ to \n quote.", ("a", "b"))
+    samples.set(hard, 1, '"\\\n', "é{}=,")
+    samples.set(hard, 1e300, "", " ")
+    Histogram("probe_lag_seconds", "Lag.", registry=samples.registry).observe(1)
+    command = [peer("promtool"), "check", "metrics"]
+    judged = subprocess.run(command, input=encode(samples), capture_output=True, timeout=30)
+    assert (judged.returncode, judged.stdout, judged.stderr) == (0, b"", b"")
