@@ -30,13 +30,16 @@ class _Inflate:
         self._stream = zlib.decompressobj(window_bits)
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        while data:
+        full = False  # a full step may leave output waiting, also where it has used up its input
+        while data or full:
             if self._stream.eof:
-                if self._window_bits < 0:
+                if self._window_bits < 0 or not data:
                     return  # what follows raw DEFLATE belongs to nobody
                 self._stream = zlib.decompressobj(self._window_bits)
-            yield self._stream.decompress(data, STEP)
+            piece = self._stream.decompress(data, STEP)
+            yield piece
             data = self._stream.unconsumed_tail or self._stream.unused_data
+            full = len(piece) == STEP
 
     def end(self) -> None:
         if not self._stream.eof:
@@ -50,9 +53,12 @@ class _Brotli:
         self._stream = brotli.Decompressor()
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        yield self._stream.process(data, output_buffer_limit=STEP)
-        while not self._stream.can_accept_more_data():
-            yield self._stream.process(b"", output_buffer_limit=STEP)
+        piece = self._stream.process(data, output_buffer_limit=STEP)
+        yield piece
+        # After a full step the decoder may have more to say, be it only that this was all.
+        while not self._stream.is_finished() and (len(piece) >= STEP or not self._stream.can_accept_more_data()):
+            piece = self._stream.process(b"", output_buffer_limit=STEP)
+            yield piece
 
     def end(self) -> None:
         if not self._stream.is_finished():
