@@ -150,7 +150,7 @@ def _running(name: str, command: Sequence[str], directory: Path, flags: Sequence
             cwd=directory, env=_environment(), stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        _wait_until_it_listens(name, process, port, log)
+        wait_until_listening(name, process, port, log)
         yield Server(name, port, process, log)
     finally:
         process.terminate()
@@ -167,12 +167,17 @@ def _environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)}
 
 
-def _wait_until_it_listens(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_until_listening(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Return once a process accepts connections on its port.
+
+    Raises:
+        RuntimeError: it ended, or does not listen in time; with what it wrote to its log.
+    """
     give_up = time.monotonic() + STARTED_WITHIN
     while time.monotonic() < give_up:
         if process.poll() is not None:
-            pytest.fail(f"{name} ended at once with code {process.returncode}:\n{log.read_text()}")
+            raise RuntimeError(f"{name} ended at once with code {process.returncode}:\n{log.read_text()}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.02)
-    pytest.fail(f"{name} does not listen after {STARTED_WITHIN} s:\n{log.read_text()}")
+    raise RuntimeError(f"{name} does not listen after {STARTED_WITHIN} s:\n{log.read_text()}")

@@ -71,11 +71,6 @@ class Outcome:
     lines: tuple[str, ...]
     types: Mapping[str, str]
 
-    @property
-    def failed(self) -> bool:
-        """Whether the probe was answered and did not succeed."""
-        return "probe_success 0" in self.lines
-
 
 def configuration(cases: Iterable[Case], directory: Path) -> str:
     """The configuration file with the module of every case, the same for every exporter.

@@ -1,25 +1,59 @@
 """Everything that ours does otherwise than blackbox_exporter 0.28, on purpose: what, in which cases, and why.
 
 An entry speaks about lines of an `Outcome`. Nothing else may differ, and an entry that no longer occurs in one of
-its cases fails its test: this table is the whole truth, and the migration guide can be read off it.
+its cases fails the test of that case: the table is the whole truth, and a migration guide can be read off it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
 
-from tests.peers.cases import Outcome
+from tests.peers.cases import Case, Outcome
+
+Where = Callable[[Case, Outcome], bool]
+"""Tells the cases in which a difference must occur, and elsewhere must not, from the case and our outcome."""
 
 
-class Where(Enum):
-    """Cases by what came out, for differences too common to list."""
+class Named:
+    """The cases of these names."""
 
-    EVERY_PROBE = "every probe that was run"
-    EVERY_FAILURE = "every probe that failed"
-    ANYWHERE = "wherever it occurs, and at least once"
+    def __init__(self, *names: str) -> None:
+        self.names = frozenset(names)
+
+    def __call__(self, case: Case, ours: Outcome) -> bool:
+        return case.name in self.names
+
+
+def every_probe(case: Case, ours: Outcome) -> bool:
+    """A probe was run, whatever came of it."""
+    return "status 200" in ours.lines
+
+
+def every_failure(case: Case, ours: Outcome) -> bool:
+    """A probe was run and failed."""
+    return "probe_success 0" in ours.lines
+
+
+def introduced(case: Case, ours: Outcome) -> bool:
+    """The target was told our own name, not one that the module configures."""
+    return any(re.match(r"request \d+: User-Agent: Blackbox-Exporter", line) for line in ours.lines)
+
+
+def not_verified(case: Case, ours: Outcome) -> bool:
+    """The handshake was made, and the certificate refused."""
+    return any(line.startswith("probe_ssl_verify_error_info") for line in ours.lines)
+
+
+def compression_alone(case: Case, ours: Outcome) -> bool:
+    """A coding is expected, and no header asks for one."""
+    return "compression" in case.settings and "headers" not in case.settings
+
+
+def redirected_by_name(case: Case, ours: Outcome) -> bool:
+    """A redirect away from a URL with a host name, which the next request refers to."""
+    return any(re.match(r"request 2: Referer: https?://localhost", line) for line in ours.lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,71 +62,154 @@ class Difference:
 
     Args:
         why: one sentence for whoever migrates.
-        source: what demands it: a number of compat.md section 9, [U] (unreleased original), or the issue.
-        cases: names of cases, in each of which it must occur, or a `Where`.
+        source: what demands it: a number of compat.md section 9, [U] (the unreleased original), or the issue.
+        where: the cases in which it occurs.
         original: regexp of the lines that only the original has.
-        ours: regexp of the lines that only ours has. With both, as many of one as of the other.
+        ours: regexp of the lines that only ours has. With both, there are as many of one as of the other.
+        wholly: the two outcomes have nothing to do with each other; the golden file says what ours is.
     """
 
     why: str
     source: str
-    cases: tuple[str, ...] | Where
+    where: Where
     original: str | None = None
     ours: str | None = None
+    wholly: bool = False
 
-    def expected(self, name: str, ours: Outcome) -> bool:
-        """Whether it must occur in a case."""
-        if isinstance(self.cases, tuple):
-            return name in self.cases
-        if self.cases is Where.EVERY_FAILURE:
-            return ours.failed
-        return self.cases is Where.EVERY_PROBE and "status 200" in ours.lines
 
-    def allowed(self, name: str, ours: Outcome) -> bool:
-        """Whether it may occur in a case."""
-        return self.cases is Where.ANYWHERE or self.expected(name, ours)
-
+LOST = r"probe_http_(status_code|version|content_length|redirects) 0"
+KEPT = r"probe_http_(status_code 302|version 1\.1|content_length 5|redirects 1)"
 
 DIFFERENCES = (
     Difference(
-        "The effective timeout is shown.", "[U]", Where.EVERY_PROBE,
-        ours=r"probe_timeout_seconds -?[\d.]+",
+        "The timeout that a probe was given is reported.", "[U]", every_probe,
+        ours=r"probe_timeout_seconds [\d.e+-]+",
     ),
     Difference(
-        "A failed probe says why.", "issue 2, item 5", Where.EVERY_FAILURE,
+        "A failed probe says why.", "issue 2, item 5", every_failure,
         ours=r"probe_failure_info\{phase='\w*',reason='\w+'\} 1",
     ),
     Difference(
-        "Ours says who it is, after the name that allow-lists of targets know.", "issue 2, item 4", Where.ANYWHERE,
+        "Ours adds its own name to the one that targets already know and allow.", "issue 2, item 4", introduced,
         original=r"request \d+: User-Agent: Blackbox-Exporter/0\.28\.0",
-        ours=r"request \d+: User-Agent: Blackbox-Exporter/0\.28\.0 .+",
+        ours=r"request \d+: User-Agent: Blackbox-Exporter/0\.28\.0 probe-exporter/\S+",
+    ),
+    Difference(
+        "A certificate that is refused is reported with what is wrong with it.", "issue 2, item 5", not_verified,
+        ours=r"probe_(ssl_(earliest_cert_expiry|last_chain_info|verify_error_info)|tls_(cipher|version)_info)\b.*",
+    ),
+    Difference(
+        "A module that expects a coding asks for it.", "compat 9.16", compression_alone,
+        ours=r"request \d+: Accept-Encoding: (gzip|deflate|br|identity|zstd)",
+    ),
+    Difference(
+        "An upper-case scheme is a scheme.", "[U]", Named("target of an upper-case scheme"),
+        wholly=True,
+    ),
+    Difference(
+        "A timeout header that is no number is the client's error, not ours.", "compat 9.6",
+        Named("front timeout header of a word"),
+        original="status 500", ours="status 400",
+    ),
+    Difference(
+        "A timeout of NaN is none, instead of one that has passed.", "compat 9.5",
+        Named("front timeout header not a number"),
+        wholly=True,
+    ),
+    Difference(
+        "A failure after redirects keeps what the last response said, instead of reporting status 0.",
+        "compat 9.22",
+        Named(
+            "redirect location with a bad escape", "redirect location to a dead port",
+            "redirect location to a bad name", "redirect location to no host",
+            "redirect location of another scheme", "redirect location of mailto",
+            "redirect location with a bad port", "redirect to a malformed answer", "redirect to silence",
+            "redirect to https of a stranger",
+        ),
+        original=LOST, ours=KEPT,
+    ),
+    Difference(
+        "The Referer shows the URL as it was written, not the address that was dialled.", "compat 9.14",
+        redirected_by_name,
+        original=r"request 2: Referer: (https?)://127\.0\.0\.1:.*", ours=r"request 2: Referer: (https?)://localhost:.*",
+    ),
+    Difference(
+        "A redirect to the very same name stays on the host and keeps its credentials.", "compat 9.14",
+        Named(*(f"redirect to the same name with {name}" for name in (
+            "basic_auth", "authorization", "header Authorization", "header Cookie", "http_headers"))),
+        ours=r"request 2: (Authorization|Cookie): .+",
+    ),
+    Difference(
+        "A redirect from a name to its address leaves the host and drops the credentials.", "compat 9.14",
+        Named(*(f"redirect elsewhere with {name}" for name in (
+            "basic_auth", "authorization", "header Authorization", "header Cookie", "http_headers"))),
+        original=r"request 2: (Authorization|Cookie): .+",
+    ),
+    Difference(
+        "A redirect to the very same name keeps the configured server_name.", "compat 9.14",
+        Named("redirect on https to the same name with server_name"),
+        original=r"request 2: server name 'localhost'", ours=r"request 2: server name 'www\.example\.test'",
+    ),
+    Difference(
+        "A redirect from a name to its address drops the configured server_name.", "compat 9.14",
+        Named("redirect on https elsewhere with server_name"),
+        original=r"request 2: server name 'www\.example\.test'", ours=r"request 2: server name ''",
+    ),
+    Difference(
+        "The body of a redirect that is not followed is read when something is said about it.", "compat 9.15",
+        Named("body check on a refused redirect"),
+        original=r"(probe_failed_due_to_regex 1|probe_http_uncompressed_body_length 0|probe_success 0)",
+        ours=r"(probe_failed_due_to_regex 0|probe_http_uncompressed_body_length 5|probe_success 1)",
+    ),
+    Difference(
+        "An answer that has no body is not a broken gzip stream.", "compat 9.17",
+        Named("compression gzip with HEAD", "compression gzip on 204", "compression gzip of a refused redirect"),
+        original="probe_success 0", ours="probe_success 1",
+    ),
+    Difference(
+        "A Host header with a port names the server without it.", "compat 9.18",
+        Named("server name of the Host header with port"),
+        wholly=True,
+    ),
+    Difference(
+        "A redirect is followed at once, even if its own body never ends.", "issue 2, Faults",
+        Named("silence in the body of a followed redirect"),
+        wholly=True,
     ),
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What is left of the difference between two outcomes, and which entries of the table were used."""
+    """What the table leaves of the difference between two outcomes."""
 
     only_original: tuple[str, ...]
     only_ours: tuple[str, ...]
-    used: frozenset[Difference]
+    stale: tuple[Difference, ...]
+    """Entries that should occur in this case, and do not."""
+
+    def __str__(self) -> str:
+        rows = [f"only the original: {line}" for line in self.only_original]
+        rows += [f"only ours:         {line}" for line in self.only_ours]
+        rows += [f"does not occur:    {entry.why} ({entry.source})" for entry in self.stale]
+        return "\n".join(rows)
 
 
-def compare(name: str, original: Outcome, ours: Outcome, table: Iterable[Difference] = DIFFERENCES) -> Comparison:
-    """Take away from the difference of two outcomes what the table allows in this case."""
+def compare(case: Case, original: Outcome, ours: Outcome, table: Iterable[Difference] = DIFFERENCES) -> Comparison:
+    """Take away from the difference of two outcomes what the table says about this case."""
     theirs, mine = set(original.lines) - set(ours.lines), set(ours.lines) - set(original.lines)
-    used = set()
-    for difference in table:
-        if not difference.allowed(name, ours):
-            continue
-        gone, new = _matching(difference.original, theirs), _matching(difference.ours, mine)
-        if difference.original and difference.ours and len(gone) != len(new):
-            continue
-        if gone or new:
-            used.add(difference)
+    entries = [entry for entry in table if entry.where(case, ours)]
+    if wholly := [entry for entry in entries if entry.wholly]:
+        return Comparison((), (), () if theirs and mine else tuple(wholly))
+    stale = []
+    for entry in entries:
+        gone, new = _matching(entry.original, theirs), _matching(entry.ours, mine)
+        unequal = entry.original and entry.ours and len(gone) != len(new)
+        if unequal or not gone | new:
+            stale.append(entry)
+        else:
             theirs, mine = theirs - gone, mine - new
-    return Comparison(tuple(sorted(theirs)), tuple(sorted(mine)), frozenset(used))
+    return Comparison(tuple(sorted(theirs)), tuple(sorted(mine)), tuple(stale))
 
 
 def _matching(pattern: str | None, lines: set[str]) -> set[str]:

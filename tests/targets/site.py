@@ -104,9 +104,12 @@ class Site:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._open.aclose()
+        for _ in range(3):  # turns of the loop that a connection accepted just now takes to become a task
+            await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)
 
     def __getitem__(self, name: str) -> int:
         """A port: ``port``, ``tls_port``, or ``dead``, where nobody listens."""
@@ -129,6 +132,7 @@ class Site:
             task = asyncio.create_task(self._serve(reader, writer, instead))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: writer.transport.abort())  # also if it was cancelled before it began
 
         sockets = _both_loopbacks()
         self._ports[name] = sockets[0].getsockname()[1]
@@ -171,7 +175,7 @@ class Site:
         except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
             self.abandoned.set()
         finally:
-            writer.close()
+            await _close(writer)
 
     async def _play(self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for part in answer.parts:
@@ -220,6 +224,18 @@ def _both_loopbacks() -> list[socket.socket]:
                 raise
         else:
             return [four, six]
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close in the ordinary way, which over TLS includes a farewell, and at once if the other side is slow."""
+    writer.close()
+    try:
+        async with asyncio.timeout(1):
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        pass
+    finally:
+        writer.transport.abort()
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Request:

@@ -1,0 +1,153 @@
+"""``python -m benchmarks``: run ours and the original in turn, and print what a probe costs each of them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import yaml
+
+from benchmarks.measure import Measurement, measure
+from benchmarks.probes import PROBES, Probe
+from benchmarks.targets import serving
+from probe_exporter.version import VERSION
+from tests import exporters
+from tests.exporters import find_peer, probe_path
+from tests.targets import Pki
+
+Rounds = dict[str, list[Measurement]]
+
+
+def main() -> int:
+    """Measure, print the table, and write JSON if asked. Exit code 1 with ``--check`` and a budget exceeded."""
+    options = _arguments()
+    chosen = [probe for probe in PROBES if not options.probes or probe.name in options.probes]
+    results = run(chosen, options.rounds, options.seconds, options.connections)
+    print(table(chosen, results))
+    if options.json is not None:
+        options.json.write_text(json.dumps(report(chosen, results, options), indent=2) + "\n")
+    over = [probe.name for probe in chosen if (ratio(results[probe.name]) or 0) > probe.budget]
+    if over:
+        print(f"over budget: {', '.join(over)}")
+    return 1 if over and options.check else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("probes", nargs="*", choices=[[], *(probe.name for probe in PROBES)], metavar="PROBE",
+                        help=f"what to measure: {', '.join(probe.name for probe in PROBES)} (all)")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each exporter, taken in turn (5)")
+    parser.add_argument("--seconds", type=int, default=3, help="seconds of load in each round (3)")
+    parser.add_argument("--connections", type=int, default=8, help="probes at the same time (8)")
+    parser.add_argument("--json", type=Path, help="also write every round to this file")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if ours is over its budget")
+    return parser.parse_args()
+
+
+def run(probes: Sequence[Probe], rounds: int, seconds: int, connections: int) -> dict[str, Rounds]:
+    """Every round of every exporter, by probe. The exporters take turns, so that both see the same machine."""
+    results: dict[str, Rounds] = {}
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
+        directory = Path(name)
+        Pki(directory)
+        ports = running.enter_context(serving(directory))
+        modules = {probe.name: dict(probe.module) for probe in probes}
+        (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": modules}))
+        flag = "--config.file=blackbox.yml"
+        started = [running.enter_context(start(directory, flag)) for start in _installed()]
+        for probe in probes:
+            path = probe_path(module=probe.name, target=probe.target.format(**ports))
+            for exporter in started:
+                measure(exporter, path, 1, connections)  # warm up: imports, caches, the first growth of the heap
+            results[probe.name] = {exporter.name: [] for exporter in started}
+            for number in range(rounds):
+                _say(f"{probe.name}, round {number + 1} of {rounds}")
+                for exporter in started:
+                    results[probe.name][exporter.name].append(measure(exporter, path, seconds, connections))
+    return results
+
+
+def _installed() -> list[exporters.Start]:
+    """Both exporters, or ours alone where the original is not installed."""
+    if find_peer("blackbox_exporter") is None:
+        _say("blackbox_exporter is not installed (see PROBE_EXPORTER_PEERS): measuring ours alone")
+        return [exporters.ours]
+    return [exporters.ours, exporters.original]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def ratio(rounds: Rounds) -> float | None:
+    """CPU per probe of ours as a share of the original's, both at their median; None without the original."""
+    if "original" not in rounds:
+        return None
+    mine, theirs = (median(m.cpu_per_probe for m in rounds[name]) for name in ("ours", "original"))
+    return mine / theirs
+
+
+def table(probes: Sequence[Probe], results: Mapping[str, Rounds]) -> str:
+    """The medians as a table in Markdown."""
+    rows = ["| probe | exporter | CPU µs/probe | probes/s | RSS MiB |", "| --- | --- | ---: | ---: | ---: |"]
+    for probe in probes:
+        medians = {name: _medians(rounds) for name, rounds in results[probe.name].items()}
+        for name, (cpu, rate, resident) in medians.items():
+            rows.append(f"| {probe.name} | {name} | {cpu:.0f} | {rate:.0f} | {resident / 2**20:.0f} |")
+        if "original" in medians:
+            shares = [mine / theirs for mine, theirs in zip(medians["ours"], medians["original"], strict=True)]
+            rows.append(
+                f"| {probe.name} | ratio | **{shares[0]:.2f}** (at most {probe.budget:.2f}) "
+                f"| {shares[1]:.2f} | {shares[2]:.2f} |"
+            )
+    return "\n".join(rows)
+
+
+def _medians(rounds: Sequence[Measurement]) -> tuple[float, float, float]:
+    return (
+        median(one.cpu_per_probe for one in rounds),
+        median(one.probes_per_second for one in rounds),
+        median(one.resident for one in rounds),
+    )
+
+
+def report(probes: Sequence[Probe], results: Mapping[str, Rounds], options: argparse.Namespace) -> dict[str, object]:
+    """Everything that was measured, and where, for a file."""
+    return {
+        "version": VERSION,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "connections": options.connections,
+        "probes": {
+            probe.name: {
+                "budget": probe.budget,
+                "ratio": ratio(results[probe.name]),
+                "rounds": {
+                    name: [
+                        {
+                            "cpu_us_per_probe": round(one.cpu_per_probe, 1),
+                            "probes_per_second": round(one.probes_per_second, 1),
+                            "resident_bytes": one.resident,
+                        }
+                        for one in rounds
+                    ]
+                    for name, rounds in results[probe.name].items()
+                },
+            }
+            for probe in probes
+        },
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

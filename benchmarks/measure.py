@@ -1,0 +1,68 @@
+"""One measurement: load on one exporter for some seconds, and what it cost the exporter's process."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.exporters import Server
+
+SCRIPT = Path(__file__).with_name("load.lua")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one round of load showed."""
+
+    probes: int
+    seconds: float
+    cpu_seconds: float
+    resident: int
+
+    @property
+    def cpu_per_probe(self) -> float:
+        """CPU time of the exporter's process for one probe, user and system, in microseconds."""
+        return self.cpu_seconds / self.probes * 1e6
+
+    @property
+    def probes_per_second(self) -> float:
+        """Throughput with as many probes at once as there are connections."""
+        return self.probes / self.seconds
+
+
+def measure(exporter: Server, path: str, seconds: float, connections: int) -> Measurement:
+    """Load one exporter.
+
+    Raises:
+        SystemExit: wrk is missing, or an answer was not a successful probe: such numbers mean nothing.
+    """
+    before = _cpu(exporter.process.pid)
+    probes, lasted = _load(f"http://127.0.0.1:{exporter.port}{path}", exporter.name, seconds, connections)
+    used = _cpu(exporter.process.pid) - before
+    return Measurement(probes, lasted, used, exporter.resident())
+
+
+def _load(url: str, name: str, seconds: float, connections: int) -> tuple[int, float]:
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        raise SystemExit("wrk is not installed: apt install wrk")
+    command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(SCRIPT), url]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"RESULT requests=(\d+) microseconds=(\d+) wrong=(\d+) errors=(\d+)", output)
+    if found is None:
+        raise SystemExit(f"wrk said something unexpected:\n{output}")
+    requests, microseconds, wrong, errors = map(int, found.groups())
+    if wrong or errors or not requests:
+        raise SystemExit(f"{name}: of {requests} probes {wrong} did not succeed, {errors} were not answered")
+    return requests, microseconds / 1e6
+
+
+def _cpu(pid: int) -> float:
+    """User and system time of a process, all its threads, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS

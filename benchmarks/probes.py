@@ -1,0 +1,39 @@
+"""What is measured: one entry per prober. Adding a prober to the benchmark is adding an entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One thing to measure.
+
+    Args:
+        name: as it stands in the table and on the command line.
+        module: the module, the same for both exporters.
+        target: with the placeholders that the targets fill in (``{http}``, ``{https}``).
+        budget: the most that ours may cost, as a share of the original's CPU per probe.
+    """
+
+    name: str
+    module: Mapping[str, object]
+    target: str
+    budget: float
+
+
+PROBES = (
+    Probe(
+        "http",
+        {"prober": "http", "http": {"enable_http2": False}},
+        "http://127.0.0.1:{http}/",
+        budget=0.40,
+    ),
+    Probe(
+        "https",
+        {"prober": "http", "http": {"enable_http2": False, "tls_config": {"ca_file": "root.pem"}}},
+        "https://127.0.0.1:{https}/",
+        budget=1.0,
+    ),
+)

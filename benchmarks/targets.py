@@ -1,0 +1,51 @@
+"""The targets that are probed: an nginx of our own on loopback ports, answering a short page from memory."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.exporters import free_port, wait_until_listening
+
+NGINX = """
+worker_processes 1;
+daemon off;
+pid {directory}/nginx.pid;
+error_log {directory}/nginx.log;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off;
+  client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};
+  uwsgi_temp_path {directory}; scgi_temp_path {directory};
+  server {{
+    listen 127.0.0.1:{http} backlog=4096;
+    listen 127.0.0.1:{https} ssl backlog=4096;
+    ssl_certificate {directory}/leaf.pem;
+    ssl_certificate_key {directory}/leaf.key;
+    ssl_session_tickets off;
+    location / {{ default_type text/html; return 200 "<html><body>good morning</body></html>"; }}
+  }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def serving(directory: Path) -> Iterator[Mapping[str, int]]:
+    """Run nginx with the certificate that stands in the directory; the ports by the names of the placeholders."""
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if nginx is None:
+        raise SystemExit("nginx is not installed: apt install nginx")
+    ports = {"http": free_port(), "https": free_port()}
+    config = directory / "nginx.conf"
+    config.write_text(NGINX.format(directory=directory, **ports))
+    process = subprocess.Popen([nginx, "-c", str(config), "-p", str(directory)], stderr=subprocess.DEVNULL)
+    try:
+        for port in ports.values():
+            wait_until_listening("nginx", process, port, directory / "nginx.log")
+        yield ports
+    finally:
+        process.terminate()
+        process.wait()
