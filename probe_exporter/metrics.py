@@ -32,11 +32,9 @@ class Metric:
         ValueError: the name or a label is not legal in the Prometheus data model.
     """
 
-    __slots__ = ("help", "labels", "name", "type")
+    __slots__ = ("arity", "help", "labels", "name", "type")
 
-    def __init__(
-        self, name: str, help: str, labels: tuple[str, ...] = (), *, type: MetricType = "gauge"
-    ) -> None:
+    def __init__(self, name: str, help: str, labels: tuple[str, ...] = (), *, type: MetricType = "gauge") -> None:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a metric name")
         for label in labels:
@@ -47,6 +45,7 @@ class Metric:
         self.name = name
         self.help = help
         self.labels = labels
+        self.arity = len(labels)
         self.type: MetricType = type
 
     def __repr__(self) -> str:
@@ -68,7 +67,7 @@ class Samples:
         Raises:
             ValueError: the number of label values is not that of the declaration.
         """
-        if len(labels) != len(metric.labels):
+        if len(labels) != metric.arity:
             raise ValueError(f"{metric.name} takes {len(metric.labels)} label values: {metric.labels}")
         family = self.families.get(metric)
         if family is None:

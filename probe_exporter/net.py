@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from probe_exporter import names, tls
+from probe_exporter.deadline import Deadline
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import Probe, ProbeFailed, Reason
 from probe_exporter.tls import TLSSettings
@@ -41,16 +42,15 @@ async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: 
         ProbeFailed: the name does not resolve, or to no permitted address.
     """
     family = 6 if preferred in ("", "ip6") else 4
-    probe.set(IP_PROTOCOL, 0)
-    probe.set(IP_HASH, 0)
     started = time.perf_counter()
+    address = ""
     try:
         with probe.phase("resolve"):
             address = await _choose(host, family, fallback)
     finally:
         probe.set(LOOKUP_TIME, time.perf_counter() - started)
-    probe.set(IP_PROTOCOL, names.version(address))
-    probe.set(IP_HASH, names.fingerprint(address))
+        probe.set(IP_PROTOCOL, names.version(address) if address else 0)
+        probe.set(IP_HASH, names.fingerprint(address) if address else 0)
     probe.log("Resolved target address", host=host, ip=address)
     return address
 
@@ -300,7 +300,7 @@ class Connection(asyncio.Protocol):
             started = time.perf_counter()
             layer = secure.context.layer(secure.server_name)
             try:
-                async with asyncio.timeout(HANDSHAKE_LIMIT):
+                with Deadline(asyncio.get_running_loop().time() + HANDSHAKE_LIMIT):
                     await self._shake_hands(layer)
             except TimeoutError:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {HANDSHAKE_LIMIT:g} s") from None

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from probe_exporter.config import Module
+from probe_exporter.deadline import Deadline
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import TIMEOUTS, Probe, ProbeFailed, Reason
 
@@ -25,8 +26,7 @@ FAILURE = Metric(
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """A finished probe: what it measured, how it ended and what it was asked."""
 
     module: Module
@@ -63,14 +63,14 @@ async def run(module: Module, target: str, timeout: float) -> Result:
 
 async def _attempt(module: Module, probe: Probe) -> None:
     """The prober's run under the deadline; however it ends otherwise than well, the run has failed."""
-    limit = asyncio.timeout_at(probe.deadline)
+    limit = Deadline(probe.deadline)
     try:
-        async with limit:
+        with limit:
             await module.prober.probe(probe, module.settings)
     except ProbeFailed as failed:
         probe.fail(failed)
     except TimeoutError as error:
-        probe.fail(_timed_out(probe) if limit.expired() else _our_bug(probe, module, error))
+        probe.fail(_timed_out(probe) if limit.expired else _our_bug(probe, module, error))
     except Exception as error:
         probe.fail(_our_bug(probe, module, error))
 

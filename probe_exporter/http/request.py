@@ -43,6 +43,7 @@ class Template:
         host: the value of the Host header; empty for the target's own.
         has_authorization: a header of the settings says who we are, and nothing else may.
         body, body_file: at most one of them.
+        unusable: why the headers can't be sent; empty if they can.
     """
 
     method: str
@@ -51,6 +52,7 @@ class Template:
     has_authorization: bool
     body: bytes
     body_file: str
+    unusable: str
 
     @classmethod
     def make(cls, method: str, headers: Mapping[str, str], body: str, body_file: str, accept_encoding: str) -> Template:
@@ -69,7 +71,16 @@ class Template:
             given.setdefault("Accept-Encoding", accept_encoding)
         given.setdefault("Connection", "close")
         kept = [(name, value) for name, value in given.items() if name not in _BELONGS_TO_FRAMING]
-        return cls(method or "GET", kept, host, "Authorization" in given, encode(body), body_file)
+        return cls(method or "GET", kept, host, "Authorization" in given, encode(body), body_file, _flaw(given))
+
+
+def _flaw(headers: Mapping[str, str]) -> str:
+    """Why some configured headers can't be sent, found once and told at each probe."""
+    try:
+        http1.check_headers(headers.items())
+    except ProbeFailed as failed:
+        return failed.message
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +155,8 @@ def first_request(template: Template, settings: HttpClientSettings, url: URL) ->
     Raises:
         ProbeFailed: a file can't be read, or what it holds can't be sent.
     """
+    if template.unusable:
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, template.unusable)
     headers = list(template.headers)
     if not template.has_authorization:
         credentials = basic(url.user, url.password or "") if url.user is not None else authorization(settings)
@@ -153,7 +166,8 @@ def first_request(template: Template, settings: HttpClientSettings, url: URL) ->
         values = [*header.values, *(secret.reveal() for secret in header.secrets)]
         values += [_read(path, f"http_headers.{name}.files") for path in header.files]
         headers += [(canonical(name), value.strip(" \t")) for value in values]
-    http1.check_headers([("Host", template.host), *headers])
+    if len(headers) > len(template.headers):
+        http1.check_headers(headers[len(template.headers) :])
     return Request(
         method=template.method,
         url=url,

@@ -23,14 +23,20 @@ class Response:
         self.version = ""
         self.headers: Headers = []
         self._to_head = method == "HEAD"
+        self._by_name: dict[str, list[str]] | None = None
 
     def get(self, name: str) -> str | None:
-        """The first value of a header, by its lower-case name."""
-        return next((value for key, value in self.headers if key.lower() == name), None)
+        """The first value of a header, by its lower-case name; once the head is complete."""
+        values = self.get_all(name)
+        return values[0] if values else None
 
     def get_all(self, name: str) -> list[str]:
-        """All values of a header, by its lower-case name."""
-        return [value for key, value in self.headers if key.lower() == name]
+        """All values of a header, by its lower-case name; once the head is complete."""
+        if self._by_name is None:
+            self._by_name = {}
+            for key, value in self.headers:
+                self._by_name.setdefault(key.lower(), []).append(value)
+        return self._by_name.get(name, [])
 
     @property
     def has_body(self) -> bool:

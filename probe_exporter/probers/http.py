@@ -119,10 +119,15 @@ class HttpSettings(HttpClientSettings, AddressSettings):
             if version not in VERSIONS:
                 yield "valid_http_versions", f"{version} never matches; the names are {', '.join(VERSIONS)}"
 
-    @property
+    @cached_property
     def has_cel(self) -> bool:
         """Whether the body is judged as JSON."""
         return bool(self.fail_if_body_json_matches_cel or self.fail_if_body_json_not_matches_cel)
+
+    @cached_property
+    def has_tls_config(self) -> bool:
+        """Whether the block says anything, so that a file it names is read even where TLS is not spoken."""
+        return self.tls_config != TLSSettings()
 
     @cached_property
     def template(self) -> Template:
@@ -164,9 +169,6 @@ FAILED_BY_REGEXP = Metric("probe_failed_due_to_regex", "Whether the probe failed
 FAILED_BY_CEL = Metric("probe_failed_due_to_cel", "Whether the probe failed because of a CEL expression.")
 
 # --- the story ---------------------------------------------------------------------------------------------
-
-
-_DEFAULT_TLS = TLSSettings()
 
 
 async def probe_http(probe: Probe, settings: HttpSettings) -> None:
@@ -218,7 +220,7 @@ class _Visit:
         _check_supported(settings)
         check_references(settings)
         http1.check_method(settings.template.method)
-        if url.secure or settings.tls_config != _DEFAULT_TLS:
+        if url.secure or settings.has_tls_config:
             self._journey.tls()
         if settings.body_file:
             try:

@@ -1,0 +1,115 @@
+"""Deadlines for many tasks at once, kept by one timer.
+
+A timer of the event loop costs several microseconds to set and to drop, and nearly every deadline is dropped unused.
+Here they lie in buckets of `TICK` seconds, and the loop has a timer for the first bucket only. A deadline strikes up to a
+tick late and never early.
+late and never early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+from weakref import WeakKeyDictionary
+
+TICK = 0.01
+"""Seconds that one bucket spans."""
+
+_NEVER = 1 << 62
+
+
+class _Buckets:
+    """The deadlines of one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._buckets: dict[int, set[Deadline]] = {}
+        self._armed = _NEVER  # the bucket that the timer is for
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, deadline: Deadline) -> None:
+        bucket = self._buckets.get(deadline.tick)
+        if bucket is not None:
+            bucket.add(deadline)
+            return
+        self._buckets[deadline.tick] = {deadline}
+        if deadline.tick < self._armed:
+            self._arm(deadline.tick)
+
+    def discard(self, deadline: Deadline) -> None:
+        bucket = self._buckets.get(deadline.tick)
+        if bucket is not None:
+            bucket.discard(deadline)
+            if not bucket:
+                del self._buckets[deadline.tick]
+
+    def _arm(self, tick: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed = tick
+        self._timer = self._loop.call_at(tick * TICK, self._strike)
+
+    def _strike(self) -> None:
+        """Strike what is due, and set the timer for what comes next."""
+        self._timer, self._armed = None, _NEVER
+        now = int(self._loop.time() / TICK + 1e-6)
+        for tick in sorted(tick for tick in self._buckets if tick <= now):
+            for deadline in self._buckets.pop(tick):
+                deadline.strike()
+        if self._buckets:
+            self._arm(min(self._buckets))
+
+
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Buckets] = WeakKeyDictionary()
+
+
+class Deadline:
+    """A context manager that ends the task's work at a time: ``with Deadline(when): await …`` raises TimeoutError.
+
+    It behaves as `asyncio.timeout_at`: a cancellation from elsewhere passes through as one.
+
+    Attributes:
+        expired: whether it has struck.
+    """
+
+    __slots__ = ("_buckets", "_cancelling", "_task", "expired", "tick")
+
+    def __init__(self, when: float) -> None:
+        """
+        Args:
+            when: in seconds, on the running loop's clock.
+        """
+        loop = asyncio.get_running_loop()
+        buckets = _loops.get(loop)
+        if buckets is None:
+            buckets = _loops[loop] = _Buckets(loop)
+        self.expired = False
+        self.tick = -int(-when // TICK)  # rounded up
+        self._buckets = buckets
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+
+    def strike(self) -> None:
+        """The time has come: cancel the task."""
+        assert self._task is not None
+        self.expired = True
+        self._task.cancel()
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a deadline needs a task that it can end")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._buckets.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        if not self.expired:
+            self._buckets.discard(self)
+        elif task is not None and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error

@@ -1,0 +1,134 @@
+"""A deadline ends what overstays it, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+
+import pytest
+
+from probe_exporter.deadline import TICK, Deadline
+
+
+def run(coroutine: object) -> None:
+    asyncio.run(coroutine)  # type: ignore[arg-type]  # every test gives it a coroutine
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_work_that_ends_in_time_is_left_alone() -> None:
+    async def main() -> None:
+        with Deadline(now() + 0.05) as deadline:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        assert not deadline.expired
+
+    run(main())
+
+
+def test_it_strikes_within_a_few_ticks_and_never_early() -> None:
+    async def main() -> None:
+        for seconds in (0.0, 0.004, 0.02, 0.073):
+            started = now()
+            with pytest.raises(TimeoutError), Deadline(started + seconds):
+                await asyncio.sleep(10)
+            assert seconds <= now() - started < seconds + 10 * TICK
+
+    run(main())
+
+
+@pytest.mark.parametrize("seconds", [-5.0, -0.001, 0.0])
+def test_one_that_has_passed_strikes_at_the_first_wait(seconds: float) -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError), Deadline(now() + seconds):
+            await asyncio.sleep(10)
+
+    run(main())
+
+
+def test_each_of_many_strikes_at_its_own_time() -> None:
+    async def one(seconds: float) -> float:
+        started = now()
+        try:
+            with Deadline(started + seconds):
+                await asyncio.sleep(10)
+        except TimeoutError:
+            return now() - started
+        raise AssertionError("it did not strike")
+
+    async def main() -> None:
+        wanted = [0.01 * (i % 20) for i in range(400)]
+        got = await asyncio.gather(*map(one, wanted))
+        assert all(w <= g < w + 0.1 for w, g in zip(wanted, got, strict=True))
+
+    run(main())
+
+
+def test_an_earlier_one_set_later_strikes_first() -> None:
+    async def main() -> None:
+        order: list[str] = []
+
+        async def one(name: str, seconds: float) -> None:
+            try:
+                with Deadline(now() + seconds):
+                    await asyncio.sleep(10)
+            except TimeoutError:
+                order.append(name)
+
+        await asyncio.gather(one("late", 0.09), one("early", 0.03))
+        assert order == ["early", "late"]
+
+    run(main())
+
+
+def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    async def main() -> None:
+        async def work() -> None:
+            with Deadline(now() + 10):
+                await asyncio.sleep(10)
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+
+
+def test_a_cancellation_at_the_same_moment_is_not_lost() -> None:
+    async def main() -> None:
+        async def work() -> None:
+            with Deadline(now() + 0.02):
+                await asyncio.sleep(10)
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        time.sleep(0.05)  # noqa: ASYNC251  # both become due before the loop looks again
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+
+
+def test_nested_the_inner_one_may_strike_and_the_outer_one_go_on() -> None:
+    async def main() -> None:
+        with Deadline(now() + 10) as outer:
+            with pytest.raises(TimeoutError), Deadline(now() + 0.02):
+                await asyncio.sleep(10)
+            await asyncio.sleep(0)
+        assert not outer.expired
+
+    run(main())
+
+
+def test_an_error_of_the_work_itself_passes() -> None:
+    async def main() -> None:
+        with pytest.raises(ZeroDivisionError), Deadline(now() + 1):
+            math.floor(1 / 0)
+
+    run(main())
