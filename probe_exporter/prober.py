@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from probe_exporter.metrics import Samples
+from probe_exporter.metrics import Metric, Samples
 from probe_exporter.rules import Rule
 
 
@@ -144,6 +144,120 @@ def _error(kind: str, *path: int | str, message: str, **context: Any) -> InitErr
     printable = message.encode("utf-8", "backslashreplace").decode()
     error = PydanticCustomError(kind, "{message}", {**context, "message": printable})
     return {"type": error, "loc": path, "input": None}
+
+
+class Event(NamedTuple):  # the cheapest record there is: a run makes a dozen
+    """One line of a probe's log, kept as data and rendered only when somebody looks."""
+
+    time: float  # Unix seconds
+    level: int  # of the logging module
+    message: str
+    fields: dict[str, object]
+    code: CodeType  # where it was logged
+    line: int
+
+
+class Phase:
+    """One timed stretch of a probe; `seconds` is there once it ended without an error."""
+
+    __slots__ = ("_outer", "_probe", "_started", "name", "seconds")
+
+    def __init__(self, probe: Probe, name: str) -> None:
+        self.name = name
+        self.seconds = 0.0
+        self._probe = probe
+        self._outer = probe.current_phase
+        self._started = 0.0
+
+    def __enter__(self) -> Self:
+        self._probe.current_phase = self.name
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.seconds = time.perf_counter() - self._started
+        if kind is None:  # a failure keeps the phase it happened in
+            self._probe.current_phase = self._outer
+
+
+class Probe:
+    """One run of a prober against one target: where it writes what it measured and what it saw."""
+
+    __slots__ = (
+        "_clock",
+        "current_phase",
+        "deadline",
+        "events",
+        "failed_phase",
+        "failure",
+        "samples",
+        "target",
+    )
+
+    def __init__(self, target: str, deadline: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            target: as the request gave it.
+            deadline: on `clock`, in seconds; the runner ends the run then.
+            clock: the event loop's time.
+        """
+        self.target = target
+        self.deadline = deadline
+        self.samples = Samples()
+        self.events: list[Event] = []
+        self.current_phase = ""
+        self.failure: ProbeFailed | None = None
+        self.failed_phase = ""
+        self._clock = clock
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline; negative once it has passed."""
+        return self.deadline - self._clock()
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """This run's own registry, for authors who want prometheus_client's types."""
+        return self.samples.registry
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Set one sample: ``probe.set(DURATION, 0.2, "connect")``."""
+        self.samples.set(metric, value, *labels)
+
+    def add(self, metric: Metric, value: float, *labels: str) -> None:
+        """Add to one sample, which starts at 0."""
+        self.samples.add(metric, value, *labels)
+
+    def phase(self, name: str) -> Phase:
+        """Time a phase: ``with probe.phase("connect") as phase: …``, then ``phase.seconds``.
+
+        A failure inside is reported as one of this phase.
+        """
+        return Phase(self, name)
+
+    def fail(self, failure: ProbeFailed) -> None:
+        """Note that the probe has failed, and go on measuring; the first failure noted is the one reported.
+
+        Where there is nothing left to measure, raise the `ProbeFailed` instead.
+        """
+        if self.failure is None:
+            self.failure = failure
+            self.failed_phase = self.current_phase
+
+    def log(self, message: str, /, *, level: int = logging.DEBUG, **fields: object) -> None:
+        """Note something about this run. Costs an append; text is made when somebody asks. No secrets."""
+        caller = sys._getframe(1)  # noqa: SLF001  (the fast way, and documented)
+        self.events.append(Event(time.time(), level, message, fields, caller.f_code, caller.f_lineno))
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def _same_settings(settings: Any, hostname: str) -> Any:
+    """The effect of the request parameter ``hostname`` on a prober that has no use for it."""
+    return settings
 
 
 @dataclass(frozen=True, slots=True)
