@@ -167,9 +167,9 @@ def _model(probers: Mapping[str, Prober[Any]]) -> type[Settings]:
         "Module",
         __base__=Settings,
         __validators__={"default_block": model_validator(mode="before")(default_block)},  # type: ignore[dict-item]
-        prober=(Text, ""),
+        prober=(str, ""),
         timeout=(Duration, 0.0),
-        description=(Text, ""),
+        description=(str, ""),
         **blocks,
     )
     module.rules = (names_a_prober,)

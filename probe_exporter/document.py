@@ -65,7 +65,7 @@ class Problem:
 
 
 class Unfit:
-    """Stands for a value that has been reported and can't be used."""
+    """Stands for a value that has been reported and can't be used; a mapping leaves it out, a list keeps its place."""
 
     def __repr__(self) -> str:
         return "<unfit>"
@@ -149,22 +149,23 @@ class Shape:
     expected: str
     plural: str
     read: Read
-    empty: Callable[[], Any] | None = None
+    empty: Callable[[], Any] = str
 
 
 _QUOTED = " (remove the quotes)"
 
 
 def _boolean(reader: _Reader, node: Node, path: Path) -> Any:
-    words = CORE_BOOLEANS if node.tag else BOOLEANS
-    if node.kind == "scalar" and node.tag in ("", "!!bool") and (node.plain or node.tag) and node.text in words:
-        return words[node.text]
-    hint = _QUOTED if not node.plain and node.text in BOOLEANS else ""
+    if node.kind == "scalar" and isinstance(node.value, bool):
+        return node.value
+    if node.text in BOOLEANS and node.text not in CORE_BOOLEANS:  # even in quotes, as Go has it
+        return BOOLEANS[node.text]
+    hint = _QUOTED if not node.plain and node.text in CORE_BOOLEANS else ""
     return reader.unfit(path, f"expected true or false, found {node.found}{hint}")
 
 
 def _integer(reader: _Reader, node: Node, path: Path) -> Any:
-    if node.number is not None and abs(node.number) < 1 << 63:
+    if node.number is not None and -(1 << 63) <= node.number < 1 << 63:
         return int(node.number)
     hint = _QUOTED if not node.plain and parse_number(node.text) is not None else ""
     return reader.unfit(path, f"expected an integer, found {node.found}{hint}")
@@ -195,13 +196,13 @@ _PLAIN_SHAPES = {bool: BOOLEAN, int: INTEGER, float: FLOAT}
 
 def _text_shape(written: Written) -> Shape:
     def read(reader: _Reader, node: Node, path: Path) -> Any:
-        if node.kind != "scalar" or (node.tag == "!!null" and not node.is_null):
+        if node.kind != "scalar":
             return reader.unfit(path, f"expected {written.expected}, found {node.found}")
         if node.tag == "!!binary":
             return reader.binary(node, path)
         return node.value if written.numbers else node.text
 
-    return Shape(written.expected, written.plural, read, empty=str)
+    return Shape(written.expected, written.plural, read)
 
 
 def _sequence_shape(container: Callable[[list[Any]], Any], item: Shape) -> Shape:
@@ -329,6 +330,8 @@ class _Reader:
             return self.unfit(path, "nested too deeply (an anchor that holds an alias of itself?)")
         if node.kind == "scalar" and self._environment is not None and "${" in node.text:
             node = self._expanded(node, path)
+        if node.belies_its_tag:
+            return self.unfit(path, f"the value is not what its tag {node.tag} says")
         return UNFIT if path in self._document.unfit else shape.read(self, node, path)
 
     def items(self, node: Node, shape: Shape, path: Path) -> list[Any]:
@@ -346,11 +349,9 @@ class _Reader:
         """The entries of a mapping whose keys are free."""
         values: dict[str, Any] = {}
         for name, value in self._pairs(node, path):
-            here = (*path, name)
-            if not value.is_null:
-                values[name] = self.read(value, shape, here)
-            elif shape.empty:
-                values[name] = shape.empty()
+            read = shape.empty() if value.is_null else self.read(value, shape, (*path, name))
+            if read is not UNFIT:
+                values[name] = read
         return values
 
     def block(
@@ -363,8 +364,10 @@ class _Reader:
             wanted = shape(name)
             if wanted is None:
                 self.unfit(here, f"unknown key `{name}`{nearest(name, known)}")
-            elif not value.is_null:
-                values[name] = self.read(value, wanted, here)
+                continue
+            read = UNFIT if value.is_null else self.read(value, wanted, here)
+            if read is not UNFIT:
+                values[name] = read
         return values
 
     def binary(self, node: Node, path: Path) -> Any:
@@ -390,7 +393,7 @@ class _Reader:
                 self._twice(name, own[name][0], key, path)
             elif name is not None:
                 own[name] = key, value
-        if "<<" in own and own["<<"][0].plain and not own["<<"][0].tag:
+        if "<<" in own and own["<<"][0].is_merge:
             merges = self._merge_sources(own.pop("<<")[1], path)
         for source in merges:
             self._aliased += 1 + len(source.pairs)

@@ -262,10 +262,17 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{unknown!r} in {text!r} is not a unit; the units are B, KB, MB, GB, TB, PB and EB")
     total = 0.0
     for whole, fraction, unit in quantities:
+        if _overflows(whole) or _overflows(fraction):
+            raise ValueError(f"{text!r} has too many digits")
         total += (int(whole or "0") + int(fraction or "0") / 10 ** len(fraction)) * table[unit]
-    if total >= 2.0**64:
-        raise ValueError(f"{text!r} is too large (the limit is 16EB)")
+    if total > _INT64:
+        raise ValueError(f"{text!r} is too large (the limit is 8EB)")
     return 0 if sign == "-" else int(total)
+
+
+def _overflows(digits: str) -> bool:
+    """Whether Go's units library gives up on a number, which it does a little early."""
+    return len(digits) > 18 and int(digits[:-1]) >= (_INT64 - 10) // 10
 
 
 def format_size(size: int) -> str:
@@ -363,6 +370,9 @@ class Secret(_Scalar):
 
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
+_ROOMY = re2.Options()  # what Go compiles may need more than the 8 MiB that RE2 allows a pattern
+_ROOMY.log_errors = False
+_ROOMY.max_mem = 64 << 20
 
 
 class Match(Protocol):
@@ -420,11 +430,22 @@ def _compile(text: str) -> Any:
     if _any_byte(text):
         raise ValueError(r"RE2 as Go has it knows no \C (a single byte)")
     try:
-        return re2.compile(encode(text), _OPTIONS)
+        compiled = _compile_re2(encode(text))
     except re2.error as error:
-        reason = error.args[0] if error.args else error
-        message = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        raise ValueError(f"not a regular expression (RE2): {message}") from None
+        reason = error.args[0].decode("utf-8", "replace")
+        raise ValueError(f"not a regular expression (RE2): {reason}") from None
+    if not all(name.isascii() for name in compiled.groupindex):
+        raise ValueError("not a regular expression (RE2 as Go has it): the name of a group must be ASCII")
+    return compiled
+
+
+def _compile_re2(pattern: bytes) -> Any:
+    try:
+        return re2.compile(pattern, _OPTIONS)
+    except re2.error as error:
+        if b"too large" not in error.args[0]:
+            raise
+        return re2.compile(pattern, _ROOMY)
 
 
 def _any_byte(text: str) -> bool:

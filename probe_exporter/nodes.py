@@ -34,6 +34,8 @@ _SPECIAL_FLOAT = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 def parse_number(text: str) -> int | float | None:
     """A number in any of YAML 1.1's spellings that Go reads, or None."""
+    if not text or text[0] not in "+-.0123456789":
+        return None
     text = text.replace("_", "")
     for pattern, base in _INTEGERS:
         whole = pattern.fullmatch(text)
@@ -79,6 +81,19 @@ class Node:
         return float(number) if self.tag == "!!float" else number
 
     @property
+    def belies_its_tag(self) -> bool:
+        """Whether this is a scalar with a tag such as ``!!int`` and not such a value."""
+        kinds = {"!!int": int, "!!float": float, "!!bool": bool}
+        if self.kind != "scalar" or self.tag not in (*kinds, "!!null"):
+            return False
+        return not self.is_null if self.tag == "!!null" else type(self.value) is not kinds[self.tag]
+
+    @property
+    def is_merge(self) -> bool:
+        """Whether this key says that the mapping takes entries from others."""
+        return self.plain and self.text == "<<" and self.tag in ("", "!!merge")
+
+    @property
     def number(self) -> int | float | None:
         """The value of a scalar that is a number."""
         value = self.value if self.kind == "scalar" else None
@@ -91,6 +106,8 @@ class Node:
             return f"a {self.kind}"
         if self.is_null:
             return "null"
+        if self.number is not None and not -(1 << 63) <= self.number < 1 << 63:
+            return "a number out of range"
         names = {bool: "true or false", int: "an integer", float: "a number"}
         return names.get(type(self.value), "a string" if self.plain else "a quoted string")
 
@@ -110,7 +127,7 @@ class _Composer:
                 raise _error(f"unknown anchor {event.anchor}", event)
             self._children.append(self._anchors[event.anchor])
         elif isinstance(event, yaml.ScalarEvent):
-            self._add(event, Node("scalar", *_position(event), _tag(event), event.implicit[0], event.value))
+            self._add(event, Node("scalar", *_position(event), _tag(event), not event.style, event.value))
         elif isinstance(event, yaml.SequenceStartEvent):
             self._begin(event, Node("list", *_position(event)))
         elif isinstance(event, yaml.MappingStartEvent):

@@ -21,8 +21,12 @@ def _offer(part: str) -> tuple[str, float]:
     name, separator, parameter = part.rpartition(";")
     if not separator:
         return part.strip(), 1.0
+    return name.strip(), round(_number(parameter.strip().removeprefix("q=")), 3)
+
+
+def _number(text: str) -> float:
+    """A number as Go reads it, or 0."""
     try:
-        quality = float(parameter.strip().removeprefix("q="))
-    except ValueError:
-        quality = 0.0
-    return name.strip(), round(quality, 3)
+        return float.fromhex(text) if "p" in text.lower() else float(text) if text == text.strip() else 0.0
+    except (ValueError, OverflowError):
+        return 0.0

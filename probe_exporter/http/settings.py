@@ -5,9 +5,9 @@ They stand inline in an ``http`` block and as a block of their own where a probe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
@@ -44,12 +44,26 @@ JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 """The grant type of RFC 7523: a signed assertion instead of a client secret."""
 
 
+_URL = re.compile(
+    r"""
+    (?: [A-Z][A-Z0-9+.-]* : | (?! [^/?\#]* : ) )          # a scheme; without one, no colon before the first slash
+    (?: // (?: (?: [A-Z0-9._~!$&'()*+,;=:@-] | %[0-9A-F]{2} )* @ )?
+           (?: \[ [0-9A-F:.]*:[0-9A-F:.]* (?: %25 [^]%]* )? ] | (?: [^][ %/?\#^|{}`\\:@] | %25 | %[89A-F][0-9A-F] )* )
+           (?: : [0-9]* )? (?= [/?\#] | $ )
+      | (?! // ) )
+    (?: [^%?\#] | %[0-9A-F]{2} )*                         # the path
+    (?: \? [^\#]* )?
+    (?: \# (?: [^%] | %[0-9A-F]{2} )* )?
+    """,
+    re.VERBOSE | re.IGNORECASE | re.ASCII | re.DOTALL,
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
 def _url(text: str) -> str:
-    """Refuse what is no URL at all; a relative one is one."""
-    try:
-        _ = urlsplit(text).port
-    except ValueError as error:
-        raise ValueError(f"not a URL: {error}") from None
+    """Refuse what is no URL at all; a relative one is one (RFC 3986, 4.1)."""
+    if _CONTROL.search(text) or not _URL.fullmatch(text):
+        raise ValueError("not a URL; expected one like http://proxy.example:3128")
     return text
 
 

@@ -41,7 +41,7 @@ RCODES = {
 def _one_of(names: tuple[str, ...], what: str) -> Callable[[str], str]:
     def check(name: str) -> str:
         if name and name not in names:
-            raise ValueError(f"unknown {what} `{name}`{nearest(name, names)}")
+            raise ValueError(f"unknown {what} {name!r}{nearest(name, names)}")
         return name
 
     return check
@@ -90,7 +90,7 @@ class DnsSettings(SourceSettings):
             yield "dns_over_tls", "DNS over TLS needs `transport_protocol: tcp`: every probe will fail"
         for name in self.valid_rcodes or ():
             if name not in RCODES:
-                yield "valid_rcodes", f"unknown response code `{name}`{nearest(name, list(RCODES))}; probes will fail"
+                yield "valid_rcodes", f"unknown response code {name!r}{nearest(name, list(RCODES))}; probes will fail"
 
 
 async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
