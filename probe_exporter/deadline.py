@@ -1,9 +1,8 @@
 """Deadlines for many tasks at once, kept by one timer.
 
 A timer of the event loop costs several microseconds to set and to drop, and nearly every deadline is dropped unused.
-Here they lie in buckets of `TICK` seconds, and the loop has a timer for the first bucket only. A deadline strikes up to a
-tick late and never early.
-late and never early.
+Here they lie in buckets of `TICK` seconds, and the loop has a timer for the first bucket only. A deadline strikes up to
+a tick late and never early.
 """
 
 from __future__ import annotations

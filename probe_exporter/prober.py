@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from probe_exporter.metrics import Metric, Samples
+from probe_exporter.metrics import Samples
 from probe_exporter.rules import Rule
 
 
@@ -183,16 +183,26 @@ class Phase:
 
 
 class Probe:
-    """One run of a prober against one target: where it writes what it measured and what it saw."""
+    """One run of a prober against one target: where it writes what it measured and what it saw.
+
+    Attributes:
+        target: as the request gave it.
+        samples: what was measured.
+        set, add: set or add to one sample, ``probe.set(DURATION, 0.2, "connect")``; those of `samples`.
+        events: what was logged.
+        failure: the first failure noted, and its phase in `failed_phase`.
+    """
 
     __slots__ = (
         "_clock",
+        "add",
         "current_phase",
         "deadline",
         "events",
         "failed_phase",
         "failure",
         "samples",
+        "set",
         "target",
     )
 
@@ -205,7 +215,9 @@ class Probe:
         """
         self.target = target
         self.deadline = deadline
-        self.samples = Samples()
+        self.samples = samples = Samples()
+        self.set = samples.set
+        self.add = samples.add
         self.events: list[Event] = []
         self.current_phase = ""
         self.failure: ProbeFailed | None = None
@@ -221,14 +233,6 @@ class Probe:
     def registry(self) -> CollectorRegistry:
         """This run's own registry, for authors who want prometheus_client's types."""
         return self.samples.registry
-
-    def set(self, metric: Metric, value: float, *labels: str) -> None:
-        """Set one sample: ``probe.set(DURATION, 0.2, "connect")``."""
-        self.samples.set(metric, value, *labels)
-
-    def add(self, metric: Metric, value: float, *labels: str) -> None:
-        """Add to one sample, which starts at 0."""
-        self.samples.add(metric, value, *labels)
 
     def phase(self, name: str) -> Phase:
         """Time a phase: ``with probe.phase("connect") as phase: …``, then ``phase.seconds``.
