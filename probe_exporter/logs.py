@@ -62,7 +62,7 @@ def _level(level: int) -> str:
     return _NAMES.get(level) or logging.getLevelName(level)
 
 
-_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII without blank, quote, = and backslash
+_PLAIN = re.compile(r"[!#-<>-~]+")  # printable ASCII without blank, quote and =
 _ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
 _ESCAPES |= {'"': r"\"", "\\": "\\\\"}
 

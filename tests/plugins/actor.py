@@ -1,0 +1,68 @@
+"""A prober whose target says how the probe goes; it enters by the same door as anybody's own prober."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from prometheus_client import Counter, Histogram
+
+from probe_exporter import Metric, Probe, ProbeFailed, Prober, Reason, Secret, Settings, Text
+
+WORDS = Metric("probe_actor_words", "How many words the target has.")
+SEEN = Metric("probe_actor_seen_info", "What the prober was given.", ("target", "host"))
+
+
+class ActorSettings(Settings):
+    """What an actor may be told."""
+
+    host: Text = ""
+    password: Secret | None = None
+
+
+async def probe_actor(probe: Probe, settings: ActorSettings) -> None:
+    """Do what the target says: `wait 0.1`, `hang <file>`, `fail`, `break`, `count`, or nothing."""
+    script, _, argument = probe.target.partition(" ")
+    probe.set(WORDS, len(probe.target.split()))
+    probe.set(SEEN, 1, probe.target, settings.host)
+    probe.log("Acting", script=script)
+    with probe.phase("acting"):
+        match script:
+            case "wait":
+                await asyncio.sleep(float(argument))
+            case "hang":
+                await _hang(Path(argument))
+            case "fail":
+                probe.log("Something odd", level=logging.WARNING)
+                raise ProbeFailed(Reason.TARGET_INVALID, "as the target wished")
+            case "break":
+                raise RuntimeError("a bug of the prober")
+            case "count":
+                _count(probe)
+
+
+async def _hang(witness: Path) -> None:
+    """Wait for ever, and leave a note when that is cut short."""
+    witness.write_text("hanging")
+    try:
+        await asyncio.get_running_loop().create_future()
+    except asyncio.CancelledError:
+        witness.write_text("cancelled")
+        raise
+
+
+def _count(probe: Probe) -> None:
+    """Use prometheus_client's own types."""
+    Counter("probe_actor_counted", "Counted.", registry=probe.registry).inc(2)
+    Histogram("probe_actor_spread", "Spread.", buckets=(1, 2), registry=probe.registry).observe(1.5)
+
+
+def with_hostname(settings: ActorSettings, hostname: str) -> ActorSettings:
+    """The request's host name, unless the module has another."""
+    if settings.host and settings.host != hostname:
+        raise ValueError(f'the module says "{settings.host}" and the request "{hostname}"')
+    return settings.model_copy(update={"host": hostname})
+
+
+prober = Prober("actor", ActorSettings, probe_actor, with_hostname=with_hostname)

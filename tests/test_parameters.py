@@ -1,0 +1,187 @@
+"""What a request says is taken, dropped and refused as the original does."""
+
+from __future__ import annotations
+
+import math
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probe_exporter.parameters import decode_query, parse_float, probe_timeout, scrape_timeout, wants_gzip
+
+
+@pytest.mark.parametrize(
+    ("query", "parameters"),
+    [
+        ("", {}),
+        ("target=x", {"target": "x"}),
+        ("target=x&module=y", {"target": "x", "module": "y"}),
+        ("target=a&target=b", {"target": "a"}),
+        ("target=http%3A%2F%2Fx%2F%3Fa%3D1%26b%3D2", {"target": "http://x/?a=1&b=2"}),
+        ("target=http://x/?a=1", {"target": "http://x/?a=1"}),
+        ("target=a+b%2Bc", {"target": "a b+c"}),
+        ("target=caf%C3%A9", {"target": "café"}),
+        ("target=caf\udcc3\udca9", {"target": "café"}),  # raw bytes, as the server hands them over
+        ("target=caf%E9", {"target": "caf\ufffd"}),
+        ("target", {"target": ""}),
+        ("target=", {"target": ""}),
+        ("=x", {"": "x"}),
+        ("&&target=x&", {"target": "x"}),
+        ("t%61rget=x", {"target": "x"}),
+        # Dropped as a whole:
+        ("target=a;b", {}),
+        ("target=a&module=x;y", {"target": "a"}),
+        ("target=a;target=b&target=c", {"target": "c"}),
+        ("target=%zz", {}),
+        ("target=%", {}),
+        ("target=100%&target=b", {"target": "b"}),
+        ("t%=x", {}),
+        ("target=a%3Bb", {"target": "a;b"}),  # escaped, a semicolon is a character like any other
+    ],
+)
+def test_a_query_is_decoded_as_go_decodes_it(query: str, parameters: dict[str, str]) -> None:
+    assert decode_query(query) == parameters
+
+
+@given(st.text())
+def test_a_value_is_decoded_exactly_once(value: str) -> None:
+    """Release 0.28.0's rule; the unreleased original unescapes the target a second time."""
+    assert decode_query(f"target={quote(quote(value))}") == {"target": quote(value)}
+    assert decode_query(f"target={quote_plus(value)}") == {"target": value}
+
+
+@given(st.text())
+def test_no_query_is_too_strange(query: str) -> None:
+    for value in decode_query(query).values():
+        value.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1.0),
+        ("-1.5", -1.5),
+        ("+2", 2.0),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("1e1", 10.0),
+        ("1E+2", 100.0),
+        ("1_0", 10.0),
+        ("0x1p3", 8.0),
+        ("0X.8P1", 1.0),
+        ("0x_1p3", 8.0),
+        ("inf", math.inf),
+        ("+Infinity", math.inf),
+        ("-INF", -math.inf),
+        ("1e-400", 0.0),
+    ],
+)
+def test_a_float_is_whatever_go_takes_for_one(text: str, value: float) -> None:
+    assert parse_float(text) == value
+
+
+def test_nan_is_a_float() -> None:
+    assert math.isnan(parse_float("NaN"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        " 1",
+        "1 ",
+        "abc",
+        "1s",
+        "1,5",
+        "0x1",
+        "0x",
+        "_1",
+        "1_",
+        "1__0",
+        "1_.5",
+        "1._5",
+        "e5",
+        ".",
+        "+nan",
+        "1e400",
+        "-1e400",
+        "0x1p5000",
+        "٣",
+        "1e",
+        "--1",
+        "infin",
+    ],
+)
+def test_whatever_go_refuses_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a number|is out of range"):
+        parse_float(text)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("", 120.0),
+        ("  ", 120.0),
+        ("0", 120.0),
+        ("10", 10.0),
+        (" 10\t", 10.0),
+        ("1e1", 10.0),
+        ("0x1p3", 8.0),
+        ("1_0", 10.0),
+        ("-3", -3.0),
+        ("inf", 120.0),
+        ("-Inf", 120.0),
+        ("nan", 120.0),
+    ],
+)
+def test_the_scrape_timeout_header(header: str, seconds: float) -> None:
+    assert scrape_timeout(header) == seconds
+
+
+@pytest.mark.parametrize(
+    ("header", "module", "offset", "effective"),
+    [  # the table of compat.md section 2.5; inf and nan are improved upon
+        ("", 0, 0.5, 119.5),
+        ("", 0, 0, 120),
+        ("", 10, 0.5, 10),
+        ("15", 0, 0.5, 14.5),
+        ("15", 20, 0.5, 14.5),
+        ("15", 5, 0.5, 5),
+        ("10", 10, 0.5, 9.5),
+        ("0.5", 5, 0.5, 0),
+        ("0.4", 5, 0.5, 5),
+        ("0.4", 0, 0.5, 0),
+        ("-3", 5, 0.5, 5),
+        ("inf", 0, 0.5, 119.5),
+        ("nan", 5, 0.5, 5),
+        ("10", 0, -1, 11),
+        ("10", -2, 0.5, 9.5),
+        ("0.4", -2, 0.5, -2),
+    ],
+)
+def test_the_time_a_probe_gets(header: str, module: float, offset: float, effective: float) -> None:
+    assert probe_timeout(scrape_timeout(header), offset, module) == pytest.approx(effective)
+
+
+@pytest.mark.parametrize(
+    ("header", "wanted"),
+    [
+        ("", False),
+        ("gzip", True),
+        ("GZIP", True),
+        ("br, gzip;q=0.1", True),
+        ("gzip, deflate, br, zstd", True),
+        ("gzip ; q=1", True),
+        ("gzip;q=0", False),
+        ("gzip;q=0.000", False),
+        ("br", False),
+        ("*", False),
+        ("x-gzip", False),
+        ("identity;q=1, *;q=0", False),
+    ],
+)
+def test_gzip_is_for_those_who_ask_for_it_by_name(header: str, wanted: bool) -> None:
+    assert wants_gzip(header) is wanted
