@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import Field, ValidationError, create_model, model_validator
@@ -21,7 +22,7 @@ from probe_exporter import document, yaml_text
 from probe_exporter.document import Document, Place, Problem
 from probe_exporter.fields import Duration, Text, format_duration, nearest
 from probe_exporter.prober import Prober, Settings
-from probe_exporter.rules import Written
+from probe_exporter.rules import Block
 
 __all__ = [
     "Config",
@@ -107,7 +108,7 @@ def load(
         problems += warnings
     if problems:
         raise ConfigError(sorted(set(problems)))
-    return Config(modules, tuple(contents), _digest(contents), tuple(sorted(set(warnings))))
+    return Config(MappingProxyType(modules), tuple(contents), _digest(contents), tuple(sorted(set(warnings))))
 
 
 def digest(files: Sequence[Path]) -> str:
@@ -149,7 +150,7 @@ def _model(probers: Mapping[str, Prober[Any]]) -> type[Settings]:
         f"block_{name}": (prober.settings | None, Field(default=None, alias=name)) for name, prober in probers.items()
     }
 
-    def names_a_prober(written: Written) -> Iterator[tuple[str, str]]:
+    def names_a_prober(written: Block) -> Iterator[tuple[str, str]]:
         name = written.get("prober")
         if not name:
             yield "prober", f"`prober` is required: one of {', '.join(sorted(probers))}"
@@ -309,7 +310,8 @@ def _plain(value: object, dumped: Any) -> Any:
 def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:
     """A JSON Schema (draft 2020-12) of a configuration file, for editors to complete and check by."""
     schema = _model(probers).model_json_schema(schema_generator=_SchemaGenerator)
-    module = schema["$defs"]["Module"]
+    reference: str = schema["properties"]["modules"]["additionalProperties"]["$ref"]
+    module = schema["$defs"][reference.removeprefix("#/$defs/")]
     module["required"] = ["prober"]
     module["properties"]["prober"] = {"enum": sorted(probers), "description": "What kind of probe this is."}
     module["properties"]["description"]["description"] = "A line about this module, for people."

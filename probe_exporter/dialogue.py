@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 
 from probe_exporter.fields import Regexp, Text, encode
 from probe_exporter.prober import Settings
-from probe_exporter.rules import Written, required
+from probe_exporter.rules import Block, required
 
 _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 
 
-def _value_is_utf8(block: Written) -> Iterator[tuple[str, str]]:
+def _value_is_utf8(block: Block) -> Iterator[tuple[str, str]]:
     value = block.get("value")
     if isinstance(value, str) and not _is_utf8(encode(value)):
         yield "value", "a label's value must be UTF-8"
@@ -38,12 +38,12 @@ class Label(Settings):
             yield "name", "not a label name of Prometheus: what is not a letter, a digit or _ becomes _"
 
 
-def _expects_one_thing(block: Written) -> Iterator[tuple[str, str]]:
+def _expects_one_thing(block: Block) -> Iterator[tuple[str, str]]:
     if "expect" in block and block.get("expect_bytes"):
         yield "expect_bytes", "`expect_bytes` and `expect` exclude each other"
 
 
-def _labels_differ(block: Written) -> Iterator[tuple[str, str]]:
+def _labels_differ(block: Block) -> Iterator[tuple[str, str]]:
     seen = set()
     labels = block.get("labels")
     for label in labels if isinstance(labels, list | tuple) else ():
@@ -64,7 +64,7 @@ class Step(Settings):
     starttls: bool = False
 
 
-def _labels_once(block: Written) -> Iterator[tuple[str, str]]:
+def _labels_once(block: Block) -> Iterator[tuple[str, str]]:
     """Two steps with labels would be one metric with two sets of label names."""
     steps = block.get("query_response")
     labelled = [

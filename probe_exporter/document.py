@@ -297,6 +297,11 @@ def _class_shape(kind: Any) -> Shape:
     return ANYTHING if issubclass(kind, Enum) else _PLAIN_SHAPES.get(kind, ANYTHING)
 
 
+def _listed(keys: Sequence[str]) -> str:
+    """The known keys, where they are few enough to read."""
+    return f" (known: {', '.join(keys)})" if len(keys) <= 12 else ""
+
+
 # --- reading -----------------------------------------------------------------------------------------------
 
 _VARIABLE = re.compile(r"\$?\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -363,7 +368,7 @@ class _Reader:
             here = (*path, name)
             wanted = shape(name)
             if wanted is None:
-                self.unfit(here, f"unknown key `{name}`{nearest(name, known)}")
+                self.unfit(here, f"unknown key `{name}`{nearest(name, known) or _listed(known)}")
                 continue
             read = UNFIT if value.is_null else self.read(value, wanted, here)
             if read is not UNFIT:

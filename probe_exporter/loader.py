@@ -37,10 +37,17 @@ class LoaderError(Exception):
 
 
 def library() -> Path:
-    """The directory of ready-made modules: inside the package, or beside it in a checkout."""
+    """The directory of ready-made modules: inside the package, or beside it in a checkout.
+
+    Raises:
+        LoaderError: there is neither.
+    """
     package = Path(__file__).parent
     inside, beside = package / "modules", package.parent / "modules"
-    return inside if inside.is_dir() else beside
+    found = inside if inside.is_dir() else beside
+    if not found.is_dir():
+        raise LoaderError(f"this installation is incomplete: it lacks the directory {inside}")
+    return found
 
 
 # --- probers -----------------------------------------------------------------------------------------------
@@ -68,7 +75,7 @@ def _prober_files(directories: Sequence[Path]) -> Iterator[Path]:
     seen: set[Path] = set()
     for directory in (Path(shipped_probers.__file__).parent, library(), *map(_checked, directories)):
         for path in sorted(directory.glob("*.py")):
-            if path.name.startswith("_") or path.resolve() in seen:
+            if path.name.startswith(("_", ".")) or path.resolve() in seen:
                 continue
             seen.add(path.resolve())
             yield path
@@ -186,4 +193,6 @@ def _named(name: str) -> list[Path]:
 
 
 def _yaml_files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    """The configuration files of a directory; hidden ones are an editor's or Kubernetes' own affair."""
+    visible = (path for path in directory.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in visible if path.suffix in _SUFFIXES and path.is_file())

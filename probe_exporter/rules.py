@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-Written = Mapping[str, Any]
+Block = Mapping[str, Any]
 """A block as it was written: only the keys that are there, none of them null."""
 
-Rule = Callable[[Written], Iterable[tuple[str, str]]]
+Rule = Callable[[Block], Iterable[tuple[str, str]]]
 """Tells what a block breaks: pairs of the key at fault and a sentence for a person."""
 
 
@@ -26,7 +26,7 @@ def _is_set(value: object) -> bool:
 def exclusive(*keys: str) -> Rule:
     """At most one of `keys` may be set; an empty string is not set, an empty block is."""
 
-    def rule(block: Written) -> Iterator[tuple[str, str]]:
+    def rule(block: Block) -> Iterator[tuple[str, str]]:
         first, *others = [key for key in keys if _is_set(block.get(key))] or [""]
         for key in others:
             yield key, f"`{key}` and `{first}` exclude each other"
@@ -37,7 +37,7 @@ def exclusive(*keys: str) -> Rule:
 def required(*keys: str) -> Rule:
     """Each of `keys` must be there and not be empty."""
 
-    def rule(block: Written) -> Iterator[tuple[str, str]]:
+    def rule(block: Block) -> Iterator[tuple[str, str]]:
         for key in keys:
             if not block.get(key):
                 yield key, f"`{key}` is required"
@@ -50,7 +50,7 @@ def needs(keys: Iterable[str], one_of: Iterable[str], explanation: str) -> Rule:
     wanted = tuple(one_of)
     asking = tuple(keys)
 
-    def rule(block: Written) -> Iterator[tuple[str, str]]:
+    def rule(block: Block) -> Iterator[tuple[str, str]]:
         if not any(block.get(key) for key in wanted):
             yield from ((key, explanation) for key in asking if block.get(key))
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
 from probe_exporter.fields import FilePath, Secret, Text
 from probe_exporter.prober import Settings
-from probe_exporter.rules import NO_SECRET_MANAGER, Rule, Written, exclusive, needs, required
+from probe_exporter.rules import NO_SECRET_MANAGER, Rule, Block, exclusive, needs, required
 from probe_exporter.tls import TLSSettings
 
 RESERVED_HEADERS = frozenset(
@@ -108,7 +108,7 @@ class BasicAuth(Settings):
         return references(self, "username_ref", "password_ref")
 
 
-def _no_basic(block: Written) -> Iterator[tuple[str, str]]:
+def _no_basic(block: Block) -> Iterator[tuple[str, str]]:
     if str(block.get("type", "")).strip().lower() == "basic":
         yield "type", "the type may not be Basic; use `basic_auth` instead"
 
@@ -137,7 +137,7 @@ _PROXY_RULES: tuple[Rule, ...] = (
 )
 
 
-def _no_proxy_needs_proxy(block: Written) -> Iterator[tuple[str, str]]:
+def _no_proxy_needs_proxy(block: Block) -> Iterator[tuple[str, str]]:
     if block.get("no_proxy") and "proxy_url" not in block and not block.get("proxy_from_environment"):
         yield "no_proxy", "`no_proxy` needs `proxy_url`"
 
@@ -152,7 +152,7 @@ class ProxySettings(Settings):
     proxy_connect_header: dict[Text, tuple[Secret, ...]] = Field(default_factory=dict)
 
 
-def _one_key_for_jwt(block: Written) -> Iterator[tuple[str, str]]:
+def _one_key_for_jwt(block: Block) -> Iterator[tuple[str, str]]:
     """The rules about secrets depend on the grant, as they do in the original."""
     if block.get("grant_type") != JWT_BEARER:
         yield from exclusive("client_secret", "client_secret_file", "client_secret_ref")(block)
@@ -197,7 +197,7 @@ class HttpHeader(Settings):
     files: tuple[FilePath, ...] = ()
 
 
-def _no_reserved_headers(block: Written) -> Iterator[tuple[str, str]]:
+def _no_reserved_headers(block: Block) -> Iterator[tuple[str, str]]:
     headers = block.get("http_headers")
     for name in headers if isinstance(headers, Mapping) else ():
         if str(name).lower() in RESERVED_HEADERS:

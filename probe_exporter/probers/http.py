@@ -27,7 +27,7 @@ from probe_exporter.http.settings import HttpClientSettings
 from probe_exporter.http.url import URL, host_only, parse_target
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
-from probe_exporter.rules import Written, exclusive, required
+from probe_exporter.rules import Block, exclusive, required
 from probe_exporter.tls import TLSSettings
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ class HeaderMatcher(Settings):
     allow_missing: bool = False
 
 
-def _compression_is_accepted(block: Written) -> Iterator[tuple[str, str]]:
+def _compression_is_accepted(block: Block) -> Iterator[tuple[str, str]]:
     """A header that asks for other codings than the one expected is a mistake."""
     compression, headers = block.get("compression"), block.get("headers")
     if not compression or not isinstance(headers, Mapping):
@@ -55,7 +55,7 @@ def _compression_is_accepted(block: Written) -> Iterator[tuple[str, str]]:
             yield "compression", f"the {name} header does not allow the compression {compression}"
 
 
-def _http3_is_consistent(block: Written) -> Iterator[tuple[str, str]]:
+def _http3_is_consistent(block: Block) -> Iterator[tuple[str, str]]:
     """HTTP/3 is asked for by its own key and goes with no other version."""
     valid = block.get("valid_http_versions") or ()
     if block.get("enable_http3"):
