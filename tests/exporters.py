@@ -109,8 +109,12 @@ class Server:
         return self._status("VmRSS")
 
     def peak_resident(self) -> int:
-        """The most resident memory the process ever had, in bytes."""
+        """The most resident memory the process had since it started, or since `forget_peak`, in bytes."""
         return self._status("VmHWM")
+
+    def forget_peak(self) -> None:
+        """Begin to watch for the peak anew."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def _status(self, key: str) -> int:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()

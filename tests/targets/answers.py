@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
@@ -34,7 +34,14 @@ class Repeat:
     every: float = 0.0
 
 
-Part = bytes | Pause | Repeat
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Bytes that announce their own length, and so are made when the ports that they name are known."""
+
+    make: Callable[[Callable[[str], str]], bytes]  # given what fills in ports
+
+
+Part = bytes | Pause | Repeat | Made
 
 
 @dataclass(frozen=True, slots=True)

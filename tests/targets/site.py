@@ -18,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.targets.answers import Answer, End, Part, Pause, Repeat, reply
+from tests.targets import http2
+from tests.targets.answers import Answer, End, Made, Part, Pause, Repeat, reply
 
 MAX_HEAD = 1 << 20
 LINGER_RESET = b"\1\0\0\0\0\0\0\0"  # struct linger {on, 0 seconds}: close sends RST
@@ -34,6 +35,8 @@ class Tls:
         maximum: highest version spoken.
         ciphers: OpenSSL's list for TLS 1.2 and below.
         client_ca: a name of `Pki`'s zoo; clients must show a certificate signed by it.
+        alpn: protocols to choose from, best first; with ``h2``, pages are answers of `http2`.
+        opening: said first to a client that agreed on ``h2``.
     """
 
     certificate: str = "leaf"
@@ -41,6 +44,8 @@ class Tls:
     maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
     ciphers: str | None = None
     client_ca: str | None = None
+    alpn: tuple[str, ...] = ()
+    opening: bytes = http2.OPENING
 
 
 @dataclass(slots=True)
@@ -80,9 +85,9 @@ class Site:
     pki: Path | None = None
     greeting: Answer | None = None
     requests: list[Request] = field(default_factory=list)
-    connections: int = 0
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a client closed a connection that a page held open."""
+    _arrival: asyncio.Condition = field(default_factory=asyncio.Condition)
     _names: dict[int, str] = field(default_factory=dict)
     _ports: dict[str, int] = field(default_factory=dict)
     _open: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
@@ -127,6 +132,11 @@ class Site:
             text = re.sub(rf"(?<![1-9]){port}(?!\d)", f"{{{name}}}", text)
         return text
 
+    async def reached(self, number: int) -> None:
+        """Wait until so many requests have arrived."""
+        async with self._arrival:
+            await self._arrival.wait_for(lambda: len(self.requests) >= number)
+
     async def _listen(self, name: str, context: ssl.SSLContext | None, instead: Answer | None = None) -> None:
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.create_task(self._serve(reader, writer, instead))
@@ -147,6 +157,8 @@ class Site:
         context.load_cert_chain(self.pki / f"{tls.certificate}.pem", self.pki / f"{tls.certificate}.key")
         if tls.ciphers is not None:
             context.set_ciphers(tls.ciphers)
+        if tls.alpn:
+            context.set_alpn_protocols(tls.alpn)
         if tls.client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(self.pki / f"{tls.client_ca}.pem")
@@ -158,7 +170,6 @@ class Site:
         return context
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, instead: Answer | None) -> None:
-        self.connections += 1
         try:
             if instead is not None:
                 await reader.read(65536)  # the hello of a client that expects TLS
@@ -166,16 +177,30 @@ class Site:
             elif self.greeting is not None:
                 await self._play(self.greeting, reader, writer)
             else:
-                request = await _read_request(reader)
                 encrypted = writer.get_extra_info("ssl_object")
+                if encrypted is not None and encrypted.selected_alpn_protocol() == "h2":
+                    request = await self._read_http2(reader, writer)
+                else:
+                    request = await _read_request(reader)
                 if encrypted is not None:
                     request.server_name = self._names.pop(id(encrypted), "")
-                self.requests.append(request)
+                async with self._arrival:
+                    self.requests.append(request)
+                    self._arrival.notify_all()
                 await self._play(self.pages.get(request.path, NOT_HERE), reader, writer)
         except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
             self.abandoned.set()
         finally:
             await _close(writer)
+
+    async def _read_http2(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
+        assert isinstance(self.tls, Tls)
+        writer.write(self.tls.opening)
+        received = await http2.read_request(reader)
+        line = f"{received.first(':method')} {received.first(':path')} HTTP/2"
+        return Request(
+            line, [field for field in received.fields if field[0] not in (":method", ":path")], received.body
+        )
 
     async def _play(self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for part in answer.parts:
@@ -192,6 +217,9 @@ class Site:
         match part:
             case bytes():
                 writer.write(self._with_ports(part))
+                await writer.drain()
+            case Made(make):
+                writer.write(make(self.fill))
                 await writer.drain()
             case Pause(seconds):
                 await asyncio.sleep(seconds)

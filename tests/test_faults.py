@@ -1,0 +1,281 @@
+"""Targets at their worst: every probe ends in time, with its reason, in bounded memory, and disturbs no other.
+
+The exporter runs as its own process, as users run it, so that its memory can be measured. Linux only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import re
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import exporters
+from tests.exporters import Response, Server, probe_path
+from tests.targets import Answer, End, Part, Pause, Pki, Repeat, Site, Tls, raw, redirect, reply, silence
+
+pytestmark = pytest.mark.slow
+
+DEADLINE = 1.0
+"""Seconds: the timeout of every module here, unless it says otherwise."""
+
+LATE = 0.2
+"""Seconds that an answer may come after the deadline."""
+
+MOST_MEMORY = 256 * 2**20
+"""Bytes that the exporter's process may ever occupy here, whatever a target sends: the interpreter and its libraries
+(about 60 MiB), one body held for its regular expressions (64 MiB at most) and a copy of it."""
+
+MEBIBYTE = b"x" * 2**20
+TARGET = "http://127.0.0.1:{port}/"
+ENDLESS = 1 << 40
+HELD = {"fail_if_body_matches_regexp": ["needle"]}
+BOMB = gzip.compress(bytes(2**29), 1)  # half a gigabyte in two megabytes
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One misbehaviour of a target, and why the probe of it fails."""
+
+    name: str
+    reason: str
+    page: Answer = field(default_factory=silence)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    target: str = TARGET
+    tls: Tls | Answer | None = None
+    greeting: Answer | None = None
+
+    @property
+    def module(self) -> str:
+        """The name of its module."""
+        return self.name.replace(" ", "_")
+
+
+def body(*parts: Part, length: int | None = None, end: End = End.HOLD) -> Answer:
+    """A good head, and then whatever."""
+    announced = "" if length is None else f"Content-Length: {length}\r\n"
+    return raw(f"HTTP/1.1 200 OK\r\n{announced}\r\n".encode(), *parts, end=end)
+
+
+GIGABYTE = Repeat(MEBIBYTE, 1024)
+
+FAULTS = (
+    Fault("never answers", "timeout_response"),
+    Fault("never reads", "timeout_response", settings={"method": "POST", "body_file": "large"},
+          greeting=raw(Pause(60))),
+    Fault("drips its head", "timeout_response", silence(b"H", Pause(0.1), b"T", Pause(0.1), b"T")),
+    Fault("drips headers", "timeout_response", raw(b"HTTP/1.1 200 OK\r\n", Repeat(b"X-A: b\r\n", ENDLESS, 0.02))),
+    Fault("drips its body", "timeout_transfer", body(Repeat(b"x", ENDLESS, 0.02))),
+    Fault("drips chunks", "timeout_transfer",
+          raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Repeat(b"1\r\nx\r\n", ENDLESS, 0.02))),
+    Fault("stops in its body", "timeout_transfer", body(b"five!", length=9)),
+    Fault("resets in its body", "connect_reset", body(b"five!", Pause(0.1), length=9, end=End.RESET)),
+    Fault("resets at once", "connect_reset", raw(end=End.RESET)),
+    Fault("closes at once", "connect_closed", raw(b"")),
+    Fault("sends garbage", "http_protocol_error", raw(Repeat(b"\x00\xff garbage \r\n", ENDLESS))),
+    Fault("sends a line without end", "http_headers_too_large", raw(b"HTTP/1.1 200 ", Repeat(MEBIBYTE, ENDLESS))),
+    Fault("sends a gigabyte to hold", "http_body_too_large", body(GIGABYTE, length=2**30), HELD),
+    Fault("sends a gigabyte over the limit", "http_body_too_large", body(GIGABYTE, length=2**30),
+          {"body_size_limit": "10MB"}),
+    Fault("sends a gigabyte over the limit in chunks", "http_body_too_large",
+          raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Repeat(b"1000\r\n%b\r\n" % bytes(4096), 2**18)),
+          {"body_size_limit": "10MB"}),
+    Fault("sends a body without end", "timeout_transfer", body(Repeat(MEBIBYTE, ENDLESS))),
+    Fault("sends a bomb to hold", "http_body_too_large", reply(200, BOMB), {"compression": "gzip", **HELD}),
+    Fault("sends a bomb over the limit", "http_body_too_large", reply(200, BOMB),
+          {"compression": "gzip", "body_size_limit": "10MB"}),
+    Fault("sends a header of a hundred megabytes", "http_headers_too_large",
+          raw(b"HTTP/1.1 200 OK\r\nX-A: ", Repeat(MEBIBYTE, 100), b"\r\n\r\n")),
+    Fault("sends a hundred megabytes of headers", "http_headers_too_large",
+          raw(b"HTTP/1.1 200 OK\r\n", Repeat(b"X-A: " + b"x" * 4000 + b"\r\n", 25_000), b"\r\n\r\n")),
+    Fault("sends interim answers without end", "http_headers_too_large",
+          raw(Repeat(b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 4000 + b"\r\n\r\n", ENDLESS))),
+    Fault("redirects without end", "http_redirect", redirect(302, "/")),
+    Fault("redirects slowly", "timeout_response",
+          raw(Pause(0.25), b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")),
+    Fault("stalls in the handshake", "tls_timeout", target="https://127.0.0.1:{tls_port}/", tls=silence()),
+    Fault("stalls within the handshake", "tls_timeout", target="https://127.0.0.1:{tls_port}/",
+          tls=silence(b"\x16\x03\x03\x40\x00\x02")),
+    Fault("drips a handshake", "tls_timeout", target="https://127.0.0.1:{tls_port}/",
+          tls=raw(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc", Repeat(b"\x03", ENDLESS, 0.02))),
+    Fault("sends garbage for a handshake", "tls_handshake", target="https://127.0.0.1:{tls_port}/",
+          tls=raw(Repeat(b"garbage", ENDLESS))),
+    Fault("is silent after the handshake", "timeout_response", target="https://127.0.0.1:{tls_port}/", tls=Tls(),
+          settings={"tls_config": {"ca_file": "pki/root.pem"}}),
+)  # fmt: skip
+
+OTHERS: Mapping[str, object] = {
+    "plain": {"prober": "http", "timeout": f"{DEADLINE}s"},
+    "patient": {"prober": "http", "timeout": "30s"},
+}
+
+
+@pytest.fixture(scope="module")
+def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One exporter for all faults: it must survive each of them."""
+    directory = tmp_path_factory.mktemp("faults")
+    (directory / "pki").mkdir()
+    Pki(directory / "pki")
+    (directory / "large").write_bytes(MEBIBYTE * 50)
+    faulty = {
+        fault.module: {"prober": "http", "timeout": f"{DEADLINE}s", "http": dict(fault.settings)} for fault in FAULTS
+    }
+    (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": {**faulty, **OTHERS}}))
+    with exporters.ours(directory, "--config.file=blackbox.yml") as server:
+        yield server
+
+
+@pytest.fixture
+def pki(exporter: Server) -> Path:
+    """The directory of certificates."""
+    return exporter.log.parent / "pki"
+
+
+def value(response: Response, name: str) -> float | None:
+    """The value of a metric without labels."""
+    found = re.search(rf"^{name} (\S+)$", response.text, re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+def reason(response: Response) -> str | None:
+    """Why a probe failed; None if it did not."""
+    found = re.search(r'^probe_failure_info\{.*\breason="(\w+)".*\} 1$', response.text, re.MULTILINE)
+    return found[1] if found else None
+
+
+async def timed(exporter: Server, module: str, target: str) -> tuple[Response, float]:
+    """Probe, and say how long the answer took."""
+    started = time.monotonic()
+    response = await exporter.probe(module, target)
+    return response, time.monotonic() - started
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+def test_ends_in_time_with_its_reason(fault: Fault, exporter: Server, pki: Path) -> None:
+    """A failed probe, within the deadline, for the reason that the fault is, in bounded memory."""
+
+    async def run() -> tuple[Response, float]:
+        async with Site({"/": fault.page}, fault.tls, pki, fault.greeting) as site:
+            return await timed(exporter, fault.module, site.fill(fault.target))
+
+    exporter.forget_peak()
+    response, took = asyncio.run(run())
+    assert (value(response, "probe_success"), reason(response)) == (0, fault.reason)
+    assert took < DEADLINE + LATE
+    assert exporter.peak_resident() < MOST_MEMORY
+
+
+def test_connect_that_hangs(exporter: Server) -> None:
+    """A target whose queue of connections is full: the connect itself never ends."""
+
+    async def run() -> tuple[Response, float]:
+        with contextlib.ExitStack() as sockets:
+            full = sockets.enter_context(socket.socket())
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            for _ in range(4):  # more than Linux lets through for a backlog of 0
+                filler = sockets.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+            return await timed(exporter, "plain", f"http://127.0.0.1:{full.getsockname()[1]}/")
+
+    response, took = asyncio.run(run())
+    assert (value(response, "probe_success"), reason(response)) == (0, "connect_timeout")
+    assert took < DEADLINE + LATE
+
+
+def test_gigabyte_in_time_is_counted_and_not_held(exporter: Server) -> None:
+    """Without anything to match, a body of any size is only counted: memory stays what it was."""
+
+    async def run() -> Response:
+        page = body(GIGABYTE, length=2**30, end=End.CLOSE)
+        async with Site({"/": page}) as site:
+            await exporter.probe("patient", site.fill("http://127.0.0.1:{port}/elsewhere"))
+            exporter.forget_peak()
+            before = exporter.resident()
+            response = await exporter.probe("patient", site.fill(TARGET))
+            assert exporter.peak_resident() - before < 16 * 2**20
+            return response
+
+    response = asyncio.run(run())
+    assert value(response, "probe_success") == 1
+    assert value(response, "probe_http_uncompressed_body_length") == 2**30
+
+
+def test_memory_is_given_back(exporter: Server) -> None:
+    """A body that was too large is gone with its probe; the history keeps what was said, not what was read."""
+
+    async def run() -> int:
+        async with Site({"/": body(GIGABYTE, length=2**30)}) as site:
+            target = site.fill(TARGET)
+            await exporter.probe("sends_a_gigabyte_to_hold", target)
+            before = exporter.resident()
+            for _ in range(5):
+                await exporter.probe("sends_a_gigabyte_to_hold", target)
+            return exporter.resident() - before
+
+    assert asyncio.run(run()) < 32 * 2**20
+
+
+@pytest.mark.parametrize("place", ["/silent", "/drips"])
+def test_client_that_hangs_up_cancels_its_probe(place: str, exporter: Server) -> None:
+    """The target sees the connection closed long before the deadline of the probe."""
+
+    async def run() -> None:
+        pages = {"/silent": silence(), "/drips": body(Repeat(b"x", ENDLESS, 0.01))}
+        async with Site(pages) as site:
+            path = probe_path(module="patient", target=site.fill("http://127.0.0.1:{port}") + place)
+            async with exporter.asking(path):
+                await site.reached(1)
+                assert not site.abandoned.is_set()
+            async with asyncio.timeout(1):
+                await site.abandoned.wait()
+
+    asyncio.run(run())
+
+
+def test_two_hundred_hanging_probes_disturb_no_other(exporter: Server) -> None:
+    """A good target is probed at once while two hundred others hang, and those end in time, too."""
+
+    @contextlib.asynccontextmanager
+    async def hanging(site: Site) -> AsyncIterator[list[asyncio.Task[tuple[Response, float]]]]:
+        target = site.fill("http://127.0.0.1:{port}/silent")
+        tasks = [asyncio.create_task(timed(exporter, "plain", target)) for _ in range(200)]
+        await site.reached(200)
+        yield tasks
+
+    async def run() -> tuple[list[tuple[Response, float]], list[tuple[Response, float]]]:
+        async with Site({"/": reply(200, b"ok"), "/silent": silence()}) as site, hanging(site) as tasks:
+            good = [await timed(exporter, "plain", site.fill(TARGET)) for _ in range(5)]
+            assert not any(task.done() for task in tasks)
+            return good, await asyncio.gather(*tasks)
+
+    exporter.forget_peak()
+    good, hung = asyncio.run(run())
+    assert all(value(response, "probe_success") == 1 for response, _ in good)
+    assert max(took for _, took in good) < 0.2
+    assert {reason(response) for response, _ in hung} == {"timeout_response"}
+    assert max(took for _, took in hung) < DEADLINE + 2 * LATE  # starting two hundred takes its time, too
+    assert exporter.peak_resident() < MOST_MEMORY
+
+
+def test_still_serves_after_all_this(exporter: Server) -> None:
+    """No fault left anything behind: no connection, no error of ours."""
+
+    async def run() -> Response:
+        async with Site({"/": reply(200, b"ok")}) as site:
+            return await exporter.probe("plain", site.fill(TARGET))
+
+    assert value(asyncio.run(run()), "probe_success") == 1
+    log = exporter.log.read_text()
+    assert "Traceback" not in log
+    assert "internal_error" not in log
+    assert len(list(Path(f"/proc/{exporter.process.pid}/fd").iterdir())) < 40
