@@ -467,10 +467,10 @@ def _search_mended(compiled: Any, data: bytes) -> Match | None:
     return None if found is None else _MendedMatch(found, text, mended)
 
 
-def _replace_surrogates(error: UnicodeError) -> tuple[str, int]:
+def _replace_surrogates(error: UnicodeError) -> tuple[bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "\N{REPLACEMENT CHARACTER}" * (error.end - error.start), error.end
+    return "\N{REPLACEMENT CHARACTER}".encode() * (error.end - error.start), error.end
 
 
 _REPLACEMENT = "probe-exporter-replacement"
