@@ -125,29 +125,34 @@ def json_body(text: bytes, forbidden: Cel | None, demanded: Cel | None) -> None:
             )
 
 
-_DATES = (
-    (
-        re.compile(r"[a-z]{3}, \d\d [a-z]{3} \d{4} \d\d?:\d\d:\d\d GMT", re.IGNORECASE),
-        "%a, %d %b %Y %H:%M:%S GMT",
-    ),
-    (
-        re.compile(r"[a-z]{6,9}, \d\d-[a-z]{3}-\d\d \d\d?:\d\d:\d\d [A-Z]{3,4}", re.IGNORECASE),
-        "%A, %d-%b-%y %H:%M:%S",
-    ),
-    (re.compile(r"[a-z]{3} [a-z]{3} [ \d]?\d \d\d?:\d\d:\d\d \d{4}", re.IGNORECASE), "%a %b %d %H:%M:%S %Y"),
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAY = "(?:mon|tue|wed|thu|fri|sat|sun)"
+_WHOLE_DAY = "(?:mon|tues|wednes|thurs|fri|satur|sun)day"
+_MONTH = f"(?P<month>{'|'.join(_MONTHS)})"
+_TIME = "(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})(?:[.,][0-9]+)?"
+_DATES = tuple(
+    re.compile(form.replace(" ", " +"), re.IGNORECASE)
+    for form in (
+        f"{_DAY}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} (?-i:GMT)",
+        f"{_WHOLE_DAY}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} (?-i:[A-Z]{{3,4}})",
+        f"{_DAY} {_MONTH} (?P<day>[0-9]{{1,2}}) {_TIME} (?P<year>[0-9]{{4}})",
+    )
 )
-"""The three forms of RFC 9110, section 5.6.7, each as a shape (strptime takes more than it should) and a format."""
+"""The three forms of RFC 9110, section 5.6.7, as tolerant as the original: of blanks, of case, of the wrong weekday, of
+fractions (which are dropped) and, in the second form, of any zone (which is taken as UTC)."""
 
 
 @lru_cache(maxsize=1024)
 def parse_date(value: str) -> float | None:
     """A date of HTTP in Unix seconds; None if it is none."""
-    for shape, form in _DATES:
-        if not shape.fullmatch(value):
-            continue
-        text = value.rpartition(" ")[0] if form.startswith("%A") else value
-        try:
-            return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
-        except ValueError:
-            return None
-    return None
+    date = next(filter(None, (form.fullmatch(value.strip(" \t")) for form in _DATES)), None)
+    if date is None:
+        return None
+    year, month = int(date["year"]), _MONTHS.index(date["month"].lower()) + 1
+    if len(date["year"]) == 2:
+        year += 1900 if year >= 69 else 2000
+    clock = (int(date[part]) for part in ("hour", "minute", "second"))
+    try:
+        return datetime(year, month, int(date["day"]), *clock, tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
