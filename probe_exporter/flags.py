@@ -82,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(name, dest=dest, help=help, **how)
 
     parser.add_argument("-h", "--help", "--help-long", action="help", help="Show this help.")
-    parser.add_argument("--help-man", nargs=0, action=_Manual, help="Print a manual page.")
-    parser.add_argument("--version", nargs=0, action=_Version, help="Print the version.")
+    parser.add_argument("--help-man", nargs=0, default=argparse.SUPPRESS, action=_Manual, help="Print a manual page.")
+    parser.add_argument("--version", nargs=0, default=argparse.SUPPRESS, action=_Version, help="Print the version.")
     _add_config_flags(flag)
     _add_probe_and_log_flags(flag)
     _add_web_flags(flag)

@@ -12,6 +12,8 @@ from probe_exporter.web import Place
 BACKLOG = 4096
 """Connections waiting to be accepted: a large Prometheus opens thousands at once."""
 
+MOST = 65535
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 
@@ -43,6 +45,8 @@ def listen(address: str) -> socket.socket:
         ListenError: the address can't be had: in use, not this machine's, not permitted.
     """
     host, port = split_address(address)
+    if port.isdecimal() and int(port) > MOST:
+        raise ListenError(f"cannot listen on {address}: ports end at {MOST}")
     try:
         if not host and socket.has_dualstack_ipv6():
             number = socket.getaddrinfo(None, port or "0", type=socket.SOCK_STREAM)[0][4][1]

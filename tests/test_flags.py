@@ -1,0 +1,149 @@
+"""An existing unit file or container spec works as it stands: names, forms, defaults and refusals are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from probe_exporter import flags
+from probe_exporter.flags import Flags
+from probe_exporter.version import VERSION
+
+NAMES = """
+    --config.file --config.check --config.enable-auto-reload --config.auto-reload-interval --timeout-offset
+    --history.limit --log.level --log.format --log.prober --web.listen-address --web.systemd-socket
+    --web.config.file --web.external-url --web.route-prefix --help --help-long --help-man --version
+    --modules.dir --config.expand-env --config.strict --web.drain-timeout
+"""
+"""The original's, all of them; and ours in the last line."""
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a command line is refused with."""
+    with pytest.raises(SystemExit) as exit:
+        flags.parse(arguments)
+    shown = capsys.readouterr()
+    assert (exit.value.code, shown.out) == (1, "")
+    (line,) = shown.err.splitlines()
+    return line
+
+
+def test_defaults() -> None:
+    given = vars(flags.parse([]))
+    assert given == {
+        "command": (),
+        "config_auto_reload_interval": 30,
+        "config_check": False,
+        "config_enable_auto_reload": False,
+        "config_expand_env": False,
+        "config_file": [],
+        "config_strict": False,
+        "history_limit": 100,
+        "log_format": "logfmt",
+        "log_level": "info",
+        "log_prober": "info",
+        "modules_dir": [],
+        "timeout_offset": 0.5,
+        "web_config_file": "",
+        "web_drain_timeout": 20.0,
+        "web_external_url": None,
+        "web_listen_address": [],
+        "web_route_prefix": None,
+        "web_systemd_socket": False,
+    }
+    assert given.keys() == Flags.__annotations__.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        (["--config.file=a.yml"], "config_file", ["a.yml"]),
+        (["--config.file", "a.yml"], "config_file", ["a.yml"]),
+        (["--config.file=a.yml", "--config.file=b"], "config_file", ["a.yml", "b"]),
+        (["--modules.dir=a", "--modules.dir", "b"], "modules_dir", ["a", "b"]),
+        (["--config.check"], "config_check", True),
+        (["--no-config.check"], "config_check", False),
+        (["--config.enable-auto-reload"], "config_enable_auto_reload", True),
+        (["--config.auto-reload-interval=0"], "config_auto_reload_interval", 0),
+        (["--history.limit=0x10"], "history_limit", 16),
+        (["--timeout-offset=-1"], "timeout_offset", -1.0),
+        (["--timeout-offset=1_0"], "timeout_offset", 10.0),
+        (["--timeout-offset=.25"], "timeout_offset", 0.25),
+        (["--log.level=WARN"], "log_level", "warn"),
+        (["--log.format=json"], "log_format", "json"),
+        (["--log.prober=nonsense"], "log_prober", "nonsense"),
+        (["--web.listen-address=:1", "--web.listen-address=[::1]:2"], "web_listen_address", [":1", "[::1]:2"]),
+        (["--web.external-url=http://x/"], "web_external_url", "http://x/"),
+        (["--web.route-prefix=/"], "web_route_prefix", "/"),
+        (["--web.drain-timeout=1m30s"], "web_drain_timeout", 90.0),
+        (["config", "schema"], "command", ("config", "schema")),
+        (["config", "--modules.dir=x", "schema"], "command", ("config", "schema")),
+    ],
+)
+def test_forms(arguments: list[str], name: str, value: object) -> None:
+    assert getattr(flags.parse(arguments), name) == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--nope"], "unknown long flag '--nope'"),
+        (["--nope=1"], "unknown long flag '--nope'"),
+        (["--config.che"], "unknown long flag '--config.che'"),
+        (["-config.check"], "unknown short flag '-c'"),
+        (["-x"], "unknown short flag '-x'"),
+        (["extra"], "unexpected extra"),
+        (["--", "extra"], "unexpected extra"),
+        (["config"], "unexpected config"),
+        (["config", "nonsense"], "unexpected config nonsense"),
+        (["--config.check=true"], "config.check"),
+        (["--no-config.check=1"], "config.check"),
+        (["--config.check", "--config.check"], "'config.check' cannot be repeated"),
+        (["--config.check", "--no-config.check"], "'config.check' cannot be repeated"),
+        (["--history.limit=1", "--history.limit=1"], "'history.limit' cannot be repeated"),
+        (["--history.limit=-1"], "history.limit"),
+        (["--history.limit=1.5"], "history.limit"),
+        (["--history.limit="], "history.limit"),
+        (["--config.auto-reload-interval=1.5"], "auto-reload-interval"),
+        (["--timeout-offset=x"], "'x' is not a number"),
+        (["--timeout-offset"], "--timeout-offset"),
+        (["--log.level=loud"], "unrecognized log level loud"),
+        (["--log.format=LOGFMT"], "unrecognized log format LOGFMT"),
+        (["--web.drain-timeout=5"], "lacks a unit"),
+        (["--web.drain-timeout=-5s"], "negative"),
+        (["@/no/such/file"], "/no/such/file"),
+    ],
+)
+def test_what_is_misunderstood_is_refused_in_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, *arguments)
+    assert line.startswith("probe-exporter: error: ")
+    assert says in line
+    assert line.endswith(", try --help")
+
+
+def test_a_file_holds_one_argument_per_line(tmp_path: Path) -> None:
+    file = tmp_path / "flags"
+    file.write_text("--config.file=a b.yml\n--history.limit\n7\n")
+    given = flags.parse(["--config.check", f"@{file}"])
+    assert (given.config_file, given.history_limit, given.config_check) == (["a b.yml"], 7, True)
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help", "--help-long", "--help-man"])
+def test_help_names_every_flag_on_stdout(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        flags.parse([flag])
+    shown = capsys.readouterr()
+    assert (exit.value.code, shown.err) == (0, "")
+    text = shown.out.replace("\\-", "-")
+    assert [name for name in NAMES.split() if name not in text] == []
+
+
+def test_the_version_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        flags.parse(["--version"])
+    shown = capsys.readouterr()
+    assert (exit.value.code, shown.err) == (0, "")
+    assert shown.out.startswith(f"probe-exporter, version {VERSION} (revision: ")

@@ -1,0 +1,102 @@
+"""Addresses and URLs of the command line mean what they mean to the original."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from probe_exporter.listening import ListenError, listen, place, split_address
+from probe_exporter.web import Place
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [
+        (":9115", "", "9115"),
+        ("127.0.0.1:9115", "127.0.0.1", "9115"),
+        ("localhost:http", "localhost", "http"),
+        ("[::1]:9115", "::1", "9115"),
+        ("[::]:9115", "::", "9115"),
+        ("127.0.0.1:", "127.0.0.1", ""),
+    ],
+)
+def test_an_address_is_host_and_port(address: str, host: str, port: str) -> None:
+    assert split_address(address) == (host, port)
+
+
+@pytest.mark.parametrize("address", ["", "foo", "9115", "::1:9115", "[::1]", "[::1", "[::1]9115", "a]b:1"])
+def test_what_is_no_address_is_refused_with_the_forms_that_are(address: str) -> None:
+    with pytest.raises(ListenError, match=r"\[v6\]:port"):
+        split_address(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "clients"),
+    [
+        ("127.0.0.1:0", ["127.0.0.1"]),
+        ("localhost:0", ["127.0.0.1"]),
+        ("[::1]:0", ["::1"]),
+        (":0", ["127.0.0.1", "::1"]),
+        ("[::]:0", ["::1"]),
+    ],
+)
+def test_a_listening_socket_takes_connections(address: str, clients: list[str]) -> None:
+    with listen(address) as listener:
+        for client in clients:
+            with socket.create_connection((client, listener.getsockname()[1]), 5):
+                pass
+
+
+def test_a_port_in_use_is_a_clear_refusal() -> None:
+    with listen("127.0.0.1:0") as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ListenError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
+            listen(f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    "address", ["192.0.2.1:1", "no-such-host.invalid:1", "127.0.0.1:99999", "127.0.0.1:no-such-service"]
+)
+def test_an_address_that_cannot_be_had_is_named(address: str) -> None:
+    with pytest.raises(ListenError, match=f"cannot listen on {address}: "):
+        listen(address)
+
+
+@pytest.mark.parametrize(
+    ("url", "prefix", "where", "shown"),
+    [
+        (None, None, Place("/", "/"), "http://HOST:9115"),
+        (None, "", Place("/", "/"), "http://HOST:9115"),
+        (None, "/", Place("/", "/"), "http://HOST:9115"),
+        (None, "p", Place("/p/", "/p/"), "http://HOST:9115"),
+        (None, "/p/q/", Place("/p/q/", "/p/q/"), "http://HOST:9115"),
+        ("http://x.example/", None, Place("/", "http://x.example"), "http://x.example"),
+        ("http://x.example/p/", None, Place("/p/", "http://x.example/p"), "http://x.example/p"),
+        (
+            "https://x.example:8443/a/b",
+            None,
+            Place("/a/b/", "https://x.example:8443/a/b"),
+            "https://x.example:8443/a/b",
+        ),
+        ("http://x.example/a", "/b", Place("/b/", "http://x.example/a"), "http://x.example/a"),
+        ("http://x.example/a", "/", Place("/", "http://x.example/a"), "http://x.example/a"),
+        ("foo", None, Place("/foo/", "/foo"), "/foo"),
+        ("/foo/", None, Place("/foo/", "/foo"), "/foo"),
+    ],
+)
+def test_prefix_and_front_follow_from_the_flags(url: str | None, prefix: str | None, where: Place, shown: str) -> None:
+    assert place(url, prefix, [":9115"]) == (where, shown.replace("HOST", socket.gethostname()))
+
+
+@pytest.mark.parametrize(
+    "url", ["'http://x/'", '"x"', "http://x/'", "%zz", ":", "http://[::1", "http://x:port/", "a\nb"]
+)
+def test_what_is_no_external_url_is_refused(url: str) -> None:
+    with pytest.raises(ListenError, match="external URL"):
+        place(url, None, [":9115"])
+
+
+def test_without_an_external_url_an_address_needs_a_port() -> None:
+    with pytest.raises(ListenError, match="foo"):
+        place(None, None, ["foo"])
