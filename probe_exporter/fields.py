@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Protocol, Self
@@ -380,7 +381,7 @@ class Match(Protocol):
 
     def group(self, group: int | str = 0, /) -> bytes | None: ...
     def groups(self) -> tuple[bytes | None, ...]: ...
-    def span(self, group: int | str = 0, /) -> tuple[int, int]: ...
+    def span(self, group: int = 0, /) -> tuple[int, int]: ...
 
 
 class Regexp(_Scalar):
@@ -430,7 +431,9 @@ def _compile(text: str) -> Any:
     if _any_byte(text):
         raise ValueError(r"RE2 as Go has it knows no \C (a single byte)")
     try:
-        compiled = _compile_re2(encode(text))
+        compiled = _compile_re2(text)
+    except UnicodeEncodeError:
+        raise ValueError("not a regular expression (RE2): not UTF-8") from None
     except re2.error as error:
         reason = error.args[0].decode("utf-8", "replace")
         raise ValueError(f"not a regular expression (RE2): {reason}") from None
@@ -439,7 +442,7 @@ def _compile(text: str) -> Any:
     return compiled
 
 
-def _compile_re2(pattern: bytes) -> Any:
+def _compile_re2(pattern: str) -> Any:
     try:
         return re2.compile(pattern, _OPTIONS)
     except re2.error as error:
@@ -491,12 +494,12 @@ class _MendedMatch:
         """Where a position in the mended data lies in the data."""
         return len(encode(self._text[: len(self._mended[:mended].decode("utf-8", "ignore"))]))
 
-    def span(self, group: int | str = 0, /) -> tuple[int, int]:
+    def span(self, group: int = 0, /) -> tuple[int, int]:
         start, end = self._found.span(group)
         return (start, end) if start < 0 else (self._offset(start), self._offset(end))
 
     def group(self, group: int | str = 0, /) -> bytes | None:
-        start, end = self.span(group)
+        start, end = self.span(self._found.re.groupindex[group] if isinstance(group, str) else group)
         return None if start < 0 else encode(self._text)[start:end]
 
     def groups(self) -> tuple[bytes | None, ...]:
@@ -538,6 +541,7 @@ class LateRegexp(_Scalar):
 # --- CEL ---------------------------------------------------------------------------------------------------
 
 
+_CEL_CODE = re.compile(r"^[A-Z_]+: ")
 _CEL_END = "Syntax error: mismatched input '<EOF>'"
 
 
@@ -576,10 +580,10 @@ class Cel(_Scalar):
         Raises:
             ValueError: the evaluation failed, as for a key that is not there.
         """
-        try:
-            value: object = self._compiled.eval(data={"body": body}).value()
-        except RuntimeError as error:
-            raise ValueError(_cel_reason(str(error))) from None
+        result = self._compiled.eval(data={"body": body})
+        value: object = result.value()
+        if str(result.type()) in ("ERROR", "UNKNOWN"):
+            raise ValueError(_cel_reason(str(value)))
         return value
 
     def __eq__(self, other: object) -> bool:
@@ -598,7 +602,7 @@ class Cel(_Scalar):
 def _cel_reason(message: str) -> str:
     """The sentence in a message of the CEL library, without its source excerpt, codes and token lists."""
     line = message.split("\n", 1)[0].split(" [INVALID_ARGUMENT]", 1)[0]
-    line = line.removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: <input>:1:")
+    line = _CEL_CODE.sub("", line).removeprefix("ERROR: <input>:1:")
     line = line.split(" (in container", 1)[0].split(" expecting {", 1)[0]
     column, separator, rest = line.partition(": ")
     if separator and column.isdigit():

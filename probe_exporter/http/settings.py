@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
 from probe_exporter.fields import FilePath, Secret, Text
 from probe_exporter.prober import Settings
-from probe_exporter.rules import NO_SECRET_MANAGER, Rule, Block, exclusive, needs, required
+from probe_exporter.rules import NO_SECRET_MANAGER, Block, Rule, exclusive, needs, required
 from probe_exporter.tls import TLSSettings
 
 RESERVED_HEADERS = frozenset(
