@@ -6,15 +6,16 @@ where verification failed, and its OpenSSL is newer (and faster) than most syste
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from OpenSSL import SSL, crypto
 
 from probe_exporter import certificates, names
@@ -107,7 +108,7 @@ _PRECEDENCE = tuple(_VERDICTS)
 
 _RECORD = 65536  # several records at once where they came at once
 _MOST_AT_ONCE = 262144
-
+_PIECE = 16384  # the most that one record holds
 
 _CERT = ("cert", "cert_file", "cert_ref")
 _KEY = ("key", "key_file", "key_ref")
@@ -145,6 +146,15 @@ class TLSSettings(Settings):
                 yield key, NO_SECRET_MANAGER
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a client is, to a server that asks."""
+
+    certificate: x509.Certificate
+    chain: Sequence[x509.Certificate]
+    key: PrivateKeyTypes
+
+
 class ClientContext:
     """TLS settings made ready to be used by any number of connections."""
 
@@ -153,42 +163,108 @@ class ClientContext:
         Raises:
             ProbeFailed: a file or a key can't be used.
         """
-        self.verifies = not settings.insecure_skip_verify
-        self._unusable = ""
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        lowest, highest = _VERSIONS[settings.min_version], _VERSIONS[settings.max_version]
-        if lowest > highest:
-            self._unusable = f"min_version {settings.min_version} is above max_version {settings.max_version}"
-        context.set_min_proto_version(lowest)
-        context.set_max_proto_version(highest)
-        # OpenSSL does TLS 1.0 and 1.1 at security level 0 only; level 1 is what Go's key sizes and hashes amount to.
-        level = 1 if lowest >= SSL.TLS1_2_VERSION else 0
-        context.set_cipher_list(f"{':'.join(CIPHERS)}:@SECLEVEL={level}".encode())
-        context.set_tls13_ciphersuites(":".join(TLS13_CIPHERS).encode())
+        self._verifies = not settings.insecure_skip_verify
+        self._context, _ = _make_context(settings, settings.min_version, settings.max_version)
         if alpn:
-            context.set_alpn_protos([name.encode() for name in alpn])
-        if self.verifies:
-            _trust(context, settings)
-            context.set_verify(SSL.VERIFY_PEER, _collect)
-        elif settings.ca or settings.ca_file:
-            _read_authorities(settings)  # unused, but a file that can't be read is an error all the same
-        _identify(context, settings)
-        self._context = context
+            self._context.set_alpn_protos([name.encode() for name in alpn])
 
     def layer(self, server_name: str) -> Layer:
         """A new TLS client; `server_name` is asked for and verified (an address is verified only).
 
         Raises:
-            ProbeFailed: there is no name to verify, or no version of TLS to speak.
+            ProbeFailed: there is no name to verify.
         """
-        if self._unusable:
-            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {self._unusable}")
-        if self.verifies and not server_name:
+        if self._verifies:
+            _check_verifiable(server_name)
+        return Layer(SSL.Connection(self._context, None), server_name.rstrip("."), self._verifies)
+
+
+class QuicContext:
+    """TLS settings made ready for QUIC, where another implementation shakes hands and OpenSSL judges what it was shown.
+
+    Attributes:
+        identity: what to show to a server that asks; None for nothing.
+    """
+
+    def __init__(self, settings: TLSSettings) -> None:
+        """
+        Raises:
+            ProbeFailed: a file or a key can't be used.
+        """
+        self._verifies = not settings.insecure_skip_verify
+        self._max_version = settings.max_version
+        self._context, self.identity = _make_context(settings, "TLS12", "TLS12")
+
+    def check_usable(self, server_name: str) -> None:
+        """
+        Raises:
+            ProbeFailed: there is no name to verify, or TLS 1.3 is not to be spoken.
+        """
+        if self._max_version < "TLS13":
             raise ProbeFailed(
-                Reason.SETTINGS_UNUSABLE,
-                "tls_config needs server_name or insecure_skip_verify for this target",
+                Reason.SETTINGS_UNUSABLE, f"tls_config: QUIC needs TLS 1.3, and max_version is {self._max_version}"
             )
-        return Layer(SSL.Connection(self._context, None), server_name.rstrip("."), self.verifies)
+        if self._verifies:
+            _check_verifiable(server_name)
+
+    def verify(self, shown: Handshake, server_name: str) -> Handshake:
+        """Judge what a server showed, as a `Layer` would, and return it with the verified chain.
+
+        pyOpenSSL lets us verify a chain by itself too, but then it names the first error only and does not look at
+        what a certificate may be used for. In a handshake it does, so the server's half of one is played to it, up to
+        the certificates: in TLS 1.2, because there they come in clear.
+
+        Raises:
+            VerificationFailed: with all that is wrong.
+            ProbeFailed: OpenSSL can't read the certificates.
+        """
+        if not self._verifies:
+            return shown
+        check = _Check(server_name.rstrip("."))
+        connection = SSL.Connection(self._context, None)
+        connection.set_connect_state()
+        connection.set_app_data(check)
+        connection.bio_write(_hello_and_certificates(shown.sent))
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            pass
+        except SSL.Error as error:  # any key but of an elliptic curve is wrong for the suite: an end after the verdict
+            if not check.complete:
+                raise ProbeFailed(Reason.TLS_HANDSHAKE, f"unreadable certificates: {_describe(error)}") from None
+        if check.errors:
+            raise check.failure(replace(shown, verify_errors=tuple(check.errors)))
+        return replace(shown, verified=connection.get_verified_chain(as_cryptography=True))
+
+
+def _make_context(
+    settings: TLSSettings, lowest: TLSVersion, highest: TLSVersion
+) -> tuple[SSL.Context, Identity | None]:
+    if settings.min_version > settings.max_version:
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE,
+            f"tls_config: min_version {settings.min_version} is above max_version {settings.max_version}",
+        )
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(_VERSIONS[lowest])
+    context.set_max_proto_version(_VERSIONS[highest])
+    # OpenSSL does TLS 1.0 and 1.1 at security level 0 only; level 1 is what Go's key sizes and hashes amount to.
+    level = 1 if lowest >= "TLS12" else 0
+    context.set_cipher_list(f"{':'.join(CIPHERS)}:@SECLEVEL={level}".encode())
+    context.set_tls13_ciphersuites(":".join(TLS13_CIPHERS).encode())
+    if not settings.insecure_skip_verify:
+        _trust(context, settings)
+        context.set_verify(SSL.VERIFY_PEER, _collect)
+    elif settings.ca or settings.ca_file:
+        _read_authorities(settings)  # unused, but a file that can't be read is an error all the same
+    return context, _identify(context, settings)
+
+
+def _check_verifiable(server_name: str) -> None:
+    if not server_name:
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE, "tls_config needs server_name or insecure_skip_verify for this target"
+        )
 
 
 def _trust(context: SSL.Context, settings: TLSSettings) -> None:
@@ -211,10 +287,10 @@ def _read_authorities(settings: TLSSettings) -> list[x509.Certificate]:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "tls_config: ca holds no certificate in PEM form") from None
 
 
-def _identify(context: SSL.Context, settings: TLSSettings) -> None:
+def _identify(context: SSL.Context, settings: TLSSettings) -> Identity | None:
     """Load the client's certificate, its chain and its key."""
     if not (settings.cert or settings.cert_file):
-        return
+        return None
     key = settings.key.reveal()
     try:
         leaf, *chain = x509.load_pem_x509_certificates(_read("cert", settings.cert, settings.cert_file))
@@ -227,6 +303,7 @@ def _identify(context: SSL.Context, settings: TLSSettings) -> None:
     except (ValueError, TypeError, SSL.Error, UnsupportedAlgorithm) as error:
         what = type(error).__name__  # the text might quote the key
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: unusable cert or key ({what})") from None
+    return Identity(leaf, chain, private)
 
 
 def _read(key: str, inline: str, path: str) -> bytes:
@@ -242,7 +319,9 @@ def _read(key: str, inline: str, path: str) -> bytes:
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
-_contexts: dict[tuple[TLSSettings, tuple[str, ...]], tuple[Stamp, ClientContext]] = {}
+Context = TypeVar("Context", ClientContext, QuicContext)
+
+_contexts: dict[Hashable, tuple[Stamp, ClientContext | QuicContext]] = {}
 
 
 def client_context(settings: TLSSettings, alpn: tuple[str, ...] = ()) -> ClientContext:
@@ -257,18 +336,27 @@ def client_context(settings: TLSSettings, alpn: tuple[str, ...] = ()) -> ClientC
     Raises:
         ProbeFailed: the settings can't be used.
     """
+    return _remembered((settings, alpn), settings, lambda: ClientContext(settings, alpn))
+
+
+def quic_context(settings: TLSSettings) -> QuicContext:
+    """The same for QUIC."""
+    return _remembered((settings, QuicContext), settings, lambda: QuicContext(settings))
+
+
+def _remembered(key: Hashable, settings: TLSSettings, make: Callable[[], Context]) -> Context:
     for source in ("ca_ref", "cert_ref", "key_ref"):
         if getattr(settings, source):
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {source} needs a secret manager: none here")
     stamp = tuple(
-        _stamp(key, path)
-        for key, path in (("ca", settings.ca_file), ("cert", settings.cert_file), ("key", settings.key_file))
+        _stamp(setting, path)
+        for setting, path in (("ca", settings.ca_file), ("cert", settings.cert_file), ("key", settings.key_file))
     )
-    known = _contexts.get((settings, alpn))
+    known = _contexts.get(key)
     if known is not None and known[0] == stamp:
-        return known[1]
-    context = ClientContext(settings, alpn)
-    _contexts[settings, alpn] = (stamp, context)
+        return cast("Context", known[1])
+    context = make()
+    _contexts[key] = (stamp, context)
     return context
 
 
@@ -310,31 +398,57 @@ class VerificationFailed(ProbeFailed):
         self.handshake = handshake
 
 
+class _Check:
+    """One verification of a peer's certificates: whatever is wrong with them.
+
+    Attributes:
+        errors: in the words of `probe_ssl_verify_error_info`.
+        complete: the peer's own certificate has been looked at, which comes last.
+    """
+
+    __slots__ = ("complete", "errors", "server_name")
+
+    def __init__(self, server_name: str) -> None:
+        self.server_name = server_name
+        self.errors: list[str] = []
+        self.complete = False
+
+    def note(self, code: int) -> None:
+        """Remember a verdict of OpenSSL's verification."""
+        word = _VERIFY_ERRORS.get(code, f"error_{code}")
+        if word not in self.errors:
+            self.errors.append(word)
+
+    def check_name(self, leaf: x509.Certificate | None) -> bool:
+        """Compare the name with the certificate; whether nothing at all was found wrong with it."""
+        self.complete = True
+        if leaf is None or not certificates.is_for(leaf, self.server_name):
+            self.errors.append("wrong_name")
+        return not self.errors
+
+    def failure(self, handshake: Handshake) -> VerificationFailed:
+        """The verdict on what has been found."""
+        first = min(self.errors, key=lambda word: _PRECEDENCE.index(word) if word in _VERDICTS else len(_VERDICTS))
+        reason, sentence = _VERDICTS.get(
+            first, (Reason.CERTIFICATE_INVALID, f"the certificate does not verify ({first})")
+        )
+        return VerificationFailed(reason, sentence.format(name=self.server_name), handshake)
+
+
 class Layer:
     """One TLS client without I/O: bytes from the peer go in, bytes for the peer and plain text come out."""
 
-    __slots__ = (
-        "_certificate_checked",
-        "_connection",
-        "_errors",
-        "_hello",
-        "_server_name",
-        "_verifies",
-        "ended",
-        "handshake",
-    )
+    __slots__ = ("_check", "_connection", "_hello", "_verifies", "ended", "handshake")
 
     def __init__(self, connection: SSL.Connection, server_name: str, verifies: bool) -> None:
         self._connection = connection
-        self._server_name = server_name
         self._verifies = verifies
-        self._errors: list[str] = []
-        self._certificate_checked = False
+        self._check = _Check(server_name)
         self._hello = b""  # what the peer sent first
         self.handshake: Handshake | None = None
         self.ended = False  # the peer has said that nothing more comes
         connection.set_connect_state()
-        connection.set_app_data(self)
+        connection.set_app_data(self._check)
         if server_name and names.literal(server_name) is None:
             connection.set_tlsext_host_name(server_name.encode("idna" if not server_name.isascii() else "ascii"))
 
@@ -352,31 +466,16 @@ class Layer:
         except SSL.WantReadError:
             return False
         except SSL.Error as error:
-            self._connection.set_app_data(None)
-            if self._errors:
-                raise self._not_verified() from None
+            if self._check.errors:
+                raise self._check.failure(self._observe()) from None
             raise ProbeFailed(Reason.TLS_HANDSHAKE, f"the TLS handshake failed: {_describe(error)}") from None
-        self._connection.set_app_data(None)  # ends a cycle: the layer is freed with its connection
-        if self._verifies and not self._certificate_checked:
-            self.check_name(self._connection.get_peer_certificate(as_cryptography=True))
-        if self._errors:
+        if self._verifies and not self._check.complete:
+            self._check.check_name(self._connection.get_peer_certificate(as_cryptography=True))
+        if self._check.errors:
             self._drop_outgoing()
-            raise self._not_verified()
+            raise self._check.failure(self._observe())
         self.handshake = self._observe()
         return True
-
-    def note(self, code: int) -> None:
-        """Remember a verdict of OpenSSL's verification."""
-        word = _VERIFY_ERRORS.get(code, f"error_{code}")
-        if word not in self._errors:
-            self._errors.append(word)
-
-    def check_name(self, leaf: x509.Certificate | None) -> bool:
-        """Compare the name with the certificate; whether nothing at all was found wrong with it."""
-        self._certificate_checked = True
-        if leaf is None or not certificates.is_for(leaf, self._server_name):
-            self._errors.append("wrong_name")
-        return not self._errors
 
     def decrypt(self, data: bytes) -> bytes:
         """The plain text of what the peer sent.
@@ -427,22 +526,15 @@ class Layer:
     def _observe(self) -> Handshake:
         connection = self._connection
         name = connection.get_cipher_name()
-        verified = connection.get_verified_chain(as_cryptography=True) if self._verifies and not self._errors else None
+        good = self._verifies and not self._check.errors
         return Handshake(
             version=_VERSION_NAMES.get(connection.get_protocol_version_name(), "unknown"),
             cipher=_IANA_NAMES.get(name, name) if name else _cipher_of_hello(self._hello),
             sent=connection.get_peer_cert_chain(as_cryptography=True) or (),
-            verified=verified,
-            verify_errors=tuple(self._errors),
+            verified=connection.get_verified_chain(as_cryptography=True) if good else None,
+            verify_errors=tuple(self._check.errors),
             protocol=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
         )
-
-    def _not_verified(self) -> VerificationFailed:
-        first = min(self._errors, key=lambda word: _PRECEDENCE.index(word) if word in _VERDICTS else len(_VERDICTS))
-        reason, sentence = _VERDICTS.get(
-            first, (Reason.CERTIFICATE_INVALID, f"the certificate does not verify ({first})")
-        )
-        return VerificationFailed(reason, sentence.format(name=self._server_name), self._observe())
 
 
 def _collect(connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
@@ -451,13 +543,31 @@ def _collect(connection: SSL.Connection, certificate: crypto.X509, code: int, de
     Going on after an error finds all of them (expired, and by an unknown authority). The last question is about the
     peer's own certificate after everything else; to refuse there makes OpenSSL send the alert, and nothing more.
     """
-    layer = cast("Layer", connection.get_app_data())
+    check = cast("_Check", connection.get_app_data())
     if not ok:
-        layer.note(code)
+        check.note(code)
         return True
     if depth > 0:
         return True
-    return layer.check_name(certificate.to_cryptography())
+    return check.check_name(certificate.to_cryptography())
+
+
+def _hello_and_certificates(chain: Sequence[x509.Certificate]) -> bytes:
+    """A server's first two messages in TLS 1.2 (RFC 5246, 7.4), as records.
+
+    The hello chooses a suite that every context of ours offers and answers the question about renegotiation, which
+    OpenSSL insists on.
+    """
+    suite = CIPHERS["ECDHE-ECDSA-AES128-GCM-SHA256"][0].to_bytes(2, "big")
+    hello = b"\x03\x03" + bytes(32) + b"\0" + suite + b"\0" + b"\0\x05\xff\x01\0\x01\0"
+    listed = b"".join(_sized(certificate.public_bytes(serialization.Encoding.DER)) for certificate in chain)
+    messages = b"\x02" + _sized(hello) + b"\x0b" + _sized(_sized(listed))
+    pieces = (messages[start : start + _PIECE] for start in range(0, len(messages), _PIECE))
+    return b"".join(b"\x16\x03\x03" + len(piece).to_bytes(2, "big") + piece for piece in pieces)
+
+
+def _sized(data: bytes) -> bytes:
+    return len(data).to_bytes(3, "big") + data
 
 
 def _describe(error: SSL.Error) -> str:
