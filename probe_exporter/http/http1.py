@@ -144,7 +144,7 @@ class ResponseReader(Response):
 
     def on_message_begin(self) -> None:
         if not self.complete:  # what follows a complete response is not ours
-            self.headers = []
+            self.headers, self._by_name = [], None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.complete:
