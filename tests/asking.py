@@ -1,0 +1,37 @@
+"""Asks an exporter anything over HTTP, exactly as the test spells it."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+from collections.abc import Mapping
+
+from tests.exporters import Response
+
+
+def ask(
+    port: int,
+    path: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    timeout: float = 20.0,
+) -> Response:
+    """One request on a connection of its own; a compressed answer is unpacked, its header kept."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.putrequest(method, path, skip_accept_encoding=True)
+        for name, value in (headers or {}).items():
+            connection.putheader(name, value)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        content = answer.read()
+    finally:
+        connection.close()
+    shown = {name.lower(): value for name, value in answer.getheaders()}
+    if shown.get("content-encoding") == "gzip":
+        content = gzip.decompress(content)
+    return Response(answer.status, shown, content)

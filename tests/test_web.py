@@ -1,0 +1,404 @@
+"""The endpoints, asked over sockets of the program that users run, with a prober that does what its target says."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+from tests import exporters
+from tests.asking import ask
+from tests.exporters import Response, Server
+
+PLUGINS = Path(__file__).parent / "plugins"
+CONFIG = """
+modules:
+  http_2xx: {prober: actor}
+  named: {prober: actor, actor: {host: configured.example}}
+  brief: {prober: actor, timeout: 200ms}
+  secret: {prober: actor, actor: {password: hunter2}}
+  "<b>&": {prober: actor}
+"""
+TEXT = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+PLAIN = "text/plain; charset=utf-8"
+
+
+@pytest.fixture(scope="module")
+def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One exporter for all tests of this file."""
+    directory = tmp_path_factory.mktemp("web")
+    (directory / "blackbox.yml").write_text(CONFIG)
+    with exporters.ours(directory, f"--modules.dir={PLUGINS}", "--log.level=debug") as running:
+        yield running
+
+
+def values(body: str) -> dict[str, float]:
+    """Every sample of a text answer, by its name and labels as written."""
+    return {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in body.splitlines()
+        if line and not line.startswith("#")
+    }
+
+
+def probe(exporter: Server, target: str, module: str = "http_2xx", more: str = "", **headers: str) -> Response:
+    return ask(exporter.port, f"/probe?module={quote(module)}&target={quote(target)}{more}", headers=headers)
+
+
+def own_metric(exporter: Server, name: str) -> float:
+    return values(ask(exporter.port, "/metrics").text)[name]
+
+
+def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait for something that another process does."""
+    give_up = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < give_up, "it did not happen in time"
+        time.sleep(0.01)
+
+
+# --- /probe ------------------------------------------------------------------------------------------------
+
+
+def test_a_probe_answers_with_its_metrics(exporter: Server) -> None:
+    answer = probe(exporter, "two words")
+    assert (answer.status, answer.headers["content-type"]) == (200, TEXT)
+    shown = values(answer.text)
+    assert (shown["probe_success"], shown["probe_actor_words"]) == (1, 2)
+    assert 0 < shown["probe_duration_seconds"] < 5
+    assert shown["probe_timeout_seconds"] == 119.5
+
+
+def test_a_failed_probe_is_a_good_answer(exporter: Server) -> None:
+    answer = probe(exporter, "fail")
+    assert answer.status == 200
+    shown = values(answer.text)
+    assert shown["probe_success"] == 0
+    assert shown['probe_failure_info{phase="acting",reason="target_invalid"}'] == 1
+    assert shown["probe_actor_words"] == 1, "what was measured before is there"
+
+
+def test_a_bug_of_a_prober_is_counted_and_keeps_the_series(exporter: Server) -> None:
+    before = own_metric(exporter, "probe_exporter_internal_errors_total")
+    answer = probe(exporter, "break")
+    assert answer.status == 200
+    assert values(answer.text)['probe_failure_info{phase="acting",reason="internal_error"}'] == 1
+    assert own_metric(exporter, "probe_exporter_internal_errors_total") == before + 1
+    assert "a bug of the prober" in exporter.log.read_text()
+
+
+def test_an_author_s_registry_is_in_the_answer(exporter: Server) -> None:
+    shown = values(probe(exporter, "count").text)
+    assert shown["probe_actor_counted_total"] == 2
+    assert shown['probe_actor_spread_bucket{le="2.0"}'] == 1
+    assert not [name for name in shown if "_created" in name]
+
+
+def test_each_probe_has_a_registry_of_its_own(exporter: Server) -> None:
+    for _ in range(2):
+        assert values(probe(exporter, "count").text)["probe_actor_counted_total"] == 2
+    assert "probe_actor_counted_total" not in values(probe(exporter, "x").text)
+
+
+@pytest.mark.parametrize(
+    ("query", "target"),
+    [
+        ("target=x", "x"),
+        ("target=a&target=b", "a"),
+        ("target=a+b", "a b"),
+        ("target=a%2Bb", "a+b"),
+        ("target=100%2525", "100%25"),
+        ("target=x%3B", "x;"),
+        ("target=a%23b", "a#b"),
+        ("target=a;b&target=c", "c"),
+        ("target=%zz&target=c", "c"),
+        ("target=caf%C3%A9", "café"),
+        ("target=http://h/?q=1/2:3@4", "http://h/?q=1/2:3@4"),
+        ("target=%20", " "),
+    ],
+)
+def test_the_target_reaches_the_prober_decoded_once(exporter: Server, query: str, target: str) -> None:
+    answer = ask(exporter.port, f"/probe?{query}")
+    assert f'probe_actor_seen_info{{host="",target="{target}"}} 1\n' in answer.text
+
+
+@pytest.mark.parametrize("query", ["module=", "module=;", "module=%zz", "module=http_2xx&module=no_such"])
+def test_without_a_module_it_is_http_2xx(exporter: Server, query: str) -> None:
+    assert ask(exporter.port, f"/probe?target=x&{query}").status == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "header", "status", "line"),
+    [
+        ("module=no_such&target=x", "", 400, 'Unknown module "no_such"'),
+        ("module=no_such", "abc", 400, 'Unknown module "no_such"'),
+        ("module=brief&target=x", "abc", 400, "Cannot parse the scrape timeout header: 'abc' is not a number"),
+        ("module=brief", "abc", 400, "Cannot parse the scrape timeout header: 'abc' is not a number"),
+        ("module=brief", "10", 400, "The target parameter is missing"),
+        ("target=", "", 400, "The target parameter is missing"),
+        ("", "", 400, "The target parameter is missing"),
+        ("target=a;b", "", 400, "The target parameter is missing"),
+        ("hostname=other.example&module=named", "", 400, "The target parameter is missing"),
+        (
+            "hostname=other.example&module=named&target=x",
+            "",
+            400,
+            'the module says "configured.example" and the request "other.example"',
+        ),
+    ],
+)
+def test_what_is_wrong_first_is_told(exporter: Server, query: str, header: str, status: int, line: str) -> None:
+    headers = {"X-Prometheus-Scrape-Timeout-Seconds": header} if header else {}
+    answer = ask(exporter.port, f"/probe?{query}", headers=headers)
+    assert (answer.status, answer.text) == (status, f"{line}\n")
+    assert answer.headers["content-type"] == PLAIN
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_an_unknown_module_is_counted(exporter: Server) -> None:
+    before = own_metric(exporter, "blackbox_module_unknown_total")
+    probe(exporter, "x", "no_such")
+    assert own_metric(exporter, "blackbox_module_unknown_total") == before + 1
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
+def test_probing_takes_a_get_request(exporter: Server, method: str) -> None:
+    answer = ask(exporter.port, "/probe?target=x", method=method)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET")
+
+
+def test_a_form_body_is_no_query(exporter: Server) -> None:
+    assert ask(exporter.port, "/probe", method="GET", body=b"target=x").text == "The target parameter is missing\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "header", "timeout"),
+    [
+        ("http_2xx", "", 119.5),
+        ("http_2xx", "10", 9.5),
+        ("http_2xx", " 1e1 ", 9.5),
+        ("http_2xx", "inf", 119.5),
+        ("brief", "10", 0.2),
+        ("brief", "nan", 0.2),
+    ],
+)
+def test_the_timeout_comes_from_header_offset_and_module(
+    exporter: Server, module: str, header: str, timeout: float
+) -> None:
+    headers = {"X-Prometheus-Scrape-Timeout-Seconds": header} if header else {}
+    answer = ask(exporter.port, f"/probe?target=x&module={module}", headers=headers)
+    assert values(answer.text)["probe_timeout_seconds"] == timeout
+
+
+def test_a_probe_ends_at_its_timeout(exporter: Server) -> None:
+    before = time.monotonic()
+    shown = values(probe(exporter, "wait 60", "brief").text)
+    assert time.monotonic() - before < 2
+    assert shown["probe_success"] == 0
+    assert shown['probe_failure_info{phase="acting",reason="timeout_probe"}'] == 1
+
+
+def test_hostname_is_the_prober_s_business(exporter: Server) -> None:
+    def host(more: str, module: str = "http_2xx") -> list[str]:
+        return re.findall(r'host="([^"]*)"', probe(exporter, "x", module, more).text)
+
+    assert host("&hostname=a.example") == ["a.example"]
+    assert host("&hostname=configured.example", "named") == ["configured.example"]
+    assert host("&hostname=", "named") == ["configured.example"]
+    assert host("") == [""], "the module itself is as it was"
+
+
+def test_a_client_that_hangs_up_cancels_its_probe(exporter: Server, tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    with pytest.raises(TimeoutError):
+        ask(exporter.port, f"/probe?target=hang+{quote(str(witness))}", timeout=0.3)
+    until(lambda: witness.read_text() == "cancelled")
+    assert str(witness) not in ask(exporter.port, "/").text, "nobody waited for it, so it is not in the history"
+
+
+# --- formats and compression -------------------------------------------------------------------------------
+
+
+def test_openmetrics_is_for_those_who_ask(exporter: Server) -> None:
+    for path in ("/probe?target=count", "/metrics"):
+        answer = ask(exporter.port, path, headers={"Accept": "application/openmetrics-text;version=1.0.0"})
+        media = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
+        assert answer.headers["content-type"] == media
+        assert answer.text.endswith("# EOF\n")
+        assert values(answer.text).keys() == values(ask(exporter.port, path).text).keys()
+
+
+@pytest.mark.parametrize("path", ["/probe?target=x", "/metrics"])
+def test_gzip_is_for_those_who_ask(exporter: Server, path: str) -> None:
+    packed = ask(exporter.port, path, headers={"Accept-Encoding": "br, gzip;q=0.5"})
+    assert packed.headers["content-encoding"] == "gzip"
+    plain = ask(exporter.port, path, headers={"Accept-Encoding": "br, *"})
+    assert "content-encoding" not in plain.headers
+    assert values(packed.text).keys() == values(plain.text).keys()
+
+
+# --- debug output, logs and history ------------------------------------------------------------------------
+
+
+def test_the_debug_document_has_log_metrics_and_module(exporter: Server) -> None:
+    headers = {"Accept-Encoding": "gzip", "Accept": "application/openmetrics-text"}
+    answer = ask(exporter.port, "/probe?target=fail&module=brief&debug=true", headers=headers)
+    assert (answer.status, answer.headers["content-type"]) == (200, PLAIN)
+    assert "content-encoding" not in answer.headers, "it is for people"
+    log, metrics, module = answer.text.split("\n\n\n\n")
+    heading, *lines = log.splitlines()
+    assert heading == "Logs for the probe:"
+    assert len(lines) == 2
+    for line in lines:
+        assert re.match(r"time=\S+ level=(WARN|ERROR) source=\w+\.py:\d+ msg=.* module=brief target=fail\b", line)
+    assert metrics.startswith("Metrics that would have been returned:\n# HELP ")
+    assert values(metrics.partition("\n")[2])["probe_success"] == 0
+    heading, _, text = module.partition("\n")
+    assert heading == "Module configuration:"
+    assert yaml.safe_load(text)["timeout"] == "200ms"
+
+
+@pytest.mark.parametrize("word", ["True", "1", "", "false"])
+def test_debug_is_exactly_true(exporter: Server, word: str) -> None:
+    assert probe(exporter, "x", more=f"&debug={word}").headers["content-type"] == TEXT
+
+
+def test_the_debug_document_shows_what_hostname_did_and_no_secrets(exporter: Server) -> None:
+    text = probe(exporter, "x", "secret", "&debug=true&hostname=a.example").text
+    assert "host: a.example" in text
+    assert "<secret>" in text
+    assert "hunter2" not in text
+
+
+def test_every_probe_is_held_and_found_by_number_and_by_target(exporter: Server) -> None:
+    unique = f"fail {time.monotonic_ns()}"
+    first = probe(exporter, unique, more="&debug=true").text
+    probe(exporter, f"{unique} later")
+    second = probe(exporter, unique, "brief", "&debug=true").text
+    assert first != second
+    found = re.findall(r'href="logs\?id=(\d+)"', ask(exporter.port, "/").text)
+    assert [int(number) for number in found] == list(range(int(found[0]), -1, -1))
+    assert ask(exporter.port, f"/logs?id={found[0]}").text == second
+    assert ask(exporter.port, f"/logs?id={found[2]}").text == first
+    by_target = f"/logs?target={quote(unique)}"
+    assert ask(exporter.port, by_target).text == second, "the newest"
+    assert ask(exporter.port, f"{by_target}&module=http_2xx").text == first
+    assert ask(exporter.port, f"{by_target}&id=none").text == second
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 400),
+        ("?id=", 400),
+        ("?id=one", 400),
+        ("?id=-1", 400),
+        ("?id=1.0", 400),
+        ("?id=1_0", 400),
+        ("?id=+5", 400),
+        ("?module=http_2xx", 400),
+        ("?id=0&module=http_2xx", 400),
+        ("?id=0&target=x", 400),
+        ("?id=99999999", 404),
+        ("?id=-2", 404),
+        ("?target=no+such+target", 404),
+        ("?target=no+such+target&module=http_2xx", 404),
+    ],
+)
+def test_what_logs_cannot_answer(exporter: Server, query: str, status: int) -> None:
+    answer = ask(exporter.port, f"/logs{query}")
+    assert (answer.status, answer.headers["content-type"]) == (status, PLAIN)
+    assert answer.text.count("\n") == 1
+
+
+def test_requests_that_are_refused_leave_no_entry(exporter: Server) -> None:
+    before = ask(exporter.port, "/").text.count("logs?id=")
+    probe(exporter, "x", "no_such")
+    probe(exporter, "")
+    assert ask(exporter.port, "/").text.count("logs?id=") == before
+
+
+# --- pages and administration ------------------------------------------------------------------------------
+
+
+def test_the_landing_page_links_relatively_and_escapes(exporter: Server) -> None:
+    probe(exporter, "<script>alert('&')</script>", "<b>&")
+    answer = ask(exporter.port, "/")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    page = answer.text
+    links = re.findall(r'(?:href|action)="([^"]*)"', page)
+    for link in ("metrics", "config", "probe?target=prometheus.io&amp;module=http_2xx"):
+        assert link in links
+    assert "probe?target=prometheus.io&amp;module=http_2xx&amp;debug=true" in links
+    assert not [link for link in links if link.startswith("/") or "://" in link]
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;" in page
+    assert "&lt;b&gt;&amp;" in page
+    assert page.index("Success") > 0
+
+
+def test_the_configuration_is_shown_with_its_secrets_masked(exporter: Server) -> None:
+    answer = ask(exporter.port, "/config")
+    assert (answer.status, answer.headers["content-type"]) == (200, PLAIN)
+    shown = yaml.safe_load(answer.text)["modules"]
+    assert list(shown) == sorted(shown)
+    assert shown["secret"]["actor"]["password"] == "<secret>"
+    assert "hunter2" not in answer.text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_health_is_one_word(exporter: Server, method: str) -> None:
+    answer = ask(exporter.port, "/-/healthy", method=method)
+    assert (answer.status, answer.headers["content-type"]) == (200, PLAIN)
+    assert answer.body == (b"" if method == "HEAD" else b"Healthy")
+
+
+def test_scrapes_of_the_exporter_itself_are_counted(exporter: Server) -> None:
+    before = own_metric(exporter, 'promhttp_metric_handler_requests_total{code="200"}')
+    assert own_metric(exporter, 'promhttp_metric_handler_requests_total{code="200"}') == before + 1
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "HEAD"])
+def test_reloading_takes_a_post_request(exporter: Server, method: str) -> None:
+    answer = ask(exporter.port, "/-/reload", method=method)
+    assert (answer.status, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("path", ["/nope", "/probe/", "/metrics/x", "/-/ready", "/debug/pprof/"])
+def test_unknown_paths_are_not_found(exporter: Server, path: str) -> None:
+    answer = ask(exporter.port, path)
+    assert (answer.status, answer.text) == (404, "Not found\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("//probe?target=x", "/probe?target=x"),
+        ("///metrics", "/metrics"),
+        ("/./metrics", "/metrics"),
+        ("/%2e", "/"),
+        ("/a/../probe?target=a%20b", "/probe?target=a%20b"),
+        ("/%2e%2e/metrics", "/metrics"),
+        ("//evil.example/%2e%2e", "/"),
+        ("/%0d%0aSet-Cookie:x//", "/%0D%0ASet-Cookie%3Ax/"),
+    ],
+)
+def test_an_untidy_path_is_redirected_to_the_tidy_one(exporter: Server, path: str, location: str) -> None:
+    answer = ask(exporter.port, path)
+    assert (answer.status, answer.headers["location"]) == (301, location)
+    assert "set-cookie" not in answer.headers
+
+
+def test_a_path_may_be_escaped_or_absolute(exporter: Server) -> None:
+    assert ask(exporter.port, "/%6detrics").status == 200
+    assert ask(exporter.port, f"http://127.0.0.1:{exporter.port}/-/healthy").text == "Healthy"
+
+
+def test_nobody_is_told_versions_that_are_not_ours(exporter: Server) -> None:
+    assert ask(exporter.port, "/").headers["server"] == "probe-exporter"
