@@ -1,15 +1,13 @@
 """HTTP/1.0 and 1.1 as a client, without I/O: a request to bytes, bytes to a response (RFC 9112).
 
-Parsing is llhttp's, set to tolerate what Go's client tolerates, so that a server the original can probe is not refused
-here; everything it reads is bounded.
+The reader takes what Go's client takes and refuses what that refuses, since a server that the original can probe must
+not fail here; no parser at hand can be set so (docs/decisions.md). Everything it reads is bounded.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-
-import httptools
+from collections.abc import Callable, Iterable
 
 from probe_exporter.http.response import Headers, Response
 from probe_exporter.prober import ProbeFailed, Reason
@@ -19,6 +17,15 @@ HEAD_LIMIT = 10 * 1024 * 1024
 
 LARGEST_LENGTH = 2**63 - 1
 """The largest Content-Length that the original reads."""
+
+CHUNK_LINE_LIMIT = 4096
+"""Bytes that the line with a chunk's size and extensions may take."""
+
+_STATUS_LINE = re.compile(rb"HTTP/(\d\.\d) +(\d{3}|\+\d\d)(?: .*)?", re.DOTALL)
+_HEAD_END = re.compile(rb"\n\r?\n")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z ]*")  # a blank within is tolerated
+_BAD_BYTE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)")
+_CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;[^\r]*| *)\r")
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -72,112 +79,239 @@ class ResponseReader(Response):
     """Reads one response: feed it bytes, take the body out piece by piece. Interim responses are skipped.
 
     Attributes:
-        head_complete, complete: how far the response has come.
+        head_complete, complete: how much of the response has arrived.
     """
 
     def __init__(self, method: str) -> None:
         super().__init__(method)
         self.head_complete = False
         self.complete = False
+        self._buffer = bytearray()  # a head or a chunk that is not whole yet
+        self._scanned = 0  # of the buffer, without finding the end of the head
         self._head_bytes = 0
+        self._left = -1  # bytes of the body to come; negative for as many as there are
+        self._chunks: _Chunks | None = None
         self._pieces: list[bytes] = []
-        self._parser = httptools.HttpResponseParser(self)
-        self._parser.set_dangerous_leniencies(
-            lenient_headers=True,
-            lenient_chunked_length=True,
-            lenient_transfer_encoding=True,
-            lenient_version=True,
-            lenient_data_after_close=True,
-            lenient_optional_cr_before_lf=True,
-            lenient_spaces_after_chunk_size=True,
-        )
+        self._failure: ProbeFailed | None = None  # of the body; told once what came before it has been taken
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the connection; ``b""`` says that there are no more.
 
         Raises:
-            ProbeFailed: they are not HTTP, a limit is passed, or the response ends too early.
+            ProbeFailed: the head is not HTTP's, too large, or ends too early. What is wrong with the body `take_body`
+                tells, so that a good head is not lost with it.
         """
-        if self.complete:
+        if self.complete or self._failure is not None:
             return
         if not data:
             self._end()
-            return
-        if not self.head_complete:
-            if not self._head_bytes and not data.startswith(b"H"):
-                raise _not_http("it begins otherwise")  # llhttp would pass over empty lines
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_LIMIT:
-                raise ProbeFailed(
-                    Reason.HTTP_HEADERS_TOO_LARGE,
-                    f"the response's headers are larger than {HEAD_LIMIT} bytes",
-                )
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.complete = True
-        except httptools.HttpParserError as error:
-            if not self.complete:
-                if isinstance(error.__context__, ProbeFailed):  # one of ours, from within the parser
-                    raise error.__context__ from None
-                raise _not_http(str(error.args[0])) from error.__context__
+        elif self.head_complete:
+            self._feed_body(data)
+        else:
+            self._feed_head(data)
 
     def take_body(self) -> bytes:
-        """What of the body has been read since the last call."""
-        if not self._pieces:
-            return b""
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        return data
+        """What of the body has been read since the last call.
+
+        Raises:
+            ProbeFailed: the body broke off or breaks its framing, and all that was good of it has been taken.
+        """
+        if self._pieces:
+            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            self._pieces.clear()
+            return data
+        if self._failure is not None:
+            raise self._failure
+        return b""
+
+    def _feed_head(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        while buffer:
+            if not buffer.startswith(b"HTTP/"[: len(buffer)]):
+                raise _not_http("it does not begin as a response does")
+            end = _HEAD_END.search(buffer, max(0, self._scanned - 2))
+            if self._head_bytes + (end.end() if end else len(buffer)) > HEAD_LIMIT:
+                raise ProbeFailed(
+                    Reason.HTTP_HEADERS_TOO_LARGE, f"the response's headers are larger than {HEAD_LIMIT} bytes"
+                )
+            if end is None:
+                self._scanned = len(buffer)
+                return
+            head = bytes(buffer[: end.start()])
+            del buffer[: end.end()]
+            self._head_bytes += end.end()
+            self._scanned = 0
+            self._read_head(head)
+            if self.head_complete:
+                rest = bytes(buffer)
+                buffer.clear()
+                if rest and not self.complete:
+                    self._feed_body(rest)
+                return
+
+    def _read_head(self, head: bytes) -> None:
+        first, _, block = head.partition(b"\n")
+        line = _STATUS_LINE.fullmatch(first.removesuffix(b"\r"))
+        if line is None:
+            raise _not_http(f"its status line is {first[:60]!r}")
+        status = int(line[2])
+        if 100 <= status < 200 and status != 101:
+            return
+        self.headers = _read_headers(block)
+        self.status = status
+        self.version = line[1].decode("ascii")
+        self._frame()
+        self.head_complete = True
+
+    def _frame(self) -> None:
+        """Find out where the body ends (RFC 9112, section 6.3)."""
+        codings = self.get_all("transfer-encoding") if self.version >= "1.1" else []
+        if codings and [coding.lower() for coding in codings] != ["chunked"]:
+            raise _not_http(f"its transfer coding {', '.join(codings)} is unknown")
+        if codings:
+            self._chunks = _Chunks()
+        else:
+            self._left = _read_length(self.get_all("content-length"))
+        if self.status == 101 and self.get("upgrade") is not None:
+            self._left = -1  # another protocol, for as long as it likes
+        elif not self.has_body or self._left == 0:
+            self.complete = True
+
+    def _feed_body(self, data: bytes) -> None:
+        if self._chunks is not None:
+            try:
+                self.complete = self._chunks.feed(data, self._pieces)
+            except ProbeFailed as failed:
+                self._failure = failed
+        elif self._left < 0:
+            self._pieces.append(data)
+        else:
+            self._pieces.append(data[: self._left])
+            self._left -= min(len(data), self._left)
+            self.complete = self._left == 0
 
     def _end(self) -> None:
         if not self.head_complete:
-            if self._head_bytes:
+            if self._head_bytes or self._buffer:
                 raise _not_http("the connection ended within its headers")
             raise ProbeFailed(Reason.CONNECT_CLOSED, "the connection ended before any response")
-        chunked = self.get("transfer-encoding") is not None
-        if chunked or self.content_length >= 0:
-            raise ProbeFailed(Reason.HTTP_BODY_TRUNCATED, "the connection ended before the body did")
-        self.complete = True
-
-    # What the parser calls.
-
-    def on_message_begin(self) -> None:
-        if not self.complete:  # what follows a complete response is not ours
-            self.headers, self._by_name = [], None
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.complete:
-            self.headers.append((name.decode("latin-1"), value.rstrip(b" \t").decode("utf-8", "surrogateescape")))
-
-    def on_headers_complete(self) -> None:
-        if self.complete:
-            return
-        self._check_head()
-        status = self._parser.get_status_code()
-        if 100 <= status < 200 and status != 101:
-            return
-        self.status = status
-        self.version = self._parser.get_http_version()
-        self.head_complete = True
-        if not self.has_body:
+        if self._chunks is not None or self._left > 0:
+            self._failure = ProbeFailed(Reason.HTTP_BODY_TRUNCATED, "the connection ended before the body did")
+        else:
             self.complete = True
 
-    def _check_head(self) -> None:
-        """Refuse what llhttp's tolerance lets through and Go's client does not."""
-        for name, value in self.headers:
-            if _BAD_VALUE.search(value):
-                raise _not_http(f"the value of header {name} holds a control character")
-        codings = self.get_all("transfer-encoding")
-        if codings and self._parser.get_http_version() >= "1.1" and [c.lower() for c in codings] != ["chunked"]:
-            raise _not_http(f"the transfer coding {', '.join(codings)} is unknown")
-        if self.content_length > LARGEST_LENGTH:
-            raise _not_http("its Content-Length is beyond all bounds")
 
-    def on_body(self, data: bytes) -> None:
-        if not self.complete:
-            self._pieces.append(data)
+def _not_http(why: str) -> ProbeFailed:
+    return ProbeFailed(Reason.HTTP_PROTOCOL_ERROR, f"the response is not HTTP/1: {why}")
 
-    def on_message_complete(self) -> None:
-        if self.head_complete:
-            self.complete = True
+
+def _read_headers(block: bytes) -> Headers:
+    """The header lines of a head. A folded line is joined to the one before by a blank (RFC 9112, section 5.2)."""
+    if _BAD_BYTE.search(block):
+        raise _not_http("a header holds a control character")
+    headers: Headers = []
+    for line in block.decode("utf-8", "surrogateescape").split("\n") if block else ():
+        if line[0] in " \t":
+            if not headers:
+                raise _not_http("its first header line continues no other")
+            name, value = headers.pop()
+            headers.append((name, f"{value} {line.strip()}"))
+            continue
+        name, colon, value = line.partition(":")
+        if not colon or not _NAME.fullmatch(name):
+            raise _not_http(f"{line[:60]!r} is not a header")
+        headers.append((name, value.strip(" \t\r")))
+    return headers
+
+
+def _read_length(values: list[str]) -> int:
+    """Content-Length's value, which may be repeated but not contradicted; -1 for none."""
+    if not values or not values[0]:
+        return -1
+    length = values[0]
+    if any(value != length for value in values) or not (length.isascii() and length.isdigit()):
+        raise _not_http(f"its Content-Length is {', '.join(values)[:60]!r}")
+    if int(length[:20]) > LARGEST_LENGTH:
+        raise _not_http("its Content-Length is beyond all bounds")
+    return int(length)
+
+
+class _Chunks:
+    """The chunked coding, taken apart (RFC 9112, section 7.1)."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()  # a line that is not whole yet
+        self._left = 0  # bytes to come of the chunk at hand
+        self._read: Callable[[list[bytes]], bool] = self._size
+        self._trailer_bytes = 0
+
+    def feed(self, data: bytes, pieces: list[bytes]) -> bool:
+        """Take bytes, append what is body among them to `pieces`; whether the last chunk has ended.
+
+        Raises:
+            ProbeFailed: they are not chunks; the good ones before are in `pieces`.
+        """
+        self._buffer += data
+        while self._buffer:
+            if not self._read(pieces):
+                return False
+            if self._read == self._done:
+                return True
+        return False
+
+    # Each of these reads one thing, sets what is read next, and tells whether it could.
+
+    def _size(self, pieces: list[bytes]) -> bool:
+        line = self._line(CHUNK_LINE_LIMIT)
+        if line is None:
+            return False
+        size = _CHUNK_SIZE.fullmatch(line)
+        if size is None:
+            raise _not_http(f"{bytes(line[:20])!r} is not a chunk's size")
+        self._left = int(size[1], 16)
+        self._read = self._data if self._left else self._trailer
+        return True
+
+    def _data(self, pieces: list[bytes]) -> bool:
+        piece = bytes(self._buffer[: self._left])
+        del self._buffer[: len(piece)]
+        pieces.append(piece)
+        self._left -= len(piece)
+        if not self._left:
+            self._read = self._after_data
+        return True
+
+    def _after_data(self, pieces: list[bytes]) -> bool:
+        if len(self._buffer) < 2 and self._buffer == b"\r":
+            return False
+        if self._buffer[:2] != b"\r\n":
+            raise _not_http("a chunk is longer than its size")
+        del self._buffer[:2]
+        self._read = self._size
+        return True
+
+    def _trailer(self, pieces: list[bytes]) -> bool:
+        line = self._line(HEAD_LIMIT - self._trailer_bytes)
+        if line is None:
+            return False
+        self._trailer_bytes += len(line)
+        if line == b"\r":
+            self._read = self._done
+        else:
+            _read_headers(bytes(line))
+        return True
+
+    def _done(self, pieces: list[bytes]) -> bool:
+        return False
+
+    def _line(self, limit: int) -> bytes | None:
+        """The next line without its LF; None while it is not whole."""
+        end = self._buffer.find(b"\n")
+        if end < 0 and len(self._buffer) > limit:
+            raise _not_http("a line of its chunks is too long")
+        if end < 0:
+            return None
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line
