@@ -151,8 +151,8 @@ def parse_date(value: str) -> float | None:
     year, month = int(date["year"]), _MONTHS.index(date["month"].lower()) + 1
     if len(date["year"]) == 2:
         year += 1900 if year >= 69 else 2000
-    clock = (int(date[part]) for part in ("hour", "minute", "second"))
+    day, hour, minute, second = (int(date[part]) for part in ("day", "hour", "minute", "second"))
     try:
-        return datetime(year, month, int(date["day"]), *clock, tzinfo=UTC).timestamp()
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
     except ValueError:
         return None
