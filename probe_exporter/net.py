@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 from probe_exporter import names, tls
 from probe_exporter.deadline import Deadline
@@ -28,6 +30,8 @@ HIGH_WATER = 256 * 1024
 
 HANDSHAKE_LIMIT = 10.0
 """Seconds that a TLS handshake may take, whatever the deadline: the original's limit."""
+
+T = TypeVar("T")
 
 
 async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: bool = True) -> str:
@@ -132,12 +136,17 @@ async def dial(
     Raises:
         ProbeFailed: with the reason of the last address tried, or of the handshake.
     """
+    return await first_of(probe, addresses, lambda address: _dial_one(probe, address, port, source, secure))
+
+
+async def first_of(probe: Probe, addresses: Sequence[str], dial_one: Callable[[str], Awaitable[T]]) -> T:
+    """Try addresses in turn until one takes the connection; how the last one fails is how all do."""
     for address in addresses[:-1]:
         try:
-            return await _dial_one(probe, address, port, source, secure)
+            return await dial_one(address)
         except ProbeFailed as failed:
             probe.log("Connecting failed, trying the next address", ip=address, err=failed.message)
-    return await _dial_one(probe, addresses[-1], port, source, secure)
+    return await dial_one(addresses[-1])
 
 
 async def _dial_one(probe: Probe, address: str, port: int, source: str, secure: Secure | None) -> Connection:
@@ -364,3 +373,109 @@ def _lost(error: Exception) -> ProbeFailed:
     if isinstance(error, ConnectionResetError | BrokenPipeError):
         return ProbeFailed(Reason.CONNECT_RESET, "the peer reset the connection")
     return ProbeFailed(Reason.CONNECT_FAILED, f"the connection broke: {error}")
+
+
+async def dial_udp(address: str, port: int, *, source: str = "") -> Datagrams:
+    """Open a UDP socket that sends to one address and hears nobody else. Nothing is sent yet.
+
+    Args:
+        address: resolved.
+        port: 1 to 65535.
+        source: the local address to send from; empty for the system's choice.
+
+    Raises:
+        ProbeFailed: the system knows no way there, or has no such address to send from.
+    """
+    sock = socket.socket(socket.AF_INET6 if names.version(address) == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if source:
+            sock.bind((source, 0))
+        sock.connect((address, port))
+    except OSError as error:
+        sock.close()
+        raise _connecting_failed(error, address, port) from None
+    loop = asyncio.get_running_loop()
+    _, datagrams = await loop.create_datagram_endpoint(lambda: Datagrams(address, port), sock=sock)
+    return datagrams
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """Datagrams to and from one address. Made by `dial_udp`.
+
+    Attributes:
+        first_at: when the first datagram arrived, on `time.perf_counter`; 0.0 while none has.
+        arrived_at: when the one arrived that `read` returned last.
+    """
+
+    def __init__(self, address: str, port: int) -> None:
+        self.first_at = 0.0
+        self.arrived_at = 0.0
+        self._address = address
+        self._port = port
+        self._transport: asyncio.DatagramTransport | None = None
+        self._arrived: deque[tuple[float, bytes]] = deque()
+        self._held = 0  # bytes in _arrived
+        self._error: ProbeFailed | None = None
+        self._reader: asyncio.Future[None] | None = None
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, _: object) -> None:
+        now = time.perf_counter()
+        self.first_at = self.first_at or now
+        if self._held < HIGH_WATER:  # beyond it they are lost, as they are where a socket's own buffer is full
+            self._arrived.append((now, data))
+            self._held += len(data)
+        self._wake()
+
+    def error_received(self, error: Exception) -> None:
+        """Something came back instead of an answer, such as ICMP's "port unreachable"."""
+        if isinstance(error, ConnectionRefusedError) and self.first_at:
+            self._error = ProbeFailed(Reason.CONNECT_RESET, "the peer has closed its port")
+        else:
+            self._error = _connecting_failed(cast("OSError", error), self._address, self._port)
+        self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+
+    # What probers call.
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `read` has something to return at once."""
+        return bool(self._arrived)
+
+    async def read(self) -> bytes:
+        """The next datagram.
+
+        Raises:
+            ProbeFailed: the network says that nobody is there, or that there is no way.
+        """
+        while not self._arrived:
+            if self._error is not None:
+                raise self._error
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        self.arrived_at, data = self._arrived.popleft()
+        self._held -= len(data)
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Send one datagram; whether it arrives nobody knows."""
+        if self._transport is not None:
+            self._transport.sendto(data)
+
+    def close(self) -> None:
+        """Close the socket. Safe to call twice."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _wake(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None and not reader.done():
+            reader.set_result(None)
