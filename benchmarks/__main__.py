@@ -14,7 +14,7 @@ from statistics import median
 
 import yaml
 
-from benchmarks.measure import Measurement, measure
+from benchmarks.measure import AS_PROMETHEUS, Load, Measurement, measure
 from benchmarks.probes import PROBES, Probe
 from benchmarks.targets import serving
 from probe_exporter.version import VERSION
@@ -24,12 +24,16 @@ from tests.targets import Pki
 
 Rounds = dict[str, list[Measurement]]
 
+WARM_UP = Load(seconds=1)
+"""Not counted: imports, caches, the first growth of the heap."""
+
 
 def main() -> int:
     """Measure, print the table, and write JSON if asked. Exit code 1 with ``--check`` and a budget exceeded."""
     options = _arguments()
     chosen = [probe for probe in PROBES if not options.probes or probe.name in options.probes]
-    results = run(chosen, options.rounds, options.seconds, options.connections)
+    load = Load(options.seconds, options.connections, AS_PROMETHEUS if options.as_prometheus else {})
+    results = run(chosen, options.rounds, load)
     print(table(chosen, results))
     if options.json is not None:
         options.json.write_text(json.dumps(report(chosen, results, options), indent=2) + "\n")
@@ -41,17 +45,23 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("probes", nargs="*", choices=[[], *(probe.name for probe in PROBES)], metavar="PROBE",
-                        help=f"what to measure: {', '.join(probe.name for probe in PROBES)} (all)")  # fmt: skip
+    names = {probe.name: probe for probe in PROBES}
+    parser.add_argument("probes", nargs="*", metavar="PROBE", help=f"what to measure: {', '.join(names)} (all)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each exporter, taken in turn (5)")
     parser.add_argument("--seconds", type=int, default=3, help="seconds of load in each round (3)")
     parser.add_argument("--connections", type=int, default=8, help="probes at the same time (8)")
+    parser.add_argument(
+        "--as-prometheus", action="store_true", help="ask with the headers of a Prometheus: answers compressed"
+    )
     parser.add_argument("--json", type=Path, help="also write every round to this file")
     parser.add_argument("--check", action="store_true", help="exit with 1 if ours is over its budget")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if unknown := set(options.probes) - names.keys():
+        parser.error(f"nothing is called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    return options
 
 
-def run(probes: Sequence[Probe], rounds: int, seconds: int, connections: int) -> dict[str, Rounds]:
+def run(probes: Sequence[Probe], rounds: int, load: Load) -> dict[str, Rounds]:
     """Every round of every exporter, by probe. The exporters take turns, so that both see the same machine."""
     results: dict[str, Rounds] = {}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
@@ -65,12 +75,12 @@ def run(probes: Sequence[Probe], rounds: int, seconds: int, connections: int) ->
         for probe in probes:
             path = probe_path(module=probe.name, target=probe.target.format(**ports))
             for exporter in started:
-                measure(exporter, path, 1, connections)  # warm up: imports, caches, the first growth of the heap
+                measure(exporter, path, WARM_UP)
             results[probe.name] = {exporter.name: [] for exporter in started}
             for number in range(rounds):
                 _say(f"{probe.name}, round {number + 1} of {rounds}")
                 for exporter in started:
-                    results[probe.name][exporter.name].append(measure(exporter, path, seconds, connections))
+                    results[probe.name][exporter.name].append(measure(exporter, path, load))
     return results
 
 
@@ -128,6 +138,7 @@ def report(probes: Sequence[Probe], results: Mapping[str, Rounds], options: argp
         "rounds": options.rounds,
         "seconds": options.seconds,
         "connections": options.connections,
+        "as_prometheus": options.as_prometheus,
         "probes": {
             probe.name: {
                 "budget": probe.budget,

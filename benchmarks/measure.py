@@ -6,12 +6,23 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.exporters import Server
 
 SCRIPT = Path(__file__).with_name("load.lua")
+AS_PROMETHEUS = {
+    "User-Agent": "Prometheus/3.5.0",
+    "Accept": "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+    "Accept-Encoding": "gzip",
+    "X-Prometheus-Scrape-Timeout-Seconds": "10",
+}
+"""What a Prometheus 3.5 says in every scrape; the answer comes compressed, and in ours as OpenMetrics."""
+
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -35,24 +46,34 @@ class Measurement:
         return self.probes / self.seconds
 
 
-def measure(exporter: Server, path: str, seconds: float, connections: int) -> Measurement:
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How an exporter is asked: for so many seconds, over so many connections, with these headers."""
+
+    seconds: int = 3
+    connections: int = 8
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def measure(exporter: Server, path: str, load: Load) -> Measurement:
     """Load one exporter.
 
     Raises:
         SystemExit: wrk is missing, or an answer was not a successful probe: such numbers mean nothing.
     """
     before = _cpu(exporter.process.pid)
-    probes, lasted = _load(f"http://127.0.0.1:{exporter.port}{path}", exporter.name, seconds, connections)
+    probes, lasted = _ask(f"http://127.0.0.1:{exporter.port}{path}", exporter.name, load)
     used = _cpu(exporter.process.pid) - before
     return Measurement(probes, lasted, used, exporter.resident())
 
 
-def _load(url: str, name: str, seconds: float, connections: int) -> tuple[int, float]:
+def _ask(url: str, name: str, load: Load) -> tuple[int, float]:
     wrk = shutil.which("wrk")
     if wrk is None:
         raise SystemExit("wrk is not installed: apt install wrk")
-    command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(SCRIPT), url]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    command = [wrk, "-t1", f"-c{load.connections}", f"-d{load.seconds}s", "-s", str(SCRIPT)]
+    command += [f"-H{name}: {value}" for name, value in load.headers.items()]
+    output = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
     found = re.search(r"RESULT requests=(\d+) microseconds=(\d+) wrong=(\d+) errors=(\d+)", output)
     if found is None:
         raise SystemExit(f"wrk said something unexpected:\n{output}")
