@@ -136,6 +136,8 @@ class ResponseReader(Response):
                     Reason.HTTP_HEADERS_TOO_LARGE, f"the response's headers are larger than {HEAD_LIMIT} bytes"
                 )
             if end is None:
+                if not self._scanned and b"\n" in buffer:
+                    _read_status(bytes(buffer[: buffer.index(b"\n")]))  # another protocol must not be waited for
                 self._scanned = len(buffer)
                 return
             head = bytes(buffer[: end.start()])
@@ -152,15 +154,12 @@ class ResponseReader(Response):
 
     def _read_head(self, head: bytes) -> None:
         first, _, block = head.partition(b"\n")
-        line = _STATUS_LINE.fullmatch(first.removesuffix(b"\r"))
-        if line is None:
-            raise _not_http(f"its status line is {first[:60]!r}")
-        status = int(line[2])
+        version, status = _read_status(first)
         if 100 <= status < 200 and status != 101:
             return
         self.headers = _read_headers(block)
         self.status = status
-        self.version = line[1].decode("ascii")
+        self.version = version
         self._frame()
         self.head_complete = True
 
@@ -202,8 +201,12 @@ class ResponseReader(Response):
             self.complete = True
 
 
-def _not_http(why: str) -> ProbeFailed:
-    return ProbeFailed(Reason.HTTP_PROTOCOL_ERROR, f"the response is not HTTP/1: {why}")
+def _read_status(line: bytes) -> tuple[str, int]:
+    """The version and the code of a status line."""
+    match = _STATUS_LINE.fullmatch(line.removesuffix(b"\r"))
+    if match is None:
+        raise _not_http(f"its status line is {line[:60]!r}")
+    return match[1].decode("ascii"), int(match[2])
 
 
 def _read_headers(block: bytes) -> Headers:

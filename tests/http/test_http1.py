@@ -47,11 +47,11 @@ def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> R
             reader.feed(piece)
             while taken := reader.take_body():
                 body.append(taken)
+        if end and not reader.complete:
+            reader.feed(b"")
+        body.append(reader.take_body())
         if not reader.complete:
-            if end:
-                reader.feed(b"")
-            else:
-                failure = MORE
+            failure = MORE
     except ProbeFailed as failed:
         failure = failed.reason
     if not reader.head_complete:
@@ -286,16 +286,14 @@ def test_the_response_to_a_method_in_lower_case_has_a_body() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [case for name, (case, expected) in TOLERATED.items() if expected.length >= 0 and name not in LLHTTP],
+    [case for name, (case, expected) in TOLERATED.items() if expected.length >= 0 and name != "101 with upgrade"],
 )
 def test_a_response_of_known_length_does_not_wait_for_the_end_of_the_connection(data: bytes) -> None:
     for pieces in every_way(data):
         assert read(pieces, end=False).failure is None, pieces
 
 
-@pytest.mark.parametrize(
-    "begins", [b"S", b"\r\n", b"HTTP/1.1 abc\r\n", b"HTTP/1.1 200 OK\r\nno colon\r\n", chunks(b"zz\r\n")]
-)
+@pytest.mark.parametrize("begins", [b"S", b"\r\n", b"HTTP/1.1 abc\r\n", chunks(b"zz\r\n")])
 def test_what_is_not_http_is_refused_before_the_connection_ends(begins: bytes) -> None:
     """A server of another protocol may hold the connection open for ever."""
     assert read([begins], end=False).failure is Reason.HTTP_PROTOCOL_ERROR
