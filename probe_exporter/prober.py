@@ -49,6 +49,13 @@ class Reason(StrEnum):
     CONNECT_RESET = "connect_reset", "The peer reset the connection."
     CONNECT_CLOSED = "connect_closed", "The peer closed the connection before it said anything."
     CONNECT_FAILED = "connect_failed", "Anything else that the system says about a connection."
+    PROXY_CONNECT = "proxy_connect", "The proxy can't be reached: its name, its port or its TLS fails."
+    PROXY_REFUSED = "proxy_refused", "The proxy refuses: credentials, a rule of its own, or a target it can't reach."
+    PROXY_PROTOCOL_ERROR = "proxy_protocol_error", "What the proxy says is not the protocol that its URL promises."
+    PROXY_TIMEOUT = "proxy_timeout", "The proxy did not open the way to the target in time."
+    OAUTH2_CONNECT = "oauth2_connect", "The token endpoint can't be reached."
+    OAUTH2_TOKEN = "oauth2_token", "The token endpoint refuses, or what it answers is no token."
+    OAUTH2_TIMEOUT = "oauth2_timeout", "No token in time."
     TLS_HANDSHAKE = "tls_handshake", "No common version or cipher, an alert of the peer, or no TLS at all."
     TLS_TIMEOUT = "tls_timeout", "The TLS handshake did not end in time."
     TLS_REQUIRED = "tls_required", "The answer did not come over TLS (fail_if_not_ssl)."
@@ -76,6 +83,8 @@ class Reason(StrEnum):
 
 TIMEOUTS = {
     "resolve": Reason.DNS_TIMEOUT,
+    "token": Reason.OAUTH2_TIMEOUT,
+    "proxy": Reason.PROXY_TIMEOUT,
     "connect": Reason.CONNECT_TIMEOUT,
     "tls": Reason.TLS_TIMEOUT,
     "processing": Reason.TIMEOUT_RESPONSE,
@@ -247,6 +256,8 @@ class Probe:
         Where there is nothing left to measure, raise the `ProbeFailed` instead.
         """
         if self.failure is None:
+            # The history keeps failures; the frames of a traceback would keep all that the prober had in its hands.
+            failure.__traceback__ = failure.__context__ = failure.__cause__ = None
             self.failure = failure
             self.failed_phase = self.current_phase
 

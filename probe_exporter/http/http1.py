@@ -125,32 +125,36 @@ class ResponseReader(Response):
         return b""
 
     def _feed_head(self, data: bytes) -> None:
-        buffer = self._buffer
-        buffer += data
-        while buffer:
-            if not buffer.startswith(b"HTTP/"[: len(buffer)]):
+        if self._buffer:
+            self._buffer += data
+        rest: bytes | bytearray = self._buffer or data
+        while rest:
+            if not rest.startswith(b"HTTP/"[: len(rest)]):
                 raise _not_http("it does not begin as a response does")
-            end = _HEAD_END.search(buffer, max(0, self._scanned - 2))
-            if self._head_bytes + (end.end() if end else len(buffer)) > HEAD_LIMIT:
+            end = _HEAD_END.search(rest, max(0, self._scanned - 2))
+            if self._head_bytes + (end.end() if end else len(rest)) > HEAD_LIMIT:
                 raise ProbeFailed(
                     Reason.HTTP_HEADERS_TOO_LARGE, f"the response's headers are larger than {HEAD_LIMIT} bytes"
                 )
             if end is None:
-                if not self._scanned and b"\n" in buffer:
-                    _read_status(bytes(buffer[: buffer.index(b"\n")]))  # another protocol must not be waited for
-                self._scanned = len(buffer)
-                return
-            head = bytes(buffer[: end.start()])
-            del buffer[: end.end()]
+                break
             self._head_bytes += end.end()
             self._scanned = 0
-            self._read_head(head)
+            self._read_head(bytes(rest[: end.start()]))
+            rest = rest[end.end() :]
             if self.head_complete:
-                rest = bytes(buffer)
-                buffer.clear()
+                self._buffer = bytearray()
                 if rest and not self.complete:
-                    self._feed_body(rest)
+                    self._feed_body(bytes(rest))
                 return
+        self._wait_for_more(rest)
+
+    def _wait_for_more(self, rest: bytes | bytearray) -> None:
+        """Keep the beginning of a head. Another protocol shows in the first line, and must not be waited for."""
+        if not self._scanned and b"\n" in rest:
+            _read_status(bytes(rest[: rest.index(b"\n")]))
+        self._scanned = len(rest)
+        self._buffer = rest if isinstance(rest, bytearray) else bytearray(rest)
 
     def _read_head(self, head: bytes) -> None:
         first, _, block = head.partition(b"\n")
