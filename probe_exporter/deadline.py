@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 from typing import Self
-from weakref import WeakKeyDictionary
 
 TICK = 0.01
 """Seconds that one bucket spans."""
@@ -22,7 +21,7 @@ class _Buckets:
     """The deadlines of one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._buckets: dict[int, set[Deadline]] = {}
         self._armed = _NEVER  # the bucket that the timer is for
         self._timer: asyncio.TimerHandle | None = None
@@ -47,12 +46,12 @@ class _Buckets:
         if self._timer is not None:
             self._timer.cancel()
         self._armed = tick
-        self._timer = self._loop.call_at(tick * TICK, self._strike)
+        self._timer = self.loop.call_at(tick * TICK, self._strike)
 
     def _strike(self) -> None:
         """Strike what is due, and set the timer for what comes next."""
         self._timer, self._armed = None, _NEVER
-        now = int(self._loop.time() / TICK + 1e-6)
+        now = int(self.loop.time() / TICK + 1e-6)
         for tick in sorted(tick for tick in self._buckets if tick <= now):
             for deadline in self._buckets.pop(tick):
                 deadline.strike()
@@ -60,7 +59,15 @@ class _Buckets:
             self._arm(min(self._buckets))
 
 
-_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Buckets] = WeakKeyDictionary()
+_running: _Buckets | None = None
+"""Those of the loop that was asked for last: a process has one, and a test that makes another gets new ones."""
+
+
+def _buckets_of(loop: asyncio.AbstractEventLoop) -> _Buckets:
+    global _running  # noqa: PLW0603  # a dictionary by loop would cost more than the rest of a deadline
+    if _running is None or _running.loop is not loop:
+        _running = _Buckets(loop)
+    return _running
 
 
 class Deadline:
@@ -72,28 +79,25 @@ class Deadline:
         expired: whether it has struck.
     """
 
-    __slots__ = ("_buckets", "_cancelling", "_task", "expired", "tick")
+    __slots__ = ("_buckets", "_cancelling", "_task", "_when", "expired", "tick")
 
     def __init__(self, when: float) -> None:
         """
         Args:
             when: in seconds, on the running loop's clock.
         """
-        loop = asyncio.get_running_loop()
-        buckets = _loops.get(loop)
-        if buckets is None:
-            buckets = _loops[loop] = _Buckets(loop)
         self.expired = False
         self.tick = -int(-when // TICK)  # rounded up
-        self._buckets = buckets
+        self._buckets = _buckets_of(asyncio.get_running_loop())
+        self._when = when
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
 
     def strike(self) -> None:
         """The time has come: cancel the task."""
-        assert self._task is not None
-        self.expired = True
-        self._task.cancel()
+        if self._task is not None:
+            self.expired = True
+            self._task.cancel()
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
@@ -101,7 +105,10 @@ class Deadline:
             raise RuntimeError("a deadline needs a task that it can end")
         self._task = task
         self._cancelling = task.cancelling()
-        self._buckets.add(self)
+        if self._when > self._buckets.loop.time():
+            self._buckets.add(self)
+        else:
+            self._buckets.loop.call_soon(self.strike)
         return self
 
     def __exit__(
