@@ -83,12 +83,12 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry) -> Non
     Raises:
         ListenError: an address or the external URL can't be used.
     """
+    probe_log = logs.ProbeLog(_level_of_probes(given.log_prober), given.log_format)
     addresses = given.web_listen_address or [flags.DEFAULT_ADDRESS]
     where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
     log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
     sockets = [listen(address) for address in addresses]
     raise_file_limit()
-    probe_log = logs.ProbeLog(_level_of_probes(given.log_prober), given.log_format)
     web = Web(
         configuration,
         telemetry,

@@ -64,9 +64,7 @@ def negotiate(accept: str) -> Format:
     best, best_quality = TEXT, 0.0
     for entry in accept.split(","):
         media, *pairs = (part.strip() for part in entry.split(";"))
-        parameters = {
-            key.strip().lower(): value.strip() for key, _, value in (p.partition("=") for p in pairs)
-        }
+        parameters = {key.strip().lower(): value.strip() for key, _, value in (p.partition("=") for p in pairs)}
         offered = _OFFERED.get((media.lower(), parameters.get("version", "")))
         quality = _quality(parameters.get("q", "1"))
         if offered is not None and quality > best_quality:
@@ -256,9 +254,7 @@ def _family_blocks(families: Iterable[Family], format: Format) -> Iterator[tuple
             continue
         name = base + _SUFFIXES.get(family.type, "")
         if format.encoding == "openmetrics":
-            head = _head(
-                _metric_name(base, format), family.type, family.documentation, "openmetrics", family.unit
-            )
+            head = _head(_metric_name(base, format), family.type, family.documentation, "openmetrics", family.unit)
             yield name, head + _lines(family, kept, format)
             continue
         # The sum and count of a gauge histogram have no place in the text format's histogram.

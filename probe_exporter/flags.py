@@ -96,6 +96,7 @@ def _add_config_flags(flag: Callable[..., None]) -> None:
         "Configuration file, directory or glob; repeatable. Without it, ./blackbox.yml if there is one, else "
         "the modules that come with the exporter.",
         action="append",
+        type=_path,
         default=[],
         metavar="PATH",
     )
@@ -115,6 +116,7 @@ def _add_config_flags(flag: Callable[..., None]) -> None:
         "--modules.dir",
         "Directory of your own probers (.py) and modules (.yml); repeatable.",
         action="append",
+        type=_path,
         default=[],
         metavar="DIRECTORY",
     )
@@ -250,6 +252,12 @@ class _Manual(argparse.Action):
 
 
 # --- values ------------------------------------------------------------------------------------------------
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("a path can't be empty")
+    return text
 
 
 def _unsigned(text: str) -> int:

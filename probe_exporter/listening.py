@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Sequence
@@ -57,7 +58,9 @@ def listen(address: str) -> socket.socket:
         family, _, _, _, where = min(found, key=lambda info: info[0] != socket.AF_INET)
         return socket.create_server(where[:2], family=family, backlog=BACKLOG)
     except OSError as error:
-        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+        # create_server lengthens the system's words; errors of name resolution have negative numbers.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise ListenError(f"cannot listen on {address}: {reason}") from error
 
 
 def place(external_url: str | None, route_prefix: str | None, addresses: Sequence[str]) -> tuple[Place, str]:

@@ -109,7 +109,7 @@ async def _drain(web: Web, ending: asyncio.Queue[str], seconds: float) -> None:
     if drained in done:
         log.info("All probes have ended")
     else:
-        log.warning("Running probes are abandoned", extra={"fields": {"probes": web.running}})
+        web.abandon()
 
 
 async def _reload_regularly(configuration: Configuration, interval: float) -> None:

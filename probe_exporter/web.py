@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import quote, unquote
 
 from aiohttp.web import BaseRequest, Response
@@ -81,7 +82,7 @@ class Web:
         self._probe_log = probe_log
         self._timeout_offset = timeout_offset
         self._place = place
-        self.running = 0  # probes, now
+        self.running: set[asyncio.Task[Any]] = set()  # those that are probing, now
         self._draining: asyncio.Event | None = None  # set once the last probe has ended
         prefix = place.prefix
         self._routes: dict[str, Handler] = {
@@ -165,11 +166,13 @@ class Web:
 
     async def _run(self, module: Module, target: str, timeout: float) -> Result:
         """Run, remember and log one probe; shutting down waits for those that are in here."""
-        self.running += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.running.add(task)
         try:
             result = await run(module, target, timeout)
         finally:
-            self.running -= 1
+            self.running.discard(task)
             if self._draining is not None and not self.running:
                 self._draining.set()
         if result.failure is not None and result.failure.reason is Reason.INTERNAL_ERROR:
@@ -182,8 +185,14 @@ class Web:
         """Refuse new probes from now on and wait for the running ones."""
         self._draining = asyncio.Event()
         if self.running:
-            log.info("Waiting for running probes", extra={"fields": {"probes": self.running}})
+            log.info("Waiting for running probes", extra={"fields": {"probes": len(self.running)}})
             await self._draining.wait()
+
+    def abandon(self) -> None:
+        """Cancel the running probes; their clients get no answer."""
+        log.warning("Running probes are abandoned", extra={"fields": {"probes": len(self.running)}})
+        for task in self.running:
+            task.cancel()
 
     # --- everything else -----------------------------------------------------------------------------------
 

@@ -106,6 +106,7 @@ def test_forms(arguments: list[str], name: str, value: object) -> None:
         (["--history.limit=1.5"], "history.limit"),
         (["--history.limit="], "history.limit"),
         (["--config.auto-reload-interval=1.5"], "auto-reload-interval"),
+        (["--config.file="], "can't be empty"),
         (["--timeout-offset=x"], "'x' is not a number"),
         (["--timeout-offset"], "--timeout-offset"),
         (["--log.level=loud"], "unrecognized log level loud"),

@@ -22,7 +22,7 @@ class ActorSettings(Settings):
 
 
 async def probe_actor(probe: Probe, settings: ActorSettings) -> None:
-    """Do what the target says: `wait 0.1`, `hang <file>`, `fail`, `break`, `count`, or nothing."""
+    """Do what the target says: `wait 0.1`, `hang <file>`, `linger <file>`, `fail`, `break`, `count`, or nothing."""
     script, _, argument = probe.target.partition(" ")
     probe.set(WORDS, len(probe.target.split()))
     probe.set(SEEN, 1, probe.target, settings.host)
@@ -33,6 +33,8 @@ async def probe_actor(probe: Probe, settings: ActorSettings) -> None:
                 await asyncio.sleep(float(argument))
             case "hang":
                 await _hang(Path(argument))
+            case "linger":
+                await _hang(Path(argument), seconds=1.0)
             case "fail":
                 probe.log("Something odd", level=logging.WARNING)
                 raise ProbeFailed(Reason.TARGET_INVALID, "as the target wished")
@@ -42,11 +44,11 @@ async def probe_actor(probe: Probe, settings: ActorSettings) -> None:
                 _count(probe)
 
 
-async def _hang(witness: Path) -> None:
-    """Wait for ever, and leave a note when that is cut short."""
+async def _hang(witness: Path, seconds: float = 1e6) -> None:
+    """Leave a note, wait, and leave another if that is cut short."""
     witness.write_text("hanging")
     try:
-        await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(seconds)
     except asyncio.CancelledError:
         witness.write_text("cancelled")
         raise

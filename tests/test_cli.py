@@ -1,0 +1,177 @@
+"""The program from outside: exit codes, what goes where, and the order of things at start."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from probe_exporter.version import VERSION
+from tests.exporters import _environment
+from tests.test_web import PLUGINS
+
+GOOD = "modules: {one: {prober: http}}\n"
+QUESTIONABLE = "modules: {one: {prober: http, http: {no_follow_redirects: true}}}\n"
+BAD = "modules:\n  one: {prober: http, tiemout: 3s}\n  two: {prober: nonsense}\n"
+
+
+def run(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """The program to its end, which is not far."""
+    command = [sys.executable, "-m", "probe_exporter", *flags]
+    return subprocess.run(command, cwd=directory, env=_environment(), capture_output=True, text=True, timeout=30)
+
+
+def messages(text: str) -> list[str]:
+    return re.findall(r'msg=("(?:[^"\\]|\\.)*"|\S+)', text)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A working directory with a good config."""
+    (tmp_path / "blackbox.yml").write_text(GOOD)
+    return tmp_path
+
+
+def test_a_good_config_checks_with_0(directory: Path) -> None:
+    done = run(directory, "--config.check")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert messages(done.stderr) == [
+        '"Starting probe-exporter"',
+        '"Loaded the configuration"',
+        '"The configuration is good"',
+    ]
+
+
+def test_a_bad_config_checks_with_1_and_all_its_errors(directory: Path) -> None:
+    (directory / "blackbox.yml").write_text(BAD)
+    done = run(directory, "--config.check")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "blackbox.yml:2:23: modules.one.tiemout" in done.stderr
+    assert "blackbox.yml:3:" in done.stderr
+
+
+def test_warnings_are_shown_and_forgiven_unless_strict(directory: Path) -> None:
+    (directory / "blackbox.yml").write_text(QUESTIONABLE)
+    done = run(directory, "--config.check")
+    assert done.returncode == 0
+    assert re.search(r"level=WARN .*no_follow_redirects", done.stderr)
+    done = run(directory, "--config.check", "--config.strict")
+    assert done.returncode == 1
+    assert re.search(r"level=ERROR .*no_follow_redirects", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--config.file=missing.yml"], "missing.yml"),
+        (["--config.file=none*.yml"], "none*.yml"),
+        (["--modules.dir=missing"], "missing"),
+    ],
+)
+def test_what_cannot_be_loaded_ends_with_1(directory: Path, flags: list[str], says: str) -> None:
+    done = run(directory, *flags)
+    assert done.returncode == 1
+    assert messages(done.stderr)[-1] == '"The configuration can\'t be used"'
+    assert says in done.stderr
+
+
+def test_without_a_config_the_shipped_modules_are_used(tmp_path: Path) -> None:
+    done = run(tmp_path, "--config.check")
+    assert done.returncode == 0
+    modules = re.search(r"modules=(\d+)", done.stderr)
+    assert modules is not None
+    assert int(modules[1]) >= 12
+
+
+def test_a_config_file_is_relative_to_the_working_directory_and_may_be_many(directory: Path) -> None:
+    (directory / "more").mkdir()
+    (directory / "more" / "a.yml").write_text("modules: {two: {prober: http}}\n")
+    done = run(directory, "--config.check", "--config.file=blackbox.yml", "--config.file=more")
+    assert "files=blackbox.yml,more/a.yml modules=2" in done.stderr
+
+
+def test_a_port_in_use_is_said_and_ends_with_1(directory: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run(directory, f"--web.listen-address={address}")
+    assert done.returncode == 1
+    assert f'err="cannot listen on {address}: Address already in use"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--web.external-url=%zz"], "external URL"),
+        (["--web.external-url='http://x/'"], "quotes"),
+        (["--web.listen-address=nowhere"], "has no port"),
+    ],
+)
+def test_a_bad_url_or_address_ends_with_1_after_the_config_is_loaded(
+    directory: Path, flags: list[str], says: str
+) -> None:
+    done = run(directory, *flags)
+    assert done.returncode == 1
+    assert messages(done.stderr)[1:] == ['"Loaded the configuration"', '"The exporter can\'t start"']
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--web.external-url=%zz", "--web.listen-address=nowhere"])
+def test_a_check_does_not_look_at_the_web_flags(directory: Path, flag: str) -> None:
+    assert run(directory, "--config.check", flag).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "flag", ["--web.config.file=web.yml", "--web.systemd-socket", "--web.listen-address=vsock://:9115"]
+)
+def test_what_this_version_cannot_do_is_refused_and_not_ignored(directory: Path, flag: str) -> None:
+    (directory / "web.yml").write_text("basic_auth_users: {}\n")
+    done = run(directory, flag)
+    assert done.returncode == 1
+    assert "not in this version" in done.stderr
+
+
+def test_usage_errors_are_one_line_and_1(directory: Path) -> None:
+    done = run(directory, "--nope")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "probe-exporter: error: unknown long flag '--nope', try --help\n"
+
+
+def test_an_unknown_probe_level_is_only_a_warning(directory: Path) -> None:
+    """Seen by the port being in use: the start gets past it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run(directory, f"--web.listen-address={address}", "--log.prober=loud")
+    assert "Address already in use" in done.stderr
+    assert len(re.findall(r"level=WARN .*loud", done.stderr)) == 1
+
+
+def test_the_log_level_and_format_are_obeyed(directory: Path) -> None:
+    assert run(directory, "--config.check", "--log.level=Error").stderr == ""
+    lines = run(directory, "--config.check", "--log.format=json").stderr.splitlines()
+    assert [json.loads(line)["level"] for line in lines] == ["INFO", "INFO", "INFO"]
+
+
+def test_the_version_is_printed(directory: Path) -> None:
+    done = run(directory, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert VERSION in done.stdout
+
+
+def test_the_schema_is_json_and_knows_the_user_s_probers(directory: Path) -> None:
+    done = run(directory, "config", "schema", f"--modules.dir={PLUGINS}")
+    assert (done.returncode, done.stderr) == (0, "")
+    module = json.loads(done.stdout)["$defs"]["Module"]
+    names = re.findall(r'"([^"]*)"', json.dumps(module["properties"]["prober"]))
+    assert {"http", "actor"} <= set(names)
+
+
+def test_a_schema_of_a_broken_prober_is_refused(directory: Path) -> None:
+    (directory / "broken.py").write_text("nonsense(\n")
+    done = run(directory, "config", "schema", f"--modules.dir={directory}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "broken.py" in done.stderr

@@ -1,0 +1,275 @@
+"""Signals, reloads and the end of the exporter, as an init system and a Prometheus meet them."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from queue import Queue
+from urllib.parse import quote
+
+import pytest
+
+from tests import exporters
+from tests.asking import ask
+from tests.exporters import Response, Server
+from tests.test_web import PLUGINS, own_metric, until
+
+CONFIG = "modules: {http_2xx: {prober: actor}}\n"
+BETTER = "modules: {http_2xx: {prober: actor}, other: {prober: actor}}\n"
+SUCCESSFUL = "blackbox_exporter_config_last_reload_successful"
+STAMP = "blackbox_exporter_config_last_reload_success_timestamp_seconds"
+
+Start = Callable[..., AbstractContextManager[Server]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Starts an exporter of the test's own, with flags of its choice."""
+    (tmp_path / "blackbox.yml").write_text(CONFIG)
+    return lambda *flags: exporters.ours(tmp_path, f"--modules.dir={PLUGINS}", *flags)
+
+
+def ask_beside(exporter: Server, path: str) -> Queue[Response | Exception]:
+    """Ask in a thread; the answer, or what happened to the connection, arrives in the queue."""
+    answers: Queue[Response | Exception] = Queue()
+
+    def run() -> None:
+        try:
+            answers.put(ask(exporter.port, path))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answers
+
+
+def answer_of(answers: Queue[Response | Exception], seconds: float = 10) -> Response:
+    answer = answers.get(timeout=seconds)
+    assert isinstance(answer, Response), repr(answer)
+    return answer
+
+
+def begin(exporter: Server, script: str, directory: Path) -> tuple[Queue[Response | Exception], Path]:
+    """A probe that has begun: its answer to come, and the file in which it leaves its notes."""
+    witness = directory / f"witness-{time.monotonic_ns()}"
+    answers = ask_beside(exporter, f"/probe?debug=true&target={quote(f'{script} {witness}')}")
+    until(witness.exists)
+    return answers, witness
+
+
+# --- the end -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_exporter_ends_at_once_with_0(start: Start, sent: signal.Signals) -> None:
+    with start() as exporter:
+        assert ask(exporter.port, "/-/healthy").status == 200
+        before = time.monotonic()
+        exporter.process.send_signal(sent)
+        assert exporter.process.wait(10) == 0
+        assert time.monotonic() - before < 2
+
+
+def test_an_idle_connection_does_not_hold_up_the_end(start: Start) -> None:
+    """A Prometheus keeps its connection open between scrapes."""
+    with start() as exporter, socket.create_connection(("127.0.0.1", exporter.port)) as connection:
+        connection.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        before = time.monotonic()
+        exporter.process.terminate()
+        assert exporter.process.wait(10) == 0
+        assert time.monotonic() - before < 2
+
+
+def test_running_probes_finish_and_new_ones_are_refused(start: Start, tmp_path: Path) -> None:
+    with start() as exporter:
+        running, _ = begin(exporter, "linger", tmp_path)
+        exporter.process.terminate()
+        until(lambda: b"Waiting for running probes" in exporter.log.read_bytes())
+        refused = ask(exporter.port, "/probe?target=x")
+        assert (refused.status, refused.headers["connection"]) == (503, "close")
+        assert ask(exporter.port, "/-/healthy").status == 200
+        assert "probe_success 1\n" in answer_of(running).text
+        assert exporter.process.wait(10) == 0
+
+
+def test_probes_that_do_not_finish_in_time_are_cancelled(start: Start, tmp_path: Path) -> None:
+    with start("--web.drain-timeout=500ms") as exporter:
+        _, witness = begin(exporter, "hang", tmp_path)
+        before = time.monotonic()
+        exporter.process.terminate()
+        assert exporter.process.wait(10) == 0
+        assert 0.5 <= time.monotonic() - before < 2
+        assert witness.read_text() == "cancelled"
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_waits_no_longer(start: Start, tmp_path: Path, second: signal.Signals) -> None:
+    with start() as exporter:
+        begin(exporter, "hang", tmp_path)
+        exporter.process.terminate()
+        until(lambda: b"Waiting for running probes" in exporter.log.read_bytes())
+        before = time.monotonic()
+        exporter.process.send_signal(second)
+        assert exporter.process.wait(10) == 0
+        assert time.monotonic() - before < 1
+
+
+# --- reloading ---------------------------------------------------------------------------------------------
+
+
+def test_a_post_reloads(start: Start, tmp_path: Path) -> None:
+    with start() as exporter:
+        (tmp_path / "blackbox.yml").write_text(BETTER)
+        answer = ask(exporter.port, "/-/reload", method="POST", body=b"")
+        assert (answer.status, answer.body) == (200, b"")
+        assert ask(exporter.port, "/probe?module=other&target=x").status == 200
+
+
+def test_a_post_that_finds_a_bad_config_says_why_and_changes_nothing(start: Start, tmp_path: Path) -> None:
+    with start() as exporter:
+        (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: nonsense}}\n")
+        answer = ask(exporter.port, "/-/reload", method="POST")
+        assert answer.status == 500
+        assert "blackbox.yml:1:" in answer.text
+        assert "nonsense" in answer.text
+        assert own_metric(exporter, SUCCESSFUL) == 0
+        assert ask(exporter.port, "/probe?target=x").status == 200
+        assert "nonsense" in exporter.log.read_text()
+
+
+def test_a_post_without_a_change_refreshes_the_timestamp(start: Start) -> None:
+    with start() as exporter:
+        stamp = own_metric(exporter, STAMP)
+        assert ask(exporter.port, "/-/reload", method="POST").status == 200
+        assert own_metric(exporter, STAMP) > stamp
+
+
+def test_sighup_reloads(start: Start, tmp_path: Path) -> None:
+    with start() as exporter:
+        (tmp_path / "blackbox.yml").write_text(BETTER)
+        exporter.process.send_signal(signal.SIGHUP)
+        until(lambda: ask(exporter.port, "/probe?module=other&target=x").status == 200)
+
+
+def test_sighup_with_a_bad_config_is_only_logged(start: Start, tmp_path: Path) -> None:
+    with start() as exporter:
+        (tmp_path / "blackbox.yml").write_text("modules: [\n")
+        exporter.process.send_signal(signal.SIGHUP)
+        until(lambda: own_metric(exporter, SUCCESSFUL) == 0)
+        until(lambda: "The configuration was not reloaded" in exporter.log.read_text())
+        assert ask(exporter.port, "/probe?target=x").status == 200
+
+
+@pytest.mark.slow
+def test_the_timer_reloads_what_has_changed_and_is_silent_otherwise(start: Start, tmp_path: Path) -> None:
+    with start("--config.enable-auto-reload", "--config.auto-reload-interval=1") as exporter:
+        stamp, log = own_metric(exporter, STAMP), exporter.log.read_text()
+        time.sleep(2.5)
+        assert own_metric(exporter, STAMP) == stamp
+        assert exporter.log.read_text() == log
+        (tmp_path / "blackbox.yml").write_text(BETTER)
+        until(lambda: ask(exporter.port, "/probe?module=other&target=x").status == 200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [[], ["--config.enable-auto-reload", "--config.auto-reload-interval=0"]])
+def test_without_a_timer_nothing_is_reloaded(start: Start, tmp_path: Path, flags: list[str]) -> None:
+    with start(*flags) as exporter:
+        (tmp_path / "blackbox.yml").write_text(BETTER)
+        time.sleep(1.5)
+        assert ask(exporter.port, "/probe?module=other&target=x").status == 400
+
+
+def test_a_running_probe_keeps_the_config_it_began_with(start: Start, tmp_path: Path) -> None:
+    with start() as exporter:
+        running, _ = begin(exporter, "linger", tmp_path)
+        (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: actor, actor: {host: new.example}}}\n")
+        assert ask(exporter.port, "/-/reload", method="POST").status == 200
+        assert "new.example" not in answer_of(running).text
+        assert "new.example" in ask(exporter.port, "/probe?target=x&debug=true").text
+
+
+# --- where it is reached -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "root"),
+    [
+        (["--web.route-prefix=/p"], "/p/"),  # the original sends people round in a circle
+        (["--web.external-url=http://front.example/p/"], "http://front.example/p"),
+        (["--web.external-url=http://front.example/q", "--web.route-prefix=p/"], "http://front.example/q"),
+    ],
+)
+def test_under_a_prefix_everything_is_there_and_nothing_elsewhere(start: Start, flags: list[str], root: str) -> None:
+    with start(*flags) as exporter:
+        for path in ("probe?target=x", "metrics", "config", "-/healthy", ""):
+            assert ask(exporter.port, f"/p/{path}").status == 200, path
+            assert ask(exporter.port, f"/{path}").status == (404 if path else 302), path
+        assert ask(exporter.port, "/").headers["location"] == root
+        for path, status, location in [
+            ("/p", 301, "/p/"),
+            ("/p//probe?target=x", 301, "/p/probe?target=x"),
+            ("/p/../p", 301, "/p/"),
+        ]:
+            answer = ask(exporter.port, path)
+            assert (answer.status, answer.headers["location"]) == (status, location)
+        assert ask(exporter.port, "/p/nope").status == 404
+        assert ask(exporter.port, "/p/-/reload", method="POST").status == 200
+
+
+def test_all_addresses_are_served(start: Start) -> None:
+    other, everywhere = exporters.free_port(), exporters.free_port()
+    flags = [f"--web.listen-address=[::1]:{other}", f"--web.listen-address=:{everywhere}"]
+    with start(*flags) as exporter:
+        for host, port in [
+            ("127.0.0.1", exporter.port),
+            ("::1", other),
+            ("127.0.0.1", everywhere),
+            ("::1", everywhere),
+        ]:
+            with socket.create_connection((host, port), 5) as connection:
+                connection.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
+                assert connection.makefile("rb").read().endswith(b"\r\n\r\nHealthy")
+        log = exporter.log.read_text()
+        for address in (f"127.0.0.1:{exporter.port}", f"[::1]:{other}", f"[::]:{everywhere}"):
+            assert f"msg=Listening address={address}\n" in log
+
+
+def test_the_soft_limit_on_open_files_becomes_the_hard_one(start: Start, tmp_path: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    port = exporters.free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "probe_exporter",
+        f"--modules.dir={PLUGINS}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh", *command],
+        cwd=tmp_path,
+        env=exporters._environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: is_open(port), 20)
+        limits = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
+        soft = next(line.split()[3] for line in limits if line.startswith("Max open files"))
+        assert soft == str(hard)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
