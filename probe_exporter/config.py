@@ -319,7 +319,7 @@ def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:
         module["properties"][name]["description"] = prober.description or (prober.probe.__doc__ or "").split("\n")[0]
     for block in (schema, *schema["$defs"].values()):
         for key, value in block.get("properties", {}).items():
-            block["properties"][key] = _or_null(value)
+            block["properties"][key] = value if key in block.get("required", ()) else _or_null(value)
     return {"$schema": _SchemaGenerator.schema_dialect, **schema, "title": "probe-exporter configuration"}
 
 

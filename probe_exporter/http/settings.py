@@ -146,7 +146,7 @@ class ProxySettings(Settings):
     """The keys that choose a proxy, wherever they stand."""
 
     rules = (*_PROXY_RULES, _no_proxy_needs_proxy)
-    proxy_url: ProxyURL = ""
+    proxy_url: ProxyURL = Field(default="", repr=False)
     no_proxy: Text = ""
     proxy_from_environment: bool = False
     proxy_connect_header: dict[Text, tuple[Secret, ...]] = Field(default_factory=dict)
@@ -233,6 +233,7 @@ class HttpClientSettings(ProxySettings):
         return {**written, "authorization": block} if len(block) == 1 else written
 
     def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
         for key in ("bearer_token", "bearer_token_file"):
             if getattr(self, key):
                 yield key, f"`{key}` is deprecated; use `authorization`"
