@@ -24,6 +24,7 @@ CHUNK_LINE_LIMIT = 4096
 _STATUS_LINE = re.compile(rb"HTTP/(\d\.\d) +(\d{3}|\+\d\d)(?: .*)?", re.DOTALL)
 _HEAD_END = re.compile(rb"\n\r?\n")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z ]*")  # a blank within is tolerated
+_FOLD = re.compile(r"(?<![ \t])[ \t]*\r?\n[ \t]+")
 _BAD_BYTE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)")
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;[^\r]*| *)\r")
 
@@ -218,13 +219,10 @@ def _read_headers(block: bytes) -> Headers:
     if _BAD_BYTE.search(block):
         raise _not_http("a header holds a control character")
     headers: Headers = []
-    for line in block.decode("utf-8", "surrogateescape").split("\n") if block else ():
-        if line[0] in " \t":
-            if not headers:
-                raise _not_http("its first header line continues no other")
-            name, value = headers.pop()
-            headers.append((name, f"{value} {line.strip()}"))
-            continue
+    text = block.decode("utf-8", "surrogateescape")
+    if text.startswith((" ", "\t")):
+        raise _not_http("its first header line continues no other")
+    for line in _FOLD.sub(" ", text).split("\n") if text else ():
         name, colon, value = line.partition(":")
         if not colon or not _NAME.fullmatch(name):
             raise _not_http(f"{line[:60]!r} is not a header")
