@@ -200,6 +200,7 @@ TARGETS = (
             "of IPv6 with a raw zone": "http://[::1%lo]:{port}/",
             "of IPv4 in IPv6": "http://[::ffff:127.0.0.1]:{port}/",
             "with a query": "http://127.0.0.1:{port}?q=1&r=%20+",
+            "with a blank in the query": "http://127.0.0.1:{port}/?q=a b",
             "with an empty query": "http://127.0.0.1:{port}/a+b?",
             "with a fragment": "http://127.0.0.1:{port}/a+b?q=1#frag",
             "with a blank in the path": "http://127.0.0.1:{port}/a b",
@@ -255,6 +256,7 @@ ADDRESSES = (
         for preferred in ("ip4", "ip6")
         for fallback in (True, False)
     ),
+    Case("resolve is skipped for proxies only", {"skip_resolve_phase_with_proxy": True}),
     Case("preferred family empty", {"preferred_ip_protocol": ""}, target="http://[::1]:{port}/"),
     Case("preferred family empty without fallback",
          {"preferred_ip_protocol": "", "ip_protocol_fallback": False}),
@@ -390,6 +392,7 @@ COMPRESSION = (
     Case("compression identity", {"compression": "identity"}, pages=at(reply(200, b"as it is"))),
     Case("compression unknown", {"compression": "zstd"}, pages=at(reply(200, b"as it is"))),
     Case("compression gzip of plain text", {"compression": "gzip"}, pages=at(reply(200, b"not compressed at all"))),
+    Case("compression gzip of much plain text", {"compression": "gzip"}, pages=at(reply(200, b"plain " * 2000))),
     Case("compression gzip of a short text", {"compression": "gzip"}, pages=at(reply(200, b"no"))),
     Case("compression gzip of nothing", {"compression": "gzip"}, pages=at(reply(200))),
     Case("compression gzip cut", {"compression": "gzip"}, pages=at(reply(200, ZIPPED[:-10]))),
@@ -888,6 +891,7 @@ TLS = (
     Case("client key of another", tls(cert_file="pki/client.pem", key_file="pki/leaf.key"), OVER_TLS, tls=Tls()),
     Case("client key of garbage", tls(cert_file="pki/client.pem", key_file="pki/garbage.pem"), OVER_TLS, tls=Tls()),
     Case("client key ref", tls(cert_file="pki/client.pem", key_ref="somewhere"), OVER_TLS, tls=Tls()),
+    Case("HTTP/2 not offered", {**TRUST, "enable_http2": False}, OVER_TLS, tls=Tls()),
     Case("version 1.2 only", TRUST, OVER_TLS, tls=Tls(maximum=V12)),
     Case("version 1.3 only", TRUST, OVER_TLS, tls=Tls(minimum=V13)),
     Case("version held to 1.2", tls(max_version="TLS12"), OVER_TLS, tls=Tls()),

@@ -139,10 +139,14 @@ class Site:
 
     async def _listen(self, name: str, context: ssl.SSLContext | None, instead: Answer | None = None) -> None:
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            def drop(_: asyncio.Task[None]) -> None:
+                if not writer.is_closing():  # the task was cancelled before it began
+                    writer.transport.abort()
+
             task = asyncio.create_task(self._serve(reader, writer, instead))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(lambda _: writer.transport.abort())  # also if it was cancelled before it began
+            task.add_done_callback(drop)
 
         sockets = _both_loopbacks()
         self._ports[name] = sockets[0].getsockname()[1]
@@ -260,9 +264,9 @@ async def _close(writer: asyncio.StreamWriter) -> None:
     try:
         async with asyncio.timeout(1):
             await writer.wait_closed()
-    except (OSError, TimeoutError):
+    except OSError:
         pass
-    finally:
+    except (TimeoutError, asyncio.CancelledError):
         writer.transport.abort()
 
 
