@@ -25,6 +25,7 @@ USER_AGENT = f"Blackbox-Exporter/0.28.0 probe-exporter/{VERSION}"
 REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
 
 _BELONGS_TO_FRAMING = frozenset({"Host", "Content-Length", "Transfer-Encoding", "Trailer"})
+_BELONGS_TO_CONNECTION = frozenset({"Connection", "Keep-Alive", "Proxy-Connection", "Upgrade"})
 _BELONGS_TO_HOST = frozenset({"Authorization", "Cookie", "Cookie2", "Www-Authenticate"})
 _ANNOUNCES_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 
@@ -104,16 +105,34 @@ class Request:
 
     def head(self) -> bytes:
         """The request up to its body, for HTTP/1.1."""
-        headers = [("Host", self.host), *self.headers]
+        headers = [("Host", self.host), *self._fields()]
+        if self.body_file:
+            headers.append(("Transfer-Encoding", "chunked"))
+        return http1.request_head(self.method, self.url.path, headers)
+
+    def fields(self) -> Headers:
+        """The request up to its body, for HTTP/2 and 3 (RFC 9113, section 8.3; RFC 9114, section 4.3)."""
+        pseudo = [
+            (":method", self.method),
+            (":scheme", self.url.scheme),
+            (":authority", self.host),
+            (":path", self.url.path),
+        ]
+        return pseudo + [
+            (name.lower(), value)
+            for name, value in self._fields()
+            if name not in _BELONGS_TO_CONNECTION and (name != "Te" or value.lower() == "trailers")
+        ]
+
+    def _fields(self) -> Headers:
+        headers = list(self.headers)
         if self.cookies:
             headers.append(("Cookie", self.cookies))
         if self.referer and not any(name == "Referer" for name, _ in self.headers):
             headers.append(("Referer", self.referer))
-        if self.body_file:
-            headers.append(("Transfer-Encoding", "chunked"))
-        elif self.body or self.method in _ANNOUNCES_LENGTH:
+        if not self.body_file and (self.body or self.method in _ANNOUNCES_LENGTH):
             headers.append(("Content-Length", str(len(self.body))))
-        return http1.request_head(self.method, self.url.path, headers)
+        return headers
 
     def redirected(self, status: int, location: str, first: URL) -> Request:
         """The request that a redirect asks for.
