@@ -20,7 +20,7 @@ from probe_exporter.http.settings import HttpClientSettings
 from probe_exporter.http.url import URL
 from probe_exporter.net import Secure
 from probe_exporter.prober import Probe, ProbeFailed, Reason
-from probe_exporter.tls import ClientContext, client_context
+from probe_exporter.tls import ClientContext, client_context, quic_context
 
 MOST_REDIRECTS = 10
 """Redirects that are followed; the next one is refused."""
@@ -48,7 +48,9 @@ class Journey:
         resolve_seconds, connect_seconds, tls_seconds, processing_seconds: summed over the hops that got so far.
     """
 
-    def __init__(self, probe: Probe, client: HttpClientSettings, addressing: AddressSettings) -> None:
+    def __init__(
+        self, probe: Probe, client: HttpClientSettings, addressing: AddressSettings, *, http3: bool = False
+    ) -> None:
         self.last: Exchange | None = None
         self.redirects = 0
         self.refused = False
@@ -59,6 +61,7 @@ class Journey:
         self._probe = probe
         self._client = client
         self._addressing = addressing
+        self._http3 = http3
         self._cookies: Cookies | None = None
         self._open: Exchange | None = None
 
@@ -87,6 +90,17 @@ class Journey:
         """
         return client_context(self._client.tls_config, ALPN if self._client.enable_http2 else ())
 
+    def prepare_tls(self) -> None:
+        """Make ready now what a later hop would.
+
+        Raises:
+            ProbeFailed: the settings can't be used.
+        """
+        if self._http3:
+            quic_context(self._client.tls_config)
+        else:
+            self.tls()
+
     async def travel(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         """Send the first request and those that redirects ask for; the exchange of the last response.
 
@@ -112,11 +126,7 @@ class Journey:
     async def _exchange(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         probe, request, url = self._probe, hop.request, hop.request.url
         self.end()
-        secure = Secure(self.tls(), hop.server_name) if url.secure else None
-        connection = await net.dial(probe, hop.addresses, url.port, secure=secure)
-        self.connect_seconds += connection.connect_seconds
-        self.tls_seconds += connection.tls_seconds
-        self._open = exchange = Http1Exchange(connection, request, upload)
+        self._open = exchange = await (self._over_quic if self._http3 else self._over_tcp)(hop, upload)
         probe.log("Making HTTP request", method=request.method, url=str(url), host=request.host)
         with probe.phase("processing"):
             try:
@@ -126,6 +136,24 @@ class Journey:
         probe.log("Received HTTP response", status_code=response.status)
         self.last = exchange
         return exchange
+
+    async def _over_tcp(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
+        url = hop.request.url
+        secure = Secure(self.tls(), hop.server_name) if url.secure else None
+        connection = await net.dial(self._probe, hop.addresses, url.port, secure=secure)
+        self.connect_seconds += connection.connect_seconds
+        self.tls_seconds += connection.tls_seconds
+        return Http1Exchange(connection, hop.request, upload)
+
+    async def _over_quic(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
+        from probe_exporter import quic  # noqa: PLC0415  # few modules need it, and it takes a while to load
+        from probe_exporter.http.http3 import ALPN, Http3Exchange  # noqa: PLC0415
+
+        context, url = quic_context(self._client.tls_config), hop.request.url
+        client = await quic.dial(self._probe, hop.addresses, url.port, context, hop.server_name, ALPN)
+        self.connect_seconds += client.connect_seconds
+        self.tls_seconds += client.tls_seconds
+        return Http3Exchange(client, hop.request, upload)
 
     def _leads_on(self, exchange: Exchange, request: Request) -> str | None:
         """Where a response sends us on to, if it does and we go."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import unquote, urljoin
 
@@ -48,6 +48,10 @@ class URL:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.path}"
+
+    def secured(self) -> URL:
+        """The same place by https, on that scheme's port unless another one is given."""
+        return replace(self, scheme="https", port=_split_authority(self.authority, DEFAULT_PORTS["https"])[1])
 
     def join(self, location: str) -> URL:
         """Where a Location header leads from here (RFC 3986, section 5).

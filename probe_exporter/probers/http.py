@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -188,7 +189,7 @@ class _Visit:
     def __init__(self, probe: Probe, settings: HttpSettings) -> None:
         self._probe = probe
         self._settings = settings
-        self._journey = Journey(probe, settings, settings)
+        self._journey = Journey(probe, settings, settings, http3=settings.enable_http3)
         self._upload: BinaryIO | None = None
         self._resolved = False
         self._set_out = False
@@ -206,6 +207,9 @@ class _Visit:
             url = parse_target(self._probe.target)
         except ValueError as error:
             raise ProbeFailed(Reason.TARGET_INVALID, str(error)) from None
+        if settings.enable_http3 and not url.secure:
+            url = url.secured()
+            self._probe.log("HTTP/3 is always secure: https instead of http", level=logging.INFO, url=str(url))
         self._resolved = True
         address = await self._journey.resolve(url)
         self._check_settings(url)
@@ -221,7 +225,7 @@ class _Visit:
         check_references(settings)
         http1.check_method(settings.template.method)
         if url.secure or settings.has_tls_config:
-            self._journey.tls()
+            self._journey.prepare_tls()
         if settings.body_file:
             try:
                 self._upload = Path(settings.body_file).open("rb")  # noqa: SIM115  # `leave` closes it
@@ -357,7 +361,6 @@ def _check_supported(settings: HttpSettings) -> None:
         ProbeFailed: the module asks for what a later version will do.
     """
     asked = {
-        "enable_http3": settings.enable_http3,
         "proxy_url": settings.proxy_url,
         "proxy_from_environment": settings.proxy_from_environment and getproxies_environment(),
         "oauth2": settings.oauth2,
