@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,11 @@ import idna
 from probe_exporter.prober import ProbeFailed, Reason
 
 HOSTS = Path("/etc/hosts")
+
+# What DNS is asked for: labels of letters, digits, underscores, and hyphens within. Digits alone are an address
+# misspelt (127.1, 127.0.0.01), at which c-ares would guess.
+_LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
+_DNS_NAME = re.compile(rf"(?=.{{1,253}}\.?$)(?=.*[A-Za-z_-]){_LABEL}(?:\.{_LABEL})*\.?|\.")
 
 _FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -92,7 +98,11 @@ async def lookup(host: str, family: int = 0) -> list[str]:
         name = to_ascii(host)
     except ValueError as error:
         raise ProbeFailed(Reason.DNS_RESOLUTION, str(error)) from None
-    addresses: list[str] = list(in_hosts_file(name)) or await _ask(name, family)
+    addresses = list(in_hosts_file(name))
+    if not addresses:
+        if not _DNS_NAME.fullmatch(name):
+            raise ProbeFailed(Reason.DNS_RESOLUTION, f"{host!r} is not a host name")
+        addresses = await _ask(name, family)
     wanted = [address for address in addresses if family in (0, version(address))]
     if not wanted:
         raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} has no IPv{family} address")
