@@ -110,7 +110,7 @@ def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
         host, bracket, rest = authority[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
             raise ValueError(f"{authority!r} is not a host: an IPv6 address stands in brackets")
-        address, percent, zone = host.partition("%")
+        _, percent, zone = host.partition("%")
         if percent and not zone.startswith("25"):
             raise ValueError(f"{authority!r} is not a host: the % before a zone is written %25")  # RFC 6874
         host, port = unquote(host), rest[1:]

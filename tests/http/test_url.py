@@ -130,7 +130,7 @@ def test_user_information_does_not_show() -> None:
     ],
 )
 def test_what_is_no_url_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         parse_target(text)
 
 
@@ -170,7 +170,7 @@ def test_a_redirect_leads_where_rfc_3986_says(location: str, leads_to: str) -> N
     "location", ["ftp://b.test/", "mailto:a@b.test", "javascript:x()", "/%zz", "http://b.test:x/", "http://b c/"]
 )
 def test_a_redirect_to_nowhere_is_refused(location: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         parse(BASE).join(location)
 
 
