@@ -1,0 +1,105 @@
+"""What is installed is complete: built from a checkout or from an sdist, it runs with no file beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.exporters import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def build(target: str, source: Path, directory: Path) -> Path:
+    """Build a wheel or an sdist of a source tree with the backend that pip would call."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(directory)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=60)
+    (built,) = directory.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of this checkout."""
+    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+def checked_out() -> str:
+    """The commit of this checkout; empty where there is none."""
+    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return answer.stdout.strip() if (ROOT / ".git").exists() else ""
+
+
+def test_a_wheel_runs_on_its_own_modules(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "probe_exporter", "--config.check"],
+        cwd=elsewhere,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}/site/probe_exporter/modules/blackbox.yml" in done.stderr
+    assert f"revision={checked_out() or 'unknown'} " in done.stderr
+
+
+def test_a_wheel_holds_the_command_the_licence_and_every_module(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (entry_points,) = [name for name in names if name.endswith("/entry_points.txt")]
+        assert "probe-exporter = probe_exporter.cli:main" in archive.read(entry_points).decode()
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+    shipped = [path for path in (ROOT / "modules").iterdir() if path.suffix in {".py", ".yml"}]
+    assert shipped
+    assert {f"probe_exporter/modules/{path.name}" for path in shipped} <= set(names)
+    assert not [name for name in names if name.startswith(("tests/", "modules/"))]
+
+
+def test_an_sdist_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    sdist = build("sdist", ROOT, tmp_path / "sdist")
+    unpacked = tmp_path / "source"
+    unpacked.mkdir()
+    subprocess.run(["tar", "-xzf", sdist, "-C", unpacked], check=True)
+    (source,) = unpacked.iterdir()
+    again = build("wheel", source, tmp_path / "again")
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
+        assert sorted(one.namelist()) == sorted(other.namelist())
+        for name in one.namelist():
+            if not name.endswith("/RECORD"):
+                assert one.read(name) == other.read(name), name
+
+
+def test_building_leaves_nothing_behind_in_the_tree(wheel: Path) -> None:
+    assert wheel.exists()
+    assert not (ROOT / "probe_exporter" / "REVISION").exists()
+
+
+def test_everything_that_is_required_is_pinned() -> None:
+    """Pins and requirements are two files; this keeps them one."""
+
+    def names(lines: list[str]) -> set[str]:
+        bare = [line.partition("#")[0].strip() for line in lines]
+        return {canonical(line) for line in bare if line}
+
+    def canonical(requirement: str) -> str:
+        for mark in "=<>! ;[":
+            requirement = requirement.partition(mark)[0]
+        return requirement.lower().replace("_", "-")
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "optional-dependencies" not in project, "no extras to choose"
+    required = names(project["dependencies"]) | names((ROOT / "tests/requirements.txt").read_text().splitlines())
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    assert required <= names(pins)
+    assert [pin for pin in pins if not pin.startswith("#") and "==" not in pin] == []
