@@ -172,6 +172,31 @@ DIFFERENCES = (
         wholly=True,
     ),
     Difference(
+        "A query is percent-encoded where HTTP demands it, instead of being sent with blanks and raw bytes.",
+        "RFC 9112, 3.2", Named("target with a blank in the query", "target with UTF-8 in the query"),
+        original=r"request 1: GET /\?q=(a b|é) HTTP/1\.1", ours=r"request 1: GET /\?q=(a%20b|%C3%A9) HTTP/1\.1",
+    ),
+    Difference(
+        "A zone may follow its percent sign as it does everywhere but in URLs.", "compat 4.0",
+        Named("target of IPv6 with a raw zone"),
+        wholly=True,
+    ),
+    Difference(
+        "A port that cannot be is refused with the target, before anything is looked up.", "issue 2, item 5",
+        Named("target with a port too high"),
+        original=r"probe_(dns_lookup_time_seconds|ip_\w+|http_duration_seconds\{.*\}) \S+",
+    ),
+    Difference(
+        "A body_file that cannot be read fails the probe before it connects.", "issue 2, item 5",
+        Named("body file is a directory"),
+        original=r"probe_http_duration_seconds\{phase='(connect|tls|processing|transfer)'\} \S+",
+    ),
+    Difference(
+        "How much of a broken stream counts as read is each decoder's own affair.", "compat 4.1, step 11",
+        Named("compression gzip of much plain text", "compression gzip with a bad checksum"),
+        original=r"probe_http_uncompressed_body_length (7946|1024)", ours=r"probe_http_uncompressed_body_length 0",
+    ),
+    Difference(
         "A redirect is followed at once, even if its own body never ends.", "issue 2, Faults",
         Named("silence in the body of a followed redirect"),
         wholly=True,
