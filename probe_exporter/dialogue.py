@@ -63,6 +63,10 @@ class Step(Settings):
     send: Text = ""
     starttls: bool = False
 
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        if self.labels is not None and self.expect is None:
+            yield "labels", "labels have no effect without `expect`"
+
 
 def _labels_once(block: Block) -> Iterator[tuple[str, str]]:
     """Two steps with labels would be one metric with two sets of label names."""
@@ -70,7 +74,7 @@ def _labels_once(block: Block) -> Iterator[tuple[str, str]]:
     labelled = [
         step
         for step in (steps if isinstance(steps, list | tuple) else ())
-        if isinstance(step, Mapping) and "labels" in step
+        if isinstance(step, Mapping) and "labels" in step and "expect" in step
     ]
     if len(labelled) > 1:
         yield "query_response", "only one step may have `labels`"

@@ -60,6 +60,11 @@ class Problem:
     path: str
     message: str
 
+    def __post_init__(self) -> None:
+        for name in ("path", "message"):  # bytes in them, from !!binary, are shown as escapes
+            printable = getattr(self, name).encode("utf-8", "backslashreplace").decode()
+            object.__setattr__(self, name, printable)
+
     def __str__(self) -> str:
         return f"{self.place}: {self.path}: {self.message}" if self.path else f"{self.place}: {self.message}"
 
@@ -426,6 +431,9 @@ class _Reader:
         if key.is_null:
             self._document.warnings.append(Problem(place, dotted(path), "a null key: the entry is left out"))
             return None
+        if key.tag == "!!binary":
+            decoded = self.binary(key, path)
+            return None if decoded is UNFIT else decoded
         return key.text
 
     def _twice(self, name: str, first: Node, second: Node, path: Path) -> None:

@@ -26,6 +26,10 @@ def dump(value: Any, indent: int) -> str:
     )
 
 
+_LINE_BREAKS = frozenset("\x85\u2028\u2029")
+"""What YAML 1.1 takes for line breaks beside the usual ones: safe in double quotes only."""
+
+
 class _Dumper(yaml.SafeDumper):
     """PyYAML's dumper without aliases, and with lists indented under their keys."""
 
@@ -41,7 +45,7 @@ def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
         text.encode()
     except UnicodeEncodeError:
         return dumper.represent_binary(encode(text))
-    ambiguous = text in BOOLEANS or text in NULLS or parse_number(text) is not None
+    ambiguous = text in BOOLEANS or text in NULLS or parse_number(text) is not None or _LINE_BREAKS & set(text)
     style = '"' if ambiguous else "|" if "\n" in text.rstrip("\n") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
 

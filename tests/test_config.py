@@ -244,6 +244,15 @@ def test_bytes_in_a_message_are_escaped(tmp_path: Path) -> None:
     assert "unknown prober `\\udcff`" in line
     (line,) = refusal(tmp_path, "modules: {m: {prober: dns, dns: {query_name: a, query_type: !!binary /w==}}}")
     assert "'\\udcff'" in line
+    lines = refusal(tmp_path, http("http_headers: {!!binary /w==: {value: x}, !!binary /g==: {values: x}}"))
+    assert [line.split(": ")[1] for line in lines] == [
+        "modules.m.http.http_headers.\\udcff.value",
+        "modules.m.http.http_headers.\\udcfe.values",
+    ]
+    (line,) = refusal(tmp_path, "modules: {!!binary /w==: {prober: http, http: {method: 5, method: 6}}}")
+    assert ": modules.\\udcff.http.method: " in line
+    (line,) = refusal(tmp_path, "modules: {!!binary /w==: {prober: icmp, icmp: {ttl: 300}}}")
+    assert line.endswith(".icmp.ttl: expected 255 or less")
 
 
 SECRETS = [
@@ -290,7 +299,7 @@ CAUTIONS = {
     "modules: {m: {prober: tcp, tcp: {tls_config: {min_version: TLS13, max_version: TLS12}}}}": (
         "tcp.tls_config.min_version: greater than `max_version`"
     ),
-    "modules: {m: {prober: tcp, tcp: {query_response: [{}, {labels: [{name: a-b}]}]}}}": (
+    "modules: {m: {prober: tcp, tcp: {query_response: [{}, {expect: x, labels: [{name: a-b}]}]}}}": (
         "tcp.query_response[1].labels[0].name: not a label name"
     ),
     "modules: {m: {prober: dns, dns: {query_name: a, transport_protocol: sctp}}}": "dns.transport_protocol: neither",

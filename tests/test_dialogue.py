@@ -1,0 +1,67 @@
+"""The settings of a dialogue: what a step may hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from probe_exporter.dialogue import DialogueSettings, Label
+
+
+def broken(*steps: dict[str, Any]) -> list[str]:
+    """What is wrong with a dialogue of these steps."""
+    with pytest.raises(ValidationError) as refused:
+        DialogueSettings.model_validate({"query_response": list(steps)})
+    return [error["msg"] for error in refused.value.errors()]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {},
+        {"expect": ""},
+        {"expect": "a", "expect_bytes": "", "send": "b", "starttls": True},
+        {"labels": []},
+        {"expect": "(a)", "labels": [{"name": "a", "value": "$1"}, {"name": "b"}]},
+    ],
+)
+def test_a_step_is_taken(step: dict[str, Any]) -> None:
+    assert len(DialogueSettings.model_validate({"query_response": [step]}).query_response) == 1
+
+
+def test_an_empty_list_of_labels_is_not_no_list() -> None:
+    """It makes a metric without labels."""
+    steps = DialogueSettings.model_validate({"query_response": [{}, {"labels": []}]}).query_response
+    assert [step.labels for step in steps] == [None, ()]
+
+
+@pytest.mark.parametrize("expect", ["", "a"])
+def test_a_step_expects_a_line_or_bytes(expect: str) -> None:
+    assert broken({"expect": expect, "expect_bytes": "b"}) == ["`expect_bytes` and `expect` exclude each other"]
+
+
+def test_labels_have_names_of_their_own() -> None:
+    """Two of one name in a step could not be exposed, nor could labels in two steps."""
+    label = {"name": "a", "value": "x"}
+    assert broken({"labels": [label, label]}) == ["the label a is here twice"]
+    assert broken({"labels": [{"value": "x"}]}) == ["`name` is required"]
+    steps = [{"expect": "x", "labels": [{"name": name}]} for name in ("a", "b")]
+    assert broken(steps[0], {}, steps[1]) == ["only one step may have `labels`"]
+
+
+def test_labels_without_expect_have_no_effect() -> None:
+    settings = DialogueSettings.model_validate({"query_response": [{"labels": []}, {"labels": [{"name": "a"}]}]})
+    assert [list(step.cautions()) for step in settings.query_response] == [
+        [("labels", "labels have no effect without `expect`")]
+    ] * 2
+
+
+def test_a_label_is_utf8() -> None:
+    assert broken({"labels": [{"name": "a", "value": "\udcff"}]}) == ["a label's value must be UTF-8"]
+
+
+@pytest.mark.parametrize(("name", "questionable"), [("a_1", False), ("a-b", True), ("__a", True), ("é", True)])
+def test_a_name_that_prometheus_does_not_take_is_questionable(name: str, questionable: bool) -> None:
+    assert bool(list(Label(name=name).cautions())) is questionable

@@ -1,0 +1,232 @@
+"""What is loaded: probers and configuration files, ours and the user's, and what is refused and why."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from probe_exporter import config, loader
+from probe_exporter.loader import LoaderError, config_files, load_probers
+
+SHIPPED = ["dns", "grpc", "http", "icmp", "tcp", "unix", "websocket"]
+
+REDIS = '''\
+"""A prober of somebody's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from probe_exporter.fields import Secret
+from probe_exporter.prober import Probe, Prober, Settings
+
+
+class RedisSettings(Settings):
+    """The block."""
+
+    password: Secret = Secret("")
+
+
+@dataclass
+class Reply:
+    """Dataclasses look their annotations up in sys.modules."""
+
+    text: str
+
+
+async def probe_redis(probe: Probe, settings: RedisSettings) -> None:
+    """Ask for PONG."""
+
+
+prober = Prober("redis", RedisSettings, probe_redis)
+'''
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A directory of the user's own."""
+    path = tmp_path / "modules"
+    path.mkdir(mode=0o755)
+    return path
+
+
+def refusal(*directories: Path) -> str:
+    """Why probers can't be loaded from these directories."""
+    with pytest.raises(LoaderError) as refused:
+        load_probers(directories)
+    return str(refused.value)
+
+
+# --- probers -----------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_probers_are_always_there() -> None:
+    assert sorted(load_probers([])) == SHIPPED
+
+
+def test_a_file_in_a_directory_adds_a_prober_and_its_modules(directory: Path) -> None:
+    """One file, no registration: its block is checked and its modules load."""
+    (directory / "redis.py").write_text(REDIS)
+    (directory / "redis.yml").write_text("modules: {cache: {prober: redis, redis: {password: x}}}")
+    before = list(sys.path)
+    probers = load_probers([directory])
+    assert sorted(probers) == sorted([*SHIPPED, "redis"])
+    assert config.load([directory / "redis.yml"], probers).modules["cache"].prober.name == "redis"
+    assert sys.path == before
+
+
+def test_a_prober_of_the_library_is_a_shipped_one(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / "redis.py").write_text(REDIS)
+    monkeypatch.setattr(loader, "library", lambda: directory)
+    assert "redis" in load_probers([])
+    assert "redis" in load_probers([directory])  # named once more, it is still one file
+
+
+def test_an_edit_counts_at_once(directory: Path) -> None:
+    """Two edits within a second, of the same length: no bytecode is kept."""
+    for name in ("redis", "tides"):
+        (directory / "redis.py").write_text(REDIS.replace('Prober("redis"', f'Prober("{name}"'))
+        assert name in load_probers([directory])
+    assert not list(directory.rglob("*.pyc"))
+
+
+def test_files_of_one_name_in_two_directories_do_not_meet(directory: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (directory / "probe.py").write_text(REDIS)
+    (other / "probe.py").write_text(REDIS.replace('Prober("redis"', 'Prober("valkey"'))
+    assert {"redis", "valkey"} < load_probers([directory, other]).keys()
+
+
+def test_hidden_files_and_helpers_are_passed_over(directory: Path) -> None:
+    for name in ("_helper.py", ".editor.py"):
+        (directory / name).write_text("raise RuntimeError")
+    assert sorted(load_probers([directory])) == SHIPPED
+
+
+def test_two_probers_of_one_name_are_an_error_that_names_both_files(directory: Path) -> None:
+    (directory / "mine.py").write_text(REDIS.replace('Prober("redis"', 'Prober("http"'))
+    message = refusal(directory)
+    assert message.startswith("prober http is declared twice: in ")
+    assert message.endswith(f"probers/http.py and in {directory}/mine.py")
+
+
+BROKEN = {
+    "x = (": "'(' was never closed (line 1)",
+    "\n\nimport nothing_of_this_name": "ModuleNotFoundError: No module named 'nothing_of_this_name' (line 3)",
+    "\ndef f():\n    1 / 0\nf()": "ZeroDivisionError: division by zero (line 3)",
+    "raise SystemExit(3)": "SystemExit: 3 (line 1)",
+    "": "declares no prober: its last line should be prober = Prober(…)",
+    "prober = 5": "declares no prober: its last line should be prober = Prober(…)",
+    REDIS.replace('Prober("redis"', 'Prober("Redis!"'): "'Redis!' can't be a prober's name",
+    REDIS.replace('Prober("redis"', 'Prober("timeout"'): "'timeout' can't be a prober's name",
+    REDIS.replace("RedisSettings, probe_redis", "dict, probe_redis"): "the settings of prober redis are not a class",
+}
+
+
+@pytest.mark.parametrize(("source", "reason"), BROKEN.items())
+def test_a_broken_file_is_named_with_its_reason(directory: Path, source: str, reason: str) -> None:
+    (directory / "redis.py").write_text(source)
+    message = refusal(directory)
+    assert message.startswith(f"{directory}/redis.py")
+    assert reason in message
+    assert "\n" not in message
+
+
+def test_a_directory_that_anybody_may_write_to_is_refused(directory: Path) -> None:
+    directory.chmod(0o777)
+    message = refusal(directory)
+    assert message == (
+        f"{directory} is writable by everybody, who could thus change what runs here: chmod o-w {directory}"
+    )
+    with pytest.raises(LoaderError, match="writable by everybody"):
+        config_files([], [directory])
+    with pytest.raises(LoaderError, match="writable by everybody"):
+        config_files([str(directory)], [])
+
+
+def test_a_prober_that_anybody_may_write_to_is_refused(directory: Path) -> None:
+    (directory / "redis.py").write_text(REDIS)
+    (directory / "redis.py").chmod(0o666)
+    assert f"chmod o-w {directory}/redis.py" in refusal(directory)
+
+
+def test_a_directory_mounted_read_only_is_as_good_as_any(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes mounts configuration with mode 0777 and read-only."""
+    directory.chmod(0o777)
+    (directory / "redis.py").write_text(REDIS)
+    status = os.statvfs(directory)
+    fields = list(status)
+    fields[8] = status.f_flag | os.ST_RDONLY
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(fields))
+    assert "redis" in load_probers([directory])
+
+
+@pytest.mark.parametrize(("name", "reason"), [("none", "can't be read: No such file"), ("file", "is not a directory")])
+def test_a_directory_must_be_one(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "file").touch()
+    assert reason in refusal(tmp_path / name)
+
+
+# --- configuration files -----------------------------------------------------------------------------------
+
+
+def test_without_a_name_the_shipped_modules_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config_files([], []) == [loader.library() / "blackbox.yml"]
+
+
+def test_without_a_name_blackbox_yml_comes_before_the_shipped_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("blackbox.yml").touch()
+    assert config_files([], []) == [Path("blackbox.yml")]
+
+
+def test_files_of_given_directories_join_in_either_case(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.yml", "a.yaml", ".hidden.yml", "readme.md"):
+        (directory / name).touch()
+    joined = [directory / "a.yaml", directory / "b.yml"]
+    assert config_files([], [directory]) == [loader.library() / "blackbox.yml", *joined]
+    assert config_files(["mine.yml"], [directory]) == [Path("mine.yml"), *joined]
+
+
+def test_a_name_may_be_a_file_a_directory_or_a_pattern(directory: Path) -> None:
+    for name in ("b.yml", "a.yml", "c.yaml", "d.txt"):
+        (directory / name).touch()
+    assert config_files([str(directory / "d.txt")], []) == [directory / "d.txt"]
+    assert [path.name for path in config_files([str(directory)], [])] == ["a.yml", "b.yml", "c.yaml"]
+    assert [path.name for path in config_files([str(directory / "*.yml")], [])] == ["a.yml", "b.yml"]
+    assert [path.name for path in config_files([str(directory / "**" / "*.txt")], [])] == ["d.txt"]
+
+
+def test_a_file_named_twice_is_read_once(directory: Path) -> None:
+    file = directory / "a.yml"
+    file.touch()
+    assert config_files([str(file), str(directory), str(directory / "*.yml")], [directory]) == [file]
+
+
+def test_a_named_file_that_is_not_there_is_an_error_of_the_configuration(tmp_path: Path) -> None:
+    """It is read, and that fails with its name."""
+    (path,) = config_files([str(tmp_path / "none.yml")], [])
+    with pytest.raises(config.ConfigError, match=r"none\.yml: can't be read: No such file or directory"):
+        config.load([path], {})
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a[1].yml").touch()
+    assert config_files([str(tmp_path / "a[1].yml")], []) == [tmp_path / "a[1].yml"]
+
+
+def test_a_pattern_or_directory_without_a_match_is_an_error(directory: Path) -> None:
+    with pytest.raises(LoaderError, match=r"no file matches .*/\*\.yml"):
+        config_files([str(directory / "*.yml")], [])
+    with pytest.raises(LoaderError, match=r"holds no \.yml or \.yaml file"):
+        config_files([str(directory)], [])
