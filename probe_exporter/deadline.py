@@ -15,6 +15,7 @@ TICK = 0.01
 """Seconds that one bucket spans."""
 
 _NEVER = 1 << 62
+_NOTHING = 0.001  # seconds; the resolution of the loop's clock: less is no time at all
 
 
 class _Buckets:
@@ -105,7 +106,7 @@ class Deadline:
             raise RuntimeError("a deadline needs a task that it can end")
         self._task = task
         self._cancelling = task.cancelling()
-        if self._when > self._buckets.loop.time():
+        if self._when - self._buckets.loop.time() >= _NOTHING:
             self._buckets.add(self)
         else:
             self._buckets.loop.call_soon(self.strike)

@@ -123,7 +123,13 @@ async def connect(
 
 
 async def dial(
-    probe: Probe, addresses: Sequence[str], port: int, *, source: str = "", secure: Secure | None = None
+    probe: Probe,
+    addresses: Sequence[str],
+    port: int,
+    *,
+    source: str = "",
+    secure: Secure | None = None,
+    phase: str = "connect",
 ) -> Connection:
     """Open a TCP connection to the first of `addresses` that takes it, with TLS at once if `secure` is given.
 
@@ -132,11 +138,12 @@ async def dial(
         port: 1 to 65535.
         source: the local address to connect from; empty for the system's choice.
         secure: the TLS to start as soon as the connection stands.
+        phase: what a failure to connect is a failure of.
 
     Raises:
         ProbeFailed: with the reason of the last address tried, or of the handshake.
     """
-    return await first_of(probe, addresses, lambda address: _dial_one(probe, address, port, source, secure))
+    return await first_of(probe, addresses, lambda address: _dial_one(probe, address, port, source, secure, phase))
 
 
 async def first_of(probe: Probe, addresses: Sequence[str], dial_one: Callable[[str], Awaitable[T]]) -> T:
@@ -149,10 +156,14 @@ async def first_of(probe: Probe, addresses: Sequence[str], dial_one: Callable[[s
     return await dial_one(addresses[-1])
 
 
-async def _dial_one(probe: Probe, address: str, port: int, source: str, secure: Secure | None) -> Connection:
+async def _dial_one(
+    probe: Probe, address: str, port: int, source: str, secure: Secure | None, phase: str
+) -> Connection:
+    if not 0 < port < 65536:
+        raise ProbeFailed(Reason.TARGET_INVALID, f"{port} is not a port")
     loop = asyncio.get_running_loop()
     local = (source, 0) if source else None
-    with probe.phase("connect"):
+    with probe.phase(phase):
         started = time.perf_counter()
         try:
             _, connection = await loop.create_connection(Connection, address, port, local_addr=local)
@@ -190,13 +201,13 @@ def join_host_port(host: str, port: int | str) -> str:
 
 
 class Connection(asyncio.Protocol):
-    """One byte stream to a target, plain or TLS. Made by `connect` or `dial`.
+    """One byte stream to a target: plain, TLS, or TLS within TLS. Made by `connect` or `dial`.
 
     Attributes:
         connect_seconds, tls_seconds: how long the TCP and the TLS handshake took.
         opened_at, first_byte_at, last_byte_at: moments of `time.perf_counter`, 0.0 while they have not come;
             the first byte is the first of the application's.
-        handshake: what the TLS handshake showed; None on a plain connection.
+        handshake: what the last TLS handshake showed; None on a plain connection.
     """
 
     def __init__(self) -> None:
@@ -207,7 +218,7 @@ class Connection(asyncio.Protocol):
         self.last_byte_at = 0.0
         self.handshake: tls.Handshake | None = None
         self._transport: asyncio.Transport | None = None
-        self._layer: tls.Layer | None = None
+        self._layers: list[tls.Layer] = []  # the first is the outermost: its records are what is on the wire
         self._arrived: list[bytes] = []
         self._held = 0  # bytes in _arrived
         self._paused = False
@@ -223,7 +234,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        self._deliver(data if self._layer is None else self._decrypt(self._layer, data))
+        for depth in range(len(self._layers)):
+            data = self._decrypt(depth, data)
+        self._deliver(data)
 
     def _deliver(self, data: bytes) -> None:
         """Keep what arrived for `read`, and make the peer wait once there is too much of it."""
@@ -285,7 +298,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Begin to send `data` and do not wait, for what is small or has an answer that may come first."""
-        self._send(data if self._layer is None else self._layer.encrypt(data))
+        self._send(data, len(self._layers))
 
     async def write(self, data: bytes) -> None:
         """Send `data`; returns when the peer has taken enough of it for more to follow.
@@ -307,20 +320,33 @@ class Connection(asyncio.Protocol):
         """
         with probe.phase("tls"):
             started = time.perf_counter()
-            layer = secure.context.layer(secure.server_name)
             try:
-                with Deadline(asyncio.get_running_loop().time() + HANDSHAKE_LIMIT):
-                    await self._shake_hands(layer)
-            except TimeoutError:
-                raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {HANDSHAKE_LIMIT:g} s") from None
+                await self.wrap(secure)
             except tls.VerificationFailed as failed:
                 tls.report(probe, failed.handshake)
                 raise
-            self.handshake = layer.handshake
-            self._layer = layer
             self.tls_seconds = time.perf_counter() - started
-            self.first_byte_at = 0.0
-        self._deliver(self._decrypt(layer, b""))  # what came along with the handshake's last message
+
+    async def wrap(self, secure: Secure) -> None:
+        """Put a layer of TLS around all that follows, inside of those already there; nothing is reported.
+
+        Raises:
+            ProbeFailed: no agreement, or a certificate that does not verify.
+        """
+        layer = secure.context.layer(secure.server_name)
+        try:
+            with Deadline(asyncio.get_running_loop().time() + HANDSHAKE_LIMIT):
+                await self._shake_hands(layer)
+        except TimeoutError:
+            raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {HANDSHAKE_LIMIT:g} s") from None
+        self.handshake = layer.handshake
+        self._layers.append(layer)
+        self.restart(self._decrypt(len(self._layers) - 1, b""))  # what came along with the handshake's last message
+
+    def restart(self, received: bytes = b"") -> None:
+        """Begin anew: what has been read was not the application's, but for `received`, which `read` gives out next."""
+        self.first_byte_at = 0.0
+        self._deliver(received)
 
     async def _shake_hands(self, layer: tls.Layer) -> None:
         """Carry handshake messages to and fro until both sides agree or one gives up."""
@@ -329,7 +355,7 @@ class Connection(asyncio.Protocol):
             try:
                 finished = layer.advance(received)
             finally:
-                self._send(layer.outgoing())
+                self._send(layer.outgoing(), len(self._layers))
             if finished:
                 return
             received = await self.read()
@@ -339,9 +365,9 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """End the connection in good order. Safe to call twice."""
         if self._transport is not None:
-            if self._layer is not None:
-                self._layer.close()
-                self._send(self._layer.outgoing())
+            for depth in reversed(range(len(self._layers))):
+                self._layers[depth].close()
+                self._send(self._layers[depth].outgoing(), depth)
             self._transport.close()
 
     def abort(self) -> None:
@@ -349,17 +375,22 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, depth: int) -> None:
+        """Send `data` through the layers outside of `depth`."""
         if data and self._transport is not None:
+            for layer in reversed(self._layers[:depth]):
+                data = layer.encrypt(data)
             self._transport.write(data)
 
-    def _decrypt(self, layer: tls.Layer, data: bytes) -> bytes:
+    def _decrypt(self, depth: int, data: bytes) -> bytes:
+        """What the layer at `depth` makes of `data`, and what it has to answer."""
+        layer = self._layers[depth]
         try:
             plain = layer.decrypt(data)
         except ProbeFailed as failed:
             self._error = failed
             plain = b""
-        self._send(layer.outgoing())
+        self._send(layer.outgoing(), depth)
         self._ended = self._ended or layer.ended
         return plain
 

@@ -6,7 +6,7 @@ where verification failed, and its OpenSSL is newer (and faster) than most syste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,7 +85,7 @@ _VERIFY_ERRORS = {
     7: "bad_signature",
     22: "chain_too_long",
     23: "revoked",
-    24: "not_an_authority",  # used as an issuer all the same
+    79: "not_an_authority",  # an issuer that may not be one
     25: "path_too_long",
     26: "wrong_purpose",
     47: "name_constraint",
@@ -275,8 +275,19 @@ def _trust(context: SSL.Context, settings: TLSSettings) -> None:
     store = context.get_cert_store()
     assert store is not None
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-    for certificate in _read_authorities(settings):
+    for certificate in _longest_lived(_read_authorities(settings)):
         store.add_cert(crypto.X509.from_cryptography(certificate))
+
+
+def _longest_lived(authorities: Iterable[x509.Certificate]) -> Iterable[x509.Certificate]:
+    """Of several certificates of one authority (its name and its key) the last to end: the best chain there is."""
+    best: dict[tuple[x509.Name, bytes], x509.Certificate] = {}
+    for certificate in sorted(authorities, key=certificates.expiry):
+        key = certificate.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        best[certificate.subject, key] = certificate
+    return best.values()
 
 
 def _read_authorities(settings: TLSSettings) -> list[x509.Certificate]:

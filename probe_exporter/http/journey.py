@@ -17,7 +17,7 @@ from probe_exporter.http.cookies import Cookies
 from probe_exporter.http.exchange import Exchange, Http1Exchange
 from probe_exporter.http.request import REDIRECT_CODES, Request
 from probe_exporter.http.settings import HttpClientSettings
-from probe_exporter.http.url import URL
+from probe_exporter.http.url import URL, host_only
 from probe_exporter.net import Secure
 from probe_exporter.prober import Probe, ProbeFailed, Reason
 from probe_exporter.tls import ClientContext, client_context, quic_context
@@ -174,7 +174,7 @@ class Journey:
             request = hop.request.redirected(exchange.response.status, location, first)
         except ValueError as error:
             raise ProbeFailed(Reason.HTTP_REDIRECT, f"the redirect leads nowhere: {error}") from None
-        request = self._with_cookies(request, previous, exchange.response.get_all("set-cookie"))
+        request = self._with_cookies(request, hop.request, exchange.response.get_all("set-cookie"))
         if request.url.host.lower() == previous.host.lower():
             return Hop(request, hop.addresses, hop.server_name)
         started = time.perf_counter()
@@ -184,10 +184,10 @@ class Journey:
         self.resolve_seconds += time.perf_counter() - started
         return Hop(request, addresses, request.url.host)
 
-    def _with_cookies(self, request: Request, previous: URL, received: list[str]) -> Request:
+    def _with_cookies(self, request: Request, previous: Request, received: list[str]) -> Request:
         if self._cookies is None:
             if not received:
                 return request
             self._cookies = Cookies()
-        self._cookies.store(previous, received)
-        return replace(request, cookies=self._cookies.header(request.url))
+        self._cookies.store(previous.url, received, host_only(previous.host))
+        return replace(request, cookies=self._cookies.header(request.url, host_only(request.host)))

@@ -15,7 +15,8 @@ from probe_exporter.fields import encode
 from probe_exporter.http import http1
 from probe_exporter.http.response import Headers
 from probe_exporter.http.settings import Authorization, BasicAuth, HttpClientSettings
-from probe_exporter.http.url import URL, has_authority
+from probe_exporter.http.url import URL, has_authority, host_only, is_host
+from probe_exporter.names import to_ascii
 from probe_exporter.prober import ProbeFailed, Reason
 from probe_exporter.version import VERSION
 
@@ -63,16 +64,26 @@ class Template:
             accept_encoding: what to accept unless a header says so already; empty for nothing.
         """
         given = {canonical(name): value.strip(" \t") for name, value in headers.items()}
-        host = given.get("Host", "")
+        host = _host_header(given.get("Host", ""))
         if given.get("User-Agent") == "":
             del given["User-Agent"]
         else:
             given.setdefault("User-Agent", USER_AGENT)
         if accept_encoding:
             given.setdefault("Accept-Encoding", accept_encoding)
-        given.setdefault("Connection", "close")
         kept = [(name, value) for name, value in given.items() if name not in _BELONGS_TO_FRAMING]
+        if not {"close", "upgrade"} & set(given.get("Connection", "").lower().replace(" ", "").split(",")):
+            kept.append(("Connection", "close"))
         return cls(method or "GET", kept, host, "Authorization" in given, encode(body), body_file, _flaw(given))
+
+
+def _host_header(value: str) -> str:
+    """A configured Host header as it can be sent: in ASCII; none at all if it is no host, as the original has it."""
+    try:
+        host = host_only(value)
+        return value.replace(host, to_ascii(host)) if is_host(host) else ""
+    except ValueError:
+        return ""
 
 
 def _flaw(headers: Mapping[str, str]) -> str:
@@ -127,7 +138,11 @@ class Request:
     def _fields(self) -> Headers:
         headers = list(self.headers)
         if self.cookies:
-            headers.append(("Cookie", self.cookies))
+            own = next((at for at, (name, _) in enumerate(headers) if name == "Cookie"), None)
+            if own is None:
+                headers.append(("Cookie", self.cookies))
+            else:
+                headers[own] = ("Cookie", f"{headers[own][1]}; {self.cookies}")
         if self.referer and not any(name == "Referer" for name, _ in self.headers):
             headers.append(("Referer", self.referer))
         if not self.body_file and (self.body or self.method in _ANNOUNCES_LENGTH):

@@ -59,7 +59,10 @@ class URL:
         Raises:
             ValueError: nowhere that http or https can go.
         """
-        return parse(urljoin(str(self), location))
+        url = parse(location if _PARTS.match(location) else urljoin(str(self), location))
+        if not url.host:
+            raise ValueError(f"{location!r} names no host")
+        return url
 
 
 def has_authority(location: str) -> bool:
@@ -116,13 +119,18 @@ def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
         host, port = unquote(host), rest[1:]
     else:
         host, _, port = authority.rpartition(":") if ":" in authority else (authority, "", "")
-        if host and not _HOST.fullmatch(host) and names.literal(host) is None:
+        if host and not is_host(host):
             raise ValueError(f"{authority!r} is not a host")
     if not port:
         return host, default_port
-    if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+    if not (port.isascii() and port.isdigit()):
         raise ValueError(f"{port!r} is not a port")
-    return host, int(port)
+    return host, int(port[:20])
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` can be a host at all: a name of legal characters, or an address."""
+    return _HOST.fullmatch(text) is not None or names.literal(text) is not None
 
 
 def _as_header(authority: str, host: str) -> str:

@@ -248,6 +248,7 @@ class _Visit:
         # A body that can't be read fails its first demand, as in the original.
         self._failed_by_regexp = self._failed_by_regexp or by_regexp
         self._failed_by_cel = by_cel and not by_regexp
+        self._transfer_seconds = time.perf_counter() - exchange.first_byte_at
         if not self._journey.refused or by_regexp or by_cel:
             read = await self._read_body(exchange, hold=by_regexp or by_cel)
             if read and (by_regexp or by_cel):
