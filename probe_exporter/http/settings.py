@@ -5,13 +5,16 @@ They stand inline in an ``http`` block and as a block of their own where a probe
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
 from probe_exporter.fields import FilePath, Secret, Text
+from probe_exporter.http.proxy import DEFAULT_PORTS, Proxies
 from probe_exporter.prober import Settings
 from probe_exporter.rules import NO_SECRET_MANAGER, Block, Rule, exclusive, needs, required
 from probe_exporter.tls import TLSSettings
@@ -126,6 +129,9 @@ class Authorization(Settings):
         return references(self, "credentials_ref")
 
 
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
+_LINE_END = re.compile(r"[\r\n]")
+
 _PROXY_RULES: tuple[Rule, ...] = (
     exclusive("proxy_url", "proxy_from_environment"),
     exclusive("no_proxy", "proxy_from_environment"),
@@ -150,6 +156,30 @@ class ProxySettings(Settings):
     no_proxy: Text = ""
     proxy_from_environment: bool = False
     proxy_connect_header: dict[Text, tuple[Secret, ...]] = Field(default_factory=dict)
+
+    @cached_property
+    def proxies(self) -> Proxies:
+        """Which URL goes through which proxy."""
+        headers = [
+            (name, _LINE_END.sub(" ", value.reveal()))
+            for name, values in sorted(self.proxy_connect_header.items())
+            for value in values
+            if _TOKEN.fullmatch(name)
+        ]
+        if self.proxy_from_environment:
+            return Proxies.from_environment(os.environ, headers)
+        return Proxies.configured(self.proxy_url, self.no_proxy, headers)
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        proxy = Proxies.configured(self.proxy_url, "", []).by_scheme.get("http")
+        if proxy is not None and not (proxy.host and proxy.port):
+            yield "proxy_url", "names no host or no port: every probe through it will fail"
+        elif proxy is not None and proxy.scheme not in DEFAULT_PORTS:
+            yield "proxy_url", f"taken as an http proxy; the known schemes are {', '.join(DEFAULT_PORTS)}"
+        for name in self.proxy_connect_header:
+            if not _TOKEN.fullmatch(name):
+                yield "proxy_connect_header", f"{name!r} is not a header name: it is not sent"
 
 
 def _one_key_for_jwt(block: Block) -> Iterator[tuple[str, str]]:
@@ -186,7 +216,8 @@ class OAuth2(ProxySettings):
     tls_config: TLSSettings = TLSSettings()
 
     def cautions(self) -> Iterator[tuple[str, str]]:
-        return references(self, "client_secret_ref", "client_certificate_key_ref")
+        yield from super().cautions()
+        yield from references(self, "client_secret_ref", "client_certificate_key_ref")
 
 
 class HttpHeader(Settings):
