@@ -1,4 +1,4 @@
-"""Names to addresses: literals without a lookup, the hosts file, then DNS by c-ares. No thread, no cache.
+"""Names to addresses: literals without a lookup, the hosts file, then DNS by c-ares. No thread pool, no cache.
 
 Order as the original's: the hosts file wins whole (a name found there is not looked for in DNS), then the
 system's resolver configuration with its servers and search domains, sorted as RFC 6724 has it.
@@ -10,9 +10,10 @@ import asyncio
 import ipaddress
 import re
 import socket
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiodns
 import idna
@@ -31,6 +32,10 @@ _FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 # c-ares' error numbers (ares.h) that say something more than "it failed".
 _ENODATA, _ENOTFOUND, _ETIMEOUT = 1, 4, 12
 
+MEMORY = 1.0
+"""Seconds for which an answer of DNS may be given again: for the probes of one moment, not for the next scrape."""
+
+_remembering: WeakSet[aiodns.DNSResolver] = WeakSet()
 _resolvers: WeakKeyDictionary[asyncio.AbstractEventLoop, aiodns.DNSResolver] = WeakKeyDictionary()
 
 
@@ -123,12 +128,31 @@ def to_ascii(host: str) -> str:
         raise ValueError(f"{host!r} is not a host name: {error}") from None
 
 
-async def _ask(name: str, family: int) -> list[str]:
-    """Ask the system's name servers, and say in our terms how it failed."""
+def _resolver() -> aiodns.DNSResolver:
+    """The running loop's resolver.
+
+    c-ares remembers answers for as long as they allow, and nothing says otherwise but reading its configuration again.
+    A second after it was first asked we let it do that, so that no later probe is answered from memory.
+    """
     loop = asyncio.get_running_loop()
     resolver = _resolvers.get(loop)
     if resolver is None:
         resolver = _resolvers[loop] = aiodns.DNSResolver(loop=loop)
+    if resolver not in _remembering:
+        _remembering.add(resolver)
+        loop.call_later(MEMORY, _forget, resolver)
+    return resolver
+
+
+def _forget(resolver: aiodns.DNSResolver) -> None:
+    _remembering.discard(resolver)
+    with suppress(RuntimeError):  # closed meanwhile
+        resolver._channel.reinit()  # noqa: SLF001  # aiodns has no door to it
+
+
+async def _ask(name: str, family: int) -> list[str]:
+    """Ask the system's name servers, and say in our terms how it failed."""
+    resolver = _resolver()
     try:
         answer = await resolver.getaddrinfo(name, family=_FAMILIES[family], type=socket.SOCK_STREAM)
     except aiodns.error.DNSError as error:
