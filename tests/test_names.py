@@ -1,0 +1,304 @@
+"""Names become addresses in the order hosts file, DNS; each way of failing has its reason; nothing is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import aiodns
+import pytest
+
+from probe_exporter import names
+from probe_exporter.prober import ProbeFailed, Reason
+
+A, AAAA = 1, 28
+NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """A name server of a few names; it keeps what it was asked, and never answers for ``silent.test``."""
+
+    def __init__(self) -> None:
+        self.zone: dict[str, list[str]] = {}
+        self.codes: dict[str, int] = {}
+        self.asked: list[tuple[str, int]] = []
+        self.port = 0
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+        self.port = transport.get_extra_info("sockname")[1]
+
+    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+        end = data.index(b"\0", 12) + 5
+        question = data[12:end]
+        labels, at = [], 12
+        while data[at]:
+            labels.append(data[at + 1 : at + 1 + data[at]].decode())
+            at += data[at] + 1
+        name, kind = ".".join(labels).lower(), int.from_bytes(question[-4:-2], "big")
+        self.asked.append((name, kind))
+        if name == "silent.test" or self._transport is None:
+            return
+        found = [address for address in self.zone.get(name, ()) if (":" in address) == (kind == AAAA)]
+        code = self.codes.get(name, NOERROR if name in self.zone else NXDOMAIN)
+        head = struct.pack(">HHHHHH", int.from_bytes(data[:2], "big"), 0x8180 | code, 1, len(found), 0, 0)
+        family = socket.AF_INET6 if kind == AAAA else socket.AF_INET
+        records = [socket.inet_pton(family, address) for address in found]
+        body = b"".join(struct.pack(">HHHIH", 0xC00C, kind, 1, 3600, len(record)) + record for record in records)
+        self._transport.sendto(head + question + body, address)
+
+
+@asynccontextmanager
+async def name_server() -> AsyncIterator[NameServer]:
+    """A name server on loopback, which this loop's resolver asks and no other."""
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", 0))
+    resolver = aiodns.DNSResolver(
+        nameservers=[f"127.0.0.1:{server.port}"], loop=loop, timeout=0.2, tries=1, domains=["search.test"]
+    )
+    names._resolvers[loop] = resolver
+    try:
+        yield server
+    finally:
+        await resolver.close()
+        transport.close()
+
+
+@pytest.fixture(autouse=True)
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hosts file of the test; empty at first."""
+    path = tmp_path / "hosts"
+    path.touch()
+    monkeypatch.setattr(names, "HOSTS", path)
+    return path
+
+
+async def failure(host: str, family: int = 0) -> Reason:
+    """Why a name has no addresses."""
+    with pytest.raises(ProbeFailed) as failed:
+        await names.lookup(host, family)
+    return failed.value.reason
+
+
+# --- addresses ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "::1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::ffff:c000:201", "192.0.2.1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+    ],
+)
+def test_an_address_is_known_without_a_lookup(text: str, address: str) -> None:
+    assert names.literal(text) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "localhost", "127.1", "0x7f000001", "2130706433", "127.0.0.01", "127.0.0.1.", "[::1]", "::1:2:3::", " ::1"],
+)
+def test_what_is_no_address_is_a_name(text: str) -> None:
+    """No guessing as inet_aton does."""
+    assert names.literal(text) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "value"),
+    [
+        ("127.0.0.1", 3668918509),
+        ("::1", 1751717746),
+        ("192.0.2.1", 1969986452),
+        ("2001:db8::1", 1851458804),
+        ("::ffff:127.0.0.1", 3668918509),
+    ],
+)
+def test_the_hash_of_an_address_is_the_originals(address: str, value: int) -> None:
+    assert names.fingerprint(names.literal(address) or "") == value
+
+
+def test_the_version_of_an_address() -> None:
+    assert (names.version("127.0.0.1"), names.version("::1"), names.version("fe80::1%eth0")) == (4, 6, 6)
+
+
+# --- the hosts file ----------------------------------------------------------------------------------------
+
+HOSTS = """\
+# a comment
+127.0.0.1   localhost loopback.test  # and another
+::1\tLocalhost
+192.0.2.1 many.test
+192.0.2.2 many.test other.test.
+not-an-address nobody.test
+192.0.2.3
+::ffff:192.0.2.4 mapped.test
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("localhost", ["127.0.0.1", "::1"]),
+        ("LOCALHOST", ["127.0.0.1", "::1"]),
+        ("localhost.", ["127.0.0.1", "::1"]),
+        ("loopback.test", ["127.0.0.1"]),
+        ("many.test", ["192.0.2.1", "192.0.2.2"]),
+        ("other.test", ["192.0.2.2"]),
+        ("mapped.test", ["192.0.2.4"]),
+    ],
+)
+async def test_a_name_of_the_hosts_file_is_not_asked_for(hosts: Path, host: str, addresses: list[str]) -> None:
+    hosts.write_text(HOSTS)
+    async with name_server() as server:
+        server.zone[host.lower().rstrip(".")] = ["192.0.2.99"]
+        assert await names.lookup(host) == addresses
+        assert server.asked == []
+
+
+async def test_the_hosts_file_wins_whole(hosts: Path) -> None:
+    """A name that it knows has no other addresses, of no other family."""
+    hosts.write_text("192.0.2.1 here.test\n")
+    async with name_server() as server:
+        server.zone["here.test"] = ["2001:db8::1"]
+        assert await failure("here.test", 6) is Reason.DNS_NO_ADDRESS
+        assert await names.lookup("here.test", 4) == ["192.0.2.1"]
+        assert server.asked == []
+
+
+async def test_a_changed_hosts_file_is_read_anew(hosts: Path) -> None:
+    hosts.write_text("192.0.2.1 here.test\n")
+    assert names.in_hosts_file("here.test") == ("192.0.2.1",)
+    hosts.write_text("192.0.2.2 here.test\n")
+    os.utime(hosts, ns=(1, 1))
+    assert names.in_hosts_file("here.test") == ("192.0.2.2",)
+
+
+async def test_a_missing_hosts_file_knows_nobody(hosts: Path) -> None:
+    hosts.unlink()
+    async with name_server() as server:
+        server.zone["a.test"] = ["192.0.2.1"]
+        assert await names.lookup("a.test") == ["192.0.2.1"]
+
+
+async def test_a_hosts_file_that_is_not_utf8_is_read_all_the_same(hosts: Path) -> None:
+    hosts.write_bytes(b"192.0.2.1 here.test # \xff\n192.0.2.2 \xff.test\n")
+    assert await names.lookup("here.test") == ["192.0.2.1"]
+
+
+# --- DNS ---------------------------------------------------------------------------------------------------
+
+
+async def test_both_families_are_asked_for_unless_one_will_do() -> None:
+    async with name_server() as server:
+        for host in ("both.test", "four.test", "six.test"):
+            server.zone[host] = ["192.0.2.1", "2001:db8::1"]
+        assert sorted(await names.lookup("both.test")) == ["192.0.2.1", "2001:db8::1"]
+        assert await names.lookup("four.test", 4) == ["192.0.2.1"]
+        assert await names.lookup("six.test", 6) == ["2001:db8::1"]
+        assert set(server.asked) == {("both.test", A), ("both.test", AAAA), ("four.test", A), ("six.test", AAAA)}
+
+
+@pytest.mark.parametrize("family", [0, 4, 6])
+async def test_why_a_name_has_no_address(family: int) -> None:
+    async with name_server() as server:
+        server.zone |= {"four.test": ["192.0.2.1"], "six.test": ["2001:db8::1"], "none.test": []}
+        server.codes |= {"broken.test": SERVFAIL, "refused.test": REFUSED}
+        assert await failure("absent.test", family) is Reason.DNS_NAME_NOT_FOUND
+        assert await failure("none.test", family) is Reason.DNS_NO_ADDRESS
+        assert await failure("broken.test", family) is Reason.DNS_RESOLUTION
+        assert await failure("refused.test", family) is Reason.DNS_RESOLUTION
+        assert await failure("silent.test", family) is Reason.DNS_TIMEOUT
+        if family:
+            assert await failure({4: "six.test", 6: "four.test"}[family], family) is Reason.DNS_NO_ADDRESS
+
+
+async def test_a_name_beyond_ascii_is_asked_for_in_ascii() -> None:
+    async with name_server() as server:
+        server.zone["xn--bcher-kva.test"] = ["192.0.2.1"]
+        assert await names.lookup("B\u00fccher.test", 4) == ["192.0.2.1"]
+        assert server.asked == [("xn--bcher-kva.test", A)]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "a..test",
+        ".test",
+        "-a.test",
+        "a-.test",
+        "a b.test",
+        "a/b",
+        f"{'a' * 64}.test",
+        ".".join(["a" * 49] * 6),
+        "127.1",
+        "127.0.0.01",
+        "2130706433",
+        "1.2.3.4.5",
+        "b\u00fccher..test",
+        "\u0378.test",
+        "\udcff.test",
+    ],
+)
+async def test_what_can_be_no_name_is_not_asked_for(host: str) -> None:
+    async with name_server() as server:
+        assert await failure(host) is Reason.DNS_RESOLUTION
+        assert server.asked == []
+
+
+@pytest.mark.parametrize("host", ["a_b.test", "_a.test", "1.test", "a-b.test", "0x7f000001", "a.test."])
+async def test_odd_names_are_names(host: str) -> None:
+    async with name_server() as server:
+        server.zone[host.rstrip(".")] = ["192.0.2.1"]
+        assert await names.lookup(host, 4) == ["192.0.2.1"]
+
+
+async def test_a_short_name_is_looked_for_in_the_search_domains() -> None:
+    async with name_server() as server:
+        server.zone["short.search.test"] = ["192.0.2.1"]
+        assert await names.lookup("short", 4) == ["192.0.2.1"]
+
+
+@pytest.mark.slow
+async def test_an_answer_is_not_remembered_for_the_next_scrape() -> None:
+    """However long the name server says that it holds: a probe is to see what a client would see."""
+    async with name_server() as server:
+        server.zone["moving.test"] = ["192.0.2.1"]
+        assert await names.lookup("moving.test", 4) == ["192.0.2.1"]
+        server.zone["moving.test"] = ["192.0.2.2"]
+        await asyncio.sleep(names.MEMORY + 0.5)
+        assert await names.lookup("moving.test", 4) == ["192.0.2.2"]
+        server.codes["moving.test"] = SERVFAIL
+        await asyncio.sleep(names.MEMORY + 0.5)
+        assert await failure("moving.test", 4) is Reason.DNS_RESOLUTION
+
+
+@pytest.mark.slow
+async def test_a_lookup_under_way_is_not_lost_when_answers_are_forgotten() -> None:
+    async with name_server() as server:
+        server.zone["a.test"] = ["192.0.2.1"]
+        await names.lookup("a.test", 4)
+        for _ in range(8):
+            assert await failure("silent.test", 4) is Reason.DNS_TIMEOUT  # 0.2 s each, over the edge of a second
+        assert await names.lookup("a.test", 4) == ["192.0.2.1"]
+
+
+async def test_one_silent_name_server_holds_up_nobody() -> None:
+    """A hundred lookups wait at once, and another is answered meanwhile."""
+    async with name_server() as server:
+        server.zone["quick.test"] = ["192.0.2.1"]
+        waiting = [asyncio.create_task(failure("silent.test", 4)) for _ in range(100)]
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(names.lookup("quick.test", 4), 0.15) == ["192.0.2.1"]
+        assert set(await asyncio.gather(*waiting)) == {Reason.DNS_TIMEOUT}
