@@ -123,8 +123,9 @@ def earliest_expiry(certificates: Iterable[x509.Certificate]) -> float:
 def is_for(certificate: x509.Certificate, host: str) -> bool:
     """Whether a certificate is valid for a host name or address (RFC 6125; the common name does not count)."""
     try:
-        if names.literal(host) is not None:
-            verify_certificate_ip_address(certificate, host)
+        address = names.literal(host)
+        if address is not None:
+            verify_certificate_ip_address(certificate, address.partition("%")[0])  # a zone is nobody's business
         else:
             verify_certificate_hostname(certificate, host)
     except (VerificationError, CertificateError, ValueError):
