@@ -1,0 +1,161 @@
+"""Configurations with something odd in them, for two verdicts, and where these differ on purpose.
+
+Most odd values stand in `odd_values.txt`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+DOCUMENTS: list[str | bytes] = [
+    "",
+    "# c\n",
+    "---\n",
+    "null\n",
+    "{}\n",
+    "[]\n",
+    "x\n",
+    "modules:\n",
+    "modules: []\n",
+    "modules: x\n",
+    "modules: {a: }\n",
+    "modules: {a: {}}\n",
+    "modules: {a: []}\n",
+    "modules: {a: ''}\n",
+    "modules: {'': {prober: tcp}}\n",
+    "modules: {~: {prober: tcp}}\n",
+    "modules: {1: {prober: tcp}}\n",
+    "modules: {[]: {prober: tcp}}\n",
+    "modules: {a: {prober: tcp}}\n---\nx: [\n",
+    "--- {modules: {}}\n",
+    "%YAML 1.1\n---\nmodules: {}\n",
+    "%YAML 1.2\n---\nmodules: {}\n",
+    "%FOO\n---\nmodules: {}\n",
+    "\ufeffmodules: {}\n",
+    "modules:\r\n  a:\r\n    prober: tcp\r\n",
+    "modules:\n\ta: {}\n",
+    "modules: {a: {prober: tcp\n",
+    "modules:\n  a: {prober: tcp}\n b: {prober: tcp}\n",
+    "modules: {}\nmodules: {}\n",
+    "Modules: {}\n",
+    '{"modules":{"a":{"prober":"tcp"}}}',
+    '{"modules":\t{}}',
+    "modules: {a: {prober: !!binary dGNw}}\n",
+    "modules: !!map {a: {prober: tcp}}\n",
+    "modules: !!set {a}\n",
+    "modules: !!omap [a: {prober: tcp}]\n",
+    "modules: !foo {a: {prober: tcp}}\n",
+    "!!str modules: {}\n",
+    b"modules: {} # \xff\n",
+    b"modules: {\xff: {prober: tcp}}\n",
+    "modules: {} # \x01\n",
+    "modules: {}\x00",
+    "modules: {}".encode("utf-16"),
+    "modules: {}".encode("utf-16-le"),
+    "a: &a [*a]\n",
+    "modules: {}\n...\nx",
+    "modules: {}\n... x",
+    "? modules\n: {}\n",
+    "- modules\n",
+    "modules: {a: {prober: tcp},, }\n",
+    # anchors and merges
+    "modules: {a: &a {prober: tcp}, b: *a}\n",
+    "modules: {a: *b}\n",
+    "modules: {a: &a {prober: tcp, timeout: 5s}, b: {<<: *a, timeout: 1s}, c: {timeout: 2s, <<: *a}}\n",
+    "modules: {a: &a {prober: tcp}, b: {<<: [*a, {timeout: 5s}]}}\n",
+    "modules: {a: {<<: 5, prober: tcp}}\n",
+    "modules: {a: {<<: [5], prober: tcp}}\n",
+    "modules: {a: {<<: null, prober: tcp}}\n",
+    "modules: {a: {<<: [], prober: tcp}}\n",
+    "modules: {a: {<<: {prober: tcp}, <<: {timeout: 5s}}}\n",
+    "modules: {a: {'<<': {prober: tcp}}}\n",
+    "modules: {a: {!!merge <<: {prober: tcp}}}\n",
+    "modules: {a: &a {<<: *a, prober: tcp}}\n",
+    "modules: &a {a: *a}\n",
+    "modules: {a: {<<: {<<: {prober: tcp}}}}\n",
+    "modules: {<<: {a: {prober: tcp}}}\n",
+    "<<: {modules: {}}\n",
+    "x: &x {prober: tcp}\nmodules: {a: *x}\n",
+    "modules: {a: {prober: tcp, <<: {bogus: 1}}}\n",
+    "modules: {a: {<<: {prober: tcp, prober: icmp}}}\n",
+    "modules: {a: {<<: {timeout: bogus, prober: tcp}, timeout: 5s}}\n",
+    "modules: {a: {<<: [[{prober: tcp}]]}}\n",
+    "modules: {&k a: {prober: tcp}, *k : {prober: icmp}}\n",
+]
+
+
+def _odd_values() -> Iterator[str]:
+    """Each value of the file, in the place that is given for it."""
+    place = ""
+    for line in (Path(__file__).parent / "odd_values.txt").read_text().splitlines():
+        if line.startswith("== "):
+            place = line.removeprefix("== ")
+        elif line and not line.startswith("# "):
+            value = line[1:-1] if line.startswith("|") and line.endswith("|") and len(line) > 1 else line
+            yield f"{place.replace('!json …', json.dumps(value)).replace('…', value)}\n"
+
+
+CASES: list[str | bytes] = [*_odd_values(), *DOCUMENTS]
+
+
+def module(body: str) -> str:
+    """A configuration of one module."""
+    return f"modules: {{m: {{{body}}}}}\n"
+
+
+def http(keys: str) -> str:
+    """… with an http block of these keys."""
+    return module(f"prober: http, http: {{{keys}}}")
+
+
+def step(keys: str) -> str:
+    """… with a dialogue of one step, or of several."""
+    return module(f"prober: tcp, tcp: {{query_response: [{keys}]}}")
+
+
+STRICTER = {
+    "a module needs a prober that is loaded": [
+        "modules: {a: }\n",
+        "modules: {a: {}}\n",
+        "modules: !!set {a}\n",
+        module("prober: bogus"),
+        module("prober: HTTP"),
+        module("prober: ''"),
+        module("prober: null"),
+        module("prober: 5"),
+        module("timeout: 5s"),
+    ],
+    "a dns module without a block would ask for the root: it needs a query_name": [
+        module("prober: dns"),
+        module("prober: dns, dns: null"),
+    ],
+    "what would end a probe without an answer is refused: labels that cannot be exposed": [
+        step("{labels: [{name: a}, {name: a}]}"),
+        step("{labels: [{name: ''}]}"),
+        step("{labels: [{value: b}]}"),
+        step("{expect: a, labels: [{name: a}]}, {expect: b, labels: [{name: a}]}"),
+        step("{labels: [{name: a, value: !!binary /wA=}]}"),
+    ],
+    "what would end a probe without an answer is refused: a negative payload_size": [
+        module("prober: icmp, icmp: {payload_size: -1}"),
+    ],
+    "a number must fit into 64 bits; Go takes the nearest, without a word": [
+        http("valid_status_codes: [-.inf]"),
+        http("valid_status_codes: [-9223372036854775809]"),
+    ],
+    "an alias as a key can repeat a key": ["modules: {&k a: {prober: tcp}, *k : {prober: icmp}}\n"],
+    "a proxy_url with a stray bracket is no URL": [http("proxy_url: 'http://]'")],
+    "names of character classes that RE2 does not know, and Go does since 1.25": [
+        step(f"{{expect: {json.dumps(name)}}}")
+        for name in (r"\p{greek}", r"\p{ASCII}", r"\p{Letter}", r"\p{LC}", r"\p{Garay}")
+    ],
+}
+"""Refused here and taken by the original, by reason."""
+
+KINDER = {
+    "a module may have a description": [module("prober: tcp, description: x")],
+    "a file may say that it is YAML 1.2": ["%YAML 1.2\n---\nmodules: {}\n"],
+}
+"""Taken here and refused by the original, by reason."""

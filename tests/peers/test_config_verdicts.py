@@ -1,0 +1,74 @@
+"""The original and we take and refuse the same configurations, but for what the tables state."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from probe_exporter import config, loader
+from tests import exporters, shared
+from tests.peers import config_cases
+
+pytestmark = pytest.mark.slow
+
+PROBERS = loader.load_probers([])
+ON_PURPOSE = {
+    case for table in (config_cases.STRICTER, config_cases.KINDER) for cases in table.values() for case in cases
+}
+REAL_STRICTER = {
+    "TheNotary__helm-blackbox-exporter.yml",
+    "mother-of-all-self-hosting__ansible-role-prometheus-blackbox-exporter.yml",
+}
+"""Files of real users with a dns module that has no block."""
+
+
+@pytest.fixture(scope="session")
+def original() -> str:
+    """The original's binary."""
+    return exporters.peer("blackbox_exporter")
+
+
+def theirs(original: str, path: Path) -> bool:
+    """Whether the original takes a file."""
+    command = [original, "--config.check", f"--config.file={path}"]
+    return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+
+
+def ours(path: Path) -> bool:
+    """Whether we do."""
+    try:
+        config.load([path], PROBERS)
+    except config.ConfigError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("text", config_cases.CASES, ids=lambda text: repr(text)[:80])
+def test_an_odd_configuration_gets_the_same_verdict(original: str, tmp_path: Path, text: str | bytes) -> None:
+    path = tmp_path / "blackbox.yml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    assert (theirs(original, path) == ours(path)) is (text not in ON_PURPOSE)
+
+
+@pytest.mark.parametrize("stricter", [True, False])
+def test_what_differs_differs_in_the_direction_that_its_table_says(
+    original: str, tmp_path: Path, stricter: bool
+) -> None:
+    path = tmp_path / "blackbox.yml"
+    for cases in (config_cases.STRICTER if stricter else config_cases.KINDER).values():
+        for text in cases:
+            assert text in config_cases.CASES
+            path.write_text(text)
+            assert (theirs(original, path), ours(path)) == (stricter, not stricter), text
+
+
+@shared.needed
+@pytest.mark.parametrize(
+    "path", [*shared.files(shared.EXAMPLES, "**/*.yml"), *shared.files(shared.CORPUS)], ids=lambda path: path.name
+)
+def test_an_example_or_a_real_configuration_gets_the_same_verdict(original: str, path: Path) -> None:
+    """The websocket prober came after 0.28.0, so that one is refused by the original."""
+    expected = path.name not in {*REAL_STRICTER, "websocket-unreleased.yml"}
+    assert (theirs(original, path) == ours(path)) is expected
