@@ -19,6 +19,10 @@ UPLOAD_STEP = 64 * 1024
 """Bytes of an uploaded file in one chunk."""
 
 
+class Unprocessed(ProbeFailed):
+    """The server says that it did not look at the request: it may be made once more (RFC 9113, section 8.7)."""
+
+
 class Exchange(Protocol):
     """A request on its way, and what comes back.
 

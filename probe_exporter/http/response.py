@@ -10,7 +10,7 @@ class Response:
 
     Attributes:
         status: the code; 0 while there is none.
-        version: ``1.0``, ``1.1``, ``2``, ``3``.
+        version: ``1.0``, ``1.1``, ``2.0``, ``3.0``.
         headers: names as received, with their values, in order.
     """
 
