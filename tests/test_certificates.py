@@ -1,4 +1,4 @@
-"""Certificates become labels and numbers in exactly the original's form, and are matched with names as RFC 6125 says."""
+"""Certificates become labels and numbers in exactly the original's form; they match names as RFC 6125 says."""
 
 from __future__ import annotations
 
