@@ -510,10 +510,11 @@ class Layer:
         return plain[0] if len(plain) == 1 else b"".join(plain)
 
     def encrypt(self, data: bytes) -> bytes:
-        """`data` as records for the peer."""
+        """`data` as records for the peer; nothing once TLS has broken, which `decrypt` tells."""
         view = memoryview(data)
-        while view:
-            view = view[self._connection.send(view[:_MOST_AT_ONCE]) :]
+        with suppress(SSL.Error):
+            while view:
+                view = view[self._connection.send(view[:_MOST_AT_ONCE]) :]
         return self.outgoing()
 
     def outgoing(self) -> bytes:
