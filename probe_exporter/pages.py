@@ -27,8 +27,9 @@ form { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; }
 input[name=target] { flex: 1 1 18rem; }
 input, select, button { font: inherit; padding: .25rem .5rem; }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; color: var(--dim); } td.target { word-break: break-all; }
+.wide { overflow-x: auto; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); }
+th { font-weight: 600; color: var(--dim); } td.target { word-break: break-all; min-width: 16rem; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .success { color: var(--good); } .failure { color: var(--bad); font-weight: 600; }
 p.none { color: var(--dim); }
@@ -58,13 +59,13 @@ _PAGE = """<!DOCTYPE html>
 </html>
 """
 
-_TABLE = """<table>
+_TABLE = """<div class="wide"><table>
 <thead><tr><th>Finished</th><th>Module</th><th>Target</th><th>Result</th><th>Why</th><th>Seconds</th>\
 <th>Debug</th></tr></thead>
 <tbody>
 {rows}
 </tbody>
-</table>"""
+</table></div>"""
 
 
 def landing(config: Config, recent: Iterable[Entry]) -> str:
@@ -97,7 +98,7 @@ def _row(entry: Entry) -> str:
         f'<td class="target">{escape(result.target)}</td>'
         f'<td class="{verdict.lower()}">{verdict}</td>'
         f"<td>{escape(reason)}</td>"
-        f'<td class="number">{result.duration:.3f}</td>'
+        f'<td class="number">{result.duration:.3g}</td>'
         f'<td><a href="logs?id={id}">Logs</a></td></tr>'
     )
 
