@@ -36,7 +36,8 @@ def status_code(status: int, valid: Sequence[int]) -> None:
     """
     if status not in valid if valid else not 200 <= status < 300:
         expected = ", ".join(map(str, valid)) or "200 to 299"
-        raise ProbeFailed(Reason.HTTP_STATUS, f"the status code is {status}, expected {expected}")
+        reason = Reason.PROXY_REFUSED if status == 407 else Reason.HTTP_STATUS  # 407 is a proxy's: RFC 9110, 15.5.8
+        raise ProbeFailed(reason, f"the status code is {status}, expected {expected}")
 
 
 def version(version: str, valid: Sequence[str]) -> None:

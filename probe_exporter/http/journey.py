@@ -8,30 +8,36 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from probe_exporter import net
+from probe_exporter import names, net
 from probe_exporter.addressing import AddressSettings
+from probe_exporter.http import tunnel
 from probe_exporter.http.cookies import Cookies
-from probe_exporter.http.exchange import Exchange, Http1Exchange
+from probe_exporter.http.exchange import Exchange, Http1Exchange, Unprocessed
+from probe_exporter.http.proxy import Proxy
 from probe_exporter.http.request import REDIRECT_CODES, Request
 from probe_exporter.http.settings import HttpClientSettings
 from probe_exporter.http.url import URL, host_only
-from probe_exporter.net import Secure
+from probe_exporter.net import Connection, Secure
 from probe_exporter.prober import Probe, ProbeFailed, Reason
 from probe_exporter.tls import ClientContext, client_context, quic_context
 
 MOST_REDIRECTS = 10
 """Redirects that are followed; the next one is refused."""
 
-ALPN = ("http/1.1",)
+ALPN = ("h2", "http/1.1")
 """What is offered where ``enable_http2`` allows more than HTTP/1."""
+
+ALPN_OF_PROXIES = ("http/1.1",)
+"""What is offered to a proxy that speaks TLS."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One request on the way, the addresses it may go to and the name its server must prove."""
+    """One request on the way, the addresses it may go to (none while unknown) and the name its server must prove."""
 
     request: Request
     addresses: list[str]
@@ -45,6 +51,7 @@ class Journey:
         last: the exchange of the last response; None while there was no response.
         redirects: how many came.
         refused: the last response is a redirect that was not followed.
+        hops: how many were begun.
         resolve_seconds, connect_seconds, tls_seconds, processing_seconds: summed over the hops that got so far.
     """
 
@@ -54,6 +61,7 @@ class Journey:
         self.last: Exchange | None = None
         self.redirects = 0
         self.refused = False
+        self.hops = 0
         self.resolve_seconds = 0.0
         self.connect_seconds = 0.0
         self.tls_seconds = 0.0
@@ -82,13 +90,16 @@ class Journey:
         finally:
             self.resolve_seconds = time.perf_counter() - started
 
-    def tls(self) -> ClientContext:
+    def tls(self, alpn: tuple[str, ...] = ALPN) -> ClientContext:
         """The TLS to use wherever a hop needs it.
+
+        Args:
+            alpn: what to offer, where the settings allow more than HTTP/1.
 
         Raises:
             ProbeFailed: the settings can't be used.
         """
-        return client_context(self._client.tls_config, ALPN if self._client.enable_http2 else ())
+        return client_context(self._client.tls_config, alpn if self._client.enable_http2 else ())
 
     def prepare_tls(self) -> None:
         """Make ready now what a later hop would.
@@ -112,16 +123,29 @@ class Journey:
         """
         first = hop.request.url
         while True:
-            exchange = await self._exchange(hop, upload)
+            self.hops += 1
+            exchange = await self._ask(hop, upload)
             location = self._leads_on(exchange, hop.request)
             if location is None:
                 return exchange
-            hop = await self._next(hop, exchange, location, first)
+            hop = self._next(hop, exchange, location, first)
 
     def end(self) -> None:
         """Close what is open."""
         if self._open is not None:
             self._open.close()
+
+    async def _ask(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
+        """One hop's exchange. A request that the server leaves alone, as one that is being restarted does, is made
+        once more; the original would go on for as long as it has time."""
+        try:
+            return await self._exchange(hop, upload)
+        except Unprocessed as refused:
+            self._probe.log("The server did not look at the request: asking again", err=refused.message)
+        self._probe.current_phase = ""
+        if upload is not None:
+            upload.seek(0)
+        return await self._exchange(hop, upload)
 
     async def _exchange(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         probe, request, url = self._probe, hop.request, hop.request.url
@@ -138,19 +162,56 @@ class Journey:
         return exchange
 
     async def _over_tcp(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
-        url = hop.request.url
-        secure = Secure(self.tls(), hop.server_name) if url.secure else None
-        connection = await net.dial(self._probe, hop.addresses, url.port, secure=secure)
+        request, url = hop.request, hop.request.url
+        secure = Secure(self.tls(() if request.upgrades else ALPN), hop.server_name) if url.secure else None
+        proxy = self._client.proxies.choose(url, hop.addresses)
+        if proxy is None:
+            connection = await net.dial(self._probe, await self._addresses(hop), url.port, secure=secure)
+        else:
+            connection = await self._through(proxy, hop, secure)
+            if proxy.forwards(url):
+                request = request.forwarded(tunnel.authorization(proxy))
         self.connect_seconds += connection.connect_seconds
         self.tls_seconds += connection.tls_seconds
-        return Http1Exchange(connection, hop.request, upload)
+        if connection.handshake is None or connection.handshake.protocol != "h2":
+            return Http1Exchange(connection, request, upload)
+        from probe_exporter.http.http2 import Http2Exchange  # noqa: PLC0415  # not every exporter meets a server of it
+
+        return Http2Exchange(connection, request, upload)
+
+    async def _through(self, proxy: Proxy, hop: Hop, secure: Secure | None) -> Connection:
+        """A connection by way of a proxy, which is told the host's name; by plain ``socks5`` the address, if chosen."""
+        url, settings = hop.request.url, self._client.tls_config
+        addresses = await self._look_up(proxy.host, tunnel.addresses(self._probe, proxy))
+        own = None
+        if proxy.secure:  # its certificate has to bear server_name too, if that is set: the original's rule
+            own = Secure(client_context(settings, ALPN_OF_PROXIES), settings.server_name or proxy.host)
+        host = hop.addresses[0] if hop.addresses and proxy.scheme == "socks5" else host_only(url.authority)
+        destination = None if proxy.forwards(url) else (host, url.port)
+        return await tunnel.dial(self._probe, proxy, addresses, own, destination, secure)
+
+    async def _addresses(self, hop: Hop) -> list[str]:
+        """Where a hop can be reached directly."""
+        if hop.addresses:
+            return hop.addresses
+        host, preferred = hop.request.url.host, self._addressing.preferred_ip_protocol
+        return await self._look_up(host, net.resolve_all(self._probe, host, preferred=preferred))
+
+    async def _look_up(self, host: str, lookup: Awaitable[list[str]]) -> list[str]:
+        """The result of a lookup; its time counts from the second hop on, where the first one's has been measured."""
+        started = time.perf_counter()
+        try:
+            return await lookup
+        finally:
+            if self.hops > 1 and names.literal(host) is None:
+                self.resolve_seconds += time.perf_counter() - started
 
     async def _over_quic(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         from probe_exporter import quic  # noqa: PLC0415  # few modules need it, and it takes a while to load
         from probe_exporter.http.http3 import ALPN, Http3Exchange  # noqa: PLC0415
 
         context, url = quic_context(self._client.tls_config), hop.request.url
-        client = await quic.dial(self._probe, hop.addresses, url.port, context, hop.server_name, ALPN)
+        client = await quic.dial(self._probe, await self._addresses(hop), url.port, context, hop.server_name, ALPN)
         self.connect_seconds += client.connect_seconds
         self.tls_seconds += client.tls_seconds
         return Http3Exchange(client, hop.request, upload)
@@ -168,7 +229,7 @@ class Journey:
         self._probe.log("Redirected", level=logging.INFO, location=location, followed=not self.refused)
         return None if self.refused else location
 
-    async def _next(self, hop: Hop, exchange: Exchange, location: str, first: URL) -> Hop:
+    def _next(self, hop: Hop, exchange: Exchange, location: str, first: URL) -> Hop:
         previous = hop.request.url
         try:
             request = hop.request.redirected(exchange.response.status, location, first)
@@ -177,12 +238,7 @@ class Journey:
         request = self._with_cookies(request, hop.request, exchange.response.get_all("set-cookie"))
         if request.url.host.lower() == previous.host.lower():
             return Hop(request, hop.addresses, hop.server_name)
-        started = time.perf_counter()
-        addresses = await net.resolve_all(
-            self._probe, request.url.host, preferred=self._addressing.preferred_ip_protocol
-        )
-        self.resolve_seconds += time.perf_counter() - started
-        return Hop(request, addresses, request.url.host)
+        return Hop(request, [], request.url.host)
 
     def _with_cookies(self, request: Request, previous: Request, received: list[str]) -> Request:
         if self._cookies is None:

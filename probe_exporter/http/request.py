@@ -103,6 +103,7 @@ class Request:
         host: the value of the Host header.
         headers: all others but those of framing, cookies and Referer.
         cookies, referer: their headers' values; empty for none.
+        absolute: it goes to a proxy, which is to pass it on to the host.
     """
 
     method: str
@@ -113,27 +114,41 @@ class Request:
     body_file: str = ""
     cookies: str = ""
     referer: str = ""
+    absolute: bool = False
 
     def head(self) -> bytes:
         """The request up to its body, for HTTP/1.1."""
         headers = [("Host", self.host), *self._fields()]
         if self.body_file:
             headers.append(("Transfer-Encoding", "chunked"))
-        return http1.request_head(self.method, self.url.path, headers)
+        target = f"{self.url.scheme}://{self.host}{self.url.path}" if self.absolute else self.url.path
+        return http1.request_head(self.method, target, headers)
+
+    def forwarded(self, credentials: Headers) -> Request:
+        """The same request for a proxy that is to pass it on (RFC 9112, 3.2.2).
+
+        The Host header is what it passes it on to: a proxy has to go by the URL, and to make that header anew.
+
+        Args:
+            credentials: the headers that the proxy wants for itself.
+        """
+        return replace(self, absolute=True, headers=[*self.headers, *credentials])
 
     def fields(self) -> Headers:
         """The request up to its body, for HTTP/2 and 3 (RFC 9113, section 8.3; RFC 9114, section 4.3)."""
-        pseudo = [
-            (":method", self.method),
-            (":scheme", self.url.scheme),
-            (":authority", self.host),
-            (":path", self.url.path),
-        ]
+        pseudo = [(":authority", self.host), (":method", self.method)]
+        if self.method != "CONNECT":
+            pseudo += [(":path", self.url.path), (":scheme", self.url.scheme)]
         return pseudo + [
             (name.lower(), value)
             for name, value in self._fields()
             if name not in _BELONGS_TO_CONNECTION and (name != "Te" or value.lower() == "trailers")
         ]
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether it asks for another protocol, which HTTP/1.1 alone can do (RFC 9110, section 7.8)."""
+        return any(name == "Upgrade" for name, _ in self.headers)
 
     def _fields(self) -> Headers:
         headers = list(self.headers)

@@ -24,7 +24,7 @@ PHASE = "proxy"
 """The phase of a failure on the way; it has no duration of its own."""
 
 _VERSION = 5
-_AUTHENTICATION = 1  # the version of RFC 1929, and what it calls success is 0
+_AUTHENTICATION = 1  # the version of RFC 1929
 _OPEN, _PASSWORD, _NONE_ACCEPTABLE = 0, 2, 255
 _CONNECT = 1
 _IPV4, _NAME, _IPV6 = 1, 3, 4
@@ -64,36 +64,40 @@ async def dial(
     probe: Probe,
     proxy: Proxy,
     proxy_addresses: Sequence[str],
-    secure: Secure | None,
+    own: Secure | None,
     destination: tuple[str, int] | None,
+    secure: Secure | None,
 ) -> Connection:
     """Connect to a proxy, and through it to a destination; without one, it is to forward what it is sent.
 
     Args:
         proxy_addresses: tried in order.
-        secure: the TLS to speak to the proxy itself.
+        own: the TLS to speak to the proxy itself.
         destination: host (a name or an address) and port.
+        secure: the TLS to speak to the destination.
 
     Raises:
-        ProbeFailed: with one of the proxy's reasons.
+        ProbeFailed: with one of the proxy's reasons, or that of the destination's TLS.
     """
     started = time.perf_counter()
     with _blaming(proxy):
         connection = await net.dial(probe, proxy_addresses, proxy.port, phase=PHASE)
     try:
         with probe.phase(PHASE):
-            if secure is not None:
+            if own is not None:
                 with _blaming(proxy):
-                    await connection.wrap(secure)
+                    await connection.wrap(own)
             if destination is not None and proxy.is_socks:
                 await _converse(connection, socks5(*destination, proxy.user, proxy.password or ""))
             elif destination is not None:
                 await _connect(connection, proxy, *destination)
+        connection.connect_seconds = time.perf_counter() - started
+        probe.log("Connected through the proxy" if destination else "Connected to the proxy", proxy=str(proxy))
+        if secure is not None:
+            await connection.start_tls(probe, secure)
     except BaseException:
         connection.abort()
         raise
-    connection.connect_seconds = time.perf_counter() - started
-    probe.log("The proxy opened the way" if destination else "Connected to the proxy", proxy=str(proxy))
     return connection
 
 
@@ -187,16 +191,19 @@ def socks5(host: str, port: int, user: str | None, password: str) -> Dialogue:
     if method == _NONE_ACCEPTABLE or (method == _PASSWORD and user is None):
         raise ProbeFailed(Reason.PROXY_REFUSED, "the proxy wants other credentials than its URL holds")
     if method == _PASSWORD:
-        _, verdict = yield _credentials(user or "", password), 2
+        version, verdict = yield _credentials(user or "", password), 2
+        _check_version(version, _AUTHENTICATION)
         if verdict:
             raise ProbeFailed(Reason.PROXY_REFUSED, "the proxy refuses the user and the password")
-    version, reply, _, kind = yield bytes([_VERSION, _CONNECT, 0]) + _address(host) + port.to_bytes(2, "big"), 4
+    version, reply, reserved, kind = yield bytes([_VERSION, _CONNECT, 0]) + _address(host) + port.to_bytes(2, "big"), 4
     _check_version(version)
     if reply:
         why = _REPLIES.get(reply, f"it says {reply}")
         raise ProbeFailed(
             Reason.PROXY_REFUSED, f"the proxy does not connect to {join_host_port(host, port)}: {why}", reply=reply
         )
+    if reserved:
+        raise ProbeFailed(Reason.PROXY_PROTOCOL_ERROR, "the proxy's answer says something where it has to be silent")
     if kind == _NAME:
         length = (yield b"", 1)[0]
     elif kind in _LENGTHS:
@@ -206,9 +213,11 @@ def socks5(host: str, port: int, user: str | None, password: str) -> Dialogue:
     yield b"", length + 2  # the address that it connected from, and the port
 
 
-def _check_version(version: int) -> None:
-    if version != _VERSION:
-        raise ProbeFailed(Reason.PROXY_PROTOCOL_ERROR, f"the proxy does not speak SOCKS5 but version {version}")
+def _check_version(version: int, expected: int = _VERSION) -> None:
+    if version != expected:
+        raise ProbeFailed(
+            Reason.PROXY_PROTOCOL_ERROR, f"the proxy speaks version {version} of its protocol, not {expected}"
+        )
 
 
 def _credentials(user: str, password: str) -> bytes:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.request import getproxies_environment
 
 from pydantic import Field, model_validator
 
@@ -130,6 +129,12 @@ class HttpSettings(HttpClientSettings, AddressSettings):
         """Whether the block says anything, so that a file it names is read even where TLS is not spoken."""
         return self.tls_config != TLSSettings()
 
+    @property
+    def leaves_names_to_proxy(self) -> bool:
+        """Whether the target's name is not resolved here. HTTP/3 goes through no proxy."""
+        proxied = bool(self.proxy_url) or self.proxy_from_environment
+        return self.skip_resolve_phase_with_proxy and proxied and not self.enable_http3
+
     @cached_property
     def template(self) -> Template:
         """What every request of this module has in common."""
@@ -210,13 +215,13 @@ class _Visit:
         if settings.enable_http3 and not url.secure:
             url = url.secured()
             self._probe.log("HTTP/3 is always secure: https instead of http", level=logging.INFO, url=str(url))
-        self._resolved = True
-        address = await self._journey.resolve(url)
+        self._resolved = not settings.leaves_names_to_proxy
+        addresses = [await self._journey.resolve(url)] if self._resolved else []
         self._check_settings(url)
         self._set_out = True
         request = first_request(template, settings, url)
         server_name = settings.tls_config.server_name or host_only(template.host) or url.host
-        await self._journey.travel(Hop(request, [address], server_name), self._upload)
+        await self._journey.travel(Hop(request, addresses, server_name), self._upload)
 
     def _check_settings(self, url: URL) -> None:
         """Find out what can't be used before anything is sent."""
@@ -347,7 +352,7 @@ class _Visit:
 
     def _report_durations(self) -> None:
         probe, journey = self._probe, self._journey
-        if self._resolved:
+        if self._resolved or journey.hops > 1:
             probe.set(DURATION, journey.resolve_seconds, "resolve")
         if self._set_out:
             probe.set(DURATION, journey.connect_seconds, "connect")
@@ -362,8 +367,6 @@ def _check_supported(settings: HttpSettings) -> None:
         ProbeFailed: the module asks for what a later version will do.
     """
     asked = {
-        "proxy_url": settings.proxy_url,
-        "proxy_from_environment": settings.proxy_from_environment and getproxies_environment(),
         "oauth2": settings.oauth2,
     }
     for key, value in asked.items():
