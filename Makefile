@@ -3,6 +3,7 @@
 # make quick  what takes seconds
 # make lint   ruff and mypy --strict
 # make bench  side by side with the original
+# make docs   write the generated parts of docs/ anew
 # make constraints   pin what a fresh environment resolves to today
 
 VENV   := .venv
@@ -11,9 +12,9 @@ ARGS   ?=
 PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 python3.14,$(shell \
 	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(p))))
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
-CODE   := probe_exporter modules tests benchmarks
+CODE   := probe_exporter modules tests benchmarks docs
 
-.PHONY: run test quick lint bench constraints clean python
+.PHONY: run test quick lint bench docs constraints clean python
 
 run: $(VENV)/.run
 	$(BIN)/probe-exporter $(ARGS)
@@ -55,6 +56,9 @@ $(VENV)/.run: pyproject.toml constraints.txt $(VENV)/bin/pip
 $(VENV)/.test: tests/requirements.txt $(VENV)/.run
 	$(PIP) install --constraint constraints.txt --requirement tests/requirements.txt
 	@touch $@
+
+docs: $(VENV)/.test
+	$(BIN)/python -m docs.generate
 
 constraints: | python
 	rm -rf $(VENV)/fresh

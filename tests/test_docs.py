@@ -1,0 +1,60 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+
+
+def generator() -> ModuleType:
+    """docs/generate.py, which is a script and in no package."""
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["metrics.md", "migration.md"])
+def test_what_is_generated_is_up_to_date(name: str) -> None:
+    """If this fails: `make docs`, and look at what has changed."""
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == generator().PAGES[name]()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8")):
+        if not link.startswith(("http://", "https://")):
+            assert (document.parent / link).exists(), f"{document.name} links to {link}"
+
+
+def test_the_map_names_every_file_and_no_other() -> None:
+    """docs/architecture.md is the map of the house."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b[a-z][a-z0-9_]*\.py\b", text))
+    package = ROOT / "probe_exporter"
+    there = {
+        path.name for path in (*package.glob("*.py"), *package.glob("http/*.py")) if not path.name.startswith("__")
+    }
+    there |= {"__init__.py"}
+    assert there - named - {"__init__.py"} == set(), "files that the map does not show"
+    rooms = there | {path.name for path in package.glob("probers/*.py")}
+    assert named - rooms - {"__init__.py"} == set(), "the map shows files that are not there"
+
+
+def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
+    """Mirrors and home directories differ from machine to machine."""
+    forbidden = re.compile(r"pypi\.org|pythonhosted|registry\.npmjs|deb\.debian\.org|/root/|/home/\w+/")
+    for path in ROOT.glob("**/*"):
+        parts = path.relative_to(ROOT).parts
+        if path.suffix in {".py", ".toml", ".txt", ".md", ".yml", ".sh"} and not parts[0].startswith((".git", ".venv")):
+            found = forbidden.search(path.read_text(encoding="utf-8", errors="replace"))
+            assert found is None or path == Path(__file__), f"{path.relative_to(ROOT)} names {found and found[0]}"
