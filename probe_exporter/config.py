@@ -93,22 +93,28 @@ def load(
     modules: dict[str, Module] = {}
     problems: list[Problem] = []
     warnings: list[Problem] = []
+    defined: dict[document.Path, Place] = {}
     for path, data in contents.items():
         read = document.read(data, str(path), model, os.environ if expand_env else None)
-        found = _modules(read, model, probers)
-        problems += read.problems
-        warnings += read.warnings
-        for module in found:
-            if module.name in modules:
-                message = f"module `{module.name}` is defined twice; the first is at {modules[module.name].place}"
-                problems.append(Problem(module.place, f"modules.{module.name}", message))
+        for module in _modules(read, model, probers):
             modules[module.name] = module
             warnings += _cautions(module, read)
+        problems += [*read.problems, *_defined_twice(read, defined)]
+        warnings += read.warnings
     if strict:
         problems += warnings
     if problems:
         raise ConfigError(sorted(set(problems)))
     return Config(MappingProxyType(modules), tuple(contents), _digest(contents), tuple(sorted(set(warnings))))
+
+
+def _defined_twice(read: Document, defined: dict[document.Path, Place]) -> Iterator[Problem]:
+    """The modules of a document that another file has defined; `defined` grows by the others."""
+    for path, place in read.places.items():
+        if len(path) == 2 and path[0] == "modules":
+            first = defined.setdefault(path, place)
+            if first != place:
+                yield read.problem(path, f"module `{path[1]}` is defined twice; the first is at {first}")
 
 
 def digest(files: Sequence[Path]) -> str:
@@ -184,7 +190,7 @@ def _modules(read: Document, model: type[Settings], probers: Mapping[str, Prober
     try:
         file: Any = model.model_validate(read.value)
     except ValidationError as error:
-        for details in error.errors(include_url=False, include_input=False):
+        for details in _details(error):
             if not any(details["loc"][: len(path)] == path for path in read.unfit):
                 read.problems.append(read.problem(details["loc"], _message(details)))
         return []
@@ -243,6 +249,13 @@ _MESSAGES = {
     "string_pattern_mismatch": "expected text that matches {pattern}",
     "string_unicode": "expected text in UTF-8",
 }
+
+
+def _details(error: ValidationError) -> list[ErrorDetails]:
+    try:
+        return error.errors(include_url=False, include_input=False)
+    except UnicodeEncodeError:  # a prober's own message quotes bytes, and pydantic can't print them
+        return [{"type": "string_unicode", "loc": (), "msg": "", "input": None}]
 
 
 def _message(details: ErrorDetails) -> str:

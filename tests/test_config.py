@@ -7,15 +7,17 @@ import random
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import AfterValidator
 
 from probe_exporter import config, loader
 from probe_exporter.config import Config, ConfigError
+from probe_exporter.fields import Text
 from probe_exporter.prober import Prober, Settings
 from tests import shared
 
@@ -200,9 +202,12 @@ def test_a_module_named_twice_is_a_problem_that_names_both_places(tmp_path: Path
         file.write_text("modules:\n  one: {prober: tcp}\n")
     with pytest.raises(ConfigError) as refused:
         config.load(files, PROBERS)
-    assert str(refused.value) == (
-        f"{files[1]}:2:3: modules.one: module `one` is defined twice; the first is at {files[0]}:2:3"
-    )
+    twice = f"{files[1]}:2:3: modules.one: module `one` is defined twice; the first is at {files[0]}:2:3"
+    assert str(refused.value) == twice
+    files[0].write_text("modules:\n  one: {prober: tcp, timeout: 5}\n")  # another problem hides it not
+    with pytest.raises(ConfigError) as refused:
+        config.load(files, PROBERS)
+    assert str(refused.value).splitlines()[1] == twice
 
 
 def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
@@ -416,6 +421,30 @@ def test_the_digest_changes_with_what_would_be_read(tmp_path: Path) -> None:
 
 
 # --- a prober of somebody else's ---------------------------------------------------------------------------
+
+
+def _quotes(text: str) -> str:
+    raise ValueError(f"I don't like {text}")
+
+
+class QuotingSettings(Settings):
+    """A field that tells what it was given."""
+
+    text: Annotated[Text, AfterValidator(_quotes)] = ""
+
+
+def test_a_message_of_a_prober_may_quote_bytes(tmp_path: Path) -> None:
+    """Without its place, for want of anything that could be printed."""
+    file = tmp_path / "x.yml"
+    probers = {"quoting": Prober("quoting", QuotingSettings, _probe)}
+    for value, message in {
+        "x": ":1:42: modules.m.quoting.text: I don't like x",
+        "!!binary /w==": "text in UTF-8",
+    }.items():
+        file.write_text(f"modules: {{m: {{prober: quoting, quoting: {{text: {value}}}}}}}")
+        with pytest.raises(ConfigError) as refused:
+            config.load([file], probers)
+        assert str(refused.value).endswith(message)
 
 
 async def _probe(probe: object, settings: object) -> None:
