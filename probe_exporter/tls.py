@@ -108,6 +108,7 @@ _PRECEDENCE = tuple(_VERDICTS)
 
 _RECORD = 65536  # several records at once where they came at once
 _MOST_AT_ONCE = 262144
+_HELLO_SIZE = 78  # the most of a ServerHello up to the suite
 _PIECE = 16384  # the most that one record holds
 
 _CERT = ("cert", "cert_file", "cert_ref")
@@ -176,7 +177,10 @@ class ClientContext:
         """
         if self._verifies:
             _check_verifiable(server_name)
-        return Layer(SSL.Connection(self._context, None), server_name.rstrip("."), self._verifies)
+        try:
+            return Layer(SSL.Connection(self._context, None), server_name.rstrip("."), self._verifies)
+        except (ValueError, TypeError):
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{server_name!r} is not a server name") from None
 
 
 class QuicContext:
@@ -305,11 +309,11 @@ def _identify(context: SSL.Context, settings: TLSSettings) -> Identity | None:
     key = settings.key.reveal()
     try:
         leaf, *chain = x509.load_pem_x509_certificates(_read("cert", settings.cert, settings.cert_file))
-        context.use_certificate(crypto.X509.from_cryptography(leaf))
+        context.use_certificate(leaf)
         for certificate in chain:
-            context.add_extra_chain_cert(crypto.X509.from_cryptography(certificate))
+            context.add_extra_chain_cert(certificate)
         private = serialization.load_pem_private_key(_read("key", key, settings.key_file), password=None)
-        context.use_privatekey(crypto.PKey.from_cryptography_key(cast("Any", private)))
+        context.use_privatekey(cast("Any", private))  # of more kinds than the annotation tells
         context.check_privatekey()
     except (ValueError, TypeError, SSL.Error, UnsupportedAlgorithm) as error:
         what = type(error).__name__  # the text might quote the key
@@ -461,7 +465,7 @@ class Layer:
         connection.set_connect_state()
         connection.set_app_data(self._check)
         if server_name and names.literal(server_name) is None:
-            connection.set_tlsext_host_name(server_name.encode("idna" if not server_name.isascii() else "ascii"))
+            connection.set_tlsext_host_name(names.to_ascii(server_name).encode("ascii"))
 
     def advance(self, data: bytes) -> bool:
         """Take handshake bytes from the peer; whether the handshake is complete.
@@ -470,7 +474,8 @@ class Layer:
             ProbeFailed: it can't be completed; `outgoing` then holds the alert that tells the peer.
         """
         if data:
-            self._hello = self._hello or data
+            if len(self._hello) < _HELLO_SIZE:
+                self._hello += data
             self._connection.bio_write(data)
         try:
             self._connection.do_handshake()
