@@ -9,7 +9,10 @@ from types import ModuleType
 
 import pytest
 
+from tests.exporters import ours
+
 ROOT = Path(__file__).parents[1]
+TEXT = {".py", ".toml", ".txt", ".md", ".yml", ".sh"}
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
 
 
@@ -55,6 +58,23 @@ def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
     forbidden = re.compile(r"pypi\.org|pythonhosted|registry\.npmjs|deb\.debian\.org|/root/|/home/\w+/")
     for path in ROOT.glob("**/*"):
         parts = path.relative_to(ROOT).parts
-        if path.suffix in {".py", ".toml", ".txt", ".md", ".yml", ".sh"} and not parts[0].startswith((".git", ".venv")):
-            found = forbidden.search(path.read_text(encoding="utf-8", errors="replace"))
-            assert found is None or path == Path(__file__), f"{path.relative_to(ROOT)} names {found and found[0]}"
+        if path.suffix in TEXT and not parts[0].startswith((".git", ".venv")):
+            found = forbidden.findall(path.read_text(encoding="utf-8", errors="replace"))
+            assert not found or path == Path(__file__), f"{path.relative_to(ROOT)} names {found}"
+
+
+async def test_the_readme_can_be_pasted(tmp_path: Path) -> None:
+    """Each curl of the README's first screen gives the lines that it shows, but for the time things took."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\$ curl -s 'localhost:9115(\S+)' \| grep (.*)\n([^$]*?)```", readme)
+    assert len(shown) == 2
+    with ours(tmp_path) as exporter:
+        for path, pattern, lines in shown:
+            answer = (await exporter.get(path.replace("9115", str(exporter.port)))).text.splitlines()
+            kept = [line for line in answer if (pattern in line if pattern == "failure" else not line.startswith("#"))]
+            assert [without_time(line) for line in kept] == [without_time(line) for line in lines.splitlines()]
+
+
+def without_time(line: str) -> str:
+    """A sample of seconds without its value, unless it is a whole number: that was not measured."""
+    return re.sub(r"(?<=[s}] )\d\.\d+(e-\d+)?$", "…", line) if "_seconds" in line else line
