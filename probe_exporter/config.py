@@ -190,7 +190,7 @@ def _modules(read: Document, model: type[Settings], probers: Mapping[str, Prober
     try:
         file: Any = model.model_validate(read.value)
     except ValidationError as error:
-        for details in _details(error):
+        for details in error.errors(include_url=False, include_input=False):
             if not any(details["loc"][: len(path)] == path for path in read.unfit):
                 read.problems.append(read.problem(details["loc"], _message(details)))
         return []
@@ -251,15 +251,10 @@ _MESSAGES = {
 }
 
 
-def _details(error: ValidationError) -> list[ErrorDetails]:
-    try:
-        return error.errors(include_url=False, include_input=False)
-    except UnicodeEncodeError:  # a prober's own message quotes bytes, and pydantic can't print them
-        return [{"type": "string_unicode", "loc": (), "msg": "", "input": None}]
-
-
 def _message(details: ErrorDetails) -> str:
     context = details.get("ctx", {})
+    if isinstance(context.get("error"), UnicodeEncodeError):  # a prober's own message that quotes bytes
+        return _MESSAGES["string_unicode"]
     if isinstance(context.get("error"), ValueError):
         return str(context["error"])
     template = _MESSAGES.get(details["type"])

@@ -285,7 +285,7 @@ def shape_of(annotation: Any, metadata: Sequence[Any] = ()) -> Shape:
     if origin is Literal:
         return _text_shape(Written("string")) if all(isinstance(a, str) for a in arguments) else ANYTHING
     if origin in _SEQUENCES:
-        fixed = origin is tuple and arguments[-1] is not Ellipsis
+        fixed = origin is tuple and Ellipsis not in arguments
         return _sequence_shape(_SEQUENCES[origin], ANYTHING if fixed else shape_of(arguments[0]))
     if origin in (dict, Mapping):
         return _mapping_shape(shape_of(arguments[1]))

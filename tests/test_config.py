@@ -434,12 +434,12 @@ class QuotingSettings(Settings):
 
 
 def test_a_message_of_a_prober_may_quote_bytes(tmp_path: Path) -> None:
-    """Without its place, for want of anything that could be printed."""
+    """Pydantic can't print it, and says so at the place of the block."""
     file = tmp_path / "x.yml"
     probers = {"quoting": Prober("quoting", QuotingSettings, _probe)}
     for value, message in {
         "x": ":1:42: modules.m.quoting.text: I don't like x",
-        "!!binary /w==": "text in UTF-8",
+        "!!binary /w==": ":1:32: modules.m.quoting: expected text in UTF-8",
     }.items():
         file.write_text(f"modules: {{m: {{prober: quoting, quoting: {{text: {value}}}}}}}")
         with pytest.raises(ConfigError) as refused:
