@@ -20,8 +20,9 @@ from pydantic_core import ErrorDetails, core_schema
 
 from probe_exporter import document, yaml_text
 from probe_exporter.document import Document, Place, Problem
-from probe_exporter.fields import Duration, Text, format_duration, nearest
+from probe_exporter.fields import Duration, Text, nearest
 from probe_exporter.prober import Prober, Settings
+from probe_exporter.quantities import format_duration
 from probe_exporter.rules import Block
 
 __all__ = [

@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from probe_exporter.fields import parse_duration
 from probe_exporter.logs import FORMATS, LEVELS, FormatName
 from probe_exporter.parameters import parse_float
+from probe_exporter.quantities import parse_duration
 from probe_exporter.version import VERSION, revision
 
 PROGRAM = "probe-exporter"
