@@ -147,10 +147,7 @@ class ResponseReader(Response):
         if self.complete or self._failure is not None:
             return
         try:
-            if not data:
-                raise self._ended()
-            for kind, flags, stream, payload in self._frames.feed(data):
-                self._take(kind, flags, stream, payload)
+            self._feed(data)
         except ProbeFailed as failed:
             if isinstance(failed, Violation):
                 self.error_code = failed.code
@@ -197,6 +194,14 @@ class ResponseReader(Response):
             return length if length <= LARGEST_LENGTH else -1
         return 0 if self._without_body and not self._to_head else -1
 
+    def _feed(self, data: bytes) -> None:
+        if not data:
+            raise self._ended()
+        for kind, flags, stream, payload in self._frames.feed(data):
+            self._take(kind, flags, stream, payload)
+            if self.complete:
+                return
+
     def _ended(self) -> ProbeFailed:
         """What the end of the connection means."""
         if self.head_complete:
@@ -206,8 +211,6 @@ class ResponseReader(Response):
         return ProbeFailed(Reason.CONNECT_CLOSED, f"the connection ended before any response{self._farewell}")
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if self.complete:
-            return
         if not self._opened:
             if kind != frames.SETTINGS:
                 raise Violation("it does not begin with settings")
