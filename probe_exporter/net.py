@@ -385,11 +385,8 @@ class Connection(asyncio.Protocol):
     def _decrypt(self, depth: int, data: bytes) -> bytes:
         """What the layer at `depth` makes of `data`, and what it has to answer."""
         layer = self._layers[depth]
-        try:
-            plain = layer.decrypt(data)
-        except ProbeFailed as failed:
-            self._error = failed
-            plain = b""
+        plain = layer.decrypt(data)
+        self._error = self._error or layer.failure
         self._send(layer.outgoing(), depth)
         self._ended = self._ended or layer.ended
         return plain

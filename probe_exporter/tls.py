@@ -453,7 +453,7 @@ class _Check:
 class Layer:
     """One TLS client without I/O: bytes from the peer go in, bytes for the peer and plain text come out."""
 
-    __slots__ = ("_check", "_connection", "_hello", "_verifies", "ended", "handshake")
+    __slots__ = ("_check", "_connection", "_hello", "_verifies", "ended", "failure", "handshake")
 
     def __init__(self, connection: SSL.Connection, server_name: str, verifies: bool) -> None:
         self._connection = connection
@@ -462,6 +462,7 @@ class Layer:
         self._hello = b""  # what the peer sent first
         self.handshake: Handshake | None = None
         self.ended = False  # the peer has said that nothing more comes
+        self.failure: ProbeFailed | None = None  # what came is not what TLS allows, or an alert
         connection.set_connect_state()
         connection.set_app_data(self._check)
         if server_name and names.literal(server_name) is None:
@@ -494,15 +495,11 @@ class Layer:
         return True
 
     def decrypt(self, data: bytes) -> bytes:
-        """The plain text of what the peer sent.
-
-        Raises:
-            ProbeFailed: it is not what TLS allows, or the peer sent an alert.
-        """
+        """The plain text of what the peer sent, up to a `failure`; nothing more after one."""
         if data:
             self._connection.bio_write(data)
-        plain = []
-        while True:
+        plain: list[bytes] = []
+        while self.failure is None:
             try:
                 plain.append(self._connection.recv(_RECORD))
             except SSL.WantReadError:
@@ -511,7 +508,7 @@ class Layer:
                 self.ended = True
                 break
             except SSL.Error as error:
-                raise ProbeFailed(Reason.TLS_HANDSHAKE, f"TLS broke: {_describe(error)}") from None
+                self.failure = ProbeFailed(Reason.TLS_HANDSHAKE, f"TLS broke: {_describe(error)}")
         return plain[0] if len(plain) == 1 else b"".join(plain)
 
     def encrypt(self, data: bytes) -> bytes:
