@@ -18,11 +18,9 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import escape_label_name, escape_metric_name
 from prometheus_client.samples import Exemplar, Sample
 
-from probe_exporter.metrics import Metric, Samples
+from probe_exporter.metrics import LabelValues, Metric, Samples
 
 log = logging.getLogger(__name__)
-
-LabelValues = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +93,11 @@ def number(value: float) -> str:
     Python and Go agree on the digits (the shortest that read back the same) and disagree on when to use an
     exponent: Go from 1e+06 on and below 0.0001, Python from 1e+16 on.
     """
+    if not value:
+        return "0"
     if -1e6 < value < 1e6:
-        whole = int(value)
-        return str(whole) if whole == value else repr(value)
+        text = repr(value + 0)  # which makes a number of True
+        return text[:-2] if text[-2:] == ".0" else text
     if value != value:
         return "NaN"
     text = repr(float(value))
@@ -136,11 +136,20 @@ def _openmetrics(samples: Samples, format: Format) -> bytes:
 
 
 def _joined(samples: Samples, format: Format) -> str:
-    own = _own_blocks(samples, format.encoding)
-    if not samples.has_registry:
-        return "".join([block for _, block in own])
-    blocks = dict(own)
-    for name, block in _family_blocks(samples.registry.collect(), format):
+    if samples.has_registry:
+        return _merged(samples, format)
+    plain, labelled = samples.plain, samples.labelled
+    page = _page(tuple(plain), tuple([(metric, tuple(values)) for metric, values in labelled.items()]), format.encoding)
+    values = [*plain.values()]
+    for family in labelled.values():
+        values += family.values()
+    return page.template % tuple([number(values[place]) for place in page.places])
+
+
+def _merged(samples: Samples, format: Format) -> str:
+    """The long way, for authors who use prometheus_client's types beside ours."""
+    blocks: dict[str, str] = {}
+    for name, block in _family_blocks(samples.collect(), format):
         if blocks.setdefault(name, block) is not block:
             _warn_of_duplicate(name)
     return "".join([blocks[name] for name in sorted(blocks)])
@@ -154,63 +163,55 @@ def _warn_of_duplicate(name: str) -> None:
     )
 
 
-def _own_blocks(samples: Samples, encoding: str) -> list[tuple[str, str]]:
-    """Each family's name and its lines, sorted by name."""
-    blocks: list[tuple[str, str]] = []
-    families = samples.families
-    for metric, head, template, order in _layout(tuple(families), encoding):
-        values = families[metric]
-        if not order:
-            lines = f"{head}{number(values[()])}\n"
-        elif len(values) == 1:
-            ((labels, value),) = values.items()
-            lines = f"{head}{_labelled(template, order, labels)}{number(value)}\n"
-        else:
-            rows = sorted([(_labelled(template, order, labels), value) for labels, value in values.items()])
-            lines = head + "".join([f"{labelled}{number(value)}\n" for labelled, value in rows])
-        blocks.append((metric.name, lines))
-    return blocks
+class _Page(NamedTuple):
+    """All of an answer but the numbers, which go where the template says ``%s``."""
+
+    template: str
+    places: tuple[int, ...]  # of the numbers, among the values in the order in which they were set
 
 
-class _Frame(NamedTuple):
-    """What never changes about a family's lines."""
-
-    metric: Metric
-    head: str  # without labels, up to the number
-    template: str  # of one line, up to the number
-    order: tuple[int, ...]  # label values, sorted by label name
-
-
-@lru_cache(maxsize=1024)  # a module sets the same metrics in the same order, run after run
-def _layout(metrics: tuple[Metric, ...], encoding: str) -> list[_Frame]:
-    """The frames of the families that a run has set, sorted by name.
+@lru_cache(maxsize=2048)  # a module sets the same series in the same order, target after target, run after run
+def _page(
+    plain: tuple[Metric, ...], labelled: tuple[tuple[Metric, tuple[LabelValues, ...]], ...], encoding: str
+) -> _Page:
+    """The page for some series: families sorted by name, series by their labels.
 
     Of two declarations of one name, against the rule, the first one set stands: the answer stays legal.
+
+    Args:
+        plain: the metrics without labels, in the order of their values.
+        labelled: each metric with labels, and the label values of its series in the same order.
     """
-    by_name: dict[str, Metric] = {}
-    for metric in metrics:
-        by_name.setdefault(metric.name, metric)
-    return [_frame(by_name[name], encoding) for name in sorted(by_name)]
+    blocks: dict[str, tuple[Metric, list[tuple[str, int]]]] = {}
+    for place, metric in enumerate(plain):
+        blocks.setdefault(metric.name, (metric, [("", place)]))
+    place = len(plain)
+    for metric, series in labelled:
+        rows = [(_labels(metric, labels), place + index) for index, labels in enumerate(series)]
+        blocks.setdefault(metric.name, (metric, sorted(rows)))
+        place += len(series)
+    text, places = [], []
+    for _, (metric, rows) in sorted(blocks.items()):
+        sample, head = _naming(metric, encoding)
+        text.append(head.replace("%", "%%"))
+        text += [f"{sample}{labels} %s\n" for labels, _ in rows]
+        places += [place for _, place in rows]
+    return _Page("".join(text), tuple(places))
 
 
-def _frame(metric: Metric, encoding: str) -> _Frame:
+def _naming(metric: Metric, encoding: str) -> tuple[str, str]:
+    """What a family's samples are called, and the comments before them."""
     family = sample = metric.name
     if metric.type == "counter":
         family = family.removesuffix("_total")
         sample = f"{family}_total"
-    shown = family if encoding == "openmetrics" else sample
-    head = _head(shown, metric.type, metric.help, encoding)
-    if not metric.labels:
-        return _Frame(metric, f"{head}{sample} ", "", ())
-    order = tuple(sorted(range(len(metric.labels)), key=metric.labels.__getitem__))
-    pairs = ",".join([f'{metric.labels[index]}="%s"' for index in order])
-    return _Frame(metric, head, f"{sample}{{{pairs}}} ", order)
+    return sample, _head(family if encoding == "openmetrics" else sample, metric.type, metric.help, encoding)
 
 
-@lru_cache(maxsize=4096)  # phases, versions and the certificates of a few thousand targets
-def _labelled(template: str, order: tuple[int, ...], labels: LabelValues) -> str:
-    """A sample's line up to the number."""
-    return template % tuple([_escape(labels[index]) for index in order])
+def _labels(metric: Metric, values: LabelValues) -> str:
+    """The labels of a series, sorted by name, with ``%`` doubled for the template."""
+    pairs = sorted(zip(metric.labels, values, strict=True))
+    return ("{" + ",".join([f'{name}="{_escape(value)}"' for name, value in pairs]) + "}").replace("%", "%%")
 
 
 def _escape(value: str) -> str:

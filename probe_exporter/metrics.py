@@ -15,6 +15,8 @@ from prometheus_client.metrics_core import Metric as Family
 
 MetricType = Literal["gauge", "counter"]
 
+LabelValues = tuple[str, ...]
+
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 
@@ -53,12 +55,18 @@ class Metric:
 
 
 class Samples:
-    """The values of one probe run: created with the run, thrown away after the answer."""
+    """The values of one probe run: created with the run, thrown away after the answer.
 
-    __slots__ = ("_registry", "families")
+    Attributes:
+        plain: the values of metrics without labels.
+        labelled: those of metrics with labels, by the labels' values.
+    """
+
+    __slots__ = ("_registry", "labelled", "plain")
 
     def __init__(self) -> None:
-        self.families: dict[Metric, dict[tuple[str, ...], float]] = {}
+        self.plain: dict[Metric, float] = {}
+        self.labelled: dict[Metric, dict[LabelValues, float]] = {}
         self._registry: CollectorRegistry | None = None
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
@@ -68,12 +76,13 @@ class Samples:
             ValueError: the number of label values is not that of the declaration.
         """
         if len(labels) != metric.arity:
-            raise ValueError(f"{metric.name} takes {len(metric.labels)} label values: {metric.labels}")
-        family = self.families.get(metric)
-        if family is None:
-            self.families[metric] = {labels: value}
+            raise ValueError(f"{metric.name} takes {metric.arity} label values: {metric.labels}")
+        if not labels:
+            self.plain[metric] = value
+        elif metric in self.labelled:
+            self.labelled[metric][labels] = value
         else:
-            family[labels] = value
+            self.labelled[metric] = {labels: value}
 
     def add(self, metric: Metric, value: float, *labels: str) -> None:
         """Add to one sample, which starts at 0."""
@@ -82,6 +91,11 @@ class Samples:
     def get(self, metric: Metric, *labels: str, default: float = float("nan")) -> float:
         """The value of one sample, or `default` while it is not set."""
         return self.families.get(metric, {}).get(labels, default)
+
+    @property
+    def families(self) -> dict[Metric, dict[LabelValues, float]]:
+        """All samples by metric and by the values of its labels, which may be none."""
+        return {**{metric: {(): value} for metric, value in self.plain.items()}, **self.labelled}
 
     @property
     def registry(self) -> CollectorRegistry:

@@ -23,9 +23,10 @@ CHUNK_LINE_LIMIT = 4096
 
 _STATUS_LINE = re.compile(rb"HTTP/(\d\.\d) +(\d{3}|\+\d\d)(?: .*)?", re.DOTALL)
 _HEAD_END = re.compile(rb"\n\r?\n")
-_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z ]*")  # a blank within is tolerated
-_FOLD = re.compile(r"(?<![ \t])[ \t]*\r?\n[ \t]+")
-_BAD_BYTE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)")
+# A blank within a name is tolerated, as the original tolerates it.
+_FIELD = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z ]*):[ \t]*(.*)$", re.MULTILINE)
+_FOLD = re.compile(r"(?<![ \t])[ \t]*(?:\n[ \t]+)+")
+_CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;[^\r]*| *)\r")
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -216,18 +217,18 @@ def _read_status(line: bytes) -> tuple[str, int]:
 
 def _read_headers(block: bytes) -> Headers:
     """The header lines of a head. A folded line is joined to the one before by a blank (RFC 9112, section 5.2)."""
-    if _BAD_BYTE.search(block):
+    text = block.decode("utf-8", "surrogateescape").replace("\r\n", "\n").removesuffix("\r")
+    if "\r" in text or len(block.translate(None, _CONTROLS)) != len(block):
         raise _not_http("a header holds a control character")
-    headers: Headers = []
-    text = block.decode("utf-8", "surrogateescape")
     if text.startswith((" ", "\t")):
         raise _not_http("its first header line continues no other")
-    for line in _FOLD.sub(" ", text).split("\n") if text else ():
-        name, colon, value = line.partition(":")
-        if not colon or not _NAME.fullmatch(name):
-            raise _not_http(f"{line[:60]!r} is not a header")
-        headers.append((name, value.strip(" \t\r")))
-    return headers
+    if "\n " in text or "\n\t" in text:
+        text = _FOLD.sub(" ", text)
+    fields = _FIELD.findall(text)
+    if text and len(fields) != text.count("\n") + 1:
+        stray = next(line for line in text.split("\n") if not _FIELD.fullmatch(line))
+        raise _not_http(f"{stray[:60]!r} is not a header")
+    return [(name, value.rstrip(" \t")) for name, value in fields]
 
 
 def _read_length(values: list[str]) -> int:
