@@ -115,6 +115,8 @@ class Journey:
     async def travel(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         """Send the first request and those that redirects ask for; the exchange of the last response.
 
+        May be called again, to begin anew; the seconds add up.
+
         Args:
             upload: the file that the first request's ``body_file`` names.
 
@@ -122,6 +124,8 @@ class Journey:
             ProbeFailed: the way ended before a last response; `last` is then the one before.
         """
         first = hop.request.url
+        self.hops = self.redirects = 0
+        self._cookies = None
         while True:
             self.hops += 1
             exchange = await self._ask(hop, upload)
@@ -235,6 +239,8 @@ class Journey:
             request = hop.request.redirected(exchange.response.status, location, first)
         except ValueError as error:
             raise ProbeFailed(Reason.HTTP_REDIRECT, f"the redirect leads nowhere: {error}") from None
+        if self._http3 and not request.url.secure:
+            raise ProbeFailed(Reason.HTTP_REDIRECT, "the redirect leads to http, and HTTP/3 is always secure")
         request = self._with_cookies(request, hop.request, exchange.response.get_all("set-cookie"))
         if request.url.host.lower() == previous.host.lower():
             return Hop(request, hop.addresses, hop.server_name)

@@ -198,8 +198,11 @@ class Request:
         )
 
 
-def first_request(template: Template, settings: HttpClientSettings, url: URL) -> Request:
+def first_request(template: Template, settings: HttpClientSettings, url: URL, token: str = "") -> Request:
     """The request that a probe begins with. Reads the files that the settings name.
+
+    Args:
+        token: an Authorization header that wins over any other; empty for none.
 
     Raises:
         ProbeFailed: a file can't be read, or what it holds can't be sent.
@@ -207,13 +210,15 @@ def first_request(template: Template, settings: HttpClientSettings, url: URL) ->
     if template.unusable:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, template.unusable)
     headers = list(template.headers)
-    if not template.has_authorization:
+    if token:
+        headers = [*((name, value) for name, value in headers if name != "Authorization"), ("Authorization", token)]
+    elif not template.has_authorization:
         credentials = basic(url.user, url.password or "") if url.user is not None else authorization(settings)
         if credentials:
             headers.append(("Authorization", credentials))
     for name, header in settings.http_headers.items():
         values = [*header.values, *(secret.reveal() for secret in header.secrets)]
-        values += [_read(path, f"http_headers.{name}.files") for path in header.files]
+        values += [read_file(path, f"http_headers.{name}.files") for path in header.files]
         headers += [(canonical(name), value.strip(" \t")) for value in values]
     if len(headers) > len(template.headers):
         http1.check_headers(headers[len(template.headers) :])
@@ -250,6 +255,8 @@ def check_references(settings: HttpClientSettings) -> None:
         "basic_auth.username_ref": settings.basic_auth and settings.basic_auth.username_ref,
         "basic_auth.password_ref": settings.basic_auth and settings.basic_auth.password_ref,
         "authorization.credentials_ref": settings.authorization and settings.authorization.credentials_ref,
+        "oauth2.client_secret_ref": settings.oauth2 and settings.oauth2.client_secret_ref,
+        "oauth2.client_certificate_key_ref": settings.oauth2 and settings.oauth2.client_certificate_key_ref,
     }
     for key, reference in asked.items():
         if reference:
@@ -259,21 +266,25 @@ def check_references(settings: HttpClientSettings) -> None:
 def _basic_auth(block: BasicAuth) -> str:
     user, password = block.username, block.password.reveal()
     if block.username_file:
-        user = _read(block.username_file, "basic_auth.username_file")
+        user = read_file(block.username_file, "basic_auth.username_file")
     if block.password_file:
-        password = _read(block.password_file, "basic_auth.password_file")
+        password = read_file(block.password_file, "basic_auth.password_file")
     return basic(user, password)
 
 
 def _authorization(block: Authorization) -> str:
     credentials = block.credentials.reveal()
     if block.credentials_file:
-        credentials = _read(block.credentials_file, "authorization.credentials_file")
+        credentials = read_file(block.credentials_file, "authorization.credentials_file")
     return f"{block.type} {credentials}".rstrip()
 
 
-def _read(path: str, key: str) -> str:
-    """A file's content, without the white space around it."""
+def read_file(path: str, key: str) -> str:
+    """What the file that a setting names holds, without the white space around it.
+
+    Raises:
+        ProbeFailed: it can't be read.
+    """
     try:
         return Path(path).read_bytes().decode("utf-8", "surrogateescape").strip()
     except OSError as error:

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
@@ -18,6 +18,9 @@ from probe_exporter.http.proxy import DEFAULT_PORTS, Proxies
 from probe_exporter.prober import Settings
 from probe_exporter.rules import NO_SECRET_MANAGER, Block, Rule, exclusive, needs, required
 from probe_exporter.tls import TLSSettings
+
+if TYPE_CHECKING:
+    from probe_exporter.http.oauth2 import TokenSource
 
 RESERVED_HEADERS = frozenset(
     {
@@ -194,7 +197,7 @@ def _one_key_for_jwt(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class OAuth2(ProxySettings):
-    """The ``oauth2`` block: where a token is fetched for each probe, and with what."""
+    """The ``oauth2`` block: where the token that a target wants is fetched, and with what."""
 
     rules = (*ProxySettings.rules, required("client_id", "token_url"), _one_key_for_jwt)
     client_id: Text = ""
@@ -218,6 +221,13 @@ class OAuth2(ProxySettings):
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()
         yield from references(self, "client_secret_ref", "client_certificate_key_ref")
+
+    @cached_property
+    def tokens(self) -> TokenSource:
+        """Where the token comes from. Kept tokens end with the configuration that they were fetched for."""
+        from probe_exporter.http.oauth2 import TokenSource  # noqa: PLC0415  # it needs what stands on these settings
+
+        return TokenSource(self)
 
 
 class HttpHeader(Settings):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,9 @@ from probe_exporter.metrics import Metric
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.rules import Block, exclusive, required
 from probe_exporter.tls import TLSSettings
+
+if TYPE_CHECKING:
+    from probe_exporter.http.oauth2 import Token, TokenSource  # made where an `oauth2` block is first used
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -207,7 +210,7 @@ class _Visit:
 
     async def ask(self) -> None:
         """Send the request, and those that redirects ask for."""
-        settings, template = self._settings, self._settings.template
+        settings = self._settings
         try:
             url = parse_target(self._probe.target)
         except ValueError as error:
@@ -219,14 +222,44 @@ class _Visit:
         addresses = [await self._journey.resolve(url)] if self._resolved else []
         self._check_settings(url)
         self._set_out = True
-        request = first_request(template, settings, url)
+        if settings.oauth2 is None:
+            await self._travel(url, addresses)
+        else:
+            await self._travel_with_token(url, addresses, settings.oauth2.tokens)
+
+    async def _travel(self, url: URL, addresses: list[str], token: str = "") -> Exchange:
+        settings, template = self._settings, self._settings.template
+        request = first_request(template, settings, url, token)
         server_name = settings.tls_config.server_name or host_only(template.host) or url.host
-        await self._journey.travel(Hop(request, addresses, server_name), self._upload)
+        return await self._journey.travel(Hop(request, addresses, server_name), self._upload)
+
+    async def _travel_with_token(self, url: URL, addresses: list[str], tokens: TokenSource) -> None:
+        """Travel with the token of an earlier probe; with a new one if there is none, or if the target refuses it."""
+        probe, kept = self._probe, tokens.kept()
+        if kept is not None:
+            if await self._is_accepted(url, addresses, tokens, kept):
+                return
+            probe.log("The target refuses the token of an earlier probe: trying another", level=logging.INFO)
+            if self._upload is not None:
+                self._upload.seek(0)
+        token = tokens.kept()  # another probe may have fetched one meanwhile
+        if token is None:
+            with probe.phase("token"):
+                token = await tokens.fetch(dict(self._settings.template.headers).get("User-Agent", ""))
+            probe.log("Fetched a token")
+        await self._is_accepted(url, addresses, tokens, token)
+
+    async def _is_accepted(self, url: URL, addresses: list[str], tokens: TokenSource, token: Token) -> bool:
+        """Travel with a token, and forget it if that is what the target objects to."""
+        exchange = await self._travel(url, addresses, token.authorization)
+        if exchange.response.status != 401:
+            return True
+        tokens.drop(token)
+        return False
 
     def _check_settings(self, url: URL) -> None:
         """Find out what can't be used before anything is sent."""
         settings = self._settings
-        _check_supported(settings)
         check_references(settings)
         http1.check_method(settings.template.method)
         if url.secure or settings.has_tls_config:
@@ -359,22 +392,6 @@ class _Visit:
             probe.set(DURATION, journey.tls_seconds, "tls")
             probe.set(DURATION, journey.processing_seconds, "processing")
             probe.set(DURATION, self._transfer_seconds, "transfer")
-
-
-def _check_supported(settings: HttpSettings) -> None:
-    """
-    Raises:
-        ProbeFailed: the module asks for what a later version will do.
-    """
-    asked = {
-        "oauth2": settings.oauth2,
-    }
-    for key, value in asked.items():
-        if value:
-            raise ProbeFailed(
-                Reason.SETTINGS_UNSUPPORTED,
-                f"{key} is read and checked, but this version can't probe with it yet",
-            )
 
 
 prober = Prober("http", HttpSettings, probe_http, with_hostname=with_hostname)
