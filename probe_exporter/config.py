@@ -23,7 +23,7 @@ from probe_exporter.document import Document, Place, Problem
 from probe_exporter.fields import Duration, Text, nearest
 from probe_exporter.prober import Prober, Settings
 from probe_exporter.quantities import format_duration
-from probe_exporter.rules import Block
+from probe_exporter.rules import Absent, Block
 
 __all__ = [
     "Config",
@@ -168,7 +168,7 @@ def _model(probers: Mapping[str, Prober[Any]]) -> type[Settings]:
     def default_block(written: Any) -> Any:
         """A module whose prober has no block gets the block's defaults, and its demands."""
         if isinstance(written, Mapping) and written.get("prober") in probers:
-            return {written["prober"]: {}, **written}
+            return {written["prober"]: Absent(), **written}
         return written
 
     module = create_model(

@@ -11,6 +11,10 @@ from typing import Any
 Block = Mapping[str, Any]
 """A block as it was written: only the keys that are there, none of them null."""
 
+class Absent(dict[str, Any]):
+    """The block of a module that has none: empty, and its defaults count."""
+
+
 Rule = Callable[[Block], Iterable[tuple[str, str]]]
 """Tells what a block breaks: pairs of the key at fault and a sentence for a person."""
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 from probe_exporter.addressing import SourceSettings
 from probe_exporter.fields import LateRegexp, Text, nearest
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
-from probe_exporter.rules import required
+from probe_exporter.rules import Absent, Block, required
 from probe_exporter.tls import TLSSettings
 
 _TYPE_NAMES = """
@@ -66,10 +66,15 @@ class RRValidator(Settings):
                     yield key, f"{regexp.error}: probes that use it will fail"
 
 
+def _name_where_written(block: Block) -> Iterator[tuple[str, str]]:
+    """A block needs a name to ask for. A module without a block loads, as it always has, and can't probe."""
+    return iter(()) if isinstance(block, Absent) else iter(required("query_name")(block))
+
+
 class DnsSettings(SourceSettings):
     """The ``dns`` block of a module."""
 
-    rules = (required("query_name"),)
+    rules = (_name_where_written,)
     query_name: Text = ""
     query_type: Annotated[Text, AfterValidator(_one_of(TYPES, "query type"))] = "ANY"
     query_class: Annotated[Text, AfterValidator(_one_of(CLASSES, "query class"))] = "IN"
@@ -84,6 +89,8 @@ class DnsSettings(SourceSettings):
 
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()
+        if not self.query_name:
+            yield "query_name", "`query_name` is required: every probe of this module will fail"
         if self.transport_protocol not in ("", "udp", "tcp"):
             yield "transport_protocol", "neither udp nor tcp: every probe of this module will fail"
         elif self.dns_over_tls and self.transport_protocol != "tcp":
@@ -95,6 +102,8 @@ class DnsSettings(SourceSettings):
 
 async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
     """Send one query to a DNS server and judge its answer."""
+    if not settings.query_name:
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the module has no query_name")
     raise ProbeFailed(Reason.SETTINGS_UNSUPPORTED, "this version checks dns modules but does not probe them yet")
 
 

@@ -127,10 +127,6 @@ STRICTER = {
         module("prober: 5"),
         module("timeout: 5s"),
     ],
-    "a dns module without a block would ask for the root: it needs a query_name": [
-        module("prober: dns"),
-        module("prober: dns, dns: null"),
-    ],
     "what would end a probe without an answer is refused: labels that cannot be exposed": [
         step("{labels: [{name: a}, {name: a}]}"),
         step("{labels: [{name: ''}]}"),
