@@ -28,6 +28,9 @@ IP_HASH = Metric("probe_ip_addr_hash", "A hash of the chosen address: it changes
 HIGH_WATER = 256 * 1024
 """Bytes received and not yet read at which the peer is made to wait."""
 
+LINGER = 1.0
+"""Seconds for which a closed connection waits for its peer to take the rest."""
+
 HANDSHAKE_LIMIT = 10.0
 """Seconds that a TLS handshake may take, whatever the deadline: the original's limit."""
 
@@ -148,10 +151,12 @@ async def dial(
 
 async def first_of(probe: Probe, addresses: Sequence[str], dial_one: Callable[[str], Awaitable[T]]) -> T:
     """Try addresses in turn until one takes the connection; how the last one fails is how all do."""
+    phase = probe.current_phase
     for address in addresses[:-1]:
         try:
             return await dial_one(address)
         except ProbeFailed as failed:
+            probe.current_phase = phase
             probe.log("Connecting failed, trying the next address", ip=address, err=failed.message)
     return await dial_one(addresses[-1])
 
@@ -309,8 +314,8 @@ class Connection(asyncio.Protocol):
         self.send(data)
         if self._writer is not None:
             await self._writer
-        if self._transport is None and self._error is not None:
-            raise self._error
+        if self._transport is None:
+            raise self._error or ProbeFailed(Reason.CONNECT_CLOSED, "the connection is closed")
 
     async def start_tls(self, probe: Probe, secure: Secure) -> None:
         """Make this connection a TLS client's, at once after `dial` or in the middle (STARTTLS).
@@ -363,12 +368,16 @@ class Connection(asyncio.Protocol):
                 raise ProbeFailed(Reason.TLS_HANDSHAKE, "the peer closed the connection during the TLS handshake")
 
     def close(self) -> None:
-        """End the connection in good order. Safe to call twice."""
-        if self._transport is not None:
+        """End the connection in good order, and what was sent goes out first. Safe to call twice."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            unsent = transport.get_write_buffer_size()
             for depth in reversed(range(len(self._layers))):
                 self._layers[depth].close()
                 self._send(self._layers[depth].outgoing(), depth)
-            self._transport.close()
+            transport.close()
+            if unsent:  # the peer may never take it
+                asyncio.get_running_loop().call_later(LINGER, transport.abort)
 
     def abort(self) -> None:
         """Drop the connection without ceremony, and whatever was still to be sent."""
