@@ -128,7 +128,6 @@ def test_the_valid_examples_load(name: str) -> None:
 @shared.needed
 @pytest.mark.parametrize(("name", "accepted"), shared.verdicts().items())
 def test_real_configurations_get_the_verdict_of_the_original(name: str, accepted: bool) -> None:
-    """But for those that a better rule refuses; they stand in the table above, with the reason."""
     problems = ""
     try:
         config.load([shared.CORPUS / name], PROBERS)
@@ -157,6 +156,7 @@ modules:
       compression: gzip
   c:
     prober: dns
+    dns: {query_type: A}
 """
 
 
@@ -173,7 +173,7 @@ def test_all_problems_of_a_file_are_told_at_once_in_order(tmp_path: Path) -> Non
         "blackbox.yml:13:20: modules.b.http.tls_config.cert_file",
         "blackbox.yml:13:34: modules.b.http.tls_config.min_version",
         "blackbox.yml:15:7: modules.b.http.compression",
-        "blackbox.yml:16:3: modules.c.dns.query_name",
+        "blackbox.yml:18:5: modules.c.dns.query_name",
     ]
 
 
