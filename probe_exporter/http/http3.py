@@ -1,20 +1,24 @@
-"""HTTP/3 as a client (RFC 9114): frames to a response, without I/O, and the exchange that QUIC carries.
+"""HTTP/3 as a client that asks one thing of one connection and leaves (RFC 9114).
 
-QPACK's dynamic table is allowed to neither side, as in Go's client: one request has no use for it, nothing waits for
-another stream, and a small frame can't grow into a head of gigabytes.
+The readers have no I/O; they take what Go's client takes and refuse what that refuses, and everything they read is
+bounded. Imported at the first probe over HTTP/3.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import BinaryIO
 
 from aioquic.buffer import encode_uint_var
 from aioquic.quic.events import QuicEvent, StopSendingReceived, StreamDataReceived, StreamReset
-from pylsqpack import Decoder, DecompressionFailed, Encoder, StreamBlocked
 
+from probe_exporter.http import field_section
+from probe_exporter.http.exchange import Unprocessed
+from probe_exporter.http.field_section import Field, SectionTooLarge
+from probe_exporter.http.http1 import LARGEST_LENGTH
 from probe_exporter.http.request import Request
 from probe_exporter.http.response import Headers, Response
 from probe_exporter.prober import ProbeFailed, Reason
@@ -23,8 +27,13 @@ from probe_exporter.tls import Handshake
 
 ALPN = "h3"
 
-HEAD_LIMIT = 256 * 1024
-"""Bytes that a response's head may take, compressed: less than in HTTP/1, since a byte may stand for a header."""
+HEAD_LIMIT = 1024 * 1024
+"""Bytes that a response's headers may take: less than in HTTP/1, since it takes longer to decompress them."""
+
+PATIENCE = HEAD_LIMIT + 64 * 1024
+"""Bytes of a stream that may be no content, each of its frames counting as `FRAME_COST` more."""
+
+FRAME_COST = 64
 
 UPLOAD_STEP = 64 * 1024
 """Bytes of an uploaded file in one frame."""
@@ -39,15 +48,16 @@ class Frame(IntEnum):
     DATA = 0x0
     HEADERS = 0x1
     SETTINGS = 0x4
-    PUSH_PROMISE = 0x5
     GOAWAY = 0x7
 
 
 class StreamType(IntEnum):
-    """The types of unidirectional streams (section 6.2)."""
+    """The types of unidirectional streams (section 6.2; RFC 9204, section 4.2)."""
 
     CONTROL = 0x0
     PUSH = 0x1
+    ENCODER = 0x2
+    DECODER = 0x3
 
 
 class Code(IntEnum):
@@ -75,9 +85,19 @@ class Code(IntEnum):
     QPACK_DECODER_STREAM_ERROR = 0x202
 
 
+ESSENTIAL = frozenset({StreamType.CONTROL, StreamType.ENCODER, StreamType.DECODER})
+
 MAX_FIELD_SECTION_SIZE = 0x6  # the one setting that we send
 ONLY_IN_HTTP2 = frozenset({0x2, 0x6, 0x8, 0x9})  # frames that HTTP/3 forbids (section 7.2.8)
-ONLY_IN_CONTROL = frozenset({0x3, Frame.SETTINGS, Frame.GOAWAY, 0xD})
+MISPLACED_ON_REQUESTS = ONLY_IN_HTTP2 | {Frame.SETTINGS, Frame.GOAWAY}
+MISPLACED_ON_CONTROL = ONLY_IN_HTTP2 | {Frame.DATA, Frame.HEADERS}
+
+OF_CONNECTIONS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"})
+"""Headers that have no place in HTTP/3 (section 4.2)."""
+
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_STATUS = re.compile(rb"[+-]?[0-9]{1,18}")  # what Go's Atoi reads
 
 
 def frame(kind: int, payload: bytes) -> bytes:
@@ -140,7 +160,7 @@ class FrameSplitter:
 class ResponseReader(Response):
     """Reads one response from its stream: feed it bytes, take the body out piece by piece.
 
-    Interim responses are skipped, trailers and frames that nobody knows are passed over.
+    Interim responses are skipped, and frames that nobody knows are passed over.
 
     Attributes:
         head_complete, complete: how far the response has come.
@@ -151,123 +171,178 @@ class ResponseReader(Response):
         self.head_complete = False
         self.complete = False
         self._frames = FrameSplitter()
-        self._decoder = Decoder(0, 0)
+        self._patience = PATIENCE
         self._section = bytearray()  # of the HEADERS frame that is coming in
-        self._head_bytes = 0
-        self._body_bytes = 0
-        self._pieces: list[bytes] = []
         self._in_trailers = False
+        self._announced = -1
+        self._received = 0  # bytes of the body
+        self._pieces: list[bytes] = []
+        self._failure: ProbeFailed | None = None  # of the body; told once what came before it has been taken
+
+    @property
+    def content_length(self) -> int:
+        """What Content-Length says, whatever the status; without it -1, or 0 where there can be no body."""
+        return 0 if self._announced < 0 and self.status in (101, 204) else self._announced
 
     def feed(self, data: bytes, *, end: bool) -> None:
         """Take bytes from the stream; `end` says that there are no more.
 
         Raises:
-            ProbeFailed: they are not HTTP/3, a limit is passed, or the response ends too early.
+            ProbeFailed: there is no response, or its head is none of HTTP/3's. What is wrong with the body `take_body`
+                tells, so that a good head is not lost with it.
         """
-        for kind, piece, last in self._frames.split(data):
-            if kind == Frame.DATA:
-                self._on_data(piece)
-            elif kind == Frame.HEADERS:
-                self._on_headers(piece, last)
-            elif kind in ONLY_IN_CONTROL or kind in ONLY_IN_HTTP2 or kind == Frame.PUSH_PROMISE:
-                raise _malformed(f"a frame of type {kind:#x} on the stream of a response")
-            else:
-                self._count(piece)
-        if end and not self.complete:
-            self._end()
+        if self.complete or self._failure is not None:
+            return
+        try:
+            for kind, piece, last in self._frames.split(data):
+                self._take(kind, piece, last)
+            if end:
+                self._end()
+        except ProbeFailed as failed:
+            self.fail(failed)
+
+    def fail(self, failure: ProbeFailed) -> None:
+        """Nothing good comes any more. Raises `failure` unless there is a head to be looked at first."""
+        if not self.head_complete:
+            raise failure
+        self._failure = self._failure or failure
 
     def take_body(self) -> bytes:
-        """What of the body has been read since the last call."""
-        if not self._pieces:
-            return b""
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        return data
+        """What of the body has been read since the last call.
 
-    def _on_data(self, piece: bytes) -> None:
+        Raises:
+            ProbeFailed: the body broke off or breaks the protocol, and all that was good of it has been taken.
+        """
+        if self._pieces:
+            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            self._pieces.clear()
+            return data
+        if self._failure is not None:
+            raise self._failure
+        return b""
+
+    def _take(self, kind: int, piece: bytes, last: bool) -> None:
+        if kind == Frame.DATA and piece:
+            self._take_content(piece)
+            return
+        self._patience -= len(piece) + (FRAME_COST if last else 0)
+        if self._patience < 0:
+            raise _too_large() if not self.head_complete else _malformed("it drowns in frames that say nothing")
+        if kind == Frame.HEADERS:
+            self._section += piece
+            if last:
+                section, self._section = bytes(self._section), bytearray()
+                self._take_fields(_decode(section))
+        elif kind == Frame.DATA:
+            self._take_content(piece)
+        elif kind in MISPLACED_ON_REQUESTS:
+            raise _malformed(f"a frame of type {kind:#x} on the stream of a response")
+
+    def _take_content(self, piece: bytes) -> None:
         if not self.head_complete or self._in_trailers:
             raise _malformed("a body before its head or after its trailers")
-        if self.has_body and piece:
-            self._body_bytes += len(piece)
-            self._pieces.append(piece)
+        good = piece if self._announced < 0 else piece[: self._announced - self._received]
+        if good:
+            self._pieces.append(good)
+            self._received += len(good)
+        if len(good) < len(piece):
+            raise _malformed("the body is longer than announced")
 
-    def _on_headers(self, piece: bytes, last: bool) -> None:
+    def _take_fields(self, fields: list[Field]) -> None:
+        status, headers = _split(fields)
         if self.head_complete:
+            if status or self._in_trailers:
+                raise _malformed("trailers with a status, or twice")
             self._in_trailers = True
             return
-        self._count(piece)
-        self._section += piece
-        if last:
-            fields = self._decode(bytes(self._section))
-            self._section.clear()
-            self._take_head(fields)
-
-    def _count(self, piece: bytes) -> None:
-        """Bound what comes before the body, empty frames too."""
-        if not self.head_complete:
-            self._head_bytes += len(piece) + 2
-            if self._head_bytes > HEAD_LIMIT:
-                raise ProbeFailed(
-                    Reason.HTTP_HEADERS_TOO_LARGE, f"the response's headers are larger than {HEAD_LIMIT} bytes"
-                )
-
-    def _decode(self, section: bytes) -> Headers:
-        try:
-            _, fields = self._decoder.feed_header(0, section)
-        except (DecompressionFailed, StreamBlocked):
-            raise _malformed("headers that QPACK can't decompress") from None
-        return [(name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in fields]
-
-    def _take_head(self, fields: Headers) -> None:
-        pseudo = [(name, value) for name, value in fields if name.startswith(":")]
-        if len(pseudo) != 1 or pseudo[0][0] != ":status":
-            raise _malformed("a head with other pseudo-headers than one :status")
-        status = pseudo[0][1]
-        if len(status) != 3 or not (status.isascii() and status.isdigit()):
-            raise _malformed(f"a status of {status!r}")
-        if status.startswith("1"):
-            return  # an interim response; the final one follows
-        self.status = int(status)
-        self.version = "3.0"
-        self.headers = [field for field in fields if field not in pseudo]
+        code = _read_status(status)
+        if 100 <= code < 200 and code != 101:
+            return  # an interim response: the final one follows
+        self.status, self.version, self.headers = code, "3.0", headers
+        self._announced = _read_length(self.get_all("content-length"))
         self.head_complete = True
-        if not self.has_body:
-            self.complete = True
 
     def _end(self) -> None:
         if not self.head_complete:
-            if self._frames.within or self._head_bytes:
-                raise _malformed("the stream ended within the response's headers")
+            if self._frames.within or self._patience < PATIENCE:
+                raise _malformed("the stream ended within its headers")
             raise ProbeFailed(Reason.CONNECT_CLOSED, "the stream ended before any response")
-        if self._frames.within or self._body_bytes < self.content_length:
+        if self._frames.within or (self.has_body and self._received < self._announced):
             raise ProbeFailed(Reason.HTTP_BODY_TRUNCATED, "the stream ended before the body did")
         self.complete = True
+
+
+def _decode(section: bytes) -> list[Field]:
+    try:
+        return field_section.decode(section, HEAD_LIMIT)
+    except SectionTooLarge:
+        raise _too_large() from None
+    except ValueError as error:
+        raise _malformed(str(error)) from None
+
+
+def _split(fields: list[Field]) -> tuple[bytes, Headers]:
+    """The status and the headers, if all of them may stand in a response (sections 4.2 and 4.3)."""
+    status = b""
+    headers: Headers = []
+    for name, value in fields:
+        if _BAD_VALUE.search(value):
+            raise _malformed(f"header {name[:60]!r} holds a control character")
+        if name == b":status" and not (status or headers):
+            status = value or b"?"
+        elif _NAME.fullmatch(name) and name not in OF_CONNECTIONS:
+            headers.append((name.decode("ascii"), value.decode("utf-8", "surrogateescape")))
+        else:
+            raise _malformed(f"{name[:60]!r} is not a header, or out of place")
+    return status, headers
+
+
+def _read_status(value: bytes) -> int:
+    if not _STATUS.fullmatch(value):
+        raise _malformed(f"its status is {value[:60]!r}")
+    return int(value)
+
+
+def _read_length(values: list[str]) -> int:
+    """What all Content-Length headers say; -1 if nothing."""
+    stripped = {value.strip() for value in values}
+    if not stripped - {""}:
+        return -1
+    value = stripped.pop()
+    if stripped or not (value.isascii() and value.isdigit() and int(value[-20:]) <= LARGEST_LENGTH):
+        raise _malformed("its Content-Length is no number")
+    return int(value)
 
 
 def _malformed(what: str) -> ProbeFailed:
     return ProbeFailed(Reason.HTTP_PROTOCOL_ERROR, f"the response is not HTTP/3: {what}")
 
 
+def _too_large() -> ProbeFailed:
+    return ProbeFailed(Reason.HTTP_HEADERS_TOO_LARGE, f"the response's headers are larger than {HEAD_LIMIT} bytes")
+
+
 class ServerStreams:
     """The unidirectional streams that a server opens, of which only the control stream says anything to us.
 
     Attributes:
-        refused_from: the first request that the server will not look at, as its GOAWAY says; None without one.
+        going_away: the server has said that it takes no further requests.
     """
 
     def __init__(self) -> None:
-        self.refused_from: int | None = None
+        self.going_away = False
         self._kinds: dict[int, int] = {}
         self._undecided: dict[int, bytes] = {}  # streams whose type has not come whole
         self._frames = FrameSplitter()
-        self._settings_came = False
-        self._goaway = b""
+        self._patience = PATIENCE
+        self._settled = False
+        self._payload = b""  # of the frame that is coming in on the control stream, if it is read
 
     def feed(self, stream: int, data: bytes, *, end: bool) -> None:
         """Take what a server said on one of its streams.
 
         Raises:
-            ProbeFailed: it breaks the rules of its control stream, or pushes what nobody asked for.
+            ProbeFailed: it breaks the rules of its control stream, or uses what we do not allow.
         """
         if stream not in self._kinds:
             data = self._undecided.pop(stream, b"") + data
@@ -277,30 +352,66 @@ class ServerStreams:
                 return
             self._begin(stream, kind[0])
             data = data[kind[1] :]
-        if self._kinds[stream] == StreamType.CONTROL:
+        kind_of_stream = self._kinds[stream]
+        if kind_of_stream == StreamType.CONTROL:
             for frame_type, piece, last in self._frames.split(data):
-                self._on_control(frame_type, piece, last)
-            if end:
-                raise _malformed("the control stream ended")
+                self._take(frame_type, piece, last)
+        elif kind_of_stream in ESSENTIAL and data:
+            raise _malformed("it uses the dynamic table that we do not allow")
         if end:
-            del self._kinds[stream]
+            self.end(stream)
+
+    def end(self, stream: int) -> None:
+        """A stream has ended, or was reset.
+
+        Raises:
+            ProbeFailed: it is one of those that must not.
+        """
+        self._undecided.pop(stream, None)
+        if self._kinds.pop(stream, None) in ESSENTIAL:
+            raise _malformed("a stream ended that the whole connection needs")
 
     def _begin(self, stream: int, kind: int) -> None:
         if kind == StreamType.PUSH:
             raise _malformed("a push that nobody asked for")
-        if kind == StreamType.CONTROL and kind in self._kinds.values():
-            raise _malformed("a second control stream")
+        if kind in ESSENTIAL and kind in self._kinds.values():
+            raise _malformed("a second stream of a type that there is one of")
         self._kinds[stream] = kind
 
-    def _on_control(self, kind: int, piece: bytes, last: bool) -> None:
-        if not self._settings_came and kind != Frame.SETTINGS:
-            raise _malformed("a control stream that does not begin with settings")
-        self._settings_came = True
-        if kind == Frame.GOAWAY:
-            self._goaway += piece[:9]
-            if last:
-                number = read_varint(self._goaway)
-                self.refused_from, self._goaway = number[0] if number else 0, b""
+    def _take(self, kind: int, piece: bytes, last: bool) -> None:
+        self._patience -= len(piece) + (FRAME_COST if last else 0)
+        if kind in MISPLACED_ON_CONTROL or self._patience < 0:
+            raise _malformed(f"a frame of type {kind:#x} on the control stream, or too many of them")
+        if kind not in (Frame.SETTINGS, Frame.GOAWAY):
+            return
+        if self._settled != (kind == Frame.GOAWAY):
+            raise _malformed("the control stream does not begin with settings, or has them twice")
+        self._payload += piece
+        if last:
+            payload, self._payload = self._payload, b""
+            if kind == Frame.SETTINGS:
+                _check_settings(payload)
+                self._settled = True
+            else:
+                self._say_farewell(payload)
+
+    def _say_farewell(self, payload: bytes) -> None:
+        first_refused = read_varint(payload)
+        if first_refused is not None and first_refused[0] % 4:
+            raise _malformed("a farewell that names no request")
+        self.going_away = True
+
+
+def _check_settings(payload: bytes) -> None:
+    """None of the settings means anything to us, but nonsense is not to be passed over (section 7.2.4)."""
+    at, seen = 0, set()
+    while at < len(payload):
+        key = read_varint(payload, at)
+        value = read_varint(payload, key[1]) if key else None
+        if key is None or value is None or key[0] in seen:
+            raise _malformed("settings that are cut, or twice the same")
+        seen.add(key[0])
+        at = value[1]
 
 
 class Http3Exchange:
@@ -353,37 +464,62 @@ class Http3Exchange:
         control = client.open_stream(unidirectional=True)
         client.send(control, encode_uint_var(StreamType.CONTROL) + frame(Frame.SETTINGS, settings))
         fields = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in request.fields()]
-        _, section = Encoder().encode(self._stream, fields)
         body = frame(Frame.DATA, request.body) if request.body else b""
-        client.send(self._stream, frame(Frame.HEADERS, section) + body, end=self._upload is None)
+        client.send(self._stream, frame(Frame.HEADERS, field_section.encode(fields)) + body, end=self._upload is None)
 
     async def _advance(self) -> None:
         """Wait for the next thing to happen, and take it in."""
         self._continue_upload()
         try:
             happened = await self._client.turn()
-        except ClosedByApplication as closed:
-            raise _closed(closed) from None
+        except ProbeFailed as failed:
+            self._reader.fail(self._ended(failed))
+            return
         for event in happened:
             self._take(event)
 
     def _take(self, event: QuicEvent) -> None:
         if isinstance(event, StreamDataReceived):
             if event.stream_id == self._stream:
-                self.first_byte_at = self.first_byte_at or self._client.arrived_at
+                if event.data:
+                    self.first_byte_at = self.first_byte_at or self._client.arrived_at
                 self._reader.feed(event.data, end=event.end_stream)
             elif event.stream_id % 4 == 3:
-                self._server.feed(event.stream_id, event.data, end=event.end_stream)
-                self._check_refusal()
-        elif isinstance(event, StreamReset) and event.stream_id == self._stream and not self._reader.complete:
-            raise ProbeFailed(Reason.CONNECT_RESET, f"the server reset the stream: {_code(event.error_code)}")
+                self._listen(self._server.feed, event.stream_id, event.data, end=event.end_stream)
+        elif isinstance(event, StreamReset):
+            if event.stream_id == self._stream:
+                self._reader.fail(self._reset(event.error_code))
+            else:
+                self._listen(self._server.end, event.stream_id)
         elif isinstance(event, StopSendingReceived) and event.stream_id == self._stream:
             self._upload = None
 
-    def _check_refusal(self) -> None:
-        refused = self._server.refused_from
-        if refused is not None and refused <= self._stream and not self._reader.head_complete:
-            raise ProbeFailed(Reason.CONNECT_CLOSED, "the server goes away without looking at the request")
+    def _listen(self, take: Callable[..., None], *said: object, **how: object) -> None:
+        """Hear what is said beside the response; what is wrong with it breaks the response too."""
+        try:
+            take(*said, **how)
+        except ProbeFailed as failed:
+            self._reader.fail(failed)
+
+    def _reset(self, code: int) -> ProbeFailed:
+        what = f"the server reset the stream ({describe(code)})"
+        if self._reader.head_complete:
+            return ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"{what} within the body")
+        if code == Code.REQUEST_REJECTED:
+            return Unprocessed(Reason.CONNECT_RESET, what)
+        return ProbeFailed(Reason.CONNECT_RESET, what)
+
+    def _ended(self, failed: ProbeFailed) -> ProbeFailed:
+        """What the end of the connection means."""
+        reason, message = failed.reason, failed.message
+        if isinstance(failed, ClosedByApplication):
+            message = f"the server closed the connection ({describe(failed.code)}) {failed.phrase}".strip()
+            reason = Reason.CONNECT_CLOSED if failed.code == Code.NO_ERROR else Reason.CONNECT_RESET
+        if self._server.going_away:
+            message += ", having said that it goes away"
+        if self._reader.head_complete:
+            return ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"{message}, within the body")
+        return ProbeFailed(reason, message)
 
     def _continue_upload(self) -> None:
         """Send more of a file once enough of what came before is on its way."""
@@ -395,13 +531,7 @@ class Http3Exchange:
                 self._upload = None
 
 
-def _closed(closed: ClosedByApplication) -> ProbeFailed:
-    reason = Reason.CONNECT_CLOSED if closed.code == Code.NO_ERROR else Reason.CONNECT_RESET
-    return ProbeFailed(reason, f"the server closed the connection: {_code(closed.code)} {closed.phrase}".strip())
-
-
-def _code(code: int) -> str:
-    try:
-        return f"H3_{Code(code).name}" if code < Code.QPACK_DECOMPRESSION_FAILED else Code(code).name
-    except ValueError:
-        return f"code {code:#x}"
+def describe(code: int) -> str:
+    """An error code in the words of the RFC."""
+    known = {one.value: one.name for one in Code}
+    return known.get(code, f"error {code:#x}")

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.exporters import Response, Server, probe_path
 from tests.targets import Answer, Request, Site, Tls, reply
+from tests.targets.http3 import Quic
 
 Settings = Mapping[str, object]
 
@@ -37,6 +38,7 @@ class Case:
         target: with the placeholders of `Site.fill`.
         pages: what the target answers, by path.
         tls: how its TLS port behaves.
+        quic: how its QUIC port behaves.
         greeting: said to everybody who connects, instead of waiting for a request.
         timeout: of the module.
         parameters: of the request to ``/probe``, beside or instead of `module` and `target`; None drops one.
@@ -51,6 +53,7 @@ class Case:
     pages: Mapping[str, Answer] = field(default_factory=lambda: {"/": reply(200, b"ok")})
     tls: Tls | Answer | None = None
     greeting: Answer | None = None
+    quic: Quic | None = None
     timeout: str = "5s"
     parameters: Mapping[str, str | None] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -107,7 +110,7 @@ async def run_all(cases: Sequence[Case], exporter: Server, pki: Path) -> dict[st
 
 async def run(case: Case, exporter: Server, pki: Path) -> Outcome:
     """Run one case."""
-    async with Site(case.pages, case.tls, pki, case.greeting) as site:
+    async with Site(case.pages, case.tls, pki, case.greeting, case.quic) as site:
         parameters = {"module": case.module, "target": site.fill(case.target), **case.parameters}
         path = probe_path(**{name: value for name, value in parameters.items() if value is not None})
         response = await exporter.get(path, case.headers)

@@ -41,7 +41,14 @@ class Made:
     make: Callable[[Callable[[str], str]], bytes]  # given what fills in ports
 
 
-Part = bytes | Pause | Repeat | Made
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Something done to what carries the answer, where it is more than a line of bytes."""
+
+    do: Callable[..., None]
+
+
+Part = bytes | Pause | Repeat | Made | Act
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A `Site` plays answers to whoever connects and keeps what it was asked.
 
-It listens on both loopback addresses, with plain HTTP on one port and TLS on another, so that one case of a
-table is one site and nothing is shared between cases.
+It listens on both loopback addresses, with plain HTTP on one port, TLS on another and QUIC on a third, so that one
+case of a table is one site and nothing is shared between cases.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.targets import http2
-from tests.targets.answers import Answer, End, Made, Part, Pause, Repeat, reply
+from tests.targets import http2, http3
+from tests.targets.answers import Answer, End, Header, Made, Part, Pause, Repeat, reply
 
 MAX_HEAD = 1 << 20
 LINGER_RESET = b"\1\0\0\0\0\0\0\0"  # struct linger {on, 0 seconds}: close sends RST
@@ -76,6 +76,7 @@ class Site:
     Args:
         pages: an answer per path; other paths get a 404.
         tls: the behaviour of the TLS port, or the answer played instead of a handshake; None for no port.
+        quic: the behaviour of the QUIC port, where pages are answers of `http3`; None for no port.
         pki: directory with the certificates; needed with `Tls`.
         greeting: said to everybody who connects, before (and instead of) reading a request.
     """
@@ -84,6 +85,7 @@ class Site:
     tls: Tls | Answer | None = None
     pki: Path | None = None
     greeting: Answer | None = None
+    quic: http3.Quic | None = None
     requests: list[Request] = field(default_factory=list)
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a client closed a connection that a page held open."""
@@ -103,6 +105,8 @@ class Site:
             await self._listen("tls_port", None, instead=self.tls)
         elif self.tls is not None:
             await self._listen("tls_port", self._context(self.tls))
+        if self.quic is not None:
+            await self._listen_quic(self.quic)
         return self
 
     async def __aexit__(
@@ -121,7 +125,7 @@ class Site:
         return self._ports[name]
 
     def fill(self, text: str) -> str:
-        """Put port numbers in place of ``{port}``, ``{tls_port}`` and ``{dead}``."""
+        """Put port numbers in place of ``{port}``, ``{tls_port}``, ``{quic_port}`` and ``{dead}``."""
         for name, port in self._ports.items():
             text = text.replace(f"{{{name}}}", str(port))
         return text
@@ -153,6 +157,23 @@ class Site:
         for sock in sockets:
             server = await asyncio.start_server(accept, sock=sock, ssl=context, limit=MAX_HEAD, backlog=512)
             self._open.callback(server.close)
+
+    async def _listen_quic(self, quic: http3.Quic) -> None:
+        assert self.pki is not None, "a site with QUIC needs the directory of certificates"
+        sockets = _both_loopbacks(socket.SOCK_DGRAM)
+        self._ports["quic_port"] = sockets[0].getsockname()[1]
+        for sock in sockets:
+            self._open.enter_context(await http3.serve(sock, quic, self.pki, self))
+
+    async def arrived(self, line: str, headers: list[Header], body: bytes, server_name: str) -> Answer:
+        """Note a request over QUIC; its answer."""
+        return await self._note(Request(line, headers, body, server_name)) or http3.reply(404)
+
+    async def _note(self, request: Request) -> Answer | None:
+        async with self._arrival:
+            self.requests.append(request)
+            self._arrival.notify_all()
+        return self.pages.get(request.path)
 
     def _context(self, tls: Tls) -> ssl.SSLContext:
         assert self.pki is not None, "a site with TLS needs the directory of certificates"
@@ -188,10 +209,7 @@ class Site:
                     request = await _read_request(reader)
                 if encrypted is not None:
                     request.server_name = self._names.pop(id(encrypted), "")
-                async with self._arrival:
-                    self.requests.append(request)
-                    self._arrival.notify_all()
-                await self._play(self.pages.get(request.path, NOT_HERE), reader, writer)
+                await self._play(await self._note(request) or NOT_HERE, reader, writer)
         except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
             self.abandoned.set()
         finally:
@@ -241,12 +259,12 @@ class Site:
 NOT_HERE = reply(404, b"this target has no such page")
 
 
-def _both_loopbacks() -> list[socket.socket]:
+def _both_loopbacks(kind: socket.SocketKind = socket.SOCK_STREAM) -> list[socket.socket]:
     """Two sockets with the same port, on 127.0.0.1 and on ::1."""
     while True:
-        four = socket.socket(socket.AF_INET)
+        four = socket.socket(socket.AF_INET, kind)
         four.bind(("127.0.0.1", 0))
-        six = socket.socket(socket.AF_INET6)
+        six = socket.socket(socket.AF_INET6, kind)
         try:
             six.bind(("::1", four.getsockname()[1]))
         except OSError as error:

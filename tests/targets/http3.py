@@ -1,0 +1,367 @@
+"""What a scripted HTTP/3 server says, frame by frame, and the server that says it (RFC 9114).
+
+QUIC and the reading of requests are aioquic's. No code of the exporter's is used here: header fields go out as QPACK
+literals, which need no state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import aioquic.tls
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.asyncio.server import QuicServer
+from aioquic.buffer import encode_uint_var
+from aioquic.h3.connection import H3Connection
+from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, ProtocolNegotiated, QuicEvent
+from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
+from cryptography import x509
+
+from tests.targets.answers import Act, Answer, End, Header, Made, Part, Pause, Repeat
+from tests.targets.http2 import integer
+
+DATA, HEADERS, CANCEL_PUSH, SETTINGS, PUSH_PROMISE, GOAWAY, MAX_PUSH_ID = 0, 1, 3, 4, 5, 7, 13
+CONTROL, PUSH, ENCODER, DECODER = range(4)  # unidirectional streams
+
+NO_ERROR, GENERAL_PROTOCOL_ERROR, INTERNAL_ERROR = 0x100, 0x101, 0x102
+REQUEST_REJECTED, REQUEST_CANCELLED, MESSAGE_ERROR = 0x10B, 0x10C, 0x10E
+
+WAITING = 1 << 20
+"""Bytes that a flood may have waiting in the server."""
+
+
+def frame(kind: int, payload: bytes = b"", *, length: int | None = None) -> bytes:
+    """One frame; `length` is what its head says in place of the truth."""
+    return encode_uint_var(kind) + encode_uint_var(len(payload) if length is None else length) + payload
+
+
+def block(*fields: Header) -> bytes:
+    """A field section of literals (RFC 9204, 4.5.6), which refers to no table."""
+    return b"\0\0" + b"".join(_string(name, 3, 0x20) + _string(value, 7) for name, value in fields)
+
+
+def _string(text: str, prefix: int, first: int = 0) -> bytes:
+    raw = text.encode("utf-8", "surrogateescape")
+    return integer(len(raw), prefix, first) + raw
+
+
+def headers(*fields: Header) -> bytes:
+    """Header fields, pseudo-headers among them, as a frame."""
+    return frame(HEADERS, block(*fields))
+
+
+def head(status: int | str = 200, *fields: Header) -> bytes:
+    """The head of a response."""
+    return headers((":status", str(status)), *fields)
+
+
+def data(content: bytes = b"") -> bytes:
+    """Content as a frame."""
+    return frame(DATA, content)
+
+
+SETTLED = encode_uint_var(CONTROL) + frame(SETTINGS)
+"""How a control stream begins."""
+
+
+def said(*parts: Part, end: End = End.CLOSE) -> Answer:
+    """An answer given frame by frame; at its end the stream is closed or reset, never the connection."""
+    return Answer(parts, end)
+
+
+def reply(status: int | str = 200, body: bytes = b"", *fields: Header, length: bool = True) -> Answer:
+    """An ordinary answer; with ``{quic_port}`` and the like in a header, ports are filled in when it is given."""
+    announced = [("content-length", str(len(body)))] if length else []
+
+    def make(fill: Callable[[str], str]) -> bytes:
+        filled = [(name, fill(value)) for name, value in fields]
+        return head(status, *filled, *announced) + (data(body) if body else b"")
+
+    return said(Made(make))
+
+
+def redirect(status: int, location: str, *fields: Header, body: bytes = b"moved") -> Answer:
+    """A 3xx; `location` may hold placeholders such as ``{quic_port}``."""
+    return reply(status, body, ("location", location), *fields)
+
+
+# What is done to the connection rather than said on the stream of the answer.
+
+
+def opened(kind: int, content: bytes) -> Act:
+    """One more unidirectional stream of the server's."""
+
+    def do(quic: QuicConnection, stream: int) -> None:
+        quic.send_stream_data(
+            quic.get_next_available_stream_id(is_unidirectional=True), encode_uint_var(kind) + content
+        )
+
+    return Act(do)
+
+
+def both_ways(content: bytes) -> Act:
+    """A bidirectional stream of the server's, which HTTP/3 has no use for."""
+    return Act(lambda quic, stream: quic.send_stream_data(quic.get_next_available_stream_id(), content))
+
+
+def on_control(content: bytes, *, end: bool = False) -> Act:
+    """More on the control stream, which is the first that the server opened."""
+    return Act(lambda quic, stream: quic.send_stream_data(3, content, end))
+
+
+def goaway(refused_from: int) -> Act:
+    """A GOAWAY: requests from this one on are not looked at."""
+    return on_control(frame(GOAWAY, encode_uint_var(refused_from)))
+
+
+def reset(code: int = INTERNAL_ERROR) -> Act:
+    """The end of the answer's stream by RESET_STREAM."""
+    return Act(lambda quic, stream: quic.reset_stream(stream, code))
+
+
+def stop(code: int = NO_ERROR) -> Act:
+    """STOP_SENDING: the rest of the request is not wanted."""
+    return Act(lambda quic, stream: quic.stop_stream(stream, code))
+
+
+def close(code: int = NO_ERROR, phrase: str = "") -> Act:
+    """The end of the connection, with a code of HTTP/3's."""
+    return Act(lambda quic, stream: quic.close(error_code=code, reason_phrase=phrase))
+
+
+def close_transport(code: int = QuicErrorCode.INTERNAL_ERROR, phrase: str = "") -> Act:
+    """The end of the connection, with a code of QUIC's."""
+    return Act(lambda quic, stream: quic.close(error_code=code, frame_type=0, reason_phrase=phrase))
+
+
+@dataclass(frozen=True, slots=True)
+class Quic:
+    """How the QUIC port of a site behaves.
+
+    Args:
+        certificate: a name of `Pki`'s zoo.
+        client_ca: a name of `Pki`'s zoo; clients must show a certificate signed by it.
+        suite: the only cipher suite, by aioquic's name.
+        alpn: protocols to choose from, best first.
+        versions: of QUIC.
+        retry: whether a client must show first that it is where it says it is.
+        opening: what the first unidirectional stream begins with.
+        refuses: whether every connection is refused once its hello has come.
+        stateless: datagrams that answer every datagram, in place of a handshake.
+    """
+
+    certificate: str = "leaf"
+    client_ca: str | None = None
+    suite: str = "AES_128_GCM_SHA256"
+    alpn: tuple[str, ...] = ("h3",)
+    versions: tuple[int, ...] = (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2)
+    retry: bool = False
+    opening: bytes = SETTLED
+    refuses: bool = False
+    stateless: tuple[bytes, ...] | None = None
+
+
+class Stage(Protocol):
+    """What the server asks of its site."""
+
+    abandoned: asyncio.Event
+
+    def fill(self, text: str) -> str:
+        """Put ports in place of their names."""
+
+    async def arrived(self, line: str, headers: list[Header], body: bytes, server_name: str) -> Answer:
+        """Note a request; its answer."""
+
+
+async def serve(sock: socket.socket, quic: Quic, pki: Path, stage: Stage) -> contextlib.AbstractContextManager[Any]:
+    """Listen on a bound UDP socket; close what is returned to end."""
+    loop = asyncio.get_running_loop()
+    if quic.stateless is not None:
+        datagrams = quic.stateless
+        transport, _ = await loop.create_datagram_endpoint(lambda: _Stateless(datagrams), sock=sock)
+        return contextlib.closing(transport)
+    configuration = QuicConfiguration(
+        is_client=False,
+        alpn_protocols=list(quic.alpn),
+        cipher_suites=[aioquic.tls.CipherSuite[quic.suite]],
+        supported_versions=list(quic.versions),
+    )
+    configuration.load_cert_chain(pki / f"{quic.certificate}.pem", pki / f"{quic.certificate}.key")
+    authority = x509.load_pem_x509_certificate((pki / f"{quic.client_ca}.pem").read_bytes()) if quic.client_ca else None
+
+    def connected(connection: QuicConnection, stream_handler: object = None) -> _Connection:
+        return _Connection(connection, quic, authority, stage)
+
+    _, server = await loop.create_datagram_endpoint(
+        lambda: QuicServer(configuration=configuration, create_protocol=connected, retry=quic.retry), sock=sock
+    )
+    return contextlib.closing(server)
+
+
+class _Stateless(asyncio.DatagramProtocol):
+    """Answers every datagram with the same ones."""
+
+    def __init__(self, datagrams: tuple[bytes, ...]) -> None:
+        self._datagrams = datagrams
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def datagram_received(self, received: bytes, address: object) -> None:
+        for datagram in self._datagrams:
+            self._transport.sendto(datagram, address)  # type: ignore[attr-defined]
+
+
+class _Connection(QuicConnectionProtocol):
+    """One client: its requests are handed to the site, whose answers are played."""
+
+    def __init__(
+        self, connection: QuicConnection, quic: Quic, authority: x509.Certificate | None, stage: Stage
+    ) -> None:
+        super().__init__(connection)
+        self._behaviour = quic
+        self._authority = authority
+        self._stage = stage
+        self._server_name = ""
+        self._http: _Http | None = None
+        self._requests: dict[int, tuple[list[Header], bytearray]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
+        if authority is not None:
+            _ask_for_certificate(connection)
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        if isinstance(event, ProtocolNegotiated):
+            self._server_name = _hello.server_name
+            if self._behaviour.refuses:
+                self._quic.close(error_code=QuicErrorCode.CONNECTION_REFUSED, frame_type=0)
+            else:
+                self._http = _Http(self._quic, self._behaviour.opening)
+        elif isinstance(event, HandshakeCompleted) and self._authority is not None:
+            self._check_client(self._authority)
+        elif isinstance(event, ConnectionTerminated):
+            self._ended.set()
+        if self._http is not None:
+            for one in self._http.handle_event(event):
+                if isinstance(one, HeadersReceived | DataReceived):
+                    self._take(one)
+
+    def _check_client(self, authority: x509.Certificate) -> None:
+        certificate = self._quic.tls._peer_certificate
+        try:
+            alert = None if certificate else aioquic.tls.AlertDescription.certificate_required
+            if certificate:
+                certificate.verify_directly_issued_by(authority)
+        except ValueError:
+            alert = aioquic.tls.AlertDescription.bad_certificate
+        if alert is not None:
+            self._quic.close(error_code=QuicErrorCode.CRYPTO_ERROR + alert, frame_type=6)
+            self._http = None
+
+    def _take(self, event: HeadersReceived | DataReceived) -> None:
+        fields, body = self._requests.setdefault(event.stream_id, ([], bytearray()))
+        if isinstance(event, HeadersReceived):
+            fields += [(name.decode(), value.decode("utf-8", "surrogateescape")) for name, value in event.headers]
+        else:
+            body += event.data
+        if event.stream_ended:
+            task = asyncio.create_task(self._answer(event.stream_id, fields, bytes(body)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, stream: int, fields: list[Header], body: bytes) -> None:
+        first = dict(reversed(fields))
+        line = f"{first[':method']} {first[':path']} HTTP/3"
+        rest = [field for field in fields if field[0] not in (":method", ":path")]
+        answer = await self._stage.arrived(line, rest, body, self._server_name)
+        for part in answer.parts:
+            await self._say(stream, part)
+        if answer.end is End.HOLD:
+            await self._ended.wait()
+            self._stage.abandoned.set()
+        elif answer.end is End.RESET:
+            self._quic.reset_stream(stream, INTERNAL_ERROR)
+        else:
+            await self._send(stream, b"", end=True)
+        self.transmit()
+
+    async def _say(self, stream: int, part: Part) -> None:
+        match part:
+            case bytes():
+                await self._send(stream, part)
+            case Made(make):
+                await self._send(stream, make(self._stage.fill))
+            case Act(do):
+                do(self._quic, stream)
+                self.transmit()
+            case Pause(seconds):
+                await asyncio.sleep(seconds)
+            case Repeat(content, times, every):
+                for _ in range(times):
+                    await asyncio.sleep(every)
+                    await self._send(stream, content)
+
+    async def _send(self, stream: int, content: bytes, *, end: bool = False) -> None:
+        """Send, but no more than the client takes; to nobody once it has left."""
+        with contextlib.suppress(RuntimeError):  # the stream was reset
+            self._quic.send_stream_data(stream, content, end)
+        self.transmit()
+        while self._waiting(stream) > WAITING and not self._ended.is_set():  # noqa: ASYNC110  # aioquic tells nobody
+            await asyncio.sleep(0.001)
+
+    def _waiting(self, stream: int) -> int:
+        """Bytes that wait to be sent, or to be acknowledged."""
+        known = self._quic._streams.get(stream)
+        return known.sender._buffer_stop - known.sender._buffer_start if known else 0
+
+
+class _Http(H3Connection):
+    """Reads requests, and begins as the case says."""
+
+    def __init__(self, quic: QuicConnection, opening: bytes) -> None:
+        self._opening = opening
+        super().__init__(quic)
+
+    def _init_connection(self) -> None:
+        stream = self._quic.get_next_available_stream_id(is_unidirectional=True)
+        self._quic.send_stream_data(stream, self._opening)
+        self._local_encoder_stream_id = self._create_uni_stream(ENCODER)
+        self._local_decoder_stream_id = self._create_uni_stream(DECODER)
+
+
+def _ask_for_certificate(connection: QuicConnection) -> None:
+    """Have a server ask its client for a certificate, as aioquic's own tests do."""
+    initialize = connection._initialize
+
+    def asking(peer_cid: bytes) -> None:
+        initialize(peer_cid)
+        connection.tls._request_client_certificate = True
+
+    connection._initialize = asking  # type: ignore[method-assign]
+
+
+class _Hello:
+    """What aioquic forgets of a client's hello: the name asked for. It is read before the next hello comes."""
+
+    server_name = ""
+
+    def __init__(self) -> None:
+        self._pull = aioquic.tls.pull_client_hello
+        aioquic.tls.pull_client_hello = self.pull
+
+    def pull(self, buf: Any) -> aioquic.tls.ClientHello:
+        hello = self._pull(buf)
+        self.server_name = hello.server_name or ""
+        return hello
+
+
+_hello = _Hello()
