@@ -68,9 +68,10 @@ def ping(data: bytes = b"12345678", flags: int = 0) -> bytes:
     return frame(PING, data, flags)
 
 
+FIRST_WINDOW = 65535  # for whoever has not read the settings yet
 LARGEST_WINDOW = (1 << 31) - 1
 OPENING = settings((MAX_CONCURRENT_STREAMS, 100), (INITIAL_WINDOW_SIZE, LARGEST_WINDOW)) + window_update(
-    LARGEST_WINDOW - 65535
+    LARGEST_WINDOW - FIRST_WINDOW
 )
 """What a server says as soon as it is connected; it takes large uploads too."""
 
@@ -164,14 +165,22 @@ class Received:
         return next((value for key, value in self.fields if key == name), "")
 
 
-async def read_request(reader: asyncio.StreamReader) -> Received:
-    """Read a client's opening and its one request."""
+async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, grant: int = 0) -> Received:
+    """Read a client's opening and its one request.
+
+    Args:
+        grant: by how much a stream's window of 0 grows, time and again, as far as it is used; 0 if there is no need.
+
+    Raises:
+        AssertionError: the client breaks the protocol.
+    """
     preface = await reader.readexactly(len(PREFACE))
     assert preface == PREFACE, preface
-    fragment, content, ended = b"", b"", False
+    fragment, content, granted, ended = b"", b"", 0, False
     fields: list[Header] = []
     while not (fields and ended):
         kind, flags, stream, payload = await read_frame(reader)
+        assert len(payload) <= MOST
         if stream == 0:
             continue
         if kind in (HEADERS, CONTINUATION):
@@ -183,6 +192,11 @@ async def read_request(reader: asyncio.StreamReader) -> Received:
         elif kind == DATA:
             content += payload
         ended = ended or bool(kind in (HEADERS, DATA) and flags & END_STREAM)
+        if grant:
+            assert len(content) <= max(granted, FIRST_WINDOW), "more than it may send"
+        while grant and granted <= len(content) and not ended:
+            granted += grant
+            writer.write(window_update(grant, 1))
     return Received(fields, content)
 
 

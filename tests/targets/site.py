@@ -37,6 +37,7 @@ class Tls:
         client_ca: a name of `Pki`'s zoo; clients must show a certificate signed by it.
         alpn: protocols to choose from, best first; with ``h2``, pages are answers of `http2`.
         opening: said first to a client that agreed on ``h2``.
+        grant: by how much the window for such a client's body grows at a time; 0 if `opening` says all of it.
     """
 
     certificate: str = "leaf"
@@ -46,6 +47,7 @@ class Tls:
     client_ca: str | None = None
     alpn: tuple[str, ...] = ()
     opening: bytes = http2.OPENING
+    grant: int = 0
 
 
 @dataclass(slots=True)
@@ -218,7 +220,7 @@ class Site:
     async def _read_http2(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
         assert isinstance(self.tls, Tls)
         writer.write(self.tls.opening)
-        received = await http2.read_request(reader)
+        received = await http2.read_request(reader, writer, self.tls.grant)
         line = f"{received.first(':method')} {received.first(':path')} HTTP/2"
         return Request(
             line, [field for field in received.fields if field[0] not in (":method", ":path")], received.body
