@@ -12,7 +12,8 @@ ARGS   ?=
 PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 python3.14,$(shell \
 	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(p))))
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
-CODE   := probe_exporter modules tests benchmarks docs
+# Without those that hold no Python at the moment, such as modules/: mypy refuses them.
+CODE   := $(foreach d,probe_exporter modules tests benchmarks docs,$(if $(wildcard $(d)/*.py),$(d)))
 
 .PHONY: run test quick lint bench docs constraints clean python
 
