@@ -35,6 +35,7 @@ def main() -> int:
     load = Load(options.seconds, options.connections, AS_PROMETHEUS if options.as_prometheus else {})
     results = run(chosen, options.rounds, load)
     print(table(chosen, results))
+    print(f"\nours on {interpreter()}")
     if options.json is not None:
         options.json.write_text(json.dumps(report(chosen, results, options), indent=2) + "\n")
     over = [probe.name for probe in chosen if (ratio(results[probe.name]) or 0) > probe.budget]
@@ -92,6 +93,12 @@ def _installed() -> list[exporters.Start]:
     return [exporters.ours, exporters.original]
 
 
+def interpreter() -> str:
+    """Which Python runs ours; how it was built makes a difference (see README.md)."""
+    shared = "libpython" in Path("/proc/self/maps").read_text()
+    return f"Python {platform.python_version()}, a {'shared' if shared else 'static'} build"
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -132,7 +139,7 @@ def report(probes: Sequence[Probe], results: Mapping[str, Rounds], options: argp
     """Everything that was measured, and where, for a file."""
     return {
         "version": VERSION,
-        "python": platform.python_version(),
+        "python": interpreter(),
         "kernel": platform.release(),
         "machine": platform.machine(),
         "rounds": options.rounds,
