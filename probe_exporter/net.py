@@ -372,9 +372,10 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is not None and not transport.is_closing():
             unsent = transport.get_write_buffer_size()
-            for depth in reversed(range(len(self._layers))):
-                self._layers[depth].close()
-                self._send(self._layers[depth].outgoing(), depth)
+            if not self._ended:  # a peer that has said goodbye waits for no answer
+                for depth in reversed(range(len(self._layers))):
+                    self._layers[depth].close()
+                    self._send(self._layers[depth].outgoing(), depth)
             transport.close()
             if unsent:  # the peer may never take it
                 asyncio.get_running_loop().call_later(LINGER, transport.abort)
