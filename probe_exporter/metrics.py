@@ -90,7 +90,7 @@ class Samples:
 
     def get(self, metric: Metric, *labels: str, default: float = float("nan")) -> float:
         """The value of one sample, or `default` while it is not set."""
-        return self.families.get(metric, {}).get(labels, default)
+        return self.labelled.get(metric, {}).get(labels, default) if labels else self.plain.get(metric, default)
 
     @property
     def families(self) -> dict[Metric, dict[LabelValues, float]]:
