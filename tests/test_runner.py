@@ -1,0 +1,325 @@
+"""However a prober ends, its run has a result: in time, with a reason, and with all it measured before."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from probe_exporter import net
+from probe_exporter.config import Module
+from probe_exporter.document import Place
+from probe_exporter.metrics import Metric
+from probe_exporter.prober import TIMEOUTS, Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, run
+
+MEASURED = Metric("probe_measured", "Something.")
+
+Act = Callable[[Probe], Awaitable[None]]
+
+
+def module(act: Act) -> Module:
+    """A module whose prober does what a test says."""
+
+    async def probe_act(probe: Probe, settings: Settings) -> None:
+        await act(probe)
+
+    return Module("a_module", Prober("act", Settings, probe_act), Settings(), 0.0, Place("test.yml"))
+
+
+async def ran(act: Act, timeout: float = 5.0) -> Result:
+    """The result of a run, which has ended within its time."""
+    started = time.perf_counter()
+    result = await run(module(act), "a target", timeout)
+    assert time.perf_counter() - started < max(timeout, 0) + 0.2
+    return result
+
+
+def series(result: Result) -> dict[str, dict[tuple[str, ...], float]]:
+    return {metric.name: samples for metric, samples in result.probe.samples.families.items()}
+
+
+async def succeed(probe: Probe) -> None:
+    probe.set(MEASURED, 1)
+
+
+# --- success -----------------------------------------------------------------------------------------------
+
+
+async def test_a_probe_that_returns_has_succeeded() -> None:
+    before = time.time()
+    result = await ran(succeed)
+    assert result.success
+    assert result.failure is None
+    assert result.phase == ""
+    assert (result.module.name, result.target, result.timeout) == ("a_module", "a target", 5.0)
+    assert before <= result.started <= time.time()
+    assert 0 < result.duration < 0.2
+    assert series(result) == {
+        "probe_measured": {(): 1},
+        "probe_success": {(): 1},
+        "probe_duration_seconds": {(): result.duration},
+        "probe_timeout_seconds": {(): 5.0},
+    }
+
+
+async def test_the_prober_gets_its_module_and_the_time_it_has() -> None:
+    seen: list[object] = []
+    settings = Settings()
+
+    async def probe_look(probe: Probe, given: Settings) -> None:
+        seen.extend([probe.target, given, 4.5 < probe.remaining <= 5.0])
+
+    await run(Module("m", Prober("look", Settings, probe_look), settings, 9.0, Place("test.yml")), "a target", 5.0)
+    assert seen == ["a target", settings, True]
+
+
+async def test_the_log_has_a_beginning_and_an_end() -> None:
+    async def act(probe: Probe) -> None:
+        probe.log("In between")
+
+    events = (await ran(act)).probe.events
+    assert [event.message for event in events] == ["Beginning probe", "In between", "Probe succeeded"]
+    assert events[0].fields == {"prober": "act", "timeout_seconds": 5.0}
+
+
+# --- failure -----------------------------------------------------------------------------------------------
+
+
+async def test_a_probe_that_raises_has_failed_in_the_phase_where_it_raised() -> None:
+    async def act(probe: Probe) -> None:
+        probe.set(MEASURED, 1)
+        with probe.phase("processing"):
+            raise ProbeFailed(Reason.HTTP_STATUS, "the status code is 500", status_code=500)
+
+    result = await ran(act)
+    assert not result.success
+    assert result.failure is not None
+    assert (result.failure.reason, result.phase) == (Reason.HTTP_STATUS, "processing")
+    assert series(result)["probe_success"] == {(): 0}
+    assert series(result)["probe_measured"] == {(): 1}
+    assert series(result)["probe_failure_info"] == {("http_status", "processing"): 1}
+    last = result.probe.events[-1]
+    assert (last.level, last.message) == (logging.ERROR, "Probe failed")
+    assert last.fields == {
+        "reason": "http_status",
+        "phase": "processing",
+        "err": "the status code is 500",
+        "status_code": 500,
+        "duration_seconds": result.duration,
+    }
+
+
+async def test_a_probe_that_noted_a_failure_has_failed_though_it_returns() -> None:
+    async def act(probe: Probe) -> None:
+        with probe.phase("validation"):
+            probe.fail(ProbeFailed(Reason.HTTP_STATUS, "first"))
+        probe.set(MEASURED, 1)
+
+    result = await ran(act)
+    assert series(result)["probe_failure_info"] == {("http_status", "validation"): 1}
+    assert series(result)["probe_measured"] == {(): 1}
+
+
+async def test_the_first_failure_is_the_one_reported() -> None:
+    """Whatever is noted, raised or runs out later."""
+
+    async def note(probe: Probe) -> None:
+        probe.fail(ProbeFailed(Reason.HTTP_STATUS, "first"))
+        probe.fail(ProbeFailed(Reason.HTTP_BODY_MISMATCH, "second"))
+
+    async def raise_later(probe: Probe) -> None:
+        probe.fail(ProbeFailed(Reason.HTTP_STATUS, "first"))
+        raise ProbeFailed(Reason.HTTP_BODY_MISMATCH, "second")
+
+    async def run_out_later(probe: Probe) -> None:
+        probe.fail(ProbeFailed(Reason.HTTP_STATUS, "first"))
+        await asyncio.sleep(60)
+
+    async def break_later(probe: Probe) -> None:
+        probe.fail(ProbeFailed(Reason.HTTP_STATUS, "first"))
+        raise RuntimeError
+
+    for act in (note, raise_later, run_out_later, break_later):
+        result = await ran(act, timeout=0.05)
+        assert result.failure is not None
+        assert result.failure.message == "first"
+        assert list(result.probe.samples.families[FAILURE]) == [("http_status", "")]
+
+
+# --- time --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason"),
+    [*TIMEOUTS.items(), ("validation", Reason.TIMEOUT_PROBE), ("", Reason.TIMEOUT_PROBE)],
+)
+async def test_a_deadline_is_named_after_the_phase_it_passes_in(phase: str, reason: Reason) -> None:
+    async def act(probe: Probe) -> None:
+        probe.set(MEASURED, 1)
+        if not phase:
+            await asyncio.sleep(60)
+        with probe.phase(phase):
+            await asyncio.sleep(60)
+
+    result = await ran(act, timeout=0.05)
+    assert result.failure is not None
+    assert result.failure.reason is reason
+    assert result.phase == phase
+    assert result.duration >= 0.05
+    assert series(result)["probe_measured"] == {(): 1}
+    assert series(result)["probe_timeout_seconds"] == {(): 0.05}
+
+
+async def test_a_timeout_of_the_probers_own_is_not_the_deadline() -> None:
+    """It should have become a `ProbeFailed`; that it did not is the prober's bug."""
+
+    async def act(probe: Probe) -> None:
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(60)
+
+    result = await ran(act)
+    assert result.failure is not None
+    assert result.failure.reason is Reason.INTERNAL_ERROR
+
+
+async def test_a_prober_may_clean_up_when_its_time_is_over() -> None:
+    """And what it raises while it does is not lost either."""
+
+    async def act(probe: Probe) -> None:
+        try:
+            with probe.phase("processing"):
+                await asyncio.sleep(60)
+        finally:
+            probe.set(MEASURED, 1)
+
+    async def turn(probe: Probe) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ProbeFailed(Reason.HTTP_STATUS, "turned") from None
+
+    assert series(await ran(act, timeout=0.05))["probe_measured"] == {(): 1}
+    result = await ran(turn, timeout=0.05)
+    assert result.failure is not None
+    assert result.failure.reason is Reason.HTTP_STATUS
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0])
+async def test_without_any_time_a_probe_fails_at_its_first_wait(timeout: float) -> None:
+    async def act(probe: Probe) -> None:
+        probe.set(MEASURED, 1)
+        await asyncio.sleep(60)
+
+    result = await ran(act, timeout=timeout)
+    assert result.failure is not None
+    assert result.failure.reason is Reason.TIMEOUT_PROBE
+
+
+async def test_many_runs_end_each_in_its_own_time() -> None:
+    async def act(probe: Probe) -> None:
+        await asyncio.sleep(60)
+
+    timeouts = [0.02 * number for number in range(1, 21)]
+    results = await asyncio.gather(*(run(module(act), "target", timeout) for timeout in timeouts))
+    for timeout, result in zip(timeouts, results, strict=True):
+        assert timeout <= result.duration < timeout + 0.2
+
+
+async def test_however_much_time_there_is_it_can_be_counted() -> None:
+    assert (await ran(succeed, timeout=1e300)).success
+
+
+# --- bugs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RuntimeError("hush"), ValueError("hush"), AssertionError("hush"), OSError("hush")])
+async def test_a_bug_is_an_internal_error_with_a_traceback_in_the_log(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And with the series that were there; what the error says, which may be a secret, is in that log alone."""
+
+    async def act(probe: Probe) -> None:
+        probe.set(MEASURED, 1)
+        with probe.phase("processing"):
+            raise error
+
+    result = await ran(act)
+    assert series(result)["probe_failure_info"] == {("internal_error", "processing"): 1}
+    assert series(result)["probe_success"] == {(): 0}
+    assert series(result)["probe_measured"] == {(): 1}
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+    assert record.__dict__["fields"] == {"module": "a_module", "prober": "act", "target": "a target"}
+    assert "hush" in caplog.text
+    assert "hush" not in str([event.fields for event in result.probe.events])
+
+
+async def test_a_failure_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
+    async def act(probe: Probe) -> None:
+        raise ProbeFailed(Reason.HTTP_STATUS, "as it happens")
+
+    await ran(act)
+    assert caplog.records == []
+
+
+# --- cancellation ------------------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_run_is_cancelled_and_leaves_no_socket() -> None:
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        left.set()
+        writer.close()
+
+    async def act(probe: Probe) -> None:
+        connection = await net.connect(probe, "127.0.0.1", port)
+        try:
+            await connection.read()
+        finally:
+            connection.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        running = asyncio.create_task(run(module(act), "target", 60.0))
+        await asyncio.sleep(0.05)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_a_run_that_ends_in_time_leaves_no_cancellation_behind() -> None:
+    """The task goes on to other things, such as answering."""
+    await ran(succeed)
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def act(probe: Probe) -> None:
+        await asyncio.sleep(60)
+
+    await ran(act, timeout=0.02)
+    assert task.cancelling() == 0
+    await asyncio.sleep(0.05)
+
+
+# --- declarations ------------------------------------------------------------------------------------------
+
+
+def test_the_names_that_dashboards_know() -> None:
+    assert [metric.name for metric in (SUCCESS, DURATION, TIMEOUT, FAILURE)] == [
+        "probe_success",
+        "probe_duration_seconds",
+        "probe_timeout_seconds",
+        "probe_failure_info",
+    ]
+    assert FAILURE.labels == ("reason", "phase")
+    assert all(metric.type == "gauge" for metric in (SUCCESS, DURATION, TIMEOUT, FAILURE))
