@@ -105,6 +105,8 @@ def _parse(header: str, host: str, url: URL) -> tuple[str, _Cookie] | None:
 
 def _domain(given: str, host: str) -> str | None:
     """Whom a cookie is for: a domain, ``""`` for the host alone, None if the host may not set it (section 5.3)."""
+    if not given.isascii():
+        return None
     domain = _canonical(given.removeprefix("."))
     if not given or (domain == host and (names.literal(host) is not None or _suffixes().is_public(host))):
         return ""
