@@ -5,6 +5,7 @@ Exit codes: 0 after help, a good check or a signal; 1 for whatever can't be used
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import platform
@@ -98,6 +99,8 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry) -> Non
         place=where,
     )
     interval = given.config_auto_reload_interval if given.config_enable_auto_reload else 0
+    gc.collect()
+    gc.freeze()  # what has been loaded stays: the collector need not look at it again and again
     uvloop.run(serve(web, configuration, sockets, drain_timeout=given.web_drain_timeout, reload_interval=interval))
 
 

@@ -162,8 +162,14 @@ class Event(NamedTuple):  # the cheapest record there is: a run makes a dozen
     level: int  # of the logging module
     message: str
     fields: dict[str, object]
-    code: CodeType  # where it was logged
-    line: int
+    code: CodeType  # where it was logged: the function, and the place in its byte code
+    instruction: int
+
+    @property
+    def line(self) -> int:
+        """The line of the source; worked out when somebody looks, for it takes longer than logging."""
+        lines = (line for start, end, line in self.code.co_lines() if start <= self.instruction < end)
+        return next(lines, None) or self.code.co_firstlineno
 
 
 class Phase:
@@ -264,7 +270,7 @@ class Probe:
     def log(self, message: str, /, *, level: int = logging.DEBUG, **fields: object) -> None:
         """Note something about this run. Costs an append; text is made when somebody asks. No secrets."""
         caller = sys._getframe(1)  # noqa: SLF001  (the fast way, and documented)
-        self.events.append(Event(time.time(), level, message, fields, caller.f_code, caller.f_lineno))
+        self.events.append(Event(time.time(), level, message, fields, caller.f_code, caller.f_lasti))
 
 
 S = TypeVar("S", bound=Settings)
