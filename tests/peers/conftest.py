@@ -11,11 +11,16 @@ import pytest
 
 from tests import exporters
 from tests.exporters import Start
-from tests.peers import cases, http_cases
+from tests.peers import cases, http3_cases, http_cases
 from tests.peers.cases import Case, Outcome
 from tests.targets import Pki
 
-ALL = {case.name: case for group in http_cases.GROUPS.values() for case in group}
+TABLES = (http_cases.GROUPS, http3_cases.GROUPS)
+
+GROUPS = {name: group for table in TABLES for name, group in table.items()}
+ALL = {case.name: case for group in GROUPS.values() for case in group}
+PLAIN = {name: next(iter(table.values()))[0] for table in TABLES for name in table}
+"""By group, the case that golden files are written as differences from: the first of its table."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 @pytest.fixture(scope="session")
 def selected(request: pytest.FixtureRequest) -> list[Case]:
     """The cases of the tests of this session, so that one case alone runs alone."""
-    chosen = {next(iter(ALL))}  # golden files are written as differences from it
+    chosen = set()
     for item in request.session.items:
         parameters: Mapping[str, object] = getattr(getattr(item, "callspec", None), "params", {})
         case, group = parameters.get("case"), parameters.get("group")
         chosen |= {case.name} if isinstance(case, Case) else set()
-        chosen |= {one.name for one in http_cases.GROUPS[group]} if isinstance(group, str) else set()
+        chosen |= {one.name for one in (PLAIN[group], *GROUPS[group])} if isinstance(group, str) else set()
     return [case for name, case in ALL.items() if name in chosen]
 
 

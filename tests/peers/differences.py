@@ -37,8 +37,8 @@ def every_failure(case: Case, ours: Outcome) -> bool:
 
 
 def introduced(case: Case, ours: Outcome) -> bool:
-    """The target was told our own name, not one that the module configures."""
-    return any(re.match(r"request \d+: User-Agent: Blackbox-Exporter", line) for line in ours.lines)
+    """The target or a proxy was told our own name, not one that the module configures."""
+    return any(re.match(r"(?i)(proxy )?request \d+: User-Agent: Blackbox-Exporter", line) for line in ours.lines)
 
 
 def not_verified(case: Case, ours: Outcome) -> bool:
@@ -47,13 +47,33 @@ def not_verified(case: Case, ours: Outcome) -> bool:
 
 
 def compression_alone(case: Case, ours: Outcome) -> bool:
-    """A coding is expected, and no header asks for one."""
-    return "compression" in case.settings and "headers" not in case.settings
+    """A coding is expected, and no header asks for one, which over HTTP/3 the original does for gzip."""
+    coding = case.settings.get("compression")
+    return bool(coding) and "headers" not in case.settings and (coding, over_http3(case, ours)) != ("gzip", True)
+
+
+def over_http3(case: Case, ours: Outcome) -> bool:
+    """The module asks for HTTP/3."""
+    return bool(case.settings.get("enable_http3"))
+
+
+def gzip_over_http3(case: Case, ours: Outcome) -> bool:
+    """A request over HTTP/3 that the original makes in a way of its own: asking for gzip, unless a setting forbids."""
+    requested = any(line.startswith("request ") for line in ours.lines)
+    settled = case.settings.get("method") == "HEAD" or case.settings.get("compression") == "gzip"
+    return over_http3(case, ours) and requested and not settled and "Accept-Encoding" not in str(case.settings)
 
 
 def redirected_by_name(case: Case, ours: Outcome) -> bool:
-    """A redirect away from a URL with a host name, which the next request refers to."""
-    return any(re.match(r"request 2: Referer: https?://localhost", line) for line in ours.lines)
+    """A redirect away from a URL with a host name that was looked up, which the next request refers to."""
+    looked_up = "skip_resolve_phase_with_proxy" not in case.settings
+    return looked_up and any(re.match(r"(proxy )?request \d+: Referer: https?://localhost", line) for line in ours.lines)
+
+
+def tunnelled_by_name(case: Case, ours: Outcome) -> bool:
+    """An HTTP proxy is asked for a tunnel to a host with a name, whose address has been looked up for the probe."""
+    looked_up = not {"skip_resolve_phase_with_proxy", "oauth2"} & set(case.settings)
+    return looked_up and "proxy request 1: CONNECT localhost:{tls_port} HTTP/1.1" in ours.lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +98,7 @@ class Difference:
 
 
 LOST = r"probe_http_(status_code|version|content_length|redirects) 0"
-KEPT = r"probe_http_(status_code 302|version 1\.1|content_length 5|redirects 1)"
+KEPT = r"probe_http_(status_code 302|version (1\.1|3)|content_length 5|redirects 1)"
 
 DIFFERENCES = (
     Difference(
@@ -90,9 +110,41 @@ DIFFERENCES = (
         ours=r"probe_failure_info\{phase='\w*',reason='\w+'\} 1",
     ),
     Difference(
-        "Ours adds its own name to the one that targets already know and allow.", "issue 2, item 4", introduced,
-        original=r"request \d+: User-Agent: Blackbox-Exporter/0\.28\.0",
-        ours=r"request \d+: User-Agent: Blackbox-Exporter/0\.28\.0 probe-exporter/\S+",
+        "Ours adds its own name to the one that targets already know and allow; a proxy is told it on CONNECT too.",
+        "issue 2, item 4", introduced,
+        original=r"(?i)(proxy )?request \d+: User-Agent: (Blackbox-Exporter/0\.28\.0|Go-http-client/1\.1)",
+        ours=r"(?i)(proxy )?request \d+: User-Agent: Blackbox-Exporter/0\.28\.0 probe-exporter/\S+",
+    ),
+    Difference(
+        "An https proxy is verified by its own name, and not by the target's.", "issue 3, item 2",
+        Named("proxy of TLS by a name that the target lacks"),
+        wholly=True,
+    ),
+    Difference(
+        "An interim answer to CONNECT is passed over, as to any request.", "RFC 9110, 15.2",
+        Named("proxy tunnel after 100"),
+        wholly=True,
+    ),
+    Difference(
+        "socks5h leaves the name to the proxy, as its letter says; socks5 sends it the address that was looked up.",
+        "compat 9.14", Named("proxy of SOCKS5h for a name"),
+        original=r"proxy request 2: SOCKS connect to address .*", ours=r"proxy request 2: SOCKS connect to name .*",
+    ),
+    Difference(
+        "A SOCKS5 proxy that wants a password which nobody configured has refused; the original goes on without.",
+        "issue 3, item 2", Named("proxy of SOCKS5 wants a password"),
+        original=r"proxy request 2: SOCKS user .*",
+    ),
+    Difference(
+        "The lifetime of a token may be any number.", "issue 3, item 3",
+        Named("oauth2 answer with expiry of a fraction"),
+        wholly=True,
+    ),
+    Difference(
+        "A proxy is asked for a tunnel to the name that the target has, not to the address that was looked up.",
+        "compat 9.14", tunnelled_by_name,
+        original=r"proxy request 1: (CONNECT|Host:) 127\.0\.0\.1:.*",
+        ours=r"proxy request 1: (CONNECT|Host:) localhost:.*",
     ),
     Difference(
         "A certificate that is refused is reported with what is wrong with it.", "issue 2, item 5", not_verified,
@@ -100,7 +152,7 @@ DIFFERENCES = (
     ),
     Difference(
         "A module that expects a coding asks for it.", "compat 9.16", compression_alone,
-        ours=r"request \d+: Accept-Encoding: (gzip|deflate|br|identity|zstd)",
+        ours=r"(?i)request \d+: Accept-Encoding: (gzip|deflate|br|identity|zstd)",
     ),
     Difference(
         "An upper-case scheme is a scheme.", "[U]", Named("target of an upper-case scheme"),
@@ -129,9 +181,20 @@ DIFFERENCES = (
         original=LOST, ours=KEPT,
     ),
     Difference(
+        "And over HTTP/3, where the last response was secure, so does it.", "compat 9.22",
+        Named("http3 redirect to plain http", "http3 redirect to a dead port", "http3 redirect to nobody on QUIC"),
+        original=rf"{LOST}|probe_http_ssl 0", ours=rf"{KEPT}|probe_http_ssl 1",
+    ),
+    Difference(
+        "And shows the certificate of the last response.", "compat 9.22",
+        Named("http3 redirect to plain http", "http3 redirect to a dead port", "http3 redirect to nobody on QUIC"),
+        ours=r"probe_(ssl|tls)_.+",
+    ),
+    Difference(
         "The Referer shows the URL as it was written, not the address that was dialled.", "compat 9.14",
         redirected_by_name,
-        original=r"request 2: Referer: (https?)://127\.0\.0\.1:.*", ours=r"request 2: Referer: (https?)://localhost:.*",
+        original=r"(proxy )?request \d+: Referer: (https?)://127\.0\.0\.1:.*",
+        ours=r"(proxy )?request \d+: Referer: (https?)://localhost:.*",
     ),
     Difference(
         "A redirect to the very same name stays on the host and keeps its credentials.", "compat 9.14",
@@ -168,7 +231,7 @@ DIFFERENCES = (
     ),
     Difference(
         "A Host header with a port names the server without it.", "compat 9.18",
-        Named("server name of the Host header with port"),
+        Named("server name of the Host header with port", "http3 header Host with a port"),
         wholly=True,
     ),
     Difference(
@@ -201,6 +264,52 @@ DIFFERENCES = (
         "How much of a broken stream counts as read is each decoder's own affair.", "compat 4.1, step 11",
         Named("compression gzip of much plain text", "compression gzip with a bad checksum"),
         original=r"probe_http_uncompressed_body_length (7946|1024)", ours=r"probe_http_uncompressed_body_length 0",
+    ),
+    Difference(
+        "Over HTTP/3 nothing is asked for that the module does not ask for; the original asks for gzip.",
+        "issue 3, item 1", gzip_over_http3,
+        original=r"request \d+: accept-encoding: gzip",
+    ),
+    Difference(
+        "Over HTTP/3 a body is counted as it came, as over HTTP/1 and 2; the original inflates gzip unasked.",
+        "issue 3, item 1", Named("http3 gzip not asked for"),
+        original=r"probe_http_(content_length -1|uncompressed_body_length 1024)",
+        ours=r"probe_http_(content_length|uncompressed_body_length) \d+",
+    ),
+    Difference(
+        "Over HTTP/3 `compression: gzip` works; in the original the body has been inflated already.",
+        "issue 3, item 1", Named("http3 compression gzip"),
+        original=r"(probe_http_(content_length -1|uncompressed_body_length 0)|probe_success 0)",
+        ours=r"(probe_http_(content_length|uncompressed_body_length) \d+|probe_success 1)",
+    ),
+    Difference(
+        "Over HTTP/3 credentials and http_headers are sent too.", "compat 9.19",
+        Named(
+            "http3 http_headers", "http3 basic_auth", "http3 authorization", "http3 bearer_token_file",
+            "http3 redirect with credentials", "http3 redirect elsewhere with credentials",
+        ),
+        ours=r"request \d+: (authorization|x-a(\[\d\])?): .+",
+    ),
+    Difference(
+        "Over HTTP/3 a redirect to another host asks for that host's certificate.", "compat 4.1",
+        Named("http3 redirect to a name", "http3 redirect elsewhere with credentials"),
+        original=r"request 2: server name ''", ours=r"request 2: server name 'localhost'",
+    ),
+    Difference(
+        "Over HTTP/3 a body that ends before its announced length, or within a frame, is cut short and fails.",
+        "issue 3, item 1",
+        Named("http3 length too long", "http3 length without a body", "http3 a frame cut"),
+        original="probe_success 1", ours="probe_success 0",
+    ),
+    Difference(
+        "Over HTTP/3 any number of interim responses may come before the final one, as over HTTP/1.",
+        "issue 3, item 1", Named("http3 after twenty 103"),
+        wholly=True,
+    ),
+    Difference(
+        "QUIC version 2 (RFC 9369) is spoken where a server speaks no other.", "issue 3, item 1",
+        Named("http3 QUIC version 2 alone"),
+        wholly=True,
     ),
     Difference(
         "A redirect is followed at once, even if its own body never ends.", "issue 2, Faults",

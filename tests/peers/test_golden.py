@@ -12,19 +12,16 @@ import pytest
 
 from tests.peers import golden
 from tests.peers.cases import Outcome
-from tests.peers.conftest import ALL, Stage
-from tests.peers.http_cases import GROUPS
+from tests.peers.conftest import GROUPS, PLAIN, Stage
 
 pytestmark = pytest.mark.slow
-
-PLAIN = next(iter(ALL.values()))
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_golden(group: str, stage: Stage, ours: dict[str, Outcome]) -> None:
     """Each group of cases gives exactly the samples and sends exactly the requests of its file."""
     path = golden.DIRECTORY / "http" / f"{group}.txt"
-    text = golden.render(f"http, {group}", GROUPS[group], ours, PLAIN, stage.pki.names)
+    text = golden.render(f"http, {group}", GROUPS[group], ours, PLAIN[group], stage.pki.names)
     if os.environ.get("UPDATE_GOLDEN"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

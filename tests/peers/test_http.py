@@ -7,9 +7,8 @@ from collections import Counter
 import pytest
 
 from tests.peers.cases import Case, Outcome
-from tests.peers.conftest import ALL
+from tests.peers.conftest import ALL, GROUPS
 from tests.peers.differences import DIFFERENCES, Named, compare
-from tests.peers.http_cases import GROUPS
 
 pytestmark = pytest.mark.slow
 
