@@ -135,6 +135,7 @@ class QuicClient:
         self._context = context
         self._server_name = server_name
         self._received = 0
+        self._shown: Handshake | None = None  # before anybody has judged it
         self._happened: list[QuicEvent] = []
         self._failure: ProbeFailed | None = None
 
@@ -158,8 +159,9 @@ class QuicClient:
         with probe.phase("tls"):
             try:
                 with Deadline(asyncio.get_running_loop().time() + HANDSHAKE_LIMIT):
-                    while self.handshake is None:
+                    while self._shown is None:
                         await self._wait()
+                self.handshake = self._context.verify(self._shown, self._server_name)
             except TimeoutError:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {HANDSHAKE_LIMIT:g} s") from None
             except tls.VerificationFailed as failed:
@@ -236,10 +238,10 @@ class QuicClient:
             if isinstance(event, _OF_STREAMS):
                 self._happened.append(event)
             elif isinstance(event, HandshakeCompleted):
-                self.handshake = self._context.verify(self._shown(event.alpn_protocol or ""), self._server_name)
+                self._shown = self._observe(event.alpn_protocol or "")
             elif isinstance(event, ConnectionTerminated):
                 self._failure = self._ended(event)
-        if self.handshake is None and self._received > HANDSHAKE_BYTES:
+        if self._shown is None and self._received > HANDSHAKE_BYTES:
             raise ProbeFailed(Reason.TLS_HANDSHAKE, f"the TLS handshake is larger than {HANDSHAKE_BYTES} bytes")
         # Neither of these has a bound of aioquic's, and it shows them nowhere else.
         streams = [stream.receiver for stream in self._quic._streams.values()]  # noqa: SLF001
@@ -247,8 +249,7 @@ class QuicClient:
         if ahead > OUT_OF_ORDER or len(self._quic.tls._receive_buffer) > HANDSHAKE_BYTES:  # noqa: SLF001
             raise ProbeFailed(Reason.CONNECT_FAILED, "the peer makes us keep more than a connection needs")
 
-    def _shown(self, protocol: str) -> Handshake:
-        """What the handshake shows before anybody has judged it."""
+    def _observe(self, protocol: str) -> Handshake:
         state = self._quic.tls
         leaf, others = state._peer_certificate, state._peer_certificate_chain  # noqa: SLF001  # no public way to them
         assert leaf is not None
