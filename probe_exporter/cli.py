@@ -9,6 +9,7 @@ import gc
 import json
 import logging
 import platform
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from probe_exporter.config import json_schema
 from probe_exporter.configuration import REFUSALS, Configuration, Source
 from probe_exporter.flags import Flags
 from probe_exporter.history import History
-from probe_exporter.listening import ListenError, listen, place
+from probe_exporter.listening import ListenError, place
 from probe_exporter.loader import LoaderError, load_probers
 from probe_exporter.serving import raise_file_limit, serve
 from probe_exporter.telemetry import Telemetry
@@ -55,27 +56,36 @@ def start(given: Flags) -> int:
     """Load the config and, unless it was only to be checked, serve."""
     build = {"version": VERSION, "revision": revision(), "python": platform.python_version()}
     log.info("Starting probe-exporter", extra={"fields": build})
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     unsupported = _unsupported(given)
     if unsupported:
         log.error(unsupported)
         return 1
     telemetry = Telemetry()
-    directories = tuple([Path(directory) for directory in given.modules_dir])
-    source = Source(tuple(given.config_file), directories, given.config_expand_env, given.config_strict)
-    try:
-        configuration = Configuration(source, telemetry)
-        if given.config_check:
-            log.info("The configuration is good")
-        else:
-            run(given, configuration, telemetry)
-    except REFUSALS as refusal:
-        for problem in str(refusal).splitlines():
-            log.error("The configuration can't be used", extra={"fields": {"err": problem}})
+    configuration = load(given, telemetry)
+    if configuration is None:
         return 1
+    if given.config_check:
+        log.info("The configuration is good")
+        return 0
+    try:
+        run(given, configuration, telemetry)
     except ListenError as error:
         log.error("The exporter can't start", extra={"fields": {"err": error}})
         return 1
     return 0
+
+
+def load(given: Flags, telemetry: Telemetry) -> Configuration | None:
+    """The first configuration; None if there is no good one, with all that is wrong in the log."""
+    directories = tuple([Path(directory) for directory in given.modules_dir])
+    source = Source(tuple(given.config_file), directories, given.config_expand_env, given.config_strict)
+    try:
+        return Configuration(source, telemetry)
+    except REFUSALS as refusal:
+        for problem in str(refusal).splitlines():
+            log.error("The configuration can't be used", extra={"fields": {"err": problem}})
+        return None
 
 
 def run(given: Flags, configuration: Configuration, telemetry: Telemetry) -> None:
@@ -88,7 +98,6 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry) -> Non
     addresses = given.web_listen_address or [flags.DEFAULT_ADDRESS]
     where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
     log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
-    sockets = [listen(address) for address in addresses]
     raise_file_limit()
     web = Web(
         configuration,
@@ -101,7 +110,7 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry) -> Non
     interval = given.config_auto_reload_interval if given.config_enable_auto_reload else 0
     gc.collect()
     gc.freeze()  # what has been loaded stays: the collector need not look at it again and again
-    uvloop.run(serve(web, configuration, sockets, drain_timeout=given.web_drain_timeout, reload_interval=interval))
+    uvloop.run(serve(web, configuration, addresses, drain_timeout=given.web_drain_timeout, reload_interval=interval))
 
 
 def _unsupported(given: Flags) -> str:

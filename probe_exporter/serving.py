@@ -10,16 +10,20 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import Server, ServerRunner, SockSite
 
 from probe_exporter.configuration import REFUSALS, Configuration
-from probe_exporter.listening import BACKLOG
+from probe_exporter.listening import BACKLOG, listen
 from probe_exporter.web import Web
 
 log = logging.getLogger(__name__)
+
+LONGEST_LINE = 64 * 1024
+"""Bytes of a request line or header; aiohttp's 8 KiB are too few for some targets."""
 
 GRACE_SECONDS = 1.0
 """For answers on their way when everything else has ended."""
@@ -28,7 +32,7 @@ GRACE_SECONDS = 1.0
 async def serve(
     web: Web,
     configuration: Configuration,
-    sockets: list[socket.socket],
+    addresses: Sequence[str],
     *,
     drain_timeout: float,
     reload_interval: float = 0.0,
@@ -38,21 +42,22 @@ async def serve(
     Args:
         web: answers the requests.
         configuration: what SIGHUP and the timer reload.
-        sockets: bound and listening.
+        addresses: where to listen; all of them, or there is no start.
         drain_timeout: the seconds that running probes have to finish.
         reload_interval: seconds between looks for a changed config; 0 means never.
+
+    Raises:
+        ListenError: an address can't be had.
     """
     async with AsyncExitStack() as cleanup:
         background = Background()
         cleanup.callback(background.cancel)
-        runner = ServerRunner(
-            Server(web, handler_cancellation=True, access_log=None, lingering_time=1.0),
-            shutdown_timeout=GRACE_SECONDS,
-        )
+        runner = ServerRunner(_server(web), shutdown_timeout=GRACE_SECONDS)
         await runner.setup()
         cleanup.push_async_callback(runner.cleanup)
         ending = _obey_signals(configuration, background)
-        for listener in sockets:
+        # Whoever can connect can also rely on the signals.
+        for listener in [listen(address) for address in addresses]:
             await SockSite(runner, listener, backlog=BACKLOG).start()
             log.info("Listening", extra={"fields": {"address": _name(listener)}})
         if reload_interval > 0:
@@ -60,6 +65,23 @@ async def serve(
         received = await ending.get()
         log.info("Ending: no new probes are taken", extra={"fields": {"signal": received}})
         await _drain(web, ending, drain_timeout)
+
+
+def _server(web: Web) -> Server:
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
+    return Server(
+        web,
+        handler_cancellation=True,  # a client that hangs up cancels its probe
+        access_log=None,
+        lingering_time=1.0,
+        max_line_size=LONGEST_LINE,
+        max_field_size=LONGEST_LINE,
+    )
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Leaves requests that are no HTTP out of the log: anybody can send them, and they have got their 400."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 class Background:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -398,6 +399,23 @@ def test_an_untidy_path_is_redirected_to_the_tidy_one(exporter: Server, path: st
 def test_a_path_may_be_escaped_or_absolute(exporter: Server) -> None:
     assert ask(exporter.port, "/%6detrics").status == 200
     assert ask(exporter.port, f"http://127.0.0.1:{exporter.port}/-/healthy").text == "Healthy"
+
+
+def test_a_target_may_be_long(exporter: Server) -> None:
+    target = "x" * 60_000
+    assert f'target="{target}"' in probe(exporter, target).text
+
+
+@pytest.mark.parametrize(
+    "sent", [b"garbage\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nX: %s\r\n\r\n" % (b"x" * 100_000)]
+)
+def test_what_is_no_request_gets_a_400_and_no_line_in_the_log(exporter: Server, sent: bytes) -> None:
+    before = exporter.log.read_text()
+    with socket.create_connection(("127.0.0.1", exporter.port), 5) as connection:
+        connection.sendall(sent)
+        assert connection.recv(100).startswith(b"HTTP/1.0 400 ")
+    assert ask(exporter.port, "/-/healthy").status == 200
+    assert exporter.log.read_text() == before
 
 
 def test_nobody_is_told_versions_that_are_not_ours(exporter: Server) -> None:
