@@ -314,6 +314,8 @@ class Connection(asyncio.Protocol):
         self.send(data)
         if self._writer is not None:
             await self._writer
+        else:
+            await asyncio.sleep(0)  # a fast peer is no reason to keep all others waiting, nor one that has gone
         if self._transport is None:
             raise self._error or ProbeFailed(Reason.CONNECT_CLOSED, "the connection is closed")
 
