@@ -11,6 +11,7 @@ from typing import Any
 Block = Mapping[str, Any]
 """A block as it was written: only the keys that are there, none of them null."""
 
+
 class Absent(dict[str, Any]):
     """The block of a module that has none: empty, and its defaults count."""
 

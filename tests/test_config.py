@@ -105,6 +105,7 @@ INVALID = {
 }
 """Each invalid example and how its only problem begins, after the file's name and a colon."""
 
+
 @shared.needed
 def test_every_invalid_example_has_its_line_in_the_table() -> None:
     assert {path.stem for path in shared.files(shared.EXAMPLES / "invalid")} == INVALID.keys()

@@ -17,6 +17,8 @@ PROBERS = loader.load_probers([])
 ON_PURPOSE = {
     case for table in (config_cases.STRICTER, config_cases.KINDER) for cases in table.values() for case in cases
 }
+
+
 @pytest.fixture(scope="session")
 def original() -> str:
     """The original's binary."""
