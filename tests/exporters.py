@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -49,10 +50,16 @@ def peer(name: str) -> str:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A loopback port that nobody listens on, out of the range that the system gives to connections.
+
+    Those that the kernel chooses (``bind`` to port 0) may be given to an outgoing connection before the server that
+    is to have it has started.
+    """
+    for port in iter(lambda: random.randrange(15_000, 32_000), None):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable")
 
 
 @dataclass(frozen=True, slots=True)
