@@ -34,9 +34,9 @@ FAILURE = """\
 ## Why a probe failed
 
 `probe_failure_info{reason="…",phase="…"} 1` is there when a probe failed and absent when it succeeded. `phase` is where
-it failed: `resolve`, `connect`, `tls`, `processing` (waiting for the answer), `transfer` (reading it), `validation`
-(holding it against the module), another phase of a prober's own, or empty. The first thing that went wrong is the
-reason.
+it failed: `resolve`, `token` (fetching one), `proxy` (the way to a proxy and through it), `connect`, `tls`,
+`processing` (waiting for the answer), `transfer` (reading it), `validation` (holding it against the module), another
+phase of a prober's own, or empty. The first thing that went wrong is the reason.
 
 To alert on a reason, or to show it beside a failed probe:
 

@@ -148,7 +148,12 @@ class TokenSource:
         Args:
             secret: what no message may repeat.
         """
-        headers = [*headers, ("Content-Type", "application/x-www-form-urlencoded"), ("Connection", "close")]
+        headers = [
+            *headers,
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Accept-Encoding", "gzip"),
+            ("Connection", "close"),
+        ]
         body = urlencode(sorted(form.items()), errors="surrogateescape").encode("ascii")
         request = Request("POST", url, url.authority, headers, body)
         probe = Probe(str(url), math.inf)  # what it measures is not about the target
@@ -251,9 +256,11 @@ def _key(settings: OAuth2) -> rsa.RSAPrivateKey:
 
 
 async def _read(exchange: Exchange) -> bytes:
-    body = Body(limit=ANSWER_LIMIT, hold=True)
+    coding = (exchange.response.get("content-encoding") or "").strip().lower()
+    body = Body("gzip" if coding == "gzip" else "", limit=ANSWER_LIMIT, hold=True)
     while piece := await exchange.body():
         body.feed(piece)
+    body.end()
     return body.text
 
 

@@ -135,7 +135,7 @@ class HttpSettings(HttpClientSettings, AddressSettings):
     @property
     def leaves_names_to_proxy(self) -> bool:
         """Whether the target's name is not resolved here. HTTP/3 goes through no proxy."""
-        proxied = bool(self.proxy_url) or self.proxy_from_environment
+        proxied = "proxy_url" in self.model_fields_set or self.proxy_from_environment  # an empty URL counts too
         return self.skip_resolve_phase_with_proxy and proxied and not self.enable_http3
 
     @cached_property

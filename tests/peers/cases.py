@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.exporters import Response, Server, probe_path
+from tests.peers.ports import Ports
 from tests.targets import Answer, Request, Site, Tls, reply
 from tests.targets.http3 import Quic
+from tests.targets.proxy import HttpProxy, ProxyServer, SocksProxy
 
 Settings = Mapping[str, object]
 
@@ -34,11 +37,12 @@ class Case:
 
     Args:
         name: unique, in words; the module is called after it.
-        settings: the block of the prober in the module.
+        settings: the block of the prober in the module; it may name ports as placeholders, and those of the proxy.
         target: with the placeholders of `Site.fill`.
         pages: what the target answers, by path.
         tls: how its TLS port behaves.
         quic: how its QUIC port behaves.
+        proxy: how the proxy behaves that stands at ``{proxy}`` and, with TLS, at ``{tls_proxy}``.
         greeting: said to everybody who connects, instead of waiting for a request.
         timeout: of the module.
         parameters: of the request to ``/probe``, beside or instead of `module` and `target`; None drops one.
@@ -54,6 +58,7 @@ class Case:
     tls: Tls | Answer | None = None
     greeting: Answer | None = None
     quic: Quic | None = None
+    proxy: HttpProxy | SocksProxy | None = None
     timeout: str = "5s"
     parameters: Mapping[str, str | None] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -75,15 +80,15 @@ class Outcome:
     types: Mapping[str, str]
 
 
-def configuration(cases: Iterable[Case], directory: Path) -> str:
+def configuration(cases: Iterable[Case], directory: Path, ports: Ports) -> str:
     """The configuration file with the module of every case, the same for every exporter.
 
     A setting that reads ``{file}`` is replaced by what that file in `directory` holds.
     """
-    modules = {
-        case.module: {"prober": case.prober, "timeout": case.timeout, case.prober: _inline(case.settings, directory)}
-        for case in cases
-    }
+    modules = {}
+    for case in cases:
+        settings = _inline(ports.fill(case.module, case.settings), directory)
+        modules[case.module] = {"prober": case.prober, "timeout": case.timeout, case.prober: settings}
     return yaml.safe_dump({"modules": modules}, allow_unicode=True, sort_keys=False)
 
 
@@ -97,20 +102,26 @@ def _inline(value: object, directory: Path) -> object:
     return value
 
 
-async def run_all(cases: Sequence[Case], exporter: Server, pki: Path) -> dict[str, Outcome]:
+async def run_all(cases: Sequence[Case], exporter: Server, pki: Path, ports: Ports) -> dict[str, Outcome]:
     """Run cases against one exporter, several at a time, each with a site of its own."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(case: Case) -> tuple[str, Outcome]:
         async with slots:
-            return case.name, await run(case, exporter, pki)
+            return case.name, await run(case, exporter, pki, ports.of(case.module))
 
     return dict(await asyncio.gather(*map(one, cases)))
 
 
-async def run(case: Case, exporter: Server, pki: Path) -> Outcome:
+async def run(case: Case, exporter: Server, pki: Path, ports: Mapping[str, int]) -> Outcome:
     """Run one case."""
-    async with Site(case.pages, case.tls, pki, case.greeting, case.quic) as site:
+    async with AsyncExitStack() as stack:
+        site = await stack.enter_async_context(Site(case.pages, case.tls, pki, case.greeting, case.quic, ports))
+        asked = []
+        if case.proxy is not None:
+            own = {"port": ports.get("proxy", 0), "tls_port": ports.get("tls_proxy", 0)}
+            proxy = await stack.enter_async_context(ProxyServer({}, pki=pki, ports=own, behaviour=case.proxy))
+            asked = proxy.requests
         parameters = {"module": case.module, "target": site.fill(case.target), **case.parameters}
         path = probe_path(**{name: value for name, value in parameters.items() if value is not None})
         response = await exporter.get(path, case.headers)
@@ -119,7 +130,8 @@ async def run(case: Case, exporter: Server, pki: Path) -> Outcome:
         if response.status == 200:
             types, samples = _samples(response)
             lines += samples
-        lines += [site.blank(line) for line in _requests(site.requests)]
+        lines += [site.blank(line) for line in _requests("request", site.requests)]
+        lines += [site.blank(line) for line in _requests("proxy request", asked)]
         return Outcome(case.target, tuple(lines), types)
 
 
@@ -140,18 +152,18 @@ def _value(name: str, value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-def _requests(requests: Sequence[Request]) -> list[str]:
+def _requests(what: str, requests: Sequence[Request]) -> list[str]:
     """Every request as lines, headers sorted by name; a repeated header is numbered from its second value on."""
     lines = []
     for number, request in enumerate(requests, 1):
-        lines.append(f"request {number}: {request.line}")
+        lines.append(f"{what} {number}: {request.line}")
         if request.server_name is not None:
-            lines.append(f"request {number}: server name {request.server_name!r}")
+            lines.append(f"{what} {number}: server name {request.server_name!r}")
         seen: Counter[str] = Counter()
         for name, value in sorted(request.headers, key=lambda header: header[0]):
             seen[name] += 1
             again = f"[{seen[name]}]" if seen[name] > 1 else ""
-            lines.append(f"request {number}: {name}{again}: {value}")
+            lines.append(f"{what} {number}: {name}{again}: {value}")
         if request.body:
-            lines.append(f"request {number}: body {request.body!r}")
+            lines.append(f"{what} {number}: body {request.body!r}")
     return lines

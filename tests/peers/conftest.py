@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,12 @@ import pytest
 
 from tests import exporters
 from tests.exporters import Start
-from tests.peers import cases, http3_cases, http_cases
+from tests.peers import cases, http3_cases, http_cases, oauth2_cases, proxy_cases
 from tests.peers.cases import Case, Outcome
+from tests.peers.ports import Ports
 from tests.targets import Pki
 
-TABLES = (http_cases.GROUPS, http3_cases.GROUPS)
+TABLES = (http_cases.GROUPS, http3_cases.GROUPS, proxy_cases.GROUPS, oauth2_cases.GROUPS)
 
 GROUPS = {name: group for table in TABLES for name, group in table.items()}
 ALL = {case.name: case for group in GROUPS.values() for case in group}
@@ -30,11 +31,12 @@ class Stage:
     directory: Path
     config: Path
     pki: Pki
+    ports: Ports
 
     def run(self, start: Start, selected: list[Case]) -> dict[str, Outcome]:
         """Start one exporter and run cases against it."""
         with start(self.directory, f"--config.file={self.config.name}") as exporter:
-            return asyncio.run(cases.run_all(selected, exporter, self.pki.directory))
+            return asyncio.run(cases.run_all(selected, exporter, self.pki.directory, self.ports))
 
 
 def prepare(directory: Path) -> Stage:
@@ -44,15 +46,18 @@ def prepare(directory: Path) -> Stage:
         path = directory / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    stage = Stage(directory, directory / "blackbox.yml", Pki(directory / "pki"))
-    stage.config.write_text(cases.configuration(ALL.values(), directory))
+    ports = Ports({case.module: case.settings for case in ALL.values()})
+    stage = Stage(directory, directory / "blackbox.yml", Pki(directory / "pki"), ports)
+    stage.config.write_text(cases.configuration(ALL.values(), directory, ports))
     return stage
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """What both exporters run on."""
-    return prepare(tmp_path_factory.mktemp("stage"))
+    stage = prepare(tmp_path_factory.mktemp("stage"))
+    yield stage
+    stage.ports.close()
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,7 @@ class Site:
         quic: the behaviour of the QUIC port, where pages are answers of `http3`; None for no port.
         pki: directory with the certificates; needed with `Tls`.
         greeting: said to everybody who connects, before (and instead of) reading a request.
+        ports: those to listen on, by name, where somebody has to know them beforehand; others are any.
     """
 
     pages: Mapping[str, Answer]
@@ -88,6 +89,7 @@ class Site:
     pki: Path | None = None
     greeting: Answer | None = None
     quic: http3.Quic | None = None
+    ports: Mapping[str, int] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a client closed a connection that a page held open."""
@@ -98,10 +100,12 @@ class Site:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
-        dead = socket.socket()
-        dead.bind(("127.0.0.1", 0))  # bound and never listening: connecting is refused, the port stays ours
-        self._open.callback(dead.close)
-        self._ports["dead"] = dead.getsockname()[1]
+        self._ports |= self.ports
+        if "dead" not in self._ports:
+            dead = socket.socket()
+            dead.bind(("127.0.0.1", 0))  # bound and never listening: connecting is refused, the port stays ours
+            self._open.callback(dead.close)
+            self._ports["dead"] = dead.getsockname()[1]
         await self._listen("port", None)
         if isinstance(self.tls, Answer):
             await self._listen("tls_port", None, instead=self.tls)
@@ -154,7 +158,7 @@ class Site:
             task.add_done_callback(self._tasks.discard)
             task.add_done_callback(drop)
 
-        sockets = _both_loopbacks()
+        sockets = both_loopbacks(port=self.ports.get(name, 0))
         self._ports[name] = sockets[0].getsockname()[1]
         for sock in sockets:
             server = await asyncio.start_server(accept, sock=sock, ssl=context, limit=MAX_HEAD, backlog=512)
@@ -162,7 +166,7 @@ class Site:
 
     async def _listen_quic(self, quic: http3.Quic) -> None:
         assert self.pki is not None, "a site with QUIC needs the directory of certificates"
-        sockets = _both_loopbacks(socket.SOCK_DGRAM)
+        sockets = both_loopbacks(socket.SOCK_DGRAM)
         self._ports["quic_port"] = sockets[0].getsockname()[1]
         for sock in sockets:
             self._open.enter_context(await http3.serve(sock, quic, self.pki, self))
@@ -261,18 +265,24 @@ class Site:
 NOT_HERE = reply(404, b"this target has no such page")
 
 
-def _both_loopbacks(kind: socket.SocketKind = socket.SOCK_STREAM) -> list[socket.socket]:
-    """Two sockets with the same port, on 127.0.0.1 and on ::1."""
+def both_loopbacks(kind: socket.SocketKind = socket.SOCK_STREAM, port: int = 0) -> list[socket.socket]:
+    """Two sockets with the same port, on 127.0.0.1 and on ::1.
+
+    Args:
+        port: which one; 0 for any. One that such sockets hold without listening can be had again.
+    """
     while True:
-        four = socket.socket(socket.AF_INET, kind)
-        four.bind(("127.0.0.1", 0))
-        six = socket.socket(socket.AF_INET6, kind)
+        four, six = socket.socket(socket.AF_INET, kind), socket.socket(socket.AF_INET6, kind)
         try:
+            if kind is socket.SOCK_STREAM:
+                four.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                six.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            four.bind(("127.0.0.1", port))
             six.bind(("::1", four.getsockname()[1]))
         except OSError as error:
             four.close()
             six.close()
-            if error.errno != errno.EADDRINUSE:
+            if port or error.errno != errno.EADDRINUSE:
                 raise
         else:
             return [four, six]

@@ -1,0 +1,61 @@
+"""Ports that modules name: the configuration is written before any target listens, so they are kept from then on."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from tests.targets.site import both_loopbacks
+
+T = TypeVar("T")
+
+_PLACEHOLDER = re.compile(r"\{(port|tls_port|dead|proxy|tls_proxy)\}")
+
+
+class Ports:
+    """For each module, a port for each placeholder in its settings, bound and not listened on until `Site` does."""
+
+    def __init__(self, modules: Mapping[str, object]) -> None:
+        """
+        Args:
+            modules: settings by the name of their module.
+        """
+        self._held: list[socket.socket] = []
+        self._ports = {name: {word: self._hold() for word in _words(settings)} for name, settings in modules.items()}
+
+    def of(self, module: str) -> Mapping[str, int]:
+        """The ports of one module, by placeholder; none if it names none."""
+        return self._ports.get(module, {})
+
+    def fill(self, module: str, settings: T) -> T:
+        """A module's settings with numbers in place of placeholders."""
+        return _replaced(settings, self.of(module))
+
+    def close(self) -> None:
+        """Let go of all."""
+        for one in self._held:
+            one.close()
+
+    def _hold(self) -> int:
+        sockets = both_loopbacks()
+        self._held += sockets
+        return int(sockets[0].getsockname()[1])
+
+
+def _words(value: object) -> Iterable[str]:
+    if isinstance(value, str):
+        return set(_PLACEHOLDER.findall(value))
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return {word for part in parts for word in _words(part)}
+
+
+def _replaced(value: T, ports: Mapping[str, int]) -> T:
+    if isinstance(value, str):
+        return _PLACEHOLDER.sub(lambda found: str(ports[found[1]]), value)  # type: ignore[return-value]
+    if isinstance(value, Mapping):
+        return {name: _replaced(one, ports) for name, one in value.items()}  # type: ignore[return-value]
+    if isinstance(value, list):
+        return [_replaced(one, ports) for one in value]  # type: ignore[return-value]
+    return value

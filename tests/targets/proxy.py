@@ -1,0 +1,179 @@
+"""Scripted proxies: HTTP (forwarding and tunnels) and SOCKS5, over TCP or TLS, each keeping what it was asked.
+
+They connect to loopback only, whatever host they are asked for; the port is as asked. What a proxy says can be replaced
+byte by byte, and its silence too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from tests.targets.answers import Answer
+from tests.targets.site import Request, Site, Tls
+
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+OPENED = b"\5\0\0\1\0\0\0\0\0\0"
+OPEN, PASSWORD = 0, 2
+
+
+@dataclass(frozen=True, slots=True)
+class HttpProxy:
+    """How an HTTP proxy behaves.
+
+    Args:
+        connect: said to a CONNECT, instead of opening a tunnel.
+        forward: said to any other request, instead of passing it on.
+        established: what announces a tunnel.
+        certificate: a name of `Pki`'s zoo, for its TLS port.
+        greeting: said to everybody who connects, instead of reading anything.
+    """
+
+    connect: Answer | None = None
+    forward: Answer | None = None
+    established: bytes = ESTABLISHED
+    certificate: str = "leaf"
+    greeting: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SocksProxy:
+    """How a SOCKS5 proxy behaves: it asks for a password if the client offers to give one.
+
+    Args:
+        method: said instead of a choice of method.
+        asks: goes on, after `method`, by asking for a password.
+        verdict: said to a user and a password.
+        reply: said instead of connecting.
+        opened: what announces a connection.
+    """
+
+    method: Answer | None = None
+    asks: bool = False
+    verdict: Answer | None = None
+    reply: Answer | None = None
+    opened: bytes = OPENED
+
+
+@dataclass
+class ProxyServer(Site):
+    """One scripted proxy, listening while it is entered: on ``port``, and with TLS on ``tls_port``."""
+
+    pages: Mapping[str, Answer] = field(default_factory=dict)
+    behaviour: HttpProxy | SocksProxy = field(default_factory=HttpProxy)
+
+    def __post_init__(self) -> None:
+        if self.pki is not None and isinstance(self.behaviour, HttpProxy):
+            self.tls = Tls(self.behaviour.certificate)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, instead: Answer | None) -> None:
+        try:
+            if isinstance(self.behaviour, SocksProxy):
+                await self._serve_socks(self.behaviour, reader, writer)
+            elif self.behaviour.greeting is not None:
+                await self._play(self.behaviour.greeting, reader, writer)
+            else:
+                await self._serve_http(self.behaviour, reader, writer)
+        except (OSError, ssl.SSLError, asyncio.IncompleteReadError):
+            self.abandoned.set()
+        finally:
+            writer.close()
+
+    async def _serve_http(
+        self, behaviour: HttpProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        line, *rows = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+        encrypted = writer.get_extra_info("ssl_object")
+        name = None if encrypted is None else self._names.pop(id(encrypted), "")
+        headers = [(key, value) for key, _, value in (row.partition(": ") for row in rows)]
+        await self._note(Request(line, headers, server_name=name))
+        method, target, _ = line.split(" ")
+        instead = behaviour.connect if method == "CONNECT" else behaviour.forward
+        if instead is not None:
+            await self._play(instead, reader, writer)
+            return
+        url = urlsplit(f"//{target}" if method == "CONNECT" else target)
+        there = await asyncio.open_connection(_loopback(url.hostname or ""), url.port or 80)
+        if method == "CONNECT":
+            writer.write(behaviour.established)
+        else:
+            path = f"{url.path or '/'}{'?' if url.query else ''}{url.query}"
+            there[1].write(head.replace(target.encode("latin-1"), path.encode("latin-1"), 1))
+        await _join((reader, writer), there)
+
+    async def _serve_socks(
+        self, behaviour: SocksProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        _, count = await reader.readexactly(2)
+        methods = await reader.readexactly(count)
+        await self._note(Request(f"SOCKS methods {list(methods)}", []))
+        chosen = PASSWORD if PASSWORD in methods else OPEN
+        if behaviour.method is None:
+            writer.write(bytes([5, chosen]))
+        else:
+            await self._play(behaviour.method, reader, writer)
+        if behaviour.asks if behaviour.method is not None else chosen == PASSWORD:
+            user, password = await _read_credentials(reader)
+            await self._note(Request(f"SOCKS user {user!r} password {password!r}", []))
+            if behaviour.verdict is None:
+                writer.write(b"\1\0")
+            else:
+                await self._play(behaviour.verdict, reader, writer)
+        kind, host, port = await _read_destination(reader)
+        await self._note(Request(f"SOCKS connect to {kind} {host} port {port}", []))
+        if behaviour.reply is not None:
+            await self._play(behaviour.reply, reader, writer)
+            return
+        there = await asyncio.open_connection(_loopback(host), port)
+        writer.write(behaviour.opened)
+        await _join((reader, writer), there)
+
+
+async def _read_credentials(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    _, length = await reader.readexactly(2)
+    user = await reader.readexactly(length)
+    (length,) = await reader.readexactly(1)
+    return user, await reader.readexactly(length)
+
+
+async def _read_destination(reader: asyncio.StreamReader) -> tuple[str, str, int]:
+    _, _, _, code = await reader.readexactly(4)
+    if code == 3:
+        (length,) = await reader.readexactly(1)
+        kind, host = "name", (await reader.readexactly(length)).decode("ascii")
+    else:
+        packed = await reader.readexactly({1: 4, 4: 16}[code])
+        kind, host = "address", str(ipaddress.ip_address(packed))
+    return kind, host, int.from_bytes(await reader.readexactly(2), "big")
+
+
+def _loopback(host: str) -> str:
+    return "::1" if ":" in host else "127.0.0.1"
+
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _join(here: Stream, there: Stream) -> None:
+    """Carry bytes both ways until both sides have ended."""
+    try:
+        await asyncio.gather(_carry(here[0], there[1]), _carry(there[0], here[1]))
+    finally:
+        there[1].close()
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError, ssl.SSLError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+        else:  # TLS has no end of one direction
+            writer.close()
