@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import platform
 import signal
 import sys
@@ -35,9 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     given = flags.parse(arguments)
     logs.setup(logs.LEVELS[given.log_level], given.log_format)
-    if given.command == ("config", "schema"):
+    if given.command != ("config", "schema"):
+        return start(given)
+    try:
         return print_schema(given)
-    return start(given)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def print_schema(given: Flags) -> int:
@@ -49,6 +54,7 @@ def print_schema(given: Flags) -> int:
         return 1
     json.dump(schema, sys.stdout, indent=2)
     sys.stdout.write("\n")
+    sys.stdout.flush()
     return 0
 
 

@@ -55,7 +55,7 @@ async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: 
         with probe.phase("resolve"):
             address = await _choose(host, family, fallback)
     finally:
-        probe.set(LOOKUP_TIME, time.perf_counter() - started)
+        probe.set(LOOKUP_TIME, round(time.perf_counter() - started, 9))
         probe.set(IP_PROTOCOL, names.version(address) if address else 0)
         probe.set(IP_HASH, names.fingerprint(address) if address else 0)
     probe.log("Resolved target address", host=host, ip=address)

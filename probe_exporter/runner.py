@@ -94,7 +94,7 @@ def _judge(result: Result) -> None:
     """Set what every answer holds and end the run's log with its verdict."""
     probe, failure = result.probe, result.failure
     probe.set(SUCCESS, 1 if failure is None else 0)
-    probe.set(DURATION, result.duration)
+    probe.set(DURATION, round(result.duration, 9))
     probe.set(TIMEOUT, result.timeout)
     if failure is None:
         probe.log("Probe succeeded", duration_seconds=result.duration)

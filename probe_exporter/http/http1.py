@@ -19,15 +19,15 @@ LARGEST_LENGTH = 2**63 - 1
 """The largest Content-Length that the original reads."""
 
 CHUNK_LINE_LIMIT = 4096
-"""Bytes that the line with a chunk's size and extensions may take."""
+"""Bytes that the line with a chunk's size and extensions may take, and all trailers: the original's limit."""
 
-_STATUS_LINE = re.compile(rb"HTTP/(\d\.\d) +(\d{3}|\+\d\d)(?: .*)?", re.DOTALL)
+_STATUS_LINE = re.compile(rb"HTTP/(\d\.\d) +(\d{3}|\+\d\d|-00)(?: .*)?", re.DOTALL)
 _HEAD_END = re.compile(rb"\n\r?\n")
 # A blank within a name is tolerated, as the original tolerates it.
 _FIELD = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z ]*):[ \t]*(.*)$", re.MULTILINE)
 _FOLD = re.compile(r"(?<![ \t])[ \t]*(?:\n[ \t]+)+")
 _CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
-_CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;[^\r]*| *)\r")
+_CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;[^\r]*|[ \t]*)\r")
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -161,27 +161,47 @@ class ResponseReader(Response):
     def _read_head(self, head: bytes) -> None:
         first, _, block = head.partition(b"\n")
         version, status = _read_status(first)
+        self.headers, self._by_name = _read_headers(block), None
+        chunked = self._take_coding(version)
+        length = _read_length(self.get_all("content-length"))
         if 100 <= status < 200 and status != 101:
             return
-        self.headers = _read_headers(block)
         self.status = status
         self.version = version
-        self._frame()
+        self._frame(chunked, length)
         self.head_complete = True
 
-    def _frame(self) -> None:
-        """Find out where the body ends (RFC 9112, section 6.3)."""
-        codings = self.get_all("transfer-encoding") if self.version >= "1.1" else []
-        if codings and [coding.lower() for coding in codings] != ["chunked"]:
-            raise _not_http(f"its transfer coding {', '.join(codings)} is unknown")
+    def _take_coding(self, version: str) -> bool:
+        """Whether the body is chunked. The header is about this connection only, and goes no further."""
+        codings = self.get_all("transfer-encoding")
         if codings:
-            self._chunks = _Chunks()
-        else:
-            self._left = _read_length(self.get_all("content-length"))
-        if self.status == 101 and self.get("upgrade") is not None:
+            self._drop("transfer-encoding")
+        if not codings or version < "1.1":  # where it means nothing
+            return False
+        if [coding.lower() for coding in codings] != ["chunked"]:
+            raise _not_http(f"its transfer coding {', '.join(codings)} is unknown")
+        return True
+
+    def _frame(self, chunked: bool, length: int) -> None:
+        """Find out where the body ends (RFC 9112, section 6.3)."""
+        if self.status == 101 and self._switches():
             self._left = -1  # another protocol, for as long as it likes
-        elif not self.has_body or self._left == 0:
+        elif not self.has_body:
             self.complete = True
+        elif chunked:
+            self._chunks = _Chunks()
+            self._drop("content-length")  # the coding overrides it
+        else:
+            self._left = length
+            self.complete = length == 0
+
+    def _switches(self) -> bool:
+        options = ",".join(self.get_all("connection")).lower().split(",")
+        return "upgrade" in (option.strip() for option in options)
+
+    def _drop(self, unwanted: str) -> None:
+        self.headers = [(name, value) for name, value in self.headers if name.lower() != unwanted]
+        self._by_name = None
 
     def _feed_body(self, data: bytes) -> None:
         if self._chunks is not None:
@@ -233,14 +253,15 @@ def _read_headers(block: bytes) -> Headers:
 
 def _read_length(values: list[str]) -> int:
     """Content-Length's value, which may be repeated but not contradicted; -1 for none."""
-    if not values or not values[0]:
+    if not values:
         return -1
     length = values[0]
-    if any(value != length for value in values) or not (length.isascii() and length.isdigit()):
+    if any(value != length for value in values) or not (length.isascii() and (length.isdigit() or not length)):
         raise _not_http(f"its Content-Length is {', '.join(values)[:60]!r}")
-    if int(length[:20]) > LARGEST_LENGTH:
+    digits = length.lstrip("0") or length[:1]
+    if len(digits) > len(str(LARGEST_LENGTH)) or int(digits or 0) > LARGEST_LENGTH:
         raise _not_http("its Content-Length is beyond all bounds")
-    return int(length)
+    return int(digits) if digits else -1
 
 
 class _Chunks:
@@ -250,7 +271,6 @@ class _Chunks:
         self._buffer = bytearray()  # a line that is not whole yet
         self._left = 0  # bytes to come of the chunk at hand
         self._read: Callable[[list[bytes]], bool] = self._size
-        self._trailer_bytes = 0
 
     def feed(self, data: bytes, pieces: list[bytes]) -> bool:
         """Take bytes, append what is body among them to `pieces`; whether the last chunk has ended.
@@ -269,7 +289,7 @@ class _Chunks:
     # Each of these reads one thing, sets what is read next, and tells whether it could.
 
     def _size(self, pieces: list[bytes]) -> bool:
-        line = self._line(CHUNK_LINE_LIMIT)
+        line = self._line()
         if line is None:
             return False
         size = _CHUNK_SIZE.fullmatch(line)
@@ -298,23 +318,23 @@ class _Chunks:
         return True
 
     def _trailer(self, pieces: list[bytes]) -> bool:
-        line = self._line(HEAD_LIMIT - self._trailer_bytes)
-        if line is None:
+        """What follows the last chunk: an empty line, or headers and one. They are read and dropped."""
+        end = 0 if self._buffer.startswith(b"\r\n") else self._buffer.find(b"\r\n\r\n")
+        if end < 0 and len(self._buffer) > CHUNK_LINE_LIMIT:
+            raise _not_http("its trailers are too long")
+        if end < 0:
             return False
-        self._trailer_bytes += len(line)
-        if line == b"\r":
-            self._read = self._done
-        else:
-            _read_headers(bytes(line))
+        _read_headers(bytes(self._buffer[:end]))
+        self._read = self._done
         return True
 
     def _done(self, pieces: list[bytes]) -> bool:
         return False
 
-    def _line(self, limit: int) -> bytes | None:
+    def _line(self) -> bytes | None:
         """The next line without its LF; None while it is not whole."""
         end = self._buffer.find(b"\n")
-        if end < 0 and len(self._buffer) > limit:
+        if end < 0 and len(self._buffer) > CHUNK_LINE_LIMIT:
             raise _not_http("a line of its chunks is too long")
         if end < 0:
             return None

@@ -48,7 +48,5 @@ class Response:
         """The announced length of the body; -1 if unknown, 0 if there can be none. For HEAD what the header says."""
         if not (self.has_body or self._to_head):
             return 0
-        if self.get("transfer-encoding") is not None:
-            return -1
         value = (self.get("content-length") or "").strip()
-        return int(value) if value.isascii() and value.isdigit() else -1
+        return int(value.lstrip("0") or "0") if value.isascii() and value.isdigit() else -1

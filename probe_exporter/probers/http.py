@@ -385,13 +385,14 @@ class _Visit:
 
     def _report_durations(self) -> None:
         probe, journey = self._probe, self._journey
+        # Whole nanoseconds: what a clock tells beyond them is noise, and long to read.
         if self._resolved or journey.hops > 1:
-            probe.set(DURATION, journey.resolve_seconds, "resolve")
+            probe.set(DURATION, round(journey.resolve_seconds, 9), "resolve")
         if self._set_out:
-            probe.set(DURATION, journey.connect_seconds, "connect")
-            probe.set(DURATION, journey.tls_seconds, "tls")
-            probe.set(DURATION, journey.processing_seconds, "processing")
-            probe.set(DURATION, self._transfer_seconds, "transfer")
+            probe.set(DURATION, round(journey.connect_seconds, 9), "connect")
+            probe.set(DURATION, round(journey.tls_seconds, 9), "tls")
+            probe.set(DURATION, round(journey.processing_seconds, 9), "processing")
+            probe.set(DURATION, round(self._transfer_seconds, 9), "transfer")
 
 
 prober = Prober("http", HttpSettings, probe_http, with_hostname=with_hostname)
