@@ -196,6 +196,8 @@ class ResponseReader(Response):
             self.complete = length == 0
 
     def _switches(self) -> bool:
+        if not self.get("upgrade"):
+            return False
         options = ",".join(self.get_all("connection")).lower().split(",")
         return "upgrade" in (option.strip() for option in options)
 
@@ -320,7 +322,7 @@ class _Chunks:
     def _trailer(self, pieces: list[bytes]) -> bool:
         """What follows the last chunk: an empty line, or headers and one. They are read and dropped."""
         end = 0 if self._buffer.startswith(b"\r\n") else self._buffer.find(b"\r\n\r\n")
-        if end < 0 and len(self._buffer) > CHUNK_LINE_LIMIT:
+        if (len(self._buffer) if end < 0 else end) > CHUNK_LINE_LIMIT:
             raise _not_http("its trailers are too long")
         if end < 0:
             return False
