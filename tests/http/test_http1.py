@@ -130,16 +130,24 @@ TOLERATED = {
     "chunked": (chunks(b"2\r\nok\r\n0\r\n\r\n"), ok(length=-1)),
     "chunked in two": (chunks(b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n"), ok(length=-1)),
     "chunked in mixed case": (head(b"Transfer-Encoding: ChunKed", body=b"2\r\nok\r\n0\r\n\r\n"), ok(length=-1)),
+    "length with 5000 zeros": (head(b"Content-Length: " + b"0" * 5000 + b"2"), ok()),
+    "code with a minus sign and zeros": (status(b"HTTP/1.1 -00 X"), ok(status=0)),
     "chunked empty": (chunks(b"0\r\n\r\n"), ok(length=-1, body=b"")),
     "chunk extension": (chunks(b"2;a=b\r\nok\r\n0;x\r\n\r\n"), ok(length=-1)),
     "chunk size in capitals": (chunks(b"A\r\n0123456789\r\n0\r\n\r\n"), ok(length=-1, body=b"0123456789")),
     "chunk size with zeros": (chunks(b"0000000000000002\r\nok\r\n0\r\n\r\n"), ok(length=-1)),
     "chunk size and blanks": (chunks(b"2  \r\nok\r\n0\r\n\r\n"), ok(length=-1)),
+    "chunk size and a tab": (chunks(b"2\t\r\nok\r\n0\r\n\r\n"), ok(length=-1)),
+    "trailer folded": (chunks(b"2\r\nok\r\n0\r\nX-T: a\r\n b\r\n\r\n"), ok(length=-1)),
     "chunked with trailers": (chunks(b"2\r\nok\r\n0\r\nX-T: 1\r\n\r\n"), ok(length=-1)),
     "chunked wins over a length": (chunks(b"2\r\nok\r\n0\r\n\r\n", b"Content-Length: 9"), ok(length=-1)),
     "chunked means nothing in HTTP/1.0": (
         b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         ok(version="1.0", length=-1, body=b"2\r\nok\r\n0\r\n\r\n"),
+    ),
+    "chunked with a length in HTTP/1.0": (
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\nok",
+        ok(version="1.0"),
     ),
     "204 with a body": (b"HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\nok", ok(status=204, length=0, body=b"")),
     "204 chunked": (
@@ -154,6 +162,14 @@ TOLERATED = {
     "199 before": (b"HTTP/1.1 199 X\r\n\r\n" + status(b"HTTP/1.1 200 OK"), ok()),
     "100 announcing a body": (b"HTTP/1.1 100 C\r\nContent-Length: 2\r\n\r\n" + status(b"HTTP/1.1 200 OK"), ok()),
     "101 without upgrade": (b"HTTP/1.1 101 Switching\r\n\r\nok", ok(status=101, length=0, body=b"")),
+    "101 with a protocol and no upgrade": (
+        b"HTTP/1.1 101 Switching\r\nUpgrade: foo\r\n\r\nok",
+        ok(status=101, length=0, body=b""),
+    ),
+    "101 with an upgrade to nothing": (
+        b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\n\r\nok",
+        ok(status=101, length=0, body=b""),
+    ),
     "101 with upgrade": (
         b"HTTP/1.1 101 Switching\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\nok",
         ok(status=101, length=0, body=b"ok"),
@@ -181,6 +197,11 @@ REFUSED = {
     "end in a header": b"HTTP/1.1 200 OK\r\nContent-Le",
     "end after a 103": b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n",
     "length twice and different": head(b"Content-Length: 2", b"Content-Length: 3"),
+    "length empty and not": head(b"Content-Length:", b"Content-Length: 2"),
+    "length in two spellings": head(b"Content-Length: 02", b"Content-Length: 2"),
+    "length before that is none": b"HTTP/1.1 103 E\r\nContent-Length: x\r\n\r\n" + status(b"HTTP/1.1 200 OK"),
+    "no colon before": b"HTTP/1.1 103 E\r\nNoColonHere\r\n\r\n" + status(b"HTTP/1.1 200 OK"),
+    "coding before": b"HTTP/1.1 103 E\r\nTransfer-Encoding: gzip\r\n\r\n" + status(b"HTTP/1.1 200 OK"),
     "length as a list": head(b"Content-Length: 2, 2"),
     "length with a plus sign": head(b"Content-Length: +2"),
     "length negative": head(b"Content-Length: -2"),
@@ -218,6 +239,10 @@ BROKEN = {
         ok(length=-1, body=b"ok\r\n0\r\n\r\n", failure=Reason.HTTP_BODY_TRUNCATED),
     ),
     "no line end after a chunk": (chunks(b"2\r\nokxx0\r\n\r\n"), ok(length=-1, failure=Reason.HTTP_PROTOCOL_ERROR)),
+    "trailer that ends in a bare LF": (
+        chunks(b"2\r\nok\r\n0\r\nX-T: a\n\r\n"),
+        ok(length=-1, failure=Reason.HTTP_BODY_TRUNCATED),
+    ),
     "trailer without colon": (
         chunks(b"2\r\nok\r\n0\r\nbad trailer\r\n\r\n"),
         ok(length=-1, failure=Reason.HTTP_PROTOCOL_ERROR),
@@ -269,6 +294,7 @@ HEAD = {
     "no length": (head(body=b""), ok(length=-1, body=b"")),
     "chunked": (chunks(b""), ok(length=-1, body=b"")),
     "a body all the same": (head(b"Content-Length: 2"), ok(body=b"")),
+    "chunked and a length": (chunks(b"", b"Content-Length: 9"), ok(length=9, body=b"")),
     "204": (b"HTTP/1.1 204 No\r\n\r\n", ok(status=204, length=-1, body=b"")),
 }
 
@@ -350,6 +376,15 @@ def test_a_folded_value_is_one_value() -> None:
     assert reader.get("x-b") == "four"
 
 
+def test_the_framing_is_nobody_elses_business() -> None:
+    """The original's client takes these headers out, and header matchers do not find them."""
+    reader = ResponseReader("GET")
+    reader.feed(chunks(b"0\r\n\r\n", b"Content-Length: 9", b"X-A: 1"))
+    assert reader.headers == [("X-A", "1")]
+    reader = headers_of(b"Content-Length: 200")
+    assert reader.get("content-length") == "200"
+
+
 # --- limits ------------------------------------------------------------------------------------------------
 
 
@@ -371,6 +406,14 @@ def test_a_head_may_be_as_large_as_the_original_allows_and_no_larger() -> None:
 def test_the_limit_is_for_all_interim_responses_together() -> None:
     early = b"HTTP/1.1 103 Early\r\nLink: " + b"a" * 5000 + b"\r\n\r\n"
     assert read([early] * 3000) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+
+
+@pytest.mark.parametrize(
+    "endless", [b"2;" + b"a" * 5000, b"0\r\nX-T: " + b"a" * 5000, b"0\r\nX-T: " + b"a" * 5000 + b"\r\n\r\n"]
+)
+def test_what_stands_between_chunks_is_bounded(endless: bytes) -> None:
+    for size in (1, 1000, len(endless)):
+        assert read(dripped(chunks(endless), size), end=False).failure is Reason.HTTP_PROTOCOL_ERROR
 
 
 @pytest.mark.slow
