@@ -112,10 +112,9 @@ class Samples:
     def collect(self) -> Iterator[Family]:
         """All samples as prometheus_client's families, those of `registry` included."""
         for metric, samples in self.families.items():
-            family = Family(metric.name, metric.help, metric.type)
-            name = metric.name
-            if metric.type == "counter" and not name.endswith("_total"):
-                name += "_total"
+            counts = metric.type == "counter"
+            family = Family(metric.name.removesuffix("_total") if counts else metric.name, metric.help, metric.type)
+            name = f"{family.name}_total" if counts else family.name
             for labels, value in samples.items():
                 family.add_sample(name, dict(zip(metric.labels, labels, strict=True)), value)
             yield family
