@@ -15,6 +15,8 @@ _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _PARTS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE | re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
+_USER = re.compile(r"(?:[A-Za-z0-9._:~!$&'()*+,;=@-]|%[0-9a-fA-F]{2})*")
+_ZONE = re.compile(r"25(?:[^%\s]|%[0-9a-fA-F]{2})+")
 _HOST = re.compile(r"""[^\s<>"`{}|\\^%/?#@:\[\]]+""")
 # What goes percent-encoded: in a path whatever RFC 3986 does not allow, in a query what a request line can't carry.
 _UNSAFE_IN_PATH = re.compile(r"""[^\x21\x23-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]""")
@@ -59,10 +61,29 @@ class URL:
         Raises:
             ValueError: nowhere that http or https can go.
         """
-        url = parse(location if _PARTS.match(location) else urljoin(str(self), location))
+        if _CONTROL.search(location):
+            raise ValueError("the location holds a control character")  # urljoin would take it out
+        if not _PARTS.match(location):
+            return parse(urljoin(str(self), location))
+        url = parse(location)
         if not url.host:
             raise ValueError(f"{location!r} names no host")
-        return url
+        return replace(url, path=_without_dots(url.path))
+
+
+def _without_dots(path: str) -> str:
+    """A path with its ``.`` and ``..`` gone where they lead (RFC 3986, section 5.2.4)."""
+    path, mark, query = path.partition("?")
+    kept: list[str] = []
+    *directories, last = path.split("/")[1:]
+    for segment in (*directories, last):
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment != ".":
+            kept.append(segment)
+    if last in (".", ".."):
+        kept.append("")
+    return f"/{'/'.join(kept)}{mark}{query}"
 
 
 def has_authority(location: str) -> bool:
@@ -94,8 +115,10 @@ def parse(text: str) -> URL:
     scheme = match[1].lower()
     userinfo, at, authority = match[2].rpartition("@")
     host, port = _split_authority(authority, DEFAULT_PORTS[scheme])
-    if _BAD_ESCAPE.search(match[3]):
-        raise ValueError("the URL's path holds a % that begins no escape")
+    if not _USER.fullmatch(userinfo):
+        raise ValueError("the URL's user information holds what has to be escaped there")
+    if _BAD_ESCAPE.search(match[3] + (match[5] or "")):
+        raise ValueError("the URL holds a % that begins no escape")
     user, colon, password = userinfo.partition(":")
     return URL(
         scheme=scheme,
@@ -113,13 +136,15 @@ def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
         host, bracket, rest = authority[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
             raise ValueError(f"{authority!r} is not a host: an IPv6 address stands in brackets")
-        _, percent, zone = host.partition("%")
-        if percent and not zone.startswith("25"):
-            raise ValueError(f"{authority!r} is not a host: the % before a zone is written %25")  # RFC 6874
+        address, percent, zone = host.partition("%")
+        if ":" not in address or names.literal(address) is None:
+            raise ValueError(f"{authority!r} is not a host: no IPv6 address stands in the brackets")
+        if percent and not _ZONE.fullmatch(zone):
+            raise ValueError(f"{authority!r} is not a host: a zone begins with %25")  # RFC 6874
         host, port = unquote(host), rest[1:]
     else:
         host, _, port = authority.rpartition(":") if ":" in authority else (authority, "", "")
-        if host and not is_host(host):
+        if host and not is_host(host.replace(":", "")):  # with too many colons it is a host that can't be found
             raise ValueError(f"{authority!r} is not a host")
     if not port:
         return host, default_port
@@ -137,7 +162,12 @@ def _as_header(authority: str, host: str) -> str:
     """The authority as a Host header may carry it: without a zone (RFC 6874), in ASCII."""
     if "%" in host:
         authority = f"[{host.partition('%')[0]}]{authority.partition(']')[2]}"
-    return authority if authority.isascii() else authority.replace(host, names.to_ascii(host))
+    if authority.isascii():
+        return authority
+    try:
+        return authority.replace(host, names.to_ascii(host))
+    except ValueError:  # it will not be found either
+        return _UNSAFE_IN_QUERY.sub(_percent, authority)
 
 
 def host_only(authority: str) -> str:
