@@ -39,6 +39,8 @@ def target(text: str) -> tuple[str, str, int, str, str]:
         ("http://[::ffff:127.0.0.1]:81/", ("http", "::ffff:127.0.0.1", 81, "[::ffff:127.0.0.1]:81", "/")),
         ("http://[fe80::1%25eth0]:81/", ("http", "fe80::1%eth0", 81, "[fe80::1]:81", "/")),
         ("http://b\u00fccher.test:81/", ("http", "b\u00fccher.test", 81, "xn--bcher-kva.test:81", "/")),
+        ("http://a.test:81:82/", ("http", "a.test:81", 82, "a.test:81:82", "/")),
+        ("http://a\u00e9..test/", ("http", "a\u00e9..test", 80, "a%C3%A9..test", "/")),
         ("ftp://a.test/", ("http", "ftp", 80, "ftp", "//a.test/")),
         ("unix:/run/x", ("http", "unix", 80, "unix", "/run/x")),
         ("//a.test/", ("http", "", 80, "", "//a.test/")),
@@ -122,11 +124,21 @@ def test_user_information_does_not_show() -> None:
         "http://a.test:-1/",
         "http://a.test:+1/",
         "http://a.test:\u0661/",
-        "http://a.test:81:82/",
         "http://[::1/",
         "http://[::1]x/",
         "http://[::1%eth0]/",
-        "http://a\udcff.test/",
+        "http://[::1%25]/",
+        "http://[::1%25e 0]/",
+        "http://[::1%25%zz]/",
+        "http://[127.0.0.1]/",
+        "http://[localhost]/",
+        "http://[]/",
+        "http://[::1]:81@a.test/",
+        "http://a b@a.test/",
+        "http://\u00fc@a.test/",
+        "http://a^b:c@a.test/",
+        "http://a:b%zz@a.test/",
+        "http://a.test/#%zz",
     ],
 )
 def test_what_is_no_url_is_refused(text: str) -> None:
@@ -159,6 +171,11 @@ BASE = "https://user:secret@a.test:81/p/q?r#s"
         ("x y", "https://a.test:81/p/x%20y"),
         ("/\u00e9?\u00e9", "https://a.test:81/%C3%A9?%C3%A9"),
         ("/x//y", "https://a.test:81/x//y"),
+        ("/x/../y/./z", "https://a.test:81/y/z"),
+        ("https://b.test/x/../y/./z?../q", "https://b.test/y/z?../q"),
+        ("https://b.test/x/..", "https://b.test/"),
+        ("https://b.test/../x/.", "https://b.test/x/"),
+        ("https://b.test//x//../y", "https://b.test//x/y"),
         ("http://[::1]:82/x", "http://[::1]:82/x"),
     ],
 )
@@ -167,7 +184,18 @@ def test_a_redirect_leads_where_rfc_3986_says(location: str, leads_to: str) -> N
 
 
 @pytest.mark.parametrize(
-    "location", ["ftp://b.test/", "mailto:a@b.test", "javascript:x()", "/%zz", "http://b.test:x/", "http://b c/"]
+    "location",
+    [
+        "ftp://b.test/",
+        "mailto:a@b.test",
+        "javascript:x()",
+        "/%zz",
+        "/a\tb",
+        "/a\nb",
+        "http:///x",
+        "http://b.test:x/",
+        "http://b c/",
+    ],
 )
 def test_a_redirect_to_nowhere_is_refused(location: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
