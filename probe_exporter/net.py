@@ -280,6 +280,11 @@ class Connection(asyncio.Protocol):
 
     # What probers call.
 
+    @property
+    def waiting(self) -> bool:
+        """Whether `read` has something to return at once."""
+        return bool(self._arrived)
+
     async def read(self) -> bytes:
         """What has arrived, at least one byte; ``b""`` at the end of the stream.
 
@@ -369,15 +374,18 @@ class Connection(asyncio.Protocol):
             if not received:
                 raise ProbeFailed(Reason.TLS_HANDSHAKE, "the peer closed the connection during the TLS handshake")
 
-    def close(self) -> None:
-        """End the connection in good order, and what was sent goes out first. Safe to call twice."""
+    def close(self, last: bytes = b"") -> None:
+        """End the connection in good order; what was sent, and `last`, goes out first. Safe to call twice."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
             unsent = transport.get_write_buffer_size()
             if not self._ended:  # a peer that has said goodbye waits for no answer
-                for depth in reversed(range(len(self._layers))):
-                    self._layers[depth].close()
-                    self._send(self._layers[depth].outgoing(), depth)
+                for layer in reversed(self._layers):
+                    last = layer.encrypt(last)
+                    layer.close()
+                    last += layer.outgoing()
+                if last:
+                    transport.write(last)
             transport.close()
             if unsent:  # the peer may never take it
                 asyncio.get_running_loop().call_later(LINGER, transport.abort)

@@ -455,6 +455,8 @@ class Http2Exchange:
         self.processing_seconds = 0.0
         self.first_byte_at = 0.0
         self._upload = upload
+        self._unsent = b""
+        self._asked_at = 0.0
         self._uploading: asyncio.Task[None] | None = None
         self._may_send = asyncio.Event()
         self._closed = False
@@ -465,14 +467,15 @@ class Http2Exchange:
 
     async def head(self) -> Response:
         reader = self._reader
-        sent = time.perf_counter()
-        self._ask()
+        self._unsent = self._opening()
+        self._asked_at = time.perf_counter()
         try:
             while not reader.head_complete:
                 await self._read()
+            self._say()  # for servers that answer before they are asked
         finally:
             if self.first_byte_at:
-                self.processing_seconds = max(self.first_byte_at - sent, 1e-9)
+                self.processing_seconds = max(self.first_byte_at - self._asked_at, 1e-9)
         return reader
 
     async def body(self) -> bytes:
@@ -489,28 +492,21 @@ class Http2Exchange:
         if self._uploading is not None:
             self._uploading.cancel()
         farewell = frame(frames.GOAWAY, 0, 0, bytes(4) + frames.number(self._reader.error_code))
-        self._connection.send(self._reader.take_outgoing() + farewell)
-        self._connection.close()
+        self._connection.close(self._unsent + self._reader.take_outgoing() + farewell)
 
-    def _ask(self) -> None:
-        """Begin to send the request; a body of one frame goes along at once."""
+    def _opening(self) -> bytes:
+        """What is said first, up to a body of one frame."""
         request, body = self._request, self._request.body
         opening = OPENING + request_head(request, ends=not (body or request.body_file))
         if body and len(body) <= frames.LARGEST_PAYLOAD:
-            opening += frame(frames.DATA, frames.END_STREAM, STREAM, body)
             self._reader.spend(len(body))
-        self._connection.send(opening)
-        if request.body_file and self._upload is not None:
-            self._uploading = asyncio.create_task(self._send_body(self._upload))
-        elif len(body) > frames.LARGEST_PAYLOAD:
-            self._uploading = asyncio.create_task(self._send_body(io.BytesIO(body)))
+            opening += frame(frames.DATA, frames.END_STREAM, STREAM, body)
+        return opening
 
     async def _read(self) -> None:
         connection, reader = self._connection, self._reader
-        outgoing = reader.take_outgoing()
-        if outgoing:
-            with suppress(ProbeFailed):  # what there is to read comes first, and tells the same
-                await connection.write(outgoing)
+        if not connection.waiting:  # else what there is to say goes along with the answer to that
+            self._say()
         data = await connection.read()
         try:
             reader.feed(data)
@@ -519,6 +515,23 @@ class Http2Exchange:
                 self.first_byte_at = connection.last_byte_at
         if reader.room > 0:
             self._may_send.set()
+
+    def _say(self) -> None:
+        """Send the request, and whatever else the server must be told. It is little: `PATIENCE` sees to that."""
+        data = self._unsent + self._reader.take_outgoing()
+        if data:
+            self._connection.send(data)
+        if self._unsent:
+            self._unsent = b""
+            self._asked_at = time.perf_counter()
+            self._begin_upload()
+
+    def _begin_upload(self) -> None:
+        request = self._request
+        if request.body_file and self._upload is not None:
+            self._uploading = asyncio.create_task(self._send_body(self._upload))
+        elif len(request.body) > frames.LARGEST_PAYLOAD:
+            self._uploading = asyncio.create_task(self._send_body(io.BytesIO(request.body)))
 
     async def _send_body(self, body: BinaryIO) -> None:
         """Send a body as fast as the peer takes it; what goes wrong shows in the response."""

@@ -100,6 +100,15 @@ async def test_an_interim_response_ends_processing(pki: Pki) -> None:
     assert metrics(result)["processing"] < 0.15
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_server_may_answer_before_it_is_asked(pki: Pki, version: ssl.TLSVersion) -> None:
+    """Over TLS 1.2 what it says arrives with the end of the handshake. It is asked all the same."""
+    result, site = await probe(pki, said(), tls=Tls(alpn=("h2",), maximum=version, opening=OPENING + OK))
+    assert result.success, result.failure
+    assert 0 < metrics(result)["processing"] < 1
+    assert len(site.requests) == 1
+
+
 async def test_http2_is_offered_first_and_only_if_enabled(pki: Pki) -> None:
     plain = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     for answer, tls in ((said(OK), Tls(alpn=("h2", "http/1.1"))), (plain, Tls(alpn=("http/1.1", "h2")))):
