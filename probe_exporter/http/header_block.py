@@ -8,6 +8,7 @@ proportion, and decodes each frame as it comes.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from hpack import HPACKError
 from hpack.huffman_table import decode_huffman
@@ -22,6 +23,11 @@ _ENTRIES = {field: index for index, field in reversed([*enumerate(HeaderTable.ST
 _NAMES = {name: index for index, (name, _) in reversed([*enumerate(HeaderTable.STATIC_TABLE, 1)])}
 
 _INDEXED, _REMEMBERED, _RESIZED, _NEVER_INDEXED = 0x80, 0x40, 0x20, 0x10
+_SHORT = 64
+"""Bytes up to which a Huffman-coded string is remembered: dates and names of servers come from all sides."""
+
+_decode_short = lru_cache(maxsize=1024)(decode_huffman)
+
 _LONGEST_INTEGER = 5
 """Bytes of a number beyond its first: enough for 2^35, and no number that means anything is larger."""
 
@@ -163,7 +169,9 @@ class Decoder:
         if end > len(block):
             raise _Cut(end)
         text = block[at:end]
-        return (decode_huffman(text) if huffman else text), end
+        if huffman:
+            text = _decode_short(text) if size <= _SHORT else decode_huffman(text)
+        return text, end
 
 
 def _read_integer(block: bytes, at: int, prefix: int) -> tuple[int, int]:

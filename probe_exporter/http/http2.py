@@ -491,8 +491,11 @@ class Http2Exchange:
         self._closed = True
         if self._uploading is not None:
             self._uploading.cancel()
-        farewell = frame(frames.GOAWAY, 0, 0, bytes(4) + frames.number(self._reader.error_code))
-        self._connection.close(self._unsent + self._reader.take_outgoing() + farewell)
+        reader = self._reader
+        last = self._unsent + reader.take_outgoing()
+        if reader.error_code or not reader.complete:  # else there is nothing that the server could wonder about
+            last += frame(frames.GOAWAY, 0, 0, bytes(4) + frames.number(reader.error_code))
+        self._connection.close(last)
 
     def _opening(self) -> bytes:
         """What is said first, up to a body of one frame."""

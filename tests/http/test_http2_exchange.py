@@ -126,7 +126,7 @@ async def test_a_request_for_an_upgrade_goes_over_http1(pki: Pki) -> None:
     assert site.requests[0].all("Upgrade") == ["websocket"]
 
 
-async def last_words(pki: Pki, answer: bytes) -> bytes:
+async def last_words(pki: Pki, answer: bytes, **asked: Any) -> bytes:
     """What the exporter says from its request to its leaving."""
     heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -143,17 +143,20 @@ async def last_words(pki: Pki, answer: bytes) -> bytes:
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        await runner.run(module(pki), f"https://localhost:{port}/", 5)
+        await runner.run(module(pki, **asked), f"https://localhost:{port}/", 5)
         return await heard
 
 
-@pytest.mark.parametrize(
-    ("answer", "code"), [(OK, http2.NO_ERROR), (frame(http2.PING, b"short"), http2.FRAME_SIZE_ERROR)]
-)
-async def test_we_part_with_a_farewell_that_says_what_was_wrong(pki: Pki, answer: bytes, code: int) -> None:
-    said_last = await last_words(pki, answer)
-    assert said_last.endswith(goaway(0, code))
-    assert said_last.startswith(SETTINGS_ACK)
+PARTINGS = {
+    "in good order": (OK, b""),
+    "before the end": (head(200, ("content-length", "9")) + data(bytes(9), end=False), goaway(0)),
+    "after a violation": (frame(http2.PING, b"short"), goaway(0, http2.FRAME_SIZE_ERROR)),
+}
+
+
+@pytest.mark.parametrize(("answer", "farewell"), PARTINGS.values(), ids=PARTINGS)
+async def test_we_say_why_we_leave_unless_all_is_well(pki: Pki, answer: bytes, farewell: bytes) -> None:
+    assert await last_words(pki, answer, body_size_limit="5B") == SETTINGS_ACK + farewell
 
 
 # --- bodies that we send -----------------------------------------------------------------------------------
