@@ -152,6 +152,7 @@ async def test_a_cookie_of_the_future_or_of_no_known_time_is_sent(end: str) -> N
     assert await sent("http://a.test/", [f"x=1; {end}"], "http://a.test/") == ["x=1"]
 
 
+@pytest.mark.slow
 async def test_a_cookie_may_expire_during_a_probe() -> None:
     cookies = Cookies()
     cookies.store(parse("http://a.test/"), ["x=1; Max-Age=1"])

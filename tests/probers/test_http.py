@@ -206,7 +206,7 @@ ANSWERS: dict[str, tuple[Answer, tuple[Reason, str], set[str]]] = {
 @pytest.mark.parametrize(("answer", "expected", "phases"), ANSWERS.values(), ids=ANSWERS)
 async def test_how_an_answer_fails(answer: Answer, expected: tuple[Reason, str], phases: set[str]) -> None:
     """Where a status came it stays, and so does the count of the bytes that came after it."""
-    result = await one(answer, timeout=0.5)
+    result = await one(answer, timeout=0.3)
     assert why(result) == expected
     assert set(seconds(result)) == ALL
     assert spent(result) == phases
@@ -383,7 +383,7 @@ async def test_a_redirect_to_a_dead_end_fails_there_and_keeps_what_was_seen(
     location: str, expected: tuple[Reason, str]
 ) -> None:
     pages = {"/": redirect(302, location), "/silent": silence()}
-    result = await one(pages, timeout=0.5, tls_config={"insecure_skip_verify": True})
+    result = await one(pages, timeout=0.3, tls_config={"insecure_skip_verify": True})
     assert why(result) == expected
     assert result.probe.samples.get(http.STATUS_CODE) == 302
     assert set(seconds(result)) == ALL
