@@ -256,6 +256,7 @@ def _make_context(
     level = 1 if lowest >= "TLS12" else 0
     context.set_cipher_list(f"{':'.join(CIPHERS)}:@SECLEVEL={level}".encode())
     context.set_tls13_ciphersuites(":".join(TLS13_CIPHERS).encode())
+    context.set_options(SSL.OP_NO_RENEGOTIATION)
     if not settings.insecure_skip_verify:
         _trust(context, settings)
         context.set_verify(SSL.VERIFY_PEER, _collect)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from probe_exporter.fields import (
+    LONGEST_COPIED,
     Cel,
     Duration,
     FilePath,
@@ -236,3 +237,33 @@ def test_a_bad_expression_is_explained_in_a_line(text: str, reason: str) -> None
         Cel(text)
     assert reason in str(refusal.value)
     assert not any(noise in str(refusal.value) for noise in ("\n", "INVALID_ARGUMENT", "<input>", "expecting {"))
+
+
+# --- limits of expressions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [100, LONGEST_COPIED])
+def test_an_expression_may_copy_a_list_of_reasonable_length(count: int) -> None:
+    assert Cel("body.a.map(x, x * 2.0).size() > 0").evaluate({"a": [1.0] * count}) is True
+
+
+@pytest.mark.parametrize("macro", ["map(x, x)", "filter(x, true)"])
+def test_an_expression_may_not_copy_a_list_of_any_length(macro: str) -> None:
+    """Its time grows with the square of the length, and nobody else is served meanwhile."""
+    with pytest.raises(ValueError, match="at most 4000 elements"):
+        Cel(f"body.a.b.{macro}.size() > 0").evaluate({"a": {"b": [1.0] * (LONGEST_COPIED + 1)}})
+
+
+def test_an_expression_without_end_ends_as_an_error() -> None:
+    """The library counts the rounds of all comprehensions together."""
+    items = [float(number) for number in range(1000)]
+    with pytest.raises(ValueError, match="budget"):
+        Cel("body.all(x, body.all(y, body.exists(z, z == y)))").evaluate(items)
+
+
+def test_a_body_nested_too_deep_is_an_error_of_the_expression() -> None:
+    body: object = []
+    for _ in range(100_000):
+        body = [body]
+    with pytest.raises(ValueError, match="too deep"):
+        Cel("body.map(x, x).size() > 0").evaluate(body)

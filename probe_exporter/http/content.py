@@ -19,6 +19,9 @@ STEP = 256 * 1024
 DEFAULT_LIMIT = 64 * 1024 * 1024
 """The limit where ``body_size_limit`` sets none, for a body that is decoded or held; one only counted has none."""
 
+JSON_LIMIT = 8 * 1024 * 1024
+"""The same for a body that is read as JSON: its values take some thirty times its size in memory."""
+
 Decode = Callable[[bytes], Iterator[bytes]]
 
 

@@ -18,7 +18,7 @@ from probe_exporter.fields import Cel, FilePath, Regexp, Size, Text
 from probe_exporter.http import checks, http1
 from probe_exporter.http.accept import accepts
 from probe_exporter.http.checks import parse_date
-from probe_exporter.http.content import CODINGS, Body
+from probe_exporter.http.content import CODINGS, JSON_LIMIT, Body
 from probe_exporter.http.exchange import Exchange
 from probe_exporter.http.journey import MOST_REDIRECTS, Hop, Journey
 from probe_exporter.http.request import Template, check_references, first_request
@@ -288,7 +288,7 @@ class _Visit:
         self._failed_by_cel = by_cel and not by_regexp
         self._transfer_seconds = time.perf_counter() - exchange.first_byte_at
         if not self._journey.refused or by_regexp or by_cel:
-            read = await self._read_body(exchange, hold=by_regexp or by_cel)
+            read = await self._read_body(exchange, hold=by_regexp or by_cel, default_limit=JSON_LIMIT if by_cel else 0)
             if read and (by_regexp or by_cel):
                 with self._probe.phase("validation"):
                     await self._judge_body(by_cel)
@@ -309,16 +309,15 @@ class _Visit:
             return False
         return True
 
-    async def _read_body(self, exchange: Exchange, *, hold: bool) -> bool:
+    async def _read_body(self, exchange: Exchange, *, hold: bool, default_limit: int) -> bool:
         """Read the body to its end; whether there was nothing wrong with it."""
+        limit = self._settings.body_size_limit or default_limit
         coding = self._settings.compression.lower() if exchange.response.has_body else ""
         with self._probe.phase("transfer"):
             try:
                 if coding not in CODINGS:
                     self._probe.fail(ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{coding!r} is not a known compression"))
-                self._body = body = Body(
-                    coding if coding in CODINGS else "", limit=self._settings.body_size_limit, hold=hold
-                )
+                self._body = body = Body(coding if coding in CODINGS else "", limit=limit, hold=hold)
                 while piece := await exchange.body():
                     body.feed(piece)
                 body.end()
