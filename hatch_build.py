@@ -15,7 +15,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 RECORD = "probe_exporter/REVISION"
 
 
-class RevisionHook(BuildHookInterface):  # type: ignore[type-arg,misc,unused-ignore]
+class RevisionHook(BuildHookInterface):  # type: ignore[type-arg,misc,unused-ignore]  # hatchling is there only while building
     """Adds REVISION to wheels and sdists made from a git checkout."""
 
     PLUGIN_NAME = "custom"

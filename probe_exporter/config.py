@@ -174,7 +174,7 @@ def _model(probers: Mapping[str, Prober[Any]]) -> type[Settings]:
     module = create_model(
         "Module",
         __base__=Settings,
-        __validators__={"default_block": model_validator(mode="before")(default_block)},  # type: ignore[dict-item]
+        __validators__={"default_block": model_validator(mode="before")(default_block)},  # type: ignore[dict-item]  # pydantic takes it so
         prober=(str, ""),
         timeout=(Duration, 0.0),
         description=(str, ""),

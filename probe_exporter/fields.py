@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Protocol, Self
 
-import re2  # type: ignore[import-untyped]
+import re2  # type: ignore[import-untyped]  # it has neither stubs nor annotations
 from annotated_types import Ge, Le
 from pydantic import (
     GetCoreSchemaHandler,
@@ -391,7 +391,7 @@ _CEL_END = "Syntax error: mismatched input '<EOF>'"
 def _cel_compiler() -> Callable[[str], Any]:
     """The compiler for expressions over ``body``."""
     # Imported here: it is large, and few configurations use it.
-    from cel_expr_python import cel  # type: ignore[import-untyped]  # noqa: PLC0415
+    from cel_expr_python import cel  # type: ignore[import-untyped]  # noqa: PLC0415  # see above
 
     environment = cel.NewEnv(variables={"body": cel.Type.DYN})
     compiler: Callable[[str], Any] = environment.compile

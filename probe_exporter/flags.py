@@ -237,9 +237,9 @@ def _refuse_repetition(parser: argparse.ArgumentParser, namespace: argparse.Name
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         """Print what this build is."""
-        print(f"{PROGRAM}, version {VERSION} (revision: {revision()})")  # noqa: T201
-        print(f"  python version:   {platform.python_version()}")  # noqa: T201
-        print(f"  platform:         {platform.system().lower()}/{platform.machine()}")  # noqa: T201
+        print(f"{PROGRAM}, version {VERSION} (revision: {revision()})")  # noqa: T201  # what was asked for goes to stdout
+        print(f"  python version:   {platform.python_version()}")  # noqa: T201  # what was asked for goes to stdout
+        print(f"  platform:         {platform.system().lower()}/{platform.machine()}")  # noqa: T201  # what was asked for goes to stdout
         parser.exit()
 
 
@@ -247,7 +247,7 @@ class _Manual(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         """Print the help as a page for man(1)."""
         text = parser.format_help().replace("\\", "\\e").replace("-", "\\-").replace("\n.", "\n\\&.")
-        print(f'.TH {PROGRAM.upper()} 1 "" "{VERSION}"\n.SH NAME\n{PROGRAM}\n.SH SYNOPSIS\n.nf\n{text}.fi')  # noqa: T201
+        print(f'.TH {PROGRAM.upper()} 1 "" "{VERSION}"\n.SH NAME\n{PROGRAM}\n.SH SYNOPSIS\n.nf\n{text}.fi')  # noqa: T201  # what was asked for goes to stdout
         parser.exit()
 
 

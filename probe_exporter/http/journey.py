@@ -212,7 +212,7 @@ class Journey:
 
     async def _over_quic(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         from probe_exporter import quic  # noqa: PLC0415  # few modules need it, and it takes a while to load
-        from probe_exporter.http.http3 import ALPN, Http3Exchange  # noqa: PLC0415
+        from probe_exporter.http.http3 import ALPN, Http3Exchange  # noqa: PLC0415  # the same
 
         context, url = quic_context(self._client.tls_config), hop.request.url
         client = await quic.dial(self._probe, await self._addresses(hop), url.port, context, hop.server_name, ALPN)
