@@ -120,7 +120,7 @@ def authorization(proxy: Proxy) -> Headers:
 
 
 async def _connect(connection: Connection, proxy: Proxy, host: str, port: int) -> None:
-    """Ask an HTTP proxy for a tunnel (RFC 9110, 9.3.6).
+    """Ask an HTTP proxy for a tunnel (RFC 9110, 9.3.6), in which TLS is to begin.
 
     What comes along with its answer is dropped: nobody beyond the tunnel has been spoken to yet.
     """
@@ -136,7 +136,6 @@ async def _connect(connection: Connection, proxy: Proxy, host: str, port: int) -
         raise ProbeFailed(
             Reason.PROXY_REFUSED, f"the proxy answers {reader.status} to CONNECT {authority}", status_code=reader.status
         )
-    connection.restart()
 
 
 def connect_head(authority: str, proxy: Proxy) -> bytes:

@@ -6,6 +6,8 @@ What comes of all that for a module's metrics is held against the original in te
 from __future__ import annotations
 
 import asyncio
+import math
+import ssl
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Mapping
@@ -17,13 +19,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter import names, tls
+from probe_exporter import names, net, tls
 from probe_exporter.config import Module
 from probe_exporter.document import Place
 from probe_exporter.http.proxy import Proxy
 from probe_exporter.http.tunnel import connect_head, socks5
 from probe_exporter.net import IP_PROTOCOL
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober import Probe, ProbeFailed, Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober
 from probe_exporter.runner import Result, run
@@ -398,6 +400,45 @@ async def test_socks_answers_may_come_in_pieces(size: int, pki: Pki) -> None:
         assert result.probe.samples.get(http.BODY_LENGTH) == 2
 
 
+async def test_tls_within_tls_ends_from_the_inside(pki: Pki) -> None:
+    """Both layers say goodbye, each within the one around it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.directory / "leaf.pem", pki.directory / "leaf.key")
+    heard: asyncio.Queue[object] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        inner = context.wrap_bio(incoming, outgoing, server_side=True)
+        for step in (inner.do_handshake, lambda: inner.read(9), lambda: inner.read(9)):
+            while True:
+                try:
+                    heard.put_nowait(step())
+                    break
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    if data := await reader.read(65_536):
+                        incoming.write(data)
+                    else:
+                        incoming.write_eof()
+                except ssl.SSLError as error:
+                    heard.put_nowait(type(error))
+                    break
+        heard.put_nowait(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    async with server:
+        probe = Probe("", math.inf)
+        connection = await net.dial(probe, ["127.0.0.1"], server.sockets[0].getsockname()[1])
+        secure = net.Secure(tls.client_context(tls.TLSSettings(insecure_skip_verify=True)), "localhost")
+        await connection.wrap(secure)
+        await connection.wrap(secure)
+        connection.send(b"hello")
+        connection.close()
+        said = [await asyncio.wait_for(heard.get(), 5) for _ in range(4)]
+        assert said == [None, b"hello", b"", b""]  # an end without goodbye would be an error
+
+
 # --- failures ----------------------------------------------------------------------------------------------
 
 OVER_TLS = "https://127.0.0.1:{tls_port}/"
@@ -495,6 +536,15 @@ async def test_a_silent_tls_handshake_with_the_proxy(pki: Pki) -> None:
     async with staged(pki, HttpProxy(greeting=silence())) as stage:
         result = await stage.probe(OVER_TLS, timeout=0.3, proxy_url="https://127.0.0.1:{proxy}")
         assert why(result) == (Reason.PROXY_TIMEOUT, "proxy")
+
+
+async def test_a_handshake_with_the_proxy_that_takes_too_long(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handshake has a limit of its own, whatever time is left."""
+    monkeypatch.setattr(net, "HANDSHAKE_LIMIT", 0.2)
+    async with staged(pki, HttpProxy(greeting=silence())) as stage:
+        result = await stage.probe(OVER_TLS, proxy_url="https://127.0.0.1:{proxy}")
+        assert why(result) == (Reason.PROXY_TIMEOUT, "proxy")
+        assert result.duration < 1
 
 
 async def test_407_is_the_proxy_s_refusal_of_a_request(pki: Pki) -> None:

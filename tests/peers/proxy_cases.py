@@ -216,6 +216,8 @@ REDIRECTS = (
     moved("on the same host with SOCKS5", "/next", SOCKS),
     moved("from an exempt host to another", "http://nowhere.invalid:{port}/next", asked={"no_proxy": "x"}),
     moved("from the proxy to an exempt host", "http://localhost:{port}/next", asked={"no_proxy": "x"}, target=ANY),
+    moved("from an exempt name to an address with skipped resolving", "http://127.0.0.1:{port}/next",
+          asked={**SKIP, "no_proxy": "x"}),
     moved("with a password for the proxy", "http://nowhere.invalid:{port}/next", "http://u:p@127.0.0.1:{proxy}"),
     moved("elsewhere with credentials", "http://nowhere.invalid:{port}/next",
           asked={"basic_auth": {"username": "u", "password": "p"}}),
