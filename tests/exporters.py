@@ -28,6 +28,7 @@ NAMES = {
     "prometheus": ("prometheus",),
     "promtool": ("promtool",),
 }
+EMPTY: Mapping[str, str] = {}
 STARTED_WITHIN = 20.0  # seconds; a loaded CI machine imports slowly
 
 
@@ -136,14 +137,14 @@ def probe_path(**parameters: str) -> str:
 Start = Callable[..., contextlib.AbstractContextManager[Server]]
 
 
-def ours(directory: Path, *flags: str) -> contextlib.AbstractContextManager[Server]:
-    """This project's exporter, started in a directory with flags of the test's choice."""
-    return _running("ours", [sys.executable, "-m", "probe_exporter"], directory, flags)
+def ours(directory: Path, *flags: str, **environment: str) -> contextlib.AbstractContextManager[Server]:
+    """This project's exporter, started in a directory with flags and variables of the test's choice."""
+    return _running("ours", [sys.executable, "-m", "probe_exporter"], directory, flags, environment)
 
 
-def original(directory: Path, *flags: str) -> contextlib.AbstractContextManager[Server]:
+def original(directory: Path, *flags: str, **environment: str) -> contextlib.AbstractContextManager[Server]:
     """The original blackbox_exporter; skips the test where it is not installed."""
-    return _running("original", [peer("blackbox_exporter")], directory, flags)
+    return _running("original", [peer("blackbox_exporter")], directory, flags, environment)
 
 
 def prometheus(directory: Path, *flags: str) -> contextlib.AbstractContextManager[Server]:
@@ -152,13 +153,15 @@ def prometheus(directory: Path, *flags: str) -> contextlib.AbstractContextManage
 
 
 @contextlib.contextmanager
-def _running(name: str, command: Sequence[str], directory: Path, flags: Sequence[str]) -> Iterator[Server]:
+def _running(
+    name: str, command: Sequence[str], directory: Path, flags: Sequence[str], environment: Mapping[str, str] = EMPTY
+) -> Iterator[Server]:
     port = free_port()
     log = directory / f"{name}.{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *flags, f"--web.listen-address=127.0.0.1:{port}"],
-            cwd=directory, env=_environment(), stdout=output, stderr=subprocess.STDOUT,
+            cwd=directory, env={**_environment(), **environment}, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
         wait_until_listening(name, process, port, log)

@@ -195,7 +195,7 @@ class Proxies:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], connect_headers: Headers) -> Self:
-        """Those that ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` name, in capitals or not."""
+        """Those that ``http_proxy``, ``https_proxy`` and ``no_proxy`` name, or else the same in capitals."""
         proxies = {}
         for scheme in ("http", "https"):
             url = _variable(environment, f"{scheme}_proxy")
@@ -218,4 +218,4 @@ class Proxies:
 
 
 def _variable(environment: Mapping[str, str], name: str) -> str:
-    return environment.get(name.upper()) or environment.get(name, "")
+    return environment.get(name) or environment.get(name.upper(), "")

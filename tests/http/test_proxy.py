@@ -210,16 +210,16 @@ def test_the_environment_has_a_proxy_for_each_scheme() -> None:
     assert chosen(proxies, "https://www.example.test/") == "socks5://b.test:1080"
 
 
-def test_capitals_win() -> None:
+def test_small_letters_win() -> None:
     environment = {
-        "HTTP_PROXY": "http://a.test:1",
-        "http_proxy": "http://b.test:1",
-        "HTTPS_PROXY": "",
-        "ALL_PROXY": "x",
-    }
+        "HTTP_PROXY": "http://a.test:1", "http_proxy": "http://b.test:1", "HTTPS_PROXY": "http://c.test:1",
+        "https_proxy": "", "NO_PROXY": "x.test", "no_proxy": "y.test", "ALL_PROXY": "http://d.test:1",
+    }  # fmt: skip
     proxies = Proxies.from_environment(environment, [])
-    assert chosen(proxies, "http://www.example.test/") == "http://a.test:1"
-    assert chosen(proxies, "https://www.example.test/") == ""
+    assert chosen(proxies, "http://x.test/") == "http://b.test:1"
+    assert chosen(proxies, "http://y.test/") == ""
+    assert chosen(proxies, "https://www.example.test/") == "http://c.test:1"
+    assert chosen(Proxies.from_environment({"ALL_PROXY": "http://d.test:1"}, []), "http://x.test/") == ""
 
 
 @pytest.mark.parametrize("value", ["p.test:3128", "u:w@p.test:3128", "http://p.test:3128"])
