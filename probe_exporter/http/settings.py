@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
 from probe_exporter.fields import FilePath, Secret, Text
 from probe_exporter.http.proxy import DEFAULT_PORTS, Proxies
+from probe_exporter.http.url import parse
 from probe_exporter.prober import Settings
 from probe_exporter.rules import NO_SECRET_MANAGER, Block, Rule, exclusive, needs, required
 from probe_exporter.tls import TLSSettings
@@ -221,6 +222,14 @@ class OAuth2(ProxySettings):
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()
         yield from references(self, "client_secret_ref", "client_certificate_key_ref")
+        try:
+            parse(self.token_url)
+        except ValueError as error:
+            yield "token_url", f"{error}: every probe of this module will fail"
+        taken = {"scope": bool(self.scopes), "assertion": self.grant_type == JWT_BEARER}
+        for name in self.endpoint_params:
+            if taken.get(name):
+                yield "endpoint_params", f"sets {name} a second time: every probe of this module will fail"
 
     @cached_property
     def tokens(self) -> TokenSource:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from probe_exporter.config import Module
 from probe_exporter.document import Place
 from probe_exporter.http.oauth2 import ANSWER_LIMIT
-from probe_exporter.http.settings import JWT_BEARER
+from probe_exporter.http.settings import JWT_BEARER, OAuth2
 from probe_exporter.prober import Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober
@@ -537,3 +537,24 @@ async def test_a_key_of_another_kind_is_refused(pki: Pki) -> None:
         result = await server.probe(server.module(block))
         assert why(result) == (Reason.SETTINGS_UNUSABLE, "token")
         assert "RSA" in told(result)
+
+
+# --- warnings ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "keys"),
+    [
+        ({}, []),
+        ({"token_url": "ftp://a.test/"}, ["token_url"]),
+        ({"token_url": "/token"}, ["token_url"]),
+        ({"endpoint_params": {"scope": "a"}}, []),
+        ({"endpoint_params": {"scope": "a"}, "scopes": ["b"]}, ["endpoint_params"]),
+        ({"endpoint_params": {"assertion": "a"}}, []),
+        ({"endpoint_params": {"assertion": "a"}, "grant_type": JWT_BEARER}, ["endpoint_params"]),
+        ({"proxy_url": "ftp://p.test"}, ["proxy_url"]),
+    ],
+)
+def test_what_is_questionable_is_a_warning(written: dict[str, object], keys: list[str]) -> None:
+    block = {"client_id": "id", "token_url": "http://a.test/", **written}
+    assert [key for key, _ in OAuth2.model_validate(block).cautions()] == keys

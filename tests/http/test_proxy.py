@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from probe_exporter.http.proxy import NoProxy, Proxies, Proxy
 from probe_exporter.http.settings import HttpClientSettings
 from probe_exporter.http.url import parse
+from probe_exporter.probers.http import HttpSettings
 
 HTTP = parse("http://www.example.test/")
 HTTPS = parse("https://www.example.test/")
@@ -280,5 +281,10 @@ def test_headers_for_connect_are_sorted_and_can_be_sent() -> None:
         ({"proxy_url": "http://p.test", "proxy_connect_header": {"X A": ["1"]}}, ["proxy_connect_header"]),
     ],
 )
-def test_what_is_questionable_is_a_warning(written: dict[str, object], keys: list[str]) -> None:
+def test_a_proxy_that_is_questionable_is_a_warning(written: dict[str, object], keys: list[str]) -> None:
     assert [key for key, _ in HttpClientSettings.model_validate(written).cautions()] == keys
+
+
+def test_http3_and_a_proxy_is_a_warning() -> None:
+    written = {"enable_http3": True, "enable_http2": False, "proxy_url": "http://p.test:1"}
+    assert [key for key, _ in HttpSettings.model_validate(written).cautions()] == ["proxy_url"]
