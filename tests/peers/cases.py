@@ -28,6 +28,9 @@ Settings = Mapping[str, object]
 AT_ONCE = 8
 """Cases probed at the same time; those with a deadline mostly wait."""
 
+UNDER_WAY = 0.02
+"""Seconds that a request may still be under way when the exporter has already told how the probe ended."""
+
 DURATIONS = re.compile(r"probe_\w*(duration|lookup_time)_seconds")
 
 
@@ -125,6 +128,7 @@ async def run(case: Case, exporter: Server, pki: Path, ports: Mapping[str, int])
         parameters = {"module": case.module, "target": site.fill(case.target), **case.parameters}
         path = probe_path(**{name: value for name, value in parameters.items() if value is not None})
         response = await exporter.get(path, case.headers)
+        await asyncio.sleep(UNDER_WAY)
         lines = [f"status {response.status}"]
         types: dict[str, str] = {}
         if response.status == 200:
