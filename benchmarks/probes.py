@@ -13,7 +13,7 @@ class Probe:
     Args:
         name: as it stands in the table and on the command line.
         module: the module, the same for both exporters.
-        target: with the placeholders that the targets fill in (``{http}``, ``{https}``).
+        target: with the placeholders that the targets fill in (``{http}``, ``{https}``, ``{http2}``).
         budget: the most that ours may cost, as a share of the original's CPU per probe.
     """
 
@@ -35,5 +35,11 @@ PROBES = (
         {"prober": "http", "http": {"enable_http2": False, "tls_config": {"ca_file": "root.pem"}}},
         "https://127.0.0.1:{https}/",
         budget=1.0,
+    ),
+    Probe(
+        "https-http2",
+        {"prober": "http", "http": {"valid_http_versions": ["HTTP/2.0"], "tls_config": {"ca_file": "root.pem"}}},
+        "https://127.0.0.1:{http2}/",
+        budget=0.85,
     ),
 )

@@ -23,6 +23,7 @@ http {{
   server {{
     listen 127.0.0.1:{http} backlog=4096;
     listen 127.0.0.1:{https} ssl backlog=4096;
+    listen 127.0.0.1:{http2} ssl http2 backlog=4096;
     ssl_certificate {directory}/leaf.pem;
     ssl_certificate_key {directory}/leaf.key;
     ssl_session_tickets off;
@@ -38,7 +39,7 @@ def serving(directory: Path) -> Iterator[Mapping[str, int]]:
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if nginx is None:
         raise SystemExit("nginx is not installed: apt install nginx")
-    ports = {"http": free_port(), "https": free_port()}
+    ports = {name: free_port() for name in ("http", "https", "http2")}
     config = directory / "nginx.conf"
     config.write_text(NGINX.format(directory=directory, **ports))
     process = subprocess.Popen([nginx, "-c", str(config), "-p", str(directory)], stderr=subprocess.DEVNULL)
