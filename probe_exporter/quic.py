@@ -239,15 +239,20 @@ class QuicClient:
                 self._happened.append(event)
             elif isinstance(event, HandshakeCompleted):
                 self._shown = self._observe(event.alpn_protocol or "")
-            elif isinstance(event, ConnectionTerminated):
-                self._failure = self._ended(event)
+        end = self._quic._close_event  # noqa: SLF001  # told as an event only after a period of grace
+        if end is not None and self._failure is None:
+            self._failure = self._ended(end)
         if self._shown is None and self._received > HANDSHAKE_BYTES:
             raise ProbeFailed(Reason.TLS_HANDSHAKE, f"the TLS handshake is larger than {HANDSHAKE_BYTES} bytes")
-        # Neither of these has a bound of aioquic's, and it shows them nowhere else.
-        streams = [stream.receiver for stream in self._quic._streams.values()]  # noqa: SLF001  # aioquic has no other way to ask
-        ahead = max((one.highest_offset - one.starting_offset() for one in streams), default=0)
-        if ahead > OUT_OF_ORDER or len(self._quic.tls._receive_buffer) > HANDSHAKE_BYTES:  # noqa: SLF001  # aioquic has no other way to ask
+        if self._hoards():
             raise ProbeFailed(Reason.CONNECT_FAILED, "the peer makes us keep more than a connection needs")
+
+    def _hoards(self) -> bool:
+        """Whether the peer makes aioquic keep, without a bound of its own, what no good peer would."""
+        message = self._quic.tls._receive_buffer  # noqa: SLF001  # shown nowhere else
+        streams = self._quic._streams.values()  # noqa: SLF001  # shown nowhere else
+        ahead = (one.receiver.highest_offset - one.receiver.starting_offset() for one in streams)
+        return len(message) > HANDSHAKE_BYTES or max(ahead, default=0) > OUT_OF_ORDER
 
     def _observe(self, protocol: str) -> Handshake:
         state = self._quic.tls

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -157,6 +157,10 @@ class Quic:
         opening: what the first unidirectional stream begins with.
         refuses: whether every connection is refused once its hello has come.
         stateless: datagrams that answer every datagram, in place of a handshake.
+        window: bytes that a client may send on a stream, and never more; 0 for as many as it likes.
+        idle_timeout: seconds of silence after which a client is forgotten.
+        early: what is answered as soon as the head of a request is there.
+        connections: everybody who has connected.
     """
 
     certificate: str = "leaf"
@@ -168,6 +172,10 @@ class Quic:
     opening: bytes = SETTLED
     refuses: bool = False
     stateless: tuple[bytes, ...] | None = None
+    window: int = 0
+    idle_timeout: float = 60.0
+    early: Answer | None = None
+    connections: list[QuicConnection] = field(default_factory=list)
 
 
 class Stage(Protocol):
@@ -180,6 +188,9 @@ class Stage(Protocol):
 
     async def arrived(self, line: str, headers: list[Header], body: bytes, server_name: str) -> Answer:
         """Note a request; its answer."""
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work that ends with the site at the latest."""
 
 
 async def serve(sock: socket.socket, quic: Quic, pki: Path, stage: Stage) -> contextlib.AbstractContextManager[Any]:
@@ -194,6 +205,8 @@ async def serve(sock: socket.socket, quic: Quic, pki: Path, stage: Stage) -> con
         alpn_protocols=list(quic.alpn),
         cipher_suites=[aioquic.tls.CipherSuite[quic.suite]],
         supported_versions=list(quic.versions),
+        max_stream_data=quic.window or 1 << 20,
+        idle_timeout=quic.idle_timeout,
     )
     configuration.load_cert_chain(pki / f"{quic.certificate}.pem", pki / f"{quic.certificate}.key")
     authority = x509.load_pem_x509_certificate((pki / f"{quic.client_ca}.pem").read_bytes()) if quic.client_ca else None
@@ -228,16 +241,18 @@ class _Connection(QuicConnectionProtocol):
         self, connection: QuicConnection, quic: Quic, authority: x509.Certificate | None, stage: Stage
     ) -> None:
         super().__init__(connection)
+        quic.connections.append(connection)
         self._behaviour = quic
         self._authority = authority
         self._stage = stage
         self._server_name = ""
         self._http: _Http | None = None
         self._requests: dict[int, tuple[list[Header], bytearray]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         if authority is not None:
             _ask_for_certificate(connection)
+        if quic.window:  # aioquic would open it wider and wider
+            connection._write_stream_limits = lambda *_, **__: None  # type: ignore[method-assign]
 
     def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, ProtocolNegotiated):
@@ -273,16 +288,14 @@ class _Connection(QuicConnectionProtocol):
             fields += [(name.decode(), value.decode("utf-8", "surrogateescape")) for name, value in event.headers]
         else:
             body += event.data
-        if event.stream_ended:
-            task = asyncio.create_task(self._answer(event.stream_id, fields, bytes(body)))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if event.stream_ended or (isinstance(event, HeadersReceived) and self._behaviour.early):
+            self._stage.begin(self._answer(event.stream_id, fields, bytes(body)))
 
     async def _answer(self, stream: int, fields: list[Header], body: bytes) -> None:
         first = dict(reversed(fields))
         line = f"{first[':method']} {first[':path']} HTTP/3"
         rest = [field for field in fields if field[0] not in (":method", ":path")]
-        answer = await self._stage.arrived(line, rest, body, self._server_name)
+        answer = self._behaviour.early or await self._stage.arrived(line, rest, body, self._server_name)
         for part in answer.parts:
             await self._say(stream, part)
         if answer.end is End.HOLD:

@@ -12,11 +12,11 @@ import errno
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.targets import http2, http3
 from tests.targets.answers import Answer, End, Header, Made, Part, Pause, Repeat, reply
@@ -174,6 +174,12 @@ class Site:
     async def arrived(self, line: str, headers: list[Header], body: bytes, server_name: str) -> Answer:
         """Note a request over QUIC; its answer."""
         return await self._note(Request(line, headers, body, server_name)) or http3.reply(404)
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work that ends with the site at the latest."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _note(self, request: Request) -> Answer | None:
         async with self._arrival:
