@@ -380,7 +380,7 @@ class ResponseReader(Response):
         last = int.from_bytes(payload[:4], "big") & frames.LARGEST_WINDOW
         code = int.from_bytes(payload[4:8], "big")
         self._farewell = f" (the server goes away: {frames.describe(code)}, {payload[8:108]!r})"
-        if last < STREAM:
+        if last < STREAM and not self.head_complete:
             kind = ProbeFailed if code else Unprocessed
             raise kind(Reason.CONNECT_CLOSED, f"the server did not look at the request{self._farewell}")
 
@@ -390,7 +390,7 @@ class ResponseReader(Response):
     def _on_other(self, flags: int, stream: int, payload: bytes) -> None:
         self._endure(len(payload))
 
-    _rules: ClassVar = {
+    _rules: ClassVar[Mapping[int, _Rule]] = {
         frames.DATA: _Rule(_on_data, of_stream=True),
         frames.HEADERS: _Rule(_on_headers, of_stream=True),
         frames.PRIORITY: _Rule(_on_other, of_stream=True, size=5),

@@ -185,6 +185,7 @@ TOLERATED = {
     "going away in good order": (goaway(1) + OK, ok()),
     "going away within": (OK_HEAD + goaway(1) + data(b"ok"), ok()),
     "going away twice": (goaway((1 << 31) - 1) + OK_HEAD + goaway(1) + data(b"ok"), ok()),
+    "going away before us and answering": (OK_HEAD + goaway(0) + data(b"ok"), ok()),
     "going away with an error": (OK_HEAD + goaway(1, http2.INTERNAL_ERROR, b"sorry") + data(b"ok"), ok()),
 }  # fmt: skip
 

@@ -77,6 +77,17 @@ def tunnelled_by_name(case: Case, ours: Outcome) -> bool:
     return looked_up and "proxy request 1: CONNECT localhost:{tls_port} HTTP/1.1" in ours.lines
 
 
+def timed_by_phase(case: Case, ours: Outcome) -> bool:
+    """A probe over tcp or unix that had a phase to time."""
+    return any(re.match("probe_(tcp|unix)_duration_seconds", line) for line in ours.lines)
+
+
+def secure_talk(case: Case, ours: Outcome) -> bool:
+    """A handshake over tcp or unix, and the certificate accepted."""
+    secure = any(line.startswith("probe_tls_cipher_info") for line in ours.lines)
+    return secure and case.prober in ("tcp", "unix") and not not_verified(case, ours)
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One deliberate difference.
@@ -109,6 +120,24 @@ DIFFERENCES = (
     Difference(
         "A failed probe says why.", "issue 2, item 5", every_failure,
         ours=r"probe_failure_info\{phase='\w*',reason='\w+'\} 1",
+    ),
+    Difference(
+        "tcp and unix report the duration of each phase.", "compat 9.25", timed_by_phase,
+        ours=r"probe_(tcp|unix)_duration_seconds\{phase='\w+'\} .*",
+    ),
+    Difference(
+        "tcp and unix report the cipher suite.", "compat 9.25", secure_talk,
+        ours=r"probe_tls_cipher_info\{cipher='\w+'\} 1",
+    ),
+    Difference(
+        "A prompt without a newline matches once the peer has been silent for a second.", "compat 9.23",
+        Named("tcp expect a prompt"),
+        wholly=True,
+    ),
+    Difference(
+        "Expected bytes may come in pieces, or along with a line before them.", "compat 9.23",
+        Named("tcp expect_bytes in pieces", "tcp expect_bytes that a line came with"),
+        original="probe_success 0", ours="probe_success 1",
     ),
     Difference(
         "Ours adds its own name to the one that targets already know and allow; a proxy is told it on CONNECT too.",
@@ -316,6 +345,11 @@ DIFFERENCES = (
     Difference(
         "A request that a server refuses to look at is made once more, instead of hundreds of times.",
         "RFC 9113, 8.7", Named("http2 opening refused", "http2 opening with going away"),
+        wholly=True,
+    ),
+    Difference(
+        "A server that goes away because of an error, and says that it did not look at the request, has failed it.",
+        "RFC 9113, 6.8", Named("http2 going away before us with an answer"),
         wholly=True,
     ),
     Difference(
