@@ -75,6 +75,12 @@ class Reason(StrEnum):
     HTTP_CONTENT_ENCODING = "http_content_encoding", "The body can't be decompressed as the module expects."
     HTTP_PROTOCOL_ERROR = "http_protocol_error", "The answer is not HTTP."
     HTTP_HEADERS_TOO_LARGE = "http_headers_too_large", "The answer's headers are larger than the limit."
+    ICMP_PERMISSION = "icmp_permission", "The exporter may not ping: see ping_group_range and CAP_NET_RAW."
+    ICMP_SEND_FAILED = "icmp_send_failed", "The system did not take the echo request: no route, no such source address."
+    ICMP_PACKET_TOO_BIG = "icmp_packet_too_big", "The echo request is larger than a link on its way takes in one piece."
+    ICMP_UNREACHABLE = "icmp_unreachable", "A router or the host says that the echo request can't be delivered."
+    ICMP_TIME_EXCEEDED = "icmp_time_exceeded", "The echo request passed more routers than its ttl allows."
+    ICMP_TIMEOUT = "icmp_timeout", "No reply to any echo request in time."
     TIMEOUT_RESPONSE = "timeout_response", "Connected, but no (whole) response head in time."
     TIMEOUT_TRANSFER = "timeout_transfer", "The response began, and its body did not end in time."
     TIMEOUT_PROBE = "timeout_probe", "The time ran out in any other phase."
@@ -89,6 +95,7 @@ TIMEOUTS = {
     "tls": Reason.TLS_TIMEOUT,
     "processing": Reason.TIMEOUT_RESPONSE,
     "transfer": Reason.TIMEOUT_TRANSFER,
+    "rtt": Reason.ICMP_TIMEOUT,
 }
 """What the deadline means when it passes in a phase; any other phase is `Reason.TIMEOUT_PROBE`."""
 

@@ -57,6 +57,8 @@ modules:
             preferred_ip_protocol: ip6
             ip_protocol_fallback: true
             ttl: 64
+            count: 1
+            interval: 1s
 """
     )
 

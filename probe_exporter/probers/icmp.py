@@ -1,13 +1,36 @@
-"""The icmp prober: its settings. This version checks ``icmp`` modules and does not probe them yet."""
+"""The icmp prober: one ping, or a few of them and what they say together."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import math
+import statistics
+from collections.abc import Iterator
 from typing import Annotated
 
 from annotated_types import Ge, Le
+from pydantic import AfterValidator
 
+from probe_exporter import net
 from probe_exporter.addressing import SourceSettings
+from probe_exporter.echo import Path, Reply
+from probe_exporter.fields import Duration
+from probe_exporter.metrics import Metric
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason
+
+# --- settings ----------------------------------------------------------------------------------------------
+
+TEXT = b"probe-exporter: are you up?!"
+"""What a request carries unless the module says how much; as long as the original's text."""
+
+_LARGEST_PAYLOAD = 65507  # 65535 without an IPv4 and an ICMP header
+
+
+def _positive(seconds: float) -> float:
+    if seconds <= 0:
+        raise ValueError("expected more than 0")
+    return seconds
 
 
 class IcmpSettings(SourceSettings):
@@ -16,11 +39,167 @@ class IcmpSettings(SourceSettings):
     payload_size: Annotated[int, Ge(0)] = 0
     dont_fragment: bool = False
     ttl: Annotated[int, Ge(0), Le(255)] = 64
+    count: Annotated[int, Ge(1), Le(1000)] = 1
+    interval: Annotated[Duration, AfterValidator(_positive)] = 1.0
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        if self.payload_size > _LARGEST_PAYLOAD:
+            yield "payload_size", f"no packet holds more than {_LARGEST_PAYLOAD} bytes: every probe will fail"
+
+    @property
+    def payload(self) -> bytes:
+        """What each request carries."""
+        size = self.payload_size or len(TEXT)
+        return TEXT[:size].ljust(size, b"\0")
+
+
+# --- metrics -----------------------------------------------------------------------------------------------
+
+DURATION = Metric("probe_icmp_duration_seconds", "How long each phase took; rtt is 0 without a reply.", ("phase",))
+HOP_LIMIT = Metric("probe_icmp_reply_hop_limit", "TTL or hop limit that the reply arrived with.")
+LOSS = Metric("probe_icmp_packet_loss_ratio", "Share of the requests sent that got no reply in time; if count > 1.")
+RTT_MIN = Metric("probe_icmp_rtt_min_seconds", "The shortest round trip; if count > 1.")
+RTT_AVG = Metric("probe_icmp_rtt_avg_seconds", "The mean of the round trips; if count > 1.")
+RTT_MAX = Metric("probe_icmp_rtt_max_seconds", "The longest round trip; if count > 1.")
+RTT_STDDEV = Metric("probe_icmp_rtt_stddev_seconds", "Standard deviation of the round trips; if count > 1.")
+JITTER = Metric(
+    "probe_icmp_rtt_jitter_seconds", "Mean difference between a round trip and the next; if there were two replies."
+)
+
+# --- the story ---------------------------------------------------------------------------------------------
+
+MARGIN = 0.02
+"""Seconds before the deadline at which a series of pings is judged by what has come."""
 
 
 async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
-    """Send one ICMP echo request and wait for its reply."""
-    raise ProbeFailed(Reason.SETTINGS_UNSUPPORTED, "this version checks icmp modules but does not probe them yet")
+    """Ping a host: send ICMP echo requests and wait for replies."""
+    for phase in ("resolve", "setup", "rtt"):
+        probe.set(DURATION, 0, phase)
+    address = await net.resolve(
+        probe,
+        _without_brackets(probe.target),
+        preferred=settings.preferred_ip_protocol,
+        fallback=settings.ip_protocol_fallback,
+    )
+    probe.set(DURATION, probe.samples.get(net.LOOKUP_TIME), "resolve")
+    with probe.phase("setup") as setup:
+        path = Path(address, source=settings.source_ip_address, ttl=settings.ttl, dont_fragment=settings.dont_fragment)
+        payload = settings.payload
+        _check_time(probe, settings)
+    probe.set(DURATION, setup.seconds, "setup")
+    with probe.phase("rtt"):
+        if settings.count == 1:
+            reply = await path.ping(payload)
+            probe.set(DURATION, round(reply.seconds, 9), "rtt")
+        else:
+            reply = await _Series(probe, path, settings).run(payload)
+    if reply.hop_limit is not None:
+        probe.set(HOP_LIMIT, reply.hop_limit)
+
+
+def _without_brackets(target: str) -> str:
+    """A target as people write it: an IPv6 address may stand in brackets, though nothing follows it."""
+    return target[1:-1] if target.startswith("[") and target.endswith("]") and ":" in target else target
+
+
+def _check_time(probe: Probe, settings: IcmpSettings) -> None:
+    """A series that can't be sent in time would be judged by its beginning."""
+    takes = (settings.count - 1) * settings.interval
+    if settings.count > 1 and takes >= probe.remaining - MARGIN:
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE,
+            f"{settings.count} requests at intervals of {settings.interval:g} s take {takes:g} s, "
+            f"and the probe has {probe.remaining:.3g} s",
+        )
+
+
+class _Series:
+    """Several pings: sent at even intervals whatever comes back, and judged together.
+
+    After the last one is sent, those on their way have as long as the slowest so far took twice, at least an interval;
+    while there was no reply at all, until the deadline.
+    """
+
+    def __init__(self, probe: Probe, path: Path, settings: IcmpSettings) -> None:
+        self._probe = probe
+        self._path = path
+        self._settings = settings
+        self._clock = asyncio.get_running_loop().time
+        self._pings: list[asyncio.Task[Reply]] = []
+
+    async def run(self, payload: bytes) -> Reply:
+        """Send all; the first reply. Any reply is a success, and an error message is the end."""
+        started = self._clock()
+        try:
+            for number in range(self._settings.count):
+                await self._pause(started + number * self._settings.interval)
+                self._pings.append(asyncio.create_task(self._path.ping(payload)))
+            await self._finish()
+        finally:
+            self._report()
+            for ping in self._pings:
+                ping.cancel()
+            await asyncio.gather(*self._pings, return_exceptions=True)
+        replies = self._replies()
+        if not replies:
+            raise ProbeFailed(Reason.ICMP_TIMEOUT, f"no reply to any of {len(self._pings)} echo requests")
+        return replies[0]
+
+    async def _pause(self, until: float) -> None:
+        """Wait for a moment; what a ping fails with meanwhile is raised."""
+        while (left := until - self._clock()) > 0:
+            flying = self._flying()
+            if flying:
+                await asyncio.wait(flying, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
+            else:
+                await asyncio.sleep(left)
+            self._raise_errors()
+
+    async def _finish(self) -> None:
+        """Wait for what is on its way, as long as there is sense in it."""
+        sent = self._clock()
+        end = sent + self._probe.remaining - MARGIN
+        while flying := self._flying():
+            slowest = max((reply.seconds for reply in self._replies()), default=math.inf)
+            left = min(end, sent + max(self._settings.interval, 2 * slowest)) - self._clock()
+            if left <= 0:
+                break
+            await asyncio.wait(flying, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            self._raise_errors()
+        self._raise_errors()
+
+    def _flying(self) -> list[asyncio.Task[Reply]]:
+        return [ping for ping in self._pings if not ping.done()]
+
+    def _raise_errors(self) -> None:
+        for ping in self._pings:
+            if ping.done() and not ping.cancelled() and (error := ping.exception()) is not None:
+                raise error
+
+    def _replies(self) -> list[Reply]:
+        """Those that came, in the order of their requests."""
+        return [
+            ping.result() for ping in self._pings if ping.done() and not ping.cancelled() and ping.exception() is None
+        ]
+
+    def _report(self) -> None:
+        """Set what the series says so far."""
+        probe, seconds = self._probe, [reply.seconds for reply in self._replies()]
+        if self._pings:
+            probe.set(LOSS, 1 - len(seconds) / len(self._pings))
+        if not seconds:
+            return
+        average = statistics.fmean(seconds)
+        probe.set(DURATION, round(average, 9), "rtt")
+        probe.set(RTT_MIN, round(min(seconds), 9))
+        probe.set(RTT_AVG, round(average, 9))
+        probe.set(RTT_MAX, round(max(seconds), 9))
+        probe.set(RTT_STDDEV, round(statistics.pstdev(seconds), 9))
+        if len(seconds) > 1:
+            jitter = statistics.fmean(abs(after - before) for before, after in itertools.pairwise(seconds))
+            probe.set(JITTER, round(jitter, 9))
 
 
 prober = Prober("icmp", IcmpSettings, probe_icmp)

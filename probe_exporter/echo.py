@@ -1,0 +1,518 @@
+"""ICMP echo (RFC 792, RFC 4443): packets without I/O, and one shared socket per family and kind.
+
+Every ping of the process goes through the same few sockets, and a reply finds its waiter by its sequence number: the
+thousandth ping costs no more than the first. The kernel says when a reply arrived, so a busy event loop does not make
+a network look slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import random
+import socket
+import struct
+import sys
+import time
+import weakref
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from probe_exporter import names
+from probe_exporter.prober import ProbeFailed, Reason
+
+# --- packets ------------------------------------------------------------------------------------------------
+
+_HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number; in errors the last is the MTU
+
+REQUESTS = {4: 8, 6: 128}
+REPLIES = {4: 0, 6: 129}
+
+ERRORS = {
+    (4, 3): Reason.ICMP_UNREACHABLE,
+    (4, 11): Reason.ICMP_TIME_EXCEEDED,
+    (4, 12): Reason.ICMP_UNREACHABLE,
+    (6, 1): Reason.ICMP_UNREACHABLE,
+    (6, 2): Reason.ICMP_PACKET_TOO_BIG,
+    (6, 3): Reason.ICMP_TIME_EXCEEDED,
+    (6, 4): Reason.ICMP_UNREACHABLE,
+}
+"""What an error message means, by IP version and type."""
+
+_FRAGMENTATION_NEEDED = (4, 3, 4)  # the one code that means something else than its type
+
+_WORDS = {
+    (4, 3, 0): "network unreachable",
+    (4, 3, 1): "host unreachable",
+    (4, 3, 2): "protocol unreachable",
+    (4, 3, 3): "port unreachable",
+    _FRAGMENTATION_NEEDED: "packet too big",
+    (4, 3, 9): "network administratively prohibited",
+    (4, 3, 10): "host administratively prohibited",
+    (4, 3, 13): "administratively prohibited",
+    (4, 11, 0): "time to live exceeded in transit",
+    (4, 11, 1): "time for reassembly exceeded",
+    (6, 1, 0): "no route to destination",
+    (6, 1, 1): "administratively prohibited",
+    (6, 1, 3): "address unreachable",
+    (6, 1, 4): "port unreachable",
+    (6, 1, 5): "source address failed policy",
+    (6, 1, 6): "route to destination rejected",
+    (6, 2, 0): "packet too big",
+    (6, 3, 0): "hop limit exceeded in transit",
+    (6, 3, 1): "time for reassembly exceeded",
+}
+
+
+class Answer(NamedTuple):
+    """An echo reply, as its packet has it."""
+
+    identifier: int
+    sequence: int
+    payload: bytes
+
+
+class Trouble(NamedTuple):
+    """An error message about one of somebody's echo requests, as its packet has it."""
+
+    version: int
+    type: int
+    code: int
+    mtu: int  # of the link that was too small; 0 if it does not say
+    destination: str  # where the request was going
+    identifier: int
+    sequence: int
+
+    @property
+    def reason(self) -> Reason:
+        """What it means for the probe."""
+        key = (self.version, self.type, self.code)
+        return Reason.ICMP_PACKET_TOO_BIG if key == _FRAGMENTATION_NEEDED else ERRORS[key[:2]]
+
+    def __str__(self) -> str:
+        words = _WORDS.get((self.version, self.type, self.code), f"ICMP type {self.type}, code {self.code}")
+        return f"{words} (MTU {self.mtu})" if self.mtu else words
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071): the 16-bit words summed with carries brought round, and inverted.
+
+    2 ** 16 is 1 modulo 0xFFFF, so the data as one number has the same remainder as the sum of its words.
+    """
+    number = int.from_bytes(data if len(data) % 2 == 0 else data + b"\0", "big")
+    return 0xFFFF - ((number % 0xFFFF or 0xFFFF) if number else 0)
+
+
+def request(version: int, identifier: int, sequence: int, payload: bytes) -> bytes:
+    """An echo request. For IPv6 the checksum is the kernel's to fill in: it covers the addresses too."""
+    kind = REQUESTS[version]
+    blank = _HEADER.pack(kind, 0, 0, identifier, sequence) + payload
+    return blank if version == 6 else _HEADER.pack(kind, 0, checksum(blank), identifier, sequence) + payload
+
+
+def parse(version: int, message: bytes) -> Answer | Trouble | None:
+    """What an ICMP message says about an echo request; None if it is about something else or is cut short."""
+    if len(message) < _HEADER.size:
+        return None
+    kind, code, _, third, fourth = _HEADER.unpack_from(message)
+    if kind == REPLIES[version]:
+        return Answer(third, fourth, message[_HEADER.size :]) if code == 0 else None
+    if (version, kind) not in ERRORS:
+        return None
+    offending = (_embedded_4 if version == 4 else _embedded_6)(message[_HEADER.size :])
+    if offending is None:
+        return None
+    # IPv4 has 16 bits for the MTU (RFC 1191), IPv6 has 32 (RFC 4443, 3.2); other messages have something else there.
+    mtu = fourth if (version, kind, code) == _FRAGMENTATION_NEEDED else 0
+    return trouble(version, kind, code, (third << 16) + fourth if (version, kind) == (6, 2) else mtu, *offending)
+
+
+def trouble(version: int, kind: int, code: int, mtu: int, destination: str, echo: bytes) -> Trouble | None:
+    """An error about the ICMP message `echo`, or None if that is no echo request."""
+    if len(echo) < _HEADER.size or echo[0] != REQUESTS[version]:
+        return None
+    _, _, _, identifier, sequence = _HEADER.unpack_from(echo)
+    return Trouble(version, kind, code, mtu, destination, identifier, sequence)
+
+
+def strip_ip(packet: bytes) -> tuple[int, bytes] | None:
+    """An IPv4 packet as its TTL and what follows its header, options included; None if it is cut short."""
+    if len(packet) < 20 or packet[0] >> 4 != 4:
+        return None
+    length = (packet[0] & 15) * 4
+    return (packet[8], packet[length:]) if 20 <= length <= len(packet) else None
+
+
+def _embedded_4(packet: bytes) -> tuple[str, bytes] | None:
+    """Destination and content of the ICMP packet that an IPv4 error message carries the beginning of."""
+    stripped = strip_ip(packet)
+    if stripped is None or packet[9] != socket.IPPROTO_ICMP:
+        return None
+    return socket.inet_ntop(socket.AF_INET, packet[16:20]), stripped[1]
+
+
+def _embedded_6(packet: bytes) -> tuple[str, bytes] | None:
+    """The same of IPv6. A fragment header is the one extension that a request of ours can have; only a first fragment
+    holds the ICMP header."""
+    if len(packet) < 40 or packet[0] >> 4 != 6:
+        return None
+    destination, following, rest = socket.inet_ntop(socket.AF_INET6, packet[24:40]), packet[6], packet[40:]
+    if following == socket.IPPROTO_FRAGMENT and len(rest) >= 8 and int.from_bytes(rest[2:4], "big") >> 3 == 0:
+        following, rest = rest[0], rest[8:]
+    return (destination, rest) if following == socket.IPPROTO_ICMPV6 else None
+
+
+# --- sockets ------------------------------------------------------------------------------------------------
+
+# From <linux/in.h>, in6.h, icmp.h, icmpv6.h, errqueue.h and <asm-generic/socket.h>: the socket module has not all.
+_IP_TTL, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVERR, _IP_RECVTTL = 2, 8, 10, 11, 12
+_IPV6_RECVERR = 25
+_PMTUDISC_DONT, _PMTUDISC_PROBE = 0, 3
+_SOL_RAW, _ICMP_FILTER, _ICMPV6_FILTER = 255, 1, 1
+_SO_RCVBUFFORCE, _SO_TIMESTAMPNS, _MSG_ERRQUEUE = 33, 35, 0x2000
+_ORIGINS = {2: 4, 3: 6}  # of an error in a socket's queue: ICMP and ICMPv6
+
+_TIMESPEC = struct.Struct("@ll")
+_EXTENDED_ERROR = struct.Struct("@IBBBBII")
+_INTEGER = struct.Struct("@i")
+_PKTINFO_4 = struct.Struct("@i4s4s")
+_PKTINFO_6 = struct.Struct("@16si")
+
+_ANCILLARY_SPACE = 256
+_LARGEST = 65536
+_RECEIVE_BUFFER = 4 << 20
+_SENT_UNREAD = 64
+"""Requests sent after which replies are looked for at once: without permission to enlarge it, the kernel's buffer for
+them holds some hundreds, and on a fast network they come before the event loop gets round to reading."""
+
+_DEFAULT_TTL = 64
+
+
+class Reply(NamedTuple):
+    """What came back."""
+
+    seconds: float  # from the request's sending to the reply's arrival at this machine
+    hop_limit: int | None  # that the reply arrived with; None if the kernel did not say
+
+
+class _Waiter:
+    """A request on its way: what a reply to it is like, and who waits for it."""
+
+    __slots__ = ("address", "future", "payload", "sent", "sent_by_clock")
+
+    def __init__(self, address: str, payload: bytes, future: asyncio.Future[Reply]) -> None:
+        self.address = address
+        self.payload = payload
+        self.future = future
+        self.sent = 0.0  # perf_counter
+        self.sent_by_clock = 0  # Unix nanoseconds, as the kernel's stamp on the reply
+
+    def seconds(self, stamp: int | None) -> float:
+        """How long the reply took. If somebody set the clock meanwhile the stamp says nothing, and now is when."""
+        elapsed = time.perf_counter() - self.sent
+        if stamp is None:
+            return elapsed
+        exact = (stamp - self.sent_by_clock) / 1e9
+        return exact if 0 < exact <= elapsed else elapsed
+
+
+class Path:
+    """The way to one target: the shared socket for it, and what each packet is to be sent with.
+
+    Args:
+        address: resolved; IPv6 with its zone where it has one.
+        source: the local address to send from; empty for the system's choice.
+        ttl: TTL or hop limit of the requests; 0 for the system's default.
+        dont_fragment: IPv4 only: no router may cut the packet up, and neither may this machine.
+
+    Raises:
+        ProbeFailed: no permission, or no such way.
+    """
+
+    def __init__(self, address: str, *, source: str = "", ttl: int = 0, dont_fragment: bool = False) -> None:
+        version = names.version(address)
+        whole = dont_fragment and version == 4
+        self._destination = _socket_address(version, address)
+        self._options: list[tuple[int, int, bytes]] = []
+        if source:
+            self._options.append(_from(version, source))
+        if ttl or whole:
+            self._options.append(_hops(version, ttl or _DEFAULT_TTL))
+        self._address = address.partition("%")[0]
+        self._channel = _channel(version, whole)
+
+    async def ping(self, payload: bytes) -> Reply:
+        """Send one echo request and wait for its reply, for as long as the caller lets it.
+
+        Raises:
+            ProbeFailed: the system did not take it, or an error message came back instead of a reply.
+        """
+        channel = self._channel
+        sequence, waiter = channel.expect(self._address, payload)
+        try:
+            # The kernel's buffer may be full; it tells nobody but those who poll when it has room for one packet more.
+            while not channel.send(sequence, waiter, self._destination, self._options):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            return await waiter.future
+        finally:
+            channel.forget(sequence)
+
+
+def _socket_address(version: int, address: str) -> tuple[str, int] | tuple[str, int, int, int]:
+    if version == 4:
+        return address, 0
+    bare, _, zone = address.partition("%")
+    try:
+        return bare, 0, 0, (int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)) if zone else 0
+    except OSError:
+        raise ProbeFailed(Reason.TARGET_INVALID, f"this machine has no interface {zone!r}") from None
+
+
+def _from(version: int, source: str) -> tuple[int, int, bytes]:
+    """The ancillary data that has one packet sent from an address of our choice, on a socket that all share."""
+    bare, _, zone = source.partition("%")
+    try:
+        packed = socket.inet_pton(socket.AF_INET6 if version == 6 else socket.AF_INET, bare)
+    except OSError:
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE, f"source_ip_address {source} is no IPv{version} address, and the target's is"
+        ) from None
+    if version == 4:
+        return socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO_4.pack(0, packed, bytes(4))
+    index = _socket_address(6, source)[-1] if zone else 0
+    return socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO_6.pack(packed, index)
+
+
+def _hops(version: int, ttl: int) -> tuple[int, int, bytes]:
+    if version == 4:
+        return socket.IPPROTO_IP, _IP_TTL, _INTEGER.pack(ttl)
+    return socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, _INTEGER.pack(ttl)
+
+
+class _Channel:
+    """One socket for all pings of a kind; it reads whatever arrives and hands it to whoever waits for it.
+
+    A datagram socket gets only what is ours: the kernel puts an identifier of its own into requests, and gives us
+    errors in a queue. A raw socket gets the ICMP messages of all the machine's pings.
+    """
+
+    def __init__(self, version: int, sock: socket.socket) -> None:
+        self.sock = sock
+        self._version = version
+        self._raw = sock.type == socket.SOCK_RAW
+        self._identifier = random.getrandbits(16)
+        self._numbers = itertools.count(random.getrandbits(16))
+        self._waiting: dict[int, _Waiter] = {}
+        self._buffer = bytearray(_LARGEST)
+        self._unread = 0
+
+    def expect(self, address: str, payload: bytes) -> tuple[int, _Waiter]:
+        """A sequence number that no other request on its way has, and the waiter for its reply."""
+        if len(self._waiting) > 0xFFFF:
+            raise ProbeFailed(Reason.ICMP_SEND_FAILED, "65536 echo requests wait for their replies already")
+        sequence = next(number for one in self._numbers if (number := one & 0xFFFF) not in self._waiting)
+        waiter = _Waiter(address, payload, asyncio.get_running_loop().create_future())
+        self._waiting[sequence] = waiter
+        return sequence, waiter
+
+    def forget(self, sequence: int) -> None:
+        """Nobody waits for this one any more."""
+        del self._waiting[sequence]
+
+    def send(
+        self,
+        sequence: int,
+        waiter: _Waiter,
+        destination: tuple[str, int] | tuple[str, int, int, int],
+        options: Iterable[tuple[int, int, bytes]],
+    ) -> bool:
+        """Send a request; False if there is no room for it at the moment.
+
+        Raises:
+            ProbeFailed: the system did not take it.
+        """
+        packet = [request(self._version, self._identifier, sequence, waiter.payload)]
+        self._unread += 1
+        if self._unread > _SENT_UNREAD:
+            self.receive()
+        waiter.sent, waiter.sent_by_clock = time.perf_counter(), time.time_ns()
+        try:
+            try:
+                self.sock.sendmsg(packet, options, 0, destination)
+            except BlockingIOError:
+                return False
+            except OSError:
+                # A datagram socket hands the error that another request met to whoever calls next: read it, try again.
+                self._receive_errors()
+                self.sock.sendmsg(packet, options, 0, destination)
+        except OSError as error:
+            raise _not_sent(error, destination[0], len(waiter.payload)) from None
+        return True
+
+    def receive(self) -> None:
+        """Read all that has arrived: the event loop's call."""
+        self._unread = 0
+        if not self._raw:
+            self._receive_errors()
+        view = memoryview(self._buffer)
+        for _ in range(1000):  # let others run, too
+            try:
+                length, ancillary, _, sender = self.sock.recvmsg_into([view], _ANCILLARY_SPACE)
+            except OSError:  # nothing more, or the error of a request that has been read from its queue
+                return
+            self._received(bytes(view[:length]), ancillary, sender[0].partition("%")[0])
+
+    def _received(self, message: bytes, ancillary: list[tuple[int, int, bytes]], sender: str) -> None:
+        hop_limit = None
+        if self._raw and self._version == 4:
+            stripped = strip_ip(message)
+            if stripped is None:
+                return
+            hop_limit, message = stripped
+        said = parse(self._version, message)
+        if said is None or (self._raw and said.identifier != self._identifier):
+            return
+        waiter = self._waiting.get(said.sequence)
+        if waiter is None or waiter.future.done():
+            return
+        if isinstance(said, Trouble):
+            self._refuse(waiter, said, sender)
+        elif said.payload == waiter.payload and sender == waiter.address:
+            stamp, told = _stamp_and_hops(ancillary)
+            waiter.future.set_result(Reply(waiter.seconds(stamp), told if hop_limit is None else hop_limit))
+
+    def _receive_errors(self) -> None:
+        """Read the queue of a datagram socket's errors: each comes with the message that it is about."""
+        while True:
+            try:
+                message, ancillary, _, destination = self.sock.recvmsg(_LARGEST, _ANCILLARY_SPACE, _MSG_ERRQUEUE)
+            except OSError:
+                return
+            for level, kind, data in ancillary:
+                if (level, kind) not in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
+                    continue
+                _, origin, type_, code, _, mtu, _ = _EXTENDED_ERROR.unpack_from(data)
+                if _ORIGINS.get(origin) != self._version or (self._version, type_) not in ERRORS:
+                    continue
+                said = trouble(self._version, type_, code, mtu, destination[0].partition("%")[0], message)
+                waiter = self._waiting.get(said.sequence) if said is not None else None
+                if said is not None and waiter is not None and not waiter.future.done():
+                    self._refuse(waiter, said, _offender(data[_EXTENDED_ERROR.size :]))
+
+    def _refuse(self, waiter: _Waiter, said: Trouble, sender: str) -> None:
+        if said.destination == waiter.address:
+            by = f"{sender} says: " if sender else ""
+            waiter.future.set_exception(ProbeFailed(said.reason, f"{by}{said}", router=sender))
+
+
+def _stamp_and_hops(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[int | None, int | None]:
+    """The moment of arrival in Unix nanoseconds, and the hop limit."""
+    stamp = hops = None
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+            stamp = seconds * 1_000_000_000 + nanoseconds
+        elif (level, kind) in ((socket.IPPROTO_IP, _IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)):
+            (hops,) = _INTEGER.unpack_from(data)
+    return stamp, hops
+
+
+def _offender(address: bytes) -> str:
+    """Who sent an error, from the socket address behind it; empty if it does not say."""
+    family = int.from_bytes(address[:2], sys.byteorder)
+    if family == socket.AF_INET:
+        return socket.inet_ntop(socket.AF_INET, address[4:8])
+    return socket.inet_ntop(socket.AF_INET6, address[8:24]) if family == socket.AF_INET6 else ""
+
+
+def _not_sent(error: OSError, address: str, size: int) -> ProbeFailed:
+    if error.errno == errno.EMSGSIZE:
+        return ProbeFailed(
+            Reason.ICMP_PACKET_TOO_BIG, f"an echo request with {size} bytes does not leave this machine in one piece"
+        )
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return ProbeFailed(
+            Reason.ICMP_SEND_FAILED, f"a firewall of this machine, or a broadcast address, forbids to ping {address}"
+        )
+    return ProbeFailed(Reason.ICMP_SEND_FAILED, f"sending to {address} failed: {error.strerror or error}")
+
+
+# --- opening ------------------------------------------------------------------------------------------------
+
+_channels: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[int, bool], _Channel]] = WeakKeyDictionary()
+"""By event loop, IP version and whether packets must stay whole: that is an option of the socket, not of a packet."""
+
+
+def _channel(version: int, whole: bool) -> _Channel:
+    """The shared socket of the running loop, opened when first asked for; it lives as long as the loop."""
+    loop = asyncio.get_running_loop()
+    channels = _channels.setdefault(loop, {})
+    channel = channels.get((version, whole))
+    if channel is None:
+        channel = channels[version, whole] = _Channel(version, _open(version, whole))
+        loop.add_reader(channel.sock, channel.receive)
+        weakref.finalize(loop, channel.sock.close)
+    return channel
+
+
+def _open(version: int, whole: bool) -> socket.socket:
+    """A socket that may ping: without privileges where the kernel lets us, else raw.
+
+    Raises:
+        ProbeFailed: neither is permitted.
+    """
+    family, protocol = (
+        (socket.AF_INET, socket.IPPROTO_ICMP) if version == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
+    )
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
+                raise ProbeFailed(Reason.ICMP_SEND_FAILED, f"no ICMP socket: {error.strerror}") from None
+            continue
+        try:
+            _prepare(sock, version, whole)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    raise ProbeFailed(
+        Reason.ICMP_PERMISSION,
+        "this process may not send ICMP: set net.ipv4.ping_group_range to include its group, or give it CAP_NET_RAW",
+    )
+
+
+def _prepare(sock: socket.socket, version: int, whole: bool) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # as much as an ordinary user may have
+    with suppress(PermissionError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    raw = sock.type == socket.SOCK_RAW
+    if version == 4:
+        # PROBE sets "don't fragment" and believes no earlier message about the path: each probe finds out for itself.
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE if whole else _PMTUDISC_DONT)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+    if raw:
+        _pass_only_answers(sock, version)
+    elif version == 4:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+
+
+def _pass_only_answers(sock: socket.socket, version: int) -> None:
+    """Have the kernel keep from a raw socket what no request of ours can bring about. A set bit blocks its type."""
+    passed = {REPLIES[version], *(kind for of, kind in ERRORS if of == version)}
+    blocked = ((1 << 256) - 1) ^ sum(1 << kind for kind in passed)
+    words = [blocked >> (32 * word) & 0xFFFFFFFF for word in range(8)]
+    if version == 4:
+        sock.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("@I", words[0]))
+    else:
+        sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMPV6_FILTER, struct.pack("@8I", *words))

@@ -1,0 +1,560 @@
+"""Pings on loopback and through networks of the test's own: what is measured, and the reason of each failure.
+
+Through a network each test runs twice: on the unprivileged datagram sockets of the kernel, and on raw ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from probe_exporter import echo, names, net
+from probe_exporter.config import Module
+from probe_exporter.document import Place
+from probe_exporter.metrics import Metric
+from probe_exporter.prober import Reason
+from probe_exporter.probers import icmp
+from probe_exporter.probers.icmp import IcmpSettings, prober
+from probe_exporter.runner import Result, run
+from tests import namespaces
+from tests.namespaces import Network
+
+FAR, FAR_6 = "10.91.2.2", "fd91:2::2"
+NOBODY, NOBODY_6 = "10.91.2.77", "fd91:2::77"
+Respond = Callable[[socket.socket, threading.Event], None]
+SERIES = (icmp.LOSS, icmp.RTT_MIN, icmp.RTT_AVG, icmp.RTT_MAX, icmp.RTT_STDDEV, icmp.JITTER)
+
+
+def may_ping() -> bool:
+    """Whether this process has permission to ping from here."""
+    for family, protocol in ((socket.AF_INET, socket.IPPROTO_ICMP), (socket.AF_INET6, socket.IPPROTO_ICMPV6)):
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
+            try:
+                socket.socket(family, kind, protocol).close()
+                break
+            except OSError:
+                continue
+        else:
+            return False
+    return True
+
+
+on_loopback = pytest.mark.skipif(not may_ping(), reason="neither ping_group_range nor CAP_NET_RAW lets us ping")
+
+
+async def ping(target: str, timeout: float = 2.0, **settings: Any) -> Result:
+    """Ping a target once, as a request for a probe would."""
+    module = Module("m", prober, IcmpSettings.model_validate(settings), 0.0, Place("test.yml"))
+    result = await run(module, target, timeout)
+    assert result.duration < timeout + 0.3
+    return result
+
+
+def why(result: Result) -> tuple[Reason, str] | None:
+    """Reason and phase of a failure; None for success."""
+    return None if result.failure is None else (result.failure.reason, result.phase)
+
+
+def message(result: Result) -> str:
+    """What a failure says to a person."""
+    assert result.failure is not None
+    return result.failure.message
+
+
+def seconds(result: Result) -> dict[str, float]:
+    """The duration of each phase."""
+    return {phase: value for (phase,), value in result.probe.samples.labelled[icmp.DURATION].items()}
+
+
+def value(result: Result, metric: Metric) -> float | None:
+    """A sample without labels; None if there is none."""
+    return result.probe.samples.plain.get(metric)
+
+
+# --- settings ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ttl": 256},
+        {"ttl": -1},
+        {"payload_size": -1},
+        {"count": 0},
+        {"count": 1001},
+        {"interval": "0s"},
+        {"interval": -1},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        IcmpSettings.model_validate(settings)
+
+
+def test_a_payload_that_no_packet_holds_is_questionable() -> None:
+    assert [key for key, _ in IcmpSettings(payload_size=65508).cautions()] == ["payload_size"]
+    assert list(IcmpSettings(payload_size=65507).cautions()) == []
+
+
+@pytest.mark.parametrize(("size", "payload"), [(0, icmp.TEXT), (4, icmp.TEXT[:4]), (30, icmp.TEXT + b"\0\0")])
+def test_a_payload_is_the_text_cut_or_filled_up(size: int, payload: bytes) -> None:
+    """As long as the original's where no size is given: paths treat packets by size."""
+    assert IcmpSettings(payload_size=size).payload == payload
+    assert len(icmp.TEXT) == 28
+
+
+# --- loopback ----------------------------------------------------------------------------------------------
+
+
+@on_loopback
+@pytest.mark.parametrize(("target", "version"), [("127.0.0.1", 4), ("::1", 6), ("[::1]", 6), ("::1%lo", 6)])
+async def test_a_host_that_answers_passes(target: str, version: int) -> None:
+    result = await ping(target)
+    assert why(result) is None
+    assert value(result, net.IP_PROTOCOL) == version
+    assert value(result, icmp.HOP_LIMIT) == 64
+    found = seconds(result)
+    assert set(found) == {"resolve", "setup", "rtt"}
+    assert all(0 < spent <= result.duration for spent in found.values())
+    assert [metric.name for metric in SERIES if metric in result.probe.samples.plain] == []
+
+
+@on_loopback
+async def test_a_name_is_looked_up(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.77 four.test both.test\n::1 six.test both.test\n")
+    monkeypatch.setattr(names, "HOSTS", hosts)
+    found = [
+        value(await ping("both.test"), net.IP_PROTOCOL),
+        value(await ping("both.test", preferred_ip_protocol="ip4"), net.IP_PROTOCOL),
+        value(await ping("four.test"), net.IP_PROTOCOL),
+    ]
+    assert found == [6, 4, 4]
+    refused = await ping("four.test", ip_protocol_fallback=False)
+    assert why(refused) == (Reason.DNS_NO_ADDRESS, "resolve")
+    assert seconds(refused) == {"resolve": 0, "setup": 0, "rtt": 0}
+
+
+@pytest.mark.parametrize("target", ["", "[]", "[::1", "127.0.0.1:80", "http://127.0.0.1/", "[::1]:80", " "])
+async def test_what_is_no_host_fails(target: str) -> None:
+    result = await ping(target)
+    assert result.failure is not None
+    assert result.phase == "resolve"
+    assert seconds(result) == {"resolve": 0, "setup": 0, "rtt": 0}
+
+
+@on_loopback
+@pytest.mark.parametrize("target", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("size", [1, 28, 29, 1472, 9001, 65487])
+async def test_a_payload_of_any_size_comes_back(target: str, size: int) -> None:
+    assert why(await ping(target, payload_size=size)) is None
+
+
+@on_loopback
+@pytest.mark.parametrize("target", ["127.0.0.1", "::1"])
+async def test_a_payload_that_no_packet_holds_fails(target: str) -> None:
+    result = await ping(target, payload_size=65600)
+    assert why(result) == (Reason.ICMP_PACKET_TOO_BIG, "rtt")
+    assert seconds(result)["rtt"] == 0
+
+
+@on_loopback
+async def test_an_interface_that_does_not_exist_is_named() -> None:
+    result = await ping("fe80::1%nowhere0")
+    assert why(result) == (Reason.TARGET_INVALID, "setup")
+    assert "nowhere0" in message(result)
+
+
+@on_loopback
+@pytest.mark.parametrize(("target", "source"), [("127.0.0.1", "127.0.0.9"), ("::1", "::1")])
+async def test_a_source_address_of_this_machine_is_used(target: str, source: str) -> None:
+    assert why(await ping(target, source_ip_address=source)) is None
+
+
+@on_loopback
+@pytest.mark.parametrize(("target", "source"), [("127.0.0.1", "192.0.2.1"), ("::1", "2001:db8::1")])
+async def test_a_source_address_of_another_machine_fails(target: str, source: str) -> None:
+    assert why(await ping(target, source_ip_address=source)) == (Reason.ICMP_SEND_FAILED, "rtt")
+
+
+@on_loopback
+@pytest.mark.parametrize(("target", "source"), [("127.0.0.1", "::1"), ("::1", "127.0.0.1"), ("::1", "here")])
+async def test_a_source_address_of_the_other_family_fails(target: str, source: str) -> None:
+    assert why(await ping(target, source_ip_address=source)) == (Reason.SETTINGS_UNUSABLE, "setup")
+
+
+@on_loopback
+async def test_a_series_has_its_own_gauges() -> None:
+    result = await ping("127.0.0.1", count=5, interval="20ms")
+    assert why(result) is None
+    assert value(result, icmp.LOSS) == 0
+    low, mean, high = (value(result, metric) or 0 for metric in (icmp.RTT_MIN, icmp.RTT_AVG, icmp.RTT_MAX))
+    assert 0 < low <= mean <= high
+    assert 0 <= (value(result, icmp.RTT_STDDEV) or 0) <= high - low
+    assert 0 <= (value(result, icmp.JITTER) or 0) <= high - low
+    assert seconds(result)["rtt"] == mean
+    assert 0.08 <= result.duration < 0.5
+
+
+@on_loopback
+async def test_a_series_that_does_not_fit_into_the_deadline_fails_at_once() -> None:
+    result = await ping("127.0.0.1", timeout=1.0, count=3, interval="500ms")
+    assert why(result) == (Reason.SETTINGS_UNUSABLE, "setup")
+    assert result.duration < 0.2
+    assert "3 requests at intervals of 0.5 s take 1 s" in message(result)
+
+
+@on_loopback
+async def test_two_thousand_at_once_all_get_their_own_replies() -> None:
+    """To one address they differ in their sequence numbers alone; the kernel's buffer holds some hundred replies."""
+    before = threading.active_count(), len(asyncio.all_tasks())
+    results = await asyncio.gather(*(ping(f"127.0.{number % 8}.1", timeout=10.0) for number in range(2000)))
+    assert [why(result) for result in results] == [None] * 2000
+    assert (threading.active_count(), len(asyncio.all_tasks())) == before
+    assert all(not channel._waiting for channel in echo._channels[asyncio.get_running_loop()].values())
+
+
+@on_loopback
+async def test_all_pings_share_a_socket_per_family() -> None:
+    await asyncio.gather(*(ping(target) for target in ("127.0.0.1", "127.0.0.2", "::1", "::1")))
+    assert set(echo._channels[asyncio.get_running_loop()]) == {(4, False), (6, False)}
+
+
+@on_loopback
+async def test_nobody_is_waited_for_after_the_deadline() -> None:
+    """Nor after a client has hung up."""
+    task = asyncio.create_task(ping("127.0.0.1", count=2, interval="1s"))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert all(not channel._waiting for channel in echo._channels[asyncio.get_running_loop()].values())
+
+
+# --- through a network -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def laid() -> Iterator[Network]:
+    namespaces.require()
+    with namespaces.network() as network:
+        yield network
+
+
+@pytest.fixture(params=["datagram", "raw"])
+def path(laid: Network, request: pytest.FixtureRequest) -> Network:
+    """A network as new, whose near host pings by the one or the other kind of socket."""
+    near, router, far = laid.near, laid.router, laid.far
+    near.sysctl(ipv4__ping_group_range="0 2147483647" if request.param == "datagram" else "1 0")
+    router.nft("")
+    far.nft("")
+    far.sysctl(ipv4__icmp_echo_ignore_all=0, ipv6__icmp__echo_ignore_all=0, ipv4__ip_default_ttl=64)
+    for host, device in ((router, "host2"), (far, "eth0")):
+        host.ip("link", "set", device, "mtu", "1500")
+    near.ip("route", "flush", "cache")
+    return laid
+
+
+def through(path: Network, *targets: str, timeout: float = 2.0, **settings: Any) -> list[Result]:
+    """Ping targets at the same time from the near host; without CAP_NET_RAW where datagram sockets are to do."""
+    datagram = path.near.run("cat", "/proc/sys/net/ipv4/ping_group_range").split() != ["1", "0"]
+
+    async def all_of_them() -> list[Result]:
+        return await asyncio.gather(*(ping(target, timeout, **settings) for target in targets))
+
+    return path.near.wait_for(all_of_them, net_raw=not datagram)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [FAR, FAR_6])
+def test_the_far_host_answers_through_the_router(path: Network, target: str) -> None:
+    (result,) = through(path, target)
+    assert why(result) is None
+    assert value(result, icmp.HOP_LIMIT) == 63
+    assert 0 < seconds(result)["rtt"] < 0.5
+
+
+@pytest.mark.slow
+def test_the_hop_limit_is_that_of_the_reply(path: Network) -> None:
+    path.far.sysctl(ipv4__ip_default_ttl=200)
+    (result,) = through(path, FAR)
+    assert value(result, icmp.HOP_LIMIT) == 199
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "router"), [(FAR, "10.91.1.254"), (FAR_6, "fd91:1::fe")])
+def test_a_ttl_too_small_ends_the_probe_at_once(path: Network, target: str, router: str) -> None:
+    (failed,) = through(path, target, timeout=5.0, ttl=1)
+    (passed,) = through(path, target, ttl=2)
+    assert why(failed) == (Reason.ICMP_TIME_EXCEEDED, "rtt")
+    assert failed.duration < 1
+    assert message(failed).startswith(f"{router} says: ")
+    assert (value(failed, icmp.HOP_LIMIT), seconds(failed)["rtt"]) == (None, 0)
+    assert why(passed) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "rule", "words"),
+    [
+        (FAR, "icmp type echo-request reject with icmp type host-unreachable", "host unreachable"),
+        (FAR, "icmp type echo-request reject with icmp type admin-prohibited", "administratively prohibited"),
+        (FAR_6, "icmpv6 type echo-request reject with icmpv6 type no-route", "no route to destination"),
+        (FAR_6, "icmpv6 type echo-request reject with icmpv6 type addr-unreachable", "address unreachable"),
+    ],
+)
+def test_an_unreachable_host_ends_the_probe_at_once(path: Network, target: str, rule: str, words: str) -> None:
+    path.router.nft(f"table inet f {{\n chain c {{\n type filter hook forward priority 0\n {rule}\n }}\n}}")
+    (result,) = through(path, target, timeout=5.0)
+    assert why(result) == (Reason.ICMP_UNREACHABLE, "rtt")
+    assert result.duration < 1
+    assert message(result).endswith(words)
+
+
+@pytest.mark.slow
+def test_the_error_of_one_ping_is_not_that_of_another(path: Network) -> None:
+    """All share a socket, on which the kernel reports errors to whoever calls next."""
+    rule = "ip daddr 10.91.2.9 reject with icmp type host-unreachable"
+    path.router.nft(f"table inet f {{\n chain c {{\n type filter hook forward priority 0\n {rule}\n }}\n}}")
+    path.far.ip("address", "replace", "10.91.2.9/24", "dev", "eth0")
+    results = through(path, *(["10.91.2.9", FAR] * 50), timeout=5.0)
+    assert [why(result) for result in results] == [(Reason.ICMP_UNREACHABLE, "rtt"), None] * 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [FAR, FAR_6])
+def test_silence_lasts_until_the_deadline(path: Network, target: str) -> None:
+    path.far.sysctl(ipv4__icmp_echo_ignore_all=1, ipv6__icmp__echo_ignore_all=1)
+    (result,) = through(path, target, timeout=0.5)
+    assert why(result) == (Reason.ICMP_TIMEOUT, "rtt")
+    assert 0.49 < result.duration < 0.8
+    assert seconds(result)["rtt"] == 0
+
+
+@pytest.mark.slow
+def test_a_network_without_a_route_fails(path: Network) -> None:
+    path.near.ip("route", "delete", "default")
+    try:
+        (result,) = through(path, "203.0.113.1")
+    finally:
+        path.near.ip("route", "add", "default", "via", "10.91.1.254")
+    assert why(result) == (Reason.ICMP_SEND_FAILED, "rtt")
+
+
+@pytest.mark.slow
+def test_a_firewall_of_this_machine_is_told_from_silence(path: Network) -> None:
+    path.near.nft("table inet f {\n chain c {\n type filter hook output priority 0\n ip daddr 10.91.2.2 drop\n }\n}")
+    try:
+        (result,) = through(path, FAR)
+    finally:
+        path.near.nft("")
+    assert why(result) == (Reason.ICMP_SEND_FAILED, "rtt")
+    assert "firewall" in message(result)
+
+
+@pytest.mark.slow
+def test_what_may_not_be_cut_up_has_to_fit_into_every_link(path: Network) -> None:
+    """28 bytes of headers and 1372 of payload fit into 1400, and one more does not, probe after probe."""
+    for host, device in ((path.router, "host2"), (path.far, "eth0")):
+        host.ip("link", "set", device, "mtu", "1400")
+    for _ in range(2):
+        (fits,) = through(path, FAR, payload_size=1372, dont_fragment=True)
+        (too_big,) = through(path, FAR, timeout=5.0, payload_size=1373, dont_fragment=True)
+        assert why(fits) is None
+        assert why(too_big) == (Reason.ICMP_PACKET_TOO_BIG, "rtt")
+        assert "10.91.1.254 says: packet too big (MTU 1400)" in message(too_big)
+        assert too_big.duration < 1
+    (cut_up,) = through(path, FAR, payload_size=1373)
+    assert why(cut_up) is None
+
+
+@pytest.mark.slow
+def test_what_may_not_be_cut_up_has_to_fit_into_the_first_link(path: Network) -> None:
+    (fits,) = through(path, FAR, payload_size=1472, dont_fragment=True)
+    (too_big,) = through(path, FAR, payload_size=1473, dont_fragment=True)
+    (cut_up,) = through(path, FAR, payload_size=1473)
+    assert (why(fits), why(cut_up)) == (None, None)
+    assert why(too_big) == (Reason.ICMP_PACKET_TOO_BIG, "rtt")
+
+
+@pytest.mark.slow
+def test_ipv6_learns_how_much_a_path_takes(path: Network) -> None:
+    """No router cuts up IPv6: the first too large a packet fails, and tells this machine to cut up the next."""
+    for host, device in ((path.router, "host2"), (path.far, "eth0")):
+        host.ip("link", "set", device, "mtu", "1400")
+    (first,) = through(path, FAR_6, timeout=5.0, payload_size=1400, dont_fragment=True)
+    (second,) = through(path, FAR_6, payload_size=1400, dont_fragment=True)
+    path.near.ip("-6", "route", "flush", "cache")
+    assert why(first) == (Reason.ICMP_PACKET_TOO_BIG, "rtt")
+    assert "MTU 1400" in message(first)
+    assert why(second) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "type_"), [(FAR, "icmp"), (FAR_6, "icmpv6")])
+def test_every_fourth_lost_is_a_quarter(path: Network, target: str, type_: str) -> None:
+    """And ping and fping find the same on the same path."""
+    rule = f"{type_} type echo-request numgen inc mod 4 == 0 drop"
+    path.router.nft(f"table inet f {{\n chain c {{\n type filter hook forward priority 0\n {rule}\n }}\n}}")
+    (result,) = through(path, target, count=12, interval="10ms")
+    assert why(result) is None
+    assert value(result, icmp.LOSS) == pytest.approx(0.25)
+    assert result.duration < 1
+    assert "25% packet loss" in path.near.run("ping", "-q", "-c", "12", "-i", "0.01", "-W", "1", target)
+    fping = path.near.run("sh", "-c", f"fping -q -c 12 -p 20 {target} 2>&1 || true")
+    assert "12/9/25%" in fping
+
+
+@pytest.mark.slow
+def test_a_series_without_a_reply_is_a_loss_of_all(path: Network) -> None:
+    path.far.sysctl(ipv4__icmp_echo_ignore_all=1)
+    (result,) = through(path, FAR, timeout=0.5, count=3, interval="50ms")
+    assert why(result) == (Reason.ICMP_TIMEOUT, "rtt")
+    assert value(result, icmp.LOSS) == 1
+    assert [metric for metric in SERIES[1:] if value(result, metric) is not None] == []
+    assert message(result) == "no reply to any of 3 echo requests"
+    assert 0.4 < result.duration < 0.51
+
+
+@pytest.mark.slow
+def test_a_series_ends_at_the_first_error(path: Network) -> None:
+    (result,) = through(path, FAR, timeout=5.0, ttl=1, count=4, interval="500ms")
+    assert why(result) == (Reason.ICMP_TIME_EXCEEDED, "rtt")
+    assert result.duration < 0.4
+    assert value(result, icmp.LOSS) == 1
+
+
+# --- a far host that takes its time ------------------------------------------------------------------------
+
+
+def late(*delays: float) -> Respond:
+    """Answers to echo requests after delays, one after the other, beginning anew when they are over."""
+
+    def respond(sock: socket.socket, stop: threading.Event) -> None:
+        number = 0
+        due: list[tuple[float, bytes, str]] = []
+        while not stop.is_set():
+            wait = min([at for at, _, _ in due], default=time.monotonic() + 0.05) - time.monotonic()
+            if select.select([sock], [], [], max(0, min(wait, 0.05)))[0]:
+                packet, (sender, _) = sock.recvfrom(65536)
+                message = packet[(packet[0] & 15) * 4 :]
+                if message[0] == 8:
+                    due.append((time.monotonic() + delays[number % len(delays)], message, sender))
+                    number += 1
+            for entry in [entry for entry in due if entry[0] <= time.monotonic()]:
+                due.remove(entry)
+                sock.sendto(answer(entry[1]), (entry[2], 0))
+
+    return respond
+
+
+def answer(asked: bytes) -> bytes:
+    """The reply to an echo request: another type, and the checksum changed by just that (RFC 1624)."""
+    total = struct.unpack("!H", asked[2:4])[0] + 0x0800
+    return b"\0\0" + struct.pack("!H", (total & 0xFFFF) + (total >> 16)) + asked[4:]
+
+
+@pytest.mark.slow
+def test_the_round_trip_is_the_delay_of_the_path(path: Network) -> None:
+    with path.far.responding(late(0.1)):
+        (result,) = through(path, FAR)
+        by_ping = path.near.run("ping", "-q", "-c", "1", FAR)
+    assert why(result) is None
+    assert 0.1 <= seconds(result)["rtt"] < 0.13
+    theirs = re.search(r"= ([\d.]+)/", by_ping)
+    assert theirs is not None
+    assert seconds(result)["rtt"] == pytest.approx(float(theirs[1]) / 1000, abs=0.02)
+
+
+@pytest.mark.slow
+def test_min_avg_max_stddev_and_jitter_are_those_of_the_path(path: Network) -> None:
+    """Round trips of 20, 60, 20 and 60 ms: 40 in the mean, 20 from the mean each, 40 from one to the next."""
+    with path.far.responding(late(0.02, 0.06)):
+        (result,) = through(path, FAR, count=4, interval="100ms")
+    assert why(result) is None
+    found = [value(result, metric) for metric in SERIES]
+    assert found == pytest.approx([0, 0.02, 0.04, 0.06, 0.02, 0.04], abs=0.015)
+
+
+@pytest.mark.slow
+def test_a_busy_event_loop_does_not_make_the_path_look_slow(path: Network) -> None:
+    """The kernel says when the reply arrived."""
+
+    async def busy() -> Result:
+        asyncio.get_running_loop().call_later(0.005, time.sleep, 0.3)
+        return await ping(FAR)
+
+    with path.far.responding(late(0.05)):
+        result = path.near.wait_for(busy)
+    assert why(result) is None
+    assert 0.05 <= seconds(result)["rtt"] < 0.15
+    assert result.duration > 0.25
+
+
+@pytest.mark.slow
+def test_replies_that_are_not_ours_do_not_count(path: Network) -> None:
+    """From another address, with another payload or another number: the right one, later, is the reply."""
+
+    def forge(sock: socket.socket, stop: threading.Event) -> None:
+        sock.settimeout(0.05)
+        while not stop.is_set():
+            try:
+                packet, (sender, _) = sock.recvfrom(65536)
+            except TimeoutError:
+                continue
+            asked = packet[20:]
+            if asked[0] == 8:
+                identifier, sequence = struct.unpack("!HH", asked[4:8])
+                other = echo.request(4, identifier, sequence, b"x" + asked[9:])
+                sock.sendto(answer(other), (sender, 0))
+                sock.sendto(answer(echo.request(4, identifier, sequence + 1 & 0xFFFF, asked[8:])), (sender, 0))
+                sock.sendto(answer(echo.request(4, identifier ^ 1, sequence, asked[8:])), (sender, 0))
+                with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as elsewhere:
+                    elsewhere.bind(("10.91.2.9", 0))
+                    elsewhere.sendto(answer(asked), (sender, 0))
+                time.sleep(0.1)
+                sock.sendto(answer(asked), (sender, 0))
+
+    path.far.ip("address", "replace", "10.91.2.9/24", "dev", "eth0")
+    with path.far.responding(forge):
+        (result,) = through(path, FAR)
+    assert why(result) is None
+    assert seconds(result)["rtt"] >= 0.1
+
+
+# --- permission --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["127.0.0.1", "::1"])
+def test_without_permission_the_failure_says_what_gives_it(laid: Network, target: str) -> None:
+    laid.near.sysctl(ipv4__ping_group_range="1 0")
+    result = laid.near.wait_for(lambda: ping(target), net_raw=False)
+    assert why(result) == (Reason.ICMP_PERMISSION, "setup")
+    assert "net.ipv4.ping_group_range" in message(result)
+    assert "CAP_NET_RAW" in message(result)
+    assert seconds(result)["rtt"] == 0
+
+
+@pytest.mark.slow
+def test_permission_given_later_is_found_without_a_restart(laid: Network) -> None:
+    async def twice() -> tuple[Result, Result]:
+        refused = await ping("127.0.0.1")
+        laid.near.sysctl(ipv4__ping_group_range="0 2147483647")
+        return refused, await ping("127.0.0.1")
+
+    laid.near.sysctl(ipv4__ping_group_range="1 0")
+    twice_there: Callable[[], Coroutine[None, None, tuple[Result, Result]]] = twice
+    refused, passed = laid.near.wait_for(twice_there, net_raw=False)
+    assert why(refused) == (Reason.ICMP_PERMISSION, "setup")
+    assert why(passed) is None
