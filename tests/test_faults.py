@@ -20,7 +20,7 @@ import yaml
 
 from tests import exporters
 from tests.exporters import Response, Server, probe_path
-from tests.targets import Answer, End, Part, Pause, Pki, Repeat, Site, Tls, raw, redirect, reply, silence
+from tests.targets import Answer, End, Part, Pause, Pki, Repeat, Site, Tls, http2, raw, redirect, reply, silence
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,42 @@ def body(*parts: Part, length: int | None = None, end: End = End.HOLD) -> Answer
 
 GIGABYTE = Repeat(MEBIBYTE, 1024)
 
+
+def over_http2(name: str, reason: str, *parts: Part, settings: Mapping[str, object] | None = None) -> Fault:
+    """What a server of HTTP/2 does once it has been asked."""
+    trusting = {"tls_config": {"insecure_skip_verify": True}, **(settings or {})}
+    return Fault(
+        f"{name} over http2",
+        reason,
+        http2.said(*parts),
+        trusting,
+        "https://127.0.0.1:{tls_port}/",
+        Tls(alpn=("h2",)),
+    )
+
+
+OVER_HTTP2 = (
+    over_http2("floods with pings", "http_protocol_error", Repeat(http2.ping() * 1000, ENDLESS)),
+    over_http2("floods with settings", "http_protocol_error", Repeat(http2.settings((1, 1)) * 1000, ENDLESS)),
+    over_http2("floods with empty data", "http_protocol_error",
+               http2.head(), Repeat(http2.data(end=False) * 1000, ENDLESS)),
+    over_http2("sends headers without end", "http_headers_too_large", http2.frame(http2.HEADERS, b"\x88", 0, 1),
+               Repeat(http2.frame(http2.CONTINUATION, b"\0\1a\1b" * 3000, 0, 1), ENDLESS)),
+    over_http2("sends a header of a hundred megabytes", "http_headers_too_large",
+               http2.frame(http2.HEADERS, b"\0\1a" + http2.integer(100_000_000, 7), 0, 1),
+               Repeat(http2.frame(http2.CONTINUATION, bytes(16384), 0, 1), 6000)),
+    over_http2("sends a bomb of headers", "http_headers_too_large", http2.raw_headers(
+        b"\x88\x40\1a" + http2.integer(4000, 7) + b"x" * 4000 + b"\xbe" * 10_000)),
+    over_http2("sends a gigabyte to hold", "http_body_too_large",
+               http2.head(), Repeat(http2.data(bytes(2**20), end=False), 1024), settings=HELD),
+    over_http2("sends a body without end", "timeout_transfer",
+               http2.head(), Repeat(http2.data(bytes(2**20), end=False), ENDLESS)),
+    over_http2("drips a frame", "timeout_response",
+               http2.frame(http2.HEADERS, b"", 4, 1, length=9000), Repeat(b"x", ENDLESS, 0.02)),
+)  # fmt: skip
+
 FAULTS = (
+    *OVER_HTTP2,
     Fault("never answers", "timeout_response"),
     Fault("never reads", "timeout_response", settings={"method": "POST", "body_file": "large"},
           greeting=raw(Pause(60))),
