@@ -24,7 +24,7 @@ from aioquic.quic.events import (
     StreamDataReceived,
     StreamReset,
 )
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
 from aioquic.tls import AlertDescription, CipherSuite
 
 from probe_exporter import names, net, tls
@@ -104,6 +104,7 @@ def _configuration(context: QuicContext, server_name: str, protocol: str) -> Qui
         cipher_suites=_SUITES,
         idle_timeout=IDLE_LIMIT,
         server_name=server_name or None,
+        supported_versions=[QuicProtocolVersion.VERSION_1],  # as Go's; nobody speaks version 2 alone
         verify_mode=ssl.CERT_NONE,  # `context` does it, by the rules of all our handshakes
     )
     if context.identity is not None:
