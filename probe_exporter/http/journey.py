@@ -125,6 +125,7 @@ class Journey:
         """
         first = hop.request.url
         self.hops = self.redirects = 0
+        self.refused = False
         self._cookies = None
         while True:
             self.hops += 1

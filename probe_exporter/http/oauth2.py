@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, quote_plus, urlencode
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -68,6 +68,14 @@ class Token:
     until: float
 
 
+@dataclass(slots=True)
+class _Fetch:
+    """A request for a token that is on its way, and how many wait for it."""
+
+    task: asyncio.Task[Token]
+    waiting: int = 0
+
+
 class TokenSource:
     """Where the probes of one configuration have their token from."""
 
@@ -82,8 +90,7 @@ class TokenSource:
             enable_http2=False,
         )
         self._kept: Token | None = None
-        self._fetch: asyncio.Task[Token] | None = None
-        self._waiting = 0
+        self._fetch: _Fetch | None = None
 
     def kept(self) -> Token | None:
         """The token of an earlier probe, while it is good."""
@@ -106,18 +113,18 @@ class TokenSource:
             ProbeFailed: there is no token to be had.
         """
         if self._fetch is None:
-            self._fetch = asyncio.create_task(self._request(user_agent))
+            self._fetch = _Fetch(asyncio.create_task(self._request(user_agent)))
         fetch = self._fetch
-        self._waiting += 1
+        fetch.waiting += 1
         try:
-            return await asyncio.shield(fetch)
+            return await asyncio.shield(fetch.task)
         except ProbeFailed as failed:  # an exception of our own: others raise this one too
             raise ProbeFailed(failed.reason, failed.message, **failed.fields) from None
         finally:
-            self._waiting -= 1
-            if not self._waiting:
-                fetch.cancel()
-            if self._fetch is fetch and (fetch.done() or not self._waiting):
+            fetch.waiting -= 1
+            if not fetch.waiting:
+                fetch.task.cancel()
+            if self._fetch is fetch and (fetch.task.done() or not fetch.waiting):
                 self._fetch = None
 
     async def _request(self, user_agent: str) -> Token:
@@ -297,9 +304,10 @@ def _complaint(fields: Mapping[str, Any], secret: str) -> str:
 
 def _lifetime(value: object) -> float:
     """Seconds that a token is good for; 0 if nobody says, so that it is used once."""
-    if value is None or isinstance(value, int | float):
-        return float(value or 0)
     try:
-        return float(int(value)) if isinstance(value, str) else 0.0
-    except ValueError:
-        raise ProbeFailed(Reason.OAUTH2_TOKEN, "its answer's expires_in is no number") from None
+        seconds = float(int(value) if isinstance(value, str) else cast("float", value or 0))
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ProbeFailed(Reason.OAUTH2_TOKEN, "its answer's expires_in is no number")
+    return seconds

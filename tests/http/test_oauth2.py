@@ -246,7 +246,14 @@ async def test_a_refusal_that_is_wanted_is_a_success() -> None:
         (token(name="a\nb"), Reason.OAUTH2_TOKEN, "header"),
         (token(token_type="a\nb"), Reason.OAUTH2_TOKEN, "header"),
         (token(token_type=5), Reason.OAUTH2_TOKEN, "no token"),
-        (token(expires_in="soon"), Reason.OAUTH2_TOKEN, "expires_in"),  # type: ignore[arg-type]
+        *(
+            (
+                reply(200, f'{{"access_token": "abc", "expires_in": {value}}}'.encode()),
+                Reason.OAUTH2_TOKEN,
+                "expires_in",
+            )
+            for value in ('"soon"', '"1.5"', "NaN", "Infinity", "9" * 400, f'"{"9" * 400}"', "[1]", '{"a": 1}')
+        ),
         (raw(b"220 mail.test\r\n"), Reason.OAUTH2_TOKEN, "not HTTP"),
         (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"), Reason.OAUTH2_TOKEN, "ended"),
         (raw(head(200) + b"{", Repeat(b" " * 65_536, 40)), Reason.OAUTH2_TOKEN, str(ANSWER_LIMIT)),
