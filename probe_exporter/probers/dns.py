@@ -1,47 +1,36 @@
-"""The dns prober: its settings. This version checks ``dns`` modules and does not probe them yet."""
+"""The dns prober: one question to one server, and what its answer must be like."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import AfterValidator
 
+from probe_exporter import names, net, tls
 from probe_exporter.addressing import SourceSettings
-from probe_exporter.fields import LateRegexp, Text, nearest
+from probe_exporter.dns.codes import CLASSES, RCODES, TYPES, rcode_name
+from probe_exporter.dns.message import Query, Response, decode, number_of
+from probe_exporter.dns.wire import Malformed
+from probe_exporter.fields import LateRegexp, Regexp, Text, encode, nearest
+from probe_exporter.metrics import Metric
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.rules import Absent, Block, required
 from probe_exporter.tls import TLSSettings
 
-_TYPE_NAMES = """
-A AAAA AFSDB AMTRELAY ANY APL ATMA AVC AXFR CAA CDNSKEY CDS CERT CNAME CSYNC DHCID DLV DNAME DNSKEY DS EID
-EUI48 EUI64 GID GPOS HINFO HIP HTTPS IPSECKEY ISDN IXFR KEY KX L32 L64 LOC LP MAILA MAILB MB MD MF MG MINFO MR
-MX NAPTR NID NIMLOC NINFO NS NSAP-PTR NSEC NSEC3 NSEC3PARAM NULL NXNAME NXT OPENPGPKEY OPT PTR PX RESINFO RKEY
-RP RRSIG RT SIG SMIMEA SOA SPF SRV SSHFP SVCB TA TALINK TKEY TLSA TSIG TXT UID UINFO UNSPEC URI X25 ZONEMD
-None Reserved
-"""
-TYPES = tuple(_TYPE_NAMES.split())
-"""The record types that ``query_type`` may name (the last two are the numbers 0 and 65535)."""
-
-CLASSES = ("IN", "CS", "CH", "HS", "NONE", "ANY")
-
-_RCODE_NAMES = """
-NOERROR FORMERR SERVFAIL NXDOMAIN NOTIMP REFUSED YXDOMAIN YXRRSET NXRRSET NOTAUTH NOTZONE DSOTYPENI
-"""
-_EXTENDED_RCODE_NAMES = "BADSIG BADKEY BADTIME BADMODE BADNAME BADALG BADTRUNC BADCOOKIE"
-RCODES = {
-    **{name: number for number, name in enumerate(_RCODE_NAMES.split())},
-    **{name: number for number, name in enumerate(_EXTENDED_RCODE_NAMES.split(), start=16)},
-    "NOTIMPL": 4,
-    "BADVERS": 16,
-}
-"""The response codes that ``valid_rcodes`` may name."""
+# --- settings ----------------------------------------------------------------------------------------------
 
 
-def _one_of(names: tuple[str, ...], what: str) -> Callable[[str], str]:
+def _one_of(names: Iterable[str], what: str) -> Callable[[str], str]:
+    known = tuple(names)
+
     def check(name: str) -> str:
-        if name and name not in names:
-            raise ValueError(f"unknown {what} {name!r}{nearest(name, names)}")
+        if name and name not in known:
+            raise ValueError(f"unknown {what} {name!r}{nearest(name, known)}")
         return name
 
     return check
@@ -99,12 +88,249 @@ class DnsSettings(SourceSettings):
             if name not in RCODES:
                 yield "valid_rcodes", f"unknown response code {name!r}{nearest(name, list(RCODES))}; probes will fail"
 
+    @cached_property
+    def query(self) -> Query:
+        """The question, as bytes.
+
+        Raises:
+            ProbeFailed: `query_name` is no name.
+        """
+        try:
+            return Query.make(
+                encode(self.query_name),
+                TYPES.get(self.query_type, TYPES["ANY"]),
+                CLASSES.get(self.query_class, CLASSES["IN"]),
+                recursion_desired=self.recursion_desired,
+            )
+        except ValueError as error:
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"query_name can't be asked for: {error}") from None
+
+
+# --- metrics -----------------------------------------------------------------------------------------------
+
+DURATION = Metric("probe_dns_duration_seconds", "How long each phase took.", ("phase",))
+ANSWER_RRS = Metric("probe_dns_answer_rrs", "How many records the answer section has.")
+AUTHORITY_RRS = Metric("probe_dns_authority_rrs", "How many records the authority section has.")
+ADDITIONAL_RRS = Metric("probe_dns_additional_rrs", "How many records the additional section has.")
+QUERY_SUCCEEDED = Metric("probe_dns_query_succeeded", "Whether a response to the query came, whatever it says.")
+SERIAL = Metric("probe_dns_serial", "The serial number of the zone, of the last SOA record in the answer.")
+
+# --- the story ---------------------------------------------------------------------------------------------
+
+PORT, PORT_OF_TLS = 53, 853
+
 
 async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
-    """Send one query to a DNS server and judge its answer."""
+    """Sends one query to a DNS server and holds its answer against the module's demands."""
     if not settings.query_name:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the module has no query_name")
-    raise ProbeFailed(Reason.SETTINGS_UNSUPPORTED, "this version checks dns modules but does not probe them yet")
+    for phase in ("resolve", "connect", "request"):
+        probe.set(DURATION, 0, phase)
+    for metric in (ANSWER_RRS, AUTHORITY_RRS, ADDITIONAL_RRS, QUERY_SUCCEEDED):
+        probe.set(metric, 0)
+    if settings.transport_protocol not in ("", "udp", "tcp"):
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "transport_protocol is neither udp nor tcp")
+    host, port = split_target(probe.target, PORT_OF_TLS if settings.dns_over_tls else PORT)
+    address = await net.resolve(
+        probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
+    )
+    probe.set(DURATION, probe.samples.get(net.LOOKUP_TIME), "resolve")
+    _check_usable(settings)
+    if settings.transport_protocol == "tcp":
+        response = await _ask_over_tcp(probe, settings, host, address, port)
+    else:
+        response = await _ask_over_udp(probe, settings, address, port)
+    _report(probe, settings, response)
+    with probe.phase("validation"):
+        _judge(probe, settings, response)
+
+
+def split_target(target: str, default_port: int) -> tuple[str, int]:
+    """Host and port of ``host``, ``host:port``, an IPv6 address, or one in brackets, with a port or without.
+
+    Raises:
+        ProbeFailed: the port is none.
+    """
+    if target.startswith("[") and target.endswith("]"):
+        return target[1:-1], default_port
+    host, separator, port = target.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not separator or (":" in host and not bracketed):
+        return target, default_port
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ProbeFailed(Reason.TARGET_INVALID, f"{port!r} is not a port")
+    return host[1:-1] if bracketed else host, int(port)
+
+
+def _check_usable(settings: DnsSettings) -> None:
+    """Find out what can't be used before anything is sent."""
+    if settings.dns_over_tls and settings.transport_protocol != "tcp":
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "DNS over TLS needs transport_protocol: tcp")
+    source = settings.source_ip_address
+    if source and names.literal(source) is None:
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_ip_address {source!r} is not an IP address")
+
+
+# Asking. The durations are reported wherever it ends.
+
+
+@contextmanager
+def _timed(probe: Probe, name: str) -> Iterator[None]:
+    """A phase whose duration is reported, also if it fails."""
+    phase = probe.phase(name)
+    try:
+        with phase:
+            yield
+    finally:
+        probe.set(DURATION, round(phase.seconds, 9), name)
+
+
+async def _ask_over_udp(probe: Probe, settings: DnsSettings, address: str, port: int) -> Response:
+    """Ask by a datagram. Answers to other queries are passed over, as the original does: they may be late ones."""
+    query, number = settings.query, secrets.randbits(16)
+    with _timed(probe, "connect"):
+        datagrams = await net.dial_udp(address, port, source=settings.source_ip_address)
+    strangers = 0
+    try:
+        with _timed(probe, "request"):
+            datagrams.send(query.message(number))
+            while _number_of(message := await datagrams.read()) != number:
+                strangers += 1
+                probe.log("Passing over an answer with another id", bytes=len(message))
+            return _understand(message, query)
+    except asyncio.CancelledError:
+        probe.fail(_unanswered(strangers))  # in time, should this be the deadline and not a client that left
+        raise
+    finally:
+        datagrams.close()
+
+
+async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address: str, port: int) -> Response:
+    """Ask over a connection, plain or TLS (RFC 7766, RFC 7858)."""
+    query, number = settings.query, secrets.randbits(16)
+    secure = None
+    if settings.dns_over_tls:
+        server_name = settings.tls_config.server_name or host
+        secure = net.Secure(tls.client_context(settings.tls_config), server_name)
+    with _timed(probe, "connect"):
+        connection = await net.dial(probe, [address], port, source=settings.source_ip_address, secure=secure)
+    if connection.handshake is not None:
+        tls.report(probe, connection.handshake)
+    try:
+        with _timed(probe, "request"):
+            message = query.message(number)
+            connection.send(len(message).to_bytes(2, "big") + message)
+            received = await _read_message(connection)
+            if _number_of(received) != number:
+                raise _unanswered(1)
+            return _understand(received, query)
+    except asyncio.CancelledError:
+        probe.fail(_unanswered(0))
+        raise
+    finally:
+        connection.close()
+
+
+async def _read_message(connection: net.Connection) -> bytes:
+    """One message, after its length (RFC 1035, 4.2.2)."""
+    received, size = b"", 2
+    while len(received) < size:
+        data = await connection.read()
+        if not data:
+            raise ProbeFailed(Reason.CONNECT_CLOSED, "the server closed the connection before it had answered")
+        received += data
+        if len(received) >= 2:
+            size = 2 + int.from_bytes(received[:2], "big")
+    return received[2:size]
+
+
+def _unanswered(strangers: int) -> ProbeFailed:
+    if strangers:
+        return ProbeFailed(Reason.DNS_RESPONSE_WRONG_ID, "what came answers another query: its id is not the query's")
+    return ProbeFailed(Reason.DNS_QUERY_TIMEOUT, "no answer to the query in time")
+
+
+def _number_of(message: bytes) -> int:
+    try:
+        return number_of(message)
+    except Malformed as error:
+        raise ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the answer is not DNS: {error}") from None
+
+
+def _understand(message: bytes, query: Query) -> Response:
+    """The message as a response to the query."""
+    try:
+        response = decode(message)
+    except Malformed as error:
+        raise ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the answer can't be decoded: {error}") from None
+    if not response.is_response:
+        raise ProbeFailed(Reason.DNS_RESPONSE_NO_FLAG, "what came is a query, not a response: it lacks the QR flag")
+    if not response.answers(query):
+        raise ProbeFailed(Reason.DNS_RESPONSE_WRONG_QUESTION, "the response is to another question")
+    return response
+
+
+# Judging.
+
+
+def _report(probe: Probe, settings: DnsSettings, response: Response) -> None:
+    probe.set(ANSWER_RRS, len(response.answer))
+    probe.set(AUTHORITY_RRS, len(response.authority))
+    probe.set(ADDITIONAL_RRS, len(response.additional))
+    probe.set(QUERY_SUCCEEDED, 1)
+    if settings.query_type == "SOA":
+        zones = [record for record in response.answer if record.type == TYPES["SOA"]]
+        probe.set(SERIAL, zones[-1].serial if zones else 0)
+    probe.log("Got response", rcode=rcode_name(response.rcode), answers=len(response.answer))
+
+
+def _judge(probe: Probe, settings: DnsSettings, response: Response) -> None:
+    """Hold the response against the module's demands, in their order."""
+    valid = ("NOERROR",) if settings.valid_rcodes is None else settings.valid_rcodes
+    for name in valid:
+        if name not in RCODES:
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"valid_rcodes: there is no response code {name!r}")
+    if response.rcode not in [RCODES[name] for name in valid]:
+        raise ProbeFailed(Reason.DNS_RCODE, f"the response code {rcode_name(response.rcode)} is none of the valid ones")
+    sections = (
+        ("answer", response.answer, settings.validate_answer_rrs, Reason.DNS_ANSWER_MISMATCH),
+        ("authority", response.authority, settings.validate_authority_rrs, Reason.DNS_AUTHORITY_MISMATCH),
+        ("additional", response.additional, settings.validate_additional_rrs, Reason.DNS_ADDITIONAL_MISMATCH),
+    )
+    for name, records, validator, reason in sections:
+        if records:
+            probe.log("Validating records", section=name, records=[record.text for record in records])
+        if broken := _broken(validator, [encode(record.text) for record in records]):
+            raise ProbeFailed(reason, f"the {name} section: {broken}")
+
+
+def _broken(validator: RRValidator, records: Sequence[bytes]) -> str:
+    """What the records of one section break; empty if nothing."""
+    forbidden = [_compiled(regexp) for regexp in validator.fail_if_matches_regexp] if records else []
+    if any(regexp.search(record) for record in records for regexp in forbidden):
+        return "a record matches an expression that none may match"
+    demanded = [_compiled(regexp) for regexp in validator.fail_if_all_match_regexp] if records else []
+    if not all(regexp.search(record) for record in records for regexp in demanded):
+        return "not every record matches every expression of fail_if_all_match_regexp"
+    if validator.fail_if_not_matches_regexp:
+        if not records:
+            return "there is no record to match"
+        demanded = [_compiled(regexp) for regexp in validator.fail_if_not_matches_regexp]
+        if not all(regexp.search(record) for record in records for regexp in demanded):
+            return "a record does not match what every one must match"
+    if validator.fail_if_none_matches_regexp:
+        if not records:
+            return "there is no record to match"
+        wanted = [_compiled(regexp) for regexp in validator.fail_if_none_matches_regexp]
+        if not any(regexp.search(record) for record in records for regexp in wanted):
+            return "no record matches what one must match"
+    return ""
+
+
+def _compiled(regexp: LateRegexp) -> Regexp:
+    if regexp.regexp is None:
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, regexp.error)
+    return regexp.regexp
 
 
 prober = Prober("dns", DnsSettings, probe_dns)

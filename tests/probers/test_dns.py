@@ -1,0 +1,340 @@
+"""One query to a DNS server, from its target to its verdict: reasons, phases and seconds, and what it measures.
+
+Side by side with the original stand the values (tests/peers); here stands what only ours has, and why it happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from probe_exporter import tls
+from probe_exporter.config import Module
+from probe_exporter.dns.wire import name_to_wire
+from probe_exporter.document import Place
+from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.probers import dns
+from probe_exporter.probers.dns import DnsSettings, prober, split_target
+from probe_exporter.runner import Result, run
+from tests.targets import Pause, Pki, Tls
+from tests.targets.dns import (
+    DnsServer,
+    Says,
+    Script,
+    echo,
+    garbage,
+    name,
+    one_after_another,
+    opt,
+    record,
+    silence,
+)
+
+A = record("www.example.test", "A", "192.0.2.1")
+OK = Says([A])
+TCP: dict[str, Any] = {"transport_protocol": "tcp"}
+
+
+def module(**settings: Any) -> Module:
+    block = {"query_name": "www.example.test", "query_type": "A", **settings}
+    return Module("m", prober, DnsSettings.model_validate(block), 0.0, Place("test.yml"))
+
+
+async def probe(server: DnsServer, target: str = "127.0.0.1:{port}", timeout: float = 5.0, **settings: Any) -> Result:
+    """Probe a server that is running."""
+    result = await run(module(**settings), server.fill(target), timeout)
+    assert result.duration < timeout + 0.2
+    return result
+
+
+async def one(script: Script, timeout: float = 5.0, **settings: Any) -> Result:
+    """Probe a server of its own."""
+    async with DnsServer(script) as server:
+        return await probe(server, timeout=timeout, **settings)
+
+
+def why(result: Result) -> tuple[Reason, str] | None:
+    """Reason and phase of a failure; None for success."""
+    return None if result.failure is None else (result.failure.reason, result.phase)
+
+
+def seconds(result: Result) -> dict[str, float]:
+    """The duration of each phase."""
+    return {phase: value for (phase,), value in result.probe.samples.labelled.get(dns.DURATION, {}).items()}
+
+
+def counted(result: Result) -> tuple[float, ...]:
+    """Records of the three sections, and whether the query succeeded."""
+    metrics = (dns.ANSWER_RRS, dns.AUTHORITY_RRS, dns.ADDITIONAL_RRS, dns.QUERY_SUCCEEDED)
+    return tuple(result.probe.samples.get(metric) for metric in metrics)
+
+
+# --- success -----------------------------------------------------------------------------------------------
+
+BOTH = pytest.mark.parametrize("transport", ["udp", "tcp"])
+
+
+@BOTH
+async def test_a_good_answer_passes(transport: str) -> None:
+    result = await one(Says([A, A], [A], [A, opt()]), transport_protocol=transport)
+    assert why(result) is None
+    assert counted(result) == (2, 1, 2, 1)
+    assert all(value >= 0 for value in seconds(result).values())
+    assert seconds(result)["connect"] > 0
+    assert seconds(result)["request"] > 0
+
+
+async def test_an_answer_over_tls_passes_and_shows_its_certificate(pki: Pki) -> None:
+    async with DnsServer(OK, Tls(), pki.directory) as server:
+        settings: dict[str, Any] = {
+            **TCP,
+            "dns_over_tls": True,
+            "tls_config": {"ca_file": str(pki.directory / "root.pem")},
+        }
+        result = await probe(server, "localhost:{tls_port}", preferred_ip_protocol="ip4", **settings)
+    assert why(result) is None
+    assert server.requests[0].server_name == "localhost"
+    assert tls.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert tls.VERSION_INFO in result.probe.samples.labelled
+
+
+async def test_a_certificate_that_does_not_verify_is_shown_all_the_same(pki: Pki) -> None:
+    async with DnsServer(OK, Tls(), pki.directory) as server:
+        result = await probe(server, "localhost:{tls_port}", dns_over_tls=True, **TCP)
+    assert why(result) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
+    assert tls.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert seconds(result)["connect"] > 0
+    assert seconds(result)["request"] == 0
+
+
+async def test_the_seconds_are_those_of_the_wire() -> None:
+    result = await one(one_after_another(Pause(0.2), OK))
+    assert 0.19 < seconds(result)["request"] < 0.5
+    assert seconds(result)["connect"] < 0.1
+
+
+async def test_each_query_has_an_id_of_its_own_and_no_edns() -> None:
+    asked = []
+
+    def script(query: bytes) -> list[bytes]:
+        asked.append(query)
+        return list(OK(query))  # type: ignore[arg-type]
+
+    async with DnsServer(script) as server:
+        for _ in range(8):
+            await probe(server)
+    assert len({query[:2] for query in asked}) > 4
+    assert {query[2:] for query in asked} == {b"\1\0\0\1\0\0\0\0\0\0" + name("www.example.test") + b"\0\1\0\1"}
+
+
+@pytest.mark.parametrize("size", [20, 1000])
+async def test_a_large_datagram_is_read(size: int) -> None:
+    result = await one(Says([A] * size))
+    assert why(result) is None
+    assert counted(result)[0] == size
+
+
+async def test_a_truncated_answer_is_taken_as_it_is() -> None:
+    async with DnsServer(Says([A], flags=0x8380)) as server:
+        assert why(await probe(server)) is None
+        assert len(server.requests) == 1
+
+
+# --- failures, each with its reason and its phase ----------------------------------------------------------
+
+QUESTION = name("other.example.test") + b"\0\1\0\1"
+AT_ONCE: dict[str, tuple[Script, Reason]] = {
+    "another question": (Says([A], question=QUESTION), Reason.DNS_RESPONSE_WRONG_QUESTION),
+    "another type": (Says([A], question=name("www.example.test") + b"\0\2\0\1"), Reason.DNS_RESPONSE_WRONG_QUESTION),
+    "no response flag": (Says([A], flags=0x0180), Reason.DNS_RESPONSE_NO_FLAG),
+    "the query comes back": (echo, Reason.DNS_RESPONSE_NO_FLAG),
+    "garbage": (garbage(b"\xff" * 40), Reason.DNS_RESPONSE_MALFORMED),
+    "too short for a header": (garbage(b"\xff" * 5), Reason.DNS_RESPONSE_MALFORMED),
+    "a record that is cut": (Says([A], cut=1), Reason.DNS_RESPONSE_MALFORMED),
+    "an address of three bytes": (Says([record("a", "A", b"abc")]), Reason.DNS_RESPONSE_MALFORMED),
+    "a refusal": (Says(flags=0x8185), Reason.DNS_RCODE),
+    "an extended response code": (Says(additional=[opt(ttl=0x01000000)]), Reason.DNS_RCODE),
+}
+
+
+@BOTH
+@pytest.mark.parametrize(("script", "reason"), AT_ONCE.values(), ids=AT_ONCE)
+async def test_what_comes_is_not_what_was_asked_for(script: Script, reason: Reason, transport: str) -> None:
+    result = await one(script, transport_protocol=transport)
+    assert why(result) == (reason, "validation" if reason is Reason.DNS_RCODE else "request")
+    assert result.duration < 1
+    assert counted(result)[3] == (reason is Reason.DNS_RCODE)
+    assert seconds(result)["request"] > 0
+
+
+@BOTH
+async def test_silence(transport: str) -> None:
+    result = await one(silence, 0.3, transport_protocol=transport)
+    assert why(result) == (Reason.DNS_QUERY_TIMEOUT, "request")
+    assert counted(result) == (0, 0, 0, 0)
+    assert 0.2 < seconds(result)["request"] < 0.4
+
+
+async def test_a_datagram_with_another_id_is_passed_over() -> None:
+    result = await one(one_after_another(Says([A, A], number=1), Says([A, A], number=3, cut=1), OK))
+    assert why(result) is None
+    assert counted(result)[0] == 1
+
+
+async def test_nothing_but_datagrams_with_another_id() -> None:
+    result = await one(Says([A], number=1), 0.3)
+    assert why(result) == (Reason.DNS_RESPONSE_WRONG_ID, "request")
+    assert result.duration > 0.25
+
+
+async def test_another_id_over_tcp() -> None:
+    result = await one(Says([A], number=1), **TCP)
+    assert why(result) == (Reason.DNS_RESPONSE_WRONG_ID, "request")
+    assert result.duration < 0.25
+
+
+async def test_a_datagram_from_elsewhere_is_not_heard() -> None:
+    """A spoofed answer: right in every way, from another port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as other:
+        server.bind(("127.0.0.1", 0))
+        asking = asyncio.create_task(run(module(), f"127.0.0.1:{server.getsockname()[1]}", 0.4))
+        query, address = await asyncio.to_thread(server.recvfrom, 512)
+        for message in OK(query):
+            assert isinstance(message, bytes)
+            other.sendto(message, address)
+        assert why(await asking) == (Reason.DNS_QUERY_TIMEOUT, "request")
+
+
+@pytest.mark.parametrize(("transport", "phase"), [("udp", "request"), ("tcp", "connect")])
+async def test_nobody_listens(transport: str, phase: str) -> None:
+    with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as closed:
+        stream.bind(("127.0.0.1", 0))
+        closed.bind(("127.0.0.1", 0))
+        port = (closed if transport == "udp" else stream).getsockname()[1]
+        closed.close()
+        result = await run(module(transport_protocol=transport), f"127.0.0.1:{port}", 2.0)
+    assert why(result) == (Reason.CONNECT_REFUSED, phase)
+    assert result.duration < 1
+
+
+async def test_a_connection_that_is_closed_instead() -> None:
+    async with DnsServer(silence, hang_up=True) as server:
+        assert why(await probe(server, **TCP)) == (Reason.CONNECT_CLOSED, "request")
+
+
+async def test_a_message_in_pieces() -> None:
+    def pieces(query: bytes) -> list[bytes | Pause]:
+        message = OK(query)[0]
+        assert isinstance(message, bytes)
+        whole = len(message).to_bytes(2, "big") + message
+        return [part for byte in whole[:9] for part in (bytes([byte]), Pause(0.01))] + [whole[9:]]
+
+    async with DnsServer(pieces, raw=True) as server:
+        assert why(await probe(server, **TCP)) is None
+
+
+async def test_a_tls_handshake_that_does_not_end(pki: Pki) -> None:
+    """One deadline for everything: the handshake has no time of its own (compat 9.4)."""
+    async with DnsServer(silence) as server:
+        result = await probe(server, timeout=0.3, dns_over_tls=True, **TCP)
+    assert why(result) == (Reason.TLS_TIMEOUT, "tls")
+
+
+# --- settings and targets ----------------------------------------------------------------------------------
+
+UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "a transport that is none": ({"transport_protocol": "sctp"}, ""),
+    "TLS over UDP": ({"dns_over_tls": True}, ""),
+    "a source that is no address": ({"source_ip_address": "eth0"}, ""),
+    "a name that is none": ({"query_name": "a..b"}, ""),
+    "a response code that is none": ({"valid_rcodes": ["NOERROR", "OK"]}, "validation"),
+    "a regexp that is none": ({"validate_answer_rrs": {"fail_if_matches_regexp": ["("]}}, "validation"),
+}
+
+
+@pytest.mark.parametrize(("settings", "phase"), UNUSABLE.values(), ids=UNUSABLE)
+async def test_settings_that_cannot_be_used(settings: dict[str, Any], phase: str) -> None:
+    assert why(await one(OK, **settings)) == (Reason.SETTINGS_UNUSABLE, phase)
+
+
+async def test_the_source_address_is_used() -> None:
+    assert why(await one(OK, source_ip_address="127.0.0.1")) is None
+    assert why(await one(OK, source_ip_address="192.0.2.1")) == (Reason.CONNECT_FAILED, "connect")
+
+
+async def test_badvers_is_a_name_of_badsig() -> None:
+    badvers = Says(additional=[opt(ttl=0x01000000)])
+    assert why(await one(badvers, valid_rcodes=["BADVERS"])) is None
+    assert why(await one(badvers, valid_rcodes=["BADSIG"])) is None
+
+
+SECTIONS = {"answer": Reason.DNS_ANSWER_MISMATCH, "authority": Reason.DNS_AUTHORITY_MISMATCH}
+
+
+@pytest.mark.parametrize(("section", "reason"), [*SECTIONS.items(), ("additional", Reason.DNS_ADDITIONAL_MISMATCH)])
+async def test_a_section_that_is_not_as_demanded_is_the_reason(section: str, reason: Reason) -> None:
+    says = Says(**{section: [A]})  # type: ignore[arg-type]
+    forbidding: dict[str, Any] = {f"validate_{section}_rrs": {"fail_if_matches_regexp": ["192"]}}
+    demanding: dict[str, Any] = {f"validate_{section}_rrs": {"fail_if_not_matches_regexp": ["192"]}}
+    assert why(await one(says, **forbidding)) == (reason, "validation")
+    assert why(await one(says, **demanding)) is None
+
+
+TARGETS = {
+    "a.test": ("a.test", 53),
+    "a.test:5353": ("a.test", 5353),
+    "127.0.0.1": ("127.0.0.1", 53),
+    "127.0.0.1:54": ("127.0.0.1", 54),
+    "::1": ("::1", 53),
+    "2001:db8::53": ("2001:db8::53", 53),
+    "[::1]": ("::1", 53),
+    "[::1]:54": ("::1", 54),
+    "fe80::1%lo": ("fe80::1%lo", 53),
+}
+
+
+@pytest.mark.parametrize(("target", "parts"), TARGETS.items())
+def test_targets(target: str, parts: tuple[str, int]) -> None:
+    assert split_target(target, 53) == parts
+
+
+@pytest.mark.parametrize("target", ["a:", "a:0", "a:65536", "a:b", "[::1]:", "a:-1", "a:+1"])
+def test_a_port_that_is_none(target: str) -> None:
+    with pytest.raises(ProbeFailed) as caught:
+        split_target(target, 53)
+    assert caught.value.reason is Reason.TARGET_INVALID
+
+
+async def test_the_default_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at these; what is refused names the port."""
+    result = await run(module(dns_over_tls=True, **TCP), "127.0.0.254", 1.0)
+    assert result.failure is not None
+    assert "127.0.0.254:853" in result.failure.message
+    result = await run(module(**TCP), "127.0.0.254", 1.0)
+    assert result.failure is not None
+    assert "127.0.0.254:53" in result.failure.message
+
+
+WRITTEN = {
+    b"a.test": b"\1a\4test\0",
+    b"a.test.": b"\1a\4test\0",
+    b".": b"\0",
+    rb"a\.b.test": b"\3a.b\4test\0",
+    rb"\065\032\255": b"\3A \xff\0",
+    b"a" * 63: b"\x3f" + b"a" * 63 + b"\0",
+    "grün.test".encode(): b"\5gr\xc3\xbcn\4test\0",
+}
+
+
+@pytest.mark.parametrize(("written", "wire"), WRITTEN.items())
+def test_names_to_ask_for(written: bytes, wire: bytes) -> None:
+    assert name_to_wire(written) == wire
+
+
+@pytest.mark.parametrize("written", [b"a..b", b".a", b"..", b"a" * 64, b"a\\", b"\\256", b".".join([b"a" * 63] * 4)])
+def test_names_that_cannot_be_asked_for(written: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        name_to_wire(written)

@@ -1,0 +1,240 @@
+"""A `DnsServer` gives scripted answers over UDP, TCP and TLS, and keeps what it was asked; every byte is the test's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import dns.message
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+
+from tests.targets.answers import Pause
+from tests.targets.site import Request, Tls, both_loopbacks
+
+Part = bytes | Pause
+Script = Callable[[bytes], Sequence[Part]]
+"""From the query to what is said: each of the bytes is a message, sent as a datagram or with its length before it."""
+
+
+def name(text: str) -> bytes:
+    """A name on the wire; for plain names only."""
+    labels = [label.encode() for label in text.split(".") if label]
+    return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+
+
+def record(owner: str | bytes, type_: str | int, data: str | bytes, ttl: int = 300, class_: int = 1) -> bytes:
+    """A record on the wire, uncompressed.
+
+    Args:
+        owner: a plain name, or what is on the wire.
+        data: as in a zone file, or what is on the wire.
+    """
+    number = dns.rdatatype.RdataType.make(type_)
+    if isinstance(data, str):
+        parsed = dns.rdata.from_text(dns.rdataclass.IN if class_ == 1 else dns.rdataclass.CH, number, data)
+        data = parsed.to_wire() or b""
+    wire = owner if isinstance(owner, bytes) else name(owner)
+    return wire + struct.pack(">HHIH", number, class_, ttl, len(data)) + data
+
+
+def opt(options: bytes = b"", *, size: int = 1232, ttl: int = 0) -> bytes:
+    """An OPT record; `ttl` holds the extended response code, the version and the flags."""
+    return record(b"\0", 41, options, ttl, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Says:
+    """A script that responds with some records.
+
+    Args:
+        answer, authority, additional: records on the wire.
+        flags: of the header; the lowest four bits are the response code.
+        counts: what the header says of each section, where that is not the truth.
+        question: instead of the query's, on the wire; the query's own if None.
+        number: added to the query's id.
+        after: appended to the message.
+        cut: how many bytes of the message's end are missing.
+    """
+
+    answer: Sequence[bytes] = ()
+    authority: Sequence[bytes] = ()
+    additional: Sequence[bytes] = ()
+    flags: int = 0x8180
+    counts: tuple[int, int, int, int] | None = None
+    question: bytes | None = None
+    number: int = 0
+    after: bytes = b""
+    cut: int = 0
+
+    def __call__(self, query: bytes) -> Sequence[Part]:
+        question = query[12:] if self.question is None else self.question
+        sections = (self.answer, self.authority, self.additional)
+        counts = self.counts or (1 if question else 0, *map(len, sections))
+        number = (int.from_bytes(query[:2], "big") + self.number) & 0xFFFF
+        records = b"".join(one for section in sections for one in section)
+        message = struct.pack(">6H", number, self.flags, *counts) + question + records + self.after
+        return [message[: len(message) - self.cut]]
+
+
+def one_after_another(*scripts: Script | Pause) -> Script:
+    """What several scripts say, in turn."""
+
+    def say(query: bytes) -> list[Part]:
+        return [part for script in scripts for part in ([script] if isinstance(script, Pause) else script(query))]
+
+    return say
+
+
+def echo(query: bytes) -> Sequence[Part]:
+    """The query itself comes back."""
+    return [query]
+
+
+def silence(query: bytes) -> Sequence[Part]:
+    """Nothing is said."""
+    return []
+
+
+def garbage(data: bytes) -> Script:
+    """Some bytes, behind the query's id if there are enough of them to be a message."""
+    return lambda query: [query[:2] + data if len(data) >= 10 else data]
+
+
+@dataclass
+class DnsServer:
+    """A scripted DNS server; an async context manager that listens on both loopbacks while it is entered.
+
+    Args:
+        script: what is said to a query.
+        tls: the behaviour of the TLS port; None for no port.
+        pki: directory with the certificates; needed with `tls`.
+        raw: bytes are sent over TCP as they are, without a length before them.
+        hang_up: TCP connections are closed once all is said.
+        ports: those to listen on, by name, where somebody has to know them beforehand.
+    """
+
+    script: Script
+    tls: Tls | None = None
+    pki: Path | None = None
+    raw: bool = False
+    hang_up: bool = False
+    ports: Mapping[str, int] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+    _ports: dict[str, int] = field(default_factory=dict)
+    _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _server_names: list[str] = field(default_factory=list)
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        streams = both_loopbacks(port=self.ports.get("port", 0))
+        self._ports["port"] = streams[0].getsockname()[1]
+        self._ports["dead"] = self.ports.get("dead", 1)
+        await self._listen(streams, None)
+        if self.tls is not None:
+            streams = both_loopbacks(port=self.ports.get("tls_port", 0))
+            self._ports["tls_port"] = streams[0].getsockname()[1]
+            await self._listen(streams, self._context(self.tls))
+        for sock in both_loopbacks(socket.SOCK_DGRAM, port=self._ports["port"]):
+            transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=sock)
+            self._open.callback(transport.close)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+        await asyncio.sleep(0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def __getitem__(self, name: str) -> int:
+        return self._ports[name]
+
+    def fill(self, text: str) -> str:
+        """Put port numbers in place of ``{port}``, ``{tls_port}`` and ``{dead}``."""
+        for name, port in self._ports.items():
+            text = text.replace(f"{{{name}}}", str(port))
+        return text
+
+    def blank(self, text: str) -> str:
+        """Nothing of what a query says holds a port."""
+        return text
+
+    def begin(self, work: asyncio.Task[None]) -> None:
+        """Work that ends with the server at the latest."""
+        self._tasks.add(work)
+        work.add_done_callback(self._tasks.discard)
+
+    async def answers(self, query: bytes, transport: str, server_name: str | None = None) -> Sequence[Part]:
+        """Note a query; what to say to it."""
+        flags, *counts = struct.unpack_from(">5H", query, 2)
+        asked = dns.message.from_wire(query)
+        questions = ", ".join(str(one) for one in asked.question)
+        extra = "" if len(query) == 16 + len(query[12:-4]) and counts == [1, 0, 0, 0] else f" counts {counts}"
+        line = f"{transport} query: {questions} flags {flags:#06x}{extra}"
+        self.requests.append(Request(line, [], server_name=server_name))
+        return self.script(query)
+
+    async def _listen(self, sockets: Sequence[socket.socket], context: ssl.SSLContext | None) -> None:
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.begin(asyncio.create_task(self._serve(reader, writer, encrypted=context is not None)))
+
+        for sock in sockets:
+            server = await asyncio.start_server(accept, sock=sock, ssl=context)
+            self._open.callback(server.close)
+
+    def _context(self, tls: Tls) -> ssl.SSLContext:
+        assert self.pki is not None, "a server with TLS needs the directory of certificates"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version, context.maximum_version = tls.minimum, tls.maximum
+        context.load_cert_chain(self.pki / f"{tls.certificate}.pem", self.pki / f"{tls.certificate}.key")
+        context.sni_callback = lambda _, server_name, __: self._server_names.append(server_name or "")
+        return context
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, encrypted: bool) -> None:
+        try:
+            size = int.from_bytes(await reader.readexactly(2), "big")
+            query = await reader.readexactly(size)
+            server_name = self._server_names[-1] if encrypted else None
+            for part in await self.answers(query, "tls" if encrypted else "tcp", server_name):
+                if isinstance(part, Pause):
+                    await asyncio.sleep(part.seconds)
+                else:
+                    writer.write(part if self.raw else len(part).to_bytes(2, "big") + part)
+                    await writer.drain()
+            if not self.hang_up:
+                await reader.read()
+        except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, server: DnsServer) -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, address: tuple[str | object, int]) -> None:
+        self._server.begin(asyncio.create_task(self._answer(data, address)))
+
+    async def _answer(self, query: bytes, address: tuple[str | object, int]) -> None:
+        for part in await self._server.answers(query, "udp"):
+            if isinstance(part, Pause):
+                await asyncio.sleep(part.seconds)
+            else:
+                self._transport.sendto(part, address)
