@@ -168,7 +168,7 @@ def _embedded_6(packet: bytes) -> tuple[str, bytes] | None:
 # --- sockets ------------------------------------------------------------------------------------------------
 
 # From <linux/in.h>, in6.h, icmp.h, icmpv6.h, errqueue.h and <asm-generic/socket.h>: the socket module has not all.
-_IP_TTL, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVERR, _IP_RECVTTL = 2, 8, 10, 11, 12
+_IP_TTL, _IP_MTU_DISCOVER, _IP_RECVERR, _IP_RECVTTL = 2, 10, 11, 12
 _IPV6_RECVERR = 25
 _PMTUDISC_DONT, _PMTUDISC_PROBE = 0, 3
 _SOL_RAW, _ICMP_FILTER, _ICMPV6_FILTER = 255, 1, 1
@@ -178,8 +178,6 @@ _ORIGINS = {2: 4, 3: 6}  # of an error in a socket's queue: ICMP and ICMPv6
 _TIMESPEC = struct.Struct("@ll")
 _EXTENDED_ERROR = struct.Struct("@IBBBBII")
 _INTEGER = struct.Struct("@i")
-_PKTINFO_4 = struct.Struct("@i4s4s")
-_PKTINFO_6 = struct.Struct("@16si")
 
 _ANCILLARY_SPACE = 256
 _LARGEST = 65536
@@ -237,12 +235,10 @@ class Path:
         whole = dont_fragment and version == 4
         self._destination = _socket_address(version, address)
         self._options: list[tuple[int, int, bytes]] = []
-        if source:
-            self._options.append(_from(version, source))
         if ttl or whole:
             self._options.append(_hops(version, ttl or _DEFAULT_TTL))
         self._address = address.partition("%")[0]
-        self._channel = _channel(version, whole)
+        self._channel = _channel(version, whole, source)
 
     async def ping(self, payload: bytes) -> Reply:
         """Send one echo request and wait for its reply, for as long as the caller lets it.
@@ -269,21 +265,6 @@ def _socket_address(version: int, address: str) -> tuple[str, int] | tuple[str, 
         return bare, 0, 0, (int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)) if zone else 0
     except OSError:
         raise ProbeFailed(Reason.TARGET_INVALID, f"this machine has no interface {zone!r}") from None
-
-
-def _from(version: int, source: str) -> tuple[int, int, bytes]:
-    """The ancillary data that has one packet sent from an address of our choice, on a socket that all share."""
-    bare, _, zone = source.partition("%")
-    try:
-        packed = socket.inet_pton(socket.AF_INET6 if version == 6 else socket.AF_INET, bare)
-    except OSError:
-        raise ProbeFailed(
-            Reason.SETTINGS_UNUSABLE, f"source_ip_address {source} is no IPv{version} address, and the target's is"
-        ) from None
-    if version == 4:
-        return socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO_4.pack(0, packed, bytes(4))
-    index = _socket_address(6, source)[-1] if zone else 0
-    return socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO_6.pack(packed, index)
 
 
 def _hops(version: int, ttl: int) -> tuple[int, int, bytes]:
@@ -442,27 +423,28 @@ def _not_sent(error: OSError, address: str, size: int) -> ProbeFailed:
 
 # --- opening ------------------------------------------------------------------------------------------------
 
-_channels: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[int, bool], _Channel]] = WeakKeyDictionary()
-"""By event loop, IP version and whether packets must stay whole: that is an option of the socket, not of a packet."""
+_channels: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[int, bool, str], _Channel]] = WeakKeyDictionary()
+"""By event loop, IP version, whether packets must stay whole, and source address: a packet can't have these of its own
+(the source could, but for IPv6 on datagram sockets). Sources are those of the configuration, so they are few."""
 
 
-def _channel(version: int, whole: bool) -> _Channel:
+def _channel(version: int, whole: bool, source: str) -> _Channel:
     """The shared socket of the running loop, opened when first asked for; it lives as long as the loop."""
     loop = asyncio.get_running_loop()
     channels = _channels.setdefault(loop, {})
-    channel = channels.get((version, whole))
+    channel = channels.get((version, whole, source))
     if channel is None:
-        channel = channels[version, whole] = _Channel(version, _open(version, whole))
+        channel = channels[version, whole, source] = _Channel(version, _open(version, whole, source))
         loop.add_reader(channel.sock, channel.receive)
         weakref.finalize(loop, channel.sock.close)
     return channel
 
 
-def _open(version: int, whole: bool) -> socket.socket:
+def _open(version: int, whole: bool, source: str) -> socket.socket:
     """A socket that may ping: without privileges where the kernel lets us, else raw.
 
     Raises:
-        ProbeFailed: neither is permitted.
+        ProbeFailed: neither is permitted, or there is no such source address.
     """
     family, protocol = (
         (socket.AF_INET, socket.IPPROTO_ICMP) if version == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
@@ -476,6 +458,8 @@ def _open(version: int, whole: bool) -> socket.socket:
             continue
         try:
             _prepare(sock, version, whole)
+            if source:
+                _bind(sock, version, source)
         except BaseException:
             sock.close()
             raise
@@ -505,6 +489,18 @@ def _prepare(sock: socket.socket, version: int, whole: bool) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+
+
+def _bind(sock: socket.socket, version: int, source: str) -> None:
+    known = names.literal(source)  # anything else would be looked up by bind
+    if known is None or names.version(known) != version:
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE, f"source_ip_address {source} is no IPv{version} address, and the target's is one"
+        )
+    try:
+        sock.bind(_socket_address(version, source))
+    except OSError as error:
+        raise ProbeFailed(Reason.ICMP_SEND_FAILED, f"sending from {source} failed: {error.strerror}") from None
 
 
 def _pass_only_answers(sock: socket.socket, version: int) -> None:

@@ -20,8 +20,9 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_golden(group: str, stage: Stage, ours: dict[str, Outcome]) -> None:
     """Each group of cases gives exactly the samples and sends exactly the requests of its file."""
-    path = golden.DIRECTORY / "http" / f"{group}.txt"
-    text = golden.render(f"http, {group}", GROUPS[group], ours, PLAIN[group], stage.pki.names)
+    prober = PLAIN[group].prober
+    path = golden.DIRECTORY / prober / f"{group}.txt"
+    text = golden.render(f"{prober}, {group}", GROUPS[group], ours, PLAIN[group], stage.pki.names)
     if os.environ.get("UPDATE_GOLDEN"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -33,4 +34,4 @@ def test_golden(group: str, stage: Stage, ours: dict[str, Outcome]) -> None:
 
 def test_no_stray_golden_files() -> None:
     """A file of a group that is gone would pin nothing."""
-    assert {path.stem for path in (golden.DIRECTORY / "http").glob("*.txt")} == set(GROUPS)
+    assert {path.stem for path in golden.DIRECTORY.glob("*/*.txt")} == set(GROUPS)

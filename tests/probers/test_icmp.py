@@ -184,7 +184,9 @@ async def test_a_source_address_of_this_machine_is_used(target: str, source: str
 @on_loopback
 @pytest.mark.parametrize(("target", "source"), [("127.0.0.1", "192.0.2.1"), ("::1", "2001:db8::1")])
 async def test_a_source_address_of_another_machine_fails(target: str, source: str) -> None:
-    assert why(await ping(target, source_ip_address=source)) == (Reason.ICMP_SEND_FAILED, "rtt")
+    result = await ping(target, source_ip_address=source)
+    assert why(result) == (Reason.ICMP_SEND_FAILED, "setup")
+    assert message(result) == f"sending from {source} failed: Cannot assign requested address"
 
 
 @on_loopback
@@ -227,7 +229,7 @@ async def test_two_thousand_at_once_all_get_their_own_replies() -> None:
 @on_loopback
 async def test_all_pings_share_a_socket_per_family() -> None:
     await asyncio.gather(*(ping(target) for target in ("127.0.0.1", "127.0.0.2", "::1", "::1")))
-    assert set(echo._channels[asyncio.get_running_loop()]) == {(4, False), (6, False)}
+    assert set(echo._channels[asyncio.get_running_loop()]) == {(4, False, ""), (6, False, "")}
 
 
 @on_loopback
@@ -282,6 +284,30 @@ def test_the_far_host_answers_through_the_router(path: Network, target: str) -> 
     assert why(result) is None
     assert value(result, icmp.HOP_LIMIT) == 63
     assert 0 < seconds(result)["rtt"] < 0.5
+
+
+@pytest.mark.slow
+def test_a_link_local_address_is_reached_by_its_zone(path: Network) -> None:
+    found = re.search(r"inet6 (fe80::\S+)/64", path.router.run("ip", "address", "show", "dev", "host1"))
+    assert found is not None
+    (plain,) = through(path, f"{found[1]}%eth0")
+    (from_ours,) = through(path, f"{found[1]}%eth0", source_ip_address="fd91:1::1")
+    assert (why(plain), why(from_ours)) == (None, None)
+
+
+@pytest.mark.slow
+def test_the_source_address_is_what_the_far_host_sees(path: Network) -> None:
+    """Only the second address of the near host may ping."""
+    path.near.ip("address", "replace", "10.91.1.9/24", "dev", "eth0")
+    path.near.ip("address", "replace", "fd91:1::9/64", "dev", "eth0", "nodad")
+    path.far.nft(
+        "table inet f {\n chain c {\n type filter hook input priority 0\n"
+        " ip saddr 10.91.1.1 icmp type echo-request drop\n ip6 saddr fd91:1::1 icmpv6 type echo-request drop\n }\n}"
+    )
+    for target, first, second in ((FAR, "10.91.1.1", "10.91.1.9"), (FAR_6, "fd91:1::1", "fd91:1::9")):
+        (dropped,) = through(path, target, timeout=0.3, source_ip_address=first)
+        (passed,) = through(path, target, source_ip_address=second)
+        assert (why(dropped), why(passed)) == ((Reason.ICMP_TIMEOUT, "rtt"), None)
 
 
 @pytest.mark.slow
