@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-from probe_exporter import net, runner, tls
+from probe_exporter import dialogue, net, runner, tls
 from probe_exporter.loader import load_probers
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import Reason
@@ -35,8 +35,9 @@ FAILURE = """\
 
 `probe_failure_info{reason="…",phase="…"} 1` is there when a probe failed and absent when it succeeded. `phase` is where
 it failed: `resolve`, `token` (fetching one), `proxy` (the way to a proxy and through it), `connect`, `tls`,
-`processing` (waiting for the answer), `transfer` (reading it), `validation` (holding it against the module), another
-phase of a prober's own, or empty. The first thing that went wrong is the reason.
+`processing` (waiting for the answer), `transfer` (reading it), `dialogue` (the steps of `query_response`),
+`validation` (holding it against the module), another phase of a prober's own, or empty. The first thing that went wrong
+is the reason.
 
 To alert on a reason, or to show it beside a failed probe:
 
@@ -66,6 +67,7 @@ def metrics() -> str:
     parts = [INTRODUCTION, "## Every probe\n", table(declared(runner))]
     parts += ["## Probes over the network\n", "Of the chosen address:\n", table(declared(net))]
     parts += ["Of a TLS handshake, also of one that failed at the certificate:\n", table(declared(tls))]
+    parts += ["Of a dialogue (`query_response`), for tcp and unix:\n", table(declared(dialogue))]
     for name, prober in sorted(load_probers([]).items()):
         own = declared(sys.modules[prober.probe.__module__])
         if own:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import re
 import socket
 import time
 from collections import deque
@@ -139,7 +141,7 @@ async def dial(
     Args:
         addresses: resolved addresses, tried in order; usually one.
         port: 1 to 65535.
-        source: the local address to connect from; empty for the system's choice.
+        source: the local address to connect from, of the same family; empty for the system's choice.
         secure: the TLS to start as soon as the connection stands.
         phase: what a failure to connect is a failure of.
 
@@ -167,13 +169,13 @@ async def _dial_one(
     if not 0 < port < 65536:
         raise ProbeFailed(Reason.TARGET_INVALID, f"{port} is not a port")
     loop = asyncio.get_running_loop()
-    local = (source, 0) if source else None
+    local = (_local(source, address), 0) if source else None
     with probe.phase(phase):
         started = time.perf_counter()
         try:
             _, connection = await loop.create_connection(Connection, address, port, local_addr=local)
         except OSError as error:
-            raise _connecting_failed(error, address, port) from None
+            raise _connecting_failed(error, join_host_port(address, port)) from None
         connection.connect_seconds = connection.opened_at - started
     if secure is not None:
         try:
@@ -184,8 +186,50 @@ async def _dial_one(
     return connection
 
 
+def _local(source: str, address: str) -> str:
+    """The address to connect from, if it can lead to `address` at all."""
+    local = names.literal(source)
+    if local is None:
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_ip_address: {source!r} is not an IP address")
+    if names.version(local) != names.version(address):
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_ip_address: no way from {local} to {address}")
+    return local
+
+
+async def dial_unix(probe: Probe, path: str) -> Connection:
+    """Connect to a Unix socket.
+
+    Args:
+        path: of the socket, relative to the working directory; with a leading ``@`` a name without a file ("abstract").
+
+    Raises:
+        ProbeFailed: nobody listens there, or we may not connect.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with probe.phase("connect"):
+        started = time.perf_counter()
+        try:
+            if "\0" in path:
+                raise ProbeFailed(Reason.TARGET_INVALID, "the path of a socket has no NUL")
+            sock.setblocking(False)
+            # Directly and not through the loop: it is done at once, or it fails at once.
+            sock.connect(os.fsencode(f"\0{path[1:]}") if path.startswith("@") else path)
+            _, connection = await asyncio.get_running_loop().create_unix_connection(Connection, sock=sock)
+        except OSError as error:
+            sock.close()
+            if error.errno is None:  # what the socket module says of a path that is too long
+                raise ProbeFailed(Reason.TARGET_INVALID, f"not the path of a socket: {error}") from None
+            raise _connecting_failed(error, path) from None
+        except BaseException:
+            sock.close()
+            raise
+        connection.connect_seconds = time.perf_counter() - started
+    return connection
+
+
 _CONNECT_REASONS = {
     errno.ECONNREFUSED: Reason.CONNECT_REFUSED,
+    errno.ENOENT: Reason.CONNECT_REFUSED,  # of a Unix socket
     errno.ETIMEDOUT: Reason.CONNECT_TIMEOUT,
     errno.EHOSTUNREACH: Reason.CONNECT_UNREACHABLE,
     errno.ENETUNREACH: Reason.CONNECT_UNREACHABLE,
@@ -194,10 +238,10 @@ _CONNECT_REASONS = {
 }
 
 
-def _connecting_failed(error: OSError, address: str, port: int) -> ProbeFailed:
+def _connecting_failed(error: OSError, target: str) -> ProbeFailed:
     reason = _CONNECT_REASONS.get(error.errno or 0, Reason.CONNECT_FAILED)
     what = error.strerror or str(error)
-    return ProbeFailed(reason, f"connecting to {join_host_port(address, port)} failed: {what}")
+    return ProbeFailed(reason, f"connecting to {target} failed: {what}")
 
 
 def join_host_port(host: str, port: int | str) -> str:
@@ -205,8 +249,49 @@ def join_host_port(host: str, port: int | str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def split_host_port(target: str) -> tuple[str, str]:
+    """The two parts of ``host:port`` or ``[v6]:port``; either may be empty.
+
+    Raises:
+        ProbeFailed: there is no port, or the brackets and colons are not where they belong.
+    """
+    found = _HOST_PORT.fullmatch(target)
+    if found is None:
+        raise ProbeFailed(Reason.TARGET_INVALID, f"the target {target!r} is not of the form host:port")
+    return found["v6"] or found["host"] or "", found["port"]
+
+
+_HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:\[\]]*)", re.DOTALL)
+
+
+def port_number(port: str) -> int:
+    """A port by its number, or by the name of its service.
+
+    Raises:
+        ProbeFailed: no such service is known.
+    """
+    if not port or _NUMBER.fullmatch(port):
+        return int(port or 0)
+    name = port.lower()
+    if name in _SERVICES:
+        return _SERVICES[name]
+    try:
+        return socket.getservbyname(name, "tcp")
+    except (OSError, UnicodeError, ValueError):
+        raise ProbeFailed(Reason.TARGET_INVALID, f"{port!r} is not a port") from None
+
+
+_NUMBER = re.compile(r" *[-+]?[0-9]{1,9}")  # what C's own functions, which the original asks, take for a number
+
+# Small images have no /etc/services; these are known there too.
+_SERVICES = {
+    "ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "domain": 53, "http": 80, "pop3": 110, "imap2": 143,
+    "https": 443, "submissions": 465, "ftps": 990, "imaps": 993, "pop3s": 995,
+}  # fmt: skip
+
+
 class Connection(asyncio.Protocol):
-    """One byte stream to a target: plain, TLS, or TLS within TLS. Made by `connect` or `dial`.
+    """One byte stream to a target: plain, TLS, or TLS within TLS. Made by `connect`, `dial` or `dial_unix`.
 
     Attributes:
         connect_seconds, tls_seconds: how long the TCP and the TLS handshake took.
@@ -442,7 +527,7 @@ async def dial_udp(address: str, port: int, *, source: str = "") -> Datagrams:
         sock.connect((address, port))
     except OSError as error:
         sock.close()
-        raise _connecting_failed(error, address, port) from None
+        raise _connecting_failed(error, join_host_port(address, port)) from None
     loop = asyncio.get_running_loop()
     _, datagrams = await loop.create_datagram_endpoint(lambda: Datagrams(address, port), sock=sock)
     return datagrams
@@ -485,7 +570,7 @@ class Datagrams(asyncio.DatagramProtocol):
         if isinstance(error, ConnectionRefusedError) and self.first_at:
             self._error = ProbeFailed(Reason.CONNECT_RESET, "the peer has closed its port")
         else:
-            self._error = _connecting_failed(cast("OSError", error), self._address, self._port)
+            self._error = _connecting_failed(cast("OSError", error), join_host_port(self._address, self._port))
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:

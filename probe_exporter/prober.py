@@ -84,6 +84,12 @@ class Reason(StrEnum):
     HTTP_CONTENT_ENCODING = "http_content_encoding", "The body can't be decompressed as the module expects."
     HTTP_PROTOCOL_ERROR = "http_protocol_error", "The answer is not HTTP."
     HTTP_HEADERS_TOO_LARGE = "http_headers_too_large", "The answer's headers are larger than the limit."
+    DIALOGUE_NO_MATCH = "dialogue_no_match", "The peer ended what it said, and nothing in it matches `expect`."
+    DIALOGUE_BYTES_MISMATCH = "dialogue_bytes_mismatch", "Other bytes came than `expect_bytes` says."
+    DIALOGUE_CLOSED = "dialogue_closed", "The peer closed the connection where something was expected."
+    DIALOGUE_LINE_TOO_LONG = "dialogue_line_too_long", "A line is longer than the limit."
+    DIALOGUE_LABEL_INVALID = "dialogue_label_invalid", "What matched is not UTF-8 and can't be the value of a label."
+    TIMEOUT_DIALOGUE = "timeout_dialogue", "The dialogue did not get to its end in time."
     ICMP_PERMISSION = "icmp_permission", "The exporter may not ping: see ping_group_range and CAP_NET_RAW."
     ICMP_SEND_FAILED = "icmp_send_failed", "The system did not take the echo request: no route, no such source address."
     ICMP_PACKET_TOO_BIG = "icmp_packet_too_big", "The echo request is larger than a link on its way takes in one piece."
@@ -102,6 +108,7 @@ TIMEOUTS = {
     "proxy": Reason.PROXY_TIMEOUT,
     "connect": Reason.CONNECT_TIMEOUT,
     "tls": Reason.TLS_TIMEOUT,
+    "dialogue": Reason.TIMEOUT_DIALOGUE,
     "processing": Reason.TIMEOUT_RESPONSE,
     "transfer": Reason.TIMEOUT_TRANSFER,
     "rtt": Reason.ICMP_TIMEOUT,

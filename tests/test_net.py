@@ -253,11 +253,18 @@ async def test_the_source_address_can_be_chosen() -> None:
         connection.close()
 
 
-@pytest.mark.parametrize("source", ["192.0.2.1", "::1", "no address"])
-async def test_a_source_address_that_is_not_ours_fails(source: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("192.0.2.1", Reason.CONNECT_FAILED),
+        ("::1", Reason.SETTINGS_UNUSABLE),
+        ("no address", Reason.SETTINGS_UNUSABLE),
+    ],
+)
+async def test_a_source_address_that_is_not_ours_fails(source: str, reason: Reason) -> None:
     async with peer(hold) as port:
         failed = await failing(connect(a_probe(), "127.0.0.1", port, source=source))
-    assert failed.reason is Reason.CONNECT_FAILED
+    assert failed.reason is reason
 
 
 async def full_listener(stack: contextlib.ExitStack) -> int:
@@ -966,3 +973,44 @@ async def test_connections_leave_nothing_behind(pki: Pki) -> None:
 )
 def test_host_and_port_are_joined(host: str, port: int | str, text: str) -> None:
     assert net.join_host_port(host, port) == text
+
+
+# --- targets -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "parts"),
+    [
+        ("host:80", ("host", "80")),
+        ("[::1]:80", ("::1", "80")),
+        ("[fe80::1%lo]:http", ("fe80::1%lo", "http")),
+        ("127.0.0.1:", ("127.0.0.1", "")),
+        (":80", ("", "80")),
+        (":", ("", "")),
+    ],
+)
+def test_a_target_has_a_host_and_a_port(target: str, parts: tuple[str, str]) -> None:
+    assert net.split_host_port(target) == parts
+
+
+@pytest.mark.parametrize(
+    "target", ["", "host", "::1", "::1:80", "[::1]", "[::1]80", "[::1]:80:90", "a[b]:1", "[::1:80"]
+)
+def test_what_is_no_host_and_port(target: str) -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        net.split_host_port(target)
+    assert failed.value.reason is Reason.TARGET_INVALID
+
+
+@pytest.mark.parametrize(
+    ("port", "number"), [("80", 80), ("http", 80), ("HTTPS", 443), ("ssh", 22), ("+7", 7), ("-1", -1), ("", 0)]
+)
+def test_a_port_has_a_number_or_the_name_of_a_service(port: str, number: int) -> None:
+    assert net.port_number(port) == number
+
+
+@pytest.mark.parametrize("port", ["nosuchservice", "8_0", "0x50", "é", "\udcff", "9" * 40, "a\0b"])
+def test_what_is_no_port(port: str) -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        net.port_number(port)
+    assert failed.value.reason is Reason.TARGET_INVALID

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from probe_exporter import tls
 from probe_exporter.addressing import AddressSettings
+from probe_exporter.dialogue import FAILED_BY_REGEXP
 from probe_exporter.fields import Cel, FilePath, Regexp, Size, Text
 from probe_exporter.http import checks, http1
 from probe_exporter.http.accept import accepts
@@ -178,7 +179,6 @@ SSL = Metric("probe_http_ssl", "Whether the last response came over TLS.")
 VERSION = Metric("probe_http_version", "The HTTP version of the last response; 0 if there was none.")
 LAST_MODIFIED = Metric("probe_http_last_modified_timestamp_seconds", "The last response's Last-Modified, in Unix time.")
 DURATION = Metric("probe_http_duration_seconds", "How long each phase took, over all redirects.", ("phase",))
-FAILED_BY_REGEXP = Metric("probe_failed_due_to_regex", "Whether the probe failed because of a regular expression.")
 FAILED_BY_CEL = Metric("probe_failed_due_to_cel", "Whether the probe failed because of a CEL expression.")
 
 # --- the story ---------------------------------------------------------------------------------------------

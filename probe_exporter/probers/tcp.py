@@ -1,18 +1,18 @@
-"""The tcp prober: its settings. This version checks ``tcp`` modules and does not probe them yet."""
+"""The tcp prober: what a module may ask of a port, and the story of asking."""
 
 from __future__ import annotations
 
+import time
+
 from probe_exporter.addressing import SourceSettings
-from probe_exporter.dialogue import DialogueSettings
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason
-from probe_exporter.tls import TLSSettings
+from probe_exporter.dialogue import StreamSettings, hold
+from probe_exporter.metrics import Metric
+from probe_exporter.net import dial, port_number, resolve, split_host_port
+from probe_exporter.prober import Probe, Prober
 
 
-class TcpSettings(DialogueSettings, SourceSettings):
+class TcpSettings(StreamSettings, SourceSettings):
     """The ``tcp`` block of a module."""
-
-    tls: bool = False
-    tls_config: TLSSettings = TLSSettings()
 
 
 def with_hostname(settings: TcpSettings, hostname: str) -> TcpSettings:
@@ -22,9 +22,20 @@ def with_hostname(settings: TcpSettings, hostname: str) -> TcpSettings:
     return settings.model_copy(update={"tls_config": settings.tls_config.model_copy(update={"server_name": hostname})})
 
 
+DURATION = Metric("probe_tcp_duration_seconds", "How long each phase took.", ("phase",))
+
+
 async def probe_tcp(probe: Probe, settings: TcpSettings) -> None:
-    """Connect to ``host:port``, and hold the dialogue of ``query_response``."""
-    raise ProbeFailed(Reason.SETTINGS_UNSUPPORTED, "this version checks tcp modules but does not probe them yet")
+    """Connects to ``host:port``, and holds the dialogue of ``query_response``."""
+    host, port = split_host_port(probe.target)
+    started = time.perf_counter()
+    address = await resolve(
+        probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
+    )
+    probe.set(DURATION, round(time.perf_counter() - started, 9), "resolve")
+    connection = await dial(probe, [address], port_number(port), source=settings.source_ip_address)
+    probe.log("Connected", ip=address, port=port)
+    await hold(probe, connection, settings, host, DURATION)
 
 
 prober = Prober("tcp", TcpSettings, probe_tcp, with_hostname=with_hostname)

@@ -1,22 +1,33 @@
-"""The unix prober: its settings. This version checks ``unix`` modules and does not probe them yet."""
+"""The unix prober: what a module may ask of a Unix socket, and the story of asking."""
 
 from __future__ import annotations
 
-from probe_exporter.dialogue import DialogueSettings
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason
-from probe_exporter.tls import TLSSettings
+from collections.abc import Iterator
+
+from probe_exporter.dialogue import StreamSettings, hold
+from probe_exporter.metrics import Metric
+from probe_exporter.net import dial_unix
+from probe_exporter.prober import Probe, Prober
 
 
-class UnixSettings(DialogueSettings):
+class UnixSettings(StreamSettings):
     """The ``unix`` block of a module."""
 
-    tls: bool = False
-    tls_config: TLSSettings = TLSSettings()
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        secure = self.tls or any(step.starttls for step in self.query_response)
+        if secure and not (self.tls_config.server_name or self.tls_config.insecure_skip_verify):
+            yield "tls_config", "a Unix socket has no host name: without `server_name` no certificate verifies"
+
+
+DURATION = Metric("probe_unix_duration_seconds", "How long each phase took.", ("phase",))
 
 
 async def probe_unix(probe: Probe, settings: UnixSettings) -> None:
-    """Connect to a Unix socket, and hold the dialogue of ``query_response``."""
-    raise ProbeFailed(Reason.SETTINGS_UNSUPPORTED, "this version checks unix modules but does not probe them yet")
+    """Connects to a Unix socket, and holds the dialogue of ``query_response``."""
+    connection = await dial_unix(probe, probe.target)
+    probe.log("Connected")
+    await hold(probe, connection, settings, "", DURATION)
 
 
 prober = Prober("unix", UnixSettings, probe_unix)

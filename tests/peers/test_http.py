@@ -1,4 +1,4 @@
-"""Side by side with blackbox_exporter 0.28: the same answer to every http case, but for what the table states."""
+"""Side by side with blackbox_exporter 0.28: the same answer to every case, but for what the table states."""
 
 from __future__ import annotations
 

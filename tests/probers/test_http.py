@@ -17,6 +17,7 @@ import pytest
 
 from probe_exporter import names, net, tls
 from probe_exporter.config import Module
+from probe_exporter.dialogue import FAILED_BY_REGEXP
 from probe_exporter.document import Place
 from probe_exporter.prober import Reason
 from probe_exporter.probers import http
@@ -300,7 +301,7 @@ async def test_a_demand_that_is_not_met_is_the_reason(
     regexp = any("match" in key and "cel" not in key for key in settings)
     cel = any("cel" in key for key in settings)
     failed = reason in (Reason.HTTP_HEADER_MISMATCH, Reason.HTTP_BODY_MISMATCH)
-    assert result.probe.samples.get(http.FAILED_BY_REGEXP) == (1 if failed and regexp else 0)
+    assert result.probe.samples.get(FAILED_BY_REGEXP) == (1 if failed and regexp else 0)
     if cel:
         assert result.probe.samples.get(http.FAILED_BY_CEL) == (1 if failed and not regexp else 0)
     else:
@@ -316,7 +317,7 @@ async def test_the_first_demand_that_is_not_met_is_the_reason_and_the_rest_is_me
     result = await one(reply(404, b"no such page"), **settings)
     assert why(result) == (Reason.HTTP_STATUS, "validation")
     assert result.probe.samples.get(http.BODY_LENGTH) == 1
-    assert result.probe.samples.get(http.FAILED_BY_REGEXP) == 0
+    assert result.probe.samples.get(FAILED_BY_REGEXP) == 0
 
 
 @pytest.mark.usefixtures("hosts")

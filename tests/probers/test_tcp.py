@@ -1,11 +1,57 @@
-"""The tcp prober so far: its settings, and what the request's hostname does to them."""
+"""Probes of a port: the phases and reasons that only ours has, and what `query_response` can say beyond the original.
+
+Side by side with the original stand the values (tests/peers).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from typing import Any
+
 import pytest
 
-from probe_exporter.prober import Probe, ProbeFailed, Reason
-from probe_exporter.probers.tcp import TcpSettings, prober, with_hostname
+from probe_exporter import names, tls
+from probe_exporter.config import Module
+from probe_exporter.dialogue import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
+from probe_exporter.document import Place
+from probe_exporter.prober import Reason
+from probe_exporter.probers.tcp import DURATION, TcpSettings, prober, with_hostname
+from probe_exporter.runner import Result, run
+from tests.targets import End, Pause, Pki, Repeat
+from tests.targets.talker import Finish, Hear, Secure, Talk, Talker, talk, then_silence
+
+
+def module(**settings: Any) -> Module:
+    return Module("m", prober, TcpSettings.model_validate(settings), 0.0, Place("test.yml"))
+
+
+async def probe(
+    pki: Pki, script: Talk, *steps: dict[str, Any], timeout: float = 5.0, target: str = "127.0.0.1:{port}", **more: Any
+) -> tuple[Result, list[str]]:
+    """Probe a talker of its own: the result, and what the talker heard."""
+    async with Talker(script, pki.directory) as talker:
+        result = await run(module(query_response=list(steps), **more), talker.fill(target), timeout)
+        assert result.duration < timeout + 0.2
+        await talker.finished()
+    return result, talker.heard
+
+
+def why(result: Result) -> tuple[Reason, str] | None:
+    """Reason and phase of a failure; None for success."""
+    return None if result.failure is None else (result.failure.reason, result.phase)
+
+
+def seconds(result: Result) -> dict[str, float]:
+    """The duration of each phase."""
+    return {phase: value for (phase,), value in result.probe.samples.labelled.get(DURATION, {}).items()}
+
+
+def trust(pki: Pki) -> dict[str, str]:
+    return {"ca_file": str(pki.directory / "root.pem")}
+
+
+# --- settings ----------------------------------------------------------------------------------------------
 
 
 def test_the_hostname_of_a_request_becomes_the_server_name() -> None:
@@ -21,7 +67,220 @@ def test_a_server_name_in_the_settings_wins() -> None:
     assert with_hostname(settings, "other.example") is settings
 
 
-async def test_this_version_says_that_it_does_not_probe() -> None:
-    with pytest.raises(ProbeFailed, match="does not probe them yet") as failed:
-        await prober.probe(Probe("localhost:1", 1.0), TcpSettings())
-    assert failed.value.reason is Reason.SETTINGS_UNSUPPORTED
+# --- phases ------------------------------------------------------------------------------------------------
+
+
+async def test_a_port_that_takes_connections_passes(pki: Pki) -> None:
+    result, _ = await probe(pki, then_silence())
+    assert why(result) is None
+    assert set(seconds(result)) == {"resolve", "connect"}
+    assert all(value > 0 for value in seconds(result).values())
+
+
+async def test_the_seconds_are_in_the_phase_that_took_them(pki: Pki) -> None:
+    script = then_silence(Pause(0.1), b"go\n", Pause(0.2), Secure(), Pause(0.1), b"ok\n")
+    steps = {"expect": "go", "starttls": True}, {"expect": "ok"}
+    result, _ = await probe(pki, script, *steps, tls_config=trust(pki))
+    assert why(result) is None
+    found = seconds(result)
+    assert set(found) == {"resolve", "connect", "tls", "dialogue"}
+    assert 0.19 < found["tls"] < 0.29
+    assert 0.19 < found["dialogue"] < 0.29
+    assert sum(found.values()) <= result.duration
+
+
+async def test_a_probe_that_times_out_tells_how_far_it_came(pki: Pki) -> None:
+    result, _ = await probe(pki, then_silence(Pause(2.0)), tls=True, tls_config=trust(pki), timeout=0.3)
+    assert why(result) == (Reason.TLS_TIMEOUT, "tls")
+    assert set(seconds(result)) == {"resolve", "connect"}
+
+
+async def test_a_dialogue_that_times_out_has_a_reason_of_its_own(pki: Pki) -> None:
+    result, _ = await probe(pki, then_silence(b"no\n"), {"expect": "yes"}, timeout=0.3)
+    assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
+    assert 0.2 < seconds(result)["dialogue"] < 0.5
+    assert result.probe.samples.get(FAILED_BY_REGEXP) == 0
+
+
+# --- failures, each with its reason and its phase ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("127.0.0.1", (Reason.TARGET_INVALID, "")),
+        ("::1:{port}", (Reason.TARGET_INVALID, "")),
+        ("127.0.0.1:nosuchservice", (Reason.TARGET_INVALID, "")),
+        ("127.0.0.1:", (Reason.TARGET_INVALID, "")),
+        ("127.0.0.1:65536", (Reason.TARGET_INVALID, "")),
+        (":{port}", (Reason.TARGET_INVALID, "resolve")),
+        ("127.0.0.1:{dead}", (Reason.CONNECT_REFUSED, "connect")),
+    ],
+)
+async def test_a_bad_target_fails(pki: Pki, target: str, expected: tuple[Reason, str]) -> None:
+    result, _ = await probe(pki, then_silence(), target=target)
+    assert why(result) == expected
+
+
+@pytest.mark.parametrize("source", ["nonsense", "::1"])
+async def test_a_source_that_leads_nowhere_is_a_mistake_in_the_settings(pki: Pki, source: str) -> None:
+    result, _ = await probe(pki, then_silence(), source_ip_address=source)
+    assert why(result) == (Reason.SETTINGS_UNUSABLE, "")
+
+
+async def test_the_source_is_what_the_target_sees(pki: Pki) -> None:
+    seen = []
+
+    def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(writer.get_extra_info("peername")[0])
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        result = await run(module(source_ip_address="127.0.0.9", query_response=[{"expect": "x"}]), target, 5)
+    assert why(result) == (Reason.DIALOGUE_CLOSED, "dialogue")
+    assert seen == ["127.0.0.9"]
+
+
+YES = {"expect": "yes"}
+BYTES = {"expect_bytes": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("script", "step", "reason", "by_regexp", "by_bytes"),
+    [
+        (talk(b"no\n"), YES, Reason.DIALOGUE_NO_MATCH, 1, 0),
+        (talk(b"no"), YES, Reason.DIALOGUE_NO_MATCH, 1, 0),
+        (talk(), YES, Reason.DIALOGUE_CLOSED, 1, 0),
+        (talk(b"y"), BYTES, Reason.DIALOGUE_CLOSED, 0, 0),
+        (then_silence(b"yet"), BYTES, Reason.DIALOGUE_BYTES_MISMATCH, 0, 1),
+        (then_silence(b"no"), BYTES, Reason.DIALOGUE_BYTES_MISMATCH, 0, 0),
+        (then_silence(b"x" * 65536), YES, Reason.DIALOGUE_LINE_TOO_LONG, 0, 0),
+        (talk(b"ye", Pause(0.1), end=End.RESET), YES, Reason.CONNECT_RESET, 0, 0),
+        (talk(Hear(), end=End.RESET), {"send": "x" * 9_000_000, **BYTES}, Reason.TIMEOUT_DIALOGUE, 0, 0),
+    ],
+)
+async def test_a_dialogue_that_fails_says_why(
+    pki: Pki, script: Talk, step: dict[str, Any], reason: Reason, by_regexp: int, by_bytes: int
+) -> None:
+    result, _ = await probe(pki, script, step, timeout=0.5 if reason is Reason.TIMEOUT_DIALOGUE else 5.0)
+    assert why(result) == (reason, "dialogue")
+    assert result.probe.samples.get(FAILED_BY_REGEXP) == by_regexp
+    assert result.probe.samples.get(FAILED_BY_BYTES) == by_bytes
+
+
+async def test_a_label_must_be_text(pki: Pki) -> None:
+    """The original drops the request; the series would be lost."""
+    step = {"expect": "(.*)", "labels": [{"name": "a", "value": "$1"}]}
+    result, _ = await probe(pki, then_silence(b"\xff\n"), step)
+    assert why(result) == (Reason.DIALOGUE_LABEL_INVALID, "dialogue")
+
+
+async def test_a_peer_that_reads_nothing_is_not_waited_for_beyond_the_deadline(pki: Pki) -> None:
+    result, _ = await probe(pki, then_silence(Pause(1.0)), {"send": "x" * 20_000_000}, timeout=0.3)
+    assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
+
+
+async def test_a_flood_of_lines_keeps_nobody_waiting(pki: Pki) -> None:
+    """Others get their turn while one probe wades through lines, and the deadline holds."""
+    waits = []
+
+    async def others() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            waits.append(time.perf_counter() - before)
+
+    task = asyncio.create_task(others())
+    result, _ = await probe(pki, then_silence(Repeat(b"\n" * 100_000, 10)), {"expect": "never"}, timeout=0.5)
+    task.cancel()
+    assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
+    assert max(waits) < 0.1
+
+
+# --- TLS ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_name_to_verify_is_the_targets(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = pki.directory / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n")
+    monkeypatch.setattr(names, "HOSTS", hosts)
+    script = then_silence(Secure("localhost_only"))
+    named, _ = await probe(pki, script, tls=True, tls_config=trust(pki), target="localhost:{port}")
+    unnamed, _ = await probe(pki, script, tls=True, tls_config=trust(pki))
+    assert why(named) is None
+    assert why(unnamed) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
+    for result in (named, unnamed):  # also where it does not verify
+        assert {tls.CERTIFICATE_INFO, tls.VERSION_INFO, tls.CIPHER_INFO} <= result.probe.samples.labelled.keys()
+
+
+async def test_tls_within_tls(pki: Pki) -> None:
+    """The original dies of a second handshake in one probe."""
+
+    steps = {"starttls": True}, {"starttls": True}
+    result, _ = await probe(pki, then_silence(Secure(), Secure()), *steps, tls_config=trust(pki), timeout=1.0)
+    assert why(result) in {(Reason.TLS_HANDSHAKE, "tls"), (Reason.TLS_TIMEOUT, "tls")}  # our talker can't either
+    assert seconds(result)["tls"] > 0
+
+
+async def test_plain_text_where_tls_begins_is_no_part_of_it(pki: Pki) -> None:
+    """What came with the last line in the clear is forgotten: it may be somebody else's (CVE-2011-0411)."""
+    script = then_silence(b"go\nforged\n", Secure(), b"true\n")
+    steps = {"expect": "go", "starttls": True}, {"expect": "(.*)", "labels": [{"name": "said", "value": "$1"}]}
+    result, _ = await probe(pki, script, *steps, tls_config=trust(pki))
+    (labelled,) = (v for metric, v in result.probe.samples.labelled.items() if metric.name == EXPECT_INFO.name)
+    assert list(labelled) == [("true",)]
+
+
+async def test_plain_text_after_bytes_breaks_tls(pki: Pki) -> None:
+    steps = {"expect_bytes": "S"}, {"starttls": True}
+    result, _ = await probe(pki, then_silence(b"SX", Secure()), *steps, tls_config=trust(pki))
+    assert why(result) == (Reason.TLS_HANDSHAKE, "dialogue")
+
+
+# --- what the original can't -------------------------------------------------------------------------------
+
+
+async def test_bytes_are_sent_as_they_are(pki: Pki) -> None:
+    request = "\x00\x00\x00\x08\x04\udcd2\x16/"
+    result, heard = await probe(
+        pki, then_silence(Hear(8), b"S"), {"send_bytes": request}, BYTES | {"expect_bytes": "S"}
+    )
+    assert why(result) is None
+    assert heard == [repr(b"\x00\x00\x00\x08\x04\xd2\x16/")]
+
+
+async def test_send_without_a_newline(pki: Pki) -> None:
+    step = {"expect": "(g)o", "send": "a$1", "send_without_newline": True}
+    _, heard = await probe(pki, then_silence(b"go\n", Hear(2)), step)
+    assert heard == [repr(b"ag")]
+
+
+async def test_a_prompt_matches_when_nothing_follows(pki: Pki) -> None:
+    script = then_silence(b"login: ", Hear(), b"Password: ", Hear(), b"\r\nwelcome\r\n")
+    steps = {"expect": "login: $", "send": "me"}, {"expect": "^Password: $", "send": "x"}, {"expect": "^welcome$"}
+    result, heard = await probe(pki, script, *steps, timeout=2.0)
+    assert why(result) is None
+    assert heard == [repr(b"me\n"), repr(b"x\n")]
+
+
+async def test_a_prompt_matches_at_once_where_no_newline_is_expected(pki: Pki) -> None:
+    steps = {"expect": "login: $", "expect_prompt": True, "send": "me"}, {"expect": "^welcome$"}
+    result, _ = await probe(pki, then_silence(b"login: ", Hear(), b"welcome\n"), *steps)
+    assert why(result) is None
+    assert seconds(result)["dialogue"] < 0.2
+
+
+async def test_a_line_that_pauses_is_read_to_its_end(pki: Pki) -> None:
+    """As in the original, what matches early still waits for the rest of its line."""
+    step = {"expect": "^220 ([^ ]*)", "labels": [{"name": "host", "value": "$1"}]}
+    result, _ = await probe(pki, then_silence(b"220 ho", Pause(0.3), b"st ready\r\n"), step)
+    (labelled,) = (v for metric, v in result.probe.samples.labelled.items() if metric.name == EXPECT_INFO.name)
+    assert list(labelled) == [("host",)]
+
+
+async def test_a_peer_that_says_no_more_can_still_be_told_something(pki: Pki) -> None:
+    result, heard = await probe(pki, then_silence(b"ok\n", Finish(), Hear()), {"expect": "ok", "send": "bye"})
+    assert why(result) is None
+    assert heard == [repr(b"bye\n")]

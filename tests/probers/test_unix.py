@@ -1,0 +1,106 @@
+"""Probes of a Unix socket: where they find it, and what only ours has. The dialogue itself is test_tcp's."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from probe_exporter.config import Module
+from probe_exporter.document import Place
+from probe_exporter.prober import Reason
+from probe_exporter.probers.unix import DURATION, UnixSettings, prober
+from probe_exporter.runner import Result, run
+from tests.targets import Pki
+from tests.targets.talker import Hear, Secure, Talker, then_silence
+
+GREETS = then_silence(b"220 hello\n", Hear())
+
+
+async def probe(target: str, *steps: dict[str, Any], timeout: float = 5.0, **settings: Any) -> Result:
+    made = UnixSettings.model_validate({"query_response": list(steps), **settings})
+    result = await run(Module("m", prober, made, 0.0, Place("test.yml")), target, timeout)
+    assert result.duration < timeout + 0.2
+    return result
+
+
+def why(result: Result) -> tuple[Reason, str] | None:
+    return None if result.failure is None else (result.failure.reason, result.phase)
+
+
+@pytest.mark.parametrize("over", ["unix", "abstract"])
+async def test_a_socket_is_talked_to(pki: Pki, over: str) -> None:
+    async with Talker(GREETS, pki.directory, over) as talker:
+        target = talker.path if over == "unix" else talker.fill("{socket}")
+        result = await probe(target, {"expect": "^220 (.*)$", "send": "$1"})
+        await talker.finished()
+    assert why(result) is None
+    assert talker.heard == [repr(b"hello\n")]
+    assert {phase for (phase,) in result.probe.samples.labelled[DURATION]} == {"connect", "dialogue"}
+
+
+async def test_a_path_is_relative_to_the_working_directory(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pki.directory.parent)
+    async with Talker(GREETS, pki.directory, "unix") as talker:
+        assert why(await probe(talker.fill("{socket}"))) is None
+
+
+@pytest.mark.parametrize("target", ["/no/such/é\udcff", "@é\udcff"])
+async def test_a_path_may_be_bytes_of_any_kind(target: str) -> None:
+    assert why(await probe(target)) == (Reason.CONNECT_REFUSED, "connect")
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("none.sock", Reason.CONNECT_REFUSED),
+        ("@none", Reason.CONNECT_REFUSED),
+        ("root.pem", Reason.CONNECT_REFUSED),
+        ("x" * 200, Reason.TARGET_INVALID),
+        ("@" + "x" * 200, Reason.TARGET_INVALID),
+        ("a\0b", Reason.TARGET_INVALID),
+    ],
+)
+async def test_where_nobody_listens(pki: Pki, monkeypatch: pytest.MonkeyPatch, target: str, reason: Reason) -> None:
+    monkeypatch.chdir(pki.directory)
+    result = await probe(target)
+    assert why(result) == (reason, "connect")
+    assert DURATION not in result.probe.samples.labelled
+
+
+async def test_a_queue_that_is_full_fails_at_once(pki: Pki) -> None:
+    """The kernel says so instead of letting us wait."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        path = str(pki.directory / "full.sock")
+        listener.bind(path)
+        listener.listen(0)
+        results = [await probe(path, {"expect": "x"}, timeout=0.2) for _ in range(3)]
+    assert {why(result) for result in results} <= {
+        (Reason.TIMEOUT_DIALOGUE, "dialogue"), (Reason.CONNECT_FAILED, "connect"),
+    }  # fmt: skip
+    assert why(results[-1]) == (Reason.CONNECT_FAILED, "connect")
+
+
+@pytest.mark.parametrize("steps", [(), ({"starttls": True},)])
+async def test_a_certificate_needs_a_name_that_a_path_is_not(pki: Pki, steps: tuple[dict[str, Any], ...]) -> None:
+    authority = {"ca_file": str(pki.directory / "root.pem")}
+    for more, expected in (
+        ({}, Reason.SETTINGS_UNUSABLE),
+        ({"server_name": "localhost"}, None),
+        ({"insecure_skip_verify": True}, None),
+        ({"server_name": "other.test"}, Reason.CERTIFICATE_WRONG_NAME),
+    ):
+        async with Talker(then_silence(Secure()), pki.directory, "unix") as talker:
+            result = await probe(talker.path, *steps, tls=not steps, tls_config=authority | more)
+        assert (result.failure.reason if result.failure else None) is expected
+
+
+def test_a_missing_name_is_told_at_load() -> None:
+    def cautions(**settings: Any) -> list[str]:
+        return [key for key, _ in UnixSettings.model_validate(settings).cautions()]
+
+    assert cautions() == []
+    assert cautions(tls=True) == cautions(query_response=[{"starttls": True}]) == ["tls_config"]
+    assert cautions(tls=True, tls_config={"server_name": "a"}) == []
+    assert cautions(tls=True, tls_config={"insecure_skip_verify": True}) == []

@@ -1,0 +1,223 @@
+"""A `Talker` holds its half of a dialogue with whoever connects, over TCP or a Unix socket, and keeps what it hears."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import ssl
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.targets.answers import End, Pause, Repeat
+from tests.targets.site import LINGER_RESET, both_loopbacks
+
+PATIENCE = 20.0
+"""Seconds for which a talker waits for anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hear:
+    """Wait until so many bytes have come, or so many lines."""
+
+    bytes: int = 0
+    lines: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """Become a TLS server, with a certificate of `Pki`'s zoo."""
+
+    certificate: str = "leaf"
+    maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+    client_ca: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Say that nothing more comes, and go on listening."""
+
+
+Turn = bytes | Pause | Repeat | Hear | Secure | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """Half a dialogue: what to say and to wait for, in turn."""
+
+    turns: tuple[Turn, ...]
+    end: End = End.CLOSE
+
+
+def talk(*turns: Turn, end: End = End.CLOSE) -> Talk:
+    """A talk, turn by turn, which ends with the connection."""
+    return Talk(turns, end)
+
+
+def then_silence(*turns: Turn) -> Talk:
+    """The same, and the connection stays open for as long as the other side likes."""
+    return Talk(turns, End.HOLD)
+
+
+@dataclass
+class Talker:
+    """One scripted target; an async context manager that listens while it is entered.
+
+    Args:
+        script: what it says and hears, the same for everybody who connects.
+        pki: the directory with the certificates, and for the socket.
+        over: ``tcp``, ``unix`` or ``abstract``.
+    """
+
+    script: Talk
+    pki: Path
+    over: str = "tcp"
+    heard: list[str] = field(default_factory=list)
+    _names: dict[str, str] = field(default_factory=dict)
+    _sockets: list[socket.socket] = field(default_factory=list)
+    _listening: list[socket.socket] = field(default_factory=list)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    async def __aenter__(self) -> Self:
+        dead = socket.socket()
+        dead.bind(("127.0.0.1", 0))  # bound and never listening
+        self._sockets.append(dead)
+        self._names["dead"] = str(dead.getsockname()[1])
+        self._listening = self._listeners()
+        self._sockets += self._listening
+        for listener in self._listening:
+            listener.listen()
+            self._start(lambda listener=listener: self._accept(listener))  # type: ignore[misc]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for sock in [*self._sockets]:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # which wakes whoever waits for it
+            sock.close()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join, PATIENCE)  # the other side may need the loop to close
+            assert not thread.is_alive()
+
+    def _listeners(self) -> list[socket.socket]:
+        if self.over == "tcp":
+            sockets = both_loopbacks()
+            self._names["port"] = str(sockets[0].getsockname()[1])
+            return sockets
+        name = f"{uuid.uuid4().hex}.sock"
+        listener = socket.socket(socket.AF_UNIX)
+        if self.over == "abstract":
+            listener.bind(f"\0{name}")
+            self._names["socket"] = f"@{name}"
+        else:
+            listener.bind(str(self.pki / name))
+            self._names["socket"] = f"{self.pki.name}/{name}"
+        return [listener]
+
+    @property
+    def path(self) -> str:
+        """The whole path of its Unix socket."""
+        return str(self.pki.parent / self._names["socket"])
+
+    def fill(self, text: str) -> str:
+        """Put names in place of ``{port}``, ``{dead}`` and ``{socket}``."""
+        for word, name in self._names.items():
+            text = text.replace(f"{{{word}}}", name)
+        return text
+
+    def blank(self, text: str) -> str:
+        """The opposite of `fill`."""
+        for word, name in self._names.items():
+            text = re.sub(rf"(?<![\w]){re.escape(name)}(?!\w)", f"{{{word}}}", text)
+        return text
+
+    async def finished(self) -> None:
+        """Wait until everybody who connected has gone, or for a second."""
+        for thread in self._threads[len(self._listening) :]:
+            await asyncio.to_thread(thread.join, 1)
+
+    def _start(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connected, _ = listener.accept()
+                connected.settimeout(PATIENCE)
+                self._sockets.append(connected)
+                self._start(lambda connected=connected: self._serve(connected))  # type: ignore[misc]
+
+    def _serve(self, connected: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            for turn in self.script.turns:
+                connected = self._take_turn(turn, connected)
+            if self.script.end is End.RESET:
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+            else:
+                if self.script.end is End.CLOSE:
+                    with contextlib.suppress(ssl.SSLError):
+                        _finish(connected)
+                self._note(_all(connected))
+        connected.close()
+
+    def _take_turn(self, turn: Turn, connected: socket.socket) -> socket.socket:
+        match turn:
+            case bytes():
+                connected.sendall(turn)
+            case Pause(seconds):
+                time.sleep(seconds)
+            case Repeat(data, times, every):
+                for _ in range(times):
+                    time.sleep(every)
+                    connected.sendall(data)
+            case Hear(size, lines):
+                heard = b""
+                while len(heard) < size or (not size and heard.count(b"\n") < lines):
+                    heard += (more := connected.recv(1))
+                    if not more:
+                        break
+                self._note(heard)
+            case Secure():
+                connected = self._secure(turn, connected)
+                self._sockets.append(connected)
+            case Finish():
+                connected.shutdown(socket.SHUT_WR)
+        return connected
+
+    def _secure(self, how: Secure, connected: socket.socket) -> socket.socket:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.maximum_version = how.maximum
+        context.load_cert_chain(self.pki / f"{how.certificate}.pem", self.pki / f"{how.certificate}.key")
+        if how.client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.pki / f"{how.client_ca}.pem")
+        return context.wrap_socket(connected, server_side=True)
+
+    def _note(self, heard: bytes) -> None:
+        if heard:
+            self.heard.append("the beginning of TLS" if heard.startswith(b"\x16\x03") else repr(heard))
+
+
+def _finish(connected: socket.socket) -> None:
+    if isinstance(connected, ssl.SSLSocket):
+        connected = connected.unwrap()
+    connected.shutdown(socket.SHUT_WR)
+
+
+def _all(connected: socket.socket) -> bytes:
+    """What the other side says until it closes."""
+    heard = b""
+    while piece := connected.recv(65536):
+        heard += piece
+    return heard
