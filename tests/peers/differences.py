@@ -399,6 +399,45 @@ DIFFERENCES = (
         wholly=True,
     ),
     Difference(
+        "A port that is none is told before the name is looked up.", "issue 4, item 2",
+        Named("dns target with a large port", "dns target with a port of letters"),
+        wholly=True,
+    ),
+    Difference(
+        "An IPv6 address in brackets needs no port.", "compat 9.13",
+        Named("dns target IPv6 in brackets without a port"),
+        wholly=True,
+    ),
+    Difference(
+        "A query_name that is no name fails the probe before it connects.", "issue 4, item 2",
+        Named("dns query name with an empty label", "dns query name with a long label", "dns query name too long"),
+        original=r"probe_dns_duration_seconds\{phase='(connect|request)'\} <positive>",
+        ours=r"probe_dns_duration_seconds\{phase='(connect|request)'\} <zero>",
+    ),
+    Difference(
+        "BADVERS is a name of response code 16, as BADSIG is.", "compat 9.30", Named("dns rcode BADVERS wanted"),
+        original="probe_success 0", ours="probe_success 1",
+    ),
+    Difference(
+        "A DNS answer has to be a response, and to the question that was asked.", "compat 9.29",
+        Named(*(
+            f"dns {what} over {transport}"
+            for what in ("another question", "no response flag", "an echo") for transport in ("udp", "tcp")
+        )),
+        original=r"probe_(dns_answer_rrs|dns_query_succeeded|success) 1",
+        ours=r"probe_(dns_answer_rrs|dns_query_succeeded|success) 0",
+    ),
+    Difference(
+        "A DNS answer by UDP may be larger than 512 bytes.", "compat 9.29", Named("dns large over udp"),
+        original=r"probe_(dns_answer_rrs|dns_query_succeeded|success) 0",
+        ours=r"probe_(dns_answer_rrs|dns_query_succeeded|success) \d",
+    ),
+    Difference(
+        "DNS over TLS reports the metrics of TLS.", "compat 9.25",
+        Named("dns tls", "dns tls not verified", "dns tls server name", "dns tls and silence"),
+        ours=r"probe_(ssl|tls)_\w+(\{.*\})? \S+",
+    ),
+    Difference(
         "An IPv6 address to ping may stand in brackets.", "compat 9.13", Named("icmp of IPv6 in brackets"),
         wholly=True,
     ),

@@ -159,6 +159,10 @@ class DnsServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def again(self, pki: Path) -> DnsServer:
+        """A server of the same behaviour that has not been asked anything yet."""
+        return DnsServer(self.script, self.tls, pki, self.raw, self.hang_up)
+
     def __getitem__(self, name: str) -> int:
         return self._ports[name]
 
