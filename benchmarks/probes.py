@@ -42,4 +42,5 @@ PROBES = (
         "https://127.0.0.1:{http2}/",
         budget=0.85,
     ),
+    Probe("icmp", {"prober": "icmp"}, "127.0.0.1", budget=0.45),
 )

@@ -301,7 +301,9 @@ class _Channel:
 
     def forget(self, sequence: int) -> None:
         """Nobody waits for this one any more."""
-        del self._waiting[sequence]
+        future = self._waiting.pop(sequence).future
+        if future.done() and not future.cancelled():
+            future.exception()  # seen, even if the deadline came first; asyncio would complain
 
     def send(
         self,

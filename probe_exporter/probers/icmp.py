@@ -88,13 +88,15 @@ async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
         path = Path(address, source=settings.source_ip_address, ttl=settings.ttl, dont_fragment=settings.dont_fragment)
         payload = settings.payload
         _check_time(probe, settings)
-    probe.set(DURATION, setup.seconds, "setup")
+    probe.set(DURATION, round(setup.seconds, 9), "setup")
+    probe.log("Pinging", ip=address, payload_bytes=len(payload), count=settings.count)
     with probe.phase("rtt"):
         if settings.count == 1:
             reply = await path.ping(payload)
             probe.set(DURATION, round(reply.seconds, 9), "rtt")
         else:
             reply = await _Series(probe, path, settings).run(payload)
+    probe.log("Got a reply", rtt_seconds=round(reply.seconds, 9), hop_limit=reply.hop_limit)
     if reply.hop_limit is not None:
         probe.set(HOP_LIMIT, reply.hop_limit)
 
@@ -188,7 +190,7 @@ class _Series:
         """Set what the series says so far."""
         probe, seconds = self._probe, [reply.seconds for reply in self._replies()]
         if self._pings:
-            probe.set(LOSS, 1 - len(seconds) / len(self._pings))
+            probe.set(LOSS, (len(self._pings) - len(seconds)) / len(self._pings))
         if not seconds:
             return
         average = statistics.fmean(seconds)
