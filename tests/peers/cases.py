@@ -23,6 +23,7 @@ from tests.targets import Answer, Request, Site, Tls, reply
 from tests.targets.dns import DnsServer
 from tests.targets.http3 import Quic
 from tests.targets.proxy import HttpProxy, ProxyServer, SocksProxy
+from tests.targets.talker import Talk, Talker
 
 Settings = Mapping[str, object]
 
@@ -51,6 +52,8 @@ class Case:
         timeout: of the module.
         parameters: of the request to ``/probe``, beside or instead of `module` and `target`; None drops one.
         headers: of the request to ``/probe``.
+        talk: what the target says and hears instead, where it is no web site; ``{port}`` or ``{socket}`` names it.
+        over: what carries the talk: ``tcp``, ``unix`` or ``abstract``.
         dns: the DNS server that is the target instead; every run has its own of the same behaviour.
         prober: the module's prober.
         pinned: whether a golden file holds it; not where the machine's names and resolver have a say.
@@ -67,6 +70,8 @@ class Case:
     timeout: str = "5s"
     parameters: Mapping[str, str | None] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    talk: Talk | None = None
+    over: str = "tcp"
     dns: DnsServer | None = None
     prober: str = "http"
     pinned: bool = True
@@ -122,7 +127,9 @@ async def run_all(cases: Sequence[Case], exporter: Server, pki: Path, ports: Por
 async def run(case: Case, exporter: Server, pki: Path, ports: Mapping[str, int]) -> Outcome:
     """Run one case."""
     async with AsyncExitStack() as stack:
-        site: Site | DnsServer = Site(case.pages, case.tls, pki, case.greeting, case.quic, ports)
+        site: Site | Talker | DnsServer = Site(case.pages, case.tls, pki, case.greeting, case.quic, ports)
+        if case.talk is not None:
+            site = Talker(case.talk, pki, case.over)
         if case.dns is not None:
             site = case.dns.again(pki)
         await stack.enter_async_context(site)
@@ -140,7 +147,11 @@ async def run(case: Case, exporter: Server, pki: Path, ports: Mapping[str, int])
         if response.status == 200:
             types, samples = _samples(response)
             lines += samples
-        lines += [site.blank(line) for line in _requests("request", site.requests)]
+        if isinstance(site, Talker):
+            await site.finished()
+            lines += [f"heard {number}: {text}" for number, text in enumerate(site.heard, 1)]
+        else:
+            lines += [site.blank(line) for line in _requests("request", site.requests)]
         lines += [site.blank(line) for line in _requests("proxy request", asked)]
         return Outcome(case.target, tuple(lines), types)
 

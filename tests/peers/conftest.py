@@ -11,7 +11,7 @@ import pytest
 
 from tests import exporters
 from tests.exporters import Start
-from tests.peers import cases, dns_cases, http2_cases, http3_cases, http_cases, icmp_cases, oauth2_cases, proxy_cases
+from tests.peers import cases, dns_cases, http2_cases, http3_cases, http_cases, icmp_cases, oauth2_cases, proxy_cases, tcp_cases
 from tests.peers.cases import Case, Outcome
 from tests.peers.ports import Ports
 from tests.targets import Pki
@@ -19,6 +19,7 @@ from tests.targets import Pki
 TABLES = (
     http_cases.GROUPS, http2_cases.GROUPS, http3_cases.GROUPS, proxy_cases.GROUPS, oauth2_cases.GROUPS,
     icmp_cases.GROUPS,
+    tcp_cases.GROUPS, tcp_cases.UNIX_GROUPS,
     dns_cases.GROUPS,
 )  # fmt: skip
 
