@@ -11,7 +11,17 @@ import pytest
 
 from tests import exporters
 from tests.exporters import Start
-from tests.peers import cases, dns_cases, http2_cases, http3_cases, http_cases, icmp_cases, oauth2_cases, proxy_cases, tcp_cases
+from tests.peers import (
+    cases,
+    dns_cases,
+    http2_cases,
+    http3_cases,
+    http_cases,
+    icmp_cases,
+    oauth2_cases,
+    proxy_cases,
+    tcp_cases,
+)
 from tests.peers.cases import Case, Outcome
 from tests.peers.ports import Ports
 from tests.targets import Pki
