@@ -1,10 +1,11 @@
-"""The targets that are probed: an nginx of our own on loopback ports, answering a short page from memory."""
+"""The targets that are probed, on loopback ports: an nginx of our own with a short page in memory, and a DNS server."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -35,7 +36,27 @@ http {{
 
 @contextlib.contextmanager
 def serving(directory: Path) -> Iterator[Mapping[str, int]]:
-    """Run nginx with the certificate that stands in the directory; the ports by the names of the placeholders."""
+    """Run all targets, with the certificate in the directory; the ports by the names of the placeholders."""
+    with _nginx(directory) as ports, _dns() as port:
+        yield {**ports, "dns": port}
+
+
+@contextlib.contextmanager
+def _dns() -> Iterator[int]:
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.dns_server", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise SystemExit("the DNS server did not start")
+            yield port
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
+def _nginx(directory: Path) -> Iterator[Mapping[str, int]]:
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if nginx is None:
         raise SystemExit("nginx is not installed: apt install nginx")
