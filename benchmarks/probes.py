@@ -42,5 +42,25 @@ PROBES = (
         "https://127.0.0.1:{http2}/",
         budget=0.85,
     ),
+    Probe("tcp", {"prober": "tcp"}, "127.0.0.1:{http}", budget=0.40),
+    Probe(
+        "tls",
+        {"prober": "tcp", "tcp": {"tls": True, "tls_config": {"ca_file": "root.pem"}}},
+        "127.0.0.1:{https}",
+        budget=1.0,
+    ),
+    Probe(
+        "dns",
+        {
+            "prober": "dns",
+            "dns": {
+                "query_name": "www.example.test",
+                "query_type": "A",
+                "validate_answer_rrs": {"fail_if_not_matches_regexp": [r"\tA\t192\.0\.2\.1$"]},
+            },
+        },
+        "127.0.0.1:{dns}",
+        budget=0.50,
+    ),
     Probe("icmp", {"prober": "icmp"}, "127.0.0.1", budget=0.45),
 )

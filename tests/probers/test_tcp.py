@@ -78,14 +78,14 @@ async def test_a_port_that_takes_connections_passes(pki: Pki) -> None:
 
 
 async def test_the_seconds_are_in_the_phase_that_took_them(pki: Pki) -> None:
-    script = then_silence(Pause(0.1), b"go\n", Pause(0.2), Secure(), Pause(0.1), b"ok\n")
+    script = then_silence(Pause(0.1), b"go\n", Pause(0.4), Secure(), Pause(0.1), b"ok\n")
     steps = {"expect": "go", "starttls": True}, {"expect": "ok"}
     result, _ = await probe(pki, script, *steps, tls_config=trust(pki))
     assert why(result) is None
     found = seconds(result)
     assert set(found) == {"resolve", "connect", "tls", "dialogue"}
-    assert 0.19 < found["tls"] < 0.29
-    assert 0.19 < found["dialogue"] < 0.29
+    assert found["tls"] > 0.39
+    assert 0.19 < found["dialogue"] < 0.39
     assert sum(found.values()) <= result.duration
 
 
