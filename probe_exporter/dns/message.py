@@ -137,7 +137,6 @@ def _read_section(wire: Wire, count: int) -> tuple[Record, ...]:
 def _read_record(wire: Wire) -> Record:
     owner = wire.name()
     type_, class_, ttl, size = _RECORD.unpack(wire.take(_RECORD.size))
-    start = wire.at
+    data = Wire(wire.data, wire.at, wire.at + size)
     wire.take(size)
-    data = Wire(wire.data, start, wire.at)
     return Record(type_, ttl, rdata.record_text(owner, type_, class_, ttl, data))

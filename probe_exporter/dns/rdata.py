@@ -33,7 +33,7 @@ def record_text(owner: str, type_: int, class_: int, ttl: int, data: Wire) -> st
     head = f"{_BEFORE.get(type_, '')}{owner}\t{ttl}\t{class_name(class_)}\t{type_name(type_)}\t"
     if data.at == data.end:
         return head
-    text = head + " ".join([read(data) for read in form])
+    text = head + (form[0](data) if len(form) == 1 else " ".join([read(data) for read in form]))
     if data.at != data.end:
         raise Malformed(f"a record of type {type_name(type_)} is longer than its fields")
     return text
