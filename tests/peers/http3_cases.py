@@ -92,7 +92,7 @@ REQUEST = (
     over("method of a blank", {"method": "GE T"}),
     over("body with POST", {"method": "POST", "body": "hello"}),
     over("body with GET", {"body": "hello"}),
-    over("body large", {"method": "POST", "body": "0123456789abcdef" * 512}),
+    replace(over("body large with POST", {"method": "POST", "body": "0123456789abcdef" * 8192}), pinned=False),
     over("body file", {"method": "POST", "body_file": "files/body"}),
     over("body file empty", {"method": "POST", "body_file": "files/empty"}),
     replace(over("body file large", {"method": "POST", "body_file": "files/large"}), pinned=False),
