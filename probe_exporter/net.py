@@ -33,6 +33,9 @@ HIGH_WATER = 256 * 1024
 LINGER = 1.0
 """Seconds for which a closed connection waits for its peer to take the rest."""
 
+DATAGRAM_COST = 64
+"""Bytes that a datagram counts beside its own: an empty one is kept somewhere too."""
+
 HANDSHAKE_LIMIT = 10.0
 """Seconds that a TLS handshake may take, whatever the deadline: the original's limit."""
 
@@ -562,7 +565,7 @@ class Datagrams(asyncio.DatagramProtocol):
         self.first_at = self.first_at or now
         if self._held < HIGH_WATER:  # beyond it they are lost, as they are where a socket's own buffer is full
             self._arrived.append((now, data))
-            self._held += len(data)
+            self._held += len(data) + DATAGRAM_COST
         self._wake()
 
     def error_received(self, error: Exception) -> None:
@@ -595,7 +598,7 @@ class Datagrams(asyncio.DatagramProtocol):
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         self.arrived_at, data = self._arrived.popleft()
-        self._held -= len(data)
+        self._held -= len(data) + DATAGRAM_COST
         return data
 
     def send(self, data: bytes) -> None:

@@ -917,7 +917,7 @@ async def test_a_flood_of_datagrams_is_lost_beyond_a_limit() -> None:
         received = 0
         while datagrams.waiting:
             received += len(await datagrams.read())
-        assert HIGH_WATER <= received < HIGH_WATER + 10_000
+        assert HIGH_WATER - 10_000 < received < HIGH_WATER + 10_000
         peer.sendto(b"later", ours)
         assert await datagrams.read() == b"later"
         datagrams.close()
