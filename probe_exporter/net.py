@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar, cast
 
 from probe_exporter import names, tls
@@ -252,6 +253,7 @@ def join_host_port(host: str, port: int | str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+@lru_cache(maxsize=4096)
 def split_host_port(target: str) -> tuple[str, str]:
     """The two parts of ``host:port`` or ``[v6]:port``; either may be empty.
 
@@ -267,6 +269,7 @@ def split_host_port(target: str) -> tuple[str, str]:
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:\[\]]*)", re.DOTALL)
 
 
+@lru_cache(maxsize=4096)
 def port_number(port: str) -> int:
     """A port by its number, or by the name of its service.
 

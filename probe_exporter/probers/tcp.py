@@ -34,7 +34,6 @@ async def probe_tcp(probe: Probe, settings: TcpSettings) -> None:
     )
     probe.set(DURATION, round(time.perf_counter() - started, 9), "resolve")
     connection = await dial(probe, [address], port_number(port), source=settings.source_ip_address)
-    probe.log("Connected", ip=address, port=port)
     await hold(probe, connection, settings, host, DURATION)
 
 

@@ -26,7 +26,6 @@ DURATION = Metric("probe_unix_duration_seconds", "How long each phase took.", ("
 async def probe_unix(probe: Probe, settings: UnixSettings) -> None:
     """Connects to a Unix socket, and holds the dialogue of ``query_response``."""
     connection = await dial_unix(probe, probe.target)
-    probe.log("Connected")
     await hold(probe, connection, settings, "", DURATION)
 
 
