@@ -217,8 +217,9 @@ async def test_a_series_that_does_not_fit_into_the_deadline_fails_at_once() -> N
 
 
 @on_loopback
-async def test_two_thousand_at_once_all_get_their_own_replies() -> None:
+async def test_two_thousand_at_once_all_get_their_own_replies(monkeypatch: pytest.MonkeyPatch) -> None:
     """To one address they differ in their sequence numbers alone; the kernel's buffer holds some hundred replies."""
+    monkeypatch.setattr(echo, "_RECEIVE_BUFFER", 100_000)  # what an ordinary user may have
     before = threading.active_count(), len(asyncio.all_tasks())
     results = await asyncio.gather(*(ping(f"127.0.{number % 8}.1", timeout=10.0) for number in range(2000)))
     assert [why(result) for result in results] == [None] * 2000
@@ -355,6 +356,34 @@ def test_the_error_of_one_ping_is_not_that_of_another(path: Network) -> None:
     path.far.ip("address", "replace", "10.91.2.9/24", "dev", "eth0")
     results = through(path, *(["10.91.2.9", FAR] * 50), timeout=5.0)
     assert [why(result) for result in results] == [(Reason.ICMP_UNREACHABLE, "rtt"), None] * 50
+
+
+@pytest.mark.slow
+def test_an_error_that_nobody_has_read_yet_does_not_fail_the_next_ping(path: Network) -> None:
+    """It comes while the event loop is busy, and the next to send is told of it."""
+
+    async def at_once() -> Result:
+        time.sleep(0.1)  # noqa: ASYNC251  # nothing may be read meanwhile
+        return await ping(FAR)
+
+    async def one_after_the_other() -> tuple[Result, Result]:
+        return await asyncio.gather(ping(FAR, ttl=1), at_once())
+
+    datagram = path.near.run("cat", "/proc/sys/net/ipv4/ping_group_range").split() != ["1", "0"]
+    failed, passed = path.near.wait_for(one_after_the_other, net_raw=not datagram)
+    assert (why(failed), why(passed)) == ((Reason.ICMP_TIME_EXCEEDED, "rtt"), None)
+
+
+@pytest.mark.slow
+def test_a_ttl_of_0_is_the_systems_unless_packets_stay_whole(path: Network) -> None:
+    """As in the original, where those have a TTL of 64 then."""
+    path.near.sysctl(ipv4__ip_default_ttl=1)
+    try:
+        (plain,) = through(path, FAR, ttl=0)
+        (whole,) = through(path, FAR, ttl=0, dont_fragment=True)
+    finally:
+        path.near.sysctl(ipv4__ip_default_ttl=64)
+    assert (why(plain), why(whole)) == ((Reason.ICMP_TIME_EXCEEDED, "rtt"), None)
 
 
 @pytest.mark.slow
@@ -496,20 +525,20 @@ def test_the_round_trip_is_the_delay_of_the_path(path: Network) -> None:
         (result,) = through(path, FAR)
         by_ping = path.near.run("ping", "-q", "-c", "1", FAR)
     assert why(result) is None
-    assert 0.1 <= seconds(result)["rtt"] < 0.13
+    assert 0.1 <= seconds(result)["rtt"] < 0.2
     theirs = re.search(r"= ([\d.]+)/", by_ping)
     assert theirs is not None
-    assert seconds(result)["rtt"] == pytest.approx(float(theirs[1]) / 1000, abs=0.02)
+    assert seconds(result)["rtt"] == pytest.approx(float(theirs[1]) / 1000, abs=0.06)
 
 
 @pytest.mark.slow
 def test_min_avg_max_stddev_and_jitter_are_those_of_the_path(path: Network) -> None:
-    """Round trips of 20, 60, 20 and 60 ms: 40 in the mean, 20 from the mean each, 40 from one to the next."""
-    with path.far.responding(late(0.02, 0.06)):
-        (result,) = through(path, FAR, count=4, interval="100ms")
+    """Round trips of 50, 250, 50 and 250 ms: 150 in the mean, 100 from the mean each, 200 from one to the next."""
+    with path.far.responding(late(0.05, 0.25)):
+        (result,) = through(path, FAR, timeout=5.0, count=4, interval="300ms")
     assert why(result) is None
     found = [value(result, metric) for metric in SERIES]
-    assert found == pytest.approx([0, 0.02, 0.04, 0.06, 0.02, 0.04], abs=0.015)
+    assert found == pytest.approx([0, 0.05, 0.15, 0.25, 0.1, 0.2], abs=0.045)
 
 
 @pytest.mark.slow
