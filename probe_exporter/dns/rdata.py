@@ -205,8 +205,8 @@ def _address_prefix(wire: Wire) -> str:
     """``!1:192.0.2.0/24`` (RFC 3123)."""
     family, length, size = wire.number(2), wire.number(1), wire.number(1)
     width = {1: 4, 2: 16}.get(family, 0)
-    if size & 127 > width or length > width * 8:
-        raise Malformed("a prefix is longer than an address of its family")
+    if not width or size & 127 > width or length > width * 8:
+        raise Malformed("a prefix is of an unknown family, or longer than an address of its own")
     sent = wire.take(size & 127)
     packed = sent.ljust(width, b"\0")
     if sent.endswith(b"\0") or int.from_bytes(packed, "big") & (1 << (width * 8 - length)) - 1:

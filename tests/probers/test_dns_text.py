@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from contextlib import suppress
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probe_exporter.dns.codes import TYPES
 from probe_exporter.dns.message import Record, decode
 from probe_exporter.dns.wire import Malformed
 from tests.targets.dns import Says, name, opt, record
@@ -96,3 +101,21 @@ def test_the_class_has_its_name(class_: int, text: str) -> None:
 
 def test_a_type_without_a_form_is_written_as_numbers_class_included() -> None:
     assert text_of(record("unk.test", 65280, b"abc", 30)) == "unk.test.\t30\tCLASS1\tTYPE65280\t\\# 3 616263"
+
+
+def test_a_prefix_of_no_family_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        read(record(OWNER, "APL", bytes(4)))
+
+
+@given(st.sampled_from(sorted(TYPES.values())), st.binary(max_size=60))
+def test_no_data_is_more_than_malformed(type_: int, data: bytes) -> None:
+    """Whatever a server sends: it becomes a record, or it is Malformed."""
+    with suppress(Malformed):
+        read(record(b"\0", type_, data))
+
+
+@given(st.binary(max_size=120))
+def test_no_message_is_more_than_malformed(message: bytes) -> None:
+    with suppress(Malformed):
+        decode(message)
