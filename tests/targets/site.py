@@ -259,8 +259,7 @@ class Site:
                 await asyncio.sleep(seconds)
             case Repeat(data, times, every):
                 for _ in range(times):
-                    if every:
-                        await asyncio.sleep(every)
+                    await asyncio.sleep(every)  # 0 too: or the loop never finds out that the client has gone
                     writer.write(data)
                     await writer.drain()
 
