@@ -898,7 +898,7 @@ async def test_datagrams_have_a_way_and_a_source_or_a_reason() -> None:
         datagrams.send(b"question")
         assert peer.recvfrom(100)[1][0] == "127.0.0.9"
         datagrams.close()
-    for address, source in (("127.0.0.1", "192.0.2.1"), ("255.255.255.255", "")):
+    for address, source in (("127.0.0.1", "192.0.2.1"), ("127.255.255.255", "")):
         with pytest.raises(ProbeFailed) as failed:
             await dial_udp(address, 9, source=source)
         assert failed.value.reason is Reason.CONNECT_FAILED

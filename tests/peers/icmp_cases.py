@@ -33,7 +33,7 @@ TARGETS = (
     icmp("of a name", "localhost", preferred_ip_protocol="ip4"),
     icmp("of a name without fallback", "localhost", preferred_ip_protocol="ip4", ip_protocol_fallback=False),
     icmp("of the address of nobody", "0.0.0.0", timeout="500ms"),
-    icmp("of everybody", "255.255.255.255", timeout="500ms"),
+    icmp("of everybody", "127.255.255.255", timeout="500ms"),
     icmp("of a port", "127.0.0.1:80"),
     icmp("of IPv6 and a port", "[::1]:80"),
     icmp("of a URL", "http://127.0.0.1/"),
