@@ -70,6 +70,9 @@ CIPHERS = {
     "ECDHE-ECDSA-AES256-SHA": (0xC00A, "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA"),
     "ECDHE-RSA-AES256-SHA": (0xC014, "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA"),
 }
+GROUPS = ("X25519", "P-256", "P-384", "P-521")
+"""Key exchanges offered: the original's."""
+
 TLS13_CIPHERS = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 
 # OpenSSL's verification errors (x509_vfy.h) in the words of `probe_ssl_verify_error_info`.
@@ -257,6 +260,8 @@ def _make_context(
     context.set_cipher_list(f"{':'.join(CIPHERS)}:@SECLEVEL={level}".encode())
     context.set_tls13_ciphersuites(":".join(TLS13_CIPHERS).encode())
     context.set_options(SSL.OP_NO_RENEGOTIATION)
+    # pyOpenSSL has no other way to say it. OpenSSL's default would add an ML-KEM key: see docs/decisions.md.
+    SSL._lib.SSL_CTX_set1_curves_list(context._context, ":".join(GROUPS).encode())  # noqa: SLF001
     if not settings.insecure_skip_verify:
         _trust(context, settings)
         context.set_verify(SSL.VERIFY_PEER, _collect)
