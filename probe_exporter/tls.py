@@ -17,6 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from OpenSSL import SSL, crypto
+from OpenSSL._util import lib as openssl
 
 from probe_exporter import certificates, names
 from probe_exporter.fields import FilePath, Secret, Text, encode
@@ -261,7 +262,7 @@ def _make_context(
     context.set_tls13_ciphersuites(":".join(TLS13_CIPHERS).encode())
     context.set_options(SSL.OP_NO_RENEGOTIATION)
     # pyOpenSSL has no other way to say it. OpenSSL's default would add an ML-KEM key: see docs/decisions.md.
-    SSL._lib.SSL_CTX_set1_curves_list(context._context, ":".join(GROUPS).encode())  # noqa: SLF001
+    openssl.SSL_CTX_set1_curves_list(context._context, ":".join(GROUPS).encode())  # noqa: SLF001  # see above
     if not settings.insecure_skip_verify:
         _trust(context, settings)
         context.set_verify(SSL.VERIFY_PEER, _collect)
