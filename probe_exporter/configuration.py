@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from probe_exporter import tls
 from probe_exporter.config import Config, ConfigError, digest, load
 from probe_exporter.loader import LoaderError, config_files, load_probers
 from probe_exporter.telemetry import Telemetry
@@ -99,6 +100,7 @@ class Configuration:
         except Exception:
             self._telemetry.reload_failed()
             raise
+        tls.forget_contexts()  # else those of settings that are gone would stay; running probes keep theirs
         self._good = True
         return True
 

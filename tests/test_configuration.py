@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from probe_exporter import tls
 from probe_exporter.config import ConfigError
 from probe_exporter.configuration import REFUSALS, Configuration, Source
 from probe_exporter.loader import LoaderError
@@ -168,3 +169,16 @@ async def test_strictly_a_warning_refuses(tmp_path: Path) -> None:
     file.write_text("modules: {one: {prober: http, http: {no_follow_redirects: true}}}\n")
     with pytest.raises(ConfigError, match="no_follow_redirects"):
         Configuration(Source((str(file),), strict=True), Telemetry())
+
+
+async def test_the_tls_of_a_config_that_is_gone_goes_with_it(tmp_path: Path) -> None:
+    """One that is refused takes nothing along."""
+    setup = Setup(tmp_path)
+    context = tls.client_context(tls.TLSSettings())
+    setup.file.write_text(BAD)
+    with pytest.raises(ConfigError):
+        await setup.configuration.reload()
+    assert tls.client_context(tls.TLSSettings()) is context
+    setup.file.write_text(BETTER)
+    await setup.configuration.reload()
+    assert tls.client_context(tls.TLSSettings()) is not context
