@@ -84,6 +84,7 @@ class Talker:
     _sockets: list[socket.socket] = field(default_factory=list)
     _listening: list[socket.socket] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _starting: threading.Lock = field(default_factory=threading.Lock)  # a thread that is listed has started
 
     async def __aenter__(self) -> Self:
         dead = socket.socket()
@@ -104,7 +105,9 @@ class Talker:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # which wakes whoever waits for it
             sock.close()
-        for thread in self._threads:
+        with self._starting:
+            threads = [*self._threads]
+        for thread in threads:
             await asyncio.to_thread(thread.join, PATIENCE)  # the other side may need the loop to close
             assert not thread.is_alive()
 
@@ -142,13 +145,16 @@ class Talker:
 
     async def finished(self) -> None:
         """Wait until everybody who connected has gone, or for a second."""
-        for thread in self._threads[len(self._listening) :]:
+        with self._starting:
+            threads = self._threads[len(self._listening) :]
+        for thread in threads:
             await asyncio.to_thread(thread.join, 1)
 
     def _start(self, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work)
-        self._threads.append(thread)
-        thread.start()
+        with self._starting:
+            self._threads.append(thread)
+            thread.start()
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
