@@ -250,7 +250,7 @@ class Path:
         sequence, waiter = channel.expect(self._address, payload)
         try:
             # The kernel's buffer may be full; it tells nobody but those who poll when it has room for one packet more.
-            while not channel.send(sequence, waiter, self._destination, self._options):  # noqa: ASYNC110
+            while not channel.send(sequence, waiter, self._destination, self._options):  # noqa: ASYNC110  # see above
                 await asyncio.sleep(0.001)
             return await waiter.future
         finally:

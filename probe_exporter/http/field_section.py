@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from hpack import HPACKError
 from hpack.huffman_table import decode_huffman
 
+from probe_exporter.http.header_block import integer
+
 Field = tuple[bytes, bytes]
 
 # Appendix A: a name and, after a blank, perhaps a value.
@@ -136,12 +138,12 @@ def encode(fields: Iterable[Field]) -> bytes:
     for field in fields:
         index = _ENTRIES.get(field)
         if index is not None:
-            section += _integer(index, 6, 0xC0)
+            section += integer(index, 6, 0xC0)
             continue
         name, value = field
         index = _NAMES.get(name)
-        section += _integer(len(name), 3, 0x30) + name if index is None else _integer(index, 4, 0x70)
-        section += _integer(len(value), 7) + value
+        section += integer(len(name), 3, 0x30) + name if index is None else integer(index, 4, 0x70)
+        section += integer(len(value), 7) + value
     return bytes(section)
 
 
@@ -200,20 +202,6 @@ def _read_string(section: bytes, at: int, prefix: int) -> tuple[bytes, int]:
         raise IndexError
     text = section[at : at + size]
     return (decode_huffman(text) if huffman else text), at + size
-
-
-def _integer(value: int, prefix: int, first: int = 0) -> bytes:
-    """A number below the flags of `first` (RFC 7541, section 5.1)."""
-    most = (1 << prefix) - 1
-    if value < most:
-        return bytes((first | value,))
-    encoded = bytearray((first | most,))
-    value -= most
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def _read_integer(section: bytes, at: int, prefix: int) -> tuple[int, int]:

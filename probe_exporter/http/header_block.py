@@ -42,19 +42,19 @@ def encode(fields: Iterable[Field]) -> bytes:
     for field in fields:
         index = _ENTRIES.get(field)
         if index is not None:
-            block += _integer(index, 7, _INDEXED)
+            block += integer(index, 7, _INDEXED)
             continue
         name, value = field
         index = _NAMES.get(name, 0)
-        block += _integer(index, 4, _NEVER_INDEXED)
+        block += integer(index, 4, _NEVER_INDEXED)
         if not index:
-            block += _integer(len(name), 7) + name
-        block += _integer(len(value), 7) + value
+            block += integer(len(name), 7) + name
+        block += integer(len(value), 7) + value
     return bytes(block)
 
 
-def _integer(value: int, prefix: int, first: int = 0) -> bytes:
-    """A number below the flags of `first` (section 5.1)."""
+def integer(value: int, prefix: int, first: int = 0) -> bytes:
+    """A number below the flags of `first` (section 5.1); QPACK has the same."""
     most = (1 << prefix) - 1
     if value < most:
         return bytes((first | value,))

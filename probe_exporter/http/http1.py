@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from probe_exporter.http.response import Headers, Response
+from probe_exporter.http.response import Headers, IncomingResponse
 from probe_exporter.prober import ProbeFailed, Reason
 
 HEAD_LIMIT = 10 * 1024 * 1024
@@ -77,7 +77,7 @@ def _not_http(what: str) -> ProbeFailed:
     return ProbeFailed(Reason.HTTP_PROTOCOL_ERROR, f"the response is not HTTP/1: {what}")
 
 
-class ResponseReader(Response):
+class ResponseReader(IncomingResponse):
     """Reads one response: feed it bytes, take the body out piece by piece. Interim responses are skipped.
 
     Attributes:
@@ -86,15 +86,11 @@ class ResponseReader(Response):
 
     def __init__(self, method: str) -> None:
         super().__init__(method)
-        self.head_complete = False
-        self.complete = False
         self._buffer = bytearray()  # a head or a chunk that is not whole yet
         self._scanned = 0  # of the buffer, without finding the end of the head
         self._head_bytes = 0
         self._left = -1  # bytes of the body to come; negative for as many as there are
         self._chunks: _Chunks | None = None
-        self._pieces: list[bytes] = []
-        self._failure: ProbeFailed | None = None  # of the body; told once what came before it has been taken
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the connection; ``b""`` says that there are no more.
@@ -111,20 +107,6 @@ class ResponseReader(Response):
             self._feed_body(data)
         else:
             self._feed_head(data)
-
-    def take_body(self) -> bytes:
-        """What of the body has been read since the last call.
-
-        Raises:
-            ProbeFailed: the body broke off or breaks its framing, and all that was good of it has been taken.
-        """
-        if self._pieces:
-            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            self._pieces.clear()
-            return data
-        if self._failure is not None:
-            raise self._failure
-        return b""
 
     def _feed_head(self, data: bytes) -> None:
         if self._buffer:

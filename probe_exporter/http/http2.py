@@ -20,7 +20,7 @@ from probe_exporter.http.frames import Code, FrameReader, Violation, frame
 from probe_exporter.http.header_block import Field
 from probe_exporter.http.http1 import HEAD_LIMIT, LARGEST_LENGTH
 from probe_exporter.http.request import Request
-from probe_exporter.http.response import Headers, Response
+from probe_exporter.http.response import Headers, IncomingResponse, Response
 from probe_exporter.net import Connection
 from probe_exporter.prober import ProbeFailed, Reason
 from probe_exporter.tls import Handshake
@@ -98,7 +98,7 @@ class _Rule(NamedTuple):
     size: int | None = None
 
 
-class ResponseReader(Response):
+class ResponseReader(IncomingResponse):
     """Reads the response on our stream: feed it bytes, send what it has to answer, take the body out piece by piece.
 
     Interim responses are skipped.
@@ -114,8 +114,6 @@ class ResponseReader(Response):
     def __init__(self, method: str) -> None:
         super().__init__(method)
         self.answered = False
-        self.head_complete = False
-        self.complete = False
         self.trailers: Headers = []
         self.error_code = Code.NO_ERROR
         self._frames = FrameReader()
@@ -129,8 +127,6 @@ class ResponseReader(Response):
         self._block_ends = False  # its stream
         self._without_body = False  # the stream ended with the head
         self._left = -1  # announced bytes of the body to come; negative if unknown
-        self._pieces: list[bytes] = []
-        self._failure: ProbeFailed | None = None  # of the body; told once what came before it has been taken
         self._window = WINDOW  # bytes that the server may still send
         self._taken = 0  # bytes not given back to it
         self._connection_room = frames.FIRST_WINDOW
@@ -156,19 +152,10 @@ class ResponseReader(Response):
             self._failure = failed
 
     def take_body(self) -> bytes:
-        """What of the body has been read since the last call.
-
-        Raises:
-            ProbeFailed: the body broke off or breaks the protocol, and all that was good of it has been taken.
-        """
-        if self._pieces:
-            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            self._pieces.clear()
+        data = super().take_body()
+        if data:
             self._give_back(len(data))
-            return data
-        if self._failure is not None:
-            raise self._failure
-        return b""
+        return data
 
     def take_outgoing(self) -> bytes:
         """What the server must be told."""

@@ -20,7 +20,7 @@ from probe_exporter.http.exchange import Unprocessed
 from probe_exporter.http.field_section import Field, SectionTooLarge
 from probe_exporter.http.http1 import LARGEST_LENGTH
 from probe_exporter.http.request import Request
-from probe_exporter.http.response import Headers, Response
+from probe_exporter.http.response import Headers, IncomingResponse, Response
 from probe_exporter.prober import ProbeFailed, Reason
 from probe_exporter.quic import ClosedByApplication, QuicClient
 from probe_exporter.tls import Handshake
@@ -157,7 +157,7 @@ class FrameSplitter:
         return view[length[1] - before :]
 
 
-class ResponseReader(Response):
+class ResponseReader(IncomingResponse):
     """Reads one response from its stream: feed it bytes, take the body out piece by piece.
 
     Interim responses are skipped, and frames that nobody knows are passed over.
@@ -168,16 +168,12 @@ class ResponseReader(Response):
 
     def __init__(self, method: str) -> None:
         super().__init__(method)
-        self.head_complete = False
-        self.complete = False
         self._frames = FrameSplitter()
         self._patience = PATIENCE
         self._section = bytearray()  # of the HEADERS frame that is coming in
         self._in_trailers = False
         self._announced = -1
         self._received = 0  # bytes of the body
-        self._pieces: list[bytes] = []
-        self._failure: ProbeFailed | None = None  # of the body; told once what came before it has been taken
 
     @property
     def content_length(self) -> int:
@@ -206,20 +202,6 @@ class ResponseReader(Response):
         if not self.head_complete:
             raise failure
         self._failure = self._failure or failure
-
-    def take_body(self) -> bytes:
-        """What of the body has been read since the last call.
-
-        Raises:
-            ProbeFailed: the body broke off or breaks the protocol, and all that was good of it has been taken.
-        """
-        if self._pieces:
-            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            self._pieces.clear()
-            return data
-        if self._failure is not None:
-            raise self._failure
-        return b""
 
     def _take(self, kind: int, piece: bytes, last: bool) -> None:
         if kind == Frame.DATA and piece:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from probe_exporter.prober import ProbeFailed
+
 Headers = list[tuple[str, str]]
 
 
@@ -50,3 +52,32 @@ class Response:
             return 0
         value = (self.get("content-length") or "").strip()
         return int(value.lstrip("0") or "0") if value.isascii() and value.isdigit() else -1
+
+
+class IncomingResponse(Response):
+    """A response on its way: what the readers of all versions have in common.
+
+    Attributes:
+        head_complete, complete: how much of the response has arrived.
+    """
+
+    def __init__(self, method: str) -> None:
+        super().__init__(method)
+        self.head_complete = False
+        self.complete = False
+        self._pieces: list[bytes] = []
+        self._failure: ProbeFailed | None = None  # of the body; told once what came before it has been taken
+
+    def take_body(self) -> bytes:
+        """What of the body has been read since the last call.
+
+        Raises:
+            ProbeFailed: the body broke off or breaks the protocol, and all that was good of it has been taken.
+        """
+        if self._pieces:
+            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            self._pieces.clear()
+            return data
+        if self._failure is not None:
+            raise self._failure
+        return b""

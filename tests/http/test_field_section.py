@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.http import field_section
+from probe_exporter.http import header_block
 from probe_exporter.http.field_section import STATIC_TABLE, SectionTooLarge, decode, encode
 
 PLENTY = 1 << 20
@@ -97,6 +97,6 @@ def test_a_bomb_of_short_references_ends_at_the_limit() -> None:
 
 def test_the_static_table_is_that_of_the_rfc() -> None:
     """As another implementation has it."""
-    references = [b"\0\0" + field_section._integer(index, 6, 0xC0) for index in range(len(STATIC_TABLE))]
+    references = [b"\0\0" + header_block.integer(index, 6, 0xC0) for index in range(len(STATIC_TABLE))]
     assert tuple(pylsqpack.Decoder(0, 0).feed_header(0, one)[1][0] for one in references) == STATIC_TABLE
     assert len(STATIC_TABLE) == 99
