@@ -22,12 +22,12 @@ from probe_exporter.config import json_schema
 from probe_exporter.configuration import REFUSALS, Configuration, Source
 from probe_exporter.flags import Flags
 from probe_exporter.history import History
-from probe_exporter.listening import ListenError, place
 from probe_exporter.loader import LoaderError, load_probers
-from probe_exporter.serving import raise_file_limit, serve
 from probe_exporter.telemetry import Telemetry
 from probe_exporter.version import VERSION, revision
-from probe_exporter.web import Web
+from probe_exporter.web.listening import ListenError, place
+from probe_exporter.web.routes import Web
+from probe_exporter.web.serving import raise_file_limit, serve
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from probe_exporter.logs import FORMATS, LEVELS, FormatName
-from probe_exporter.parameters import parse_float
 from probe_exporter.quantities import parse_duration
 from probe_exporter.version import VERSION, revision
+from probe_exporter.web.parameters import parse_float
 
 PROGRAM = "probe-exporter"
 DEFAULT_ADDRESS = ":9115"

@@ -13,7 +13,7 @@ import pytest
 
 from probe_exporter.version import VERSION
 from tests.exporters import _environment
-from tests.test_web import PLUGINS
+from tests.web.test_routes import PLUGINS
 
 GOOD = "modules: {one: {prober: http}}\n"
 QUESTIONABLE = "modules: {one: {prober: http, http: {no_follow_redirects: true}}}\n"

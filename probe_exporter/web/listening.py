@@ -6,9 +6,8 @@ import os
 import re
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
-
-from probe_exporter.web import Place
 
 BACKLOG = 4096
 """Connections waiting to be accepted: a large Prometheus opens thousands at once."""
@@ -17,6 +16,19 @@ MOST = 65535
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the exporter is reached.
+
+    Args:
+        prefix: what all paths begin with; it begins and ends with a slash.
+        front: where a request for the root goes if that is not the prefix.
+    """
+
+    prefix: str
+    front: str
 
 
 class ListenError(Exception):

@@ -16,7 +16,7 @@ from tests import exporters
 from tests.asking import ask
 from tests.exporters import Response, Server
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "plugins"
 CONFIG = """
 modules:
   http_2xx: {prober: actor}

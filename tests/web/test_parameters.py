@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.parameters import decode_query, parse_float, probe_timeout, scrape_timeout, wants_gzip
+from probe_exporter.web.parameters import decode_query, parse_float, probe_timeout, scrape_timeout, wants_gzip
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Response, Server
-from tests.test_web import PLUGINS, own_metric, until
+from tests.web.test_routes import PLUGINS, own_metric, until
 
 CONFIG = "modules: {http_2xx: {prober: actor}}\n"
 BETTER = "modules: {http_2xx: {prober: actor}, other: {prober: actor}}\n"

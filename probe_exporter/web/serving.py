@@ -17,8 +17,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import Server, ServerRunner, SockSite
 
 from probe_exporter.configuration import REFUSALS, Configuration
-from probe_exporter.listening import BACKLOG, listen
-from probe_exporter.web import Web
+from probe_exporter.web.listening import BACKLOG, listen
+from probe_exporter.web.routes import Web
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _obey_signals(configuration: Configuration, background: Background) -> async
 
 async def _drain(web: Web, ending: asyncio.Queue[str], seconds: float) -> None:
     """Wait for running probes: all of them, or `seconds`, or another signal."""
-    drained = asyncio.ensure_future(web.drain())
+    drained = asyncio.ensure_future(web.probing.drain())
     impatience = asyncio.ensure_future(ending.get())
     done, _ = await asyncio.wait((drained, impatience), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for waiting in (drained, impatience):
@@ -131,7 +131,7 @@ async def _drain(web: Web, ending: asyncio.Queue[str], seconds: float) -> None:
     if drained in done:
         log.info("All probes have ended")
     else:
-        web.abandon()
+        web.probing.abandon()
 
 
 async def _reload_regularly(configuration: Configuration, interval: float) -> None:

@@ -6,8 +6,7 @@ import socket
 
 import pytest
 
-from probe_exporter.listening import ListenError, listen, place, split_address
-from probe_exporter.web import Place
+from probe_exporter.web.listening import ListenError, Place, listen, place, split_address
 
 
 @pytest.mark.parametrize(
