@@ -22,8 +22,10 @@ import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from probe_exporter import connection as connections
 from probe_exporter import names, net, tls
-from probe_exporter.net import HIGH_WATER, Connection, Secure, connect, dial, dial_udp, resolve
+from probe_exporter.connection import HIGH_WATER
+from probe_exporter.net import Connection, Secure, connect, dial, dial_udp, resolve
 from probe_exporter.prober import Probe, ProbeFailed, Reason
 from probe_exporter.tls import TLSSettings, client_context
 from tests.conftest import NewLoop
@@ -490,7 +492,7 @@ async def test_a_closed_connection_holds_no_socket_though_its_peer_never_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A stalled peer would otherwise cost a descriptor for each probe of it."""
-    monkeypatch.setattr(net, "LINGER", 0.2)
+    monkeypatch.setattr(connections, "LINGER", 0.2)
     released = asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
@@ -505,7 +507,7 @@ async def test_a_closed_connection_holds_no_socket_though_its_peer_never_reads(
         connection.send(bytes(32 << 20))
         await asyncio.sleep(0.05)
         connection.close()
-        gone = asyncio.get_running_loop().time() + net.LINGER + 1
+        gone = asyncio.get_running_loop().time() + connections.LINGER + 1
         while len(list(Path("/proc/self/fd").iterdir())) >= with_one:
             assert asyncio.get_running_loop().time() < gone, f"{with_one - before} descriptors are still open"
             await asyncio.sleep(0.05)
@@ -684,7 +686,7 @@ async def test_a_server_that_resets_in_the_handshake_has_reset_the_connection(pk
 
 async def test_a_handshake_has_its_own_limit(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that stalls or drips; its socket is gone afterwards."""
-    monkeypatch.setattr(net, "HANDSHAKE_LIMIT", 0.1)
+    monkeypatch.setattr(connections, "HANDSHAKE_LIMIT", 0.1)
     left = asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
@@ -965,52 +967,3 @@ async def test_connections_leave_nothing_behind(pki: Pki) -> None:
         before = await count()
         await some(port)
         assert await count() == before
-
-
-@pytest.mark.parametrize(
-    ("host", "port", "text"),
-    [("a.test", 80, "a.test:80"), ("::1", "http", "[::1]:http"), ("127.0.0.1", 1, "127.0.0.1:1")],
-)
-def test_host_and_port_are_joined(host: str, port: int | str, text: str) -> None:
-    assert net.join_host_port(host, port) == text
-
-
-# --- targets -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("target", "parts"),
-    [
-        ("host:80", ("host", "80")),
-        ("[::1]:80", ("::1", "80")),
-        ("[fe80::1%lo]:http", ("fe80::1%lo", "http")),
-        ("127.0.0.1:", ("127.0.0.1", "")),
-        (":80", ("", "80")),
-        (":", ("", "")),
-    ],
-)
-def test_a_target_has_a_host_and_a_port(target: str, parts: tuple[str, str]) -> None:
-    assert net.split_host_port(target) == parts
-
-
-@pytest.mark.parametrize(
-    "target", ["", "host", "::1", "::1:80", "[::1]", "[::1]80", "[::1]:80:90", "a[b]:1", "[::1:80"]
-)
-def test_what_is_no_host_and_port(target: str) -> None:
-    with pytest.raises(ProbeFailed) as failed:
-        net.split_host_port(target)
-    assert failed.value.reason is Reason.TARGET_INVALID
-
-
-@pytest.mark.parametrize(
-    ("port", "number"), [("80", 80), ("http", 80), ("HTTPS", 443), ("ssh", 22), ("+7", 7), ("-1", -1), ("", 0)]
-)
-def test_a_port_has_a_number_or_the_name_of_a_service(port: str, number: int) -> None:
-    assert net.port_number(port) == number
-
-
-@pytest.mark.parametrize("port", ["nosuchservice", "8_0", "0x50", "é", "\udcff", "9" * 40, "a\0b"])
-def test_what_is_no_port(port: str) -> None:
-    with pytest.raises(ProbeFailed) as failed:
-        net.port_number(port)
-    assert failed.value.reason is Reason.TARGET_INVALID

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from probe_exporter import connection as connections
 from probe_exporter import names, net, tls
 from probe_exporter.config import Module
 from probe_exporter.document import Place
@@ -540,7 +541,7 @@ async def test_a_silent_tls_handshake_with_the_proxy(pki: Pki) -> None:
 
 async def test_a_handshake_with_the_proxy_that_takes_too_long(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handshake has a limit of its own, whatever time is left."""
-    monkeypatch.setattr(net, "HANDSHAKE_LIMIT", 0.2)
+    monkeypatch.setattr(connections, "HANDSHAKE_LIMIT", 0.2)
     async with staged(pki, HttpProxy(greeting=silence())) as stage:
         result = await stage.probe(OVER_TLS, proxy_url="https://127.0.0.1:{proxy}")
         assert why(result) == (Reason.PROXY_TIMEOUT, "proxy")

@@ -1,0 +1,54 @@
+"""Where a target is: what host:port means, and what is neither."""
+
+from __future__ import annotations
+
+import pytest
+
+from probe_exporter import endpoints
+from probe_exporter.prober import ProbeFailed, Reason
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "text"),
+    [("a.test", 80, "a.test:80"), ("::1", "http", "[::1]:http"), ("127.0.0.1", 1, "127.0.0.1:1")],
+)
+def test_host_and_port_are_joined(host: str, port: int | str, text: str) -> None:
+    assert endpoints.join_host_port(host, port) == text
+
+
+@pytest.mark.parametrize(
+    ("target", "parts"),
+    [
+        ("host:80", ("host", "80")),
+        ("[::1]:80", ("::1", "80")),
+        ("[fe80::1%lo]:http", ("fe80::1%lo", "http")),
+        ("127.0.0.1:", ("127.0.0.1", "")),
+        (":80", ("", "80")),
+        (":", ("", "")),
+    ],
+)
+def test_a_target_has_a_host_and_a_port(target: str, parts: tuple[str, str]) -> None:
+    assert endpoints.split_host_port(target) == parts
+
+
+@pytest.mark.parametrize(
+    "target", ["", "host", "::1", "::1:80", "[::1]", "[::1]80", "[::1]:80:90", "a[b]:1", "[::1:80"]
+)
+def test_what_is_no_host_and_port(target: str) -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        endpoints.split_host_port(target)
+    assert failed.value.reason is Reason.TARGET_INVALID
+
+
+@pytest.mark.parametrize(
+    ("port", "number"), [("80", 80), ("http", 80), ("HTTPS", 443), ("ssh", 22), ("+7", 7), ("-1", -1), ("", 0)]
+)
+def test_a_port_has_a_number_or_the_name_of_a_service(port: str, number: int) -> None:
+    assert endpoints.port_number(port) == number
+
+
+@pytest.mark.parametrize("port", ["nosuchservice", "8_0", "0x50", "é", "\udcff", "9" * 40, "a\0b"])
+def test_what_is_no_port(port: str) -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        endpoints.port_number(port)
+    assert failed.value.reason is Reason.TARGET_INVALID
