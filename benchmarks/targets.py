@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.exporters import free_port, wait_until_listening
+from tests.processes import free_port, listening, running
 
 NGINX = """
 worker_processes 1;
@@ -63,11 +63,6 @@ def _nginx(directory: Path) -> Iterator[Mapping[str, int]]:
     ports = {name: free_port() for name in ("http", "https", "http2")}
     config = directory / "nginx.conf"
     config.write_text(NGINX.format(directory=directory, **ports))
-    process = subprocess.Popen([nginx, "-c", str(config), "-p", str(directory)], stderr=subprocess.DEVNULL)
-    try:
-        for port in ports.values():
-            wait_until_listening("nginx", process, port, directory / "nginx.log")
+    command = [nginx, "-c", str(config), "-p", str(directory)]
+    with running(command, directory, directory / "nginx.out", listening(*ports.values())):
         yield ports
-    finally:
-        process.terminate()
-        process.wait()

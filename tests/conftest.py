@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -18,6 +19,9 @@ LONGEST = 30.0
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+pytest_plugins = [f"tests.servers.{path.stem}" for path in sorted(Path(__file__).parent.glob("servers/[!_]*.py"))]
+"""Each brings the fixture that starts its server."""
 
 
 @pytest.fixture

@@ -9,18 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.processes import free_port, listening, running
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
@@ -29,7 +28,6 @@ NAMES = {
     "promtool": ("promtool",),
 }
 EMPTY: Mapping[str, str] = {}
-STARTED_WITHIN = 20.0  # seconds; a loaded CI machine imports slowly
 
 
 def find_peer(name: str) -> str | None:
@@ -48,19 +46,6 @@ def peer(name: str) -> str:
             pytest.fail(message)
         pytest.skip(message)
     return found
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on, out of the range that the system gives to connections.
-
-    Those that the kernel chooses (``bind`` to port 0) may be given to an outgoing connection before the server that
-    is to have it has started.
-    """
-    for port in iter(lambda: random.randrange(15_000, 32_000), None):
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("unreachable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,40 +143,12 @@ def _running(
 ) -> Iterator[Server]:
     port = free_port()
     log = directory / f"{name}.{port}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, *flags, f"--web.listen-address=127.0.0.1:{port}"],
-            cwd=directory, env={**_environment(), **environment}, stdout=output, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
-        wait_until_listening(name, process, port, log)
+    whole = [*command, *flags, f"--web.listen-address=127.0.0.1:{port}"]
+    with running(whole, directory, log, listening(port), environment={**_environment(), **environment}) as process:
         yield Server(name, port, process, log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _environment() -> dict[str, str]:
     """Ours to import from this checkout, and nobody's proxy settings."""
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     return kept | {"PYTHONPATH": str(ROOT)}
-
-
-def wait_until_listening(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Return once a process accepts connections on its port.
-
-    Raises:
-        RuntimeError: it ended, or does not listen in time; with what it wrote to its log.
-    """
-    give_up = time.monotonic() + STARTED_WITHIN
-    while time.monotonic() < give_up:
-        if process.poll() is not None:
-            raise RuntimeError(f"{name} ended at once with code {process.returncode}:\n{log.read_text()}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.02)
-    raise RuntimeError(f"{name} does not listen after {STARTED_WITHIN} s:\n{log.read_text()}")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,8 @@ from probe_exporter.config import Module
 from probe_exporter.document import Place
 from probe_exporter.probers.http import prober
 from probe_exporter.runner import Result
-from tests.exporters import ROOT, free_port, wait_until_listening
+from tests.exporters import ROOT
+from tests.servers.nginx import LARGE, Nginx
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, http2
 from tests.targets.answers import Made, raw
 from tests.targets.http2 import (
@@ -300,115 +298,57 @@ async def test_many_pings_before_an_answer_are_endured_and_answered(pki: Pki) ->
 
 # --- a real server -----------------------------------------------------------------------------------------
 
-NGINX = """
-{user}
-worker_processes 1;
-daemon off;
-pid {directory}/nginx.pid;
-error_log {directory}/nginx.log;
-events {{ worker_connections 256; }}
-http {{
-  access_log off;
-  client_max_body_size 0;
-  client_body_temp_path {directory}/1; proxy_temp_path {directory}/2; fastcgi_temp_path {directory}/3;
-  uwsgi_temp_path {directory}/4; scgi_temp_path {directory}/5;
-  server {{
-    listen 127.0.0.1:{port} ssl http2;
-    ssl_certificate {directory}/leaf.pem;
-    ssl_certificate_key {directory}/leaf.key;
-    root {directory};
-    keepalive_requests 1;
-    gzip on; gzip_min_length 1; gzip_types text/plain;
-    location = / {{ default_type text/plain; return 200 "good morning"; }}
-    location = /moved {{ return 302 /; }}
-    location = /elsewhere {{ return 302 https://$host:{port}/large; }}
-    location = /gone {{ return 410; }}
-    location = /count {{ proxy_pass http://127.0.0.1:{back}; }}
-    location = /large {{ }}
-  }}
-  server {{
-    listen 127.0.0.1:{back};
-    location / {{ default_type text/plain; return 200 "$http_content_length bytes"; }}
-  }}
-}}
-"""
-LARGE = 20_000_000
+Ask = Callable[..., Coroutine[None, None, Result]]
 
 
-@dataclass(frozen=True)
-class Nginx:
-    """A running nginx that speaks HTTP/2, and says GOAWAY with its first response."""
+@pytest.fixture
+def ask(nginx: Nginx, pki: Pki) -> Ask:
+    """Probes a page of a running nginx."""
 
-    pki: Pki
-    port: int
+    async def probe(path: str, **asked: object) -> Result:
+        return await runner.run(module(pki, **asked), f"https://localhost:{nginx.port}{path}", 10)
 
-    async def probe(self, path: str, **asked: object) -> Result:
-        return await runner.run(module(self.pki, **asked), f"https://localhost:{self.port}{path}", 10)
-
-
-@pytest.fixture(scope="module")
-def nginx(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    """Skips where nginx is not installed."""
-    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    if binary is None:
-        pytest.skip("nginx is not installed")
-    directory = tmp_path_factory.mktemp("nginx")
-    for name in ("leaf.pem", "leaf.key"):
-        shutil.copy(pki.directory / name, directory / name)
-    (directory / "large").write_bytes(b"0123456789" * (LARGE // 10))
-    port, back = free_port(), free_port()
-    user = "user root;" if os.geteuid() == 0 else ""
-    config = directory / "nginx.conf"
-    config.write_text(NGINX.format(user=user, directory=directory, port=port, back=back))
-    process = subprocess.Popen([binary, "-c", str(config), "-p", str(directory)], stderr=subprocess.DEVNULL)
-    try:
-        wait_until_listening("nginx", process, port, directory / "nginx.log")
-        yield Nginx(pki, port)
-    finally:
-        process.terminate()
-        process.wait()
+    return probe
 
 
-async def test_nginx_is_probed_over_http2(nginx: Nginx) -> None:
-    result = await nginx.probe(
-        "/", valid_http_versions=["HTTP/2.0"], fail_if_body_not_matches_regexp=["^good morning$"]
-    )
+async def test_nginx_is_probed_over_http2(ask: Ask) -> None:
+    result = await ask("/", valid_http_versions=["HTTP/2.0"], fail_if_body_not_matches_regexp=["^good morning$"])
     assert result.success, result.failure
-    result = await nginx.probe("/", enable_http2=False, valid_http_versions=["HTTP/1.1"])
+    result = await ask("/", enable_http2=False, valid_http_versions=["HTTP/1.1"])
     assert result.success, result.failure
 
 
-async def test_nginx_answers_head_and_errors_without_a_body(nginx: Nginx) -> None:
-    result = await nginx.probe("/", method="HEAD")
+async def test_nginx_answers_head_and_errors_without_a_body(ask: Ask) -> None:
+    result = await ask("/", method="HEAD")
     assert result.success, result.failure
-    result = await nginx.probe("/gone", valid_status_codes=[410])
+    result = await ask("/gone", valid_status_codes=[410])
     assert result.success, result.failure
 
 
-async def test_nginx_sends_a_large_body_as_the_window_grows(nginx: Nginx) -> None:
-    result = await nginx.probe("/large")
+async def test_nginx_sends_a_large_body_as_the_window_grows(ask: Ask) -> None:
+    result = await ask("/large")
     assert result.success, result.failure
     assert metrics(result)["uncompressed_body_length"] == LARGE
 
 
-async def test_nginx_compresses(nginx: Nginx) -> None:
-    result = await nginx.probe("/", compression="gzip", fail_if_body_not_matches_regexp=["^good morning$"])
+async def test_nginx_compresses(ask: Ask) -> None:
+    result = await ask("/", compression="gzip", fail_if_body_not_matches_regexp=["^good morning$"])
     assert result.success, result.failure
 
 
-async def test_nginx_redirects(nginx: Nginx) -> None:
+async def test_nginx_redirects(ask: Ask) -> None:
     """Every hop has a connection of its own."""
     for path, length in (("/moved", 12), ("/elsewhere", LARGE)):
-        result = await nginx.probe(path)
+        result = await ask(path)
         assert result.success, result.failure
         found = metrics(result)
         assert (found["redirects"], found["uncompressed_body_length"]) == (1, length)
 
 
-async def test_nginx_takes_a_large_body(nginx: Nginx, tmp_path: Path) -> None:
+async def test_nginx_takes_a_large_body(ask: Ask, tmp_path: Path) -> None:
     """It gives 64 KiB of window at first, and more as it stores what came."""
     (tmp_path / "body").write_bytes(b"x" * 5_000_000)
-    result = await nginx.probe(
+    result = await ask(
         "/count",
         method="POST",
         body_file=str(tmp_path / "body"),
@@ -417,8 +357,8 @@ async def test_nginx_takes_a_large_body(nginx: Nginx, tmp_path: Path) -> None:
     assert result.success, result.failure
 
 
-async def test_many_probes_at_once_do_not_disturb_one_another(nginx: Nginx) -> None:
-    results = await asyncio.gather(*(nginx.probe("/") for _ in range(50)))
+async def test_many_probes_at_once_do_not_disturb_one_another(ask: Ask) -> None:
+    results = await asyncio.gather(*(ask("/") for _ in range(50)))
     assert all(result.success for result in results)
 
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,85 +13,12 @@ from probe_exporter.prober import Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober
 from probe_exporter.runner import Result, run
-from tests.exporters import free_port, wait_until_listening
 from tests.targets import Pki, Site, Tls, http2, redirect, reply
 
 pytestmark = pytest.mark.slow
 
-TINYPROXY = """
-Port {port}
-Listen 127.0.0.1
-Allow 127.0.0.1
-BasicAuth user hunter2
-ViaProxyName "tinyproxy"
-MaxClients 50
-"""
-
-# It reaches nothing but localhost, and knows it by name only.
-SQUID = """
-http_port 127.0.0.1:{port}
-pid_filename none
-cache_log /dev/null
-access_log none
-cache deny all
-coredump_dir none
-visible_hostname squid
-shutdown_lifetime 0 seconds
-acl named dstdomain -n localhost
-http_access allow named
-http_access deny all
-"""
-
 PLAIN = "http://localhost:{port}/"
 OVER_TLS = "https://localhost:{tls_port}/"
-
-
-@contextmanager
-def running(name: str, directory: Path, *arguments: str, port: int) -> Iterator[int]:
-    """A program of somebody else's while it is needed; skips where it is not installed."""
-    binary = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
-    if binary is None:
-        pytest.skip(f"{name} is not installed")
-    log = directory / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen([binary, *arguments], cwd=directory, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        wait_until_listening(name, process, port, log)
-        yield port
-    finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@pytest.fixture(scope="module")
-def tinyproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a tinyproxy that wants a password."""
-    directory, port = tmp_path_factory.mktemp("tinyproxy"), free_port()
-    (directory / "conf").write_text(TINYPROXY.format(port=port))
-    with running("tinyproxy", directory, "-d", "-c", "conf", port=port) as listening:
-        yield listening
-
-
-@pytest.fixture(scope="module")
-def squid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a squid that allows one name."""
-    directory, port = tmp_path_factory.mktemp("squid"), free_port()
-    (directory / "conf").write_text(SQUID.format(port=port))
-    with running("squid", directory, "-N", "-f", str(directory / "conf"), port=port) as listening:
-        yield listening
-
-
-@pytest.fixture(scope="module")
-def microsocks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a microsocks that wants a password."""
-    directory, port = tmp_path_factory.mktemp("microsocks"), free_port()
-    arguments = ("-i", "127.0.0.1", "-p", str(port), "-u", "user", "-P", "hunter2")
-    with running("microsocks", directory, *arguments, port=port) as listening:
-        yield listening
 
 
 async def probe(site: Site, target: str, proxy_url: str, **settings: Any) -> Result:

@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
-
-import pytest
 
 from probe_exporter.config import Module
 from probe_exporter.document import Place
 from probe_exporter.prober import Prober, Reason
 from probe_exporter.probers import tcp, unix
 from probe_exporter.runner import Result, run
-from tests.exporters import free_port, wait_until_listening
+from tests.servers.redis import Redis
 from tests.targets import Pki
-
-
-@dataclass(frozen=True)
-class Redis:
-    """A running redis-server: its ports and its socket."""
-
-    port: int
-    tls_port: int
-    path: str
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[Redis]:
-    command = shutil.which("redis-server")
-    if command is None:
-        pytest.skip("redis-server is not installed")
-    directory = tmp_path_factory.mktemp("redis")
-    made = Redis(free_port(), free_port(), str(directory / "redis.sock"))
-    options = {
-        "port": made.port, "tls-port": made.tls_port, "unixsocket": made.path, "bind": "127.0.0.1", "save": "",
-        "tls-cert-file": pki.directory / "leaf.pem", "tls-key-file": pki.directory / "leaf.key",
-        "tls-auth-clients": "no", "dir": directory,
-    }  # fmt: skip
-    log = directory / "log"
-    with log.open("wb") as output:
-        arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        process = subprocess.Popen([command, *arguments], stdout=output, stderr=subprocess.STDOUT)
-    try:
-        wait_until_listening("redis", process, made.port, log)
-        yield made
-    finally:
-        process.terminate()
-        process.wait()
 
 
 async def probe(prober: Prober[Any], target: str, **settings: Any) -> Result:

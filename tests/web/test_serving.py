@@ -20,6 +20,7 @@ import pytest
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Response, Server
+from tests.processes import free_port
 from tests.web.test_routes import PLUGINS, own_metric, until
 
 CONFIG = "modules: {http_2xx: {prober: actor}}\n"
@@ -227,7 +228,7 @@ def test_under_a_prefix_everything_is_there_and_nothing_elsewhere(start: Start, 
 
 
 def test_all_addresses_are_served(start: Start) -> None:
-    other, everywhere = exporters.free_port(), exporters.free_port()
+    other, everywhere = free_port(), free_port()
     flags = [f"--web.listen-address=[::1]:{other}", f"--web.listen-address=:{everywhere}"]
     with start(*flags) as exporter:
         for host, port in [
@@ -246,7 +247,7 @@ def test_all_addresses_are_served(start: Start) -> None:
 
 def test_the_soft_limit_on_open_files_becomes_the_hard_one(start: Start, tmp_path: Path) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    port = exporters.free_port()
+    port = free_port()
     command = [
         sys.executable,
         "-m",

@@ -1,0 +1,137 @@
+"""Servers that others wrote, as Debian ships them: each on free ports of loopback, with a configuration of its own.
+
+One file each. It ends in a generator with `@server` over it, which makes the fixture of that name; adding a server adds
+a file and edits none (and `.ci/run` installs its package). It starts when the first test asks for it, and serves
+all tests of the session::
+
+    @server
+    def memcached(room: Room) -> Iterator[int]:
+        port = room.port()
+        with room.running("memcached", "-l", "127.0.0.1", "-p", port, "-u", "root", ready=listening(port)):
+            yield port
+
+What is not installed skips its tests, and in CI fails them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from tests.processes import Ready, free_port, listening, running
+from tests.targets import Pki
+
+__all__ = ["NOBODY", "Room", "listening", "server"]
+
+T = TypeVar("T")
+
+NOBODY = "nobody"
+"""The user for programs that refuse to be root's."""
+
+_ELSEWHERE = ("usr/sbin", "usr/local/sbin", "usr/lib/postfix/sbin", "usr/lib/postgresql/*/bin")
+"""Where servers stand that are not on an ordinary user's PATH."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where one server lives: a directory with a short path that every user may enter, and certificates.
+
+    Attributes:
+        directory: empty at first; gone with the server.
+        pki: the zoo of certificates.
+    """
+
+    directory: Path
+    pki: Pki
+    _logs: list[Path] = field(default_factory=list)
+
+    def port(self) -> int:
+        """A free port of loopback."""
+        return free_port()
+
+    def write(self, name: str, text: str) -> Path:
+        """Put a file into the directory; its path."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def certificate(self, name: str = "leaf") -> tuple[Path, Path]:
+        """A certificate of the zoo with its chain, and its key: copies in the directory."""
+        certificate, key = (Path(shutil.copy(self.pki.directory / f"{name}.{kind}", self.directory))
+                            for kind in ("pem", "key"))  # fmt: skip
+        key.chmod(0o600)
+        return certificate, key
+
+    def needs_root(self, name: str) -> None:
+        """Skip what an ordinary user can't start."""
+        if os.geteuid() != 0:
+            pytest.skip(f"{name} can be started by root alone")
+
+    def program(self, name: str) -> str:
+        """The path of a program; skips where it is not installed."""
+        places = [str(path) for pattern in _ELSEWHERE for path in sorted(Path("/").glob(pattern), reverse=True)]
+        found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *places]))
+        if found is None:
+            pytest.skip(f"{name} is not installed")
+        return found
+
+    def run(self, program: str, *arguments: object, stdin: str = "", user: str | None = None) -> str:
+        """Run a program to its end, in the directory; what it printed.
+
+        Raises:
+            RuntimeError: it failed; with what it printed.
+        """
+        done = subprocess.run(
+            [self.program(program), *map(str, arguments)], cwd=self.directory, input=stdin, capture_output=True,
+            text=True, timeout=60, user=self._give(user),
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise RuntimeError(f"{program} failed: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def running(
+        self, program: str, *arguments: object, ready: Ready, user: str | None = None
+    ) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        """Have a server run in the directory while the block lasts, which begins once it is ready: `processes.running`.
+
+        Args:
+            program: its name.
+            arguments: its arguments; it has to stay in the foreground.
+            ready: mostly ``listening(port)``.
+            user: whom it runs as, and whose the directory is from then on, if root starts it.
+        """
+        log = self.directory / f"{program}.{len(self._logs)}.log"
+        self._logs.append(log)
+        command = [self.program(program), *map(str, arguments)]
+        return running(command, self.directory, log, ready, user=self._give(user))
+
+    def _give(self, user: str | None) -> str | None:
+        if user is None or os.geteuid() != 0:
+            return None
+        for path in (self.directory, *self.directory.rglob("*")):
+            shutil.chown(path, user)
+        return user
+
+
+def server(make: Callable[[Room], Iterator[T]]) -> Any:
+    """A fixture, of the function's name, out of a generator that starts a server in a room and yields what tests need
+    to know of it."""
+
+    @pytest.fixture(scope="session", name=make.__name__)
+    def fixture(pki: Pki) -> Iterator[T]:
+        with tempfile.TemporaryDirectory(prefix=f"{make.__name__}-") as directory:
+            Path(directory).chmod(0o755)
+            with contextmanager(make)(Room(Path(directory), pki)) as made:
+                yield made
+
+    return fixture

@@ -1,0 +1,38 @@
+"""sshd of OpenSSH, with an ed25519 and an RSA host key; nobody can log in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.servers import NOBODY, Room, listening, server
+
+KINDS = ("ed25519", "rsa")
+
+
+@dataclass(frozen=True)
+class OpenSsh:
+    """A running sshd.
+
+    Attributes:
+        port: where it listens.
+        fingerprints: of its host keys by their kind, as ``ssh-keygen -l`` prints them (``SHA256:…``).
+    """
+
+    port: int
+    fingerprints: dict[str, str]
+
+
+@server
+def openssh(room: Room) -> Iterator[OpenSsh]:
+    port, fingerprints = room.port(), {}
+    lines = [f"Port {port}", "ListenAddress 127.0.0.1", "PidFile none", "UsePAM no", "MaxStartups 100"]
+    for kind in KINDS:
+        path = room.directory / f"host_{kind}"
+        room.run("ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path)
+        fingerprints[kind] = room.run("ssh-keygen", "-l", "-f", path).split()[1]
+        lines.append(f"HostKey {path}")
+    config = room.write("sshd_config", "\n".join([*lines, ""]))
+    # As root it would ask for a directory of the system's; it speaks to strangers without being root.
+    with room.running("sshd", "-D", "-e", "-f", config, ready=listening(port), user=NOBODY):
+        yield OpenSsh(port, fingerprints)
