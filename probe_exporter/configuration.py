@@ -113,6 +113,7 @@ class Configuration:
     def _report(self, message: str) -> None:
         self._telemetry.reload_succeeded()
         config = self.current
+        self._telemetry.keep(config.modules)
         files = ",".join([str(file) for file in config.files])
         log.info(message, extra={"fields": {"files": files, "modules": len(config.modules)}})
         for warning in config.warnings:

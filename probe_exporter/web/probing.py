@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from aiohttp.web import BaseRequest, Response
+from aiohttp.web import BaseRequest
 
 from probe_exporter.config import Module
 from probe_exporter.configuration import Configuration
@@ -18,6 +18,7 @@ from probe_exporter.prober import Reason
 from probe_exporter.runner import Result, run
 from probe_exporter.telemetry import Telemetry
 from probe_exporter.web import pages
+from probe_exporter.web.answer import Answer
 from probe_exporter.web.answers import Refused, exposition, plain
 from probe_exporter.web.parameters import decode_query, probe_timeout, scrape_timeout
 
@@ -45,7 +46,7 @@ class Probing:
         self.running: set[asyncio.Task[Any]] = set()  # those that are probing, now
         self._draining: asyncio.Event | None = None  # set once the last probe has ended
 
-    async def probe(self, request: BaseRequest, query: str) -> Response:
+    async def probe(self, request: BaseRequest, query: str) -> Answer:
         """Run a probe: 200 with its metrics, however it ends. The order of the checks is part of the interface."""
         if request.method != "GET":
             raise Refused(405, "Probing takes a GET request", Allow="GET")
@@ -69,7 +70,7 @@ class Probing:
     def _module(self, name: str) -> Module:
         module = self._configuration.current.modules.get(name)
         if module is None:
-            self._telemetry.unknown_modules.inc()
+            self._telemetry.unknown_modules += 1
             log.debug("Unknown module", extra={"fields": {"module": name}})
             raise Refused(400, f'Unknown module "{name}"')
         return module
@@ -79,14 +80,20 @@ class Probing:
         task = asyncio.current_task()
         assert task is not None
         self.running.add(task)
+        tally = self._telemetry.tally(module.name)
+        tally.start()
         try:
             result = await run(module, target, timeout)
+        except BaseException:
+            tally.cancel()
+            raise
         finally:
             self.running.discard(task)
             if self._draining is not None and not self.running:
                 self._draining.set()
+        tally.finish(result.failure.reason.value if result.failure else "", result.duration)
         if result.failure is not None and result.failure.reason is Reason.INTERNAL_ERROR:
-            self._telemetry.internal_errors.inc()
+            self._telemetry.internal_errors += 1
         self._history.add(result)
         self._probe_log.write(result)
         return result

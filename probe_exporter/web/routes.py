@@ -6,15 +6,16 @@ import logging
 import posixpath
 from urllib.parse import quote, unquote
 
-from aiohttp.web import BaseRequest, Response
+from aiohttp.web import BaseRequest
 
-from probe_exporter.config import to_yaml
 from probe_exporter.configuration import REFUSALS, Configuration
 from probe_exporter.exposition import encode_families, negotiate
 from probe_exporter.history import History
 from probe_exporter.logs import ProbeLog
+from probe_exporter.shown import to_yaml
 from probe_exporter.telemetry import Telemetry
 from probe_exporter.web import pages
+from probe_exporter.web.answer import Answer
 from probe_exporter.web.answers import Handler, Refused, exposition, page, plain, refusal
 from probe_exporter.web.listening import Place
 from probe_exporter.web.parameters import decode_query
@@ -53,7 +54,7 @@ class Web:
             prefix: self.landing,
         }
 
-    async def __call__(self, request: BaseRequest) -> Response:
+    async def __call__(self, request: BaseRequest) -> Answer:
         """Answer one request."""
         path, _, query = request.raw_path.partition("?")
         handler = self._routes.get(path)
@@ -65,7 +66,7 @@ class Web:
             return refusal(refused)
         except Exception as error:
             log.error("A request met a bug: please report this", exc_info=error, extra={"fields": {"path": path}})
-            self._telemetry.internal_errors.inc()
+            self._telemetry.internal_errors += 1
             return refusal(Refused(500, "Internal error; the exporter's log has more"))
 
     def _find(self, path: str, query: str) -> Handler:
@@ -91,18 +92,18 @@ class Web:
             raise Refused(302, "Found", Location=self._place.front)
         raise Refused(404, "Not found")
 
-    async def metrics(self, request: BaseRequest, query: str) -> Response:
+    async def metrics(self, request: BaseRequest, query: str) -> Answer:
         """The exporter's own metrics."""
         format = negotiate(request.headers.get("Accept", ""))
         body = encode_families(self._telemetry.registry.collect(), format)
-        self._telemetry.scrapes.labels("200").inc()
+        self._telemetry.scraped(200)
         return exposition(request, body, format.content_type)
 
-    async def config(self, request: BaseRequest, query: str) -> Response:
+    async def config(self, request: BaseRequest, query: str) -> Answer:
         """The config in use, defaults filled in and secrets masked."""
         return plain(to_yaml(self._configuration.current))
 
-    async def logs(self, request: BaseRequest, query: str) -> Response:
+    async def logs(self, request: BaseRequest, query: str) -> Answer:
         """The debug document of a probe in the history, by number or by target."""
         parameters = decode_query(query)
         target, module = parameters.get("target", ""), parameters.get("module", "")
@@ -121,15 +122,15 @@ class Web:
             raise Refused(404, "No such probe is held")
         return plain(pages.debug_document(result, self._probe_log))
 
-    async def landing(self, request: BaseRequest, query: str) -> Response:
+    async def landing(self, request: BaseRequest, query: str) -> Answer:
         """The page for people."""
         return page(pages.landing(self._configuration.current, self._history.recent()))
 
-    async def healthy(self, request: BaseRequest, query: str) -> Response:
+    async def healthy(self, request: BaseRequest, query: str) -> Answer:
         """For liveness checks."""
         return plain("Healthy")
 
-    async def reload(self, request: BaseRequest, query: str) -> Response:
+    async def reload(self, request: BaseRequest, query: str) -> Answer:
         """Read the config again."""
         if request.method != "POST":
             raise Refused(405, "Reloading takes a POST request", Allow="POST")
