@@ -18,11 +18,11 @@ from pathlib import Path
 import uvloop
 
 from probe_exporter import flags, logs
-from probe_exporter.config import json_schema
 from probe_exporter.configuration import REFUSALS, Configuration, Source
 from probe_exporter.flags import Flags
 from probe_exporter.history import History
 from probe_exporter.loader import LoaderError, load_probers
+from probe_exporter.schema import json_schema
 from probe_exporter.telemetry import Telemetry
 from probe_exporter.version import VERSION, revision
 from probe_exporter.web.listening import ListenError, place

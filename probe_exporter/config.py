@@ -1,4 +1,4 @@
-"""Configuration files to one frozen `Config`, and back; whatever can be wrong is found here, at load.
+"""Configuration files to one frozen `Config`; whatever can be wrong is found here, at load.
 
 The model of a file is built from the probers that are loaded, so a prober's block is checked by the prober's own
 settings, and all errors of all files are told at once.
@@ -12,17 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError, create_model, model_validator
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import ErrorDetails, core_schema
+from pydantic_core import ErrorDetails
 
-from probe_exporter import document, yaml_text
+from probe_exporter import document
 from probe_exporter.document import Document, Place, Problem
 from probe_exporter.fields import Duration, Text, nearest
 from probe_exporter.prober import Prober, Settings
-from probe_exporter.quantities import format_duration
 from probe_exporter.rules import Absent, Block
 
 __all__ = [
@@ -31,12 +29,14 @@ __all__ = [
     "Module",
     "Place",
     "Problem",
+    "block_cautions",
     "digest",
-    "json_schema",
+    "file_model",
     "load",
-    "module_to_yaml",
-    "to_yaml",
 ]
+
+
+S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def load(
         ConfigError: with every problem of every file.
     """
     contents = _contents(files)
-    model = _model(probers)
+    model = file_model(probers)
     modules: dict[str, Module] = {}
     problems: list[Problem] = []
     warnings: list[Problem] = []
@@ -151,7 +151,7 @@ def _digest(contents: Mapping[Path, bytes]) -> str:
 # --- the model of a file -----------------------------------------------------------------------------------
 
 
-def _model(probers: Mapping[str, Prober[Any]]) -> type[Settings]:
+def file_model(probers: Mapping[str, Prober[Any]]) -> type[Settings]:
     """The model of a whole file, with one optional block for each prober in each module."""
     blocks: dict[str, Any] = {
         f"block_{name}": (prober.settings | None, Field(default=None, alias=name)) for name, prober in probers.items()
@@ -184,18 +184,23 @@ def _model(probers: Mapping[str, Prober[Any]]) -> type[Settings]:
     return create_model("File", __base__=Settings, modules=(dict[Text, module], {}))
 
 
-def _modules(read: Document, model: type[Settings], probers: Mapping[str, Prober[Any]]) -> list[Module]:
-    """The modules of a document; its problems grow by what validation finds."""
+def validated(read: Document, model: type[S]) -> S | None:
+    """What a document says, as its model; None if it does not fit, and then the document's problems say why."""
     if read.value is None or isinstance(read.value, document.Unfit):
-        return []
+        return None
     try:
-        file: Any = model.model_validate(read.value)
+        return model.model_validate(read.value)
     except ValidationError as error:
         for details in error.errors(include_url=False, include_input=False):
             if not any(details["loc"][: len(path)] == path for path in read.unfit):
                 read.problems.append(read.problem(details["loc"], _message(details)))
-        return []
-    return [_module(name, settings, read, probers) for name, settings in file.modules.items()]
+        return None
+
+
+def _modules(read: Document, model: type[Settings], probers: Mapping[str, Prober[Any]]) -> list[Module]:
+    """The modules of a document; its problems grow by what validation finds."""
+    file: Any = validated(read, model)
+    return [] if file is None else [_module(name, settings, read, probers) for name, settings in file.modules.items()]
 
 
 def _module(name: str, settings: Any, read: Document, probers: Mapping[str, Prober[Any]]) -> Module:
@@ -218,23 +223,23 @@ def _cautions(module: Module, read: Document) -> Iterator[Problem]:
         message = f"a block of another prober has no effect: this module's is {module.prober.name}"
         yield read.problem((*path, name), message)
     for name, block in {module.prober.name: module.settings, **module.strays}.items():
-        for where, key, message in _block_cautions(block, (*path, name)):
+        for where, key, message in block_cautions(block, (*path, name)):
             yield read.problem((*where, key), message)
 
 
-def _block_cautions(value: object, path: document.Path) -> Iterator[tuple[document.Path, str, str]]:
+def block_cautions(value: object, path: document.Path = ()) -> Iterator[tuple[document.Path, str, str]]:
     """The cautions of a block and of all blocks in it."""
     if isinstance(value, Settings):
         for key, message in value.cautions():
             yield path, key, message
         for name, info in type(value).model_fields.items():
-            yield from _block_cautions(getattr(value, name), (*path, info.alias or name))
+            yield from block_cautions(getattr(value, name), (*path, info.alias or name))
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _block_cautions(item, (*path, name))
+            yield from block_cautions(item, (*path, name))
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _block_cautions(item, (*path, index))
+            yield from block_cautions(item, (*path, index))
 
 
 # --- pydantic's errors in plain words ----------------------------------------------------------------------
@@ -262,102 +267,3 @@ def _message(details: ErrorDetails) -> str:
     if template:
         return template.format(key=details["loc"][-1], **context).replace("'", "")
     return details["msg"].replace("Input should be", "expected")
-
-
-# --- what is in effect, as YAML ----------------------------------------------------------------------------
-
-
-def to_yaml(config: Config) -> str:
-    """The configuration in effect: defaults filled in, secrets masked, modules by name."""
-    modules = {name: _plain_module(config.modules[name]) for name in sorted(config.modules)}
-    return yaml_text.dump({"modules": modules}, indent=4)
-
-
-def module_to_yaml(module: Module) -> str:
-    """One module in effect: defaults filled in, secrets masked."""
-    return yaml_text.dump(_plain_module(module), indent=2)
-
-
-def _plain_module(module: Module) -> dict[str, Any]:
-    plain: dict[str, Any] = {"prober": module.prober.name}
-    if module.timeout:
-        plain["timeout"] = format_duration(module.timeout)
-    if module.description:
-        plain["description"] = module.description
-    for name, block in {module.prober.name: module.settings, **module.strays}.items():
-        plain[name] = _plain_block(block, block.model_dump(by_alias=True))
-    return plain
-
-
-def _plain_block(block: Settings, dumped: Mapping[str, Any]) -> dict[str, Any]:
-    """What `dumped` says of a block, without the keys that are unset and stand for nothing."""
-    plain = {}
-    for name, info in type(block).model_fields.items():
-        key = info.alias or name
-        value = getattr(block, name)
-        unset = name not in block.model_fields_set
-        default = info.get_default(call_default_factory=True, validated_data={}) if unset else None
-        if info.exclude or (unset and value == default and (not value or isinstance(value, Settings))):
-            continue
-        plain[key] = _plain(value, dumped[key])
-    return plain
-
-
-def _plain(value: object, dumped: Any) -> Any:
-    if isinstance(value, Settings):
-        return _plain_block(value, dumped)
-    if isinstance(value, Mapping):
-        return {key: _plain(item, dumped[key]) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, other) for item, other in zip(value, dumped, strict=True)]
-    return dumped
-
-
-# --- a schema for editors ----------------------------------------------------------------------------------
-
-
-def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:
-    """A JSON Schema (draft 2020-12) of a configuration file, for editors to complete and check by."""
-    schema = _model(probers).model_json_schema(schema_generator=_SchemaGenerator)
-    reference: str = schema["properties"]["modules"]["additionalProperties"]["$ref"]
-    module = schema["$defs"][reference.removeprefix("#/$defs/")]
-    module["required"] = ["prober"]
-    module["properties"]["prober"] = {"enum": sorted(probers), "description": "What kind of probe this is."}
-    module["properties"]["description"]["description"] = "A line about this module, for people."
-    for name, prober in probers.items():
-        module["properties"][name]["description"] = prober.description or (prober.probe.__doc__ or "").split("\n")[0]
-    for block in (schema, *schema["$defs"].values()):
-        for key, value in block.get("properties", {}).items():
-            block["properties"][key] = value if key in block.get("required", ()) else _or_null(value)
-    return {"$schema": _SchemaGenerator.schema_dialect, **schema, "title": "probe-exporter configuration"}
-
-
-class _SchemaGenerator(GenerateJsonSchema):
-    """Pydantic's generator, without titles that only repeat names and defaults that JSON can't say."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False
-
-    def bool_schema(self, schema: core_schema.BoolSchema) -> JsonSchemaValue:
-        # YAML 1.2 editors take the words of YAML 1.1 for strings.
-        return {"anyOf": [{"type": "boolean"}, {"enum": ["yes", "no", "on", "off"]}]}
-
-    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        described = self.generate_inner(schema["schema"])
-        default = schema.get("default")
-        simple = isinstance(default, bool | int | str) and default not in (False, 0, "")
-        return {**described, "default": default} if simple else described
-
-
-_ANNOTATIONS = ("description", "default", "deprecated")
-
-
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema with null, which leaves a key unset."""
-    nothing = {"type": "null"}
-    if nothing in schema.get("anyOf", ()) or "null" in schema.get("type", ()):
-        return schema
-    annotations: dict[str, Any] = {key: schema[key] for key in _ANNOTATIONS if key in schema}
-    core = {key: value for key, value in schema.items() if key not in annotations}
-    options = core["anyOf"] if list(core) == ["anyOf"] else [core]
-    return {"anyOf": [*options, nothing], **annotations}

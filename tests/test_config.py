@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator
 
-from probe_exporter import config, loader
+from probe_exporter import config, loader, schema, shown
 from probe_exporter.config import Config, ConfigError
 from probe_exporter.fields import Text
 from probe_exporter.prober import Prober, Settings
@@ -214,7 +214,7 @@ def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("body", ["", "{}", "{timeout: 5s}", "{prober: }", "{prober: ''}"])
 def test_a_module_needs_a_prober(tmp_path: Path, body: str) -> None:
     (line,) = refusal(tmp_path, f"modules: {{m: {body}}}")
-    assert "`prober` is required: one of dns, grpc, http, icmp, tcp, unix, websocket" in line
+    assert "`prober` is required: one of dns, grpc, http, icmp, tcp, udp, unix, websocket" in line
 
 
 def test_an_unknown_prober_is_told_the_known_ones(tmp_path: Path) -> None:
@@ -454,7 +454,7 @@ def test_probers_may_have_any_legal_name(tmp_path: Path) -> None:
     loaded = config.load([file], named)
     assert loaded.modules["m"].prober.name == "json"
     assert list(loaded.modules["m"].strays) == ["copy"]
-    assert config.json_schema(named)
+    assert schema.json_schema(named)
 
 
 # --- size and whatever comes -------------------------------------------------------------------------------
@@ -504,8 +504,8 @@ def test_a_damaged_configuration_loads_or_is_refused(tmp_path: Path, chance: ran
     modules: dict[str, Any] = yaml.safe_load((shared.EXAMPLES / "full.yml").read_bytes())["modules"]
     module = mutate(modules[chance.choice(list(modules))], chance)
     with suppress(ConfigError):
-        printed = config.to_yaml(load(tmp_path, yaml.safe_dump({"modules": {"m": module}})))
-        assert config.to_yaml(load(tmp_path, printed)) == printed
+        printed = shown.to_yaml(load(tmp_path, yaml.safe_dump({"modules": {"m": module}})))
+        assert shown.to_yaml(load(tmp_path, printed)) == printed
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

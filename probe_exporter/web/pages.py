@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from html import escape
 from urllib.parse import urlencode
 
-from probe_exporter.config import Config, module_to_yaml
+from probe_exporter.config import Config
 from probe_exporter.exposition import TEXT, encode
 from probe_exporter.history import Entry
 from probe_exporter.logs import ProbeLog
 from probe_exporter.runner import Result
+from probe_exporter.shown import module_to_yaml
 from probe_exporter.version import VERSION
 
 EXAMPLE = {"target": "prometheus.io", "module": "http_2xx"}

@@ -1,17 +1,14 @@
-"""A configuration as it is shown: the YAML of what is in effect, with its masks, and the schema for editors."""
+"""A configuration as it is shown: the YAML of what is in effect, with its masks."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import yaml
-from jsonschema import Draft202012Validator
 
-from probe_exporter import config, loader
+from probe_exporter import config, loader, shown
 from probe_exporter.config import Config, ConfigError, Module
 from probe_exporter.fields import MASK
 from tests import shared
@@ -31,14 +28,11 @@ def http(keys: str) -> str:
     return f"modules: {{m: {{prober: http, http: {{{keys}}}}}}}\n"
 
 
-# --- what is in effect -------------------------------------------------------------------------------------
-
-
 def test_the_printed_configuration_is_complete_and_honest(tmp_path: Path) -> None:
     """Defaults that say something are there, false booleans whose default is true too, and only the own block."""
     text = "modules: {z: {prober: icmp}, m: {prober: http, timeout: 90s, http: {follow_redirects: no, body: ''}}}"
     assert (
-        config.to_yaml(load(tmp_path, text))
+        shown.to_yaml(load(tmp_path, text))
         == """\
 modules:
     m:
@@ -66,7 +60,7 @@ modules:
 def test_a_module_is_printed_by_itself(tmp_path: Path) -> None:
     text = "modules: {m: {prober: tcp, tcp: {query_response: [{send: a}, {expect_bytes: !!binary /wA=}]}}}"
     assert (
-        config.module_to_yaml(load(tmp_path, text).modules["m"])
+        shown.module_to_yaml(load(tmp_path, text).modules["m"])
         == """\
 prober: tcp
 tcp:
@@ -94,13 +88,13 @@ MASKED_OAUTH2 = http(
 @pytest.mark.parametrize("text", [MASKED, MASKED_OAUTH2, http("bearer_token: hunter2")])
 def test_secrets_are_masked_in_what_is_printed(tmp_path: Path, text: str) -> None:
     loaded = load(tmp_path, text)
-    for printed in (config.to_yaml(loaded), config.module_to_yaml(loaded.modules["m"]), repr(loaded), str(loaded)):
+    for printed in (shown.to_yaml(loaded), shown.module_to_yaml(loaded.modules["m"]), repr(loaded), str(loaded)):
         assert "hunter2" not in printed
-    assert MASK in config.to_yaml(loaded)
+    assert MASK in shown.to_yaml(loaded)
 
 
 def test_the_password_of_a_proxy_is_crossed_out(tmp_path: Path) -> None:
-    assert "proxy_url: http://bob:xxxxx@proxy.example:3128\n" in config.to_yaml(load(tmp_path, MASKED))
+    assert "proxy_url: http://bob:xxxxx@proxy.example:3128\n" in shown.to_yaml(load(tmp_path, MASKED))
 
 
 def comparable(modules: Mapping[str, Module]) -> dict[str, object]:
@@ -111,11 +105,6 @@ def comparable(modules: Mapping[str, Module]) -> dict[str, object]:
     }
 
 
-def plain(text: str | bytes) -> object:
-    """A file as an editor sees it: ``!!binary`` is text to it."""
-    return json.loads(json.dumps(yaml.safe_load(text), default=lambda data: data.decode("latin-1")))
-
-
 @shared.needed
 @pytest.mark.parametrize(
     "path", [*shared.files(shared.EXAMPLES), *shared.files(shared.CORPUS)], ids=lambda path: path.name
@@ -124,63 +113,8 @@ def test_what_is_printed_loads_as_the_same(tmp_path: Path, path: Path) -> None:
     """But for what is masked."""
     with suppress(ConfigError):
         original = config.load([path], PROBERS)
-        printed = config.to_yaml(original)
+        printed = shown.to_yaml(original)
         again = load(tmp_path, printed)
-        assert config.to_yaml(again) == printed
+        assert shown.to_yaml(again) == printed
         if MASK not in printed and "xxxxx" not in printed:
             assert comparable(again.modules) == comparable(original.modules)
-
-
-# --- the schema --------------------------------------------------------------------------------------------
-
-SCHEMA = Draft202012Validator(config.json_schema(PROBERS))
-
-
-def test_the_schema_is_one() -> None:
-    Draft202012Validator.check_schema(config.json_schema(PROBERS))
-
-
-@shared.needed
-@pytest.mark.parametrize(
-    "path", [*shared.files(shared.EXAMPLES), *shared.files(shared.CORPUS)], ids=lambda path: path.name
-)
-def test_the_schema_takes_what_loads(path: Path) -> None:
-    try:
-        config.load([path], PROBERS)
-    except ConfigError:
-        return
-    SCHEMA.validate(plain(path.read_bytes()))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[]",
-        "modulez: {}",
-        "modules: {m: {}}",
-        "modules: {m: {prober: htp}}",
-        "modules: {m: {prober: tcp, timeout: 5}}",
-        "modules: {m: {prober: tcp, timeout: 1d}}",
-        "modules: {m: {prober: tcp, interval: 5s}}",
-        "modules: {m: {prober: http, http: {metod: GET}}}",
-        "modules: {m: {prober: http, http: {valid_status_codes: 200}}}",
-        "modules: {m: {prober: http, http: {valid_status_codes: ['200']}}}",
-        "modules: {m: {prober: http, http: {fail_if_ssl: 'true'}}}",
-        "modules: {m: {prober: http, http: {body_size_limit: 1024}}}",
-        "modules: {m: {prober: http, http: {headers: {a: [b]}}}}",
-        "modules: {m: {prober: http, http: {http_headers: {X: plain}}}}",
-        "modules: {m: {prober: icmp, icmp: {ttl: 256}}}",
-        "modules: {m: {prober: tcp, tcp: {tls_config: {min_version: tls1.2}}}}",
-        "modules: {m: {prober: unix, unix: {preferred_ip_protocol: ip4}}}",
-    ],
-)
-def test_the_schema_refuses_clear_errors(text: str) -> None:
-    assert not SCHEMA.is_valid(plain(text))
-
-
-def test_the_schema_explains_itself() -> None:
-    schema = config.json_schema(PROBERS)
-    module = schema["$defs"]["Module"]["properties"]
-    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert module["prober"]["enum"] == sorted(PROBERS)
-    assert all(module[name]["description"] for name in PROBERS)

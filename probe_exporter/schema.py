@@ -1,0 +1,59 @@
+"""A JSON Schema of configuration files, for editors to complete and check by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from probe_exporter.config import file_model
+from probe_exporter.prober import Prober
+
+
+def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:
+    """The schema (draft 2020-12) of a file for these probers."""
+    schema = file_model(probers).model_json_schema(schema_generator=_SchemaGenerator)
+    reference: str = schema["properties"]["modules"]["additionalProperties"]["$ref"]
+    module = schema["$defs"][reference.removeprefix("#/$defs/")]
+    module["required"] = ["prober"]
+    module["properties"]["prober"] = {"enum": sorted(probers), "description": "What kind of probe this is."}
+    module["properties"]["description"]["description"] = "A line about this module, for people."
+    for name, prober in probers.items():
+        module["properties"][name]["description"] = prober.description or (prober.probe.__doc__ or "").split("\n")[0]
+    for block in (schema, *schema["$defs"].values()):
+        for key, value in block.get("properties", {}).items():
+            block["properties"][key] = value if key in block.get("required", ()) else _or_null(value)
+    return {"$schema": _SchemaGenerator.schema_dialect, **schema, "title": "probe-exporter configuration"}
+
+
+class _SchemaGenerator(GenerateJsonSchema):
+    """Pydantic's generator, without titles that only repeat names and defaults that JSON can't say."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def bool_schema(self, schema: core_schema.BoolSchema) -> JsonSchemaValue:
+        # YAML 1.2 editors take the words of YAML 1.1 for strings.
+        return {"anyOf": [{"type": "boolean"}, {"enum": ["yes", "no", "on", "off"]}]}
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        described = self.generate_inner(schema["schema"])
+        default = schema.get("default")
+        simple = isinstance(default, bool | int | str) and default not in (False, 0, "")
+        return {**described, "default": default} if simple else described
+
+
+_ANNOTATIONS = ("description", "default", "deprecated")
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema with null, which leaves a key unset."""
+    nothing = {"type": "null"}
+    if nothing in schema.get("anyOf", ()) or "null" in schema.get("type", ()):
+        return schema
+    annotations: dict[str, Any] = {key: schema[key] for key in _ANNOTATIONS if key in schema}
+    core = {key: value for key, value in schema.items() if key not in annotations}
+    options = core["anyOf"] if list(core) == ["anyOf"] else [core]
+    return {"anyOf": [*options, nothing], **annotations}

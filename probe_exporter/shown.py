@@ -1,0 +1,57 @@
+"""A `Config` as YAML again: what is in effect, with its defaults filled in and its secrets masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from probe_exporter import yaml_text
+from probe_exporter.config import Config, Module
+from probe_exporter.prober import Settings
+from probe_exporter.quantities import format_duration
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration in effect: defaults filled in, secrets masked, modules by name."""
+    modules = {name: _plain_module(config.modules[name]) for name in sorted(config.modules)}
+    return yaml_text.dump({"modules": modules}, indent=4)
+
+
+def module_to_yaml(module: Module) -> str:
+    """One module in effect: defaults filled in, secrets masked."""
+    return yaml_text.dump(_plain_module(module), indent=2)
+
+
+def _plain_module(module: Module) -> dict[str, Any]:
+    plain: dict[str, Any] = {"prober": module.prober.name}
+    if module.timeout:
+        plain["timeout"] = format_duration(module.timeout)
+    if module.description:
+        plain["description"] = module.description
+    for name, block in {module.prober.name: module.settings, **module.strays}.items():
+        plain[name] = _plain_block(block, block.model_dump(by_alias=True))
+    return plain
+
+
+def _plain_block(block: Settings, dumped: Mapping[str, Any]) -> dict[str, Any]:
+    """What `dumped` says of a block, without the keys that are unset and stand for nothing."""
+    plain = {}
+    for name, info in type(block).model_fields.items():
+        key = info.alias or name
+        value = getattr(block, name)
+        unset = name not in block.model_fields_set
+        default = info.get_default(call_default_factory=True, validated_data={}) if unset else None
+        if info.exclude or (unset and value == default and (not value or isinstance(value, Settings))):
+            continue
+        plain[key] = _plain(value, dumped[key])
+    return plain
+
+
+def _plain(value: object, dumped: Any) -> Any:
+    if isinstance(value, Settings):
+        return _plain_block(value, dumped)
+    if isinstance(value, Mapping):
+        return {key: _plain(item, dumped[key]) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, other) for item, other in zip(value, dumped, strict=True)]
+    return dumped

@@ -1,0 +1,74 @@
+"""The JSON Schema for editors: it takes what loads, refuses what clearly does not, and explains itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from probe_exporter import config, loader, schema
+from probe_exporter.config import ConfigError
+from tests import shared
+
+PROBERS = loader.load_probers([])
+
+
+def plain(text: str | bytes) -> object:
+    """A file as an editor sees it: ``!!binary`` is text to it."""
+    return json.loads(json.dumps(yaml.safe_load(text), default=lambda data: data.decode("latin-1")))
+
+
+SCHEMA = Draft202012Validator(schema.json_schema(PROBERS))
+
+
+def test_the_schema_is_one() -> None:
+    Draft202012Validator.check_schema(schema.json_schema(PROBERS))
+
+
+@shared.needed
+@pytest.mark.parametrize(
+    "path", [*shared.files(shared.EXAMPLES), *shared.files(shared.CORPUS)], ids=lambda path: path.name
+)
+def test_the_schema_takes_what_loads(path: Path) -> None:
+    try:
+        config.load([path], PROBERS)
+    except ConfigError:
+        return
+    SCHEMA.validate(plain(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "modulez: {}",
+        "modules: {m: {}}",
+        "modules: {m: {prober: htp}}",
+        "modules: {m: {prober: tcp, timeout: 5}}",
+        "modules: {m: {prober: tcp, timeout: 1d}}",
+        "modules: {m: {prober: tcp, interval: 5s}}",
+        "modules: {m: {prober: http, http: {metod: GET}}}",
+        "modules: {m: {prober: http, http: {valid_status_codes: 200}}}",
+        "modules: {m: {prober: http, http: {valid_status_codes: ['200']}}}",
+        "modules: {m: {prober: http, http: {fail_if_ssl: 'true'}}}",
+        "modules: {m: {prober: http, http: {body_size_limit: 1024}}}",
+        "modules: {m: {prober: http, http: {headers: {a: [b]}}}}",
+        "modules: {m: {prober: http, http: {http_headers: {X: plain}}}}",
+        "modules: {m: {prober: icmp, icmp: {ttl: 256}}}",
+        "modules: {m: {prober: tcp, tcp: {tls_config: {min_version: tls1.2}}}}",
+        "modules: {m: {prober: unix, unix: {preferred_ip_protocol: ip4}}}",
+    ],
+)
+def test_the_schema_refuses_clear_errors(text: str) -> None:
+    assert not SCHEMA.is_valid(plain(text))
+
+
+def test_the_schema_explains_itself() -> None:
+    described = schema.json_schema(PROBERS)
+    module = described["$defs"]["Module"]["properties"]
+    assert described["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert module["prober"]["enum"] == sorted(PROBERS)
+    assert all(module[name]["description"] for name in PROBERS)
