@@ -67,7 +67,7 @@ def metrics() -> str:
     parts = [INTRODUCTION, "## Every probe\n", table(declared(runner))]
     parts += ["## Probes over the network\n", "Of the chosen address:\n", table(declared(net))]
     parts += ["Of a TLS handshake, also of one that failed at the certificate:\n", table(declared(tls))]
-    parts += ["Of a dialogue (`query_response`), for tcp and unix:\n", table(declared(dialogue))]
+    parts += ["Of a dialogue (`query_response`); websocket has the first of them only:\n", table(declared(dialogue))]
     for name, prober in sorted(load_probers([]).items()):
         own = declared(sys.modules[prober.probe.__module__])
         if own:

@@ -1,39 +1,25 @@
 """A dialogue with a server, step by step: what to expect and what to send (``query_response``).
 
-`walk` goes through the steps with a `Peer`, whatever it is that carries them; `hold` does so over a byte stream, in
-lines. A line ends with a newline or with the stream, as in the original; a prompt, which ends with neither, counts as
-one when the peer has fallen silent after it.
+`walk` goes through the steps with a `Peer`, whatever it is that carries them: lines of a byte stream (`lines`) or
+messages (`messages`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import takewhile
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from probe_exporter import tls
-from probe_exporter.deadline import Deadline
 from probe_exporter.fields import Match, Regexp, Text, encode
 from probe_exporter.metrics import Metric
-from probe_exporter.net import Connection, Secure
 from probe_exporter.prober import Probe, ProbeFailed, Reason, Settings
-from probe_exporter.rules import Block, exclusive, required
-from probe_exporter.tls import TLSSettings
+from probe_exporter.rules import Block, Rule, exclusive, required
 
 FAILED_BY_REGEXP = Metric("probe_failed_due_to_regex", "Whether the probe failed because of a regular expression.")
 FAILED_BY_BYTES = Metric("probe_failed_due_to_bytes", "Whether other bytes came than the module expects.")
 EXPECT_INFO = Metric("probe_expect_info", "What `expect` matched, in labels of the module's own.")
-
-LONGEST_LINE = 65536
-"""Bytes of a line with its newline, as in the original."""
-
-QUIET = 1.0
-"""Seconds of silence after which what has no newline counts as a line, if it is what is expected."""
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -152,7 +138,7 @@ def _labels_once(block: Block) -> Iterator[tuple[str, str]]:
 class DialogueSettings(Settings):
     """What any prober that talks in steps understands."""
 
-    rules = (_labels_once,)
+    rules: ClassVar[tuple[Rule, ...]] = (_labels_once,)
     query_response: tuple[Step, ...] = ()
 
 
@@ -232,6 +218,9 @@ class Peer(Protocol):
     async def take(self, expected: bytes) -> None:
         """Read exactly these bytes."""
 
+    async def say(self, text: bytes, *, newline: bool) -> None:
+        """Send text; with a `newline` after it where that is how texts end."""
+
     async def send(self, data: bytes) -> None:
         """Send `data` as it is."""
 
@@ -250,242 +239,22 @@ async def walk(probe: Probe, steps: Iterable[Step], peer: Peer) -> None:
         if step.expect is not None:
             probe.log("Expecting a match", step=number, regexp=step.expect.text)
             found = await peer.find(step.expect, prompt=step.expect_prompt)
-            probe.log("It matched", step=number, match=_shown(found.group() or b""))
+            probe.log("It matched", step=number, match=shown(found.group() or b""))
             if step.info is not None:
                 probe.set(step.info, 1, *step.values(found))
         if step.expect_bytes:
             probe.log("Expecting bytes", step=number)
             await peer.take(encode(step.expect_bytes))
-        sent = step.reply(found)
-        if sent and not step.send_without_newline:
-            sent += b"\n"
-        if sent or step.send_bytes:
-            sent = sent or encode(step.send_bytes)
-            await peer.send(sent)
-            probe.log("Sent", step=number, bytes=len(sent))
+        if text := step.reply(found):
+            await peer.say(text, newline=not step.send_without_newline)
+            probe.log("Sent text", step=number, bytes=len(text))
+        elif step.send_bytes:
+            await peer.send(encode(step.send_bytes))
+            probe.log("Sent bytes", step=number, bytes=len(encode(step.send_bytes)))
         if step.starttls:
             await peer.start_tls()
 
 
-def _shown(data: bytes) -> str:
+def shown(data: bytes) -> str:
     """The beginning of some data, for the log."""
     return data[:200].decode("utf-8", "backslashreplace")
-
-
-# --- lines over a byte stream ------------------------------------------------------------------------------
-
-
-class Received:
-    """What has arrived and is not used yet, taken as lines or as bytes. No I/O."""
-
-    __slots__ = ("_data", "_searched")
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._searched = 0  # bytes that are known to hold no newline
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def feed(self, data: bytes) -> None:
-        """Add what has arrived."""
-        self._data += data
-
-    def take(self, size: int) -> bytes:
-        """The first `size` bytes, or all if there are fewer."""
-        taken = bytes(self._data[:size])
-        del self._data[:size]
-        self._searched = 0
-        return taken
-
-    def line(self) -> bytes | None:
-        """The next line that ends with a newline, without its end; None while there is none.
-
-        Raises:
-            ProbeFailed: it is longer than `LONGEST_LINE`, or will be.
-        """
-        end = self._data.find(b"\n", self._searched, LONGEST_LINE)
-        if end >= 0:
-            return _without_return(self.take(end + 1)[:-1])
-        if len(self._data) >= LONGEST_LINE:
-            raise ProbeFailed(Reason.DIALOGUE_LINE_TOO_LONG, f"a line has more than {LONGEST_LINE - 1} bytes")
-        self._searched = len(self._data)
-        return None
-
-    @property
-    def rest(self) -> bytes:
-        """What may be the beginning of a line, or all of one that has no end."""
-        return _without_return(bytes(self._data))
-
-
-def _without_return(line: bytes) -> bytes:
-    return line[:-1] if line.endswith(b"\r") else line
-
-
-class Stream(Protocol):
-    """What `Connection` is to a dialogue."""
-
-    async def read(self) -> bytes:
-        """What has arrived, at least one byte; nothing at the end."""
-
-    async def write(self, data: bytes) -> None:
-        """Send."""
-
-
-class Lines:
-    """A peer that talks in lines. Bytes are read from the same buffer."""
-
-    _MANY = 1000  # lines after which others get a turn
-
-    def __init__(self, probe: Probe, stream: Stream, secure: Callable[[], Awaitable[None]]) -> None:
-        """
-        Args:
-            secure: goes on inside TLS, on the same stream.
-        """
-        self._probe = probe
-        self._stream = stream
-        self._secure = secure
-        self._received = Received()
-        self._ended = False
-        self._reads_ahead = False
-
-    async def find(self, expect: Regexp, *, prompt: bool = False) -> Match:
-        """Read lines until one matches. As a `prompt`, what has no newline yet is tried as it comes.
-
-        Raises:
-            ProbeFailed: the stream ends first, or a line does not.
-        """
-        self._reads_ahead = True
-        seen, last = 0, b""
-        while True:
-            while (line := self._received.line()) is not None:
-                if found := expect.search(line):
-                    return found
-                seen, last = seen + 1, line
-                if seen % self._MANY == 0:
-                    await asyncio.sleep(0)
-            rest = self._received.rest if self._received else None
-            found = None if rest is None else expect.search(rest)
-            if found and (self._ended or prompt or not await self._goes_on()):
-                self._received = Received()
-                return found
-            if self._ended and not found:
-                self._probe.set(FAILED_BY_REGEXP, 1)
-                raise _unmatched(last if rest is None else rest, nothing=rest is None and not seen)
-            if not found:
-                await self._more()
-
-    async def take(self, expected: bytes) -> None:
-        """Read exactly these bytes, however they are cut.
-
-        Raises:
-            ProbeFailed: other bytes come, or the stream ends.
-        """
-        taken = self._received.take(len(expected))
-        while expected.startswith(taken) and len(taken) < len(expected):
-            if self._ended:
-                raise ProbeFailed(Reason.DIALOGUE_CLOSED, "the peer closed the connection instead of sending bytes")
-            await self._more()
-            taken += self._received.take(len(expected) - len(taken))
-        if taken != expected:
-            self._probe.set(FAILED_BY_BYTES, 1 if len(taken) == len(expected) else 0)
-            raise ProbeFailed(Reason.DIALOGUE_BYTES_MISMATCH, "other bytes came than expected", came=_shown(taken))
-
-    async def send(self, data: bytes) -> None:
-        """Send `data` as it is."""
-        await self._stream.write(data)
-
-    async def start_tls(self) -> None:
-        """Go on inside TLS; what was read ahead by lines does not.
-
-        Raises:
-            ProbeFailed: the peer said more than it should have, or the handshake fails.
-        """
-        if self._received and not self._reads_ahead:  # the original takes it for the peer's part of the handshake
-            raise ProbeFailed(Reason.TLS_HANDSHAKE, "the peer goes on in plain text where TLS begins")
-        await self._secure()
-        self._received = Received()
-        self._ended = self._reads_ahead = False
-
-    async def _more(self) -> None:
-        data = await self._stream.read()
-        self._received.feed(data)
-        self._ended = not data
-
-    async def _goes_on(self) -> bool:
-        """Whether the peer says more (or ends) before it has been quiet for too long to be in the middle of a line."""
-        quiet = min(QUIET, self._probe.remaining / 4)
-        try:
-            with Deadline(asyncio.get_running_loop().time() + quiet):
-                await self._more()
-        except TimeoutError:
-            return False
-        return True
-
-
-def _unmatched(last: bytes, *, nothing: bool) -> ProbeFailed:
-    if nothing:
-        return ProbeFailed(Reason.DIALOGUE_CLOSED, "the peer closed the connection instead of saying a line")
-    return ProbeFailed(
-        Reason.DIALOGUE_NO_MATCH, "the peer closed the connection, and no line matched", last_line=_shown(last)
-    )
-
-
-# --- a dialogue over a connection --------------------------------------------------------------------------
-
-
-class StreamSettings(DialogueSettings):
-    """What any prober understands that talks in lines over a byte stream, secure or not."""
-
-    tls: bool = False
-    tls_config: TLSSettings = TLSSettings()
-
-
-async def hold(probe: Probe, connection: Connection, settings: StreamSettings, host: str, seconds: Metric) -> None:
-    """Hold a module's dialogue over a connection that has just been made, and close it.
-
-    Args:
-        host: the name to verify in TLS where the settings give none; empty if the target has no name.
-        seconds: where the duration of each phase goes.
-
-    Raises:
-        ProbeFailed: TLS fails, or a step does.
-    """
-
-    async def start_tls() -> None:
-        await connection.start_tls(probe, _secure(settings.tls_config, host))
-        assert connection.handshake is not None
-        tls.report(probe, connection.handshake)
-        probe.add(seconds, round(connection.tls_seconds, 9), "tls")
-
-    try:
-        probe.set(seconds, round(connection.connect_seconds, 9), "connect")
-        if settings.tls:
-            await start_tls()
-        probe.set(FAILED_BY_REGEXP, 0)
-        probe.set(FAILED_BY_BYTES, 0)
-        if settings.query_response:
-            with _timed(probe, seconds), probe.phase("dialogue"):
-                await walk(probe, settings.query_response, Lines(probe, connection, start_tls))
-    finally:
-        connection.close()
-
-
-@contextmanager
-def _timed(probe: Probe, seconds: Metric) -> Iterator[None]:
-    """Report how long the dialogue took, however it ends; handshakes in its midst have a phase of their own."""
-    before, started = probe.samples.get(seconds, "tls", default=0.0), time.perf_counter()
-    try:
-        yield
-    finally:
-        handshakes = probe.samples.get(seconds, "tls", default=0.0) - before
-        probe.set(seconds, round(time.perf_counter() - started - handshakes, 9), "dialogue")
-
-
-def _secure(config: TLSSettings, host: str) -> Secure:
-    name = config.server_name or host
-    if not name and not config.insecure_skip_verify:
-        raise ProbeFailed(
-            Reason.SETTINGS_UNUSABLE, "tls_config: without `server_name` there is no name to verify a certificate by"
-        )
-    return Secure(tls.client_context(config), name)

@@ -230,16 +230,19 @@ async def dial_udp(address: str, port: int, *, source: str = "") -> Datagrams:
     Args:
         address: resolved.
         port: 1 to 65535.
-        source: the local address to send from; empty for the system's choice.
+        source: the local address to send from, of the same family; empty for the system's choice.
 
     Raises:
         ProbeFailed: the system knows no way there, or has no such address to send from.
     """
+    if not 0 < port < 65536:
+        raise ProbeFailed(Reason.TARGET_INVALID, f"{port} is not a port")
+    local = _local(source, address) if source else ""
     sock = socket.socket(socket.AF_INET6 if names.version(address) == 6 else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
-        if source:
-            sock.bind((source, 0))
+        if local:
+            sock.bind((local, 0))
         sock.connect((address, port))
     except OSError as error:
         sock.close()

@@ -1,19 +1,14 @@
-"""A dialogue: what its settings may hold, and each of its parts byte by byte, without sockets."""
+"""A dialogue: what its settings may hold, and what its templates make of a match."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Sequence
-from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from probe_exporter.dialogue import LONGEST_LINE, QUIET, DialogueSettings, Label, Lines, Received, Step, Template, walk
+from probe_exporter.dialogue import DialogueSettings, Label, Step, Template
 from probe_exporter.fields import Regexp
-from probe_exporter.prober import Probe, ProbeFailed, Reason
 
 
 def broken(*steps: dict[str, Any]) -> list[str]:
@@ -115,164 +110,6 @@ def test_a_template_is_expanded_as_in_go(template: str, text: bytes) -> None:
 
 def test_what_matched_is_put_in_as_it_came() -> None:
     assert expanded("<$1>", b"\xff\xfe", "^.(.)$") == b"<\xfe>"
-
-
-# --- lines and bytes, without I/O --------------------------------------------------------------------------
-
-
-def lines_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
-    """The lines of `data` fed in pieces, and the rest."""
-    received, lines = Received(), []
-    for start, end in pairwise([0, *cuts, len(data)]):
-        received.feed(data[start:end])
-        while (line := received.line()) is not None:
-            lines.append(line)
-    return [*lines, received.rest]
-
-
-def test_lines_are_the_same_wherever_the_data_is_cut() -> None:
-    data = b"one\r\n\ntwo\rtwo\r\r\n\r\nrest\r"
-    whole = [b"one", b"", b"two\rtwo\r", b"", b"rest"]
-    assert lines_of(data, []) == whole
-    assert lines_of(data, range(1, len(data))) == whole
-    for first, second in combinations(range(1, len(data)), 2):
-        assert lines_of(data, [first, second]) == whole
-
-
-@pytest.mark.parametrize(("size", "end"), [(65535, b"\n"), (65534, b"\r\n")])
-@pytest.mark.parametrize("cut", [1, 65534, 65535])
-def test_a_line_has_at_most_65535_bytes(size: int, end: bytes, cut: int) -> None:
-    assert lines_of(b"x" * size + end, [cut]) == [b"x" * size, b""]
-    for longer in (b"x" * (size + 1) + end, b"x" * 65536):
-        with pytest.raises(ProbeFailed) as failed:
-            lines_of(longer, [cut])
-        assert failed.value.reason is Reason.DIALOGUE_LINE_TOO_LONG
-
-
-def test_a_long_rest_is_searched_once() -> None:
-    """A peer that sends byte by byte costs what it sends, and not its square."""
-    received = Received()
-    started = time.perf_counter()
-    for _ in range(LONGEST_LINE - 1):
-        received.feed(b"x")
-        assert received.line() is None
-    assert time.perf_counter() - started < 1.0
-
-
-def test_bytes_are_taken_from_where_the_lines_end() -> None:
-    received = Received()
-    received.feed(b"ab\ncd\nef")
-    assert received.line() == b"ab"
-    assert received.take(1) == b"c"
-    assert received.line() == b"d"
-    assert received.take(9) == b"ef"
-    assert not received
-
-
-# --- dialogues with a peer whose every read is chosen ------------------------------------------------------
-
-
-class Pieces:
-    """A stream that gives out its pieces one by one, then ends; or goes on in silence after a None."""
-
-    def __init__(self, *pieces: bytes | None) -> None:
-        self.pieces = list(pieces)
-        self.sent = b""
-
-    async def read(self) -> bytes:
-        await asyncio.sleep(0)
-        piece = self.pieces.pop(0) if self.pieces else b""
-        if piece is None:
-            await asyncio.Event().wait()
-        assert piece is not None
-        return piece
-
-    async def write(self, data: bytes) -> None:
-        self.sent += data
-
-
-async def hold(stream: Pieces, *steps: dict[str, Any], timeout: float = 20.0) -> tuple[Probe, list[bytes]]:
-    """Walk through steps with a stream; the probe, and what had been sent at each start of TLS."""
-    loop = asyncio.get_running_loop()
-    probe = Probe("target", loop.time() + timeout, loop.time)
-    secured = []
-
-    async def secure() -> None:
-        secured.append(stream.sent)
-
-    settings = DialogueSettings.model_validate({"query_response": list(steps)})
-    async with asyncio.timeout(timeout):
-        await walk(probe, settings.query_response, Lines(probe, stream, secure))
-    return probe, secured
-
-
-CONVERSATION = b"220 host ready\r\n250-one\r\n250 two\r\nbytes+OK\r\nlast"
-ANSWERS = (
-    {"expect": "^220 ([^ ]+)", "send": "EHLO $1"},
-    {"expect": "^250 (.*)", "send": "A $1", "labels": [{"name": "a", "value": "<$1>"}]},
-    {"expect_bytes": "bytes", "send": "B $1", "send_without_newline": True},
-    {"expect": r"^\+OK$", "send_bytes": "\x00$1"},
-    {"expect": "^last$", "send": "end"},
-)
-
-
-async def test_a_dialogue_is_the_same_wherever_the_data_is_cut() -> None:
-    cuts = [(), *((cut,) for cut in range(1, len(CONVERSATION))), tuple(range(1, len(CONVERSATION)))]
-    for places in cuts:
-        stream = Pieces(*(CONVERSATION[start:end] for start, end in pairwise([0, *places, len(CONVERSATION)])))
-        probe, _ = await hold(stream, *ANSWERS)
-        assert stream.sent == b"EHLO host\nA two\nB $1\x00$1end\n"
-        assert list(probe.samples.labelled.values()) == [{("<two>",): 1}]
-
-
-@pytest.mark.parametrize("end", range(len(CONVERSATION) - 1))
-async def test_a_dialogue_that_is_cut_short_fails(end: int) -> None:
-    with pytest.raises(ProbeFailed) as failed:
-        await hold(Pieces(CONVERSATION[: end + 1]), *ANSWERS)
-    assert failed.value.reason in (Reason.DIALOGUE_CLOSED, Reason.DIALOGUE_NO_MATCH)
-
-
-async def test_tls_begins_with_nothing_left_over() -> None:
-    stream = Pieces(b"go\nforged\n", b"true\n")
-    _, secured = await hold(stream, {"expect": "go", "send": "x", "starttls": True}, {"expect": "^true$"})
-    assert secured == [b"x\n"]
-
-
-async def test_tls_after_bytes_begins_where_they_end() -> None:
-    await hold(Pieces(b"S"), {"expect_bytes": "S"}, {"starttls": True})
-    with pytest.raises(ProbeFailed) as failed:
-        await hold(Pieces(b"SX"), {"expect_bytes": "S"}, {"starttls": True})
-    assert failed.value.reason is Reason.TLS_HANDSHAKE
-
-
-async def test_a_prompt_is_waited_for_until_the_peer_is_silent() -> None:
-    started = time.perf_counter()
-    await hold(Pieces(b"log", b"in: ", None), {"expect": "^login: $"})
-    assert QUIET - 0.05 < time.perf_counter() - started < QUIET + 0.2
-
-
-async def test_a_prompt_leaves_time_for_what_follows() -> None:
-    """Of a short time only a part is spent on waiting for a newline."""
-    started = time.perf_counter()
-    await hold(Pieces(b"login: ", None), {"expect": "^login: $"}, timeout=0.8)
-    assert time.perf_counter() - started < 0.4
-
-
-async def test_what_is_no_prompt_is_no_match() -> None:
-    with pytest.raises(TimeoutError):
-        await hold(Pieces(b"log", None), {"expect": "^login: $"}, timeout=0.2)
-
-
-async def test_an_expected_prompt_is_not_waited_for() -> None:
-    started = time.perf_counter()
-    await hold(Pieces(b"lo", b"gin: ", None), {"expect": "^login: $", "expect_prompt": True})
-    assert time.perf_counter() - started < 0.2
-
-
-async def test_a_line_is_read_to_its_end_before_it_counts() -> None:
-    stream = Pieces(b"220 ho", b"st x\n", None)
-    await hold(stream, {"expect": "^220 ([^ ]*)", "send": "$1"})
-    assert stream.sent == b"host\n"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from probe_exporter import config, loader
 from probe_exporter.loader import LoaderError, config_files, load_probers
 
-SHIPPED = ["dns", "grpc", "http", "icmp", "tcp", "unix", "websocket"]
+SHIPPED = ["dns", "grpc", "http", "icmp", "tcp", "udp", "unix", "websocket"]
 
 REDIS = '''\
 """A prober of somebody's own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from probe_exporter.addressing import SourceSettings
-from probe_exporter.dialogue import StreamSettings, hold
+from probe_exporter.lines import StreamSettings, hold
 from probe_exporter.metrics import Metric
 from probe_exporter.net import dial, port_number, resolve, split_host_port
 from probe_exporter.prober import Probe, Prober

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from probe_exporter.dialogue import StreamSettings, hold
+from probe_exporter.lines import StreamSettings, hold
 from probe_exporter.metrics import Metric
 from probe_exporter.net import dial_unix
 from probe_exporter.prober import Probe, Prober

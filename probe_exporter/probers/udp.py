@@ -1,0 +1,104 @@
+"""The udp prober: what a module may ask of a UDP port, and the story of asking.
+
+UDP has no connection that could succeed alone, so only an answer tells that somebody is there. Each datagram is sent
+once: a lost one is what a probe is to see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+
+from probe_exporter.addressing import SourceSettings
+from probe_exporter.dialogue import FAILED_BY_BYTES, FAILED_BY_REGEXP, walk
+from probe_exporter.messages import Messages, MessageSettings
+from probe_exporter.metrics import Metric
+from probe_exporter.net import Datagrams, dial_udp, port_number, resolve, split_host_port
+from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason
+from probe_exporter.rules import Block, required
+
+# --- settings ----------------------------------------------------------------------------------------------
+
+
+def _expects_an_answer(block: Block) -> Iterator[tuple[str, str]]:
+    """A module that only sends would call everything a success."""
+    steps = block.get("query_response") or ()
+    if steps and not any(
+        isinstance(step, Mapping) and ("expect" in step or step.get("expect_bytes")) for step in steps
+    ):
+        yield "query_response", "no step expects anything: without an answer nothing is known of a UDP port"
+
+
+class UdpSettings(MessageSettings, SourceSettings):
+    """The ``udp`` block of a module."""
+
+    rules = (*MessageSettings.rules, required("query_response"), _expects_an_answer)
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        first = next(iter(self.query_response), None)
+        if first is not None and (first.expect is not None or first.expect_bytes):
+            yield "query_response", "the first step expects before anything is sent: no server can know of us"
+
+
+# --- the story ---------------------------------------------------------------------------------------------
+
+DURATION = Metric("probe_udp_duration_seconds", "How long each phase took.", ("phase",))
+
+
+async def probe_udp(probe: Probe, settings: UdpSettings) -> None:
+    """Sends datagrams to ``host:port``, and holds what comes back against ``query_response``."""
+    host, port = split_host_port(probe.target)
+    started = time.perf_counter()
+    address = await resolve(
+        probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
+    )
+    probe.set(DURATION, round(time.perf_counter() - started, 9), "resolve")
+    datagrams = await dial_udp(address, port_number(port), source=settings.source_ip_address)
+    probe.set(FAILED_BY_REGEXP, 0)
+    probe.set(FAILED_BY_BYTES, 0)
+    started = time.perf_counter()
+    try:
+        with probe.phase("dialogue"):
+            await _hold(probe, settings, datagrams)
+    finally:
+        datagrams.close()
+        probe.set(DURATION, round(time.perf_counter() - started, 9), "dialogue")
+
+
+async def _hold(probe: Probe, settings: UdpSettings, datagrams: Datagrams) -> None:
+    """Go through the steps, and say of a failure what it means where there is no connection."""
+    try:
+        await walk(probe, settings.query_response, Messages(_Channel(datagrams)))
+    except ProbeFailed as failed:
+        if failed.reason in (Reason.CONNECT_REFUSED, Reason.CONNECT_RESET):
+            raise ProbeFailed(
+                Reason.UDP_PORT_UNREACHABLE, "the host says that nobody listens there (ICMP port unreachable)"
+            ) from None
+        probe.set(FAILED_BY_REGEXP, 1 if failed.reason is Reason.DIALOGUE_NO_MATCH else 0)
+        probe.set(FAILED_BY_BYTES, 1 if failed.reason is Reason.DIALOGUE_BYTES_MISMATCH else 0)
+        raise
+    except asyncio.CancelledError:
+        if not datagrams.first_at:  # in time, should this be the deadline and not a client that left
+            probe.fail(ProbeFailed(Reason.UDP_NO_ANSWER, "not one datagram came back in time"))
+        raise
+
+
+class _Channel:
+    """Datagrams as messages."""
+
+    def __init__(self, datagrams: Datagrams) -> None:
+        self._datagrams = datagrams
+
+    async def receive(self) -> bytes:
+        return await self._datagrams.read()
+
+    async def send_text(self, text: bytes) -> None:
+        self._datagrams.send(text)
+
+    async def send(self, data: bytes) -> None:
+        self._datagrams.send(data)
+
+
+prober = Prober("udp", UdpSettings, probe_udp)
