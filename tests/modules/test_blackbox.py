@@ -1,0 +1,149 @@
+"""The modules that run where no configuration is given: their names, and that each passes against what it is for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from probe_exporter import config, loader
+from probe_exporter.dialogue import EXPECT_INFO
+from probe_exporter.prober import Reason
+from probe_exporter.runner import Result, run
+from probe_exporter.tls import TLSSettings
+from tests.servers.bind import SERIAL, Bind
+from tests.servers.dovecot import Dovecot
+from tests.servers.openssh import OpenSsh
+from tests.servers.postfix import Postfix
+from tests.targets import Pki
+from tests.targets.talker import Hear, Talker, then_silence
+
+SHIPPED = config.load([loader.library() / "blackbox.yml"], loader.load_probers([]), strict=True).modules
+
+DEFAULT = (
+    "http_2xx", "http_post_2xx", "tcp_connect", "pop3s_banner", "grpc", "grpc_plain", "ssh_banner",
+    "ssh_banner_extract", "irc_banner", "icmp", "icmp_ttl5", "http_3xx", "postgresql", "websocket",
+)  # fmt: skip
+"""Names of the original's default configuration."""
+
+EXAMPLES = (
+    "http_2xx_example", "http_with_proxy", "http_with_proxy_and_headers", "http_post_2xx", "http_post_body_file",
+    "http_basic_auth_example", "http_json_cel_match", "http_2xx_oauth_client_credentials", "http_custom_ca_example",
+    "http_gzip", "http_gzip_with_accept_encoding", "tls_connect", "tcp_connect_example", "imap_starttls",
+    "smtp_starttls", "irc_banner_example", "icmp_example", "dns_udp_example", "dns_soa", "dns_tcp_example",
+)  # fmt: skip
+"""Names of its example."""
+
+OURS = (
+    "smtp_banner", "smtps_banner", "imap_banner", "imaps_banner", "pop3_banner", "pop3_starttls", "dns_tls_example",
+    "dns_mx_example",
+)  # fmt: skip
+
+
+def test_every_name_of_the_originals_is_there() -> None:
+    assert set(SHIPPED) == {*DEFAULT, *EXAMPLES, *OURS}
+    assert next(iter(SHIPPED)) == "http_2xx"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_says_what_it_is_for_in_one_line(name: str) -> None:
+    assert 10 < len(SHIPPED[name].description) < 120
+    assert "\n" not in SHIPPED[name].description
+
+
+# --- against real servers ----------------------------------------------------------------------------------
+
+
+async def probe(name: str, target: str, pki: Pki | None = None, timeout: float = 5.0) -> Result:
+    """Probe with a shipped module, which trusts the zoo's authority if it is given."""
+    module = SHIPPED[name]
+    if pki is not None:
+        trust: dict[str, Any] = {"tls_config": TLSSettings(ca_file=str(pki.directory / "root.pem"))}
+        module = dataclasses.replace(module, settings=module.settings.model_copy(update=trust))
+    return await run(module, target, timeout)
+
+
+def why(result: Result) -> Reason | None:
+    return None if result.failure is None else result.failure.reason
+
+
+MAIL: dict[str, Callable[[Postfix, Dovecot], int]] = {
+    "smtp_banner": lambda postfix, _: postfix.port,
+    "smtp_starttls": lambda postfix, _: postfix.port,
+    "smtps_banner": lambda postfix, _: postfix.tls_port,
+    "imap_banner": lambda _, dovecot: dovecot.imap,
+    "imap_starttls": lambda _, dovecot: dovecot.imap,
+    "imaps_banner": lambda _, dovecot: dovecot.imaps,
+    "pop3_banner": lambda _, dovecot: dovecot.pop3,
+    "pop3_starttls": lambda _, dovecot: dovecot.pop3,
+    "pop3s_banner": lambda _, dovecot: dovecot.pop3s,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MAIL)
+async def test_mail(name: str, postfix: Postfix, dovecot: Dovecot, pki: Pki) -> None:
+    """Each passes with a certificate that is good, and fails at one that is not, if it looks at any."""
+    target = f"127.0.0.1:{MAIL[name](postfix, dovecot)}"
+    assert why(await probe(name, target, pki)) is None
+    stranger = Reason.CERTIFICATE_UNKNOWN_AUTHORITY if "starttls" in name or name.endswith("s_banner") else None
+    assert why(await probe(name, target)) is stranger
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MAIL)
+async def test_mail_of_another_kind_fails(name: str, postfix: Postfix, dovecot: Dovecot, pki: Pki) -> None:
+    """SMTP at a server of POP3, and so on."""
+    mistaken = {"smtp": dovecot.pop3, "smtps": dovecot.pop3s, "imap": postfix.port, "imaps": postfix.tls_port,
+                "pop3": dovecot.imap, "pop3s": dovecot.imaps}  # fmt: skip
+    target = f"127.0.0.1:{mistaken[name.partition('_')[0]]}"
+    assert why(await probe(name, target, pki, timeout=0.5)) is Reason.TIMEOUT_DIALOGUE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ssh_banner", "ssh_banner_extract"])
+async def test_ssh(name: str, openssh: OpenSsh) -> None:
+    result = await probe(name, f"127.0.0.1:{openssh.port}")
+    assert why(result) is None
+    shown = result.probe.samples.labelled.items()
+    said = [labels for metric, rows in shown if metric.name == EXPECT_INFO.name for labels in rows]
+    if name == "ssh_banner":
+        assert said == []
+    else:
+        ((version, comments),) = said
+        assert version.startswith("OpenSSH_")
+        assert comments.startswith("Debian")
+
+
+@pytest.mark.slow
+async def test_tcp_and_tls(postfix: Postfix, pki: Pki) -> None:
+    for name in ("tcp_connect", "tcp_connect_example"):
+        assert why(await probe(name, f"127.0.0.1:{postfix.port}")) is None
+    assert why(await probe("tls_connect", f"127.0.0.1:{postfix.tls_port}", pki)) is None
+    assert why(await probe("tls_connect", f"127.0.0.1:{postfix.port}", pki)) is Reason.TLS_HANDSHAKE
+
+
+@pytest.mark.slow
+async def test_dns_of_each_transport(bind: Bind, pki: Pki) -> None:
+    for name in ("dns_udp_example", "dns_tcp_example", "dns_mx_example", "dns_soa"):
+        assert why(await probe(name, f"127.0.0.1:{bind.port}")) is None, name
+    assert why(await probe("dns_tls_example", f"127.0.0.1:{bind.tls_port}", pki)) is None
+    result = await probe("dns_soa", f"127.0.0.1:{bind.port}")
+    assert f"probe_dns_serial {SERIAL}" in [
+        f"{metric.name} {value:.0f}" for metric, value in result.probe.samples.plain.items()
+    ]
+
+
+@pytest.mark.parametrize("name", ["irc_banner", "irc_banner_example"])
+async def test_irc(name: str, pki: Pki) -> None:
+    """A server that wants to know whether somebody is there before it welcomes."""
+    script = then_silence(
+        b":irc.test NOTICE * :*** Looking up your hostname\r\n", Hear(lines=2), b"PING :4711\r\n", Hear(),
+        b":irc.test 001 probe :Welcome\r\n",
+    )  # fmt: skip
+    async with Talker(script, pki.directory) as talker:
+        assert why(await probe(name, talker.fill("127.0.0.1:{port}"))) is None
+        await talker.finished()
+    assert talker.heard == [repr(b"NICK probe\nUSER probe 0 * :probe-exporter\n"), repr(b"PONG 4711\n")]

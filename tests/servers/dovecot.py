@@ -1,0 +1,85 @@
+"""dovecot: IMAP and POP3, with STARTTLS and in TLS from the first byte."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from tests.servers import Room, listening, server
+
+CONFIG = """
+base_dir = {directory}/run
+state_dir = {directory}/state
+log_path = /dev/stderr
+protocols = imap pop3
+listen = 127.0.0.1
+{users}
+login_greeting = Dovecot ready.
+ssl = yes
+ssl_cert = <{certificate}
+ssl_key = <{key}
+mail_location = maildir:{directory}/mail
+passdb {{
+  driver = static
+  args = password=hunter2
+}}
+userdb {{
+  driver = static
+  args = uid=nobody gid=nogroup home={directory}
+}}
+service imap-login {{
+  chroot =
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = {imaps}
+    ssl = yes
+  }}
+}}
+service pop3-login {{
+  chroot =
+  inet_listener pop3 {{
+    port = {pop3}
+  }}
+  inet_listener pop3s {{
+    port = {pop3s}
+    ssl = yes
+  }}
+}}
+service anvil {{
+  chroot =
+}}
+"""
+USERS = """
+default_internal_user = {user}
+default_internal_group = {group}
+default_login_user = {user}
+"""
+
+
+@dataclass(frozen=True)
+class Dovecot:
+    """A running dovecot: its ports with STARTTLS (STLS in POP3), and those of TLS."""
+
+    imap: int
+    imaps: int
+    pop3: int
+    pop3s: int
+
+
+@server
+def dovecot(room: Room) -> Iterator[Dovecot]:
+    made = Dovecot(*(room.port() for _ in range(4)))
+    certificate, key = room.certificate()
+    # Root has the users of the package to choose from; anybody else is all of them.
+    me = {"user": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
+    users = "" if os.geteuid() == 0 else USERS.format(**me)
+    text = CONFIG.format(directory=room.directory, certificate=certificate, key=key, users=users, **asdict(made))
+    config = room.write("dovecot.conf", text)
+    ports = (made.imap, made.imaps, made.pop3, made.pop3s)
+    with room.running("dovecot", "-F", "-c", config, ready=listening(*ports)):
+        yield made
