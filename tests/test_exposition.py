@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from probe_exporter.exposition import OPENMETRICS, TEXT, TEXT_1_0, Format, encode, encode_families, negotiate, number
+from probe_exporter.exposition import OPENMETRICS, TEXT, Format, encode, encode_families, number
 from probe_exporter.metrics import Metric, Samples
 from tests.exporters import peer
 
@@ -342,80 +342,6 @@ def test_what_the_exporter_reports_itself_wins_over_an_author_s_registry(caplog:
     assert encode(samples).decode() == "# HELP probe_success Verdict.\n# TYPE probe_success gauge\nprobe_success 0\n"
     encode(samples)
     assert len(caplog.records) == 1, "said once, not with each probe"
-
-
-# --- negotiation -------------------------------------------------------------------------------------------
-
-PROMETHEUS_3 = (
-    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
-    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
-    "text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
-)
-PROMETHEUS_3_PROTOBUF = (
-    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6," + PROMETHEUS_3
-)
-PROMETHEUS_2 = "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
-BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
-
-
-@pytest.mark.parametrize(
-    ("accept", "content_type"),
-    [
-        ("", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
-        ("*/*", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
-        ("text/*", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
-        ("application/json", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
-        (BROWSER, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
-        ("text/plain", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
-        ("TEXT/PLAIN ; Version=1.0.0", "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"),
-        ("text/plain;version=9.9.9", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
-        (
-            "text/plain;version=1.0.0;escaping=dots",
-            "text/plain; version=1.0.0; charset=utf-8; escaping=dots",
-        ),
-        (
-            "text/plain;version=1.0.0;escaping=nonsense",
-            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
-        ),
-        (
-            "application/openmetrics-text",
-            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
-        ),
-        (
-            "text/plain;q=0.5, application/openmetrics-text;version=1.0.0;q=0.6",
-            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
-        ),
-        (
-            "application/openmetrics-text;q=0, text/plain;version=1.0.0;q=0.1",
-            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
-        ),
-        (
-            "text/plain;version=1.0.0, application/openmetrics-text",  # the first among equals
-            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
-        ),
-        (
-            "application/openmetrics-text;q=much, text/plain;version=1.0.0;q=0.1",
-            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
-        ),
-        (
-            PROMETHEUS_3,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
-        ),
-        (
-            PROMETHEUS_3_PROTOBUF,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
-        ),
-        (PROMETHEUS_2, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
-        (";;;,=,;q=1", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"),
-    ],
-)
-def test_the_accept_header_chooses_the_format(accept: str, content_type: str) -> None:
-    assert negotiate(accept).content_type == content_type
-
-
-@given(st.text())
-def test_no_accept_header_is_too_strange(accept: str) -> None:
-    assert negotiate(accept).media in {TEXT.media, TEXT_1_0.media, OPENMETRICS.media}
 
 
 # --- Prometheus's own judge --------------------------------------------------------------------------------

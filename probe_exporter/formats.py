@@ -1,0 +1,88 @@
+"""What an answer with metrics can be written in, and which of these a client asks for. No metric is seen here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What an answer is written in: the row of `_ENCODERS`, and what the client is told."""
+
+    encoding: str
+    media: str
+    escaping: str = "underscores"
+
+    @property
+    def content_type(self) -> str:
+        """The value of the Content-Type header."""
+        return f"{self.media}; escaping={self.escaping}"
+
+
+TEXT = Format("text", "text/plain; version=0.0.4; charset=utf-8")
+TEXT_1_0 = Format("text", "text/plain; version=1.0.0; charset=utf-8")
+OPENMETRICS = Format("openmetrics", "application/openmetrics-text; version=1.0.0; charset=utf-8")
+
+_MESSAGES = "application/vnd.google.protobuf"
+_FAMILY = "io.prometheus.client.MetricFamily"
+
+PROTOBUF = Format("protobuf", f"{_MESSAGES}; proto={_FAMILY}; encoding=delimited")
+PROTOBUF_TEXT = Format("protobuf-text", f"{_MESSAGES}; proto={_FAMILY}; encoding=text")
+PROTOBUF_COMPACT = Format("protobuf-compact", f"{_MESSAGES}; proto={_FAMILY}; encoding=compact-text")
+
+_OFFERED = {
+    ("*/*", ""): TEXT,
+    ("text/*", ""): TEXT,
+    ("text/plain", ""): TEXT,
+    ("text/plain", "0.0.4"): TEXT,
+    ("text/plain", "1.0.0"): TEXT_1_0,
+    ("application/openmetrics-text", ""): OPENMETRICS,
+    ("application/openmetrics-text", "1.0.0"): OPENMETRICS,
+    (_MESSAGES, f"{_FAMILY} delimited"): PROTOBUF,
+    (_MESSAGES, f"{_FAMILY} text"): PROTOBUF_TEXT,
+    (_MESSAGES, f"{_FAMILY} compact-text"): PROTOBUF_COMPACT,
+}
+"""By media type and kind: the version, or for protocol buffers the message and its encoding."""
+
+_ESCAPINGS = frozenset({"allow-utf-8", "underscores", "dots", "values"})
+
+_PLAIN = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is one that Prometheus has always taken, so that no escaping is agreed on for it."""
+    return _PLAIN.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=256)  # a Prometheus sends the same header for ever
+def negotiate(accept: str) -> Format:
+    """The format for an Accept header: the offered entry of the highest quality, the first among equals.
+
+    Text 0.0.4 if nothing on offer was asked for: better a readable answer than a refusal.
+    """
+    best, best_quality = TEXT, 0.0
+    for entry in accept.split(","):
+        media, *pairs = (part.strip() for part in entry.split(";"))
+        parameters = {key.strip().lower(): value.strip() for key, _, value in (p.partition("=") for p in pairs)}
+        offered = _OFFERED.get((media.lower(), _kind(media, parameters)))
+        quality = _quality(parameters.get("q", "1"))
+        if offered is not None and quality > best_quality:
+            escaping = parameters.get("escaping", "")
+            best_quality = quality
+            best = Format(offered.encoding, offered.media, escaping) if escaping in _ESCAPINGS else offered
+    return best
+
+
+def _kind(media: str, parameters: Mapping[str, str]) -> str:
+    """The second half of a key of `_OFFERED`."""
+    if media.lower() == _MESSAGES:
+        return f"{parameters.get('proto', '')} {parameters.get('encoding', '')}"
+    return parameters.get("version", "")
+
+
+def _quality(text: str) -> float:
+    """RFC 9110 section 12.4.2; what is not a weight asks for nothing."""
+    return float(text) if re.fullmatch(r"[01](\.[0-9]*)?", text) else 0.0

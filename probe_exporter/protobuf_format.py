@@ -1,0 +1,310 @@
+"""Samples and families as protocol buffers: messages of io.prometheus.client, on the wire and as text.
+
+The schema is metrics.proto of prometheus/client_model (syntax 2: a 0 is written). A family is first a small tree of
+fields, which three writers write out. A run's samples take a short cut: all of a message but the numbers is the same
+from run to run, and a number on the wire has eight bytes whatever it is.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.openmetrics.exposition import escape_label_name, escape_metric_name
+from prometheus_client.samples import Exemplar, Sample
+
+from probe_exporter.arrangement import (
+    SUFFIXES,
+    LabelledKey,
+    PlainKey,
+    arranged,
+    base_name,
+    by_label_set,
+    key,
+    shown,
+    values,
+)
+from probe_exporter.formats import Format, is_plain
+from probe_exporter.metrics import Samples
+from probe_exporter.text_format import number
+
+_DOUBLE = struct.Struct("<d")
+
+
+class Enum(NamedTuple):
+    """A value that has a name in the schema."""
+
+    name: str
+    number: int
+
+
+class Field(NamedTuple):
+    """One field of a message: its number and name in the schema, and text, a number or a message of its own."""
+
+    number: int
+    name: str
+    value: Scalar | list[Field]
+
+
+Scalar = str | float | int | Enum
+Message = list[Field]
+
+_TYPES = {
+    "counter": Enum("COUNTER", 0),
+    "gauge": Enum("GAUGE", 1),
+    "summary": Enum("SUMMARY", 2),
+    "unknown": Enum("UNTYPED", 3),
+    "histogram": Enum("HISTOGRAM", 4),
+    "gaugehistogram": Enum("GAUGE_HISTOGRAM", 5),
+    "info": Enum("GAUGE", 1),
+    "stateset": Enum("GAUGE", 1),
+}
+_SINGLE = {"COUNTER": (3, "counter"), "GAUGE": (2, "gauge"), "UNTYPED": (5, "untyped")}
+"""The field of a metric that is one value, by the family's type."""
+
+# --- the short way: from Samples, to the wire ----------------------------------------------------------------
+
+
+def delimited(samples: Samples, format: Format) -> bytes:
+    """A run's samples as messages, each with its length before it."""
+    page = _page(*key(samples))
+    body = bytearray(page.template)
+    found = values(samples)
+    for offset, place in page.holes:
+        _DOUBLE.pack_into(body, offset, found[place])
+    return bytes(body)
+
+
+class _Page(NamedTuple):
+    """All of an answer, with zeros where the numbers go."""
+
+    template: bytes
+    holes: tuple[tuple[int, int], ...]  # where in the template, and which of the run's values
+
+
+@lru_cache(maxsize=2048)  # as for text: the same series, target after target
+def _page(plain: PlainKey, labelled: LabelledKey) -> _Page:
+    """The page for the series of a run; the value is what a metric ends with."""
+    template, holes = b"", []
+    for metric, rows in arranged(plain, labelled):
+        name = metric.name
+        if metric.type == "counter":
+            name = f"{name.removesuffix('_total')}_total"
+        type = _TYPES[metric.type]
+        head = _wire(_head(name, metric.help, type))
+        metrics = [_wire([Field(4, "metric", [*_labels(row.labels), _single(type, 0.0)])]) for row in rows]
+        length = len(head) + sum(map(len, metrics))
+        template += _varint(length) + head
+        for row, written in zip(rows, metrics, strict=True):
+            template += written
+            holes.append((len(template) - _DOUBLE.size, row.place))
+    return _Page(template, tuple(holes))
+
+
+# --- the long way: to a tree of fields ---------------------------------------------------------------------
+
+
+def _trees(families: Iterable[Family], format: Format) -> Iterator[tuple[str, Message]]:
+    """Each family's sample name and its message; families without samples are absent."""
+    for family in families:
+        samples = shown(family)
+        if samples:
+            name = base_name(family) + SUFFIXES.get(family.type, "")
+            head = _head(_escaped(name, format, escape_metric_name), family.documentation, _TYPES[family.type])
+            unit = [Field(5, "unit", family.unit)] if family.unit else []
+            yield name, [*head, *[Field(4, "metric", one) for one in _metrics(family, samples, format)], *unit]
+
+
+def _head(name: str, help: str, type: Enum) -> Message:
+    return [Field(1, "name", name), Field(2, "help", help), Field(3, "type", type)]
+
+
+def _metrics(family: Family, samples: list[Sample], format: Format) -> Iterator[Message]:
+    """The messages of a family's series: one for each histogram or summary, one for each sample of the others."""
+    type = _TYPES[family.type]
+    for labels, group in by_label_set(family, samples).items():
+        if type.name in _SINGLE:
+            for sample in group:
+                pairs = _labels(sorted(sample.labels.items()), format)
+                yield [*pairs, _single(type, sample.value, sample.exemplar), *_timestamp(sample)]
+        else:
+            compound = _summary(group) if family.type == "summary" else _histogram(group)
+            yield [*_labels(labels, format), compound, *_timestamp(group[0])]
+
+
+def _labels(pairs: Iterable[tuple[str, str]], format: Format | None = None) -> Message:
+    """Labels; their names as they are if no format is given."""
+    return [
+        Field(
+            1,
+            "label",
+            [
+                Field(1, "name", _escaped(name, format, escape_label_name) if format else name),
+                Field(2, "value", value),
+            ],
+        )
+        for name, value in pairs
+    ]
+
+
+def _single(type: Enum, value: float, exemplar: Exemplar | None = None) -> Field:
+    extra = [_exemplar(2, exemplar)] if exemplar is not None and type.name == "COUNTER" else []
+    place, name = _SINGLE[type.name]
+    return Field(place, name, [Field(1, "value", float(value)), *extra])
+
+
+def _histogram(samples: list[Sample]) -> Field:
+    """The parts of one histogram; the bucket without an upper bound is its count."""
+    count, total, buckets = 0, 0.0, []
+    for sample in samples:
+        if sample.name.endswith("_bucket"):
+            count = _count(sample.value)
+            bound = float(sample.labels["le"])
+            exemplar = [_exemplar(3, sample.exemplar)] if sample.exemplar is not None else []
+            if exemplar or not math.isinf(bound):
+                fields = [Field(1, "cumulative_count", count), Field(2, "upper_bound", bound), *exemplar]
+                buckets.append(Field(3, "bucket", fields))
+        elif sample.name.endswith("sum"):
+            total = float(sample.value)
+    return Field(7, "histogram", [Field(1, "sample_count", count), Field(2, "sample_sum", total), *buckets])
+
+
+def _summary(samples: list[Sample]) -> Field:
+    count, total, quantiles = 0, 0.0, []
+    for sample in samples:
+        if "quantile" in sample.labels:
+            rank = Field(1, "quantile", float(sample.labels["quantile"]))
+            quantiles.append(Field(3, "quantile", [rank, Field(2, "value", float(sample.value))]))
+        elif sample.name.endswith("_count"):
+            count = _count(sample.value)
+        else:
+            total = float(sample.value)
+    return Field(4, "summary", [Field(1, "sample_count", count), Field(2, "sample_sum", total), *quantiles])
+
+
+def _count(value: float) -> int:
+    """What the schema calls a count; an author may have put anything there."""
+    return int(value) if 0 <= value < 1 << 64 else 0
+
+
+def _exemplar(number: int, exemplar: Exemplar) -> Field:
+    labels = _labels(sorted(exemplar.labels.items()))
+    stamp = []
+    if exemplar.timestamp is not None:
+        seconds, fraction = divmod(float(exemplar.timestamp), 1)
+        parts = [Field(1, "seconds", int(seconds)), Field(2, "nanos", int(fraction * 1e9))]
+        stamp.append(Field(3, "timestamp", parts))
+    return Field(number, "exemplar", [*labels, Field(2, "value", float(exemplar.value)), *stamp])
+
+
+def _timestamp(sample: Sample) -> Message:
+    if sample.timestamp is None:
+        return []
+    return [Field(6, "timestamp_ms", int(float(sample.timestamp) * 1000))]
+
+
+def _escaped(name: str, format: Format, escape: Callable[[str, str], str]) -> str:
+    """A name as agreed; here nothing needs quotes."""
+    return name if is_plain(name) or format.escaping == "allow-utf-8" else escape(name, format.escaping)
+
+
+# --- the wire ----------------------------------------------------------------------------------------------
+
+
+def delimited_blocks(families: Iterable[Family], format: Format) -> Iterator[tuple[str, bytes]]:
+    """Each family as a message with its length before it."""
+    for name, tree in _trees(families, format):
+        message = _wire(tree)
+        yield name, _varint(len(message)) + message
+
+
+def _wire(message: Message) -> bytes:
+    """A message as protocol buffers encode it: each field's number and kind, then the value."""
+    return b"".join([_wire_field(number, value) for number, _, value in message])
+
+
+def _wire_field(number: int, value: Scalar | Message) -> bytes:
+    if isinstance(value, Enum):
+        return _varint(number << 3) + _varint(value.number)
+    if isinstance(value, float):
+        return _varint(number << 3 | 1) + _DOUBLE.pack(value)
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)  # negative ones: two's complement
+    payload = value.encode("utf-8", "replace") if isinstance(value, str) else _wire(value)
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; the top bit says that more follow."""
+    written = bytearray()
+    while number > 0x7F:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
+
+
+# --- the text forms ----------------------------------------------------------------------------------------
+
+
+def text(samples: Samples, format: Format) -> bytes:
+    """A run's samples as messages in text, a field a line."""
+    return b"".join([block for _, block in sorted(text_blocks(samples.collect(), format))])
+
+
+def compact(samples: Samples, format: Format) -> bytes:
+    """The same, a family a line."""
+    return b"".join([block for _, block in sorted(compact_blocks(samples.collect(), format))])
+
+
+def text_blocks(families: Iterable[Family], format: Format) -> Iterator[tuple[str, bytes]]:
+    """Each family as lines, and an empty one after it."""
+    for name, tree in _trees(families, format):
+        yield name, ("\n".join(_lines(tree, "")) + "\n\n").encode("utf-8", "replace")
+
+
+def compact_blocks(families: Iterable[Family], format: Format) -> Iterator[tuple[str, bytes]]:
+    """Each family as one line."""
+    for name, tree in _trees(families, format):
+        yield name, (_line(tree) + "\n").encode("utf-8", "replace")
+
+
+def _lines(message: Message, indent: str) -> Iterator[str]:
+    for _, name, value in message:
+        if isinstance(value, list):
+            yield f"{indent}{name}: {{"
+            yield from _lines(value, f"{indent}  ")
+            yield f"{indent}}}"
+        else:
+            yield f"{indent}{name}: {_scalar(value)}"
+
+
+def _line(message: Message) -> str:
+    return " ".join(
+        [
+            f"{name}:{{{_line(value)}}}" if isinstance(value, list) else f"{name}:{_scalar(value)}"
+            for _, name, value in message
+        ]
+    )
+
+
+def _scalar(value: Scalar) -> str:
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, str):
+        return '"' + value.translate(_ESCAPES) + '"'
+    return _SPECIAL.get(written := number(value), written)
+
+
+_SPECIAL = {"NaN": "nan", "+Inf": "inf", "-Inf": "-inf"}
+_ESCAPES = {code: f"\\{code:03o}" for code in (*range(0x20), 0x7F)} | {
+    ord("\\"): "\\\\",
+    ord('"'): '\\"',
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+}

@@ -1,0 +1,204 @@
+"""Samples and families to text: the Prometheus formats 0.0.4 and 1.0.0, and OpenMetrics 1.0.
+
+Numbers are written as Go writes them, so that the same samples are always the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.openmetrics.exposition import escape_label_name, escape_metric_name
+from prometheus_client.samples import Exemplar, Sample
+
+from probe_exporter.arrangement import (
+    SUFFIXES,
+    LabelledKey,
+    Pairs,
+    PlainKey,
+    arranged,
+    base_name,
+    by_label_set,
+    key,
+    shown,
+    values,
+)
+from probe_exporter.formats import Format, is_plain
+from probe_exporter.metrics import Metric, Samples
+
+END_OF_OPENMETRICS = b"# EOF\n"
+
+
+def number(value: float) -> str:
+    """A value as Go's ``strconv.FormatFloat(value, 'g', -1, 64)`` prints it, with one zero and no sign on it.
+
+    Python and Go agree on the digits (the shortest that read back the same) and disagree on when to use an
+    exponent: Go from 1e+06 on and below 0.0001, Python from 1e+16 on.
+    """
+    if not value:
+        return "0"
+    if -1e6 < value < 1e6:
+        text = repr(value + 0)  # which makes a number of True
+        return text[:-2] if text[-2:] == ".0" else text
+    if value != value:
+        return "NaN"
+    text = repr(float(value))
+    if "e" in text:
+        return text
+    if text[-1] == "f":
+        return "+Inf" if value > 0 else "-Inf"
+    sign, digits = ("-", text[1:]) if value < 0 else ("", text)
+    whole_part, _, fraction = digits.partition(".")
+    mantissa = (whole_part + fraction).rstrip("0")
+    point = "." if len(mantissa) > 1 else ""
+    return f"{sign}{mantissa[0]}{point}{mantissa[1:]}e+{len(whole_part) - 1:02d}"
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8, whatever a label value holds: what can't be encoded must not cost the whole answer."""
+    return text.encode("utf-8", "replace")
+
+
+# --- the short way: from Samples ---------------------------------------------------------------------------
+
+
+def text(samples: Samples, format: Format) -> bytes:
+    """A run's samples in the text format."""
+    return _bytes(_filled(samples, format))
+
+
+def openmetrics(samples: Samples, format: Format) -> bytes:
+    """The same in OpenMetrics."""
+    return _bytes(_filled(samples, format)) + END_OF_OPENMETRICS
+
+
+def _filled(samples: Samples, format: Format) -> str:
+    page = _page(*key(samples), format.encoding)
+    found = values(samples)
+    return page.template % tuple([number(found[place]) for place in page.places])
+
+
+class _Page(NamedTuple):
+    """All of an answer but the numbers, which go where the template says ``%s``."""
+
+    template: str
+    places: tuple[int, ...]  # of the numbers, among the values in the order in which they were set
+
+
+@lru_cache(maxsize=2048)  # a module sets the same series in the same order, target after target, run after run
+def _page(plain: PlainKey, labelled: LabelledKey, encoding: str) -> _Page:
+    """The page for the series of a run."""
+    lines, places = [], []
+    for metric, rows in arranged(plain, labelled):
+        sample, head = _naming(metric, encoding)
+        lines.append(head.replace("%", "%%"))
+        lines += [f"{sample}{_labels(row.labels)} %s\n" for row in rows]
+        places += [row.place for row in rows]
+    return _Page("".join(lines), tuple(places))
+
+
+def _naming(metric: Metric, encoding: str) -> tuple[str, str]:
+    """What a family's samples are called, and the comments before them."""
+    family = sample = metric.name
+    if metric.type == "counter":
+        family = family.removesuffix("_total")
+        sample = f"{family}_total"
+    return sample, _head(family if encoding == "openmetrics" else sample, metric.type, metric.help, encoding)
+
+
+def _labels(pairs: Pairs) -> str:
+    """The labels of a series, with ``%`` doubled for the template."""
+    if not pairs:
+        return ""
+    return ("{" + ",".join([f'{name}="{_escape(value)}"' for name, value in pairs]) + "}").replace("%", "%%")
+
+
+def _escape(value: str) -> str:
+    """A label value between its quotes; the same in all text formats."""
+    if "\\" in value or '"' in value or "\n" in value:
+        return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return value
+
+
+def _head(name: str, type: str, help: str, encoding: str, unit: str = "") -> str:
+    text = help.replace("\\", r"\\").replace("\n", r"\n")
+    if encoding == "openmetrics":
+        text = text.replace('"', r"\"")
+        unit = f"# UNIT {name} {unit}\n" if unit else ""
+        return f"# HELP {name} {text}\n# TYPE {name} {type}\n{unit}"
+    return f"# HELP {name} {text}\n# TYPE {name} {type}\n"
+
+
+# --- the long way: from whatever prometheus_client collects -------------------------------------------------
+
+_TEXT_TYPES = {"info": "gauge", "stateset": "gauge", "gaugehistogram": "histogram", "unknown": "untyped"}
+_WITH_BUCKETS = frozenset({"histogram", "gaugehistogram"})
+
+
+def blocks(families: Iterable[Family], format: Format) -> Iterator[tuple[str, bytes]]:
+    """Each family's sample name and its lines; families without samples are absent."""
+    for family in families:
+        kept = shown(family)
+        if kept:
+            for name, block in _blocks_of_one(family, kept, format):
+                yield name, _bytes(block)
+
+
+def _blocks_of_one(family: Family, kept: list[Sample], format: Format) -> Iterator[tuple[str, str]]:
+    base = base_name(family)
+    name = base + SUFFIXES.get(family.type, "")
+    if format.encoding == "openmetrics":
+        head = _head(_metric_name(base, format), family.type, family.documentation, "openmetrics", family.unit)
+        yield name, head + _lines(family, kept, format)
+        return
+    # The sum and count of a gauge histogram have no place in the text format's histogram.
+    extra = {f"{base}_gsum", f"{base}_gcount"} & {s.name for s in kept}
+    type = _TEXT_TYPES.get(family.type, family.type)
+    head = _head(_metric_name(name, format), type, family.documentation, "text")
+    yield name, head + _lines(family, [s for s in kept if s.name not in extra], format)
+    for other in extra:
+        head = _head(_metric_name(other, format), "gauge", family.documentation, "text")
+        yield other, head + _lines(family, [s for s in kept if s.name == other], format)
+
+
+def _lines(family: Family, samples: list[Sample], format: Format) -> str:
+    """The samples' lines: label sets sorted, and within one of them in the collector's order (buckets!)."""
+    sets = by_label_set(family, samples)
+    return "".join([_line(family, sample, format) for one in sets.values() for sample in one])
+
+
+def _line(family: Family, sample: Sample, format: Format) -> str:
+    pairs = [f'{_label_name(k, format)}="{_escape(v)}"' for k, v in sorted(sample.labels.items())]
+    name = _metric_name(sample.name, format)
+    if name.startswith('"'):  # UTF-8 names stand among the labels
+        pairs.insert(0, name)
+        name = ""
+    labels = f"{{{','.join(pairs)}}}" if pairs else ""
+    stamp, exemplar = "", ""
+    if format.encoding == "openmetrics":
+        stamp = f" {sample.timestamp}" if sample.timestamp is not None else ""
+        exemplar = _exemplar(family, sample)
+    elif sample.timestamp is not None:
+        stamp = f" {int(float(sample.timestamp) * 1000)}"
+    return f"{name}{labels} {number(sample.value)}{stamp}{exemplar}\n"
+
+
+def _exemplar(family: Family, sample: Sample) -> str:
+    """OpenMetrics permits exemplars on buckets and counters only; elsewhere they are left out."""
+    given: Exemplar | None = sample.exemplar
+    bucket = family.type in _WITH_BUCKETS and sample.name.endswith("_bucket")
+    if given is None or not (bucket or family.type == "counter"):
+        return ""
+    pairs = ",".join([f'{k}="{_escape(v)}"' for k, v in sorted(given.labels.items())])
+    stamp = f" {given.timestamp}" if given.timestamp is not None else ""
+    return f" # {{{pairs}}} {number(given.value)}{stamp}"
+
+
+def _metric_name(name: str, format: Format) -> str:
+    return name if is_plain(name) else escape_metric_name(name, format.escaping)
+
+
+def _label_name(name: str, format: Format) -> str:
+    return name if is_plain(name) and ":" not in name else escape_label_name(name, format.escaping)

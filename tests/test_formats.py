@@ -1,0 +1,89 @@
+"""The client has its say: which format an Accept header chooses."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probe_exporter.formats import negotiate
+
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+    "text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
+PROMETHEUS_3_PROTOBUF = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6," + PROMETHEUS_3
+)
+PROMETHEUS_2 = "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+MESSAGES = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily"
+PLAIN = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", PLAIN),
+        ("*/*", PLAIN),
+        ("text/*", PLAIN),
+        ("application/json", PLAIN),
+        (BROWSER, PLAIN),
+        ("text/plain", PLAIN),
+        ("TEXT/PLAIN ; Version=1.0.0", "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"),
+        ("text/plain;version=9.9.9", PLAIN),
+        (
+            "text/plain;version=1.0.0;escaping=dots",
+            "text/plain; version=1.0.0; charset=utf-8; escaping=dots",
+        ),
+        (
+            "text/plain;version=1.0.0;escaping=nonsense",
+            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        (
+            "application/openmetrics-text",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        (
+            "text/plain;q=0.5, application/openmetrics-text;version=1.0.0;q=0.6",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        (
+            "application/openmetrics-text;q=0, text/plain;version=1.0.0;q=0.1",
+            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        (
+            "text/plain;version=1.0.0, application/openmetrics-text",  # the first among equals
+            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        (
+            "application/openmetrics-text;q=much, text/plain;version=1.0.0;q=0.1",
+            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        (
+            PROMETHEUS_3,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+        ),
+        (
+            PROMETHEUS_3_PROTOBUF,
+            f"{MESSAGES}; encoding=delimited; escaping=underscores",
+        ),
+        (f"{MESSAGES};encoding=text;escaping=values", f"{MESSAGES}; encoding=text; escaping=values"),
+        (f"{MESSAGES};encoding=compact-text", f"{MESSAGES}; encoding=compact-text; escaping=underscores"),
+        (f"{MESSAGES};encoding=delimited;q=0.3,text/plain;q=0.5", PLAIN),
+        (f"{MESSAGES};encoding=bogus", PLAIN),
+        (MESSAGES, PLAIN),
+        ("application/vnd.google.protobuf;encoding=delimited", PLAIN),
+        ("application/openmetrics-text;version=0.0.1", PLAIN),
+        (PROMETHEUS_2, PLAIN),
+        (";;;,=,;q=1", PLAIN),
+    ],
+)
+def test_the_accept_header_chooses_the_format(accept: str, content_type: str) -> None:
+    assert negotiate(accept).content_type == content_type
+
+
+@given(st.text())
+def test_no_accept_header_is_too_strange(accept: str) -> None:
+    negotiate(accept).content_type.encode("ascii")
