@@ -64,7 +64,7 @@ class Template:
             accept_encoding: what to accept unless a header says so already; empty for nothing.
         """
         given = {canonical(name): value.strip(" \t") for name, value in headers.items()}
-        host = _host_header(given.get("Host", ""))
+        host = host_header(given.get("Host", ""))
         if given.get("User-Agent") == "":
             del given["User-Agent"]
         else:
@@ -77,7 +77,7 @@ class Template:
         return cls(method or "GET", kept, host, "Authorization" in given, encode(body), body_file, _flaw(given))
 
 
-def _host_header(value: str) -> str:
+def host_header(value: str) -> str:
     """A configured Host header as it can be sent: in ASCII; none at all if it is no host, as the original has it."""
     try:
         host = host_only(value)
@@ -216,10 +216,7 @@ def first_request(template: Template, settings: HttpClientSettings, url: URL, to
         credentials = basic(url.user, url.password or "") if url.user is not None else authorization(settings)
         if credentials:
             headers.append(("Authorization", credentials))
-    for name, header in settings.http_headers.items():
-        values = [*header.values, *(secret.reveal() for secret in header.secrets)]
-        values += [read_file(path, f"http_headers.{name}.files") for path in header.files]
-        headers += [(canonical(name), value.strip(" \t")) for value in values]
+    headers += own_headers(settings)
     if len(headers) > len(template.headers):
         http1.check_headers(headers[len(template.headers) :])
     return Request(
@@ -230,6 +227,20 @@ def first_request(template: Template, settings: HttpClientSettings, url: URL, to
         body=template.body,
         body_file=template.body_file,
     )
+
+
+def own_headers(settings: HttpClientSettings) -> Headers:
+    """The headers of ``http_headers``. Reads the files that they name.
+
+    Raises:
+        ProbeFailed: one can't be read.
+    """
+    headers = []
+    for name, header in settings.http_headers.items():
+        values = [*header.values, *(secret.reveal() for secret in header.secrets)]
+        values += [read_file(path, f"http_headers.{name}.files") for path in header.files]
+        headers += [(canonical(name), value.strip(" \t")) for value in values]
+    return headers
 
 
 def authorization(settings: HttpClientSettings) -> str:

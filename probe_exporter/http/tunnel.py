@@ -17,8 +17,13 @@ from probe_exporter.http.http1 import ResponseReader
 from probe_exporter.http.proxy import Proxy
 from probe_exporter.http.request import USER_AGENT, basic
 from probe_exporter.http.response import Headers
+from probe_exporter.http.url import URL, host_only
 from probe_exporter.net import Connection, Secure, join_host_port
 from probe_exporter.prober import TIMEOUTS, Probe, ProbeFailed, Reason
+from probe_exporter.tls import TLSSettings, client_context
+
+ALPN = ("http/1.1",)
+"""What is offered to a proxy that speaks TLS."""
 
 PHASE = "proxy"
 """The phase of a failure on the way; it has no duration of its own."""
@@ -99,6 +104,20 @@ async def dial(
         connection.abort()
         raise
     return connection
+
+
+def own_tls(proxy: Proxy, config: TLSSettings) -> Secure | None:
+    """The TLS to speak to the proxy itself, if it wants any.
+
+    Its certificate has to bear `server_name` too, where that is set: the original's rule.
+    """
+    return Secure(client_context(config, ALPN), config.server_name or proxy.host) if proxy.secure else None
+
+
+def destination(proxy: Proxy, url: URL, addresses: Sequence[str]) -> tuple[str, int]:
+    """The host and port to ask a proxy for: the host's name, or of plain ``socks5`` the address if one was chosen."""
+    by_address = bool(addresses) and proxy.scheme == "socks5"
+    return addresses[0] if by_address else host_only(url.authority), url.port
 
 
 @contextmanager

@@ -1,16 +1,46 @@
-"""The websocket prober: its settings. This version checks ``websocket`` modules and does not probe them yet."""
+"""The websocket prober: what a module may ask of a server that upgrades to WebSocket, and the story of asking."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Collection, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from probe_exporter.addressing import AddressSettings
-from probe_exporter.dialogue import DialogueSettings
+from probe_exporter import net, tls
+from probe_exporter.addressing import SourceSettings
+from probe_exporter.dialogue import walk
 from probe_exporter.fields import Shorthand, Text
+from probe_exporter.http import http1, tunnel
+from probe_exporter.http.http1 import ResponseReader
+from probe_exporter.http.request import (
+    USER_AGENT,
+    Request,
+    authorization,
+    check_references,
+    host_header,
+    own_headers,
+    read_file,
+)
+from probe_exporter.http.response import Headers
 from probe_exporter.http.settings import HttpClientSettings, HttpHeader
+from probe_exporter.http.upgrade import BELONGS_TO_HANDSHAKE, check_upgrade, make_key, upgrade_headers
+from probe_exporter.http.url import URL, parse
+from probe_exporter.messages import Messages, MessageSettings
+from probe_exporter.metrics import Metric
+from probe_exporter.net import Connection, Secure
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason
+from probe_exporter.tls import TLSSettings, client_context
+
+if TYPE_CHECKING:
+    from probe_exporter.http.websocket import Conversation
+
+# --- settings ----------------------------------------------------------------------------------------------
 
 
 def _one_value(written: Any) -> Any:
@@ -23,16 +53,244 @@ Header = Annotated[
 """Values of a header, or a plain string for a single one, as in the original's own sample file."""
 
 
-class WebsocketSettings(DialogueSettings, AddressSettings):
+class WebsocketSettings(MessageSettings, SourceSettings):
     """The ``websocket`` block of a module."""
 
     http_config: HttpClientSettings | None = None
     headers: dict[Text, Header] = Field(default_factory=dict)
 
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        for name in self.headers:
+            if name.lower() in BELONGS_TO_HANDSHAKE:
+                yield "headers", f"{name} belongs to the handshake: every probe of this module will fail"
+        if self.http_config is not None and self.http_config.oauth2 is not None:
+            yield "http_config", "`oauth2` has no effect on a websocket"
+
+    @cached_property
+    def client(self) -> HttpClientSettings:
+        """The HTTP client that asks for the upgrade. An ``authorization`` without credentials sends nothing here."""
+        config = self.http_config or HttpClientSettings()
+        given = config.authorization
+        if given is None or given.credentials or given.credentials_file or given.credentials_ref:
+            return config
+        return config.model_copy(update={"authorization": None})
+
+
+# --- metrics -----------------------------------------------------------------------------------------------
+
+STATUS_CODE = Metric("probe_websocket_status_code", "The status code of the answer to the upgrade; 0 without one.")
+UPGRADED = Metric("probe_websocket_connection_upgraded", "Whether the connection became a WebSocket.")
+FAILED_BY_REGEXP = Metric(
+    "probe_websocket_failed_due_to_regex", "Whether a step of `query_response` failed, for whatever reason."
+)
+DURATION = Metric(
+    "probe_websocket_duration_seconds",
+    "How long each phase took: `processing` is TLS and the upgrade, `transfer` the steps of `query_response`.",
+    ("phase",),
+)
+
+# --- the story ---------------------------------------------------------------------------------------------
+
+_URL = re.compile(r"(http|ws)s?://", re.IGNORECASE)
+
 
 async def probe_websocket(probe: Probe, settings: WebsocketSettings) -> None:
-    """Upgrade an HTTP connection to WebSocket, and exchange the messages of ``query_response``."""
-    raise ProbeFailed(Reason.SETTINGS_UNSUPPORTED, "this version checks websocket modules but does not probe them yet")
+    """Upgrades a connection to WebSocket, and exchanges the messages of ``query_response``."""
+    url = _parse(probe.target)
+    for metric in (STATUS_CODE, UPGRADED, FAILED_BY_REGEXP):
+        probe.set(metric, 0)
+    visit = _Visit(probe, settings, url)
+    try:
+        visit.check_settings()
+        address = await visit.resolve()
+        await visit.open(address)
+        if settings.query_response:
+            await visit.talk()
+    finally:
+        visit.leave()
+
+
+def _parse(target: str) -> URL:
+    """The target as HTTP knows it, which is how it is asked for the upgrade."""
+    if not _URL.match(target):
+        raise ProbeFailed(Reason.TARGET_INVALID, f"the target {target!r} is not a ws:// or wss:// URL")
+    try:
+        return parse("http" + target[2:] if _is_websocket(target) else target)
+    except ValueError as error:
+        raise ProbeFailed(Reason.TARGET_INVALID, str(error)) from None
+
+
+def _is_websocket(target: str) -> bool:
+    return target[:2].lower() == "ws"
+
+
+class _Visit:
+    """One probe's way from the target to the last step, each stretch of it timed."""
+
+    def __init__(self, probe: Probe, settings: WebsocketSettings, url: URL) -> None:
+        from probe_exporter.http.websocket import Conversation  # noqa: PLC0415  # few exporters have a use for it
+
+        self._probe = probe
+        self._settings = settings
+        self._client = settings.client
+        self._url = url
+        self._connection: Connection | None = None
+        self._conversation = Conversation()
+        self._upgraded = False
+
+    def check_settings(self) -> None:
+        """Find out what can't be used before anything is looked up or sent."""
+        check_references(self._client)
+        if self._url.secure or self._client.tls_config != TLSSettings():  # its files are read even where it has no use
+            client_context(self._client.tls_config)
+
+    async def resolve(self) -> str:
+        """Choose the address."""
+        settings, started = self._settings, time.perf_counter()
+        address = await net.resolve(
+            self._probe,
+            self._url.host,
+            preferred=settings.preferred_ip_protocol,
+            fallback=settings.ip_protocol_fallback,
+        )
+        self._probe.set(DURATION, round(time.perf_counter() - started, 9), "resolve")
+        return address
+
+    async def open(self, address: str) -> None:
+        """Connect and upgrade."""
+        started = time.perf_counter()
+        connecting = 0.0
+        try:
+            key = make_key()
+            request = self._request(key)
+            self._connection = connection = await self._dial(address)
+            connecting = connection.connect_seconds
+            self._probe.set(DURATION, round(connecting, 9), "connect")
+            await self._upgrade(connection, request, key)
+        finally:
+            self._probe.set(DURATION, round(time.perf_counter() - started - connecting, 9), "processing")
+
+    def _request(self, key: str) -> Request:
+        """The request for the upgrade.
+
+        Raises:
+            ProbeFailed: the target or the headers can't be used.
+        """
+        if not _is_websocket(self._probe.target):
+            raise ProbeFailed(Reason.TARGET_INVALID, "the target is a URL of HTTP, not a ws:// or wss:// one")
+        if self._url.user is not None:
+            raise ProbeFailed(Reason.TARGET_INVALID, "a WebSocket URL has no user information: use http_config")
+        given = [*own_headers(self._client), *self._own_headers()]
+        http1.check_headers(given)
+        by_name = {name.lower(): value for name, value in reversed(given)}
+        for name in by_name.keys() & BELONGS_TO_HANDSHAKE:
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"the header {name} belongs to the handshake")
+        own = [
+            (name, value) for name, value in given if name.lower() != "host" and (value or name.lower() != "user-agent")
+        ]
+        host = host_header(by_name.get("host", "")) or self._url.authority
+        return Request("GET", self._url, host, [*upgrade_headers(key), *self._introduction(by_name.keys()), *own])
+
+    def _introduction(self, given: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Who we are, as far as the headers that are `given` (in lower case) do not say so."""
+        if "user-agent" not in given:
+            yield "User-Agent", USER_AGENT
+        if "authorization" not in given and (credentials := authorization(self._client)):
+            http1.check_headers([("Authorization", credentials)])
+            yield "Authorization", credentials
+
+    def _own_headers(self) -> Headers:
+        """The headers of ``headers``. A file that can't be read is passed over, as in the original."""
+        headers = []
+        for name, header in self._settings.headers.items():
+            values = [*header.values, *(secret.reveal() for secret in header.secrets)]
+            for path in header.files:
+                try:
+                    values.append(read_file(path, f"headers.{name}.files"))
+                except ProbeFailed as failed:
+                    self._probe.log("Passing over a header's file", level=logging.WARNING, err=failed.message)
+            headers += [(name, value.strip(" \t")) for value in values]
+        return headers
+
+    async def _dial(self, address: str) -> Connection:
+        """A TCP connection to the target, through a proxy if one is configured for it."""
+        url, probe = self._url, self._probe
+        proxy = self._client.proxies.choose(url, [address])
+        if proxy is None:
+            return await net.dial(probe, [address], url.port, source=self._settings.source_ip_address)
+        own = tunnel.own_tls(proxy, self._client.tls_config)
+        there = await tunnel.addresses(probe, proxy)
+        return await tunnel.dial(probe, proxy, there, own, tunnel.destination(proxy, url, [address]), None)
+
+    async def _upgrade(self, connection: Connection, request: Request, key: str) -> None:
+        probe, config = self._probe, self._client.tls_config
+        if self._url.secure:
+            await connection.start_tls(probe, Secure(client_context(config), config.server_name or self._url.host))
+            assert connection.handshake is not None
+            tls.report(probe, connection.handshake)
+        probe.log("Asking for the upgrade", url=probe.target, host=request.host)
+        response = ResponseReader(request.method)
+        with probe.phase("processing"):
+            connection.send(request.head())
+            while not response.head_complete:
+                response.feed(await connection.read())
+            probe.set(STATUS_CODE, response.status)
+            probe.log("Received the answer to the upgrade", status_code=response.status)
+            check_upgrade(response, key)
+        probe.set(UPGRADED, 1)
+        self._upgraded = True
+        connection.restart(response.take_body())
+
+    async def talk(self) -> None:
+        """Go through the steps; the phase of the metric is called as in the original."""
+        assert self._connection is not None
+        peer = Messages(_Channel(self._connection, self._conversation))
+        probe, started = self._probe, time.perf_counter()
+        probe.set(FAILED_BY_REGEXP, 1)
+        try:
+            with probe.phase("dialogue"):
+                await walk(probe, self._settings.query_response, peer)
+            probe.set(FAILED_BY_REGEXP, 0)
+        finally:
+            probe.set(DURATION, round(time.perf_counter() - started, 9), "transfer")
+
+    def leave(self) -> None:
+        """Say goodbye where a conversation stands, and close; the server's goodbye is not waited for."""
+        if self._connection is None:
+            return
+        if self._upgraded:
+            self._conversation.say_goodbye()
+        self._connection.close(self._conversation.outgoing())
+
+
+class _Channel:
+    """A conversation and the connection that carries it."""
+
+    def __init__(self, connection: Connection, conversation: Conversation) -> None:
+        self._connection = connection
+        self._conversation = conversation
+
+    async def receive(self) -> bytes:
+        conversation = self._conversation
+        while (message := conversation.next()) is None:
+            if (failure := conversation.failure) is not None:
+                raise failure
+            if answers := conversation.outgoing():  # to pings; a server that takes none of them has to wait
+                await self._connection.write(answers)
+            elif not conversation.hungry:
+                await asyncio.sleep(0)  # a flood of small frames keeps nobody waiting
+            if conversation.hungry:
+                conversation.feed(await self._connection.read())
+        return message
+
+    async def send_text(self, text: bytes) -> None:
+        self._conversation.say(text)
+        await self._connection.write(self._conversation.outgoing())
+
+    async def send(self, data: bytes) -> None:
+        self._conversation.send(data)
+        await self._connection.write(self._conversation.outgoing())
 
 
 prober = Prober("websocket", WebsocketSettings, probe_websocket)
