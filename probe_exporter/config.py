@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -17,9 +18,10 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
-from probe_exporter import document
+from probe_exporter import declared, document, placeholders
 from probe_exporter.document import Document, Place, Problem
 from probe_exporter.fields import Duration, Text, nearest
+from probe_exporter.placeholders import Parameter
 from probe_exporter.prober import Prober, Settings
 from probe_exporter.rules import Absent, Block
 
@@ -39,6 +41,10 @@ __all__ = [
 S = TypeVar("S", bound=Settings)
 
 
+KEPT = 256
+"""Sets of values for which a module with parameters stays as it was made for them: Prometheus asks the same again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Module:
     """A named configuration of a prober.
@@ -48,6 +54,8 @@ class Module:
         timeout: seconds; 0.0 if the module sets none.
         place: where the module is defined.
         strays: blocks of other probers that the module holds; they are checked and not used.
+        parameters: what a request may set; none once a request has.
+        fill: makes the module that some values of the parameters amount to, in the order of `parameters`.
     """
 
     name: str
@@ -57,6 +65,29 @@ class Module:
     place: Place
     description: str = ""
     strays: Mapping[str, Settings] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    fill: Callable[[tuple[str, ...]], Module] | None = field(default=None, repr=False, compare=False)
+
+    def given(self, request: Mapping[str, str]) -> Module:
+        """The module as a request with these parameters wants it; what it does not declare is not looked at.
+
+        Raises:
+            ValueError: with a sentence for the client: a value is missing, not legal, or of no use where it goes.
+        """
+        if self.fill is None:
+            return self
+        return self.fill(tuple([self._value(name, request.get(name)) for name in self.parameters]))
+
+    def _value(self, name: str, value: str | None) -> str:
+        declared = self.parameters[name]
+        if value is None:
+            if declared.default is None:
+                raise ValueError(f'Module "{self.name}" needs the parameter "{name}", which matches {declared.pattern}')
+            return declared.default
+        objection = declared.objection(value)
+        if objection:
+            raise ValueError(f'The parameter "{name}" of module "{self.name}" {objection}')
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +209,7 @@ def file_model(probers: Mapping[str, Prober[Any]]) -> type[Settings]:
         prober=(str, ""),
         timeout=(Duration, 0.0),
         description=(str, ""),
+        params=(dict[Text, Parameter], {}),
         **blocks,
     )
     module.rules = (names_a_prober,)
@@ -199,21 +231,56 @@ def validated(read: Document, model: type[S]) -> S | None:
 
 def _modules(read: Document, model: type[Settings], probers: Mapping[str, Prober[Any]]) -> list[Module]:
     """The modules of a document; its problems grow by what validation finds."""
+    written = read.value
+    read.value = declared.checked(read, probers)
     file: Any = validated(read, model)
-    return [] if file is None else [_module(name, settings, read, probers) for name, settings in file.modules.items()]
+    modules = {} if file is None else file.modules
+    return [_module(name, said, written["modules"][name], read, probers) for name, said in modules.items()]
 
 
-def _module(name: str, settings: Any, read: Document, probers: Mapping[str, Prober[Any]]) -> Module:
-    blocks = {key: getattr(settings, f"block_{key}") for key in probers}
-    return Module(
+def _module(name: str, said: Any, written: Block, read: Document, probers: Mapping[str, Prober[Any]]) -> Module:
+    settings, strays = _blocks(said, probers)
+    module = Module(
         name=name,
-        prober=probers[settings.prober],
-        settings=blocks.pop(settings.prober),
-        timeout=settings.timeout,
+        prober=probers[said.prober],
+        settings=settings,
+        timeout=said.timeout,
         place=read.place(("modules", name)),
-        description=settings.description,
-        strays={key: block for key, block in blocks.items() if block is not None},
+        description=said.description,
+        strays=strays,
+        parameters=said.params,
     )
+    return _fillable(module, type(said), written, probers) if said.params else module
+
+
+def _blocks(said: Any, probers: Iterable[str]) -> tuple[Settings, dict[str, Settings]]:
+    """The block of a module's own prober, and those of others."""
+    blocks = {key: getattr(said, f"block_{key}") for key in probers}
+    own: Settings = blocks.pop(said.prober)
+    return own, {key: block for key, block in blocks.items() if block is not None}
+
+
+def _fillable(module: Module, model: type[Settings], written: Block, probers: Iterable[str]) -> Module:
+    """The module with its `fill`, which validates as loading did; shown with its placeholders where they are legal."""
+    plain = {key: value for key, value in written.items() if key != "params"}
+
+    @lru_cache(maxsize=KEPT)
+    def fill(values: tuple[str, ...]) -> Module:
+        filled = placeholders.fill(plain, dict(zip(module.parameters, values, strict=True)))
+        try:
+            said = model.model_validate(filled)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            problem = f"{document.dotted(first['loc'])}: {_message(first)}"
+            raise ValueError(f'Module "{module.name}" can\'t take these parameters: {problem}') from None
+        settings, strays = _blocks(said, probers)
+        return replace(module, settings=settings, strays=strays, parameters={}, fill=None)
+
+    try:
+        shown = fill(tuple(map(placeholders.written, module.parameters)))
+    except ValueError:
+        shown = module
+    return replace(module, settings=shown.settings, strays=shown.strays, fill=fill)
 
 
 def _cautions(module: Module, read: Document) -> Iterator[Problem]:
@@ -224,7 +291,8 @@ def _cautions(module: Module, read: Document) -> Iterator[Problem]:
         yield read.problem((*path, name), message)
     for name, block in {module.prober.name: module.settings, **module.strays}.items():
         for where, key, message in block_cautions(block, (*path, name)):
-            yield read.problem((*where, key), message)
+            if not any(at[: len(where) + 1] == (*where, key) for at in read.templates):  # requests know better
+                yield read.problem((*where, key), message)
 
 
 def block_cautions(value: object, path: document.Path = ()) -> Iterator[tuple[document.Path, str, str]]:

@@ -27,6 +27,7 @@ from probe_exporter.nodes import (
     compose,
     parse_number,
 )
+from probe_exporter.placeholders import MARK, Template, parse
 
 Path = tuple[str | int, ...]
 """Where a value is: the keys and indices that lead to it."""
@@ -84,6 +85,7 @@ class Document:
     """What reading a file gave.
 
     `places` has an entry for each key and list item, by its path. A value at which a problem was found is `UNFIT`.
+    Scalars with placeholders of parameters are `Template` in `value`, whatever is wanted there; `templates` has them.
     """
 
     file: str
@@ -92,6 +94,7 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     unfit: set[Path] = field(default_factory=set)
+    templates: dict[Path, Template] = field(default_factory=dict)
 
     def place(self, path: Path) -> Place:
         """The place of `path`, or of the nearest thing around it that has one."""
@@ -338,7 +341,9 @@ class _Reader:
         self._seen.add(node)
         if len(path) > MAX_DEPTH:
             return self.unfit(path, "nested too deeply (an anchor that holds an alias of itself?)")
-        if node.kind == "scalar" and self._environment is not None and "${" in node.text:
+        if node.kind == "scalar" and "${" in node.text:
+            if MARK in node.text and node.tag != "!!binary":
+                return self._template(node, path)
             node = self._expanded(node, path)
         if node.belies_its_tag:
             return self.unfit(path, f"the value is not what its tag {node.tag} says")
@@ -445,11 +450,24 @@ class _Reader:
             self._document.problems.append(Problem(place, dotted((*path, name)), message))
 
     def _expanded(self, node: Node, path: Path) -> Node:
-        """The scalar with ``${NAME}`` replaced; it counts as plain, for the environment knows no types.
+        """The scalar with ``${NAME}`` replaced; it counts as plain, for the environment knows no types."""
+        text = self._expanded_text(node.text, path)
+        return node if text == node.text else replace(node, text=text, plain=True)
+
+    def _template(self, node: Node, path: Path) -> Template | Unfit:
+        """A scalar with placeholders of parameters. What the environment holds can't become one."""
+        template = parse(node.text, lambda text: self._expanded_text(text, path))
+        self._document.templates[path] = template
+        return UNFIT if path in self._document.unfit else template
+
+    def _expanded_text(self, text: str, path: Path) -> str:
+        """The text with ``${NAME}`` replaced from the environment, if that is wanted.
 
         ``$${NAME}`` stands for the text ``${NAME}``. Anything else, such as ``${1}`` or ``$$``, is left alone.
         """
-        environment = self._environment or {}
+        if self._environment is None:
+            return text
+        environment = self._environment
 
         def replacement(found: re.Match[str]) -> str:
             if found[0].startswith("$$"):
@@ -458,5 +476,4 @@ class _Reader:
                 self.unfit(path, f"the environment variable {found[1]} is not set")
             return environment.get(found[1], "")
 
-        text = _VARIABLE.sub(replacement, node.text)
-        return node if text == node.text else replace(node, text=text, plain=True)
+        return _VARIABLE.sub(replacement, text)

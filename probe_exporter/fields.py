@@ -251,6 +251,10 @@ class Regexp(_Scalar):
         found: Match | None = self._compiled.search(data)
         return found
 
+    def matches_all(self, text: str) -> bool:
+        """Whether this matches `text` from its beginning to its end."""
+        return self._compiled.fullmatch(text.encode("utf-8", _REPLACEMENT)) is not None
+
     @property
     def names(self) -> dict[str, int]:
         """The named groups and their numbers."""

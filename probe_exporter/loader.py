@@ -25,7 +25,7 @@ from probe_exporter.prober import Prober, Settings
 DEFAULT_FILE = Path("blackbox.yml")
 """Read where no configuration is named, if it is there."""
 
-MODULE_KEYS = frozenset({"prober", "timeout", "description"})
+MODULE_KEYS = frozenset({"prober", "timeout", "description", "params"})
 """What a module says beside its blocks; no prober can have such a name."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

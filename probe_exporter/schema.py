@@ -20,6 +20,7 @@ def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:
     module["required"] = ["prober"]
     module["properties"]["prober"] = {"enum": sorted(probers), "description": "What kind of probe this is."}
     module["properties"]["description"]["description"] = "A line about this module, for people."
+    module["properties"]["params"]["description"] = "What a request may set: ${param:name} in the block of the prober."
     for name, prober in probers.items():
         module["properties"][name]["description"] = prober.description or (prober.probe.__doc__ or "").split("\n")[0]
     for block in (schema, *schema["$defs"].values()):

@@ -13,21 +13,24 @@ from probe_exporter.quantities import format_duration
 
 def to_yaml(config: Config) -> str:
     """The configuration in effect: defaults filled in, secrets masked, modules by name."""
-    modules = {name: _plain_module(config.modules[name]) for name in sorted(config.modules)}
+    modules = {name: plain_module(config.modules[name]) for name in sorted(config.modules)}
     return yaml_text.dump({"modules": modules}, indent=4)
 
 
 def module_to_yaml(module: Module) -> str:
     """One module in effect: defaults filled in, secrets masked."""
-    return yaml_text.dump(_plain_module(module), indent=2)
+    return yaml_text.dump(plain_module(module), indent=2)
 
 
-def _plain_module(module: Module) -> dict[str, Any]:
+def plain_module(module: Module) -> dict[str, Any]:
+    """What `module_to_yaml` writes, as plain values."""
     plain: dict[str, Any] = {"prober": module.prober.name}
     if module.timeout:
         plain["timeout"] = format_duration(module.timeout)
     if module.description:
         plain["description"] = module.description
+    if module.parameters:
+        plain["params"] = _plain(module.parameters, {name: p.model_dump() for name, p in module.parameters.items()})
     for name, block in {module.prober.name: module.settings, **module.strays}.items():
         plain[name] = _plain_block(block, block.model_dump(by_alias=True))
     return plain
