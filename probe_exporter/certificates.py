@@ -1,13 +1,12 @@
 """X.509 certificates as labels and numbers, in the forms the original gives them.
 
-Each certificate is read once and remembered by its bytes: the same targets show the same certificates at every
-scrape.
+Each certificate is read once and remembered: the same targets show the same certificates at every scrape.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from cryptography import x509
@@ -46,8 +45,43 @@ class LeafLabels(NamedTuple):
     serialnumber: str
 
 
+class Certificate:
+    """A certificate that has been read: one object for each, so that what was worked out of it stays.
+
+    Attributes:
+        x509: all that it says.
+    """
+
+    def __init__(self, certificate: x509.Certificate) -> None:
+        self.x509 = certificate
+
+    @cached_property
+    def labels(self) -> LeafLabels:
+        """What the metrics say of it."""
+        return _leaf_labels(self.x509)
+
+    @cached_property
+    def expiry(self) -> float:
+        """When it ends, in Unix seconds."""
+        return self.x509.not_valid_after_utc.timestamp()
+
+    def is_for(self, host: str) -> bool:
+        """Whether it is valid for a host name or address (RFC 6125; the common name does not count)."""
+        return _is_for(self, host)
+
+
 @lru_cache(maxsize=REMEMBERED)
-def leaf_labels(certificate: x509.Certificate) -> LeafLabels:
+def read(certificate: x509.Certificate) -> Certificate:
+    """The one `Certificate` of a certificate."""
+    return Certificate(certificate)
+
+
+def earliest_expiry(chain: Iterable[Certificate]) -> float:
+    """When the first of some certificates ends, in Unix seconds."""
+    return min([certificate.expiry for certificate in chain])
+
+
+def _leaf_labels(certificate: x509.Certificate) -> LeafLabels:
     """The labels of a certificate; a part of it that does not parse is an empty label."""
     serial = abs(certificate.serial_number)
     return LeafLabels(
@@ -109,25 +143,13 @@ def _escape(value: str) -> str:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def expiry(certificate: x509.Certificate) -> float:
-    """When a certificate ends, in Unix seconds."""
-    return certificate.not_valid_after_utc.timestamp()
-
-
-def earliest_expiry(certificates: Iterable[x509.Certificate]) -> float:
-    """When the first of some certificates ends, in Unix seconds."""
-    return min(expiry(certificate) for certificate in certificates)
-
-
-@lru_cache(maxsize=REMEMBERED)
-def is_for(certificate: x509.Certificate, host: str) -> bool:
-    """Whether a certificate is valid for a host name or address (RFC 6125; the common name does not count)."""
+def _is_for(certificate: Certificate, host: str) -> bool:
     try:
         address = names.literal(host)
         if address is not None:
-            verify_certificate_ip_address(certificate, address.partition("%")[0])  # a zone is nobody's business
+            verify_certificate_ip_address(certificate.x509, address.partition("%")[0])  # a zone is nobody's business
         else:
-            verify_certificate_hostname(certificate, host)
+            verify_certificate_hostname(certificate.x509, host)
     except (VerificationError, CertificateError, ValueError):
         return False
     return True

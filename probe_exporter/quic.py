@@ -27,7 +27,7 @@ from aioquic.quic.events import (
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
 from aioquic.tls import AlertDescription, CipherSuite
 
-from probe_exporter import names, net, tls
+from probe_exporter import certificates, names, net, tls
 from probe_exporter.deadline import Deadline
 from probe_exporter.net import HANDSHAKE_LIMIT, Datagrams
 from probe_exporter.prober import Probe, ProbeFailed, Reason
@@ -81,8 +81,7 @@ async def dial(
     configuration = _configuration(context, server_name, protocol)
 
     async def dial_one(address: str) -> QuicClient:
-        with probe.phase("connect"):
-            datagrams = await net.dial_udp(address, port)
+        datagrams = await net.dial_udp(probe, address, port)
         client = QuicClient(datagrams, configuration, context, server_name)
         try:
             await client.shake_hands(probe)
@@ -261,7 +260,13 @@ class QuicClient:
         assert leaf is not None
         assert state.key_schedule is not None
         suite = f"TLS_{state.key_schedule.cipher_suite.name}"
-        return Handshake(version="TLS 1.3", cipher=suite, sent=(leaf, *others), verified=None, protocol=protocol)
+        return Handshake(
+            version="TLS 1.3",
+            cipher=suite,
+            sent=[certificates.read(certificate) for certificate in (leaf, *others)],
+            verified=None,
+            protocol=protocol,
+        )
 
     def _ended(self, event: ConnectionTerminated) -> ProbeFailed:
         """The end of the connection in our terms, whichever side saw the error."""

@@ -14,7 +14,7 @@ from aioquic.quic.packet import QuicErrorCode
 from aioquic.tls import Epoch
 from cryptography import x509
 
-from probe_exporter import quic, tls
+from probe_exporter import certificates, quic, tls
 from probe_exporter.prober import Probe, ProbeFailed, Reason
 from probe_exporter.quic import OUT_OF_ORDER, QuicClient
 from probe_exporter.tls import Handshake, TLSSettings, VerificationFailed, client_context, quic_context
@@ -69,9 +69,9 @@ async def test_the_handshake_shows_what_the_server_showed(pki: Pki) -> None:
     shown = client.handshake
     assert shown is not None
     assert (shown.version, shown.cipher, shown.protocol) == ("TLS 1.3", "TLS_CHACHA20_POLY1305_SHA256", "h3")
-    assert [certificate.subject.rfc4514_string() for certificate in shown.sent] == ["CN=leaf", "CN=intermediate"]
+    assert [certificate.labels.subject for certificate in shown.sent] == ["CN=leaf", "CN=intermediate"]
     assert shown.verified is not None
-    assert [certificate.subject.rfc4514_string() for certificate in shown.verified] == [
+    assert [certificate.labels.subject for certificate in shown.verified] == [
         "CN=leaf",
         "CN=intermediate",
         "CN=root",
@@ -250,7 +250,7 @@ def over_tcp(pki: Pki, certificate: str, settings: TLSSettings, name: str) -> Ha
 def over_quic(pki: Pki, certificate: str, settings: TLSSettings, name: str) -> Handshake | VerificationFailed:
     """What a handshake of QUIC makes of it."""
     sent = x509.load_pem_x509_certificates((pki.directory / f"{certificate}.pem").read_bytes())
-    shown = Handshake("TLS 1.3", "TLS_AES_256_GCM_SHA384", sent, None)
+    shown = Handshake("TLS 1.3", "TLS_AES_256_GCM_SHA384", [certificates.read(one) for one in sent], None)
     try:
         return quic_context(settings).verify(shown, name)
     except VerificationFailed as failed:

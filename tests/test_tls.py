@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from probe_exporter import certificates, tls
+from probe_exporter.certificates import Certificate
 from probe_exporter.prober import Probe, ProbeFailed, Reason
 from probe_exporter.tls import CIPHERS, NO_CHAIN, TLS13_CIPHERS, Layer, TLSSettings, VerificationFailed, client_context
 from tests.targets import Pki
@@ -162,6 +163,12 @@ def certificate(zoo: Zoo, name: str) -> x509.Certificate:
     return x509.load_pem_x509_certificate(Path(zoo.path(f"{name}.pem")).read_bytes())
 
 
+def certificates_in(zoo: Zoo, name: str) -> list[Certificate]:
+    """All of a file, read."""
+    pem = Path(zoo.path(f"{name}.pem")).read_bytes()
+    return [certificates.read(certificate) for certificate in x509.load_pem_x509_certificates(pem)]
+
+
 # --- what verifies -----------------------------------------------------------------------------------------
 
 
@@ -190,10 +197,10 @@ def test_a_good_certificate_verifies(zoo: Zoo, name: str, host: str, version: st
     assert handshake is not None
     assert handshake.version == {"TLSv1_2": "TLS 1.2", "TLSv1_3": "TLS 1.3"}[version]
     assert handshake.verify_errors == ()
-    assert handshake.sent == x509.load_pem_x509_certificates(Path(zoo.path(f"{name}.pem")).read_bytes())
+    assert list(handshake.sent) == certificates_in(zoo, name)
     assert handshake.verified is not None
     assert handshake.verified[0] == handshake.sent[0]
-    assert handshake.verified[-1] == certificate(zoo, "root")
+    assert handshake.verified[-1].x509 == certificate(zoo, "root")
 
 
 @pytest.mark.parametrize("anchor", ["leaf", "intermediate", "root"])
@@ -204,7 +211,7 @@ def test_anything_in_ca_file_is_an_anchor(zoo: Zoo, anchor: str) -> None:
     shake(layer, zoo.server("leaf"))
     assert layer.handshake is not None
     assert layer.handshake.verified is not None
-    assert alone in layer.handshake.verified
+    assert certificates.read(alone) in layer.handshake.verified
 
 
 def test_of_two_roots_the_longer_lived_gives_the_chain(zoo: Zoo) -> None:
@@ -213,7 +220,7 @@ def test_of_two_roots_the_longer_lived_gives_the_chain(zoo: Zoo) -> None:
         shake(layer, zoo.server("twin"))
         assert layer.handshake is not None
         assert layer.handshake.verified is not None
-        assert layer.handshake.verified[-1] == certificate(zoo, "long_root")
+        assert layer.handshake.verified[-1].x509 == certificate(zoo, "long_root")
 
 
 def test_authorities_may_stand_in_the_settings(zoo: Zoo) -> None:
@@ -267,7 +274,7 @@ def test_a_bad_certificate_is_refused_with_all_that_is_wrong(zoo: Zoo, name: str
     assert len(failed.handshake.verify_errors) == len(errors)
     assert failed.handshake.version == {"TLSv1_2": "TLS 1.2", "TLSv1_3": "TLS 1.3"}[version]
     assert failed.handshake.cipher in {*TLS13_CIPHERS, *(iana for _, iana in CIPHERS.values())}
-    assert failed.handshake.sent == x509.load_pem_x509_certificates(Path(zoo.path(f"{name}.pem")).read_bytes())
+    assert list(failed.handshake.sent) == certificates_in(zoo, name)
     assert failed.handshake.verified is None
     assert "alert" in str(server.failure)
 
@@ -617,7 +624,7 @@ def test_a_good_handshake_is_reported(zoo: Zoo) -> None:
     assert reported(layer.handshake) == {
         "probe_tls_version_info": {("TLS 1.3",): 1},
         "probe_tls_cipher_info": {(layer.handshake.cipher,): 1},
-        "probe_ssl_last_chain_info": {tuple(certificates.leaf_labels(leaf)): 1},
+        "probe_ssl_last_chain_info": {tuple(certificates.read(leaf).labels): 1},
         "probe_ssl_earliest_cert_expiry": {(): min(expiries[:2])},
         "probe_ssl_last_chain_expiry_timestamp_seconds": {(): min(expiries)},
     }
@@ -639,7 +646,7 @@ def test_a_refused_certificate_is_reported_with_one_series_for_each_error(zoo: Z
     values = reported(failed.handshake)
     leaf = certificate(zoo, "all_wrong")
     assert values["probe_ssl_verify_error_info"] == {("expired",): 1, ("unknown_authority",): 1, ("wrong_name",): 1}
-    assert values["probe_ssl_last_chain_info"] == {tuple(certificates.leaf_labels(leaf)): 1}
+    assert values["probe_ssl_last_chain_info"] == {tuple(certificates.read(leaf).labels): 1}
     assert values["probe_ssl_earliest_cert_expiry"] == {(): leaf.not_valid_after_utc.timestamp()}
     assert "probe_ssl_last_chain_expiry_timestamp_seconds" not in values
 

@@ -1,0 +1,210 @@
+"""TLS settings to a context, made once and shared by all who have the same.
+
+pyOpenSSL and not the standard library's ssl: it shows the chain that the peer sent and the one that was verified, also
+where verification failed, and its OpenSSL is newer (and faster) than most systems'.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from OpenSSL import SSL, crypto
+from OpenSSL._util import lib as openssl
+
+from probe_exporter.fields import encode
+from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.tls.layer import Layer, collect
+from probe_exporter.tls.settings import TLSSettings, TLSVersion
+from probe_exporter.tls.suites import CIPHERS, GROUPS, TLS13_CIPHERS, VERSIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a client is, to a server that asks."""
+
+    certificate: x509.Certificate
+    chain: Sequence[x509.Certificate]
+    key: PrivateKeyTypes
+
+
+class ClientContext:
+    """TLS settings made ready to be used by any number of connections."""
+
+    def __init__(self, settings: TLSSettings, alpn: tuple[str, ...]) -> None:
+        """
+        Raises:
+            ProbeFailed: a file or a key can't be used.
+        """
+        self._verifies = not settings.insecure_skip_verify
+        self._context, _ = make_context(settings, settings.min_version, settings.max_version)
+        if alpn:
+            self._context.set_alpn_protos([name.encode() for name in alpn])
+
+    def layer(self, server_name: str) -> Layer:
+        """A new TLS client; `server_name` is asked for and verified (an address is verified only).
+
+        Raises:
+            ProbeFailed: there is no name to verify.
+        """
+        if self._verifies:
+            check_verifiable(server_name)
+        try:
+            return Layer(SSL.Connection(self._context, None), server_name.rstrip("."), self._verifies)
+        except (ValueError, TypeError):
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{server_name!r} is not a server name") from None
+
+
+def make_context(settings: TLSSettings, lowest: TLSVersion, highest: TLSVersion) -> tuple[SSL.Context, Identity | None]:
+    if settings.min_version > settings.max_version:
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE,
+            f"tls_config: min_version {settings.min_version} is above max_version {settings.max_version}",
+        )
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(VERSIONS[lowest])
+    context.set_max_proto_version(VERSIONS[highest])
+    # OpenSSL does TLS 1.0 and 1.1 at security level 0 only; level 1 is what Go's key sizes and hashes amount to.
+    level = 1 if lowest >= "TLS12" else 0
+    context.set_cipher_list(f"{':'.join(CIPHERS)}:@SECLEVEL={level}".encode())
+    context.set_tls13_ciphersuites(":".join(TLS13_CIPHERS).encode())
+    context.set_options(SSL.OP_NO_RENEGOTIATION)
+    # pyOpenSSL has no other way to say it. OpenSSL's default would add an ML-KEM key: see docs/decisions.md.
+    openssl.SSL_CTX_set1_curves_list(context._context, ":".join(GROUPS).encode())  # noqa: SLF001  # see above
+    if not settings.insecure_skip_verify:
+        _trust(context, settings)
+        context.set_verify(SSL.VERIFY_PEER, collect)
+    elif settings.ca or settings.ca_file:
+        _read_authorities(settings)  # unused, but a file that can't be read is an error all the same
+    return context, _identify(context, settings)
+
+
+def check_verifiable(server_name: str) -> None:
+    if not server_name:
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE, "tls_config needs server_name or insecure_skip_verify for this target"
+        )
+
+
+def _trust(context: SSL.Context, settings: TLSSettings) -> None:
+    """Load the authorities; whatever stands in the bundle is an anchor, be it a root, an intermediate or a leaf."""
+    if not (settings.ca or settings.ca_file):
+        context.set_default_verify_paths()
+        return
+    store = context.get_cert_store()
+    assert store is not None
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    for certificate in _longest_lived(_read_authorities(settings)):
+        store.add_cert(crypto.X509.from_cryptography(certificate))
+
+
+def _longest_lived(authorities: Iterable[x509.Certificate]) -> Iterable[x509.Certificate]:
+    """Of several certificates of one authority (its name and its key) the last to end: the best chain there is."""
+    best: dict[tuple[x509.Name, bytes], x509.Certificate] = {}
+    for certificate in sorted(authorities, key=lambda authority: authority.not_valid_after_utc):
+        key = certificate.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        best[certificate.subject, key] = certificate
+    return best.values()
+
+
+def _read_authorities(settings: TLSSettings) -> list[x509.Certificate]:
+    pem = _read("ca", settings.ca, settings.ca_file)
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "tls_config: ca holds no certificate in PEM form") from None
+
+
+def _identify(context: SSL.Context, settings: TLSSettings) -> Identity | None:
+    """Load the client's certificate, its chain and its key."""
+    if not (settings.cert or settings.cert_file):
+        return None
+    key = settings.key.reveal()
+    try:
+        leaf, *chain = x509.load_pem_x509_certificates(_read("cert", settings.cert, settings.cert_file))
+        context.use_certificate(leaf)
+        for certificate in chain:
+            context.add_extra_chain_cert(certificate)
+        private = serialization.load_pem_private_key(_read("key", key, settings.key_file), password=None)
+        context.use_privatekey(cast("Any", private))  # of more kinds than the annotation tells
+        context.check_privatekey()
+    except (ValueError, TypeError, SSL.Error, UnsupportedAlgorithm) as error:
+        what = type(error).__name__  # the text might quote the key
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: unusable cert or key ({what})") from None
+    return Identity(leaf, chain, private)
+
+
+def _read(key: str, inline: str, path: str) -> bytes:
+    if inline:
+        return encode(inline)
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE, f"tls_config: {key}_file {path} can't be read: {error.strerror}"
+        ) from None
+
+
+Stamp = tuple[tuple[int, int, int] | None, ...]
+
+Context = TypeVar("Context")
+
+_contexts: dict[Hashable, tuple[Stamp, object]] = {}
+
+
+def client_context(settings: TLSSettings, alpn: tuple[str, ...] = ()) -> ClientContext:
+    """The context for some settings: made once, and again when a file it came from has changed.
+
+    Modules with equal settings share one, so that a thousand modules load the system's authorities once.
+
+    Args:
+        settings: a module's ``tls_config``.
+        alpn: the protocols to offer, best first.
+
+    Raises:
+        ProbeFailed: the settings can't be used.
+    """
+    return remembered((settings, alpn), settings, lambda: ClientContext(settings, alpn))
+
+
+def remembered(key: Hashable, settings: TLSSettings, make: Callable[[], Context]) -> Context:
+    for source in ("ca_ref", "cert_ref", "key_ref"):
+        if getattr(settings, source):
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {source} needs a secret manager: none here")
+    stamp = tuple(
+        _stamp(setting, path)
+        for setting, path in (("ca", settings.ca_file), ("cert", settings.cert_file), ("key", settings.key_file))
+    )
+    known = _contexts.get(key)
+    if known is not None and known[0] == stamp:
+        return cast("Context", known[1])
+    context = make()
+    _contexts[key] = (stamp, context)
+    return context
+
+
+def forget_contexts() -> None:
+    """Let go of every context: the next probe makes its own anew. Called when the configuration changes."""
+    _contexts.clear()
+
+
+def _stamp(key: str, path: str) -> tuple[int, int, int] | None:
+    """What changes when a file does."""
+    if not path:
+        return None
+    try:
+        status = os.stat(path)  # noqa: PTH116  # for each probe, and a Path takes longer than the system
+    except OSError as error:
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE, f"tls_config: {key}_file {path} can't be read: {error.strerror}"
+        ) from None
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,225 @@
+"""One TLS client without I/O; and what is wrong with a peer's certificates, all of it and not the first thing only."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import cast
+
+from OpenSSL import SSL, crypto
+
+from probe_exporter import names
+from probe_exporter.certificates import Certificate
+from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.tls import chain
+from probe_exporter.tls.handshake import Handshake
+from probe_exporter.tls.suites import IANA_NAMES, VERSION_NAMES, cipher_of_hello
+
+# OpenSSL's verification errors (x509_vfy.h) in the words of `probe_ssl_verify_error_info`.
+_VERIFY_ERRORS = {
+    2: "unknown_authority",  # no issuer for a certificate further up
+    18: "unknown_authority",  # self-signed
+    19: "unknown_authority",  # self-signed root of nobody's
+    20: "unknown_authority",  # no issuer here
+    21: "unknown_authority",  # a lone certificate
+    27: "unknown_authority",  # untrusted
+    9: "not_yet_valid",
+    10: "expired",
+    7: "bad_signature",
+    22: "chain_too_long",
+    23: "revoked",
+    79: "not_an_authority",  # an issuer that may not be one
+    25: "path_too_long",
+    26: "wrong_purpose",
+    47: "name_constraint",
+    66: "weak_key",
+    67: "weak_key",
+    68: "weak_signature",
+}
+_VERDICTS = {
+    "expired": (Reason.CERTIFICATE_EXPIRED, "a certificate of the peer has expired"),
+    "not_yet_valid": (Reason.CERTIFICATE_NOT_YET_VALID, "a certificate of the peer is not valid yet"),
+    "wrong_name": (Reason.CERTIFICATE_WRONG_NAME, "the certificate is not for {name}"),
+    "unknown_authority": (
+        Reason.CERTIFICATE_UNKNOWN_AUTHORITY,
+        "the certificate is signed by an unknown authority",
+    ),
+}
+"""The errors with a reason of their own, the first that applies giving the probe's; any other is invalid."""
+
+_PRECEDENCE = tuple(_VERDICTS)
+
+_RECORD = 65536  # several records at once where they came at once
+_MOST_AT_ONCE = 262144
+_HELLO_SIZE = 78  # the most of a ServerHello up to the suite
+
+
+class VerificationFailed(ProbeFailed):
+    """The peer's certificate does not verify; `handshake` is what could be seen of it."""
+
+    def __init__(self, reason: Reason, message: str, handshake: Handshake) -> None:
+        super().__init__(reason, message)
+        self.handshake = handshake
+
+
+class Check:
+    """One verification of a peer's certificates: whatever is wrong with them.
+
+    Attributes:
+        errors: in the words of `probe_ssl_verify_error_info`.
+        complete: the peer's own certificate has been looked at, which comes last.
+    """
+
+    __slots__ = ("complete", "errors", "server_name")
+
+    def __init__(self, server_name: str) -> None:
+        self.server_name = server_name
+        self.errors: list[str] = []
+        self.complete = False
+
+    def note(self, code: int) -> None:
+        """Remember a verdict of OpenSSL's verification."""
+        word = _VERIFY_ERRORS.get(code, f"error_{code}")
+        if word not in self.errors:
+            self.errors.append(word)
+
+    def check_name(self, leaf: Certificate | None) -> bool:
+        """Compare the name with the certificate; whether nothing at all was found wrong with it."""
+        self.complete = True
+        if leaf is None or not leaf.is_for(self.server_name):
+            self.errors.append("wrong_name")
+        return not self.errors
+
+    def failure(self, handshake: Handshake) -> VerificationFailed:
+        """The verdict on what has been found."""
+        first = min(self.errors, key=lambda word: _PRECEDENCE.index(word) if word in _VERDICTS else len(_VERDICTS))
+        reason, sentence = _VERDICTS.get(
+            first, (Reason.CERTIFICATE_INVALID, f"the certificate does not verify ({first})")
+        )
+        return VerificationFailed(reason, sentence.format(name=self.server_name), handshake)
+
+
+class Layer:
+    """One TLS client without I/O: bytes from the peer go in, bytes for the peer and plain text come out."""
+
+    __slots__ = ("_check", "_connection", "_hello", "_verifies", "ended", "failure", "handshake")
+
+    def __init__(self, connection: SSL.Connection, server_name: str, verifies: bool) -> None:
+        self._connection = connection
+        self._verifies = verifies
+        self._check = Check(server_name)
+        self._hello = b""  # what the peer sent first
+        self.handshake: Handshake | None = None
+        self.ended = False  # the peer has said that nothing more comes
+        self.failure: ProbeFailed | None = None  # what came is not what TLS allows, or an alert
+        connection.set_connect_state()
+        connection.set_app_data(self._check)
+        if server_name and names.literal(server_name) is None:
+            connection.set_tlsext_host_name(names.to_ascii(server_name).encode("ascii"))
+
+    def advance(self, data: bytes) -> bool:
+        """Take handshake bytes from the peer; whether the handshake is complete.
+
+        Raises:
+            ProbeFailed: it can't be completed; `outgoing` then holds the alert that tells the peer.
+        """
+        if data:
+            if len(self._hello) < _HELLO_SIZE:
+                self._hello += data
+            self._connection.bio_write(data)
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        except SSL.Error as error:
+            if self._check.errors:
+                raise self._check.failure(self._observe()) from None
+            raise ProbeFailed(Reason.TLS_HANDSHAKE, f"the TLS handshake failed: {describe(error)}") from None
+        if self._verifies and not self._check.complete:
+            self._check.check_name(next(iter(chain.sent(self._connection)), None))
+        if self._check.errors:
+            self._drop_outgoing()
+            raise self._check.failure(self._observe())
+        self.handshake = self._observe()
+        return True
+
+    def decrypt(self, data: bytes) -> bytes:
+        """The plain text of what the peer sent, up to a `failure`; nothing more after one."""
+        if data:
+            self._connection.bio_write(data)
+        plain: list[bytes] = []
+        while self.failure is None:
+            try:
+                plain.append(self._connection.recv(_RECORD))
+            except SSL.WantReadError:
+                break
+            except SSL.ZeroReturnError:
+                self.ended = True
+                break
+            except SSL.Error as error:
+                self.failure = ProbeFailed(Reason.TLS_HANDSHAKE, f"TLS broke: {describe(error)}")
+        return plain[0] if len(plain) == 1 else b"".join(plain)
+
+    def encrypt(self, data: bytes) -> bytes:
+        """`data` as records for the peer; nothing once TLS has broken, which `decrypt` tells."""
+        view = memoryview(data)
+        with suppress(SSL.Error):
+            while view:
+                view = view[self._connection.send(view[:_MOST_AT_ONCE]) :]
+        return self.outgoing()
+
+    def outgoing(self) -> bytes:
+        """What waits to be sent to the peer; empty if nothing does."""
+        waiting: list[bytes] = []
+        while True:
+            try:
+                data = self._connection.bio_read(_MOST_AT_ONCE)
+            except SSL.WantReadError:
+                return b"".join(waiting)
+            if not waiting and len(data) < _MOST_AT_ONCE:  # all of it, as nearly always
+                return data
+            waiting.append(data)
+
+    def close(self) -> None:
+        """Tell the peer that nothing more comes."""
+        with suppress(SSL.Error):
+            self._connection.shutdown()
+
+    def _drop_outgoing(self) -> None:
+        """Nothing of a handshake that we do not accept leaves, least of all a client certificate."""
+        self.outgoing()
+
+    def _observe(self) -> Handshake:
+        connection = self._connection
+        name = connection.get_cipher_name()
+        good = self._verifies and not self._check.errors
+        return Handshake(
+            version=VERSION_NAMES.get(connection.get_protocol_version_name(), "unknown"),
+            cipher=IANA_NAMES.get(name, name) if name else cipher_of_hello(self._hello),
+            sent=chain.sent(connection),
+            verified=chain.verified(connection) if good else None,
+            verify_errors=tuple(self._check.errors),
+            protocol=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
+        )
+
+
+def collect(connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
+    """OpenSSL's question about each certificate of a chain: note what is wrong, refuse at the last one.
+
+    Going on after an error finds all of them (expired, and by an unknown authority). The last question is about the
+    peer's own certificate after everything else; to refuse there makes OpenSSL send the alert, and nothing more.
+    """
+    check = cast("Check", connection.get_app_data())
+    if not ok:
+        check.note(code)
+        return True
+    if depth > 0:
+        return True
+    return check.check_name(chain.read(certificate))
+
+
+def describe(error: SSL.Error) -> str:
+    """OpenSSL's own words for an error, without its inner names."""
+    if isinstance(error, SSL.SysCallError):
+        return "the connection ended"
+    reasons = [entry[-1] for entry in error.args[0]] if error.args and isinstance(error.args[0], list) else []
+    return ", ".join(dict.fromkeys(reason for reason in reasons if reason)) or "no reason given"
