@@ -42,6 +42,11 @@ def listening(*ports: int) -> Ready:
     return ready
 
 
+def having_said(words: str, log: Path) -> Ready:
+    """Whether a program has written these words to its log."""
+    return lambda: words in log.read_text(errors="replace")
+
+
 @contextlib.contextmanager
 def running(
     command: Sequence[str],
@@ -57,7 +62,7 @@ def running(
     Args:
         command: the program and its arguments.
         directory: where it runs.
-        log: what gets its output, on both streams.
+        log: what gets its output, on both streams, at its end.
         ready: says whether it can be used yet.
         environment: its variables; without it, those of this process.
         user: whom it runs as; root may choose.
@@ -65,7 +70,7 @@ def running(
     Raises:
         RuntimeError: it ended, or is not ready in time; with what it wrote to its log.
     """
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(
             command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             user=user, extra_groups=None if user is None else [],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from probe_exporter.tls import TLSSettings
 from tests.servers.bind import SERIAL, Bind
 from tests.servers.dovecot import Dovecot
 from tests.servers.openssh import OpenSsh
-from tests.servers.postfix import Postfix
 from tests.targets import Pki
 from tests.targets.talker import Hear, Talker, then_silence
 
@@ -69,37 +67,51 @@ def why(result: Result) -> Reason | None:
     return None if result.failure is None else result.failure.reason
 
 
-MAIL: dict[str, Callable[[Postfix, Dovecot], int]] = {
-    "smtp_banner": lambda postfix, _: postfix.port,
-    "smtp_starttls": lambda postfix, _: postfix.port,
-    "smtps_banner": lambda postfix, _: postfix.tls_port,
-    "imap_banner": lambda _, dovecot: dovecot.imap,
-    "imap_starttls": lambda _, dovecot: dovecot.imap,
-    "imaps_banner": lambda _, dovecot: dovecot.imaps,
-    "pop3_banner": lambda _, dovecot: dovecot.pop3,
-    "pop3_starttls": lambda _, dovecot: dovecot.pop3,
-    "pop3s_banner": lambda _, dovecot: dovecot.pop3s,
-}
+MAIL = {
+    "smtp_banner": "postfix.port", "smtp_starttls": "postfix.port", "smtps_banner": "postfix.tls_port",
+    "imap_banner": "dovecot.imap", "imap_starttls": "dovecot.imap", "imaps_banner": "dovecot.imaps",
+    "pop3_banner": "dovecot.pop3", "pop3_starttls": "dovecot.pop3", "pop3s_banner": "dovecot.pop3s",
+}  # fmt: skip
+"""The port that each module of mail is for."""
+
+NO_MAIL = {
+    "smtp": "dovecot.imap", "smtps": "dovecot.imaps", "imap": "dovecot.pop3", "imaps": "dovecot.pop3s",
+    "pop3": "dovecot.imap", "pop3s": "dovecot.imaps",
+}  # fmt: skip
+"""A port where another protocol is spoken, by what a module's name begins with."""
+
+
+def target(port: str, request: pytest.FixtureRequest) -> str:
+    """The address of a server's port, whose fixture is started."""
+    name, _, attribute = port.partition(".")
+    return f"127.0.0.1:{getattr(request.getfixturevalue(name), attribute)}"
+
+
+@pytest.fixture
+def mail(request: pytest.FixtureRequest, name: str) -> str:
+    """What the module in question is for."""
+    return target(MAIL[name], request)
+
+
+@pytest.fixture
+def no_mail(request: pytest.FixtureRequest, name: str) -> str:
+    """What speaks another protocol."""
+    return target(NO_MAIL[name.partition("_")[0]], request)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAIL)
-async def test_mail(name: str, postfix: Postfix, dovecot: Dovecot, pki: Pki) -> None:
+async def test_mail(name: str, mail: str, pki: Pki) -> None:
     """Each passes with a certificate that is good, and fails at one that is not, if it looks at any."""
-    target = f"127.0.0.1:{MAIL[name](postfix, dovecot)}"
-    assert why(await probe(name, target, pki)) is None
+    assert why(await probe(name, mail, pki)) is None
     stranger = Reason.CERTIFICATE_UNKNOWN_AUTHORITY if "starttls" in name or name.endswith("s_banner") else None
-    assert why(await probe(name, target)) is stranger
+    assert why(await probe(name, mail)) is stranger
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAIL)
-async def test_mail_of_another_kind_fails(name: str, postfix: Postfix, dovecot: Dovecot, pki: Pki) -> None:
-    """SMTP at a server of POP3, and so on."""
-    mistaken = {"smtp": dovecot.pop3, "smtps": dovecot.pop3s, "imap": postfix.port, "imaps": postfix.tls_port,
-                "pop3": dovecot.imap, "pop3s": dovecot.imaps}  # fmt: skip
-    target = f"127.0.0.1:{mistaken[name.partition('_')[0]]}"
-    assert why(await probe(name, target, pki, timeout=0.5)) is Reason.TIMEOUT_DIALOGUE
+async def test_mail_of_another_kind_fails(name: str, no_mail: str, pki: Pki) -> None:
+    assert why(await probe(name, no_mail, pki, timeout=0.5)) is Reason.TIMEOUT_DIALOGUE
 
 
 @pytest.mark.slow
@@ -118,11 +130,11 @@ async def test_ssh(name: str, openssh: OpenSsh) -> None:
 
 
 @pytest.mark.slow
-async def test_tcp_and_tls(postfix: Postfix, pki: Pki) -> None:
+async def test_tcp_and_tls(dovecot: Dovecot, pki: Pki) -> None:
     for name in ("tcp_connect", "tcp_connect_example"):
-        assert why(await probe(name, f"127.0.0.1:{postfix.port}")) is None
-    assert why(await probe("tls_connect", f"127.0.0.1:{postfix.tls_port}", pki)) is None
-    assert why(await probe("tls_connect", f"127.0.0.1:{postfix.port}", pki)) is Reason.TLS_HANDSHAKE
+        assert why(await probe(name, f"127.0.0.1:{dovecot.imap}")) is None
+    assert why(await probe("tls_connect", f"127.0.0.1:{dovecot.imaps}", pki)) is None
+    assert why(await probe("tls_connect", f"127.0.0.1:{dovecot.imap}", pki)) is Reason.TLS_HANDSHAKE
 
 
 @pytest.mark.slow

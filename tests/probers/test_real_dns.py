@@ -29,7 +29,7 @@ ALL = pytest.mark.parametrize("transport", TRANSPORTS)
 
 async def ask(bind: Bind, pki: Pki, name: str, type_: str, transport: str = "udp", **settings: Any) -> Result:
     """One query to the server, whose certificate is trusted."""
-    block = {
+    block: dict[str, Any] = {
         "query_name": name, "query_type": type_, **TRANSPORTS[transport],
         "tls_config": {"ca_file": str(pki.directory / "root.pem")}, **settings,
     }  # fmt: skip
@@ -94,9 +94,8 @@ async def test_any_type(bind: Bind, pki: Pki) -> None:
 
 @pytest.mark.parametrize("type_", ["AXFR", "IXFR"])
 async def test_a_transfer_is_refused(type_: str, bind: Bind, pki: Pki) -> None:
-    for settings in ({}, {"valid_rcodes": ["REFUSED"]}):
-        result = await ask(bind, pki, PLAIN, "AXFR", "tcp", **settings)
-        assert why(result) is (None if settings else Reason.DNS_RCODE)
+    assert why(await ask(bind, pki, PLAIN, type_, "tcp")) is Reason.DNS_RCODE
+    assert why(await ask(bind, pki, PLAIN, type_, "tcp", valid_rcodes=["REFUSED"])) is None
 
 
 @ALL
@@ -139,7 +138,8 @@ async def test_a_signed_zone_has_keys_and_signatures(
         validator = {"fail_if_none_matches_regexp": [regexp]}
         result = await ask(bind, pki, name, type_, "tcp", validate_answer_rrs=validator)
         assert why(result) is None, result.failure
-    assert why(await ask(bind, pki, f"a.{PLAIN}", type_, "tcp", validate_answer_rrs=validator)) is not None
+    result = await ask(bind, pki, name.replace(SIGNED, PLAIN), type_, "tcp")
+    assert (why(result), counted(result)[0]) == (None, 0)
 
 
 async def test_the_servers_version_is_of_another_class(bind: Bind, pki: Pki) -> None:

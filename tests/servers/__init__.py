@@ -21,16 +21,16 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from tests.processes import Ready, free_port, listening, running
+from tests.processes import Ready, free_port, having_said, listening, running
 from tests.targets import Pki
 
-__all__ = ["NOBODY", "Room", "listening", "server"]
+__all__ = ["NOBODY", "Room", "having_said", "listening", "server"]
 
 T = TypeVar("T")
 
@@ -52,7 +52,6 @@ class Room:
 
     directory: Path
     pki: Pki
-    _logs: list[Path] = field(default_factory=list)
 
     def port(self) -> int:
         """A free port of loopback."""
@@ -107,13 +106,15 @@ class Room:
         Args:
             program: its name.
             arguments: its arguments; it has to stay in the foreground.
-            ready: mostly ``listening(port)``.
+            ready: mostly ``listening(port)``, or ``having_said("ready", room.log(program))``.
             user: whom it runs as, and whose the directory is from then on, if root starts it.
         """
-        log = self.directory / f"{program}.{len(self._logs)}.log"
-        self._logs.append(log)
         command = [self.program(program), *map(str, arguments)]
-        return running(command, self.directory, log, ready, user=self._give(user))
+        return running(command, self.directory, self.log(program), ready, user=self._give(user))
+
+    def log(self, program: str) -> Path:
+        """What a program that runs here writes to standard output and standard error."""
+        return self.directory / f"{program}.log"
 
     def _give(self, user: str | None) -> str | None:
         if user is None or os.geteuid() != 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.servers import NOBODY, Room, listening, server
+from tests.servers import NOBODY, Room, having_said, server
 
 CONFIG = """
 options {{
@@ -123,7 +123,9 @@ def bind(room: Room) -> Iterator[Bind]:
         CONFIG.format(directory=room.directory, port=made.port, tls_port=made.tls_port, certificate=certificate,
                       key=key, plain=PLAIN, signed=SIGNED, example=EXAMPLE),
     )  # fmt: skip
-    with room.running("named", "-g", "-c", config, ready=listening(made.port, made.tls_port), user=NOBODY):
+    # It listens before it knows its zones.
+    ready = having_said(" running\n", room.log("named"))
+    with room.running("named", "-g", "-c", config, ready=ready, user=NOBODY):
         yield made
 
 
