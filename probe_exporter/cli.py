@@ -13,11 +13,13 @@ import platform
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from probe_exporter import flags, logs
+from probe_exporter.config import ConfigError
 from probe_exporter.configuration import REFUSALS, Configuration, Source
 from probe_exporter.flags import Flags
 from probe_exporter.history import History
@@ -25,7 +27,8 @@ from probe_exporter.loader import LoaderError, load_probers
 from probe_exporter.schema import json_schema
 from probe_exporter.telemetry import Telemetry
 from probe_exporter.version import VERSION, revision
-from probe_exporter.web.listening import ListenError, place
+from probe_exporter.web.config_file import LiveWebConfig
+from probe_exporter.web.listening import ListenError, inherit, open_all, place
 from probe_exporter.web.routes import Web
 from probe_exporter.web.serving import raise_file_limit, serve
 
@@ -71,11 +74,16 @@ def start(given: Flags) -> int:
     configuration = load(given, telemetry)
     if configuration is None:
         return 1
+    try:
+        live = LiveWebConfig(Path(given.web_config_file), strict=given.config_strict) if given.web_config_file else None
+    except ConfigError as refusal:
+        _log_problems("The web configuration can't be used", refusal)
+        return 1
     if given.config_check:
         log.info("The configuration is good")
         return 0
     try:
-        run(given, configuration, telemetry)
+        run(given, configuration, telemetry, live)
     except ListenError as error:
         log.error("The exporter can't start", extra={"fields": {"err": error}})
         return 1
@@ -89,19 +97,31 @@ def load(given: Flags, telemetry: Telemetry) -> Configuration | None:
     try:
         return Configuration(source, telemetry)
     except REFUSALS as refusal:
-        for problem in str(refusal).splitlines():
-            log.error("The configuration can't be used", extra={"fields": {"err": problem}})
+        _log_problems("The configuration can't be used", refusal)
         return None
 
 
-def run(given: Flags, configuration: Configuration, telemetry: Telemetry) -> None:
+def _log_problems(message: str, refusal: Exception) -> None:
+    for problem in str(refusal).splitlines():
+        log.error(message, extra={"fields": {"err": problem}})
+
+
+def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: LiveWebConfig | None) -> None:
     """Listen and serve until a signal comes.
+
+    Args:
+        live: the web config file, where there is one.
 
     Raises:
         ListenError: an address or the external URL can't be used.
     """
     probe_log = logs.ProbeLog(_level_of_probes(given.log_prober), given.log_format)
-    addresses = given.web_listen_address or [flags.DEFAULT_ADDRESS]
+    if given.web_systemd_socket and not given.web_external_url:
+        raise ListenError(
+            "--web.systemd-socket needs --web.external-url: the sockets do not tell where they are reached"
+        )
+    addresses = [] if given.web_systemd_socket else given.web_listen_address or [flags.DEFAULT_ADDRESS]
+    listeners = inherit if given.web_systemd_socket else partial(open_all, addresses)
     where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
     log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
     raise_file_limit()
@@ -111,20 +131,18 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry) -> Non
         History(given.history_limit),
         probe_log,
         timeout_offset=given.timeout_offset,
+        most_probes=given.probe_max_concurrent,
         place=where,
     )
     interval = given.config_auto_reload_interval if given.config_enable_auto_reload else 0
     gc.collect()
     gc.freeze()  # what has been loaded stays: the collector need not look at it again and again
-    uvloop.run(serve(web, configuration, addresses, drain_timeout=given.web_drain_timeout, reload_interval=interval))
+    patience = given.web_drain_timeout
+    uvloop.run(serve(web, configuration, listeners, live=live, drain_timeout=patience, reload_interval=interval))
 
 
 def _unsupported(given: Flags) -> str:
     """What this version can't do and was told to: better no exporter than one without its locks."""
-    if given.web_config_file:
-        return "--web.config.file (TLS and authentication) is not in this version: put a proxy in front, or wait"
-    if given.web_systemd_socket:
-        return "--web.systemd-socket is not in this version: use --web.listen-address"
     if any(address.startswith("vsock:") for address in given.web_listen_address):
         return "Listening on vsock:// is not in this version: use host:port"
     return ""

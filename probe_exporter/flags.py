@@ -15,6 +15,7 @@ from probe_exporter.web.parameters import parse_float
 
 PROGRAM = "probe-exporter"
 DEFAULT_ADDRESS = ":9115"
+MOST_PROBES = 4096
 
 
 class Flags(argparse.Namespace):
@@ -28,6 +29,7 @@ class Flags(argparse.Namespace):
     config_auto_reload_interval: int
     modules_dir: list[str]
     timeout_offset: float
+    probe_max_concurrent: int
     history_limit: int
     log_level: str
     log_format: FormatName
@@ -132,6 +134,14 @@ def _add_probe_and_log_flags(flag: Callable[..., None]) -> None:
         metavar="SECONDS",
     )
     flag(
+        "--probe.max-concurrent",
+        f"How many probes run at once; as many more wait for their turn (default {MOST_PROBES}).",
+        action=_Once,
+        type=_positive,
+        default=MOST_PROBES,
+        metavar="N",
+    )
+    flag(
         "--history.limit",
         "How many finished probes to keep, and failures beyond them (default 100; 0 means none).",
         action=_Once,
@@ -162,7 +172,7 @@ def _add_probe_and_log_flags(flag: Callable[..., None]) -> None:
 def _add_web_flags(flag: Callable[..., None]) -> None:
     flag(
         "--web.listen-address",
-        f"host:port, [v6]:port or :port; repeatable (default {DEFAULT_ADDRESS}).",
+        f"host:port, [v6]:port, :port or unix:PATH; repeatable (default {DEFAULT_ADDRESS}).",
         action="append",
         default=[],
         metavar="ADDRESS",
@@ -184,14 +194,14 @@ def _add_web_flags(flag: Callable[..., None]) -> None:
     )
     flag(
         "--web.config.file",
-        "TLS and authentication: not in this version, which refuses to start with it.",
+        "TLS, users, headers and a rate limit for the exporter itself, as exporter-toolkit has them.",
         action=_Once,
         default="",
         metavar="PATH",
     )
     flag(
         "--web.systemd-socket",
-        "Inherited sockets: not in this version, which refuses to start with it.",
+        "Listen on the sockets that systemd passes; needs --web.external-url.",
         action=_Switch,
     )
 
@@ -264,6 +274,13 @@ def _unsigned(text: str) -> int:
     if not re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
     return int(text, 16 if "x" in text.lower() else 10)
+
+
+def _positive(text: str) -> int:
+    number = _unsigned(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1 is needed")
+    return number
 
 
 def _float(text: str) -> float:

@@ -7,12 +7,18 @@ import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISSOCK
 from urllib.parse import urlsplit
 
 BACKLOG = 4096
 """Connections waiting to be accepted: a large Prometheus opens thousands at once."""
 
 MOST = 65535
+
+UNIX = "unix:"
+FIRST_INHERITED = 3
+"""The descriptor of the first socket that systemd passes: sd_listen_fds(3)."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
@@ -75,19 +81,127 @@ def listen(address: str) -> socket.socket:
         raise ListenError(f"cannot listen on {address}: {reason}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket.
+
+    Args:
+        path: the Unix socket that we made, and take away when we end.
+    """
+
+    socket: socket.socket
+    path: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Its address, for people."""
+        where = self.socket.getsockname()
+        if not isinstance(where, tuple):
+            return f"{UNIX}{os.fsdecode(where)}"
+        host, port = where[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self.socket.close()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def open_all(addresses: Sequence[str]) -> list[Listener]:
+    """All that the flags name, or none of it.
+
+    Raises:
+        ListenError: one of them can't be had.
+    """
+    opened: list[Listener] = []
+    try:
+        for address in addresses:
+            opened.append(listen_at_path(address) if address.startswith(UNIX) else Listener(listen(address)))  # noqa: PERF401  # those before a bad one are closed below
+    except ListenError:
+        for listener in opened:
+            listener.close()
+        raise
+    return opened
+
+
+def listen_at_path(address: str) -> Listener:
+    """A Unix socket, ``unix:PATH`` or ``unix:///PATH``; one that nobody listens on any more is replaced.
+
+    Raises:
+        ListenError: the path can't be had.
+    """
+    path = Path(address.removeprefix(UNIX).removeprefix("//"))
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        if _is_abandoned(path):
+            path.unlink()
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+    return Listener(listener, path)
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether there is a socket that a process left behind."""
+    try:
+        if not S_ISSOCK(path.lstat().st_mode):
+            return False
+    except FileNotFoundError:
+        return False
+    with socket.socket(socket.AF_UNIX) as knock:
+        knock.settimeout(1)
+        try:
+            knock.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass
+        return False
+
+
+def inherit() -> list[Listener]:
+    """The listening sockets that systemd, or whoever speaks its protocol, has passed to this process.
+
+    Raises:
+        ListenError: there are none, or what was passed is something else.
+    """
+    process, number = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if process != str(os.getpid()) or not number.isdecimal() or int(number) < 1:
+        raise ListenError("no sockets were passed to this process (LISTEN_PID, LISTEN_FDS)")
+    listeners = []
+    for descriptor in range(FIRST_INHERITED, FIRST_INHERITED + int(number)):
+        try:
+            passed = socket.socket(fileno=descriptor)
+            listening = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError as error:
+            raise ListenError(f"the passed descriptor {descriptor} is no socket: {error.strerror}") from error
+        if passed.type != socket.SOCK_STREAM or not listening:
+            raise ListenError(f"the passed descriptor {descriptor} is no listening stream socket")
+        os.set_inheritable(descriptor, False)
+        listeners.append(Listener(passed))
+    return listeners
+
+
 def place(external_url: str | None, route_prefix: str | None, addresses: Sequence[str]) -> tuple[Place, str]:
     """Prefix and front from the flags, and the external URL that they amount to.
 
     Args:
         external_url: ``--web.external-url``, or None: then it is made of host name and first port.
         route_prefix: ``--web.route-prefix``, or None: then it is the path of the external URL.
-        addresses: what `listen` takes.
+        addresses: what `open_all` takes; none where sockets are inherited.
 
     Raises:
         ListenError: the URL is none, or there is no port to make one of.
     """
     if external_url is None:
-        _, port = split_address(addresses[0])
+        named = next((address for address in addresses if not address.startswith(UNIX)), None)
+        if named is None:
+            raise ListenError("without an address that has a port, --web.external-url is needed")
+        _, port = split_address(named)
         url, path = f"http://{socket.gethostname()}:{port}", ""
     else:
         url, path = _split_url(external_url)

@@ -18,6 +18,7 @@ from probe_exporter.prober import Reason
 from probe_exporter.runner import Result, run
 from probe_exporter.telemetry import Telemetry
 from probe_exporter.web import pages
+from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answer import Answer
 from probe_exporter.web.answers import Refused, exposition, plain
 from probe_exporter.web.parameters import decode_query, probe_timeout, scrape_timeout
@@ -37,12 +38,14 @@ class Probing:
         history: History,
         probe_log: ProbeLog,
         timeout_offset: float,
+        most: int,
     ) -> None:
         self._configuration = configuration
         self._telemetry = telemetry
         self._history = history
         self._probe_log = probe_log
         self._timeout_offset = timeout_offset
+        self._admission = Admission(most, telemetry)
         self.running: set[asyncio.Task[Any]] = set()  # those that are probing, now
         self._draining: asyncio.Event | None = None  # set once the last probe has ended
 
@@ -54,14 +57,15 @@ class Probing:
             raise Refused(503, "The exporter is shutting down")
         parameters = decode_query(query)
         module = self._module(parameters.get("module") or DEFAULT_MODULE)
-        timeout = probe_timeout(_scrape_timeout(request), self._timeout_offset, module.timeout)
+        scrape = _scrape_timeout(request)
+        timeout = probe_timeout(scrape, self._timeout_offset, module.timeout)
         target = parameters.get("target")
         if not target:
             raise Refused(400, "The target parameter is missing")
         hostname = parameters.get("hostname")
         if hostname:
             module = _with_hostname(module, hostname)
-        result = await self._run(module, target, timeout)
+        result = await self._admitted(module, target, timeout, scrape - self._timeout_offset)
         if parameters.get("debug") == "true":
             return plain(pages.debug_document(result, self._probe_log))
         format = negotiate(request.headers.get("Accept", ""))
@@ -75,13 +79,30 @@ class Probing:
             raise Refused(400, f'Unknown module "{name}"')
         return module
 
-    async def _run(self, module: Module, target: str, timeout: float) -> Result:
+    async def _admitted(self, module: Module, target: str, timeout: float, whole: float) -> Result:
+        """Run a probe when it is its turn, which nearly always is at once.
+
+        Args:
+            whole: the seconds until an answer is too late.
+        """
+        waited = 0.0
+        if self._admission.free > 0:
+            self._admission.free -= 1
+        else:
+            waited = await self._admission.wait(patience(whole, timeout))
+            timeout = min(timeout, whole - waited)
+        try:
+            return await self._run(module, target, timeout, waited)
+        finally:
+            self._admission.leave()
+
+    async def _run(self, module: Module, target: str, timeout: float, waited: float) -> Result:
         """Run, remember and log one probe; shutting down waits for those that are in here."""
         task = asyncio.current_task()
         assert task is not None
         self.running.add(task)
         tally = self._telemetry.tally(module.name)
-        tally.start()
+        tally.start(waited)
         try:
             result = await run(module, target, timeout)
         except BaseException:
@@ -101,6 +122,7 @@ class Probing:
     async def drain(self) -> None:
         """Refuse new probes from now on and wait for the running ones."""
         self._draining = asyncio.Event()
+        self._admission.close()
         if self.running:
             log.info("Waiting for running probes", extra={"fields": {"probes": len(self.running)}})
             await self._draining.wait()

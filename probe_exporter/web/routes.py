@@ -35,9 +35,10 @@ class Web:
         probe_log: ProbeLog,
         *,
         timeout_offset: float,
+        most_probes: int,
         place: Place,
     ) -> None:
-        self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset)
+        self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, most_probes)
         self._configuration = configuration
         self._telemetry = telemetry
         self._history = history

@@ -9,31 +9,26 @@ import asyncio
 import logging
 import resource
 import signal
-import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web import Server, ServerRunner, SockSite
-
 from probe_exporter.configuration import REFUSALS, Configuration
-from probe_exporter.web.listening import BACKLOG, listen
+from probe_exporter.web.config_file import LiveWebConfig
+from probe_exporter.web.connections import Connections
+from probe_exporter.web.door import Door
+from probe_exporter.web.listening import BACKLOG, Listener
 from probe_exporter.web.routes import Web
+from probe_exporter.web.tls import HANDSHAKE_SECONDS, LiveContext
 
 log = logging.getLogger(__name__)
-
-LONGEST_LINE = 64 * 1024
-"""Bytes of a request line or header; aiohttp's 8 KiB are too few for some targets."""
-
-GRACE_SECONDS = 1.0
-"""For answers on their way when everything else has ended."""
 
 
 async def serve(
     web: Web,
     configuration: Configuration,
-    addresses: Sequence[str],
+    listeners: Callable[[], Sequence[Listener]],
     *,
+    live: LiveWebConfig | None = None,
     drain_timeout: float,
     reload_interval: float = 0.0,
 ) -> None:
@@ -42,7 +37,8 @@ async def serve(
     Args:
         web: answers the requests.
         configuration: what SIGHUP and the timer reload.
-        addresses: where to listen; all of them, or there is no start.
+        listeners: opens the sockets to listen on; all of them, or there is no start.
+        live: the web config file, where there is one.
         drain_timeout: the seconds that running probes have to finish.
         reload_interval: seconds between looks for a changed config; 0 means never.
 
@@ -52,14 +48,17 @@ async def serve(
     async with AsyncExitStack() as cleanup:
         background = Background()
         cleanup.callback(background.cancel)
-        runner = ServerRunner(_server(web), shutdown_timeout=GRACE_SECONDS)
-        await runner.setup()
-        cleanup.push_async_callback(runner.cleanup)
+        door = Door(web, live) if live else None
+        if door is not None:
+            cleanup.callback(door.close)
+        connections = Connections(door or web)
+        cleanup.push_async_callback(connections.close)
+        background.start(connections.watch())
         ending = _obey_signals(configuration, background)
         # Whoever can connect can also rely on the signals.
-        for listener in [listen(address) for address in addresses]:
-            await SockSite(runner, listener, backlog=BACKLOG).start()
-            log.info("Listening", extra={"fields": {"address": _name(listener)}})
+        for listener in listeners():
+            cleanup.callback(listener.close)
+            await _accept(listener, connections, live, cleanup)
         if reload_interval > 0:
             background.start(_reload_regularly(configuration, reload_interval))
         received = await ending.get()
@@ -67,21 +66,20 @@ async def serve(
         await _drain(web, ending, drain_timeout)
 
 
-def _server(web: Web) -> Server:
-    logging.getLogger("aiohttp.server").addFilter(_is_ours)
-    return Server(
-        web,
-        handler_cancellation=True,  # a client that hangs up cancels its probe
-        access_log=None,
-        lingering_time=1.0,
-        max_line_size=LONGEST_LINE,
-        max_field_size=LONGEST_LINE,
+async def _accept(
+    listener: Listener, connections: Connections, live: LiveWebConfig | None, cleanup: AsyncExitStack
+) -> None:
+    """Take connections from now until the cleanup."""
+    tls = live is not None and live.current.context is not None
+    server = await asyncio.get_running_loop().create_server(
+        connections,
+        sock=listener.socket,
+        backlog=BACKLOG,
+        ssl=LiveContext(lambda: live.context) if live is not None and tls else None,
+        ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
     )
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Leaves requests that are no HTTP out of the log: anybody can send them, and they have got their 400."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    cleanup.callback(server.close)
+    log.info("Listening", extra={"fields": {"address": listener.name, "tls": tls}})
 
 
 class Background:
@@ -148,8 +146,3 @@ async def _reload(reloading: Coroutine[None, None, None]) -> None:
         log.error("The configuration was not reloaded", extra={"fields": {"err": refusal}})
     except Exception as error:
         log.error("Reloading met a bug: please report this", exc_info=error)
-
-
-def _name(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -242,7 +242,7 @@ def test_all_addresses_are_served(start: Start) -> None:
                 assert connection.makefile("rb").read().endswith(b"\r\n\r\nHealthy")
         log = exporter.log.read_text()
         for address in (f"127.0.0.1:{exporter.port}", f"[::1]:{other}", f"[::]:{everywhere}"):
-            assert f"msg=Listening address={address}\n" in log
+            assert f"msg=Listening address={address} tls=false\n" in log
 
 
 def test_the_soft_limit_on_open_files_becomes_the_hard_one(start: Start, tmp_path: Path) -> None:

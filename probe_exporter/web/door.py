@@ -1,0 +1,77 @@
+"""What stands in front of all endpoints where a web config file says so: rate limit, headers, users. In that order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp.web import BaseRequest
+
+from probe_exporter.web.answer import Answer
+from probe_exporter.web.answers import Refused, refusal
+from probe_exporter.web.authentication import Passwords, credentials
+from probe_exporter.web.config_file import LiveWebConfig, RateLimit
+
+
+class Bucket:
+    """Tokens that come back at a steady pace, up to a number."""
+
+    def __init__(self, limit: RateLimit, now: float) -> None:
+        self.limit = limit
+        self._tokens = float(limit.burst)
+        self._since = now
+
+    def take(self, now: float) -> bool:
+        """Take a token, if there is one."""
+        interval, burst = self.limit.interval, self.limit.burst
+        if interval <= 0:
+            return True
+        self._tokens = min(burst, self._tokens + (now - self._since) / interval)
+        self._since = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Door:
+    """Lets requests through to what answers them, or not."""
+
+    def __init__(self, answer: Callable[[BaseRequest], Awaitable[Answer]], live: LiveWebConfig) -> None:
+        """
+        Args:
+            answer: the endpoints.
+            live: the web config file.
+        """
+        self._answer = answer
+        self._live = live
+        self._passwords = Passwords()
+        self._bucket = Bucket(live.current.settings.rate_limit, 0.0)
+
+    async def __call__(self, request: BaseRequest) -> Answer:
+        """Answer one request."""
+        settings = self._live.current.settings
+        now = asyncio.get_running_loop().time()
+        if settings.rate_limit != self._bucket.limit:
+            self._bucket = Bucket(settings.rate_limit, now)
+        if not self._bucket.take(now):
+            return refusal(Refused(429, "Too many requests"))
+        try:
+            await self._authenticate(request, settings.basic_auth_users)
+            response = await self._answer(request)
+        except Refused as refused:
+            response = refusal(refused)
+        response.add_fields(settings.http_server_config.headers)
+        return response
+
+    async def _authenticate(self, request: BaseRequest, users: Mapping[str, str]) -> None:
+        """Raises: Refused: it is nobody that the file knows."""
+        if not users:
+            return
+        given = credentials(request.headers.get("Authorization", ""))
+        if given is None or not await self._passwords.match(users, *given):
+            raise Refused(401, "Unauthorized", **{"WWW-Authenticate": "Basic"})
+
+    def close(self) -> None:
+        """Let go of what answers questions about passwords."""
+        self._passwords.close()
