@@ -19,7 +19,7 @@ from tests.targets import Pki
 
 pytestmark = pytest.mark.slow
 
-TRANSPORTS = {
+TRANSPORTS: dict[str, dict[str, Any]] = {
     "udp": {},
     "tcp": {"transport_protocol": "tcp"},
     "tls": {"transport_protocol": "tcp", "dns_over_tls": True},

@@ -36,6 +36,7 @@ class Secure:
     """Become a TLS server, with a certificate of `Pki`'s zoo."""
 
     certificate: str = "leaf"
+    minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
     client_ca: str | None = None
 
@@ -203,7 +204,7 @@ class Talker:
 
     def _secure(self, how: Secure, connected: socket.socket) -> socket.socket:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.maximum_version = how.maximum
+        context.minimum_version, context.maximum_version = how.minimum, how.maximum
         context.load_cert_chain(self.pki / f"{how.certificate}.pem", self.pki / f"{how.certificate}.key")
         if how.client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
