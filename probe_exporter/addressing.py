@@ -1,12 +1,27 @@
-"""Settings that choose the address to probe and the address to probe from, for all probers that use IP."""
+"""Settings of the way to a target: which of its addresses, from where, by whose names, and whether at all.
+
+Those of a prober are read by the prober. Those of a module hold for everything that its probes connect to, and become
+one `Network`, which every `Probe` carries and which `net`, `quic` and `echo` obey.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
 
-from probe_exporter.fields import Text
-from probe_exporter.prober import Settings
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+
+from probe_exporter import guard, names
+from probe_exporter.endpoints import join_host_port
+from probe_exporter.fields import SCALAR_TYPES, Duration, Text, Written
+from probe_exporter.guard import Entry, Guard, Lists
+from probe_exporter.names import Resolver
+from probe_exporter.prober import Probe, Settings
+from probe_exporter.rules import required
+from probe_exporter.spellings import normal
 
 
 class AddressSettings(Settings):
@@ -38,3 +53,181 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+# --- of a module -------------------------------------------------------------------------------------------
+
+_SERVER = re.compile(r"\[(?P<v6>[^\[\]]*)\](?::(?P<port6>.*))?|(?P<v4>[^:]*):(?P<port4>.*)|(?P<bare>.*)", re.DOTALL)
+
+
+def _server(text: str) -> str:
+    """A name server as ``address:port``."""
+    parts = _SERVER.fullmatch(text)
+    assert parts is not None
+    host = parts["v6"] or parts["v4"] or parts["bare"] or ""
+    port = parts["port6"] or parts["port4"] or "53"
+    known = names.literal(host)
+    if known is None or "%" in known or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        raise ValueError(f"{text!r} is not the address of a name server, such as 127.0.0.1, 127.0.0.1:53 or [::1]:53")
+    return join_host_port(known, int(port))
+
+
+def _positive(seconds: float) -> float:
+    if seconds <= 0:
+        raise ValueError("expected more than 0")
+    return seconds
+
+
+class ResolverSettings(Settings):
+    """A module's ``resolver``: whom to ask for addresses, in place of the hosts file and the system's resolver.
+
+    Args:
+        servers: addresses with ports or without, tried in turn; a name is asked for as it is written.
+        timeout: for a lookup, all servers together, each of which is asked twice.
+    """
+
+    rules = (required("servers"),)
+    servers: tuple[Annotated[Text, AfterValidator(_server)], ...]
+    timeout: Annotated[Duration, AfterValidator(_positive)] = 5.0
+
+
+def _entry(value: object) -> Entry:
+    if isinstance(value, Entry):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("expected a string")
+    return guard.parse(value)
+
+
+Target = Annotated[
+    Entry,
+    Written("target", "10.0.0.0/8, *.example.org:443 or unix:/run/*"),
+    PlainValidator(_entry, json_schema_input_type=str),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": SCALAR_TYPES}),
+]
+"""An entry of ``targets:``, kept as written."""
+
+
+class TargetsSettings(Settings):
+    """``targets``, of a module or of a whole file: what may be connected to.
+
+    Args:
+        allow: nothing else, where there is such a list.
+        deny: not these, whatever is allowed.
+    """
+
+    allow: tuple[Target, ...] | None = None
+    deny: tuple[Target, ...] = ()
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        if self.allow == ():
+            yield "allow", "an empty list permits nothing: every probe will fail"
+
+    def lists(self, where: str) -> Lists:
+        """The same for those who judge by it."""
+        return Lists(self.allow, self.deny, where)
+
+
+_INTERFACE = re.compile(r"[^\s/]{0,15}")
+
+
+def _interface(name: str) -> str:
+    if not _INTERFACE.fullmatch(name):
+        raise ValueError(f"{name!r} can't be the name of an interface")
+    return name
+
+
+def _source(text: str) -> str:
+    if text and names.literal(text) is None:
+        raise ValueError(f"{text!r} is not an IP address")
+    return text
+
+
+class NetworkSettings(Settings):
+    """What a module says of all its connections, whatever its prober."""
+
+    resolver: ResolverSettings | None = Field(None, description="Whom to ask for addresses, in place of the system.")
+    source_interface: Annotated[Text, AfterValidator(_interface)] = Field(
+        "", description="The network interface to probe through."
+    )
+    source_ip_address: Annotated[Text, AfterValidator(_source)] = Field(
+        "", description="The local address to probe from, unless the prober's own settings have one."
+    )
+    targets: TargetsSettings | None = Field(None, description="What may be probed; see docs/operations.md.")
+
+    def network(self, of_all: tuple[Lists, ...] = ()) -> Network | None:
+        """The same as probes obey it; None where there is nothing to obey.
+
+        Args:
+            of_all: blocks of targets that hold for every module.
+        """
+        blocks = (*of_all, self.targets.lists("`targets` of the module")) if self.targets else of_all
+        if not (blocks or self.resolver or self.source_interface or self.source_ip_address):
+            return None
+        asked = None if self.resolver is None else names.resolver(self.resolver.servers, self.resolver.timeout)
+        return Network(Guard(blocks) if blocks else None, asked, self.source_ip_address, self.source_interface)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How the probes of a module use the network, where it is not just as the system has it.
+
+    Args:
+        guard: what they may connect to; None for everything.
+        resolver: whom they ask for addresses; None for the system.
+        source_ip_address: where they connect from, if the prober's settings do not say; empty for the system's choice.
+        source_interface: the interface that their packets leave and arrive by; empty for any.
+    """
+
+    guard: Guard | None = None
+    resolver: Resolver | None = None
+    source_ip_address: str = ""
+    source_interface: str = ""
+
+    async def lookup(self, probe: Probe, host: str, family: int) -> list[str]:
+        """The addresses of a name, as `names.lookup` gives them, if it may be looked up at all.
+
+        Raises:
+            ProbeFailed: it may not, or does not resolve.
+        """
+        guard = self.guard
+        if guard is None:
+            return await names.lookup(host, family, resolver=self.resolver)
+        guard.check_name(host)
+        addresses = await names.lookup(host, family, resolver=self.resolver, as_written=guard.has_names)
+        probe.found_by.update(dict.fromkeys(addresses, host))
+        return addresses
+
+    def check(self, probe: Probe, address: str, port: int) -> None:
+        """Before anything is sent to an address. What `Network.lookup` found it by is remembered.
+
+        Raises:
+            ProbeFailed: it may not be connected to.
+        """
+        if self.guard is not None:
+            self.guard.check_address(address, port, probe.found_by.get(address, ""))
+
+    def check_proxied(self, probe: Probe, host: str, port: int) -> None:
+        """Before a proxy is told to connect to a host.
+
+        Raises:
+            ProbeFailed: it may not be connected to.
+        """
+        if self.guard is None:
+            return
+        literal = names.literal(host)
+        if literal is not None:
+            self.check(probe, literal, port)
+        else:
+            known = [address for address, name in probe.found_by.items() if normal(name) == normal(host)]
+            self.guard.check_proxied(host, port, known)
+
+    def check_path(self, path: str) -> str:
+        """Before connecting to a Unix socket: the path to take, where links lead to.
+
+        Raises:
+            ProbeFailed: it may not be connected to.
+        """
+        return path if self.guard is None else self.guard.check_path(path)

@@ -13,14 +13,16 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
 from probe_exporter import declared, document, placeholders
+from probe_exporter.addressing import Network, NetworkSettings, TargetsSettings
 from probe_exporter.document import Document, Place, Problem
 from probe_exporter.fields import Duration, Text, nearest
+from probe_exporter.guard import Lists
 from probe_exporter.placeholders import Parameter
 from probe_exporter.prober import Prober, Settings
 from probe_exporter.rules import Absent, Block
@@ -54,6 +56,8 @@ class Module:
         timeout: seconds; 0.0 if the module sets none.
         place: where the module is defined.
         strays: blocks of other probers that the module holds; they are checked and not used.
+        networking: what it says of all its connections.
+        network: the same as its probes obey it, with what holds for all modules; None if there is nothing to obey.
         parameters: what a request may set; none once a request has.
         fill: makes the module that some values of the parameters amount to, in the order of `parameters`.
     """
@@ -65,6 +69,8 @@ class Module:
     place: Place
     description: str = ""
     strays: Mapping[str, Settings] = field(default_factory=dict)
+    networking: NetworkSettings = field(default_factory=NetworkSettings)
+    network: Network | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     fill: Callable[[tuple[str, ...]], Module] | None = field(default=None, repr=False, compare=False)
 
@@ -76,7 +82,8 @@ class Module:
         """
         if self.fill is None:
             return self
-        return self.fill(tuple([self._value(name, request.get(name)) for name in self.parameters]))
+        filled = self.fill(tuple([self._value(name, request.get(name)) for name in self.parameters]))
+        return replace(filled, network=self.network)
 
     def _value(self, name: str, value: str | None) -> str:
         declared = self.parameters[name]
@@ -92,12 +99,19 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All modules, and what they were made of."""
+    """All modules, what holds for all of them, and what they were made of."""
 
     modules: Mapping[str, Module]
     files: tuple[Path, ...]
     sha256: str
     warnings: tuple[Problem, ...]
+    targets: TargetsSettings | None = None
+    probers: Mapping[str, Prober[Any]] = field(default_factory=dict)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether anything limits what may be probed."""
+        return self.targets is not None or any(module.networking.targets for module in self.modules.values())
 
 
 class ConfigError(Exception):
@@ -123,12 +137,18 @@ def load(
     contents = _contents(files)
     model = file_model(probers)
     modules: dict[str, Module] = {}
+    targets: TargetsSettings | None = None
     problems: list[Problem] = []
     warnings: list[Problem] = []
     defined: dict[document.Path, Place] = {}
     for path, data in contents.items():
         read = document.read(data, str(path), model, os.environ if expand_env else None)
-        for module in _modules(read, model, probers):
+        file = _read(read, model, probers)
+        targets = file.targets or targets
+        warnings += [
+            read.problem((*where, key), message) for where, key, message in block_cautions(file.targets, ("targets",))
+        ]
+        for module in file.modules:
             modules[module.name] = module
             warnings += _cautions(module, read)
         problems += [*read.problems, *_defined_twice(read, defined)]
@@ -137,16 +157,32 @@ def load(
         problems += warnings
     if problems:
         raise ConfigError(sorted(set(problems)))
-    return Config(MappingProxyType(modules), tuple(contents), _digest(contents), tuple(sorted(set(warnings))))
+    networked = MappingProxyType(_networked(modules, targets))
+    return Config(
+        networked, tuple(contents), _digest(contents), tuple(sorted(set(warnings))), targets, MappingProxyType({**probers})
+    )
+
+
+def _networked(modules: Mapping[str, Module], targets: TargetsSettings | None) -> dict[str, Module]:
+    """The modules with their networks. Where anybody thinks of targets at all, no module is without a guard."""
+    of_all: tuple[Lists, ...] = () if targets is None else (targets.lists("`targets`"),)
+    of_others = of_all
+    if targets is None and any(module.networking.targets for module in modules.values()):
+        of_others = (Lists(where="a configuration with `targets`"),)
+    return {
+        name: replace(module, network=module.networking.network(of_all if module.networking.targets else of_others))
+        for name, module in modules.items()
+    }
 
 
 def _defined_twice(read: Document, defined: dict[document.Path, Place]) -> Iterator[Problem]:
-    """The modules of a document that another file has defined; `defined` grows by the others."""
+    """What of a document another file has defined; `defined` grows by the rest."""
     for path, place in read.places.items():
-        if len(path) == 2 and path[0] == "modules":
+        if path == ("targets",) or (len(path) == 2 and path[0] == "modules"):
             first = defined.setdefault(path, place)
             if first != place:
-                yield read.problem(path, f"module `{path[1]}` is defined twice; the first is at {first}")
+                what = "`targets`" if len(path) == 1 else f"module `{path[1]}`"
+                yield read.problem(path, f"{what} is defined twice; the first is at {first}")
 
 
 def digest(files: Sequence[Path]) -> str:
@@ -184,6 +220,7 @@ def _digest(contents: Mapping[Path, bytes]) -> str:
 
 def file_model(probers: Mapping[str, Prober[Any]]) -> type[Settings]:
     """The model of a whole file, with one optional block for each prober in each module."""
+    network: dict[str, Any] = {name: (info.annotation, info) for name, info in NetworkSettings.model_fields.items()}
     blocks: dict[str, Any] = {
         f"block_{name}": (prober.settings | None, Field(default=None, alias=name)) for name, prober in probers.items()
     }
@@ -210,10 +247,11 @@ def file_model(probers: Mapping[str, Prober[Any]]) -> type[Settings]:
         timeout=(Duration, 0.0),
         description=(str, ""),
         params=(dict[Text, Parameter], {}),
+        **network,
         **blocks,
     )
     module.rules = (names_a_prober,)
-    return create_model("File", __base__=Settings, modules=(dict[Text, module], {}))
+    return create_model("File", __base__=Settings, modules=(dict[Text, module], {}), targets=network["targets"])
 
 
 def validated(read: Document, model: type[S]) -> S | None:
@@ -229,13 +267,22 @@ def validated(read: Document, model: type[S]) -> S | None:
         return None
 
 
-def _modules(read: Document, model: type[Settings], probers: Mapping[str, Prober[Any]]) -> list[Module]:
-    """The modules of a document; its problems grow by what validation finds."""
+class _File(NamedTuple):
+    """What one file says."""
+
+    modules: list[Module]
+    targets: TargetsSettings | None
+
+
+def _read(read: Document, model: type[Settings], probers: Mapping[str, Prober[Any]]) -> _File:
+    """What a document says; its problems grow by what validation finds."""
     written = read.value
     read.value = declared.checked(read, probers)
     file: Any = validated(read, model)
-    modules = {} if file is None else file.modules
-    return [_module(name, said, written["modules"][name], read, probers) for name, said in modules.items()]
+    if file is None:
+        return _File([], None)
+    modules = [_module(name, said, written["modules"][name], read, probers) for name, said in file.modules.items()]
+    return _File(modules, file.targets)
 
 
 def _module(name: str, said: Any, written: Block, read: Document, probers: Mapping[str, Prober[Any]]) -> Module:
@@ -248,6 +295,9 @@ def _module(name: str, said: Any, written: Block, read: Document, probers: Mappi
         place=read.place(("modules", name)),
         description=said.description,
         strays=strays,
+        networking=NetworkSettings.model_construct(
+            said.model_fields_set, **{name: getattr(said, name) for name in NetworkSettings.model_fields}
+        ),
         parameters=said.params,
     )
     return _fillable(module, type(said), written, probers) if said.params else module
@@ -289,6 +339,8 @@ def _cautions(module: Module, read: Document) -> Iterator[Problem]:
     for name in module.strays:
         message = f"a block of another prober has no effect: this module's is {module.prober.name}"
         yield read.problem((*path, name), message)
+    for where, key, message in block_cautions(module.networking, path):
+        yield read.problem((*where, key), message)
     for name, block in {module.prober.name: module.settings, **module.strays}.items():
         for where, key, message in block_cautions(block, (*path, name)):
             if not any(at[: len(where) + 1] == (*where, key) for at in read.templates):  # requests know better

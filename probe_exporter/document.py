@@ -307,7 +307,7 @@ def _class_shape(kind: Any) -> Shape:
 
 def _listed(keys: Sequence[str]) -> str:
     """The known keys, where they are few enough to read."""
-    return f" (known: {', '.join(keys)})" if len(keys) <= 12 else ""
+    return f" (known: {', '.join(keys)})" if len(keys) <= 16 else ""
 
 
 # --- reading -----------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from probe_exporter import names
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.net import bind_to_interface
+from probe_exporter.prober import Probe, ProbeFailed, Reason
 
 # --- packets ------------------------------------------------------------------------------------------------
 
@@ -230,7 +231,13 @@ class Path:
         ProbeFailed: no permission, or no such way.
     """
 
-    def __init__(self, address: str, *, source: str = "", ttl: int = 0, dont_fragment: bool = False) -> None:
+    def __init__(
+        self, probe: Probe, address: str, *, source: str = "", ttl: int = 0, dont_fragment: bool = False
+    ) -> None:
+        network = probe.network
+        if network is not None:
+            network.check(probe, address, 0)
+            source = source or network.source_ip_address
         version = names.version(address)
         whole = dont_fragment and version == 4
         self._destination = _socket_address(version, address)
@@ -238,7 +245,7 @@ class Path:
         if ttl or whole:
             self._options.append(_hops(version, ttl or _DEFAULT_TTL))
         self._address = address.partition("%")[0]
-        self._channel = _channel(version, whole, source)
+        self._channel = _channel(_Kind(version, whole, source, "" if network is None else network.source_interface))
 
     async def ping(self, payload: bytes) -> Reply:
         """Send one echo request and wait for its reply, for as long as the caller lets it.
@@ -425,29 +432,40 @@ def _not_sent(error: OSError, address: str, size: int) -> ProbeFailed:
 
 # --- opening ------------------------------------------------------------------------------------------------
 
-_channels: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[int, bool, str], _Channel]] = WeakKeyDictionary()
-"""By event loop, IP version, whether packets must stay whole, and source address: a packet can't have these of its own
-(the source could, but for IPv6 on datagram sockets). Sources are those of the configuration, so they are few."""
+
+class _Kind(NamedTuple):
+    """What a packet can't have of its own, so that a socket has it: the source could, but for IPv6 on datagram sockets.
+
+    Sources and interfaces are those of the configuration, so they are few."""
+
+    version: int
+    whole: bool  # packets may not be fragmented
+    source: str
+    interface: str
 
 
-def _channel(version: int, whole: bool, source: str) -> _Channel:
+_channels: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Kind, _Channel]] = WeakKeyDictionary()
+
+
+def _channel(kind: _Kind) -> _Channel:
     """The shared socket of the running loop, opened when first asked for; it lives as long as the loop."""
     loop = asyncio.get_running_loop()
     channels = _channels.setdefault(loop, {})
-    channel = channels.get((version, whole, source))
+    channel = channels.get(kind)
     if channel is None:
-        channel = channels[version, whole, source] = _Channel(version, _open(version, whole, source))
+        channel = channels[kind] = _Channel(kind.version, _open(kind))
         loop.add_reader(channel.sock, channel.receive)
         weakref.finalize(loop, channel.sock.close)
     return channel
 
 
-def _open(version: int, whole: bool, source: str) -> socket.socket:
+def _open(wanted: _Kind) -> socket.socket:
     """A socket that may ping: without privileges where the kernel lets us, else raw.
 
     Raises:
-        ProbeFailed: neither is permitted, or there is no such source address.
+        ProbeFailed: neither is permitted, or there is no such source address or interface.
     """
+    version = wanted.version
     family, protocol = (
         (socket.AF_INET, socket.IPPROTO_ICMP) if version == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
     )
@@ -459,9 +477,11 @@ def _open(version: int, whole: bool, source: str) -> socket.socket:
                 raise ProbeFailed(Reason.ICMP_SEND_FAILED, f"no ICMP socket: {error.strerror}") from None
             continue
         try:
-            _prepare(sock, version, whole)
-            if source:
-                _bind(sock, version, source)
+            _prepare(sock, version, wanted.whole)
+            if wanted.interface:
+                bind_to_interface(sock, wanted.interface)
+            if wanted.source:
+                _bind(sock, version, wanted.source)
         except BaseException:
             sock.close()
             raise

@@ -1,23 +1,26 @@
 """Names to addresses: literals without a lookup, the hosts file, then DNS by c-ares. No thread pool, no cache.
 
 Order as the original's: the hosts file wins whole (a name found there is not looked for in DNS), then the
-system's resolver configuration with its servers and search domains, sorted as RFC 6724 has it.
+system's resolver configuration with its servers and search domains, sorted as RFC 6724 has it. A module's own
+`Resolver` takes the place of all that: its servers are asked for the name as it is written, and nothing else is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import re
 import socket
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 import aiodns
 import idna
 
+from probe_exporter.deadline import Deadline
 from probe_exporter.prober import ProbeFailed, Reason
 
 HOSTS = Path("/etc/hosts")
@@ -35,6 +38,9 @@ _ENODATA, _ENOTFOUND, _ETIMEOUT = 1, 4, 12
 MEMORY = 1.0
 """Seconds for which an answer of DNS may be given again: for the probes of one moment, not for the next scrape."""
 
+ROUNDS = 2
+"""How often each server of a module's own is asked before a lookup is given up."""
+
 _remembering: WeakSet[aiodns.DNSResolver] = WeakSet()
 _resolvers: WeakKeyDictionary[asyncio.AbstractEventLoop, aiodns.DNSResolver] = WeakKeyDictionary()
 
@@ -49,6 +55,11 @@ def literal(host: str) -> str | None:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(address)
+
+
+def is_name(text: str) -> bool:
+    """Whether DNS can be asked for a name in ASCII."""
+    return _DNS_NAME.fullmatch(text) is not None
 
 
 def version(address: str) -> int:
@@ -89,12 +100,70 @@ def in_hosts_file(host: str) -> tuple[str, ...]:
         return ()
 
 
-async def lookup(host: str, family: int = 0) -> list[str]:
+class Resolver:
+    """Name servers that a module's names are asked of, and the channels to them: one for each event loop.
+
+    Made by `resolver`; modules with equal settings share one, which closes its channels when the last of them is gone.
+    """
+
+    def __init__(self, servers: tuple[str, ...], timeout: float) -> None:
+        self._servers = servers
+        self._timeout = timeout
+        self._channels: WeakKeyDictionary[asyncio.AbstractEventLoop, aiodns.DNSResolver] = WeakKeyDictionary()
+
+    async def ask(self, name: str, family: int) -> list[str]:
+        """The addresses of a name, which stands for itself: no search domains, no hosts file.
+
+        Raises:
+            ProbeFailed: with one of the ``dns_…`` reasons.
+        """
+        loop = asyncio.get_running_loop()
+        channel = self._channels.get(loop)
+        if channel is None:
+            channel = self._channels[loop] = self._open(loop)
+        try:
+            with Deadline(loop.time() + self._timeout):
+                return await _ask(_remembering_little(channel), name.rstrip(".") + ".", family)
+        except TimeoutError:
+            servers = ", ".join(self._servers)
+            raise ProbeFailed(
+                Reason.DNS_TIMEOUT, f"no answer for {name} from {servers} within {self._timeout:g} s"
+            ) from None
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> aiodns.DNSResolver:
+        # c-ares gives a server twice the time in the second round, so all of them have had both within the timeout.
+        patience = self._timeout / (3 * len(self._servers))
+        return aiodns.DNSResolver(
+            self._servers, loop, timeout=patience, tries=ROUNDS, lookups="b", resolvconf_path=os.devnull
+        )
+
+
+_own: WeakValueDictionary[tuple[tuple[str, ...], float], Resolver] = WeakValueDictionary()
+
+
+def resolver(servers: tuple[str, ...], timeout: float) -> Resolver:
+    """The resolver that asks some servers, the same for everybody who wants it at one time.
+
+    Args:
+        servers: addresses with ports, ``127.0.0.1:53`` or ``[::1]:53``; the next is asked if one does not answer.
+        timeout: seconds for a lookup, all servers together.
+    """
+    found = _own.get((servers, timeout))
+    if found is None:
+        found = _own[servers, timeout] = Resolver(servers, timeout)
+    return found
+
+
+async def lookup(
+    host: str, family: int = 0, *, resolver: Resolver | None = None, as_written: bool = False
+) -> list[str]:
     """The addresses of `host`, in the resolver's order.
 
     Args:
         host: a name; anything beyond ASCII is encoded by IDNA (UTS 46).
         family: 4, 6, or 0 for both.
+        resolver: who is asked, in place of the hosts file and the system's name servers.
+        as_written: the name is whole: the system's search domains are not tried.
 
     Raises:
         ProbeFailed: with one of the ``dns_…`` reasons.
@@ -103,11 +172,14 @@ async def lookup(host: str, family: int = 0) -> list[str]:
         name = to_ascii(host)
     except ValueError as error:
         raise ProbeFailed(Reason.DNS_RESOLUTION, str(error)) from None
-    addresses = list(in_hosts_file(name))
+    addresses = list(in_hosts_file(name)) if resolver is None else []
     if not addresses:
-        if not _DNS_NAME.fullmatch(name):
+        if not is_name(name):
             raise ProbeFailed(Reason.DNS_RESOLUTION, f"{host!r} is not a host name")
-        addresses = await _ask(name, family)
+        if resolver is not None:
+            addresses = await resolver.ask(name, family)
+        else:
+            addresses = await _ask(_system(), name.rstrip(".") + "." if as_written else name, family)
     wanted = [address for address in addresses if family in (0, version(address))]
     if not wanted:
         raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} has no IPv{family} address")
@@ -128,36 +200,40 @@ def to_ascii(host: str) -> str:
         raise ValueError(f"{host!r} is not a host name: {error}") from None
 
 
-def _resolver() -> aiodns.DNSResolver:
-    """The running loop's resolver.
+def _system() -> aiodns.DNSResolver:
+    """The running loop's channel to the system's name servers."""
+    loop = asyncio.get_running_loop()
+    channel = _resolvers.get(loop)
+    if channel is None:
+        channel = _resolvers[loop] = aiodns.DNSResolver(loop=loop)
+    return _remembering_little(channel)
+
+
+def _remembering_little(channel: aiodns.DNSResolver) -> aiodns.DNSResolver:
+    """The channel, which will forget what it is told.
 
     c-ares remembers answers for as long as they allow, and nothing says otherwise but reading its configuration again.
     A second after it was first asked we let it do that, so that no later probe is answered from memory.
     """
-    loop = asyncio.get_running_loop()
-    resolver = _resolvers.get(loop)
-    if resolver is None:
-        resolver = _resolvers[loop] = aiodns.DNSResolver(loop=loop)
-    if resolver not in _remembering:
-        _remembering.add(resolver)
-        loop.call_later(MEMORY, _forget, resolver)
-    return resolver
+    if channel not in _remembering:
+        _remembering.add(channel)
+        asyncio.get_running_loop().call_later(MEMORY, _forget, channel)
+    return channel
 
 
-def _forget(resolver: aiodns.DNSResolver) -> None:
-    _remembering.discard(resolver)
+def _forget(channel: aiodns.DNSResolver) -> None:
+    _remembering.discard(channel)
     with suppress(RuntimeError):  # closed meanwhile
-        resolver._channel.reinit()  # noqa: SLF001  # aiodns has no door to it
+        channel._channel.reinit()  # noqa: SLF001  # aiodns has no door to it
 
 
-async def _ask(name: str, family: int) -> list[str]:
-    """Ask the system's name servers, and say in our terms how it failed."""
-    resolver = _resolver()
+async def _ask(channel: aiodns.DNSResolver, name: str, family: int) -> list[str]:
+    """Ask name servers, and say in our terms how it failed."""
     try:
-        answer = await resolver.getaddrinfo(name, family=_FAMILIES[family], type=socket.SOCK_STREAM)
+        answer = await channel.getaddrinfo(name, family=_FAMILIES[family], type=socket.SOCK_STREAM)
     except aiodns.error.DNSError as error:
         number, text = (*error.args, "")[:2]
-        raise ProbeFailed(_reason(number), f"looking up {name} failed: {text}") from None
+        raise ProbeFailed(_reason(number), f"looking up {name.rstrip('.')} failed: {text}") from None
     return [_text(node.addr[0]) for node in answer.nodes]
 
 

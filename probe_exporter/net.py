@@ -6,11 +6,12 @@ What it opens is a `Connection` or `Datagrams`, in files of their own; both name
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from probe_exporter import names, tls
 from probe_exporter.connection import HANDSHAKE_LIMIT, Connection, Secure, connecting_failed
@@ -20,17 +21,23 @@ from probe_exporter.metrics import Metric
 from probe_exporter.prober import Probe, ProbeFailed, Reason
 from probe_exporter.tls import TLSSettings
 
+if TYPE_CHECKING:
+    from probe_exporter.addressing import Network
+
 __all__ = [
     "HANDSHAKE_LIMIT",
     "Connection",
     "Datagrams",
     "Secure",
+    "bind_to_interface",
     "connect",
     "dial",
     "dial_udp",
     "dial_unix",
     "first_of",
     "join_host_port",
+    "literal",
+    "lookup",
     "port_number",
     "resolve",
     "resolve_all",
@@ -60,7 +67,7 @@ async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: 
     address = ""
     try:
         with probe.phase("resolve"):
-            address = await _choose(host, family, fallback)
+            address = await _choose(probe, host, family, fallback)
     finally:
         probe.set(LOOKUP_TIME, round(time.perf_counter() - started, 9))
         probe.set(IP_PROTOCOL, names.version(address) if address else 0)
@@ -69,27 +76,48 @@ async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: 
     return address
 
 
-async def _choose(host: str, family: int, fallback: bool) -> str:
+async def _choose(probe: Probe, host: str, family: int, fallback: bool) -> str:
     if not host:
         raise ProbeFailed(Reason.TARGET_INVALID, "the target names no host")
-    known = names.literal(host)
+    known = literal(probe, host)
     if known is not None:
         if fallback or names.version(known) == family:
             return known
         raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} is not an IPv{family} address")
-    addresses = await names.lookup(host, 0 if fallback else family)
+    addresses = await lookup(probe, host, 0 if fallback else family)
     return next((a for a in addresses if names.version(a) == family), addresses[0])
 
 
 async def resolve_all(probe: Probe, host: str, *, preferred: str) -> list[str]:
     """Every address of a host that a target sent us on to, the wanted family's first; nothing is reported."""
-    known = names.literal(host)
+    known = literal(probe, host)
     if known is not None:
         return [known]
     family = 6 if preferred in ("", "ip6") else 4
     with probe.phase("resolve"):
-        addresses = await names.lookup(host)
+        addresses = await lookup(probe, host)
     return sorted(addresses, key=lambda address: names.version(address) != family)
+
+
+async def lookup(probe: Probe, host: str, family: int = 0) -> list[str]:
+    """The addresses of a name, from whomever the module asks for them; nothing is reported.
+
+    Args:
+        family: 4, 6, or 0 for both.
+
+    Raises:
+        ProbeFailed: the name does not resolve, or may not be looked up.
+    """
+    network = probe.network
+    return await (names.lookup(host, family) if network is None else network.lookup(probe, host, family))
+
+
+def literal(probe: Probe, host: str) -> str | None:
+    """The address that a host is, if it is one: this time not found by any name."""
+    known = names.literal(host)
+    if known is not None and probe.found_by:
+        probe.found_by.pop(known, None)
+    return known
 
 
 async def connect(
@@ -166,11 +194,19 @@ async def _dial_one(
     if not 0 < port < 65536:
         raise ProbeFailed(Reason.TARGET_INVALID, f"{port} is not a port")
     loop = asyncio.get_running_loop()
+    network = probe.network
+    if network is not None:
+        source = source or network.source_ip_address
     local = (_local(source, address), 0) if source else None
     with probe.phase(phase):
+        if network is not None:
+            network.check(probe, address, port)
         started = time.perf_counter()
         try:
-            _, connection = await loop.create_connection(Connection, address, port, local_addr=local)
+            if network is None or not network.source_interface:
+                _, connection = await loop.create_connection(Connection, address, port, local_addr=local)
+            else:
+                connection = await _connect_by(network, address, port, local)
         except OSError as error:
             raise connecting_failed(error, join_host_port(address, port)) from None
         connection.connect_seconds = connection.opened_at - started
@@ -181,6 +217,44 @@ async def _dial_one(
             connection.abort()
             raise
     return connection
+
+
+async def _connect_by(network: Network, address: str, port: int, local: tuple[str, int] | None) -> Connection:
+    """The same by way of an interface, for which the loop has no option."""
+    loop = asyncio.get_running_loop()
+    sock = socket.socket(_family(address), socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        bind_to_interface(sock, network.source_interface)
+        if local is not None:
+            sock.bind(local)
+        await loop.sock_connect(sock, (address, port))
+        _, connection = await loop.create_connection(Connection, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    return connection
+
+
+def bind_to_interface(sock: socket.socket, interface: str) -> None:
+    """Have a socket's packets leave and arrive by one interface only.
+
+    Raises:
+        ProbeFailed: there is no such interface, or we may not.
+    """
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(interface))
+    except OSError as error:
+        what = f"binding to {interface!r} failed: {error.strerror or error}"
+        if error.errno == errno.ENODEV:
+            what = f"this machine has no interface {interface!r}"
+        elif error.errno in (errno.EPERM, errno.EACCES):
+            what = f"this kernel lets nobody bind to {interface!r} without CAP_NET_RAW (Linux does since 5.7)"
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_interface: {what}") from None
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if names.version(address) == 6 else socket.AF_INET
 
 
 def _local(source: str, address: str) -> str:
@@ -208,6 +282,8 @@ async def dial_unix(probe: Probe, path: str) -> Connection:
         try:
             if "\0" in path:
                 raise ProbeFailed(Reason.TARGET_INVALID, "the path of a socket has no NUL")
+            if probe.network is not None:
+                path = probe.network.check_path(path)
             sock.setblocking(False)
             # Directly and not through the loop: it is done at once, or it fails at once.
             sock.connect(os.fsencode(f"\0{path[1:]}") if path.startswith("@") else path)
@@ -224,7 +300,7 @@ async def dial_unix(probe: Probe, path: str) -> Connection:
     return connection
 
 
-async def dial_udp(address: str, port: int, *, source: str = "") -> Datagrams:
+async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -> Datagrams:
     """Open a UDP socket that sends to one address and hears nobody else. Nothing is sent yet.
 
     Args:
@@ -237,16 +313,27 @@ async def dial_udp(address: str, port: int, *, source: str = "") -> Datagrams:
     """
     if not 0 < port < 65536:
         raise ProbeFailed(Reason.TARGET_INVALID, f"{port} is not a port")
+    network = probe.network
+    if network is not None:
+        source = source or network.source_ip_address
     local = _local(source, address) if source else ""
-    sock = socket.socket(socket.AF_INET6 if names.version(address) == 6 else socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)
-        if local:
-            sock.bind((local, 0))
-        sock.connect((address, port))
-    except OSError as error:
-        sock.close()
-        raise connecting_failed(error, join_host_port(address, port)) from None
-    loop = asyncio.get_running_loop()
-    _, datagrams = await loop.create_datagram_endpoint(lambda: Datagrams(address, port), sock=sock)
+    with probe.phase("connect"):
+        if network is not None:
+            network.check(probe, address, port)
+        sock = socket.socket(_family(address), socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            if network is not None and network.source_interface:
+                bind_to_interface(sock, network.source_interface)
+            if local:
+                sock.bind((local, 0))
+            sock.connect((address, port))
+        except OSError as error:
+            sock.close()
+            raise connecting_failed(error, join_host_port(address, port)) from None
+        except ProbeFailed:
+            sock.close()
+            raise
+        loop = asyncio.get_running_loop()
+        _, datagrams = await loop.create_datagram_endpoint(lambda: Datagrams(address, port), sock=sock)
     return datagrams

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import CodeType, TracebackType
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -20,6 +20,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from probe_exporter.metrics import Samples
 from probe_exporter.rules import Rule
+
+if TYPE_CHECKING:
+    from probe_exporter.addressing import Network  # a probe carries it, and does not know what it is
 
 
 class Reason(StrEnum):
@@ -37,6 +40,7 @@ class Reason(StrEnum):
         return reason
 
     TARGET_INVALID = "target_invalid", "The target is not of the form that the prober takes."
+    TARGET_DENIED = "target_denied", "The configuration's `targets` do not permit to connect there; nothing was sent."
     SETTINGS_UNUSABLE = "settings_unusable", "A file, a secret or an option of the module can't be used."
     SETTINGS_UNSUPPORTED = "settings_unsupported", "This version does not do yet what the module asks for."
     DNS_RESOLUTION = "dns_resolution", "The resolver failed, or answered with an error."
@@ -232,6 +236,8 @@ class Probe:
 
     Attributes:
         target: as the request gave it.
+        network: how it uses the network, where the module says anything of that.
+        found_by: the name that each address was found by last, where it matters for what may be probed.
         samples: what was measured.
         set, add: set or add to one sample, ``probe.set(DURATION, 0.2, "connect")``; those of `samples`.
         events: what was logged.
@@ -246,19 +252,30 @@ class Probe:
         "events",
         "failed_phase",
         "failure",
+        "found_by",
+        "network",
         "samples",
         "set",
         "target",
     )
 
-    def __init__(self, target: str, deadline: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        target: str,
+        deadline: float,
+        clock: Callable[[], float] = time.monotonic,
+        network: Network | None = None,
+    ) -> None:
         """
         Args:
             target: as the request gave it.
             deadline: on `clock`, in seconds; the runner ends the run then.
             clock: the event loop's time.
+            network: of the module.
         """
         self.target = target
+        self.network = network
+        self.found_by: dict[str, str] = {}
         self.deadline = deadline
         self.samples = samples = Samples()
         self.set = samples.set

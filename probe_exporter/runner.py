@@ -50,7 +50,7 @@ async def run(module: Module, target: str, timeout: float) -> Result:
         asyncio.CancelledError: the client hung up or the exporter is ending.
     """
     clock = asyncio.get_running_loop().time
-    probe = Probe(target, clock() + timeout, clock)
+    probe = Probe(target, clock() + timeout, clock, module.network)
     started = time.time()
     before = time.perf_counter()
     probe.log("Beginning probe", prober=module.prober.name, timeout_seconds=timeout)

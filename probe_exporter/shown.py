@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probe_exporter import yaml_text
@@ -14,7 +14,13 @@ from probe_exporter.quantities import format_duration
 def to_yaml(config: Config) -> str:
     """The configuration in effect: defaults filled in, secrets masked, modules by name."""
     modules = {name: plain_module(config.modules[name]) for name in sorted(config.modules)}
-    return yaml_text.dump({"modules": modules}, indent=4)
+    of_all = {} if config.targets is None else {"targets": _plain_block(config.targets, config.targets.model_dump())}
+    return yaml_text.dump({**of_all, "modules": modules}, indent=4)
+
+
+def modules_to_yaml(modules: Sequence[Module]) -> str:
+    """Some modules in effect, as a configuration of nothing else."""
+    return yaml_text.dump({"modules": {module.name: plain_module(module) for module in modules}}, indent=4)
 
 
 def module_to_yaml(module: Module) -> str:
@@ -31,6 +37,7 @@ def plain_module(module: Module) -> dict[str, Any]:
         plain["description"] = module.description
     if module.parameters:
         plain["params"] = _plain(module.parameters, {name: p.model_dump() for name, p in module.parameters.items()})
+    plain |= _plain_block(module.networking, module.networking.model_dump())
     for name, block in {module.prober.name: module.settings, **module.strays}.items():
         plain[name] = _plain_block(block, block.model_dump(by_alias=True))
     return plain

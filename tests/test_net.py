@@ -833,7 +833,7 @@ def a_udp_socket(address: str = "127.0.0.1") -> socket.socket:
 async def test_datagrams_go_to_one_address_and_come_from_it(address: str) -> None:
     """What another socket sends to ours is not heard."""
     with a_udp_socket(address) as peer, a_udp_socket(address) as stranger:
-        datagrams = await dial_udp(address, peer.getsockname()[1])
+        datagrams = await dial_udp(a_probe(), address, peer.getsockname()[1])
         datagrams.send(b"question")
         question, ours = peer.recvfrom(100)
         assert question == b"question"
@@ -849,7 +849,7 @@ async def test_datagrams_go_to_one_address_and_come_from_it(address: str) -> Non
 async def test_the_time_of_a_datagram_is_that_of_its_arrival() -> None:
     """Not that of reading it, which may be later."""
     with a_udp_socket() as peer:
-        datagrams = await dial_udp("127.0.0.1", peer.getsockname()[1])
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")
         _, ours = peer.recvfrom(100)
         assert datagrams.first_at == 0.0
@@ -868,7 +868,7 @@ async def test_a_udp_port_where_nobody_listens_refuses() -> None:
     """As soon as ICMP says so, and again to whoever asks again."""
     with a_udp_socket() as peer:
         port = peer.getsockname()[1]
-    datagrams = await dial_udp("127.0.0.1", port)
+    datagrams = await dial_udp(a_probe(), "127.0.0.1", port)
     datagrams.send(b"anybody?")
     for _ in range(2):
         with pytest.raises(ProbeFailed) as failed:
@@ -880,7 +880,7 @@ async def test_a_udp_port_where_nobody_listens_refuses() -> None:
 async def test_a_peer_that_goes_away_after_an_answer_has_reset_the_connection() -> None:
     """And the answer is read first."""
     with a_udp_socket() as peer:
-        datagrams = await dial_udp("127.0.0.1", peer.getsockname()[1])
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")
         _, ours = peer.recvfrom(100)
         peer.sendto(b"answer", ours)
@@ -896,20 +896,20 @@ async def test_a_peer_that_goes_away_after_an_answer_has_reset_the_connection() 
 
 async def test_datagrams_have_a_way_and_a_source_or_a_reason() -> None:
     with a_udp_socket() as peer:
-        datagrams = await dial_udp("127.0.0.1", peer.getsockname()[1], source="127.0.0.9")
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1], source="127.0.0.9")
         datagrams.send(b"question")
         assert peer.recvfrom(100)[1][0] == "127.0.0.9"
         datagrams.close()
     for address, source in (("127.0.0.1", "192.0.2.1"), ("127.255.255.255", "")):
         with pytest.raises(ProbeFailed) as failed:
-            await dial_udp(address, 9, source=source)
+            await dial_udp(a_probe(), address, 9, source=source)
         assert failed.value.reason is Reason.CONNECT_FAILED
 
 
 async def test_a_flood_of_datagrams_is_lost_beyond_a_limit() -> None:
     """As where the buffer of a socket is full."""
     with a_udp_socket() as peer:
-        datagrams = await dial_udp("127.0.0.1", peer.getsockname()[1])
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")
         _, ours = peer.recvfrom(100)
         for _ in range(100):
@@ -927,7 +927,7 @@ async def test_a_flood_of_datagrams_is_lost_beyond_a_limit() -> None:
 
 async def test_reading_datagrams_can_be_cancelled_and_begun_again() -> None:
     with a_udp_socket() as peer:
-        datagrams = await dial_udp("127.0.0.1", peer.getsockname()[1])
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")
         _, ours = peer.recvfrom(100)
         with pytest.raises(TimeoutError):

@@ -192,8 +192,8 @@ class Journey:
         if proxy.secure:  # its certificate has to bear server_name too, if that is set: the original's rule
             own = Secure(client_context(settings, ALPN_OF_PROXIES), settings.server_name or proxy.host)
         host = hop.addresses[0] if hop.addresses and proxy.scheme == "socks5" else host_only(url.authority)
-        destination = None if proxy.forwards(url) else (host, url.port)
-        return await tunnel.dial(self._probe, proxy, addresses, own, destination, secure)
+        forwarded = proxy.forwards(url)
+        return await tunnel.dial(self._probe, proxy, addresses, own, (host, url.port), secure, forwarded=forwarded)
 
     async def _addresses(self, hop: Hop) -> list[str]:
         """Where a hop can be reached directly."""

@@ -22,7 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from probe_exporter.addressing import AddressSettings
+from probe_exporter.addressing import AddressSettings, Network
 from probe_exporter.fields import MASK, encode
 from probe_exporter.http import http1
 from probe_exporter.http.content import Body
@@ -103,17 +103,18 @@ class TokenSource:
         if self._kept is token:
             self._kept = None
 
-    async def fetch(self, user_agent: str) -> Token:
+    async def fetch(self, user_agent: str, network: Network | None) -> Token:
         """A new token, from the request that is on its way if there is one.
 
         Args:
             user_agent: what to call ourselves; empty for nothing.
+            network: of the module, the same for all that share this source.
 
         Raises:
             ProbeFailed: there is no token to be had.
         """
         if self._fetch is None:
-            self._fetch = _Fetch(asyncio.create_task(self._request(user_agent)))
+            self._fetch = _Fetch(asyncio.create_task(self._request(user_agent, network)))
         fetch = self._fetch
         fetch.waiting += 1
         try:
@@ -127,21 +128,21 @@ class TokenSource:
             if self._fetch is fetch and (fetch.task.done() or not fetch.waiting):
                 self._fetch = None
 
-    async def _request(self, user_agent: str) -> Token:
+    async def _request(self, user_agent: str, network: Network | None) -> Token:
         """Ask for a token, in every way that there is."""
         settings, url = self._settings, self._url()
         agent = [("User-Agent", user_agent)] if user_agent else []
         with _blaming(url):
             if settings.grant_type == JWT_BEARER:
                 form = _form(settings, {"grant_type": JWT_BEARER, "assertion": _assertion(settings)})
-                return await self._ask(url, agent, form)
+                return await self._ask(url, agent, form, network)
             form, secret = _form(settings, {"grant_type": "client_credentials"}), _secret(settings)
             in_header = ("Authorization", basic(_escape(settings.client_id), _escape(secret)))
             try:
-                return await self._ask(url, [*agent, in_header], form, secret)
+                return await self._ask(url, [*agent, in_header], form, network, secret)
             except ProbeFailed:  # some servers want to read it in the form
                 form |= {"client_id": settings.client_id} | ({"client_secret": secret} if secret else {})
-                return await self._ask(url, agent, form, secret)
+                return await self._ask(url, agent, form, network, secret)
 
     def _url(self) -> URL:
         try:
@@ -149,7 +150,7 @@ class TokenSource:
         except ValueError as error:
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"oauth2.token_url: {error}") from None
 
-    async def _ask(self, url: URL, headers: Headers, form: Form, secret: str = "") -> Token:
+    async def _ask(self, url: URL, headers: Headers, form: Form, network: Network | None, secret: str = "") -> Token:
         """One request for a token, and what its answer says.
 
         Args:
@@ -163,7 +164,7 @@ class TokenSource:
         ]
         body = urlencode(sorted(form.items()), errors="surrogateescape").encode("ascii")
         request = Request("POST", url, url.authority, headers, body)
-        probe = Probe(str(url), math.inf)  # what it measures is not about the target
+        probe = Probe(str(url), math.inf, network=network)  # what it measures is not about the target
         journey = Journey(probe, self._client, AddressSettings())
         if self._client.tls_config != TLSSettings():
             journey.prepare_tls()  # a file that can't be read is an error for http too, as it is for a target
@@ -182,7 +183,7 @@ def _blaming(url: URL) -> Iterator[None]:
     try:
         yield
     except ProbeFailed as failed:
-        if failed.reason is Reason.SETTINGS_UNUSABLE:
+        if failed.reason in (Reason.SETTINGS_UNUSABLE, Reason.TARGET_DENIED):
             raise
         reason = Reason.OAUTH2_CONNECT
         if failed.reason in TIMEOUTS.values():

@@ -58,11 +58,11 @@ async def addresses(probe: Probe, proxy: Proxy) -> list[str]:
     """
     if not (proxy.host and proxy.port):
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the proxy's URL names no host or no port")
-    known = names.literal(proxy.host)
+    known = net.literal(probe, proxy.host)
     if known is not None:
         return [known]
     with probe.phase(PHASE), _blaming(proxy):
-        return await names.lookup(proxy.host)
+        return await net.lookup(probe, proxy.host)
 
 
 async def dial(
@@ -70,21 +70,27 @@ async def dial(
     proxy: Proxy,
     proxy_addresses: Sequence[str],
     own: Secure | None,
-    destination: tuple[str, int] | None,
+    destination: tuple[str, int],
     secure: Secure | None,
+    *,
+    forwarded: bool = False,
 ) -> Connection:
-    """Connect to a proxy, and through it to a destination; without one, it is to forward what it is sent.
+    """Connect to a proxy, and through it to a destination.
 
     Args:
         proxy_addresses: tried in order.
         own: the TLS to speak to the proxy itself.
         destination: host (a name or an address) and port.
         secure: the TLS to speak to the destination.
+        forwarded: the proxy is not asked for a way: it will forward the requests that it is sent.
 
     Raises:
-        ProbeFailed: with one of the proxy's reasons, or that of the destination's TLS.
+        ProbeFailed: with one of the proxy's reasons, that of the destination's TLS, or either may not be connected to.
     """
     started = time.perf_counter()
+    if probe.network is not None:
+        with probe.phase(PHASE):
+            probe.network.check_proxied(probe, *destination)
     with _blaming(proxy):
         connection = await net.dial(probe, proxy_addresses, proxy.port, phase=PHASE)
     try:
@@ -92,12 +98,12 @@ async def dial(
             if own is not None:
                 with _blaming(proxy):
                     await connection.wrap(own)
-            if destination is not None and proxy.is_socks:
+            if proxy.is_socks:
                 await _converse(connection, socks5(*destination, proxy.user, proxy.password or ""))
-            elif destination is not None:
+            elif not forwarded:
                 await _connect(connection, proxy, *destination)
         connection.connect_seconds = time.perf_counter() - started
-        probe.log("Connected through the proxy" if destination else "Connected to the proxy", proxy=str(proxy))
+        probe.log("Connected to the proxy" if forwarded else "Connected through the proxy", proxy=str(proxy))
         if secure is not None:
             await connection.start_tls(probe, secure)
     except BaseException:
@@ -126,6 +132,8 @@ def _blaming(proxy: Proxy) -> Iterator[None]:
     try:
         yield
     except ProbeFailed as failed:
+        if failed.reason is Reason.TARGET_DENIED:
+            raise
         late = failed.reason in TIMEOUTS.values()
         reason = Reason.PROXY_TIMEOUT if late else Reason.PROXY_CONNECT
         raise ProbeFailed(reason, f"the proxy {proxy} can't be reached: {failed.message}") from None

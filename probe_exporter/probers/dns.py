@@ -194,7 +194,7 @@ async def _ask_over_udp(probe: Probe, settings: DnsSettings, address: str, port:
     """Ask by a datagram. Answers to other queries are passed over, as the original does: they may be late ones."""
     query, number = settings.query, secrets.randbits(16)
     with _timed(probe, "connect"):
-        datagrams = await net.dial_udp(address, port, source=settings.source_ip_address)
+        datagrams = await net.dial_udp(probe, address, port, source=settings.source_ip_address)
     strangers = 0
     try:
         with _timed(probe, "request"):

@@ -249,7 +249,8 @@ class _Visit:
         token = tokens.kept()  # another probe may have fetched one meanwhile
         if token is None:
             with probe.phase("token"):
-                token = await tokens.fetch(dict(self._settings.template.headers).get("User-Agent", ""))
+                agent = dict(self._settings.template.headers).get("User-Agent", "")
+                token = await tokens.fetch(agent, probe.network)
             probe.log("Fetched a token")
         await self._is_accepted(url, addresses, tokens, token)
 

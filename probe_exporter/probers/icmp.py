@@ -85,7 +85,13 @@ async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
     )
     probe.set(DURATION, probe.samples.get(net.LOOKUP_TIME), "resolve")
     with probe.phase("setup") as setup:
-        path = Path(address, source=settings.source_ip_address, ttl=settings.ttl, dont_fragment=settings.dont_fragment)
+        path = Path(
+            probe,
+            address,
+            source=settings.source_ip_address,
+            ttl=settings.ttl,
+            dont_fragment=settings.dont_fragment,
+        )
         payload = settings.payload
         _check_time(probe, settings)
     probe.set(DURATION, round(setup.seconds, 9), "setup")
