@@ -76,13 +76,14 @@ class Passwords:
             Refused: too many others wait for an answer to the same question.
         """
         # Of an unknown user, the costliest hash is tried, so that the time tells nothing.
-        hashed = users.get(name) or max(users.values(), key=lambda text: text[4:6])
-        tried = self._digest(name, hashed, password)
+        known = name in users
+        hashed = users[name] if known else max(users.values(), key=lambda text: text[4:6])
+        tried = self._digest("known" if known else "unknown", name, hashed, password)
         for remembered, verdict in ((self._right, True), (self._wrong, False)):
             if tried in remembered:
                 remembered.move_to_end(tried)
                 return verdict
-        fits = await self._ask(tried, hashed, password) and name in users
+        fits = await self._ask(tried, hashed, password) and known
         remembered = self._right if fits else self._wrong
         remembered[tried] = None
         if len(remembered) > REMEMBERED:

@@ -125,9 +125,9 @@ def load(path: Path, *, strict: bool = False) -> WebConfig:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError([Problem(Place(str(path)), "", f"can't be read: {error.strerror or error}")]) from error
-    read = document.read(data, str(path), WebFile)
-    settings = WebFile() if _is_empty(data) else validated(read, WebFile)
-    if settings is None:
+    read = document.read(b"{}" if _is_empty(data) else data, str(path), WebFile)
+    settings = validated(read, WebFile)
+    if settings is None or read.problems:
         raise ConfigError(sorted(set(read.problems)))
     tls = settings.tls_server_config
     seen |= _look(
@@ -138,7 +138,7 @@ def load(path: Path, *, strict: bool = False) -> WebConfig:
     except Unusable as error:
         raise ConfigError([read.problem(("tls_server_config", error.key), str(error))]) from error
     cautions = [read.problem((*where, key), message) for where, key, message in block_cautions(settings)]
-    warnings = sorted({*cautions, *([] if _is_empty(data) else read.warnings)})
+    warnings = sorted({*cautions, *read.warnings})
     if strict and warnings:
         raise ConfigError(warnings)
     return WebConfig(settings, context, tuple(warnings), seen)

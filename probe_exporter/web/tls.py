@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,8 @@ CIPHERS = {  # in the order in which they are preferred
 CIPHERS_OF_13 = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 """Those of TLS 1.3, which neither Go nor we can narrow."""
 
-CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
+_SELECTABLE = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1"}
+"""Curves that Python's TLS can be told to use, and what OpenSSL calls them; X25519 it uses unless told so."""
 
 _VERIFYING = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
@@ -77,8 +79,9 @@ def _within_python_s_means(block: Block) -> Iterator[tuple[str, str]]:
         means = f"`{block['client_auth_type']}` takes a certificate without verifying it, which Python's TLS can't do"
         yield "client_auth_type", f"{means}: use {' or '.join(_VERIFYING)}"
     curves = block.get("curve_preferences")
-    if isinstance(curves, list) and len(curves) > 1:
-        yield "curve_preferences", "Python's TLS takes one curve; without any, all of OpenSSL's are offered"
+    if isinstance(curves, list | tuple) and (len(curves) > 1 or "X25519" in curves):
+        names = ", ".join(_SELECTABLE)
+        yield "curve_preferences", f"Python's TLS takes one of {names}; without the key, all of OpenSSL's are offered"
 
 
 def _some_version(block: Block) -> Iterator[tuple[str, str]]:
@@ -166,7 +169,7 @@ def make_context(settings: TlsServer, directory: Path) -> ServerContext:
     context.set_alpn_protocols(["http/1.1"])
     _set_versions_and_ciphers(context, settings)
     if settings.curve_preferences:
-        context.set_ecdh_curve(CURVES[settings.curve_preferences[0]])
+        context.set_ecdh_curve(_SELECTABLE[settings.curve_preferences[0]])
     _load_certificate(context, settings, directory)
     _set_client_policy(context, settings, directory)
     return context
@@ -177,7 +180,9 @@ def _set_versions_and_ciphers(context: ServerContext, settings: TlsServer) -> No
     least = VERSIONS[settings.min_version]
     if settings.cipher_suites and not named:  # suites of TLS 1.3 alone
         least = ssl.TLSVersion.TLSv1_3
-    context.minimum_version, context.maximum_version = least, VERSIONS[settings.max_version]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of versions that the file asks for by name
+        context.minimum_version, context.maximum_version = least, VERSIONS[settings.max_version]
     # The signatures of TLS 1.0 and 1.1 are beneath OpenSSL's usual level.
     level = ["@SECLEVEL=0"] if least < ssl.TLSVersion.TLSv1_2 else []
     context.set_ciphers(":".join([*(named or CIPHERS.values()), *level]))
@@ -187,21 +192,22 @@ def _load_certificate(context: ServerContext, settings: TlsServer, directory: Pa
     certificate_key, certificate = _content("cert", settings.cert_file, settings.cert, directory)
     key_key, key = _content("key", settings.key_file, settings.key.reveal(), directory)
     try:
-        x509.load_pem_x509_certificates(certificate)
+        leaf = x509.load_pem_x509_certificates(certificate)[0]
     except ValueError as error:
         raise Unusable(certificate_key, "holds no certificate in PEM") from error
     try:
-        load_pem_private_key(key, None)
+        loaded = load_pem_private_key(key, None)
     except TypeError as error:
         raise Unusable(key_key, "the key is encrypted, and there is nobody to ask for its passphrase") from error
     except ValueError as error:
         raise Unusable(key_key, "holds no private key in PEM") from error
+    if loaded.public_key() != leaf.public_key():
+        raise Unusable(key_key, "the key is not that of the certificate")
     with _as_file(certificate) as certificate_file, _as_file(key) as key_file:
         try:
             context.load_cert_chain(certificate_file, key_file)
-        except ssl.SSLError as error:
-            why = {"KEY_VALUES_MISMATCH": "the key is not that of the certificate"}.get(error.reason or "", str(error))
-            raise Unusable(key_key, why) from error
+        except ssl.SSLError as error:  # of a kind that OpenSSL does not use, or too weak for it
+            raise Unusable(certificate_key, str(error)) from error
 
 
 def _set_client_policy(context: ServerContext, settings: TlsServer, directory: Path) -> None:

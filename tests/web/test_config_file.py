@@ -1,0 +1,400 @@
+"""--web.config.file: what it may say, and what real clients meet when it says it."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import bcrypt
+import pytest
+
+from probe_exporter.config import ConfigError
+from probe_exporter.web.config_file import load
+from tests import exporters
+from tests.asking import ask
+from tests.exporters import Response, Server
+from tests.targets import Pki
+from tests.test_cli import run
+from tests.web.test_routes import PLUGINS, until
+
+Start = Callable[..., AbstractContextManager[Server]]
+
+HASH = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
+TLS = "tls_server_config: {cert_file: leaf.pem, key_file: leaf.key, %s}\n"
+VERIFYING = "client_ca_file: root.pem, client_auth_type: RequireAndVerifyClientCert"
+
+
+@pytest.fixture
+def directory(tmp_path: Path, pki: Pki) -> Path:
+    """Certificates, and a configuration to start with; the web config lies elsewhere than where the exporter runs."""
+    web = tmp_path / "web"
+    web.mkdir()
+    for name in ("leaf", "rsa", "root", "client", "foreign_client"):
+        for kind in ("pem", "key"):
+            shutil.copy(pki.directory / f"{name}.{kind}", web)
+    (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: actor}}\n")
+    return tmp_path
+
+
+@pytest.fixture
+def start(directory: Path) -> Start:
+    """Starts an exporter with a web config of these words."""
+
+    @contextmanager
+    def start(text: str) -> Iterator[Server]:
+        (directory / "web" / "web.yml").write_text(text)
+        flags = ("--web.config.file=web/web.yml", f"--modules.dir={PLUGINS}")
+        with exporters.ours(directory, *flags) as exporter:
+            yield exporter
+
+    return start
+
+
+def tool(name: str) -> str:
+    """A client's path; skips without it."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def curl(directory: Path, url: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    """What curl makes of a URL; it trusts the zoo's root."""
+    command = [tool("curl"), "-sS", "-i", "--max-time", "10", "--cacert", "root.pem", *flags, url]
+    return subprocess.run(command, cwd=directory / "web", capture_output=True, text=True, timeout=20)
+
+
+def s_client(directory: Path, port: int, *flags: str) -> str:
+    """All that `openssl s_client` says about a handshake."""
+    command = [tool("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", "root.pem", *flags]
+    done = subprocess.run(command, cwd=directory / "web", input=b"", capture_output=True, timeout=20)
+    return (done.stdout + done.stderr).decode("utf-8", "replace")
+
+
+def login(port: int, name: str, password: str, path: str = "/-/healthy") -> Response:
+    given = base64.b64encode(f"{name}:{password}".encode()).decode()
+    return ask(port, path, headers={"Authorization": f"Basic {given}"})
+
+
+# --- what the file may say ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "says"),
+    [
+        (
+            "tls_server_config:\n  cert_flie: x\n",
+            "web.yml:2:3: tls_server_config.cert_flie",
+            "did you mean `cert_file`",
+        ),
+        ("tls_server_config:\n  cert_file: leaf.pem\n", "tls_server_config.key_file", "key of its certificate"),
+        (TLS % "client_auth_type: RequireAnyClientCert", "client_auth_type", "Python's TLS can't do"),
+        (TLS % "client_auth_type: RequestClientCert", "client_auth_type", "RequireAndVerifyClientCert"),
+        (TLS % "curve_preferences: [X25519, CurveP256]", "curve_preferences", "takes one of"),
+        (TLS % "client_ca_file: root.pem", "client_ca_file", "client_auth_type"),
+        (TLS % "min_version: TLS13, max_version: TLS12", "max_version", "nobody could connect"),
+        (TLS % "cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]", "cipher_suites[0]", "expected TLS_AES_128_GCM_SHA256"),
+        ("tls_server_config: {cert_file: no.pem, key_file: leaf.key}\n", "cert_file", "No such file"),
+        ("tls_server_config: {cert_file: leaf.key, key_file: leaf.key}\n", "cert_file", "no certificate in PEM"),
+        ("tls_server_config: {cert_file: leaf.pem, key_file: root.key}\n", "key_file", "not that of the certificate"),
+        ("tls_server_config: {cert_file: leaf.pem, key: hunter2}\n", "tls_server_config.key", "no private key in PEM"),
+        ("http_server_config:\n  headers:\n    X-Other: x\n", "web.yml:2:3: http_server_config.headers", "X-Other"),
+        ("basic_auth_users:\n  who: hunter2\n", "web.yml:2:3: basic_auth_users.who", "bcrypt"),
+        ("rate_limit: {interval: 1d}\n", "rate_limit.interval", "1d"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place_and_without_secrets(
+    directory: Path, text: str, place: str, says: str
+) -> None:
+    path = directory / "web" / "web.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load(path)
+    assert place in str(refused.value)
+    assert says in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("http_server_config: {http2: true}\n", "http2: has no effect"),
+        (TLS % "prefer_server_cipher_suites: true", "prefer_server_cipher_suites: has no effect"),
+        (TLS % "client_allowed_sans: [a]", "client_allowed_sans: has no effect"),
+        (TLS % "client_auth_type: RequireAndVerifyClientCert", "any certificate that this system trusts"),
+        (TLS % "min_version: TLS10", "RFC 8996"),
+        ("rate_limit: {interval: 1s}\n", "refuses every request"),
+    ],
+)
+def test_what_is_legal_and_questionable_is_a_warning_and_strictly_an_error(
+    directory: Path, text: str, says: str
+) -> None:
+    path = directory / "web" / "web.yml"
+    path.write_text(text)
+    assert any(says in str(warning) for warning in load(path).warnings)
+    with pytest.raises(ConfigError, match=says):
+        load(path, strict=True)
+
+
+def test_a_missing_file_is_named(directory: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nope\.yml: can't be read"):
+        load(directory / "nope.yml")
+
+
+def test_a_check_checks_this_file_too(directory: Path) -> None:
+    path = directory / "web" / "web.yml"
+    flags = ("--config.check", "--web.config.file=web/web.yml", f"--modules.dir={PLUGINS}")
+    path.write_text(TLS % "")
+    assert run(directory, *flags).returncode == 0
+    path.write_text("basic_auth_users: {who: plain}\n")
+    done = run(directory, *flags)
+    assert done.returncode == 1
+    assert "web.yml:1:20: basic_auth_users.who" in done.stderr
+
+
+def test_a_bad_file_ends_the_start_with_1(directory: Path) -> None:
+    (directory / "web" / "web.yml").write_text("bogus: 1\n")
+    done = run(directory, "--web.config.file=web/web.yml", f"--modules.dir={PLUGINS}")
+    assert done.returncode == 1
+    assert "web.yml:1:1: bogus: unknown key" in done.stderr
+
+
+# --- TLS ---------------------------------------------------------------------------------------------------
+
+
+def test_curl_verifies_and_probes_over_tls(start: Start, directory: Path) -> None:
+    with start(TLS % "") as exporter:
+        answer = curl(directory, f"https://localhost:{exporter.port}/probe?target=x")
+        assert answer.stdout.startswith("HTTP/1.1 200 OK"), answer.stderr
+        assert "probe_success 1\n" in answer.stdout
+        assert "tls=true" in exporter.log.read_text()
+
+
+def test_a_certificate_and_its_key_may_stand_in_the_file(start: Start, directory: Path) -> None:
+    blocks = {
+        name: (directory / "web" / f"leaf.{kind}").read_text() for name, kind in (("cert", "pem"), ("key", "key"))
+    }
+    lines = [
+        f"  {name}: |\n" + "".join([f"    {line}\n" for line in text.splitlines()]) for name, text in blocks.items()
+    ]
+    with start("tls_server_config:\n" + "".join(lines)) as exporter:
+        assert curl(directory, f"https://localhost:{exporter.port}/-/healthy").stdout.endswith("Healthy")
+
+
+def test_plain_http_to_the_tls_port_gets_400_and_is_told_so(start: Start, directory: Path) -> None:
+    with start(TLS % "") as exporter:
+        answer = curl(directory, f"http://localhost:{exporter.port}/metrics")
+        assert answer.returncode == 0
+        assert answer.stdout.startswith("HTTP/1.0 400 Bad Request")
+        assert "HTTPS" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("keys", "flags", "agreed"),
+    [
+        ("", ["-tls1_2"], "TLSv1.2"),
+        ("", ["-tls1_3"], "TLSv1.3"),
+        ("min_version: TLS13", ["-tls1_2"], ""),
+        ("max_version: TLS12", ["-tls1_3"], ""),
+        ("max_version: TLS12", [], "TLSv1.2"),
+        ("min_version: TLS10", ["-tls1", "-cipher", "DEFAULT@SECLEVEL=0"], "TLSv1"),
+        ("cipher_suites: [TLS_AES_128_GCM_SHA256]", ["-tls1_2"], ""),
+        ("cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]", ["-tls1_2"], "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        ("cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA]", ["-tls1_2"], "ECDHE-ECDSA-AES256-SHA"),
+        ("cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]",
+         ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"], ""),
+        ("curve_preferences: [CurveP384]", ["-tls1_3"], "ECDH, secp384r1, 384 bits"),
+    ],
+)  # fmt: skip
+def test_versions_suites_and_curves_are_those_of_the_file(
+    start: Start, directory: Path, keys: str, flags: list[str], agreed: str
+) -> None:
+    """A client that has none of them is told so, by an alert."""
+    with start(TLS % keys) as exporter:
+        said = s_client(directory, exporter.port, *flags)
+        if agreed:
+            assert agreed in said
+            assert "Verify return code: 0 (ok)" in said
+        else:
+            assert "alert" in said
+            assert "Cipher is (NONE)" in said
+
+
+@pytest.mark.parametrize(
+    ("keys", "client", "served"),
+    [
+        (VERIFYING, "client", True),
+        (VERIFYING, "foreign_client", False),
+        (VERIFYING, "leaf", False),  # a server's certificate
+        (VERIFYING, "", False),
+        ("client_ca_file: root.pem, client_auth_type: VerifyClientCertIfGiven", "", True),
+        ("client_ca_file: root.pem, client_auth_type: VerifyClientCertIfGiven", "client", True),
+        ("client_ca_file: root.pem, client_auth_type: VerifyClientCertIfGiven", "foreign_client", False),
+        (VERIFYING + ", client_allowed_sans: [www.example.test]", "client", True),
+        (VERIFYING + ", client_allowed_sans: ['::1', other.example.test]", "client", True),
+        (VERIFYING + ", client_allowed_sans: [other.example.test, client]", "client", False),
+        ("client_ca_file: root.pem, client_auth_type: VerifyClientCertIfGiven, client_allowed_sans: [a]", "", True),
+        ("client_ca_file: client.pem, client_auth_type: RequireAndVerifyClientCert", "client", True),
+    ],
+)
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_clients_are_served_that_the_policy_lets_in(
+    start: Start, directory: Path, keys: str, client: str, served: bool, version: str
+) -> None:
+    with start(TLS % keys) as exporter:
+        own = ["--cert", f"{client}.pem", "--key", f"{client}.key"] if client else []
+        flags = [*own, f"--tlsv{version}", "--tls-max", version]
+        answer = curl(directory, f"https://localhost:{exporter.port}/-/healthy", *flags)
+        assert answer.stdout.endswith("Healthy") is served, answer.stderr
+
+
+def test_a_new_certificate_is_there_for_the_next_client_and_a_bad_one_changes_nothing(
+    start: Start, directory: Path
+) -> None:
+    web = directory / "web"
+    with start(TLS % "") as exporter:
+        assert "CN = leaf" in s_client(directory, exporter.port)
+        replace(web / "leaf.pem", (web / "rsa.pem").read_text())  # and not yet its key
+        assert "CN = leaf" in s_client(directory, exporter.port)
+        log = exporter.log.read_text()
+        assert log.count("The web configuration has changed and is refused") == 1
+        assert "the key is not that of the certificate" in log
+        replace(web / "leaf.key", (web / "rsa.key").read_text())
+        assert "CN = rsa" in s_client(directory, exporter.port)
+        assert "The web configuration has changed and is in force" in exporter.log.read_text()
+
+
+def test_tls_is_not_switched_off_by_a_change(start: Start, directory: Path) -> None:
+    with start(TLS % "") as exporter:
+        replace(directory / "web" / "web.yml", "{}\n")
+        assert curl(directory, f"https://localhost:{exporter.port}/-/healthy").stdout.endswith("Healthy")
+        assert "TLS can't be switched on or off without a restart" in exporter.log.read_text()
+
+
+def test_clients_that_know_no_tls_leave_nothing_in_the_log(start: Start) -> None:
+    with start(TLS % VERIFYING) as exporter:
+        before = exporter.log.read_text()
+        for sent in (b"", b"\x16", b"\x16\x03\x01\x00\x05hello", b"GET / HTTP/1.1\r\n\r\n", os.urandom(3000)):
+            with socket.create_connection(("127.0.0.1", exporter.port), 5) as connection:
+                connection.sendall(sent)
+        time.sleep(0.2)
+        assert exporter.log.read_text() == before
+
+
+@pytest.mark.slow
+def test_a_handshake_that_never_ends_is_ended(start: Start) -> None:
+    with start(TLS % "") as exporter, socket.create_connection(("127.0.0.1", exporter.port), 20) as connection:
+        connection.sendall(b"\x16\x03\x01")
+        before = time.monotonic()
+        assert received(connection) == b""
+        assert 8 < time.monotonic() - before < 14
+
+
+def received(connection: socket.socket) -> bytes:
+    """What comes until the connection is closed, however that is done."""
+    try:
+        return connection.recv(1000)
+    except ConnectionResetError:
+        return b""
+
+
+def replace(path: Path, text: str) -> None:
+    """Put a new file in the place of another, as configuration management does."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+# --- users, headers, limits --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/-/healthy", "/metrics", "/probe?target=x", "/nope"])
+def test_without_credentials_nothing_is_answered(start: Start, path: str) -> None:
+    with start(f"basic_auth_users: {{who: {HASH}}}\n") as exporter:
+        answer = ask(exporter.port, path)
+        assert (answer.status, answer.text) == (401, "Unauthorized\n")
+        assert answer.headers["www-authenticate"] == "Basic"
+        assert login(exporter.port, "who", "right", path).status in (200, 404)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Basic", "Basic x", "Basic " + base64.b64encode(b"who").decode(), "Bearer right", "Basic \xff", f"Basic {HASH}"],
+)
+def test_what_are_no_credentials_are_none(start: Start, header: str) -> None:
+    with start(f"basic_auth_users: {{who: {HASH}}}\n") as exporter:
+        assert ask(exporter.port, "/metrics", headers={"Authorization": header}).status == 401
+
+
+def test_users_come_and_go_without_a_restart(start: Start, directory: Path) -> None:
+    with start(f"basic_auth_users: {{who: {HASH}}}\n") as exporter:
+        for name, password, status in (("who", "right", 200), ("who", "wrong", 401), ("else", "right", 401)):
+            assert login(exporter.port, name, password).status == status
+            assert login(exporter.port, name, password).status == status  # as it is remembered
+        replace(directory / "web" / "web.yml", f"basic_auth_users: {{else: {HASH}}}\n")
+        assert login(exporter.port, "who", "right").status == 401
+        assert login(exporter.port, "else", "right").status == 200
+        replace(directory / "web" / "web.yml", "basic_auth_users: {else: broken}\n")
+        assert ask(exporter.port, "/-/healthy").status == 401
+        assert login(exporter.port, "else", "right").status == 200
+        replace(directory / "web" / "web.yml", "{}\n")
+        assert ask(exporter.port, "/-/healthy").status == 200
+
+
+def test_a_password_longer_than_bcrypt_reads_and_one_with_colons_are_passwords(start: Start) -> None:
+    long = "a:" * 50
+    hashed = bcrypt.hashpw(long.encode()[:72], bcrypt.gensalt(4)).decode()
+    with start(f"basic_auth_users: {{who: {hashed}}}\n") as exporter:
+        assert login(exporter.port, "who", long).status == 200
+
+
+def test_guessing_costs_the_same_for_known_and_unknown_users_and_delays_nobody(start: Start) -> None:
+    """A hash of cost 11 takes a tenth of a second; who is remembered, or what needs no hash, does not wait for it."""
+    hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(11)).decode()
+    with start(f"basic_auth_users: {{who: {hashed}}}\n") as exporter:
+        assert login(exporter.port, "who", "right").status == 200
+        times = {}
+        for name in ("who", "nobody"):
+            before = time.monotonic()
+            assert [login(exporter.port, name, f"guess {number}").status for number in range(4)] == [401] * 4
+            times[name] = time.monotonic() - before
+        assert 0.6 < times["who"] / times["nobody"] < 1.7
+        with ThreadPoolExecutor(8) as guessers:
+            guesses = [guessers.submit(login, exporter.port, "who", f"another {number}") for number in range(16)]
+            before = time.monotonic()
+            assert login(exporter.port, "who", "right").status == 200
+            assert time.monotonic() - before < times["who"] / 4 * 3
+            assert {guess.result().status for guess in guesses} == {401}
+
+
+def test_headers_go_with_every_answer(start: Start) -> None:
+    values = {
+        "Strict-Transport-Security": "max-age=60",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "deny",
+        "X-XSS-Protection": "1; mode=block",
+        "Content-Security-Policy": "default-src https:",
+    }
+    lines = "".join([f'    {name}: "{value}"\n' for name, value in values.items()])
+    with start(f"http_server_config:\n  headers:\n{lines}basic_auth_users: {{who: {HASH}}}\n") as exporter:
+        for answer in (login(exporter.port, "who", "right"), ask(exporter.port, "/-/healthy")):
+            assert values.items() == {name: answer.headers[name.lower()] for name in values}.items()
+
+
+def test_beyond_the_rate_there_is_429_for_everybody_and_before_the_password(start: Start) -> None:
+    limit = "rate_limit: {interval: 400ms, burst: 2}\n"
+    with start(f"{limit}http_server_config: {{headers: {{X-Frame-Options: deny}}}}\n") as exporter:
+        answers = [ask(exporter.port, path) for path in ("/-/healthy", "/nope", "/metrics")]
+        assert [answer.status for answer in answers] == [200, 404, 429]
+        assert "x-frame-options" not in answers[-1].headers  # as in the original
+        until(lambda: ask(exporter.port, "/-/healthy").status == 200)
+    with start(f"rate_limit: {{interval: 1h, burst: 1}}\nbasic_auth_users: {{who: {HASH}}}\n") as exporter:
+        assert [login(exporter.port, "who", "right").status for _ in range(2)] == [200, 429]
