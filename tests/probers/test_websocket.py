@@ -72,7 +72,7 @@ def secure(pki: Pki, how: Tls | Answer | None = None, answer: Answer | None = No
     return WebsocketSite({"/": answer or upgraded()}, how or Tls(), pki.directory)
 
 
-def why(result: Result) -> tuple[Reason, str] | None:
+def why(result: Result) -> tuple[str, str] | None:
     """Reason and phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 

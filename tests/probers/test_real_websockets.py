@@ -1,0 +1,166 @@
+"""Probes of WebSocket servers that others wrote: aiohttp, websockets, nginx before either, and proxies on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import WSMsgType, web
+from websockets.asyncio.server import ServerConnection, serve
+
+from probe_exporter import tls
+from probe_exporter.config import Module
+from probe_exporter.document import Place
+from probe_exporter.prober import Reason
+from probe_exporter.probers.websocket import FAILED_BY_REGEXP, STATUS_CODE, WebsocketSettings, prober
+from probe_exporter.runner import Result, run
+from tests.processes import free_port
+from tests.servers.websocket_proxy import WebsocketProxy
+from tests.targets import Pki
+
+pytestmark = pytest.mark.slow
+
+CHAT = [
+    {"expect": r"^hello (\w+)$", "send": "I am $1"},
+    {"expect": "^echo: I am you$", "send_bytes": "\x00\udcff" + "x" * 100_000},
+    {"expect_bytes": "x" * 100_000 + "\udcff\x00"},
+]
+
+
+async def probe(target: str, *steps: dict[str, Any], timeout: float = 5.0, **settings: Any) -> Result:
+    made = WebsocketSettings.model_validate({"query_response": list(steps), **settings})
+    return await run(Module("m", prober, made, 0.0, Place("t")), target, timeout)
+
+
+def why(result: Result) -> str | None:
+    return None if result.failure is None else result.failure.reason
+
+
+class Aiohttp:
+    """aiohttp's server: greets, echoes text, sends bytes back in reverse; it knows how each connection ended."""
+
+    def __init__(self) -> None:
+        self.closed: list[int | None] = []
+        self.gone = asyncio.Event()
+
+    async def _chat(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(heartbeat=0.05)  # it pings, and leaves who does not answer
+        await socket.prepare(request)
+        await socket.send_str("hello you")
+        async for message in socket:
+            if message.type is WSMsgType.TEXT and message.data == "wait":
+                await asyncio.sleep(0.3)
+            if message.type is WSMsgType.TEXT:
+                await socket.send_str(f"echo: {message.data}")
+            elif message.type is WSMsgType.BINARY:
+                await socket.send_bytes(message.data[::-1])
+        self.closed.append(socket.close_code)
+        self.gone.set()
+        return socket
+
+    @asynccontextmanager
+    async def listening(self, port: int) -> AsyncIterator[None]:
+        app = web.Application()
+        app.router.add_get("/{any:.*}", self._chat)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        try:
+            yield
+        finally:
+            await runner.cleanup()
+
+
+class Websockets:
+    """The websockets library's server, which does the same."""
+
+    def __init__(self) -> None:
+        self.closed: list[int | None] = []
+        self.gone = asyncio.Event()
+
+    async def _chat(self, connection: ServerConnection) -> None:
+        await connection.send("hello you")
+        async for message in connection:
+            if message == "wait":
+                await asyncio.sleep(0.3)
+            await connection.send(f"echo: {message}" if isinstance(message, str) else message[::-1])
+        self.closed.append(connection.close_code)
+        self.gone.set()
+
+    @asynccontextmanager
+    async def listening(self, port: int) -> AsyncIterator[None]:
+        async with serve(self._chat, "127.0.0.1", port, ping_interval=0.05, ping_timeout=0.2):
+            yield
+
+
+servers = pytest.mark.parametrize("make", [Aiohttp, Websockets])
+
+
+@servers
+async def test_a_server_is_understood_and_understands(make: type[Aiohttp | Websockets]) -> None:
+    server, port = make(), free_port()
+    async with server.listening(port):
+        result = await probe(f"ws://127.0.0.1:{port}/", *CHAT)
+        assert why(result) is None
+        await asyncio.wait_for(server.gone.wait(), 5)
+    assert server.closed == [1000]
+
+
+@servers
+async def test_pings_on_the_way_are_answered(make: type[Aiohttp | Websockets]) -> None:
+    """Who does not answer a ping within 0.2 s is left; the steps take longer."""
+    server, port = make(), free_port()
+    steps = {"expect": "hello", "send": "wait"}, {"expect": "echo", "send": "wait"}, {"expect": "echo"}
+    async with server.listening(port):
+        assert why(await probe(f"ws://127.0.0.1:{port}/", *steps)) is None
+
+
+@servers
+async def test_a_server_has_the_last_word(make: type[Aiohttp | Websockets]) -> None:
+    server, port = make(), free_port()
+    async with server.listening(port):
+        result = await probe(f"ws://127.0.0.1:{port}/", {"expect": "goodbye"})
+        assert why(result) is Reason.DIALOGUE_NO_MATCH
+        result = await probe(f"ws://127.0.0.1:{port}/", {"expect": "hello"}, {"expect": "more"}, timeout=0.3)
+        assert why(result) is Reason.TIMEOUT_DIALOGUE
+        assert result.probe.samples.get(FAILED_BY_REGEXP) == 1
+
+
+@servers
+@pytest.mark.parametrize("secure", [False, True])
+async def test_through_nginx(
+    make: type[Aiohttp | Websockets], secure: bool, pki: Pki, websocket_proxy: WebsocketProxy
+) -> None:
+    server, trust = make(), {"tls_config": {"ca_file": str(pki.directory / "root.pem")}}
+    target = f"wss://127.0.0.1:{websocket_proxy.tls_port}" if secure else f"ws://127.0.0.1:{websocket_proxy.port}"
+    async with server.listening(websocket_proxy.back):
+        result = await probe(f"{target}/chat", *CHAT, http_config=trust)
+        assert why(result) is None
+        assert (tls.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
+        await asyncio.wait_for(server.gone.wait(), 5)
+        members = {"basic_auth": {"username": "user", "password": "hunter2"}}
+        assert why(await probe(f"{target}/members", *CHAT, http_config=trust | members)) is None
+    assert server.closed == [1000, 1000]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/members", 401), ("/moved", 301), ("/forgetful", 400), ("/", 502)])
+async def test_what_nginx_refuses(path: str, status: int, websocket_proxy: WebsocketProxy) -> None:
+    """Wrong credentials; a redirect; headers of the upgrade that it drops; nobody behind it."""
+    server = Aiohttp()
+    async with server.listening(websocket_proxy.back if path != "/" else free_port()):
+        result = await probe(f"ws://127.0.0.1:{websocket_proxy.port}{path}")
+    assert why(result) is Reason.WEBSOCKET_UPGRADE_REFUSED
+    assert result.probe.samples.get(STATUS_CODE) == status
+
+
+async def test_through_proxies_of_others(tinyproxy: int, microsocks: int) -> None:
+    server, port = Aiohttp(), free_port()
+    async with server.listening(port):
+        for proxy in (f"http://user:hunter2@127.0.0.1:{tinyproxy}", f"socks5://user:hunter2@127.0.0.1:{microsocks}"):
+            assert why(await probe(f"ws://127.0.0.1:{port}/", *CHAT, http_config={"proxy_url": proxy})) is None
+        wrong = f"http://user:wrong@127.0.0.1:{tinyproxy}"
+        result = await probe(f"ws://127.0.0.1:{port}/", http_config={"proxy_url": wrong})
+        assert why(result) is Reason.PROXY_REFUSED
