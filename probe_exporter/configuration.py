@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,13 @@ class Source:
 
 
 class Configuration:
-    """The current `Config`; running probes keep the one that they began with."""
+    """The current `Config`; running probes keep the one that they began with.
+
+    Attributes:
+        current: the config in use.
+        loaded: when that was read, in Unix seconds.
+        last_error: why a later one was refused; empty while all is well.
+    """
 
     def __init__(self, source: Source, telemetry: Telemetry) -> None:
         """Load for the first time.
@@ -58,6 +65,7 @@ class Configuration:
         self._seen = self._fingerprint()  # of the last attempt, good or not
         self._good = True
         self.current = source.read()
+        self.last_error = ""
         self._report("Loaded the configuration")
 
     async def reload(self) -> None:
@@ -97,8 +105,9 @@ class Configuration:
         self._good = False
         try:
             self.current = await asyncio.to_thread(self._source.read)
-        except Exception:
+        except Exception as error:
             self._telemetry.reload_failed()
+            self.last_error = str(error)
             raise
         tls.forget_contexts()  # else those of settings that are gone would stay; running probes keep theirs
         self._good = True
@@ -112,8 +121,10 @@ class Configuration:
 
     def _report(self, message: str) -> None:
         self._telemetry.reload_succeeded()
+        self.last_error = ""
+        self.loaded = time.time()
         config = self.current
-        self._telemetry.keep(config.modules)
+        self._telemetry.configured(config.modules)
         files = ",".join([str(file) for file in config.files])
         log.info(message, extra={"fields": {"files": files, "modules": len(config.modules)}})
         for warning in config.warnings:

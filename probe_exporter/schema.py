@@ -23,10 +23,15 @@ def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:
     module["properties"]["params"]["description"] = "What a request may set: ${param:name} in the block of the prober."
     for name, prober in probers.items():
         module["properties"][name]["description"] = prober.description or (prober.probe.__doc__ or "").split("\n")[0]
-    for block in (schema, *schema["$defs"].values()):
-        for key, value in block.get("properties", {}).items():
-            block["properties"][key] = value if key in block.get("required", ()) else _or_null(value)
+    _let_keys_be_empty(schema)
     return {"$schema": _SchemaGenerator.schema_dialect, **schema, "title": "probe-exporter configuration"}
+
+
+def settings_schema(prober: Prober[Any]) -> dict[str, Any]:
+    """The schema of one prober's block of settings."""
+    schema = prober.settings.model_json_schema(schema_generator=_SchemaGenerator)
+    _let_keys_be_empty(schema)
+    return {"$schema": _SchemaGenerator.schema_dialect, **schema}
 
 
 class _SchemaGenerator(GenerateJsonSchema):
@@ -44,6 +49,13 @@ class _SchemaGenerator(GenerateJsonSchema):
         default = schema.get("default")
         simple = isinstance(default, bool | int | str) and default not in (False, 0, "")
         return {**described, "default": default} if simple else described
+
+
+def _let_keys_be_empty(schema: dict[str, Any]) -> None:
+    """A key without a value is a key that is not there, unless it has to be."""
+    for block in (schema, *schema.get("$defs", {}).values()):
+        for key, value in block.get("properties", {}).items():
+            block["properties"][key] = value if key in block.get("required", ()) else _or_null(value)
 
 
 _ANNOTATIONS = ("description", "default", "deprecated")

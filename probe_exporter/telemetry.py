@@ -127,6 +127,7 @@ class Telemetry(Collector):
         self.waiting = 0
         self.rejected = 0
         self.scraping = 0
+        self._modules: frozenset[str] = frozenset()
         self._tallies: dict[str, Tally] = {}
         self._denied_before = 0  # of modules that are gone
         self._requests: Counter[tuple[str, int]] = Counter()
@@ -142,15 +143,18 @@ class Telemetry(Collector):
     # --- while it works ----------------------------------------------------------------------------------------
 
     def tally(self, module: str) -> Tally:
-        """That of a module; the caller knows that the configuration has it."""
+        """That of a module; one that nobody sees if the configuration does not have it (any more)."""
         tally = self._tallies.get(module)
         if tally is None:
-            tally = self._tallies[module] = Tally()
+            tally = Tally()
+            if module in self._modules:
+                self._tallies[module] = tally
         return tally
 
-    def keep(self, modules: Collection[str]) -> None:
-        """Forget all modules but these: the configuration is another one."""
-        for name in self._tallies.keys() - set(modules):
+    def configured(self, modules: Collection[str]) -> None:
+        """The configuration has these modules; what others have come to is forgotten."""
+        self._modules = frozenset(modules)
+        for name in self._tallies.keys() - self._modules:
             self._denied_before += self._tallies.pop(name).failures.get(TARGET_DENIED, 0)
 
     def reload_succeeded(self) -> None:

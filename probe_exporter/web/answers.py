@@ -15,6 +15,7 @@ Handler = Callable[[BaseRequest, str], Awaitable[Answer]]
 """What answers one path: it is given the request and its query, still encoded."""
 
 _PLAIN_HEADERS = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
+_JSON_HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
 _HTML_HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
@@ -44,6 +45,11 @@ def exposition(request: BaseRequest, body: bytes, content_type: str) -> Answer:
 def plain(text: str) -> Answer:
     """Text for people and for `curl`."""
     return Answer(text.encode("utf-8", "replace"), _PLAIN_HEADERS)
+
+
+def json_text(document: str, status: int = 200) -> Answer:
+    """JSON for programs."""
+    return Answer(document.encode("utf-8", "replace"), _JSON_HEADERS, status)
 
 
 def page(html: str) -> Answer:

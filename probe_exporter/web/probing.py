@@ -51,8 +51,6 @@ class Probing:
 
     async def probe(self, request: BaseRequest, query: str) -> Answer:
         """Run a probe: 200 with its metrics, however it ends. The order of the checks is part of the interface."""
-        if request.method != "GET":
-            raise Refused(405, "Probing takes a GET request", Allow="GET")
         if self._draining is not None:
             raise Refused(503, "The exporter is shutting down")
         parameters = decode_query(query)
@@ -118,6 +116,11 @@ class Probing:
         self._history.add(result)
         self._probe_log.write(result)
         return result
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new probes are taken any more."""
+        return self._draining is not None
 
     async def drain(self) -> None:
         """Refuse new probes from now on and wait for the running ones."""

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import posixpath
+from collections.abc import Iterable
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from aiohttp.web import BaseRequest
+from prometheus_client.metrics_core import Metric as Family
 
+from probe_exporter import snapshots
 from probe_exporter.configuration import REFUSALS, Configuration
 from probe_exporter.exposition import encode_families, negotiate
 from probe_exporter.history import History
 from probe_exporter.logs import ProbeLog
 from probe_exporter.shown import to_yaml
 from probe_exporter.telemetry import Telemetry
-from probe_exporter.web import pages
+from probe_exporter.web import api, openapi, pages
 from probe_exporter.web.answer import Answer
-from probe_exporter.web.answers import Handler, Refused, exposition, page, plain, refusal
+from probe_exporter.web.answers import Handler, Refused, exposition, json_text, page, plain, refusal
+from probe_exporter.web.api import Operation
+from probe_exporter.web.health import Health
 from probe_exporter.web.listening import Place
+from probe_exporter.web.metadata import MetadataPage
 from probe_exporter.web.parameters import decode_query
 from probe_exporter.web.probing import Probing
+from probe_exporter.web.workers import Alone, Workers
 
 log = logging.getLogger(__name__)
+
+
+class Route(NamedTuple):
+    """A path below the prefix, what answers it, and what it takes and answers."""
+
+    path: str
+    handler: Handler
+    operation: Operation
+
+
+OTHER = "other"
+"""The path of requests that were for none, where they are counted."""
 
 
 class Web:
@@ -37,41 +58,65 @@ class Web:
         timeout_offset: float,
         most_probes: int,
         place: Place,
+        workers: Workers | None = None,
     ) -> None:
+        """
+        Args:
+            timeout_offset: seconds that are kept for an answer to travel.
+            most_probes: probes that run at once.
+            place: where all this is reached.
+            workers: the other processes that serve beside this one, if there are any.
+        """
         self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, most_probes)
         self._configuration = configuration
-        self._telemetry = telemetry
+        self.telemetry = telemetry
         self._history = history
         self._probe_log = probe_log
         self._place = place
-        prefix = place.prefix
-        self._routes: dict[str, Handler] = {
-            f"{prefix}probe": self.probing.probe,
-            f"{prefix}metrics": self.metrics,
-            f"{prefix}config": self.config,
-            f"{prefix}logs": self.logs,
-            f"{prefix}-/reload": self.reload,
-            f"{prefix}-/healthy": self.healthy,
-            prefix: self.landing,
-        }
+        self._workers = workers or Alone()
+        self.health = Health(configuration, telemetry.lag, self._workers, self.probing)
+        self.metadata = MetadataPage(configuration)
+        routes = [
+            Route("probe", self.probing.probe, api.PROBE),
+            Route("metrics", self.metrics, api.METRICS),
+            Route("config", self.config, api.CONFIG),
+            Route("logs", self.logs, api.LOGS),
+            Route("-/reload", self.reload, api.RELOAD),
+            Route("-/healthy", self.health.healthy, api.HEALTHY),
+            Route("-/ready", self.health.ready, api.READY),
+            Route("health", self.health.health, api.HEALTH),
+            Route("metadata", self.metadata.metadata, api.METADATA),
+            Route("openapi.json", self.openapi, api.OPENAPI),
+            Route("", self.landing, api.LANDING),
+        ]
+        self._routes = {place.prefix + route.path: route for route in routes}
 
     async def __call__(self, request: BaseRequest) -> Answer:
         """Answer one request."""
         path, _, query = request.raw_path.partition("?")
-        handler = self._routes.get(path)
+        route = self._routes.get(path)
         try:
-            if handler is None:
-                handler = self._find(path, query)
-            return await handler(request, query)
+            if route is None:
+                route = self._find(path, query)
+            answer = await self._answer(route, request, query)
         except Refused as refused:
-            return refusal(refused)
+            answer = refusal(refused)
         except Exception as error:
             log.error("A request met a bug: please report this", exc_info=error, extra={"fields": {"path": path}})
-            self._telemetry.internal_errors += 1
-            return refusal(Refused(500, "Internal error; the exporter's log has more"))
+            self.telemetry.internal_errors += 1
+            answer = refusal(Refused(500, "Internal error; the exporter's log has more"))
+        self.telemetry.answered(f"/{route.path}" if route else OTHER, answer.status)
+        return answer
 
-    def _find(self, path: str, query: str) -> Handler:
-        """The handler of a path that is spelt in an unusual way.
+    async def _answer(self, route: Route, request: BaseRequest, query: str) -> Answer:
+        methods = route.operation.methods
+        if methods and request.method not in methods:
+            allowed = ", ".join(methods)
+            raise Refused(405, f"/{route.path} takes {allowed} and no {request.method}", Allow=allowed)
+        return await route.handler(request, query)
+
+    def _find(self, path: str, query: str) -> Route:
+        """The route of a path that is spelt in an unusual way.
 
         Raises:
             Refused: it belongs elsewhere, or nowhere.
@@ -95,10 +140,22 @@ class Web:
 
     async def metrics(self, request: BaseRequest, query: str) -> Answer:
         """The exporter's own metrics."""
-        format = negotiate(request.headers.get("Accept", ""))
-        body = encode_families(self._telemetry.registry.collect(), format)
-        self._telemetry.scraped(200)
+        self.telemetry.scraping += 1
+        code = 500
+        try:
+            format = negotiate(request.headers.get("Accept", ""))
+            body = encode_families(await self._families(), format)
+            code = 200
+        finally:
+            self.telemetry.scraping -= 1
+            self.telemetry.scraped(code)
         return exposition(request, body, format.content_type)
+
+    async def _families(self) -> Iterable[Family]:
+        """This process's own metrics, with those of all other workers added."""
+        others = await self._workers.snapshots()
+        own = self.telemetry.registry.collect()
+        return snapshots.merged([snapshots.snapshot(own), *others]) if others else own
 
     async def config(self, request: BaseRequest, query: str) -> Answer:
         """The config in use, defaults filled in and secrets masked."""
@@ -127,14 +184,13 @@ class Web:
         """The page for people."""
         return page(pages.landing(self._configuration.current, self._history.recent()))
 
-    async def healthy(self, request: BaseRequest, query: str) -> Answer:
-        """For liveness checks."""
-        return plain("Healthy")
+    async def openapi(self, request: BaseRequest, query: str) -> Answer:
+        """What all this takes and answers, for programs."""
+        operations = {route.path: route.operation for route in self._routes.values()}
+        return json_text(json.dumps(openapi.document(operations, self._place.prefix)))
 
     async def reload(self, request: BaseRequest, query: str) -> Answer:
         """Read the config again."""
-        if request.method != "POST":
-            raise Refused(405, "Reloading takes a POST request", Allow="POST")
         try:
             await self._configuration.reload()
         except REFUSALS as refused:

@@ -54,11 +54,13 @@ async def serve(
         connections = Connections(door or web)
         cleanup.push_async_callback(connections.close)
         background.start(connections.watch())
+        background.start(web.telemetry.lag.watch())
         ending = _obey_signals(configuration, background)
         # Whoever can connect can also rely on the signals.
         for listener in listeners():
             cleanup.callback(listener.close)
             await _accept(listener, connections, live, cleanup)
+        web.health.started()
         if reload_interval > 0:
             background.start(_reload_regularly(configuration, reload_interval))
         received = await ending.get()

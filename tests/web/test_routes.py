@@ -371,7 +371,7 @@ def test_reloading_takes_a_post_request(exporter: Server, method: str) -> None:
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
 
-@pytest.mark.parametrize("path", ["/nope", "/probe/", "/metrics/x", "/-/ready", "/debug/pprof/"])
+@pytest.mark.parametrize("path", ["/nope", "/probe/", "/metrics/x", "/-/unready", "/debug/pprof/"])
 def test_unknown_paths_are_not_found(exporter: Server, path: str) -> None:
     answer = ask(exporter.port, path)
     assert (answer.status, answer.text) == (404, "Not found\n")

@@ -1,0 +1,79 @@
+"""Which metrics a prober can set: those that its code refers to, in its own file and in whatever it calls.
+
+Nothing is run. From the prober's function on, each global name that the code of a function mentions is looked up:
+a `Metric` is found, a function, a class or a table of them is looked into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from probe_exporter.metrics import Metric
+from probe_exporter.prober import Prober
+
+
+def declared(module: ModuleType) -> list[Metric]:
+    """The metrics that a module declares or imports, by name."""
+    return sorted({value for value in vars(module).values() if isinstance(value, Metric)}, key=_name)
+
+
+def measured(prober: Prober[Any]) -> list[Metric]:
+    """The metrics that a prober can set, by name; what every probe has is not among them."""
+    found: set[Metric] = set()
+    seen: set[int] = set()
+    waiting: list[object] = [prober.probe]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Metric):
+            found.add(value)
+        elif id(value) not in seen:
+            seen.add(id(value))
+            waiting += _mentioned(value)
+    return sorted(found, key=_name)
+
+
+def _name(metric: Metric) -> str:
+    return metric.name
+
+
+def _mentioned(value: object) -> Iterator[object]:
+    """What a function, a class, a table or an object of ours refers to."""
+    if isinstance(value, FunctionType):
+        if _ours(value.__module__):
+            yield from _globals_of(value.__code__, value.__globals__)
+            yield from (cell.cell_contents for cell in value.__closure__ or ())
+    elif isinstance(value, type):
+        if _ours(value.__module__):
+            yield from vars(value).values()
+            yield from value.__bases__
+    elif isinstance(value, property):
+        yield value.fget
+    elif isinstance(value, staticmethod | classmethod):
+        yield value.__func__
+    elif isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from value
+    else:
+        yield type(value)
+
+
+def _globals_of(code: CodeType, scope: Mapping[str, Any]) -> Iterator[object]:
+    """The globals that some code mentions; of a module of ours, the attributes that it may mean."""
+    for name in code.co_names:
+        value = scope.get(name)
+        if isinstance(value, ModuleType):
+            if _ours(value.__name__):
+                yield from (vars(value)[other] for other in code.co_names if other in vars(value))
+        elif value is not None:
+            yield value
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _globals_of(constant, scope)
+
+
+def _ours(module: str | None) -> bool:
+    """Whether a module is the exporter's, or a file of probers that it has loaded."""
+    return (module or "").startswith("probe_exporter")

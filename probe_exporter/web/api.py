@@ -1,0 +1,160 @@
+"""What each path takes and answers, as data: the routes act on `methods`, and `openapi` makes a document of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from probe_exporter.web.health import Report
+from probe_exporter.web.metadata import Metadata
+
+Content = Mapping[str, Any]
+"""What a body can be: by media type a JSON Schema, or a model that has one."""
+
+_STRING: dict[str, Any] = {"type": "string"}
+
+TEXT: Content = {"text/plain": _STRING}
+PAGE: Content = {"text/html": _STRING}
+EXPOSITION: Content = {
+    "text/plain": _STRING,
+    "application/openmetrics-text": _STRING,
+    "application/vnd.google.protobuf": {},
+}
+
+
+class Parameter(NamedTuple):
+    """One parameter of a request."""
+
+    name: str
+    description: str
+    required: bool = False
+    schema: Mapping[str, Any] = _STRING
+    where: Literal["query", "header"] = "query"
+
+
+class Reply(NamedTuple):
+    """One status that a path answers with."""
+
+    description: str
+    content: Content = TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One path.
+
+    Args:
+        id: its name in the document.
+        methods: those that it takes; with none, any other than HEAD is answered as GET is, as in the original.
+        also: whether it takes parameters of any name.
+    """
+
+    id: str
+    summary: str
+    replies: Mapping[int, Reply]
+    parameters: tuple[Parameter, ...] = field(default=())
+    methods: tuple[str, ...] = ()
+    also: str = ""
+
+
+READ = ("GET", "HEAD")
+
+BY_ANYBODY: Mapping[int, Reply] = {
+    401: Reply("Users are configured (`--web.config.file`), and the request is none of theirs."),
+    429: Reply("More requests than the configured rate limit."),
+}
+"""What any path may answer, by what stands before it."""
+
+PROBE = Operation(
+    "probe",
+    "Probe a target with a module; a probe that fails is a good answer with `probe_success 0`.",
+    {
+        200: Reply("What the probe measured; with `debug=true` its log and its module as well, as text.", EXPOSITION),
+        400: Reply("The module is unknown, the target is missing, or a parameter can't be used."),
+        503: Reply("Too many probes run, or the exporter is shutting down."),
+    },
+    (
+        Parameter("target", "What to probe, in the form that the module's prober takes.", required=True),
+        Parameter("module", "The module's name; `http_2xx` if there is none."),
+        Parameter("hostname", "For http the Host header, for tcp the name in TLS."),
+        Parameter("debug", "Exactly `true` for the debug document."),
+        Parameter(
+            "X-Prometheus-Scrape-Timeout-Seconds",
+            "How long the client waits; Prometheus sends it.",
+            schema={"type": "number"},
+            where="header",
+        ),
+    ),
+    methods=("GET",),
+    also="What a module declares in `params`.",
+)
+
+METRICS = Operation("metrics", "The exporter's own metrics.", {200: Reply("All of them.", EXPOSITION)})
+
+CONFIG = Operation(
+    "config",
+    "The configuration in use as YAML: defaults filled in, secrets masked.",
+    {200: Reply("All modules.")},
+)
+
+LOGS = Operation(
+    "logs",
+    "The debug document of a probe that is still held; the newest one of a target.",
+    {
+        200: Reply("Its log, its metrics and its module."),
+        400: Reply("Neither an id nor a target, or both."),
+        404: Reply("No such probe is held."),
+    },
+    (
+        Parameter("id", "The number of the probe, as the landing page links it.", schema={"type": "integer"}),
+        Parameter("target", "The target as it was probed."),
+        Parameter("module", "Together with a target: only probes of this module."),
+    ),
+)
+
+RELOAD = Operation(
+    "reload",
+    "Read the configuration again.",
+    {200: Reply("It is in use."), 500: Reply("It was refused, and the one before stays in use; the body says why.")},
+    methods=("POST",),
+)
+
+HEALTHY = Operation(
+    "healthy",
+    "For liveness checks.",
+    {200: Reply("`Healthy`."), 503: Reply("One sentence: why a restart would help.")},
+)
+
+READY = Operation(
+    "ready",
+    "For readiness checks: whether probes should come here.",
+    {200: Reply("`Ready`."), 503: Reply("The exporter is starting or shutting down.")},
+    methods=READ,
+)
+
+HEALTH = Operation(
+    "health",
+    "Each check by name; the HTTP status is that of `/-/healthy`.",
+    {
+        200: Reply("No check fails.", {"application/json": Report}),
+        503: Reply("A check fails.", {"application/json": Report}),
+    },
+    methods=READ,
+)
+
+METADATA = Operation(
+    "metadata",
+    "Version, configuration, modules, probers, their settings and metrics.",
+    {200: Reply("The document.", {"application/json": Metadata})},
+    methods=READ,
+)
+
+OPENAPI = Operation(
+    "openapi",
+    "This document.",
+    {200: Reply("OpenAPI 3.1.", {"application/json": {"type": "object"}})},
+    methods=READ,
+)
+
+LANDING = Operation("landing", "The page for people.", {200: Reply("Links, a form and the probes of late.", PAGE)})

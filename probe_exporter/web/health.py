@@ -1,0 +1,95 @@
+"""Is the exporter well, and is it ready? Each check by name; the status is that of the worst.
+
+A check that fails means that a restart would help. What a restart would not mend, such as a configuration that was
+refused, is a warning: the exporter goes on with the one it has.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from aiohttp.web import BaseRequest
+from pydantic import BaseModel
+
+from probe_exporter.configuration import Configuration
+from probe_exporter.lag import Lag
+from probe_exporter.web.answer import Answer
+from probe_exporter.web.answers import Refused, json_text, plain
+from probe_exporter.web.probing import Probing
+from probe_exporter.web.workers import Workers
+
+LONGEST_LAG = 5.0
+"""Seconds that the event loop may be late; half of a usual scrape timeout."""
+
+Status = Literal["pass", "warn", "fail"]
+
+_GRAVITY: list[Status] = ["pass", "warn", "fail"]
+
+
+class Check(BaseModel, frozen=True):
+    """One thing that was looked at, and one sentence of what was seen; nothing if all is well."""
+
+    status: Status
+    message: str
+
+
+class Report(BaseModel, frozen=True):
+    """All checks, and the gravest status among them."""
+
+    status: Status
+    checks: dict[str, Check]
+
+
+class Health:
+    """Answers what supervisors and load balancers ask."""
+
+    def __init__(self, configuration: Configuration, lag: Lag, workers: Workers, probing: Probing) -> None:
+        self._configuration = configuration
+        self._lag = lag
+        self._workers = workers
+        self._probing = probing
+        self._starting = True
+
+    def started(self) -> None:
+        """Everything that is to listen does."""
+        self._starting = False
+
+    async def healthy(self, request: BaseRequest, query: str) -> Answer:
+        """For liveness checks: one word, or why a restart would help."""
+        failed = [check.message for check in self._checks().values() if check.status == "fail"]
+        if failed:
+            raise Refused(503, " ".join(failed))
+        return plain("Healthy")
+
+    async def ready(self, request: BaseRequest, query: str) -> Answer:
+        """For load balancers: one word, or why no probe should come here now."""
+        unready = self._readiness()
+        if unready:
+            raise Refused(503, unready)
+        return plain("Ready")
+
+    async def health(self, request: BaseRequest, query: str) -> Answer:
+        """All checks; the HTTP status is that of `healthy`."""
+        checks = self._checks()
+        worst = max((check.status for check in checks.values()), key=_GRAVITY.index)
+        return json_text(Report(status=worst, checks=checks).model_dump_json(), 503 if worst == "fail" else 200)
+
+    def _checks(self) -> dict[str, Check]:
+        lag = self._lag.worst()
+        late = f"The event loop was {lag:.1f} s late, more than {LONGEST_LAG:g} s." if lag > LONGEST_LAG else ""
+        refused = self._configuration.last_error
+        return {
+            "event_loop": _check(late, "fail"),
+            "workers": _check(self._workers.problem(), "fail"),
+            "configuration": _check(f"The last reload was refused: {refused}" if refused else "", "warn"),
+            "readiness": _check(self._readiness(), "warn"),
+        }
+
+    def _readiness(self) -> str:
+        if self._probing.draining:
+            return "The exporter is shutting down."
+        return "The exporter is starting." if self._starting else ""
+
+
+def _check(message: str, otherwise: Status) -> Check:
+    return Check(status=otherwise if message else "pass", message=message)

@@ -1,0 +1,201 @@
+"""``/metadata``: what this exporter is, what it was configured from, and what it can measure."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import re
+from datetime import UTC, datetime
+from importlib import metadata as packages
+from typing import Any, NamedTuple
+
+from aiohttp.web import BaseRequest
+from pydantic import BaseModel
+
+from probe_exporter import runner
+from probe_exporter.config import Config, Module
+from probe_exporter.configuration import Configuration
+from probe_exporter.measured import declared, measured
+from probe_exporter.metrics import Metric
+from probe_exporter.prober import Prober
+from probe_exporter.schema import settings_schema
+from probe_exporter.version import VERSION, revision
+from probe_exporter.web.answer import Answer
+from probe_exporter.web.answers import json_text
+
+NAME = "probe-exporter"
+
+
+class PythonInfo(BaseModel, frozen=True):
+    """What runs the exporter."""
+
+    version: str
+    implementation: str
+
+
+class ConfigInfo(BaseModel, frozen=True):
+    """Where the configuration in use comes from; `last_error` is why a later one was refused, else empty."""
+
+    files: list[str]
+    sha256: str
+    loaded: str
+    last_error: str
+
+
+class ParameterInfo(BaseModel, frozen=True):
+    """What a request may set in a module; `default` is null if it has to."""
+
+    name: str
+    pattern: str
+    max_length: int
+    default: str | None
+
+
+class ModuleInfo(BaseModel, frozen=True):
+    """One module: what `/probe?module=` takes."""
+
+    name: str
+    prober: str
+    description: str
+    source: str
+    parameters: list[ParameterInfo]
+
+
+class MetricInfo(BaseModel, frozen=True):
+    """One metric that a probe may answer with."""
+
+    name: str
+    type: str
+    help: str
+    labels: list[str]
+
+
+class ProberInfo(BaseModel, frozen=True):
+    """One prober: a JSON Schema of its block of settings, and its metrics beside those of every probe."""
+
+    name: str
+    description: str
+    source: str
+    settings: dict[str, Any]
+    metrics: list[MetricInfo]
+
+
+class Metadata(BaseModel, frozen=True):
+    """The whole document; `metrics` are those that every probe has, times are in RFC 3339."""
+
+    name: str
+    version: str
+    revision: str
+    python: PythonInfo
+    libraries: dict[str, str]
+    started: str
+    config: ConfigInfo
+    modules: list[ModuleInfo]
+    metrics: list[MetricInfo]
+    probers: list[ProberInfo]
+
+
+class _Described(NamedTuple):
+    """What takes a while to find out, and stays as long as the configuration does."""
+
+    config: Config
+    modules: list[ModuleInfo]
+    probers: list[ProberInfo]
+    libraries: dict[str, str]
+
+
+class MetadataPage:
+    """Answers ``/metadata``. What depends on the configuration alone is worked out once for each."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._started = _rfc3339(datetime.now(UTC).timestamp())
+        self._described: _Described | None = None
+
+    async def metadata(self, request: BaseRequest, query: str) -> Answer:
+        """The document as JSON."""
+        described = await self._describe()
+        document = Metadata(
+            name=NAME,
+            version=VERSION,
+            revision=revision(),
+            python=PythonInfo(version=platform.python_version(), implementation=platform.python_implementation()),
+            libraries=described.libraries,
+            started=self._started,
+            config=_config(self._configuration),
+            modules=described.modules,
+            metrics=[_metric(metric) for metric in declared(runner)],
+            probers=described.probers,
+        )
+        return json_text(document.model_dump_json())
+
+    async def _describe(self) -> _Described:
+        config = self._configuration.current
+        described = self._described
+        if described is None or described.config is not config:
+            # Off the event loop: the schemas of all probers take longer than a probe may be held up.
+            described = self._described = await asyncio.to_thread(_described, config)
+        return described
+
+
+def _described(config: Config) -> _Described:
+    return _Described(
+        config,
+        [_module(config.modules[name]) for name in sorted(config.modules)],
+        [_prober(config.probers[name]) for name in sorted(config.probers)],
+        _libraries(),
+    )
+
+
+def _config(configuration: Configuration) -> ConfigInfo:
+    config = configuration.current
+    return ConfigInfo(
+        files=[str(file) for file in config.files],
+        sha256=config.sha256,
+        loaded=_rfc3339(configuration.loaded),
+        last_error=configuration.last_error,
+    )
+
+
+def _module(module: Module) -> ModuleInfo:
+    return ModuleInfo(
+        name=module.name,
+        prober=module.prober.name,
+        description=module.description,
+        source=module.place.file,
+        parameters=[
+            ParameterInfo(
+                name=name, pattern=parameter.pattern.text, max_length=parameter.max_length, default=parameter.default
+            )
+            for name, parameter in module.parameters.items()
+        ],
+    )
+
+
+def _prober(prober: Prober[Any]) -> ProberInfo:
+    code = prober.probe.__code__ if hasattr(prober.probe, "__code__") else None
+    return ProberInfo(
+        name=prober.name,
+        description=prober.description or (prober.probe.__doc__ or "").split("\n")[0],
+        source=code.co_filename if code else prober.probe.__module__,
+        settings=settings_schema(prober),
+        metrics=[_metric(metric) for metric in measured(prober)],
+    )
+
+
+def _metric(metric: Metric) -> MetricInfo:
+    return MetricInfo(name=metric.name, type=metric.type, help=metric.help, labels=[*metric.labels])
+
+
+def _libraries() -> dict[str, str]:
+    """The packages that this one requires, and their versions; nothing if it runs without being installed."""
+    try:
+        required = packages.requires(NAME) or []
+    except packages.PackageNotFoundError:
+        return {}
+    names = sorted({re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in required if "extra ==" not in line})
+    return {name: packages.version(name) for name in names}
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
