@@ -11,6 +11,7 @@ import asyncio
 import errno
 import itertools
 import random
+import select
 import socket
 import struct
 import sys
@@ -335,8 +336,7 @@ class _Channel:
             except BlockingIOError:
                 return False
             except OSError:
-                # A datagram socket hands the error that another request met to whoever calls next: read it, try again.
-                self._receive_errors()
+                # A datagram socket tells whoever calls next, once, of an error that another request met: try again.
                 self.sock.sendmsg(packet, options, 0, destination)
         except OSError as error:
             raise _not_sent(error, destination[0], len(waiter.payload)) from None
@@ -454,7 +454,12 @@ def _channel(kind: _Kind) -> _Channel:
     channel = channels.get(kind)
     if channel is None:
         channel = channels[kind] = _Channel(kind.version, _open(kind))
-        loop.add_reader(channel.sock, channel.receive)
+        # libuv stops watching a descriptor that has an error to tell of, as datagram sockets have after each error
+        # message that arrives; an epoll of it is only ever readable.
+        watch = select.epoll()
+        watch.register(channel.sock, select.EPOLLIN)
+        loop.add_reader(watch, channel.receive)
+        weakref.finalize(loop, watch.close)
         weakref.finalize(loop, channel.sock.close)
     return channel
 
