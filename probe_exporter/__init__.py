@@ -3,7 +3,7 @@
 from probe_exporter.fields import Duration, FilePath, Port, Regexp, Secret, Size, Text
 from probe_exporter.metrics import Metric
 from probe_exporter.net import Connection, connect
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.prober import OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.tls import TLSSettings
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Duration",
     "FilePath",
     "Metric",
+    "OwnReason",
     "Port",
     "Probe",
     "ProbeFailed",

@@ -135,6 +135,47 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
+    async def exactly(self, size: int) -> bytes:
+        """The next `size` bytes, however they come.
+
+        Raises:
+            ProbeFailed: the stream ends before.
+        """
+        data = bytearray()
+        while len(data) < size:
+            data += await self._some()
+        self._put_back(bytes(data[size:]))
+        return bytes(data[:size])
+
+    async def until(self, end: bytes, *, limit: int) -> bytes:
+        """What comes up to `end`, which is taken and not returned.
+
+        Args:
+            limit: the most bytes before `end`.
+
+        Raises:
+            ProbeFailed: the stream ends before, or `limit` bytes came without `end`.
+        """
+        data = bytearray()
+        while (found := data.find(end)) < 0 and len(data) < limit + len(end):
+            data += await self._some()
+        if not 0 <= found <= limit:
+            raise ProbeFailed(Reason.PROTOCOL_ERROR, f"the peer sent {limit} bytes without an end where one belongs")
+        self._put_back(bytes(data[found + len(end) :]))
+        return bytes(data[:found])
+
+    async def _some(self) -> bytes:
+        data = await self.read()
+        if not data:
+            raise ProbeFailed(Reason.CONNECT_CLOSED, "the peer closed the connection where more was expected")
+        return data
+
+    def _put_back(self, data: bytes) -> None:
+        """What was read and not wanted yet comes first at the next `read`."""
+        if data:
+            self._arrived.insert(0, data)
+            self._held += len(data)
+
     def send(self, data: bytes) -> None:
         """Begin to send `data` and do not wait, for what is small or has an answer that may come first."""
         self._send(data, len(self._layers))

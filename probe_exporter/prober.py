@@ -6,6 +6,7 @@ A prober raises `ProbeFailed`; it never judges, logs or counts its own failure. 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -107,11 +108,59 @@ class Reason(StrEnum):
     ICMP_UNREACHABLE = "icmp_unreachable", "A router or the host says that the echo request can't be delivered."
     ICMP_TIME_EXCEEDED = "icmp_time_exceeded", "The echo request passed more routers than its ttl allows."
     ICMP_TIMEOUT = "icmp_timeout", "No reply to any echo request in time."
+    GRPC_NOT_HTTP2 = "grpc_not_http2", "The server does not speak HTTP/2, without which there is no gRPC."
+    GRPC_NOT_GRPC = "grpc_not_grpc", "The answer is HTTP and not gRPC: a proxy or a web server gave it."
+    GRPC_PROTOCOL_ERROR = "grpc_protocol_error", "The answer breaks HTTP/2 or gRPC: no status, or no whole message."
+    GRPC_TRUNCATED = "grpc_truncated", "The connection ended within the answer."
+    GRPC_STREAM_RESET = "grpc_stream_reset", "The server reset the call's stream."
+    GRPC_GOING_AWAY = "grpc_going_away", "The server said that it is going away, and did not answer."
+    GRPC_UNIMPLEMENTED = "grpc_unimplemented", "The server has no health service (UNIMPLEMENTED)."
+    GRPC_PERMISSION = "grpc_permission", "The server wants to know who asks (UNAUTHENTICATED, PERMISSION_DENIED)."
+    GRPC_SERVICE_UNKNOWN = "grpc_service_unknown", "The server does not know the service that it is asked about."
+    GRPC_STATUS = "grpc_status", "The call ended with any other status than OK."
+    GRPC_NOT_SERVING = "grpc_not_serving", "The server answers, and the service is not SERVING."
+    GRPC_TIMEOUT = "grpc_timeout", "Connected, but no answer to the health check in time."
+    PROTOCOL_ERROR = "protocol_error", "What the target says is not the protocol that the prober speaks."
+    AUTHENTICATION = "authentication", "The target refuses the credentials, or wants some where there are none."
+    TARGET_ERROR = "target_error", "The target answers with an error of its own."
+    TARGET_NOT_READY = "target_not_ready", "The target answers that it is starting, loading or shutting down."
+    EXPECTATION = "expectation", "The target answers, and not what the module expects."
     TIMEOUT_RESPONSE = "timeout_response", "Connected, but no (whole) response head in time."
     TIMEOUT_TRANSFER = "timeout_transfer", "The response began, and its body did not end in time."
     TIMEOUT_PROBE = "timeout_probe", "The time ran out in any other phase."
     INTERNAL_ERROR = "internal_error", "A bug of the exporter's or of a prober's: its log has more."
 
+
+class OwnReason(str):
+    """A reason that one prober alone has: ``STALE = OwnReason("ntp_stale", "The server has lost its own source.")``.
+
+    A prober says which it has, `Prober.reasons`, so that the list stays closed.
+
+    Args:
+        value: the prober's name, an underscore and what failed.
+        meaning: one sentence for people.
+
+    Raises:
+        ValueError: the value is not made of small letters, digits and underscores.
+    """
+
+    __slots__ = ("meaning",)
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Self:
+        if not _REASON.fullmatch(value):
+            raise ValueError(f"{value!r} can't be a reason: small letters, digits and underscores make one")
+        reason = str.__new__(cls, value)
+        reason.meaning = meaning
+        return reason
+
+    @property
+    def value(self) -> str:
+        """The word itself, as of a `Reason`."""
+        return str(self)
+
+
+_REASON = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
 
 TIMEOUTS = {
     "resolve": Reason.DNS_TIMEOUT,
@@ -122,6 +171,7 @@ TIMEOUTS = {
     "dialogue": Reason.TIMEOUT_DIALOGUE,
     "processing": Reason.TIMEOUT_RESPONSE,
     "transfer": Reason.TIMEOUT_TRANSFER,
+    "check": Reason.GRPC_TIMEOUT,
     "rtt": Reason.ICMP_TIMEOUT,
 }
 """What the deadline means when it passes in a phase; any other phase is `Reason.TIMEOUT_PROBE`."""
@@ -131,12 +181,12 @@ class ProbeFailed(Exception):
     """The target failed the probe. Raised by probers and by what they stand on.
 
     Args:
-        reason: one of `Reason`.
+        reason: one of `Reason`, or one of the prober's own.
         message: one plain sentence for a person; no secrets.
         fields: details for the log line.
     """
 
-    def __init__(self, reason: Reason, message: str, **fields: object) -> None:
+    def __init__(self, reason: Reason | OwnReason, message: str, **fields: object) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
@@ -339,6 +389,10 @@ class Prober(Generic[S]):
         description: one line for lists; the first line of `probe`'s docstring if not given.
         with_hostname: what the request parameter ``hostname`` does to the settings; by default nothing.
             Raises ValueError, with a sentence for the client, where the two conflict.
+        reasons: those that only this prober has.
+
+    Raises:
+        ValueError: a reason of its own does not begin with the prober's name.
     """
 
     name: str
@@ -346,3 +400,10 @@ class Prober(Generic[S]):
     probe: Callable[[Probe, S], Awaitable[None]]
     description: str = ""
     with_hostname: Callable[[S, str], S] = field(default=_same_settings)
+    reasons: tuple[OwnReason, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = {reason.value for reason in Reason}
+        for reason in self.reasons:
+            if not reason.value.startswith(f"{self.name}_") or reason.value in known:
+                raise ValueError(f"prober {self.name}: its own reasons begin with {self.name}_, unlike {reason.value}")

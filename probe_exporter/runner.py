@@ -14,7 +14,7 @@ from typing import NamedTuple
 from probe_exporter.config import Module
 from probe_exporter.deadline import Deadline
 from probe_exporter.metrics import Metric
-from probe_exporter.prober import TIMEOUTS, Probe, ProbeFailed, Reason
+from probe_exporter.prober import TIMEOUTS, OwnReason, Probe, ProbeFailed, Reason
 
 SUCCESS = Metric("probe_success", "Whether the target passed the probe.")
 DURATION = Metric("probe_duration_seconds", "How long the probe took, from its start to its verdict.")
@@ -99,6 +99,9 @@ def _judge(result: Result) -> None:
     if failure is None:
         probe.log("Probe succeeded", duration_seconds=result.duration)
         return
+    if isinstance(failure.reason, OwnReason) and failure.reason not in result.module.prober.reasons:
+        failure.message = f"{failure.message} (for the reason {failure.reason}, which the prober does not declare)"
+        failure.reason = Reason.INTERNAL_ERROR
     probe.set(FAILURE, 1, failure.reason.value, result.phase)
     probe.log(
         "Probe failed",

@@ -80,7 +80,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-async def failure(host: str, family: int = 0) -> Reason:
+async def failure(host: str, family: int = 0) -> str:
     """Why a name has no addresses."""
     with pytest.raises(ProbeFailed) as failed:
         await names.lookup(host, family)

@@ -309,6 +309,49 @@ async def test_what_arrives_is_read_once_and_then_the_end() -> None:
         connection.close()
 
 
+async def test_a_peer_may_cut_what_it_says_anywhere() -> None:
+    """Bytes by number, up to a mark, and whatever is left: however they come."""
+    said = b"12345first line\r\nsecond\r\nrest"
+    for cut in range(len(said)):
+
+        async def play(sock: socket.socket, cut: int = cut) -> None:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(sock, said[:cut])
+            await asyncio.sleep(0.001)
+            await loop.sock_sendall(sock, said[cut:])
+
+        async with peer(play) as port:
+            connection = await dial(a_probe(), ["127.0.0.1"], port)
+            assert await connection.exactly(0) == b""
+            assert await connection.exactly(5) == b"12345"
+            assert await connection.until(b"\r\n", limit=10) == b"first line"
+            assert await connection.until(b"\r\n", limit=100) == b"second"
+            assert await connection.exactly(4) == b"rest"
+            assert await connection.read() == b""
+            connection.close()
+
+
+async def test_what_never_ends_or_ends_too_soon_fails() -> None:
+    async def play(sock: socket.socket) -> None:
+        await asyncio.get_running_loop().sock_sendall(sock, b"1234567890")
+
+    async with peer(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        with pytest.raises(ProbeFailed) as failed:
+            await connection.until(b"\n", limit=9)
+        assert failed.value.reason is Reason.PROTOCOL_ERROR
+        connection.close()
+        for bytes_or_mark in (11, b"\n"):
+            connection = await dial(a_probe(), ["127.0.0.1"], port)
+            with pytest.raises(ProbeFailed) as failed:
+                if isinstance(bytes_or_mark, int):
+                    await connection.exactly(bytes_or_mark)
+                else:
+                    await connection.until(bytes_or_mark, limit=100)
+            assert failed.value.reason is Reason.CONNECT_CLOSED
+            connection.close()
+
+
 async def test_what_arrived_before_a_reset_is_read_before_it_is_told() -> None:
     async def play(connected: socket.socket) -> None:
         await say(connected, b"last words")

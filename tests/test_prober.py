@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from probe_exporter.fields import Secret, Text
 from probe_exporter.metrics import Metric
-from probe_exporter.prober import TIMEOUTS, Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.prober import TIMEOUTS, OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.rules import Rule, exclusive, required
 
 PLAIN = Metric("probe_plain", "Without labels.")
@@ -238,3 +238,25 @@ async def probe_nothing(probe: Probe, settings: Inner) -> None:
 def test_hostname_means_nothing_to_a_prober_that_does_not_say_otherwise() -> None:
     settings = Inner(a="1")
     assert Prober("nothing", Inner, probe_nothing).with_hostname(settings, "host") is settings
+
+
+# --- reasons of one prober ---------------------------------------------------------------------------------
+
+
+def test_a_reason_of_its_own_begins_with_the_probers_name() -> None:
+    stale = OwnReason("actor_stale", "The actor has not moved.")
+    assert (stale.value, stale.meaning) == ("actor_stale", "The actor has not moved.")
+    assert Prober("actor", Inner, probe_nothing, reasons=(stale,)).reasons == (stale,)
+    with pytest.raises(ValueError, match="begin with other_, unlike actor_stale"):
+        Prober("other", Inner, probe_nothing, reasons=(stale,))
+
+
+def test_a_reason_that_all_have_is_nobodys_own() -> None:
+    with pytest.raises(ValueError, match="unlike dns_timeout"):
+        Prober("dns", Inner, probe_nothing, reasons=(OwnReason("dns_timeout", "No answer."),))
+
+
+@pytest.mark.parametrize("value", ["", "stale", "Actor_stale", "actor stale", "actor_", "_stale", "actor-stale"])
+def test_what_can_be_no_reason(value: str) -> None:
+    with pytest.raises(ValueError, match="can't be a reason"):
+        OwnReason(value, "Meaning.")

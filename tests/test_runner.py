@@ -13,7 +13,7 @@ from probe_exporter import net
 from probe_exporter.config import Module
 from probe_exporter.document import Place
 from probe_exporter.metrics import Metric
-from probe_exporter.prober import TIMEOUTS, Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.prober import TIMEOUTS, OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, run
 
 MEASURED = Metric("probe_measured", "Something.")
@@ -258,6 +258,24 @@ async def test_a_bug_is_an_internal_error_with_a_traceback_in_the_log(
     assert record.__dict__["fields"] == {"module": "a_module", "prober": "act", "target": "a target"}
     assert "hush" in caplog.text
     assert "hush" not in str([event.fields for event in result.probe.events])
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_reason_of_its_own_is_reported_if_the_prober_has_declared_it(noted: bool, declared: bool) -> None:
+    """The list of reasons is closed: what counts probes by reason must know them all."""
+    tired = OwnReason("act_tired", "The actor sleeps.")
+
+    async def probe_act(probe: Probe, settings: Settings) -> None:
+        failed = ProbeFailed(tired, "it sleeps")
+        if not noted:
+            raise failed
+        probe.fail(failed)
+
+    prober = Prober("act", Settings, probe_act, reasons=(tired,) if declared else ())
+    result = await run(Module("a_module", prober, Settings(), 0.0, Place("test.yml")), "a target", 5.0)
+    reason = "act_tired" if declared else "internal_error"
+    assert series(result)["probe_failure_info"] == {(reason, ""): 1}
 
 
 async def test_a_failure_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:

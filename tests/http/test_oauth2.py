@@ -78,7 +78,7 @@ class Server(Site):
         return result
 
 
-def why(result: Result) -> tuple[Reason, str] | None:
+def why(result: Result) -> tuple[str, str] | None:
     """Reason and phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 

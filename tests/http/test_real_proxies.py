@@ -31,7 +31,7 @@ async def probe(site: Site, target: str, proxy_url: str, **settings: Any) -> Res
     return await run(Module("m", prober, HttpSettings.model_validate(settings), 0.0, Place("t")), site.fill(target), 10)
 
 
-def why(result: Result) -> Reason | None:
+def why(result: Result) -> str | None:
     return None if result.failure is None else result.failure.reason
 
 

@@ -83,7 +83,7 @@ async def staged(
         yield Stage(site, proxy)
 
 
-def why(result: Result) -> tuple[Reason, str] | None:
+def why(result: Result) -> tuple[str, str] | None:
     """Reason and phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 

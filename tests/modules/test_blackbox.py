@@ -63,7 +63,7 @@ async def probe(name: str, target: str, pki: Pki | None = None, timeout: float =
     return await run(module, target, timeout)
 
 
-def why(result: Result) -> Reason | None:
+def why(result: Result) -> str | None:
     return None if result.failure is None else result.failure.reason
 
 

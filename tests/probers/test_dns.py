@@ -56,7 +56,7 @@ async def one(script: Script, timeout: float = 5.0, **settings: Any) -> Result:
         return await probe(server, timeout=timeout, **settings)
 
 
-def why(result: Result) -> tuple[Reason, str] | None:
+def why(result: Result) -> tuple[str, str] | None:
     """Reason and phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 

@@ -45,7 +45,7 @@ async def one(pages: Answer | Mapping[str, Answer], timeout: float = 5.0, **sett
         return await probe(site, timeout=timeout, **settings)
 
 
-def why(result: Result) -> tuple[Reason, str] | None:
+def why(result: Result) -> tuple[str, str] | None:
     """Reason and phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 

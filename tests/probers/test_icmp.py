@@ -380,7 +380,7 @@ def test_an_error_that_nobody_has_read_yet_does_not_fail_the_next_ping(path: Net
 def test_an_error_leaves_the_socket_as_good_as_before(path: Network, target: str) -> None:
     """libuv stops watching a descriptor that polls as an error; pings after that one went unanswered once."""
 
-    async def one_after_the_other() -> list[tuple[Reason, str] | None]:
+    async def one_after_the_other() -> list[tuple[str, str] | None]:
         found = []
         for ttl in (1, 64, 1, 64):
             found.append(why(await ping(target, timeout=0.5, ttl=ttl)))

@@ -37,7 +37,7 @@ async def ask(bind: Bind, pki: Pki, name: str, type_: str, transport: str = "udp
     return await run(Module("m", prober, DnsSettings.model_validate(block), 0.0, Place("t")), f"127.0.0.1:{port}", 5.0)
 
 
-def why(result: Result) -> Reason | None:
+def why(result: Result) -> str | None:
     return None if result.failure is None else result.failure.reason
 
 

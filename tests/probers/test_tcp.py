@@ -37,7 +37,7 @@ async def probe(
     return result, talker.heard
 
 
-def why(result: Result) -> tuple[Reason, str] | None:
+def why(result: Result) -> tuple[str, str] | None:
     """Reason and phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 

@@ -101,7 +101,7 @@ async def probe(kind: Kind, pki: Pki, **settings: Any) -> Result:
         return await run(Module("m", prober, block, 0.0, Place("t")), talker.fill(kind.target), 5.0)
 
 
-def why(result: Result) -> tuple[Reason, str] | None:
+def why(result: Result) -> tuple[str, str] | None:
     """Reason and phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 

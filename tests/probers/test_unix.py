@@ -25,7 +25,7 @@ async def probe(target: str, *steps: dict[str, Any], timeout: float = 5.0, **set
     return result
 
 
-def why(result: Result) -> tuple[Reason, str] | None:
+def why(result: Result) -> tuple[str, str] | None:
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
