@@ -659,3 +659,22 @@ def test_without_verification_the_chain_ends_in_year_one(zoo: Zoo) -> None:
     values = reported(layer.handshake)
     assert values["probe_ssl_last_chain_expiry_timestamp_seconds"] == {(): NO_CHAIN}
     assert "probe_ssl_verify_error_info" not in values
+
+
+# --- contexts ----------------------------------------------------------------------------------------------
+
+
+def test_the_name_to_ask_for_makes_no_context_of_its_own() -> None:
+    """Requests choose it (``hostname``), and every one would be kept."""
+    context = client_context(TLSSettings(insecure_skip_verify=True))
+    for name in ("a.example", "b.example"):
+        assert client_context(TLSSettings(insecure_skip_verify=True, server_name=name)) is context
+
+
+def test_of_many_contexts_those_used_last_are_remembered() -> None:
+    settings = TLSSettings(insecure_skip_verify=True)
+    first, second = client_context(settings, ("first",)), client_context(settings, ("second",))
+    for number in range(tls.MOST_CONTEXTS - 1):
+        client_context(settings, (str(number),))
+        assert client_context(settings, ("first",)) is first
+    assert client_context(settings, ("second",)) is not second

@@ -1,6 +1,6 @@
 """TLS as a client: `TLSSettings` to a context, a handshake to metrics. Sans-I/O; `connection` carries the bytes."""
 
-from probe_exporter.tls.context import ClientContext, Identity, client_context, forget_contexts
+from probe_exporter.tls.context import MOST_CONTEXTS, ClientContext, Identity, client_context, forget_contexts
 from probe_exporter.tls.handshake import (
     CERTIFICATE_INFO,
     CHAIN_EXPIRY,
@@ -23,6 +23,7 @@ __all__ = [
     "CIPHERS",
     "CIPHER_INFO",
     "EARLIEST_EXPIRY",
+    "MOST_CONTEXTS",
     "NO_CHAIN",
     "TLS13_CIPHERS",
     "VERIFY_ERROR_INFO",

@@ -158,6 +158,9 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 
 Context = TypeVar("Context")
 
+MOST_CONTEXTS = 256
+"""A configuration rarely needs ten; but where a module's parameters are a part of ``tls_config``, requests decide."""
+
 _contexts: dict[Hashable, tuple[Stamp, object]] = {}
 
 
@@ -173,10 +176,11 @@ def client_context(settings: TLSSettings, alpn: tuple[str, ...] = ()) -> ClientC
     Raises:
         ProbeFailed: the settings can't be used.
     """
-    return remembered((settings, alpn), settings, lambda: ClientContext(settings, alpn))
+    return remembered(alpn, settings, lambda: ClientContext(settings, alpn))
 
 
-def remembered(key: Hashable, settings: TLSSettings, make: Callable[[], Context]) -> Context:
+def remembered(kind: Hashable, settings: TLSSettings, make: Callable[[], Context]) -> Context:
+    """The context of this kind for some settings, or a new one; of very many, those used last are remembered."""
     for source in ("ca_ref", "cert_ref", "key_ref"):
         if getattr(settings, source):
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {source} needs a secret manager: none here")
@@ -184,10 +188,12 @@ def remembered(key: Hashable, settings: TLSSettings, make: Callable[[], Context]
         _stamp(setting, path)
         for setting, path in (("ca", settings.ca_file), ("cert", settings.cert_file), ("key", settings.key_file))
     )
-    known = _contexts.get(key)
-    if known is not None and known[0] == stamp:
-        return cast("Context", known[1])
-    context = make()
+    # The name belongs to a connection; as requests choose it, each would leave a context behind.
+    key = (settings.model_copy(update={"server_name": ""}) if settings.server_name else settings, kind)
+    known = _contexts.pop(key, None)
+    if known is None and len(_contexts) >= MOST_CONTEXTS:
+        del _contexts[next(iter(_contexts))]
+    context = cast("Context", known[1]) if known is not None and known[0] == stamp else make()
     _contexts[key] = (stamp, context)
     return context
 

@@ -80,7 +80,7 @@ class QuicContext:
 
 def quic_context(settings: TLSSettings) -> QuicContext:
     """The context for some settings, made once as `client_context` makes its own."""
-    return remembered((settings, QuicContext), settings, lambda: QuicContext(settings))
+    return remembered(QuicContext, settings, lambda: QuicContext(settings))
 
 
 def _hello_and_certificates(shown: Sequence[Certificate]) -> bytes:

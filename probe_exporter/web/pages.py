@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 from urllib.parse import urlencode
@@ -102,6 +102,13 @@ def _row(entry: Entry) -> str:
         f'<td class="number">{result.duration:.3g}</td>'
         f'<td><a href="logs?id={id}">Logs</a></td></tr>'
     )
+
+
+def debug_documents(results: Sequence[Result], log: ProbeLog) -> str:
+    """All about the probes of one request; of several, each under its module's name."""
+    if len(results) == 1:
+        return debug_document(results[0], log)
+    return "\n\n".join([f"Module {result.module.name}\n\n{debug_document(result, log)}" for result in results])
 
 
 def debug_document(result: Result, log: ProbeLog) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from aiohttp.web import BaseRequest
@@ -14,6 +14,7 @@ from probe_exporter.configuration import Configuration
 from probe_exporter.exposition import encode, negotiate
 from probe_exporter.history import History
 from probe_exporter.logs import ProbeLog
+from probe_exporter.merging import merged
 from probe_exporter.prober import Reason
 from probe_exporter.runner import Result, run
 from probe_exporter.telemetry import Telemetry
@@ -21,6 +22,7 @@ from probe_exporter.web import pages
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answer import Answer
 from probe_exporter.web.answers import Refused, exposition, plain
+from probe_exporter.web.asked import UnknownModule, named, prepared
 from probe_exporter.web.parameters import decode_query, probe_timeout, scrape_timeout
 
 log = logging.getLogger(__name__)
@@ -54,35 +56,39 @@ class Probing:
         if self._draining is not None:
             raise Refused(503, "The exporter is shutting down")
         parameters = decode_query(query)
-        module = self._module(parameters.get("module") or DEFAULT_MODULE)
+        modules = self._modules(parameters.get("module") or DEFAULT_MODULE)
         scrape = _scrape_timeout(request)
-        timeout = probe_timeout(scrape, self._timeout_offset, module.timeout)
         target = parameters.get("target")
         if not target:
             raise Refused(400, "The target parameter is missing")
-        hostname = parameters.get("hostname")
-        if hostname:
-            module = _with_hostname(module, hostname)
-        result = await self._admitted(module, target, timeout, scrape - self._timeout_offset)
+        modules = [prepared(module, parameters) for module in modules]
+        if len(modules) == 1:
+            results = [await self._admitted(modules[0], target, scrape)]
+        else:
+            results = await _together([self._admitted(module, target, scrape) for module in modules])
         if parameters.get("debug") == "true":
-            return plain(pages.debug_document(result, self._probe_log))
+            return plain(pages.debug_documents(results, self._probe_log))
         format = negotiate(request.headers.get("Accept", ""))
-        return exposition(request, encode(result.probe.samples, format), format.content_type)
+        samples = {result.module.name: result.probe.samples for result in results}
+        one = samples.popitem()[1] if len(samples) == 1 else merged(samples)
+        return exposition(request, encode(one, format), format.content_type)
 
-    def _module(self, name: str) -> Module:
-        module = self._configuration.current.modules.get(name)
-        if module is None:
+    def _modules(self, asked: str) -> list[Module]:
+        try:
+            return named(self._configuration.current, asked)
+        except UnknownModule as unknown:
             self._telemetry.unknown_modules += 1
-            log.debug("Unknown module", extra={"fields": {"module": name}})
-            raise Refused(400, f'Unknown module "{name}"')
-        return module
+            log.debug("Unknown module", extra={"fields": {"module": unknown.name}})
+            raise
 
-    async def _admitted(self, module: Module, target: str, timeout: float, whole: float) -> Result:
+    async def _admitted(self, module: Module, target: str, scrape: float) -> Result:
         """Run a probe when it is its turn, which nearly always is at once.
 
         Args:
-            whole: the seconds until an answer is too late.
+            scrape: the seconds until the client gives up.
         """
+        timeout = probe_timeout(scrape, self._timeout_offset, module.timeout)
+        whole = scrape - self._timeout_offset
         waited = 0.0
         if self._admission.free > 0:
             self._admission.free -= 1
@@ -145,10 +151,11 @@ def _scrape_timeout(request: BaseRequest) -> float:
         raise Refused(400, f"Cannot parse the scrape timeout header: {error}") from error
 
 
-def _with_hostname(module: Module, hostname: str) -> Module:
-    """The module as it is for one request with ``hostname``."""
+async def _together(probes: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """The results of several probes at once; where one is refused, none goes on for nobody."""
+    tasks = [asyncio.ensure_future(probe) for probe in probes]
     try:
-        settings = module.prober.with_hostname(module.settings, hostname)
-    except ValueError as conflict:
-        raise Refused(400, str(conflict)) from conflict
-    return module if settings is module.settings else replace(module, settings=settings)
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

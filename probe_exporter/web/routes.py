@@ -17,13 +17,14 @@ from probe_exporter.configuration import REFUSALS, Configuration
 from probe_exporter.exposition import encode_families, negotiate
 from probe_exporter.history import History
 from probe_exporter.logs import ProbeLog
-from probe_exporter.shown import to_yaml
+from probe_exporter.shown import modules_to_yaml, to_yaml
 from probe_exporter.telemetry import Telemetry
 from probe_exporter.web import api, openapi, pages
 from probe_exporter.web.answer import Answer
 from probe_exporter.web.answers import Handler, Refused, exposition, json_text, page, plain, refusal
 from probe_exporter.web.api import Operation
 from probe_exporter.web.health import Health
+from probe_exporter.web.asked import UnknownModule, named, prepared
 from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
 from probe_exporter.web.parameters import decode_query
@@ -158,8 +159,16 @@ class Web:
         return snapshots.merged([snapshots.snapshot(own), *others]) if others else own
 
     async def config(self, request: BaseRequest, query: str) -> Answer:
-        """The config in use, defaults filled in and secrets masked."""
-        return plain(to_yaml(self._configuration.current))
+        """The config in use, or one or several of its modules as a request would run them; secrets masked."""
+        config, parameters = self._configuration.current, decode_query(query)
+        asked = parameters.get("module")
+        if not asked:
+            return plain(to_yaml(config))
+        try:
+            modules = named(config, asked)
+        except UnknownModule as unknown:
+            raise Refused(404, unknown.line) from None
+        return plain(modules_to_yaml([prepared(module, parameters) for module in modules]))
 
     async def logs(self, request: BaseRequest, query: str) -> Answer:
         """The debug document of a probe in the history, by number or by target."""

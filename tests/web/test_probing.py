@@ -1,0 +1,304 @@
+"""``/probe`` with several modules and with parameters, and ``/config`` of them, asked of the program that users run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import pytest
+import yaml
+
+from tests import exporters
+from tests.asking import ask
+from tests.exporters import Response, Server, peer
+
+PLUGINS = Path(__file__).parents[1] / "plugins"
+RIVAL = '''
+"""A prober that declares its metrics otherwise than the actor does, and has a label of the name `module`."""
+
+from probe_exporter import Metric, Probe, Prober, Settings
+
+WORDS = Metric("probe_actor_words", "Otherwise.", ("module",), type="counter")
+
+
+async def probe_rival(probe: Probe, settings: Settings) -> None:
+    """Counts no words."""
+    probe.set(WORDS, 7, "core")
+
+
+prober = Prober("rival", Settings, probe_rival)
+'''
+CONFIG = """
+modules:
+  http_2xx: {prober: actor}
+  named: {prober: actor, actor: {host: configured.example}}
+  brief: {prober: actor, timeout: 200ms}
+  rival: {prober: rival}
+  "a,b": {prober: actor, actor: {host: of the comma}}
+  a: {prober: actor}
+  b: {prober: actor}
+  given:
+    prober: actor
+    params:
+      host: {pattern: "[a-z.]*", max_length: 20, default: d.example}
+      token: {pattern: ".+"}
+    actor: {host: "<${param:host}>", password: "hunter2${param:token}"}
+  page:
+    prober: http
+    params: {limit: {pattern: ".*", default: 1MB}}
+    http: {body_size_limit: "${param:limit}"}
+"""
+UNKNOWN = "blackbox_module_unknown_total"
+INFO = re.compile(r'probe_actor_seen_info\{host="([^"]*)"')
+
+
+@pytest.fixture(scope="module")
+def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One exporter for all tests of this file."""
+    directory = tmp_path_factory.mktemp("probing")
+    (directory / "blackbox.yml").write_text(CONFIG)
+    (directory / "plugins").mkdir()
+    (directory / "plugins" / "rival.py").write_text(RIVAL)
+    with exporters.ours(directory, f"--modules.dir={PLUGINS}", "--modules.dir=plugins", "--log.level=debug") as running:
+        yield running
+
+
+def probe(
+    exporter: Server, module: str, target: str = "x", headers: Mapping[str, str] | None = None, **more: str
+) -> Response:
+    query = urlencode({"module": module, "target": target, **more}, safe=",")
+    return ask(exporter.port, f"/probe?{query}", headers=headers)
+
+
+def values(body: str, name: str) -> dict[str, float]:
+    """The values of one name by its labels as written."""
+    found = re.findall(rf"^{name}(?:\{{(.*)\}})? (\S+)$", body, re.MULTILINE)
+    return {labels: float(value) for labels, value in found}
+
+
+def own_metric(exporter: Server, name: str) -> float:
+    return values(ask(exporter.port, "/metrics").text, name)[""]
+
+
+def held(exporter: Server) -> list[int]:
+    """The numbers of the probes in the history, newest first."""
+    return [int(number) for number in re.findall(r'href="logs\?id=(\d+)"', ask(exporter.port, "/").text)]
+
+
+# --- several modules ---------------------------------------------------------------------------------------
+
+
+def test_several_modules_give_one_answer_with_a_label(exporter: Server) -> None:
+    body = probe(exporter, "named,brief", "two words").text
+    assert values(body, "probe_success") == {'module="named"': 1, 'module="brief"': 1}
+    assert values(body, "probe_actor_seen_info") == {
+        'host="",module="brief",target="two words"': 1,
+        'host="configured.example",module="named",target="two words"': 1,
+    }
+    series = [line for line in body.splitlines() if not line.startswith("#")]
+    assert all('module="' in line for line in series)
+    for comment in ("HELP", "TYPE"):
+        names = re.findall(rf"^# {comment} (\S+)", body, re.MULTILINE)
+        assert len(names) == len(set(names)) > 4
+
+
+def test_each_module_keeps_its_verdict_and_its_timeout(exporter: Server) -> None:
+    """They run at once, under the timeout of the scrape, each under its own as well."""
+    before = time.monotonic()
+    answer = probe(exporter, "http_2xx,brief,named", "wait 0.6", {"X-Prometheus-Scrape-Timeout-Seconds": "5"})
+    assert time.monotonic() - before < 1.2
+    assert values(answer.text, "probe_success") == {'module="http_2xx"': 1, 'module="brief"': 0, 'module="named"': 1}
+    assert values(answer.text, "probe_timeout_seconds") == {
+        'module="http_2xx"': 4.5,
+        'module="brief"': 0.2,
+        'module="named"': 4.5,
+    }
+    assert values(answer.text, "probe_failure_info") == {'module="brief",phase="acting",reason="timeout_probe"': 1}
+
+
+@pytest.mark.parametrize("asked", ["named", "named,", ",named", "named,named"])
+def test_one_module_is_one_without_a_label(exporter: Server, asked: str) -> None:
+    assert values(probe(exporter, asked).text, "probe_success") == {"": 1}
+
+
+def test_a_module_of_exactly_that_name_wins(exporter: Server) -> None:
+    assert INFO.findall(probe(exporter, "a,b").text) == ["of the comma"]
+    assert len(values(probe(exporter, "b,a").text, "probe_success")) == 2
+
+
+def test_a_repeated_module_is_the_first(exporter: Server) -> None:
+    body = ask(exporter.port, "/probe?target=x&module=named&module=brief").text
+    assert values(body, "probe_success") == {"": 1}
+    assert INFO.findall(body) == ["configured.example"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [("named,no_such,brief", "no_such"), ("no_such,neither", "no_such"), (",", ","), ("named, a", " a")],
+)
+def test_an_unknown_one_among_them_is_named_and_nothing_runs(exporter: Server, asked: str, name: str) -> None:
+    before, entries = own_metric(exporter, UNKNOWN), held(exporter)
+    answer = probe(exporter, asked)
+    assert (answer.status, answer.text) == (400, f'Unknown module "{name}"\n')
+    assert own_metric(exporter, UNKNOWN) == before + 1
+    assert held(exporter) == entries
+
+
+def test_a_request_names_only_so_many(exporter: Server) -> None:
+    answer = probe(exporter, ",".join(f"m{number}" for number in range(17)))
+    assert (answer.status, answer.text) == (400, "A request may name 16 modules, and this one names 17\n")
+
+
+def test_probers_that_disagree_about_a_metric_give_a_legal_answer(exporter: Server) -> None:
+    answer = probe(exporter, "rival,named")
+    assert values(answer.text, "probe_actor_words") == {'module="named"': 1}
+    assert values(answer.text, "probe_actor_words_total") == {'exported_module="core",module="rival"': 7}
+    done = subprocess.run([peer("promtool"), "check", "metrics"], input=answer.body, capture_output=True, timeout=30)
+    assert done.returncode in (0, 3), done.stderr  # 3: it would have named something otherwise
+    assert b"error" not in done.stderr.lower(), done.stderr
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text;version=1.0.0",
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
+    ],
+)
+def test_every_format_has_them(exporter: Server, accept: str) -> None:
+    answer = probe(exporter, "named,brief", headers={"Accept": accept})
+    assert answer.headers["content-type"].startswith(accept.partition(";")[0])
+    assert answer.body.count(b"configured.example") == 1
+    assert answer.body.count(b"brief") == answer.body.count(b"named") > 3
+
+
+def test_each_is_in_the_history_and_in_the_log_by_itself(exporter: Server) -> None:
+    before = len(held(exporter))
+    target = f"fail {time.monotonic_ns()}"
+    assert probe(exporter, "named,brief", target).status == 200
+    assert len(held(exporter)) == before + 2
+    for module in ("named", "brief"):
+        assert ask(exporter.port, f"/logs?target={quote(target)}&module={module}").status == 200
+        log = exporter.log.read_text()
+        assert len(re.findall(rf'msg="Probe failed" module={module} target="{target}"', log)) == 1
+
+
+def test_debug_shows_each_with_its_settings(exporter: Server) -> None:
+    text = probe(exporter, "named,brief", debug="true").text
+    assert re.findall("^Module (.*)$", text, re.MULTILINE)[::2] == ["named", "brief"]
+    assert text.count("Logs for the probe:\n") == text.count("Module configuration:\n") == 2
+    assert values(text, "probe_success") == {"": 1}, "each as if it had been asked for alone"
+
+
+def test_a_client_that_hangs_up_cancels_all(exporter: Server, tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    with pytest.raises(TimeoutError):
+        ask(exporter.port, f"/probe?module=http_2xx,named&target=hang+{quote(str(witness))}", timeout=0.3)
+    give_up = time.monotonic() + 5
+    while witness.read_text() != "cancelled":
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    assert str(witness) not in ask(exporter.port, "/").text
+
+
+def test_hostname_and_parameters_go_to_every_module(exporter: Server) -> None:
+    assert INFO.findall(probe(exporter, "http_2xx,brief", hostname="h.example").text) == ["h.example"] * 2
+    answer = probe(exporter, "http_2xx,named", hostname="h.example")
+    assert (answer.status, answer.text) == (400, 'the module says "configured.example" and the request "h.example"\n')
+    assert INFO.findall(probe(exporter, "http_2xx,given", token="t", host="p.example").text) == ["", "<p.example>"]
+
+
+# --- parameters --------------------------------------------------------------------------------------------
+
+
+def test_parameters_reach_the_prober(exporter: Server) -> None:
+    assert INFO.findall(probe(exporter, "given", token="t").text) == ["<d.example>"]
+    assert INFO.findall(probe(exporter, "given", token="t", host="p.example").text) == ["<p.example>"]
+    assert INFO.findall(probe(exporter, "given", token="t", host="").text) == ["<>"]
+    assert INFO.findall(probe(exporter, "given", token="t", other="${param:x}").text) == ["<d.example>"]
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ({}, 'Module "given" needs the parameter "token", which matches .+'),
+        ({"token": ""}, 'The parameter "token" of module "given" does not match .+'),
+        ({"token": "t", "host": "A"}, 'The parameter "host" of module "given" does not match [a-z.]*'),
+        ({"token": "t", "host": "a\nb"}, 'The parameter "host" of module "given" does not match [a-z.]*'),
+        ({"token": "t", "host": "a" * 21}, 'The parameter "host" of module "given" is longer than 20 characters'),
+    ],
+)
+@pytest.mark.parametrize("asked", ["given", "named,given"])
+def test_what_is_not_legal_is_refused_before_anything_runs(
+    exporter: Server, asked: str, more: dict[str, str], line: str
+) -> None:
+    entries = held(exporter)
+    answer = probe(exporter, asked, headers=None, **more)
+    assert (answer.status, answer.text) == (400, f"{line}\n")
+    assert held(exporter) == entries
+
+
+def test_what_a_field_cannot_take_is_the_client_s_mistake(exporter: Server) -> None:
+    answer = probe(exporter, "page", limit="lots")
+    assert answer.status == 400
+    assert answer.text.startswith('Module "page" can\'t take these parameters: http.body_size_limit: ')
+    assert answer.text.count("\n") == 1
+
+
+def test_a_missing_target_is_told_before_parameters(exporter: Server) -> None:
+    assert ask(exporter.port, "/probe?module=given").text == "The target parameter is missing\n"
+
+
+def test_debug_and_history_show_the_settings_that_were_used(exporter: Server) -> None:
+    text = probe(exporter, "given", f"fail {time.monotonic_ns()}", token="sesame", host="p.example", debug="true").text
+    shown = yaml.safe_load(text.partition("Module configuration:\n")[2])
+    assert shown == {"prober": "actor", "actor": {"host": "<p.example>", "password": "<secret>"}}
+    assert "hunter2" not in text
+
+
+# --- /config of some modules -------------------------------------------------------------------------------
+
+
+def test_config_shows_a_module_as_a_request_would_run_it(exporter: Server) -> None:
+    answer = ask(exporter.port, "/config?module=given&host=p.example&token=sesame")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    actor = {"host": "<p.example>", "password": "<secret>"}
+    assert yaml.safe_load(answer.text) == {"modules": {"given": {"prober": "actor", "actor": actor}}}
+    assert "\n    given:\n        prober: actor\n" in answer.text
+    assert "sesame" not in answer.text
+    assert "hunter2" not in answer.text
+
+
+def test_config_shows_several_and_what_hostname_does(exporter: Server) -> None:
+    shown = yaml.safe_load(ask(exporter.port, "/config?module=brief,http_2xx&hostname=h.example").text)["modules"]
+    assert list(shown) == ["brief", "http_2xx"]
+    assert [module["actor"]["host"] for module in shown.values()] == ["h.example"] * 2
+
+
+def test_config_without_a_module_shows_all_with_their_parameters(exporter: Server) -> None:
+    for query in ("", "?module=", "?path=x&token=y"):
+        shown = yaml.safe_load(ask(exporter.port, f"/config{query}").text)["modules"]
+        assert shown.keys() == yaml.safe_load(CONFIG)["modules"].keys()
+        assert shown["given"]["params"]["host"] == {"pattern": "[a-z.]*", "max_length": 20, "default": "d.example"}
+        assert shown["given"]["actor"] == {"host": "<${param:host}>", "password": "<secret>"}
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "line"),
+    [
+        ("module=no_such", 404, 'Unknown module "no_such"'),
+        ("module=named,no_such", 404, 'Unknown module "no_such"'),
+        ("module=given", 400, 'Module "given" needs the parameter "token", which matches .+'),
+        ("module=given&token=t&host=A", 400, 'The parameter "host" of module "given" does not match [a-z.]*'),
+        ("module=named&hostname=x", 400, 'the module says "configured.example" and the request "x"'),
+    ],
+)
+def test_what_config_cannot_show(exporter: Server, query: str, status: int, line: str) -> None:
+    before = own_metric(exporter, UNKNOWN)
+    answer = ask(exporter.port, f"/config?{query}")
+    assert (answer.status, answer.text) == (status, f"{line}\n")
+    assert own_metric(exporter, UNKNOWN) == before, "nobody wanted a probe"
