@@ -23,11 +23,6 @@ def modules_to_yaml(modules: Sequence[Module]) -> str:
     return yaml_text.dump({"modules": {module.name: plain_module(module) for module in modules}}, indent=4)
 
 
-def modules_to_yaml(modules: Sequence[Module]) -> str:
-    """Some modules in effect, as a configuration of nothing else."""
-    return yaml_text.dump({"modules": {module.name: plain_module(module) for module in modules}}, indent=4)
-
-
 def module_to_yaml(module: Module) -> str:
     """One module in effect: defaults filled in, secrets masked."""
     return yaml_text.dump(plain_module(module), indent=2)

@@ -23,8 +23,8 @@ from probe_exporter.web import api, openapi, pages
 from probe_exporter.web.answer import Answer
 from probe_exporter.web.answers import Handler, Refused, exposition, json_text, page, plain, refusal
 from probe_exporter.web.api import Operation
-from probe_exporter.web.health import Health
 from probe_exporter.web.asked import UnknownModule, named, prepared
+from probe_exporter.web.health import Health
 from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
 from probe_exporter.web.parameters import decode_query
