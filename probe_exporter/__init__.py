@@ -2,12 +2,13 @@
 
 from probe_exporter.fields import Duration, FilePath, Port, Regexp, Secret, Size, Text
 from probe_exporter.metrics import Metric
-from probe_exporter.net import Connection, connect
+from probe_exporter.net import Connection, Datagrams, connect, dial_udp, resolve, split_host_port, start_tls
 from probe_exporter.prober import OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.tls import TLSSettings
 
 __all__ = [
     "Connection",
+    "Datagrams",
     "Duration",
     "FilePath",
     "Metric",
@@ -24,4 +25,8 @@ __all__ = [
     "TLSSettings",
     "Text",
     "connect",
+    "dial_udp",
+    "resolve",
+    "split_host_port",
+    "start_tls",
 ]

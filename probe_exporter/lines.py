@@ -12,12 +12,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from probe_exporter import tls
 from probe_exporter.deadline import Deadline
 from probe_exporter.dialogue import FAILED_BY_BYTES, FAILED_BY_REGEXP, DialogueSettings, shown, walk
 from probe_exporter.fields import Match, Regexp
 from probe_exporter.metrics import Metric
-from probe_exporter.net import Connection, Secure
+from probe_exporter.net import Connection, start_tls
 from probe_exporter.prober import Probe, ProbeFailed, Reason
 from probe_exporter.tls import TLSSettings
 
@@ -211,21 +210,19 @@ async def hold(probe: Probe, connection: Connection, settings: StreamSettings, h
         ProbeFailed: TLS fails, or a step does.
     """
 
-    async def start_tls() -> None:
-        await connection.start_tls(probe, _secure(settings.tls_config, host))
-        assert connection.handshake is not None
-        tls.report(probe, connection.handshake)
+    async def secure() -> None:
+        await start_tls(probe, connection, settings.tls_config, host)
         probe.add(seconds, round(connection.tls_seconds, 9), "tls")
 
     try:
         probe.set(seconds, round(connection.connect_seconds, 9), "connect")
         if settings.tls:
-            await start_tls()
+            await secure()
         probe.set(FAILED_BY_REGEXP, 0)
         probe.set(FAILED_BY_BYTES, 0)
         if settings.query_response:
             with _timed(probe, seconds), probe.phase("dialogue"):
-                await walk(probe, settings.query_response, Lines(probe, connection, start_tls))
+                await walk(probe, settings.query_response, Lines(probe, connection, secure))
     finally:
         connection.close()
 
@@ -239,12 +236,3 @@ def _timed(probe: Probe, seconds: Metric) -> Iterator[None]:
     finally:
         handshakes = probe.samples.get(seconds, "tls", default=0.0) - before
         probe.set(seconds, round(time.perf_counter() - started - handshakes, 9), "dialogue")
-
-
-def _secure(config: TLSSettings, host: str) -> Secure:
-    name = config.server_name or host
-    if not name and not config.insecure_skip_verify:
-        raise ProbeFailed(
-            Reason.SETTINGS_UNUSABLE, "tls_config: without `server_name` there is no name to verify a certificate by"
-        )
-    return Secure(tls.client_context(config), name)

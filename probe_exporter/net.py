@@ -42,6 +42,7 @@ __all__ = [
     "resolve",
     "resolve_all",
     "split_host_port",
+    "start_tls",
 ]
 
 LOOKUP_TIME = Metric("probe_dns_lookup_time_seconds", "How long the target's name took to resolve.")
@@ -145,11 +146,34 @@ async def connect(
         ProbeFailed: with the reason of whatever did not work.
     """
     address = await resolve(probe, host, preferred=preferred, fallback=fallback)
-    layer = None if secure is None else Secure(tls.client_context(secure), secure.server_name or host)
-    connection = await dial(probe, [address], port, source=source, secure=layer)
-    if connection.handshake is not None:
-        tls.report(probe, connection.handshake)
+    connection = await dial(probe, [address], port, source=source)
+    if secure is not None:
+        try:
+            await start_tls(probe, connection, secure, host)
+        except BaseException:
+            connection.abort()
+            raise
     return connection
+
+
+async def start_tls(probe: Probe, connection: Connection, settings: TLSSettings, host: str) -> None:
+    """Go on inside TLS (STARTTLS), and report the certificate's metrics, whether it verifies or not.
+
+    Args:
+        settings: a module's ``tls_config``.
+        host: the name to verify where the settings give none; empty if the target has no name.
+
+    Raises:
+        ProbeFailed: no agreement, a certificate that does not verify, or settings that can't be used.
+    """
+    name = settings.server_name or host
+    if not name and not settings.insecure_skip_verify:
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE, "tls_config: without `server_name` there is no name to verify a certificate by"
+        )
+    await connection.start_tls(probe, Secure(tls.client_context(settings), name))
+    assert connection.handshake is not None
+    tls.report(probe, connection.handshake)
 
 
 async def dial(
