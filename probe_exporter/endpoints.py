@@ -31,6 +31,28 @@ _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>
 
 
 @lru_cache(maxsize=4096)
+def host_and_port(target: str, default: int) -> tuple[str, int]:
+    """The two parts of a target that may leave out its port: ``host``, ``host:port``, an IPv6 address with or without
+    brackets.
+
+    Args:
+        default: the port where the target has none.
+
+    Raises:
+        ProbeFailed: it is none of these, or there is no such port.
+    """
+    if target.count(":") > 1 and not target.startswith("["):  # an IPv6 address alone
+        return target, default
+    if target.endswith("]") or ":" not in target:
+        target = f"{target}:{default}"
+    host, port = split_host_port(target)
+    number = port_number(port)
+    if not host or not 0 < number < 65536:
+        raise ProbeFailed(Reason.TARGET_INVALID, f"the target {target!r} is not of the form host or host:port")
+    return host, number
+
+
+@lru_cache(maxsize=4096)
 def port_number(port: str) -> int:
     """A port by its number, or by the name of its service.
 

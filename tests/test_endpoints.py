@@ -52,3 +52,26 @@ def test_what_is_no_port(port: str) -> None:
     with pytest.raises(ProbeFailed) as failed:
         endpoints.port_number(port)
     assert failed.value.reason is Reason.TARGET_INVALID
+
+
+@pytest.mark.parametrize(
+    ("target", "parts"),
+    [
+        ("a.test", ("a.test", 6379)),
+        ("a.test:7000", ("a.test", 7000)),
+        ("127.0.0.1", ("127.0.0.1", 6379)),
+        ("::1", ("::1", 6379)),
+        ("[::1]", ("::1", 6379)),
+        ("[::1]:7000", ("::1", 7000)),
+        ("a.test:ssh", ("a.test", 22)),
+    ],
+)
+def test_a_target_may_leave_out_its_port(target: str, parts: tuple[str, int]) -> None:
+    assert endpoints.host_and_port(target, 6379) == parts
+
+
+@pytest.mark.parametrize("target", ["", ":", ":80", "[]", "a.test:", "a.test:0", "a.test:65536", "[::1]x", "a.test:-1"])
+def test_what_names_no_host_or_no_port(target: str) -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        endpoints.host_and_port(target, 6379)
+    assert failed.value.reason is Reason.TARGET_INVALID
