@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 
 from prometheus_client import Counter, Histogram
@@ -22,7 +23,7 @@ class ActorSettings(Settings):
 
 
 async def probe_actor(probe: Probe, settings: ActorSettings) -> None:
-    """Do what the target says: `wait 0.1`, `hang <file>`, `linger <file>`, `fail`, `break`, `count`, or nothing."""
+    """Do what the target says: `wait 0.1`, `block 6`, `hang <file>`, `linger <file>`, `fail`, `break`, `count`."""
     script, _, argument = probe.target.partition(" ")
     probe.set(WORDS, len(probe.target.split()))
     probe.set(SEEN, 1, probe.target, settings.host)
@@ -31,6 +32,8 @@ async def probe_actor(probe: Probe, settings: ActorSettings) -> None:
         match script:
             case "wait":
                 await asyncio.sleep(float(argument))
+            case "block":
+                time.sleep(float(argument))  # noqa: ASYNC251  # what no prober may do
             case "hang":
                 await _hang(Path(argument))
             case "linger":

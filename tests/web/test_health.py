@@ -1,0 +1,198 @@
+"""What supervisors, load balancers and people are told: each check is made to fail, and seen."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from aiohttp.web import Server as WebServer
+from aiohttp.web import ServerRunner, SockSite
+
+from probe_exporter.configuration import Configuration, Source
+from probe_exporter.history import History
+from probe_exporter.logs import ProbeLog
+from probe_exporter.snapshots import snapshot
+from probe_exporter.telemetry import Telemetry
+from probe_exporter.web.listening import Place
+from probe_exporter.web.routes import Web
+from tests import exporters
+from tests.asking import ask
+from tests.exporters import Server
+from tests.web.test_routes import PLUGINS, own_metric, until
+
+CONFIG = "modules: {http_2xx: {prober: actor}}\n"
+ALL_WELL = {key: {"status": "pass", "message": ""} for key in ("event_loop", "workers", "configuration", "readiness")}
+
+
+@pytest.fixture
+def exporter(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "blackbox.yml").write_text(CONFIG)
+    with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}") as running:
+        yield running
+
+
+def health(exporter: Server) -> tuple[int, str, dict[str, dict[str, str]]]:
+    """Status, verdict, and the checks by name."""
+    answer = ask(exporter.port, "/health")
+    assert answer.headers["content-type"] == "application/json"
+    report: dict[str, Any] = json.loads(answer.text)
+    return answer.status, report["status"], report["checks"]
+
+
+def failing(exporter: Server) -> tuple[int, str, str, dict[str, str]]:
+    """What is there to say when one check is not passed: status, verdict, and that check."""
+    status, verdict, checks = health(exporter)
+    [(name, check)] = [item for item in checks.items() if item[1]["status"] != "pass"]
+    return status, verdict, name, check
+
+
+def test_all_is_well(exporter: Server) -> None:
+    assert ask(exporter.port, "/-/healthy").text == "Healthy"
+    assert ask(exporter.port, "/-/ready").text == "Ready"
+    assert health(exporter) == (200, "pass", ALL_WELL)
+
+
+@pytest.mark.slow
+def test_an_event_loop_that_was_blocked_is_not_healthy(exporter: Server) -> None:
+    """A prober that sleeps without letting anybody else have a turn."""
+    assert ask(exporter.port, "/probe?target=block+5.7", timeout=15).status == 200
+    answer = ask(exporter.port, "/-/healthy")
+    assert (answer.status, answer.headers["content-type"]) == (503, "text/plain; charset=utf-8")
+    assert answer.text.startswith("The event loop was 5.")
+    assert answer.text.endswith(" s late, more than 5 s.\n")
+    status, verdict, name, check = failing(exporter)
+    assert (status, verdict, name, check["status"]) == (503, "fail", "event_loop", "fail")
+    assert own_metric(exporter, "probe_exporter_event_loop_lag_seconds") > 5
+
+
+def test_a_short_delay_is_no_illness(exporter: Server) -> None:
+    assert ask(exporter.port, "/probe?target=block+0.7").status == 200
+    assert ask(exporter.port, "/-/healthy").status == 200
+
+
+def test_a_rejected_reload_stays_healthy_and_shows(exporter: Server, tmp_path: Path) -> None:
+    (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: actr}}\n")
+    assert ask(exporter.port, "/-/reload", method="POST").status == 500
+    assert ask(exporter.port, "/-/healthy").text == "Healthy"
+    assert ask(exporter.port, "/-/ready").text == "Ready"
+    status, verdict, name, check = failing(exporter)
+    assert (status, verdict, name, check["status"]) == (200, "warn", "configuration", "warn")
+    assert "unknown prober `actr`" in check["message"]
+    (tmp_path / "blackbox.yml").write_text(CONFIG)
+    assert ask(exporter.port, "/-/reload", method="POST").status == 200
+    assert health(exporter) == (200, "pass", ALL_WELL)
+
+
+def test_draining_is_not_ready_and_still_healthy(exporter: Server, tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    with socket.create_connection(("127.0.0.1", exporter.port)) as running:
+        running.sendall(f"GET /probe?target=linger+{witness} HTTP/1.0\r\n\r\n".encode())
+        until(witness.exists)
+        exporter.process.send_signal(signal.SIGTERM)
+        until(lambda: ask(exporter.port, "/-/ready").status == 503)
+        assert ask(exporter.port, "/-/ready").text == "The exporter is shutting down.\n"
+        assert ask(exporter.port, "/-/healthy").text == "Healthy"
+        assert failing(exporter)[:3] == (200, "warn", "readiness")
+        assert running.recv(100).startswith(b"HTTP/1.1 200 "), "the probe that was running got its answer"
+
+
+@pytest.mark.parametrize("path", ["/-/ready", "/health"])
+def test_new_paths_are_for_reading(exporter: Server, path: str) -> None:
+    answer = ask(exporter.port, path, method="POST")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+    answer = ask(exporter.port, path, method="HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+
+
+# --- what a process alone does not come to -------------------------------------------------------------------
+
+
+class Others:
+    """The other workers, as a supervisor that has lost one reports them."""
+
+    def __init__(self) -> None:
+        self.lost = ""
+
+    async def snapshots(self) -> list[bytes]:
+        return []
+
+    def problem(self) -> str:
+        return self.lost
+
+
+@asynccontextmanager
+async def serving(web: Web) -> AsyncIterator[str]:
+    """A server that answers before it was told that everything has started."""
+    runner = ServerRunner(WebServer(web))
+    await runner.setup()
+    listener = socket.create_server(("127.0.0.1", 0))
+    try:
+        await SockSite(runner, listener).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        await runner.cleanup()
+
+
+def a_web(directory: Path, others: Others) -> Web:
+    file = directory / "blackbox.yml"
+    file.write_text("modules: {http_2xx: {prober: http}}\n")
+    telemetry = Telemetry()
+    return Web(
+        Configuration(Source((str(file),)), telemetry),
+        telemetry,
+        History(1),
+        ProbeLog(50, "logfmt"),
+        timeout_offset=0.5,
+        most_probes=1,
+        place=Place("/", "/"),
+        workers=others,
+    )
+
+
+async def asked(client: ClientSession, url: str) -> tuple[int, str]:
+    async with client.get(url) as answer:
+        return answer.status, await answer.text()
+
+
+async def test_starting_is_not_ready(tmp_path: Path) -> None:
+    web = a_web(tmp_path, Others())
+    async with serving(web) as url, ClientSession() as client:
+        assert await asked(client, f"{url}/-/ready") == (503, "The exporter is starting.\n")
+        assert await asked(client, f"{url}/-/healthy") == (200, "Healthy")
+        web.health.started()
+        assert await asked(client, f"{url}/-/ready") == (200, "Ready")
+
+
+async def test_a_worker_that_died_and_was_not_replaced_is_not_healthy(tmp_path: Path) -> None:
+    others = Others()
+    web = a_web(tmp_path, others)
+    web.health.started()
+    async with serving(web) as url, ClientSession() as client:
+        assert await asked(client, f"{url}/-/healthy") == (200, "Healthy")
+        others.lost = "1 of 4 workers has died and was not replaced."
+        assert await asked(client, f"{url}/-/healthy") == (503, f"{others.lost}\n")
+        status, text = await asked(client, f"{url}/health")
+        assert (status, json.loads(text)["checks"]["workers"]) == (503, {"status": "fail", "message": others.lost})
+        assert (await asked(client, f"{url}/-/ready"))[0] == 200
+
+
+async def test_metrics_are_those_of_all_workers(tmp_path: Path) -> None:
+    """What the others send is added to one's own."""
+    web = a_web(tmp_path, Others())
+    web.telemetry.unknown_modules = 2
+    beside = snapshot(web.telemetry.registry.collect())
+
+    class Two(Others):
+        async def snapshots(self) -> list[bytes]:
+            return [beside, beside]
+
+    web._workers = Two()
+    async with serving(web) as url, ClientSession() as client:
+        assert "\nblackbox_module_unknown_total 6\n" in (await asked(client, f"{url}/metrics"))[1]
