@@ -10,7 +10,7 @@ import asyncio
 import io
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import BinaryIO, ClassVar, NamedTuple
 
@@ -53,7 +53,7 @@ _SETTINGS_ACK = frame(frames.SETTINGS, frames.ACK, 0, b"")
 _CRUMB_END = re.compile("; *")
 
 
-def _fields(request: Request) -> list[Field]:
+def request_fields(request: Request) -> list[Field]:
     """A request's fields; cookies crumbled, as section 8.2.3 has it and Go's client does."""
     fields: list[Field] = []
     for name, value in request.fields():
@@ -62,13 +62,13 @@ def _fields(request: Request) -> list[Field]:
     return fields
 
 
-def request_head(request: Request, *, ends: bool) -> bytes:
+def request_head(fields: Iterable[Field], *, ends: bool) -> bytes:
     """The frames of a request's head.
 
     Args:
         ends: there is no body.
     """
-    block = header_block.encode(_fields(request))
+    block = header_block.encode(fields)
     pieces = [block[at : at + frames.LARGEST_PAYLOAD] for at in range(0, len(block), frames.LARGEST_PAYLOAD)]
     kinds = [frames.HEADERS] + [frames.CONTINUATION] * (len(pieces) - 1)
     flags = [0] * len(pieces)
@@ -105,27 +105,32 @@ class ResponseReader(IncomingResponse):
 
     Attributes:
         answered: the first headers have arrived, of an interim response perhaps.
+        opened: the server's first settings have arrived: it speaks HTTP/2.
         head_complete, complete: how much of the response has arrived.
+        ended_with_head: there is nothing after the head, not even an empty body.
         trailers: what followed the body.
         error_code: how we part from the server.
+        reset_code: why the server reset the stream; None if it did not.
+        farewell: what a server said that is going away, for the end of a sentence; empty if it stays.
         room: bytes of a body that the server takes now.
     """
 
     def __init__(self, method: str) -> None:
         super().__init__(method)
         self.answered = False
+        self.opened = False
+        self.ended_with_head = False
         self.trailers: Headers = []
         self.error_code = Code.NO_ERROR
+        self.reset_code: int | None = None
+        self.farewell = ""
         self._frames = FrameReader()
         self._decoder = header_block.Decoder(HEAD_LIMIT)
         self._outgoing: list[bytes] = []
         self._patience = PATIENCE
-        self._opened = False  # the server's first settings are here
-        self._acknowledged = False  # and ours there
-        self._farewell = ""  # of a server that is going away
+        self._acknowledged = False  # our settings, by the server
         self._block_stream = 0  # whose header block goes on in the next frame
         self._block_ends = False  # its stream
-        self._without_body = False  # the stream ended with the head
         self._left = -1  # announced bytes of the body to come; negative if unknown
         self._window = WINDOW  # bytes that the server may still send
         self._taken = 0  # bytes not given back to it
@@ -179,7 +184,7 @@ class ResponseReader(IncomingResponse):
         if len(values) == 1 and values[0].isascii() and values[0].isdigit() and len(values[0]) < 20:
             length = int(values[0])
             return length if length <= LARGEST_LENGTH else -1
-        return 0 if self._without_body and not self._to_head else -1
+        return 0 if self.ended_with_head and not self._to_head else -1
 
     def _feed(self, data: bytes) -> None:
         if not data:
@@ -192,16 +197,16 @@ class ResponseReader(IncomingResponse):
     def _ended(self) -> ProbeFailed:
         """What the end of the connection means."""
         if self.head_complete:
-            return ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"the connection ended before the body did{self._farewell}")
+            return ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"the connection ended before the body did{self.farewell}")
         if self._block_stream or self.answered:
             return Violation("the connection ended within its headers")
-        return ProbeFailed(Reason.CONNECT_CLOSED, f"the connection ended before any response{self._farewell}")
+        return ProbeFailed(Reason.CONNECT_CLOSED, f"the connection ended before any response{self.farewell}")
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if not self._opened:
+        if not self.opened:
             if kind != frames.SETTINGS:
                 raise Violation("it does not begin with settings")
-            self._opened = True
+            self.opened = True
         if self._block_stream and (kind != frames.CONTINUATION or stream != self._block_stream):
             raise Violation("another frame breaks into its headers")
         rule = self._rules.get(kind, self._unknown)
@@ -299,7 +304,7 @@ class ResponseReader(IncomingResponse):
         self.version = "2.0"
         self.headers = headers
         self.head_complete = True
-        self._without_body = self._block_ends
+        self.ended_with_head = self._block_ends
         if self._to_head or (self._block_ends and status in (204, 304)):
             self.complete = True
             return
@@ -353,6 +358,7 @@ class ResponseReader(IncomingResponse):
         if stream != STREAM:
             return
         code = int.from_bytes(payload, "big")
+        self.reset_code = code
         what = f"the server reset the stream ({frames.describe(code)})"
         if self.head_complete:
             raise ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"{what} within the body")
@@ -366,10 +372,10 @@ class ResponseReader(IncomingResponse):
             raise Violation(f"a farewell of {len(payload)} bytes", Code.FRAME_SIZE_ERROR)
         last = int.from_bytes(payload[:4], "big") & frames.LARGEST_WINDOW
         code = int.from_bytes(payload[4:8], "big")
-        self._farewell = f" (the server goes away: {frames.describe(code)}, {payload[8:108]!r})"
+        self.farewell = f" (the server goes away: {frames.describe(code)}, {payload[8:108]!r})"
         if last < STREAM and not self.head_complete:
             kind = ProbeFailed if code else Unprocessed
-            raise kind(Reason.CONNECT_CLOSED, f"the server did not look at the request{self._farewell}")
+            raise kind(Reason.CONNECT_CLOSED, f"the server did not look at the request{self.farewell}")
 
     def _on_push_promise(self, flags: int, stream: int, payload: bytes) -> None:
         raise Violation("a push that we do not allow")
@@ -428,17 +434,31 @@ def _read_status(value: bytes) -> int:
 
 
 class Http2Exchange:
-    """An exchange over HTTP/2, on a connection of its own."""
+    """An exchange over HTTP/2, on a connection of its own.
 
-    def __init__(self, connection: Connection, request: Request, upload: BinaryIO | None) -> None:
+    Attributes:
+        reader: the same as `response`, with what only HTTP/2 has.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        method: str,
+        fields: Iterable[Field],
+        body: bytes = b"",
+        upload: BinaryIO | None = None,
+    ) -> None:
         """
         Args:
-            upload: the file that ``request.body_file`` names, at its beginning.
+            fields: of the request, pseudo-headers first; the method among them.
+            body: of the request, if it does not come from a file.
+            upload: the file that it does come from, at its beginning.
         """
         self._connection = connection
-        self._request = request
-        self._reader = ResponseReader(request.method)
-        self.response: Response = self._reader
+        self._fields = fields
+        self._body = body
+        self.reader = ResponseReader(method)
+        self.response: Response = self.reader
         self.processing_seconds = 0.0
         self.first_byte_at = 0.0
         self._upload = upload
@@ -453,7 +473,7 @@ class Http2Exchange:
         return self._connection.handshake
 
     async def head(self) -> Response:
-        reader = self._reader
+        reader = self.reader
         self._unsent = self._opening()
         self._asked_at = time.perf_counter()
         try:
@@ -467,8 +487,8 @@ class Http2Exchange:
 
     async def body(self) -> bytes:
         while True:
-            piece = self._reader.take_body()
-            if piece or self._reader.complete:
+            piece = self.reader.take_body()
+            if piece or self.reader.complete:
                 return piece
             await self._read()
 
@@ -478,7 +498,7 @@ class Http2Exchange:
         self._closed = True
         if self._uploading is not None:
             self._uploading.cancel()
-        reader = self._reader
+        reader = self.reader
         last = self._unsent + reader.take_outgoing()
         if reader.error_code or not reader.complete:  # else there is nothing that the server could wonder about
             last += frame(frames.GOAWAY, 0, 0, bytes(4) + frames.number(reader.error_code))
@@ -486,15 +506,15 @@ class Http2Exchange:
 
     def _opening(self) -> bytes:
         """What is said first, up to a body of one frame."""
-        request, body = self._request, self._request.body
-        opening = OPENING + request_head(request, ends=not (body or request.body_file))
+        body = self._body
+        opening = OPENING + request_head(self._fields, ends=not body and self._upload is None)
         if body and len(body) <= frames.LARGEST_PAYLOAD:
-            self._reader.spend(len(body))
+            self.reader.spend(len(body))
             opening += frame(frames.DATA, frames.END_STREAM, STREAM, body)
         return opening
 
     async def _read(self) -> None:
-        connection, reader = self._connection, self._reader
+        connection, reader = self._connection, self.reader
         if not connection.waiting:  # else what there is to say goes along with the answer to that
             self._say()
         data = await connection.read()
@@ -508,7 +528,7 @@ class Http2Exchange:
 
     def _say(self) -> None:
         """Send the request, and whatever else the server must be told. It is little: `PATIENCE` sees to that."""
-        data = self._unsent + self._reader.take_outgoing()
+        data = self._unsent + self.reader.take_outgoing()
         if data:
             self._connection.send(data)
         if self._unsent:
@@ -517,15 +537,14 @@ class Http2Exchange:
             self._begin_upload()
 
     def _begin_upload(self) -> None:
-        request = self._request
-        if request.body_file and self._upload is not None:
+        if self._upload is not None:
             self._uploading = asyncio.create_task(self._send_body(self._upload))
-        elif len(request.body) > frames.LARGEST_PAYLOAD:
-            self._uploading = asyncio.create_task(self._send_body(io.BytesIO(request.body)))
+        elif len(self._body) > frames.LARGEST_PAYLOAD:
+            self._uploading = asyncio.create_task(self._send_body(io.BytesIO(self._body)))
 
     async def _send_body(self, body: BinaryIO) -> None:
         """Send a body as fast as the peer takes it; what goes wrong shows in the response."""
-        reader, connection = self._reader, self._connection
+        reader, connection = self.reader, self._connection
         with suppress(ProbeFailed):
             while data := body.read(frames.LARGEST_PAYLOAD):
                 rest = memoryview(data)

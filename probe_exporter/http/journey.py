@@ -31,9 +31,6 @@ MOST_REDIRECTS = 10
 ALPN = ("h2", "http/1.1")
 """What is offered where ``enable_http2`` allows more than HTTP/1."""
 
-ALPN_OF_PROXIES = ("http/1.1",)
-"""What is offered to a proxy that speaks TLS."""
-
 
 @dataclass(frozen=True, slots=True)
 class Hop:
@@ -180,20 +177,19 @@ class Journey:
         self.tls_seconds += connection.tls_seconds
         if connection.handshake is None or connection.handshake.protocol != "h2":
             return Http1Exchange(connection, request, upload)
-        from probe_exporter.http.http2 import Http2Exchange  # noqa: PLC0415  # not every exporter meets a server of it
+        from probe_exporter.http import http2  # noqa: PLC0415  # not every exporter meets a server of it
 
-        return Http2Exchange(connection, request, upload)
+        file = upload if request.body_file else None
+        return http2.Http2Exchange(connection, request.method, http2.request_fields(request), request.body, file)
 
     async def _through(self, proxy: Proxy, hop: Hop, secure: Secure | None) -> Connection:
         """A connection by way of a proxy, which is told the host's name; by plain ``socks5`` the address, if chosen."""
-        url, settings = hop.request.url, self._client.tls_config
+        url = hop.request.url
         addresses = await self._look_up(proxy.host, tunnel.addresses(self._probe, proxy))
-        own = None
-        if proxy.secure:  # its certificate has to bear server_name too, if that is set: the original's rule
-            own = Secure(client_context(settings, ALPN_OF_PROXIES), settings.server_name or proxy.host)
-        host = hop.addresses[0] if hop.addresses and proxy.scheme == "socks5" else host_only(url.authority)
+        own = tunnel.own_tls(proxy, self._client.tls_config)
+        destination = tunnel.destination(proxy, url, hop.addresses)
         forwarded = proxy.forwards(url)
-        return await tunnel.dial(self._probe, proxy, addresses, own, (host, url.port), secure, forwarded=forwarded)
+        return await tunnel.dial(self._probe, proxy, addresses, own, destination, secure, forwarded=forwarded)
 
     async def _addresses(self, hop: Hop) -> list[str]:
         """Where a hop can be reached directly."""

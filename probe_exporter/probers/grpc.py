@@ -1,18 +1,32 @@
-"""The grpc prober: its settings. This version checks ``grpc`` modules and does not probe them yet."""
+"""The grpc prober: what a module may ask of a gRPC server, and the story of asking for its health."""
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field as Default
 
+from probe_exporter import names, tls
 from probe_exporter.addressing import AddressSettings
-from probe_exporter.fields import Text
+from probe_exporter.connection import Secure
+from probe_exporter.endpoints import join_host_port
+from probe_exporter.fields import Text, encode
+from probe_exporter.grpc import health
+from probe_exporter.grpc.call import ALPN, CallFailed, CallUnprocessed, Status, call_fields, metadata_fields, unary
+from probe_exporter.http.url import URL, parse_target
+from probe_exporter.metrics import Metric
+from probe_exporter.net import dial, resolve
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason
 from probe_exporter.tls import TLSSettings
 
-_METADATA_KEY = re.compile(r"[0-9a-z._-]+")
+if TYPE_CHECKING:
+    from probe_exporter.http.header_block import Field
 
 
 class GrpcSettings(AddressSettings):
@@ -21,18 +35,160 @@ class GrpcSettings(AddressSettings):
     service: Text = ""
     tls: bool = False
     tls_config: TLSSettings = TLSSettings()
-    metadata: dict[Text, tuple[Text, ...]] = Field(default_factory=dict)
+    metadata: dict[Text, tuple[Text, ...]] = Default(default_factory=dict)
 
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()
-        for key in self.metadata:
-            if not _METADATA_KEY.fullmatch(key):
-                yield "metadata", f"{key} has characters other than 0-9 a-z . _ -: every call will fail"
+        try:
+            metadata_fields(self.metadata)
+        except ValueError as error:
+            yield "metadata", f"{error}: every call will fail"
+
+    @cached_property
+    def sent_metadata(self) -> list[Field]:
+        """Metadata as it is sent.
+
+        Raises:
+            ValueError: it can't be.
+        """
+        return metadata_fields(self.metadata)
+
+    @cached_property
+    def request(self) -> bytes:
+        """The message that asks for the service's health."""
+        return health.request(encode(self.service))
+
+
+DURATION = Metric("probe_grpc_duration_seconds", "How long it took to resolve the name and to check.", ("phase",))
+PARTS = Metric(
+    "probe_grpc_check_duration_seconds", "The parts of phase `check`: connect, TLS and the call.", ("phase",)
+)
+SSL = Metric("probe_grpc_ssl", "Whether the server answered over TLS.")
+STATUS_CODE = Metric("probe_grpc_status_code", "The gRPC status of the call; 14 (UNAVAILABLE) where none was made.")
+SERVING_STATUS = Metric(
+    "probe_grpc_healthcheck_response", "Whether this is the serving status that came.", ("serving_status",)
+)
 
 
 async def probe_grpc(probe: Probe, settings: GrpcSettings) -> None:
-    """Ask a gRPC server for its health (grpc.health.v1)."""
-    raise ProbeFailed(Reason.SETTINGS_UNSUPPORTED, "this version checks grpc modules but does not probe them yet")
+    """Asks a gRPC server for its health, or for that of a service (grpc.health.v1)."""
+    probe.set(SSL, 0)
+    probe.set(STATUS_CODE, int(Status.UNAVAILABLE))
+    probe.set(DURATION, 0, "resolve")
+    url = _parse(probe.target, settings)
+    secure = _prepare_tls(url, settings)
+    started = time.perf_counter()
+    address = await resolve(
+        probe, url.host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
+    )
+    probe.set(DURATION, round(time.perf_counter() - started, 9), "resolve")
+    with probe.phase("check"):
+        _judge(await _check(probe, settings, _Place(url, address, secure)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the server is, and how to speak to it."""
+
+    url: URL
+    address: str
+    secure: Secure | None
+
+
+def _parse(target: str, settings: GrpcSettings) -> URL:
+    """A target as a URL. Its own scheme says nothing, and neither does its path: TLS is for the module to choose."""
+    try:
+        return parse_target(_SCHEME.sub("https://" if settings.tls else "http://", target, count=1))
+    except ValueError as error:
+        raise ProbeFailed(Reason.TARGET_INVALID, str(error)) from None
+
+
+_SCHEME = re.compile(r"(?:https?://)?", re.IGNORECASE)
+
+
+def _prepare_tls(url: URL, settings: GrpcSettings) -> Secure | None:
+    """The TLS to speak, if any; settings that can't be used fail the probe also where they are of no use."""
+    config = settings.tls_config
+    if settings.tls:
+        return Secure(tls.client_context(config, ALPN), config.server_name or url.host)
+    if config != TLSSettings():
+        tls.client_context(config)
+    return None
+
+
+def _judge(status: int) -> None:
+    name = health.name_of(status)
+    if status == health.SERVICE_UNKNOWN:
+        raise ProbeFailed(Reason.GRPC_SERVICE_UNKNOWN, f"the server says that the service is {name}")
+    if status != health.SERVING:
+        raise ProbeFailed(Reason.GRPC_NOT_SERVING, f"the server says that the service is {name}")
+
+
+async def _check(probe: Probe, settings: GrpcSettings, place: _Place) -> int:
+    """Make the call and report what came of it; the serving status."""
+    started = time.perf_counter()
+    status: int = Status.UNAVAILABLE
+    for name in health.STATUSES:
+        probe.set(SERVING_STATUS, 0, name)
+    try:
+        serving = await _ask(probe, settings, place)
+    except CallFailed as failed:
+        status = failed.status
+        raise
+    except asyncio.CancelledError:  # the deadline has passed
+        status = Status.DEADLINE_EXCEEDED
+        raise
+    finally:
+        probe.set(DURATION, round(time.perf_counter() - started, 9), "check")
+        probe.set(STATUS_CODE, int(status))
+    probe.set(STATUS_CODE, 0)
+    probe.set(SSL, 1 if place.secure is not None else 0)
+    probe.set(SERVING_STATUS, 1, health.name_of(serving))
+    return serving
+
+
+async def _ask(probe: Probe, settings: GrpcSettings, place: _Place) -> int:
+    """Connect and call; once more if the server did not look at the call, as one does that is being restarted."""
+    url, secure = place.url, place.secure
+    try:
+        metadata = settings.sent_metadata
+    except ValueError as error:
+        raise CallFailed(Status.INTERNAL, Reason.SETTINGS_UNUSABLE, f"metadata: {error}") from None
+    # Over TLS other clients leave the port out, and name whom the certificate is for.
+    host = names.to_ascii(url.host if secure is None else secure.server_name)
+    authority = join_host_port(host, url.port) if secure is None else _bracketed(host)
+    fields = call_fields(url.scheme, authority, health.METHOD, metadata)
+    try:
+        answer = await _call(probe, place, fields, settings.request)
+    except CallUnprocessed as refused:
+        probe.log("The server did not look at the call: asking again", err=refused.message)
+        answer = await _call(probe, place, fields, settings.request)
+    try:
+        return health.read_response(answer)
+    except ValueError as error:
+        raise CallFailed(Status.INTERNAL, Reason.GRPC_PROTOCOL_ERROR, f"the answer is no message: {error}") from None
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes) -> bytes:
+    """Make the call over a new connection; the answer. The parts of a second attempt add to those of the first."""
+    connection = await dial(probe, [place.address], place.url.port, secure=place.secure)
+    probe.add(PARTS, round(connection.connect_seconds, 9), "connect")
+    if connection.handshake is not None:
+        probe.add(PARTS, round(connection.tls_seconds, 9), "tls")
+        tls.report(probe, connection.handshake, unverified=None)
+        if connection.handshake.protocol not in ALPN:
+            connection.close()
+            raise CallFailed(Status.UNAVAILABLE, Reason.GRPC_NOT_HTTP2, "the server does not agree to HTTP/2 by ALPN")
+    probe.log("Calling", method=health.METHOD, ip=place.address)
+    started = time.perf_counter()
+    try:
+        return await unary(connection, fields, message)
+    finally:
+        probe.add(PARTS, round(time.perf_counter() - started, 9), "call")
 
 
 prober = Prober("grpc", GrpcSettings, probe_grpc)

@@ -44,8 +44,13 @@ class Handshake:
     protocol: str = ""  # agreed by ALPN
 
 
-def report(probe: Probe, handshake: Handshake) -> None:
-    """Fill the TLS metrics of a run from a handshake, also from one that failed at the certificate."""
+def report(probe: Probe, handshake: Handshake, *, unverified: float | None = NO_CHAIN) -> None:
+    """Fill the TLS metrics of a run from a handshake, also from one that failed at the certificate.
+
+    Args:
+        unverified: what the end of the chain is where nobody verified any; None for nothing, in probers whose original
+            has no such metric: the original's value would set off alerts there.
+    """
     probe.set(VERSION_INFO, 1, handshake.version)
     if handshake.cipher:
         probe.set(CIPHER_INFO, 1, handshake.cipher)
@@ -57,5 +62,5 @@ def report(probe: Probe, handshake: Handshake) -> None:
     probe.set(EARLIEST_EXPIRY, earliest_expiry(handshake.sent))
     if handshake.verified is not None:
         probe.set(CHAIN_EXPIRY, earliest_expiry(handshake.verified))
-    elif not handshake.verify_errors:
-        probe.set(CHAIN_EXPIRY, NO_CHAIN)
+    elif unverified is not None and not handshake.verify_errors:
+        probe.set(CHAIN_EXPIRY, unverified)

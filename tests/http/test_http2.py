@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from probe_exporter.http.exchange import Unprocessed
 from probe_exporter.http.frames import Code
 from probe_exporter.http.http1 import HEAD_LIMIT
-from probe_exporter.http.http2 import OPENING, PATIENCE, WINDOW, ResponseReader, request_head
+from probe_exporter.http.http2 import OPENING, PATIENCE, WINDOW, ResponseReader, request_fields, request_head
 from probe_exporter.http.request import Request
 from probe_exporter.http.url import parse
 from probe_exporter.prober import ProbeFailed, Reason
@@ -629,7 +629,7 @@ def test_whatever_a_server_sends_is_read_the_same_however_it_is_cut(
 def asked(method: str = "GET", url: str = "https://example.test/a?b", **more: Any) -> list[tuple[str, str]]:
     """The fields of a request as a server reads them."""
     more.setdefault("headers", [])
-    sent = frames_of(request_head(Request(method, parse(url), "example.test", **more), ends=True))
+    sent = frames_of(request_head(request_fields(Request(method, parse(url), "example.test", **more)), ends=True))
     assert [kind for kind, *_ in sent] == [http2.HEADERS] + [http2.CONTINUATION] * (len(sent) - 1)
     assert sent[0][1] & http2.END_STREAM
     assert [bool(flags & http2.END_HEADERS) for _, flags, *_ in sent] == [False] * (len(sent) - 1) + [True]

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.exporters import Response, Server, probe_path
 from tests.peers.ports import Ports
-from tests.targets import Answer, Request, Site, Tls, reply
+from tests.targets import Answer, Request, Site, Tls, http2, reply
 from tests.targets.dns import DnsServer
 from tests.targets.http3 import Quic
 from tests.targets.proxy import HttpProxy, ProxyServer, SocksProxy
@@ -49,6 +49,7 @@ class Case:
         quic: how its QUIC port behaves.
         proxy: how the proxy behaves that stands at ``{proxy}`` and, with TLS, at ``{tls_proxy}``.
         greeting: said to everybody who connects, instead of waiting for a request.
+        opening: how HTTP/2 begins on the plain port, to a client that speaks it there.
         timeout: of the module.
         parameters: of the request to ``/probe``, beside or instead of `module` and `target`; None drops one.
         headers: of the request to ``/probe``.
@@ -65,6 +66,7 @@ class Case:
     pages: Mapping[str, Answer] = field(default_factory=lambda: {"/": reply(200, b"ok")})
     tls: Tls | Answer | None = None
     greeting: Answer | None = None
+    opening: bytes = http2.OPENING
     quic: Quic | None = None
     proxy: HttpProxy | SocksProxy | None = None
     timeout: str = "5s"
@@ -127,7 +129,7 @@ async def run_all(cases: Sequence[Case], exporter: Server, pki: Path, ports: Por
 async def run(case: Case, exporter: Server, pki: Path, ports: Mapping[str, int]) -> Outcome:
     """Run one case."""
     async with AsyncExitStack() as stack:
-        site: Site | Talker | DnsServer = Site(case.pages, case.tls, pki, case.greeting, case.quic, ports)
+        site: Site | Talker | DnsServer = Site(case.pages, case.tls, pki, case.greeting, case.quic, ports, case.opening)
         if case.talk is not None:
             site = Talker(case.talk, pki, case.over)
         if case.dns is not None:

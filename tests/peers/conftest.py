@@ -14,6 +14,7 @@ from tests.exporters import Start
 from tests.peers import (
     cases,
     dns_cases,
+    grpc_cases,
     http2_cases,
     http3_cases,
     http_cases,
@@ -31,6 +32,7 @@ TABLES = (
     icmp_cases.GROUPS,
     tcp_cases.GROUPS, tcp_cases.UNIX_GROUPS,
     dns_cases.GROUPS,
+    grpc_cases.GROUPS,
 )  # fmt: skip
 
 GROUPS = {name: group for table in TABLES for name, group in table.items()}

@@ -88,6 +88,28 @@ def secure_talk(case: Case, ours: Outcome) -> bool:
     return secure and case.prober in ("tcp", "unix") and not not_verified(case, ours)
 
 
+def grpc_timed_by_part(case: Case, ours: Outcome) -> bool:
+    """A gRPC call for which a connection was made."""
+    return any(line.startswith("probe_grpc_check_duration_seconds") for line in ours.lines)
+
+
+def grpc_without_call(case: Case, ours: Outcome) -> bool:
+    """A probe of a gRPC server that did not get as far as to call it."""
+    called = any(line.startswith("probe_grpc_duration_seconds{phase='check'}") for line in ours.lines)
+    return case.prober == "grpc" and not called
+
+
+def grpc_over_tls(case: Case, ours: Outcome) -> bool:
+    """A gRPC call over TLS that went well."""
+    return "probe_grpc_ssl 1" in ours.lines
+
+
+def grpc_failed_over_tls(case: Case, ours: Outcome) -> bool:
+    """A gRPC call over TLS that failed after the handshake."""
+    secure = any(line.startswith("probe_tls_cipher_info") for line in ours.lines)
+    return secure and "probe_grpc_ssl 0" in ours.lines and not not_verified(case, ours)
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One deliberate difference.
@@ -142,7 +164,7 @@ DIFFERENCES = (
     Difference(
         "Ours adds its own name to the one that targets already know and allow; a proxy is told it on CONNECT too.",
         "issue 2, item 4", introduced,
-        original=r"(?i)(proxy )?request \d+: User-Agent: (Blackbox-Exporter/0\.28\.0|Go-http-client/1\.1)",
+        original=r"(?i)(proxy )?request \d+: User-Agent: (Blackbox-Exporter/0\.28\.0|Go-http-client/1\.1|grpc-go/\S+)",
         ours=r"(?i)(proxy )?request \d+: User-Agent: Blackbox-Exporter/0\.28\.0 probe-exporter/\S+",
     ),
     Difference(
@@ -185,7 +207,8 @@ DIFFERENCES = (
         ours=r"(?i)request \d+: Accept-Encoding: (gzip|deflate|br|identity|zstd)",
     ),
     Difference(
-        "An upper-case scheme is a scheme.", "[U]", Named("target of an upper-case scheme"),
+        "An upper-case scheme is a scheme.", "[U]",
+        Named("target of an upper-case scheme", "grpc target in upper case"),
         wholly=True,
     ),
     Difference(
@@ -349,7 +372,7 @@ DIFFERENCES = (
     ),
     Difference(
         "A server that goes away because of an error, and says that it did not look at the request, has failed it.",
-        "RFC 9113, 6.8", Named("http2 going away before us with an answer"),
+        "RFC 9113, 6.8", Named("http2 going away before us with an answer", "grpc going away with an error"),
         wholly=True,
     ),
     Difference(
@@ -436,6 +459,45 @@ DIFFERENCES = (
         "DNS over TLS reports the metrics of TLS.", "compat 9.25",
         Named("dns tls", "dns tls not verified", "dns tls server name", "dns tls and silence"),
         ours=r"probe_(ssl|tls)_\w+(\{.*\})? \S+",
+    ),
+    Difference(
+        "A gRPC call takes no longer than the probe may; it ends with status 4 (DEADLINE_EXCEEDED).", "compat 9.1",
+        Named("grpc too late"),
+        original=r"probe_(grpc_healthcheck_response\{serving_status='SERVING'\} 1|grpc_status_code 0|success 1)",
+        ours=r"probe_(grpc_healthcheck_response\{serving_status='SERVING'\} 0|grpc_status_code 4|success 0)",
+    ),
+    Difference(
+        "A gRPC server may be an IPv6 address.", "compat 9.9",
+        Named("grpc target of IPv6", "grpc target of IPv6 as a URL", "grpc over TLS by IPv6"),
+        wholly=True,
+    ),
+    Difference(
+        "Where no gRPC call was made, the status is 14 (UNAVAILABLE) and not 0, which means OK.", "compat 9.33",
+        grpc_without_call,
+        original="probe_grpc_status_code 0", ours="probe_grpc_status_code 14",
+    ),
+    Difference(
+        "grpc reports how long the parts of a check took: connecting, TLS, the call.", "compat 9.25",
+        grpc_timed_by_part,
+        ours=r"probe_grpc_check_duration_seconds\{phase='(connect|tls|call)'\} .*",
+    ),
+    Difference(
+        "grpc reports the cipher suite, and when the verified chain ends.", "compat 9.25", grpc_over_tls,
+        ours=r"probe_(tls_cipher_info\{cipher='\w+'\} 1|ssl_last_chain_expiry_timestamp_seconds \d+)",
+    ),
+    Difference(
+        "grpc shows the certificate also where the call fails.", "issue 4, item 4", grpc_failed_over_tls,
+        ours=r"probe_(ssl|tls)_\w+(\{.*\})? \S+",
+    ),
+    Difference(
+        "A gRPC response without a status means what its HTTP status means, whatever its content type.",
+        "gRPC over HTTP/2, HTTP status mapping", Named("grpc http status 404 of gRPC without a status"),
+        original="probe_grpc_status_code 2", ours="probe_grpc_status_code 12",
+    ),
+    Difference(
+        "A gRPC server that breaks HTTP/2 is unavailable, wherever it breaks it.", "issue 4, item 4",
+        Named("grpc a bad field"),
+        original="probe_grpc_status_code 13", ours="probe_grpc_status_code 14",
     ),
     Difference(
         "An IPv6 address to ping may stand in brackets.", "compat 9.13", Named("icmp of IPv6 in brackets"),

@@ -165,16 +165,19 @@ class Received:
         return next((value for key, value in self.fields if key == name), "")
 
 
-async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, grant: int = 0) -> Received:
+async def read_request(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, grant: int = 0, begun: bytes = b""
+) -> Received:
     """Read a client's opening and its one request.
 
     Args:
         grant: by how much a stream's window of 0 grows, time and again, as far as it is used; 0 if there is no need.
+        begun: what has been read of the opening already.
 
     Raises:
         AssertionError: the client breaks the protocol.
     """
-    preface = await reader.readexactly(len(PREFACE))
+    preface = begun + await reader.readexactly(len(PREFACE) - len(begun))
     assert preface == PREFACE, preface
     fragment, content, granted, ended = b"", b"", 0, False
     fields: list[Header] = []

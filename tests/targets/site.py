@@ -81,6 +81,7 @@ class Site:
         quic: the behaviour of the QUIC port, where pages are answers of `http3`; None for no port.
         pki: directory with the certificates; needed with `Tls`.
         greeting: said to everybody who connects, before (and instead of) reading a request.
+        opening: said first to a client that speaks HTTP/2 on the plain port, knowing that we do.
         ports: those to listen on, by name, where somebody has to know them beforehand; others are any.
     """
 
@@ -90,6 +91,7 @@ class Site:
     greeting: Answer | None = None
     quic: http3.Quic | None = None
     ports: Mapping[str, int] = field(default_factory=dict)
+    opening: bytes = http2.OPENING
     requests: list[Request] = field(default_factory=list)
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a client closed a connection that a page held open."""
@@ -216,9 +218,12 @@ class Site:
             else:
                 encrypted = writer.get_extra_info("ssl_object")
                 if encrypted is not None and encrypted.selected_alpn_protocol() == "h2":
-                    request = await self._read_http2(reader, writer)
+                    assert isinstance(self.tls, Tls)
+                    request = await _read_http2(reader, writer, self.tls.opening, self.tls.grant)
                 else:
                     request = await _read_request(reader)
+                    if request.line == PRIOR_KNOWLEDGE:
+                        request = await _read_http2(reader, writer, self.opening, begun=f"{request.line}\r\n\r\n")
                 if encrypted is not None:
                     request.server_name = self._names.pop(id(encrypted), "")
                 await self._play(await self._note(request) or NOT_HERE, reader, writer)
@@ -226,15 +231,6 @@ class Site:
             self.abandoned.set()
         finally:
             await _close(writer)
-
-    async def _read_http2(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
-        assert isinstance(self.tls, Tls)
-        writer.write(self.tls.opening)
-        received = await http2.read_request(reader, writer, self.tls.grant)
-        line = f"{received.first(':method')} {received.first(':path')} HTTP/2"
-        return Request(
-            line, [field for field in received.fields if field[0] not in (":method", ":path")], received.body
-        )
 
     async def _play(self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for part in answer.parts:
@@ -266,6 +262,9 @@ class Site:
     def _with_ports(self, data: bytes) -> bytes:
         return self.fill(data.decode("latin-1")).encode("latin-1") if b"{" in data else data
 
+
+PRIOR_KNOWLEDGE = "PRI * HTTP/2.0"
+"""How HTTP/2 begins where nobody asked whether it may (RFC 9113, 3.3); to HTTP/1 it is a request."""
 
 NOT_HERE = reply(404, b"this target has no such page")
 
@@ -303,6 +302,15 @@ async def _close(writer: asyncio.StreamWriter) -> None:
         pass
     except (TimeoutError, asyncio.CancelledError):
         writer.transport.abort()
+
+
+async def _read_http2(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opening: bytes, grant: int = 0, begun: str = ""
+) -> Request:
+    writer.write(opening)
+    received = await http2.read_request(reader, writer, grant, begun.encode())
+    line = f"{received.first(':method')} {received.first(':path')} HTTP/2"
+    return Request(line, [field for field in received.fields if field[0] not in (":method", ":path")], received.body)
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Request:

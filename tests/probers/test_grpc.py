@@ -1,0 +1,401 @@
+"""Health checks of a real gRPC server, alone and behind nginx, and of scripted ones for what real ones rarely do.
+
+Side by side with the original stand the values (tests/peers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from probe_exporter.config import Module
+from probe_exporter.document import Place
+from probe_exporter.prober import Reason
+from probe_exporter.probers.grpc import DURATION, PARTS, SERVING_STATUS, SSL, STATUS_CODE, GrpcSettings, _parse, prober
+from probe_exporter.runner import Result, run
+from probe_exporter.tls import CERTIFICATE_INFO, CHAIN_EXPIRY, CIPHER_INFO, EARLIEST_EXPIRY, VERSION_INFO
+from tests.servers import Room, nginx
+from tests.servers._grpc_server import DATA, SLOW, TOKEN
+from tests.servers.grpc_health import GrpcHealth
+from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, grpc, http2
+from tests.targets.answers import raw
+from tests.targets.grpc import OPENED, SERVING, message, opened, status, trailers
+from tests.targets.http2 import data, goaway, ping, reset, said, settings
+
+H2 = Tls(alpn=("h2",))
+
+
+def module(**settings: Any) -> Module:
+    return Module("m", prober, GrpcSettings.model_validate(settings), 0.0, Place("test.yml"))
+
+
+async def probe(target: str, *, timeout: float = 5.0, **settings: Any) -> Result:
+    result = await run(module(**settings), target, timeout)
+    assert result.duration < timeout + 0.2
+    return result
+
+
+async def scripted(pki: Pki, answer: Answer, *, tls: Tls | None = None, **asked: Any) -> tuple[Result, Site]:
+    """Probe a scripted server, over TLS if it speaks that."""
+    opening = asked.pop("opening", http2.OPENING)
+    async with Site(grpc.at(answer), tls, pki.directory, opening=opening) as site:
+        if tls is None:
+            return await probe(site.fill("127.0.0.1:{port}"), **asked), site
+        return await probe(site.fill("127.0.0.1:{tls_port}"), tls=True, tls_config=trust(pki), **asked), site
+
+
+def trust(pki: Pki) -> dict[str, str]:
+    return {"ca_file": str(pki.directory / "root.pem")}
+
+
+def why(result: Result) -> tuple[str, str] | None:
+    """Reason and phase of a failure; None for success."""
+    return None if result.failure is None else (result.failure.reason, result.phase)
+
+
+def said_of(result: Result) -> tuple[str, float]:
+    """The serving status that came, if any, and the status of the call."""
+    statuses = result.probe.samples.labelled.get(SERVING_STATUS, {})
+    return "".join(name for (name,), value in statuses.items() if value), result.probe.samples.get(STATUS_CODE)
+
+
+def parts(result: Result) -> dict[str, float]:
+    """How long each part of the check took."""
+    return {phase: value for (phase,), value in result.probe.samples.labelled.get(PARTS, {}).items()}
+
+
+def has_tls_metrics(result: Result) -> bool:
+    samples = result.probe.samples
+    shown = [bool(samples.labelled.get(metric)) for metric in (CERTIFICATE_INFO, CIPHER_INFO, VERSION_INFO)]
+    shown += [samples.get(EARLIEST_EXPIRY, default=0.0) > 0]
+    assert len(set(shown)) == 1
+    return shown[0]
+
+
+# --- a server of Google's ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("service", "expected", "reason"),
+    [
+        ("", ("SERVING", 0), None),
+        ("up", ("SERVING", 0), None),
+        ("grün", ("SERVING", 0), None),
+        ("down", ("NOT_SERVING", 0), Reason.GRPC_NOT_SERVING),
+        ("unknown", ("UNKNOWN", 0), Reason.GRPC_NOT_SERVING),
+        ("nobody", ("", 5), Reason.GRPC_SERVICE_UNKNOWN),
+        ("closed", ("", 16), Reason.GRPC_PERMISSION),
+    ],
+)
+async def test_a_server_tells_of_its_services(
+    grpc_health: GrpcHealth, service: str, expected: tuple[str, int], reason: Reason | None
+) -> None:
+    result = await probe(f"127.0.0.1:{grpc_health.plain}", service=service)
+    assert why(result) == (None if reason is None else (reason, "check"))
+    assert said_of(result) == expected
+
+
+async def test_metadata_opens_a_door(grpc_health: GrpcHealth) -> None:
+    good = {"authorization": [TOKEN], "x-data-bin": [DATA.decode("utf-8", "surrogateescape")]}
+    assert why(await probe(f"127.0.0.1:{grpc_health.plain}", service="closed", metadata=good)) is None
+    refused = await probe(f"127.0.0.1:{grpc_health.plain}", service="closed", metadata={**good, "x-data-bin": ["x"]})
+    assert refused.failure is not None
+    assert refused.failure.message == "the call ended with status 16 (UNAUTHENTICATED): 100% grün: who are you?"
+
+
+async def test_a_server_without_a_health_service_says_so(grpc_health: GrpcHealth) -> None:
+    result = await probe(f"127.0.0.1:{grpc_health.bare}")
+    assert why(result) == (Reason.GRPC_UNIMPLEMENTED, "check")
+    assert said_of(result) == ("", 12)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_a_server_is_asked_over_tls(grpc_health: GrpcHealth, pki: Pki, host: str) -> None:
+    result = await probe(f"{host}:{grpc_health.secure}", tls=True, tls_config=trust(pki))
+    assert why(result) is None
+    assert said_of(result) == ("SERVING", 0)
+    assert result.probe.samples.get(SSL) == 1
+    assert has_tls_metrics(result)
+    assert set(parts(result)) == {"connect", "tls", "call"}
+
+
+async def test_the_parts_add_up_to_the_check(grpc_health: GrpcHealth, pki: Pki) -> None:
+    result = await probe(f"127.0.0.1:{grpc_health.secure}", tls=True, tls_config=trust(pki))
+    assert all(value > 0 for value in parts(result).values())
+    assert sum(parts(result).values()) <= result.probe.samples.get(DURATION, "check") <= result.duration
+
+
+async def test_a_server_s_name_is_the_one_of_the_settings(grpc_health: GrpcHealth, pki: Pki) -> None:
+    for name, expected in (("www.example.test", None), ("other.test", (Reason.CERTIFICATE_WRONG_NAME, "tls"))):
+        config = {**trust(pki), "server_name": name}
+        assert why(await probe(f"127.0.0.1:{grpc_health.secure}", tls=True, tls_config=config)) == expected
+
+
+async def test_a_stranger_s_certificate_is_refused_and_shown(grpc_health: GrpcHealth, pki: Pki) -> None:
+    config = {"ca_file": str(pki.directory / "stranger.pem")}
+    result = await probe(f"127.0.0.1:{grpc_health.secure}", tls=True, tls_config=config)
+    assert why(result) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
+    assert said_of(result) == ("", 14)
+    assert result.probe.samples.get(SSL) == 0
+    assert has_tls_metrics(result)
+
+
+async def test_a_server_that_wants_a_certificate_gets_it(grpc_health: GrpcHealth, pki: Pki) -> None:
+    mine = {f"{kind}_file": str(pki.directory / f"client.{name}") for kind, name in (("cert", "pem"), ("key", "key"))}
+    target = f"127.0.0.1:{grpc_health.mutual}"
+    assert why(await probe(target, tls=True, tls_config={**trust(pki), **mine})) is None
+    result = await probe(target, tls=True, tls_config=trust(pki))
+    assert result.failure is not None
+    assert result.failure.reason in (Reason.TLS_HANDSHAKE, Reason.CONNECT_CLOSED, Reason.CONNECT_RESET)
+    assert said_of(result) == ("", 14)
+
+
+async def test_plain_and_tls_do_not_meet(grpc_health: GrpcHealth, pki: Pki) -> None:
+    plainly = await probe(f"127.0.0.1:{grpc_health.secure}")
+    assert plainly.failure is not None
+    assert plainly.failure.reason in (Reason.GRPC_NOT_HTTP2, Reason.CONNECT_CLOSED, Reason.CONNECT_RESET)
+    securely = await probe(f"127.0.0.1:{grpc_health.plain}", tls=True, tls_config=trust(pki))
+    assert why(securely) == (Reason.TLS_HANDSHAKE, "tls")
+
+
+async def test_a_slow_server_does_not_outlast_the_probe(grpc_health: GrpcHealth) -> None:
+    result = await probe(f"127.0.0.1:{grpc_health.plain}", service="slow", timeout=0.4)
+    assert why(result) == (Reason.GRPC_TIMEOUT, "check")
+    assert said_of(result) == ("", 4)
+    assert 0.3 < parts(result)["call"] <= result.probe.samples.get(DURATION, "check") < SLOW
+    assert why(await probe(f"127.0.0.1:{grpc_health.plain}", service="slow", timeout=SLOW + 4)) is None
+
+
+async def test_many_probes_at_once_do_not_disturb_one_another(grpc_health: GrpcHealth) -> None:
+    services = ["up", "down", "nobody"] * 20
+    results = await asyncio.gather(*(probe(f"127.0.0.1:{grpc_health.plain}", service=one) for one in services))
+    assert [said_of(result) for result in results] == [("SERVING", 0), ("NOT_SERVING", 0), ("", 5)] * 20
+
+
+# --- behind nginx ------------------------------------------------------------------------------------------
+
+PROXY = """
+  server {{
+    listen 127.0.0.1:{plain} http2;
+    listen 127.0.0.1:{secure} ssl http2;
+    location / {{ grpc_pass grpc://127.0.0.1:{health}; }}
+    grpc_read_timeout 1s;
+  }}
+  server {{
+    listen 127.0.0.1:{dead} http2;
+    location / {{ grpc_pass grpc://127.0.0.1:1; }}
+  }}
+  server {{
+    listen 127.0.0.1:{web} http2;
+    location / {{ return 200 "good morning"; }}
+  }}
+  server {{
+    listen 127.0.0.1:{old};
+  }}
+"""
+
+
+@pytest.fixture(scope="module")
+def proxied(grpc_health: GrpcHealth, pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
+    """Ports of an nginx before the health server, plain and over TLS; before nobody; and of no gRPC at all."""
+    room = Room(tmp_path_factory.mktemp("nginx"), pki)
+    ports = {name: room.port() for name in ("plain", "secure", "dead", "web", "old")}
+    with nginx.serving(room, PROXY.format(health=grpc_health.plain, **ports), ports["plain"]):
+        yield ports
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"), [("up", ("SERVING", 0)), ("down", ("NOT_SERVING", 0)), ("x", ("", 5))]
+)
+async def test_nginx_passes_calls_on(
+    proxied: dict[str, int], pki: Pki, service: str, expected: tuple[str, int]
+) -> None:
+    plainly = await probe(f"127.0.0.1:{proxied['plain']}", service=service)
+    securely = await probe(f"127.0.0.1:{proxied['secure']}", service=service, tls=True, tls_config=trust(pki))
+    assert [said_of(plainly), said_of(securely)] == [expected, expected]
+    assert has_tls_metrics(securely)
+
+
+async def test_nginx_passes_metadata_on(proxied: dict[str, int]) -> None:
+    metadata = {"authorization": [TOKEN], "x-data-bin": [DATA.decode("utf-8", "surrogateescape")]}
+    assert why(await probe(f"127.0.0.1:{proxied['plain']}", service="closed", metadata=metadata)) is None
+
+
+@pytest.mark.parametrize(
+    ("where", "reason", "status_code"),
+    [("dead", Reason.GRPC_NOT_GRPC, 14), ("web", Reason.GRPC_NOT_GRPC, 2), ("old", Reason.GRPC_NOT_HTTP2, 14)],
+)
+async def test_what_nginx_says_itself_is_no_answer(
+    proxied: dict[str, int], where: str, reason: Reason, status_code: int
+) -> None:
+    result = await probe(f"127.0.0.1:{proxied[where]}")
+    assert why(result) == (reason, "check")
+    assert said_of(result) == ("", status_code)
+
+
+async def test_nginx_gives_up_on_a_slow_server(proxied: dict[str, int]) -> None:
+    result = await probe(f"127.0.0.1:{proxied['plain']}", service="slow")
+    assert why(result) == (Reason.GRPC_NOT_GRPC, "check")
+    assert said_of(result) == ("", 14)
+
+
+# --- what real servers rarely do ---------------------------------------------------------------------------
+
+GOOD = data(message(status(SERVING)), end=False)
+FAULTS = {
+    "silence": (said(), Reason.GRPC_TIMEOUT, 4),
+    "silence after the head": (opened(), Reason.GRPC_TIMEOUT, 4),
+    "silence after the message": (opened(GOOD), Reason.GRPC_TIMEOUT, 4),
+    "a drip": (opened(Repeat(data(b"\0", end=False), 4, 0.05), Pause(2)), Reason.GRPC_TIMEOUT, 4),
+    "refused twice": (said(reset(http2.REFUSED_STREAM)), Reason.GRPC_STREAM_RESET, 14),
+    "going away twice": (said(goaway(0)), Reason.GRPC_GOING_AWAY, 14),
+    "going away with an error": (said(goaway(0, http2.ENHANCE_YOUR_CALM)), Reason.GRPC_GOING_AWAY, 14),
+    "going away in the answer": (opened(goaway(1), data(b"\0", end=False), end=End.CLOSE), Reason.GRPC_GOING_AWAY, 14),
+    "reset in the answer": (opened(GOOD, reset(http2.CANCEL)), Reason.GRPC_STREAM_RESET, 1),
+    "the end in the answer": (opened(GOOD, end=End.CLOSE), Reason.GRPC_TRUNCATED, 14),
+    "a reset connection in the answer": (opened(GOOD, Pause(0.1), end=End.RESET), Reason.GRPC_TRUNCATED, 14),
+    "no HTTP/2 frame": (said(http2.frame(6, b"short")), Reason.GRPC_PROTOCOL_ERROR, 14),
+    "a flood of pings": (said(Repeat(ping() * 1000, 20)), Reason.GRPC_PROTOCOL_ERROR, 14),
+    "fields of a flood": (
+        said(http2.headers((":status", "200"), *((f"x-{n}", "a" * 9000) for n in range(1200)))),
+        Reason.GRPC_PROTOCOL_ERROR, 14,
+    ),
+    "an answer of a flood": (
+        opened(data(message(length=1 << 30), end=False), Repeat(data(b"x" * 16384, end=False), 1000)),
+        Reason.GRPC_PROTOCOL_ERROR, 8,
+    ),
+    "answers of a flood": (
+        opened(Repeat(data(message(b"x" * 16000), end=False), 1000)), Reason.GRPC_PROTOCOL_ERROR, 13,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "reason", "code"), FAULTS.values(), ids=FAULTS)
+async def test_each_fault_has_its_reason_and_its_end(pki: Pki, answer: Answer, reason: Reason, code: int) -> None:
+    """Plain and over TLS; none takes longer than the probe may."""
+    for tls in (None, H2):
+        result, _ = await scripted(pki, answer, tls=tls, timeout=0.6)
+        assert why(result) == (reason, "check")
+        assert said_of(result) == ("", code)
+        assert has_tls_metrics(result) is (tls is not None)
+
+
+async def test_a_call_that_was_not_looked_at_is_made_once_more(pki: Pki) -> None:
+    for refusal in (reset(http2.REFUSED_STREAM), goaway(0)):
+        result, site = await scripted(pki, said(refusal))
+        assert result.failure is not None
+        assert len(site.requests) == 2
+    _, site = await scripted(pki, said(reset(http2.INTERNAL_ERROR)))
+    assert len(site.requests) == 1
+
+
+async def test_a_second_attempt_may_succeed(pki: Pki) -> None:
+    pages = dict(grpc.at(said(reset(http2.REFUSED_STREAM))))
+    async with Site(pages, None, pki.directory) as site:
+        probing = asyncio.create_task(probe(site.fill("127.0.0.1:{port}")))
+        await site.reached(1)
+        pages.update(grpc.at(grpc.healthy()))
+        result = await probing
+    assert why(result) is None
+    assert said_of(result) == ("SERVING", 0)
+
+
+async def test_a_server_may_answer_before_it_is_asked(pki: Pki) -> None:
+    opening = http2.OPENING + OPENED + GOOD + trailers()
+    result, site = await scripted(pki, said(), opening=opening)
+    assert why(result) is None
+    assert len(site.requests) == 1
+
+
+async def test_a_large_service_name_is_sent_as_the_window_grows(pki: Pki) -> None:
+    """A window of nothing at first, and 1,000 bytes at a time."""
+    tls = Tls(alpn=("h2",), opening=settings((http2.INITIAL_WINDOW_SIZE, 0)), grant=1000)
+    name = "s" * 30_000
+    result, site = await scripted(pki, grpc.healthy(), tls=tls, service=name)
+    assert why(result) is None
+    assert site.requests[0].body == message(b"\x0a" + grpc.varint(len(name)) + name.encode())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_no_agreement_on_http2_is_no_grpc(pki: Pki, version: ssl.TLSVersion) -> None:
+    for protocols in ((), ("http/1.1",)):
+        tls = Tls(alpn=protocols, minimum=version, maximum=version)
+        result, site = await scripted(pki, grpc.healthy(), tls=tls)
+        assert why(result) == (Reason.GRPC_NOT_HTTP2, "check")
+        assert has_tls_metrics(result)
+        assert not site.requests
+
+
+async def test_a_peer_of_another_protocol_is_not_http2(pki: Pki) -> None:
+    for greeting in (
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"220 mail.example.test ESMTP\r\n",
+        b"\x15\x03\x01\0\2\2\x46" * 9,
+    ):
+        async with Site({}, None, pki.directory, raw(greeting, end=End.HOLD)) as site:
+            assert why(await probe(site.fill("127.0.0.1:{port}"))) == (Reason.GRPC_NOT_HTTP2, "check")
+
+
+async def test_a_dead_port_is_unavailable(pki: Pki) -> None:
+    async with Site({}, None, pki.directory) as site:
+        result = await probe(site.fill("127.0.0.1:{dead}"))
+    assert why(result) == (Reason.CONNECT_REFUSED, "connect")
+    assert said_of(result) == ("", 14)
+    assert result.probe.samples.get(DURATION, "check") > 0
+
+
+async def test_tls_that_does_not_begin_ends_in_its_phase(pki: Pki) -> None:
+    async with Site({}, raw(Pause(2)), pki.directory) as site:
+        result = await probe(site.fill("127.0.0.1:{tls_port}"), tls=True, tls_config=trust(pki), timeout=0.3)
+    assert why(result) == (Reason.TLS_TIMEOUT, "tls")
+    assert said_of(result) == ("", 4)
+
+
+async def test_a_certificate_that_is_not_verified_has_no_chain_that_ends(pki: Pki) -> None:
+    """The original's year 1 stands in http and tcp only; here it would set off alerts that have been quiet."""
+    async with Site(grpc.at(grpc.healthy()), Tls("expired", alpn=("h2",)), pki.directory) as site:
+        unverified = {"insecure_skip_verify": True}
+        result = await probe(site.fill("127.0.0.1:{tls_port}"), tls=True, tls_config=unverified)
+    assert why(result) is None
+    assert has_tls_metrics(result)
+    assert CHAIN_EXPIRY not in result.probe.samples.plain
+
+
+# --- targets and settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["grpc:letters", "[::1", "a b", "\0", "127.0.0.1:70000"])
+async def test_a_bad_target_is_told_apart(target: str) -> None:
+    result = await probe(target)
+    assert result.failure is not None
+    assert result.failure.reason is Reason.TARGET_INVALID
+    assert said_of(result) == ("", 14)
+
+
+@pytest.mark.parametrize(("tls", "port"), [(False, 80), (True, 443)])
+@pytest.mark.parametrize("scheme", ["", "http://", "https://", "HTTPS://"])
+def test_the_module_and_not_the_scheme_chooses_tls_and_the_port(scheme: str, tls: bool, port: int) -> None:
+    settings = GrpcSettings(tls=tls)
+    assert _parse(f"{scheme}server/ignored", settings).port == port
+    assert _parse(f"{scheme}server:1", settings).port == 1
+    assert _parse(f"{scheme}server", settings).secure is tls
+
+
+async def test_tls_settings_that_can_t_be_used_fail_a_plain_probe_too(pki: Pki) -> None:
+    async with Site(grpc.at(grpc.healthy()), None, pki.directory) as site:
+        result = await probe(site.fill("127.0.0.1:{port}"), tls_config={"ca_file": str(pki.directory / "none.pem")})
+    assert why(result) == (Reason.SETTINGS_UNUSABLE, "")
+    assert not site.requests
+
+
+async def test_metadata_that_can_t_be_sent_fails_before_anything_is_sent(pki: Pki) -> None:
+    for metadata in ({"X-A": ["1"]}, {"x-a": ["a\nb"]}):
+        result, site = await scripted(pki, grpc.healthy(), metadata=metadata)
+        assert why(result) == (Reason.SETTINGS_UNUSABLE, "check")
+        assert said_of(result) == ("", 13)
+        assert not site.requests
+        assert [key for key, _ in GrpcSettings.model_validate({"metadata": metadata}).cautions()] == ["metadata"]

@@ -1,0 +1,36 @@
+"""grpcio: a gRPC server with its own health service, plain, over TLS, and for clients with a certificate."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.processes import running
+from tests.servers import Room, _grpc_server, server
+
+
+@dataclass(frozen=True)
+class GrpcHealth:
+    """Ports of running gRPC servers: the same services on three of them, and none on `bare`."""
+
+    plain: int
+    secure: int
+    mutual: int
+    bare: int
+
+
+@server
+def grpc_health(room: Room) -> Iterator[GrpcHealth]:
+    if importlib.util.find_spec("grpc_health") is None:
+        pytest.skip("grpcio-health-checking is not installed")
+    made = GrpcHealth(*(room.port() for _ in range(4)))
+    ports = (made.plain, made.secure, made.mutual, made.bare)
+    ready = room.directory / "ready"
+    # -P: Python is not to look for packages in this directory, whose files have their names.
+    command = [sys.executable, "-P", _grpc_server.__file__, *map(str, (*ports, room.pki.directory, ready))]
+    with running(command, room.directory, room.directory / "log", ready.exists):
+        yield made
