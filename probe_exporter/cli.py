@@ -13,6 +13,7 @@ import platform
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from probe_exporter import flags, logs
 from probe_exporter.config import ConfigError
 from probe_exporter.configuration import REFUSALS, Configuration, Source
 from probe_exporter.flags import Flags
-from probe_exporter.history import History
+from probe_exporter.history import History, HistoryError, MemoryHistory
+from probe_exporter.history_file import FileHistory
 from probe_exporter.loader import LoaderError, load_probers
 from probe_exporter.schema import json_schema
 from probe_exporter.telemetry import Telemetry
@@ -84,7 +86,7 @@ def start(given: Flags) -> int:
         return 0
     try:
         run(given, configuration, telemetry, live)
-    except ListenError as error:
+    except (ListenError, HistoryError) as error:
         log.error("The exporter can't start", extra={"fields": {"err": error}})
         return 1
     return 0
@@ -114,6 +116,7 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: 
 
     Raises:
         ListenError: an address or the external URL can't be used.
+        HistoryError: the file of the history can't be used.
     """
     probe_log = logs.ProbeLog(_level_of_probes(given.log_prober), given.log_format)
     if given.web_systemd_socket and not given.web_external_url:
@@ -125,10 +128,11 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: 
     where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
     log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
     raise_file_limit()
+    history = open_history(given, telemetry, probe_log)
     web = Web(
         configuration,
         telemetry,
-        History(given.history_limit),
+        history,
         probe_log,
         timeout_offset=given.timeout_offset,
         most_probes=given.probe_max_concurrent,
@@ -138,7 +142,22 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: 
     gc.collect()
     gc.freeze()  # what has been loaded stays: the collector need not look at it again and again
     patience = given.web_drain_timeout
-    uvloop.run(serve(web, configuration, listeners, live=live, drain_timeout=patience, reload_interval=interval))
+    with closing(history):
+        uvloop.run(serve(web, configuration, listeners, live=live, drain_timeout=patience, reload_interval=interval))
+
+
+def open_history(given: Flags, telemetry: Telemetry, probe_log: logs.ProbeLog) -> History:
+    """Where finished probes are kept.
+
+    Raises:
+        HistoryError: the file can't be used.
+    """
+    lost = telemetry.history_lost
+    if not given.history_path:
+        return MemoryHistory(given.history_limit, given.history_max_bytes, probe_log, lost)
+    history = FileHistory(Path(given.history_path), given.history_limit, given.history_max_bytes, probe_log, lost)
+    log.info("Finished probes are kept in a file", extra={"fields": {"path": given.history_path}})
+    return history
 
 
 def _unsupported(given: Flags) -> str:

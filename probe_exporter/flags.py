@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from probe_exporter.history import MAX_BYTES
 from probe_exporter.logs import FORMATS, LEVELS, FormatName
-from probe_exporter.quantities import parse_duration
+from probe_exporter.quantities import parse_duration, parse_size
 from probe_exporter.version import VERSION, revision
 from probe_exporter.web.parameters import parse_float
 
@@ -31,6 +32,8 @@ class Flags(argparse.Namespace):
     timeout_offset: float
     probe_max_concurrent: int
     history_limit: int
+    history_max_bytes: int
+    history_path: str
     log_level: str
     log_format: FormatName
     log_prober: str
@@ -148,6 +151,21 @@ def _add_probe_and_log_flags(flag: Callable[..., None]) -> None:
         type=_unsigned,
         default=100,
         metavar="N",
+    )
+    flag(
+        "--history.max-bytes",
+        "What they may take, such as 64MB (the default).",
+        action=_Once,
+        type=_size,
+        default=MAX_BYTES,
+        metavar="SIZE",
+    )
+    flag(
+        "--history.path",
+        "Keep them in this SQLite file, over restarts; without it, in memory.",
+        action=_Once,
+        default="",
+        metavar="FILE",
     )
     flag(
         "--log.level",
@@ -298,6 +316,16 @@ def _duration(text: str) -> float:
     if seconds < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return seconds
+
+
+def _size(text: str) -> int:
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if size <= 0:
+        raise argparse.ArgumentTypeError("the history needs some room: for none, say --history.limit=0")
+    return size
 
 
 def _level(text: str) -> str:

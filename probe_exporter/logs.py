@@ -1,7 +1,7 @@
 """Log lines: logfmt or JSON, on stderr, for the application's log and for what probes noted.
 
 Code logs through the standard library with ``extra={"fields": {…}}``; a probe appends events, which become text
-here and only when somebody looks.
+here and only when somebody looks. No line holds a password: see `masking`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import PurePath
 from typing import Literal, TextIO
 
 from probe_exporter.exposition import number
+from probe_exporter.masking import Mask, mask_urls
+from probe_exporter.prober import Event
 from probe_exporter.runner import Result
 
 Fields = Mapping[str, object]
@@ -33,7 +35,7 @@ _NAMES = {logging.DEBUG: "DEBUG", logging.INFO: "INFO", logging.WARNING: "WARN",
 def logfmt(time: float, level: int, source: str, message: str, fields: Fields) -> str:
     """``time=… level=INFO source=cli.py:80 msg="Listening" address=…``, quoted the way Go's slog does."""
     stamp = datetime.fromtimestamp(time, UTC).astimezone().isoformat(timespec="milliseconds")
-    words = [f"time={stamp.replace('+00:00', 'Z')} level={_level(level)} source={_quoted(source)}"]
+    words = [f"time={stamp.replace('+00:00', 'Z')} level={level_name(level)} source={_quoted(source)}"]
     words.append(f"msg={_quoted(message)}")
     words += [f"{_quoted(key)}={_quoted(_as_text(value))}" for key, value in fields.items()]
     return " ".join(words)
@@ -46,7 +48,7 @@ def as_json(time: float, level: int, source: str, message: str, fields: Fields) 
     seconds, zone = stamp[:19], stamp[19:].replace("+00:00", "Z")
     line: dict[str, object] = {
         "time": f"{seconds}.{nanoseconds:09d}{zone}",
-        "level": _level(level),
+        "level": level_name(level),
         "source": source,
         "msg": message,
     }
@@ -58,7 +60,8 @@ def as_json(time: float, level: int, source: str, message: str, fields: Fields) 
 FORMATS: dict[FormatName, Line] = {"logfmt": logfmt, "json": as_json}
 
 
-def _level(level: int) -> str:
+def level_name(level: int) -> str:
+    """What a level is called in a line."""
     return _NAMES.get(level) or logging.getLevelName(level)
 
 
@@ -131,8 +134,18 @@ class Formatter(logging.Formatter):
         if record.exc_info and record.exc_info[1]:
             fields["err"] = repr(record.exc_info[1])
             fields["traceback"] = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+        shown = {key: _without_passwords(value) for key, value in fields.items()}
         source = f"{record.filename}:{record.lineno}"
-        return self._line(record.created, record.levelno, source, record.getMessage(), fields)
+        return self._line(record.created, record.levelno, source, mask_urls(record.getMessage()), shown)
+
+
+def _without_passwords(value: object) -> object:
+    return value if isinstance(value, bool | int | float | None) else mask_urls(_as_text(value))
+
+
+def source_of(event: Event) -> str:
+    """Where an event was logged, as ``http.py:120``."""
+    return f"{PurePath(event.code.co_filename).name}:{event.line}"
 
 
 def setup(level: int, format: FormatName, stream: TextIO | None = None) -> None:
@@ -172,8 +185,9 @@ class ProbeLog:
 
     def _lines(self, result: Result) -> Iterable[str]:
         line = FORMATS[self.format]
-        of_probe = {"module": result.module.name, "target": result.target}
+        mask = Mask(result.target, result.module.settings)
+        of_probe = {"module": result.module.name, "target": mask_urls(result.target)}
         for event in result.probe.events:
             if event.level >= self.level:
-                source = f"{PurePath(event.code.co_filename).name}:{event.line}"
-                yield line(event.time, event.level, source, event.message, of_probe | event.fields)
+                noted = {key: mask.plain(value) for key, value in event.fields.items() if key not in of_probe}
+                yield line(event.time, event.level, source_of(event), mask.text(event.message), of_probe | noted)

@@ -97,6 +97,12 @@ class Samples:
         """All samples by metric and by the values of its labels, which may be none."""
         return {**{metric: {(): value} for metric, value in self.plain.items()}, **self.labelled}
 
+    def with_labelled(self, labelled: dict[Metric, dict[LabelValues, float]]) -> Samples:
+        """The same samples, but for those with labels."""
+        other = Samples()
+        other.plain, other.labelled, other._registry = self.plain, labelled, self._registry
+        return other
+
     @property
     def registry(self) -> CollectorRegistry:
         """A registry of this run alone for prometheus_client's own types, made when first asked for."""

@@ -36,6 +36,9 @@ WAITS = (0.001, 0.01, 0.1, 1.0, 10.0)
 
 TARGET_DENIED = "target_denied"
 
+LOST = ("queue_full", "too_large", "write_failed")
+"""Why a finished probe may be missing in the history: `history`, `history_file`."""
+
 MEANWHILE = ("200", "500", "503")
 """Codes of /metrics that are there before anybody has scraped, as in the original."""
 
@@ -116,6 +119,7 @@ class Telemetry(Collector):
         lag: the event loop's; whoever runs the loop lets it ``watch()``.
         unknown_modules: requests that named a module which the configuration does not have.
         internal_errors: probes and requests that met a bug.
+        history_lost: probes that the history could not keep, by cause.
         waiting, rejected: requests for probes that wait for their turn now, and those that got none.
         scraping: answers of /metrics under way.
     """
@@ -124,6 +128,7 @@ class Telemetry(Collector):
         self.lag = Lag()
         self.unknown_modules = 0
         self.internal_errors = 0
+        self.history_lost: Counter[str] = Counter(dict.fromkeys(LOST, 0))
         self.waiting = 0
         self.rejected = 0
         self.scraping = 0
@@ -267,6 +272,14 @@ class Telemetry(Collector):
             "Probes and requests that met a bug of the exporter or of a prober; the log has the traceback.",
             self.internal_errors,
         )
+        lost = CounterMetricFamily(
+            "probe_exporter_history_lost_total",
+            "Finished probes that the history did not keep though they were new, by cause.",
+            labels=["cause"],
+        )
+        for cause, number in self.history_lost.items():
+            lost.add_metric([cause], number)
+        yield lost
         answers = CounterMetricFamily(
             "probe_exporter_http_requests_total", "Requests answered, by path and code.", labels=["handler", "code"]
         )

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from probe_exporter.prober import Reason
 from probe_exporter.web.health import Report
+from probe_exporter.web.histories import HELD, MOST_LISTED
 from probe_exporter.web.metadata import Metadata
 
 Content = Mapping[str, Any]
@@ -66,6 +68,8 @@ BY_ANYBODY: Mapping[int, Reply] = {
 }
 """What any path may answer, by what stands before it."""
 
+UNREADABLE = Reply("The file of the history can't be read now (`--history.path`).")
+
 PROBE = Operation(
     "probe",
     "Probe a target with a module; a probe that fails is a good answer with `probe_success 0`.",
@@ -105,12 +109,34 @@ LOGS = Operation(
         200: Reply("Its log, its metrics and its module."),
         400: Reply("Neither an id nor a target, or both."),
         404: Reply("No such probe is held."),
+        503: UNREADABLE,
     },
     (
         Parameter("id", "The number of the probe, as the landing page links it.", schema={"type": "integer"}),
         Parameter("target", "The target as it was probed."),
         Parameter("module", "Together with a target: only probes of this module."),
     ),
+)
+
+HISTORY = Operation(
+    "history",
+    "The probes that are still held, newest first; with an `id`, all about one of them.",
+    {
+        200: Reply("A list of entries, or one of them with its events, samples and settings.", HELD),
+        400: Reply("A filter can't be used; the body says which and why."),
+        404: Reply("No such probe is held."),
+        503: UNREADABLE,
+    },
+    (
+        Parameter("id", "The number of one probe, and nothing else.", schema={"type": "integer"}),
+        Parameter("module", "Only probes of this module."),
+        Parameter("target", "Only probes of this target; the password of a URL counts for nothing."),
+        Parameter("result", "Only these.", schema={"enum": ["success", "failure"]}),
+        Parameter("reason", "Only failures for this reason.", schema={"enum": [reason.value for reason in Reason]}),
+        Parameter("since", "Only probes that began then or later: Unix seconds, RFC 3339, or an age such as 15m."),
+        Parameter("limit", "At most so many.", schema={"type": "integer", "minimum": 1, "maximum": MOST_LISTED}),
+    ),
+    methods=READ,
 )
 
 RELOAD = Operation(
@@ -157,4 +183,6 @@ OPENAPI = Operation(
     methods=READ,
 )
 
-LANDING = Operation("landing", "The page for people.", {200: Reply("Links, a form and the probes of late.", PAGE)})
+LANDING = Operation(
+    "landing", "The page for people.", {200: Reply("Links, a form and the probes of late.", PAGE), 503: UNREADABLE}
+)

@@ -1,18 +1,14 @@
-"""What people look at: the landing page and a probe's debug document. Everything is escaped, links are relative."""
+"""What people look at: the landing page. Everything is escaped, links are relative."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from html import escape
 from urllib.parse import urlencode
 
 from probe_exporter.config import Config
-from probe_exporter.exposition import TEXT, encode
-from probe_exporter.history import Entry
-from probe_exporter.logs import ProbeLog
-from probe_exporter.runner import Result
-from probe_exporter.shown import module_to_yaml
+from probe_exporter.record import Entry
 from probe_exporter.version import VERSION
 
 EXAMPLE = {"target": "prometheus.io", "module": "http_2xx"}
@@ -47,6 +43,7 @@ _PAGE = """<!DOCTYPE html>
 <body>
 <h1>probe-exporter <small>{version}</small></h1>
 <nav><a href="metrics">Metrics</a><a href="config">Configuration</a>\
+<a href="history">History</a>\
 <a href="probe?{example}">Probe {target}</a><a href="probe?{example}&amp;debug=true">Debug it</a></nav>
 <form action="probe" method="get">
 <select name="module" aria-label="Module">{modules}</select>
@@ -70,7 +67,7 @@ _TABLE = """<div class="wide"><table>
 
 
 def landing(config: Config, recent: Iterable[Entry]) -> str:
-    """The page at the root: a form, links and the probes of late."""
+    """The page at the root: a form, links and the probes of late, newest first."""
     rows = [_row(entry) for entry in recent]
     return _PAGE.format(
         style=_STYLE,
@@ -88,34 +85,15 @@ def _option(name: str) -> str:
 
 
 def _row(entry: Entry) -> str:
-    id, result = entry
-    finished = datetime.fromtimestamp(result.started + result.duration, UTC).astimezone()
-    verdict = "Success" if result.success else "Failure"
-    reason = result.failure.reason if result.failure else ""
+    finished = datetime.fromtimestamp(entry.started + entry.duration, UTC).astimezone()
+    verdict = "Success" if entry.success else "Failure"
     return (
         f'<tr><td class="number"><time datetime="{finished.isoformat(timespec="milliseconds")}">'
         f"{finished:%H:%M:%S}</time></td>"
-        f"<td>{escape(result.module.name)}</td>"
-        f'<td class="target">{escape(result.target)}</td>'
+        f"<td>{escape(entry.module)}</td>"
+        f'<td class="target">{escape(entry.target)}</td>'
         f'<td class="{verdict.lower()}">{verdict}</td>'
-        f"<td>{escape(reason)}</td>"
-        f'<td class="number">{result.duration:.3g}</td>'
-        f'<td><a href="logs?id={id}">Logs</a></td></tr>'
-    )
-
-
-def debug_documents(results: Sequence[Result], log: ProbeLog) -> str:
-    """All about the probes of one request; of several, each under its module's name."""
-    if len(results) == 1:
-        return debug_document(results[0], log)
-    return "\n\n".join([f"Module {result.module.name}\n\n{debug_document(result, log)}" for result in results])
-
-
-def debug_document(result: Result, log: ProbeLog) -> str:
-    """All about one finished probe: its log, its metrics and the module that it ran with, secrets masked."""
-    metrics = encode(result.probe.samples, TEXT).decode()
-    return (
-        f"Logs for the probe:\n{log.text(result)}\n\n\n"
-        f"Metrics that would have been returned:\n{metrics}\n\n\n"
-        f"Module configuration:\n{module_to_yaml(result.module)}"
+        f'<td title="{escape(entry.message)}">{escape(entry.reason)}</td>'
+        f'<td class="number">{entry.duration:.3g}</td>'
+        f'<td class="number"><a href="logs?id={entry.id}">Logs</a> <a href="history?id={entry.id}">JSON</a></td></tr>'
     )

@@ -16,9 +16,9 @@ from probe_exporter.history import History
 from probe_exporter.logs import ProbeLog
 from probe_exporter.merging import merged
 from probe_exporter.prober import Reason
+from probe_exporter.record import debug_documents
 from probe_exporter.runner import Result, run
 from probe_exporter.telemetry import Telemetry
-from probe_exporter.web import pages
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answer import Answer
 from probe_exporter.web.answers import Refused, exposition, plain
@@ -67,7 +67,7 @@ class Probing:
         else:
             results = await _together([self._admitted(module, target, scrape) for module in modules])
         if parameters.get("debug") == "true":
-            return plain(pages.debug_documents(results, self._probe_log))
+            return plain(debug_documents(results, self._probe_log))
         format = negotiate(request.headers.get("Accept", ""))
         samples = {result.module.name: result.probe.samples for result in results}
         one = samples.popitem()[1] if len(samples) == 1 else merged(samples)

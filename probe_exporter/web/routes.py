@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric as Family
 from probe_exporter import snapshots
 from probe_exporter.configuration import REFUSALS, Configuration
 from probe_exporter.exposition import encode_families, negotiate
-from probe_exporter.history import History
+from probe_exporter.history import History, Query
 from probe_exporter.logs import ProbeLog
 from probe_exporter.shown import modules_to_yaml, to_yaml
 from probe_exporter.telemetry import Telemetry
@@ -25,6 +25,7 @@ from probe_exporter.web.answers import Handler, Refused, exposition, json_text, 
 from probe_exporter.web.api import Operation
 from probe_exporter.web.asked import UnknownModule, named, prepared
 from probe_exporter.web.health import Health
+from probe_exporter.web.histories import MOST_LISTED, Histories
 from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
 from probe_exporter.web.parameters import decode_query
@@ -71,8 +72,7 @@ class Web:
         self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, most_probes)
         self._configuration = configuration
         self.telemetry = telemetry
-        self._history = history
-        self._probe_log = probe_log
+        self._histories = Histories(history)
         self._place = place
         self._workers = workers or Alone()
         self.health = Health(configuration, telemetry.lag, self._workers, self.probing)
@@ -81,7 +81,8 @@ class Web:
             Route("probe", self.probing.probe, api.PROBE),
             Route("metrics", self.metrics, api.METRICS),
             Route("config", self.config, api.CONFIG),
-            Route("logs", self.logs, api.LOGS),
+            Route("logs", self._histories.logs, api.LOGS),
+            Route("history", self._histories.history, api.HISTORY),
             Route("-/reload", self.reload, api.RELOAD),
             Route("-/healthy", self.health.healthy, api.HEALTHY),
             Route("-/ready", self.health.ready, api.READY),
@@ -170,28 +171,10 @@ class Web:
             raise Refused(404, unknown.line) from None
         return plain(modules_to_yaml([prepared(module, parameters) for module in modules]))
 
-    async def logs(self, request: BaseRequest, query: str) -> Answer:
-        """The debug document of a probe in the history, by number or by target."""
-        parameters = decode_query(query)
-        target, module = parameters.get("target", ""), parameters.get("module", "")
-        number = _number(parameters.get("id", ""))
-        if number is not None and target:
-            raise Refused(400, "Give either the id or the target of a probe, not both")
-        if target:
-            result = self._history.find(target, module)
-        elif number is None:
-            raise Refused(400, "Give the id or the target of a probe")
-        elif module:
-            raise Refused(400, "The module parameter goes with target only")
-        else:
-            result = self._history.get(number)
-        if result is None:
-            raise Refused(404, "No such probe is held")
-        return plain(pages.debug_document(result, self._probe_log))
-
     async def landing(self, request: BaseRequest, query: str) -> Answer:
         """The page for people."""
-        return page(pages.landing(self._configuration.current, self._history.recent()))
+        recent = await self._histories.select(Query(limit=MOST_LISTED))
+        return page(pages.landing(self._configuration.current, recent))
 
     async def openapi(self, request: BaseRequest, query: str) -> Answer:
         """What all this takes and answers, for programs."""
@@ -206,12 +189,3 @@ class Web:
             log.error("The configuration was not reloaded", extra={"fields": {"err": refused}})
             raise Refused(500, f"The configuration was not reloaded: {refused}") from refused
         return plain("")
-
-
-def _number(text: str) -> int | None:
-    """The id that a request names; -1 has always meant none."""
-    try:
-        number = int(text) if text.isascii() and "_" not in text and text.strip() == text else -1
-    except ValueError:
-        return None
-    return None if number == -1 else number

@@ -1,0 +1,296 @@
+"""The history in a SQLite file: kept over restarts, and shared by all processes that are given the same file.
+
+One thread has the connection, renders and writes; the event loop hands results over and goes on. A file that can't be
+written costs history, never a probe. What is in the file is what people are shown, secrets masked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sqlite3
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from probe_exporter.history import SETTLE_SECONDS, TOO_LARGE, HistoryError, Query, Recent
+from probe_exporter.logs import ProbeLog
+from probe_exporter.record import Document, Entry, document, entry, to_json
+from probe_exporter.runner import Result
+
+log = logging.getLogger(__name__)
+
+QUEUE_LIMIT = 1000
+QUEUE_BYTES = 16 << 20
+"""What waits for the thread at most: as in the history itself, successes go first."""
+
+LOCKED_SECONDS = 2.0
+"""How long another process's write is waited for; a write takes milliseconds."""
+
+BREATH_SECONDS = 0.001
+"""What the thread leaves to the event loop between two results: each takes it some 0.2 ms to render."""
+
+QUEUE_FULL = "queue_full"
+WRITE_FAILED = "write_failed"
+"""Causes why a result did not get into the file."""
+
+_APPLICATION = 0x70726F62  # "prob", in the file's header
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE probes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, whatever is deleted
+    outlived INTEGER NOT NULL,             -- 0: one of the newest; 1: a failure that newer ones pushed out
+    bytes INTEGER NOT NULL,
+    module TEXT NOT NULL,
+    target TEXT NOT NULL,
+    started REAL NOT NULL,
+    duration REAL NOT NULL,
+    timeout REAL NOT NULL,
+    reason TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    message TEXT NOT NULL,
+    document BLOB NOT NULL                 -- {"details": …, "debug": …}, deflated
+);
+CREATE INDEX by_age ON probes (outlived, id, bytes);
+"""
+_INSERT = """
+INSERT INTO probes (outlived, bytes, module, target, started, duration, timeout, reason, phase, message, document)
+VALUES (0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_ENTRIES = "SELECT id, module, target, started, duration, timeout, reason, phase, message FROM probes"
+
+T = TypeVar("T")
+
+
+class FileHistory:
+    """Finished probes in a file. Numbers count from 1, on over restarts and processes, as results arrive there."""
+
+    def __init__(self, path: Path, limit: int, max_bytes: int, log: ProbeLog, lost: Counter[str]) -> None:
+        """Make the file or check it; the process may fork until the first call.
+
+        Args:
+            limit: results among the newest, and as many failures beyond them.
+            max_bytes: of the results; the file is somewhat larger.
+            log: how a probe's log is shown.
+            lost: counts what could not be kept, by cause.
+
+        Raises:
+            HistoryError: the file is another's, damaged, or can't be had.
+        """
+        self._path = path
+        self._limit = limit
+        self._max_bytes = max_bytes
+        self._log = log
+        self._lost = lost
+        self._queue = Recent(min(limit, QUEUE_LIMIT), min(max_bytes, QUEUE_BYTES), lost, QUEUE_FULL)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="history")
+        self._writing: Future[None] | None = None
+        self._failing = False
+        self._connection: sqlite3.Connection | None = None  # the thread's
+        with _explained(path), closing(_open(path)) as connection:
+            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise HistoryError(f"{path} is damaged: it is left as it is; move it away, or name another file")
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                self._prune(connection)
+            connection.execute("PRAGMA incremental_vacuum")
+
+    # --- on the event loop -------------------------------------------------------------------------------------
+
+    def add(self, result: Result) -> None:
+        if self._queue.add(result):
+            asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Give the thread what has come, unless it is still busy: then it gets that later, or what is left of it."""
+        if self._writing is not None and not self._writing.done():
+            self._queue.settle()
+            asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._hand_over)
+        else:
+            self._submit()
+
+    def _submit(self) -> None:
+        taken = self._queue.take()
+        if taken:
+            self._writing = self._thread.submit(self._write, taken)
+
+    async def select(self, query: Query) -> list[Entry]:
+        return await self._read(lambda connection: query.select(_entries(connection)))
+
+    async def get(self, id: int) -> tuple[Entry, Document] | None:
+        return await self._read(lambda connection: _get(connection, id))
+
+    async def _read(self, reading: Callable[[sqlite3.Connection], T]) -> T:
+        """Read after all that was added here before has been written."""
+        self._submit()
+
+        def read() -> T:
+            with _explained(self._path):
+                return reading(self._connected())
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, read)
+
+    def close(self) -> None:
+        self._submit()
+        self._thread.submit(self._disconnect)
+        self._thread.shutdown()
+
+    # --- in the thread -----------------------------------------------------------------------------------------
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = _open(self._path)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _write(self, results: list[Result]) -> None:
+        """Bring results to the file; whatever goes wrong is counted, and said once."""
+        rows = [row for result in results if (row := self._row(result)) is not None]
+        try:
+            connection = self._connected()
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(_INSERT, rows)
+                self._prune(connection)
+        except (sqlite3.Error, HistoryError) as error:
+            self._lost[WRITE_FAILED] += len(rows)
+            self._disconnect()  # a file that was replaced or repaired is found again
+            if not self._failing:
+                fields = {"path": self._path, "err": error}
+                log.error("The history can't be written: probes go on, and are not kept", extra={"fields": fields})
+            self._failing = True
+        else:
+            if self._failing:
+                log.info("The history is written again", extra={"fields": {"path": self._path}})
+            self._failing = False
+
+    def _row(self, result: Result) -> tuple[object, ...] | None:
+        try:
+            listed, whole = entry(0, result), document(result, self._log)
+            text = to_json({"details": whole.details, "debug": whole.debug})
+        except Exception as error:
+            self._lost[WRITE_FAILED] += 1
+            log.error("A probe can't be rendered: please report this", exc_info=error)
+            return None
+        time.sleep(BREATH_SECONDS)
+        packed = zlib.compress(text.encode(), 1)
+        texts = (listed.module, listed.target, listed.reason, listed.phase, listed.message)
+        module, target, reason, phase, message = [text.encode("utf-8", "backslashreplace").decode() for text in texts]
+        size = len(packed) + sum(map(len, (module, target, message))) + 100
+        if size > self._max_bytes // 2:
+            self._lost[TOO_LARGE] += 1
+            return None
+        times = (listed.started, listed.duration, listed.timeout)
+        return (size, module, target, *times, reason, phase, message, packed)
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        """Keep to the bounds, as `history.Recent` does."""
+        last = self._last_beyond(connection, outlived=0)
+        connection.execute("DELETE FROM probes WHERE outlived = 0 AND id <= ? AND reason = ''", (last,))
+        connection.execute("UPDATE probes SET outlived = 1 WHERE outlived = 0 AND id <= ?", (last,))
+        last = self._last_beyond(connection, outlived=1)
+        connection.execute("DELETE FROM probes WHERE outlived = 1 AND id <= ?", (last,))
+
+    def _last_beyond(self, connection: sqlite3.Connection, *, outlived: int) -> int:
+        """The number of the newest one to go, 0 if none is."""
+        bounds = "SELECT count(*), total(bytes) FROM probes WHERE outlived = ?"
+        count, size = connection.execute(bounds, (outlived,)).fetchone()
+        last = 0
+        oldest_first = "SELECT id, bytes FROM probes WHERE outlived = ? ORDER BY id"
+        for id, bytes in connection.execute(oldest_first, (outlived,)):
+            if count <= self._limit and size <= self._max_bytes // 2:
+                break
+            last, count, size = id, count - 1, size - bytes
+        return last
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Connect to a history, which is made if there is no file, or an empty one.
+
+    Raises:
+        HistoryError: the file is another's; nothing was done to it.
+        sqlite3.Error: it is no SQLite file, or can't be had.
+    """
+    with suppress(OSError):  # SQLite says what is wrong
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # targets are nobody else's business
+    connection = sqlite3.connect(path, timeout=LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    if not _is_ours(connection, path):
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+        raise HistoryError(f"{path} can't be a history: its file system does not do what SQLite's WAL needs")
+    # After a crash of the machine the last few probes may be missing; after one of the process, none that was written.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit = {4 << 20}")
+    with connection:
+        # Two processes may be here at once, or one be killed here: the tables come with the mark, or not at all.
+        connection.execute("BEGIN IMMEDIATE")
+        if not _is_ours(connection, path):
+            for statement in _SCHEMA.split(";\n")[:-1]:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file is a history of this version; False if there is nothing in it.
+
+    Raises:
+        HistoryError: it is something else.
+    """
+    if not _number(connection, "SELECT count(*) FROM sqlite_master"):
+        return False
+    if _number(connection, "PRAGMA application_id") != _APPLICATION:
+        raise HistoryError(f"{path} is a SQLite file, but not a history: it is left as it is; name another file")
+    version = _number(connection, "PRAGMA user_version")
+    if version != _VERSION:
+        raise HistoryError(f"{path} is a history of version {version}, and this exporter writes version {_VERSION}")
+    return True
+
+
+def _number(connection: sqlite3.Connection, statement: str) -> int:
+    (number,) = connection.execute(statement).fetchone()
+    return int(number)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """SQLite's errors as `HistoryError`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise HistoryError(f"{path} can't be used as a history: {error}") from error
+
+
+def _entries(connection: sqlite3.Connection) -> Iterator[Entry]:
+    return map(Entry._make, connection.execute(f"{_ENTRIES} ORDER BY id DESC"))
+
+
+def _get(connection: sqlite3.Connection, id: int) -> tuple[Entry, Document] | None:
+    if not 0 < id < 1 << 63:
+        return None
+    row = connection.execute(f"{_ENTRIES} WHERE id = ?", (id,)).fetchone()
+    packed = connection.execute("SELECT document FROM probes WHERE id = ?", (id,)).fetchone()
+    if row is None or packed is None:
+        return None
+    whole = json.loads(zlib.decompress(packed[0]))
+    return Entry._make(row), Document(whole["details"], whole["debug"])

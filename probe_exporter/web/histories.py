@@ -1,0 +1,199 @@
+"""``/logs`` and ``/history``: the probes that have finished, as text for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from datetime import datetime
+
+from aiohttp.web import BaseRequest
+
+from probe_exporter.history import History, HistoryError, Query
+from probe_exporter.prober import Reason
+from probe_exporter.quantities import parse_duration
+from probe_exporter.record import Document, Entry, to_json
+from probe_exporter.web.answer import Answer
+from probe_exporter.web.answers import Refused, json_text, plain
+from probe_exporter.web.parameters import decode_query
+
+LISTED = 100
+MOST_LISTED = 1000
+"""Entries in one answer: without ``limit``, and at most."""
+
+FILTERS = ("module", "target", "result", "reason", "since", "limit")
+
+_SUCCESS = {"": None, "success": True, "failure": False}
+_UNIX = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
+_RFC_3339 = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)",
+    re.ASCII,
+)
+
+
+def _object(**properties: Mapping[str, object]) -> dict[str, object]:
+    """The schema of an object that has these keys and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+_TEXT = {"type": "string"}
+_TEXT_OR_NULL = {"type": ["string", "null"]}
+_NUMBER = {"type": "number"}
+_ANY = {"type": "object"}
+_ENTRY: dict[str, Mapping[str, object]] = {
+    "id": {"type": "integer"},
+    "module": _TEXT,
+    "target": _TEXT,
+    "result": {"enum": ["success", "failure"]},
+    "reason": _TEXT_OR_NULL,
+    "phase": _TEXT_OR_NULL,
+    "message": _TEXT_OR_NULL,
+    "started": _NUMBER,
+    "duration_seconds": _NUMBER,
+    "timeout_seconds": _NUMBER,
+}
+_EVENT = _object(time=_NUMBER, level=_TEXT, source=_TEXT, message=_TEXT, fields=_ANY)
+_SAMPLE = _object(name=_TEXT, labels=_ANY, value={"type": ["number", "string"]})
+_FAMILY = _object(name=_TEXT, type=_TEXT, help=_TEXT, samples={"type": "array", "items": _SAMPLE})
+
+HELD = {
+    "application/json": {
+        "oneOf": [
+            _object(probes={"type": "array", "items": _object(**_ENTRY)}),
+            _object(
+                **_ENTRY,
+                prober=_TEXT,
+                events={"type": "array", "items": _EVENT},
+                families={"type": "array", "items": _FAMILY},
+                settings=_ANY,
+            ),
+        ]
+    }
+}
+"""The schema of what ``/history`` answers: a list, or one entry in full."""
+
+
+class Histories:
+    """Answers from the history."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    async def logs(self, request: BaseRequest, query: str) -> Answer:
+        """The debug document of a probe: by number, or the newest of a target."""
+        parameters = decode_query(query)
+        target, module = parameters.get("target", ""), parameters.get("module", "")
+        number = _number(parameters.get("id", ""))
+        if number is not None and target:
+            raise Refused(400, "Give either the id or the target of a probe, not both")
+        if not target:
+            if number is None:
+                raise Refused(400, "Give the id or the target of a probe")
+            if module:
+                raise Refused(400, "The module parameter goes with target only")
+        else:
+            newest = await self.select(Query(module, target, limit=1))
+            number = newest[0].id if newest else None
+        _, document = await self._get(number)
+        return plain(document.debug)
+
+    async def history(self, request: BaseRequest, query: str) -> Answer:
+        """The entries that the filters ask for, newest first; with ``id``, one of them in full."""
+        parameters = decode_query(query)
+        if "id" not in parameters:
+            found = await self.select(_query(parameters))
+            return json_text(to_json({"probes": [entry.data() for entry in found]}))
+        if len(parameters) > 1:
+            raise Refused(400, "The id parameter goes with no other: it names one probe")
+        number = _number(parameters["id"])
+        if number is None:
+            raise Refused(400, "The id parameter is the number of a probe, such as 42")
+        entry, document = await self._get(number)
+        return json_text(to_json(entry.data() | document.details))
+
+    async def select(self, query: Query) -> list[Entry]:
+        """The entries that a query asks for.
+
+        Raises:
+            Refused: they can't be read now.
+        """
+        try:
+            return await self._history.select(query)
+        except HistoryError as error:
+            raise Refused(503, f"The history can't be read: {error}") from error
+
+    async def _get(self, number: int | None) -> tuple[Entry, Document]:
+        try:
+            found = None if number is None else await self._history.get(number)
+        except HistoryError as error:
+            raise Refused(503, f"The history can't be read: {error}") from error
+        if found is None:
+            raise Refused(404, "No such probe is held")
+        return found
+
+
+def _number(text: str) -> int | None:
+    """The id that a request names; -1 has always meant none."""
+    try:
+        number = int(text) if text.isascii() and "_" not in text and text.strip() == text else -1
+    except ValueError:
+        return None
+    return None if number == -1 else number
+
+
+def _query(parameters: Mapping[str, str]) -> Query:
+    """The filters of a request; an empty one is none.
+
+    Raises:
+        Refused: naming the parameter that is wrong.
+    """
+    for name in parameters:
+        if name not in FILTERS:
+            raise Refused(400, f'There is no parameter "{name}": there are id, {", ".join(FILTERS)}')
+    result, reason = parameters.get("result", ""), parameters.get("reason", "")
+    if result not in _SUCCESS:
+        raise Refused(400, f'The result parameter is success or failure, not "{result}"')
+    if reason and reason not in set(Reason):
+        raise Refused(400, f'The reason parameter: there is no reason "{reason}"')
+    return Query(
+        module=parameters.get("module", ""),
+        target=parameters.get("target", ""),
+        success=_SUCCESS[result],
+        reason=reason,
+        since=_since(parameters.get("since", "")),
+        limit=_limit(parameters.get("limit", "")),
+    )
+
+
+def _since(text: str) -> float:
+    """Unix seconds of a time, written as such, by RFC 3339 or as a duration back from now; long ago if empty."""
+    if not text:
+        return -math.inf
+    if _UNIX.fullmatch(text):
+        return float(text)
+    stamp = re.sub(r" (?=\d\d:\d\d$)", "+", text)  # a + in a query is a blank
+    try:
+        if _RFC_3339.fullmatch(stamp):
+            return datetime.fromisoformat(stamp.upper()).timestamp()
+        ago = parse_duration(text)
+        if ago >= 0:
+            return time.time() - ago
+    except (ValueError, OverflowError):
+        pass
+    raise Refused(
+        400, f'The since parameter is a time (1767225600 or 2026-01-01T00:00:00Z) or an age such as 15m, not "{text}"'
+    )
+
+
+def _limit(text: str) -> int:
+    if not text:
+        return LISTED
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not 1 <= int(text) <= MOST_LISTED:
+        raise Refused(400, f'The limit parameter is a whole number from 1 to {MOST_LISTED}, not "{text}"')
+    return int(text)
