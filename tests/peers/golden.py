@@ -6,6 +6,8 @@ a page of 404 shows a status code, a failure and its reason, and nothing else.
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +16,17 @@ from probe_exporter.version import VERSION
 from tests.peers.cases import Case, Outcome
 
 DIRECTORY = Path(__file__).parents[1] / "golden"
+
+
+def hold(path: Path, text: str) -> None:
+    """Hold `text` against a golden file; ``UPDATE_GOLDEN=1`` rewrites the file instead."""
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return
+    pinned = path.read_text().splitlines() if path.exists() else []
+    changes = list(difflib.unified_diff(pinned, text.splitlines(), path.name, "now", lineterm="", n=3))
+    assert not changes, "\n".join(changes)
 
 
 def render(

@@ -43,7 +43,7 @@ class Responder:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        dead = both_loopbacks(socket.SOCK_DGRAM)  # held until the end and closed at once: nobody else gets the number
+        dead = both_loopbacks(socket.SOCK_DGRAM)  # free a moment ago, and not among those that are given out next
         self._names["dead"] = str(dead[0].getsockname()[1])
         for sock in dead:
             sock.close()

@@ -1,0 +1,240 @@
+"""Cases of probers that blackbox_exporter 0.28 does not have: nobody stands beside them, golden files pin them.
+
+Of websocket, compat.md 4.7 says what the original will do; udp is ours alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.exporters import Server, probe_path
+from tests.peers.cases import AT_ONCE, Case, Outcome, Settings, _requests, _samples
+from tests.targets import Answer, End, Pause, Tls, raw, redirect, reply, silence
+from tests.targets.udp import Part, Responder, Trick
+from tests.targets.websocket import CONTINUATION, PING, UPGRADE, WebsocketSite, close, frame, upgraded
+
+KEY = re.compile(r"(?<=Sec-WebSocket-Key: )\S{24}$")
+NOBODY: Callable[[Path], WebsocketSite | Responder] = lambda _: WebsocketSite({})  # noqa: E731  (a default)
+
+
+@dataclass(frozen=True, slots=True)
+class Alone(Case):
+    """A case with a target of its own kind.
+
+    Args:
+        make: the target, given the directory of certificates.
+    """
+
+    make: Callable[[Path], WebsocketSite | Responder] = NOBODY
+
+
+async def run_all(cases: Iterable[Alone], exporter: Server, pki: Path) -> dict[str, Outcome]:
+    """Run cases, several at a time, each with a target of its own."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(case: Alone) -> tuple[str, Outcome]:
+        async with slots:
+            return case.name, await run(case, exporter, pki)
+
+    return dict(await asyncio.gather(*map(one, cases)))
+
+
+async def run(case: Alone, exporter: Server, pki: Path) -> Outcome:
+    """Run one case."""
+    async with case.make(pki) as there:
+        response = await exporter.get(probe_path(module=case.module, target=there.fill(case.target)))
+        assert response.status == 200
+        types, lines = _samples(response)
+        if isinstance(there, WebsocketSite):
+            await there.quiet()
+            lines += [KEY.sub("<key>", there.blank(line)) for line in _requests("request", there.requests)]
+        lines += [f"heard {number}: {text}" for number, text in enumerate(there.heard, 1)]
+    return Outcome(case.target, tuple(lines), types)
+
+
+# --- websocket ---------------------------------------------------------------------------------------------
+
+WS = "ws://127.0.0.1:{port}/"
+WSS = "wss://127.0.0.1:{tls_port}/"
+HELLO = frame(b"hello bob")
+GREETS = upgraded(HELLO)
+TRUST = {"ca_file": "pki/root.pem"}
+SHORT = "500ms"
+"""The time of cases that nothing ends but the deadline."""
+
+Step = Mapping[str, object]
+
+
+def ws(
+    name: str, answer: Answer | None = None, target: str = WS, timeout: str = "3s", tls: Tls | Answer | None = None,
+    **settings: object,
+) -> Alone:  # fmt: skip
+    """A probe of a WebSocket server."""
+    pages = {"/": answer or upgraded()}
+    return Alone(
+        f"websocket {name}", settings, target, timeout=timeout, prober="websocket",
+        make=lambda pki: WebsocketSite(pages, tls, pki),
+    )  # fmt: skip
+
+
+def wss(name: str, tls: Tls | Answer, timeout: str = "3s", **config: object) -> Alone:
+    """The same over TLS."""
+    return ws(name, target=WSS, timeout=timeout, tls=tls, http_config={"tls_config": {**TRUST, **config}})
+
+
+def says(name: str, answer: Answer, *steps: Step, timeout: str = "3s") -> Alone:
+    """A dialogue in messages."""
+    return ws(name, answer, timeout=timeout, query_response=list(steps))
+
+
+def without(name: str) -> Answer:
+    """An answer to the upgrade that lacks a header."""
+    return upgraded(headers=[header for header in UPGRADE if header[0] != name])
+
+
+WEBSOCKET_TARGETS = (
+    ws("of a server"),
+    ws("of IPv6", target="ws://[::1]:{port}/"),
+    ws("of a name", target="ws://localhost:{port}/", preferred_ip_protocol="ip4"),
+    ws("of IPv4 unwanted", ip_protocol_fallback=False),
+    ws("of an unknown name", target="ws://nobody.invalid/"),
+    ws("of a dead port", target="ws://127.0.0.1:{dead}/"),
+    ws("of a URL of HTTP", target="http://127.0.0.1:{port}/"),
+    ws("of a URL with a user", target="ws://user:word@127.0.0.1:{port}/"),
+    ws("of a URL without a scheme", target="127.0.0.1:{port}"),
+    ws("of a URL that is none", target="ws://127.0.0.1:port/"),
+)
+
+WEBSOCKET_REQUESTS = (
+    ws("basic_auth", http_config={"basic_auth": {"username": "u", "password": "p"}}),
+    ws("authorization", http_config={"authorization": {"type": "Token", "credentials": "t"}}),
+    ws("authorization without credentials", http_config={"authorization": {"type": "Bearer"}}),
+    ws("bearer_token", http_config={"bearer_token": "t"}),
+    ws("headers", headers={"Origin": "https://chat.example", "X-Key": {"values": ["v", "w"], "secrets": ["s"]}}),
+    ws("headers with a host", headers={"host": "chat.example:81", "user-agent": "mine"}),
+    ws("headers with a file that is not there", headers={"X-Key": {"values": ["v"], "files": ["nowhere"]}}),
+    ws("headers of the handshake", headers={"Upgrade": "h2c"}),
+    ws("http_headers", http_config={"http_headers": {"x-a": {"values": ["1"]}}}),
+    ws("secrets without a manager", http_config={"basic_auth": {"password_ref": "x"}}),
+    ws("a CA that is not there", http_config={"tls_config": {"ca_file": "nowhere"}}),
+)
+
+WEBSOCKET_ANSWERS = (
+    ws("status 200", reply(200, b"page")),
+    ws("status 403", reply(403)),
+    ws("status 301", redirect(301, "ws://127.0.0.1:{port}/a")),
+    ws("without Upgrade", without("Upgrade")),
+    ws("without Connection", without("Connection")),
+    ws("without Sec-WebSocket-Accept", without("Sec-WebSocket-Accept")),
+    ws("another Accept", upgraded(headers=[*UPGRADE[:2], ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")])),
+    ws("no HTTP", raw(b"SSH-2.0-OpenSSH\r\n", end=End.HOLD)),
+    ws("the end", raw()),
+    ws("a reset", raw(b"HTTP", end=End.RESET)),
+    ws("silence", silence(), timeout=SHORT),
+)
+
+WEBSOCKET_TLS = (
+    wss("tls", Tls()),
+    wss("tls without a check", Tls("self_signed"), insecure_skip_verify=True),
+    wss("tls self-signed", Tls("self_signed")),
+    wss("tls expired", Tls("expired")),
+    wss("tls not yet valid", Tls("not_yet_valid")),
+    wss("tls wrong name", Tls("wrong_name")),
+    wss("tls without its intermediate", Tls("no_intermediate")),
+    wss("tls with the intermediate as authority", Tls(), ca_file="pki/intermediate.pem"),
+    wss("tls server_name", Tls(), server_name="www.example.test"),
+    wss("tls for clients that show a certificate", Tls(client_ca="root"), max_version="TLS12"),
+    wss(
+        "tls with a client's certificate", Tls(client_ca="root"), cert_file="pki/client.pem", key_file="pki/client.key"
+    ),
+    wss("tls answered in plain text", reply(400)),
+    wss("tls answered by silence", silence(), timeout=SHORT),
+)
+
+WEBSOCKET_MESSAGES = (
+    says("expect", GREETS, {"expect": r"^hello (\w+)$", "send": "hi ${1}"}),
+    says("expect of labels", GREETS, {"expect": r"^hello (\w+)$", "labels": [{"name": "who", "value": "$1"}]}),
+    says("expect of another", GREETS, {"expect": "goodbye"}),
+    says("expect of the second", upgraded(HELLO + frame(b"two")), {"expect": "two"}),
+    says("expect of fragments", upgraded(frame(b"hel", fin=False) + frame(b"lo", CONTINUATION)), {"expect": "^hello$"}),
+    says("expect_bytes", GREETS, {"expect_bytes": "hello bob"}),
+    says("expect_bytes of others", GREETS, {"expect_bytes": "hello"}),
+    says("send", GREETS, {"send": "plain $1"}, {"send_bytes": "\x00\x01"}),
+    says("a ping", upgraded(frame(b"?", PING) + HELLO), {"expect": "hello"}),
+    says("a goodbye", upgraded(close(1011, "out of order")), {"expect": "hello"}),
+    says("a goodbye after the last step", upgraded(HELLO + close()), {"expect": "hello"}),
+    says("an end without goodbye", upgraded(end=End.CLOSE), {"expect": "hello"}),
+    says("a reset of messages", upgraded(Pause(0.1), end=End.RESET), {"expect": "hello"}),
+    says("a frame that is masked", upgraded(frame(b"hello", mask=b"abcd")), {"expect": "hello"}),
+    says("a frame with a reserved bit", upgraded(frame(b"hello", reserved=4)), {"expect": "hello"}),
+    says("a frame of an unknown kind", upgraded(frame(b"hello", 3)), {"expect": "hello"}),
+    says("a frame beyond the limit", upgraded(frame(b"hello", size=2**40)), {"expect": "hello"}),
+    says("silence after the upgrade", upgraded(), {"expect": "hello"}, timeout=SHORT),
+    says("half a message", upgraded(HELLO[:5]), {"expect": "hello"}, timeout=SHORT),
+)
+
+# --- udp ---------------------------------------------------------------------------------------------------
+
+Answers = Mapping[bytes, Sequence[Part]]
+
+ECHOES: Answers = {b"ping": [b"pong 42"], b"who": [b"me"], b"\x00": [b"\x01"]}
+ASK = {"send": "ping"}
+
+
+def udp(
+    name: str, *steps: Step, answers: Answers = ECHOES, target: str = "127.0.0.1:{port}", timeout: str = "3s",
+    **settings: object,
+) -> Alone:  # fmt: skip
+    """A probe of a UDP port."""
+    given: Settings = {"query_response": list(steps), **settings}
+    return Alone(f"udp {name}", given, target, timeout=timeout, prober="udp", make=lambda _: Responder(answers))
+
+
+TOLD = {"expect": "^pong"}
+
+UDP_TARGETS = (
+    udp("of a port", ASK, TOLD),
+    udp("of IPv6", ASK, TOLD, target="[::1]:{port}"),
+    udp("of a mapped address", ASK, TOLD, target="[::ffff:127.0.0.1]:{port}"),
+    udp("of a name", ASK, TOLD, target="localhost:{port}", preferred_ip_protocol="ip4"),
+    udp("of an unknown name", ASK, TOLD, target="nobody.invalid:{port}"),
+    udp("of IPv4 unwanted", ASK, TOLD, ip_protocol_fallback=False),
+    udp("of a dead port", ASK, TOLD, target="127.0.0.1:{dead}"),
+    udp("of a dead port of IPv6", ASK, TOLD, target="[::1]:{dead}"),
+    udp("without a port", ASK, TOLD, target="127.0.0.1"),
+    udp("with a port of zero", ASK, TOLD, target="127.0.0.1:0"),
+    udp("with a port too large", ASK, TOLD, target="127.0.0.1:65536"),
+    udp("from an address", ASK, TOLD, source_ip_address="127.0.0.9"),
+    udp("from an address of another family", ASK, TOLD, source_ip_address="::1"),
+)
+
+UDP_ANSWERS = (
+    udp("expect of another", ASK, {"expect": "^ping"}),
+    udp("expect of the second", ASK, {"expect": "two"}, answers={b"ping": [b"one", b"two"]}),
+    udp("expect of labels", ASK, {"expect": r"(\d+)", "labels": [{"name": "n", "value": "$1"}]}),
+    udp("expect and send", ASK, {"expect": r"pong", "send": "who"}, {"expect": "^me$"}),
+    udp("expect_bytes", {"send_bytes": "\x00"}, {"expect_bytes": "\x01"}),
+    udp("expect_bytes of fewer", ASK, {"expect_bytes": "pong"}),
+    udp("an empty answer", ASK, {"expect": "^$"}, answers={b"ping": [b""]}),
+    udp("no answer", ASK, TOLD, answers={}, timeout=SHORT),
+    udp("an answer that comes late", ASK, TOLD, answers={b"ping": [Pause(2.0), b"pong"]}, timeout=SHORT),
+    udp("an answer of a stranger", ASK, {"expect": "."}, answers={b"ping": [Trick.STRANGER]}, timeout=SHORT),
+    udp("one answer of two", ASK, TOLD, TOLD, timeout=SHORT),
+    udp("a datagram too large", {"send": "x" * 70_000}, TOLD),
+)
+
+WEBSOCKET_GROUPS = {
+    "websocket_targets": WEBSOCKET_TARGETS,
+    "websocket_requests": WEBSOCKET_REQUESTS,
+    "websocket_answers": WEBSOCKET_ANSWERS,
+    "websocket_tls": WEBSOCKET_TLS,
+    "websocket_messages": WEBSOCKET_MESSAGES,
+}
+UDP_GROUPS = {"udp_targets": UDP_TARGETS, "udp_answers": UDP_ANSWERS}
+GROUPS = {**WEBSOCKET_GROUPS, **UDP_GROUPS}
+PLAIN = {name: next(iter(table.values()))[0] for table in (WEBSOCKET_GROUPS, UDP_GROUPS) for name in table}
+"""By group, the case that golden files are written as differences from."""
