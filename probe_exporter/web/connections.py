@@ -3,56 +3,79 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import BaseRequest, RequestHandler, Server, StreamResponse
 
-HEAD_SECONDS = 20.0
-"""For a request to arrive, from its first byte, or from the connection's beginning, to the end of its head."""
-
-TAKE_SECONDS = 60.0
-"""For an answer to be taken; a Prometheus that scrapes has given up by then."""
-
-IDLE_SECONDS = 330.0
-"""Between requests. Prometheus closes after 5 minutes: so the client does it, and no request meets a closed door."""
-
-LOOK_SECONDS = 2.0
+from probe_exporter.web.answers import Refused, refusal
 
 LONGEST_LINE = 64 * 1024
 """Bytes of a request line or header; aiohttp's 8 KiB are too few for some targets."""
 
-MOST_UNHEARD = 10_000
-"""Connections without a whole request, or half as many as files may be open: the oldest goes when one more comes."""
+PIECE = 4096
+"""Bytes given to the parser at a time: what it can't read it quotes, escaped, in its error: four times as much."""
+
+LONGEST_COMPLAINT = 200  # characters
 
 GRACE_SECONDS = 1.0
 """For answers on their way when everything else has ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long clients may keep us waiting, in seconds.
+
+    Args:
+        head: for a request to arrive, from its first byte, or from the connection's beginning, to the end of its head.
+        take: for an answer to be taken; a Prometheus that scrapes has given up by then.
+        idle: between requests. Prometheus closes after 5 minutes: so the client does it, and no request meets a closed
+            door.
+        look: how often it is looked at.
+        unheard: connections without a whole request, or half as many as files may be open; the oldest goes when one
+            more comes.
+    """
+
+    head: float = 20.0
+    take: float = 60.0
+    idle: float = 330.0
+    look: float = 2.0
+    unheard: int = 10_000
+
+
 class Connection(RequestHandler):
     """One client's. It is in `Connections.unheard` while a request of it is awaited and not whole."""
 
-    __slots__ = ("_all", "busy", "stuck", "wire")
+    __slots__ = ("_all", "_spoilt", "_stuck", "_wire", "busy")
 
     def __init__(self, all: Connections, server: Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._all = all
         self.busy = False  # a request is being answered
-        self.stuck = 0.0  # since when there is something that the client does not take
-        self.wire: asyncio.Transport | None = None
+        self._spoilt = False  # what came is no HTTP; nothing after it can be
+        self._stuck = 0.0  # since when there is something that the client does not take
+        self._wire: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.wire = cast("asyncio.Transport", transport)
+        self._wire = cast("asyncio.Transport", transport)
         super().connection_made(transport)
         self._all.await_request(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._spoilt:
+            return
         if not self.busy and self not in self._all.unheard:
             self._all.await_request(self)
-        super().data_received(data)
+        for start in range(0, len(data), PIECE):
+            super().data_received(data[start : start + PIECE] if len(data) > PIECE else data)
+            # A private attribute: nothing else tells that what came was no HTTP, before more of it has been read.
+            if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+                self._spoilt = True
+                break
 
     async def finish_response(
         self, request: BaseRequest, resp: StreamResponse, start_time: float | None
@@ -62,31 +85,49 @@ class Connection(RequestHandler):
         finally:
             self.busy = False
 
+    def handle_error(
+        self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> StreamResponse:
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        # aiohttp would send back all that it could not read, and log it: anybody can send anything.
+        answer = refusal(Refused(400, f"Bad request: {exc.message[:LONGEST_COMPLAINT]}"))
+        answer.force_close()
+        return answer
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self._all.unheard.pop(self, None)
         super().connection_lost(exc)
 
+    def is_stuck(self, now: float, seconds: float) -> bool:
+        """Whether there has been something for longer than `seconds` that the client does not take."""
+        if self._wire is None or not self._wire.get_write_buffer_size():
+            self._stuck = 0.0
+        elif not self._stuck:
+            self._stuck = now
+        return bool(self._stuck) and now - self._stuck > seconds
+
     def cut(self) -> None:
         """End it at once, with whatever is on its way."""
-        if self.wire is not None:
-            self.wire.abort()
+        if self._wire is not None:
+            self._wire.abort()
 
 
 class Connections:
     """All connections. An instance makes the protocol of a new one, as an event loop's servers want it."""
 
-    def __init__(self, answer: Callable[[BaseRequest], Awaitable[StreamResponse]]) -> None:
+    def __init__(self, answer: Callable[[BaseRequest], Awaitable[StreamResponse]], limits: Limits = Limits()) -> None:
         """
         Args:
             answer: called for each request once its head is whole.
         """
-        logging.getLogger("aiohttp.server").addFilter(_is_ours)
         self._loop = asyncio.get_running_loop()
         # A client that hangs up cancels its probe.
         self._server = Server(answer, handler_cancellation=True, request_factory=self._request)
+        self._limits = limits
         self.unheard: dict[Connection, float] = {}  # since when; the oldest is the first
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most_unheard = min(MOST_UNHEARD, files // 2)
+        self._most_unheard = min(limits.unheard, files // 2)
 
     def __call__(self) -> Connection:
         """The protocol of a new connection."""
@@ -95,7 +136,7 @@ class Connections:
             self._server,
             loop=self._loop,
             access_log=None,
-            keepalive_timeout=IDLE_SECONDS,
+            keepalive_timeout=self._limits.idle,
             lingering_time=1.0,
             max_line_size=LONGEST_LINE,
             max_field_size=LONGEST_LINE,
@@ -121,30 +162,16 @@ class Connections:
     async def watch(self) -> None:
         """Let go of those who keep us waiting, for ever."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._limits.look)
             now = self._loop.time()
-            late = [connection for connection, since in self.unheard.items() if now - since > HEAD_SECONDS]
-            stuck = [connection for connection in self._server.connections if _is_stuck(connection, now)]
-            for connection in (*late, *stuck):
-                self.unheard.pop(cast("Connection", connection), None)
-                cast("Connection", connection).cut()
+            late = [connection for connection, since in self.unheard.items() if now - since > self._limits.head]
+            everybody = cast("list[Connection]", self._server.connections)
+            for connection in (*late, *(one for one in everybody if one.is_stuck(now, self._limits.take))):
+                self.unheard.pop(connection, None)
+                connection.cut()
 
     async def close(self) -> None:
         """Close idle connections now and the others when they have been answered, which may not take long."""
         self._server.pre_shutdown()
         await asyncio.sleep(0)
         await self._server.shutdown(GRACE_SECONDS)
-
-
-def _is_stuck(protocol: RequestHandler, now: float) -> bool:
-    connection = cast("Connection", protocol)
-    if connection.wire is None or not connection.wire.get_write_buffer_size():
-        connection.stuck = 0.0
-    elif not connection.stuck:
-        connection.stuck = now
-    return bool(connection.stuck) and now - connection.stuck > TAKE_SECONDS
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Leaves requests that are no HTTP out of the log: anybody can send them, and they have got their 400."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
