@@ -13,7 +13,7 @@ class Probe:
     Args:
         name: as it stands in the table and on the command line.
         module: the module, the same for both exporters.
-        target: with the placeholders that the targets fill in (``{http}``, ``{https}``, ``{http2}``).
+        target: with the placeholders that the targets fill in (``{http}``, ``{http2}``, ``{grpc}`` and so on).
         budget: the most that ours may cost, as a share of the original's CPU per probe.
     """
 
@@ -62,5 +62,6 @@ PROBES = (
         "127.0.0.1:{dns}",
         budget=0.50,
     ),
+    Probe("grpc", {"prober": "grpc", "grpc": {"preferred_ip_protocol": "ip4"}}, "127.0.0.1:{grpc}", budget=0.80),
     Probe("icmp", {"prober": "icmp"}, "127.0.0.1", budget=0.45),
 )

@@ -1,8 +1,9 @@
-"""The targets that are probed, on loopback ports: an nginx of our own with a short page in memory, and a DNS server."""
+"""The targets that are probed, on loopback ports: an nginx of our own with a page and a health check, and a DNS server."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from tests.processes import free_port, listening, running
 
 NGINX = """
+{user}
 worker_processes 1;
 daemon off;
 pid {directory}/nginx.pid;
@@ -29,6 +31,15 @@ http {{
     ssl_certificate_key {directory}/leaf.key;
     ssl_session_tickets off;
     location / {{ default_type text/html; return 200 "<html><body>good morning</body></html>"; }}
+  }}
+  server {{
+    listen 127.0.0.1:{grpc} http2 backlog=4096;
+    default_type application/grpc;
+    location /grpc.health.v1.Health/ {{
+      root {directory};
+      add_trailer grpc-status 0;
+      error_page 405 =200 $uri;
+    }}
   }}
 }}
 """
@@ -55,14 +66,25 @@ def _dns() -> Iterator[int]:
             process.terminate()
 
 
+def _serve_health(directory: Path) -> None:
+    """Write what nginx answers to a health check: a message that says SERVING. It takes no POST for a file, and its
+    page for that error is the file all the same.
+    """
+    service = directory / "grpc.health.v1.Health"
+    service.mkdir()
+    (service / "Check").write_bytes(b"\0\0\0\0\2\x08\1")
+
+
 @contextlib.contextmanager
 def _nginx(directory: Path) -> Iterator[Mapping[str, int]]:
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if nginx is None:
         raise SystemExit("nginx is not installed: apt install nginx")
-    ports = {name: free_port() for name in ("http", "https", "http2")}
+    ports = {name: free_port() for name in ("http", "https", "http2", "grpc")}
+    _serve_health(directory)
     config = directory / "nginx.conf"
-    config.write_text(NGINX.format(directory=directory, **ports))
+    user = "user root;" if os.geteuid() == 0 else ""  # or a worker could not enter the directory
+    config.write_text(NGINX.format(user=user, directory=directory, **ports))
     command = [nginx, "-c", str(config), "-p", str(directory)]
     with running(command, directory, directory / "nginx.out", listening(*ports.values())):
         yield ports
