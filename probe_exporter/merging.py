@@ -7,12 +7,15 @@ where they disagree about the type, it is a gauge, which may do whatever a numbe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from probe_exporter import arrangement
+from probe_exporter.arrangement import LabelledKey, PlainKey
 from probe_exporter.metrics import LabelValues, Metric, Samples
 
 log = logging.getLogger(__name__)
@@ -26,19 +29,50 @@ def merged(runs: Mapping[str, Samples]) -> Samples:
     Args:
         runs: what each probe measured, by the name of its module.
     """
-    declarations: dict[str, dict[Metric, None]] = {}
-    for samples in runs.values():
-        for metric in samples.families:
-            declarations.setdefault(_base(metric), {})[metric] = None
+    values = [value for samples in runs.values() for value in arrangement.values(samples)]
     together = Samples()
-    for module, samples in runs.items():
-        for metric, series in samples.families.items():
-            joint = _joint(_sample_name(metric), tuple(declarations[_base(metric)]))
-            for values, value in series.items():
-                together.set(joint, value, *_joint_values(joint, metric, module, values))
+    for family in _families(tuple([(module, *arrangement.key(samples)) for module, samples in runs.items()])):
+        together.labelled[family.metric] = dict(
+            zip(family.series, [values[place] for place in family.places], strict=True)
+        )
     if any(samples.has_registry for samples in runs.values()):
         together.registry.register(_Registries(runs))
     return together
+
+
+class _Joint(NamedTuple):
+    """One family of an answer: its declaration, its series, and where their values are among those of all runs."""
+
+    metric: Metric
+    series: tuple[LabelValues, ...]
+    places: tuple[int, ...]
+
+
+@lru_cache(maxsize=1024)  # modules set the same series in the same order, target after target
+def _families(runs: tuple[tuple[str, PlainKey, LabelledKey], ...]) -> list[_Joint]:
+    """The families of an answer, for runs of some modules that have set some series."""
+    measured = [
+        (module, metric, values)
+        for module, plain, labelled in runs
+        for metric, series in (*[(metric, [()]) for metric in plain], *labelled)
+        for values in series
+    ]
+    related: dict[str, list[Metric]] = {}
+    for _, metric, _ in measured:
+        relations = related.setdefault(_base(metric), [])
+        if metric not in relations:
+            relations.append(metric)
+    declared = {
+        name: _declaration(name, metrics) for metrics in related.values() for name in map(_sample_name, metrics)
+    }
+    found: dict[Metric, dict[LabelValues, int]] = {}
+    for place, (module, metric, values) in enumerate(measured):
+        joint = declared[_sample_name(metric)]
+        own = dict(zip(_exported(metric.labels), values, strict=True))
+        # The value of a label that a metric lacks is empty, which in Prometheus is the same.
+        labels = (module, *[own.get(label, "") for label in joint.labels[1:]])
+        found.setdefault(joint, {})[labels] = place
+    return [_Joint(metric, tuple(places), tuple(places.values())) for metric, places in found.items()]
 
 
 def _base(metric: Metric) -> str:
@@ -50,19 +84,12 @@ def _sample_name(metric: Metric) -> str:
     return f"{_base(metric)}_total" if metric.type == "counter" else metric.name
 
 
-@lru_cache(maxsize=2048)  # always the same objects, so that the layout of an answer is worked out once
-def _joint(name: str, related: tuple[Metric, ...]) -> Metric:
-    """The one declaration of what samples of this name are, where the answer has all of `related`."""
+def _declaration(name: str, related: Sequence[Metric]) -> Metric:
+    """What samples of this name are in an answer that has all of `related`."""
     types = {metric.type for metric in related}
     same = [metric for metric in related if _sample_name(metric) == name]
     labels = dict.fromkeys([label for metric in same for label in _exported(metric.labels)])
     return Metric(name, same[0].help, (LABEL, *labels), type=types.pop() if len(types) == 1 else "gauge")
-
-
-def _joint_values(joint: Metric, metric: Metric, module: str, values: LabelValues) -> LabelValues:
-    """The values of a series' labels in the order of `joint`; a label that it has not is empty, which is the same."""
-    given = dict(zip(_exported(metric.labels), values, strict=True))
-    return (module, *[given.get(label, "") for label in joint.labels[1:]])
 
 
 def _exported(labels: Iterable[str]) -> tuple[str, ...]:

@@ -206,19 +206,19 @@ def test_a_regular_expression_that_a_value_breaks_is_refused(tmp_path: Path) -> 
         made.given({"a": "("})
 
 
-def test_the_same_values_are_the_same_module(tmp_path: Path) -> None:
+def test_settings_are_made_once_for_the_same_values(tmp_path: Path) -> None:
     made = module(tmp_path, ANYTHING, "body: '${param:a}'")
-    assert made.given({"a": "x"}) is made.given({"a": "x", "undeclared": "y"})
-    assert made.given({"a": "d"}) is made.given({})
-    assert made.given({"a": "y"}) is not made.given({"a": "x"})
+    assert settings(made, a="x") is settings(made, a="x", undeclared="y")
+    assert settings(made, a="d") is settings(made)
+    assert settings(made, a="y") is not settings(made, a="x")
 
 
 def test_only_so_many_values_are_kept(tmp_path: Path) -> None:
     made = module(tmp_path, ANYTHING, "body: '${param:a}'")
-    first = made.given({"a": "0"})
+    first = settings(made, a="0")
     for number in range(config.KEPT + 1):
         made.given({"a": str(number)})
-    assert made.given({"a": "0"}) is not first
+    assert settings(made, a="0") is not first
 
 
 def test_a_module_without_parameters_is_itself(tmp_path: Path) -> None:
