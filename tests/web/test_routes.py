@@ -413,7 +413,7 @@ def test_what_is_no_request_gets_a_400_and_no_line_in_the_log(exporter: Server, 
     before = exporter.log.read_text()
     with socket.create_connection(("127.0.0.1", exporter.port), 5) as connection:
         connection.sendall(sent)
-        assert connection.recv(100).startswith(b"HTTP/1.0 400 ")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
     assert ask(exporter.port, "/-/healthy").status == 200
     assert exporter.log.read_text() == before
 
