@@ -20,6 +20,9 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 NO_HEADER_SECONDS = 120.0
 """The scrape timeout of a client that names none, such as a person with curl."""
 
+LONGEST_SECONDS = 9e9
+"""About as far as Go's durations reach; no Prometheus waits for 285 years."""
+
 
 @lru_cache(maxsize=4096)  # a Prometheus asks the same again and again
 def decode_query(query: str) -> Mapping[str, str]:
@@ -82,7 +85,7 @@ def scrape_timeout(header: str) -> float:
     """
     text = header.strip(" \t")
     seconds = parse_float(text) if text else 0.0
-    return seconds if seconds and math.isfinite(seconds) else NO_HEADER_SECONDS
+    return seconds if seconds and abs(seconds) <= LONGEST_SECONDS else NO_HEADER_SECONDS
 
 
 def probe_timeout(scrape: float, offset: float, module: float) -> float:

@@ -1,0 +1,100 @@
+"""The OpenAPI document and the server say the same: schemathesis asks what the document allows, and more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests import exporters
+from tests.asking import ask
+from tests.exporters import Server
+from tests.web.test_routes import PLUGINS
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """
+modules:
+  http_2xx: {prober: actor}
+  free: {prober: actor, params: {host: {pattern: "[a-z]+", default: a}}, actor: {host: "${param:host}"}}
+"""
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+@pytest.fixture(scope="module", params=["/", "/some/where/"], ids=["root", "prefix"])
+def exporter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    """An exporter whose every module is the actor, so that nothing else is probed, whatever the target."""
+    directory = tmp_path_factory.mktemp("openapi")
+    (directory / "blackbox.yml").write_text(CONFIG)
+    prefix = request.param
+    with exporters.ours(directory, f"--modules.dir={PLUGINS}", f"--web.route-prefix={prefix}") as running:
+        yield running, prefix
+
+
+def document(exporter: Server, prefix: str) -> dict[str, Any]:
+    answer = ask(exporter.port, f"{prefix}openapi.json")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    found: dict[str, Any] = json.loads(answer.text)
+    return found
+
+
+def test_every_path_of_the_document_is_there(exporter: tuple[Server, str]) -> None:
+    server, prefix = exporter
+    described = document(server, prefix)
+    assert described["openapi"] == "3.1.0"
+    assert len(described["paths"]) >= 11
+    for path, methods in described["paths"].items():
+        for method in methods:
+            answer = ask(server.port, prefix.rstrip("/") + path, method=method.upper())
+            assert str(answer.status) in methods[method]["responses"], (method, path)
+
+
+def test_the_server_answers_as_the_document_says(exporter: tuple[Server, str]) -> None:
+    server, prefix = exporter
+    schema: Any = schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}{prefix}openapi.json")
+    schema.validate()
+    asked = 0
+    for operation in [found.ok() for found in schema.get_all_operations()]:
+        legal = operation.as_strategy()
+        takes_some = any(operation.iter_parameters())
+
+        @given(case=legal | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE) if takes_some else legal)
+        @settings(
+            max_examples=150,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        def answers(case: Any) -> None:
+            nonlocal asked
+            asked += 1
+            case.validate_response(case.call(timeout=10), checks=CHECKS)
+
+        answers()
+    assert asked > 400
+    assert own_metric_of(server, prefix, "probe_exporter_internal_errors_total") == 0
+
+
+def own_metric_of(server: Server, prefix: str, name: str) -> float:
+    lines = ask(server.port, f"{prefix}metrics").text.splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
