@@ -43,7 +43,6 @@ class Reason(StrEnum):
     TARGET_INVALID = "target_invalid", "The target is not of the form that the prober takes."
     TARGET_DENIED = "target_denied", "The configuration's `targets` do not permit to connect there; nothing was sent."
     SETTINGS_UNUSABLE = "settings_unusable", "A file, a secret or an option of the module can't be used."
-    SETTINGS_UNSUPPORTED = "settings_unsupported", "This version does not do yet what the module asks for."
     DNS_RESOLUTION = "dns_resolution", "The resolver failed, or answered with an error."
     DNS_NAME_NOT_FOUND = "dns_name_not_found", "There is no such name."
     DNS_NO_ADDRESS = "dns_no_address", "The name has no address of a permitted IP version."
