@@ -241,7 +241,7 @@ class Path:
             source = source or network.source_ip_address
         version = names.version(address)
         whole = dont_fragment and version == 4
-        self._destination = _socket_address(version, address)
+        self._destination = names.socket_address(address, 0)
         self._options: list[tuple[int, int, bytes]] = []
         if ttl or whole:
             self._options.append(_hops(version, ttl or _DEFAULT_TTL))
@@ -263,16 +263,6 @@ class Path:
             return await waiter.future
         finally:
             channel.forget(sequence)
-
-
-def _socket_address(version: int, address: str) -> tuple[str, int] | tuple[str, int, int, int]:
-    if version == 4:
-        return address, 0
-    bare, _, zone = address.partition("%")
-    try:
-        return bare, 0, 0, (int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)) if zone else 0
-    except OSError:
-        raise ProbeFailed(Reason.TARGET_INVALID, f"this machine has no interface {zone!r}") from None
 
 
 def _hops(version: int, ttl: int) -> tuple[int, int, bytes]:
@@ -525,7 +515,7 @@ def _bind(sock: socket.socket, version: int, source: str) -> None:
             Reason.SETTINGS_UNUSABLE, f"source_ip_address {source} is no IPv{version} address, and the target's is one"
         )
     try:
-        sock.bind(_socket_address(version, source))
+        sock.bind(names.socket_address(source, 0))
     except OSError as error:
         raise ProbeFailed(Reason.ICMP_SEND_FAILED, f"sending from {source} failed: {error.strerror}") from None
 

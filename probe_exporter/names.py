@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import re
 import socket
 from contextlib import suppress
@@ -19,6 +18,7 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 import aiodns
 import idna
+from pycares import AAAARecordData, ARecordData
 
 from probe_exporter.deadline import Deadline
 from probe_exporter.prober import ProbeFailed, Reason
@@ -30,6 +30,7 @@ HOSTS = Path("/etc/hosts")
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 _DNS_NAME = re.compile(rf"(?=.{{1,253}}\.?$)(?=.*[A-Za-z_-]){_LABEL}(?:\.{_LABEL})*\.?|\.")
 
+_TYPES = {4: "A", 6: "AAAA"}
 _FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 
 # c-ares' error numbers (ares.h) that say something more than "it failed".
@@ -65,6 +66,22 @@ def is_name(text: str) -> bool:
 def version(address: str) -> int:
     """4 or 6, of an address in text form."""
     return 6 if ":" in address else 4
+
+
+def socket_address(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """What sockets take for an address, its zone as the number of an interface: glibc knows no names of zones but for
+    link-local addresses.
+
+    Raises:
+        ProbeFailed: this machine has no such interface.
+    """
+    if version(address) == 4:
+        return address, port
+    bare, _, zone = address.partition("%")
+    try:
+        return bare, port, 0, (int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)) if zone else 0
+    except OSError:
+        raise ProbeFailed(Reason.TARGET_INVALID, f"this machine has no interface {zone!r}") from None
 
 
 @lru_cache(maxsize=4096)
@@ -121,21 +138,24 @@ class Resolver:
         channel = self._channels.get(loop)
         if channel is None:
             channel = self._channels[loop] = self._open(loop)
+        _remembering_little(channel)
+        types = [_TYPES[one] for one in (4, 6) if family in (0, one)]
         try:
             with Deadline(loop.time() + self._timeout):
-                return await _ask(_remembering_little(channel), name.rstrip(".") + ".", family)
+                answers = await asyncio.gather(*[_query(channel, name, type_) for type_ in types])
         except TimeoutError:
-            servers = ", ".join(self._servers)
-            raise ProbeFailed(
-                Reason.DNS_TIMEOUT, f"no answer for {name} from {servers} within {self._timeout:g} s"
-            ) from None
+            asked = f"no answer for {name} from {', '.join(self._servers)} within {self._timeout:g} s"
+            raise ProbeFailed(Reason.DNS_TIMEOUT, asked) from None
+        addresses = [address for answer in answers if isinstance(answer, list) for address in answer]
+        failures = [answer for answer in answers if isinstance(answer, ProbeFailed)]
+        if not addresses and failures:  # of one type there may be none; what else went wrong says more
+            raise min(failures, key=lambda failed: failed.reason is Reason.DNS_NO_ADDRESS)
+        return addresses
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> aiodns.DNSResolver:
         # c-ares gives a server twice the time in the second round, so all of them have had both within the timeout.
-        patience = self._timeout / (3 * len(self._servers))
-        return aiodns.DNSResolver(
-            self._servers, loop, timeout=patience, tries=ROUNDS, lookups="b", resolvconf_path=os.devnull
-        )
+        # It takes more options (to look at no file), but what pycares hands over for those is freed before it is read.
+        return aiodns.DNSResolver(self._servers, loop, timeout=self._timeout / (3 * len(self._servers)), tries=ROUNDS)
 
 
 _own: WeakValueDictionary[tuple[tuple[str, ...], float], Resolver] = WeakValueDictionary()
@@ -182,7 +202,8 @@ async def lookup(
             addresses = await _ask(_system(), name.rstrip(".") + "." if as_written else name, family)
     wanted = [address for address in addresses if family in (0, version(address))]
     if not wanted:
-        raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} has no IPv{family} address")
+        kind = f"IPv{family} address" if family else "address"
+        raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} has no {kind}")
     return wanted
 
 
@@ -227,14 +248,28 @@ def _forget(channel: aiodns.DNSResolver) -> None:
         channel._channel.reinit()  # noqa: SLF001  # aiodns has no door to it
 
 
+async def _query(channel: aiodns.DNSResolver, name: str, type_: str) -> list[str] | ProbeFailed:
+    """The addresses of one type in the answer to a query, aliases followed by the server; or why there are none."""
+    try:
+        answer = await channel.query_dns(name, type_)
+    except aiodns.error.DNSError as error:
+        return _failed(error, name)
+    data = [record.data for record in answer.answer]
+    return [one.addr for one in data if isinstance(one, ARecordData | AAAARecordData)]
+
+
 async def _ask(channel: aiodns.DNSResolver, name: str, family: int) -> list[str]:
     """Ask name servers, and say in our terms how it failed."""
     try:
         answer = await channel.getaddrinfo(name, family=_FAMILIES[family], type=socket.SOCK_STREAM)
     except aiodns.error.DNSError as error:
-        number, text = (*error.args, "")[:2]
-        raise ProbeFailed(_reason(number), f"looking up {name.rstrip('.')} failed: {text}") from None
+        raise _failed(error, name) from None
     return [_text(node.addr[0]) for node in answer.nodes]
+
+
+def _failed(error: aiodns.error.DNSError, name: str) -> ProbeFailed:
+    number, text = (*error.args, "")[:2]
+    return ProbeFailed(_reason(number), f"looking up {name.rstrip('.')} failed: {text}")
 
 
 def _reason(number: object) -> Reason:

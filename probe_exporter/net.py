@@ -252,7 +252,7 @@ async def _connect_by(network: Network, address: str, port: int, local: tuple[st
         bind_to_interface(sock, network.source_interface)
         if local is not None:
             sock.bind(local)
-        await loop.sock_connect(sock, (address, port))
+        await loop.sock_connect(sock, names.socket_address(address, port))
         _, connection = await loop.create_connection(Connection, sock=sock)
     except BaseException:
         sock.close()
@@ -350,8 +350,8 @@ async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -
             if network is not None and network.source_interface:
                 bind_to_interface(sock, network.source_interface)
             if local:
-                sock.bind((local, 0))
-            sock.connect((address, port))
+                sock.bind(names.socket_address(local, 0))
+            sock.connect(names.socket_address(address, port))
         except OSError as error:
             sock.close()
             raise connecting_failed(error, join_host_port(address, port)) from None

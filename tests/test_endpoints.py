@@ -47,6 +47,12 @@ def test_a_port_has_a_number_or_the_name_of_a_service(port: str, number: int) ->
     assert endpoints.port_number(port) == number
 
 
+def test_a_service_may_have_its_port_over_one_protocol_alone() -> None:
+    assert endpoints.port_number("domain", "udp") == endpoints.port_number("domain", "tcp") == 53
+    with pytest.raises(ProbeFailed):
+        endpoints.port_number("ssh", "udp")
+
+
 @pytest.mark.parametrize("port", ["nosuchservice", "8_0", "0x50", "é", "\udcff", "9" * 40, "a\0b"])
 def test_what_is_no_port(port: str) -> None:
     with pytest.raises(ProbeFailed) as failed:

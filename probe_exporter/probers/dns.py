@@ -16,6 +16,7 @@ from probe_exporter.addressing import SourceSettings
 from probe_exporter.dns.codes import CLASSES, RCODES, TYPES, rcode_name
 from probe_exporter.dns.message import Query, Response, decode, number_of
 from probe_exporter.dns.wire import Malformed
+from probe_exporter.endpoints import host_and_port
 from probe_exporter.fields import LateRegexp, Regexp, Text, encode, nearest
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
@@ -135,7 +136,8 @@ async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
         probe.set(metric, 0)
     if settings.transport_protocol not in ("", "udp", "tcp"):
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "transport_protocol is neither udp nor tcp")
-    host, port = split_target(probe.target, PORT_OF_TLS if settings.dns_over_tls else PORT)
+    default = PORT_OF_TLS if settings.dns_over_tls else PORT
+    host, port = host_and_port(probe.target, default, settings.transport_protocol or "udp")
     address = await net.resolve(
         probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
     )
@@ -148,23 +150,6 @@ async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
     _report(probe, settings, response)
     with probe.phase("validation"):
         _judge(probe, settings, response)
-
-
-def split_target(target: str, default_port: int) -> tuple[str, int]:
-    """Host and port of ``host``, ``host:port``, an IPv6 address, or one in brackets, with a port or without.
-
-    Raises:
-        ProbeFailed: the port is none.
-    """
-    if target.startswith("[") and target.endswith("]"):
-        return target[1:-1], default_port
-    host, separator, port = target.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not separator or (":" in host and not bracketed):
-        return target, default_port
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ProbeFailed(Reason.TARGET_INVALID, f"{port!r} is not a port")
-    return host[1:-1] if bracketed else host, int(port)
 
 
 def _check_usable(settings: DnsSettings) -> None:

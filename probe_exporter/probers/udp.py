@@ -55,7 +55,7 @@ async def probe_udp(probe: Probe, settings: UdpSettings) -> None:
         probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
     )
     probe.set(DURATION, round(time.perf_counter() - started, 9), "resolve")
-    datagrams = await dial_udp(probe, address, port_number(port), source=settings.source_ip_address)
+    datagrams = await dial_udp(probe, address, port_number(port, "udp"), source=settings.source_ip_address)
     probe.set(FAILED_BY_REGEXP, 0)
     probe.set(FAILED_BY_BYTES, 0)
     started = time.perf_counter()

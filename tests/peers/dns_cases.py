@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from probe_exporter.dns import codes
 from tests.peers.cases import Case
 from tests.targets import Pause, Tls
 from tests.targets.dns import (
@@ -80,6 +81,18 @@ ASKING = (
     dns("of the right family", preferred_ip_protocol="ip4", ip_protocol_fallback=False),
     dns("target with a large port", target="127.0.0.1:65536"),
     dns("target with a port of letters", target="127.0.0.1:abc"),
+    dns("target with an empty port", target="127.0.0.1:"),
+    dns("target with a port of zero", target="127.0.0.1:0"),
+    dns("target with a signed port", target="127.0.0.1:+{port}"),
+    dns("target with a named port", target="127.0.0.1:TELNET", transport_protocol="tcp"),
+    dns("target with a named port of udp", target="127.0.0.1:telnet"),
+    dns("target with an unknown named port", target="127.0.0.1:nosuchservice"),
+    dns("target without a host", target=":{port}"),
+    dns("target of a URL", target="udp://127.0.0.1:{port}"),
+    dns("target with a zone", target="[::1%lo]:{port}"),
+    dns("target with a zone over tcp", target="[::1%lo]:{port}", transport_protocol="tcp"),
+    dns("target of a mapped address", target="[::ffff:127.0.0.1]:{port}"),
+    dns("target of a blank", target=" "),
     dns("target without a port", target="127.0.0.1", transport_protocol="tcp"),
     dns("target IPv6 without a port", target="::1", transport_protocol="tcp"),
     dns("target IPv6 in brackets without a port", target="[::1]", transport_protocol="tcp"),
@@ -101,6 +114,22 @@ ASKING = (
     dns("query name with a long label", query_name="a" * 64),
     dns("query name too long", query_name=".".join(["a" * 63] * 4)),
     *(dns(f"query type {type_}", query_type=type_) for type_ in ("ANY", "AAAA", "CAA", "NSAP-PTR", "OPT", "Reserved")),
+    *(dns(f"query type {type_} too", query_type=type_, pinned=False) for type_ in codes.TYPES),
+    dns("query name beyond ASCII escaped", query_name=r"gr\195\188n.test"),
+    dns("query name beyond ASCII in punycode", query_name="xn--grn-hoa.test"),
+    dns("query name with blanks", query_name=" a b .test"),
+    dns("query name of bytes that are no text", query_name=b"a\xff\xfe.test"),
+    dns("query name ending in an escape", query_name="a.test\\"),
+    dns("preferred protocol that is none", preferred_ip_protocol="ipv4"),
+    dns(
+        "preferred protocol that is none of IPv6",
+        target="[::1]:{port}",
+        preferred_ip_protocol="ipv6",
+        ip_protocol_fallback=False,
+    ),
+    dns("source address of IPv6", target="[::1]:{port}", source_ip_address="::1"),
+    dns("source address that is mapped", source_ip_address="::ffff:127.0.0.1"),
+    dns("source address of another host over tcp", source_ip_address="192.0.2.1", transport_protocol="tcp"),
     *(dns(f"query class {class_}", query_class=class_) for class_ in ("CH", "HS", "NONE", "ANY")),
 )
 
@@ -130,6 +159,25 @@ RCODES = (
     dns("rcode BADCOOKIE wanted", Says(flags=0x8187, additional=[opt(ttl=0x01000000)]), valid_rcodes=["BADCOOKIE"]),
     dns("rcode without a question", Says(flags=0x8185, question=b"")),
     dns("rcode lower case", valid_rcodes=["noerror"]),
+    *(
+        dns(
+            f"rcode named {rcode}",
+            Says(flags=0x8180 | number & 15, additional=[opt(ttl=number >> 4 << 24)]),
+            valid_rcodes=[rcode],
+            pinned=False,
+        )
+        for rcode, number in codes.RCODES.items()
+        if rcode != "BADVERS"
+    ),
+    *(
+        dns(
+            f"rcode of number {number}",
+            Says(flags=0x8180 | number & 15, additional=[opt(ttl=number >> 4 << 24)]),
+            valid_rcodes=list(codes.RCODES.keys() - {"BADVERS"}),
+            pinned=False,
+        )
+        for number in (12, 24, 4095)
+    ),
 )
 
 OTHER = name("other.test") + b"\0\1\0\1"
@@ -176,6 +224,23 @@ SECURE = (
     dns("tls of a plain server", target="127.0.0.1:{port}", timeout=SHORT, **TLS),
     dns("tls and silence", silence, tls=Tls(), target="127.0.0.1:{tls_port}", timeout=SHORT,
         tls_config=TRUST, **TLS),
+    dns("tls over IPv6", tls=Tls(), target="[::1]:{tls_port}", tls_config=TRUST, **TLS),
+    dns("tls by a name", tls=Tls("localhost_only"), target="localhost:{tls_port}", tls_config=TRUST,
+        preferred_ip_protocol="ip4", **TLS),
+    dns("tls by another name", tls=Tls("localhost_only"), target="127.0.0.1:{tls_port}", tls_config=TRUST, **TLS),
+    dns("tls expired", tls=Tls("expired"), target="127.0.0.1:{tls_port}", tls_config=TRUST, **TLS),
+    dns("tls self-signed", tls=Tls("self_signed"), target="127.0.0.1:{tls_port}", tls_config=TRUST, **TLS),
+    dns("tls without the intermediate", tls=Tls("no_intermediate"), target="127.0.0.1:{tls_port}",
+        tls_config=TRUST, **TLS),
+    dns("tls with the intermediate as CA", tls=Tls("no_intermediate"), target="127.0.0.1:{tls_port}",
+        tls_config={"ca_file": "pki/intermediate.pem"}, **TLS),
+    dns("tls with minimum above maximum", tls=Tls(), target="127.0.0.1:{tls_port}",
+        tls_config={**TRUST, "min_version": "TLS13", "max_version": "TLS12"}, **TLS),
+    dns("tls from an address", tls=Tls(), target="127.0.0.1:{tls_port}", tls_config=TRUST,
+        source_ip_address="127.0.0.9", **TLS),
+    dns("tls on a dead port", target="127.0.0.1:{dead}", tls_config=TRUST, **TLS),
+    dns("tls with a demand", FULL, tls=Tls(), target="127.0.0.1:{tls_port}", tls_config=TRUST,
+        validate_answer_rrs={"fail_if_matches_regexp": ["AAAA"]}, **TLS),
     dns("tls over udp", dns_over_tls=True),
     dns("tls without a port", target="127.0.0.1", **TLS),
     dns("tls_config without tls", tls_config={"ca_file": "nowhere.pem"}),

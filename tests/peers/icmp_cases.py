@@ -41,6 +41,9 @@ TARGETS = (
     icmp("of half an address", "127.0.0"),
     icmp("of an address with a blank", " 127.0.0.1"),
     icmp("of an address with zeros", "127.0.0.01"),
+    icmp("of a name with a blank", "local host"),
+    icmp("of a name that is none", "a..b"),
+    icmp("of IPv6 in IPv4", "::127.0.0.1", timeout="500ms"),
 )
 
 FAMILIES = (
@@ -51,6 +54,9 @@ FAMILIES = (
     icmp("of IPv6 preferring IPv4", "::1", preferred_ip_protocol="ip4"),
     icmp("of IPv6 and IPv4 alone", "::1", preferred_ip_protocol="ip4", ip_protocol_fallback=False),
     icmp("of IPv6 and IPv6 alone", "::1", preferred_ip_protocol="ip6", ip_protocol_fallback=False),
+    icmp("of IPv4 preferring what is none", preferred_ip_protocol="ipv4", ip_protocol_fallback=False),
+    icmp("of IPv6 preferring what is none", "::1", preferred_ip_protocol="ipv6", ip_protocol_fallback=False),
+    icmp("of IPv4 in IPv6 and IPv6 alone", "::ffff:127.0.0.1", preferred_ip_protocol="ip6", ip_protocol_fallback=False),
 )
 
 SOURCES = (
@@ -87,6 +93,8 @@ HOPS = (
     *both("with ttl 1", ttl=1),
     *both("with ttl 255", ttl=255),
     icmp("unfragmented with ttl 1", dont_fragment=True, ttl=1),
+    icmp("unfragmented with ttl 255", dont_fragment=True, ttl=255),
+    icmp("unfragmented with ttl over IPv6", "::1", dont_fragment=True, ttl=1),
     icmp("unfragmented with the system's ttl", dont_fragment=True, ttl=0),
 )
 

@@ -17,7 +17,7 @@ from probe_exporter.dns.wire import name_to_wire
 from probe_exporter.document import Place
 from probe_exporter.prober import ProbeFailed, Reason
 from probe_exporter.probers import dns
-from probe_exporter.probers.dns import DnsSettings, prober, split_target
+from probe_exporter.probers.dns import DnsSettings, prober
 from probe_exporter.runner import Result, run
 from tests.targets import Pause, Pki, Tls
 from tests.targets.dns import (
@@ -283,29 +283,9 @@ async def test_a_section_that_is_not_as_demanded_is_the_reason(section: str, rea
     assert why(await one(says, **demanding)) is None
 
 
-TARGETS = {
-    "a.test": ("a.test", 53),
-    "a.test:5353": ("a.test", 5353),
-    "127.0.0.1": ("127.0.0.1", 53),
-    "127.0.0.1:54": ("127.0.0.1", 54),
-    "::1": ("::1", 53),
-    "2001:db8::53": ("2001:db8::53", 53),
-    "[::1]": ("::1", 53),
-    "[::1]:54": ("::1", 54),
-    "fe80::1%lo": ("fe80::1%lo", 53),
-}
-
-
-@pytest.mark.parametrize(("target", "parts"), TARGETS.items())
-def test_targets(target: str, parts: tuple[str, int]) -> None:
-    assert split_target(target, 53) == parts
-
-
-@pytest.mark.parametrize("target", ["a:", "a:0", "a:65536", "a:b", "[::1]:", "a:-1", "a:+1"])
-def test_a_port_that_is_none(target: str) -> None:
-    with pytest.raises(ProbeFailed) as caught:
-        split_target(target, 53)
-    assert caught.value.reason is Reason.TARGET_INVALID
+@pytest.mark.parametrize("target", ["a:", "a:0", "a:65536", "a:b", "[::1]:", "a:-1", ":53"])
+async def test_a_target_without_a_host_or_a_port_that_is_none(target: str) -> None:
+    assert why(await run(module(), target, 1.0)) == (Reason.TARGET_INVALID, "")
 
 
 async def test_the_default_ports(monkeypatch: pytest.MonkeyPatch) -> None:
