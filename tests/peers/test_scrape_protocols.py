@@ -1,0 +1,178 @@
+"""A real Prometheus scrapes /metrics and /probe in each protocol that it knows, and stores the same series from all.
+
+Between the two stands a relay that notes what was asked for and what came: equal series could also mean that every
+answer was the same text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import exporters
+from tests.exporters import Server, peer
+from tests.peers.test_prometheus import LOOKS_EVERY, ask, until
+
+pytestmark = pytest.mark.slow
+
+PROTOCOLS = {
+    "PrometheusProto": "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+    "OpenMetricsText1.0.0": "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    "OpenMetricsText0.0.1": "text/plain; version=0.0.4; charset=utf-8",  # not offered, as in the original
+    "PrometheusText1.0.0": "text/plain; version=1.0.0; charset=utf-8",
+    "PrometheusText0.0.4": "text/plain; version=0.0.4; charset=utf-8",
+}
+"""What Prometheus is told to ask for, and what it then gets."""
+
+PATHS = {"metrics": "/metrics", "probe": "/probe"}
+MADE_BY_PROMETHEUS = {"up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_series_added"}
+MADE_BY_PROMETHEUS |= {"scrape_samples_post_metric_relabeling"}
+
+Labels = frozenset[tuple[str, str]]
+
+
+@dataclass
+class Relay:
+    """Passes requests on to an exporter, and notes by path and `job` what media type was answered."""
+
+    exporter: Server
+    port: int = 0
+    answered: dict[str, set[str]] = field(default_factory=dict)
+
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            request, *lines = head.split("\r\n")
+            headers = dict(line.split(": ", 1) for line in lines if line)
+            path = request.split(" ")[1]
+            wanted: dict[str, str] = {name: headers[name] for name in ("Accept", "Accept-Encoding") if name in headers}
+            answer = await self.exporter.get(path, wanted)
+            job = path.partition("job=")[2].partition("&")[0]
+            self.answered.setdefault(job, set()).add(answer.headers["content-type"])
+            kept = [f"{k}: {v}" for k, v in answer.headers.items() if k in ("content-type", "content-encoding")]
+            lines = [f"HTTP/1.1 {answer.status} Relayed", "Connection: close", *kept, "", ""]
+            writer.write("\r\n".join(lines).encode() + answer.body)
+            await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def relaying(exporter: Server) -> AsyncIterator[Relay]:
+    relay = Relay(exporter)
+    server = await asyncio.start_server(relay.pass_on, "127.0.0.1", 0)
+    relay.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield relay
+
+
+def config(relay: Relay) -> dict[str, Any]:
+    """A job for each protocol and path; its name goes along as a parameter that the exporter does not know."""
+    jobs = [(f"{kind}-{protocol}", path, protocol) for protocol in PROTOCOLS for kind, path in PATHS.items()]
+    target = f"127.0.0.1:{relay.exporter.port}/-/healthy"
+    return {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "scrape_configs": [
+            {
+                "job_name": name,
+                "metrics_path": path,
+                "params": {"job": [name], **({"target": [target]} if path == "/probe" else {})},
+                "scrape_protocols": [protocol],
+                "static_configs": [{"targets": [f"127.0.0.1:{relay.port}"]}],
+            }
+            for name, path, protocol in jobs
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What Prometheus holds of one path, by protocol, and the media types that it got."""
+
+    series: dict[str, set[Labels]]
+    values: dict[str, dict[Labels, float]]
+    media: dict[str, set[str]]
+
+
+async def stored(prometheus: Server, kind: str, relay: Relay) -> Stored:
+    data = await ask(prometheus, "query", query=f'{{job=~"{kind}-.*"}}')
+    values: dict[str, dict[Labels, float]] = {protocol: {} for protocol in PROTOCOLS}
+    for found in data["result"]:
+        labels = dict(found["metric"])
+        protocol = labels.pop("job").partition("-")[2]
+        if labels["__name__"] not in MADE_BY_PROMETHEUS:
+            values[protocol][frozenset(labels.items())] = float(found["value"][1])
+    media = {protocol: relay.answered.get(f"{kind}-{protocol}", set()) for protocol in PROTOCOLS}
+    return Stored({protocol: set(held) for protocol, held in values.items()}, values, media)
+
+
+async def collect(directory: Path) -> dict[str, Stored]:
+    """Scrape until all protocols have brought the same series, or long enough for them to have."""
+    with exporters.ours(directory) as exporter:
+        async with relaying(exporter) as relay:
+            file = directory / "prometheus.yml"
+            file.write_text(yaml.safe_dump(config(relay)))
+            with exporters.prometheus(directory, f"--config.file={file.name}") as prometheus:
+                await until(prometheus, "count(up)", len(PROTOCOLS) * len(PATHS))
+                found: dict[str, Stored] = {}
+                for _ in range(round(20 / LOOKS_EVERY)):
+                    await asyncio.sleep(LOOKS_EVERY)
+                    found = {kind: await stored(prometheus, kind, relay) for kind in PATHS}
+                    if all(_alike(one) for one in found.values()):
+                        break
+                return found
+
+
+def _alike(one: Stored) -> bool:
+    first, *others = one.series.values()
+    return bool(first) and all(first == other for other in others)
+
+
+@pytest.fixture(scope="module")
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stored]:
+    """One run for all tests of this file."""
+    peer("prometheus")
+    return asyncio.run(collect(tmp_path_factory.mktemp("protocols")))
+
+
+@pytest.mark.parametrize("kind", PATHS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_each_protocol_gets_what_it_asks_for(scraped: dict[str, Stored], kind: str, protocol: str) -> None:
+    [media] = scraped[kind].media[protocol]
+    assert media.rpartition("; escaping=")[0] == PROTOCOLS[protocol]
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_the_same_series_arrive_by_each_protocol(scraped: dict[str, Stored], kind: str) -> None:
+    first, *others = scraped[kind].series.values()
+    assert len(first) > 15
+    for other in others:
+        assert other == first
+
+
+def test_the_same_values_arrive_by_each_protocol(scraped: dict[str, Stored]) -> None:
+    """Those that stay: what a probe of the same page always says, and what the exporter says of itself."""
+    for kind, steady in (("probe", "probe_ip_addr_hash"), ("metrics", "process_start_time_seconds")):
+        values = {
+            value
+            for held in scraped[kind].values.values()
+            for labels, value in held.items()
+            if dict(labels)["__name__"] == steady
+        }
+        assert len(values) == 1
+
+
+def test_histograms_arrive_whole(scraped: dict[str, Stored]) -> None:
+    """Buckets with their bounds spelt alike, sum and count."""
+    for held in scraped["metrics"].series.values():
+        named = [dict(labels) for labels in held]
+        bounds = {one["le"] for one in named if one["__name__"] == "probe_exporter_probe_duration_seconds_bucket"}
+        assert {"0.001", "1.0", "30.0", "+Inf"} <= bounds
+        names = {one["__name__"] for one in named}
+        assert {f"probe_exporter_probe_duration_seconds_{end}" for end in ("sum", "count")} <= names
