@@ -47,7 +47,9 @@ NOT_BY_NAME: tuple[Network, ...] = (
 
 _LOCALHOST = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
-_IPV4_IN_THE_END = tuple(map(IPv6Network, ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")))
+_IPV4_IN_THE_END = tuple(
+    map(IPv6Network, ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", str(_NAT64_LOCAL)))
+)
 _ISATAP = (0x00005EFE, 0x02005EFE)  # the middle of an address
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 
@@ -98,7 +100,7 @@ def _within(address: IPv6Address) -> Iterator[IPv4Address]:
     number = int(address)
     if address in _LOCALHOST:
         return
-    if any(address in network for network in _IPV4_IN_THE_END):  # RFC 4291, 2.5.5; RFC 6052; RFC 8215
+    if any(address in network for network in _IPV4_IN_THE_END):  # RFC 4291, 2.5.5; RFC 2765; RFC 6052; RFC 8215
         yield IPv4Address(number & 0xFFFFFFFF)
     if address in _NAT64_LOCAL:  # for a prefix of 48 bits, the address lies around bits 64 to 71
         yield IPv4Address((number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF)

@@ -58,7 +58,7 @@ async def addresses(probe: Probe, proxy: Proxy) -> list[str]:
     """
     if not (proxy.host and proxy.port):
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the proxy's URL names no host or no port")
-    known = net.literal(probe, proxy.host)
+    known = names.literal(proxy.host)
     if known is not None:
         return [known]
     with probe.phase(PHASE), _blaming(proxy):

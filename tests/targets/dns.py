@@ -14,9 +14,11 @@ from types import TracebackType
 from typing import Self, cast
 
 import dns.message
+import dns.rcode
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
+import dns.rrset
 
 from tests.targets.answers import Pause
 from tests.targets.site import Request, Tls, both_loopbacks
@@ -84,6 +86,37 @@ class Says:
         records = b"".join(one for section in sections for one in section)
         message = struct.pack(">6H", number, self.flags, *counts) + question + records + self.after
         return [message[: len(message) - self.cut]]
+
+
+@dataclass
+class Zone:
+    """A script that knows the addresses of some names, and of the name ``*`` those of any other.
+
+    Args:
+        names: by name; several answers are given in turn (by type of query), the last one from then on.
+        asked: the names that were asked for, without the root's dot.
+    """
+
+    names: Mapping[str, Sequence[Sequence[str]]]
+    asked: list[str] = field(default_factory=list)
+    _turns: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def __call__(self, query: bytes) -> Sequence[Part]:
+        asked = dns.message.from_wire(query)
+        response = dns.message.make_response(asked)
+        question = asked.question[0]
+        name, kind = question.name.to_text(omit_final_dot=True).lower(), dns.rdatatype.to_text(question.rdtype)
+        self.asked.append(name)
+        answers = self.names.get(name, self.names.get("*"))
+        if answers is None:
+            response.set_rcode(dns.rcode.NXDOMAIN)
+            return [response.to_wire()]
+        turn = self._turns.get((name, kind), 0)
+        self._turns[name, kind] = turn + 1
+        for address in answers[min(turn, len(answers) - 1)]:
+            if (":" in address) == (kind == "AAAA"):
+                response.answer.append(dns.rrset.from_text(question.name, 0, "IN", kind, address))
+        return [response.to_wire()]
 
 
 def one_after_another(*scripts: Script | Pause) -> Script:
