@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 import pytest
@@ -15,6 +16,7 @@ import yaml
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Response, Server
+from tests.metrics_proto import decode
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 CONFIG = """
@@ -27,6 +29,7 @@ modules:
 """
 TEXT = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 PLAIN = "text/plain; charset=utf-8"
+MESSAGES = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily"
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +237,20 @@ def test_openmetrics_is_for_those_who_ask(exporter: Server) -> None:
         assert values(answer.text).keys() == values(ask(exporter.port, path).text).keys()
 
 
+@pytest.mark.parametrize("path", ["/probe?target=count", "/metrics"])
+def test_protocol_buffers_are_for_those_who_ask(exporter: Server, path: str) -> None:
+    types = re.findall(r"# TYPE (\S+)", ask(exporter.port, path).text)
+    headers = {"Accept": f"{MESSAGES}; encoding=delimited;q=0.6,text/plain;q=0.5", "Accept-Encoding": "gzip"}
+    answer = ask(exporter.port, path, headers=headers)
+    assert answer.headers["content-type"] == f"{MESSAGES}; encoding=delimited; escaping=underscores"
+    assert answer.headers["content-encoding"] == "gzip"
+    assert [family.name for family in decode(answer.body)] == types
+    for encoding, start in (("text", 'name: "'), ("compact-text", 'name:"')):
+        spelt = ask(exporter.port, path, headers={"Accept": f"{MESSAGES}; encoding={encoding}"})
+        assert spelt.headers["content-type"] == f"{MESSAGES}; encoding={encoding}; escaping=underscores"
+        assert spelt.text.startswith(start)
+
+
 @pytest.mark.parametrize("path", ["/probe?target=x", "/metrics"])
 def test_gzip_is_for_those_who_ask(exporter: Server, path: str) -> None:
     packed = ask(exporter.port, path, headers={"Accept-Encoding": "br, gzip;q=0.5"})
@@ -363,6 +380,46 @@ def test_health_is_one_word(exporter: Server, method: str) -> None:
 def test_scrapes_of_the_exporter_itself_are_counted(exporter: Server) -> None:
     before = own_metric(exporter, 'promhttp_metric_handler_requests_total{code="200"}')
     assert own_metric(exporter, 'promhttp_metric_handler_requests_total{code="200"}') == before + 1
+
+
+def test_answers_are_counted_by_path_and_code(exporter: Server) -> None:
+    def counted(handler: str, code: int) -> float:
+        name = f'probe_exporter_http_requests_total{{code="{code}",handler="{handler}"}}'
+        return values(ask(exporter.port, "/metrics").text).get(name, 0)
+
+    before = counted("/probe", 400), counted("other", 404), counted("/-/reload", 405)
+    ask(exporter.port, "/probe")
+    ask(exporter.port, "/no/such/path")
+    ask(exporter.port, "/-/reload")
+    assert (counted("/probe", 400), counted("other", 404), counted("/-/reload", 405)) == tuple(n + 1 for n in before)
+
+
+@pytest.mark.slow
+def test_invented_names_leave_no_series(exporter: Server) -> None:
+    """10,000 requests, each with a module, a target, a path and parameters that nobody has heard of."""
+
+    def names() -> set[str]:
+        return set(values(ask(exporter.port, "/metrics").text))
+
+    ask(exporter.port, "/probe?module=no_such&target=x")
+    ask(exporter.port, "/no_such")
+    ask(exporter.port, "/probe?target=x")
+    before = names()
+    with socket.create_connection(("127.0.0.1", exporter.port), 30) as connection, connection.makefile("rb") as answers:
+        for number in range(10_000):
+            path = [f"/probe?module=m{number}&target=t{number}", f"/p{number}", f"/probe?target=t{number}&x{number}=y"]
+            connection.sendall(f"GET {path[number % 3]} HTTP/1.1\r\nHost: h{number}\r\n\r\n".encode())
+            _skip_answer(answers)
+    assert names() == before
+
+
+def _skip_answer(answers: BinaryIO) -> None:
+    length = 0
+    while (line := answers.readline()) != b"\r\n":
+        assert line, "the connection has ended"
+        if line.lower().startswith(b"content-length:"):
+            length = int(line.partition(b":")[2])
+    answers.read(length)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "HEAD"])
