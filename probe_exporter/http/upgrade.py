@@ -6,7 +6,10 @@ import base64
 import hashlib
 import secrets
 
+from probe_exporter.http import http1
+from probe_exporter.http.request import USER_AGENT, Request, host_header
 from probe_exporter.http.response import Headers, Response
+from probe_exporter.http.url import URL
 from probe_exporter.prober import ProbeFailed, Reason
 
 BELONGS_TO_HANDSHAKE = frozenset(
@@ -22,14 +25,37 @@ def make_key() -> str:
     return base64.b64encode(secrets.token_bytes(16)).decode("ascii")
 
 
-def upgrade_headers(key: str) -> Headers:
-    """The headers that ask for WebSocket: no extensions, no subprotocol."""
-    return [
+def upgrade_request(url: URL, key: str, given: Headers, credentials: str) -> Request:
+    """The request that asks for WebSocket: no extensions, and no subprotocol that the settings do not name.
+
+    Args:
+        url: of http or https, as the handshake sees ws and wss.
+        key: from `make_key`.
+        given: the headers of the settings. A Host and a User-Agent replace ours, and an empty User-Agent goes unsent;
+            an Authorization replaces the credentials.
+        credentials: for the Authorization header; empty for none.
+
+    Raises:
+        ProbeFailed: a header can't be sent, or belongs to the handshake.
+    """
+    by_name = {name.lower(): value for name, value in reversed(given)}
+    for name in by_name.keys() & BELONGS_TO_HANDSHAKE:
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"the header {name} belongs to the handshake")
+    headers = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
         ("Sec-WebSocket-Key", key),
         ("Sec-WebSocket-Version", "13"),
     ]
+    if "user-agent" not in by_name:
+        headers.append(("User-Agent", USER_AGENT))
+    if credentials and "authorization" not in by_name:
+        headers.append(("Authorization", credentials))
+    for name, value in given:
+        if name.lower() != "host" and (value or name.lower() != "user-agent"):
+            headers.append((name, value))
+    http1.check_headers([*headers, *given])
+    return Request("GET", url, host_header(by_name.get("host", "")) or url.authority, headers)
 
 
 def check_upgrade(response: Response, key: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,20 +16,12 @@ from probe_exporter import net, tls
 from probe_exporter.addressing import SourceSettings
 from probe_exporter.dialogue import walk
 from probe_exporter.fields import Shorthand, Text
-from probe_exporter.http import http1, tunnel
+from probe_exporter.http import tunnel
 from probe_exporter.http.http1 import ResponseReader
-from probe_exporter.http.request import (
-    USER_AGENT,
-    Request,
-    authorization,
-    check_references,
-    host_header,
-    own_headers,
-    read_file,
-)
+from probe_exporter.http.request import Request, authorization, check_references, own_headers, read_file
 from probe_exporter.http.response import Headers
 from probe_exporter.http.settings import HttpClientSettings, HttpHeader
-from probe_exporter.http.upgrade import BELONGS_TO_HANDSHAKE, check_upgrade, make_key, upgrade_headers
+from probe_exporter.http.upgrade import BELONGS_TO_HANDSHAKE, check_upgrade, make_key, upgrade_request
 from probe_exporter.http.url import URL, parse
 from probe_exporter.messages import Messages, MessageSettings
 from probe_exporter.metrics import Metric
@@ -182,23 +174,7 @@ class _Visit:
         if self._url.user is not None:
             raise ProbeFailed(Reason.TARGET_INVALID, "a WebSocket URL has no user information: use http_config")
         given = [*own_headers(self._client), *self._own_headers()]
-        http1.check_headers(given)
-        by_name = {name.lower(): value for name, value in reversed(given)}
-        for name in by_name.keys() & BELONGS_TO_HANDSHAKE:
-            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"the header {name} belongs to the handshake")
-        own = [
-            (name, value) for name, value in given if name.lower() != "host" and (value or name.lower() != "user-agent")
-        ]
-        host = host_header(by_name.get("host", "")) or self._url.authority
-        return Request("GET", self._url, host, [*upgrade_headers(key), *self._introduction(by_name.keys()), *own])
-
-    def _introduction(self, given: Collection[str]) -> Iterator[tuple[str, str]]:
-        """Who we are, as far as the headers that are `given` (in lower case) do not say so."""
-        if "user-agent" not in given:
-            yield "User-Agent", USER_AGENT
-        if "authorization" not in given and (credentials := authorization(self._client)):
-            http1.check_headers([("Authorization", credentials)])
-            yield "Authorization", credentials
+        return upgrade_request(self._url, key, given, authorization(self._client))
 
     def _own_headers(self) -> Headers:
         """The headers of ``headers``. A file that can't be read is passed over, as in the original."""

@@ -7,7 +7,8 @@ import base64
 import pytest
 
 from probe_exporter.http.http1 import ResponseReader
-from probe_exporter.http.upgrade import check_upgrade, make_key, upgrade_headers
+from probe_exporter.http.upgrade import check_upgrade, make_key, upgrade_request
+from probe_exporter.http.url import parse
 from probe_exporter.prober import ProbeFailed, Reason
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -70,4 +71,30 @@ def test_a_key_is_sixteen_bytes_and_never_the_same() -> None:
     keys = {make_key() for _ in range(100)}
     assert len(keys) == 100
     assert {len(base64.b64decode(key)) for key in keys} == {16}
-    assert ("Sec-WebSocket-Key", KEY) in upgrade_headers(KEY)
+
+
+def test_the_request_in_bytes() -> None:
+    given = [("Origin", "http://a"), ("X", "1"), ("x", "2"), ("user-agent", "me"), ("host", "b.test")]
+    request = upgrade_request(parse("http://a.test:81/chat?x=1"), KEY, given, "Bearer t")
+    assert request.head().decode().split("\r\n") == [
+        "GET /chat?x=1 HTTP/1.1",
+        "Host: b.test",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {KEY}",
+        "Sec-WebSocket-Version: 13",
+        "Authorization: Bearer t",
+        "Origin: http://a",
+        "X: 1",
+        "x: 2",
+        "user-agent: me",
+        "",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("name", ["Upgrade", "CONNECTION", "Sec-WebSocket-Key", "sec-websocket-version", "a b", ""])
+def test_a_header_that_can_not_be_sent(name: str) -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        upgrade_request(parse("http://a.test/"), KEY, [(name, "x")], "")
+    assert failed.value.reason is Reason.SETTINGS_UNUSABLE

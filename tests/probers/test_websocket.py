@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import tls
+from probe_exporter import config, tls
 from probe_exporter.config import Module
 from probe_exporter.dialogue import EXPECT_INFO
 from probe_exporter.document import Place
 from probe_exporter.http.websocket import MESSAGE_LIMIT
+from probe_exporter.loader import load_probers
 from probe_exporter.net import IP_PROTOCOL
 from probe_exporter.prober import Reason
 from probe_exporter.probers.websocket import (
@@ -29,6 +30,7 @@ from probe_exporter.probers.websocket import (
     prober,
 )
 from probe_exporter.runner import Result, run
+from tests import shared
 from tests.targets import Answer, End, Pause, Pki, Repeat, Request, Tls, raw, redirect, reply, silence
 from tests.targets.answers import head
 from tests.targets.proxy import HttpProxy, ProxyServer, SocksProxy
@@ -295,6 +297,7 @@ def _with_file(value: Any, path: str) -> Any:
         {"headers": {"sec-websocket-extensions": "permessage-deflate"}},
         {"headers": {"a b": "c"}},
         {"headers": {"X": "a\r\nb"}},
+        {"headers": {"Host": "a\0b"}},
         {"http_config": {"basic_auth": {"password_ref": "x"}}},
         {"http_config": {"authorization": {"credentials_file": "no such file"}}},
         {"http_config": {"authorization": {"credentials": "a\nb"}}},
@@ -306,6 +309,25 @@ async def test_settings_that_can_not_be_used(settings: dict[str, Any]) -> None:
     assert why(result) == (Reason.SETTINGS_UNUSABLE, "")
     assert values(result) == (0, 0, 0)
     assert site.requests == []
+
+
+@shared.needed
+@pytest.mark.parametrize("name", ["ws_everything", "ws_bearer"])
+async def test_the_modules_of_the_unreleased_original_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = config.load([shared.EXAMPLES / "websocket-unreleased.yml"], load_probers([])).modules[name]
+    monkeypatch.chdir(shared.EXAMPLES)  # a file of secrets is not there: it is passed over
+    async with WebsocketSite({"/": upgraded(frame(b"hello bob"))}) as there:
+        result = await run(module, there.fill(WS), 5.0)
+        await there.quiet()
+    assert why(result) is None
+    (request,) = there.requests
+    if name == "ws_bearer":
+        assert request.all("Authorization") == ["Bearer t"]
+    else:
+        assert request.all("Authorization") == ["Basic dTpw"]
+        assert request.all("Origin") == ["https://chat.example"]
+        assert request.all("X-Key") == ["k"]
+        assert there.heard == ["text b'hi bob'", "text b'bye'", "close 1000"]
 
 
 # --- the answer to the upgrade -----------------------------------------------------------------------------
@@ -432,7 +454,7 @@ async def test_a_certificate_that_does_not_verify_is_reported_all_the_same(
 
 
 @pytest.mark.parametrize(
-    ("config", "authority", "reason"),
+    ("block", "authority", "reason"),
     [
         ({"ca_file": "intermediate.pem"}, None, None),
         ({"server_name": "www.example.test"}, None, None),
@@ -443,14 +465,14 @@ async def test_a_certificate_that_does_not_verify_is_reported_all_the_same(
     ],
 )
 async def test_tls_as_the_module_wants_it(
-    pki: Pki, config: dict[str, str], authority: str | None, reason: Reason | None
+    pki: Pki, block: dict[str, str], authority: str | None, reason: Reason | None
 ) -> None:
-    files = {key: str(pki.directory / value) for key, value in config.items() if key.endswith("_file")}
-    given = trust(pki, **{**config, **files})
+    files = {key: str(pki.directory / value) for key, value in block.items() if key.endswith("_file")}
+    given = trust(pki, **{**block, **files})
     result, site = await probe(upgraded(), target=WSS, site=secure(pki, Tls(client_ca=authority)), http_config=given)
     assert why(result) == (None if reason is None else (reason, "tls"))
     if reason is None:
-        assert site.requests[0].server_name == config.get("server_name", "")
+        assert site.requests[0].server_name == block.get("server_name", "")
 
 
 async def test_a_server_that_knows_old_tls_only(pki: Pki) -> None:
@@ -519,8 +541,7 @@ async def test_through_a_proxy(
 
 
 async def test_no_proxy_means_none() -> None:
-    config = {"proxy_url": "http://127.0.0.1:1", "no_proxy": "10.0.0.0/8"}
-    result, _ = await probe(upgraded(), http_config=config)
+    result, _ = await probe(upgraded(), http_config={"proxy_url": "http://127.0.0.1:1", "no_proxy": "10.0.0.0/8"})
     assert why(result) is None
 
 
