@@ -1,4 +1,4 @@
-"""The targets that are probed, on loopback ports: an nginx of our own with a page and a health check, and a DNS server."""
+"""The targets that are probed, on loopback ports: an nginx of our own with a page and a health check; a DNS server."""
 
 from __future__ import annotations
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from pydantic import Field as Default
 
 from probe_exporter import names, tls
 from probe_exporter.addressing import AddressSettings
-from probe_exporter.connection import Secure
+from probe_exporter.connection import Connection, Secure
 from probe_exporter.endpoints import join_host_port
 from probe_exporter.fields import Text, encode
 from probe_exporter.grpc import health
 from probe_exporter.grpc.call import ALPN, CallFailed, CallUnprocessed, Status, call_fields, metadata_fields, unary
+from probe_exporter.http import tunnel
+from probe_exporter.http.proxy import Proxies
 from probe_exporter.http.url import URL, parse_target
 from probe_exporter.metrics import Metric
 from probe_exporter.net import dial, resolve
@@ -175,7 +178,7 @@ def _bracketed(host: str) -> str:
 
 async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes) -> bytes:
     """Make the call over a new connection; the answer. The parts of a second attempt add to those of the first."""
-    connection = await dial(probe, [place.address], place.url.port, secure=place.secure)
+    connection = await _connect(probe, place)
     probe.add(PARTS, round(connection.connect_seconds, 9), "connect")
     if connection.handshake is not None:
         probe.add(PARTS, round(connection.tls_seconds, 9), "tls")
@@ -189,6 +192,21 @@ async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes
         return await unary(connection, fields, message)
     finally:
         probe.add(PARTS, round(time.perf_counter() - started, 9), "call")
+
+
+async def _connect(probe: Probe, place: _Place) -> Connection:
+    """A connection to the server, through the proxy that the environment names for https, as gRPC clients have it."""
+    proxy = _proxies().choose(replace(place.url, scheme="https"), [place.address])
+    if proxy is None:
+        return await dial(probe, [place.address], place.url.port, secure=place.secure)
+    own = tunnel.own_tls(proxy, TLSSettings())
+    destination = tunnel.destination(proxy, place.url, [place.address])
+    return await tunnel.dial(probe, proxy, await tunnel.addresses(probe, proxy), own, destination, place.secure)
+
+
+@cache
+def _proxies() -> Proxies:
+    return Proxies.from_environment(os.environ, [])
 
 
 prober = Prober("grpc", GrpcSettings, probe_grpc)

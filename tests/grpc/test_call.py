@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +81,14 @@ def failure(data: bytes) -> tuple[int, str]:
 )  # fmt: skip
 def test_anything_but_one_whole_plain_message_is_refused(body: bytes) -> None:
     assert failure(body) == (Status.INTERNAL, Reason.GRPC_PROTOCOL_ERROR)
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_message_or_refused(body: bytes) -> None:
+    with suppress(CallFailed):
+        whole = framed(unframed(body))
+        assert body.startswith(whole)
+        assert len(body) < len(whole) + 5
 
 
 def test_a_message_that_is_too_large_is_refused_before_it_has_come() -> None:

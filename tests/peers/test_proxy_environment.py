@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.peers.cases import Case, Outcome
 from tests.peers.differences import compare
 from tests.peers.http_cases import IP4, at
 from tests.peers.ports import Ports
-from tests.targets import Pki, Tls, redirect, reply
+from tests.targets import Pki, Tls, grpc, redirect, reply
 from tests.targets.proxy import HttpProxy
 
 pytestmark = pytest.mark.slow
@@ -54,6 +55,13 @@ def case(name: str, target: str, asked: Mapping[str, object] | None = None) -> C
     return Case(f"environment {name}", settings, target, at(reply(200, b"ok")), Tls(), proxy=HttpProxy())
 
 
+def call(name: str, target: str, tls: Tls | None = None) -> Case:
+    """A gRPC health check, which goes through the proxy for https without being told to."""
+    settings = {"tls": True, "tls_config": {"insecure_skip_verify": True}} if tls else {}
+    pages = grpc.at(grpc.healthy())
+    return Case(f"environment gRPC {name}", settings, target, pages, tls, proxy=HttpProxy(), prober="grpc")
+
+
 HEADER = {"proxy_connect_header": {"X-A": ["1"]}}
 LAST = {"/next": reply(200, b"arrived")}
 CASES = (
@@ -65,6 +73,10 @@ CASES = (
             pages={"/": redirect(302, "http://127.0.0.1:{port}/next"), **LAST}),
     replace(case("and a redirect from loopback", "http://127.0.0.1:{port}/"),
             pages={"/": redirect(302, "http://0.0.0.0:{port}/next"), **LAST}),
+    call("for any address", "0.0.0.0:{port}"),
+    call("for loopback", "127.0.0.1:{port}"),
+    call("for localhost", "localhost:{port}"),
+    call("over TLS for any address", "0.0.0.0:{tls_port}", Tls(alpn=("h2",))),
 )  # fmt: skip
 
 
@@ -78,17 +90,16 @@ async def one_by_one(
 @pytest.fixture(scope="module")
 def outcomes(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Outcome], dict[str, Outcome]]:
     """What the original and ours make of the cases, in an environment of the same kind."""
-    directory, ports = tmp_path_factory.mktemp("environment"), Ports({"environment": ENVIRONMENT})
-    (directory / "blackbox.yml").write_text(cases.configuration(CASES, directory, ports))
-    environment = ports.fill("environment", ENVIRONMENT)
+    directory = tmp_path_factory.mktemp("environment")
+    with closing(Ports({"environment": ENVIRONMENT})) as ports:
+        (directory / "blackbox.yml").write_text(cases.configuration(CASES, directory, ports))
+        environment = ports.fill("environment", ENVIRONMENT)
 
-    def run(start: Start) -> dict[str, Outcome]:
-        with start(directory, "--config.file=blackbox.yml", **environment) as exporter:
-            return asyncio.run(one_by_one(CASES, exporter, pki.directory, ports.of("environment")))
+        def run(start: Start) -> dict[str, Outcome]:
+            with start(directory, "--config.file=blackbox.yml", **environment) as exporter:
+                return asyncio.run(one_by_one(CASES, exporter, pki.directory, ports.of("environment")))
 
-    found = run(exporters.original), run(exporters.ours)
-    ports.close()
-    return found
+        return run(exporters.original), run(exporters.ours)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -109,5 +120,6 @@ def test_the_proxy_is_asked_where_it_should_be(outcomes: tuple[dict[str, Outcome
             "for any address over https with skipped resolving", "for a name with skipped resolving",
             "for a name over https with skipped resolving", "for a name exempt at another port with skipped resolving",
             "with a header for CONNECT", "and a redirect to loopback", "and a redirect from loopback",
+            "gRPC for any address", "gRPC over TLS for any address",
         )
     }  # fmt: skip

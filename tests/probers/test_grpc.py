@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +20,7 @@ from probe_exporter.prober import Reason
 from probe_exporter.probers.grpc import DURATION, PARTS, SERVING_STATUS, SSL, STATUS_CODE, GrpcSettings, _parse, prober
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import CERTIFICATE_INFO, CHAIN_EXPIRY, CIPHER_INFO, EARLIEST_EXPIRY, VERSION_INFO
+from tests.exporters import ROOT
 from tests.servers import Room, nginx
 from tests.servers._grpc_server import DATA, SLOW, TOKEN
 from tests.servers.grpc_health import GrpcHealth
@@ -363,6 +366,13 @@ async def test_a_certificate_that_is_not_verified_has_no_chain_that_ends(pki: Pk
     assert why(result) is None
     assert has_tls_metrics(result)
     assert CHAIN_EXPIRY not in result.probe.samples.plain
+
+
+def test_http2_is_loaded_at_the_first_call() -> None:
+    """Every exporter loads this prober; what only calls need waits until there is one."""
+    code = "import sys, probe_exporter.probers.grpc; print([m for m in sys.modules if 'http2' in m or 'hpack' in m])"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 # --- targets and settings ----------------------------------------------------------------------------------
