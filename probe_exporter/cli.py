@@ -127,7 +127,7 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: 
     listeners = inherit if given.web_systemd_socket else partial(open_all, addresses)
     where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
     log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
-    raise_file_limit()
+    raise_file_limit(given.probe_max_concurrent)
     history = open_history(given, telemetry, probe_log)
     web = Web(
         configuration,

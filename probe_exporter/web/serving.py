@@ -102,9 +102,16 @@ class Background:
             task.cancel()
 
 
-def raise_file_limit() -> None:
-    """The soft limit on open files to the hard one: 2,000 probes that hang need 4,000."""
+def raise_file_limit(probes: int) -> None:
+    """The soft limit on open files to the hard one: 2,000 probes that hang need 4,000.
+
+    Args:
+        probes: how many may run at once, each with two files; as many more may wait, each with one.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 3 * probes:
+        message = "Fewer files may be open than --probe.max-concurrent needs, three for each"
+        log.warning(message, extra={"fields": {"files": hard, "probes": probes}})
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError) as error:
