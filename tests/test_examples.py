@@ -1,0 +1,77 @@
+"""The programs of examples/ run as they stand, and a real Prometheus scrapes them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests import exporters
+from tests.exporters import ROOT
+from tests.peers.test_prometheus import ask, until
+from tests.processes import free_port, listening, running
+
+pytestmark = pytest.mark.slow
+
+GROWING, STILL = "myapp_processed_ops_total", "myapp_processed_ops_total1"
+
+
+@contextmanager
+def example(name: str, directory: Path) -> Iterator[int]:
+    """One of the programs on a port of its own, which is its only argument."""
+    port = free_port()
+    command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), str(port)]
+    with running(command, directory, directory / f"{name}.log", listening(port)):
+        yield port
+
+
+def scrape(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        body: bytes = answer.read()
+    return body.decode()
+
+
+def value(text: str, name: str) -> float:
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return next(sample.value for sample in samples if sample.name == name)
+
+
+def test_the_application_counts_an_operation_every_two_seconds(tmp_path: Path) -> None:
+    with example("instrumented_app", tmp_path) as port:
+        began, first = time.monotonic(), value(scrape(port), GROWING)
+        while (now := value(scrape(port), GROWING)) < first + 2:
+            assert time.monotonic() - began < 10
+            time.sleep(0.05)
+        assert now == first + 2
+        assert 2 <= time.monotonic() - began < 6
+
+
+def test_the_smallest_exporter_says_four_things(tmp_path: Path) -> None:
+    with example("smallest_exporter", tmp_path) as port:
+        lines = scrape(port).splitlines()
+    assert lines[0].startswith(f"# HELP {STILL} ")
+    assert lines[1:] == [f"# TYPE {STILL} counter", f'{STILL}{{date="Thursday"}} 1622']
+
+
+def test_a_prometheus_scrapes_both(tmp_path: Path) -> None:
+    with example("instrumented_app", tmp_path) as growing, example("smallest_exporter", tmp_path) as still:
+        jobs = [{"job_name": "app", "static_configs": [{"targets": [f"127.0.0.1:{growing}", f"127.0.0.1:{still}"]}]}]
+        config = tmp_path / "prometheus.yml"
+        config.write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}))
+        with exporters.prometheus(tmp_path, f"--config.file={config.name}") as prometheus:
+            asyncio.run(_arrives(prometheus))
+
+
+async def _arrives(prometheus: exporters.Server) -> None:
+    await until(prometheus, f"count({GROWING} >= 2)", 1)
+    await until(prometheus, f'count({STILL}{{date="Thursday"}} == 1622)', 1)
+    data = await ask(prometheus, "query", query='up{job="app"}')
+    assert [float(found["value"][1]) for found in data["result"]] == [1, 1]
