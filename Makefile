@@ -20,7 +20,7 @@ PYTHON := $(or $(call usable,$(comma) venv$(comma) ensurepip),$(call usable))
 endif
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
-CODE   := $(foreach d,probe_exporter modules tests benchmarks docs,$(if $(wildcard $(d)/*.py),$(d)))
+CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples,$(if $(wildcard $(d)/*.py),$(d)))
 
 .PHONY: run test quick lint bench docs constraints clean python
 
