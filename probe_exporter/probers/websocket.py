@@ -68,6 +68,11 @@ class WebsocketSettings(MessageSettings, SourceSettings):
             return config
         return config.model_copy(update={"authorization": None})
 
+    @cached_property
+    def has_tls_config(self) -> bool:
+        """Whether ``tls_config`` says anything, so that a file it names is read even where TLS is not spoken."""
+        return self.client.tls_config != TLSSettings()
+
 
 # --- metrics -----------------------------------------------------------------------------------------------
 
@@ -134,7 +139,7 @@ class _Visit:
     def check_settings(self) -> None:
         """Find out what can't be used before anything is looked up or sent."""
         check_references(self._client)
-        if self._url.secure or self._client.tls_config != TLSSettings():  # its files are read even where it has no use
+        if self._url.secure or self._settings.has_tls_config:
             client_context(self._client.tls_config)
 
     async def resolve(self) -> str:
