@@ -152,15 +152,10 @@ async def _check(probe: Probe, settings: GrpcSettings, place: _Place) -> int:
 
 async def _ask(probe: Probe, settings: GrpcSettings, place: _Place) -> int:
     """Connect and call; once more if the server did not look at the call, as one does that is being restarted."""
-    url, secure = place.url, place.secure
     try:
-        metadata = settings.sent_metadata
+        fields = call_fields(place.url.scheme, _authority(place), health.METHOD, settings.sent_metadata)
     except ValueError as error:
-        raise CallFailed(Status.INTERNAL, Reason.SETTINGS_UNUSABLE, f"metadata: {error}") from None
-    # Over TLS other clients leave the port out, and name whom the certificate is for.
-    host = names.to_ascii(url.host if secure is None else secure.server_name)
-    authority = join_host_port(host, url.port) if secure is None else _bracketed(host)
-    fields = call_fields(url.scheme, authority, health.METHOD, metadata)
+        raise CallFailed(Status.INTERNAL, Reason.SETTINGS_UNUSABLE, f"the call can't be made: {error}") from None
     try:
         answer = await _call(probe, place, fields, settings.request)
     except CallUnprocessed as refused:
@@ -172,8 +167,21 @@ async def _ask(probe: Probe, settings: GrpcSettings, place: _Place) -> int:
         raise CallFailed(Status.INTERNAL, Reason.GRPC_PROTOCOL_ERROR, f"the answer is no message: {error}") from None
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _authority(place: _Place) -> str:
+    """Whom the call is for; over TLS without the port, as other clients have it: whom the certificate is for.
+
+    Raises:
+        ValueError: it can't be a name.
+    """
+    if place.secure is None:
+        return join_host_port(_plain(place.url.host), place.url.port)
+    name = _plain(place.secure.server_name)
+    return f"[{name}]" if ":" in name else name
+
+
+def _plain(host: str) -> str:
+    """A host in ASCII; of an address without its zone, which is nobody else's business (RFC 6874)."""
+    return names.to_ascii(host.partition("%")[0])
 
 
 async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes) -> bytes:

@@ -29,6 +29,8 @@ from tests.targets.answers import raw
 from tests.targets.grpc import OPENED, SERVING, message, opened, status, trailers
 from tests.targets.http2 import data, goaway, ping, reset, said, settings
 
+pytestmark = pytest.mark.slow
+
 H2 = Tls(alpn=("h2",))
 
 
@@ -400,6 +402,24 @@ async def test_tls_settings_that_can_t_be_used_fail_a_plain_probe_too(pki: Pki) 
         result = await probe(site.fill("127.0.0.1:{port}"), tls_config={"ca_file": str(pki.directory / "none.pem")})
     assert why(result) == (Reason.SETTINGS_UNUSABLE, "")
     assert not site.requests
+
+
+async def test_a_server_name_that_is_none_fails_before_anything_is_sent(pki: Pki) -> None:
+    async with Site(grpc.at(grpc.healthy()), H2, pki.directory) as site:
+        config = {**trust(pki), "server_name": "-é-..x"}
+        result = await probe(site.fill("127.0.0.1:{tls_port}"), tls=True, tls_config=config)
+    assert why(result) == (Reason.SETTINGS_UNUSABLE, "check")
+    assert not site.requests
+
+
+async def test_an_address_goes_without_its_zone_to_the_server(pki: Pki) -> None:
+    async with Site(grpc.at(grpc.healthy()), H2, pki.directory) as site:
+        for target in ("[::1%25lo]:{port}", "[::1%251]:{port}"):
+            assert why(await probe(site.fill(target))) is None
+        config = trust(pki)
+        assert why(await probe(site.fill("[::1%25lo]:{tls_port}"), tls=True, tls_config=config)) is None
+    sent = [site.blank(request.all(":authority")[0]) for request in site.requests]
+    assert sent == ["[::1]:{port}", "[::1]:{port}", "[::1]"]
 
 
 async def test_metadata_that_can_t_be_sent_fails_before_anything_is_sent(pki: Pki) -> None:
