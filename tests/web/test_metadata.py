@@ -1,0 +1,142 @@
+"""/metadata says what the exporter is, where its configuration comes from, and what it can measure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator
+from datetime import datetime
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from probe_exporter.version import VERSION
+from tests import exporters
+from tests.asking import ask
+from tests.exporters import Server
+from tests.web.test_routes import PLUGINS, own_metric
+
+CONFIG = """
+modules:
+  http_2xx:
+    prober: actor
+    description: Does what it is told.
+  free:
+    prober: http
+    params: {path: {pattern: "[a-z/]+", max_length: 40}, host: {pattern: ".*", default: a.example}}
+    http: {headers: {Host: "${param:host}", X-Path: "${param:path}"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("metadata")
+    (directory / "blackbox.yml").write_text(CONFIG)
+    with exporters.ours(directory, f"--modules.dir={PLUGINS}") as running:
+        yield running
+
+
+def metadata(exporter: Server) -> dict[str, Any]:
+    answer = ask(exporter.port, "/metadata")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    found: dict[str, Any] = json.loads(answer.text)
+    return found
+
+
+def named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    [found] = [entry for entry in entries if entry["name"] == name]
+    return found
+
+
+def test_the_build_is_described(exporter: Server) -> None:
+    found = metadata(exporter)
+    assert (found["name"], found["version"]) == ("probe-exporter", VERSION)
+    assert found["revision"]
+    assert found["python"] == {
+        "version": platform.python_version(),
+        "implementation": platform.python_implementation(),
+    }
+    assert found["libraries"]["aiohttp"] == packages.version("aiohttp")
+    process = own_metric(exporter, "process_start_time_seconds")
+    assert 0 <= datetime.fromisoformat(found["started"]).timestamp() - process < 30
+
+
+def test_the_configuration_is_described(exporter: Server) -> None:
+    config = metadata(exporter)["config"]
+    assert config["files"] == ["blackbox.yml"]
+    data = CONFIG.encode()
+    assert config["sha256"] == hashlib.sha256(f"blackbox.yml\0{len(data)}\0".encode() + data).hexdigest()
+    assert config["last_error"] == ""
+    stamp = values(ask(exporter.port, "/metrics").text)[
+        "blackbox_exporter_config_last_reload_success_timestamp_seconds"
+    ]
+    assert abs(datetime.fromisoformat(config["loaded"]).timestamp() - stamp) < 1
+
+
+def test_modules_are_described_with_what_a_request_may_set(exporter: Server) -> None:
+    modules = metadata(exporter)["modules"]
+    assert [module["name"] for module in modules] == ["free", "http_2xx"]
+    assert named(modules, "http_2xx") == {
+        "name": "http_2xx",
+        "prober": "actor",
+        "description": "Does what it is told.",
+        "source": "blackbox.yml",
+        "parameters": [],
+    }
+    assert named(modules, "free")["parameters"] == [
+        {"name": "path", "pattern": "[a-z/]+", "max_length": 40, "default": None},
+        {"name": "host", "pattern": ".*", "max_length": 1024, "default": "a.example"},
+    ]
+
+
+def test_probers_are_described_with_their_metrics(exporter: Server) -> None:
+    found = metadata(exporter)
+    assert {"http", "tcp", "dns", "icmp", "unix", "grpc", "actor"} <= {prober["name"] for prober in found["probers"]}
+    actor = named(found["probers"], "actor")
+    assert actor["source"] == str(PLUGINS / "actor.py")
+    assert actor["description"].startswith("Do what the target says")
+    assert [(metric["name"], metric["type"], metric["help"], metric["labels"]) for metric in actor["metrics"]] == [
+        ("probe_actor_seen_info", "gauge", "What the prober was given.", ["target", "host"]),
+        ("probe_actor_words", "gauge", "How many words the target has.", []),
+    ]
+    assert named(found["metrics"], "probe_failure_info")["labels"] == ["reason", "phase"]
+    http = named(found["probers"], "http")
+    assert named(http["metrics"], "probe_http_duration_seconds")["labels"] == ["phase"]
+
+
+def test_the_schema_of_a_prober_s_settings_judges_them(exporter: Server) -> None:
+    schema = named(metadata(exporter)["probers"], "http")["settings"]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate({"valid_status_codes": [200], "fail_if_ssl": True}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"valid_status_coeds": [200]}, schema)
+
+
+def test_a_rejected_reload_shows_and_the_next_good_one_is_another(exporter: Server, tmp_path: Path) -> None:
+    (tmp_path / "blackbox.yml").write_text(CONFIG)
+    with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}") as changed:
+        before = metadata(changed)
+        (tmp_path / "blackbox.yml").write_text("modules: {a: {prober: nothing}}\n")
+        assert ask(changed.port, "/-/reload", method="POST").status == 500
+        refused = metadata(changed)
+        assert "unknown prober `nothing`" in refused["config"].pop("last_error")
+        assert before["config"].pop("last_error") == ""
+        assert refused == before
+        (tmp_path / "blackbox.yml").write_text("modules: {a: {prober: actor}}\n")
+        assert ask(changed.port, "/-/reload", method="POST").status == 200
+        after = metadata(changed)
+        assert [module["name"] for module in after["modules"]] == ["a"]
+        assert after["config"]["sha256"] != before["config"]["sha256"]
+        assert after["config"]["last_error"] == ""
+        assert after["config"]["loaded"] > before["config"]["loaded"]
+        assert after["started"] == before["started"]
+
+
+def test_nothing_secret_is_told(tmp_path: Path) -> None:
+    (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: actor, actor: {password: hunter2}}}\n")
+    with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}") as exporter:
+        assert "hunter2" not in ask(exporter.port, "/metadata").text
