@@ -153,9 +153,9 @@ class Resolver:
         return addresses
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> aiodns.DNSResolver:
-        # c-ares gives a server twice the time in the second round, so all of them have had both within the timeout.
+        # c-ares gives a server twice the time in the second round: with this much, all have had both before the timeout.
         # It takes more options (to look at no file), but what pycares hands over for those is freed before it is read.
-        return aiodns.DNSResolver(self._servers, loop, timeout=self._timeout / (3 * len(self._servers)), tries=ROUNDS)
+        return aiodns.DNSResolver(self._servers, loop, timeout=self._timeout / (4 * len(self._servers)), tries=ROUNDS)
 
 
 _own: WeakValueDictionary[tuple[tuple[str, ...], float], Resolver] = WeakValueDictionary()

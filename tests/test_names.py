@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from probe_exporter import names
 from probe_exporter.prober import ProbeFailed, Reason
+from tests.targets.dns import DnsServer, Zone, silence
 
 A, AAAA = 1, 28
 NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
@@ -303,3 +306,95 @@ async def test_one_silent_name_server_holds_up_nobody() -> None:
         await asyncio.sleep(0)
         assert await asyncio.wait_for(names.lookup("quick.test", 4), 0.15) == ["192.0.2.1"]
         assert set(await asyncio.gather(*waiting)) == {Reason.DNS_TIMEOUT}
+
+
+# --- a module's own name servers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "[::1]:{}"])
+async def test_a_module_has_its_names_from_its_own_servers(hosts: Path, address: str) -> None:
+    """Not from the hosts file, though it has the name, nor by search domains: what is asked for is what is written."""
+    hosts.write_text("192.0.2.9 both.test\n")
+    zone = Zone({"both.test": [["192.0.2.1", "2001:db8::1"]], "six.test": [["2001:db8::6"]]})
+    async with DnsServer(zone) as server:
+        own = names.resolver((address.format(server["port"]),), 1.0)
+        assert await names.lookup("both.test", resolver=own) == ["192.0.2.1", "2001:db8::1"]
+        assert await names.lookup("both.test", 4, resolver=own) == ["192.0.2.1"]
+        assert await names.lookup("six.test.", resolver=own) == ["2001:db8::6"]
+        for name, family, reason in [
+            ("six.test", 4, Reason.DNS_NO_ADDRESS),
+            ("none.test", 0, Reason.DNS_NAME_NOT_FOUND),
+            ("localhost", 0, Reason.DNS_NAME_NOT_FOUND),
+            ("both", 0, Reason.DNS_NAME_NOT_FOUND),
+            ("a b", 0, Reason.DNS_RESOLUTION),
+        ]:
+            with pytest.raises(ProbeFailed) as failed:
+                await names.lookup(name, family, resolver=own)
+            assert failed.value.reason is reason, name
+        assert "both.test" in zone.asked
+        assert not [name for name in zone.asked if name.startswith("both.") and name != "both.test"]
+
+
+def refusing(query: bytes) -> list[bytes]:
+    """A script: the server will not answer."""
+    return [query[:2] + b"\x81\x85" + query[4:]]
+
+
+async def test_why_a_modules_own_servers_give_no_address() -> None:
+    for script, reason in [(silence, Reason.DNS_TIMEOUT), (refusing, Reason.DNS_RESOLUTION)]:
+        async with DnsServer(script) as server:
+            own = names.resolver((f"127.0.0.1:{server['port']}",), 0.3)
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(ProbeFailed) as failed:
+                await names.lookup("any.test", resolver=own)
+            assert failed.value.reason is reason
+            assert asyncio.get_running_loop().time() - began < 1.0
+    with socket.create_server(("127.0.0.1", 0)) as nobody:  # on UDP
+        own = names.resolver((f"127.0.0.1:{nobody.getsockname()[1]}",), 1.0)
+        with pytest.raises(ProbeFailed) as failed:
+            await names.lookup("any.test", resolver=own)
+        assert failed.value.reason in (Reason.DNS_RESOLUTION, Reason.DNS_TIMEOUT)
+
+
+async def test_the_next_server_is_asked_while_there_is_time() -> None:
+    async with DnsServer(silence) as silent, DnsServer(Zone({"a.test": [["192.0.2.1"]]})) as server:
+        own = names.resolver((f"127.0.0.1:{silent['port']}", f"127.0.0.1:{server['port']}"), 1.0)
+        assert await names.lookup("a.test", 4, resolver=own) == ["192.0.2.1"]
+
+
+async def test_the_answers_of_a_modules_own_servers_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "MEMORY", 0.05)
+    zone = Zone({"moving.test": [["192.0.2.1"], ["192.0.2.2"]]})
+    async with DnsServer(zone) as server:
+        own = names.resolver((f"127.0.0.1:{server['port']}",), 1.0)
+        assert await names.lookup("moving.test", 4, resolver=own) == ["192.0.2.1"]
+        await asyncio.sleep(0.2)
+        assert await names.lookup("moving.test", 4, resolver=own) == ["192.0.2.2"]
+
+
+def test_modules_with_equal_servers_share_a_resolver_and_let_go_of_it() -> None:
+    """A configuration that is gone leaves neither threads nor descriptors, on however many loops it was used."""
+
+    def resources() -> tuple[int, int]:
+        deadline = time.monotonic() + 5
+        while True:  # c-ares ends its thread in the background
+            gc.collect()
+            found = len(list(Path("/proc/self/task").iterdir())), len(list(Path("/proc/self/fd").iterdir()))
+            if found <= before or time.monotonic() > deadline:
+                return found
+            time.sleep(0.02)
+
+    async def use(own: names.Resolver) -> None:
+        with pytest.raises(ProbeFailed):
+            await names.lookup("any.test", resolver=own)
+
+    before = (1000, 1000)
+    asyncio.run(use(names.resolver(("127.0.0.1:1",), 0.2)))  # what c-ares keeps for all channels is there now
+    before = resources()
+    for _ in range(20):
+        first, second = names.resolver(("127.0.0.1:1",), 0.2), names.resolver(("127.0.0.1:1",), 0.2)
+        assert first is second
+        for _ in range(2):
+            asyncio.run(use(first))
+        del first, second
+    assert resources() <= before
