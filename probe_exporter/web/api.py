@@ -80,7 +80,7 @@ PROBE = Operation(
     },
     (
         Parameter("target", "What to probe, in the form that the module's prober takes.", required=True),
-        Parameter("module", "The module's name; `http_2xx` if there is none."),
+        Parameter("module", "The module's name, or several with commas between them; `http_2xx` if there is none."),
         Parameter("hostname", "For http the Host header, for tcp the name in TLS."),
         Parameter("debug", "Exactly `true` for the debug document."),
         Parameter(
@@ -99,7 +99,16 @@ METRICS = Operation("metrics", "The exporter's own metrics.", {200: Reply("All o
 CONFIG = Operation(
     "config",
     "The configuration in use as YAML: defaults filled in, secrets masked.",
-    {200: Reply("All modules.")},
+    {
+        200: Reply("All of it, or the named modules as a request with these parameters would run them."),
+        400: Reply("Too many modules, or a parameter can't be used."),
+        404: Reply("No such module."),
+    },
+    (
+        Parameter("module", "Only this module, or several with commas between them."),
+        Parameter("hostname", "As `/probe` takes it."),
+    ),
+    also="What a module declares in `params`.",
 )
 
 LOGS = Operation(

@@ -15,6 +15,7 @@ import yaml
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Response, Server, peer
+from tests.targets import Site, reply
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 RIVAL = '''
@@ -51,6 +52,10 @@ modules:
     prober: http
     params: {limit: {pattern: ".*", default: 1MB}}
     http: {body_size_limit: "${param:limit}"}
+  tenant:
+    prober: http
+    params: {tenant: {pattern: "(?s).*"}}
+    http: {headers: {X-Tenant: "t ${param:tenant}"}, http_headers: {X-Other: {values: ["o ${param:tenant}"]}}}
 """
 UNKNOWN = "blackbox_module_unknown_total"
 INFO = re.compile(r'probe_actor_seen_info\{host="([^"]*)"')
@@ -205,6 +210,17 @@ def test_a_client_that_hangs_up_cancels_all(exporter: Server, tmp_path: Path) ->
     assert str(witness) not in ask(exporter.port, "/").text
 
 
+def test_several_modules_need_a_place_each_and_take_turns(tmp_path: Path) -> None:
+    """With one place there is no deadlock, and with none in time all of the request is refused."""
+    (tmp_path / "blackbox.yml").write_text(CONFIG.replace("  rival: {prober: rival}\n", ""))
+    with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}", "--probe.max-concurrent=1") as crowded:
+        answer = probe(crowded, "http_2xx,named", "wait 0.1")
+        assert set(values(answer.text, "probe_success").values()) == {1}
+        answer = probe(crowded, "http_2xx,named", "wait 10", {"X-Prometheus-Scrape-Timeout-Seconds": "1"})
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert probe(crowded, "named").status == 200, "every place was given back"
+
+
 def test_hostname_and_parameters_go_to_every_module(exporter: Server) -> None:
     assert INFO.findall(probe(exporter, "http_2xx,brief", hostname="h.example").text) == ["h.example"] * 2
     answer = probe(exporter, "http_2xx,named", hostname="h.example")
@@ -247,6 +263,18 @@ def test_what_a_field_cannot_take_is_the_client_s_mistake(exporter: Server) -> N
     assert answer.status == 400
     assert answer.text.startswith('Module "page" can\'t take these parameters: http.body_size_limit: ')
     assert answer.text.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["blue", "a\r\nX-Injected: yes", "a\nX-Injected: yes", "a\r\n\r\nGET /two HTTP/1.1"])
+async def test_a_value_in_a_header_brings_no_other_header(exporter: Server, value: str) -> None:
+    async with Site({"/": reply(200)}) as site:
+        query = urlencode({"module": "tenant", "target": site.fill("http://127.0.0.1:{port}/"), "tenant": value})
+        assert (await exporter.get(f"/probe?{query}")).status == 200
+    for request in site.requests:
+        assert (request.line, request.all("X-Injected")) == ("GET / HTTP/1.1", [])
+        assert [name for name, _ in request.headers].count("X-Tenant") == 1
+    if value == "blue":
+        assert [request.all("X-Tenant") for request in site.requests] == [["t blue"]]
 
 
 def test_a_missing_target_is_told_before_parameters(exporter: Server) -> None:
