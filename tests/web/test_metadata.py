@@ -71,9 +71,7 @@ def test_the_configuration_is_described(exporter: Server) -> None:
     data = CONFIG.encode()
     assert config["sha256"] == hashlib.sha256(f"blackbox.yml\0{len(data)}\0".encode() + data).hexdigest()
     assert config["last_error"] == ""
-    stamp = values(ask(exporter.port, "/metrics").text)[
-        "blackbox_exporter_config_last_reload_success_timestamp_seconds"
-    ]
+    stamp = own_metric(exporter, "blackbox_exporter_config_last_reload_success_timestamp_seconds")
     assert abs(datetime.fromisoformat(config["loaded"]).timestamp() - stamp) < 1
 
 
