@@ -13,9 +13,6 @@ from probe_exporter.metrics import LabelValues, Metric, Samples
 Pairs = tuple[tuple[str, str], ...]
 """The labels of a series, sorted by name."""
 
-SUFFIXES = {"counter": "_total", "info": "_info"}
-"""What the samples of a family are called beyond the family's name."""
-
 _RANKED_BY = {"histogram": "le", "gaugehistogram": "le", "summary": "quantile"}
 
 PlainKey = tuple[Metric, ...]

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.metrics_core import Metric as Family
 
-MetricType = Literal["gauge", "counter"]
+MetricType = Literal["gauge", "counter", "info", "histogram"]
 
 LabelValues = tuple[str, ...]
 
@@ -28,15 +28,25 @@ class Metric:
         name: the full name, base unit as its suffix (``probe_dns_lookup_time_seconds``).
         help: one sentence for ``# HELP``.
         labels: label names, in the order in which values are given to `Probe.set`.
-        type: ``gauge`` (the default: all that a single probe measures) or ``counter``.
+        type: ``gauge`` (the default: nearly all that a single probe measures), ``counter`` for what the target counts,
+            ``info`` for labels alone (the name ends in ``_info``, the value is 1), ``histogram`` for `Probe.observe`.
+        buckets: upper bounds of a histogram's buckets, rising; infinity is added.
 
     Raises:
-        ValueError: the name or a label is not legal in the Prometheus data model.
+        ValueError: the name or a label is not legal in the Prometheus data model, or they don't fit the type.
     """
 
-    __slots__ = ("arity", "help", "labels", "name", "type")
+    __slots__ = ("arity", "buckets", "help", "labels", "name", "type")
 
-    def __init__(self, name: str, help: str, labels: tuple[str, ...] = (), *, type: MetricType = "gauge") -> None:
+    def __init__(
+        self,
+        name: str,
+        help: str,
+        labels: tuple[str, ...] = (),
+        *,
+        type: MetricType = "gauge",
+        buckets: tuple[float, ...] = (),
+    ) -> None:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a metric name")
         for label in labels:
@@ -44,14 +54,31 @@ class Metric:
                 raise ValueError(f"{label!r} is not a label name (metric {name})")
         if len(set(labels)) != len(labels):
             raise ValueError(f"metric {name} declares a label twice")
+        if type == "info" and not name.endswith("_info"):
+            raise ValueError(f"the name of an info metric ends in _info: {name}")
+        if type == "histogram" and (not buckets or list(buckets) != sorted(set(buckets)) or "le" in labels):
+            raise ValueError(f"metric {name}: a histogram has buckets, rising ones, and no label le")
+        if type != "histogram" and buckets:
+            raise ValueError(f"metric {name} has buckets and is no histogram")
         self.name = name
         self.help = help
         self.labels = labels
-        self.arity = len(labels)
+        self.arity = len(labels) if type != "histogram" else -1  # which no `set` fits
+        self.buckets = buckets
         self.type: MetricType = type
 
     def __repr__(self) -> str:
         return f"Metric({self.name!r}, labels={self.labels})"
+
+
+SUFFIXES = {"counter": "_total", "info": "_info"}
+"""What the samples of a family are called beyond the family's name."""
+
+
+def _misfit(metric: Metric) -> str:
+    if metric.type == "histogram":
+        return f"{metric.name} is a histogram: it takes observations, with {len(metric.labels)} label values"
+    return f"{metric.name} takes {len(metric.labels)} label values: {metric.labels}"
 
 
 class Samples:
@@ -62,12 +89,13 @@ class Samples:
         labelled: those of metrics with labels, by the labels' values.
     """
 
-    __slots__ = ("_registry", "labelled", "plain")
+    __slots__ = ("_histograms", "_registry", "labelled", "plain")
 
     def __init__(self) -> None:
         self.plain: dict[Metric, float] = {}
         self.labelled: dict[Metric, dict[LabelValues, float]] = {}
         self._registry: CollectorRegistry | None = None
+        self._histograms: dict[Metric, Histogram] | None = None
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         """Set one sample; `labels` are values in the order of the declaration.
@@ -76,7 +104,7 @@ class Samples:
             ValueError: the number of label values is not that of the declaration.
         """
         if len(labels) != metric.arity:
-            raise ValueError(f"{metric.name} takes {metric.arity} label values: {metric.labels}")
+            raise ValueError(_misfit(metric))
         if not labels:
             self.plain[metric] = value
         elif metric in self.labelled:
@@ -87,6 +115,26 @@ class Samples:
     def add(self, metric: Metric, value: float, *labels: str) -> None:
         """Add to one sample, which starts at 0."""
         self.set(metric, self.get(metric, *labels, default=0.0) + value, *labels)
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Count one value in a histogram.
+
+        Raises:
+            ValueError: the metric is no histogram, or the number of label values is not that of the declaration.
+        """
+        if metric.type != "histogram":
+            raise ValueError(f"{metric.name} is a {metric.type}, and only a histogram takes observations")
+        if len(labels) != len(metric.labels):
+            raise ValueError(_misfit(metric))
+        if self._histograms is None:
+            self._histograms = {}
+        histogram = self._histograms.get(metric)
+        if histogram is None:  # rare enough to be prometheus_client's affair
+            histogram = Histogram(
+                metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=self.registry
+            )
+            self._histograms[metric] = histogram
+        (histogram.labels(*labels) if labels else histogram).observe(value)
 
     def get(self, metric: Metric, *labels: str, default: float = float("nan")) -> float:
         """The value of one sample, or `default` while it is not set."""
@@ -118,9 +166,9 @@ class Samples:
     def collect(self) -> Iterator[Family]:
         """All samples as prometheus_client's families, those of `registry` included."""
         for metric, samples in self.families.items():
-            counts = metric.type == "counter"
-            family = Family(metric.name.removesuffix("_total") if counts else metric.name, metric.help, metric.type)
-            name = f"{family.name}_total" if counts else family.name
+            suffix = SUFFIXES.get(metric.type, "")
+            family = Family(metric.name.removesuffix(suffix), metric.help, metric.type)
+            name = f"{family.name}{suffix}"
             for labels, value in samples.items():
                 family.add_sample(name, dict(zip(metric.labels, labels, strict=True)), value)
             yield family

@@ -289,6 +289,7 @@ class Probe:
         found_by: the name that each address was found by last, where it matters for what may be probed.
         samples: what was measured.
         set, add: set or add to one sample, ``probe.set(DURATION, 0.2, "connect")``; those of `samples`.
+        observe: count one value in a histogram, ``probe.observe(LATENCY, 0.2)``; that of `samples`.
         events: what was logged.
         failure: the first failure noted, and its phase in `failed_phase`.
     """
@@ -303,6 +304,7 @@ class Probe:
         "failure",
         "found_by",
         "network",
+        "observe",
         "samples",
         "set",
         "target",
@@ -329,6 +331,7 @@ class Probe:
         self.samples = samples = Samples()
         self.set = samples.set
         self.add = samples.add
+        self.observe = samples.observe
         self.events: list[Event] = []
         self.current_phase = ""
         self.failure: ProbeFailed | None = None

@@ -18,7 +18,6 @@ from prometheus_client.openmetrics.exposition import escape_label_name, escape_m
 from prometheus_client.samples import Exemplar, Sample
 
 from probe_exporter.arrangement import (
-    SUFFIXES,
     LabelledKey,
     PlainKey,
     arranged,
@@ -29,7 +28,7 @@ from probe_exporter.arrangement import (
     values,
 )
 from probe_exporter.formats import Format, is_plain
-from probe_exporter.metrics import Samples
+from probe_exporter.metrics import SUFFIXES, Samples
 from probe_exporter.text_format import number
 
 _DOUBLE = struct.Struct("<d")

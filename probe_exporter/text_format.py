@@ -14,7 +14,6 @@ from prometheus_client.openmetrics.exposition import escape_label_name, escape_m
 from prometheus_client.samples import Exemplar, Sample
 
 from probe_exporter.arrangement import (
-    SUFFIXES,
     LabelledKey,
     Pairs,
     PlainKey,
@@ -26,7 +25,7 @@ from probe_exporter.arrangement import (
     values,
 )
 from probe_exporter.formats import Format, is_plain
-from probe_exporter.metrics import Metric, Samples
+from probe_exporter.metrics import SUFFIXES, Metric, Samples
 
 END_OF_OPENMETRICS = b"# EOF\n"
 
@@ -101,11 +100,12 @@ def _page(plain: PlainKey, labelled: LabelledKey, encoding: str) -> _Page:
 
 def _naming(metric: Metric, encoding: str) -> tuple[str, str]:
     """What a family's samples are called, and the comments before them."""
-    family = sample = metric.name
-    if metric.type == "counter":
-        family = family.removesuffix("_total")
-        sample = f"{family}_total"
-    return sample, _head(family if encoding == "openmetrics" else sample, metric.type, metric.help, encoding)
+    suffix = SUFFIXES.get(metric.type, "")
+    family = metric.name.removesuffix(suffix)
+    sample = f"{family}{suffix}"
+    if encoding == "openmetrics":
+        return sample, _head(family, metric.type, metric.help, encoding)
+    return sample, _head(sample, _TEXT_TYPES.get(metric.type, metric.type), metric.help, encoding)
 
 
 def _labels(pairs: Pairs) -> str:

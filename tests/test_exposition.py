@@ -359,3 +359,32 @@ def test_promtool_finds_nothing_wrong() -> None:
     command = [peer("promtool"), "check", "metrics"]
     judged = subprocess.run(command, input=encode(samples), capture_output=True, timeout=30)
     assert (judged.returncode, judged.stdout, judged.stderr) == (0, b"", b"")
+
+
+# --- info and histogram, as authors declare them -----------------------------------------------------------
+
+
+def test_info_and_histogram_have_their_place_in_each_format() -> None:
+    samples = Samples()
+    samples.set(Metric("probe_server_info", "Itself.", ("version",), type="info"), 1, "7")
+    assert encode(samples, TEXT).decode().splitlines() == [
+        "# HELP probe_server_info Itself.",
+        "# TYPE probe_server_info gauge",
+        'probe_server_info{version="7"} 1',
+    ]
+    samples.observe(Metric("probe_trip_seconds", "Each.", type="histogram", buckets=(1.0,)), 0.5)
+    assert encode(samples, OPENMETRICS).decode().splitlines() == [
+        "# HELP probe_server Itself.",
+        "# TYPE probe_server info",
+        'probe_server_info{version="7"} 1',
+        "# HELP probe_trip_seconds Each.",
+        "# TYPE probe_trip_seconds histogram",
+        'probe_trip_seconds_bucket{le="1.0"} 1',
+        'probe_trip_seconds_bucket{le="+Inf"} 1',
+        "probe_trip_seconds_count 1",
+        "probe_trip_seconds_sum 0.5",
+        "# EOF",
+    ]
+    text = encode(samples, TEXT).decode()
+    assert "# TYPE probe_server_info gauge\n" in text
+    assert "# TYPE probe_trip_seconds histogram\n" in text

@@ -125,3 +125,73 @@ def test_what_an_author_registers_is_collected_too() -> None:
 
 def test_a_declaration_shows_itself() -> None:
     assert repr(LABELLED) == "Metric('probe_labelled', labels=('phase', 'reason'))"
+
+
+# --- info and histogram ------------------------------------------------------------------------------------
+
+INFO = Metric("probe_server_info", "What the server says of itself.", ("version",), type="info")
+LATENCY = Metric("probe_latency_seconds", "Each round trip.", ("way",), type="histogram", buckets=(0.1, 1))
+
+
+def test_a_histogram_counts_what_it_observes() -> None:
+    samples = Samples()
+    for value in (0.05, 0.1, 0.5, 7):
+        samples.observe(LATENCY, value, "there")
+    samples.observe(LATENCY, 2, "back")
+    (family,) = samples.collect()
+    assert (family.name, family.type) == ("probe_latency_seconds", "histogram")
+    counted = {
+        (sample.name.removeprefix(family.name), sample.labels["way"], sample.labels.get("le")): sample.value
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+    assert counted == {
+        ("_bucket", "there", "0.1"): 2,
+        ("_bucket", "there", "1.0"): 3,
+        ("_bucket", "there", "+Inf"): 4,
+        ("_count", "there", None): 4,
+        ("_sum", "there", None): pytest.approx(7.65),
+        ("_bucket", "back", "0.1"): 0,
+        ("_bucket", "back", "1.0"): 0,
+        ("_bucket", "back", "+Inf"): 1,
+        ("_count", "back", None): 1,
+        ("_sum", "back", None): 2,
+    }
+
+
+def test_an_info_is_a_family_of_its_own_type() -> None:
+    samples = Samples()
+    samples.set(INFO, 1, "7.0")
+    (family,) = samples.collect()
+    assert (family.name, family.type) == ("probe_server", "info")
+    assert [(sample.name, sample.labels, sample.value) for sample in family.samples] == [
+        ("probe_server_info", {"version": "7.0"}, 1)
+    ]
+
+
+def test_a_histogram_is_not_set_and_nothing_else_is_observed() -> None:
+    samples = Samples()
+    words = "is a histogram: it takes observations, with 1 label values"
+    with pytest.raises(ValueError, match=words):
+        samples.set(LATENCY, 1, "there")
+    with pytest.raises(ValueError, match=words):
+        samples.add(LATENCY, 1, "there")
+    with pytest.raises(ValueError, match=words):
+        samples.observe(LATENCY, 1)
+    with pytest.raises(ValueError, match="probe_plain_seconds is a gauge, and only"):
+        samples.observe(PLAIN, 1)
+
+
+@pytest.mark.parametrize("buckets", [(), (1, 0.1), (1, 1)])
+def test_a_histogram_has_rising_buckets(buckets: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="a histogram has buckets, rising ones"):
+        Metric("probe_x", "help", type="histogram", buckets=buckets)
+
+
+def test_what_does_not_fit_the_type_is_refused() -> None:
+    with pytest.raises(ValueError, match="has buckets and is no histogram"):
+        Metric("probe_x", "help", buckets=(1,))
+    with pytest.raises(ValueError, match="no label le"):
+        Metric("probe_x", "help", ("le",), type="histogram", buckets=(1,))
+    with pytest.raises(ValueError, match="ends in _info"):
+        Metric("probe_x", "help", type="info")
