@@ -43,7 +43,8 @@ _PAGE = """<!DOCTYPE html>
 <body>
 <h1>probe-exporter <small>{version}</small></h1>
 <nav><a href="metrics">Metrics</a><a href="config">Configuration</a>\
-<a href="history">History</a>\
+<a href="history">History</a><a href="health">Health</a><a href="metadata">Metadata</a>\
+<a href="openapi.json">API</a>\
 <a href="probe?{example}">Probe {target}</a><a href="probe?{example}&amp;debug=true">Debug it</a></nav>
 <form action="probe" method="get">
 <select name="module" aria-label="Module">{modules}</select>

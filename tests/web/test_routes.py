@@ -351,7 +351,8 @@ def test_the_landing_page_links_relatively_and_escapes(exporter: Server) -> None
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     page = answer.text
     links = re.findall(r'(?:href|action)="([^"]*)"', page)
-    for link in ("metrics", "config", "probe?target=prometheus.io&amp;module=http_2xx"):
+    pages = ("metrics", "config", "history", "health", "metadata", "openapi.json")
+    for link in (*pages, "probe?target=prometheus.io&amp;module=http_2xx"):
         assert link in links
     assert "probe?target=prometheus.io&amp;module=http_2xx&amp;debug=true" in links
     assert not [link for link in links if link.startswith("/") or "://" in link]
