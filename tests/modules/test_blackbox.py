@@ -15,6 +15,7 @@ from probe_exporter.tls import TLSSettings
 from tests.servers.bind import SERIAL, Bind
 from tests.servers.dovecot import Dovecot
 from tests.servers.openssh import OpenSsh
+from tests.servers.postgresql import PostgreSql
 from tests.targets import Pki
 from tests.targets.talker import Hear, Talker, then_silence
 
@@ -135,6 +136,14 @@ async def test_tcp_and_tls(dovecot: Dovecot, pki: Pki) -> None:
         assert why(await probe(name, f"127.0.0.1:{dovecot.imap}")) is None
     assert why(await probe("tls_connect", f"127.0.0.1:{dovecot.imaps}", pki)) is None
     assert why(await probe("tls_connect", f"127.0.0.1:{dovecot.imap}", pki)) is Reason.TLS_HANDSHAKE
+
+
+@pytest.mark.slow
+async def test_postgresql(postgresql: PostgreSql, openssh: OpenSsh, pki: Pki) -> None:
+    assert why(await probe("postgresql", f"127.0.0.1:{postgresql.port}", pki)) is None
+    assert why(await probe("postgresql", f"127.0.0.1:{postgresql.port}")) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
+    # "SSH-2.0-…" begins with what agrees to TLS, and goes on.
+    assert why(await probe("postgresql", f"127.0.0.1:{openssh.port}", pki)) is Reason.TLS_HANDSHAKE
 
 
 @pytest.mark.slow

@@ -1,52 +1,152 @@
-"""Probes of servers that are none of ours, over TCP and Unix sockets: what real software says is understood."""
+"""Probes of servers that are none of ours, over TCP, UDP and Unix sockets: what real software says is understood."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from probe_exporter import tls
 from probe_exporter.config import Module
 from probe_exporter.document import Place
 from probe_exporter.prober import Prober, Reason
-from probe_exporter.probers import tcp, unix
+from probe_exporter.probers import tcp, udp, unix
 from probe_exporter.runner import Result, run
+from tests.servers.chrony import REQUEST, STRATUM
+from tests.servers.dovecot import Dovecot
+from tests.servers.mariadb import MariaDb
+from tests.servers.mosquitto import Mosquitto
+from tests.servers.openssh import OpenSsh
+from tests.servers.postgresql import PostgreSql
 from tests.servers.redis import Redis
+from tests.servers.slapd import Slapd
 from tests.targets import Pki
 
+pytestmark = pytest.mark.slow
 
-async def probe(prober: Prober[Any], target: str, **settings: Any) -> Result:
-    made = prober.settings.model_validate({"query_response": [{"send": "PING\r"}, {"expect": r"^\+PONG$"}]} | settings)
+Step = dict[str, Any]
+
+
+async def probe(prober: Prober[Any], where: int | str, *steps: Step, **settings: Any) -> Result:
+    """Hold a dialogue with a port of loopback, or with a socket."""
+    made = prober.settings.model_validate({"query_response": list(steps), **settings})
+    target = where if isinstance(where, str) else f"127.0.0.1:{where}"
     return await run(Module("m", prober, made, 0.0, Place("test.yml")), target, 5.0)
 
 
-async def test_redis_answers_over_tcp(redis: Redis) -> None:
-    assert (await probe(tcp.prober, f"127.0.0.1:{redis.port}")).success
+def why(result: Result) -> str | None:
+    return None if result.failure is None else result.failure.reason
+
+
+def raw(data: str | bytes) -> str:
+    """Bytes, or what they are in hexadecimal, as `send_bytes` and `expect_bytes` take them."""
+    return (bytes.fromhex(data) if isinstance(data, str) else data).decode(errors="surrogateescape")
+
+
+def trust(pki: Pki) -> dict[str, Any]:
+    return {"tls_config": {"ca_file": str(pki.directory / "root.pem")}}
+
+
+# --- redis -------------------------------------------------------------------------------------------------
+
+PING = ({"send": "PING\r"}, {"expect": r"^\+PONG$"})
+
+
+async def test_redis_answers_over_tcp_and_its_socket(redis: Redis) -> None:
+    assert why(await probe(tcp.prober, redis.port, *PING)) is None
+    assert why(await probe(unix.prober, redis.path, *PING)) is None
 
 
 async def test_redis_answers_over_tls(redis: Redis, pki: Pki) -> None:
-    trust = {"ca_file": str(pki.directory / "root.pem")}
-    assert (await probe(tcp.prober, f"127.0.0.1:{redis.tls_port}", tls=True, tls_config=trust)).success
-    result = await probe(tcp.prober, f"127.0.0.1:{redis.tls_port}", tls=True)
-    assert result.failure is not None
-    assert result.failure.reason is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
-
-
-async def test_redis_answers_over_its_socket(redis: Redis) -> None:
-    assert (await probe(unix.prober, redis.path)).success
+    assert why(await probe(tcp.prober, redis.tls_port, *PING, tls=True, **trust(pki))) is None
+    assert why(await probe(tcp.prober, redis.tls_port, *PING, tls=True)) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
 
 
 async def test_redis_answers_in_bytes(redis: Redis) -> None:
-    steps = [
+    steps: list[Step] = [
         {"send_bytes": "*2\r\n$4\r\nECHO\r\n$2\r\nhi\r\n"},
         {"expect_bytes": "$2\r\nhi\r\n"},
         {"send": "QUIT\r"},
         {"expect": "OK"},
     ]
-    assert (await probe(tcp.prober, f"127.0.0.1:{redis.port}", query_response=steps)).success
-    assert (await probe(unix.prober, redis.path, query_response=steps)).success
+    assert why(await probe(tcp.prober, redis.port, *steps)) is None
+    assert why(await probe(unix.prober, redis.path, *steps)) is None
 
 
 async def test_what_redis_refuses_is_no_answer(redis: Redis) -> None:
-    steps = [{"send": "NONSENSE\r"}, {"expect_bytes": "+OK"}]
-    result = await probe(tcp.prober, f"127.0.0.1:{redis.port}", query_response=steps)
-    assert result.failure is not None
-    assert result.failure.reason is Reason.DIALOGUE_BYTES_MISMATCH
+    result = await probe(tcp.prober, redis.port, {"send": "NONSENSE\r"}, {"expect_bytes": "+OK"})
+    assert why(result) is Reason.DIALOGUE_BYTES_MISMATCH
+
+
+# --- others that talk in lines -----------------------------------------------------------------------------
+
+
+async def test_sshd_closes_on_who_speaks_another_protocol(openssh: OpenSsh) -> None:
+    steps = {"expect": "^SSH-2.0-OpenSSH_", "send": "GET / HTTP/1.0\r"}, {"expect": "^HTTP"}
+    assert why(await probe(tcp.prober, openssh.port, *steps)) is Reason.DIALOGUE_NO_MATCH
+    assert why(await probe(tcp.prober, openssh.port, tls=True)) is Reason.TLS_HANDSHAKE
+
+
+async def test_the_certificate_behind_starttls_is_shown(dovecot: Dovecot, pki: Pki) -> None:
+    steps = {"expect": r"^\* OK", "send": "a STARTTLS\r"}, {"expect": "^a OK", "starttls": True}
+    result = await probe(tcp.prober, dovecot.imap, *steps, **trust(pki))
+    assert why(result) is None
+    refused = await probe(tcp.prober, dovecot.imap, *steps)
+    assert (why(refused), refused.phase) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
+    shown = [one.probe.samples.labelled[tls.CERTIFICATE_INFO] for one in (result, refused)]
+    assert shown[0] == shown[1]
+
+
+async def test_a_login_over_imap(dovecot: Dovecot, pki: Pki) -> None:
+    """The password is right, and then it is not."""
+    for password, answer in (("hunter2", "OK"), ("wrong", "NO")):
+        steps = {"expect": r"^\* OK", "send": f"a LOGIN me {password}\r"}, {"expect": f"^a {answer} "}
+        assert why(await probe(tcp.prober, dovecot.imaps, *steps, tls=True, **trust(pki))) is None
+
+
+async def test_memcached_answers_over_tcp_and_udp(memcached: int) -> None:
+    answer = {"expect": r"(?s)^.{0,8}VERSION \d"}
+    assert why(await probe(tcp.prober, memcached, {"send": "version\r"}, answer)) is None
+    frame = "\0\1\0\0\0\1\0\0"  # request 1, datagram 0 of 1
+    assert why(await probe(udp.prober, memcached, {"send_bytes": f"{frame}version\r\n"}, answer)) is None
+
+
+# --- those that talk in bytes ------------------------------------------------------------------------------
+
+
+async def test_postgresql_agrees_to_tls(postgresql: PostgreSql, postgresql_standby: PostgreSql, pki: Pki) -> None:
+    steps = {"send_bytes": raw("00000008 04d2162f")}, {"expect_bytes": "S"}, {"starttls": True}
+    for server in (postgresql, postgresql_standby):
+        assert why(await probe(tcp.prober, server.port, *steps, **trust(pki))) is None
+        assert why(await probe(tcp.prober, server.port, *steps)) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
+
+
+async def test_mariadb_greets_in_binary(mariadb: MariaDb) -> None:
+    greeting = {"expect": r"\d+\.\d+\.\d+-MariaDB", "expect_prompt": True}
+    assert why(await probe(tcp.prober, mariadb.port, greeting)) is None
+
+
+async def test_slapd_lets_anybody_bind(slapd: Slapd, pki: Pki) -> None:
+    steps = (
+        {"send_bytes": raw("300c 0201 01 6007 0201 03 0400 8000")},  # bind, version 3, no name, no password
+        {"expect_bytes": raw("300c 0201 01 6107 0a01 00 0400 0400")},  # success
+    )
+    assert why(await probe(tcp.prober, slapd.port, *steps)) is None
+    assert why(await probe(tcp.prober, slapd.tls_port, *steps, tls=True, **trust(pki))) is None
+
+
+async def test_mosquitto_welcomes_and_refuses(mosquitto: Mosquitto, pki: Pki) -> None:
+    connect = {"send_bytes": raw("100c 0004 4d515454 04 02 003c 0000")}  # MQTT 3.1.1, no name, no password
+    accepted, refused = ({"expect_bytes": raw(f"2002 00 {code}")} for code in ("00", "05"))
+    assert why(await probe(tcp.prober, mosquitto.port, connect, accepted)) is None
+    assert why(await probe(tcp.prober, mosquitto.tls_port, connect, accepted, tls=True, **trust(pki))) is None
+    assert why(await probe(tcp.prober, mosquitto.closed_port, connect, refused)) is None
+    assert why(await probe(tcp.prober, mosquitto.closed_port, connect, accepted)) is Reason.DIALOGUE_BYTES_MISMATCH
+
+
+async def test_chrony_answers_with_its_stratum(chrony: int) -> None:
+    """After a byte of no leap second, version 4 and mode 4, which is a server's."""
+    answer = {"expect": rf"^\x24\x{STRATUM:02x}"}
+    assert why(await probe(udp.prober, chrony, {"send_bytes": raw(REQUEST)}, answer)) is None
+    other = {"expect": rf"^\x24\x{STRATUM + 1:02x}"}
+    assert why(await probe(udp.prober, chrony, {"send_bytes": raw(REQUEST)}, other)) is Reason.DIALOGUE_NO_MATCH

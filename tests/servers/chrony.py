@@ -1,0 +1,42 @@
+"""chronyd: an NTP server that trusts this machine's clock and leaves it alone."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+from tests.servers import NOBODY, Room, server
+
+STRATUM = 10
+
+CONFIG = """
+port {port}
+bindaddress 127.0.0.1
+allow 127.0.0.0/8
+local stratum {stratum}
+cmdport 0
+bindcmdaddress /
+pidfile {directory}/pid
+"""
+REQUEST = bytes([0b00_100_011]) + bytes(47)
+"""A question of a client of NTP 4 (RFC 5905, 7.3)."""
+
+
+@server
+def chrony(room: Room) -> Iterator[int]:
+    port = room.port()
+    config = room.write("chrony.conf", CONFIG.format(port=port, stratum=STRATUM, directory=room.directory))
+
+    def answers() -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(0.1)
+            asking.connect(("127.0.0.1", port))
+            try:
+                asking.send(REQUEST)
+                return len(asking.recv(100)) == len(REQUEST)
+            except OSError:
+                return False
+
+    # Without privileges (-U), and without touching the clock (-x).
+    with room.running("chronyd", "-d", "-x", "-U", "-u", NOBODY, "-f", config, ready=answers, user=NOBODY):
+        yield port

@@ -1,0 +1,53 @@
+"""mosquitto: an MQTT broker, open to all on one port, by password on another, and over TLS on a third."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.servers import NOBODY, Room, listening, server
+
+USER, PASSWORD = "probe", "hunter2"
+
+CONFIG = """
+per_listener_settings true
+log_dest stderr
+persistence false
+
+listener {port} 127.0.0.1
+allow_anonymous true
+
+listener {closed_port} 127.0.0.1
+allow_anonymous false
+password_file {passwords}
+
+listener {tls_port} 127.0.0.1
+allow_anonymous true
+certfile {certificate}
+keyfile {key}
+"""
+
+
+@dataclass(frozen=True)
+class Mosquitto:
+    """A running mosquitto: the port for all, the one where `USER` has `PASSWORD`, and the one of TLS."""
+
+    port: int
+    closed_port: int
+    tls_port: int
+
+
+@server
+def mosquitto(room: Room) -> Iterator[Mosquitto]:
+    made = Mosquitto(room.port(), room.port(), room.port())
+    certificate, key = room.certificate()
+    passwords = room.directory / "passwords"
+    room.run("mosquitto_passwd", "-c", "-b", passwords, USER, PASSWORD)
+    config = room.write(
+        "mosquitto.conf",
+        CONFIG.format(port=made.port, closed_port=made.closed_port, tls_port=made.tls_port, passwords=passwords,
+                      certificate=certificate, key=key),
+    )  # fmt: skip
+    ready = listening(made.port, made.closed_port, made.tls_port)
+    with room.running("mosquitto", "-c", config, ready=ready, user=NOBODY):
+        yield made

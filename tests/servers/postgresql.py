@@ -1,0 +1,52 @@
+"""postgres of PostgreSQL, over TCP and TLS: a primary, and a standby that never hears of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.servers import NOBODY, Room, having_said, server
+
+USER, PASSWORD, DATABASE = "probe", "hunter2", "postgres"
+
+
+@dataclass(frozen=True)
+class PostgreSql:
+    """A running postgres, where `USER` logs in to `DATABASE` with `PASSWORD` (SCRAM): its port."""
+
+    port: int
+
+
+@server
+def postgresql(room: Room) -> Iterator[PostgreSql]:
+    with _running(room, "ready to accept connections") as made:
+        yield made
+
+
+@server
+def postgresql_standby(room: Room) -> Iterator[PostgreSql]:
+    with _running(room, "ready to accept read-only connections", standby=True) as made:
+        yield made
+
+
+@contextmanager
+def _running(room: Room, ready: str, *, standby: bool = False) -> Iterator[PostgreSql]:
+    made = PostgreSql(room.port())
+    certificate, key = room.certificate()
+    data = room.directory / "data"
+    word = room.write("password", PASSWORD)
+    room.run(
+        "initdb", "-D", data, "-U", USER, "-A", "scram-sha-256", "--pwfile", word, "-E", "UTF8", "--no-locale",
+        "--no-sync", user=NOBODY,
+    )  # fmt: skip
+    if standby:
+        room.write("data/standby.signal", "")
+    settings = {
+        "port": made.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
+        "ssl": "on", "ssl_cert_file": certificate, "ssl_key_file": key, "shared_buffers": "1MB",
+    }  # fmt: skip
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    arguments = ("-D", data, *options)
+    with room.running("postgres", *arguments, ready=having_said(ready, room.log("postgres")), user=NOBODY):
+        yield made
