@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 
 from probe_exporter import dialogue, net, runner, tls
 from probe_exporter.loader import load_probers
+from probe_exporter.measured import declared
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import Reason
 from probe_exporter.telemetry import Telemetry
@@ -50,12 +50,6 @@ probe_success == 0 and on (job, instance) probe_failure_info{reason=~"certificat
 """
 
 
-def declared(*modules: ModuleType) -> list[Metric]:
-    """The metrics that modules declare, by name."""
-    found = {value.name: value for module in modules for value in vars(module).values() if isinstance(value, Metric)}
-    return [found[name] for name in sorted(found)]
-
-
 def table(metrics: Iterable[Metric]) -> str:
     rows = ["| metric | labels | meaning |", "| --- | --- | --- |"]
     rows += [f"| `{m.name}` | {', '.join(f'`{label}`' for label in m.labels)} | {m.help} |" for m in metrics]
@@ -73,16 +67,22 @@ def metrics() -> str:
         if own:
             parts += [f"## Prober `{name}`\n", table(own)]
     parts.append(FAILURE + "".join(f"| `{reason.value}` | {reason.meaning} |\n" for reason in Reason))
-    parts += ["## The exporter itself\n", "On `/metrics`, besides `process_*` and `python_gc_*`:\n", own_metrics()]
+    parts += ["## The exporter itself\n", "On `/metrics`, besides `process_*` and `python_*`:\n", own_metrics()]
     return "\n".join(parts)
 
 
 def own_metrics() -> str:
-    rows = ["| metric | type | meaning |", "| --- | --- | --- |"]
-    for family in sorted(Telemetry().registry.collect(), key=lambda family: family.name):
-        if not family.name.startswith(("process_", "python_gc_")):
-            name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
-            rows.append(f"| `{name}` | {family.type} | {family.documentation} |")
+    """What an exporter says of itself that has probed and answered."""
+    telemetry = Telemetry()
+    telemetry.configured(["http_2xx"])
+    telemetry.tally("http_2xx").start()
+    telemetry.answered("/probe", 200)
+    rows = ["| metric | type | labels | meaning |", "| --- | --- | --- | --- |"]
+    for family in sorted(telemetry.collect(), key=lambda family: family.name):
+        name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+        labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")
+        shown = ", ".join(f"`{label}`" for label in labels)
+        rows.append(f"| `{name}` | {family.type} | {shown} | {family.documentation} |")
     return "\n".join(rows) + "\n"
 
 

@@ -6,7 +6,7 @@ a `Metric` is found, a function, a class or a table of them is looked into.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -16,26 +16,28 @@ from probe_exporter.prober import Prober
 
 def declared(module: ModuleType) -> list[Metric]:
     """The metrics that a module declares or imports, by name."""
-    return sorted({value for value in vars(module).values() if isinstance(value, Metric)}, key=_name)
+    return _by_name(value for value in vars(module).values() if isinstance(value, Metric))
 
 
 def measured(prober: Prober[Any]) -> list[Metric]:
     """The metrics that a prober can set, by name; what every probe has is not among them."""
-    found: set[Metric] = set()
+    found: list[Metric] = []
     seen: set[int] = set()
     waiting: list[object] = [prober.probe]
     while waiting:
         value = waiting.pop()
         if isinstance(value, Metric):
-            found.add(value)
+            found.append(value)
         elif id(value) not in seen:
             seen.add(id(value))
             waiting += _mentioned(value)
-    return sorted(found, key=_name)
+    return _by_name(found)
 
 
-def _name(metric: Metric) -> str:
-    return metric.name
+def _by_name(metrics: Iterable[Metric]) -> list[Metric]:
+    """Each name once, in order."""
+    found = {metric.name: metric for metric in metrics}
+    return [found[name] for name in sorted(found)]
 
 
 def _mentioned(value: object) -> Iterator[object]:
