@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import takewhile
-from typing import ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol
 
-from probe_exporter.fields import Match, Regexp, Text, encode
+from pydantic import PlainSerializer
+
+from probe_exporter.fields import MASK, Match, Regexp, Text, encode
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import Probe, ProbeFailed, Reason, Settings
 from probe_exporter.rules import Block, Rule, exclusive, required
@@ -74,6 +76,24 @@ def _labels_differ(block: Block) -> Iterator[tuple[str, str]]:
         seen.add(legal)
 
 
+_HARMLESS = re.compile(
+    r"(?:(?:[a-z.]|[a-z]?[0-9]{1,5}) )?"  # the tag of IMAP
+    r"(?:capa|capability|ehlo|feat|helo|help|info|lhlo|logout|nick|noop|ping|pong|quit|rset|starttls|stat|stats|stls"
+    r"|ssh-[0-9.]+|user|version)"
+    r"(?:[ -][^\r\n]*)?\r?\n?",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def _shown_command(text: str) -> str:
+    """What is sent may be a password, and nothing says which: only commands that carry none are shown."""
+    return text if not text or _HARMLESS.fullmatch(text) else MASK
+
+
+Command = Annotated[Text, PlainSerializer(_shown_command, return_type=str)]
+"""What a step sends; see `_shown_command`."""
+
+
 class Step(Settings):
     """One entry of ``query_response``: expect a line or bytes, send, start TLS, in this order."""
 
@@ -82,9 +102,9 @@ class Step(Settings):
     expect_prompt: bool = False
     expect_bytes: Text = ""
     labels: tuple[Label, ...] | None = None
-    send: Text = ""
+    send: Command = ""
     send_without_newline: bool = False
-    send_bytes: Text = ""
+    send_bytes: Command = ""
     starttls: bool = False
 
     def cautions(self) -> Iterator[tuple[str, str]]:

@@ -209,6 +209,29 @@ class Secret(_Scalar):
         return f"Secret({str(self)!r})"
 
 
+_CREDENTIAL = re.compile(r"auth|cookie|credential|passw|secret|session|signature|token|api-?_?key", re.IGNORECASE)
+
+
+def is_credential(name: str) -> bool:
+    """Whether the name of a header, a form's field or the like says that its value is nobody else's business."""
+    return _CREDENTIAL.search(name) is not None
+
+
+def _mask_credentials(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: _mask(value) if is_credential(name) else value for name, value in values.items()}
+
+
+def _mask(value: Any) -> Any:
+    return MASK if isinstance(value, str) else [MASK for _ in value]
+
+
+Named = Annotated[dict[Text, Text], PlainSerializer(_mask_credentials)]
+"""Values by name, such as headers; those of names like ``Authorization`` are masked where they are shown."""
+
+NamedLists = Annotated[dict[Text, tuple[Text, ...]], PlainSerializer(_mask_credentials)]
+"""The same with several values for a name."""
+
+
 # --- regular expressions -----------------------------------------------------------------------------------
 
 _OPTIONS = re2.Options()

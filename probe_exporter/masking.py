@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from string import punctuation
 from typing import Generic, TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
-from probe_exporter.fields import MASK, Secret
+from probe_exporter.fields import MASK, Secret, is_credential
 from probe_exporter.prober import Settings
 
 CROSSED_OUT = "xxxxx"
@@ -92,7 +93,9 @@ class Identity(Generic[T]):
 
 @lru_cache(maxsize=256)  # a probe that fails does so again and again
 def _secrets_of(settings: Identity[Settings]) -> frozenset[str]:
-    return frozenset(_secrets(settings.value))
+    """All secrets of some settings, as they are and as they look in a URL."""
+    found = frozenset(_secrets(settings.value))
+    return found | {quote(secret, safe=safe) for secret in found for safe in ("", punctuation)}
 
 
 def _secrets(value: object) -> Iterator[str]:
@@ -106,8 +109,11 @@ def _secrets(value: object) -> Iterator[str]:
             for name in type(value).model_fields:
                 yield from _secrets(getattr(value, name))
         case Mapping():
-            for item in value.values():
-                yield from _secrets(item)
+            for key, item in value.items():
+                if isinstance(item, str) and is_credential(str(key)):
+                    yield item
+                else:
+                    yield from _secrets(item)
         case list() | tuple():
             for item in value:
                 yield from _secrets(item)

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probe_exporter import logs
+from probe_exporter.config import Module
+from probe_exporter.document import Place
 from probe_exporter.logs import ProbeLog, as_json, logfmt
-from probe_exporter.prober import Probe
-from probe_exporter.runner import Result
+from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.runner import Result, run
 from tests.test_history import MODULES
 
 NOON = 1_782_907_200.123456
@@ -171,3 +173,63 @@ def test_a_probe_with_nothing_to_say_writes_nothing(capsys: pytest.CaptureFixtur
     result = Result(MODULES["one"], "x", probe, None, "", 0.0, 0.0, 1.0)
     ProbeLog().write(result)
     assert (ProbeLog().text(result), capsys.readouterr().err) == ("", "")
+
+
+# --- failed probes, and secrets ----------------------------------------------------------------------------
+
+
+async def fails(probe: Probe, settings: Settings) -> None:
+    probe.log("Trying", url="http://u:hunter2@h/", module="of its own", target="of its own")
+    with probe.phase("connect"):
+        raise ProbeFailed(Reason.CONNECT_REFUSED, f"nothing listens at {probe.target}", port=1)
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warn", "error"])
+@pytest.mark.parametrize("format", ["logfmt", "json"])
+async def test_a_failed_probe_has_one_line_that_says_why(
+    level: str, format: logs.FormatName, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = Module("m", Prober("p", Settings, fails), Settings(), 0.0, Place("test.yml"))
+    result = await run(module, "u:hunter2@h", 5.0)
+    ProbeLog(logs.LEVELS[level], format).write(result)
+    written = capsys.readouterr().err
+    (line,) = [line for line in written.splitlines() if "reason" in line]
+    if format == "json":
+        said = json.loads(line)
+        assert said.pop("duration_seconds") == result.duration
+        assert list(said.items())[3:] == [
+            ("msg", "Probe failed"),
+            ("module", "m"),
+            ("target", "u:xxxxx@h"),
+            ("reason", "connect_refused"),
+            ("phase", "connect"),
+            ("err", "nothing listens at u:xxxxx@h"),
+            ("port", 1),
+        ]
+    else:
+        why = 'module=m target=u:xxxxx@h reason=connect_refused phase=connect err="nothing listens at u:xxxxx@h" port=1'
+        assert "level=ERROR source=runner.py:" in line
+        assert f'msg="Probe failed" {why} duration_seconds=' in line
+    assert len(written.splitlines()) == (3 if level == "debug" else 1)
+    assert "hunter2" not in written
+    assert "of its own" not in written
+
+
+@pytest.mark.usefixtures("quiet_again")
+@pytest.mark.parametrize("format", ["logfmt", "json"])
+def test_the_application_s_log_shows_no_password_of_a_url(format: logs.FormatName) -> None:
+    stream = io.StringIO()
+    logs.setup(logging.INFO, format, stream)
+    log = logging.getLogger("probe_exporter.test")
+    fields = {"url": "http://u:hunter2@h/", "urls": ["http://u:hunter2@h/"], "count": 1, "none": None, "time": 0.5}
+    log.info("Asking http://u:hunter2@h/", extra={"fields": fields})
+    try:
+        raise ValueError("bad: http://u:hunter2@h/")
+    except ValueError:
+        log.exception("A bug")
+    text = stream.getvalue()
+    assert "hunter2" not in text
+    assert text.count("http://u:xxxxx@h/") >= 5
+    if format == "json":
+        first = json.loads(text.splitlines()[0])
+        assert (first["count"], first["none"]) == (1, None), "what is no text stays what it is"

@@ -58,7 +58,7 @@ modules:
 
 
 def test_a_module_is_printed_by_itself(tmp_path: Path) -> None:
-    text = "modules: {m: {prober: tcp, tcp: {query_response: [{send: a}, {expect_bytes: !!binary /wA=}]}}}"
+    text = "modules: {m: {prober: tcp, tcp: {query_response: [{send: QUIT}, {expect_bytes: !!binary /wA=}]}}}"
     assert (
         shown.module_to_yaml(load(tmp_path, text).modules["m"])
         == """\
@@ -67,7 +67,7 @@ tcp:
   preferred_ip_protocol: ip6
   ip_protocol_fallback: true
   query_response:
-    - send: a
+    - send: QUIT
     - expect_bytes: !!binary |
         /wA=
 """

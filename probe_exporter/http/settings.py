@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
-from probe_exporter.fields import FilePath, Secret, Text
+from probe_exporter.fields import FilePath, Named, Secret, Text
 from probe_exporter.http.proxy import DEFAULT_PORTS, Proxies
 from probe_exporter.http.url import parse
 from probe_exporter.prober import Settings
@@ -87,6 +87,9 @@ def _split_user(rest: str) -> tuple[str, str, str]:
     user, at, host = authority.rpartition("@")
     return user, at, host + slash + path
 
+
+ShownURL = Annotated[Text, PlainSerializer(mask_url, return_type=str)]
+"""A URL that may hold a password, which is masked where the URL is shown."""
 
 ProxyURL = Annotated[Text, AfterValidator(_url), PlainSerializer(mask_url, return_type=str)]
 """The URL of a proxy; it may hold a password, which is masked where the URL is shown."""
@@ -215,8 +218,8 @@ class OAuth2(ProxySettings):
     audience: Text = ""
     claims: dict[str, Any] = Field(default_factory=dict)
     scopes: tuple[Text, ...] = ()
-    token_url: Text = ""
-    endpoint_params: dict[Text, Text] = Field(default_factory=dict)
+    token_url: ShownURL = ""
+    endpoint_params: Named = Field(default_factory=dict)
     tls_config: TLSSettings = TLSSettings()
 
     def cautions(self) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from probe_exporter import names, tls
 from probe_exporter.addressing import AddressSettings
 from probe_exporter.connection import Connection, Secure
 from probe_exporter.endpoints import join_host_port
-from probe_exporter.fields import Text, encode
+from probe_exporter.fields import NamedLists, Text, encode
 from probe_exporter.grpc import health
 from probe_exporter.grpc.call import ALPN, CallFailed, CallUnprocessed, Status, call_fields, metadata_fields, unary
 from probe_exporter.http import tunnel
@@ -38,7 +38,7 @@ class GrpcSettings(AddressSettings):
     service: Text = ""
     tls: bool = False
     tls_config: TLSSettings = TLSSettings()
-    metadata: dict[Text, tuple[Text, ...]] = Default(default_factory=dict)
+    metadata: NamedLists = Default(default_factory=dict)
 
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()

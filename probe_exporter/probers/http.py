@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from probe_exporter import tls
 from probe_exporter.addressing import AddressSettings
 from probe_exporter.dialogue import FAILED_BY_REGEXP
-from probe_exporter.fields import Cel, FilePath, Regexp, Size, Text
+from probe_exporter.fields import Cel, FilePath, Named, Regexp, Size, Text
 from probe_exporter.http import checks, http1
 from probe_exporter.http.accept import accepts
 from probe_exporter.http.checks import parse_date
@@ -87,7 +87,7 @@ class HttpSettings(HttpClientSettings, AddressSettings):
     fail_if_ssl: bool = False
     fail_if_not_ssl: bool = False
     method: Text = "GET"
-    headers: dict[Text, Text] = Field(default_factory=dict)
+    headers: Named = Field(default_factory=dict)
     fail_if_body_matches_regexp: tuple[Regexp, ...] = ()
     fail_if_body_not_matches_regexp: tuple[Regexp, ...] = ()
     fail_if_body_json_matches_cel: Cel | None = None

@@ -16,7 +16,7 @@ from aiohttp.web import Server as WebServer
 from aiohttp.web import ServerRunner, SockSite
 
 from probe_exporter.configuration import Configuration, Source
-from probe_exporter.history import History
+from probe_exporter.history import MemoryHistory
 from probe_exporter.logs import ProbeLog
 from probe_exporter.snapshots import snapshot
 from probe_exporter.telemetry import Telemetry
@@ -147,7 +147,7 @@ def a_web(directory: Path, others: Others) -> Web:
     return Web(
         Configuration(Source((str(file),)), telemetry),
         telemetry,
-        History(1),
+        MemoryHistory(1, 1 << 20, ProbeLog(), telemetry.history_lost),
         ProbeLog(50, "logfmt"),
         timeout_offset=0.5,
         most_probes=1,
