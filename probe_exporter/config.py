@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
-from probe_exporter import declared, document, placeholders
+from probe_exporter import declared, document, nodes, placeholders
 from probe_exporter.addressing import Network, NetworkSettings, TargetsSettings
 from probe_exporter.document import Document, Place, Problem
 from probe_exporter.fields import Duration, Text, nearest
@@ -140,7 +140,7 @@ def load(
     targets: TargetsSettings | None = None
     problems: list[Problem] = []
     warnings: list[Problem] = []
-    defined: dict[document.Path, Place] = {}
+    defined: dict[nodes.Path, Place] = {}
     for path, data in contents.items():
         read = document.read(data, str(path), model, os.environ if expand_env else None)
         file = _read(read, model, probers)
@@ -159,7 +159,12 @@ def load(
         raise ConfigError(sorted(set(problems)))
     networked = MappingProxyType(_networked(modules, targets))
     return Config(
-        networked, tuple(contents), _digest(contents), tuple(sorted(set(warnings))), targets, MappingProxyType({**probers})
+        networked,
+        tuple(contents),
+        _digest(contents),
+        tuple(sorted(set(warnings))),
+        targets,
+        MappingProxyType({**probers}),
     )
 
 
@@ -175,7 +180,7 @@ def _networked(modules: Mapping[str, Module], targets: TargetsSettings | None) -
     }
 
 
-def _defined_twice(read: Document, defined: dict[document.Path, Place]) -> Iterator[Problem]:
+def _defined_twice(read: Document, defined: dict[nodes.Path, Place]) -> Iterator[Problem]:
     """What of a document another file has defined; `defined` grows by the rest."""
     for path, place in read.places.items():
         if path == ("targets",) or (len(path) == 2 and path[0] == "modules"):
@@ -347,7 +352,7 @@ def _cautions(module: Module, read: Document) -> Iterator[Problem]:
                 yield read.problem((*where, key), message)
 
 
-def block_cautions(value: object, path: document.Path = ()) -> Iterator[tuple[document.Path, str, str]]:
+def block_cautions(value: object, path: nodes.Path = ()) -> Iterator[tuple[nodes.Path, str, str]]:
     """The cautions of a block and of all blocks in it."""
     if isinstance(value, Settings):
         for key, message in value.cautions():

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from probe_exporter.document import Document, Path, Problem
+from probe_exporter.document import Document, Problem
 from probe_exporter.fields import nearest
+from probe_exporter.nodes import Path
 from probe_exporter.placeholders import MARK, NAME, RESERVED, fill, written
 
 

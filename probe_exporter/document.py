@@ -1,7 +1,7 @@
-"""YAML text to plain values, read as the annotations of a pydantic model ask, with the place of everything.
+"""YAML text to plain values in the shapes that settings want, with the place of everything.
 
-YAML alone can't tell whether ``on`` is a boolean or the text ``on``; the model can. What does not fit is a problem
-with its line and column, and reading goes on, so that all problems of a file are found at once.
+What does not fit is a problem with its line and column, and reading goes on, so that all problems of a file are found
+at once.
 """
 
 from __future__ import annotations
@@ -11,26 +11,14 @@ import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
 
-from probe_exporter.fields import Shorthand, Written, nearest
-from probe_exporter.nodes import (
-    BOOLEANS,
-    CORE_BOOLEANS,
-    MAX_DEPTH,
-    Node,
-    SyntaxProblem,
-    compose,
-    parse_number,
-)
+from probe_exporter.fields import nearest
+from probe_exporter.nodes import MAX_DEPTH, Node, Path, SyntaxProblem, compose
 from probe_exporter.placeholders import MARK, Template, parse
-
-Path = tuple[str | int, ...]
-"""Where a value is: the keys and indices that lead to it."""
+from probe_exporter.shapes import ANYTHING, Shape, shape_of
 
 MAX_ALIASED = 200_000
 """Nodes that aliases may repeat in one file: far above any real use, far below what would fill memory."""
@@ -138,176 +126,6 @@ def read(data: bytes, file: str, model: type[BaseModel], environment: Mapping[st
     else:
         document.value = reader.read(root, shape_of(model), ())
     return document
-
-
-# --- shapes ------------------------------------------------------------------------------------------------
-
-Read = Callable[["_Reader", Node, Path], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How a node is read, and in which words it is asked for.
-
-    Args:
-        plural: the same of many, as in "a list of integers".
-        empty: makes what null means in a mapping, such as an empty string; in a block it means unset.
-    """
-
-    expected: str
-    plural: str
-    read: Read
-    empty: Callable[[], Any] = str
-
-
-_QUOTED = " (remove the quotes)"
-
-
-def _boolean(reader: _Reader, node: Node, path: Path) -> Any:
-    if node.kind == "scalar" and isinstance(node.value, bool):
-        return node.value
-    if node.text in BOOLEANS and node.text not in CORE_BOOLEANS:  # even in quotes, as Go has it
-        return BOOLEANS[node.text]
-    hint = _QUOTED if not node.plain and node.text in CORE_BOOLEANS else ""
-    return reader.unfit(path, f"expected true or false, found {node.found}{hint}")
-
-
-def _integer(reader: _Reader, node: Node, path: Path) -> Any:
-    if node.number is not None and -(1 << 63) <= node.number < 1 << 63:
-        return int(node.number)
-    hint = _QUOTED if not node.plain and parse_number(node.text) is not None else ""
-    return reader.unfit(path, f"expected an integer, found {node.found}{hint}")
-
-
-def _float(reader: _Reader, node: Node, path: Path) -> Any:
-    if node.number is not None:
-        return float(node.number)
-    return reader.unfit(path, f"expected a number, found {node.found}")
-
-
-def _anything(reader: _Reader, node: Node, path: Path) -> Any:
-    if node.kind == "list":
-        return reader.items(node, ANYTHING, path)
-    if node.kind == "mapping":
-        return reader.entries(node, ANYTHING, path)
-    if node.is_null:
-        return None
-    return reader.binary(node, path) if node.tag == "!!binary" else node.value
-
-
-BOOLEAN = Shape("true or false", "booleans", _boolean)
-INTEGER = Shape("an integer", "integers", _integer)
-FLOAT = Shape("a number", "numbers", _float)
-ANYTHING = Shape("a value", "values", _anything, empty=lambda: None)
-_PLAIN_SHAPES = {bool: BOOLEAN, int: INTEGER, float: FLOAT}
-
-
-def _text_shape(written: Written) -> Shape:
-    def read(reader: _Reader, node: Node, path: Path) -> Any:
-        if node.kind != "scalar":
-            return reader.unfit(path, f"expected {written.expected}, found {node.found}")
-        if node.tag == "!!binary":
-            return reader.binary(node, path)
-        return node.value if written.numbers else node.text
-
-    return Shape(written.expected, written.plural, read)
-
-
-def _sequence_shape(container: Callable[[list[Any]], Any], item: Shape) -> Shape:
-    expected = f"a list of {item.plural}"
-
-    def read(reader: _Reader, node: Node, path: Path) -> Any:
-        if node.kind != "list":
-            return reader.unfit(path, f"expected {expected}, found {node.found}")
-        return container(reader.items(node, item, path))
-
-    return Shape(expected, "lists", read, empty=lambda: container([]))
-
-
-def _mapping_shape(value: Shape) -> Shape:
-    expected = f"a mapping of names to {value.plural}"
-
-    def read(reader: _Reader, node: Node, path: Path) -> Any:
-        if node.kind != "mapping":
-            return reader.unfit(path, f"expected {expected}, found {node.found}")
-        return reader.entries(node, value, path)
-
-    return Shape(expected, "mappings", read, empty=dict)
-
-
-def _block_shape(model: type[BaseModel]) -> Shape:
-    fields = {info.alias or name: (info.annotation, info.metadata) for name, info in model.model_fields.items()}
-    shapes: dict[str, Shape] = {}
-    open_ended = model.model_config.get("extra") == "allow"
-
-    def shape(key: str) -> Shape | None:
-        if key not in shapes:
-            if key not in fields:
-                return ANYTHING if open_ended else None
-            shapes[key] = shape_of(*fields[key])
-        return shapes[key]
-
-    def read(reader: _Reader, node: Node, path: Path) -> Any:
-        if node.kind != "mapping":
-            return reader.unfit(path, f"expected a mapping of settings, found {node.found}")
-        return reader.block(node, shape, list(fields), path)
-
-    return Shape("a mapping of settings", "mappings", read, empty=dict)
-
-
-def _either_shape(scalar: Shape, other: Shape) -> Shape:
-    def read(reader: _Reader, node: Node, path: Path) -> Any:
-        return (scalar if node.kind == "scalar" else other).read(reader, node, path)
-
-    return Shape(f"{other.expected} or {scalar.expected}", other.plural, read, empty=other.empty)
-
-
-_SEQUENCES: dict[Any, Callable[[list[Any]], Any]] = {
-    list: list,
-    tuple: tuple,
-    Sequence: list,
-    set: list,
-    frozenset: list,
-}
-
-
-def shape_of(annotation: Any, metadata: Sequence[Any] = ()) -> Shape:
-    """How a value of this annotation is read; what is not known here is left to pydantic."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return shape_of(arguments[0], (*arguments[1:], *metadata))
-    written = next((m for m in metadata if isinstance(m, Written)), getattr(annotation, "written", None))
-    if isinstance(written, Written):
-        return _text_shape(written)
-    shorthand = next((m for m in metadata if isinstance(m, Shorthand)), None)
-    if shorthand:
-        return _either_shape(_text_shape(Written(shorthand.noun)), shape_of(annotation))
-    if origin in (Union, UnionType):
-        others = [argument for argument in arguments if argument is not NoneType]
-        return shape_of(others[0]) if len(others) == 1 else ANYTHING
-    if origin is Literal:
-        return _text_shape(Written("string")) if all(isinstance(a, str) for a in arguments) else ANYTHING
-    if origin in _SEQUENCES:
-        fixed = origin is tuple and Ellipsis not in arguments
-        return _sequence_shape(_SEQUENCES[origin], ANYTHING if fixed else shape_of(arguments[0]))
-    if origin in (dict, Mapping):
-        return _mapping_shape(shape_of(arguments[1]))
-    return _class_shape(annotation)
-
-
-def _class_shape(kind: Any) -> Shape:
-    if not isinstance(kind, type):
-        return ANYTHING
-    if issubclass(kind, BaseModel):
-        return _block_shape(kind)
-    if issubclass(kind, str):
-        return _text_shape(Written("string"))
-    return ANYTHING if issubclass(kind, Enum) else _PLAIN_SHAPES.get(kind, ANYTHING)
-
-
-def _listed(keys: Sequence[str]) -> str:
-    """The known keys, where they are few enough to read."""
-    return f" (known: {', '.join(keys)})" if len(keys) <= 16 else ""
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -477,3 +295,8 @@ class _Reader:
             return environment.get(found[1], "")
 
         return _VARIABLE.sub(replacement, text)
+
+
+def _listed(keys: Sequence[str]) -> str:
+    """The known keys, where they are few enough to read."""
+    return f" (known: {', '.join(keys)})" if len(keys) <= 16 else ""

@@ -11,6 +11,9 @@ from typing import Literal
 
 import yaml
 
+Path = tuple[str | int, ...]
+"""Where a value is: the keys and indices that lead to it."""
+
 MAX_DEPTH = 60
 """Levels of nesting; the deepest legal configuration has fewer than 15."""
 

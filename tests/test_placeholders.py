@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from probe_exporter import config, loader, placeholders, schema, shown
@@ -19,6 +20,9 @@ PROBERS = loader.load_probers([])
 
 NASTY = ["'", '"', "\n", ": ", "- a", "{x}", "#", "\\", "~", "null", "5", "yes", "!!int 5", "*a", "&a", "%", "\x00",
          "é", "${param:b}", "$${param:b}", "${HOME}", "$1", "<<"]  # fmt: skip
+BUSY = hypothesis(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+"""What matters is not how fast this machine is today."""
+
 VALUES = st.text(max_size=20) | st.sampled_from(NASTY) | st.lists(st.sampled_from(NASTY)).map("".join)
 
 
@@ -91,6 +95,7 @@ def leaves(plain: Any, path: tuple[Any, ...] = ()) -> Iterable[tuple[tuple[Any, 
         yield from leaves(item, (*path, key))
 
 
+@BUSY
 @given(plain=PLAIN, a=VALUES, b=VALUES)
 def test_a_value_changes_nothing_but_the_strings_it_stands_in(plain: Any, a: str, b: str) -> None:
     before, after = dict(leaves(plain)), dict(leaves(placeholders.fill(plain, {"a": a, "b": b})))
@@ -116,6 +121,7 @@ EVERYWHERE = """
 ANYTHING = "a: {pattern: '(?s).*', max_length: 10000, default: d}"
 
 
+@BUSY
 @given(value=VALUES)
 def test_a_value_is_that_text_wherever_it_stands_and_nothing_else_changes(
     tmp_path_factory: pytest.TempPathFactory, value: str
