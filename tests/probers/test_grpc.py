@@ -26,7 +26,7 @@ from tests.servers._grpc_server import DATA, SLOW, TOKEN
 from tests.servers.grpc_health import GrpcHealth
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, grpc, http2
 from tests.targets.answers import raw
-from tests.targets.grpc import OPENED, SERVING, message, opened, status, trailers
+from tests.targets.grpc import OPENED, READ, SERVING, message, opened, status, trailers
 from tests.targets.http2 import data, goaway, ping, reset, said, settings
 
 pytestmark = pytest.mark.slow
@@ -259,9 +259,11 @@ FAULTS = {
     "refused twice": (said(reset(http2.REFUSED_STREAM)), Reason.GRPC_STREAM_RESET, 14),
     "going away twice": (said(goaway(0)), Reason.GRPC_GOING_AWAY, 14),
     "going away with an error": (said(goaway(0, http2.ENHANCE_YOUR_CALM)), Reason.GRPC_GOING_AWAY, 14),
-    "going away in the answer": (opened(goaway(1), data(b"\0", end=False), end=End.CLOSE), Reason.GRPC_GOING_AWAY, 14),
+    "going away in the answer": (
+        opened(goaway(1), data(b"\0", end=False), READ, end=End.CLOSE), Reason.GRPC_GOING_AWAY, 14,
+    ),
     "reset in the answer": (opened(GOOD, reset(http2.CANCEL)), Reason.GRPC_STREAM_RESET, 1),
-    "the end in the answer": (opened(GOOD, end=End.CLOSE), Reason.GRPC_TRUNCATED, 14),
+    "the end in the answer": (opened(GOOD, READ, end=End.CLOSE), Reason.GRPC_TRUNCATED, 14),
     "a reset connection in the answer": (opened(GOOD, Pause(0.1), end=End.RESET), Reason.GRPC_TRUNCATED, 14),
     "no HTTP/2 frame": (said(http2.frame(6, b"short")), Reason.GRPC_PROTOCOL_ERROR, 14),
     "a flood of pings": (said(Repeat(ping() * 1000, 20)), Reason.GRPC_PROTOCOL_ERROR, 14),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.targets.answers import Answer, End, Header, Part
+from tests.targets.answers import Answer, End, Header, Part, Pause
 from tests.targets.http2 import data, head, headers, said
 
 PATH = "/grpc.health.v1.Health/Check"
@@ -17,6 +17,9 @@ UNKNOWN, SERVING, NOT_SERVING, SERVICE_UNKNOWN = range(4)
 CONTENT_TYPE = ("content-type", "application/grpc")
 OPENED = head(200, CONTENT_TYPE)
 """The head of every response to a call."""
+
+READ = Pause(0.15)
+"""Time to read what was said, and to answer it, before the connection ends: what comes after that would reset it."""
 
 
 def varint(number: int) -> bytes:
