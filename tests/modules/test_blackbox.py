@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from probe_exporter import config, loader
 from probe_exporter.dialogue import EXPECT_INFO
@@ -14,9 +18,10 @@ from probe_exporter.runner import Result, run
 from probe_exporter.tls import TLSSettings
 from tests.servers.bind import SERIAL, Bind
 from tests.servers.dovecot import Dovecot
+from tests.servers.grpc_health import GrpcHealth
 from tests.servers.openssh import OpenSsh
 from tests.servers.postgresql import PostgreSql
-from tests.targets import Pki
+from tests.targets import Answer, Pki, Site, Tls, http3, reply
 from tests.targets.talker import Hear, Talker, then_silence
 
 SHIPPED = config.load([loader.library() / "blackbox.yml"], loader.load_probers([]), strict=True).modules
@@ -168,3 +173,72 @@ async def test_irc(name: str, pki: Pki) -> None:
         assert why(await probe(name, talker.fill("127.0.0.1:{port}"))) is None
         await talker.finished()
     assert talker.heard == [repr(b"NICK probe\nUSER probe 0 * :probe-exporter\n"), repr(b"PONG 4711\n")]
+
+
+@pytest.mark.slow
+async def test_grpc(grpc_health: GrpcHealth, pki: Pki) -> None:
+    assert why(await probe("grpc_plain", f"127.0.0.1:{grpc_health.plain}")) is None
+    assert why(await probe("grpc", f"127.0.0.1:{grpc_health.secure}", pki)) is None
+    assert why(await probe("grpc", f"127.0.0.1:{grpc_health.secure}")) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
+
+
+async def test_websocket() -> None:
+    async def listen(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    async with serve(listen, "127.0.0.1", 0) as server:
+        (listening,) = server.sockets
+        assert why(await probe("websocket", f"ws://127.0.0.1:{listening.getsockname()[1]}/")) is None
+
+
+@pytest.mark.parametrize("name", ["icmp", "icmp_ttl5", "icmp_example"])
+async def test_icmp(name: str) -> None:
+    result = await probe(name, "127.0.0.1")
+    if why(result) is Reason.ICMP_PERMISSION:
+        pytest.skip("neither ping_group_range nor CAP_NET_RAW lets us ping")
+    assert why(result) is None
+
+
+# --- web pages ---------------------------------------------------------------------------------------------
+
+JSON = reply(200, b'{"foo": "bar", "baz": "qux"}')
+PAGES: dict[str, Answer] = {
+    "http_2xx": JSON,
+    "http_post_2xx": JSON,
+    "http_post_body_file": JSON,
+    "http_basic_auth_example": JSON,
+    "http_json_cel_match": JSON,
+    "http_gzip": reply(200, gzip.compress(b"ok"), ("Content-Encoding", "gzip")),
+    "http_gzip_with_accept_encoding": reply(200, gzip.compress(b"ok"), ("Content-Encoding", "gzip")),
+    "http_2xx_example": reply(200, b"Download the latest version here", ("Access-Control-Allow-Origin", "*")),
+}
+"""A page that each module is content with."""
+
+
+@pytest.mark.parametrize("name", PAGES)
+async def test_web_pages(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none is content with what another server says by mistake."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "body.txt").write_text("body")
+    async with Site({"/": PAGES[name], "/other": reply(500, b"{}")}) as site:
+        assert why(await probe(name, site.fill("http://127.0.0.1:{port}/"))) is None
+        assert why(await probe(name, site.fill("http://127.0.0.1:{port}/other"))) is Reason.HTTP_STATUS
+    (asked, _) = site.requests
+    assert asked.line.startswith("POST" if "post" in name or "auth" in name else "GET")
+    assert asked.body == (b"body" if name == "http_post_body_file" else b"")
+    assert asked.all("Authorization") == (["Basic dXNlcm5hbWU6bXlzZWNyZXQ="] if "auth" in name else [])
+    assert asked.all("Accept-Encoding") == (["gzip"] if "gzip" in name else [])
+
+
+async def test_an_authority_of_ones_own(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with Site({"/": JSON}, Tls(), pki.directory) as site:
+        target = site.fill("https://localhost:{tls_port}/")
+        assert why(await probe("http_custom_ca_example", target)) is Reason.SETTINGS_UNUSABLE
+        shutil.copy(pki.directory / "root.pem", "my_ca.pem")
+        assert why(await probe("http_custom_ca_example", target)) is None
+
+
+async def test_a_page_over_http3(pki: Pki) -> None:
+    async with Site({"/": http3.reply(200, b"ok")}, quic=http3.Quic(), pki=pki.directory) as site:
+        assert why(await probe("http_3xx", site.fill("https://localhost:{quic_port}/"), pki)) is None
