@@ -82,8 +82,7 @@ class Module:
         """
         if self.fill is None:
             return self
-        filled = self.fill(tuple([self._value(name, request.get(name)) for name in self.parameters]))
-        return replace(filled, network=self.network)
+        return self.fill(tuple([self._value(name, request.get(name)) for name in self.parameters]))
 
     def _value(self, name: str, value: str | None) -> str:
         declared = self.parameters[name]
@@ -175,9 +174,19 @@ def _networked(modules: Mapping[str, Module], targets: TargetsSettings | None) -
     if targets is None and any(module.networking.targets for module in modules.values()):
         of_others = (Lists(where="a configuration with `targets`"),)
     return {
-        name: replace(module, network=module.networking.network(of_all if module.networking.targets else of_others))
+        name: _with_network(module, module.networking.network(of_all if module.networking.targets else of_others))
         for name, module in modules.items()
     }
+
+
+def _with_network(module: Module, network: Network | None) -> Module:
+    """The module with its network, and with it all that its parameters make of it; these are kept for a while."""
+    fill = module.fill
+    if fill is None:
+        return replace(module, network=network)
+    return replace(
+        module, network=network, fill=lru_cache(maxsize=KEPT)(lambda values: replace(fill(values), network=network))
+    )
 
 
 def _defined_twice(read: Document, defined: dict[nodes.Path, Place]) -> Iterator[Problem]:
@@ -263,8 +272,9 @@ def validated(read: Document, model: type[S]) -> S | None:
     """What a document says, as its model; None if it does not fit, and then the document's problems say why."""
     if read.value is None or isinstance(read.value, document.Unfit):
         return None
+    value = placeholders.fill(read.value, None) if read.templates else read.value
     try:
-        return model.model_validate(read.value)
+        return model.model_validate(value)
     except ValidationError as error:
         for details in error.errors(include_url=False, include_input=False):
             if not any(details["loc"][: len(path)] == path for path in read.unfit):
@@ -319,7 +329,6 @@ def _fillable(module: Module, model: type[Settings], written: Block, probers: It
     """The module with its `fill`, which validates as loading did; shown with its placeholders where they are legal."""
     plain = {key: value for key, value in written.items() if key != "params"}
 
-    @lru_cache(maxsize=KEPT)
     def fill(values: tuple[str, ...]) -> Module:
         filled = placeholders.fill(plain, dict(zip(module.parameters, values, strict=True)))
         try:

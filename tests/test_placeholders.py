@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from probe_exporter import config, loader, placeholders, schema, shown
+from probe_exporter import config, document, loader, placeholders, schema, shown
 from probe_exporter.config import Config, ConfigError, Module
+from probe_exporter.fields import Text
 from probe_exporter.placeholders import Template, parse
+from probe_exporter.prober import Settings
 
 PROBERS = loader.load_probers([])
 
@@ -212,11 +214,11 @@ def test_a_regular_expression_that_a_value_breaks_is_refused(tmp_path: Path) -> 
         made.given({"a": "("})
 
 
-def test_settings_are_made_once_for_the_same_values(tmp_path: Path) -> None:
+def test_the_same_values_are_the_same_module(tmp_path: Path) -> None:
     made = module(tmp_path, ANYTHING, "body: '${param:a}'")
-    assert settings(made, a="x") is settings(made, a="x", undeclared="y")
-    assert settings(made, a="d") is settings(made)
-    assert settings(made, a="y") is not settings(made, a="x")
+    assert made.given({"a": "x"}) is made.given({"a": "x", "undeclared": "y"})
+    assert made.given({"a": "d"}) is made.given({})
+    assert made.given({"a": "y"}) is not made.given({"a": "x"})
 
 
 def test_only_so_many_values_are_kept(tmp_path: Path) -> None:
@@ -309,6 +311,23 @@ modules:
 def test_cautions_are_for_what_requests_cannot_change(tmp_path: Path) -> None:
     text = "modules: {m: {prober: http, params: {a: {pattern: '[A-Z]+'}}, http: {method: '${param:a}'}}}"
     assert load(tmp_path, text, strict=True).modules
+
+
+def test_other_files_have_no_placeholders() -> None:
+    class File(Settings):
+        text: Text = ""
+
+    file = config.validated(document.read(b"text: ${param:a}", "web.yml", File), File)
+    assert file is not None
+    assert file.text == "${param:a}"
+
+
+def test_the_guard_of_a_module_is_that_of_all_it_is_made_into(tmp_path: Path) -> None:
+    block = "targets: {deny: [127.0.0.1]}, params: {a: {pattern: x}}, http: {body: '${param:a}'}"
+    text = f"modules: {{m: {{prober: http, {block}}}}}"
+    made = load(tmp_path, text).modules["m"]
+    assert made.network is not None
+    assert made.given({"a": "x"}).network is made.network
 
 
 # --- what is shown -----------------------------------------------------------------------------------------
