@@ -10,12 +10,15 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from probe_exporter import names
 from probe_exporter.config import Module
 from probe_exporter.document import Place
+from probe_exporter.net import IP_PROTOCOL
 from probe_exporter.prober import Reason
 from probe_exporter.probers.grpc import DURATION, PARTS, SERVING_STATUS, SSL, STATUS_CODE, GrpcSettings, _parse, prober
 from probe_exporter.runner import Result, run
@@ -388,6 +391,21 @@ async def test_a_bad_target_is_told_apart(target: str) -> None:
     assert result.failure is not None
     assert result.failure.reason is Reason.TARGET_INVALID
     assert said_of(result) == ("", 14)
+
+
+async def test_the_address_that_is_shown_is_the_one_that_is_asked(
+    grpc_health: GrpcHealth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server on one address of a name with two; the original asks whichever answers."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 both.test\n::1 both.test\n")
+    monkeypatch.setattr(names, "HOSTS", hosts)
+    by_ip4 = await probe(f"both.test:{grpc_health.bare}", preferred_ip_protocol="ip4")
+    assert why(by_ip4) == (Reason.GRPC_UNIMPLEMENTED, "check")
+    assert by_ip4.probe.samples.get(IP_PROTOCOL) == 4
+    by_ip6 = await probe(f"both.test:{grpc_health.bare}", preferred_ip_protocol="ip6")
+    assert why(by_ip6) == (Reason.CONNECT_REFUSED, "connect")
+    assert by_ip6.probe.samples.get(IP_PROTOCOL) == 6
 
 
 @pytest.mark.parametrize(("tls", "port"), [(False, 80), (True, 443)])
