@@ -15,7 +15,7 @@ from probe_exporter import tls
 from probe_exporter.config import Module
 from probe_exporter.dns.wire import name_to_wire
 from probe_exporter.document import Place
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober import Reason
 from probe_exporter.probers import dns
 from probe_exporter.probers.dns import DnsSettings, prober
 from probe_exporter.runner import Result, run
