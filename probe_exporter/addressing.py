@@ -22,6 +22,7 @@ from probe_exporter.names import Resolver
 from probe_exporter.prober import Probe, Settings
 from probe_exporter.rules import required
 from probe_exporter.spellings import normal
+from probe_exporter.tls import TLSSettings
 
 
 class AddressSettings(Settings):
@@ -47,6 +48,13 @@ class SourceSettings(AddressSettings):
             yield "source_ip_address", "not an IP address: every probe of this module will fail"
 
 
+class ConnectSettings(SourceSettings):
+    """The same, and whether the connection begins with TLS: all that `connect` needs to know."""
+
+    tls: bool = False
+    tls_config: TLSSettings = TLSSettings()
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
@@ -57,15 +65,16 @@ def _is_address(text: str) -> bool:
 
 # --- of a module -------------------------------------------------------------------------------------------
 
-_SERVER = re.compile(r"\[(?P<v6>[^\[\]]*)\](?::(?P<port6>.*))?|(?P<v4>[^:]*):(?P<port4>.*)|(?P<bare>.*)", re.DOTALL)
+_SERVER = re.compile(r"\[(?P<v6>[^\[\]]*)\](?::(?P<port6>.*))?|(?P<v4>[^:]*):(?P<port4>.*)", re.DOTALL)
 
 
 def _server(text: str) -> str:
     """A name server as ``address:port``."""
     parts = _SERVER.fullmatch(text)
-    assert parts is not None
-    host = parts["v6"] or parts["v4"] or parts["bare"] or ""
-    port = parts["port6"] or parts["port4"] or "53"
+    host, port = text, "53"
+    if names.literal(text) is None and parts is not None:
+        host, port = (parts["v6"], parts["port6"]) if parts["v6"] else (parts["v4"] or "", parts["port4"])
+        port = "53" if port is None else port
     known = names.literal(host)
     if known is None or "%" in known or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
         raise ValueError(f"{text!r} is not the address of a name server, such as 127.0.0.1, 127.0.0.1:53 or [::1]:53")

@@ -208,7 +208,7 @@ async def test_no_spelling_of_a_host_gets_past_the_guard(
         "http": {"prober": "http"},
         "http3": {"prober": "http", "http": {"enable_http3": True, "enable_http2": False}},
         "tcp": {"prober": "tcp"},
-        "udp": {"prober": "udp", "udp": {"query_response": [{"send": "x", "expect": "y"}]}},
+        "udp": {"prober": "udp", "udp": {"query_response": [{"send": "x"}, {"expect": "y"}]}},
         "dns": {"prober": "dns", "dns": {"query_name": "example.test"}},
         "icmp": {"prober": "icmp"},
         "grpc": {"prober": "grpc"},
@@ -250,9 +250,11 @@ def test_there_are_many_spellings() -> None:
 )
 async def test_without_targets_the_trap_works(tmp_path: Path, trap: Trap, host: str) -> None:
     """What the tests above rest on: without a guard these do arrive."""
-    async with exporter(tmp_path, {"m": {"prober": "tcp"}}) as exporting:
-        assert (await exporting.probe("m", f"{host}:{trap.port}")).success
-    assert trap.arrivals() == 1
+    modules = {"tcp": {"prober": "tcp"}, "dns": {"prober": "dns", "dns": {"query_name": "example.test"}}}
+    async with exporter(tmp_path, modules) as exporting:
+        assert (await exporting.probe("tcp", f"{host}:{trap.port}")).success
+        await exporting.probe("dns", f"{host}:{trap.port}", timeout=0.2)
+    assert trap.arrivals() == 2
 
 
 # --- names and their addresses -----------------------------------------------------------------------------
