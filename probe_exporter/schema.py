@@ -23,6 +23,7 @@ def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:
     module["properties"]["params"]["description"] = "What a request may set: ${param:name} in the block of the prober."
     for name, prober in probers.items():
         module["properties"][name]["description"] = prober.description or (prober.probe.__doc__ or "").split("\n")[0]
+    _let_parameters_in(schema)
     _let_keys_be_empty(schema)
     return {"$schema": _SchemaGenerator.schema_dialect, **schema, "title": "probe-exporter configuration"}
 
@@ -51,6 +52,37 @@ class _SchemaGenerator(GenerateJsonSchema):
         return {**described, "default": default} if simple else described
 
 
+_PLACEHOLDER = {"type": "string", "pattern": r"\$\{param:"}
+
+
+def _let_parameters_in(schema: dict[str, Any]) -> None:
+    """Where a prober's block wants what is not any text, a placeholder may stand for it."""
+    for name, block in schema["$defs"].items():
+        if name not in ("Module", "Parameter"):
+            for key, value in block.get("properties", {}).items():
+                block["properties"][key] = _or_placeholder(value)
+
+
+def _or_placeholder(schema: dict[str, Any]) -> dict[str, Any]:
+    schema = _within(schema)
+    return _or(schema, _PLACEHOLDER) if any(map(_refuses_text, schema.get("anyOf", [schema]))) else schema
+
+
+def _within(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema, with placeholders in what its list or its mapping holds."""
+    inner = {
+        key: _or_placeholder(schema[key])
+        for key in ("items", "additionalProperties")
+        if isinstance(schema.get(key), dict)
+    }
+    options = {"anyOf": [_within(option) for option in schema["anyOf"]]} if "anyOf" in schema else {}
+    return {**schema, **inner, **options}
+
+
+def _refuses_text(schema: dict[str, Any]) -> bool:
+    return schema.get("type") in ("integer", "number", "boolean") or bool({"pattern", "enum", "const"} & schema.keys())
+
+
 def _let_keys_be_empty(schema: dict[str, Any]) -> None:
     """A key without a value is a key that is not there, unless it has to be."""
     for block in (schema, *schema.get("$defs", {}).values()):
@@ -66,7 +98,12 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     nothing = {"type": "null"}
     if nothing in schema.get("anyOf", ()) or "null" in schema.get("type", ()):
         return schema
+    return _or(schema, nothing)
+
+
+def _or(schema: dict[str, Any], option: dict[str, Any]) -> dict[str, Any]:
+    """The same schema with one more option; what it tells people stays outside."""
     annotations: dict[str, Any] = {key: schema[key] for key in _ANNOTATIONS if key in schema}
     core = {key: value for key, value in schema.items() if key not in annotations}
     options = core["anyOf"] if list(core) == ["anyOf"] else [core]
-    return {"anyOf": [*options, nothing], **annotations}
+    return {"anyOf": [*options, option], **annotations}

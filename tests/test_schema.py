@@ -66,6 +66,27 @@ def test_the_schema_refuses_clear_errors(text: str) -> None:
     assert not SCHEMA.is_valid(plain(text))
 
 
+def test_the_schema_takes_placeholders_for_what_is_not_any_text() -> None:
+    module = yaml.safe_load("""
+        prober: http
+        params: {p: {pattern: '[0-9]+', default: '200'}}
+        http:
+          valid_status_codes: [200, "${param:p}"]
+          fail_if_ssl: ${param:p}
+          body_size_limit: ${param:p}KB
+          tls_config: {min_version: "TLS${param:p}"}
+    """)
+    SCHEMA.validate({"modules": {"m": module}})
+    for text in (
+        "params: {p: {}}",
+        "params: {p: x}",
+        "timeout: '${param:p}'",
+        "params: {p: {pattern: x, max_length: '${param:p}'}}",
+    ):
+        wrong = {**yaml.safe_load(f"{{{text}}}"), "prober": "http"}
+        assert not SCHEMA.is_valid({"modules": {"m": wrong}})
+
+
 def test_the_schema_explains_itself() -> None:
     described = schema.json_schema(PROBERS)
     module = described["$defs"]["Module"]["properties"]
