@@ -10,7 +10,8 @@ import asyncio
 import errno
 import time
 from dataclasses import dataclass
-from typing import cast
+from types import TracebackType
+from typing import Self, cast
 
 from probe_exporter import tls
 from probe_exporter.deadline import Deadline
@@ -36,6 +37,8 @@ class Secure:
 
 class Connection(asyncio.Protocol):
     """One byte stream to a target: plain, TLS, or TLS within TLS. Made by `connect`, `dial` or `dial_unix`.
+
+    ``with await connect(…) as connection:`` closes it at the end of the block.
 
     Attributes:
         connect_seconds, tls_seconds: how long the TCP and the TLS handshake took.
@@ -109,6 +112,14 @@ class Connection(asyncio.Protocol):
 
     # What probers call.
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     @property
     def waiting(self) -> bool:
         """Whether `read` has something to return at once."""
@@ -144,7 +155,7 @@ class Connection(asyncio.Protocol):
         data = bytearray()
         while len(data) < size:
             data += await self._some()
-        self._put_back(bytes(data[size:]))
+        self.put_back(bytes(data[size:]))
         return bytes(data[:size])
 
     async def until(self, end: bytes, *, limit: int) -> bytes:
@@ -161,7 +172,7 @@ class Connection(asyncio.Protocol):
             data += await self._some()
         if not 0 <= found <= limit:
             raise ProbeFailed(Reason.PROTOCOL_ERROR, f"the peer sent {limit} bytes without an end where one belongs")
-        self._put_back(bytes(data[found + len(end) :]))
+        self.put_back(bytes(data[found + len(end) :]))
         return bytes(data[:found])
 
     async def _some(self) -> bytes:
@@ -170,8 +181,8 @@ class Connection(asyncio.Protocol):
             raise ProbeFailed(Reason.CONNECT_CLOSED, "the peer closed the connection where more was expected")
         return data
 
-    def _put_back(self, data: bytes) -> None:
-        """What was read and not wanted yet comes first at the next `read`."""
+    def put_back(self, data: bytes) -> None:
+        """Have what was read and is not wanted yet come first at the next `read`."""
         if data:
             self._arrived.insert(0, data)
             self._held += len(data)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import cast
+from types import TracebackType
+from typing import Self, cast
 
 from probe_exporter.connection import HIGH_WATER, connecting_failed
 from probe_exporter.endpoints import join_host_port
@@ -16,7 +17,9 @@ DATAGRAM_COST = 64
 
 
 class Datagrams(asyncio.DatagramProtocol):
-    """Datagrams to and from one address. Made by `dial_udp`.
+    """Datagrams to and from one address. Made by `connect_udp` or `dial_udp`.
+
+    ``with await connect_udp(…) as datagrams:`` closes the socket at the end of the block.
 
     Attributes:
         first_at: when the first datagram arrived, on `time.perf_counter`; 0.0 while none has.
@@ -59,6 +62,14 @@ class Datagrams(asyncio.DatagramProtocol):
         self._transport = None
 
     # What probers call.
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @property
     def waiting(self) -> bool:

@@ -248,17 +248,19 @@ class Peer(Protocol):
         """Go on inside TLS."""
 
 
-async def walk(probe: Probe, steps: Iterable[Step], peer: Peer) -> None:
-    """Go through the steps with a peer, up to the first that fails.
+async def walk(probe: Probe, steps: Iterable[Step], peer: Peer) -> list[Match]:
+    """Go through the steps with a peer, up to the first that fails; what each ``expect`` matched, in turn.
 
     Raises:
         ProbeFailed: what the peer says is not what was expected, or it has gone.
     """
+    matches = []
     for number, step in enumerate(steps, 1):
         found = None
         if step.expect is not None:
             probe.log("Expecting a match", step=number, regexp=step.expect.text)
             found = await peer.find(step.expect, prompt=step.expect_prompt)
+            matches.append(found)
             probe.log("It matched", step=number, match=shown(found.group() or b""))
             if step.info is not None:
                 probe.set(step.info, 1, *step.values(found))
@@ -273,6 +275,7 @@ async def walk(probe: Probe, steps: Iterable[Step], peer: Peer) -> None:
             probe.log("Sent bytes", step=number, bytes=len(encode(step.send_bytes)))
         if step.starttls:
             await peer.start_tls()
+    return matches
 
 
 def shown(data: bytes) -> str:

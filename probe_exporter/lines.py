@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from probe_exporter.deadline import Deadline
-from probe_exporter.dialogue import FAILED_BY_BYTES, FAILED_BY_REGEXP, DialogueSettings, shown, walk
+from probe_exporter.dialogue import FAILED_BY_BYTES, FAILED_BY_REGEXP, DialogueSettings, Step, shown, walk
 from probe_exporter.fields import Match, Regexp
 from probe_exporter.metrics import Metric
 from probe_exporter.net import Connection, start_tls
@@ -165,6 +165,10 @@ class Lines:
         self._received = Received()
         self._ended = self._reads_ahead = False
 
+    def left(self) -> bytes:
+        """Take what was read ahead."""
+        return self._received.take(len(self._received))
+
     async def _more(self) -> None:
         data = await self._stream.read()
         self._received.feed(data)
@@ -190,6 +194,38 @@ def _unmatched(last: bytes, *, nothing: bool) -> ProbeFailed:
 
 
 # --- a dialogue over a connection --------------------------------------------------------------------------
+
+
+async def converse(
+    probe: Probe,
+    connection: Connection,
+    steps: Iterable[Step],
+    *,
+    secure: TLSSettings | None = None,
+    host: str = "",
+    seconds: Metric | None = None,
+) -> list[Match]:
+    """Expect lines and send others, step by step (``query_response``), in whatever phase the probe is in.
+
+    Args:
+        connection: that of a peer that talks in lines; what it says beyond the last step is there to be read.
+        steps: each expects, sends or begins TLS, or does so in this order.
+        secure: the ``tls_config`` for a step with ``starttls``.
+        host: the name to verify then, where `secure` gives none.
+        seconds: a metric with the one label ``phase``, which then gets how long ``tls`` took.
+
+    Returns:
+        What each ``expect`` matched, in turn.
+
+    Raises:
+        ProbeFailed: a line or bytes do not come as expected (reasons ``dialogue_…``), or TLS fails.
+    """
+    lines = Lines(
+        probe, connection, lambda: start_tls(probe, connection, secure or TLSSettings(), host, seconds=seconds)
+    )
+    matches = await walk(probe, steps, lines)
+    connection.put_back(lines.left())
+    return matches
 
 
 class StreamSettings(DialogueSettings):

@@ -11,18 +11,16 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from probe_exporter import names, tls
+from probe_exporter.addressing import ConnectSettings, Network, SourceSettings
 from probe_exporter.connection import HANDSHAKE_LIMIT, Connection, Secure, connecting_failed
 from probe_exporter.datagrams import Datagrams
 from probe_exporter.endpoints import join_host_port, port_number, split_host_port
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import Probe, ProbeFailed, Reason
 from probe_exporter.tls import TLSSettings
-
-if TYPE_CHECKING:
-    from probe_exporter.addressing import Network
 
 __all__ = [
     "HANDSHAKE_LIMIT",
@@ -31,6 +29,7 @@ __all__ = [
     "Secure",
     "bind_to_interface",
     "connect",
+    "connect_udp",
     "dial",
     "dial_udp",
     "dial_unix",
@@ -48,6 +47,9 @@ __all__ = [
 LOOKUP_TIME = Metric("probe_dns_lookup_time_seconds", "How long the target's name took to resolve.")
 IP_PROTOCOL = Metric("probe_ip_protocol", "The IP version of the chosen address: 4 or 6, 0 if there is none.")
 IP_HASH = Metric("probe_ip_addr_hash", "A hash of the chosen address: it changes when the address does.")
+
+ANY_WAY = SourceSettings()
+"""The way to a target for whom any will do."""
 
 T = TypeVar("T")
 
@@ -125,43 +127,77 @@ async def connect(
     probe: Probe,
     host: str,
     port: int,
+    settings: SourceSettings = ANY_WAY,
     *,
-    preferred: str = "ip6",
-    fallback: bool = True,
-    source: str = "",
-    secure: TLSSettings | None = None,
+    seconds: Metric | None = None,
 ) -> Connection:
-    """Resolve a host and connect to it, with TLS at once if `secure` is given: all that most probers need.
+    """Resolve a host and connect to it, with TLS at once if the settings want it: all that most probers need.
 
     The address metrics and, with TLS, the certificate's are reported.
 
     Args:
         host: a name or an address (IPv6 without brackets).
         port: 1 to 65535.
-        preferred, fallback: which of the host's addresses; see `resolve`.
-        source: the local address to connect from; empty for the system's choice.
-        secure: a module's ``tls_config``; the name to verify is its ``server_name``, or else `host`.
+        settings: the prober's own, derived from `SourceSettings` or `ConnectSettings`: which of the host's addresses,
+            from which of ours, and whether TLS begins at once. The name to verify is ``server_name``, or else `host`.
+        seconds: a metric with the one label ``phase``, which gets how long ``resolve``, ``connect`` and ``tls`` took.
 
     Raises:
         ProbeFailed: with the reason of whatever did not work.
     """
-    address = await resolve(probe, host, preferred=preferred, fallback=fallback)
-    connection = await dial(probe, [address], port, source=source)
-    if secure is not None:
+    with probe.phase("resolve", seconds):
+        address = await _resolve(probe, host, settings)
+    connection = await dial(probe, [address], port, source=settings.source_ip_address)
+    if seconds is not None:
+        probe.set(seconds, round(connection.connect_seconds, 9), "connect")
+    if isinstance(settings, ConnectSettings) and settings.tls:
         try:
-            await start_tls(probe, connection, secure, host)
+            await start_tls(probe, connection, settings.tls_config, host, seconds=seconds)
         except BaseException:
             connection.abort()
             raise
     return connection
 
 
-async def start_tls(probe: Probe, connection: Connection, settings: TLSSettings, host: str) -> None:
+async def connect_udp(
+    probe: Probe,
+    host: str,
+    port: int,
+    settings: SourceSettings = ANY_WAY,
+    *,
+    seconds: Metric | None = None,
+) -> Datagrams:
+    """Resolve a host and open a UDP socket that sends to it and hears nobody else. Nothing is sent yet.
+
+    The address metrics are reported.
+
+    Args:
+        host: a name or an address (IPv6 without brackets).
+        port: 1 to 65535.
+        settings: the prober's own, derived from `SourceSettings`: which of the host's addresses, from which of ours.
+        seconds: a metric with the one label ``phase``, which gets how long ``resolve`` took.
+
+    Raises:
+        ProbeFailed: the name does not resolve, or the system knows no way there.
+    """
+    with probe.phase("resolve", seconds):
+        address = await _resolve(probe, host, settings)
+    return await dial_udp(probe, address, port, source=settings.source_ip_address)
+
+
+async def _resolve(probe: Probe, host: str, settings: SourceSettings) -> str:
+    return await resolve(probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback)
+
+
+async def start_tls(
+    probe: Probe, connection: Connection, settings: TLSSettings, host: str, *, seconds: Metric | None = None
+) -> None:
     """Go on inside TLS (STARTTLS), and report the certificate's metrics, whether it verifies or not.
 
     Args:
         settings: a module's ``tls_config``.
         host: the name to verify where the settings give none; empty if the target has no name.
+        seconds: a metric with the one label ``phase``, which gets how long ``tls`` took.
 
     Raises:
         ProbeFailed: no agreement, a certificate that does not verify, or settings that can't be used.
@@ -171,7 +207,8 @@ async def start_tls(probe: Probe, connection: Connection, settings: TLSSettings,
         raise ProbeFailed(
             Reason.SETTINGS_UNUSABLE, "tls_config: without `server_name` there is no name to verify a certificate by"
         )
-    await connection.start_tls(probe, Secure(tls.client_context(settings), name))
+    with probe.phase("tls", seconds):
+        await connection.start_tls(probe, Secure(tls.client_context(settings), name))
     assert connection.handshake is not None
     tls.report(probe, connection.handshake)
 

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from probe_exporter.metrics import Samples
+from probe_exporter.metrics import Metric, Samples
 from probe_exporter.rules import Rule
 
 if TYPE_CHECKING:
@@ -256,13 +256,14 @@ class Event(NamedTuple):  # the cheapest record there is: a run makes a dozen
 
 
 class Phase:
-    """One timed stretch of a probe; `seconds` is there once it ended without an error."""
+    """One timed stretch of a probe; `seconds` is how long it took, once it has ended."""
 
-    __slots__ = ("_outer", "_probe", "_started", "name", "seconds")
+    __slots__ = ("_metric", "_outer", "_probe", "_started", "name", "seconds")
 
-    def __init__(self, probe: Probe, name: str) -> None:
+    def __init__(self, probe: Probe, name: str, metric: Metric | None = None) -> None:
         self.name = name
         self.seconds = 0.0
+        self._metric = metric
         self._probe = probe
         self._outer = probe.current_phase
         self._started = 0.0
@@ -276,6 +277,8 @@ class Phase:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.seconds = time.perf_counter() - self._started
+        if self._metric is not None:
+            self._probe.add(self._metric, round(self.seconds, 9), self.name)
         if kind is None:  # a failure keeps the phase it happened in
             self._probe.current_phase = self._outer
 
@@ -348,12 +351,15 @@ class Probe:
         """This run's own registry, for authors who want prometheus_client's types."""
         return self.samples.registry
 
-    def phase(self, name: str) -> Phase:
-        """Time a phase: ``with probe.phase("connect") as phase: …``, then ``phase.seconds``.
+    def phase(self, name: str, seconds: Metric | None = None) -> Phase:
+        """Time a phase: ``with probe.phase("login", DURATION): …``. A failure inside is reported as one of this phase.
 
-        A failure inside is reported as one of this phase.
+        Args:
+            name: the value of the label ``phase``.
+            seconds: a metric with the one label ``phase``, which gets how long the phase took, however it ended; a
+                phase that is entered several times adds up. Without it, ``as phase`` and ``phase.seconds`` tell.
         """
-        return Phase(self, name)
+        return Phase(self, name, seconds)
 
     def fail(self, failure: ProbeFailed) -> None:
         """Note that the probe has failed, and go on measuring; the first failure noted is the one reported.

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from probe_exporter import connection as connections
 from probe_exporter import names, net, tls
+from probe_exporter.addressing import ConnectSettings, SourceSettings
 from probe_exporter.connection import HIGH_WATER
 from probe_exporter.net import Connection, Secure, connect, dial, dial_udp, resolve
 from probe_exporter.prober import Probe, ProbeFailed, Reason
@@ -250,7 +251,7 @@ async def test_the_source_address_can_be_chosen() -> None:
         await say(connected, connected.getpeername()[0].encode())
 
     async with peer(tell) as port:
-        connection = await connect(a_probe(), "127.0.0.1", port, source="127.0.0.42")
+        connection = await connect(a_probe(), "127.0.0.1", port, SourceSettings(source_ip_address="127.0.0.42"))
         assert await everything(connection) == b"127.0.0.42"
         connection.close()
 
@@ -265,7 +266,7 @@ async def test_the_source_address_can_be_chosen() -> None:
 )
 async def test_a_source_address_that_is_not_ours_fails(source: str, reason: Reason) -> None:
     async with peer(hold) as port:
-        failed = await failing(connect(a_probe(), "127.0.0.1", port, source=source))
+        failed = await failing(connect(a_probe(), "127.0.0.1", port, SourceSettings(source_ip_address=source)))
     assert failed.reason is reason
 
 
@@ -343,7 +344,7 @@ async def test_what_never_ends_or_ends_too_soon_fails() -> None:
         connection.close()
         for bytes_or_mark in (11, b"\n"):
             connection = await dial(a_probe(), ["127.0.0.1"], port)
-            with pytest.raises(ProbeFailed) as failed:
+            with pytest.raises(ProbeFailed) as failed:  # noqa: PT012  # one or the other
                 if isinstance(bytes_or_mark, int):
                     await connection.exactly(bytes_or_mark)
                 else:
@@ -619,10 +620,14 @@ def trust(pki: Pki, authority: str = "root", **settings: Any) -> TLSSettings:
     return TLSSettings.model_validate({"ca_file": str(pki.directory / f"{authority}.pem"), **settings})
 
 
+def over_tls(pki: Pki, **settings: Any) -> ConnectSettings:
+    return ConnectSettings(tls=True, tls_config=trust(pki, **settings))
+
+
 async def test_tls_begins_with_the_connection(pki: Pki) -> None:
     with Shaker(pki, say=b"welcome") as server:
         probe = a_probe()
-        connection = await connect(probe, "127.0.0.1", server.port, secure=trust(pki))
+        connection = await connect(probe, "127.0.0.1", server.port, over_tls(pki))
         assert connection.handshake is not None
         assert connection.tls_seconds > 0
         assert await connection.read() == b"welcome"
@@ -653,7 +658,7 @@ async def test_a_refused_certificate_is_reported_and_the_server_is_told(
     identity = {"cert_file": str(pki.directory / "client.pem"), "key_file": str(pki.directory / "client.key")}
     with Shaker(pki, certificate, version=version, client_ca="root") as server:
         probe = a_probe()
-        failed = await failing(connect(probe, "127.0.0.1", server.port, secure=trust(pki, **identity)))
+        failed = await failing(connect(probe, "127.0.0.1", server.port, over_tls(pki, **identity)))
         await server.end()
     assert failed.reason is reason
     assert probe.current_phase == "tls"
@@ -668,7 +673,7 @@ async def test_a_refused_certificate_is_reported_and_the_server_is_told(
 async def test_a_client_certificate_reaches_the_server_that_asks(pki: Pki, version: str) -> None:
     identity = {"cert_file": str(pki.directory / "client.pem"), "key_file": str(pki.directory / "client.key")}
     with Shaker(pki, version=version, client_ca="root", say=b"hello") as server:
-        connection = await connect(a_probe(), "127.0.0.1", server.port, secure=trust(pki, **identity))
+        connection = await connect(a_probe(), "127.0.0.1", server.port, over_tls(pki, **identity))
         assert await connection.read() == b"hello"
         connection.close()
         await server.end()
@@ -681,7 +686,7 @@ async def test_a_server_that_wants_a_client_certificate_in_vain_is_a_tls_failure
     """In TLS 1.3 that shows only when we read."""
 
     async def talk(port: int) -> None:
-        connection = await connect(a_probe(), "127.0.0.1", port, secure=trust(pki))
+        connection = await connect(a_probe(), "127.0.0.1", port, over_tls(pki))
         try:
             await connection.read()
         finally:
@@ -693,7 +698,7 @@ async def test_a_server_that_wants_a_client_certificate_in_vain_is_a_tls_failure
 
 async def test_a_handshake_that_the_server_refuses_is_a_tls_failure(pki: Pki) -> None:
     with Shaker(pki, version="TLSv1_2") as server:
-        failed = await failing(connect(a_probe(), "127.0.0.1", server.port, secure=trust(pki, min_version="TLS13")))
+        failed = await failing(connect(a_probe(), "127.0.0.1", server.port, over_tls(pki, min_version="TLS13")))
     assert failed.reason is Reason.TLS_HANDSHAKE
 
 
@@ -705,7 +710,7 @@ async def test_a_server_that_does_not_speak_tls_is_a_tls_failure(pki: Pki, answe
 
     async with peer(play) as port:
         probe = a_probe()
-        failed = await failing(connect(probe, "127.0.0.1", port, secure=trust(pki)))
+        failed = await failing(connect(probe, "127.0.0.1", port, over_tls(pki)))
     assert failed.reason is Reason.TLS_HANDSHAKE
     assert probe.current_phase == "tls"
 
@@ -715,7 +720,7 @@ async def test_a_server_that_closes_in_the_handshake_is_a_tls_failure(pki: Pki) 
         await take(connected)
 
     async with peer(play) as port:
-        assert (await failing(connect(a_probe(), "127.0.0.1", port, secure=trust(pki)))).reason is Reason.TLS_HANDSHAKE
+        assert (await failing(connect(a_probe(), "127.0.0.1", port, over_tls(pki)))).reason is Reason.TLS_HANDSHAKE
 
 
 async def test_a_server_that_resets_in_the_handshake_has_reset_the_connection(pki: Pki) -> None:
@@ -724,7 +729,7 @@ async def test_a_server_that_resets_in_the_handshake_has_reset_the_connection(pk
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     async with peer(play) as port:
-        assert (await failing(connect(a_probe(), "127.0.0.1", port, secure=trust(pki)))).reason is Reason.CONNECT_RESET
+        assert (await failing(connect(a_probe(), "127.0.0.1", port, over_tls(pki)))).reason is Reason.CONNECT_RESET
 
 
 async def test_a_handshake_has_its_own_limit(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -739,7 +744,7 @@ async def test_a_handshake_has_its_own_limit(pki: Pki, monkeypatch: pytest.Monke
 
     async with peer(play) as port:
         probe = a_probe()
-        failed = await failing(connect(probe, "127.0.0.1", port, secure=trust(pki)))
+        failed = await failing(connect(probe, "127.0.0.1", port, over_tls(pki)))
         await asyncio.wait_for(left.wait(), NO_TIME)
     assert failed.reason is Reason.TLS_TIMEOUT
     assert probe.current_phase == "tls"
@@ -754,7 +759,7 @@ async def test_a_handshake_that_is_cancelled_leaves_no_socket(pki: Pki) -> None:
         left.set()
 
     async with peer(play) as port:
-        connecting = asyncio.create_task(connect(a_probe(), "127.0.0.1", port, secure=trust(pki)))
+        connecting = asyncio.create_task(connect(a_probe(), "127.0.0.1", port, over_tls(pki)))
         await asyncio.sleep(0.05)
         connecting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -784,7 +789,7 @@ async def test_an_answer_that_comes_with_the_handshake_is_read(pki: Pki) -> None
             return
 
     async with peer(play) as port:
-        connection = await connect(a_probe(), "127.0.0.1", port, secure=trust(pki))
+        connection = await connect(a_probe(), "127.0.0.1", port, over_tls(pki))
         assert await connection.read() == b"welcome"
         assert connection.first_byte_at > connection.opened_at
         connection.close()
@@ -854,7 +859,7 @@ async def test_a_large_answer_over_tls_arrives_whole_and_bounded(pki: Pki) -> No
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     async with server:
-        connection = await connect(a_probe(), "127.0.0.1", server.sockets[0].getsockname()[1], secure=trust(pki))
+        connection = await connect(a_probe(), "127.0.0.1", server.sockets[0].getsockname()[1], over_tls(pki))
         await asyncio.sleep(0.2)
         assert connection._held < HIGH_WATER + 1024 * 1024
         assert len(await everything(connection)) == size
@@ -1003,7 +1008,7 @@ async def test_connections_leave_nothing_behind(pki: Pki) -> None:
         for _ in range(10):
             connection = await dial(a_probe(), ["127.0.0.1"], port)
             connection.close()
-            await failing(connect(a_probe(), "127.0.0.1", port, secure=trust(pki)))
+            await failing(connect(a_probe(), "127.0.0.1", port, over_tls(pki)))
 
     async with peer(play) as port:
         await some(port)

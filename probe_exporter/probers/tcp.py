@@ -9,17 +9,11 @@ from probe_exporter.lines import StreamSettings, hold
 from probe_exporter.metrics import Metric
 from probe_exporter.net import dial, port_number, resolve, split_host_port
 from probe_exporter.prober import Probe, Prober
+from probe_exporter.tls import with_server_name
 
 
 class TcpSettings(StreamSettings, SourceSettings):
     """The ``tcp`` block of a module."""
-
-
-def with_hostname(settings: TcpSettings, hostname: str) -> TcpSettings:
-    """The request's ``hostname`` is the TLS server name where the module gives none."""
-    if settings.tls_config.server_name:
-        return settings
-    return settings.model_copy(update={"tls_config": settings.tls_config.model_copy(update={"server_name": hostname})})
 
 
 DURATION = Metric("probe_tcp_duration_seconds", "How long each phase took.", ("phase",))
@@ -37,4 +31,4 @@ async def probe_tcp(probe: Probe, settings: TcpSettings) -> None:
     await hold(probe, connection, settings, host, DURATION)
 
 
-prober = Prober("tcp", TcpSettings, probe_tcp, with_hostname=with_hostname)
+prober = Prober("tcp", TcpSettings, probe_tcp, with_hostname=with_server_name)

@@ -14,7 +14,7 @@ from probe_exporter.tls.handshake import (
 )
 from probe_exporter.tls.layer import Layer, VerificationFailed
 from probe_exporter.tls.quic import QuicContext, quic_context
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import TLSSettings, with_server_name
 from probe_exporter.tls.suites import CIPHERS, TLS13_CIPHERS
 
 __all__ = [
@@ -39,4 +39,5 @@ __all__ = [
     "forget_contexts",
     "quic_context",
     "report",
+    "with_server_name",
 ]

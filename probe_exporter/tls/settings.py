@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 from probe_exporter.fields import FilePath, Secret, Text
 from probe_exporter.prober import Settings
@@ -45,3 +45,25 @@ class TLSSettings(Settings):
         for key in ("ca_ref", "cert_ref", "key_ref"):
             if getattr(self, key):
                 yield key, NO_SECRET_MANAGER
+
+
+class _Secure(Protocol):
+    """A block with a ``tls_config`` in it."""
+
+    @property
+    def tls_config(self) -> TLSSettings: ...
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self: ...
+
+
+S = TypeVar("S", bound=_Secure)
+
+
+def with_server_name(settings: S, hostname: str) -> S:
+    """What the request's ``hostname`` does to a block with a ``tls_config``: the name to verify, if that gives none.
+
+    For probers: ``Prober(…, with_hostname=with_server_name)``.
+    """
+    if settings.tls_config.server_name:
+        return settings
+    secure = settings.tls_config.model_copy(update={"server_name": hostname})
+    return settings.model_copy(update={"tls_config": secure})

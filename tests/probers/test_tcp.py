@@ -16,7 +16,7 @@ from probe_exporter.config import Module
 from probe_exporter.dialogue import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
 from probe_exporter.document import Place
 from probe_exporter.prober import Reason
-from probe_exporter.probers.tcp import DURATION, TcpSettings, prober, with_hostname
+from probe_exporter.probers.tcp import DURATION, TcpSettings, prober
 from probe_exporter.runner import Result, run
 from tests.targets import End, Pause, Pki, Repeat
 from tests.targets.talker import Finish, Hear, Secure, Talk, Talker, talk, then_silence
@@ -56,7 +56,7 @@ def trust(pki: Pki) -> dict[str, str]:
 
 def test_the_hostname_of_a_request_becomes_the_server_name() -> None:
     settings = TcpSettings.model_validate({"tls_config": {"insecure_skip_verify": True}})
-    named = with_hostname(settings, "mail.example")
+    named = prober.with_hostname(settings, "mail.example")
     assert named.tls_config.server_name == "mail.example"
     assert named.tls_config.insecure_skip_verify is True
     assert settings.tls_config.server_name == ""
@@ -64,7 +64,7 @@ def test_the_hostname_of_a_request_becomes_the_server_name() -> None:
 
 def test_a_server_name_in_the_settings_wins() -> None:
     settings = TcpSettings.model_validate({"tls_config": {"server_name": "mail.example"}})
-    assert with_hostname(settings, "other.example") is settings
+    assert prober.with_hostname(settings, "other.example") is settings
 
 
 # --- phases ------------------------------------------------------------------------------------------------
