@@ -32,6 +32,7 @@ from tests.targets.dns import (
     record,
     silence,
 )
+from tests.targets.talker import Secure, Talker, then_silence
 
 A = record("www.example.test", "A", "192.0.2.1")
 OK = Says([A])
@@ -234,6 +235,16 @@ async def test_a_message_in_pieces() -> None:
 
     async with DnsServer(pieces, raw=True) as server:
         assert why(await probe(server, **TCP)) is None
+
+
+async def test_the_handshake_and_the_answer_share_one_deadline(pki: Pki) -> None:
+    """Each takes less than the time that there is, and both together more; the original gives that much to each."""
+    trust = {"ca_file": str(pki.directory / "root.pem")}
+    async with Talker(then_silence(Pause(0.4), Secure()), pki.directory) as talker:
+        result = await run(module(dns_over_tls=True, tls_config=trust, **TCP), talker.fill("127.0.0.1:{port}"), 0.7)
+    assert why(result) == (Reason.DNS_QUERY_TIMEOUT, "request")
+    assert 0.65 < result.duration < 0.9
+    assert seconds(result)["connect"] > 0.35
 
 
 async def test_a_tls_handshake_that_does_not_end(pki: Pki) -> None:
