@@ -110,6 +110,8 @@ class Step(Settings):
     def cautions(self) -> Iterator[tuple[str, str]]:
         if self.labels is not None and self.expect is None:
             yield "labels", "labels have no effect without `expect`"
+        if self.expect is not None and self.expect.text.startswith("^+"):  # as old examples have it for POP3's "+OK"
+            yield "expect", r"`^+` matches no plus, it repeats the beginning of the line: `^\+` is meant"
 
     @cached_property
     def info(self) -> Metric | None:

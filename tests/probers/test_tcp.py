@@ -284,3 +284,12 @@ async def test_a_peer_that_says_no_more_can_still_be_told_something(pki: Pki) ->
     result, heard = await probe(pki, then_silence(b"ok\n", Finish(), Hear()), {"expect": "ok", "send": "bye"})
     assert why(result) is None
     assert heard == [repr(b"bye\n")]
+
+
+def test_a_plus_that_is_none_is_questionable() -> None:
+    r"""``^+OK`` stands in many a configuration, and matches ``OK`` alone."""
+    mistaken, meant = ({"query_response": [{"expect": text}]} for text in ("^+OK", r"^\+OK"))
+    (step,) = TcpSettings.model_validate(mistaken).query_response
+    assert [key for key, _ in step.cautions()] == ["expect"]
+    (step,) = TcpSettings.model_validate(meant).query_response
+    assert list(step.cautions()) == []
