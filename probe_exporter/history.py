@@ -22,16 +22,19 @@ from probe_exporter.runner import Result
 MAX_BYTES = 64 << 20
 """What the history may take if nobody says otherwise.
 
-A probe leaves 3 to 5 kB, and the worst of them, with some texts of 64 KiB, 300 kB: so 200 of any kind fit, which is
-what ``--history.limit`` keeps by default, and an exporter of 100 MB stays below twice that.
+A probe leaves 3 to 5 kB, and a DNS answer of 64 KiB, noted record by record with its escapes, 300 kB: so 200 even of
+these fit, which is what ``--history.limit`` keeps by default, and an exporter of 100 MB stays below twice that.
 """
+
+LARGEST_SHARE = 16
+"""No result takes more than this part of all bytes: else one target that talks much would push out all the others."""
 
 SETTLE_SECONDS = 0.1
 MOST_UNSETTLED = 256
 """Results are weighed after so many seconds, or as soon as so many wait."""
 
 TOO_LARGE = "too_large"
-"""The cause why a result is not kept that takes more than half of all bytes alone."""
+"""The cause why a result is not kept that takes more than its share: see `LARGEST_SHARE`."""
 
 
 class HistoryError(Exception):
@@ -171,7 +174,7 @@ class Recent:
                 gone += 1  # so many follow it that it need not be weighed
                 continue
             item = Weighed(self._next_id + len(added) - 1 - later, result, weight(result))
-            if item.bytes > self._max_bytes // 2:
+            if item.bytes > self._max_bytes // LARGEST_SHARE:
                 self._lost[TOO_LARGE] += 1
             else:
                 items.append(item)

@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from probe_exporter.history import SETTLE_SECONDS, TOO_LARGE, HistoryError, Query, Recent
+from probe_exporter.history import LARGEST_SHARE, SETTLE_SECONDS, TOO_LARGE, HistoryError, Query, Recent
 from probe_exporter.logs import ProbeLog
 from probe_exporter.record import Document, Entry, document, entry, to_json
 from probe_exporter.runner import Result
@@ -188,7 +188,7 @@ class FileHistory:
         texts = (listed.module, listed.target, listed.reason, listed.phase, listed.message)
         module, target, reason, phase, message = [text.encode("utf-8", "backslashreplace").decode() for text in texts]
         size = len(packed) + sum(map(len, (module, target, message))) + 100
-        if size > self._max_bytes // 2:
+        if size > self._max_bytes // LARGEST_SHARE:
             self._lost[TOO_LARGE] += 1
             return None
         times = (listed.started, listed.duration, listed.timeout)

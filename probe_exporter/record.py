@@ -98,9 +98,9 @@ def debug_document(result: Result, log: ProbeLog) -> str:
     )
 
 
-def to_json(value: object) -> str:
+def to_json(value: object, indent: int | None = None) -> str:
     """JSON of a value that was made here; what is no UTF-8 (bytes as surrogate escapes) is shown as ``\\udc80``."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return json.dumps(value, allow_nan=False, indent=indent)
 
 
 def _details(result: Result) -> dict[str, object]:

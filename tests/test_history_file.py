@@ -164,7 +164,7 @@ def test_the_bounds_hold_as_they_do_in_memory(
 
 
 def test_bytes_push_out_successes_before_failures(tmp_path: Path) -> None:
-    noise = [os.urandom(4_000).hex() for _ in range(40)]
+    noise = [os.urandom(1_500).hex() for _ in range(60)]
 
     async def fill() -> list[str]:
         with opened(tmp_path / "h", limit=100, max_bytes=120_000) as history:
@@ -176,7 +176,7 @@ def test_bytes_push_out_successes_before_failures(tmp_path: Path) -> None:
     targets = asyncio.run(fill())
     assert stored(tmp_path / "h") <= 120_000
     assert {f"f{number}" for number in range(5)} < set(targets)
-    assert targets[0] == "s39"
+    assert targets[0] == "s59"
     assert "s5" not in targets
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
+from probe_exporter.dialogue import Step
 from probe_exporter.fields import Named, Secret
 from probe_exporter.masking import Mask, mask_urls
 from probe_exporter.prober import Settings
@@ -99,3 +100,55 @@ def test_data_is_masked_to_its_depths_and_fit_for_json() -> None:
         "b": [1, None, True, 0.5],
         "c": ["<secret>"],
     }
+
+
+# --- settings that may hold a secret, as they are shown ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        "",
+        "QUIT",
+        "QUIT\r",
+        "EHLO prober\r",
+        "a STARTTLS\r",
+        "b1 CAPABILITY",
+        ". LOGOUT",
+        "STLS",
+        "SSH-2.0-probe-exporter",
+        "NICK probe",
+        "USER probe 0 * :probe-exporter",
+        "PONG ${1}",
+        "PING",
+        "INFO replication",
+        "stats",
+    ],
+)
+def test_a_command_that_carries_no_secret_is_shown(send: str) -> None:
+    assert Step(send=send).model_dump()["send"] == send
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        "PASS x",
+        "AUTH PLAIN AGEAYg==",
+        "AGEAYg==",
+        "a LOGIN me x",
+        "PASS ping",
+        "HELLO 3 AUTH me x",
+        "QUIT\nPASS x",
+        "quitter",
+        "GET / HTTP/1.0\r\nAuthorization: Basic x\r\n\r\n",
+        "\udcff\x00",
+    ],
+)
+def test_any_other_may_be_one_and_is_masked(send: str) -> None:
+    assert Step(send=send).model_dump()["send"] == "<secret>"
+    assert Step(send_bytes=send).model_dump()["send_bytes"] == "<secret>"
+
+
+@pytest.mark.parametrize("name", ["Authorization", "cookie", "X-Api-Key", "api_key", "PRIVATE-TOKEN", "client_secret"])
+def test_a_header_named_so_is_masked(name: str) -> None:
+    assert Outer(headers={name: "x", "Accept": "y"}).model_dump()["headers"] == {name: "<secret>", "Accept": "y"}

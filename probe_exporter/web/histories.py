@@ -108,14 +108,14 @@ class Histories:
         parameters = decode_query(query)
         if "id" not in parameters:
             found = await self.select(_query(parameters))
-            return json_text(to_json({"probes": [entry.data() for entry in found]}))
+            return json_text(to_json({"probes": [entry.data() for entry in found]}, indent=2))
         if len(parameters) > 1:
             raise Refused(400, "The id parameter goes with no other: it names one probe")
         number = _number(parameters["id"])
         if number is None:
             raise Refused(400, "The id parameter is the number of a probe, such as 42")
         entry, document = await self._get(number)
-        return json_text(to_json(entry.data() | document.details))
+        return json_text(to_json(entry.data() | document.details, indent=2))
 
     async def select(self, query: Query) -> list[Entry]:
         """The entries that a query asks for.

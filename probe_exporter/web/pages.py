@@ -19,7 +19,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin: 0; } h1 small { font-size: .9rem; font-weight: normal; color: var(--dim); }
 h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-nav { margin: .25rem 0 1.5rem; } nav a { margin-right: 1.25rem; }
+nav { display: flex; flex-wrap: wrap; gap: 0 1.25rem; margin: .25rem 0 1.5rem; }
 form { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; }
 input[name=target] { flex: 1 1 18rem; }
 input, select, button { font: inherit; padding: .25rem .5rem; }
@@ -87,10 +87,11 @@ def _option(name: str) -> str:
 
 def _row(entry: Entry) -> str:
     finished = datetime.fromtimestamp(entry.started + entry.duration, UTC).astimezone()
+    today = finished.date() == datetime.now(UTC).astimezone().date()
     verdict = "Success" if entry.success else "Failure"
     return (
         f'<tr><td class="number"><time datetime="{finished.isoformat(timespec="milliseconds")}">'
-        f"{finished:%H:%M:%S}</time></td>"
+        f"{finished:{'' if today else '%Y-%m-%d '}%H:%M:%S}</time></td>"
         f"<td>{escape(entry.module)}</td>"
         f'<td class="target">{escape(entry.target)}</td>'
         f'<td class="{verdict.lower()}">{verdict}</td>'
