@@ -127,6 +127,8 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: 
     listeners = inherit if given.web_systemd_socket else partial(open_all, addresses)
     where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
     log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
+    if not configuration.current.guarded:
+        log.info("Anything may be probed that this machine can reach: no `targets` in the configuration say otherwise")
     raise_file_limit(given.probe_max_concurrent)
     history = open_history(given, telemetry, probe_log)
     web = Web(

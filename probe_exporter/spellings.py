@@ -30,7 +30,9 @@ OWN_ENTRY: tuple[Network, ...] = (
     IPv6Network("fd20:ce::254/128"),  # Google Cloud
     IPv6Network("fd00:c1::a9fe:a9fe/128"),  # Oracle Cloud
     IPv6Network("fd00:42::42/128"),  # Scaleway
-    IPv4Network("100.100.100.200/32"),  # Alibaba Cloud
+    IPv6Network("fd00:a9fe:a9fe::1/128"),  # Akamai, once Linode
+    IPv6Network("fd00:100::100:200/128"),  # Alibaba Cloud
+    IPv4Network("100.100.100.200/32"),
     IPv4Network("168.63.129.16/32"),  # Azure, which serves more than metadata there
     IPv4Network("192.0.0.192/32"),  # Oracle Cloud, the old one
 )

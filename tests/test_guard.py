@@ -28,6 +28,7 @@ from probe_exporter.net import dial, dial_udp
 from probe_exporter.prober import Probe, ProbeFailed, Reason
 from probe_exporter.runner import Result, run
 from probe_exporter.spellings import look, readings
+from tests.exporters import ours
 from tests.targets import Pki, Site, Tls, redirect, reply
 from tests.targets.dns import DnsServer, Zone
 from tests.targets.http3 import Quic
@@ -501,7 +502,8 @@ async def test_both_blocks_have_to_permit_and_to_deny_is_stronger(
 
 METADATA = [
     "169.254.169.254", "169.254.170.2", "169.254.0.1", "fe80::1%lo", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254",
-    "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:42::42", "fd00:c1::a9fe:a9fe",
+    "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:42::42", "fd00:c1::a9fe:a9fe", "fd00:a9fe:a9fe::1",
+    "fd00:100::100:200",
     "64:ff9b::169.254.169.254", "2002:a9fe:a9fe::", "::ffff:169.254.169.254", "::ffff:a9fe:a9fe", "ff02::1",
     "224.0.0.251",
 ]  # fmt: skip
@@ -653,6 +655,22 @@ async def test_a_socket_without_a_file_is_judged_by_its_name(tmp_path: Path) -> 
         ]:
             async with exporter(tmp_path, {"m": {"prober": "unix"}}, targets=targets) as exporting:
                 assert why(await exporting.probe("m", f"@{name}")) == (None if permitted else DENIED)
+
+
+# --- the exporter as a whole -------------------------------------------------------------------------------
+
+
+async def test_the_exporter_says_that_its_door_is_open_and_counts_whom_it_turns_away(tmp_path: Path) -> None:
+    (tmp_path / "open.yml").write_text("modules: {m: {prober: tcp}}")
+    (tmp_path / "guarded.yml").write_text("targets: {deny: [127.0.0.1]}\nmodules: {m: {prober: tcp}}")
+    with ours(tmp_path, "--config.file=open.yml") as exporter, ours(tmp_path, "--config.file=guarded.yml") as guarded:
+        for _ in range(3):
+            answer = await guarded.probe("m", "127.0.0.1:9")
+            assert 'probe_failure_info{phase="connect",reason="target_denied"} 1' in answer.text
+        assert "probe_exporter_targets_denied_total 3" in (await guarded.get("/metrics")).text
+        assert "targets:\n    deny:\n        - 127.0.0.1\n" in (await guarded.get("/config")).text
+        assert exporter.log.read_text().count("Anything may be probed") == 1
+        assert "Anything may be probed" not in guarded.log.read_text()
 
 
 # --- without I/O -------------------------------------------------------------------------------------------
