@@ -6,13 +6,16 @@ Exit codes: 0 after help, a good check or a signal; 1 for whatever can't be used
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import logging
+import math
 import os
 import platform
 import signal
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -27,14 +30,21 @@ from probe_exporter.history import History, HistoryError, MemoryHistory
 from probe_exporter.history_file import FileHistory
 from probe_exporter.loader import LoaderError, load_probers
 from probe_exporter.schema import json_schema
+from probe_exporter.supervision import Supervisor
 from probe_exporter.telemetry import Telemetry
 from probe_exporter.version import VERSION, revision
 from probe_exporter.web.config_file import LiveWebConfig
-from probe_exporter.web.listening import ListenError, inherit, open_all, place
+from probe_exporter.web.crew import Crew
+from probe_exporter.web.listening import Listener, ListenError, inherit, open_all, open_for_workers, place
 from probe_exporter.web.routes import Web
 from probe_exporter.web.serving import raise_file_limit, serve
 
 log = logging.getLogger(__name__)
+
+Serving = Coroutine[None, None, None]
+
+SECONDS_TO_END = 10.0
+"""What workers have beyond --web.drain-timeout, before they are killed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,11 +95,10 @@ def start(given: Flags) -> int:
         log.info("The configuration is good")
         return 0
     try:
-        run(given, configuration, telemetry, live)
+        return run(given, configuration, telemetry, live)
     except (ListenError, HistoryError) as error:
         log.error("The exporter can't start", extra={"fields": {"err": error}})
         return 1
-    return 0
 
 
 def load(given: Flags, telemetry: Telemetry) -> Configuration | None:
@@ -108,8 +117,8 @@ def _log_problems(message: str, refusal: Exception) -> None:
         log.error(message, extra={"fields": {"err": problem}})
 
 
-def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: LiveWebConfig | None) -> None:
-    """Listen and serve until a signal comes.
+def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: LiveWebConfig | None) -> int:
+    """Listen and serve until a signal comes; the exit code.
 
     Args:
         live: the web config file, where there is one.
@@ -124,28 +133,79 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: 
             "--web.systemd-socket needs --web.external-url: the sockets do not tell where they are reached"
         )
     addresses = [] if given.web_systemd_socket else given.web_listen_address or [flags.DEFAULT_ADDRESS]
-    listeners = inherit if given.web_systemd_socket else partial(open_all, addresses)
     where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
     log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
     if not configuration.current.guarded:
         log.info("Anything may be probed that this machine can reach: no `targets` in the configuration say otherwise")
     raise_file_limit(given.probe_max_concurrent)
     history = open_history(given, telemetry, probe_log)
+    crew = Crew(telemetry, given.workers) if given.workers > 1 else None
     web = Web(
         configuration,
         telemetry,
         history,
         probe_log,
         timeout_offset=given.timeout_offset,
-        most_probes=given.probe_max_concurrent,
+        most_probes=math.ceil(given.probe_max_concurrent / given.workers),
         place=where,
+        workers=crew,
     )
-    interval = given.config_auto_reload_interval if given.config_enable_auto_reload else 0
+    serving = partial(
+        serve,
+        web,
+        configuration,
+        live=live,
+        crew=crew,
+        drain_timeout=given.web_drain_timeout,
+        reload_interval=_reload_interval(given),
+    )
     gc.collect()
     gc.freeze()  # what has been loaded stays: the collector need not look at it again and again
-    patience = given.web_drain_timeout
+    if crew is not None:
+        return supervise(given, configuration, history, crew, serving)
+    listeners = inherit if given.web_systemd_socket else partial(open_all, addresses)
     with closing(history):
-        uvloop.run(serve(web, configuration, listeners, live=live, drain_timeout=patience, reload_interval=interval))
+        uvloop.run(serving(listeners))
+    return 0
+
+
+def supervise(
+    given: Flags, configuration: Configuration, history: History, crew: Crew, serving: Callable[..., Serving]
+) -> int:
+    """Have several processes serve, on the same addresses; the exit code.
+
+    Raises:
+        ListenError: an address can't be used.
+    """
+    number = given.workers
+    if not given.history_path:
+        log.warning("Each worker remembers its own probes only; with --history.path all share one history")
+    if given.web_systemd_socket:
+        shares = [inherit()] * number
+    else:
+        shares = open_for_workers(given.web_listen_address or [flags.DEFAULT_ADDRESS], number)
+
+    def work(one: int, channel: socket.socket) -> int:
+        own = {listener.socket for listener in shares[one]}
+        for listener in itertools.chain(*shares):
+            if listener.socket not in own:
+                listener.socket.close()
+        crew.join(channel)
+        with closing(history):
+            uvloop.run(serving(lambda: [Listener(listener.socket) for listener in shares[one]]))
+        return 0
+
+    try:
+        patience = given.web_drain_timeout + SECONDS_TO_END
+        interval = _reload_interval(given)
+        return Supervisor(number, work, configuration.follow, follow_interval=interval, patience=patience).run()
+    finally:
+        for listener in shares[0]:
+            listener.close()
+
+
+def _reload_interval(given: Flags) -> int:
+    return given.config_auto_reload_interval if given.config_enable_auto_reload else 0
 
 
 def open_history(given: Flags, telemetry: Telemetry, probe_log: logs.ProbeLog) -> History:

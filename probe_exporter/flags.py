@@ -43,6 +43,7 @@ class Flags(argparse.Namespace):
     web_drain_timeout: float
     web_config_file: str
     web_systemd_socket: bool
+    workers: int
     command: tuple[str, ...]
     """The subcommand; empty means serve."""
 
@@ -221,6 +222,14 @@ def _add_web_flags(flag: Callable[..., None]) -> None:
         "--web.systemd-socket",
         "Listen on the sockets that systemd passes; needs --web.external-url.",
         action=_Switch,
+    )
+    flag(
+        "--workers",
+        "How many processes serve: each uses one core (default 1).",
+        action=_Once,
+        type=_positive,
+        default=1,
+        metavar="N",
     )
 
 

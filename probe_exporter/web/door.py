@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp.web import BaseRequest
@@ -14,19 +15,20 @@ from probe_exporter.web.config_file import LiveWebConfig, RateLimit
 
 
 class Bucket:
-    """Tokens that come back at a steady pace, up to a number."""
+    """Tokens that come back at a steady pace, up to a number; each worker has its share, and at least one."""
 
-    def __init__(self, limit: RateLimit, now: float) -> None:
+    def __init__(self, limit: RateLimit, workers: int, now: float) -> None:
         self.limit = limit
-        self._tokens = float(limit.burst)
+        self._interval = limit.interval * workers
+        self._most = math.ceil(limit.burst / workers)
+        self._tokens = float(self._most)
         self._since = now
 
     def take(self, now: float) -> bool:
         """Take a token, if there is one."""
-        interval, burst = self.limit.interval, self.limit.burst
-        if interval <= 0:
+        if self._interval <= 0:
             return True
-        self._tokens = min(burst, self._tokens + (now - self._since) / interval)
+        self._tokens = min(self._most, self._tokens + (now - self._since) / self._interval)
         self._since = now
         if self._tokens < 1:
             return False
@@ -37,23 +39,27 @@ class Bucket:
 class Door:
     """Lets requests through to what answers them, or not."""
 
-    def __init__(self, answer: Callable[[BaseRequest], Awaitable[Answer]], live: LiveWebConfig) -> None:
+    def __init__(
+        self, answer: Callable[[BaseRequest], Awaitable[Answer]], live: LiveWebConfig, workers: int = 1
+    ) -> None:
         """
         Args:
             answer: the endpoints.
             live: the web config file.
+            workers: how many doors there are like this one.
         """
         self._answer = answer
         self._live = live
         self._passwords = Passwords()
-        self._bucket = Bucket(live.current.settings.rate_limit, 0.0)
+        self._workers = workers
+        self._bucket = Bucket(live.current.settings.rate_limit, workers, 0.0)
 
     async def __call__(self, request: BaseRequest) -> Answer:
         """Answer one request."""
         settings = self._live.current.settings
         now = asyncio.get_running_loop().time()
         if settings.rate_limit != self._bucket.limit:
-            self._bucket = Bucket(settings.rate_limit, now)
+            self._bucket = Bucket(settings.rate_limit, self._workers, now)
         if not self._bucket.take(now):
             return refusal(Refused(429, "Too many requests"))
         try:

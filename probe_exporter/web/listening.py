@@ -125,6 +125,38 @@ def open_all(addresses: Sequence[str]) -> list[Listener]:
     return opened
 
 
+def open_for_workers(addresses: Sequence[str], number: int) -> list[list[Listener]]:
+    """The same for each of several workers: sockets of its own, among which the kernel divides the connections.
+
+    A worker that takes the place of another takes its sockets too, and with them the clients that wait there.
+
+    Raises:
+        ListenError: one of the addresses can't be had, or somebody else has it.
+    """
+    shares: list[list[Listener]] = [[] for _ in range(number)]
+    for listener in open_all(addresses):
+        for share, copy in zip(shares, _copies(listener, number), strict=True):
+            share.append(copy)
+    return shares
+
+
+def _copies(listener: Listener, number: int) -> list[Listener]:
+    """A socket for each worker at the address of this one, which was free; where there can be one only, that one."""
+    if listener.path is not None:
+        return [listener] * number
+    family, where = listener.socket.family, listener.socket.getsockname()
+    both = family == socket.AF_INET6 and not listener.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    name = listener.name
+    listener.close()
+    try:
+        return [
+            Listener(socket.create_server(where, family=family, backlog=BACKLOG, reuse_port=True, dualstack_ipv6=both))
+            for _ in range(number)
+        ]
+    except OSError as error:
+        raise ListenError(f"cannot listen on {name}: {error.strerror}") from error
+
+
 def listen_at_path(address: str) -> Listener:
     """A Unix socket, ``unix:PATH`` or ``unix:///PATH``; one that nobody listens on any more is replaced.
 

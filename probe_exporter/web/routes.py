@@ -30,7 +30,7 @@ from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
 from probe_exporter.web.parameters import decode_query
 from probe_exporter.web.probing import Probing
-from probe_exporter.web.workers import Alone, Workers
+from probe_exporter.web.workers import Alone, ReloadRefused, Workers
 
 log = logging.getLogger(__name__)
 
@@ -155,9 +155,8 @@ class Web:
 
     async def _families(self) -> Iterable[Family]:
         """This process's own metrics, with those of all other workers added."""
-        others = await self._workers.snapshots()
-        own = self.telemetry.registry.collect()
-        return snapshots.merged([snapshots.snapshot(own), *others]) if others else own
+        all = await self._workers.snapshots()
+        return snapshots.merged(all) if all else self.telemetry.registry.collect()
 
     async def config(self, request: BaseRequest, query: str) -> Answer:
         """The config in use, or one or several of its modules as a request would run them; secrets masked."""
@@ -184,8 +183,8 @@ class Web:
     async def reload(self, request: BaseRequest, query: str) -> Answer:
         """Read the config again."""
         try:
-            await self._configuration.reload()
-        except REFUSALS as refused:
+            await self._workers.reload(self._configuration.reload)
+        except (*REFUSALS, ReloadRefused) as refused:
             log.error("The configuration was not reloaded", extra={"fields": {"err": refused}})
             raise Refused(500, f"The configuration was not reloaded: {refused}") from refused
         return plain("")

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from probe_exporter.configuration import REFUSALS, Configuration
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.connections import Connections
+from probe_exporter.web.crew import Crew, Ending
 from probe_exporter.web.door import Door
 from probe_exporter.web.listening import BACKLOG, Listener
 from probe_exporter.web.routes import Web
@@ -29,6 +30,7 @@ async def serve(
     listeners: Callable[[], Sequence[Listener]],
     *,
     live: LiveWebConfig | None = None,
+    crew: Crew | None = None,
     drain_timeout: float,
     reload_interval: float = 0.0,
 ) -> None:
@@ -39,6 +41,7 @@ async def serve(
         configuration: what SIGHUP and the timer reload.
         listeners: opens the sockets to listen on; all of them, or there is no start.
         live: the web config file, where there is one.
+        crew: the other workers, where this is one.
         drain_timeout: the seconds that running probes have to finish.
         reload_interval: seconds between looks for a changed config; 0 means never.
 
@@ -48,14 +51,17 @@ async def serve(
     async with AsyncExitStack() as cleanup:
         background = Background()
         cleanup.callback(background.cancel)
-        door = Door(web, live) if live else None
+        door = Door(web, live, crew.number if crew else 1) if live else None
         if door is not None:
             cleanup.callback(door.close)
         connections = Connections(door or web)
         cleanup.push_async_callback(connections.close)
         background.start(connections.watch())
         background.start(web.telemetry.lag.watch())
-        ending = _obey_signals(configuration, background)
+        if crew is not None:
+            await crew.connect()
+        ending = Ending()
+        _obey_signals(configuration, background, ending, crew)
         # Whoever can connect can also rely on the signals.
         for listener in listeners():
             cleanup.callback(listener.close)
@@ -63,7 +69,7 @@ async def serve(
         web.health.started()
         if reload_interval > 0:
             background.start(_reload_regularly(configuration, reload_interval))
-        received = await ending.get()
+        received = await ending.wait()
         log.info("Ending: no new probes are taken", extra={"fields": {"signal": received}})
         await _drain(web, ending, drain_timeout)
 
@@ -118,20 +124,21 @@ def raise_file_limit(probes: int) -> None:
         log.warning("The limit on open files stays as it is", extra={"fields": {"err": error}})
 
 
-def _obey_signals(configuration: Configuration, background: Background) -> asyncio.Queue[str]:
-    """SIGHUP reloads from now on; the others that end the process arrive in the queue."""
-    ending: asyncio.Queue[str] = asyncio.Queue()
+def _obey_signals(configuration: Configuration, background: Background, ending: Ending, crew: Crew | None) -> None:
+    """SIGHUP reloads from now on, and others end the process; a worker is told most of that by its supervisor."""
     loop = asyncio.get_running_loop()
-    for end in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(end, ending.put_nowait, end.name)
+    loop.add_signal_handler(signal.SIGTERM, ending.signal, signal.SIGTERM.name)
+    if crew is not None:
+        background.start(crew.attend(configuration.reload, ending))
+        return
+    loop.add_signal_handler(signal.SIGINT, ending.signal, signal.SIGINT.name)
     loop.add_signal_handler(signal.SIGHUP, lambda: background.start(_reload(configuration.reload())))
-    return ending
 
 
-async def _drain(web: Web, ending: asyncio.Queue[str], seconds: float) -> None:
+async def _drain(web: Web, ending: Ending, seconds: float) -> None:
     """Wait for running probes: all of them, or `seconds`, or another signal."""
     drained = asyncio.ensure_future(web.probing.drain())
-    impatience = asyncio.ensure_future(ending.get())
+    impatience = asyncio.ensure_future(ending.wait())
     done, _ = await asyncio.wait((drained, impatience), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for waiting in (drained, impatience):
         waiting.cancel()

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
+
+
+class ReloadRefused(Exception):
+    """A worker has refused the configuration; says why, as the worker did."""
 
 
 class Workers(Protocol):
     """What a worker may ask about the others."""
 
     async def snapshots(self) -> Sequence[bytes]:
-        """`snapshots.snapshot` of each other worker, and `snapshots.settled` of those that have ended."""
+        """`snapshots.snapshot` of each worker, its own first, and `snapshots.settled` of those that have ended.
+
+        Nothing if there are no others.
+        """
+
+    async def reload(self, own: Callable[[], Awaitable[None]]) -> None:
+        """Have all read the configuration again; `own` does it in this process.
+
+        Raises:
+            ReloadRefused, REFUSALS: it was refused.
+        """
 
     def problem(self) -> str:
         """One sentence if a worker has died and was not replaced; nothing if all is well."""
@@ -22,6 +36,10 @@ class Alone:
     async def snapshots(self) -> Sequence[bytes]:
         """None."""
         return ()
+
+    async def reload(self, own: Callable[[], Awaitable[None]]) -> None:
+        """That of this process is all."""
+        await own()
 
     def problem(self) -> str:
         """None."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,9 @@ class Others:
     async def snapshots(self) -> list[bytes]:
         return []
 
+    async def reload(self, own: Callable[[], Awaitable[None]]) -> None:
+        await own()
+
     def problem(self) -> str:
         return self.lost
 
@@ -191,7 +194,7 @@ async def test_metrics_are_those_of_all_workers(tmp_path: Path) -> None:
 
     class Two(Others):
         async def snapshots(self) -> list[bytes]:
-            return [beside, beside]
+            return [snapshot(web.telemetry.registry.collect()), beside, beside]
 
     web._workers = Two()
     async with serving(web) as url, ClientSession() as client:

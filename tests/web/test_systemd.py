@@ -18,7 +18,7 @@ from tests.asking import ask
 from tests.exporters import _environment
 from tests.processes import free_port, having_said, running, wait_until
 from tests.test_cli import run
-from tests.web.test_routes import PLUGINS
+from tests.web.test_routes import PLUGINS, until
 
 FLAGS = (f"--modules.dir={PLUGINS}", "--web.external-url=http://front.example/")
 PASSING = (*FLAGS, "--web.systemd-socket")
@@ -99,6 +99,14 @@ def test_all_passed_sockets_are_served_and_no_address_of_our_own(directory: Path
             assert log.read_text().count("Listening") == 3
             assert "9115" not in log.read_text()
     assert path.exists()  # it is the one's who made it
+
+
+def test_several_workers_share_a_passed_socket(directory: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, activated(directory, [listener], *PASSING, "--workers=2") as log:
+        until(lambda: log.read_text().count("Listening") == 2)
+        for _ in range(10):
+            assert ask(listener.getsockname()[1], "/probe?target=x").status == 200
 
 
 def test_a_client_that_came_before_the_exporter_is_served(directory: Path) -> None:
