@@ -13,6 +13,7 @@ import pytest
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Server, peer
+from tests.metrics_proto import decode
 
 pytestmark = pytest.mark.slow
 
@@ -48,11 +49,15 @@ GET_ONLY = "probing takes GET: a HEAD or POST from a crawler or a health check r
 OPENMETRICS = "OpenMetrics is offered; the original never offers it"
 TIDY = "the redirect says what it is in plain text, as all replies do"
 HTML = "says its charset"
+NEW = "a path of ours; the original shows the landing page"
 TYPED = "all plain text forbids guessing another type"
+
+MESSAGES = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily"
 
 _NOSNIFF = {"x-content-type-options": "nosniff"}
 _DOCUMENT = {"content-type": PLAIN, "x-content-type-options": "nosniff"}
 _MISSING = {"status": 404, "content-type": PLAIN, "x-content-type-options": "nosniff"}
+_JSON = {"content-type": "application/json", "x-content-type-options": "nosniff"}
 _GONE = {"status": 404, "content-type": PLAIN}
 _ONLY_GET = {"status": 405, "content-type": PLAIN, "x-content-type-options": "nosniff"}
 
@@ -124,6 +129,19 @@ REQUESTS = [
         ours={"content-type": "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"},
         why="text 1.0.0 is offered as well",
     ),
+    Request(f"/probe?{TARGET}", headers={"Accept": f"{MESSAGES};encoding=delimited"}),
+    Request(f"/probe?{TARGET}", headers={"Accept": f"{MESSAGES};encoding=delimited", "Accept-Encoding": "gzip"}),
+    Request(f"/probe?{TARGET}", headers={"Accept": f"{MESSAGES};encoding=text"}),
+    Request(f"/probe?{TARGET}", headers={"Accept": f"{MESSAGES};encoding=compact-text;escaping=values"}),
+    Request(f"/probe?{TARGET}", headers={"Accept": f"{MESSAGES};encoding=delimited;q=0.4,text/plain;q=0.5"}),
+    Request(f"/probe?{TARGET}", headers={"Accept": f"text/plain;q=0.3,{MESSAGES};encoding=delimited;q=0.4"}),
+    Request(f"/probe?{TARGET}", headers={"Accept": f"{MESSAGES};encoding=bogus"}),
+    Request(f"/probe?{TARGET}", headers={"Accept": MESSAGES}),
+    Request(f"/probe?{TARGET}", headers={"Accept": "application/vnd.google.protobuf;encoding=delimited"}),
+    Request(f"/probe?{TARGET}", headers={"Accept": "application/openmetrics-text;version=0.0.1"}),
+    Request(f"/probe?{TARGET}", headers={"Accept": f"{MESSAGES};encoding=delimited;q=0.6,*/*;q=0.1"}),
+    Request("/metrics", headers={"Accept": f"{MESSAGES};encoding=delimited"}),
+    Request("/metrics", headers={"Accept": f"{MESSAGES};encoding=text"}),
     Request(f"/probe?{TARGET}", headers={"Accept-Encoding": "gzip"}),
     Request(f"/probe?{TARGET}", headers={"Accept-Encoding": "br, gzip;q=0.1"}),
     Request(f"/probe?{TARGET}", headers={"Accept-Encoding": "gzip;q=0"}),
@@ -164,7 +182,11 @@ REQUESTS = [
     Request(f"/logs?{TARGET}&module=brief"),
     Request("/", ours={"content-type": "text/html; charset=utf-8"}, why=HTML),
     Request("/nope", ours=_MISSING, why=NO_PAGE),
-    Request("/-/ready", ours=_MISSING, why=NO_PAGE),
+    Request("/-/ready", ours=_DOCUMENT, why=NEW),
+    Request("/-/ready", method="POST", ours=_ONLY_GET, why=NEW),
+    Request("/health", ours=_JSON, why=NEW),
+    Request("/metadata", ours=_JSON, why=NEW),
+    Request("/openapi.json", ours=_JSON, why=NEW),
     Request("/probe/", ours=_MISSING, why=NO_PAGE),
     Request("/debug/pprof/", ours=_GONE, why="there is no Go profiler"),
     Request("//probe?x=1", ours=_DOCUMENT, why=TIDY),
@@ -248,7 +270,7 @@ def test_the_metrics_that_others_read_have_the_same_names_types_and_values(both:
 
     def kept(server: Server) -> dict[str, str]:
         lines = ask(server.port, "/metrics").text.splitlines()
-        kept = ("blackbox_", "process_", "promhttp_metric_handler_requests_total")
+        kept = ("blackbox_", "process_", "promhttp_")
         types = {f"TYPE {line.split(' ')[2]}": line.split(" ")[3] for line in lines if line.startswith("# TYPE")}
         return {name: type for name, type in types.items() if name.removeprefix("TYPE ").startswith(kept)}
 
@@ -259,6 +281,24 @@ def test_the_metrics_that_others_read_have_the_same_names_types_and_values(both:
         "TYPE process_virtual_memory_max_bytes",
     }
     assert ours == {name: type for name, type in original.items() if name not in only_go}
+
+
+def test_messages_say_the_same_in_both(both: tuple[Server, Server]) -> None:
+    """One schema reads both: names, types and labels of what the original has are the same here."""
+
+    def read(server: Server) -> dict[str, tuple[int, set[tuple[tuple[str, str], ...]]]]:
+        answer = ask(server.port, f"/probe?{TARGET}", headers={"Accept": f"{MESSAGES};encoding=delimited"})
+        return {
+            family.name: (
+                family.type,
+                {tuple((pair.name, pair.value) for pair in metric.label) for metric in family.metric},
+            )
+            for family in decode(answer.body)
+        }
+
+    ours, original = (read(server) for server in both)
+    assert len(original) > 10
+    assert {name: ours[name] for name in original} == original
 
 
 # --- command lines -----------------------------------------------------------------------------------------
