@@ -6,7 +6,7 @@ Only a module with ``params`` has placeholders. In any other, ``${param:name}`` 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from probe_exporter.document import Document, Problem
 from probe_exporter.fields import nearest
@@ -23,19 +23,40 @@ def checked(document: Document, probers: Collection[str]) -> Any:
     modules = document.value.get("modules") if isinstance(document.value, Mapping) else None
     if not isinstance(modules, Mapping):
         return fill(document.value, None)
+    templates = _by_module({path: template.names for path, template in document.templates.items()})
+    keys = _by_module({path: None for path in document.places if path and MARK in str(path[-1])})
     filled = {}
     for name, module in modules.items():
         declared = module.get("params") if isinstance(module, Mapping) else None
-        path = ("modules", name)
-        if not isinstance(declared, Mapping):
-            document.warnings += _left_alone(document, path)
-            filled[name] = fill(module, None)
-            continue
-        document.problems += _problems(document, path, declared, probers)
-        document.warnings += _unused(document, path, declared)
-        filled[name] = fill(module, {key: _stand_in(key, parameter) for key, parameter in declared.items()})
-    others = {key: fill(value, None) for key, value in document.value.items()}
+        uses = templates.get(name, {})
+        if isinstance(declared, Mapping):
+            document.problems += _misnamed(document, name, declared)
+            document.problems += _misplaced(document, uses, declared, probers)
+            document.problems += [
+                document.problem(path, "a parameter can't go into a key") for path in keys.get(name, ())
+            ]
+            document.warnings += _unused(document, name, uses, declared)
+            filled[name] = fill(module, {key: _stand_in(key, parameter) for key, parameter in declared.items()})
+        else:
+            document.warnings += _left_alone(document, uses)
+            filled[name] = fill(module, None) if uses else module
+    others = {key: fill(value, None) for key, value in document.value.items() if key != "modules"}
     return {**others, "modules": filled}
+
+
+Uses = Mapping[Path, frozenset[str]]
+"""The parameters that the templates of a module want, by their places."""
+
+T = TypeVar("T")
+
+
+def _by_module(found: Mapping[Path, T]) -> dict[str | int, dict[Path, T]]:
+    """What stands in modules, by their names."""
+    modules: dict[str | int, dict[Path, T]] = {}
+    for path, what in found.items():
+        if len(path) > 1 and path[0] == "modules":
+            modules.setdefault(path[1], {})[path] = what
+    return modules
 
 
 def _stand_in(name: str, parameter: Any) -> str:
@@ -43,29 +64,26 @@ def _stand_in(name: str, parameter: Any) -> str:
     return default if isinstance(default, str) else written(name)
 
 
-def _within(document: Document, module: Path) -> Iterator[tuple[Path, frozenset[str]]]:
-    """The templates of a module, by their places, and the parameters that they want."""
-    for path, template in document.templates.items():
-        if path[:2] == module:
-            yield path, template.names
-
-
-def _left_alone(document: Document, module: Path) -> Iterator[Problem]:
-    for path, names in _within(document, module):
+def _left_alone(document: Document, uses: Uses) -> Iterator[Problem]:
+    for path, names in uses.items():
         if names:
             yield document.problem(path, f"{written(min(names))} is plain text here: the module has no `params`")
 
 
-def _problems(
-    document: Document, module: Path, declared: Mapping[str, Any], probers: Collection[str]
-) -> Iterator[Problem]:
+def _misnamed(document: Document, module: str, declared: Mapping[str, Any]) -> Iterator[Problem]:
     for name in declared:
+        path = ("modules", module, "params", name)
         if name in RESERVED:
-            yield document.problem((*module, "params", name), f"`{name}` has a meaning of its own in requests")
+            yield document.problem(path, f"`{name}` has a meaning of its own in requests")
         elif not NAME.fullmatch(name):
             message = f"{name!r} can't be the name of a parameter: letters, digits and _, and no digit first"
-            yield document.problem((*module, "params", name), message)
-    for path, names in _within(document, module):
+            yield document.problem(path, message)
+
+
+def _misplaced(
+    document: Document, uses: Uses, declared: Mapping[str, Any], probers: Collection[str]
+) -> Iterator[Problem]:
+    for path, names in uses.items():
         if path[2] not in probers:
             document.unfit.add(path)
             yield document.problem(path, "parameters go into the block of a prober only")
@@ -74,13 +92,10 @@ def _problems(
             document.unfit.add(path)
             hint = nearest(name, list(declared))
             yield document.problem(path, f"{written(name)} is not declared in the module's `params`{hint}")
-    for path in document.places:
-        if path[:2] == module and isinstance(path[-1], str) and MARK in path[-1]:
-            yield document.problem(path, "a parameter can't go into a key")
 
 
-def _unused(document: Document, module: Path, declared: Mapping[str, Any]) -> Iterator[Problem]:
-    used = frozenset[str]().union(*[names for _, names in _within(document, module)])
+def _unused(document: Document, module: str, uses: Uses, declared: Mapping[str, Any]) -> Iterator[Problem]:
+    used = frozenset[str]().union(*uses.values())
     for name in declared:
         if name not in used:
-            yield document.problem((*module, "params", name), f"nothing in the module says {written(name)}")
+            yield document.problem(("modules", module, "params", name), f"nothing in the module says {written(name)}")
