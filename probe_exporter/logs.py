@@ -18,7 +18,7 @@ from pathlib import PurePath
 from typing import Literal, TextIO
 
 from probe_exporter.exposition import number
-from probe_exporter.masking import Mask, mask_urls
+from probe_exporter.masking import Mask, mask_urls, plain
 from probe_exporter.prober import Event
 from probe_exporter.runner import Result
 
@@ -134,13 +134,9 @@ class Formatter(logging.Formatter):
         if record.exc_info and record.exc_info[1]:
             fields["err"] = repr(record.exc_info[1])
             fields["traceback"] = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-        shown = {key: _without_passwords(value) for key, value in fields.items()}
+        shown = {key: plain(value) for key, value in fields.items()}
         source = f"{record.filename}:{record.lineno}"
         return self._line(record.created, record.levelno, source, mask_urls(record.getMessage()), shown)
-
-
-def _without_passwords(value: object) -> object:
-    return value if isinstance(value, bool | int | float | None) else mask_urls(_as_text(value))
 
 
 def source_of(event: Event) -> str:

@@ -7,7 +7,7 @@ so whatever a probe noted goes through here before it becomes text or JSON.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from string import punctuation
 from typing import Generic, TypeVar
@@ -60,17 +60,22 @@ class Mask:
 
     def plain(self, value: object) -> object:
         """A value of a log event as data that JSON knows, fit to be shown."""
-        match value:
-            case None | bool() | int() | float():
-                return value
-            case bytes():
-                return self.text(value.decode("utf-8", "backslashreplace"))
-            case Mapping():
-                return {self.text(str(key)): self.plain(item) for key, item in value.items()}
-            case list() | tuple() | set() | frozenset():
-                return [self.plain(item) for item in value]
-            case _:
-                return self.text(str(value))
+        return plain(value, self.text)
+
+
+def plain(value: object, shown: Callable[[str], str] = mask_urls) -> object:
+    """A value as data that JSON knows, every text in it as `shown` makes it."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case bytes():
+            return shown(value.decode("utf-8", "backslashreplace"))
+        case Mapping():
+            return {shown(str(key)): plain(item, shown) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain(item, shown) for item in value]
+        case _:
+            return shown(str(value))
 
 
 T = TypeVar("T")

@@ -314,7 +314,7 @@ async def test_a_locked_file_costs_history_and_nothing_else(tmp_path: Path, capl
             history.add(finished(f"t{number}"))
             slowest = max(slowest, time.perf_counter() - before)
             await asyncio.sleep(0.01)
-        assert slowest < 0.1
+        assert slowest < 0.5, "nobody waited for the lock, which takes 2 s to give up"
         assert lost[QUEUE_FULL] > 0, "the oldest successes made room"
         assert lost[WRITE_FAILED] > 0
         assert [record.levelname for record in caplog.records] == ["ERROR"], "said once"

@@ -233,3 +233,4 @@ def test_the_application_s_log_shows_no_password_of_a_url(format: logs.FormatNam
     if format == "json":
         first = json.loads(text.splitlines()[0])
         assert (first["count"], first["none"]) == (1, None), "what is no text stays what it is"
+        assert first["urls"] == ["http://u:xxxxx@h/"]
