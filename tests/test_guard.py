@@ -416,6 +416,21 @@ async def test_a_proxy_hears_of_no_denied_target(tmp_path: Path, kind: str, sche
         assert proxy.requests == []
 
 
+@pytest.mark.parametrize("kind", ["http", "socks5", "socks5h"])
+async def test_a_websocket_goes_through_no_proxy_to_a_denied_target(tmp_path: Path, kind: str) -> None:
+    async with ProxyServer(behaviour=HttpProxy() if kind == "http" else SocksProxy()) as proxy:
+        client = {"proxy_url": f"{kind}://127.0.0.1:{proxy['port']}"}
+        module = {"prober": "websocket", "websocket": {"http_config": client}}
+        targets = {"allow": ["127.0.0.1", "*.allowed.test"]}
+        zone = {"*": [["10.1.2.3"]]}  # where nobody goes but the proxy
+        async with exporter(tmp_path, {"m": module}, zone, targets) as exporting:
+            for target in ("ws://denied.test/", "ws://10.1.2.3/", "wss://[::ffff:10.1.2.3]/"):
+                result = await exporting.probe("m", target)
+                assert result.failure is not None
+                assert result.failure.reason is Reason.TARGET_DENIED, target
+    assert proxy.requests == []
+
+
 @pytest.mark.parametrize("kind", ["http", "socks5h"])
 async def test_a_name_behind_a_proxy_needs_an_entry_for_names(tmp_path: Path, kind: str) -> None:
     """What the proxy takes its address for nobody knows: a range of addresses does not vouch for it."""
