@@ -54,6 +54,7 @@ def test_defaults() -> None:
         "web_listen_address": [],
         "web_route_prefix": None,
         "web_systemd_socket": False,
+        "workers": 1,
     }
     assert given.keys() == Flags.__annotations__.keys()
 
@@ -80,6 +81,8 @@ def test_defaults() -> None:
         (["--web.external-url=http://x/"], "web_external_url", "http://x/"),
         (["--web.route-prefix=/"], "web_route_prefix", "/"),
         (["--web.drain-timeout=1m30s"], "web_drain_timeout", 90.0),
+        (["--probe.max-concurrent=10"], "probe_max_concurrent", 10),
+        (["--workers=4"], "workers", 4),
         (["config", "schema"], "command", ("config", "schema")),
         (["config", "--modules.dir=x", "schema"], "command", ("config", "schema")),
     ],

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from probe_exporter.web.listening import ListenError, Place, listen, place, split_address
+from probe_exporter.web.listening import ListenError, Place, listen, open_for_workers, place, split_address
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,23 @@ def test_a_listening_socket_takes_connections(address: str, clients: list[str]) 
         for client in clients:
             with socket.create_connection((client, listener.getsockname()[1]), 5):
                 pass
+
+
+def test_workers_have_sockets_of_their_own_at_the_same_address() -> None:
+    shares = open_for_workers(["127.0.0.1:0", ":0"], 3)
+    names = [[listener.name for listener in share] for share in shares]
+    assert names[0] == names[1] == names[2]
+    assert len({listener.socket for share in shares for listener in share}) == 6
+    port = shares[0][1].socket.getsockname()[1]
+    try:
+        for client in ("127.0.0.1", "::1"):
+            with socket.create_connection((client, port), 5):
+                pass
+        with pytest.raises(ListenError, match="Address already in use"):
+            open_for_workers([names[0][0]], 3)
+    finally:
+        for listener in (listener for share in shares for listener in share):
+            listener.close()
 
 
 def test_a_port_in_use_is_a_clear_refusal() -> None:
