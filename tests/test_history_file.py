@@ -217,6 +217,43 @@ async def test_a_process_sees_what_another_wrote(tmp_path: Path) -> None:
         assert [entry.target for entry in await history.select(ALL)] == ["other 2", "other 1", "other 0"]
 
 
+FORKING = """
+import asyncio, os, sys
+from collections import Counter
+from pathlib import Path
+from probe_exporter.history_file import FileHistory
+from probe_exporter.logs import ProbeLog
+from tests.test_history import finished
+
+async def write(history, name):
+    for number in range(100):
+        history.add(finished(f"{name} {number}"))
+        await asyncio.sleep(0.001)
+    history.close()
+
+history = FileHistory(Path(sys.argv[1]), 1000, 1 << 26, ProbeLog(), Counter())
+children = []
+for name in "abc":
+    child = os.fork()
+    if not child:
+        asyncio.run(write(history, name))
+        os._exit(0)
+    children.append(child)
+sys.exit(sum(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+def test_workers_may_be_forked_once_the_file_is_checked(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKING, str(tmp_path / "h")]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}, timeout=60, check=True)
+
+    async def look() -> None:
+        with opened(tmp_path / "h", limit=1000) as history:
+            assert len({entry.target for entry in await history.select(ALL)}) == 300
+
+    asyncio.run(look())
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.15, 0.4])
 def test_a_process_killed_while_it_writes_leaves_a_good_file(tmp_path: Path, seconds: float) -> None:
     process = writer(tmp_path / "h", "killed", 1_000_000)
