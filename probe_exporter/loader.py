@@ -1,4 +1,4 @@
-"""What is loaded: probers (``.py`` files) and configuration files, ours and the user's by the same door.
+"""What is loaded: probers (``.py`` files, entry points) and configuration files, ours and the user's by the same door.
 
 A directory's files run with the exporter's rights, so one that anybody may write to is refused.
 """
@@ -14,10 +14,12 @@ import re
 import stat
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib import metadata
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from probe_exporter import probers as shipped_probers
 from probe_exporter.prober import Prober, Settings
@@ -28,7 +30,11 @@ DEFAULT_FILE = Path("blackbox.yml")
 MODULE_KEYS = frozenset({"prober", "timeout", "description", "params"})
 """What a module says beside its blocks; no prober can have such a name."""
 
+ENTRY_POINTS = "probe_exporter.probers"
+"""The group of entry points by which installed packages offer probers; each names one, or a module with a `prober`."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NAMED = re.compile(r"""\bProber\(\s*["']([a-z][a-z0-9_]*)["']""")
 _SUFFIXES = (".yml", ".yaml")
 
 
@@ -53,24 +59,68 @@ def library() -> Path:
 # --- probers -----------------------------------------------------------------------------------------------
 
 
+class Broken(NamedTuple):
+    """Something that should have been a prober: where it is, what is wrong with it, what it may have been called."""
+
+    where: str
+    why: str
+    names: frozenset[str]
+
+
+class _Found(NamedTuple):
+    """Something that should be a prober and is not loaded yet."""
+
+    where: str
+    names: frozenset[str]  # what it is probably called
+    load: Callable[[], object]  # gives a Prober, or what has one as `prober`
+
+
 def load_probers(directories: Sequence[Path]) -> dict[str, Prober[Any]]:
-    """All probers by name: the shipped ones and those of the given directories.
+    """All probers by name: the shipped ones, those of installed packages and those of the given directories.
 
     Raises:
-        LoaderError: a directory is not safe, a file is broken or declares no prober, or two declare one name.
+        LoaderError: a directory is not safe, or something is broken; with a line for each.
     """
-    found: dict[str, Prober[Any]] = {}
-    declared: dict[str, Path] = {}
-    for path in _prober_files(directories):
-        prober = _load_prober(path)
-        if prober.name in found:
-            raise LoaderError(f"prober {prober.name} is declared twice: in {declared[prober.name]} and in {path}")
-        found[prober.name] = prober
-        declared[prober.name] = path
-    return found
+    probers, broken = find_probers(directories)
+    if broken:
+        raise LoaderError("\n".join([one.why for one in broken]))
+    return probers
 
 
-def _prober_files(directories: Sequence[Path]) -> Iterator[Path]:
+def find_probers(directories: Sequence[Path]) -> tuple[dict[str, Prober[Any]], list[Broken]]:
+    """The same, and beside them what is broken: code that does not run, declares no prober, or one that is there
+    already.
+
+    Raises:
+        LoaderError: a directory is not safe.
+    """
+    probers: dict[str, Prober[Any]] = {}
+    declared: dict[str, str] = {}
+    broken: list[Broken] = []
+    for found in (*_files(directories), *_installed()):
+        try:
+            prober = _checked_prober(found)
+            if prober.name in probers:
+                before = declared[prober.name]
+                raise LoaderError(f"prober {prober.name} is declared twice: in {before} and in {found.where}")
+        except LoaderError as error:
+            broken.append(Broken(found.where, str(error), found.names - probers.keys()))
+        else:
+            probers[prober.name] = prober
+            declared[prober.name] = found.where
+    return probers, broken
+
+
+def load_file(path: Path) -> Prober[Any]:
+    """The prober of one file, wherever that is.
+
+    Raises:
+        LoaderError: it can't be loaded.
+    """
+    return _checked_prober(_file(path))
+
+
+def _files(directories: Sequence[Path]) -> Iterator[_Found]:
     """Ours first, then the library's, then those of each directory; a file reached twice counts once."""
     seen: set[Path] = set()
     for directory in (Path(shipped_probers.__file__).parent, library(), *map(_checked, directories)):
@@ -78,7 +128,23 @@ def _prober_files(directories: Sequence[Path]) -> Iterator[Path]:
             if path.name.startswith(("_", ".")) or path.resolve() in seen:
                 continue
             seen.add(path.resolve())
-            yield path
+            yield _file(path)
+
+
+def _file(path: Path) -> _Found:
+    try:
+        named = _NAMED.findall(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        named = []  # what is wrong is said by loading it
+    return _Found(str(path), frozenset({path.stem, *named}), lambda: _import(path))
+
+
+def _installed() -> Iterator[_Found]:
+    """What installed packages offer. Python imports a package once: another version needs a new process."""
+    for entry in sorted(metadata.entry_points(group=ENTRY_POINTS)):
+        package = "" if entry.dist is None else f" of {entry.dist.name} {entry.dist.version}"
+        where = f"entry point {entry.name} = {entry.value}{package}"
+        yield _Found(where, frozenset({entry.name}), partial(_guarded, entry.load, where))
 
 
 def _checked(directory: Path) -> Path:
@@ -100,21 +166,21 @@ def _checked(directory: Path) -> Path:
     return directory
 
 
-def _load_prober(path: Path) -> Prober[Any]:
-    """Run a prober's file and take what it declares.
+def _checked_prober(found: _Found) -> Prober[Any]:
+    """Run the code and take the prober that it declares.
 
     Raises:
-        LoaderError: naming the file.
+        LoaderError: naming where it is.
     """
-    module = _import(path)
-    prober = getattr(module, "prober", None)
+    declared = found.load()
+    prober = declared if isinstance(declared, Prober) else getattr(declared, "prober", None)
     if not isinstance(prober, Prober):
-        raise LoaderError(f"{path} declares no prober: its last line should be prober = Prober(…)")
+        raise LoaderError(f"{found.where} declares no prober: its last line should be prober = Prober(…)")
     if not _NAME.fullmatch(prober.name) or prober.name in MODULE_KEYS:
-        raise LoaderError(f"{path}: {prober.name!r} can't be a prober's name")
+        raise LoaderError(f"{found.where}: {prober.name!r} can't be a prober's name")
     settings: object = prober.settings
     if not (isinstance(settings, type) and issubclass(settings, Settings)):
-        raise LoaderError(f"{path}: the settings of prober {prober.name} are not a class derived from Settings")
+        raise LoaderError(f"{found.where}: the settings of prober {prober.name} are not a class derived from Settings")
     return prober
 
 
@@ -133,11 +199,20 @@ def _import(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(name, loader, origin=str(path)))
     module.__file__ = str(path)
     sys.modules[name] = module  # before it runs: pydantic and dataclasses look annotations up there
-    try:
-        loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise LoaderError(f"{path} can't be loaded: {_last_line(error, path)}") from error
+    _guarded(partial(loader.exec_module, module), str(path))
     return module
+
+
+def _guarded(run: Callable[[], object], where: str) -> object:
+    """Run somebody's code.
+
+    Raises:
+        LoaderError: it raised anything; with the last line of the traceback.
+    """
+    try:
+        return run()
+    except (Exception, SystemExit) as error:
+        raise LoaderError(f"{where} can't be loaded: {_last_line(error, where)}") from error
 
 
 def _module_name(path: Path) -> str:
@@ -145,9 +220,10 @@ def _module_name(path: Path) -> str:
     return f"probe_exporter_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
 
 
-def _last_line(error: BaseException, path: Path) -> str:
+def _last_line(error: BaseException, where: str) -> str:
     """What went wrong, and in which line of the file."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == where]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     words = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     return f"{words} (line {line})" if line else words

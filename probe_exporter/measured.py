@@ -24,13 +24,14 @@ def measured(prober: Prober[Any]) -> list[Metric]:
     found: list[Metric] = []
     seen: set[int] = set()
     waiting: list[object] = [prober.probe]
+    ours = _Ours(prober)
     while waiting:
         value = waiting.pop()
         if isinstance(value, Metric):
             found.append(value)
         elif id(value) not in seen:
             seen.add(id(value))
-            waiting += _mentioned(value)
+            waiting += _mentioned(value, ours)
     return _by_name(found)
 
 
@@ -40,14 +41,14 @@ def _by_name(metrics: Iterable[Metric]) -> list[Metric]:
     return [found[name] for name in sorted(found)]
 
 
-def _mentioned(value: object) -> Iterator[object]:
+def _mentioned(value: object, ours: _Ours) -> Iterator[object]:
     """What a function, a class, a table or an object of ours refers to."""
     if isinstance(value, FunctionType):
-        if _ours(value.__module__):
-            yield from _globals_of(value.__code__, value.__globals__)
+        if value.__module__ in ours:
+            yield from _globals_of(value.__code__, value.__globals__, ours)
             yield from (cell.cell_contents for cell in value.__closure__ or ())
     elif isinstance(value, type):
-        if _ours(value.__module__):
+        if value.__module__ in ours:
             yield from vars(value).values()
             yield from value.__bases__
     elif isinstance(value, property):
@@ -62,20 +63,25 @@ def _mentioned(value: object) -> Iterator[object]:
         yield type(value)
 
 
-def _globals_of(code: CodeType, scope: Mapping[str, Any]) -> Iterator[object]:
+def _globals_of(code: CodeType, scope: Mapping[str, Any], ours: _Ours) -> Iterator[object]:
     """The globals that some code mentions; of a module of ours, the attributes that it may mean."""
     for name in code.co_names:
         value = scope.get(name)
         if isinstance(value, ModuleType):
-            if _ours(value.__name__):
+            if value.__name__ in ours:
                 yield from (vars(value)[other] for other in code.co_names if other in vars(value))
         elif value is not None:
             yield value
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _globals_of(constant, scope)
+            yield from _globals_of(constant, scope, ours)
 
 
-def _ours(module: str | None) -> bool:
-    """Whether a module is the exporter's, or a file of probers that it has loaded."""
-    return (module or "").startswith("probe_exporter")
+class _Ours:
+    """The modules whose code is looked into: the exporter's, files of probers, and the package of the prober."""
+
+    def __init__(self, prober: Prober[Any]) -> None:
+        self._package = prober.probe.__module__.partition(".")[0]
+
+    def __contains__(self, module: str | None) -> bool:
+        return (module or "").startswith("probe_exporter") or (module or "").partition(".")[0] == self._package

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 
 from probe_exporter import config, loader
 from probe_exporter.loader import LoaderError, config_files, load_probers
+from tests.exporters import ROOT
 
 SHIPPED = ["dns", "grpc", "http", "icmp", "tcp", "udp", "unix", "websocket"]
 
-REDIS = '''\
+QUAKE = '''\
 """A prober of somebody's own."""
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from probe_exporter.fields import Secret
 from probe_exporter.prober import Probe, Prober, Settings
 
 
-class RedisSettings(Settings):
+class QuakeSettings(Settings):
     """The block."""
 
     password: Secret = Secret("")
@@ -37,11 +39,11 @@ class Reply:
     text: str
 
 
-async def probe_redis(probe: Probe, settings: RedisSettings) -> None:
+async def probe_quake(probe: Probe, settings: QuakeSettings) -> None:
     """Ask for PONG."""
 
 
-prober = Prober("redis", RedisSettings, probe_redis)
+prober = Prober("quake", QuakeSettings, probe_quake)
 '''
 
 
@@ -64,51 +66,68 @@ def refusal(*directories: Path) -> str:
 
 
 def test_the_shipped_probers_are_always_there() -> None:
-    assert sorted(load_probers([])) == SHIPPED
+    assert set(SHIPPED) <= load_probers([]).keys()
 
 
 def test_a_file_in_a_directory_adds_a_prober_and_its_modules(directory: Path) -> None:
     """One file, no registration: its block is checked and its modules load."""
-    (directory / "redis.py").write_text(REDIS)
-    (directory / "redis.yml").write_text("modules: {cache: {prober: redis, redis: {password: x}}}")
+    (directory / "quake.py").write_text(QUAKE)
+    (directory / "quake.yml").write_text("modules: {cache: {prober: quake, quake: {password: x}}}")
     before = list(sys.path)
     probers = load_probers([directory])
-    assert sorted(probers) == sorted([*SHIPPED, "redis"])
-    assert config.load([directory / "redis.yml"], probers).modules["cache"].prober.name == "redis"
+    assert probers.keys() == {*load_probers([]), "quake"}
+    assert config.load([directory / "quake.yml"], probers).modules["cache"].prober.name == "quake"
     assert sys.path == before
 
 
 def test_a_prober_of_the_library_is_a_shipped_one(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (directory / "redis.py").write_text(REDIS)
+    (directory / "quake.py").write_text(QUAKE)
     monkeypatch.setattr(loader, "library", lambda: directory)
-    assert "redis" in load_probers([])
-    assert "redis" in load_probers([directory])  # named once more, it is still one file
+    assert "quake" in load_probers([])
+    assert "quake" in load_probers([directory])  # named once more, it is still one file
 
 
 def test_an_edit_counts_at_once(directory: Path) -> None:
     """Two edits within a second, of the same length: no bytecode is kept."""
-    for name in ("redis", "tides"):
-        (directory / "redis.py").write_text(REDIS.replace('Prober("redis"', f'Prober("{name}"'))
+    for name in ("quake", "tides"):
+        (directory / "quake.py").write_text(QUAKE.replace('Prober("quake"', f'Prober("{name}"'))
         assert name in load_probers([directory])
     assert not list(directory.rglob("*.pyc"))
+
+
+def test_all_that_is_broken_is_told_at_once_and_the_rest_can_be_had(directory: Path) -> None:
+    """A line for each; what it was probably called is known, though it never ran."""
+    source = QUAKE.replace('Prober("quake"', 'Prober("tides"').replace("class ", "1 / 0\nclass ", 1)
+    (directory / "one.py").write_text(source)
+    (directory / "two.py").write_text("raise ValueError('no')")
+    (directory / "quake.py").write_text(QUAKE)
+    first, second = refusal(directory).splitlines()
+    assert first == f"{directory}/one.py can't be loaded: ZeroDivisionError: division by zero (line 11)"
+    assert second == f"{directory}/two.py can't be loaded: ValueError: no (line 1)"
+    probers, broken = loader.find_probers([directory])
+    assert "quake" in probers
+    assert broken == [
+        loader.Broken(f"{directory}/one.py", first, frozenset({"one", "tides"})),
+        loader.Broken(f"{directory}/two.py", second, frozenset({"two"})),
+    ]
 
 
 def test_files_of_one_name_in_two_directories_do_not_meet(directory: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    (directory / "probe.py").write_text(REDIS)
-    (other / "probe.py").write_text(REDIS.replace('Prober("redis"', 'Prober("valkey"'))
-    assert {"redis", "valkey"} < load_probers([directory, other]).keys()
+    (directory / "probe.py").write_text(QUAKE)
+    (other / "probe.py").write_text(QUAKE.replace('Prober("quake"', 'Prober("valkey"'))
+    assert {"quake", "valkey"} < load_probers([directory, other]).keys()
 
 
 def test_hidden_files_and_helpers_are_passed_over(directory: Path) -> None:
     for name in ("_helper.py", ".editor.py"):
         (directory / name).write_text("raise RuntimeError")
-    assert sorted(load_probers([directory])) == SHIPPED
+    assert load_probers([directory]).keys() == load_probers([]).keys()
 
 
 def test_two_probers_of_one_name_are_an_error_that_names_both_files(directory: Path) -> None:
-    (directory / "mine.py").write_text(REDIS.replace('Prober("redis"', 'Prober("http"'))
+    (directory / "mine.py").write_text(QUAKE.replace('Prober("quake"', 'Prober("http"'))
     message = refusal(directory)
     assert message.startswith("prober http is declared twice: in ")
     assert message.endswith(f"probers/http.py and in {directory}/mine.py")
@@ -121,17 +140,17 @@ BROKEN = {
     "raise SystemExit(3)": "SystemExit: 3 (line 1)",
     "": "declares no prober: its last line should be prober = Prober(…)",
     "prober = 5": "declares no prober: its last line should be prober = Prober(…)",
-    REDIS.replace('Prober("redis"', 'Prober("Redis!"'): "'Redis!' can't be a prober's name",
-    REDIS.replace('Prober("redis"', 'Prober("timeout"'): "'timeout' can't be a prober's name",
-    REDIS.replace("RedisSettings, probe_redis", "dict, probe_redis"): "the settings of prober redis are not a class",
+    QUAKE.replace('Prober("quake"', 'Prober("Quake!"'): "'Quake!' can't be a prober's name",
+    QUAKE.replace('Prober("quake"', 'Prober("timeout"'): "'timeout' can't be a prober's name",
+    QUAKE.replace("QuakeSettings, probe_quake", "dict, probe_quake"): "the settings of prober quake are not a class",
 }
 
 
 @pytest.mark.parametrize(("source", "reason"), BROKEN.items())
 def test_a_broken_file_is_named_with_its_reason(directory: Path, source: str, reason: str) -> None:
-    (directory / "redis.py").write_text(source)
+    (directory / "quake.py").write_text(source)
     message = refusal(directory)
-    assert message.startswith(f"{directory}/redis.py")
+    assert message.startswith(f"{directory}/quake.py")
     assert reason in message
     assert "\n" not in message
 
@@ -149,20 +168,20 @@ def test_a_directory_that_anybody_may_write_to_is_refused(directory: Path) -> No
 
 
 def test_a_prober_that_anybody_may_write_to_is_refused(directory: Path) -> None:
-    (directory / "redis.py").write_text(REDIS)
-    (directory / "redis.py").chmod(0o666)
-    assert f"chmod o-w {directory}/redis.py" in refusal(directory)
+    (directory / "quake.py").write_text(QUAKE)
+    (directory / "quake.py").chmod(0o666)
+    assert f"chmod o-w {directory}/quake.py" in refusal(directory)
 
 
 def test_a_directory_mounted_read_only_is_as_good_as_any(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kubernetes mounts configuration with mode 0777 and read-only."""
     directory.chmod(0o777)
-    (directory / "redis.py").write_text(REDIS)
+    (directory / "quake.py").write_text(QUAKE)
     status = os.statvfs(directory)
     fields = list(status)
     fields[8] = status.f_flag | os.ST_RDONLY
     monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(fields))
-    assert "redis" in load_probers([directory])
+    assert "quake" in load_probers([directory])
 
 
 @pytest.mark.parametrize(("name", "reason"), [("none", "can't be read: No such file"), ("file", "is not a directory")])
@@ -171,12 +190,68 @@ def test_a_directory_must_be_one(tmp_path: Path, name: str, reason: str) -> None
     assert reason in refusal(tmp_path / name)
 
 
+# --- entry points ------------------------------------------------------------------------------------------
+
+PYPROJECT = """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "quake-prober"
+version = "1.2"
+
+[project.entry-points."probe_exporter.probers"]
+{entry_points}
+"""
+
+
+def install(site: Path, source: Path, entry_points: str) -> None:
+    """Build a package of somebody's own with the usual tools and install it into a directory, as pip does."""
+    package = source / "quake_prober"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(QUAKE)
+    (package / "broken.py").write_text("import quake_prober\n1 / 0\n")
+    (source / "pyproject.toml").write_text(PYPROJECT.format(entry_points=entry_points))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--no-index", "--no-build-isolation", "--target", str(site), str(source)]
+    subprocess.run(command, check=True, timeout=60)
+
+
+def check(site: Path, directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Start the exporter in a new process that sees the installed package, and have it check a module of its prober."""
+    (directory / "quake.yml").write_text("modules: {shaken: {prober: quake, quake: {password: x}}}")
+    command = [sys.executable, "-m", "probe_exporter", "--config.check", "--config.file=quake.yml", *flags]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", ["quake_prober", "quake_prober:prober"])
+def test_an_installed_package_adds_a_prober(directory: Path, tmp_path: Path, value: str) -> None:
+    """Its entry point names the prober, or the module that declares it. Nothing else is said to the exporter."""
+    install(tmp_path / "site", tmp_path / "source", f'quake = "{value}"')
+    done = check(tmp_path / "site", directory)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_broken_package_is_named_with_its_version_and_the_reason(directory: Path, tmp_path: Path) -> None:
+    install(tmp_path / "site", tmp_path / "source", 'quake = "quake_prober.broken"\nother = "quake_prober:nothing"')
+    done = check(tmp_path / "site", directory)
+    assert done.returncode == 1
+    assert (
+        "entry point quake = quake_prober.broken of quake-prober 1.2 can't be loaded: ZeroDivisionError" in done.stderr
+    )
+    assert "entry point other = quake_prober:nothing of quake-prober 1.2 can't be loaded: AttributeError" in done.stderr
+
+
 # --- configuration files -----------------------------------------------------------------------------------
 
 
 def test_without_a_name_the_shipped_modules_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert config_files([], []) == [loader.library() / "blackbox.yml"]
+    assert config_files([], []) == sorted(loader.library().glob("*.yml"))
 
 
 def test_without_a_name_blackbox_yml_comes_before_the_shipped_modules(
@@ -194,7 +269,7 @@ def test_files_of_given_directories_join_in_either_case(
     for name in ("b.yml", "a.yaml", ".hidden.yml", "readme.md"):
         (directory / name).touch()
     joined = [directory / "a.yaml", directory / "b.yml"]
-    assert config_files([], [directory]) == [loader.library() / "blackbox.yml", *joined]
+    assert config_files([], [directory]) == [*sorted(loader.library().glob("*.yml")), *joined]
     assert config_files(["mine.yml"], [directory]) == [Path("mine.yml"), *joined]
 
 
