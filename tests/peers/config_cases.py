@@ -83,6 +83,7 @@ DOCUMENTS: list[str | bytes] = [
     "modules: {a: {<<: {timeout: bogus, prober: tcp}, timeout: 5s}}\n",
     "modules: {a: {<<: [[{prober: tcp}]]}}\n",
     "modules: {&k a: {prober: tcp}, *k : {prober: icmp}}\n",
+    "targets: {deny: [127.0.0.1]}\nmodules: {}\n",
 ]
 
 
@@ -152,6 +153,13 @@ STRICTER = {
 
 KINDER = {
     "a module may have a description": [module("prober: tcp, description: x")],
+    "a module may say how all of its connections are made, and to whom": [
+        module("prober: tcp, resolver: {servers: [127.0.0.1]}"),
+        module("prober: http, source_ip_address: 127.0.0.1"),
+        module("prober: icmp, source_interface: eth0"),
+        module("prober: tcp, targets: {allow: [127.0.0.1], deny: []}"),
+        "targets: {deny: [127.0.0.1]}\nmodules: {}\n",
+    ],
     "a file may say that it is YAML 1.2": ["%YAML 1.2\n---\nmodules: {}\n"],
 }
 """Taken here and refused by the original, by reason."""
