@@ -7,7 +7,9 @@ a `Metric` is found, a function, a class or a table of them is looked into.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from types import CodeType, FunctionType, ModuleType
+from contextlib import suppress
+from functools import lru_cache, partial
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from probe_exporter.metrics import Metric
@@ -41,26 +43,42 @@ def _by_name(metrics: Iterable[Metric]) -> list[Metric]:
     return [found[name] for name in sorted(found)]
 
 
+_AROUND: dict[type, str] = {
+    property: "fget",
+    staticmethod: "__func__",
+    classmethod: "__func__",
+    MethodType: "__func__",
+    partial: "func",
+    type(lru_cache(int)): "__wrapped__",
+}
+"""What stands around a function, and where it keeps it."""
+
+
 def _mentioned(value: object, ours: _Ours) -> Iterator[object]:
     """What a function, a class, a table or an object of ours refers to."""
     if isinstance(value, FunctionType):
         if value.__module__ in ours:
             yield from _globals_of(value.__code__, value.__globals__, ours)
-            yield from (cell.cell_contents for cell in value.__closure__ or ())
+            yield from _enclosed(value)
     elif isinstance(value, type):
         if value.__module__ in ours:
             yield from vars(value).values()
             yield from value.__bases__
-    elif isinstance(value, property):
-        yield value.fget
-    elif isinstance(value, staticmethod | classmethod):
-        yield value.__func__
+    elif isinstance(value, tuple(_AROUND)):
+        yield from (getattr(value, name) for kind, name in _AROUND.items() if isinstance(value, kind))
     elif isinstance(value, Mapping):
         yield from value.values()
     elif isinstance(value, list | tuple | set | frozenset):
         yield from value
     else:
         yield type(value)
+
+
+def _enclosed(function: FunctionType) -> Iterator[object]:
+    """What a function has from the one around it; a name that has no value yet has none here either."""
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):
+            yield cell.cell_contents
 
 
 def _globals_of(code: CodeType, scope: Mapping[str, Any], ours: _Ours) -> Iterator[object]:
@@ -81,7 +99,12 @@ class _Ours:
     """The modules whose code is looked into: the exporter's, files of probers, and the package of the prober."""
 
     def __init__(self, prober: Prober[Any]) -> None:
-        self._package = prober.probe.__module__.partition(".")[0]
+        named = (prober.probe, prober.settings)  # a `partial` is of functools, its settings are the author's
+        self._packages = {_package(one.__module__) for one in named}
 
     def __contains__(self, module: str | None) -> bool:
-        return (module or "").startswith("probe_exporter") or (module or "").partition(".")[0] == self._package
+        return (module or "").startswith("probe_exporter") or _package(module) in self._packages
+
+
+def _package(module: str | None) -> str:
+    return (module or "").partition(".")[0]

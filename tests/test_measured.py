@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Awaitable, Callable
+from functools import lru_cache, partial, wraps
 from pathlib import Path
 
 import pytest
 
-from probe_exporter import runner
+from probe_exporter import Metric, Probe, Prober, Settings, runner
 from probe_exporter.loader import load_probers
 from probe_exporter.measured import declared, measured
 
@@ -37,6 +39,43 @@ def test_what_only_others_measure_is_not_among_them() -> None:
     assert not [name for name in names("icmp") if "tls" in name or "http" in name or "dns_answer" in name]
     assert not [name for name in names("tcp") if "http" in name or "icmp" in name]
     assert not names("http") & {metric.name for metric in declared(runner)}, "those of every probe"
+
+
+ROUNDABOUT = Metric("probe_roundabout", "Set by ways that are not plain calls.")
+
+Run = Callable[[Probe, "Nothing"], Awaitable[None]]
+
+
+class Nothing(Settings):
+    """Settings of this file's own."""
+
+
+@lru_cache
+def _cached(probe: Probe) -> None:
+    probe.set(ROUNDABOUT, 1)
+
+
+def _decorated(function: Run) -> Run:
+    @wraps(function)
+    async def around(probe: Probe, settings: Nothing) -> None:
+        await function(probe, settings)
+
+    return around
+
+
+class _Object:
+    async def __call__(self, probe: Probe, settings: Nothing) -> None:
+        _cached(probe)
+
+
+@_decorated
+async def _function(probe: Probe, settings: Nothing) -> None:
+    _cached(probe)
+
+
+@pytest.mark.parametrize("probe", [_function, partial(_function), _Object(), _Object().__call__])
+def test_what_is_decorated_cached_or_an_object_is_looked_into_as_well(probe: Run) -> None:
+    assert measured(Prober("roundabout", Nothing, probe)) == [ROUNDABOUT]
 
 
 def test_every_series_of_the_golden_files_was_announced() -> None:
