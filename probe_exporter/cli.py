@@ -104,7 +104,13 @@ def start(given: Flags) -> int:
 def load(given: Flags, telemetry: Telemetry) -> Configuration | None:
     """The first configuration; None if there is no good one, with all that is wrong in the log."""
     directories = tuple([Path(directory) for directory in given.modules_dir])
-    source = Source(tuple(given.config_file), directories, given.config_expand_env, given.config_strict)
+    source = Source(
+        tuple(given.config_file),
+        directories,
+        given.config_expand_env,
+        given.config_strict,
+        ignore_errors=given.modules_ignore_errors and not given.config_check,
+    )
     try:
         return Configuration(source, telemetry)
     except REFUSALS as refusal:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probe_exporter import tls
+from probe_exporter.broken import stand_ins, without
 from probe_exporter.config import Config, ConfigError, digest, load
-from probe_exporter.loader import LoaderError, config_files, load_probers
+from probe_exporter.loader import Broken, LoaderError, config_files, find_probers, load_probers
 from probe_exporter.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class Source:
     directories: tuple[Path, ...] = ()  # of the user's own probers and modules
     expand_env: bool = False
     strict: bool = False
+    ignore_errors: bool = False  # of probers: go on without those that are broken
 
     def read(self) -> Config:
         """Load probers and modules.
@@ -34,9 +36,15 @@ class Source:
         Raises:
             ConfigError, LoaderError, OSError: they are not good.
         """
-        probers = load_probers(self.directories)
+        broken: list[Broken] = []
+        if self.ignore_errors:
+            probers, broken = find_probers(self.directories)
+            probers |= stand_ins(broken)
+        else:
+            probers = load_probers(self.directories)
         files = config_files(self.files, self.directories)
-        return load(files, probers, expand_env=self.expand_env, strict=self.strict)
+        config = load(files, probers, expand_env=self.expand_env, strict=self.strict)
+        return without(config, broken, strict=self.strict) if broken else config
 
     def digest(self) -> str:
         """A checksum over all that `read` would read, probers included."""

@@ -29,6 +29,7 @@ class Flags(argparse.Namespace):
     config_enable_auto_reload: bool
     config_auto_reload_interval: int
     modules_dir: list[str]
+    modules_ignore_errors: bool
     timeout_offset: float
     probe_max_concurrent: int
     history_limit: int
@@ -125,6 +126,12 @@ def _add_config_flags(flag: Callable[..., None]) -> None:
         type=_path,
         default=[],
         metavar="DIRECTORY",
+    )
+    flag(
+        "--modules.ignore-errors",
+        "Start without probers that are broken and the modules that use them, with a warning for each; --config.check "
+        "still fails.",
+        action=_Switch,
     )
 
 

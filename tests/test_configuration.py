@@ -27,6 +27,9 @@ prober = Prober("own", Settings, probe_own, description="%s")
 """
 
 
+BROKEN = PROBER.replace("async def", "1 / 0\n\n\nasync def", 1)
+
+
 class Setup:
     """A config file, what is loaded from it, and how the reloads went."""
 
@@ -182,3 +185,68 @@ async def test_the_tls_of_a_config_that_is_gone_goes_with_it(tmp_path: Path) -> 
     setup.file.write_text(BETTER)
     await setup.configuration.reload()
     assert tls.client_context(tls.TLSSettings()) is not context
+
+
+# --- probers that are broken -------------------------------------------------------------------------------
+
+
+async def test_a_new_prober_file_is_picked_up_with_its_modules(setup: Setup) -> None:
+    """And a changed one, and one that is gone."""
+    own = setup.directory / "own.py"
+    own.write_text(PROBER % "first")
+    (setup.directory / "own.yml").write_text("modules: {mine: {prober: own}}")
+    await setup.configuration.reload_if_changed()
+    assert setup.configuration.current.modules["mine"].prober.description == "first"
+    own.write_text(PROBER % "later")
+    await setup.configuration.reload_if_changed()
+    assert setup.configuration.current.modules["mine"].prober.description == "later"
+    own.unlink()
+    with pytest.raises(ConfigError, match="unknown prober `own`"):
+        await setup.configuration.reload_if_changed()
+    assert setup.modules == {"one", "mine"}, "the config before stays in use"
+
+
+async def test_a_prober_that_breaks_is_refused_and_the_one_before_stays(setup: Setup) -> None:
+    own = setup.directory / "own.py"
+    own.write_text(PROBER % "good")
+    await setup.configuration.reload()
+    own.write_text(BROKEN)
+    with pytest.raises(LoaderError, match=r"own\.py can't be loaded: ZeroDivisionError: division by zero \(line 4\)"):
+        await setup.configuration.reload()
+    assert "own" in setup.configuration.current.probers
+
+
+MODULES = """
+modules:
+  mine: {prober: own, timeout: 2s, own: {anything: [1, {may: stand}], here: yes}}
+  other: {prober: http, own: {even: here}}
+"""
+
+
+def test_on_demand_broken_probers_and_their_modules_are_left_out_each_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "renamed.py").write_text(BROKEN)  # declares `own`, and never gets to it
+    (tmp_path / "own.yml").write_text(MODULES)
+    source = Source((str(tmp_path / "own.yml"),), (tmp_path,), ignore_errors=True)
+    config = source.read()
+    assert set(config.modules) == {"other"}
+    assert "own" not in config.probers
+    assert [str(warning) for warning in config.warnings] == [
+        f"{tmp_path}/own.yml:3:3: modules.mine: left out: its prober is broken, see {tmp_path}/renamed.py",
+        f"{tmp_path}/own.yml:4:25: modules.other.own: a block of another prober has no effect: this module's is http",
+        f"{tmp_path}/renamed.py: broken, and ignored: can't be loaded: ZeroDivisionError: division by zero (line 4)",
+    ]
+
+
+def test_a_misspelt_prober_is_no_broken_one(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(BROKEN)
+    (tmp_path / "own.yml").write_text("modules: {mine: {prober: htpp}}")
+    with pytest.raises(ConfigError, match="unknown prober `htpp`"):
+        Source((str(tmp_path / "own.yml"),), (tmp_path,), ignore_errors=True).read()
+
+
+def test_strict_and_forgiving_is_strict(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(BROKEN)
+    (tmp_path / "own.yml").write_text("modules: {mine: {prober: own}}")
+    with pytest.raises(ConfigError) as refused:
+        Source((str(tmp_path / "own.yml"),), (tmp_path,), strict=True, ignore_errors=True).read()
+    assert len(refused.value.problems) == 2

@@ -47,6 +47,7 @@ def test_defaults() -> None:
         "log_level": "info",
         "log_prober": "info",
         "modules_dir": [],
+        "modules_ignore_errors": False,
         "timeout_offset": 0.5,
         "web_config_file": "",
         "web_drain_timeout": 20.0,

@@ -1,0 +1,61 @@
+"""Going on without probers that are broken: what would use them is left out, and each thing left out is told.
+
+A stand-in takes the place of a broken prober while configuration files are read, and accepts any settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ConfigDict
+
+from probe_exporter.config import Config, ConfigError, Place, Problem
+from probe_exporter.loader import Broken
+from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
+
+
+class _AnySettings(Settings):
+    model_config = ConfigDict(extra="allow")
+
+
+async def _refuse(probe: Probe, settings: Settings) -> None:
+    raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the prober is broken")
+
+
+def stand_ins(broken: Iterable[Broken]) -> dict[str, Prober[Any]]:
+    """A prober for each name that a broken one may have."""
+    return {name: Prober(name, _AnySettings, _refuse) for one in broken for name in one.names}
+
+
+def without(config: Config, broken: Iterable[Broken], *, strict: bool = False) -> Config:
+    """A config that was read with `stand_ins`, without them and without the modules that use them.
+
+    Args:
+        strict: as for `config.load`.
+
+    Raises:
+        ConfigError: if strict.
+    """
+    causes = {name: one.where for one in broken for name in one.names}
+    told = [
+        Problem(Place(one.where), "", f"broken, and ignored: {one.why.removeprefix(one.where).lstrip(': ')}")
+        for one in broken
+    ]
+    kept = {}
+    for name, module in config.modules.items():
+        if module.prober.probe is _refuse:
+            cause = causes[module.prober.name]
+            told.append(Problem(module.place, f"modules.{name}", f"left out: its prober is broken, see {cause}"))
+        else:
+            kept[name] = module
+    if told and strict:
+        raise ConfigError(sorted(told))
+    return replace(
+        config,
+        modules=MappingProxyType(kept),
+        warnings=tuple(sorted({*told, *config.warnings})),
+        probers=MappingProxyType({k: prober for k, prober in config.probers.items() if prober.probe is not _refuse}),
+    )
