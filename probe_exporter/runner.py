@@ -103,12 +103,9 @@ def _judge(result: Result) -> None:
         failure.message = f"{failure.message} (for the reason {failure.reason}, which the prober does not declare)"
         failure.reason = Reason.INTERNAL_ERROR
     probe.set(FAILURE, 1, failure.reason.value, result.phase)
-    probe.log(
-        "Probe failed",
-        level=logging.ERROR,
-        reason=failure.reason.value,
-        phase=result.phase,
-        err=failure.message,
-        **failure.fields,
-        duration_seconds=result.duration,
-    )
+    verdict = {"reason": failure.reason.value, "phase": result.phase, "err": failure.message}
+    # A prober may name its fields as it likes; the verdict's own names stand.
+    details = {
+        key: value for key, value in failure.fields.items() if key not in (*verdict, "level", "duration_seconds")
+    }
+    probe.log("Probe failed", level=logging.ERROR, **verdict, **details, duration_seconds=result.duration)

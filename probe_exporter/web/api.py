@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from probe_exporter.prober import Reason
 from probe_exporter.web.health import Report
 from probe_exporter.web.histories import HELD, MOST_LISTED
 from probe_exporter.web.metadata import Metadata
@@ -141,7 +140,7 @@ HISTORY = Operation(
         Parameter("module", "Only probes of this module."),
         Parameter("target", "Only probes of this target; the password of a URL counts for nothing."),
         Parameter("result", "Only these.", schema={"enum": ["success", "failure"]}),
-        Parameter("reason", "Only failures for this reason.", schema={"enum": [reason.value for reason in Reason]}),
+        Parameter("reason", "Only failures for this reason; a prober may have some of its own."),
         Parameter("since", "Only probes that began then or later: Unix seconds, RFC 3339, or an age such as 15m."),
         Parameter("limit", "At most so many.", schema={"type": "integer", "minimum": 1, "maximum": MOST_LISTED}),
     ),

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from aiohttp.web import BaseRequest
 
+from probe_exporter.configuration import Configuration
 from probe_exporter.history import History, HistoryError, Query
 from probe_exporter.prober import Reason
 from probe_exporter.quantities import parse_duration
@@ -82,8 +83,9 @@ HELD = {
 class Histories:
     """Answers from the history."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, configuration: Configuration) -> None:
         self._history = history
+        self._configuration = configuration
 
     async def logs(self, request: BaseRequest, query: str) -> Answer:
         """The debug document of a probe: by number, or the newest of a target."""
@@ -107,7 +109,7 @@ class Histories:
         """The entries that the filters ask for, newest first; with ``id``, one of them in full."""
         parameters = decode_query(query)
         if "id" not in parameters:
-            found = await self.select(_query(parameters))
+            found = await self.select(self._query(parameters))
             return json_text(to_json({"probes": [entry.data() for entry in found]}, indent=2))
         if len(parameters) > 1:
             raise Refused(400, "The id parameter goes with no other: it names one probe")
@@ -137,6 +139,34 @@ class Histories:
             raise Refused(404, "No such probe is held")
         return found
 
+    def _query(self, parameters: Mapping[str, str]) -> Query:
+        """The filters of a request; an empty one is none.
+
+        Raises:
+            Refused: naming the parameter that is wrong.
+        """
+        for name in parameters:
+            if name not in FILTERS:
+                raise Refused(400, f'There is no parameter "{name}": there are id, {", ".join(FILTERS)}')
+        result, reason = parameters.get("result", ""), parameters.get("reason", "")
+        if result not in _SUCCESS:
+            raise Refused(400, f'The result parameter is success or failure, not "{result}"')
+        if reason and reason not in self._reasons():
+            raise Refused(400, f'The reason parameter: there is no reason "{reason}"')
+        return Query(
+            module=parameters.get("module", ""),
+            target=parameters.get("target", ""),
+            success=_SUCCESS[result],
+            reason=reason,
+            since=_since(parameters.get("since", "")),
+            limit=_limit(parameters.get("limit", "")),
+        )
+
+    def _reasons(self) -> set[str]:
+        """Those of all probers, and those that single ones have."""
+        probers = self._configuration.current.probers.values()
+        return {reason.value for reason in Reason} | {own.value for prober in probers for own in prober.reasons}
+
 
 def _number(text: str) -> int | None:
     """The id that a request names; -1 has always meant none."""
@@ -145,30 +175,6 @@ def _number(text: str) -> int | None:
     except ValueError:
         return None
     return None if number == -1 else number
-
-
-def _query(parameters: Mapping[str, str]) -> Query:
-    """The filters of a request; an empty one is none.
-
-    Raises:
-        Refused: naming the parameter that is wrong.
-    """
-    for name in parameters:
-        if name not in FILTERS:
-            raise Refused(400, f'There is no parameter "{name}": there are id, {", ".join(FILTERS)}')
-    result, reason = parameters.get("result", ""), parameters.get("reason", "")
-    if result not in _SUCCESS:
-        raise Refused(400, f'The result parameter is success or failure, not "{result}"')
-    if reason and reason not in set(Reason):
-        raise Refused(400, f'The reason parameter: there is no reason "{reason}"')
-    return Query(
-        module=parameters.get("module", ""),
-        target=parameters.get("target", ""),
-        success=_SUCCESS[result],
-        reason=reason,
-        since=_since(parameters.get("since", "")),
-        limit=_limit(parameters.get("limit", "")),
-    )
 
 
 def _since(text: str) -> float:

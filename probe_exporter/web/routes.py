@@ -72,7 +72,7 @@ class Web:
         self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, most_probes)
         self._configuration = configuration
         self.telemetry = telemetry
-        self._histories = Histories(history)
+        self._histories = Histories(history, configuration)
         self._place = place
         self._workers = workers or Alone()
         self.health = Health(configuration, telemetry.lag, self._workers, self.probing)

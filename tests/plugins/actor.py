@@ -9,10 +9,11 @@ from pathlib import Path
 
 from prometheus_client import Counter, Histogram
 
-from probe_exporter import Metric, Probe, ProbeFailed, Prober, Reason, Secret, Settings, Text
+from probe_exporter import Metric, OwnReason, Probe, ProbeFailed, Prober, Reason, Secret, Settings, Text
 
 WORDS = Metric("probe_actor_words", "How many words the target has.")
 SEEN = Metric("probe_actor_seen_info", "What the prober was given.", ("target", "host"))
+TIRED = OwnReason("actor_tired", "The actor has no more strength.")
 
 
 class ActorSettings(Settings):
@@ -41,6 +42,8 @@ async def probe_actor(probe: Probe, settings: ActorSettings) -> None:
             case "fail":
                 probe.log("Something odd", level=logging.WARNING)
                 raise ProbeFailed(Reason.TARGET_INVALID, "as the target wished")
+            case "tire":
+                raise ProbeFailed(TIRED, "no more", level="low", phase="night", err="odd", duration_seconds=-1)
             case "break":
                 raise RuntimeError("a bug of the prober")
             case "count":
@@ -70,4 +73,4 @@ def with_hostname(settings: ActorSettings, hostname: str) -> ActorSettings:
     return settings.model_copy(update={"host": hostname})
 
 
-prober = Prober("actor", ActorSettings, probe_actor, with_hostname=with_hostname)
+prober = Prober("actor", ActorSettings, probe_actor, with_hostname=with_hostname, reasons=(TIRED,))

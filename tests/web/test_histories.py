@@ -96,6 +96,16 @@ def test_filters_narrow_and_the_newest_comes_first(exporter: Server, name: str) 
     assert found(module="", target="", result="", reason="", since="", limit="") == found()
 
 
+def test_a_reason_may_be_a_prober_s_own(exporter: Server, name: str) -> None:
+    """And what a prober adds to its failure never hides the verdict."""
+    probe(exporter, f"tire {name}")
+    (entry,) = history(exporter, target=f"tire {name}", reason="actor_tired")
+    assert (entry["phase"], entry["message"]) == ("acting", "no more")
+    verdict = json.loads(ask(exporter.port, f"/history?id={entry['id']}").text)["events"][-1]["fields"]
+    assert verdict.pop("duration_seconds") == entry["duration_seconds"]
+    assert verdict == {"reason": "actor_tired", "phase": "acting", "err": "no more"}
+
+
 @pytest.mark.parametrize(
     "ago", [str, lambda t: f"{t:.3f}", lambda t: f"{datetime.fromtimestamp(t, UTC):%Y-%m-%dT%H:%M:%SZ}"]
 )
@@ -123,6 +133,7 @@ def test_a_zone_may_be_given_and_its_plus_need_not_be_escaped(exporter: Server, 
     [
         ("result=good", "result"),
         ("reason=no_such", "reason"),
+        ("reason=http_tired", "reason"),
         ("since=yesterday", "since"),
         ("since=-5m", "since"),
         ("since=2026-13-01T00:00:00Z", "since"),
