@@ -11,14 +11,12 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
 from probe_exporter import names
 from probe_exporter.prober import ProbeFailed, Reason
 from probe_exporter.spellings import Address, Network, Sight, look, normal, readings
-
-EVERYTHING: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 METADATA_NAMES = frozenset(
     {"metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
@@ -62,28 +60,37 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Range(Entry):
-    """An address or a range of them; ``*`` is all of both families."""
-
-    networks: tuple[Network, ...] = ()
+class Anything(Entry):
+    """``*``: every address, and every name whatever its address."""
 
     def for_address(self, address: Address) -> bool:
-        return any(address in network for network in self.networks)
+        return True
+
+    def for_name(self, name: str) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Range(Entry):
+    """An address or a range of them."""
+
+    network: Network = field(kw_only=True)
+
+    def for_address(self, address: Address) -> bool:
+        return address in self.network
 
     def is_for_its_own(self, network: Network, address: Address) -> bool:
         """Whether it is for an address and for nothing beyond a network."""
-        return any(
-            own.version == network.version and own.subnet_of(network) and address in own  # type: ignore[arg-type]  # of one version
-            for own in self.networks
-        )
+        own = self.network
+        return address in own and own.version == network.version and own.subnet_of(network)  # type: ignore[arg-type]  # both of one version
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern(Entry):
     """A name, or all names below one."""
 
-    name: str = ""
-    below: bool = False
+    name: str = field(kw_only=True)
+    below: bool = field(kw_only=True)
 
     def for_name(self, name: str) -> bool:
         return name.endswith("." + self.name) if self.below else name == self.name
@@ -97,8 +104,8 @@ class Pattern(Entry):
 class Socket(Entry):
     """The path of a Unix socket, or what paths begin with."""
 
-    path: str = ""
-    beginning: bool = False
+    path: str = field(kw_only=True)
+    beginning: bool = field(kw_only=True)
 
     def for_path(self, path: str) -> bool:
         own = self.path
@@ -124,12 +131,12 @@ def parse(text: str) -> Entry:
         return _socket(text)
     host, port = _host_and_port(text)
     if host == "*":
-        return Range(text, port, EVERYTHING)
+        return Anything(text, port)
     if "/" in host or ":" in host:
-        return Range(text, port, (_network(host),))
+        return Range(text, port, network=_network(host))
     known = names.literal(host)
     if known is not None:
-        return Range(text, port, (_network(known),))
+        return Range(text, port, network=_network(known))
     name = normal(host.removeprefix("*."))
     if meant := readings(name):
         raise ValueError(f"{host!r} is not how an address is written here: is {' or '.join(meant)} meant?")
@@ -137,7 +144,7 @@ def parse(text: str) -> Entry:
         raise ValueError(f"{host!r}: a `*` stands for everything, or before a name: *.example.org")
     if not names.is_name(name):
         raise ValueError(f"{host!r} is neither an address, a range of addresses nor a host name")
-    return Pattern(text, port, name, host.startswith("*."))
+    return Pattern(text, port, name=name, below=host.startswith("*."))
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
@@ -233,15 +240,11 @@ class Lists:
         that no entry for addresses allows it; but those that are known may speak against it."""
         if denied := self._denial(name, known, port):
             return denied
-        if self.allow is None:
+        fit = [one for one in self.allow or () if one.for_port(port) and one.for_name(name)]
+        unfit = next((one for one in known if not one.by_name), None)
+        if self.allow is None or any(isinstance(one, Anything) for one in fit) or (fit and unfit is None):
             return ""
-        if any(one.for_port(port) and isinstance(one, Range) and one.networks == EVERYTHING for one in self.allow):
-            return ""
-        for entry in self.allow:
-            if entry.for_port(port) and entry.for_name(name):
-                unfit = next((one for one in known if not one.by_name), None)
-                return _by_name_only(entry, unfit) if unfit else ""
-        return "no entry of `allow` is for it, as a name"
+        return _by_name_only(fit[0], unfit) if fit and unfit else "no entry of `allow` is for it, as a name"
 
     def of_path(self, path: str) -> str:
         """What is wrong with connecting to a Unix socket."""

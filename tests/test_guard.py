@@ -459,6 +459,13 @@ async def test_a_name_behind_a_proxy_needs_an_entry_for_names(tmp_path: Path, ki
             )
 
 
+@pytest.mark.parametrize("entry", ["*", "*:80", "any.test", "*.test:80"])
+def test_a_name_behind_a_proxy_is_denied_by_every_entry_that_is_for_it(entry: str) -> None:
+    guarded = guarding(deny=[entry])
+    assert denied(lambda: guarded.check_proxied("any.test", 80, []))
+    assert not denied(lambda: guarding(["*"], ["*:81", "test", "0.0.0.0/0"]).check_proxied("any.test", 80, []))
+
+
 async def test_socks5_by_address_is_allowed_by_the_name_that_led_there(tmp_path: Path) -> None:
     async with ProxyServer(behaviour=SocksProxy()) as proxy, Site({"/": reply()}) as site:
         http = {"proxy_url": f"socks5://127.0.0.1:{proxy['port']}", "preferred_ip_protocol": "ip4"}
