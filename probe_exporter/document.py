@@ -161,7 +161,7 @@ class _Reader:
             return self.unfit(path, "nested too deeply (an anchor that holds an alias of itself?)")
         if node.kind == "scalar" and "${" in node.text:
             if MARK in node.text and node.tag != "!!binary":
-                return self._template(node, path)
+                return self._template(node, shape, path)
             node = self._expanded(node, path)
         if node.belies_its_tag:
             return self.unfit(path, f"the value is not what its tag {node.tag} says")
@@ -272,9 +272,9 @@ class _Reader:
         text = self._expanded_text(node.text, path)
         return node if text == node.text else replace(node, text=text, plain=True)
 
-    def _template(self, node: Node, path: Path) -> Template | Unfit:
+    def _template(self, node: Node, shape: Shape, path: Path) -> Template | Unfit:
         """A scalar with placeholders of parameters. What the environment holds can't become one."""
-        template = parse(node.text, lambda text: self._expanded_text(text, path))
+        template = parse(node.text, lambda text: self._expanded_text(text, path), shape.of_text)
         self._document.templates[path] = template
         return UNFIT if path in self._document.unfit else template
 

@@ -65,26 +65,30 @@ class Template:
     Attributes:
         source: the string as written.
         parts: its text and the names of its placeholders by turns, beginning and ending with text.
+        of_text: what the filled string stands for, where the setting is not text.
     """
 
     source: str = field(repr=False)  # it may be a secret
     parts: tuple[str, ...] = field(repr=False)
+    of_text: Callable[[str], Any] = str
 
     @property
     def names(self) -> frozenset[str]:
         """The parameters that it wants."""
         return frozenset(self.parts[1::2])
 
-    def fill(self, values: Mapping[str, str]) -> str:
-        """The string with values in its places."""
-        return "".join([values.get(part, "") if index % 2 else part for index, part in enumerate(self.parts)])
+    def fill(self, values: Mapping[str, str]) -> Any:
+        """The string with values in its places, or what it stands for."""
+        parts = [values.get(part, "") if index % 2 else part for index, part in enumerate(self.parts)]
+        return self.of_text("".join(parts))
 
 
-def parse(text: str, literally: Callable[[str], str]) -> Template:
+def parse(text: str, literally: Callable[[str], str], of_text: Callable[[str], Any] = str) -> Template:
     """Find the placeholders of a string; ``$${param:name}`` stands for the text ``${param:name}``.
 
     Args:
         literally: what becomes of the text around them.
+        of_text: the template's.
     """
     parts, begin = [""], 0
     for found in _PLACEHOLDER.finditer(text):
@@ -95,7 +99,7 @@ def parse(text: str, literally: Callable[[str], str]) -> Template:
         else:
             parts += [found[1], ""]
     parts[-1] += literally(text[begin:])
-    return Template(literally(text), tuple(parts))
+    return Template(literally(text), tuple(parts), of_text)
 
 
 def fill(plain: Any, values: Mapping[str, str] | None) -> Any:

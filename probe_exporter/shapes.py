@@ -5,6 +5,7 @@ YAML alone can't tell whether ``on`` is a boolean or the text ``on``; the model 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -48,12 +49,14 @@ class Shape:
     Args:
         plural: the same of many, as in "a list of integers".
         empty: makes what null means in a mapping, such as an empty string; in a block it means unset.
+        of_text: what text stands for that a request put there; text that stands for nothing else is itself.
     """
 
     expected: str
     plural: str
     read: Read
     empty: Callable[[], Any] = str
+    of_text: Callable[[str], Any] = str
 
 
 _QUOTED = " (remove the quotes)"
@@ -91,8 +94,14 @@ def _anything(reader: Reader, node: Node, path: Path) -> Any:
     return reader.binary(node, path) if node.tag == "!!binary" else node.value
 
 
-BOOLEAN = Shape("true or false", "booleans", _boolean)
-INTEGER = Shape("an integer", "integers", _integer)
+def _decimal(text: str) -> int | str:
+    return int(text) if _DECIMAL.fullmatch(text) else text
+
+
+_DECIMAL = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
+
+BOOLEAN = Shape("true or false", "booleans", _boolean, of_text=lambda text: BOOLEANS.get(text, text))
+INTEGER = Shape("an integer", "integers", _integer, of_text=_decimal)
 FLOAT = Shape("a number", "numbers", _float)
 ANYTHING = Shape("a value", "values", _anything, empty=lambda: None)
 _PLAIN_SHAPES = {bool: BOOLEAN, int: INTEGER, float: FLOAT}

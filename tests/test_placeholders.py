@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from probe_exporter.config import Config, ConfigError, Module
 from probe_exporter.fields import Text
 from probe_exporter.placeholders import Template, parse
 from probe_exporter.prober import Settings
+from tests import shared
 
 PROBERS = loader.load_probers([])
 
@@ -338,6 +342,38 @@ def test_a_thousand_modules_with_parameters_load_in_seconds(tmp_path: Path) -> N
     started = time.process_time()
     assert len(load(tmp_path, text).modules) == 1000
     assert time.process_time() - started < 3
+
+
+def with_each_value_as_a_parameter() -> dict[str, Any]:
+    """Every module of the complete example as often as its blocks have values, with one of them as a parameter."""
+    modules = {}
+    for name, written in yaml.safe_load((shared.EXAMPLES / "full.yml").read_text())["modules"].items():
+        for path, value in leaves(written):
+            if len(path) < 2 or path[0] not in PROBERS or not isinstance(value, str | int | float):
+                continue
+            if "claims" in path and not isinstance(value, str):  # of any type, so that a parameter is text there
+                continue
+            copied = copy.deepcopy(written)
+            inside = functools.reduce(lambda block, key: block[key], path[:-1], copied)
+            inside[path[-1]] = "${param:p}"
+            default = str(value).lower() if isinstance(value, bool) else str(value)
+            params = {"p": {"pattern": "(?s).*", "max_length": 65536, "default": default}}
+            modules[f"{name} {path}"] = {**copied, "params": params}
+    return modules
+
+
+@shared.needed
+def test_any_value_may_be_a_parameter_and_whatever_comes_is_taken_or_refused(tmp_path: Path) -> None:
+    """With its default a module is what it was without; no other value is our bug."""
+    example = load(tmp_path, (shared.EXAMPLES / "full.yml").read_text()).modules
+    loaded = load(tmp_path, yaml.safe_dump({"modules": with_each_value_as_a_parameter()})).modules
+    assert len(loaded) > 150
+    for name, made in loaded.items():
+        original = example[name.partition(" ")[0]]
+        assert (made.given({}).settings, made.given({}).strays) == (original.settings, original.strays), name
+        for value in NASTY:
+            with suppress(ValueError):
+                assert shown.module_to_yaml(made.given({"p": value}))
 
 
 # --- what is shown -----------------------------------------------------------------------------------------
