@@ -1,0 +1,164 @@
+"""A peer on loopback that a test plays itself, byte by byte; and what is needed to connect to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import pytest
+
+from probe_exporter.addressing import ConnectSettings
+from probe_exporter.net import Connection
+from probe_exporter.prober import Probe, ProbeFailed
+from probe_exporter.tls import TLSSettings
+from tests.targets import Pki
+
+RESET = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds
+NO_TIME = 5.0
+"""Seconds that nothing here takes unless it hangs."""
+
+
+def a_probe() -> Probe:
+    loop = asyncio.get_running_loop()
+    return Probe("target", loop.time() + 60, loop.time)
+
+
+Play = Callable[[socket.socket], Awaitable[None]]
+
+
+@asynccontextmanager
+async def peer(play: Play, family: int = socket.AF_INET, receive_buffer: int = 0) -> AsyncIterator[int]:
+    """A server on a port of loopback that plays the same to everybody who connects; its sockets close in the end."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(family) as listener:
+        if receive_buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        listener.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        tasks: set[asyncio.Task[None]] = set()
+        taken: list[socket.socket] = []
+
+        async def serve(connected: socket.socket) -> None:
+            with connected, contextlib.suppress(ConnectionError):
+                await play(connected)
+
+        async def accept() -> None:
+            while True:
+                connected, _ = await loop.sock_accept(listener)
+                connected.setblocking(False)
+                taken.append(connected)
+                tasks.add(asyncio.create_task(serve(connected)))
+
+        accepting = asyncio.create_task(accept())
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            for task in (accepting, *tasks):
+                task.cancel()
+            outcomes = await asyncio.gather(accepting, *tasks, return_exceptions=True)
+            for connected in taken:
+                connected.close()
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    raise outcome
+
+
+async def take(connected: socket.socket, size: int = 65536) -> bytes:
+    return await asyncio.get_running_loop().sock_recv(connected, size)
+
+
+async def say(connected: socket.socket, data: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(connected, data)
+
+
+async def hold(connected: socket.socket) -> None:
+    """Say nothing, for as long as the client stays."""
+    while await take(connected):
+        pass
+
+
+async def greet(connected: socket.socket) -> None:
+    await say(connected, b"hello")
+
+
+async def everything(connection: Connection) -> bytes:
+    data = b""
+    while piece := await connection.read():
+        data += piece
+    return data
+
+
+async def failing(awaitable: Awaitable[object]) -> ProbeFailed:
+    with pytest.raises(ProbeFailed) as failed:
+        await asyncio.wait_for(awaitable, NO_TIME)
+    return failed.value
+
+
+class Shaker:
+    """A TLS server in a thread, for one client: what it learns of the client, and of how the handshake ended.
+
+    Attributes:
+        failure: the error that its handshake ended with.
+        client_certificate: what the client showed, in DER.
+        heard: the client's first words.
+    """
+
+    def __init__(
+        self, pki: Pki, certificate: str = "leaf", *, client_ca: str = "", version: str = "", say: bytes = b""
+    ) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(pki.directory / f"{certificate}.pem", pki.directory / f"{certificate}.key")
+        if client_ca:
+            self._context.verify_mode = ssl.CERT_REQUIRED
+            self._context.load_verify_locations(pki.directory / f"{client_ca}.pem")
+        if version:
+            self._context.minimum_version = self._context.maximum_version = ssl.TLSVersion[version]
+        self._say = say
+        self.failure: OSError | None = None
+        self.client_certificate: bytes | None = None
+        self.heard = b""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(NO_TIME)
+        self.port = int(self._listener.getsockname()[1])
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._listener.close()
+
+    async def end(self) -> None:
+        """Wait until the server has seen the end."""
+        await asyncio.to_thread(self._thread.join, NO_TIME)
+        assert not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        plain, _ = self._listener.accept()
+        plain.settimeout(NO_TIME)
+        try:
+            with self._context.wrap_socket(plain, server_side=True) as secure:
+                self.client_certificate = secure.getpeercert(binary_form=True)
+                secure.sendall(self._say)
+                self.heard = secure.recv(65536)
+        except OSError as error:
+            self.failure = error
+        finally:
+            plain.close()
+
+
+def trust(pki: Pki, authority: str = "root", **settings: Any) -> TLSSettings:
+    return TLSSettings.model_validate({"ca_file": str(pki.directory / f"{authority}.pem"), **settings})
+
+
+def over_tls(pki: Pki, **settings: Any) -> ConnectSettings:
+    return ConnectSettings(tls=True, tls_config=trust(pki, **settings))
