@@ -142,7 +142,7 @@ def announced(body: bytes | bytearray) -> int:
     """The bytes that the message at the beginning has, or will have; 0 while nobody knows.
 
     Raises:
-        CallFailed: more than anybody wants to hear, or in a form that was not offered.
+        CallFailed: more than anybody wants to hear, in a form that was not offered, or followed by another message.
     """
     if len(body) < _HEAD:
         return 0
@@ -152,6 +152,8 @@ def announced(body: bytes | bytearray) -> int:
     if size > LARGEST_MESSAGE:
         what = f"a message of {size} bytes comes, and the limit is {LARGEST_MESSAGE}"
         raise CallFailed(Status.RESOURCE_EXHAUSTED, Reason.GRPC_PROTOCOL_ERROR, what)
+    if len(body) >= _HEAD + size + _HEAD:
+        raise _malformed("there is more than one answer")
     return size
 
 
@@ -166,8 +168,6 @@ def unframed(body: bytes | bytearray) -> bytes:
     end = _HEAD + announced(body)
     if len(body) < max(_HEAD, end):
         raise _malformed("the answer ends within its message")
-    if len(body) >= end + _HEAD:
-        raise _malformed("there is more than one answer")
     return bytes(body[_HEAD:end])
 
 
@@ -297,14 +297,11 @@ async def unary(connection: Connection, fields: list[Field], message: bytes) -> 
         while piece := await exchange.body():
             body += piece
             announced(body)
-            if len(body) > 2 * _HEAD + LARGEST_MESSAGE:  # there is no need to see its end
-                break
     except CallFailed:
         raise
     except ProbeFailed as failed:
         raise _broken(failed, response) from None
     finally:
         exchange.close()
-    if response.complete:
-        check_status(response)
+    check_status(response)
     return unframed(body)
