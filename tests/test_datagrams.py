@@ -13,10 +13,7 @@ from probe_exporter.connection import HIGH_WATER
 from probe_exporter.net import dial_udp
 from probe_exporter.prober import ProbeFailed, Reason
 from tests.conftest import NewLoop
-from tests.targets.peer import (
-    NO_TIME,
-    a_probe,
-)
+from tests.targets.peer import NO_TIME, a_probe
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 

@@ -21,17 +21,7 @@ from probe_exporter.net import Connection, connect, dial, resolve
 from probe_exporter.prober import Reason
 from tests.conftest import NewLoop
 from tests.targets import Pki
-from tests.targets.peer import (
-    a_probe,
-    everything,
-    failing,
-    greet,
-    hold,
-    over_tls,
-    peer,
-    say,
-    take,
-)
+from tests.targets.peer import a_probe, everything, failing, greet, hold, over_tls, peer, say, take
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 
