@@ -1,11 +1,11 @@
-"""redis-server: over TCP, over TLS and over its socket."""
+"""redis-server: over TCP, over TLS and over its socket; and a master with its replica."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.servers import Room, listening, server
+from tests.servers import Room, having_said, listening, server
 
 
 @dataclass(frozen=True)
@@ -27,4 +27,38 @@ def redis(room: Room) -> Iterator[Redis]:
     }  # fmt: skip
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
     with room.running("redis-server", *arguments, ready=listening(made.port)):
+        yield made
+
+
+@dataclass(frozen=True)
+class RedisPair:
+    """A master that wants a password, and its replica: their ports."""
+
+    master: int
+    replica: int
+
+
+PASSWORD = "of-all"  # of the user that everybody is
+USER, USER_PASSWORD = "prober", "of-one"  # may PING and ask for INFO, and nothing else
+LIMITED, LIMITED_PASSWORD = "pinger", "of-another"  # may only PING
+
+
+@server
+def redis_pair(room: Room) -> Iterator[RedisPair]:
+    made = RedisPair(room.port(), room.port())
+    common = ["--bind", "127.0.0.1", "--save", "", "--repl-diskless-sync-delay", "0", "--requirepass", PASSWORD]
+    users = [
+        ["--user", USER, "on", f">{USER_PASSWORD}", "+ping", "+info"],
+        ["--user", LIMITED, "on", f">{LIMITED_PASSWORD}", "+ping"],
+    ]
+    master = [*common, "--port", made.master, *[word for user in users for word in user]]
+    replica = [*common, "--port", made.replica, "--replicaof", "127.0.0.1", made.master, "--masterauth", PASSWORD]
+    log = room.write("replica/replica.log", "")
+    with (
+        room.running("redis-server", *master, ready=listening(made.master)),
+        room.running(
+            "redis-server", *replica, "--dir", log.parent, "--logfile", log,
+            ready=having_said("MASTER <-> REPLICA sync: Finished with success", log),
+        ),
+    ):  # fmt: skip
         yield made

@@ -1,0 +1,111 @@
+"""What the tests of the library share: a module as it is shipped or changed, a probe of it, peers that misbehave."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from probe_exporter import config, loader
+from probe_exporter.config import Config, Module
+from probe_exporter.prober import Reason
+from probe_exporter.runner import Result, run
+from tests.targets import End, Pki, Repeat
+from tests.targets.talker import Hear, Talk, Talker, Turn, talk, then_silence
+
+OURS = frozenset({Reason.INTERNAL_ERROR})
+"""What no peer can bring about."""
+
+
+@lru_cache
+def library(name: str) -> Config:
+    """The ready-made modules of one file, beyond reproach."""
+    return config.load([loader.library() / f"{name}.yml"], loader.load_probers([]), strict=True)
+
+
+def shipped(file: str, name: str = "", **settings: Any) -> Module:
+    """A ready-made module, with settings of the test's own."""
+    module = library(file).modules[name or file]
+    written = module.settings.model_dump(exclude_unset=True) | settings
+    return replace(module, settings=type(module.settings).model_validate(written))
+
+
+def trust(pki: Pki) -> dict[str, str]:
+    """A tls_config that trusts the zoo's root."""
+    return {"ca_file": str(pki.directory / "root.pem"), "server_name": "localhost"}
+
+
+async def probe(module: Module, target: object, timeout: float = 5.0) -> Result:
+    """Run it; however it ends, it ends in time."""
+    result = await run(module, str(target), timeout)
+    assert result.duration < timeout + 0.3
+    return result
+
+
+async def probe_talker(module: Module, script: Talk, pki: Pki, timeout: float = 5.0) -> tuple[Result, bytes]:
+    """Probe a scripted peer: the result, and what the peer heard."""
+    async with Talker(script, pki.directory) as talker:
+        result = await probe(module, talker.fill("127.0.0.1:{port}"), timeout)
+        await talker.finished()
+    return result, b"".join(map(ast.literal_eval, talker.heard))
+
+
+def why(result: Result) -> tuple[str, str] | None:
+    """Reason and phase of a failure; None for success."""
+    return None if result.failure is None else (result.failure.reason, result.phase)
+
+
+def measured(result: Result) -> dict[str, dict[tuple[str, ...], float]]:
+    """What only this prober measures, by name: no times, no addresses."""
+    general = ("probe_success", "probe_duration", "probe_timeout", "probe_failure", "probe_dns", "probe_ip_")
+    return {
+        metric.name: dict(values)
+        for metric, values in result.probe.samples.families.items()
+        if not metric.name.startswith(general) and not metric.name.endswith("duration_seconds")
+    }
+
+
+def phases(result: Result) -> set[str]:
+    """The phases that were timed."""
+    return {
+        labels[0]
+        for metric, values in result.probe.samples.families.items()
+        if metric.name.endswith("duration_seconds") and metric.labels == ("phase",)
+        for labels in values
+    }
+
+
+# --- peers that misbehave ----------------------------------------------------------------------------------
+
+STRANGERS: dict[str, Talk] = {
+    "nothing": then_silence(),
+    "closes at once": talk(),
+    "resets at once": talk(end=End.RESET),
+    "one byte": talk(b"\0"),
+    "noise": talk(bytes(range(256)) * 64),
+    "a web server": talk(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"),
+    "a mail server": talk(b"220 mail.example.test ESMTP\r\n", Hear(), b"500 what?\r\n"),
+    "a flood without a line": talk(Repeat(b"x" * 65536, 512)),
+    "a flood of lines": talk(Repeat(b"x\r\n" * 16384, 512)),
+    "a flood of zeros": talk(Repeat(bytes(65536), 512)),
+    "a flood of ones": talk(Repeat(b"\xff" * 65536, 512)),
+}
+"""Peers that speak another protocol, or none."""
+
+
+async def expect_failure(module: Module, script: Talk, pki: Pki) -> Result:
+    """Whatever the peer does, the probe fails in time, for a reason that is not a bug."""
+    result, _ = await probe_talker(module, script, pki, timeout=0.5)
+    assert result.failure is not None
+    assert result.failure.reason not in OURS, result.failure.message
+    return result
+
+
+def cuts(turns: tuple[Turn, ...], step: int = 1) -> Iterator[Talk]:
+    """A dialogue that ends within what the peer says, at every byte of it."""
+    for place, turn in enumerate(turns):
+        if isinstance(turn, bytes):
+            for size in range(0, len(turn), step):
+                yield talk(*turns[:place], turn[:size])

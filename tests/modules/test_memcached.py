@@ -1,0 +1,80 @@
+"""The memcached prober, against memcached and against peers that are none."""
+
+from __future__ import annotations
+
+import pytest
+
+from probe_exporter.prober import Reason
+from tests.modules.library import STRANGERS, cuts, expect_failure, measured, phases, probe, probe_talker, shipped, why
+from tests.targets import Pki
+from tests.targets.talker import Hear, Talk, then_silence
+
+VERSION = b"VERSION 1.6.18\r\n"
+STATS = (
+    b"STAT uptime 7\r\nSTAT version 1.6.18 of a build\r\nSTAT curr_connections 2\r\nSTAT curr_items 3\r\n"
+    b"STAT bytes 4\r\nSTAT limit_maxbytes 5\r\nSTAT evictions 6\r\nEND\r\n"
+)
+GOOD = (Hear(), VERSION, Hear(), STATS)
+
+
+async def test_a_real_one_says_its_version_and_counts(memcached: int) -> None:
+    result = await probe(shipped("memcached"), f"127.0.0.1:{memcached}")
+    assert why(result) is None
+    values = measured(result)
+    ((version,),) = values["probe_memcached_server_info"]
+    assert version.startswith("1.")
+    assert values["probe_memcached_limit_bytes"] == {(): 8 * 1024 * 1024}
+    assert values["probe_memcached_connections"][()] >= 1
+    assert phases(result) == {"resolve", "connect", "version", "stats"}
+
+
+async def test_each_statistic_has_its_metric(pki: Pki) -> None:
+    result, heard = await probe_talker(shipped("memcached"), then_silence(*GOOD), pki)
+    assert why(result) is None
+    assert measured(result) == {
+        "probe_memcached_server_info": {("1.6.18",): 1},
+        "probe_memcached_uptime_seconds": {(): 7},
+        "probe_memcached_connections": {(): 2},
+        "probe_memcached_items": {(): 3},
+        "probe_memcached_bytes": {(): 4},
+        "probe_memcached_limit_bytes": {(): 5},
+        "probe_memcached_evictions_total": {(): 6},
+    }
+    assert heard == b"version\r\nstats\r\n"
+
+
+async def test_the_statistics_can_be_left_out(pki: Pki) -> None:
+    result, heard = await probe_talker(shipped("memcached", stats=False), then_silence(Hear(), VERSION), pki)
+    assert why(result) is None
+    assert set(measured(result)) == {"probe_memcached_server_info"}
+    assert heard == b"version\r\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "stats", "reason"),
+    [
+        (b"ERROR\r\n", b"", (Reason.TARGET_ERROR, "version")),
+        (b"SERVER_ERROR out of memory\r\n", b"", (Reason.TARGET_ERROR, "version")),
+        (b"VERSION\r\n", b"", (Reason.PROTOCOL_ERROR, "version")),
+        (VERSION, b"STAT uptime\r\n", (Reason.PROTOCOL_ERROR, "stats")),
+        (VERSION, b"STAT uptime soon\r\n", (Reason.PROTOCOL_ERROR, "stats")),
+        (VERSION, b"STAT uptime -1\r\n", (Reason.PROTOCOL_ERROR, "stats")),
+        (VERSION, b"STAT a b\r\n" * 1001, (Reason.PROTOCOL_ERROR, "stats")),
+        (VERSION, b"CLIENT_ERROR no\r\n", (Reason.TARGET_ERROR, "stats")),
+    ],
+)
+async def test_what_it_should_not_say_fails(pki: Pki, version: bytes, stats: bytes, reason: tuple[str, str]) -> None:
+    result, _ = await probe_talker(shipped("memcached"), then_silence(Hear(), version, Hear(), stats), pki)
+    assert why(result) == reason
+
+
+@pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
+async def test_a_stranger_fails_the_probe(pki: Pki, script: Talk) -> None:
+    await expect_failure(shipped("memcached"), script, pki)
+
+
+async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
+    for script in cuts(GOOD):
+        result = await expect_failure(shipped("memcached"), script, pki)
+        assert result.failure is not None
+        assert result.failure.reason is Reason.CONNECT_CLOSED

@@ -1,0 +1,219 @@
+"""The redis prober, against redis-server, a master and its replica, and peers that are none."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from probe_exporter.prober import Reason
+from tests.modules.library import (
+    STRANGERS,
+    cuts,
+    expect_failure,
+    measured,
+    phases,
+    probe,
+    probe_talker,
+    shipped,
+    trust,
+    why,
+)
+from tests.servers.redis import LIMITED, LIMITED_PASSWORD, PASSWORD, USER, USER_PASSWORD, Redis, RedisPair
+from tests.targets import End, Pki
+from tests.targets.talker import Hear, Talk, Turn, talk, then_silence
+
+PING = b"*1\r\n$4\r\nPING\r\n"
+INFO_SERVER = b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
+INFO_REPLICATION = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n"
+HEARD = PING + INFO_SERVER + INFO_REPLICATION
+
+
+def bulk(text: str) -> bytes:
+    return b"$%d\r\n%s\r\n" % (len(text), text.encode())
+
+
+def server(replication: str, mode: str = "standalone") -> tuple[Turn, ...]:
+    """What a Redis says to PING and both INFOs."""
+    return (
+        Hear(bytes=len(PING)), b"+PONG\r\n",
+        Hear(bytes=len(INFO_SERVER)), bulk(f"# Server\r\nredis_version:7.0.15\r\nredis_mode:{mode}\r\n"),
+        Hear(bytes=len(INFO_REPLICATION)), bulk(f"# Replication\r\n{replication}"),
+    )  # fmt: skip
+
+
+MASTER = (
+    "role:master\r\nconnected_slaves:2\r\nslave0:ip=192.0.2.1,port=6379,state=online,offset=90,lag=1\r\n"
+    "slave1:ip=192.0.2.2,port=6380,state=online,offset=40,lag=30\r\nmaster_repl_offset:100\r\n"
+)
+REPLICA = "role:slave\r\nmaster_link_status:up\r\nmaster_last_io_seconds_ago:3\r\nconnected_slaves:0\r\n"
+CUT_OFF = (
+    "role:slave\r\nmaster_link_status:down\r\nmaster_last_io_seconds_ago:-1\r\nmaster_link_down_since_seconds:77\r\n"
+    "connected_slaves:0\r\n"
+)
+
+
+# --- real ones ---------------------------------------------------------------------------------------------
+
+
+async def test_a_real_one_answers(redis: Redis) -> None:
+    result = await probe(shipped("redis"), f"127.0.0.1:{redis.port}")
+    assert why(result) is None
+    values = measured(result)
+    (((version, mode), one),) = values.pop("probe_redis_server_info").items()
+    assert (version.split(".")[0].isdecimal(), mode, one) == (True, "standalone", 1)
+    assert values == {"probe_redis_role_info": {("master",): 1}, "probe_redis_connected_replicas": {(): 0}}
+    assert phases(result) == {"resolve", "connect", "ping", "info"}
+
+
+async def test_a_real_one_answers_over_tls(redis: Redis, pki: Pki) -> None:
+    result = await probe(shipped("redis", "redis_tls", tls_config=trust(pki)), f"127.0.0.1:{redis.tls_port}")
+    assert why(result) is None
+    assert "probe_ssl_earliest_cert_expiry" in measured(result)
+    assert "tls" in phases(result)
+    refused = await probe(shipped("redis", "redis_tls"), f"127.0.0.1:{redis.tls_port}")
+    assert why(refused) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
+
+
+async def test_a_master_tells_how_far_its_replica_is(redis_pair: RedisPair) -> None:
+    module = shipped("redis", "redis_master", password=PASSWORD)
+    lags: dict[str, dict[tuple[str, ...], float]] = {}
+    for _ in range(100):  # a replica says how far it is once a second
+        lags = measured(await probe(module, f"127.0.0.1:{redis_pair.master}"))
+        if "probe_redis_replica_lag_bytes" in lags:
+            break
+        await asyncio.sleep(0.1)
+    replica = (f"127.0.0.1:{redis_pair.replica}",)
+    assert set(lags["probe_redis_replica_lag_bytes"]) == {replica}
+    assert 0 <= lags["probe_redis_replica_lag_bytes"][replica] < 1000
+    assert 0 <= lags["probe_redis_replica_lag_seconds"][replica] <= 10
+    assert lags["probe_redis_connected_replicas"] == {(): 1}
+
+
+async def test_a_replica_tells_when_it_last_heard_from_its_master(redis_pair: RedisPair) -> None:
+    result = await probe(shipped("redis", "redis_replica", password=PASSWORD), f"127.0.0.1:{redis_pair.replica}")
+    assert why(result) is None
+    values = measured(result)
+    assert values["probe_redis_role_info"] == {("slave",): 1}
+    assert values["probe_redis_master_link_up"] == {(): 1}
+    assert 0 <= values["probe_redis_master_silent_seconds"][()] <= 10
+
+
+async def test_a_replica_is_no_master(redis_pair: RedisPair) -> None:
+    result = await probe(shipped("redis", "redis_master", password=PASSWORD), f"127.0.0.1:{redis_pair.replica}")
+    assert why(result) == (Reason.EXPECTATION, "info")
+    assert measured(result)["probe_redis_role_info"] == {("slave",): 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdict"),
+    [
+        ({"password": PASSWORD}, None),
+        ({"username": "default", "password": PASSWORD}, None),
+        ({"username": USER, "password": USER_PASSWORD}, None),
+        ({"password": "wrong"}, (Reason.AUTHENTICATION, "auth")),
+        ({"username": USER, "password": "wrong"}, (Reason.AUTHENTICATION, "auth")),
+        ({"username": "nobody", "password": PASSWORD}, (Reason.AUTHENTICATION, "auth")),
+        ({}, (Reason.AUTHENTICATION, "ping")),
+        ({"username": LIMITED, "password": LIMITED_PASSWORD, "role": "master"}, (Reason.AUTHENTICATION, "info")),
+    ],
+)
+async def test_who_may_ask(redis_pair: RedisPair, settings: dict[str, str], verdict: tuple[str, str] | None) -> None:
+    result = await probe(shipped("redis", **settings), f"127.0.0.1:{redis_pair.master}")
+    assert why(result) == verdict
+    assert not any(secret in str(result.probe.events) for secret in (PASSWORD, USER_PASSWORD, LIMITED_PASSWORD))
+
+
+async def test_a_user_that_may_only_ping_pings(redis_pair: RedisPair) -> None:
+    """What it may not ask is left out, unless the module needs it."""
+    result = await probe(
+        shipped("redis", username=LIMITED, password=LIMITED_PASSWORD), f"127.0.0.1:{redis_pair.master}"
+    )
+    assert why(result) is None
+    assert measured(result) == {}
+    assert phases(result) == {"resolve", "connect", "auth", "ping", "info"}
+
+
+# --- scripted ones -----------------------------------------------------------------------------------------
+
+
+async def test_each_replica_of_a_master_has_its_lag(pki: Pki) -> None:
+    result, heard = await probe_talker(shipped("redis"), then_silence(*server(MASTER)), pki)
+    assert why(result) is None
+    assert heard == HEARD
+    values = measured(result)
+    assert values["probe_redis_replica_lag_bytes"] == {("192.0.2.1:6379",): 10, ("192.0.2.2:6380",): 60}
+    assert values["probe_redis_replica_lag_seconds"] == {("192.0.2.1:6379",): 1, ("192.0.2.2:6380",): 30}
+
+
+@pytest.mark.parametrize(
+    ("replication", "settings", "verdict"),
+    [
+        (MASTER, {"max_lag": "31s"}, None),
+        (MASTER, {"max_lag": "29s"}, (Reason.EXPECTATION, "info")),
+        (REPLICA, {"role": "slave", "max_lag": "3s"}, None),
+        (REPLICA, {"max_lag": "2s"}, (Reason.EXPECTATION, "info")),
+        (REPLICA, {"role": "master"}, (Reason.EXPECTATION, "info")),
+        (CUT_OFF, {}, None),
+        (CUT_OFF, {"max_lag": "100s"}, (Reason.EXPECTATION, "info")),
+    ],
+)
+async def test_what_the_module_expects_of_replication(
+    pki: Pki, replication: str, settings: dict[str, str], verdict: tuple[str, str] | None
+) -> None:
+    result, _ = await probe_talker(shipped("redis", **settings), then_silence(*server(replication)), pki)
+    assert why(result) == verdict
+
+
+async def test_a_replica_that_has_lost_its_master_says_since_when(pki: Pki) -> None:
+    result, _ = await probe_talker(shipped("redis"), then_silence(*server(CUT_OFF)), pki)
+    assert measured(result)["probe_redis_master_link_up"] == {(): 0}
+    assert measured(result)["probe_redis_master_silent_seconds"] == {(): 77}
+
+
+async def test_a_sentinel_is_a_role_of_its_own(pki: Pki) -> None:
+    result, _ = await probe_talker(shipped("redis", role="sentinel"), then_silence(*server("", "sentinel")), pki)
+    assert why(result) is None
+    assert measured(result)["probe_redis_role_info"] == {("sentinel",): 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"-LOADING Redis is loading the dataset in memory\r\n", Reason.TARGET_NOT_READY),
+        (b"-MASTERDOWN Link with MASTER is down\r\n", Reason.TARGET_NOT_READY),
+        (b"-NOAUTH Authentication required.\r\n", Reason.AUTHENTICATION),
+        (b"-ERR max number of clients reached\r\n", Reason.TARGET_ERROR),
+        (b"+PANG\r\n", Reason.PROTOCOL_ERROR),
+        (b":1\r\n", Reason.PROTOCOL_ERROR),
+        (b"$-1\r\n", Reason.PROTOCOL_ERROR),
+        (b"$99999999999\r\n", Reason.PROTOCOL_ERROR),
+        (b"$2\r\nPONG\r\n", Reason.PROTOCOL_ERROR),
+    ],
+)
+async def test_what_it_may_answer_instead_of_pong(pki: Pki, answer: bytes, reason: Reason) -> None:
+    result, _ = await probe_talker(shipped("redis"), then_silence(Hear(bytes=len(PING)), answer), pki)
+    assert why(result) == (reason, "ping")
+
+
+async def test_a_number_that_is_none_breaks_the_protocol(pki: Pki) -> None:
+    odd = MASTER.replace("offset=90", "offset=far")
+    result, _ = await probe_talker(shipped("redis"), then_silence(*server(odd)), pki)
+    assert why(result) == (Reason.PROTOCOL_ERROR, "info")
+
+
+@pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
+async def test_a_stranger_fails_the_probe(pki: Pki, script: Talk) -> None:
+    await expect_failure(shipped("redis"), script, pki)
+
+
+async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
+    for script in cuts(server(REPLICA)):
+        result = await expect_failure(shipped("redis"), script, pki)
+        assert result.failure is not None
+        assert result.failure.reason is Reason.CONNECT_CLOSED
+
+
+async def test_a_reset_is_one(pki: Pki) -> None:
+    result = await expect_failure(shipped("redis"), talk(Hear(bytes=len(PING)), end=End.RESET), pki)
+    assert why(result) == (Reason.CONNECT_RESET, "ping")
