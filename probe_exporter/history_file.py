@@ -91,6 +91,7 @@ class FileHistory:
         self._lost = lost
         self._queue = Recent(min(limit, QUEUE_LIMIT), min(max_bytes, QUEUE_BYTES), lost, QUEUE_FULL)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="history")
+        self._due = False  # whether the thread is about to be given something
         self._writing: Future[None] | None = None
         self._failing = False
         self._connection: sqlite3.Connection | None = None  # the thread's
@@ -106,13 +107,19 @@ class FileHistory:
 
     def add(self, result: Result) -> None:
         if self._queue.add(result):
+            self._hand_over_soon()
+
+    def _hand_over_soon(self) -> None:
+        if not self._due:
+            self._due = True
             asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._hand_over)
 
     def _hand_over(self) -> None:
         """Give the thread what has come, unless it is still busy: then it gets that later, or what is left of it."""
+        self._due = False
         if self._writing is not None and not self._writing.done():
             self._queue.settle()
-            asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._hand_over)
+            self._hand_over_soon()
         else:
             self._submit()
 
@@ -129,6 +136,8 @@ class FileHistory:
 
     async def _read(self, reading: Callable[[sqlite3.Connection], T]) -> T:
         """Read after all that was added here before has been written."""
+        if self._writing is not None:
+            await asyncio.wait([asyncio.wrap_future(self._writing)])  # no batch is queued behind another
         self._submit()
 
         def read() -> T:
