@@ -17,11 +17,11 @@ def document(operations: Mapping[str, Operation], prefix: str) -> Document:
     """The whole document.
 
     Args:
-        operations: by path below the prefix, without its first slash.
+        operations: by path below the prefix, with its first slash.
         prefix: what all paths begin with; it begins and ends with a slash.
     """
     schemas: dict[str, Any] = {}
-    paths = {f"/{path}": _methods(operation, schemas) for path, operation in operations.items()}
+    paths = {path: _methods(operation, schemas) for path, operation in operations.items()}
     return {
         "openapi": "3.1.0",
         "info": {

@@ -47,6 +47,12 @@ OTHER = "other"
 """The path of requests that were for none, where they are counted."""
 
 
+def _not_allowed(route: Route) -> Refused:
+    """What a request gets whose method is none of the route's."""
+    allowed = ", ".join(route.operation.methods)
+    return Refused(405, f"{route.path} takes {allowed} requests", Allow=allowed)
+
+
 class Web:
     """All endpoints. An instance is the handler that aiohttp's server calls."""
 
@@ -78,20 +84,20 @@ class Web:
         self.health = Health(configuration, telemetry.lag, self._workers, self.probing)
         self.metadata = MetadataPage(configuration)
         routes = [
-            Route("probe", self.probing.probe, api.PROBE),
-            Route("metrics", self.metrics, api.METRICS),
-            Route("config", self.config, api.CONFIG),
-            Route("logs", self._histories.logs, api.LOGS),
-            Route("history", self._histories.history, api.HISTORY),
-            Route("-/reload", self.reload, api.RELOAD),
-            Route("-/healthy", self.health.healthy, api.HEALTHY),
-            Route("-/ready", self.health.ready, api.READY),
-            Route("health", self.health.health, api.HEALTH),
-            Route("metadata", self.metadata.metadata, api.METADATA),
-            Route("openapi.json", self.openapi, api.OPENAPI),
-            Route("", self.landing, api.LANDING),
+            Route("/probe", self.probing.probe, api.PROBE),
+            Route("/metrics", self.metrics, api.METRICS),
+            Route("/config", self.config, api.CONFIG),
+            Route("/logs", self._histories.logs, api.LOGS),
+            Route("/history", self._histories.history, api.HISTORY),
+            Route("/-/reload", self.reload, api.RELOAD),
+            Route("/-/healthy", self.health.healthy, api.HEALTHY),
+            Route("/-/ready", self.health.ready, api.READY),
+            Route("/health", self.health.health, api.HEALTH),
+            Route("/metadata", self.metadata.metadata, api.METADATA),
+            Route("/openapi.json", self.openapi, api.OPENAPI),
+            Route("/", self.landing, api.LANDING),
         ]
-        self._routes = {place.prefix + route.path: route for route in routes}
+        self._routes = {place.prefix.rstrip("/") + route.path: route for route in routes}
 
     async def __call__(self, request: BaseRequest) -> Answer:
         """Answer one request."""
@@ -100,22 +106,17 @@ class Web:
         try:
             if route is None:
                 route = self._find(path, query)
-            answer = await self._answer(route, request, query)
+            if route.operation.methods and request.method not in route.operation.methods:
+                raise _not_allowed(route)
+            answer = await route.handler(request, query)
         except Refused as refused:
             answer = refusal(refused)
         except Exception as error:
             log.error("A request met a bug: please report this", exc_info=error, extra={"fields": {"path": path}})
             self.telemetry.internal_errors += 1
             answer = refusal(Refused(500, "Internal error; the exporter's log has more"))
-        self.telemetry.answered(f"/{route.path}" if route else OTHER, answer.status)
+        self.telemetry.answered(route.path if route else OTHER, answer.status)
         return answer
-
-    async def _answer(self, route: Route, request: BaseRequest, query: str) -> Answer:
-        methods = route.operation.methods
-        if methods and request.method not in methods:
-            allowed = ", ".join(methods)
-            raise Refused(405, f"/{route.path} takes {allowed} and no {request.method}", Allow=allowed)
-        return await route.handler(request, query)
 
     def _find(self, path: str, query: str) -> Route:
         """The route of a path that is spelt in an unusual way.
@@ -142,15 +143,16 @@ class Web:
 
     async def metrics(self, request: BaseRequest, query: str) -> Answer:
         """The exporter's own metrics."""
+        format = negotiate(request.headers.get("Accept", ""))
         self.telemetry.scraping += 1
-        code = 500
         try:
-            format = negotiate(request.headers.get("Accept", ""))
             body = encode_families(await self._families(), format)
-            code = 200
+        except Exception:
+            self.telemetry.scraped(500)
+            raise
         finally:
             self.telemetry.scraping -= 1
-            self.telemetry.scraped(code)
+        self.telemetry.scraped(200)
         return exposition(request, body, format.content_type)
 
     async def _families(self) -> Iterable[Family]:
