@@ -109,7 +109,7 @@ class TlsServer(Settings):
         "VerifyClientCertIfGiven",
         "RequireAndVerifyClientCert",
     ] = ""
-    client_allowed_sans: tuple[Text, ...] = ()
+    client_allowed_sans: tuple[Text, ...] | None = None
     min_version: Version = "TLS12"
     max_version: Version = "TLS13"
     cipher_suites: tuple[Literal[(*CIPHERS_OF_13, *CIPHERS)], ...] = ()  # type: ignore[valid-type]  # a table, once
@@ -130,8 +130,10 @@ class TlsServer(Settings):
     def cautions(self) -> Iterator[tuple[str, str]]:
         """What has no effect, or a wide one."""
         verifies = self.client_auth_type in _VERIFYING
-        if self.client_allowed_sans and not verifies:
+        if self.client_allowed_sans is not None and not verifies:
             yield "client_allowed_sans", "has no effect unless clients' certificates are verified"
+        elif self.client_allowed_sans == ():
+            yield "client_allowed_sans", "an empty list lets nobody in"
         if verifies and not self.client_ca_file and not self.client_ca:
             yield "client_auth_type", "without `client_ca_file`, any certificate that this system trusts opens the door"
         if "prefer_server_cipher_suites" in self.model_fields_set:
@@ -149,9 +151,13 @@ class Unusable(Exception):
 
 
 class ServerContext(ssl.SSLContext):
-    """The TLS of one version of the file."""
+    """The TLS of one version of the file.
 
-    allowed_names: frozenset[str] = frozenset()
+    Attributes:
+        allowed_names: a client needs a certificate with one of these, even where it may have none; None demands nothing.
+    """
+
+    allowed_names: frozenset[str] | None = None
 
 
 def make_context(settings: TlsServer, directory: Path) -> ServerContext:
@@ -214,7 +220,8 @@ def _set_client_policy(context: ServerContext, settings: TlsServer, directory: P
     if settings.client_auth_type not in _VERIFYING:
         return
     context.verify_mode = _VERIFYING[settings.client_auth_type]
-    context.allowed_names = frozenset(settings.client_allowed_sans)
+    if settings.client_allowed_sans is not None:
+        context.allowed_names = frozenset(settings.client_allowed_sans)
     if not settings.client_ca_file and not settings.client_ca:
         context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         return
@@ -291,10 +298,12 @@ class ServerConnection(ssl.SSLObject):
 
     def _check_names(self) -> None:
         context = self.context
-        allowed = context.allowed_names if isinstance(context, ServerContext) else frozenset()
-        certificate = self.getpeercert(binary_form=True) if allowed else None
-        if certificate is not None and not allowed & set(_names(certificate)):
-            raise ssl.SSLCertVerificationError("none of the client certificate's names is allowed")
+        allowed = context.allowed_names if isinstance(context, ServerContext) else None
+        if allowed is None:
+            return
+        certificate = self.getpeercert(binary_form=True)
+        if certificate is None or not allowed & set(_names(certificate)):
+            raise ssl.SSLCertVerificationError("the client has no certificate with an allowed name")
 
 
 def _names(certificate: bytes) -> Iterator[str]:

@@ -129,6 +129,7 @@ def test_what_is_wrong_is_named_with_its_place_and_without_secrets(
         ("http_server_config: {http2: true}\n", "http2: has no effect"),
         (TLS % "prefer_server_cipher_suites: true", "prefer_server_cipher_suites: has no effect"),
         (TLS % "client_allowed_sans: [a]", "client_allowed_sans: has no effect"),
+        (TLS % f"client_allowed_sans: [], {VERIFYING}", "lets nobody in"),
         (TLS % "client_auth_type: RequireAndVerifyClientCert", "any certificate that this system trusts"),
         (TLS % "min_version: TLS10", "RFC 8996"),
         ("rate_limit: {interval: 1s}\n", "refuses every request"),
@@ -241,7 +242,8 @@ def test_versions_suites_and_curves_are_those_of_the_file(
         (VERIFYING + ", client_allowed_sans: [www.example.test]", "client", True),
         (VERIFYING + ", client_allowed_sans: ['::1', other.example.test]", "client", True),
         (VERIFYING + ", client_allowed_sans: [other.example.test, client]", "client", False),
-        ("client_ca_file: root.pem, client_auth_type: VerifyClientCertIfGiven, client_allowed_sans: [a]", "", True),
+        ("client_ca_file: root.pem, client_auth_type: VerifyClientCertIfGiven, client_allowed_sans: [a]", "", False),
+        (VERIFYING + ", client_allowed_sans: []", "client", False),
         ("client_ca_file: client.pem, client_auth_type: RequireAndVerifyClientCert", "client", True),
     ],
 )
