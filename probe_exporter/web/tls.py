@@ -154,7 +154,7 @@ class ServerContext(ssl.SSLContext):
     """The TLS of one version of the file.
 
     Attributes:
-        allowed_names: a client needs a certificate with one of these, even where it may have none; None demands nothing.
+        allowed_names: a client needs a certificate with one of these, even where it may have none; None: no matter.
     """
 
     allowed_names: frozenset[str] | None = None
