@@ -80,6 +80,12 @@ def test_any_bytes_are_read_or_refused_as_protobuf_does(data: bytes) -> None:
     agrees(data)
 
 
+def test_the_status_of_somebody_else_s_group_is_not_the_answer_s() -> None:
+    data = b"\x08\x01\x13\x08\x02\x14"  # status 1, then field 2: a group in which field 1 is 2
+    assert read_response(data) == 1
+    agrees(data)
+
+
 @pytest.mark.parametrize(
     "data",
     [b"\x13" * 1000, b"\x13" * 101 + b"\x14" * 101, b"\xff" * 1000, b"\x22\xff\xff\xff\xff\x0f", b"\x08" * 9999],
