@@ -23,6 +23,9 @@ from probe_exporter.web.tls import ServerContext, TlsServer, Unusable, make_cont
 
 log = logging.getLogger(__name__)
 
+MOST_COST = 14
+"""Of a bcrypt hash, without a warning: about a second."""
+
 _VALUES: Mapping[str, tuple[str, ...] | None] = {
     "Strict-Transport-Security": None,
     "X-Content-Type-Options": ("nosniff",),
@@ -94,6 +97,11 @@ class WebFile(Settings):
     http_server_config: HttpServer = HttpServer()
     basic_auth_users: dict[Text, Hash] = Field(default_factory=dict)
     rate_limit: RateLimit = RateLimit()
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        """Hashes that are so costly that nobody comes in."""
+        if any(int(hashed[4:6]) > MOST_COST for hashed in self.basic_auth_users.values()):
+            yield "basic_auth_users", f"a cost above {MOST_COST} takes seconds or more for each password that is new"
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class Connection(RequestHandler):
             return
         if not self.busy and self not in self._all.unheard:
             self._all.await_request(self)
-        for start in range(0, len(data), PIECE):
+        for start in range(0, len(data) or 1, PIECE):  # aiohttp gives nothing to have what it holds looked at again
             super().data_received(data[start : start + PIECE] if len(data) > PIECE else data)
             # A private attribute: nothing else tells that what came was no HTTP, before more of it has been read.
             if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):

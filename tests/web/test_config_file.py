@@ -133,6 +133,7 @@ def test_what_is_wrong_is_named_with_its_place_and_without_secrets(
         (TLS % "client_auth_type: RequireAndVerifyClientCert", "any certificate that this system trusts"),
         (TLS % "min_version: TLS10", "RFC 8996"),
         ("rate_limit: {interval: 1s}\n", "refuses every request"),
+        (f"basic_auth_users: {{who: {HASH.replace('$04', '$15')}}}\n", "takes seconds"),
     ],
 )
 def test_what_is_legal_and_questionable_is_a_warning_and_strictly_an_error(

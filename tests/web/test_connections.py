@@ -117,6 +117,15 @@ async def test_a_connection_may_rest_between_requests_and_not_for_ever() -> None
         writer.close()
 
 
+async def test_a_thousand_requests_in_one_piece_have_a_thousand_answers() -> None:
+    async with door() as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST % b"" * 1000)
+        for _ in range(1000):
+            assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
 async def test_who_takes_no_answer_is_let_go() -> None:
     async with door() as (connections, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
