@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from probe_exporter import echo, names, net
+from probe_exporter import echo, echo_packets, names, net
 from probe_exporter.config import Module
 from probe_exporter.document import Place
 from probe_exporter.metrics import Metric
@@ -643,10 +643,10 @@ def test_replies_that_are_not_ours_do_not_count(path: Network) -> None:
             asked = packet[20:]
             if asked[0] == 8:
                 identifier, sequence = struct.unpack("!HH", asked[4:8])
-                other = echo.request(4, identifier, sequence, b"x" + asked[9:])
+                other = echo_packets.request(4, identifier, sequence, b"x" + asked[9:])
                 sock.sendto(answer(other), (sender, 0))
-                sock.sendto(answer(echo.request(4, identifier, sequence + 1 & 0xFFFF, asked[8:])), (sender, 0))
-                sock.sendto(answer(echo.request(4, identifier ^ 1, sequence, asked[8:])), (sender, 0))
+                sock.sendto(answer(echo_packets.request(4, identifier, sequence + 1 & 0xFFFF, asked[8:])), (sender, 0))
+                sock.sendto(answer(echo_packets.request(4, identifier ^ 1, sequence, asked[8:])), (sender, 0))
                 with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as elsewhere:
                     elsewhere.bind(("10.91.2.9", 0))
                     elsewhere.sendto(answer(asked), (sender, 0))
@@ -671,10 +671,10 @@ def test_an_error_about_a_request_to_somebody_else_is_not_ours(path: Network) ->
                 packet, (sender, _) = sock.recvfrom(65536)
             except TimeoutError:
                 continue
-            if packet[20] == echo.REQUESTS[4]:
+            if packet[20] == echo_packets.REQUESTS[4]:
                 about = packet[:16] + socket.inet_aton(NOBODY) + packet[20:28]
                 blank = b"\3\1\0\0" + bytes(4) + about  # host unreachable
-                sock.sendto(b"\3\1" + struct.pack("!H", echo.checksum(blank)) + bytes(4) + about, (sender, 0))
+                sock.sendto(b"\3\1" + struct.pack("!H", echo_packets.checksum(blank)) + bytes(4) + about, (sender, 0))
                 time.sleep(0.1)
                 sock.sendto(answer(packet[20:]), (sender, 0))
 
