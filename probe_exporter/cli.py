@@ -155,6 +155,7 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: 
         most_probes=math.ceil(given.probe_max_concurrent / given.workers),
         place=where,
         workers=crew,
+        live=live,
     )
     serving = partial(
         serve,

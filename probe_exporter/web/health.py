@@ -15,6 +15,7 @@ from probe_exporter.configuration import Configuration
 from probe_exporter.lag import Lag
 from probe_exporter.web.answer import Answer
 from probe_exporter.web.answers import Refused, json_text, plain
+from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.probing import Probing
 from probe_exporter.web.workers import Workers
 
@@ -43,8 +44,11 @@ class Report(BaseModel, frozen=True):
 class Health:
     """Answers what supervisors and load balancers ask."""
 
-    def __init__(self, configuration: Configuration, lag: Lag, workers: Workers, probing: Probing) -> None:
+    def __init__(
+        self, configuration: Configuration, live: LiveWebConfig | None, lag: Lag, workers: Workers, probing: Probing
+    ) -> None:
         self._configuration = configuration
+        self._live = live
         self._lag = lag
         self._workers = workers
         self._probing = probing
@@ -78,10 +82,12 @@ class Health:
         lag = self._lag.worst()
         late = f"The event loop was {lag:.1f} s late, more than {LONGEST_LAG:g} s." if lag > LONGEST_LAG else ""
         refused = self._configuration.last_error
+        locked = self._live.problem if self._live else ""
         return {
             "event_loop": _check(late, "fail"),
             "workers": _check(self._workers.problem(), "fail"),
             "configuration": _check(f"The last reload was refused: {refused}" if refused else "", "warn"),
+            "web_configuration": _check(f"A change was refused: {locked}" if locked else "", "warn"),
             "readiness": _check(self._readiness(), "warn"),
         }
 

@@ -24,6 +24,7 @@ from probe_exporter.web.answer import Answer
 from probe_exporter.web.answers import Handler, Refused, exposition, json_text, page, plain, refusal
 from probe_exporter.web.api import Operation
 from probe_exporter.web.asked import UnknownModule, named, prepared
+from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.health import Health
 from probe_exporter.web.histories import MOST_LISTED, Histories
 from probe_exporter.web.listening import Place
@@ -67,6 +68,7 @@ class Web:
         most_probes: int,
         place: Place,
         workers: Workers | None = None,
+        live: LiveWebConfig | None = None,
     ) -> None:
         """
         Args:
@@ -74,6 +76,7 @@ class Web:
             most_probes: probes that run at once.
             place: where all this is reached.
             workers: the other processes that serve beside this one, if there are any.
+            live: the web config file, if there is one.
         """
         self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, most_probes)
         self._configuration = configuration
@@ -81,7 +84,7 @@ class Web:
         self._histories = Histories(history, configuration)
         self._place = place
         self._workers = workers or Alone()
-        self.health = Health(configuration, telemetry.lag, self._workers, self.probing)
+        self.health = Health(configuration, live, telemetry.lag, self._workers, self.probing)
         self.metadata = MetadataPage(configuration)
         routes = [
             Route("/probe", self.probing.probe, api.PROBE),

@@ -348,6 +348,9 @@ def test_users_come_and_go_without_a_restart(start: Start, directory: Path) -> N
         replace(directory / "web" / "web.yml", "basic_auth_users: {else: broken}\n")
         assert ask(exporter.port, "/-/healthy").status == 401
         assert login(exporter.port, "else", "right").status == 200
+        refused = login(exporter.port, "else", "right", "/health")
+        assert refused.status == 200
+        assert "A change was refused: web/web.yml:1:20: basic_auth_users.else" in refused.text
         replace(directory / "web" / "web.yml", "{}\n")
         assert ask(exporter.port, "/-/healthy").status == 200
 

@@ -28,7 +28,10 @@ from tests.exporters import Server
 from tests.web.test_routes import PLUGINS, own_metric, until
 
 CONFIG = "modules: {http_2xx: {prober: actor}}\n"
-ALL_WELL = {key: {"status": "pass", "message": ""} for key in ("event_loop", "workers", "configuration", "readiness")}
+ALL_WELL = {
+    key: {"status": "pass", "message": ""}
+    for key in ("event_loop", "workers", "configuration", "web_configuration", "readiness")
+}
 
 
 @pytest.fixture
