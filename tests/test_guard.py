@@ -28,7 +28,7 @@ from probe_exporter.net import dial, dial_udp
 from probe_exporter.prober import Probe, ProbeFailed, Reason
 from probe_exporter.runner import Result, run
 from probe_exporter.spellings import look, readings
-from tests.exporters import ours
+from tests.exporters import ROOT, ours
 from tests.targets import Pki, Site, Tls, redirect, reply
 from tests.targets.dns import DnsServer, Zone
 from tests.targets.http3 import Quic
@@ -618,6 +618,33 @@ async def test_what_is_no_address_is_not_connected_to_under_a_guard(trap: Trap) 
                 await attempt
             assert refused.value.reason is Reason.TARGET_INVALID
     assert trap.arrivals() == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "address", "port", "name", "permitted"),
+    [
+        ("http_2xx", "10.1.2.3", 443, "", True),
+        ("http_2xx", "10.1.2.3", 80, "", False),
+        ("http_2xx", "192.168.1.1", 443, "www.example.org", True),
+        ("http_2xx", "192.168.1.1", 443, "a.payroll.example.org", False),
+        ("http_2xx", "127.0.0.1", 443, "www.example.org", False),
+        ("http_2xx", "192.168.1.1", 443, "", False),
+        ("tcp_connect", "10.20.0.1", 5432, "", True),
+        ("tcp_connect", "10.21.0.1", 5432, "", False),
+        ("tcp_connect", "10.20.0.1", 25, "", False),
+        ("tcp_connect", "fd12:3456:789a::1", 5432, "", False),
+        ("haproxy_socket", "10.1.2.3", 443, "", False),
+    ],
+)
+def test_the_example_means_what_it_says(module: str, address: str, port: int, name: str, permitted: bool) -> None:
+    loaded = config.load([ROOT / "examples" / "guarded.yml"], PROBERS)
+    assert not loaded.warnings
+    network = loaded.modules[module].network
+    assert network is not None
+    assert network.guard is not None
+    assert permits(network.guard, address, port, name) is permitted
+    socket_permitted = not denied(lambda: network.guard and network.guard.check_path("/run/haproxy/admin.sock"))
+    assert socket_permitted is (module == "haproxy_socket")
 
 
 # --- Unix sockets ------------------------------------------------------------------------------------------
