@@ -1,0 +1,244 @@
+"""The postgres prober, against a primary and a standby, and against peers that are none."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from probe_exporter.prober import Reason
+from tests.modules.library import (
+    STRANGERS,
+    cuts,
+    expect_failure,
+    measured,
+    phases,
+    probe,
+    probe_talker,
+    shipped,
+    trust,
+    why,
+)
+from tests.servers.postgresql import PASSWORD, USER, PostgreSql
+from tests.targets import Pki
+from tests.targets.talker import Hear, Secure, Talk, then_silence
+
+LOGIN = {"user": USER, "password": PASSWORD}
+
+
+# --- real ones ---------------------------------------------------------------------------------------------
+
+
+async def test_a_real_one_takes_connections(postgresql: PostgreSql) -> None:
+    result = await probe(shipped("postgres"), f"127.0.0.1:{postgresql.port}")
+    assert why(result) is None
+    assert measured(result) == {}
+    assert phases(result) == {"resolve", "connect", "startup"}
+
+
+async def test_a_real_one_takes_connections_over_tls(postgresql: PostgreSql, pki: Pki) -> None:
+    module = shipped("postgres", "postgres_tls", tls_config=trust(pki))
+    result = await probe(module, f"127.0.0.1:{postgresql.port}")
+    assert why(result) is None
+    assert "probe_ssl_earliest_cert_expiry" in measured(result)
+    assert phases(result) == {"resolve", "connect", "tls", "startup"}
+    refused = await probe(shipped("postgres", "postgres_tls"), f"127.0.0.1:{postgresql.port}")
+    assert why(refused) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
+
+
+async def test_with_a_login_a_primary_answers_a_query(postgresql: PostgreSql) -> None:
+    result = await probe(shipped("postgres", role="primary", **LOGIN), f"127.0.0.1:{postgresql.port}")
+    assert why(result) is None
+    values = measured(result)
+    (((version,), one),) = values.pop("probe_postgres_server_info").items()
+    assert int(version.split(".")[0]) >= 13
+    assert one == 1
+    assert values == {"probe_postgres_in_recovery": {(): 0}}
+    assert phases(result) == {"resolve", "connect", "startup", "auth", "query"}
+
+
+async def test_a_standby_says_that_it_is_one(postgresql_standby: PostgreSql) -> None:
+    target = f"127.0.0.1:{postgresql_standby.port}"
+    result = await probe(shipped("postgres", role="standby", **LOGIN), target)
+    assert why(result) is None
+    assert measured(result)["probe_postgres_in_recovery"] == {(): 1}
+    assert "probe_postgres_replay_lag_seconds" not in measured(result)  # it has never replayed anything
+    assert why(await probe(shipped("postgres", role="primary", **LOGIN), target)) == (Reason.EXPECTATION, "")
+    assert why(await probe(shipped("postgres", max_lag="10s", **LOGIN), target)) == (Reason.EXPECTATION, "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdict"),
+    [
+        ({"password": "wrong"}, (Reason.AUTHENTICATION, "auth")),
+        ({"user": "nobody"}, (Reason.AUTHENTICATION, "auth")),
+        ({"password": ""}, (Reason.AUTHENTICATION, "auth")),
+        ({"database": "nowhere"}, (Reason.TARGET_ERROR, "auth")),
+        ({"query": "SELECT nothing"}, (Reason.TARGET_ERROR, "query")),
+        ({"query": "SELECT pg_sleep(9)"}, (Reason.TIMEOUT_PROBE, "query")),
+        ({"query": ""}, None),
+        ({"query": "SELECT NULL, 'x', repeat('y', 100000)"}, None),
+        ({"query": "SELECT * FROM generate_series(1, 1000)"}, None),
+        ({"query": "SELECT 1; SELECT 2"}, None),
+        ({"query": "DO $$ BEGIN RAISE NOTICE 'hear'; END $$"}, None),
+    ],
+)
+async def test_what_can_come_of_a_login(
+    postgresql: PostgreSql, settings: dict[str, str], verdict: tuple[str, str] | None
+) -> None:
+    module = shipped("postgres", **{**LOGIN, **settings})
+    result = await probe(module, f"127.0.0.1:{postgresql.port}", timeout=2.0)
+    assert why(result) == verdict
+    assert PASSWORD not in str(result.probe.events)
+
+
+# --- scripted ones -----------------------------------------------------------------------------------------
+
+
+def message(kind: bytes, body: bytes = b"") -> bytes:
+    return kind + struct.pack("!I", len(body) + 4) + body
+
+
+def error(code: bytes) -> bytes:
+    return message(b"E", b"SFATAL\0C" + code + b"\0Mwhy not\0\0")
+
+
+def row(*columns: bytes) -> bytes:
+    cells = b"".join([struct.pack("!I", len(column)) + column for column in columns])
+    return message(b"D", struct.pack("!H", len(columns)) + cells)
+
+
+ASK_MD5 = message(b"R", struct.pack("!I", 5) + b"salt")
+ASK_CLEAR = message(b"R", struct.pack("!I", 3))
+WELCOME = message(b"R", struct.pack("!I", 0)) + message(b"S", b"server_version\x0015.4\0")
+READY = message(b"Z", b"I")
+STARTUP = Hear(bytes=len(USER) + 83)
+QUERY = Hear(bytes=1 + 4 + len("SELECT 1") + 1)
+STATE = Hear(bytes=1 + 4 + 89)
+END = message(b"X")
+
+
+def state(recovering: bytes, *lag: bytes) -> bytes:
+    return row(recovering, *lag) + READY
+
+
+async def test_old_logins_are_understood(pki: Pki) -> None:
+    """MD5 and clear text, which today's servers only ask for where they are told to."""
+    for ask, said in ((ASK_MD5, b"md5"), (ASK_CLEAR, PASSWORD.encode() + b"\0")):
+        size = 1 + 4 + (36 if ask == ASK_MD5 else len(said))
+        script = then_silence(STARTUP, ask, Hear(bytes=size), WELCOME + READY, QUERY, row(b"1") + READY, STATE,
+                              state(b"f", b"0"), Hear(bytes=5))  # fmt: skip
+        result, heard = await probe_talker(shipped("postgres", **LOGIN), script, pki)
+        assert why(result) is None
+        assert b"p" + struct.pack("!I", size - 1) + said in heard
+        assert heard.endswith(END)
+        assert measured(result)["probe_postgres_server_info"] == {("15.4",): 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "settings", "verdict"),
+    [
+        (state(b"t", b"5.5"), {}, None),
+        (state(b"t", b"5.5"), {"max_lag": "6s"}, None),
+        (state(b"t", b"5.5"), {"max_lag": "5s"}, (Reason.EXPECTATION, "")),
+        (state(b"f", b"5.5"), {"max_lag": "5s"}, None),
+        (state(b"t", b"soon"), {}, (Reason.PROTOCOL_ERROR, "")),
+        (state(b"t"), {}, (Reason.PROTOCOL_ERROR, "")),
+        (READY, {}, (Reason.PROTOCOL_ERROR, "")),
+        (message(b"D", struct.pack("!HI", 1, 99)), {}, (Reason.PROTOCOL_ERROR, "query")),
+    ],
+)
+async def test_what_it_says_of_recovery(
+    pki: Pki, answer: bytes, settings: dict[str, str], verdict: tuple[str, str] | None
+) -> None:
+    script = then_silence(STARTUP, WELCOME + READY, QUERY, READY, STATE, answer)
+    result, _ = await probe_talker(shipped("postgres", **LOGIN, **settings), script, pki)
+    assert why(result) == verdict
+    if verdict is None and answer != state(b"f", b"5.5"):
+        assert measured(result)["probe_postgres_replay_lag_seconds"] == {(): 5.5}
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        (b"57P03", (Reason.TARGET_NOT_READY, "startup")),
+        (b"57P01", (Reason.TARGET_NOT_READY, "startup")),
+        (b"53300", (Reason.TARGET_ERROR, "startup")),
+        (b"28000", None),
+        (b"28P01", None),
+    ],
+)
+async def test_without_a_login_a_refusal_is_as_good_as_a_welcome(
+    pki: Pki, code: bytes, verdict: tuple[str, str] | None
+) -> None:
+    result, _ = await probe_talker(shipped("postgres"), then_silence(Hear(bytes=8), error(code)), pki)
+    assert why(result) == verdict
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"N", Reason.TLS_REQUIRED),
+        (b"E", Reason.PROTOCOL_ERROR),
+        (b"S and something in clear", Reason.PROTOCOL_ERROR),
+    ],
+)
+async def test_what_it_may_say_to_tls(pki: Pki, said: bytes, reason: Reason) -> None:
+    module = shipped("postgres", "postgres_tls", tls_config=trust(pki))
+    result, heard = await probe_talker(module, then_silence(Hear(bytes=8), said), pki)
+    assert why(result) == (reason, "")
+    assert heard == struct.pack("!II", 8, 80877103)
+
+
+async def test_an_old_tls_is_refused_by_name(pki: Pki) -> None:
+    module = shipped("postgres", "postgres_tls", tls_config={**trust(pki), "server_name": "other.example.test"})
+    result, _ = await probe_talker(module, then_silence(Hear(bytes=8), b"S", Secure()), pki)
+    assert why(result) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
+
+
+def challenge(text: bytes) -> bytes:
+    return message(b"R", struct.pack("!I", 11) + text)
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (challenge(b"r=ours,s=c2FsdA==,i=4096"), Reason.PROTOCOL_ERROR),  # not our nonce
+        (challenge(b"nonsense"), Reason.PROTOCOL_ERROR),
+        (challenge(b""), Reason.PROTOCOL_ERROR),
+        (message(b"R", struct.pack("!I", 0)), Reason.AUTHENTICATION),  # a welcome without any proof
+        (message(b"R", struct.pack("!I", 12) + b"v=AAAA"), Reason.AUTHENTICATION),
+        (message(b"R", struct.pack("!I", 7)), Reason.AUTHENTICATION),  # GSSAPI
+        (message(b"R"), Reason.AUTHENTICATION),
+    ],
+)
+async def test_a_server_has_to_know_the_password(pki: Pki, second: bytes, reason: Reason) -> None:
+    ask = message(b"R", struct.pack("!I", 10) + b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")
+    script = then_silence(STARTUP, ask, Hear(bytes=55), second, READY)
+    result, _ = await probe_talker(shipped("postgres", **LOGIN), script, pki)
+    assert why(result) == (reason, "auth")
+
+
+async def test_what_needs_a_login_is_refused_at_load() -> None:
+    for key, value in (("role", "primary"), ("max_lag", "1s"), ("query", "SELECT 2"), ("password", "x")):
+        with pytest.raises(ValueError, match=r"needs a (login|`user`)"):
+            shipped("postgres", **{key: value})
+
+
+async def test_notices_have_no_end(pki: Pki) -> None:
+    result, _ = await probe_talker(shipped("postgres"), then_silence(Hear(bytes=8), message(b"N") * 1001), pki)
+    assert why(result) == (Reason.PROTOCOL_ERROR, "startup")
+
+
+@pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
+@pytest.mark.parametrize("name", ["postgres", "postgres_tls"])
+async def test_a_stranger_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+    await expect_failure(shipped("postgres", name), script, pki)
+
+
+async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
+    turns = (STARTUP, WELCOME + READY, QUERY, row(b"1") + READY, STATE, state(b"t", b"1"))
+    for script in cuts(turns):
+        result = await expect_failure(shipped("postgres", **LOGIN), script, pki)
+        assert result.failure is not None
+        assert result.failure.reason is Reason.CONNECT_CLOSED
