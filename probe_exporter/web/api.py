@@ -64,6 +64,7 @@ READ = ("GET", "HEAD")
 BY_ANYBODY: Mapping[int, Reply] = {
     401: Reply("Users are configured (`--web.config.file`), and the request is none of theirs."),
     429: Reply("More requests than the configured rate limit."),
+    503: Reply("Too many attempts to log in, or the supervisor of the workers does not answer."),
 }
 """What any path may answer, by what stands before it."""
 

@@ -43,7 +43,7 @@ def _methods(operation: Operation, schemas: dict[str, Any]) -> Document:
 
 
 def _method(operation: Operation, method: str, schemas: dict[str, Any]) -> Document:
-    replies = {**operation.replies, **BY_ANYBODY}
+    replies = {**BY_ANYBODY, **operation.replies}
     described: Document = {
         "operationId": operation.id if method != "HEAD" else f"{operation.id}_head",
         "summary": operation.summary,
