@@ -153,7 +153,7 @@ class Resolver:
         return addresses
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> aiodns.DNSResolver:
-        # c-ares gives a server twice the time in the second round: with this much, all have had both before the timeout.
+        # c-ares gives a server twice the time in the second round: with so much, all have had both before the timeout.
         # It takes more options (to look at no file), but what pycares hands over for those is freed before it is read.
         return aiodns.DNSResolver(self._servers, loop, timeout=self._timeout / (4 * len(self._servers)), tries=ROUNDS)
 
