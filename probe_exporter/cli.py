@@ -32,6 +32,7 @@ from probe_exporter.loader import LoaderError, load_probers
 from probe_exporter.schema import json_schema
 from probe_exporter.supervision import Supervisor
 from probe_exporter.telemetry import Telemetry
+from probe_exporter.tools import commands
 from probe_exporter.version import VERSION, revision
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.crew import Crew
@@ -49,7 +50,10 @@ SECONDS_TO_END = 10.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
-    given = flags.parse(arguments)
+    words = sys.argv[1:] if arguments is None else [*arguments]
+    if words and words[0] in flags.TOOLS:
+        return commands.main(words)
+    given = flags.parse(words)
     logs.setup(logs.LEVELS[given.log_level], given.log_format)
     if given.command != ("config", "schema"):
         return start(given)

@@ -50,6 +50,8 @@ class Flags(argparse.Namespace):
 
 
 COMMANDS = {(), ("config", "schema")}
+TOOLS = ("new", "run", "modules", "probers")
+"""What has flags of its own, and is no affair of this file: see `tools.commands`."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Flags:
@@ -68,16 +70,18 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
             parser.error(f"unknown short flag '{word[:2]}'")
     flags.command = tuple(word for word in rest if word != "--")
     if flags.command not in COMMANDS:
-        parser.error(f"unexpected {' '.join(flags.command)}")
+        hint = f": `{PROGRAM} {flags.command[0]}` comes first" if flags.command[0] in TOOLS else ""
+        parser.error(f"unexpected {' '.join(flags.command)}{hint}")
     return flags
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROGRAM,
-        usage="%(prog)s [<flags>] [config schema]",
+        usage="%(prog)s [<flags>] [config schema]\n       %(prog)s {new,run,modules,probers} [--help | …]",
         description="Probes targets over the network and shows Prometheus what it found.",
-        epilog="`config schema` prints a JSON Schema of the configuration, for editors, and serves nothing.",
+        epilog="`config schema` prints a JSON Schema of the configuration, for editors, and serves nothing. `new` "
+        "writes a prober, `run` probes once, `modules` and `probers` list what is loaded.",
         add_help=False,
         allow_abbrev=False,
         fromfile_prefix_chars="@",

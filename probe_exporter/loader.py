@@ -35,6 +35,7 @@ ENTRY_POINTS = "probe_exporter.probers"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NAMED = re.compile(r"""\bProber\(\s*["']([a-z][a-z0-9_]*)["']""")
+_NO_PROBERS = ("_", ".", "test_", "conftest.py")  # helpers, an editor's files, and tests, which may lie beside probers
 _SUFFIXES = (".yml", ".yaml")
 
 
@@ -125,7 +126,7 @@ def _files(directories: Sequence[Path]) -> Iterator[_Found]:
     seen: set[Path] = set()
     for directory in (Path(shipped_probers.__file__).parent, library(), *map(_checked, directories)):
         for path in sorted(directory.glob("*.py")):
-            if path.name.startswith(("_", ".")) or path.resolve() in seen:
+            if path.name.startswith(_NO_PROBERS) or path.resolve() in seen:
                 continue
             seen.add(path.resolve())
             yield _file(path)

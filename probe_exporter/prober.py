@@ -410,6 +410,11 @@ class Prober(Generic[S]):
     with_hostname: Callable[[S, str], S] = field(default=_same_settings)
     reasons: tuple[OwnReason, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        return self.description or (self.probe.__doc__ or "").split("\n")[0]
+
     def __post_init__(self) -> None:
         known = {reason.value for reason in Reason}
         for reason in self.reasons:

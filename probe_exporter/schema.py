@@ -22,7 +22,7 @@ def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:
     module["properties"]["description"]["description"] = "A line about this module, for people."
     module["properties"]["params"]["description"] = "What a request may set: ${param:name} in the block of the prober."
     for name, prober in probers.items():
-        module["properties"][name]["description"] = prober.description or (prober.probe.__doc__ or "").split("\n")[0]
+        module["properties"][name]["description"] = prober.summary
     _let_parameters_in(schema)
     _let_keys_be_empty(schema)
     return {"$schema": _SchemaGenerator.schema_dialect, **schema, "title": "probe-exporter configuration"}

@@ -120,8 +120,8 @@ def test_files_of_one_name_in_two_directories_do_not_meet(directory: Path, tmp_p
     assert {"quake", "valkey"} < load_probers([directory, other]).keys()
 
 
-def test_hidden_files_and_helpers_are_passed_over(directory: Path) -> None:
-    for name in ("_helper.py", ".editor.py"):
+def test_hidden_files_helpers_and_tests_are_passed_over(directory: Path) -> None:
+    for name in ("_helper.py", ".editor.py", "test_quake.py", "conftest.py"):
         (directory / name).write_text("raise RuntimeError")
     assert load_probers([directory]).keys() == load_probers([]).keys()
 

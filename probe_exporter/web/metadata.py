@@ -70,14 +70,22 @@ class MetricInfo(BaseModel, frozen=True):
     labels: list[str]
 
 
+class ReasonInfo(BaseModel, frozen=True):
+    """Why probes of one prober alone may fail."""
+
+    name: str
+    meaning: str
+
+
 class ProberInfo(BaseModel, frozen=True):
-    """One prober: a JSON Schema of its block of settings, and its metrics beside those of every probe."""
+    """One prober: a JSON Schema of its block of settings, its metrics and reasons beside those of every probe."""
 
     name: str
     description: str
     source: str
     settings: dict[str, Any]
     metrics: list[MetricInfo]
+    reasons: list[ReasonInfo]
 
 
 class Metadata(BaseModel, frozen=True):
@@ -141,8 +149,8 @@ class MetadataPage:
 def _described(config: Config) -> _Described:
     return _Described(
         config,
-        [_module(config.modules[name]) for name in sorted(config.modules)],
-        [_prober(config.probers[name]) for name in sorted(config.probers)],
+        [module_info(config.modules[name]) for name in sorted(config.modules)],
+        [prober_info(config.probers[name]) for name in sorted(config.probers)],
         _libraries(),
     )
 
@@ -157,7 +165,8 @@ def _config(configuration: Configuration) -> ConfigInfo:
     )
 
 
-def _module(module: Module) -> ModuleInfo:
+def module_info(module: Module) -> ModuleInfo:
+    """What there is to know of a module."""
     return ModuleInfo(
         name=module.name,
         prober=module.prober.name,
@@ -172,14 +181,16 @@ def _module(module: Module) -> ModuleInfo:
     )
 
 
-def _prober(prober: Prober[Any]) -> ProberInfo:
+def prober_info(prober: Prober[Any]) -> ProberInfo:
+    """What there is to know of a prober."""
     code = prober.probe.__code__ if hasattr(prober.probe, "__code__") else None
     return ProberInfo(
         name=prober.name,
-        description=prober.description or (prober.probe.__doc__ or "").split("\n")[0],
+        description=prober.summary,
         source=code.co_filename if code else prober.probe.__module__,
         settings=settings_schema(prober),
         metrics=[_metric(metric) for metric in measured(prober)],
+        reasons=[ReasonInfo(name=reason.value, meaning=reason.meaning) for reason in prober.reasons],
     )
 
 

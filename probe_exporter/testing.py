@@ -1,0 +1,498 @@
+"""Tests of probers: scripted peers on loopback, and a probe of them as the exporter would make it.
+
+It is a pytest plugin, there wherever probe-exporter is installed: the fixtures `tcp_target` and `udp_target` make peers
+that end with the test. `serve` and `serve_udp` are the same for a ``with`` block, `run_prober` and `run_module` probe.
+All are for plain tests (``def``, not ``async def``): peers run in threads, a probe on an event loop of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import re
+import socket
+import ssl
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from probe_exporter.config import Module
+from probe_exporter.loader import load_file
+from probe_exporter.metrics import Samples
+from probe_exporter.prober import Prober
+from probe_exporter.record import entry
+from probe_exporter.tools import once
+
+__all__ = [
+    "Certificate",
+    "Outcome",
+    "Peer",
+    "Server",
+    "TcpTarget",
+    "Turn",
+    "UdpServer",
+    "UdpTarget",
+    "expect",
+    "hold",
+    "load_prober",
+    "reset",
+    "run_module",
+    "run_prober",
+    "serve",
+    "serve_udp",
+    "start_tls",
+    "wait",
+]
+
+PATIENCE = 10.0
+"""Seconds for which a scripted peer waits for anything."""
+
+# --- probes ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a probe.
+
+    Attributes:
+        success: whether the target passed.
+        reason, phase, message: why it failed, where, and in words; empty on success.
+        metrics: the prober's own samples (``probe_NAME_…``), without durations, which no two runs share.
+        all_metrics: every sample; a key is written as in the text format, ``probe_ip_protocol`` or ``x{a="1",b="2"}``.
+        log: what the probe logged, a pair of message and fields each.
+    """
+
+    success: bool
+    reason: str
+    phase: str
+    message: str
+    metrics: Mapping[str, float]
+    all_metrics: Mapping[str, float]
+    log: tuple[tuple[str, Mapping[str, object]], ...]
+
+
+def load_prober(path: Path) -> Prober[Any]:
+    """The prober of a file, loaded as the exporter loads it.
+
+    Raises:
+        LoaderError: it can't be.
+    """
+    return load_file(path)
+
+
+def run_prober(
+    prober: Prober[Any], target: object, settings: Mapping[str, Any] | None = None, *, timeout: float = 5.0
+) -> Outcome:
+    """Probe a target.
+
+    Args:
+        target: a scripted peer, or text as a request has it.
+        settings: the prober's block, with values as YAML has them: ``{"password": "x", "max_lag": "5s"}``.
+        timeout: seconds.
+
+    Raises:
+        ValueError: the settings are not good; with the message that a configuration file would get.
+    """
+    try:
+        module = once.with_settings(prober, json.dumps(settings or {}).encode(), "settings")
+    except once.NotRun as refused:
+        raise ValueError(str(refused)) from None
+    return _outcome(module, target, timeout)
+
+
+def run_module(
+    prober: Prober[Any],
+    file: Path,
+    name: str,
+    target: object,
+    parameters: Mapping[str, str] | None = None,
+    *,
+    timeout: float = 5.0,
+) -> Outcome:
+    """Probe a target with a module of a YAML file.
+
+    Args:
+        prober: the one that the module is for, beside those that come with the exporter.
+        parameters: those that the module declares.
+        timeout: seconds, whatever the module says.
+
+    Raises:
+        ValueError: there is no such module, or the parameters do not fit it.
+        ConfigError: the file is not good.
+    """
+    try:
+        module = once.of_yaml(prober, file, name)
+    except once.NotRun as refused:
+        raise ValueError(str(refused)) from None
+    return _outcome(module.given(parameters or {}), target, timeout)
+
+
+def _outcome(module: Module, target: object, timeout: float) -> Outcome:
+    result = once.probe(module, str(target), timeout)
+    told = entry(0, result)
+    everything = dict(_samples(result.probe.samples))
+    prefix = f"probe_{module.prober.name}_"
+    return Outcome(
+        told.success,
+        told.reason,
+        told.phase,
+        told.message,
+        {
+            series: value
+            for series, value in everything.items()
+            if series.startswith(prefix) and "_duration_seconds" not in series.partition("{")[0]
+        },
+        everything,
+        tuple((event.message, event.fields) for event in result.probe.events),
+    )
+
+
+def _samples(samples: Samples) -> Iterator[tuple[str, float]]:
+    for family in samples.collect():
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            yield f"{sample.name}{{{labels}}}" if labels else sample.name, sample.value
+
+
+# --- scripts -----------------------------------------------------------------------------------------------
+
+
+class Peer:
+    """One connection that a scripted server has; what the turns of its script work with.
+
+    Attributes:
+        socket: the connection, for what nothing here does.
+    """
+
+    def __init__(self, connected: socket.socket, server: Server) -> None:
+        self.socket = connected
+        self._server = server
+
+    def send(self, data: bytes) -> None:
+        """Say something."""
+        self.socket.sendall(data)
+
+    def receive(self, size: int) -> bytes:
+        """The next `size` bytes; fewer if the probe ends its half before."""
+        data = b""
+        while len(data) < size and (more := self.socket.recv(size - len(data))):
+            data += more
+        self._server.heard += data
+        return data
+
+    def line(self) -> bytes:
+        """The next line with its newline, or what comes before the end."""
+        data = b""
+        while not data.endswith(b"\n") and (more := self.receive(1)):
+            data += more
+        return data
+
+    def start_tls(self) -> None:
+        """Become a TLS server."""
+        self.socket = self._server.certificate.context.wrap_socket(self.socket, server_side=True)
+
+    def fail(self, message: str) -> None:
+        """Note that the probe did not keep to the script; the test fails at its end. This connection ends now."""
+        self._server.complaints.append(message)
+        raise ConnectionAbortedError(message)
+
+
+Turn = bytes | Callable[[Peer], None]
+"""One turn of a script: bytes to say, one of the functions below, or any function that takes the `Peer`."""
+
+
+def expect(expected: bytes | re.Pattern[bytes]) -> Turn:
+    """Wait for exactly these bytes, or for a line that matches; the test fails if something else comes."""
+
+    def turn(peer: Peer) -> None:
+        if isinstance(expected, bytes):
+            heard = peer.receive(len(expected))
+            fits = heard == expected
+        else:
+            heard = peer.line()
+            fits = expected.search(heard) is not None
+        if not fits:
+            wanted = expected if isinstance(expected, bytes) else expected.pattern
+            peer.fail(f"expected {wanted!r} of the probe, heard {heard!r}")
+
+    return turn
+
+
+def wait(seconds: float) -> Turn:
+    """Do nothing for a while."""
+    return lambda peer: time.sleep(seconds)
+
+
+def start_tls() -> Turn:
+    """Become a TLS server, in the midst of a dialogue."""
+    return Peer.start_tls
+
+
+def hold() -> Turn:
+    """Say nothing more, and keep the connection until the probe closes it."""
+    return _hear_out
+
+
+def reset() -> Turn:
+    """End the connection with a reset."""
+
+    def turn(peer: Peer) -> None:
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.socket.close()
+
+    return turn
+
+
+# --- peers -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A throwaway certificate that signs itself.
+
+    Args:
+        names: whom it is for, host names and addresses.
+        days: how long it is good from now; less than 0, and it ended so long ago.
+    """
+
+    names: tuple[str, ...] = ("localhost", "127.0.0.1")
+    days: float = 1.0
+
+    @cached_property
+    def pem(self) -> str:
+        """The certificate; as ``ca`` of a ``tls_config`` it verifies itself."""
+        return self._made[0].public_bytes(serialization.Encoding.PEM).decode()
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        """For a server that shows it."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        key = self._made[1].private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / "both.pem"
+            file.write_bytes(key + self.pem.encode())
+            context.load_cert_chain(file)
+        return context
+
+    @cached_property
+    def _made(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.names[0])])
+        end = datetime.now(UTC) + timedelta(days=self.days)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(end - timedelta(days=abs(self.days) + 1))
+            .not_valid_after(end)
+            .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in self.names]), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return certificate, key
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+_THROWAWAY = Certificate()  # made once, when first needed
+
+
+class Server:
+    """A scripted TCP server on loopback, which plays the same to everybody who connects; ``str()`` is its target.
+
+    Attributes:
+        port: where it listens, on 127.0.0.1.
+        heard: all that was said to it (decrypted).
+        complaints: where a probe did not keep to the script.
+        certificate: what it shows in TLS.
+    """
+
+    def __init__(self, *script: Turn, tls: bool = False, certificate: Certificate = _THROWAWAY) -> None:
+        """
+        Args:
+            script: what it does, turn by turn; then it closes the connection.
+            tls: whether a connection begins with TLS.
+            certificate: for that, or for `start_tls`.
+        """
+        self.heard = b""
+        self.complaints: list[str] = []
+        self.certificate = certificate
+        self._script = (start_tls(), *script) if tls else script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._peers: list[Peer] = []
+        self._threads = [threading.Thread(target=self._accept)]
+
+    @property
+    def tls_config(self) -> dict[str, str]:
+        """A ``tls_config`` that trusts its certificate."""
+        return {"ca": self.certificate.pem}
+
+    def __str__(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends all connections.
+
+        Raises:
+            AssertionError: a probe did not keep to the script.
+        """
+        for sock in [self._listener, *[peer.socket for peer in self._peers]]:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # which wakes whoever waits for it
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+        if kind is None and self.complaints:
+            raise AssertionError("; ".join(self.complaints))
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connected, _ = self._listener.accept()
+                connected.settimeout(PATIENCE)
+                peer = Peer(connected, self)
+                self._peers.append(peer)
+                thread = threading.Thread(target=self._play, args=(peer,))
+                self._threads.append(thread)
+                thread.start()
+
+    def _play(self, peer: Peer) -> None:
+        with contextlib.suppress(OSError):
+            for turn in self._script:
+                if isinstance(turn, bytes):
+                    peer.send(turn)
+                else:
+                    turn(peer)
+            if peer.socket.fileno() >= 0:
+                _finish(peer)
+        peer.socket.close()
+
+
+def _finish(peer: Peer) -> None:
+    """Close our half in good order, and hear the probe out: to close at once would reset what it still sends."""
+    if isinstance(peer.socket, ssl.SSLSocket):
+        with contextlib.suppress(ssl.SSLError):
+            peer.socket = peer.socket.unwrap()
+    peer.socket.shutdown(socket.SHUT_WR)
+    _hear_out(peer)
+
+
+def _hear_out(peer: Peer) -> None:
+    while peer.receive(65536):
+        pass
+
+
+Answer = Callable[[bytes], Iterable[bytes]]
+"""What a scripted UDP peer makes of a datagram: those that it answers with, which may be none."""
+
+
+class UdpServer:
+    """A scripted UDP peer on loopback; ``str()`` is its target.
+
+    Attributes:
+        port: where it hears, on 127.0.0.1.
+        heard: the datagrams that came.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self.heard: list[bytes] = []
+        self._answer = answer
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+
+    def __str__(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # an error, as it is not connected, and yet it wakes the thread
+        self._thread.join()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            data, sender = self._socket.recvfrom(65536)
+            if not sender or sender[1] == 0:  # the end: no datagram has such a sender
+                return
+            self.heard.append(data)
+            for answer in self._answer(data):
+                self._socket.sendto(answer, sender)
+
+
+def serve(*script: Turn, tls: bool = False, certificate: Certificate = _THROWAWAY) -> Server:
+    """A scripted TCP server: ``with serve(expect(b"PING\\r\\n"), b"PONG\\r\\n") as target: …``. See `Server`."""
+    return Server(*script, tls=tls, certificate=certificate)
+
+
+def serve_udp(answer: Answer) -> UdpServer:
+    """A scripted UDP peer: ``with serve_udp(lambda query: [b"pong"]) as target: …``. See `UdpServer`."""
+    return UdpServer(answer)
+
+
+# --- fixtures ----------------------------------------------------------------------------------------------
+
+
+class TcpTarget(Protocol):
+    """The fixture `tcp_target`."""
+
+    def __call__(self, *script: Turn, tls: bool = False, certificate: Certificate = _THROWAWAY) -> Server:
+        """Start a `Server`, which ends with the test."""
+
+
+class UdpTarget(Protocol):
+    """The fixture `udp_target`."""
+
+    def __call__(self, answer: Answer) -> UdpServer:
+        """Start a `UdpServer`, which ends with the test."""
+
+
+@pytest.fixture
+def tcp_target() -> Iterator[TcpTarget]:
+    """Makes scripted TCP servers: ``tcp_target(expect(b"PING\\r\\n"), b"PONG\\r\\n")``."""
+    with contextlib.ExitStack() as running:
+        yield lambda *script, **how: running.enter_context(Server(*script, **how))
+
+
+@pytest.fixture
+def udp_target() -> Iterator[UdpTarget]:
+    """Makes scripted UDP peers: ``udp_target(lambda query: [b"pong"])``."""
+    with contextlib.ExitStack() as running:
+        yield lambda answer: running.enter_context(UdpServer(answer))

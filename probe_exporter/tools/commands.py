@@ -1,0 +1,173 @@
+"""``probe-exporter new``, ``run``, ``modules`` and ``probers``: the command line of people who are not Prometheus.
+
+A tool's name comes first, and its own flags after it; so none of them changes how the flags of the exporter are read.
+Exit codes: 0; 1 for a probe that failed; 2 for what can't be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from probe_exporter import logs
+from probe_exporter.configuration import REFUSALS, Source
+from probe_exporter.flags import PROGRAM
+from probe_exporter.quantities import parse_duration
+from probe_exporter.tools import listing, new, once
+
+UNUSABLE = 2
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one tool; returns its exit code.
+
+    Args:
+        arguments: its name, and what is for it.
+
+    Raises:
+        SystemExit: they can't be understood, or ask for help.
+    """
+    given = _parser().parse_args(arguments)
+    logs.setup(logging.WARNING, "logfmt")
+    run: Callable[[argparse.Namespace], int] = given.run
+    try:
+        return run(given)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNUSABLE
+    except (new.NotWritten, once.NotRun, listing.NotThere, *REFUSALS) as refusal:
+        sys.stderr.write(f"{PROGRAM} {given.tool}: {refusal}\n")
+        return UNUSABLE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=PROGRAM, allow_abbrev=False)
+    tools = parser.add_subparsers(dest="tool", required=True)
+    for name, (summary, add_arguments, run) in _TOOLS.items():
+        tool = tools.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
+        tool.set_defaults(run=run)
+        add_arguments(tool)
+    return parser
+
+
+def _new_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="what the prober is called: small letters, digits and _")
+    parser.add_argument(
+        "directory", metavar="DIRECTORY", nargs="?", type=Path, default=Path(), help="where they go (default: here)"
+    )
+
+
+def _new(given: argparse.Namespace) -> int:
+    files = new.write(given.name, given.directory)
+    prober, _, test = files
+    sys.stdout.write(
+        "".join(f"wrote {path}\n" for path in files)
+        + f"\nNext: {PROGRAM} run {prober} localhost\n      pytest {test}\n"
+        + f"      {PROGRAM} --modules.dir={prober.parent.resolve()}\n"
+    )
+    return 0
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("subject", metavar="MODULE|FILE.py", help="a module that is loaded, or the file of a prober")
+    parser.add_argument("target", metavar="TARGET", help="what to probe")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        type=_pair,
+        default=[],
+        help="a setting for FILE.py; repeatable, with dots for blocks within blocks",
+    )
+    parser.add_argument("--module", metavar="FILE.yml[:NAME]", help="a module for FILE.py")
+    parser.add_argument(
+        "--param",
+        metavar="NAME=VALUE",
+        action="append",
+        type=_pair,
+        default=[],
+        help="a parameter that the module declares; repeatable",
+    )
+    parser.add_argument("--timeout", metavar="DURATION", type=_timeout, help="default: the module's, else 10s")
+    parser.add_argument(
+        "--debug", action="store_true", help="also show the log of the probe and the settings in effect"
+    )
+    _add_sources(parser)
+
+
+def _run(given: argparse.Namespace) -> int:
+    if given.subject.endswith(".py"):
+        module = once.of_file(Path(given.subject), given.set, given.module)
+    elif given.set or given.module:
+        raise once.NotRun("--set and --module are for the file of a prober")
+    else:
+        module = once.of_config(_source(given).read(), given.subject)
+    return once.run(module, given.target, dict(given.param), given.timeout, debug=given.debug)
+
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="*", help="show these in full")
+    parser.add_argument("--json", action="store_true", help="as JSON, in full")
+    _add_sources(parser)
+
+
+def _modules(given: argparse.Namespace) -> int:
+    sys.stdout.write(listing.modules(_source(given).read(), given.names, as_json=given.json))
+    return 0
+
+
+def _probers(given: argparse.Namespace) -> int:
+    sys.stdout.write(listing.probers(_source(given).read(), given.names, as_json=given.json))
+    return 0
+
+
+_TOOLS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
+    "new": ("Write a prober, its module and its test, all of which work, to be changed", _new_arguments, _new),
+    "run": ("Probe a target once and print the metrics and, on failure, why", _run_arguments, _run),
+    "modules": ("List the modules that are loaded", _list_arguments, _modules),
+    "probers": ("List the probers that are loaded, with their settings and metrics", _list_arguments, _probers),
+}
+
+
+# --- what several have -------------------------------------------------------------------------------------
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config.file", dest="files", metavar="PATH", action="append", default=[], help="as for the exporter"
+    )
+    parser.add_argument("--config.expand-env", dest="expand_env", action="store_true", help="as for the exporter")
+    parser.add_argument(
+        "--modules.dir",
+        dest="directories",
+        metavar="DIRECTORY",
+        action="append",
+        type=Path,
+        default=[],
+        help="as for the exporter",
+    )
+
+
+def _source(given: argparse.Namespace) -> Source:
+    return Source(tuple(given.files), tuple(given.directories), given.expand_env)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    return key, value
+
+
+def _timeout(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError("more than 0 is needed")
+    return seconds

@@ -1,0 +1,144 @@
+"""``probe-exporter modules`` and ``probers``: what is loaded, in a line each or in full."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+
+from probe_exporter.config import Config, Module
+from probe_exporter.fields import nearest
+from probe_exporter.measured import measured
+from probe_exporter.metrics import Metric
+from probe_exporter.prober import Prober, Settings
+from probe_exporter.shapes import shape_of
+from probe_exporter.shown import module_to_yaml
+from probe_exporter.web.metadata import module_info, prober_info
+
+WIDTH = 120  # characters of a line
+
+
+class NotThere(Exception):
+    """What was asked for is not loaded."""
+
+
+def modules(config: Config, names: Sequence[str], *, as_json: bool) -> str:
+    """All modules in a line each, or some in full.
+
+    Raises:
+        NotThere: one of the names is unknown.
+    """
+    chosen = _chosen("module", config.modules, names)
+    if as_json:
+        return _json([module_info(module) for module in chosen])
+    if names:
+        return "\n".join([_module(module) for module in chosen])
+    return table(("MODULE", "PROBER", "DESCRIPTION"), [(m.name, m.prober.name, m.description) for m in chosen])
+
+
+def probers(config: Config, names: Sequence[str], *, as_json: bool) -> str:
+    """All probers in a line each, or some in full.
+
+    Raises:
+        NotThere: one of the names is unknown.
+    """
+    chosen = _chosen("prober", config.probers, names)
+    if as_json:
+        return _json([prober_info(prober) for prober in chosen])
+    if names:
+        return "\n".join([_prober(prober) for prober in chosen])
+    return table(("PROBER", "DESCRIPTION"), [(prober.name, _plain(prober.summary)) for prober in chosen])
+
+
+def _chosen(what: str, loaded: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    for name in names:
+        if name not in loaded:
+            raise NotThere(f"unknown {what} `{name}`{nearest(name, list(loaded))}")
+    return [loaded[name] for name in names or sorted(loaded)]
+
+
+def _json(items: Sequence[BaseModel]) -> str:
+    return TypeAdapter(list[Any]).dump_json([*items], indent=2).decode() + "\n"
+
+
+def _module(module: Module) -> str:
+    """One module: where it stands, and its settings in effect."""
+    lines = [module.name, *_wrapped(module.description), f"  defined at {module.place}", ""]
+    return "\n".join([*lines, textwrap.indent(module_to_yaml(module), "    ")])
+
+
+def _prober(prober: Prober[Any]) -> str:
+    """One prober: its settings, its metrics and its own reasons."""
+    info = prober_info(prober)
+    lines = [prober.name, *_wrapped(prober.summary), f"  {info.source}", ""]
+    lines += ["  settings:", _indented(settings_rows(prober.settings))]
+    lines += ["  metrics:", _indented([(_series(metric), metric.help) for metric in measured(prober)])]
+    if prober.reasons:
+        lines += ["  reasons of its own:", _indented([(reason.value, reason.meaning) for reason in prober.reasons])]
+    return "\n".join(lines)
+
+
+def settings_rows(settings: type[Settings], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each key with what it wants and its default; those of blocks within with dots."""
+    defaults = settings.model_construct().model_dump(warnings=False)
+    for name, info in settings.model_fields.items():
+        key = f"{prefix}{info.alias or name}"
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
+            yield from settings_rows(info.annotation, f"{key}.")
+            continue
+        wanted = _wanted(info)
+        if name not in defaults:
+            wanted += ", required"
+        elif defaults[name] not in (None, "", (), [], {}):
+            wanted += f", by default {_word(defaults[name])}"
+        yield key, wanted
+
+
+def _wanted(info: FieldInfo) -> str:
+    if get_origin(info.annotation) is Literal:
+        return f"one of {', '.join(map(_word, filter(None, get_args(info.annotation))))}"
+    return shape_of(info.annotation, info.metadata).expected
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _series(metric: Metric) -> str:
+    return f"{metric.name}{{{','.join(metric.labels)}}}" if metric.labels else metric.name
+
+
+# --- text --------------------------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Collection[Sequence[str]]) -> str:
+    """Rows of text in columns; the last one is not filled up."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)][:-1]
+    line: Callable[[Sequence[str]], str] = lambda row: "  ".join(  # noqa: E731
+        [*[cell.ljust(width) for cell, width in zip(row, widths, strict=False)], row[-1]]
+    )
+    return "".join([line(row).rstrip() + "\n" for row in (head, *rows)])
+
+
+def _indented(rows: Iterable[tuple[str, str]]) -> str:
+    """Pairs in two columns; the second is wrapped."""
+    pairs = list(rows) or [("none", "")]
+    width = min(max(len(key) for key, _ in pairs), 56)
+    lines: list[str] = []
+    for key, text in pairs:
+        start = f"    {key.ljust(width)}  "
+        rest = " " * (width + 6)
+        lines += textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=rest) or [start.rstrip()]
+    return "\n".join([*lines, ""])
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(_plain(text), WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
+def _plain(text: str) -> str:
+    """A docstring's line as people read it."""
+    return text.replace("``", "`")

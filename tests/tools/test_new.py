@@ -1,0 +1,90 @@
+"""What `probe-exporter new` writes works at once, by every measure that we have for our own code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.exporters import ROOT, _environment
+
+
+def tool(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command line, in a directory."""
+    return python(directory, "-m", "probe_exporter", *words)
+
+
+def python(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=directory, env=_environment(), capture_output=True, text=True, timeout=120)
+
+
+CHECKS = {
+    "its own tests": ["-m", "pytest", "-q", "-W", "error", "-p", "probe_exporter.testing", "test_quake_alarm.py"],
+    "ruff check": ["-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml"), "."],
+    "ruff format": ["-m", "ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), "."],
+    "mypy": ["-m", "mypy", "--strict", "quake_alarm.py", "test_quake_alarm.py"],
+    "the exporter": ["-m", "probe_exporter", "--config.check", "--config.strict", "--modules.dir=."],
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a new prober."""
+    directory = tmp_path_factory.mktemp("new")
+    done = tool(directory, "new", "quake_alarm")
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", CHECKS)
+def test_what_is_written_passes(written: Path, check: str) -> None:
+    done = python(written, *CHECKS[check])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_three_files_are_written_and_named(written: Path) -> None:
+    names = {"quake_alarm.py", "quake_alarm.yml", "test_quake_alarm.py"}
+    assert names <= {path.name for path in written.iterdir()}
+    for name in names:
+        assert "template" not in (written / name).read_text().lower()
+    assert "class QuakeAlarmSettings(" in (written / "quake_alarm.py").read_text()
+
+
+def test_the_file_probes_at_once(written: Path) -> None:
+    done = tool(written, "run", "quake_alarm.py", "127.0.0.1:1", "--set", "send=hello")
+    assert done.returncode == 1
+    assert "probe_success 0\n" in done.stdout
+    assert done.stderr.startswith("The probe failed in phase connect: connect_refused: ")
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "quake.yml").write_text("mine")
+    done = tool(tmp_path, "new", "quake")
+    assert (done.returncode, done.stderr) == (2, "probe-exporter new: quake.yml is there already\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["quake.yml"]
+    assert (tmp_path / "quake.yml").read_text() == "mine"
+
+
+def test_another_directory_can_be_given(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    assert tool(tmp_path, "new", "quake", "there").returncode == 0
+    assert (tmp_path / "there" / "quake.py").exists()
+    done = tool(tmp_path, "new", "quake", "nowhere")
+    assert (done.returncode, done.stderr) == (2, "probe-exporter new: nowhere/quake.py: No such file or directory\n")
+
+
+@pytest.mark.parametrize("name", ["Quake", "9lives", "a-b", "../up", "class", "timeout", "params", ""])
+def test_a_name_that_no_prober_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    done = tool(tmp_path, "new", name)
+    assert done.returncode == 2
+    assert "can't be a prober's name" in done.stderr
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  # hidden ones, too
+
+
+def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+    assert "there is a prober http already" in tool(tmp_path, "new", "http").stderr
