@@ -19,7 +19,7 @@ from probe_exporter.web.crew import Crew, Ending
 from probe_exporter.web.door import Door
 from probe_exporter.web.listening import BACKLOG, Listener
 from probe_exporter.web.routes import Web
-from probe_exporter.web.tls import HANDSHAKE_SECONDS, LiveContext
+from probe_exporter.web.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS, LiveContext
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ async def _accept(
         backlog=BACKLOG,
         ssl=LiveContext(lambda: live.context) if live is not None and tls else None,
         ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
+        ssl_shutdown_timeout=SHUTDOWN_SECONDS if tls else None,
     )
     cleanup.callback(server.close)
     log.info("Listening", extra={"fields": {"address": listener.name, "tls": tls}})

@@ -23,6 +23,9 @@ from probe_exporter.rules import Block
 HANDSHAKE_SECONDS = 10.0
 """A handshake takes two round trips; who needs longer than this is not trying."""
 
+SHUTDOWN_SECONDS = 5.0
+"""For a client's own goodbye, after ours."""
+
 VERSIONS = {
     "TLS10": ssl.TLSVersion.TLSv1,
     "TLS11": ssl.TLSVersion.TLSv1_1,

@@ -172,6 +172,7 @@ def test_a_bad_file_ends_the_start_with_1(directory: Path) -> None:
 # --- TLS ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_curl_verifies_and_probes_over_tls(start: Start, directory: Path) -> None:
     with start(TLS % "") as exporter:
         answer = curl(directory, f"https://localhost:{exporter.port}/probe?target=x")
@@ -180,6 +181,7 @@ def test_curl_verifies_and_probes_over_tls(start: Start, directory: Path) -> Non
         assert "tls=true" in exporter.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_certificate_and_its_key_may_stand_in_the_file(start: Start, directory: Path) -> None:
     blocks = {
         name: (directory / "web" / f"leaf.{kind}").read_text() for name, kind in (("cert", "pem"), ("key", "key"))
@@ -191,6 +193,7 @@ def test_a_certificate_and_its_key_may_stand_in_the_file(start: Start, directory
         assert curl(directory, f"https://localhost:{exporter.port}/-/healthy").stdout.endswith("Healthy")
 
 
+@pytest.mark.slow
 def test_plain_http_to_the_tls_port_gets_400_and_is_told_so(start: Start, directory: Path) -> None:
     with start(TLS % "") as exporter:
         answer = curl(directory, f"http://localhost:{exporter.port}/metrics")
@@ -199,6 +202,7 @@ def test_plain_http_to_the_tls_port_gets_400_and_is_told_so(start: Start, direct
         assert "HTTPS" in answer.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "flags", "agreed"),
     [
@@ -230,6 +234,7 @@ def test_versions_suites_and_curves_are_those_of_the_file(
             assert "Cipher is (NONE)" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "client", "served"),
     [
@@ -259,6 +264,7 @@ def test_clients_are_served_that_the_policy_lets_in(
         assert answer.stdout.endswith("Healthy") is served, answer.stderr
 
 
+@pytest.mark.slow
 def test_a_new_certificate_is_there_for_the_next_client_and_a_bad_one_changes_nothing(
     start: Start, directory: Path
 ) -> None:
@@ -275,6 +281,7 @@ def test_a_new_certificate_is_there_for_the_next_client_and_a_bad_one_changes_no
         assert "The web configuration has changed and is in force" in exporter.log.read_text()
 
 
+@pytest.mark.slow
 def test_tls_is_not_switched_off_by_a_change(start: Start, directory: Path) -> None:
     with start(TLS % "") as exporter:
         replace(directory / "web" / "web.yml", "{}\n")
@@ -362,22 +369,24 @@ def test_a_password_longer_than_bcrypt_reads_and_one_with_colons_are_passwords(s
         assert login(exporter.port, "who", long).status == 200
 
 
+@pytest.mark.slow
 def test_guessing_costs_the_same_for_known_and_unknown_users_and_delays_nobody(start: Start) -> None:
     """A hash of cost 11 takes a tenth of a second; who is remembered, or what needs no hash, does not wait for it."""
     hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(11)).decode()
     with start(f"basic_auth_users: {{who: {hashed}}}\n") as exporter:
         assert login(exporter.port, "who", "right").status == 200
-        times = {}
-        for name in ("who", "nobody"):
-            before = time.monotonic()
-            assert [login(exporter.port, name, f"guess {number}").status for number in range(4)] == [401] * 4
-            times[name] = time.monotonic() - before
-        assert 0.6 < times["who"] / times["nobody"] < 1.7
+        times = {"who": 0.0, "nobody": 0.0}
+        for number in range(6):  # in turn, so that whatever else goes on here befalls both
+            for name in times:
+                before = time.monotonic()
+                assert login(exporter.port, name, f"guess {number}").status == 401
+                times[name] += time.monotonic() - before
+        assert 0.5 < times["who"] / times["nobody"] < 2
         with ThreadPoolExecutor(8) as guessers:
             guesses = [guessers.submit(login, exporter.port, "who", f"another {number}") for number in range(16)]
             before = time.monotonic()
             assert login(exporter.port, "who", "right").status == 200
-            assert time.monotonic() - before < times["who"] / 4 * 3
+            assert time.monotonic() - before < times["who"]  # six hashes' time; there are eight before it
             assert {guess.result().status for guess in guesses} == {401}
 
 
