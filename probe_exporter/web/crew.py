@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from probe_exporter.snapshots import snapshot
 from probe_exporter.telemetry import Telemetry
 from probe_exporter.web.answers import Refused
 from probe_exporter.web.workers import ReloadRefused
+
+log = logging.getLogger(__name__)
 
 LONGEST_LINE = 64 << 20
 """Bytes of a message: far above the metrics of a process with thousands of modules."""
@@ -106,19 +109,30 @@ class Crew:
         assert self._line is not None
         reader, _ = self._line
         answering: set[asyncio.Task[None]] = set()
-        while line := await reader.readline():
-            match json.loads(line):
-                case {"ask": number, "what": what}:
-                    task = asyncio.ensure_future(self._answer(number, what, reload))
-                    answering.add(task)
-                    task.add_done_callback(answering.discard)
-                case {"answer": number, "texts": texts} if number in self._questions:
-                    self._questions.pop(number).set_result(texts)
-                case {"problem": text}:
-                    self._problem = text
-                case {"end": word, "times": times}:
-                    ending.tell(word, times)
-        ending.tell("the end of the supervisor", 1)
+        try:
+            while line := await reader.readline():
+                self._hear(json.loads(line), answering, reload, ending)
+        except ConnectionError:
+            pass  # it ended with something unread
+        finally:
+            ending.tell("the end of the supervisor", 1)
+
+    def _hear(
+        self, message: dict[str, Any], answering: set[asyncio.Task[None]], reload: Reload, ending: Ending
+    ) -> None:
+        match message:
+            case {"ask": number, "what": what}:
+                task = asyncio.ensure_future(self._answer(number, what, reload))
+                answering.add(task)
+                task.add_done_callback(answering.discard)
+            case {"answer": number, "texts": texts}:
+                question = self._questions.get(number)
+                if question is not None and not question.done():  # else whoever asked has hung up
+                    question.set_result(texts)
+            case {"problem": text}:
+                self._problem = text
+            case {"end": word, "times": times}:
+                ending.tell(word, times)
 
     async def _ask(self, what: str, text: str = "") -> list[str]:
         number = next(self._numbers)
@@ -142,6 +156,9 @@ class Crew:
                 await reload()
             except REFUSALS as refusal:
                 text = str(refusal)
+            except Exception as error:
+                log.error("Reloading met a bug: please report this", exc_info=error)
+                text = f"{type(error).__name__}; the exporter's log has more"
         self._say({"answer": number, "text": text})
 
     def _say(self, message: dict[str, Any]) -> None:
