@@ -11,7 +11,7 @@ from probe_exporter.endpoints import host_and_port, split_host_port
 from probe_exporter.fields import Duration, FilePath, Match, Port, Regexp, Secret, Size, Text
 from probe_exporter.lines import converse
 from probe_exporter.metrics import Metric
-from probe_exporter.net import connect, connect_udp, dial, dial_udp, dial_unix, resolve, start_tls
+from probe_exporter.net import connect, connect_udp, dial_udp, dial_unix, resolve, start_tls
 from probe_exporter.prober import OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.rules import exclusive, needs, required
 from probe_exporter.tls import TLSSettings, with_server_name
@@ -43,7 +43,6 @@ __all__ = [
     "connect",
     "connect_udp",
     "converse",
-    "dial",
     "dial_udp",
     "dial_unix",
     "exclusive",

@@ -1,0 +1,155 @@
+"""The plugin API is what it was: names, signatures, fields and defaults are pinned in tests/golden/api.txt.
+
+A change of that file is a change that somebody's prober may feel. It goes with a line in CHANGELOG.md; what is taken
+away or renamed waits for a major version (docs/writing-a-prober.md says so).
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import pytest
+
+import probe_exporter
+from probe_exporter import testing
+from probe_exporter.fields import Written
+from probe_exporter.prober import Settings
+from tests.exporters import ROOT
+from tests.peers.golden import hold
+
+OURS_ALONE = {"wrap", "restart", "start_tls"}
+"""Methods of a connection that the exporter itself calls; probers have functions for it."""
+
+LOOPS = {name for base in (asyncio.Protocol, asyncio.DatagramProtocol) for name in dir(base)}
+"""Methods that the event loop calls."""
+
+
+def test_the_api_is_what_it_was() -> None:
+    """UPDATE_GOLDEN=1 rewrites the file. Read its difference as the author of a prober would."""
+    hold(ROOT / "tests" / "golden" / "api.txt", "\n".join(_module(probe_exporter) + _module(testing)))
+
+
+def _module(module: ModuleType) -> list[str]:
+    lines = [f"from {module.__name__} import …", ""]
+    for name in sorted(module.__all__, key=str.lower):
+        lines += _described(name, getattr(module, name))
+    return [*lines, ""]
+
+
+def _described(name: str, value: Any) -> Iterator[str]:
+    if inspect.isfunction(inspect.unwrap(value)):
+        yield f"  {_called(name, value)}"
+    elif isinstance(value, type) and issubclass(value, Enum):
+        yield f"  {name}: one of those in docs/metrics.md, each with its value and meaning"
+    elif isinstance(value, type) and issubclass(value, Settings):
+        yield from _block(name, value)
+    elif isinstance(value, type):
+        yield from _class(name, value)
+    else:
+        written = [item for item in get_args(value)[1:] if isinstance(item, Written)]
+        yield (
+            f"  {name}: {get_args(value)[0].__name__}, in YAML {written[0].expected}"
+            if written
+            else f"  {name}: {_type(value)}"
+        )
+
+
+def _block(name: str, model: type[Settings]) -> Iterator[str]:
+    """A block of settings: its own fields and their defaults."""
+    yield f"  {name}({', '.join(base.__name__ for base in model.__bases__)})"
+    for field in model.__annotations__:
+        if field in model.model_fields:
+            info = model.model_fields[field]
+            default = "" if info.is_required() else f" = {_briefly(repr(info.default))}"
+            yield f"    .{field}: {model.__annotations__[field]}{default}"
+    if model is Settings:
+        yield from _methods(model, {"cautions"})
+
+
+def _class(name: str, kind: type) -> Iterator[str]:
+    signature = "" if _is_protocol(kind) or issubclass(kind, asyncio.BaseProtocol) else _signature(kind)
+    yield f"  {name}{signature}"
+    attributes = re.search(r"\n    Attributes:\n((?: {8}.*\n)+)", kind.__doc__ or "")
+    if attributes:
+        for listed in re.findall(r"^ {8}(\w[\w, ]*):", attributes[1], re.MULTILINE):
+            yield f"    .{listed}"
+    ours = [base for base in kind.__mro__ if base.__module__.startswith("probe_exporter")]
+    others = LOOPS | OURS_ALONE if kind is probe_exporter.Connection else LOOPS
+    yield from _methods(kind, {name for base in ours for name in vars(base) if name[0] != "_"} - others)
+
+
+def _methods(kind: type, names: set[str]) -> Iterator[str]:
+    for name in sorted(names):
+        value = inspect.getattr_static(kind, name)
+        if isinstance(value, property):
+            yield f"    .{name}"
+        elif isinstance(value, classmethod | staticmethod) or inspect.isfunction(value):
+            yield f"    .{_called(name, getattr(kind, name))}"
+
+
+def _is_protocol(kind: type) -> bool:
+    return bool(getattr(kind, "_is_protocol", False))
+
+
+def _called(name: str, function: Any) -> str:
+    return f"{'await ' if inspect.iscoroutinefunction(function) else ''}{name}{_signature(function)}"
+
+
+def _signature(value: Any) -> str:
+    """As it is written: annotations are text in our files, and are shown without quotes."""
+    text = _briefly(re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(value))))
+    return re.sub(r"\(self, |\(self\)", _without_self, text)
+
+
+def _briefly(text: str) -> str:
+    """Defaults that are functions, or blocks of defaults, by their names."""
+    text = re.sub(r"<(?:built-in )?function (\w+)(?: at 0x\w+)?>", r"\1", text)
+    return re.sub(r"(= |^)(\w*Settings|Certificate)\((?:[^()]|\([^()]*\))*\)", r"\1\2()", text)
+
+
+def _without_self(found: re.Match[str]) -> str:
+    return "()" if found[0] == "(self)" else "("
+
+
+def _type(value: Any) -> str:
+    return re.sub(r"\b(typing|collections\.abc|probe_exporter\.\w+|re)\.", "", str(value))
+
+
+# --- who keeps to it ---------------------------------------------------------------------------------------
+
+PLUGINS = sorted([*ROOT.glob("modules/*.py"), *ROOT.glob("probe_exporter/tools/templates/*.py.txt")])
+
+
+@pytest.mark.parametrize("file", PLUGINS, ids=lambda path: path.name)
+def test_what_is_shipped_as_a_plugin_needs_the_api_alone(file: Path) -> None:
+    """What a prober of ours needs, a prober of anybody's can have."""
+    assert set(imported(file.read_text(encoding="utf-8"))) <= {"probe_exporter", "probe_exporter.testing"}
+
+
+def imported(source: str) -> Iterator[str]:
+    """The modules of the exporter that some code imports."""
+    for node in ast.walk(ast.parse(source)):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        yield from (name for name in names if name.partition(".")[0] == "probe_exporter")
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    """Functions, classes and their methods; types of settings have it beside them."""
+    for module in (probe_exporter, testing):
+        for name in module.__all__:
+            value = getattr(module, name)
+            if callable(value):
+                assert inspect.getdoc(value), name
+            if isinstance(value, type) and value.__module__.startswith("probe_exporter") and not _is_protocol(value):
+                for method, function in vars(value).items():
+                    if not method.startswith("_") and method not in LOOPS and inspect.isfunction(function):
+                        assert inspect.getdoc(function), f"{name}.{method}"
