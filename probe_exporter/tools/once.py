@@ -16,7 +16,7 @@ from probe_exporter import config, document, record, runner
 from probe_exporter.config import Config, Module, Place
 from probe_exporter.exposition import encode
 from probe_exporter.fields import nearest
-from probe_exporter.loader import load_file, load_probers
+from probe_exporter.loader import find_probers, load_file
 from probe_exporter.logs import ProbeLog
 from probe_exporter.prober import Prober
 
@@ -84,7 +84,7 @@ def of_yaml(prober: Prober[Any], file: Path, name: str = "") -> Module:
     Raises:
         ConfigError, NotRun: the file is not good, or has none, or several.
     """
-    loaded = config.load([file], {**load_probers([]), prober.name: prober})
+    loaded = config.load([file], {**find_probers([])[0], prober.name: prober})
     if name:
         return of_config(loaded, name)
     fitting = [module for module in loaded.modules.values() if module.prober is prober]

@@ -1,0 +1,225 @@
+"""The pytest plugin: peers do what their script says, and what a probe made of them is told as it was."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from probe_exporter.prober import Prober
+from probe_exporter.testing import (
+    Certificate,
+    Peer,
+    Turn,
+    UdpServer,
+    expect,
+    hold,
+    load_prober,
+    reset,
+    run_module,
+    run_prober,
+    serve,
+    serve_udp,
+    start_tls,
+    wait,
+)
+from tests.exporters import _environment
+
+SOURCE = '''
+"""Sends a line, and after STARTTLS another."""
+
+from __future__ import annotations
+
+from probe_exporter import (
+    Connection, ConnectSettings, Metric, Probe, Prober, SourceSettings, TLSSettings, Text, connect, connect_udp,
+    host_and_port, start_tls,
+)
+
+DURATION = Metric("probe_lines_duration_seconds", "How long each phase took.", ("phase",))
+LENGTH = Metric("probe_lines_bytes", "The length of the answer.", ("line",))
+
+
+class LinesSettings(ConnectSettings):
+    say: Text = "one"
+    starttls: bool = False
+    udp: bool = False
+
+
+async def probe_lines(probe: Probe, settings: LinesSettings) -> None:
+    host, port = host_and_port(probe.target, 7)
+    if settings.udp:
+        with await connect_udp(probe, host, port, settings, seconds=DURATION) as datagrams:
+            datagrams.send(settings.say.encode())
+            probe.set(LENGTH, len(await datagrams.read()), "one")
+        return
+    with await connect(probe, host, port, settings, seconds=DURATION) as connection:
+        probe.log("Connected", port=port)
+        with probe.phase("lines", DURATION):
+            await ask(probe, connection, settings.say)
+            if settings.starttls:
+                await start_tls(probe, connection, settings.tls_config, host, seconds=DURATION)
+                await ask(probe, connection, "two")
+
+
+async def ask(probe: Probe, connection: Connection, line: str) -> None:
+    connection.send(line.encode() + b"\\\\r\\\\n")
+    probe.set(LENGTH, len(await connection.until(b"\\\\n", limit=100)), line)
+
+
+prober = Prober("lines", LinesSettings, probe_lines)
+'''
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plugin") / "lines.py"
+    path.write_text(SOURCE.replace("\\\\", "\\"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def lines(file: Path) -> Prober[Any]:
+    return load_prober(file)
+
+
+def test_a_script_is_played_turn_by_turn(lines: Prober[Any]) -> None:
+    with serve(expect(b"one\r\n"), wait(0.1), b"an ", wait(0.05), b"answer\n") as target:
+        result = run_prober(lines, target)
+    assert result.success
+    assert (result.reason, result.phase, result.message) == ("", "", "")
+    assert result.metrics == {'probe_lines_bytes{line="one"}': 9}
+    assert result.all_metrics["probe_success"] == 1
+    assert 0.15 < result.all_metrics['probe_lines_duration_seconds{phase="lines"}'] < 2
+    assert target.heard == b"one\r\n"
+    assert ("Connected", {"port": target.port}) in result.log
+
+
+def test_a_line_may_be_expected_by_a_pattern(lines: Prober[Any]) -> None:
+    with serve(expect(re.compile(rb"^t\w+\r\n$")), b"fine\n") as target:
+        assert run_prober(lines, target, {"say": "twelve"}).success
+
+
+@pytest.mark.parametrize("expected", [b"two\r\n", b"one\r\nand more", re.compile(rb"^two")])
+def test_a_probe_that_does_not_keep_to_the_script_fails_the_test(
+    lines: Prober[Any], expected: bytes | re.Pattern[bytes]
+) -> None:
+    with pytest.raises(AssertionError, match=r"of the probe, heard b'one"), serve(expect(expected), b"x\n") as target:
+        run_prober(lines, target, timeout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("turn", "reason", "phase"),
+    [
+        (b"", "connect_closed", "lines"),
+        (b"no end", "connect_closed", "lines"),
+        (b"x" * 200, "protocol_error", "lines"),
+        (hold(), "timeout_probe", "lines"),
+        (reset(), "connect_reset", "lines"),
+        (wait(0.6), "timeout_probe", "lines"),
+    ],
+    ids=["close", "cut", "flood", "hold", "reset", "wait"],
+)
+def test_every_way_to_misbehave(lines: Prober[Any], turn: Turn, reason: str, phase: str) -> None:
+    with serve(expect(b"one\r\n"), turn) as target:
+        result = run_prober(lines, target, timeout=0.3)
+    assert (result.success, result.reason, result.phase) == (False, reason, phase)
+    assert result.message
+
+
+def test_nobody_listens_any_more_after_the_block(lines: Prober[Any]) -> None:
+    with serve() as target:
+        pass
+    assert run_prober(lines, target).reason == "connect_refused"
+
+
+def test_tls_at_once_and_in_the_midst(lines: Prober[Any]) -> None:
+    with serve(expect(b"one\r\n"), b"in secret\n", tls=True) as target:
+        result = run_prober(lines, target, {"tls": True, "tls_config": target.tls_config})
+        assert result.success
+        assert 'probe_lines_duration_seconds{phase="tls"}' in result.all_metrics
+        assert run_prober(lines, target, {"tls": True}).reason == "certificate_unknown_authority"
+    with serve(expect(b"one\r\n"), b"go on\n", start_tls(), expect(b"two\r\n"), b"secure\n") as target:
+        result = run_prober(lines, target, {"starttls": True, "tls_config": target.tls_config})
+    assert result.metrics == {'probe_lines_bytes{line="one"}': 5, 'probe_lines_bytes{line="two"}': 6}
+
+
+@pytest.mark.parametrize(
+    ("certificate", "reason"),
+    [
+        (Certificate(days=-3), "certificate_expired"),
+        (Certificate(names=("elsewhere.test",)), "certificate_wrong_name"),
+    ],
+)
+def test_a_certificate_may_be_bad(lines: Prober[Any], certificate: Certificate, reason: str) -> None:
+    with serve(tls=True, certificate=certificate) as target:
+        assert run_prober(lines, target, {"tls": True, "tls_config": target.tls_config}).reason == reason
+
+
+def test_a_turn_may_be_any_function(lines: Prober[Any]) -> None:
+    def echo(peer: Peer) -> None:
+        peer.send(peer.line())
+
+    with serve(echo) as target:
+        assert run_prober(lines, target, {"say": "echo"}).metrics == {'probe_lines_bytes{line="echo"}': 5}
+
+
+def test_a_udp_peer_answers_as_it_is_told(lines: Prober[Any]) -> None:
+    with serve_udp(lambda query: [query.upper() + b"!"] if query == b"one" else []) as target:
+        assert run_prober(lines, target, {"udp": True}).metrics == {'probe_lines_bytes{line="one"}': 4}
+        assert run_prober(lines, target, {"udp": True, "say": "two"}, timeout=0.2).reason == "timeout_probe"
+        assert target.heard == [b"one", b"two"]
+
+
+def test_a_udp_peer_ends(lines: Prober[Any]) -> None:
+    with serve_udp(lambda query: []) as target:
+        assert isinstance(target, UdpServer)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", target.port))
+
+
+def test_settings_are_read_as_from_yaml(lines: Prober[Any]) -> None:
+    with pytest.raises(ValueError, match=r"settings sya: unknown key `sya`; did you mean `say`\?"):
+        run_prober(lines, "127.0.0.1:1", {"sya": "x"})
+    with pytest.raises(ValueError, match="settings tls: expected true or false, found an integer"):
+        run_prober(lines, "127.0.0.1:1", {"tls": 3})
+
+
+def test_a_module_with_parameters_is_run(lines: Prober[Any], tmp_path: Path) -> None:
+    yml = tmp_path / "lines.yml"
+    yml.write_text(
+        'modules: {asking: {prober: lines, params: {what: {pattern: "[a-z]+"}}, lines: {say: "${param:what}"}}}'
+    )
+    with serve(expect(b"tea\r\n"), b"here\n") as target:
+        assert run_module(lines, yml, "asking", target, {"what": "tea"}).success
+    with pytest.raises(ValueError, match='needs the parameter "what"'):
+        run_module(lines, yml, "asking", target)
+    with pytest.raises(ValueError, match="unknown module `aksing`; did you mean `asking`"):
+        run_module(lines, yml, "aksing", target)
+
+
+def test_the_fixtures_end_their_peers_and_tell_what_went_wrong(file: Path, tmp_path: Path) -> None:
+    """As an author's pytest runs them, with every warning an error."""
+    (tmp_path / "test_lines.py").write_text(
+        f"""
+from pathlib import Path
+from probe_exporter.testing import expect, load_prober, run_prober
+
+PROBER = load_prober(Path({str(file)!r}))
+
+def test_good(tcp_target, udp_target):
+    assert run_prober(PROBER, tcp_target(expect(b"one\\r\\n"), b"x\\n")).success
+    assert run_prober(PROBER, udp_target(lambda query: [b"x"]), {{"udp": True}}).success
+
+def test_bad(tcp_target):
+    run_prober(PROBER, tcp_target(expect(b"other")), timeout=0.3)
+"""
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "probe_exporter.testing", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=60)
+    assert "2 passed, 1 error" in done.stdout
+    assert "AssertionError: expected b'other' of the probe, heard b'one\\r\\n'" in done.stdout
