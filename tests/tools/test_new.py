@@ -11,6 +11,8 @@ import pytest
 
 from tests.exporters import ROOT, _environment
 
+pytestmark = pytest.mark.slow
+
 
 def tool(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The command line, in a directory."""
@@ -40,7 +42,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
 def test_what_is_written_passes(written: Path, check: str) -> None:
     done = python(written, *CHECKS[check])

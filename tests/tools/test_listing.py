@@ -1,0 +1,101 @@
+"""`probe-exporter modules` and `probers`: what is loaded, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from probe_exporter import loader
+from tests.tools.test_new import tool
+from tests.tools.test_run import MODULES, PROBER
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "quake.py").write_text(PROBER.replace('"quake", QuakeSettings, probe_quake', _MORE))
+    (tmp_path / "quake.yml").write_text(MODULES)
+    return tmp_path
+
+
+_MORE = (
+    '"quake", QuakeSettings, probe_quake, description="Feels the ``earth``.", '
+    'reasons=(__import__("probe_exporter").OwnReason("quake_strong", "Too strong."),)'
+)
+
+
+def lines(directory: Path, *words: str) -> list[str]:
+    done = tool(directory, *words, "--modules.dir=.")
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_modules_are_listed_in_a_line_each(directory: Path) -> None:
+    head, *rows = lines(directory, "modules")
+    assert head.split() == ["MODULE", "PROBER", "DESCRIPTION"]
+    column = head.index("DESCRIPTION")
+    (web,) = [row for row in rows if row.startswith("http_2xx ")]
+    assert web[head.index("PROBER") :].startswith("http ")
+    assert web[column - 2 : column] == "  "
+    assert web[column] != " "
+    assert rows == sorted(rows)
+    assert {row.split()[0] for row in rows} >= {"polite", "asking", "http_2xx", "icmp"}
+    assert [row for row in rows if row != row.rstrip()] == []
+
+
+def test_a_module_is_shown_with_its_place_and_its_settings_in_effect(directory: Path) -> None:
+    assert lines(directory, "modules", "polite") == [
+        "polite",
+        "  defined at quake.yml:3:3",
+        "",
+        "    prober: quake",
+        "    timeout: 3s",
+        "    quake:",
+        "      preferred_ip_protocol: ip6",
+        "      ip_protocol_fallback: true",
+        "      inner:",
+        "        word: please",
+        "        expect: ^fine",
+        "        patience: 1s",
+        "      tries: 1",
+    ]
+
+
+def test_a_prober_is_shown_with_settings_metrics_and_reasons(directory: Path) -> None:
+    shown = lines(directory, "probers", "quake")
+    assert shown[:4] == ["quake", "  Feels the `earth`.", "  quake.py", ""]
+    words = [" ".join(line.split()) for line in shown]
+    assert "inner.word a string, by default hello" in words
+    assert "inner.patience a duration such as 1.5s, by default 1s" in words
+    assert "tries an integer, by default 1" in words
+    assert "password a string" in words
+    assert "probe_quake_bytes The length of the answer." in words
+    assert "quake_strong Too strong." in words
+
+
+def test_every_prober_of_ours_can_be_shown_in_full(directory: Path) -> None:
+    names = sorted(loader.find_probers([])[0])
+    shown = lines(directory, "probers", *names)
+    assert [line for line in shown if line in names] == names
+
+
+def test_json_has_it_all(directory: Path) -> None:
+    probers = {one["name"]: one for one in json.loads("\n".join(lines(directory, "probers", "--json")))}
+    assert {"http", "tcp", "quake"} <= probers.keys()
+    assert probers["quake"]["reasons"] == [{"name": "quake_strong", "meaning": "Too strong."}]
+    assert probers["quake"]["settings"]["properties"]["tries"]
+    (module,) = json.loads("\n".join(lines(directory, "modules", "asking", "--json")))
+    assert (module["prober"], module["parameters"][0]["default"]) == ("quake", "tea")
+
+
+def test_what_is_not_there_and_what_is_broken_is_2(directory: Path) -> None:
+    done = tool(directory, "probers", "htp")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unknown prober `htp`; did you mean `http`?" in done.stderr
+    (directory / "quake.py").write_text("1 / 0")
+    done = tool(directory, "modules", "--modules.dir=.")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "quake.py can't be loaded: ZeroDivisionError: division by zero (line 1)" in done.stderr

@@ -1,0 +1,164 @@
+"""`probe-exporter run`: one probe from a terminal, and why it failed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from probe_exporter.testing import expect, serve
+from tests.tools.test_new import tool
+
+pytestmark = pytest.mark.slow
+
+PROBER = '''
+"""A line for a line."""
+
+from __future__ import annotations
+
+from probe_exporter import (
+    Duration, Metric, Probe, ProbeFailed, Prober, Reason, Regexp, Secret, Settings, SourceSettings, Text, connect,
+    host_and_port,
+)
+
+LENGTH = Metric("probe_quake_bytes", "The length of the answer.")
+
+
+class Inner(Settings):
+    word: Text = "hello"
+    expect: Regexp = Regexp("^fine")
+    patience: Duration = 1.0
+
+
+class QuakeSettings(SourceSettings):
+    inner: Inner = Inner()
+    tries: int = 1
+    password: Secret = Secret("")
+
+
+async def probe_quake(probe: Probe, settings: QuakeSettings) -> None:
+    host, port = host_and_port(probe.target, 7)
+    with await connect(probe, host, port, settings) as connection, probe.phase("asking"):
+        connection.send(f"{settings.inner.word} {settings.tries} {settings.password.reveal()}\\n".encode())
+        answer = await connection.until(b"\\n", limit=100)
+    probe.set(LENGTH, len(answer))
+    if not settings.inner.expect.search(answer):
+        raise ProbeFailed(Reason.EXPECTATION, f"the answer {answer.decode()!r} does not match")
+
+
+prober = Prober("quake", QuakeSettings, probe_quake)
+'''
+
+MODULES = """
+modules:
+  polite: {prober: quake, timeout: 3s, quake: {inner: {word: please}}}
+  asking:
+    prober: quake
+    params: {what: {pattern: "[a-z]+", default: tea}}
+    quake: {inner: {word: "${param:what}"}}
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """With a prober's file and modules for it."""
+    (tmp_path / "quake.py").write_text(PROBER)
+    (tmp_path / "quake.yml").write_text(MODULES)
+    return tmp_path
+
+
+def asked(line: bytes, directory: Path, *words: str, answer: bytes = b"fine\n") -> subprocess.CompletedProcess[str]:
+    """Run a probe of a peer that expects a line; the word TARGET stands for it."""
+    with serve(expect(line), answer) as target:
+        return tool(directory, "run", *[str(target) if word == "TARGET" else word for word in words])
+
+
+def test_a_file_is_enough(directory: Path) -> None:
+    done = asked(b"hello 1 \n", directory, "quake.py", "TARGET")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "probe_quake_bytes 4\n" in done.stdout
+    assert "probe_success 1\n" in done.stdout
+    assert "probe_timeout_seconds 10\n" in done.stdout
+
+
+def test_settings_are_given_as_in_yaml(directory: Path) -> None:
+    """A value is what it would be in a file; what is no YAML is text."""
+    words = [
+        "--set=inner.word=[hey",
+        "--set",
+        "inner.patience=1m",
+        "--set=tries=3",
+        "--set=password=12",
+        "--timeout=2s",
+    ]
+    done = asked(b"[hey 3 12\n", directory, "quake.py", "TARGET", *words)
+    assert done.returncode == 0, done.stderr
+    assert "probe_timeout_seconds 2\n" in done.stdout
+
+
+def test_a_failure_says_why_and_is_1(directory: Path) -> None:
+    done = asked(b"hello 1 \n", directory, "quake.py", "TARGET", answer=b"never\n")
+    assert done.returncode == 1
+    assert 'probe_failure_info{phase="",reason="expectation"} 1\n' in done.stdout
+    assert done.stderr == (
+        "The probe failed: expectation: the answer 'never' does not match\n"
+        "  The target answers, and not what the module expects.\n"
+    )
+
+
+def test_debug_shows_log_metrics_and_settings_and_no_secret(directory: Path) -> None:
+    done = asked(b"hello 1 hidden\n", directory, "quake.py", "TARGET", "--debug", "--set=password=hidden")
+    assert done.returncode == 0
+    for part in ("Logs for the probe:", 'msg="Resolved target address"', "probe_quake_bytes 4", "password: <secret>"):
+        assert part in done.stdout
+    assert "hidden" not in done.stdout + done.stderr
+
+
+def test_a_module_of_a_file_may_be_taken(directory: Path) -> None:
+    done = asked(b"please 1 \n", directory, "quake.py", "TARGET", "--module=quake.yml:polite")
+    assert done.returncode == 0, done.stderr
+    assert "probe_timeout_seconds 3\n" in done.stdout
+
+
+def test_a_loaded_module_is_run_by_its_name(directory: Path) -> None:
+    done = asked(b"please 1 \n", directory, "polite", "TARGET", "--modules.dir=.")
+    assert done.returncode == 0, done.stderr
+    done = asked(b"coffee 1 \n", directory, "asking", "TARGET", "--modules.dir=.", "--param", "what=coffee")
+    assert done.returncode == 0, done.stderr
+    done = asked(b"", directory, "tcp_connect", "TARGET")
+    assert done.returncode == 0, done.stderr
+
+
+REFUSED = {
+    ("quake.py", "t", "--set=tires=3"): "--set tires: unknown key `tires`; did you mean `tries`?",
+    ("quake.py", "t", "--set=tries=x", "--set=inner.expect=(", "--set=inner.patience=3"): (
+        "--set tries: expected an integer, found a string\n"
+        "--set inner.expect: not a regular expression (RE2): missing ): (\n"
+        "--set inner.patience: a duration needs a unit, as in 3s\n"
+    ),
+    ("quake.py", "t", "--set=tries=3", "--set=tries.x=3"): "--set tries.x: tries has a value of its own",
+    ("quake.py", "t", "--module=quake.yml"): (
+        "prober quake: quake.yml has several modules for it, say which: quake.yml:NAME with one of polite, asking"
+    ),
+    ("quake.py", "t", "--module=quake.yml:rude"): "unknown module `rude`",
+    ("quake.py", "t", "--module=quake.yml:polite", "--set=tries=1"): "either --set or --module",
+    ("none.py", "t"): "none.py can't be loaded: FileNotFoundError",
+    ("polit", "t", "--modules.dir=."): "unknown module `polit`; did you mean `polite`?",
+    ("polite", "t", "--modules.dir=.", "--set=tries=1"): "--set and --module are for the file of a prober",
+    ("polite", "t", "--modules.dir=.", "--param=x=y"): "module polite has no parameter x",
+    ("asking", "t", "--modules.dir=.", "--param=what=TEA"): 'The parameter "what" of module "asking" does not match',
+    ("polite", "t", "--config.file=none.yml"): "none.yml: can't be read: No such file or directory",
+    ("polite", "t", "--timeout=0s"): "more than 0 is needed",
+    ("polite", "t", "--timeout=5"): "5",
+    ("polite", "t", "--param=x"): "'x' is not of the form KEY=VALUE",
+    ("polite",): "the following arguments are required: TARGET",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
+def test_what_can_t_be_used_is_2_and_said(directory: Path, words: tuple[str, ...]) -> None:
+    done = tool(directory, "run", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert REFUSED[words] in done.stderr
+    assert "Traceback" not in done.stderr
