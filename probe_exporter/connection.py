@@ -7,7 +7,9 @@ events, not when a coroutine gets round to looking.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import os
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -95,10 +97,12 @@ class Connection(asyncio.Protocol):
         return True  # our half stays open: a peer may still want to read what we send
 
     def connection_lost(self, error: Exception | None) -> None:
+        transport, self._transport = self._transport, None
         if error is not None and not self._ended:
-            self._error = _lost(error)
+            if transport is not None and (rest := _unread(transport)):
+                self.data_received(rest)
+            self._error = self._error or _lost(error)
         self._ended = True
-        self._transport = None
         self._wake()
         self.resume_writing()
 
@@ -296,6 +300,18 @@ class Connection(asyncio.Protocol):
         reader, self._reader = self._reader, None
         if reader is not None and not reader.done():
             reader.set_result(None)
+
+
+def _unread(transport: asyncio.Transport) -> bytes:
+    """What had arrived when writing failed: a loop drops it then, and it may say why the peer takes no more.
+
+    Linux keeps what came before a reset. The socket is still open, and is so for the last time.
+    """
+    rest = b""
+    with contextlib.suppress(OSError):
+        while len(rest) < HIGH_WATER and (data := os.read(transport.get_extra_info("socket").fileno(), HIGH_WATER)):
+            rest += data
+    return rest
 
 
 def _lost(error: Exception) -> ProbeFailed:

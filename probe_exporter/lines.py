@@ -18,7 +18,7 @@ from probe_exporter.fields import Match, Regexp
 from probe_exporter.metrics import Metric
 from probe_exporter.net import Connection, start_tls
 from probe_exporter.prober import Probe, ProbeFailed, Reason
-from probe_exporter.tls import TLSSettings
+from probe_exporter.tls import TLSSettings, report_no_chain
 
 LONGEST_LINE = 65536
 """Bytes of a line with its newline, as in the original."""
@@ -248,6 +248,8 @@ async def hold(probe: Probe, connection: Connection, settings: StreamSettings, h
 
     async def secure() -> None:
         await start_tls(probe, connection, settings.tls_config, host)
+        assert connection.handshake is not None
+        report_no_chain(probe, connection.handshake)
         probe.add(seconds, round(connection.tls_seconds, 9), "tls")
 
     try:

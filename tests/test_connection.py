@@ -125,6 +125,21 @@ async def test_what_arrived_before_a_reset_is_read_before_it_is_told() -> None:
         connection.close()
 
 
+@pytest.mark.parametrize("answer", [b"no more", b"no more" * 10_000], ids=["short", "long"])
+async def test_what_arrived_is_read_also_where_it_is_writing_that_finds_the_reset(answer: bytes) -> None:
+    """A server that answers and closes without reading all of the request (413) resets: its answer has come before."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = await dial(a_probe(), ["127.0.0.1"], listener.getsockname()[1])
+        connection.send(b"request")
+        await asyncio.sleep(0.05)
+        server, _ = listener.accept()
+        server.sendall(answer)
+        server.close()  # all of this before the loop has looked
+        connection.send(b"more")
+        assert await connection.read() == answer
+        assert (await failing(connection.read())).reason is Reason.CONNECT_RESET
+
+
 async def test_a_peer_may_close_its_half_and_still_listen() -> None:
     heard: list[bytes] = []
 

@@ -190,7 +190,7 @@ async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes
     probe.add(PARTS, round(connection.connect_seconds, 9), "connect")
     if connection.handshake is not None:
         probe.add(PARTS, round(connection.tls_seconds, 9), "tls")
-        tls.report(probe, connection.handshake, unverified=None)
+        tls.report(probe, connection.handshake)
         if connection.handshake.protocol not in ALPN:
             connection.close()
             raise CallFailed(Status.UNAVAILABLE, Reason.GRPC_NOT_HTTP2, "the server does not agree to HTTP/2 by ALPN")

@@ -6,9 +6,9 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from pydantic import Field, model_validator
 
@@ -30,9 +30,6 @@ from probe_exporter.metrics import Metric
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.rules import Block, exclusive, required
 from probe_exporter.tls import TLSSettings
-
-if TYPE_CHECKING:
-    from probe_exporter.http.oauth2 import Token, TokenSource  # made where an `oauth2` block is first used
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -229,38 +226,16 @@ class _Visit:
         if settings.oauth2 is None:
             await self._travel(url, addresses)
         else:
-            await self._travel_with_token(url, addresses, settings.oauth2.tokens)
+            agent = dict(settings.template.headers).get("User-Agent", "")
+            await settings.oauth2.tokens.travel(self._probe, agent, partial(self._travel, url, addresses))
 
     async def _travel(self, url: URL, addresses: list[str], token: str = "") -> Exchange:
         settings, template = self._settings, self._settings.template
+        if self._upload is not None:
+            self._upload.seek(0)  # a journey before this one may have read it
         request = first_request(template, settings, url, token)
         server_name = settings.tls_config.server_name or host_only(template.host) or url.host
         return await self._journey.travel(Hop(request, addresses, server_name), self._upload)
-
-    async def _travel_with_token(self, url: URL, addresses: list[str], tokens: TokenSource) -> None:
-        """Travel with the token of an earlier probe; with a new one if there is none, or if the target refuses it."""
-        probe, kept = self._probe, tokens.kept()
-        if kept is not None:
-            if await self._is_accepted(url, addresses, tokens, kept):
-                return
-            probe.log("The target refuses the token of an earlier probe: trying another", level=logging.INFO)
-            if self._upload is not None:
-                self._upload.seek(0)
-        token = tokens.kept()  # another probe may have fetched one meanwhile
-        if token is None:
-            with probe.phase("token"):
-                agent = dict(self._settings.template.headers).get("User-Agent", "")
-                token = await tokens.fetch(agent, probe.network)
-            probe.log("Fetched a token")
-        await self._is_accepted(url, addresses, tokens, token)
-
-    async def _is_accepted(self, url: URL, addresses: list[str], tokens: TokenSource, token: Token) -> bool:
-        """Travel with a token, and forget it if that is what the target objects to."""
-        exchange = await self._travel(url, addresses, token.authorization)
-        if exchange.response.status != 401:
-            return True
-        tokens.drop(token)
-        return False
 
     def _check_settings(self, url: URL) -> None:
         """Find out what can't be used before anything is sent."""
@@ -386,6 +361,7 @@ class _Visit:
         self._report_durations()
         if handshake is not None:
             tls.report(probe, handshake)
+            tls.report_no_chain(probe, handshake)
 
     def _report_durations(self) -> None:
         probe, journey = self._probe, self._journey

@@ -11,6 +11,7 @@ from probe_exporter.tls.handshake import (
     VERSION_INFO,
     Handshake,
     report,
+    report_no_chain,
 )
 from probe_exporter.tls.layer import Layer, VerificationFailed
 from probe_exporter.tls.quic import QuicContext, quic_context
@@ -39,5 +40,6 @@ __all__ = [
     "forget_contexts",
     "quic_context",
     "report",
+    "report_no_chain",
     "with_server_name",
 ]

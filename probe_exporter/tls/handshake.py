@@ -15,7 +15,7 @@ EARLIEST_EXPIRY = Metric(
 )
 CHAIN_EXPIRY = Metric(
     "probe_ssl_last_chain_expiry_timestamp_seconds",
-    "When the verified chain ends, root included, in Unix time; year 1 if verification is off.",
+    "When the verified chain ends, root included, in Unix time. Of http, tcp and unix year 1 if verification is off.",
 )
 CERTIFICATE_INFO = Metric(
     "probe_ssl_last_chain_info",
@@ -44,13 +44,8 @@ class Handshake:
     protocol: str = ""  # agreed by ALPN
 
 
-def report(probe: Probe, handshake: Handshake, *, unverified: float | None = NO_CHAIN) -> None:
-    """Fill the TLS metrics of a run from a handshake, also from one that failed at the certificate.
-
-    Args:
-        unverified: what the end of the chain is where nobody verified any; None for nothing, in probers whose original
-            has no such metric: the original's value would set off alerts there.
-    """
+def report(probe: Probe, handshake: Handshake) -> None:
+    """Fill the TLS metrics of a run from a handshake, also from one that failed at the certificate."""
     probe.set(VERSION_INFO, 1, handshake.version)
     if handshake.cipher:
         probe.set(CIPHER_INFO, 1, handshake.cipher)
@@ -62,5 +57,9 @@ def report(probe: Probe, handshake: Handshake, *, unverified: float | None = NO_
     probe.set(EARLIEST_EXPIRY, earliest_expiry(handshake.sent))
     if handshake.verified is not None:
         probe.set(CHAIN_EXPIRY, earliest_expiry(handshake.verified))
-    elif unverified is not None and not handshake.verify_errors:
-        probe.set(CHAIN_EXPIRY, unverified)
+
+
+def report_no_chain(probe: Probe, handshake: Handshake) -> None:
+    """Where nobody verified a chain, report the end that the original gives it; elsewhere it would set off alerts."""
+    if handshake.verified is None:
+        probe.set(CHAIN_EXPIRY, NO_CHAIN)
