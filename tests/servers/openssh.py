@@ -1,4 +1,4 @@
-"""sshd of OpenSSH, with an ed25519 and an RSA host key; nobody can log in."""
+"""sshd of OpenSSH, with a host key of every kind; nobody can log in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from tests.servers import NOBODY, Room, listening, server
 
-KINDS = ("ed25519", "rsa")
+KINDS = {
+    "ed25519": ("ed25519", "256"),
+    "rsa": ("rsa", "3072"),
+    "nistp256": ("ecdsa", "256"),
+    "nistp384": ("ecdsa", "384"),
+    "nistp521": ("ecdsa", "521"),
+}
+"""What ssh-keygen calls them, and their bits."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +34,9 @@ class OpenSsh:
 def openssh(room: Room) -> Iterator[OpenSsh]:
     port, fingerprints = room.port(), {}
     lines = [f"Port {port}", "ListenAddress 127.0.0.1", "PidFile none", "UsePAM no", "MaxStartups 100"]
-    for kind in KINDS:
+    for kind, (type_, bits) in KINDS.items():
         path = room.directory / f"host_{kind}"
-        room.run("ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path)
+        room.run("ssh-keygen", "-q", "-t", type_, "-b", bits, "-N", "", "-f", path)
         fingerprints[kind] = room.run("ssh-keygen", "-l", "-f", path).split()[1]
         lines.append(f"HostKey {path}")
     config = room.write("sshd_config", "\n".join([*lines, ""]))
