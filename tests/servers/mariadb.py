@@ -1,38 +1,84 @@
-"""mariadbd of MariaDB, over TCP and TLS."""
+"""mariadbd of MariaDB, over TCP and TLS: one by itself; a source and its replica."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.servers import NOBODY, Room, listening, server
 
-USER, PASSWORD = "probe", "hunter2"
+USER, PASSWORD = "probe", "hunter2"  # may log in, and do nothing else
+MONITOR = "monitor"  # with the same password, may ask for the state of replication, too
+TLS_ONLY = "careful"  # with the same password, is let in over TLS alone
+_REPLICATOR = "replicator"
+
+_USERS = f"""\
+SET sql_log_bin = 0;
+CREATE USER '{USER}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';
+CREATE USER '{MONITOR}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';
+GRANT REPLICA MONITOR ON *.* TO '{MONITOR}'@'127.0.0.1';
+CREATE USER '{TLS_ONLY}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}' REQUIRE SSL;
+CREATE USER '{_REPLICATOR}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';
+GRANT REPLICATION REPLICA ON *.* TO '{_REPLICATOR}'@'127.0.0.1';
+"""
 
 
 @dataclass(frozen=True)
 class MariaDb:
-    """A running mariadbd, where `USER` logs in with `PASSWORD` (mysql_native_password): its port."""
+    """A running mariadbd, where `USER` and others log in with `PASSWORD` (mysql_native_password): its port."""
 
     port: int
 
 
+@dataclass(frozen=True)
+class MariaDbPair:
+    """A source and its replica, which takes no writes: their ports."""
+
+    source: int
+    replica: int
+
+
 @server
 def mariadb(room: Room) -> Iterator[MariaDb]:
-    made = MariaDb(room.port())
+    with _running(room, _installed(room, "data"), _USERS) as port:
+        yield MariaDb(port)
+
+
+@server
+def mariadb_pair(room: Room) -> Iterator[MariaDbPair]:
+    ours = _installed(room, "source")
+    theirs = Path(shutil.copytree(ours, room.directory / "replica"))
+    with _running(room, ours, _USERS, "--log-bin=binlog", "--server-id=1") as source:
+        follow = (
+            f"CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {source}, MASTER_USER = '{_REPLICATOR}', "
+            f"MASTER_PASSWORD = '{PASSWORD}', MASTER_USE_GTID = slave_pos;\nSTART REPLICA;\n"
+        )
+        with _running(room, theirs, _USERS + follow, "--server-id=2", "--read-only") as replica:
+            yield MariaDbPair(source, replica)
+
+
+@contextmanager
+def _running(room: Room, data: Path, first: str, *more: str) -> Iterator[int]:
+    """One mariadbd with the databases of a directory, which begins with what `first` says: its port."""
+    port = room.port()
     certificate, key = room.certificate()
-    data = room.directory / "data"
-    first = room.write("first.sql", f"CREATE USER '{USER}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n")
-    room.run(
-        "mariadb-install-db", "--no-defaults", f"--datadir={data}", "--skip-test-db", "--skip-name-resolve",
-        "--auth-root-authentication-method=normal", user=NOBODY,
-    )  # fmt: skip
     options = {
-        "datadir": data, "port": made.port, "bind-address": "127.0.0.1", "socket": room.directory / "mariadb.sock",
-        "ssl-cert": certificate, "ssl-key": key, "init-file": first, "pid-file": room.directory / "pid",
+        "datadir": data, "port": port, "bind-address": "127.0.0.1", "socket": f"{data}.sock", "pid-file": f"{data}.pid",
+        "ssl-cert": certificate, "ssl-key": key, "init-file": room.write(f"{data.name}.sql", first),
         "innodb-buffer-pool-size": "8M", "innodb-log-file-size": "4M",
     }  # fmt: skip
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    ready = listening(made.port)
-    with room.running("mariadbd", "--no-defaults", "--skip-name-resolve", *arguments, ready=ready, user=NOBODY):
-        yield made
+    ready = listening(port)
+    with room.running("mariadbd", "--no-defaults", "--skip-name-resolve", *arguments, *more, ready=ready, user=NOBODY):
+        yield port
+
+
+def _installed(room: Room, name: str) -> Path:
+    room.run(
+        "mariadb-install-db", "--no-defaults", f"--datadir={room.directory / name}", "--skip-test-db",
+        "--skip-name-resolve", "--auth-root-authentication-method=normal", user=NOBODY,
+    )  # fmt: skip
+    return room.directory / name
