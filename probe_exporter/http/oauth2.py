@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import math
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -102,6 +103,36 @@ class TokenSource:
         """Do not use a token again: a target has refused it."""
         if self._kept is token:
             self._kept = None
+
+    async def travel(self, probe: Probe, user_agent: str, travel: Callable[[str], Awaitable[Exchange]]) -> Exchange:
+        """Travel with the token of an earlier probe; with a new one if there is none, or if the target refuses it.
+
+        Args:
+            user_agent: what to call ourselves where a token is fetched; empty for nothing.
+            travel: goes to the target with an Authorization header; may be called twice.
+
+        Raises:
+            ProbeFailed: there is no token to be had, or `travel` failed.
+        """
+        kept = self.kept()
+        if kept is not None:
+            exchange = await self._show(kept, travel)
+            if exchange.response.status != 401:
+                return exchange
+            probe.log("The target refuses the token of an earlier probe: trying another", level=logging.INFO)
+        token = self.kept()  # another probe may have fetched one meanwhile
+        if token is None:
+            with probe.phase("token"):
+                token = await self.fetch(user_agent, probe.network)
+            probe.log("Fetched a token")
+        return await self._show(token, travel)
+
+    async def _show(self, token: Token, travel: Callable[[str], Awaitable[Exchange]]) -> Exchange:
+        """Travel with a token, and forget it if that is what the target objects to."""
+        exchange = await travel(token.authorization)
+        if exchange.response.status == 401:
+            self.drop(token)
+        return exchange
 
     async def fetch(self, user_agent: str, network: Network | None) -> Token:
         """A new token, from the request that is on its way if there is one.
