@@ -1,0 +1,175 @@
+"""docs/writing-a-prober.md is true: its files are written out and run, its commands are typed, its answers compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import probe_exporter
+from probe_exporter import config
+from probe_exporter.testing import Server, expect, load_prober, run_prober, serve, serve_udp, start_tls
+from tests.exporters import ROOT, _environment, ours
+from tests.test_api import imported
+
+TEXT = (ROOT / "docs" / "writing-a-prober.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^```\w+ (\S+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE))
+SESSIONS = re.findall(r"^```console\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+PROBERS = [name for name in FILES if name.endswith(".py") and not name.startswith("test_")]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the tutorial's files."""
+    directory = tmp_path_factory.mktemp("tutorial")
+    for name, text in FILES.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    return directory
+
+
+def test_the_files_are_those_that_are_spoken_of() -> None:
+    assert [*FILES] == ["teapot.py", "teapot.yml", "test_teapot.py", "mailroom.py", "kettle.py", "pyproject.toml"]
+
+
+def test_the_first_prober_has_less_than_40_lines() -> None:
+    assert len([line for line in FILES["teapot.py"].splitlines() if line]) < 40
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".py")])
+def test_the_api_alone_is_imported(name: str) -> None:
+    assert set(imported(FILES[name])) <= {"probe_exporter", "probe_exporter.testing"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "check",
+    [["ruff", "check", "--config"], ["ruff", "format", "--check", "--config"], ["mypy", "--strict", "--config-file"]],
+    ids=["ruff", "format", "mypy"],
+)
+def test_the_code_is_held_to_what_ours_is(written: Path, check: list[str]) -> None:
+    files = [name for name in FILES if name.endswith(".py")]
+    done = python(written, "-m", *check, os.devnull if "mypy" in check else str(ROOT / "pyproject.toml"), *files)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def python(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = _environment()
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+
+
+TYPED = {
+    "probe-exporter": ["-m", "probe_exporter"],
+    "pytest": ["-m", "pytest", "-p", "probe_exporter.testing", "-p", "no:cacheprovider"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.split("\n")[0])
+def test_commands_answer_as_shown(written: Path, session: str) -> None:
+    """But for how long things took, and the lines of the log."""
+    for command, answer in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE):
+        program, *words = command.split()
+        done = python(written, *TYPED[program], *words)
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("time=")]
+        assert [timeless(line) for line in lines] == [timeless(line) for line in answer.splitlines()]
+
+
+def timeless(line: str) -> str:
+    return re.sub(r"(_seconds(?:\{.*\})?|passed in) \d\.?\d*(?:e-\d+)?s?$", r"\1 …", line)
+
+
+# --- the probers -------------------------------------------------------------------------------------------
+
+
+async def test_the_prober_works_in_a_running_exporter(written: Path, tmp_path: Path) -> None:
+    """Loaded from its directory, with its modules, its reason and its metrics."""
+    with (
+        ours(tmp_path, f"--modules.dir={written}") as exporter,
+        serve(expect(b"TEA?\r\n"), b"TEA 93.5 0\r\n") as teapot,
+    ):
+        answer = await exporter.probe("tea", str(teapot))
+        metadata = json.loads((await exporter.get("/metadata")).text)
+    assert "\nprobe_teapot_temperature_celsius 93.5\n" in answer.text
+    assert '\nprobe_failure_info{phase="",reason="teapot_empty"} 1\n' in answer.text
+    (prober,) = [prober for prober in metadata["probers"] if prober["name"] == "teapot"]
+    assert prober["description"] == "Asks a teapot how hot it is, and how full."
+    assert prober["reasons"] == [{"name": "teapot_empty", "meaning": "There is no tea left."}]
+    assert {"probe_teapot_cups", "probe_teapot_temperature_celsius"} <= {metric["name"] for metric in prober["metrics"]}
+    assert {"tea", "tea_for_babies"} <= {module["name"] for module in metadata["modules"]}
+
+
+MAILROOM = {"username": "me", "password": "hush"}
+
+
+def mailroom(*more: object) -> Server:
+    return serve(b"220 post.example hello\r\n", *more)  # type: ignore[arg-type]  # turns
+
+
+def test_the_mailroom_logs_in_over_tls(written: Path) -> None:
+    prober = load_prober(written / "mailroom.py")
+    tls = (expect(b"STARTTLS\n"), b"220 go on\r\n", start_tls())
+    with mailroom(*tls, expect(b"LOGIN me hush\n"), b"235 welcome\r\n") as target:
+        result = run_prober(prober, target, {**MAILROOM, "tls_config": target.tls_config})
+    assert result.success, result.message
+    assert result.metrics == {'probe_mailroom_server_info{name="post.example"}': 1}
+    assert 'probe_mailroom_duration_seconds{phase="tls"}' in result.all_metrics
+    with mailroom(*tls) as target:
+        assert run_prober(prober, target, {**MAILROOM}).reason == "certificate_unknown_authority"
+    with mailroom(expect(b"LOGIN me hush\n"), b"535 no\r\n") as target:
+        assert run_prober(prober, target, {**MAILROOM, "starttls": False}).reason == "dialogue_no_match"
+
+
+def test_the_mailroom_s_rules_and_cautions_speak(written: Path, tmp_path: Path) -> None:
+    prober = load_prober(written / "mailroom.py")
+    with pytest.raises(ValueError, match="settings username: a username needs a `password`"):
+        run_prober(prober, "127.0.0.1:1", {"username": "me"})
+    file = tmp_path / "m.yml"
+    file.write_text("modules: {m: {prober: mailroom, mailroom: {username: me, password: x, starttls: no}}}")
+    (warning,) = config.load([file], {"mailroom": prober}).warnings
+    assert str(warning).endswith("modules.m.mailroom.starttls: the password goes over the wire in plain text")
+
+
+def test_the_kettle_is_asked_until_it_answers(written: Path) -> None:
+    prober = load_prober(written / "kettle.py")
+    asked: list[bytes] = []
+
+    def answer(query: bytes) -> list[bytes]:
+        asked.append(query)
+        return [b"1"] if len(asked) == 3 else []
+
+    with serve_udp(answer) as kettle:
+        result = run_prober(prober, kettle, {"again": "100ms"})
+    assert result.metrics == {"probe_kettle_tries": 3, "probe_kettle_boiling": 1}
+    with serve_udp(lambda query: []) as kettle:
+        silent = run_prober(prober, kettle, {"again": "100ms"}, timeout=0.25)
+    assert (silent.reason, silent.phase, silent.metrics) == ("timeout_probe", "query", {"probe_kettle_tries": 3})
+    with serve_udp(lambda query: [b"!"]) as kettle:
+        assert run_prober(prober, kettle).reason == "protocol_error"
+
+
+def test_every_setting_type_of_the_table_is_in_the_api() -> None:
+    named = set(re.findall(r"^\| .*?`([A-Z]\w+)`.*?\|", TEXT, re.MULTILINE)) - {"Metric"}
+    assert named
+    assert named <= set(probe_exporter.__all__)
+
+
+@pytest.mark.slow
+def test_the_package_adds_the_prober(written: Path, tmp_path: Path) -> None:
+    """Built and installed by pip into a place of its own, without a flag for the exporter."""
+    command = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--no-index"]
+    done = python(written, *command, "--no-build-isolation", "--target", str(tmp_path / "site"), ".")
+    assert done.returncode == 0, done.stderr
+    environment = _environment() | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path / "site")])}
+    shown = subprocess.run(
+        [sys.executable, "-m", "probe_exporter", "probers", "teapot"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert f"{tmp_path}/site/teapot.py" in shown.stdout
+    assert "probe_teapot_temperature_celsius" in shown.stdout
