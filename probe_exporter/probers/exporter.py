@@ -1,0 +1,429 @@
+"""The exporter prober: what an exporter owes, which is metrics that can be read, and as it likes health and metadata.
+
+Only a metrics API that is missing or can't be read fails a probe, unless `require` says more. Health and metadata get a
+part of the time that is left, so that what is not required can't cost the probe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from types import TracebackType
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, MinLen
+from pydantic import AfterValidator, Field
+
+from probe_exporter import tls
+from probe_exporter.addressing import AddressSettings
+from probe_exporter.deadline import Deadline
+from probe_exporter.fields import Named, Size, Text
+from probe_exporter.http.request import check_references
+from probe_exporter.http.response import Response
+from probe_exporter.http.settings import HttpClientSettings
+from probe_exporter.http.url import URL, parse_target
+from probe_exporter.http.whole import Asking, WholePage
+from probe_exporter.metrics import Metric
+from probe_exporter.prober import OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.scrape import lint
+from probe_exporter.scrape.page import TYPES, Malformed, Page, Sample, Selection, TooManySamples
+from probe_exporter.scrape.reading import FORMATS, Format, FormatName, accept, announced, read
+from probe_exporter.scrape.reexposed import ReexposeSettings
+from probe_exporter.tls import TLSSettings
+
+# --- settings ----------------------------------------------------------------------------------------------
+
+METADATA_LIMIT = 1024 * 1024
+"""Bytes of a metadata document that are read."""
+
+LOGGED_FINDINGS = 100
+"""Findings that are written out in the log; the others are counted."""
+
+Rule = Literal[
+    "help_missing", "unit_not_base", "unit_abbreviated", "counter_without_total", "total_without_counter",
+    "suffix_reserved", "label_reserved", "type_in_name", "colon_in_name", "camel_case_name", "camel_case_label",
+    "duplicate_series",
+]  # fmt: skip
+"""The keys of `lint.RULES`; a test holds the two together."""
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or re.search(r"[\x00-\x20\x7f#]", text):
+        raise ValueError("expected a path, such as /-/healthy")
+    return text
+
+
+Path = Annotated[Text, AfterValidator(_path)]
+
+
+class RequireSettings(Settings):
+    """What fails a probe, beside a metrics API that can't be read."""
+
+    health: bool = False
+    metadata: bool = False
+    lint: bool = False
+
+
+class ExporterSettings(HttpClientSettings, AddressSettings):
+    """The ``exporter`` block of a module."""
+
+    formats: Annotated[tuple[FormatName, ...], MinLen(1)] = ("openmetrics", "text")
+    fallback_format: Literal["", "protobuf", "openmetrics", "text"] = ""
+    headers: Named = Field(default_factory=dict)
+    body_size_limit: Size = 0
+    sample_limit: Annotated[int, Ge(1)] = 500_000
+    health_paths: tuple[Path, ...] = ("/-/healthy", "/health", "/healthz")
+    metadata_path: Annotated[Text, AfterValidator(lambda text: text and _path(text))] = "/metadata"
+    lint_ignore: tuple[Rule, ...] = ()
+    require: RequireSettings = RequireSettings()
+    reexpose: ReexposeSettings = ReexposeSettings()
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        if self.require.health and not self.health_paths:
+            yield "health_paths", "none, where `require` demands health: every probe of this module will fail"
+        for key in ("basic_auth", "authorization", "oauth2"):
+            if getattr(self, key) is not None and self.headers.keys() & {"Authorization", "authorization"}:
+                yield "headers", f"`headers` say who we are, and `{key}` does too: the header is sent"
+
+    @cached_property
+    def metrics(self) -> Asking:
+        """How the page of metrics is asked for."""
+        return Asking.make(self, self, {"Accept": accept(self.formats), **self.headers})
+
+    @cached_property
+    def health(self) -> Asking:
+        """How health is asked for: a redirect, as to a page for logging in, is no answer."""
+        return Asking.make(self.model_copy(update={"follow_redirects": False}), self, self.headers)
+
+    @cached_property
+    def metadata(self) -> Asking:
+        """How metadata are asked for."""
+        return Asking.make(self, self, {"Accept": "application/json", **self.headers})
+
+    @cached_property
+    def has_tls_config(self) -> bool:
+        """Whether ``tls_config`` says anything, so that a file it names is read even where TLS is not spoken."""
+        return self.tls_config != TLSSettings()
+
+
+# --- metrics and reasons -------------------------------------------------------------------------------------
+
+STATUS_CODE = Metric("probe_exporter_status_code", "The status code of the metrics API; 0 if it did not answer.")
+BODY = Metric("probe_exporter_body_bytes", "The size of the page of metrics, unpacked.")
+PARSED = Metric("probe_exporter_metrics_parsed", "Whether the page of metrics could be read to its end.")
+FORMAT = Metric("probe_exporter_format_info", "What the page of metrics is written in.", ("format",), type="info")
+FAMILIES = Metric("probe_exporter_families", "How many metric families the page has, by type.", ("type",))
+SAMPLES = Metric("probe_exporter_samples", "How many samples the page has, by the type of their family.", ("type",))
+LINT = Metric(
+    "probe_exporter_lint_findings", "How often the page goes against a convention; the probe's log has each.", ("rule",)
+)
+HEALTHY = Metric(
+    "probe_exporter_healthy", "Whether the health API of the target answers 200; absent where it has none."
+)
+METADATA = Metric(
+    "probe_exporter_metadata_info",
+    "What the target says it is, by its metadata API or a metric of its own (`source`); absent if it does not say.",
+    ("source", "name", "version", "revision"),
+    type="info",
+)
+REEXPOSED = Metric("probe_exporter_reexposed_series", "How many series of the target were taken over.")
+LEFT_OUT = Metric(
+    "probe_exporter_left_out_series", "How many more fit `reexpose`, and were not taken over for its limits."
+)
+DURATION = Metric("probe_exporter_duration_seconds", "How long each phase took.", ("phase",))
+
+CONTENT_TYPE = OwnReason("exporter_content_type", "The metrics API answers in no format that was asked for.")
+MALFORMED = OwnReason("exporter_malformed", "The page of metrics breaks the rules of its format, or is cut off.")
+TOO_MANY_SAMPLES = OwnReason("exporter_too_many_samples", "The page of metrics has more samples than `sample_limit`.")
+UNHEALTHY = OwnReason("exporter_unhealthy", "The health API answers, and not with 200, or it fails.")
+NO_HEALTH = OwnReason("exporter_no_health", "There is no health API, and the module requires one.")
+NO_METADATA = OwnReason("exporter_no_metadata", "The target does not say what it is, and the module requires it.")
+LINT_FINDINGS = OwnReason(
+    "exporter_lint", "The page goes against conventions, and the module requires that it does not."
+)
+
+# --- the story ---------------------------------------------------------------------------------------------
+
+_PATHLESS = re.compile(r"((?:https?://)?[^/?#]*)([?#].*)?", re.IGNORECASE | re.DOTALL)
+_ABSENT = (404, 405, 410, 501)
+_BUILD_INFO = "_build_info"
+_OF_RUNTIMES = ("go_build_info",)
+"""Metrics of that name that tell what the target was made with, not what it is."""
+
+
+async def probe_exporter(probe: Probe, settings: ExporterSettings) -> None:
+    """Asks an exporter for its metrics, reads and checks them, and asks for its health and metadata."""
+    visit = _Visit(probe, settings)
+    visit.set_out()
+    await visit.resolve()
+    page = await visit.metrics()
+    if page is not None:
+        await visit.lint(page)
+    await visit.health()
+    await visit.metadata()
+
+
+def _target(text: str) -> URL:
+    """A target as typed: without a path it means ``/metrics``."""
+    pathless = _PATHLESS.fullmatch(text)
+    try:
+        return parse_target(f"{pathless[1]}/metrics{pathless[2] or ''}" if pathless else text)
+    except ValueError as error:
+        raise ProbeFailed(Reason.TARGET_INVALID, str(error)) from None
+
+
+class _Visit:
+    """One probe's way from the page of metrics to the last question."""
+
+    def __init__(self, probe: Probe, settings: ExporterSettings) -> None:
+        self._probe = probe
+        self._settings = settings
+        self._url = _target(probe.target)
+        self._addresses: list[str] = []
+        self._taken = settings.reexpose.selection()
+        self._build_info = Selection(lambda _: True, lambda name: name.endswith(_BUILD_INFO), room=10)
+
+    def set_out(self) -> None:
+        """Find out what can't be used before anything is sent, and set what every answer has."""
+        settings = self._settings
+        check_references(settings)
+        if self._url.secure or settings.has_tls_config:
+            WholePage(self._probe, settings.metrics, self._url).journey.prepare_tls()
+        for metric in (STATUS_CODE, BODY, PARSED):
+            self._probe.set(metric, 0)
+
+    async def resolve(self) -> None:
+        """Choose the address; all questions go there."""
+        journey = WholePage(self._probe, self._settings.metrics, self._url).journey
+        try:
+            self._addresses = [await journey.resolve(self._url)]
+        finally:
+            self._probe.set(DURATION, round(journey.resolve_seconds, 9), "resolve")
+
+    # The metrics API.
+
+    async def metrics(self) -> Page | None:
+        """Fetch the page and read it; None if that can't be done."""
+        probe = self._probe
+        with WholePage(probe, self._settings.metrics, self._url) as there:
+            try:
+                response = (await there.open(self._addresses)).response
+                probe.set(STATUS_CODE, response.status)
+                format = self._format(response)
+                with probe.phase("transfer"):
+                    body = await there.read(self._settings.body_size_limit)
+            except ProbeFailed as failed:
+                probe.fail(failed)
+                probe.current_phase = ""  # what comes has phases of its own
+                return None
+            finally:
+                self._report(there)
+        probe.set(BODY, len(body))
+        probe.set(FORMAT, 1, format.name)
+        return await self._read(format, body)
+
+    def _report(self, there: WholePage) -> None:
+        """How long the way to the page took, and what its last connection showed."""
+        probe, journey = self._probe, there.journey
+        probe.add(DURATION, round(journey.resolve_seconds, 9), "resolve")  # of later hops
+        probe.set(DURATION, round(journey.connect_seconds, 9), "connect")
+        probe.set(DURATION, round(journey.tls_seconds, 9), "tls")
+        probe.set(DURATION, round(journey.processing_seconds, 9), "processing")
+        probe.set(DURATION, round(there.transfer_seconds, 9), "transfer")
+        if journey.last is not None and journey.last.handshake is not None:
+            tls.report(probe, journey.last.handshake)
+
+    def _format(self, response: Response) -> Format:
+        """The format of an answer that can be a page of metrics."""
+        if response.status != 200:
+            reason = Reason.PROXY_REFUSED if response.status == 407 else Reason.HTTP_STATUS
+            raise ProbeFailed(reason, f"the metrics API answers {response.status}, expected 200")
+        said = response.get("content-type") or ""
+        format = announced(said)
+        if format is None and self._settings.fallback_format and not said:
+            format = FORMATS[self._settings.fallback_format]
+        if format is None or format.name not in self._settings.formats:
+            what = f"is of the type {said[:100]!r}" if said else "has no Content-Type"
+            wanted = " or ".join(self._settings.formats)
+            raise ProbeFailed(CONTENT_TYPE, f"the answer of the metrics API {what}, and that is not {wanted}")
+        return format
+
+    async def _read(self, format: Format, body: bytes) -> Page | None:
+        """Read a page; what it held until it broke is counted as well."""
+        probe = self._probe
+        page = Page(self._settings.sample_limit, self._taken, self._build_info)
+        with probe.phase("parse", DURATION):
+            try:
+                await read(format, body, page)
+            except Malformed as error:
+                probe.fail(ProbeFailed(MALFORMED, f"the page of metrics is not {format.name}: {error}"))
+                return None
+            except TooManySamples as error:
+                probe.fail(ProbeFailed(TOO_MANY_SAMPLES, str(error)))
+                return None
+            finally:
+                self._count(page)
+        probe.set(PARSED, 1)
+        probe.set(REEXPOSED, len(self._taken.kept))
+        probe.set(LEFT_OUT, self._taken.left_out)
+        self._settings.reexpose.hand_over(probe, self._taken)
+        return page
+
+    def _count(self, page: Page) -> None:
+        families, samples = Counter[str](), Counter[str]()
+        for family in page.families:
+            if family.samples:
+                families[family.type] += 1
+                samples[family.type] += family.samples
+        for type in TYPES:
+            self._probe.set(FAMILIES, families[type], type)
+            self._probe.set(SAMPLES, samples[type], type)
+
+    async def lint(self, page: Page) -> None:
+        """Look for what goes against conventions."""
+        probe, settings = self._probe, self._settings
+        found = Counter[str]()
+        with probe.phase("lint", DURATION):
+            for index, family in enumerate(page.families):
+                for finding in lint.findings(family):
+                    if finding.rule in settings.lint_ignore:
+                        continue
+                    found[finding.rule] += 1
+                    if found.total() <= LOGGED_FINDINGS:
+                        probe.log(
+                            "Against the conventions", rule=finding.rule, metric=finding.metric, what=finding.message
+                        )
+                if not index % 256:
+                    await asyncio.sleep(0)
+            for rule in lint.RULES:
+                probe.set(LINT, found[rule], rule)
+            if found and settings.require.lint:
+                rules = ", ".join(f"{rule} ({times})" for rule, times in found.most_common())
+                probe.fail(ProbeFailed(LINT_FINDINGS, f"the page of metrics goes against conventions: {rules}"))
+
+    # What an exporter may have.
+
+    async def health(self) -> None:
+        """Ask each path until one answers 200."""
+        probe, settings = self._probe, self._settings
+        if not settings.health_paths:
+            if settings.require.health:
+                probe.fail(ProbeFailed(NO_HEALTH, "the module requires health and names no path for it"))
+            return
+        with probe.phase("health", DURATION):
+            told = ""
+            for path in settings.health_paths:
+                found = await self._health_at(path)
+                if found == "healthy":
+                    probe.set(HEALTHY, 1)
+                    return
+                told = told or found
+            probe.log("No path says that the target is healthy", level=logging.INFO, first=told or "none is there")
+            if told:
+                probe.set(HEALTHY, 0)
+            if settings.require.health:
+                failed = ProbeFailed(UNHEALTHY, told) if told else ProbeFailed(NO_HEALTH, "there is no health API")
+                probe.fail(failed)
+
+    async def _health_at(self, path: str) -> str:
+        """``healthy``, what speaks against it, or nothing where there is no such path."""
+        url = replace(self._url, path=path)
+        with WholePage(self._probe, self._settings.health, url) as there:
+            try:
+                with self._some_time():
+                    status = (await there.open(self._addresses)).response.status
+            except (ProbeFailed, _Late) as error:
+                return f"{path} fails: {error}"
+        if status == 200:
+            return "healthy"
+        return "" if status in _ABSENT else f"{path} answers {status}"
+
+    async def metadata(self) -> None:
+        """What the target says it is, by its metadata API, else by a metric."""
+        probe, settings = self._probe, self._settings
+        with probe.phase("metadata", DURATION):
+            found = await self._document() if settings.metadata_path else None
+            if found is not None:
+                labels = (settings.metadata_path, *[_label(found.get(key)) for key in METADATA.labels[1:]])
+            else:
+                labels = _of_build_info(self._build_info.kept)
+            if labels:
+                probe.set(METADATA, 1, *labels)
+            elif settings.require.metadata:
+                probe.fail(
+                    ProbeFailed(NO_METADATA, "there is neither a metadata API nor a metric that ends in _build_info")
+                )
+
+    async def _document(self) -> dict[str, Any] | None:
+        """The JSON object at the path of the metadata API."""
+        url = replace(self._url, path=self._settings.metadata_path)
+        with WholePage(self._probe, self._settings.metadata, url) as there:
+            try:
+                with self._some_time():
+                    response = (await there.open(self._addresses)).response
+                    if response.status != 200 or "json" not in (response.get("content-type") or ""):
+                        self._probe.log("There is no metadata API", status_code=response.status)
+                        return None
+                    document = json.loads(await there.read(METADATA_LIMIT))
+            except (ProbeFailed, _Late, ValueError, RecursionError) as error:
+                self._probe.log("The metadata API fails", level=logging.INFO, err=str(error))
+                return None
+        return document if isinstance(document, dict) else None
+
+    def _some_time(self) -> _SomeTime:
+        return _SomeTime(self._probe)
+
+
+class _Late(Exception):
+    """What is not required has had its time."""
+
+
+class _SomeTime:
+    """Half of the time that is left: what takes longer ends in `_Late`, and the probe goes on where it was."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._phase = probe.current_phase
+        self._limit = Deadline(asyncio.get_running_loop().time() + probe.remaining / 2)
+
+    def __enter__(self) -> None:
+        self._limit.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._probe.current_phase = self._phase
+        try:
+            self._limit.__exit__(kind, error, trace)
+        except TimeoutError:
+            raise _Late("no answer in time") from None
+
+
+def _of_build_info(kept: list[Sample]) -> tuple[str, ...]:
+    """The labels of metadata, from the first metric that tells what its program is."""
+    for sample in kept:
+        if sample.name not in _OF_RUNTIMES:
+            said = dict(sample.labels)
+            name = sample.name.removesuffix(_BUILD_INFO)
+            return (sample.name, name, _label(said.get("version")), _label(said.get("revision")))
+    return ()
+
+
+def _label(value: object) -> str:
+    """A string that somebody else wrote, as the value of a label: of reasonable length."""
+    return value[:128] if isinstance(value, str) else ""
+
+
+prober = Prober(
+    "exporter",
+    ExporterSettings,
+    probe_exporter,
+    reasons=(CONTENT_TYPE, MALFORMED, TOO_MANY_SAMPLES, UNHEALTHY, NO_HEALTH, NO_METADATA, LINT_FINDINGS),
+)

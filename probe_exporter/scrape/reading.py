@@ -1,0 +1,70 @@
+"""Which formats there are, how they are asked for, and reading a page of one of them without keeping others waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from probe_exporter.scrape import openmetrics, protobuf, text
+from probe_exporter.scrape.page import Page
+
+FormatName = Literal["protobuf", "openmetrics", "text"]
+
+TURN = 0.005
+"""Seconds of reading after which others run."""
+
+
+class Format(NamedTuple):
+    """One format: what a client says to ask for it, and what reads it."""
+
+    name: FormatName
+    accept: str
+    read: Callable[[bytes, Page], Iterator[None]]
+
+
+_MESSAGES = "application/vnd.google.protobuf"
+_FAMILY = "io.prometheus.client.MetricFamily"
+
+FORMATS = MappingProxyType(
+    {
+        "protobuf": Format("protobuf", f"{_MESSAGES};proto={_FAMILY};encoding=delimited", protobuf.read),
+        "openmetrics": Format("openmetrics", "application/openmetrics-text;version=1.0.0", openmetrics.read),
+        "text": Format("text", "text/plain;version=0.0.4", text.read),
+    }
+)
+
+
+def accept(names: Sequence[str]) -> str:
+    """The Accept header that asks for some formats, the first most of all."""
+    asked = [f"{FORMATS[name].accept};q={1 - place / 10:g}" for place, name in enumerate(names)]
+    return ",".join([*asked, "*/*;q=0.1"])
+
+
+def announced(content_type: str) -> Format | None:
+    """The format that a Content-Type header announces; None for none of these."""
+    media, *parameters = [part.strip() for part in content_type.split(";")]
+    if media.lower() == "application/openmetrics-text":
+        return FORMATS["openmetrics"]
+    if media.lower() == "text/plain":
+        return FORMATS["text"]
+    if media.lower() == _MESSAGES and {f"proto={_FAMILY}", "encoding=delimited"} <= set(parameters):
+        return FORMATS["protobuf"]
+    return None
+
+
+async def read(format: Format, body: bytes, page: Page) -> None:
+    """Take in all of a page, a few milliseconds at a time.
+
+    A thread would not be better: readers are Python, and threads of Python take turns of the same length.
+
+    Raises:
+        Malformed, TooManySamples: and why.
+    """
+    ends = time.perf_counter() + TURN
+    for _ in format.read(body, page):
+        if time.perf_counter() > ends:
+            await asyncio.sleep(0)
+            ends = time.perf_counter() + TURN
