@@ -1,4 +1,4 @@
-"""slapd of OpenLDAP: a directory with one entry under its root, over LDAP with StartTLS and over LDAPS."""
+"""slapd of OpenLDAP: a directory with few entries, over LDAP with StartTLS and over LDAPS."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from tests.servers import NOBODY, Room, listening, server
 
 BASE = "dc=example,dc=test"
 USER, PASSWORD = f"cn=probe,{BASE}", "hunter2"
+PEOPLE = f"ou=people,{BASE}"
+"""Where three entries stand: Ann, Bob and Cid."""
+ELSEWHERE = "dc=elsewhere"
+"""What another server would have, if anybody asked for it."""
 
 CONFIG = """
 include /etc/ldap/schema/core.schema
 modulepath /usr/lib/ldap
 moduleload back_mdb
+referral ldap://127.0.0.1:1
 pidfile {directory}/pid
 argsfile {directory}/args
 TLSCertificateFile {certificate}
@@ -37,7 +42,19 @@ objectClass: organizationalRole
 objectClass: simpleSecurityObject
 cn: probe
 userPassword: {PASSWORD}
+
+dn: {PEOPLE}
+objectClass: organizationalUnit
+ou: people
+""" + "".join(
+    f"""
+dn: cn={name},{PEOPLE}
+objectClass: person
+cn: {name}
+sn: Doe
 """
+    for name in ("Ann", "Bob", "Cid")
+)
 
 
 @dataclass(frozen=True)
