@@ -182,7 +182,22 @@ def _checked_prober(found: _Found) -> Prober[Any]:
     settings: object = prober.settings
     if not (isinstance(settings, type) and issubclass(settings, Settings)):
         raise LoaderError(f"{found.where}: the settings of prober {prober.name} are not a class derived from Settings")
+    if not settings.__module__.startswith(shipped_probers.__name__):  # ours are tested
+        _check_types(settings, f"{found.where}: the settings of prober {prober.name}")
     return prober
+
+
+def _check_types(settings: type[Settings], where: str) -> None:
+    """Whether all types of the fields are there and can be described: they are names until somebody looks.
+
+    Raises:
+        LoaderError: saying what is wrong.
+    """
+    try:
+        settings.model_rebuild()
+        settings.model_json_schema()
+    except Exception as error:
+        raise LoaderError(f"{where} can't be used: {_last_line(error, where)}") from error
 
 
 class _PluginLoader(importlib.machinery.SourceFileLoader):
@@ -226,7 +241,8 @@ def _last_line(error: BaseException, where: str) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == where]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-    words = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    said = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    words = [text for text in said if text and not text.startswith("For further information visit")][-1]  # pydantic's
     return f"{words} (line {line})" if line else words
 
 

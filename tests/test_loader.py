@@ -143,6 +143,14 @@ BROKEN = {
     QUAKE.replace('Prober("quake"', 'Prober("Quake!"'): "'Quake!' can't be a prober's name",
     QUAKE.replace('Prober("quake"', 'Prober("timeout"'): "'timeout' can't be a prober's name",
     QUAKE.replace("QuakeSettings, probe_quake", "dict, probe_quake"): "the settings of prober quake are not a class",
+    QUAKE.replace("password: Secret", "password: Nothing"): (
+        "prober quake can't be used: pydantic.errors.PydanticUndefinedAnnotation: name 'Nothing' is not defined"
+    ),
+    QUAKE.replace("password: Secret =", "password: Reply | None =")
+    .replace('Secret("")', "None")
+    .replace("@dataclass", ""): (
+        "prober quake can't be used: pydantic.errors.PydanticInvalidForJsonSchema: Cannot generate a JsonSchema"
+    ),
 }
 
 
