@@ -23,8 +23,11 @@ from probe_exporter.snapshots import merged, settled, snapshot
 
 log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0}
+ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0, "pulse": 5.0}
 """How long a worker may take; whoever is late is taken as it was last seen."""
+
+PULSE_EVERY = 2.0
+"""Seconds after which workers are asked anew for nothing but an answer: one that hangs is found out though nobody asks."""
 
 STEADY_SECONDS = 10.0
 """A worker that lived so long is replaced at once, others after a pause that doubles with each."""
@@ -95,6 +98,7 @@ class Supervisor:
         self._numbers = itertools.count()
         self._settled = b"[]"  # what those counted that have ended
         self._problem = ""
+        self._next_pulse = 0.0
         self._told_to_end = 0
         self._ending = 0.0  # when those that still run are killed; 0 while all is to go on
         self._code = 0
@@ -118,6 +122,7 @@ class Supervisor:
                 else:
                     self._serve(key.data, events)
             self._bury()
+            self._feel_pulses()
             self._settle_questions()
             self._kill_the_late()
             self._tell_problem()
@@ -222,6 +227,12 @@ class Supervisor:
         fields = {"worker": worker.number, "process": worker.process, **end, "replaced_in_seconds": pause}
         log.error("A worker has died", extra={"fields": fields})
 
+    def _feel_pulses(self) -> None:
+        """Ask all for an answer, now and then; those that still owe one are not asked again."""
+        if time.monotonic() >= self._next_pulse:
+            self._next_pulse = time.monotonic() + PULSE_EVERY
+            self._ask("pulse", None)
+
     def _tell_problem(self) -> None:
         """Say what is wrong to all, so that each can say it; and when it is not any more."""
         dead = len(self._vacant)
@@ -253,6 +264,8 @@ class Supervisor:
         others = set(self._workers.values())
         if what == "snapshot" and asker is not None:
             others.discard(asker[0])
+        if what == "pulse":
+            others = {worker for worker in others if not worker.silent}
         self._questions[number] = Question(what, asker, others, time.monotonic() + ANSWER_SECONDS[what])
         for worker in others:
             self._say(worker, {"ask": number, "what": what})
@@ -279,6 +292,8 @@ class Supervisor:
             self._conclude(question)
 
     def _conclude(self, question: Question) -> None:
+        if question.what == "pulse":
+            return
         if question.what == "reload":
             self._follow()
         else:

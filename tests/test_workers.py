@@ -221,6 +221,17 @@ def test_a_worker_that_does_not_answer_delays_metrics_by_a_second_and_health_say
         until(lambda: own_metric(exporter, PROBES) == 20 and ask(exporter.port, "/-/healthy").status == 200, 10)
 
 
+def test_a_worker_that_hangs_is_found_out_though_nobody_asks_for_metrics(start: Start) -> None:
+    with start() as exporter:
+        hanging = workers(exporter)[0]
+        os.kill(hanging, signal.SIGSTOP)
+        try:
+            until(lambda: asked_somebody(exporter, "/-/healthy") == (503, "Worker 0 does not answer.\n"), 20)
+        finally:
+            os.kill(hanging, signal.SIGCONT)
+        until(lambda: [ask(exporter.port, "/-/healthy").text for _ in range(10)] == ["Healthy"] * 10, 20)
+
+
 def test_without_a_supervisor_the_workers_end(start: Start) -> None:
     with start() as exporter:
         children = workers(exporter)

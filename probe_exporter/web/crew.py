@@ -151,7 +151,7 @@ class Crew:
         text = ""
         if what == "snapshot":
             text = snapshot(self._telemetry.registry.collect()).decode()
-        else:
+        elif what == "reload":
             try:
                 await reload()
             except REFUSALS as refusal:
