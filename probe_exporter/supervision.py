@@ -27,7 +27,7 @@ ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0, "pulse": 5.0}
 """How long a worker may take; whoever is late is taken as it was last seen."""
 
 PULSE_EVERY = 2.0
-"""Seconds after which workers are asked anew for nothing but an answer: one that hangs is found out though nobody asks."""
+"""Seconds after which workers are asked anew for nothing but an answer, so that one that hangs is found out."""
 
 STEADY_SECONDS = 10.0
 """A worker that lived so long is replaced at once, others after a pause that doubles with each."""
