@@ -40,15 +40,21 @@ class Door:
     """Lets requests through to what answers them, or not."""
 
     def __init__(
-        self, answer: Callable[[BaseRequest], Awaitable[Answer]], live: LiveWebConfig, workers: int = 1
+        self,
+        answer: Callable[[BaseRequest], Awaitable[Answer]],
+        count: Callable[[BaseRequest, int], None],
+        live: LiveWebConfig,
+        workers: int = 1,
     ) -> None:
         """
         Args:
             answer: the endpoints.
+            count: told of each request that does not come to them, and its status.
             live: the web config file.
             workers: how many doors there are like this one.
         """
         self._answer = answer
+        self._count = count
         self._live = live
         self._passwords = Passwords()
         self._workers = workers
@@ -61,14 +67,19 @@ class Door:
         if settings.rate_limit != self._bucket.limit:
             self._bucket = Bucket(settings.rate_limit, self._workers, now)
         if not self._bucket.take(now):
-            return refusal(Refused(429, "Too many requests"))
+            return self._refuse(request, Refused(429, "Too many requests"))
         try:
             await self._authenticate(request, settings.basic_auth_users)
-            response = await self._answer(request)
         except Refused as refused:
-            response = refusal(refused)
+            response = self._refuse(request, refused)
+        else:
+            response = await self._answer(request)
         response.add_fields(settings.http_server_config.headers)
         return response
+
+    def _refuse(self, request: BaseRequest, refused: Refused) -> Answer:
+        self._count(request, refused.status)
+        return refusal(refused)
 
     async def _authenticate(self, request: BaseRequest, users: Mapping[str, str]) -> None:
         """Raises: Refused: it is nobody that the file knows."""

@@ -121,6 +121,11 @@ class Web:
         self.telemetry.answered(route.path if route else OTHER, answer.status)
         return answer
 
+    def count(self, request: BaseRequest, status: int) -> None:
+        """A request has been answered before it came here."""
+        route = self._routes.get(request.raw_path.partition("?")[0])
+        self.telemetry.answered(route.path if route else OTHER, status)
+
     def _find(self, path: str, query: str) -> Route:
         """The route of a path that is spelt in an unusual way.
 

@@ -51,7 +51,7 @@ async def serve(
     async with AsyncExitStack() as cleanup:
         background = Background()
         cleanup.callback(background.cancel)
-        door = Door(web, live, crew.number if crew else 1) if live else None
+        door = Door(web, web.count, live, crew.number if crew else 1) if live else None
         if door is not None:
             cleanup.callback(door.close)
         connections = Connections(door or web)

@@ -404,6 +404,15 @@ def test_headers_go_with_every_answer(start: Start) -> None:
             assert values.items() == {name: answer.headers[name.lower()] for name in values}.items()
 
 
+def test_whoever_is_turned_away_at_the_door_is_counted_by_path_and_status(start: Start) -> None:
+    with start(f"basic_auth_users: {{who: {HASH}}}\n") as exporter:
+        for path in ("/probe?target=x", "/probe?target=y", "/metrics", "/nowhere"):
+            assert ask(exporter.port, path).status == 401
+        shown = login(exporter.port, "who", "right", "/metrics").text
+        for handler, number in (("/probe", 2), ("/metrics", 1), ("other", 1)):
+            assert f'probe_exporter_http_requests_total{{code="401",handler="{handler}"}} {number}\n' in shown
+
+
 def test_beyond_the_rate_there_is_429_for_everybody_and_before_the_password(start: Start) -> None:
     limit = "rate_limit: {interval: 400ms, burst: 2}\n"
     with start(f"{limit}http_server_config: {{headers: {{X-Frame-Options: deny}}}}\n") as exporter:
