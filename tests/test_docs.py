@@ -13,7 +13,7 @@ from tests.exporters import ours
 
 ROOT = Path(__file__).parents[1]
 TEXT = {".py", ".toml", ".txt", ".md", ".yml", ".sh"}
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
 
 
 def generator() -> ModuleType:
