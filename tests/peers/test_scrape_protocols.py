@@ -45,8 +45,10 @@ class Relay:
     exporter: Server
     port: int = 0
     answered: dict[str, set[str]] = field(default_factory=dict)
+    clients: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.clients.add(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             request, *lines = head.split("\r\n")
@@ -61,6 +63,15 @@ class Relay:
             writer.write("\r\n".join(lines).encode() + answer.body)
             await writer.drain()
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        self.clients.discard(writer)
+
+    async def hang_up(self) -> None:
+        """End what is under way: a Prometheus does not stop asking because a test has seen enough."""
+        for client in self.clients:
+            client.transport.abort()
+        await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +80,11 @@ async def relaying(exporter: Server) -> AsyncIterator[Relay]:
     server = await asyncio.start_server(relay.pass_on, "127.0.0.1", 0)
     relay.port = server.sockets[0].getsockname()[1]
     async with server:
-        yield relay
+        try:
+            yield relay
+        finally:
+            server.close()
+            await relay.hang_up()
 
 
 def config(relay: Relay) -> dict[str, Any]:
