@@ -10,9 +10,14 @@ from typing import Any
 
 import pytest
 
-from probe_exporter.dialogue import DialogueSettings, walk
-from probe_exporter.lines import LONGEST_LINE, QUIET, Lines, Received
+from probe_exporter.dialogue import DialogueSettings, Step, walk
+from probe_exporter.fields import Regexp
+from probe_exporter.lines import LONGEST_LINE, QUIET, Lines, Received, converse
+from probe_exporter.metrics import Metric
+from probe_exporter.net import connect
 from probe_exporter.prober import Probe, ProbeFailed, Reason
+from probe_exporter.testing import Server, expect, serve, start_tls
+from probe_exporter.tls import TLSSettings
 
 # --- lines and bytes, without I/O --------------------------------------------------------------------------
 
@@ -170,3 +175,54 @@ async def test_a_line_is_read_to_its_end_before_it_counts() -> None:
     stream = Pieces(b"220 ho", b"st x\n", None)
     await hold(stream, {"expect": "^220 ([^ ]*)", "send": "$1"})
     assert stream.sent == b"host\n"
+
+
+# --- converse: steps of an author's own --------------------------------------------------------------------
+
+SECONDS = Metric("probe_own_duration_seconds", "How long.", ("phase",))
+STARTTLS = [Step(send="STARTTLS"), Step(expect=Regexp("^220"), starttls=True)]
+
+
+async def conversed(target: Server, steps: Sequence[Step], rest: bytes, secure: TLSSettings | None = None) -> Probe:
+    """Hold a dialogue, after which the peer has exactly this left to say; what matched is in the probe's log."""
+    loop = asyncio.get_running_loop()
+    probe = Probe(str(target), loop.time() + 5, loop.time)
+    with await connect(probe, "127.0.0.1", target.port) as connection:
+        matches = await converse(probe, connection, steps, secure=secure, host="127.0.0.1", seconds=SECONDS)
+        probe.log("Matched", matches=[match.group() for match in matches])
+        assert await connection.exactly(len(rest)) == rest
+        assert await connection.read() == b""
+    return probe
+
+
+def matched(probe: Probe) -> object:
+    return next(event.fields["matches"] for event in probe.events if event.message == "Matched")
+
+
+async def test_what_each_step_expected_is_returned_and_what_follows_is_there_to_be_read() -> None:
+    steps = [Step(expect=Regexp("^22[0-9]")), Step(send="HELO"), Step(expect=Regexp(r"b\w+"), send="$0")]
+    with serve(b"hi\n220 x\n", expect(b"HELO\n"), b"a\nbe\n\0\1binary\n", expect(b"be\n"), b"\2") as target:
+        probe = await conversed(target, steps, b"\0\1binary\n\2")
+    assert matched(probe) == [b"220", b"be"]
+
+
+async def test_a_step_goes_on_inside_tls_which_is_timed() -> None:
+    steps = [*STARTTLS, Step(send="again"), Step(expect=Regexp("yes"))]
+    script = (expect(b"STARTTLS\n"), b"220\n", start_tls(), expect(b"again\n"), b"yes\nrest")
+    with serve(*script) as target:
+        probe = await conversed(target, steps, b"rest", TLSSettings.model_validate(target.tls_config))
+    assert matched(probe) == [b"220", b"yes"]
+    assert 0 < probe.samples.get(SECONDS, "tls") < 5
+
+
+async def test_tls_in_the_midst_is_verified_without_settings_too() -> None:
+    with serve(expect(b"STARTTLS\n"), b"220\n", start_tls()) as target, pytest.raises(ProbeFailed) as failed:
+        await conversed(target, STARTTLS, b"")
+    assert failed.value.reason is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
+
+
+async def test_a_dialogue_that_fails_says_what_came_instead() -> None:
+    with serve(b"500 no\n") as target, pytest.raises(ProbeFailed) as failed:
+        await conversed(target, [Step(expect=Regexp("^220"))], b"")
+    assert failed.value.reason is Reason.DIALOGUE_NO_MATCH
+    assert failed.value.fields == {"last_line": "500 no"}

@@ -17,11 +17,12 @@ import uvloop
 
 from probe_exporter import names, net, tls
 from probe_exporter.addressing import SourceSettings
-from probe_exporter.net import Connection, connect, dial, resolve
-from probe_exporter.prober import Reason
+from probe_exporter.metrics import Metric
+from probe_exporter.net import Connection, connect, connect_udp, dial, resolve
+from probe_exporter.prober import ProbeFailed, Reason
 from tests.conftest import NewLoop
 from tests.targets import Pki
-from tests.targets.peer import a_probe, everything, failing, greet, hold, over_tls, peer, say, take
+from tests.targets.peer import Shaker, a_probe, everything, failing, greet, hold, over_tls, peer, say, take
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 
@@ -201,6 +202,82 @@ async def test_connecting_can_be_cancelled_in_the_middle() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(dial(probe, ["127.0.0.1"], port), 0.1)
     assert probe.current_phase == "connect"
+
+
+# --- what an author has of it ------------------------------------------------------------------------------
+
+SECONDS = Metric("probe_own_duration_seconds", "How long.", ("phase",))
+
+
+async def test_connect_reports_its_phases_to_a_prober_s_own_metric(pki: Pki) -> None:
+    with Shaker(pki, say=b"welcome") as server:
+        probe = a_probe()
+        with await connect(probe, "127.0.0.1", server.port, over_tls(pki), seconds=SECONDS) as connection:
+            assert await connection.read() == b"welcome"
+        await server.end()
+    took = {phase: seconds for (phase,), seconds in probe.samples.labelled[SECONDS].items()}
+    assert [*took] == ["resolve", "connect", "tls"]
+    assert took["connect"] == round(connection.connect_seconds, 9)
+    assert took["tls"] >= round(connection.tls_seconds, 9) > 0
+    assert probe.current_phase == ""
+
+
+async def test_connect_takes_the_settings_of_the_way() -> None:
+    async with peer(greet) as port:
+        failed = await failing(
+            connect(a_probe(), "127.0.0.1", port, SourceSettings(ip_protocol_fallback=False), seconds=SECONDS)
+        )
+    assert failed.reason is Reason.DNS_NO_ADDRESS
+
+
+async def test_a_block_closes_its_connection_however_it_ends() -> None:
+    heard: list[bytes] = []
+
+    async def listen(connected: socket.socket) -> None:
+        heard.append(await take(connected))
+
+    async with peer(listen) as port:
+        with contextlib.suppress(RuntimeError), await connect(a_probe(), "127.0.0.1", port) as connection:
+            connection.send(b"last words")
+            raise RuntimeError
+        await asyncio.sleep(0.1)
+    assert heard == [b"last words"]
+    with pytest.raises(ProbeFailed):
+        await connection.write(b"more")
+
+
+async def test_what_is_put_back_comes_first() -> None:
+    async with peer(greet) as port:
+        with await connect(a_probe(), "127.0.0.1", port) as connection:
+            assert await connection.exactly(4) == b"hell"
+            connection.put_back(b"J")
+            assert await connection.exactly(2) == b"Jo"
+
+
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+async def test_connect_udp_resolves_and_talks(host: str, family: int) -> None:
+    with socket.socket(family, socket.SOCK_DGRAM) as other:
+        other.settimeout(5)
+        other.bind((host, 0))
+        probe = a_probe()
+        with await connect_udp(probe, host, other.getsockname()[1], seconds=SECONDS) as datagrams:
+            datagrams.send(b"ping")
+            data, sender = other.recvfrom(100)  # it is there at once
+            other.sendto(data.upper(), sender)
+            assert await datagrams.read() == b"PING"
+    assert probe.samples.get(net.IP_PROTOCOL) == (6 if family == socket.AF_INET6 else 4)
+    assert [*probe.samples.labelled[SECONDS]] == [("resolve",)]
+
+
+async def test_connect_udp_takes_the_settings_of_the_way() -> None:
+    own = SourceSettings(source_ip_address="127.0.0.42")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.settimeout(5)
+        other.bind(("127.0.0.1", 0))
+        with await connect_udp(a_probe(), "127.0.0.1", other.getsockname()[1], own) as datagrams:
+            datagrams.send(b"from where?")
+            _, sender = other.recvfrom(100)
+    assert sender[0] == "127.0.0.42"
 
 
 # --- leaks -------------------------------------------------------------------------------------------------

@@ -62,6 +62,26 @@ def test_a_phase_is_timed() -> None:
     assert phase.name == "connect"
 
 
+def test_a_phase_reports_itself_and_adds_up() -> None:
+    probe = Probe("target", 0)
+    seconds = Metric("probe_own_duration_seconds", "How long.", ("phase",))
+    with probe.phase("query", seconds) as first:
+        time.sleep(0.01)
+    with probe.phase("query", seconds) as second:
+        time.sleep(0.01)
+    assert probe.samples.get(seconds, "query") == pytest.approx(first.seconds + second.seconds, abs=2e-9)
+    assert probe.samples.get(seconds, "query") == round(probe.samples.get(seconds, "query"), 9)
+
+
+def test_a_phase_reports_how_long_it_took_to_fail() -> None:
+    probe = Probe("target", 0)
+    seconds = Metric("probe_own_duration_seconds", "How long.", ("phase",))
+    with pytest.raises(ProbeFailed), probe.phase("query", seconds):  # noqa: PT012
+        time.sleep(0.01)
+        raise failure()
+    assert probe.samples.get(seconds, "query") >= 0.01
+
+
 def test_phases_nest_and_end() -> None:
     probe = Probe("target", 0)
     seen = [probe.current_phase]
