@@ -54,6 +54,25 @@ def test_a_wheel_runs_on_its_own_modules(wheel: Path, tmp_path: Path) -> None:
     assert f"revision={checked_out() or 'unknown'} " in done.stderr
 
 
+def test_a_wheel_has_what_authors_of_probers_need(wheel: Path, tmp_path: Path) -> None:
+    """The templates, the types and the pytest plugin, with every warning an error."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for words in (["probe_exporter", "new", "gong"], ["pytest", "-q", "-W", "error", "test_gong.py"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=elsewhere,
+            env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "probe_exporter" / "py.typed").exists()
+
+
 def test_a_wheel_holds_the_command_the_licence_and_every_module(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
