@@ -1,4 +1,4 @@
-"""chronyd: an NTP server that trusts this machine's clock and leaves it alone."""
+"""chronyd: an NTP server that trusts this machine's clock and leaves it alone, and one that trusts nobody."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONFIG = """
 port {port}
 bindaddress 127.0.0.1
 allow 127.0.0.0/8
-local stratum {stratum}
+{source}
 cmdport 0
 bindcmdaddress /
 pidfile {directory}/pid
@@ -24,8 +24,19 @@ REQUEST = bytes([0b00_100_011]) + bytes(47)
 
 @server
 def chrony(room: Room) -> Iterator[int]:
+    """Synchronized, for all it knows."""
+    yield from _chronyd(room, f"local stratum {STRATUM}")
+
+
+@server
+def chrony_lost(room: Room) -> Iterator[int]:
+    """Without a source of time."""
+    yield from _chronyd(room, "")
+
+
+def _chronyd(room: Room, source: str) -> Iterator[int]:
     port = room.port()
-    config = room.write("chrony.conf", CONFIG.format(port=port, stratum=STRATUM, directory=room.directory))
+    config = room.write("chrony.conf", CONFIG.format(port=port, source=source, directory=room.directory))
 
     def answers() -> bool:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:

@@ -1,0 +1,377 @@
+"""The ntp prober, against chronyd, and against clocks that are wrong, far, rude or none."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from probe_exporter.prober import Reason
+from probe_exporter.runner import Result
+from tests.modules.library import OURS, measured, phases, probe, shipped, why
+from tests.servers.chrony import STRATUM
+
+YEAR = 365.25 * 86400
+TO_1970 = 2_208_988_800
+
+
+# --- real ones ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ntp", "ntp_close"])
+async def test_a_real_one_tells_the_time(chrony: int, name: str) -> None:
+    """That of this machine: it is the same clock."""
+    result = await probe(shipped("ntp", name, max_stratum=STRATUM), f"127.0.0.1:{chrony}")
+    assert why(result) is None
+    values = measured(result)
+    assert abs(values["probe_ntp_offset_seconds"][()]) < 0.05
+    assert 0 <= values["probe_ntp_delay_seconds"][()] < 0.1
+    assert values["probe_ntp_stratum"] == {(): STRATUM}
+    assert values["probe_ntp_leap"] == {(): 0}
+    assert 0 < values["probe_ntp_precision_seconds"][()] < 0.001
+    assert 0 <= values["probe_ntp_root_delay_seconds"][()] < 0.01
+    assert 0 <= values["probe_ntp_root_dispersion_seconds"][()] < 0.01
+    assert abs(values["probe_ntp_reference_age_seconds"][()]) < 100
+    assert values["probe_ntp_reference_info"] == {("127.127.1.1",): 1}
+    assert phases(result) == {"resolve", "query"}
+
+
+async def test_a_real_one_may_be_too_far_from_a_reference_clock(chrony: int) -> None:
+    result = await probe(shipped("ntp", "ntp_close"), f"127.0.0.1:{chrony}")
+    assert why(result) == ("ntp_too_far", "")
+    assert measured(result)["probe_ntp_stratum"] == {(): STRATUM}
+
+
+async def test_a_real_one_without_a_source_says_so(chrony_lost: int) -> None:
+    """It sends no kiss of death, though its stratum looks like one."""
+    result = await probe(shipped("ntp"), f"127.0.0.1:{chrony_lost}")
+    assert why(result) == ("ntp_unsynchronized", "")
+    values = measured(result)
+    assert values["probe_ntp_stratum"] == {(): 16}
+    assert values["probe_ntp_leap"] == {(): 3}
+    assert "probe_ntp_reference_info" not in values
+    assert "probe_ntp_reference_age_seconds" not in values
+
+
+# --- scripted ones -----------------------------------------------------------------------------------------
+
+
+def stamp(seconds: float) -> int:
+    """Unix time as NTP writes it, of whatever era."""
+    return int((seconds + TO_1970) * 2**32) % 2**64
+
+
+def answer(
+    question: bytes,
+    *,
+    ahead: float = 0.0,
+    took: float = 0.0,
+    leap: int = 0,
+    version: int = 4,
+    mode: int = 4,
+    stratum: int = 2,
+    reference: bytes = b"\x0a\0\0\1",
+    origin: bytes = b"",
+    has_time: bool = True,
+) -> bytes:
+    """What a server says now whose clock is `ahead`, and which says that it `took` so long to answer."""
+    now = time.time() + ahead
+    times = (stamp(now - 60), stamp(now - took), stamp(now)) if has_time else (0, 0, 0)
+    return (
+        struct.pack("!BBbbII4s", leap << 6 | version << 3 | mode, stratum, 6, -20, 0x8000, 0x4000, reference)
+        + struct.pack("!Q", times[0]) + (origin or question[40:48]) + struct.pack("!QQ", *times[1:])
+    )  # fmt: skip
+
+
+Answers = Callable[[int, bytes], Awaitable[list[bytes]]]
+"""What a server says to its nth question, and when."""
+
+
+class Clock(asyncio.DatagramProtocol):
+    """A scripted server; it keeps what it is asked."""
+
+    def __init__(self, sock: socket.socket, answers: Answers) -> None:
+        self.heard: list[bytes] = []
+        self._sock = sock
+        self._answers = answers
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def datagram_received(self, data: bytes, sender: tuple[str, int]) -> None:
+        self.heard.append(data)
+        self._tasks.add(asyncio.create_task(self._answer(len(self.heard), data, sender)))
+
+    async def _answer(self, number: int, question: bytes, sender: tuple[str, int]) -> None:
+        for datagram in await self._answers(number, question):
+            self._sock.sendto(datagram, sender)  # the transport does not send what is empty
+
+
+@asynccontextmanager
+async def clock(answers: Answers) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server's address, and what it is asked."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.bind(("127.0.0.1", 0))
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(lambda: Clock(sock, answers), sock=sock)
+    try:
+        yield f"127.0.0.1:{sock.getsockname()[1]}", server.heard
+    finally:
+        transport.close()
+
+
+def always(**fields: Any) -> Answers:
+    """The same answer to each question."""
+
+    async def answers(number: int, question: bytes) -> list[bytes]:
+        return [answer(question, **fields)]
+
+    return answers
+
+
+def silent(*numbers: int) -> Answers:
+    """An answer to each question but these."""
+
+    async def answers(number: int, question: bytes) -> list[bytes]:
+        return [] if number in numbers else [answer(question)]
+
+    return answers
+
+
+async def ask(answers: Answers, timeout: float = 5.0, **settings: Any) -> tuple[Result, list[bytes]]:
+    """Probe a scripted server: the result, and what the server was asked."""
+    async with clock(answers) as (target, heard):
+        result = await probe(shipped("ntp", **settings), target, timeout)
+    assert result.failure is None or result.failure.reason not in OURS, result.failure.message
+    return result, heard
+
+
+async def test_a_question_tells_nothing() -> None:
+    """Neither our time nor the same number twice."""
+    _, heard = await ask(always(), samples=3)
+    assert [question[:40] for question in heard] == [b"\x23" + bytes(39)] * 3
+    assert len({question[40:] for question in heard}) == 3
+    assert all(len(question) == 48 for question in heard)
+
+
+async def test_what_the_answer_says_of_the_server() -> None:
+    result, _ = await ask(always(leap=1))
+    assert why(result) is None
+    values = measured(result)
+    assert values["probe_ntp_leap"] == {(): 1}
+    assert values["probe_ntp_stratum"] == {(): 2}
+    assert values["probe_ntp_precision_seconds"] == {(): 2**-20}
+    assert values["probe_ntp_root_delay_seconds"] == {(): 0.5}
+    assert values["probe_ntp_root_dispersion_seconds"] == {(): 0.25}
+    assert values["probe_ntp_reference_info"] == {("10.0.0.1",): 1}
+    assert values["probe_ntp_reference_age_seconds"][()] == pytest.approx(60, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stratum", "reference", "label"),
+    [(1, b"GPS\0", "GPS"), (1, b"\xffPS\0", "\N{REPLACEMENT CHARACTER}PS"), (2, b"GPS\0", "71.80.83.0")],
+)
+async def test_whom_the_server_has_its_time_from(stratum: int, reference: bytes, label: str) -> None:
+    result, _ = await ask(always(stratum=stratum, reference=reference))
+    assert measured(result)["probe_ntp_reference_info"] == {(label,): 1}
+
+
+@pytest.mark.parametrize("ahead", [0.0, 1.5, -1.5, 100.0, 14 * YEAR, 60 * YEAR, -26 * YEAR, -50 * YEAR])
+async def test_how_far_the_clocks_are_apart(ahead: float) -> None:
+    """Also where one is in the era that begins in 2036, and the other in that before (or 1970 has not come yet)."""
+    result, _ = await ask(always(ahead=ahead))
+    assert why(result) is None
+    values = measured(result)
+    assert values["probe_ntp_offset_seconds"][()] == pytest.approx(ahead, abs=0.05)
+    assert values["probe_ntp_reference_age_seconds"][()] == pytest.approx(60, abs=1e-5)
+
+
+async def test_the_time_that_the_server_took_is_no_delay() -> None:
+    async def answers(number: int, question: bytes) -> list[bytes]:
+        await asyncio.sleep(0.2)
+        return [answer(question, took=0.2)]
+
+    result, _ = await ask(answers, samples=1)
+    values = measured(result)
+    assert 0 <= values["probe_ntp_delay_seconds"][()] < 0.1
+    assert abs(values["probe_ntp_offset_seconds"][()]) < 0.05
+
+
+async def test_a_way_that_is_slow_in_one_direction_looks_like_half_of_an_offset() -> None:
+    async def answers(number: int, question: bytes) -> list[bytes]:
+        await asyncio.sleep(0.2)
+        return [answer(question)]
+
+    result, _ = await ask(answers, samples=1)
+    values = measured(result)
+    assert values["probe_ntp_delay_seconds"][()] == pytest.approx(0.2, abs=0.1)
+    assert values["probe_ntp_offset_seconds"][()] == pytest.approx(0.1, abs=0.05)
+
+
+async def test_the_answer_that_came_fastest_counts() -> None:
+    async def answers(number: int, question: bytes) -> list[bytes]:
+        await asyncio.sleep({1: 0.2, 2: 0.0, 3: 0.1}[number])
+        return [answer(question, ahead=number)]
+
+    result, heard = await ask(answers, samples=3)
+    assert len(heard) == 3
+    assert measured(result)["probe_ntp_offset_seconds"][()] == pytest.approx(2, abs=0.05)
+
+
+# --- those who say no, or nothing --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [b"RATE", b"DENY", b"RSTR"])
+async def test_a_kiss_of_death_is_obeyed(code: bytes) -> None:
+    result, heard = await ask(always(stratum=0, reference=code, leap=3, has_time=False))
+    assert why(result) == ("ntp_kiss_of_death", "query")
+    assert result.failure is not None
+    assert code.decode() in result.failure.message
+    assert len(heard) == 1
+
+
+async def test_who_has_answered_may_wish_to_be_asked_no_more() -> None:
+    async def answers(number: int, question: bytes) -> list[bytes]:
+        return [answer(question) if number == 1 else answer(question, stratum=0, reference=b"RATE")]
+
+    result, heard = await ask(answers)
+    assert why(result) is None
+    assert len(heard) == 2
+
+
+async def test_who_has_answered_may_fall_silent() -> None:
+    result, heard = await ask(silent(2, 3, 4), timeout=1.0)
+    assert why(result) is None
+    assert len(heard) == 2
+    assert result.duration < 0.5
+
+
+async def test_a_question_that_is_lost_is_asked_again() -> None:
+    result, heard = await ask(silent(1, 2), timeout=1.0, samples=3)
+    assert why(result) is None
+    assert len(heard) == 3
+
+
+async def test_silence_is_a_reason_of_its_own() -> None:
+    result, heard = await ask(silent(1, 2, 3, 4), timeout=0.5)
+    assert why(result) == ("ntp_no_answer", "query")
+    assert len(heard) == 4
+
+
+async def test_a_closed_port_is_a_refusal() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    result = await probe(shipped("ntp"), f"127.0.0.1:{port}")
+    assert why(result) == (Reason.CONNECT_REFUSED, "query")
+
+
+# --- those who do not know the time ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "labels"),
+    [
+        ({"leap": 3}, {("10.0.0.1",): 1}),
+        ({"stratum": 16, "reference": b"STEP"}, {("STEP",): 1}),
+        ({"stratum": 0, "reference": b"INIT", "leap": 3}, {("INIT",): 1}),
+        ({"stratum": 0, "reference": bytes(4)}, None),
+        ({"stratum": 255, "reference": b"\x0a\0\0\1"}, {("10.0.0.1",): 1}),
+    ],
+)
+async def test_a_server_that_does_not_know_the_time_says_so(
+    fields: dict[str, Any], labels: dict[tuple[str, ...], float] | None
+) -> None:
+    result, _ = await ask(always(**fields))
+    assert why(result) == ("ntp_unsynchronized", "")
+    assert measured(result).get("probe_ntp_reference_info") == labels
+
+
+@pytest.mark.parametrize(
+    ("fields", "settings", "verdict"),
+    [
+        ({"ahead": 0.5}, {"max_offset": "600ms"}, None),
+        ({"ahead": 0.5}, {"max_offset": "400ms"}, ("ntp_too_far", "")),
+        ({"ahead": -0.5}, {"max_offset": "400ms"}, ("ntp_too_far", "")),
+        ({"stratum": 3}, {"max_stratum": 3}, None),
+        ({"stratum": 4}, {"max_stratum": 3}, ("ntp_too_far", "")),
+        ({}, {"max_root_distance": "700ms"}, None),  # half of 0.5 s, and 0.25 s
+        ({}, {"max_root_distance": "499ms"}, ("ntp_too_far", "")),
+    ],
+)
+async def test_limits(fields: dict[str, Any], settings: dict[str, Any], verdict: tuple[str, str] | None) -> None:
+    """What was measured is reported, whatever the verdict."""
+    result, _ = await ask(always(**fields), **settings)
+    assert why(result) == verdict
+    assert "probe_ntp_offset_seconds" in measured(result)
+
+
+# --- those who are no servers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"mode": 3}, {"mode": 5}, {"mode": 0}, {"version": 0}, {"version": 5}, {"has_time": False}],
+    ids=str,
+)
+async def test_an_answer_that_is_none(fields: dict[str, Any]) -> None:
+    result, _ = await ask(always(**fields))
+    assert why(result) == (Reason.PROTOCOL_ERROR, "query")
+    assert measured(result) == {}
+
+
+@pytest.mark.parametrize("size", range(48))
+async def test_a_short_answer(size: int) -> None:
+    async def answers(number: int, question: bytes) -> list[bytes]:
+        return [answer(question)[:size]]
+
+    result, _ = await ask(answers)
+    assert why(result) == (Reason.PROTOCOL_ERROR, "query")
+
+
+async def test_what_follows_an_answer_is_none_of_our_business() -> None:
+    async def answers(number: int, question: bytes) -> list[bytes]:
+        return [answer(question) + bytes(20)]
+
+    result, _ = await ask(answers)
+    assert why(result) is None
+
+
+@pytest.mark.parametrize("origin", [bytes(8), b"\xff" * 8])
+async def test_an_answer_to_another_question_is_none(origin: bytes) -> None:
+    """The right one may still come."""
+
+    async def answers(number: int, question: bytes) -> list[bytes]:
+        return [answer(question, origin=origin, ahead=99), answer(question, origin=origin, stratum=0), answer(question)]
+
+    result, _ = await ask(answers)
+    assert why(result) is None
+    assert abs(measured(result)["probe_ntp_offset_seconds"][()]) < 0.05
+    result, _ = await ask(always(origin=origin), timeout=0.5)
+    assert why(result) == ("ntp_no_answer", "query")
+
+
+async def test_an_answer_that_comes_late_is_to_another_question() -> None:
+    late: list[bytes] = []
+
+    async def answers(number: int, question: bytes) -> list[bytes]:
+        late.append(answer(question, ahead=99))
+        return [] if number == 1 else [late[0], answer(question)]
+
+    result, _ = await ask(answers, timeout=1.0, samples=2)
+    assert why(result) is None
+    assert abs(measured(result)["probe_ntp_offset_seconds"][()]) < 0.05
+
+
+async def test_a_flood_of_strays_ends_the_probe() -> None:
+    async def answers(number: int, question: bytes) -> list[bytes]:
+        return [answer(question, origin=b"\xff" * 8)] * 1000
+
+    result, _ = await ask(answers)
+    assert why(result) == (Reason.PROTOCOL_ERROR, "query")
+    assert len(result.probe.events) < 200
