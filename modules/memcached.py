@@ -16,6 +16,7 @@ from probe_exporter import (
 
 PORT = 11211
 LONGEST_LINE = 2048
+LONGEST_LABEL = 128
 MOST_LINES = 1000
 
 DURATION = Metric("probe_memcached_duration_seconds", "How long each phase took.", ("phase",))
@@ -52,7 +53,7 @@ async def probe_memcached(probe: Probe, settings: MemcachedSettings) -> None:
         with probe.phase("version", DURATION):
             await connection.write(b"version\r\n")
             version = _words(await _line(connection), "VERSION", 2)[1]
-            probe.set(SERVER, 1, version)
+            probe.set(SERVER, 1, version[:LONGEST_LABEL])
         if settings.stats:
             with probe.phase("stats", DURATION):
                 await _report_stats(probe, connection)
@@ -68,7 +69,7 @@ async def _report_stats(probe: Probe, connection: Connection) -> None:
         if metric := _STATS.get(name):
             if not value.isdecimal():
                 raise ProbeFailed(Reason.PROTOCOL_ERROR, f"the statistic {name} is no number", value=value[:100])
-            probe.set(metric, int(value))
+            probe.set(metric, float(value))
     raise ProbeFailed(Reason.PROTOCOL_ERROR, f"the statistics have more than {MOST_LINES} lines")
 
 
@@ -80,7 +81,8 @@ def _words(line: str, first: str, number: int) -> list[str]:
     """The words of a line that begins with `first`, the last of them with all blanks that follow."""
     words = line.split(" ", number - 1)
     if words[0] in ("ERROR", "CLIENT_ERROR", "SERVER_ERROR"):
-        raise ProbeFailed(Reason.TARGET_ERROR, f"the server answers with an error: {line[:200]}")
+        reason = Reason.TARGET_FULL if "Too many open connections" in line else Reason.TARGET_ERROR
+        raise ProbeFailed(reason, f"the server answers with an error: {line[:200]}")
     if words[0] != first or len(words) != number:
         raise ProbeFailed(Reason.PROTOCOL_ERROR, "the answer is not of memcached's protocol", answer=line[:100])
     return words

@@ -61,13 +61,12 @@ LAG = Metric(
 )
 
 HOST_BLOCKED = OwnReason("mysql_host_blocked", "The server takes no connections from where we are.")
-TOO_MANY = OwnReason("mysql_too_many_connections", "The server has as many connections as it, or our user, may have.")
 
 # Error numbers (both manuals' "Server Error Reference") that say more than that something is wrong.
 _REASONS: Mapping[int, Reason | OwnReason] = {
     **dict.fromkeys((1044, 1045, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 3118, 4151), Reason.AUTHENTICATION),
     **dict.fromkeys((1053, 1077, 1079, 3032), Reason.TARGET_NOT_READY),  # it shuts down, or is taken offline
-    **dict.fromkeys((1040, 1203, 1226), TOO_MANY),
+    **dict.fromkeys((1040, 1203, 1226), Reason.TARGET_FULL),  # in all, or of our user
     **dict.fromkeys((1129, 1130), HOST_BLOCKED),
     3159: Reason.TLS_REQUIRED,
 }
@@ -464,4 +463,4 @@ def _encrypted(password: bytes, nonce: bytes, pem: bytes) -> bytes:
     raise ProbeFailed(Reason.PROTOCOL_ERROR, "the server's key can't be used")
 
 
-prober = Prober("mysql", MysqlSettings, probe_mysql, reasons=(HOST_BLOCKED, TOO_MANY))
+prober = Prober("mysql", MysqlSettings, probe_mysql, reasons=(HOST_BLOCKED,))

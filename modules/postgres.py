@@ -36,6 +36,8 @@ from probe_exporter import (
 
 PORT = 5432
 LONGEST_MESSAGE = 1024 * 1024
+LONGEST_SALT = 1024
+LONGEST_LABEL = 128
 MOST_MESSAGES = 1000
 MOST_ROUNDS = 100_000
 """Of a password's hash, 35 ms: a server that asks for more only wants our time. PostgreSQL asks for 4096."""
@@ -52,7 +54,15 @@ _PROTOCOL = 196608  # 3.0
 _STATE = "SELECT pg_is_in_recovery(), EXTRACT(EPOCH FROM now() - pg_last_xact_replay_timestamp())"
 
 # The classes and codes of SQLSTATE (appendix A of the manual) that say more than that something is wrong.
-_REASONS = {"28": Reason.AUTHENTICATION, "57P03": Reason.TARGET_NOT_READY, "57P01": Reason.TARGET_NOT_READY}
+_REASONS = {
+    "28": Reason.AUTHENTICATION,
+    "42501": Reason.AUTHENTICATION,  # the user may not
+    "53300": Reason.TARGET_FULL,
+    **dict.fromkeys(("57P01", "57P02", "57P03"), Reason.TARGET_NOT_READY),
+}
+
+# PgBouncer says 08P01 of everything; its words tell.
+_POOLED = {"authentication failed": Reason.AUTHENTICATION, "no more connections allowed": Reason.TARGET_FULL}
 
 Message = tuple[bytes, bytes]
 
@@ -120,7 +130,7 @@ def _startup(settings: PostgresSettings) -> bytes:
 
 async def _log_in(probe: Probe, settings: PostgresSettings, connection: Connection, message: Message) -> None:
     """Say who we are in the way the server wants it, and wait until it takes queries."""
-    login = _Login(settings.user, settings.password.reveal())
+    login = _Login(settings.user, settings.password.reveal(), tls=settings.tls)
     for _ in range(MOST_MESSAGES):
         kind, body = message
         if kind == b"Z":
@@ -130,7 +140,7 @@ async def _log_in(probe: Probe, settings: PostgresSettings, connection: Connecti
             if answer:
                 await connection.write(_message(b"p", answer))
         elif kind == b"S" and body.startswith(b"server_version\0"):
-            probe.set(SERVER, 1, body.split(b"\0")[1].decode("utf-8", "replace"))
+            probe.set(SERVER, 1, body.split(b"\0")[1].decode("utf-8", "replace")[:LONGEST_LABEL])
         message = await _receive(connection)
     raise ProbeFailed(Reason.PROTOCOL_ERROR, "the server's login does not come to an end")
 
@@ -214,9 +224,11 @@ def _error(body: bytes) -> ProbeFailed:
     fields: Mapping[str, str] = {
         part[:1].decode("latin-1"): part[1:].decode("utf-8", "replace") for part in body.split(b"\0") if part
     }
-    code = fields.get("C", "")
+    code, words = fields.get("C", ""), fields.get("M", "")[:200]
     reason = _REASONS.get(code) or _REASONS.get(code[:2]) or Reason.TARGET_ERROR
-    return ProbeFailed(reason, f"the server answers with an error: {fields.get('M', '')[:200]}", sqlstate=code)
+    if code == "08P01":
+        reason = next((reason for part, reason in _POOLED.items() if part in words), reason)
+    return ProbeFailed(reason, f"the server answers with an error: {words}", sqlstate=code)
 
 
 # --- passwords ---------------------------------------------------------------------------------------------
@@ -225,19 +237,22 @@ def _error(body: bytes) -> ProbeFailed:
 class _Login:
     """The half of a login that is ours: what to say to each of the server's requests (by their numbers)."""
 
-    def __init__(self, user: str, password: str) -> None:
+    def __init__(self, user: str, password: str, *, tls: bool) -> None:
         self._user = user.encode("utf-8", "surrogateescape")
         # Beyond ASCII a password is prepared (RFC 4013); normalizing it is all that matters of that in practice.
         self._password = unicodedata.normalize("NFKC", password).encode("utf-8", "surrogateescape")
+        self._tls = tls
         self._scram: _Scram | None = None
 
     def answer(self, request: int, rest: bytes) -> bytes:
         """What to send back; nothing where nothing is wanted.
 
         Raises:
-            ProbeFailed: the server wants what we can't give, or is not who it should be.
+            ProbeFailed: the server wants what we can't give, or won't, or is not who it should be.
         """
         if request == 3:
+            if not self._tls:  # or anybody on the way has only to ask
+                raise ProbeFailed(Reason.AUTHENTICATION, "the server wants the password in clear: that takes `tls`")
             return self._password + b"\0"
         if request == 5:
             return self._md5(rest[:4])
@@ -291,7 +306,8 @@ class _Scram:
             nonce, salt, rounds = parts[b"r"], base64.b64decode(parts[b"s"]), int(parts[b"i"])
         except (ValueError, KeyError):
             raise ProbeFailed(Reason.PROTOCOL_ERROR, "the server's challenge is not of SCRAM") from None
-        if not nonce.startswith(self._nonce) or not 1 <= rounds <= MOST_ROUNDS:
+        in_bounds = 1 <= rounds <= MOST_ROUNDS and len(salt) <= LONGEST_SALT
+        if self._proof_of_server or not nonce.startswith(self._nonce) or not in_bounds:
             raise ProbeFailed(Reason.PROTOCOL_ERROR, "the server's challenge is not an answer to ours")
         salted = _salted(self._password, salt, rounds)
         without_proof = b"c=biws,r=" + nonce

@@ -27,9 +27,13 @@ from probe_exporter import (
 PORT = 6379
 LONGEST_LINE = 64 * 1024
 LONGEST_STRING = 1024 * 1024  # an INFO is some kilobytes
+LONGEST_LABEL = 128
+MOST_REPLICAS = 256
 
 DURATION = Metric("probe_redis_duration_seconds", "How long each phase took.", ("phase",))
-SERVER = Metric("probe_redis_server_info", "What the server says of itself.", ("version", "mode"), type="info")
+SERVER = Metric(
+    "probe_redis_server_info", "What the server says of itself.", ("software", "version", "mode"), type="info"
+)
 ROLE = Metric(
     "probe_redis_role_info", "The server's part in replication: master, slave or sentinel.", ("role",), type="info"
 )
@@ -43,8 +47,14 @@ LAG_SECONDS = Metric(
 LINK_UP = Metric("probe_redis_master_link_up", "Whether this replica is connected to its master.")
 LINK_SILENT = Metric("probe_redis_master_silent_seconds", "How long ago this replica last heard from its master.")
 
-_REFUSED = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH")
-_NOT_READY = ("LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN")
+_REASONS = {
+    Reason.AUTHENTICATION: (
+        "NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH", "DENIED"
+    ),
+    Reason.TARGET_NOT_READY: ("LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN"),
+    Reason.TARGET_FULL: ("ERR max number of clients",),
+}  # fmt: skip
+"""What errors begin with that say more than that something is wrong; DENIED: nobody has set a password at all."""
 
 
 class RedisSettings(ConnectSettings):
@@ -94,13 +104,17 @@ async def _info(probe: Probe, settings: RedisSettings, connection: Connection) -
 
 def _report(probe: Probe, info: Mapping[str, str]) -> None:
     if "redis_version" in info:
-        probe.set(SERVER, 1, info["redis_version"], info.get("redis_mode", ""))
+        software = info.get("server_name", "redis")
+        version = info.get(f"{software}_version", info["redis_version"])  # Valkey says which Redis it is like, too
+        probe.set(SERVER, 1, *[text[:LONGEST_LABEL] for text in (software, version, _mode(info))])
     if _role(info):
         probe.set(ROLE, 1, _role(info))
     if "connected_slaves" in info:
         probe.set(REPLICAS, _number(info["connected_slaves"]))
     for replica in _replicas(info):
-        name = f"{replica.get('ip', '')}:{replica.get('port', '')}"
+        address = replica.get("ip", "")
+        host = f"[{address}]" if ":" in address else address
+        name = f"{host}:{replica.get('port', '')}"[:LONGEST_LABEL]
         probe.set(LAG_BYTES, _number(info.get("master_repl_offset", "")) - _number(replica.get("offset", "")), name)
         probe.set(LAG_SECONDS, _number(replica.get("lag", "")), name)
     if "master_link_status" in info:
@@ -124,13 +138,17 @@ def _check(settings: RedisSettings, info: Mapping[str, str]) -> None:
 
 
 def _role(info: Mapping[str, str]) -> str:
-    return "sentinel" if info.get("redis_mode") == "sentinel" else info.get("role", "")
+    return "sentinel" if _mode(info) == "sentinel" else info.get("role", "")[:LONGEST_LABEL]
+
+
+def _mode(info: Mapping[str, str]) -> str:
+    return info.get("redis_mode") or info.get("server_mode", "")
 
 
 def _replicas(info: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
     """The lines ``slave0:ip=…,port=…,state=…,offset=…,lag=…``."""
-    for key, value in info.items():
-        if key.startswith("slave") and key[5:].isdigit():
+    for number in range(MOST_REPLICAS):
+        if value := info.get(f"slave{number}"):
             yield dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
 
 
@@ -141,8 +159,8 @@ def _silence(info: Mapping[str, str]) -> float:
 
 def _number(text: str) -> float:
     try:
-        return int(text)
-    except ValueError:
+        return float(int(text))
+    except (ValueError, OverflowError):
         raise ProbeFailed(Reason.PROTOCOL_ERROR, f"INFO has no number where one belongs: {text[:100]!r}") from None
 
 
@@ -160,7 +178,7 @@ async def _ask(connection: Connection, *words: str) -> str:
         return rest.decode("utf-8", "replace")
     if kind == b"-":
         raise _error(rest.decode("utf-8", "replace"))
-    if kind != b"$" or not rest.isdigit() or int(rest) > LONGEST_STRING:
+    if kind != b"$" or not (rest.isdigit() and len(rest) < 10 and int(rest) <= LONGEST_STRING):
         raise ProbeFailed(Reason.PROTOCOL_ERROR, "the answer is not of Redis' protocol", answer=repr(line[:100]))
     text = await connection.exactly(int(rest) + 2)
     if not text.endswith(b"\r\n"):
@@ -169,11 +187,8 @@ async def _ask(connection: Connection, *words: str) -> str:
 
 
 def _error(words: str) -> ProbeFailed:
-    if words.startswith(_REFUSED):
-        return ProbeFailed(Reason.AUTHENTICATION, f"the server refuses: {words}")
-    if words.startswith(_NOT_READY):
-        return ProbeFailed(Reason.TARGET_NOT_READY, f"the server is not ready: {words}")
-    return ProbeFailed(Reason.TARGET_ERROR, f"the server answers with an error: {words}")
+    found = [reason for reason, beginnings in _REASONS.items() if words.startswith(beginnings)]
+    return ProbeFailed(found[0] if found else Reason.TARGET_ERROR, f"the server answers with an error: {words[:200]}")
 
 
 prober = Prober("redis", RedisSettings, probe_redis)

@@ -123,6 +123,8 @@ class Reason(StrEnum):
     AUTHENTICATION = "authentication", "The target refuses the credentials, or wants some where there are none."
     TARGET_ERROR = "target_error", "The target answers with an error of its own."
     TARGET_NOT_READY = "target_not_ready", "The target answers that it is starting, loading or shutting down."
+    TARGET_FULL = "target_full", "The target has as many clients as it takes, and takes no more."
+    VALUE_MISSING = "value_missing", "The answer lacks a value that the module's `metrics` require."
     EXPECTATION = "expectation", "The target answers, and not what the module expects."
     TIMEOUT_RESPONSE = "timeout_response", "Connected, but no (whole) response head in time."
     TIMEOUT_TRANSFER = "timeout_transfer", "The response began, and its body did not end in time."

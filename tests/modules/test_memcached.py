@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from probe_exporter.exposition import TEXT, encode
 from probe_exporter.prober import Reason
 from tests.modules.library import STRANGERS, cuts, expect_failure, measured, phases, probe, probe_talker, shipped, why
 from tests.targets import Pki
@@ -55,6 +56,7 @@ async def test_the_statistics_can_be_left_out(pki: Pki) -> None:
     [
         (b"ERROR\r\n", b"", (Reason.TARGET_ERROR, "version")),
         (b"SERVER_ERROR out of memory\r\n", b"", (Reason.TARGET_ERROR, "version")),
+        (b"ERROR Too many open connections\r\n", b"", (Reason.TARGET_FULL, "version")),
         (b"VERSION\r\n", b"", (Reason.PROTOCOL_ERROR, "version")),
         (VERSION, b"STAT uptime\r\n", (Reason.PROTOCOL_ERROR, "stats")),
         (VERSION, b"STAT uptime soon\r\n", (Reason.PROTOCOL_ERROR, "stats")),
@@ -66,6 +68,15 @@ async def test_the_statistics_can_be_left_out(pki: Pki) -> None:
 async def test_what_it_should_not_say_fails(pki: Pki, version: bytes, stats: bytes, reason: tuple[str, str]) -> None:
     result, _ = await probe_talker(shipped("memcached"), then_silence(Hear(), version, Hear(), stats), pki)
     assert why(result) == reason
+
+
+async def test_what_it_says_can_be_shown_whatever_it_is(pki: Pki) -> None:
+    stats = b"STAT uptime " + b"9" * 2000 + b"\r\nEND\r\n"
+    script = then_silence(Hear(), b"VERSION " + b"x" * 2000 + b"\r\n", Hear(), stats)
+    result, _ = await probe_talker(shipped("memcached"), script, pki)
+    assert why(result) is None
+    assert measured(result)["probe_memcached_server_info"] == {("x" * 128,): 1}
+    assert b"probe_memcached_uptime_seconds +Inf" in encode(result.probe.samples, TEXT)
 
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)

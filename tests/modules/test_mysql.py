@@ -351,7 +351,7 @@ async def test_a_certificate_is_verified_before_anything_is_told(pki: Pki) -> No
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (1040, "mysql_too_many_connections"),
+        (1040, Reason.TARGET_FULL),
         (1129, "mysql_host_blocked"),
         (1130, "mysql_host_blocked"),
         (1053, Reason.TARGET_NOT_READY),
@@ -374,7 +374,7 @@ async def test_an_error_may_come_in_place_of_a_greeting(pki: Pki, code: int, rea
         (error(2, 1698), None),
         (packet(2, b"\xfedialog\0"), (Reason.TIMEOUT_PROBE, "auth")),  # our empty answer has to be judged
         (packet(2, b"\xfedialog\0") + error(4, 1045), None),
-        (error(2, 1203), ("mysql_too_many_connections", "auth")),
+        (error(2, 1203), (Reason.TARGET_FULL, "auth")),
         (error(2, 3032), (Reason.TARGET_NOT_READY, "auth")),
         (error(2, 3159), (Reason.TLS_REQUIRED, "auth")),
         (packet(2, b"\x05"), (Reason.PROTOCOL_ERROR, "auth")),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hashlib
 import struct
 
 import pytest
@@ -21,7 +24,7 @@ from tests.modules.library import (
 )
 from tests.servers.postgresql import PASSWORD, USER, PostgreSql
 from tests.targets import Pki
-from tests.targets.talker import Hear, Secure, Talk, then_silence
+from tests.targets.talker import Hear, Secure, Talk, Turn, then_silence
 
 LOGIN = {"user": USER, "password": PASSWORD}
 
@@ -92,6 +95,21 @@ async def test_what_can_come_of_a_login(
     assert PASSWORD not in str(result.probe.events)
 
 
+async def test_one_behind_pgbouncer_answers_as_itself(pgbouncer: PostgreSql, pki: Pki) -> None:
+    target = f"127.0.0.1:{pgbouncer.port}"
+    assert why(await probe(shipped("postgres"), target)) is None
+    assert why(await probe(shipped("postgres", "postgres_tls", tls_config=trust(pki)), target)) is None
+    result = await probe(shipped("postgres", role="primary", **LOGIN), target)
+    assert why(result) is None
+    assert measured(result)["probe_postgres_in_recovery"] == {(): 0}
+    for settings, reason in (
+        ({"password": "wrong"}, Reason.AUTHENTICATION),
+        ({"user": "nobody"}, Reason.AUTHENTICATION),
+        ({"database": "nowhere"}, Reason.TARGET_ERROR),
+    ):
+        assert why(await probe(shipped("postgres", **{**LOGIN, **settings}), target)) == (reason, "auth")
+
+
 # --- scripted ones -----------------------------------------------------------------------------------------
 
 
@@ -100,7 +118,7 @@ def message(kind: bytes, body: bytes = b"") -> bytes:
 
 
 def error(code: bytes) -> bytes:
-    return message(b"E", b"SFATAL\0C" + code + b"\0Mwhy not\0\0")
+    return message(b"E", b"SFATAL\0Mwhy not\0C" + code + b"\0\0")
 
 
 def row(*columns: bytes) -> bytes:
@@ -112,9 +130,9 @@ ASK_MD5 = message(b"R", struct.pack("!I", 5) + b"salt")
 ASK_CLEAR = message(b"R", struct.pack("!I", 3))
 WELCOME = message(b"R", struct.pack("!I", 0)) + message(b"S", b"server_version\x0015.4\0")
 READY = message(b"Z", b"I")
-STARTUP = Hear(bytes=len(USER) + 83)
+STARTUP = Hear(bytes=len(USER) + 86)
 QUERY = Hear(bytes=1 + 4 + len("SELECT 1") + 1)
-STATE = Hear(bytes=1 + 4 + 89)
+STATE = Hear(bytes=1 + 4 + 87 + 1)
 END = message(b"X")
 
 
@@ -122,17 +140,33 @@ def state(recovering: bytes, *lag: bytes) -> bytes:
     return row(recovering, *lag) + READY
 
 
-async def test_old_logins_are_understood(pki: Pki) -> None:
-    """MD5 and clear text, which today's servers only ask for where they are told to."""
-    for ask, said in ((ASK_MD5, b"md5"), (ASK_CLEAR, PASSWORD.encode() + b"\0")):
-        size = 1 + 4 + (36 if ask == ASK_MD5 else len(said))
-        script = then_silence(STARTUP, ask, Hear(bytes=size), WELCOME + READY, QUERY, row(b"1") + READY, STATE,
-                              state(b"f", b"0"), Hear(bytes=5))  # fmt: skip
-        result, heard = await probe_talker(shipped("postgres", **LOGIN), script, pki)
-        assert why(result) is None
-        assert b"p" + struct.pack("!I", size - 1) + said in heard
-        assert heard.endswith(END)
-        assert measured(result)["probe_postgres_server_info"] == {("15.4",): 1}
+def then_answers() -> tuple[Turn, ...]:
+    """What follows a login."""
+    return (WELCOME + READY, QUERY, row(b"1") + READY, STATE, state(b"f", b"0"), Hear(bytes=5))
+
+
+async def test_an_old_login_is_understood(pki: Pki) -> None:
+    """MD5, which today's servers only ask for where they are told to."""
+    script = then_silence(STARTUP, ASK_MD5, Hear(bytes=1 + 4 + 36), *then_answers())
+    result, heard = await probe_talker(shipped("postgres", **LOGIN), script, pki)
+    assert why(result) is None
+    inner = hashlib.md5(f"{PASSWORD}{USER}".encode()).hexdigest()
+    assert message(b"p", b"md5" + hashlib.md5(inner.encode() + b"salt").hexdigest().encode() + b"\0") in heard
+    assert heard.endswith(END)
+    assert measured(result)["probe_postgres_server_info"] == {("15.4",): 1}
+
+
+async def test_a_password_goes_in_clear_over_tls_alone(pki: Pki) -> None:
+    """Or whoever sits on the way, and whoever is a target, has only to ask."""
+    said = message(b"p", PASSWORD.encode() + b"\0")
+    module = shipped("postgres", "postgres_tls", tls_config=trust(pki), **LOGIN)
+    script = then_silence(Hear(bytes=8), b"S", Secure(), STARTUP, ASK_CLEAR, Hear(bytes=len(said)), *then_answers())
+    result, heard = await probe_talker(module, script, pki)
+    assert why(result) is None
+    assert said in heard
+    result, heard = await probe_talker(shipped("postgres", **LOGIN), then_silence(STARTUP, ASK_CLEAR), pki)
+    assert why(result) == (Reason.AUTHENTICATION, "auth")
+    assert PASSWORD.encode() not in heard
 
 
 @pytest.mark.parametrize(
@@ -163,7 +197,9 @@ async def test_what_it_says_of_recovery(
     [
         (b"57P03", (Reason.TARGET_NOT_READY, "startup")),
         (b"57P01", (Reason.TARGET_NOT_READY, "startup")),
-        (b"53300", (Reason.TARGET_ERROR, "startup")),
+        (b"53300", (Reason.TARGET_FULL, "startup")),
+        (b"08P01\0Mno more connections allowed (max_client_conn)", (Reason.TARGET_FULL, "startup")),
+        (b"08P01", (Reason.TARGET_ERROR, "startup")),
         (b"28000", None),
         (b"28P01", None),
     ],
@@ -217,6 +253,33 @@ async def test_a_server_has_to_know_the_password(pki: Pki, second: bytes, reason
     script = then_silence(STARTUP, ask, Hear(bytes=55), second, READY)
     result, _ = await probe_talker(shipped("postgres", **LOGIN), script, pki)
     assert why(result) == (reason, "auth")
+
+
+async def test_a_server_has_one_challenge_and_no_long_one(pki: Pki) -> None:
+    """Each costs us a hash, and is remembered."""
+    for changes, said in (({}, 2), ({b"s": base64.b64encode(bytes(2000))}, 1), ({b"i": b"100001"}, 1)):
+        heard = await challenged(pki, changes)
+        assert heard.count(b"p\0\0\0") == said
+
+
+async def challenged(pki: Pki, changes: dict[bytes, bytes]) -> bytes:
+    """What a server hears that challenges twice, with our own nonce: it has to be one that listens."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said.append(await reader.readexactly(STARTUP.bytes))
+        writer.write(message(b"R", struct.pack("!I", 10) + b"SCRAM-SHA-256\0\0"))
+        said.append(first := await reader.readexactly(55))
+        parts = {b"r": first.partition(b"r=")[2] + b"more", b"s": b"c2FsdA==", b"i": b"4096"} | changes
+        writer.write(challenge(b",".join([name + b"=" + value for name, value in parts.items()])) * 2)
+        said.append(await reader.read())
+        writer.close()
+
+    said: list[bytes] = []
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        result = await probe(shipped("postgres", **LOGIN), f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert why(result) == (Reason.PROTOCOL_ERROR, "auth")
+        await asyncio.sleep(0.05)
+    return b"".join(said)
 
 
 async def test_what_needs_a_login_is_refused_at_load() -> None:

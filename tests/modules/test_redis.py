@@ -60,8 +60,8 @@ async def test_a_real_one_answers(redis: Redis) -> None:
     result = await probe(shipped("redis"), f"127.0.0.1:{redis.port}")
     assert why(result) is None
     values = measured(result)
-    (((version, mode), one),) = values.pop("probe_redis_server_info").items()
-    assert (version.split(".")[0].isdecimal(), mode, one) == (True, "standalone", 1)
+    (((software, version, mode), one),) = values.pop("probe_redis_server_info").items()
+    assert (software, version.split(".")[0].isdecimal(), mode, one) == ("redis", True, "standalone", 1)
     assert values == {"probe_redis_role_info": {("master",): 1}, "probe_redis_connected_replicas": {(): 0}}
     assert phases(result) == {"resolve", "connect", "ping", "info"}
 
@@ -103,6 +103,12 @@ async def test_a_replica_is_no_master(redis_pair: RedisPair) -> None:
     result = await probe(shipped("redis", "redis_master", password=PASSWORD), f"127.0.0.1:{redis_pair.replica}")
     assert why(result) == (Reason.EXPECTATION, "info")
     assert measured(result)["probe_redis_role_info"] == {("slave",): 1}
+
+
+async def test_a_real_sentinel_says_that_it_is_one(redis_sentinel: int) -> None:
+    result = await probe(shipped("redis", role="sentinel"), f"127.0.0.1:{redis_sentinel}")
+    assert why(result) is None
+    assert measured(result)["probe_redis_role_info"] == {("sentinel",): 1}
 
 
 @pytest.mark.parametrize(
@@ -177,13 +183,41 @@ async def test_a_sentinel_is_a_role_of_its_own(pki: Pki) -> None:
     assert measured(result)["probe_redis_role_info"] == {("sentinel",): 1}
 
 
+async def test_a_valkey_is_called_by_its_name(pki: Pki) -> None:
+    said = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\nserver_mode:sentinel\r\n"
+    script = then_silence(Hear(bytes=len(PING)), b"+PONG\r\n", Hear(bytes=len(INFO_SERVER)), bulk(said),
+                          Hear(bytes=len(INFO_REPLICATION)), bulk(""))  # fmt: skip
+    result, _ = await probe_talker(shipped("redis", role="sentinel"), script, pki)
+    assert why(result) is None
+    assert measured(result)["probe_redis_server_info"] == {("valkey", "8.1.0", "sentinel"): 1}
+
+
+async def test_a_replica_is_named_as_a_target_would_be(pki: Pki) -> None:
+    odd = MASTER.replace("192.0.2.1", "2001:db8::1")
+    result, _ = await probe_talker(shipped("redis"), then_silence(*server(odd)), pki)
+    assert measured(result)["probe_redis_replica_lag_bytes"][("[2001:db8::1]:6379",)] == 10
+
+
+async def test_what_it_says_of_itself_is_bounded(pki: Pki) -> None:
+    replicas = "".join(f"slave{n}:ip={n}{'x' * 200},port=1,state=online,offset=1,lag=1\r\n" for n in range(1000))
+    said = f"role:{'x' * 9999}\r\nconnected_slaves:1000\r\nmaster_repl_offset:1\r\n{replicas}"
+    result, _ = await probe_talker(shipped("redis"), then_silence(*server(said, "y" * 9999)), pki)
+    assert why(result) is None
+    values = measured(result)
+    assert len(values["probe_redis_replica_lag_bytes"]) == 256
+    assert max(len(label) for samples in values.values() for labels in samples for label in labels) == 128
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
         (b"-LOADING Redis is loading the dataset in memory\r\n", Reason.TARGET_NOT_READY),
         (b"-MASTERDOWN Link with MASTER is down\r\n", Reason.TARGET_NOT_READY),
         (b"-NOAUTH Authentication required.\r\n", Reason.AUTHENTICATION),
-        (b"-ERR max number of clients reached\r\n", Reason.TARGET_ERROR),
+        (b"-DENIED Redis is running in protected mode because\r\n", Reason.AUTHENTICATION),
+        (b"-ERR max number of clients reached\r\n", Reason.TARGET_FULL),
+        (b"-MISCONF Redis is configured to save RDB snapshots\r\n", Reason.TARGET_ERROR),
+        (b"$" + b"9" * 5000 + b"\r\n", Reason.PROTOCOL_ERROR),
         (b"+PANG\r\n", Reason.PROTOCOL_ERROR),
         (b":1\r\n", Reason.PROTOCOL_ERROR),
         (b"$-1\r\n", Reason.PROTOCOL_ERROR),
@@ -196,8 +230,9 @@ async def test_what_it_may_answer_instead_of_pong(pki: Pki, answer: bytes, reaso
     assert why(result) == (reason, "ping")
 
 
-async def test_a_number_that_is_none_breaks_the_protocol(pki: Pki) -> None:
-    odd = MASTER.replace("offset=90", "offset=far")
+@pytest.mark.parametrize("number", ["far", "", "9" * 400, "9" * 5000])
+async def test_a_number_that_is_none_breaks_the_protocol(pki: Pki, number: str) -> None:
+    odd = MASTER.replace("offset=90", f"offset={number}")
     result, _ = await probe_talker(shipped("redis"), then_silence(*server(odd)), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "info")
 

@@ -1,4 +1,4 @@
-"""redis-server: over TCP, over TLS and over its socket; and a master with its replica."""
+"""redis-server: over TCP, over TLS and over its socket; a master with its replica; a sentinel that watches nothing."""
 
 from __future__ import annotations
 
@@ -62,3 +62,11 @@ def redis_pair(room: Room) -> Iterator[RedisPair]:
         ),
     ):  # fmt: skip
         yield made
+
+
+@server
+def redis_sentinel(room: Room) -> Iterator[int]:
+    port = room.port()
+    config = room.write("sentinel.conf", f"port {port}\nbind 127.0.0.1\n")
+    with room.running("redis-server", config, "--sentinel", ready=listening(port)):
+        yield port
