@@ -8,6 +8,8 @@ a tick late and never early.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -120,3 +122,24 @@ class Deadline:
             self._buckets.discard(self)
         elif task is not None and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
+
+
+class Late(Exception):
+    """Something that may be left out has had its time."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Give something a part of the time that there is: ``with within(0.5): await …``.
+
+    Raises:
+        Late: it took longer.
+    """
+    limit = Deadline(asyncio.get_running_loop().time() + seconds)
+    try:
+        with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired:
+            raise
+        raise Late("no answer in time") from None

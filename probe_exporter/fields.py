@@ -9,7 +9,7 @@ import codecs
 import difflib
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Protocol, Self
 
@@ -154,8 +154,8 @@ Size = Annotated[
 # --- secrets -----------------------------------------------------------------------------------------------
 
 
-class _Scalar:
-    """What the classes below share: they are made from one string and printed as one string."""
+class Scalar:
+    """What field types share that are made from one string and printed as one string."""
 
     __slots__ = ()
     written: ClassVar[Written] = Written("string")
@@ -181,7 +181,7 @@ class _Scalar:
         return dict(cls.schema)
 
 
-class Secret(_Scalar):
+class Secret(Scalar):
     """A string that shows itself to nobody: ``str()``, ``repr()`` and what is printed say ``<secret>``."""
 
     __slots__ = ("_text",)
@@ -249,7 +249,7 @@ class Match(Protocol):
     def span(self, group: int = 0, /) -> tuple[int, int]: ...
 
 
-class Regexp(_Scalar):
+class Regexp(Scalar):
     """A regular expression in Go's dialect (RE2), compiled at load; matching is unanchored, on bytes."""
 
     __slots__ = ("_compiled", "text")
@@ -274,6 +274,11 @@ class Regexp(_Scalar):
         found: Match | None = self._compiled.search(data)
         return found
 
+    def find_all(self, data: bytes) -> Iterator[Match]:
+        """All matches in `data`, one after another; what is not UTF-8 is U+FFFD here in the matches too."""
+        found: Iterator[Match] = self._compiled.finditer(data.decode("utf-8", "replace").encode())
+        return found
+
     def matches_all(self, text: str) -> bool:
         """Whether this matches `text` from its beginning to its end."""
         return self._compiled.fullmatch(text.encode("utf-8", _REPLACEMENT)) is not None
@@ -282,6 +287,11 @@ class Regexp(_Scalar):
     def names(self) -> dict[str, int]:
         """The named groups and their numbers."""
         return dict(self._compiled.groupindex)
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are, with and without names."""
+        return int(self._compiled.groups)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Regexp) and self.text == other.text
@@ -375,7 +385,7 @@ class _MendedMatch:
         return tuple(self.group(number) for number in range(1, self._found.re.groups + 1))
 
 
-class LateRegexp(_Scalar):
+class LateRegexp(Scalar):
     """A regular expression that may turn out to be none: that is a warning at load and a failure when it is used.
 
     `error` says why it can't be used, and is empty otherwise.
@@ -439,7 +449,7 @@ def _longest(value: object) -> int:
     return max(len(value), *map(_longest, items), 0)
 
 
-class Cel(_Scalar):
+class Cel(Scalar):
     """A CEL expression over the variable ``body``, compiled and type-checked at load."""
 
     __slots__ = ("_compiled", "_copies", "text")

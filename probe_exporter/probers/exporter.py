@@ -11,18 +11,17 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from types import TracebackType
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 from pydantic import AfterValidator, Field
 
-from probe_exporter import tls
+from probe_exporter import tls, values
 from probe_exporter.addressing import AddressSettings
-from probe_exporter.deadline import Deadline
+from probe_exporter.deadline import Late, within
 from probe_exporter.fields import Named, Size, Text
 from probe_exporter.http.request import check_references
 from probe_exporter.http.response import Response
@@ -83,6 +82,7 @@ class ExporterSettings(HttpClientSettings, AddressSettings):
     lint_ignore: tuple[Rule, ...] = ()
     require: RequireSettings = RequireSettings()
     reexpose: ReexposeSettings = ReexposeSettings()
+    metrics: values.Metrics = ()
 
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()
@@ -93,17 +93,17 @@ class ExporterSettings(HttpClientSettings, AddressSettings):
                 yield "headers", f"`headers` say who we are, and `{key}` does too: the header is sent"
 
     @cached_property
-    def metrics(self) -> Asking:
+    def asking(self) -> Asking:
         """How the page of metrics is asked for."""
         return Asking.make(self, self, {"Accept": accept(self.formats), **self.headers})
 
     @cached_property
-    def health(self) -> Asking:
+    def asking_health(self) -> Asking:
         """How health is asked for: a redirect, as to a page for logging in, is no answer."""
         return Asking.make(self.model_copy(update={"follow_redirects": False}), self, self.headers)
 
     @cached_property
-    def metadata(self) -> Asking:
+    def asking_metadata(self) -> Asking:
         """How metadata are asked for."""
         return Asking.make(self, self, {"Accept": "application/json", **self.headers})
 
@@ -168,6 +168,7 @@ async def probe_exporter(probe: Probe, settings: ExporterSettings) -> None:
         await visit.lint(page)
     await visit.health()
     await visit.metadata()
+    await visit.values()
 
 
 def _target(text: str) -> URL:
@@ -188,6 +189,9 @@ class _Visit:
         self._url = _target(probe.target)
         self._addresses: list[str] = []
         self._taken = settings.reexpose.selection()
+        self._headers: Callable[[str], list[str]] = lambda _: []
+        self._page: bytes | None = None  # while its values are wanted
+        self._document: bytes | None = None  # of the metadata API
         self._build_info = Selection(lambda _: True, lambda name: name.endswith(_BUILD_INFO), room=10)
 
     def set_out(self) -> None:
@@ -195,13 +199,13 @@ class _Visit:
         settings = self._settings
         check_references(settings)
         if self._url.secure or settings.has_tls_config:
-            WholePage(self._probe, settings.metrics, self._url).journey.prepare_tls()
+            WholePage(self._probe, settings.asking, self._url).journey.prepare_tls()
         for metric in (STATUS_CODE, BODY, PARSED):
             self._probe.set(metric, 0)
 
     async def resolve(self) -> None:
         """Choose the address; all questions go there."""
-        journey = WholePage(self._probe, self._settings.metrics, self._url).journey
+        journey = WholePage(self._probe, self._settings.asking, self._url).journey
         try:
             self._addresses = [await journey.resolve(self._url)]
         finally:
@@ -212,7 +216,7 @@ class _Visit:
     async def metrics(self) -> Page | None:
         """Fetch the page and read it; None if that can't be done."""
         probe = self._probe
-        with WholePage(probe, self._settings.metrics, self._url) as there:
+        with WholePage(probe, self._settings.asking, self._url) as there:
             try:
                 response = (await there.open(self._addresses)).response
                 probe.set(STATUS_CODE, response.status)
@@ -225,6 +229,8 @@ class _Visit:
                 return None
             finally:
                 self._report(there)
+        self._headers = response.get_all
+        self._page = body if self._settings.metrics else None
         probe.set(BODY, len(body))
         probe.set(FORMAT, 1, format.name)
         return await self._read(format, body)
@@ -335,11 +341,12 @@ class _Visit:
     async def _health_at(self, path: str) -> str:
         """``healthy``, what speaks against it, or nothing where there is no such path."""
         url = replace(self._url, path=path)
-        with WholePage(self._probe, self._settings.health, url) as there:
+        with WholePage(self._probe, self._settings.asking_health, url) as there:
             try:
-                with self._some_time():
+                with within(self._probe.remaining / 2):
                     status = (await there.open(self._addresses)).response.status
-            except (ProbeFailed, _Late) as error:
+            except (ProbeFailed, Late) as error:
+                self._probe.current_phase = "health"  # it failed in another, and the probe goes on
                 return f"{path} fails: {error}"
         if status == 200:
             return "healthy"
@@ -349,7 +356,7 @@ class _Visit:
         """What the target says it is, by its metadata API, else by a metric."""
         probe, settings = self._probe, self._settings
         with probe.phase("metadata", DURATION):
-            found = await self._document() if settings.metadata_path else None
+            found = await self._ask_metadata() if settings.metadata_path else None
             if found is not None:
                 labels = (settings.metadata_path, *[_label(found.get(key)) for key in METADATA.labels[1:]])
             else:
@@ -361,49 +368,30 @@ class _Visit:
                     ProbeFailed(NO_METADATA, "there is neither a metadata API nor a metric that ends in _build_info")
                 )
 
-    async def _document(self) -> dict[str, Any] | None:
+    async def _ask_metadata(self) -> dict[str, Any] | None:
         """The JSON object at the path of the metadata API."""
         url = replace(self._url, path=self._settings.metadata_path)
-        with WholePage(self._probe, self._settings.metadata, url) as there:
+        with WholePage(self._probe, self._settings.asking_metadata, url) as there:
             try:
-                with self._some_time():
+                with within(self._probe.remaining / 2):
                     response = (await there.open(self._addresses)).response
                     if response.status != 200 or "json" not in (response.get("content-type") or ""):
                         self._probe.log("There is no metadata API", status_code=response.status)
                         return None
-                    document = json.loads(await there.read(METADATA_LIMIT))
-            except (ProbeFailed, _Late, ValueError, RecursionError) as error:
+                    self._document = await there.read(METADATA_LIMIT)
+                document = json.loads(self._document)
+            except (ProbeFailed, Late, ValueError, RecursionError) as error:
+                self._probe.current_phase = "metadata"
                 self._probe.log("The metadata API fails", level=logging.INFO, err=str(error))
                 return None
         return document if isinstance(document, dict) else None
 
-    def _some_time(self) -> _SomeTime:
-        return _SomeTime(self._probe)
-
-
-class _Late(Exception):
-    """What is not required has had its time."""
-
-
-class _SomeTime:
-    """Half of the time that is left: what takes longer ends in `_Late`, and the probe goes on where it was."""
-
-    def __init__(self, probe: Probe) -> None:
-        self._probe = probe
-        self._phase = probe.current_phase
-        self._limit = Deadline(asyncio.get_running_loop().time() + probe.remaining / 2)
-
-    def __enter__(self) -> None:
-        self._limit.__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._probe.current_phase = self._phase
-        try:
-            self._limit.__exit__(kind, error, trace)
-        except TimeoutError:
-            raise _Late("no answer in time") from None
+    async def values(self) -> None:
+        """Set the metrics of the module: regular expressions look at the page, JSONPath at the metadata."""
+        if self._settings.metrics:
+            with self._probe.phase("values"):
+                answer = values.Answer(self._headers, self._page, self._document)
+                await values.report(self._probe, self._settings.metrics, answer)
 
 
 def _of_build_info(kept: list[Sample]) -> tuple[str, ...]:

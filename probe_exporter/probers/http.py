@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from pydantic import Field, model_validator
 
-from probe_exporter import tls
+from probe_exporter import tls, values
 from probe_exporter.addressing import AddressSettings
 from probe_exporter.dialogue import FAILED_BY_REGEXP
 from probe_exporter.fields import Cel, FilePath, Named, Regexp, Size, Text
@@ -96,6 +96,7 @@ class HttpSettings(HttpClientSettings, AddressSettings):
     compression: Text = ""
     body_size_limit: Size = 0
     enable_http3: bool = False
+    metrics: values.Metrics = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -128,6 +129,16 @@ class HttpSettings(HttpClientSettings, AddressSettings):
     def has_cel(self) -> bool:
         """Whether the body is judged as JSON."""
         return bool(self.fail_if_body_json_matches_cel or self.fail_if_body_json_not_matches_cel)
+
+    @cached_property
+    def holds_body(self) -> bool:
+        """Whether the body is kept for values, whatever else is asked of it."""
+        return values.need_body(self.metrics)
+
+    @cached_property
+    def reads_json(self) -> bool:
+        """Whether it is kept as JSON."""
+        return values.need_json(self.metrics)
 
     @cached_property
     def has_tls_config(self) -> bool:
@@ -267,13 +278,19 @@ class _Visit:
         self._failed_by_regexp = self._failed_by_regexp or by_regexp
         self._failed_by_cel = by_cel and not by_regexp
         self._transfer_seconds = time.perf_counter() - exchange.first_byte_at
-        if not self._journey.refused or by_regexp or by_cel:
-            read = await self._read_body(exchange, hold=by_regexp or by_cel, default_limit=JSON_LIMIT if by_cel else 0)
+        hold = by_regexp or by_cel or settings.holds_body
+        if not self._journey.refused or hold:
+            as_json = by_cel or settings.reads_json
+            read = await self._read_body(exchange, hold=hold, default_limit=JSON_LIMIT if as_json else 0)
             if read and (by_regexp or by_cel):
                 with self._probe.phase("validation"):
                     await self._judge_body(by_cel)
         with self._probe.phase("validation"):
             self._judge_connection(exchange)
+        if settings.metrics:
+            with self._probe.phase("values"):
+                text = self._body.text
+                await values.report(self._probe, settings.metrics, values.Answer(exchange.response.get_all, text, text))
 
     def _head_is_good(self, response: Response) -> bool:
         settings = self._settings

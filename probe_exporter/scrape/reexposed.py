@@ -6,16 +6,16 @@ Nothing of a target may pass for something that a probe measured: names that beg
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated
 
 from annotated_types import Ge
 from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.registry import Collector
 from pydantic import AfterValidator
 
 from probe_exporter.fields import Regexp, Text
+from probe_exporter.metrics import Given
 from probe_exporter.prober import Probe, Settings
 from probe_exporter.scrape.page import Sample, Selection
 
@@ -69,23 +69,16 @@ class ReexposeSettings(Settings):
     def hand_over(self, probe: Probe, taken: Selection) -> None:
         """Put the series into the answer."""
         if taken.kept:
-            probe.registry.register(_Series(self.prefix, taken.kept))
+            probe.registry.register(Given(list(self._families(taken.kept))))
 
+    def _families(self, samples: Iterable[Sample]) -> Iterator[Family]:
+        """Series as families that any format can hold.
 
-class _Series(Collector):
-    """Series of a target as families that any format can hold.
-
-    A part of a histogram or summary is a family of its own, without a type: the others may not be there.
-    """
-
-    def __init__(self, prefix: str, samples: list[Sample]) -> None:
-        self._prefix = prefix
-        self._samples = samples
-
-    def collect(self) -> Iterator[Family]:
+        A part of a histogram or summary is a family of its own, without a type: the others may not be there.
+        """
         families: dict[str, Family] = {}
-        for sample in self._samples:
-            name = f"{self._prefix}{sample.name}"
+        for sample in samples:
+            name = f"{self.prefix}{sample.name}"
             family = families.get(name)
             if family is None:
                 type = _type(sample)
