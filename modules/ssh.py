@@ -68,8 +68,12 @@ NO_COMMON_ALGORITHM = OwnReason("ssh_no_common_algorithm", "The server wants alg
 BAD_SIGNATURE = OwnReason("ssh_bad_signature", "The server does not prove to have the host key that it shows.")
 
 _OURS = b"SSH-2.0-probe_exporter"
-_FULL = (b"Exceeded MaxStartups", b"Not allowed at this time")  # OpenSSH, in place of an introduction
+_REFUSALS = {  # of OpenSSH, in place of an introduction
+    b"Exceeded MaxStartups": Reason.TARGET_FULL,
+    b"Not allowed at this time": Reason.TARGET_ERROR,  # PerSourcePenalties
+}
 
+_BY_APPLICATION, _TOO_MANY_CONNECTIONS = struct.pack("!I", 11), struct.pack("!I", 12)  # RFC 4253, 11.1
 _DISCONNECT, _IGNORE, _DEBUG, _KEXINIT, _ECDH_INIT, _ECDH_REPLY = 1, 2, 4, 20, 30, 31
 
 _CIPHERS = (
@@ -123,7 +127,7 @@ async def probe_ssh(probe: Probe, settings: SshSettings) -> None:
         with probe.phase("key_exchange", DURATION):
             blob = await _exchange_keys(probe, settings, connection, introduction)
             fingerprint = _report(probe, blob)
-            connection.send(_packet(_DISCONNECT, struct.pack("!I", 11) + _string(b"probed") + _string(b"")))
+            connection.send(_packet(_DISCONNECT, _BY_APPLICATION + _string(b"probed") + _string(b"")))
             if settings.host_keys and fingerprint not in settings.host_keys:
                 raise ProbeFailed(MISMATCH, f"the server's host key is {fingerprint}, which is not expected")
 
@@ -135,8 +139,8 @@ async def _introduction(probe: Probe, connection: Connection) -> bytes:
         line = (await connection.until(b"\n", limit=LONGEST_LINE)).removesuffix(b"\r")
         if line.startswith(b"SSH-"):
             break
-        if line.startswith(_FULL):
-            raise ProbeFailed(Reason.TARGET_NOT_READY, f"the server takes no more connections: {line.decode()}")
+        if refusal := _REFUSALS.get(line):
+            raise ProbeFailed(refusal, f"the server turns us away: {line.decode()}")
         probe.log("A line before the server's introduction", line=line[:200].decode("utf-8", "replace"))
     else:
         raise ProbeFailed(Reason.PROTOCOL_ERROR, f"{MOST_LINES} lines came, and none in which an SSH server says so")
@@ -342,7 +346,8 @@ async def _receive(connection: Connection, wanted: int) -> bytes:
             return body
         if kind == _DISCONNECT:
             (why,) = _strings(body[4:], 1)
-            raise ProbeFailed(Reason.TARGET_ERROR, f"the server ends it: {why[:200].decode('utf-8', 'replace')}")
+            reason = Reason.TARGET_FULL if body[:4] == _TOO_MANY_CONNECTIONS else Reason.TARGET_ERROR
+            raise ProbeFailed(reason, f"the server ends it: {why[:200].decode('utf-8', 'replace')}")
         if kind not in (_IGNORE, _DEBUG):
             raise ProbeFailed(Reason.PROTOCOL_ERROR, f"a message {kind} came where a message {wanted} belongs")
     raise ProbeFailed(Reason.PROTOCOL_ERROR, "the server sends nothing but messages without a meaning")

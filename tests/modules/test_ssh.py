@@ -312,6 +312,7 @@ async def test_a_half_of_an_exchange_that_is_none(pki: Pki, exchange: str, point
     ("said", "reason"),
     [
         ([packet(DISCONNECT, bytes(4) + string(b"go away") + string(b""))], Reason.TARGET_ERROR),
+        ([packet(DISCONNECT, b"\0\0\0\x0c" + string(b"too many") + string(b""))], Reason.TARGET_FULL),
         ([packet(DISCONNECT)], Reason.PROTOCOL_ERROR),
         ([packet(UNIMPLEMENTED, bytes(4))], Reason.PROTOCOL_ERROR),
         ([packet(KEXINIT, bytes(16))], Reason.PROTOCOL_ERROR),
@@ -334,8 +335,8 @@ async def test_what_may_come_instead_of_an_offer(pki: Pki, said: list[Turn], rea
         (b"SSH-1.5-old\r\n", Reason.PROTOCOL_ERROR),
         (b"SSH-\r\n", Reason.PROTOCOL_ERROR),
         (b"SSH-3.0-new\n", Reason.PROTOCOL_ERROR),
-        (b"Exceeded MaxStartups\r\n", Reason.TARGET_NOT_READY),
-        (b"Not allowed at this time\r\n", Reason.TARGET_NOT_READY),
+        (b"Exceeded MaxStartups\r\n", Reason.TARGET_FULL),
+        (b"Not allowed at this time\r\n", Reason.TARGET_ERROR),
         (b"no\r\n" * 100, Reason.PROTOCOL_ERROR),
         (b"x" * 1025, Reason.PROTOCOL_ERROR),
     ],
