@@ -1,7 +1,7 @@
 """``probe-exporter new``, ``run``, ``modules`` and ``probers``: the command line of people who are not Prometheus.
 
 A tool's name comes first, and its own flags after it; so none of them changes how the flags of the exporter are read.
-Exit codes: 0; 1 for a probe that failed; 2 for what can't be used.
+Exit codes: 0; 1 for a probe that failed; 2 for what can't be used; 130 if interrupted.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from probe_exporter import logs
 from probe_exporter.configuration import REFUSALS, Source
-from probe_exporter.flags import PROGRAM
+from probe_exporter.flags import PROGRAM, TOOLS
 from probe_exporter.quantities import parse_duration
 from probe_exporter.tools import listing, new, once
 
 UNUSABLE = 2
+INTERRUPTED = 130  # what a shell says of it
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNUSABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except (new.NotWritten, once.NotRun, listing.NotThere, *REFUSALS) as refusal:
         sys.stderr.write(f"{PROGRAM} {given.tool}: {refusal}\n")
         return UNUSABLE
@@ -47,10 +51,11 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, allow_abbrev=False)
     tools = parser.add_subparsers(dest="tool", required=True)
-    for name, (summary, add_arguments, run) in _TOOLS.items():
-        tool = tools.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
-        tool.set_defaults(run=run)
-        add_arguments(tool)
+    for name in TOOLS:
+        tool = _TOOLS[name]
+        its = tools.add_parser(name, help=tool.summary, description=f"{tool.summary}.", allow_abbrev=False)
+        its.set_defaults(run=tool.run)
+        tool.add_arguments(its)
     return parser
 
 
@@ -90,7 +95,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=_pair,
         default=[],
-        help="a parameter that the module declares; repeatable",
+        help="a parameter that the module declares, or hostname; repeatable",
     )
     parser.add_argument("--timeout", metavar="DURATION", type=_timeout, help="default: the module's, else 10s")
     parser.add_argument(
@@ -125,11 +130,19 @@ def _probers(given: argparse.Namespace) -> int:
     return 0
 
 
-_TOOLS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
-    "new": ("Write a prober, its module and its test, all of which work, to be changed", _new_arguments, _new),
-    "run": ("Probe a target once and print the metrics and, on failure, why", _run_arguments, _run),
-    "modules": ("List the modules that are loaded", _list_arguments, _modules),
-    "probers": ("List the probers that are loaded, with their settings and metrics", _list_arguments, _probers),
+class Tool(NamedTuple):
+    """A tool: what it does in a line, what it takes, and how it is run."""
+
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+_TOOLS = {
+    "new": Tool("Write a prober, its module and its test, all of which work, to be changed", _new_arguments, _new),
+    "run": Tool("Probe a target once and print the metrics and, on failure, why", _run_arguments, _run),
+    "modules": Tool("List the modules that are loaded", _list_arguments, _modules),
+    "probers": Tool("List the probers that are loaded, with their settings and metrics", _list_arguments, _probers),
 }
 
 

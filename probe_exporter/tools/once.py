@@ -19,6 +19,8 @@ from probe_exporter.fields import nearest
 from probe_exporter.loader import find_probers, load_file
 from probe_exporter.logs import ProbeLog
 from probe_exporter.prober import Prober
+from probe_exporter.web.answers import Refused
+from probe_exporter.web.asked import prepared
 
 DEFAULT_TIMEOUT = 10.0  # seconds, for whoever sits and waits
 
@@ -99,21 +101,21 @@ def run(module: Module, target: str, parameters: Mapping[str, str], timeout: flo
     """Probe once and print what came of it: metrics to stdout, why it failed to stderr. Returns the exit code.
 
     Args:
+        parameters: what a request could say: those that the module declares, and ``hostname``.
         timeout: seconds; None for the module's own.
         debug: print the debug document in place of the metrics.
 
     Raises:
         NotRun: the parameters do not fit the module.
     """
-    unknown = [name for name in parameters if name not in module.parameters]
-    if unknown:
-        raise NotRun(
-            f"module {module.name} has no parameter {unknown[0]}{nearest(unknown[0], list(module.parameters))}"
-        )
+    known = ["hostname", *module.parameters]
+    for name in parameters:
+        if name not in known:
+            raise NotRun(f"module {module.name} has no parameter {name}{nearest(name, known)}")
     try:
-        filled = module.given(parameters)
-    except ValueError as error:
-        raise NotRun(str(error)) from None
+        filled = prepared(module, parameters)
+    except Refused as refused:
+        raise NotRun(str(refused)) from None
     result = probe(filled, target, timeout or module.timeout or DEFAULT_TIMEOUT)
     if debug:
         sys.stdout.write(record.debug_document(result, ProbeLog(logging.DEBUG, "logfmt")))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from probe_exporter.testing import expect, serve
+from probe_exporter.testing import Peer, expect, serve
+from tests.exporters import _environment
 from tests.tools.test_new import tool
 
 pytestmark = pytest.mark.slow
@@ -130,6 +135,32 @@ def test_a_loaded_module_is_run_by_its_name(directory: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_hostname_is_what_it_is_in_a_request(directory: Path) -> None:
+    host = expect(re.compile(rb"^Host: www.example.test\r"))
+    with serve(expect(re.compile(rb"^GET ")), host, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as target:
+        done = tool(
+            directory, "run", "http_2xx", f"http://{target}/", "--param", "hostname=www.example.test", "--debug"
+        )
+    assert done.returncode == 0, done.stdout
+
+
+def test_an_interrupt_ends_it_without_a_traceback(directory: Path) -> None:
+    heard = threading.Event()
+
+    def hear(peer: Peer) -> None:
+        peer.line()
+        heard.set()
+        peer.receive(1)
+
+    with serve(hear) as target:
+        command = [sys.executable, "-m", "probe_exporter", "run", "quake.py", str(target)]
+        process = subprocess.Popen(command, cwd=directory, env=_environment(), stderr=subprocess.PIPE, text=True)
+        assert heard.wait(20)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (130, "")
+
+
 REFUSED = {
     ("quake.py", "t", "--set=tires=3"): "--set tires: unknown key `tires`; did you mean `tries`?",
     ("quake.py", "t", "--set=tries=x", "--set=inner.expect=(", "--set=inner.patience=3"): (
@@ -147,6 +178,7 @@ REFUSED = {
     ("polit", "t", "--modules.dir=."): "unknown module `polit`; did you mean `polite`?",
     ("polite", "t", "--modules.dir=.", "--set=tries=1"): "--set and --module are for the file of a prober",
     ("polite", "t", "--modules.dir=.", "--param=x=y"): "module polite has no parameter x",
+    ("http_2xx", "t", "--param=hostnam=x"): "module http_2xx has no parameter hostnam; did you mean `hostname`?",
     ("asking", "t", "--modules.dir=.", "--param=what=TEA"): 'The parameter "what" of module "asking" does not match',
     ("polite", "t", "--config.file=none.yml"): "none.yml: can't be read: No such file or directory",
     ("polite", "t", "--timeout=0s"): "more than 0 is needed",
