@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from tests.servers import NOBODY, Room, listening, server
 
 USER, PASSWORD = "probe", "hunter2"
+READ_ONLY = "readonly/probe"
+"""A topic that `USER` may read and not write; `probe/…` it may both, and nothing else."""
+RIGHTS = f"""
+user {USER}
+topic readwrite probe/#
+topic read {READ_ONLY}
+"""
 
 CONFIG = """
 per_listener_settings true
@@ -20,6 +27,7 @@ allow_anonymous true
 listener {closed_port} 127.0.0.1
 allow_anonymous false
 password_file {passwords}
+acl_file {rights}
 
 listener {tls_port} 127.0.0.1
 allow_anonymous true
@@ -46,7 +54,7 @@ def mosquitto(room: Room) -> Iterator[Mosquitto]:
     config = room.write(
         "mosquitto.conf",
         CONFIG.format(port=made.port, closed_port=made.closed_port, tls_port=made.tls_port, passwords=passwords,
-                      certificate=certificate, key=key),
+                      rights=room.write("rights", RIGHTS), certificate=certificate, key=key),
     )  # fmt: skip
     ready = listening(made.port, made.closed_port, made.tls_port)
     with room.running("mosquitto", "-c", config, ready=ready, user=NOBODY):

@@ -1,0 +1,298 @@
+"""MQTT brokers: one that lets us in and, on a topic, brings back what we publish (MQTT 3.1.1 and 5.0, OASIS).
+
+A packet is a byte with its kind, a length and a body. The session is a clean one, so that nothing of a probe stays with
+the broker, and what is published is not retained.
+"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+import time
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
+from pydantic import AfterValidator
+
+from probe_exporter import (
+    Connection,
+    ConnectSettings,
+    Metric,
+    OwnReason,
+    Probe,
+    ProbeFailed,
+    Prober,
+    Reason,
+    Secret,
+    Text,
+    connect,
+    host_and_port,
+    needs,
+)
+
+PORT, TLS_PORT = 1883, 8883
+LONGEST_PACKET = 256 * 1024
+MOST_OTHERS = 1000
+KEEP_ALIVE = 60
+"""Seconds of silence after which the broker may forget us; no probe takes that long, and some brokers don't take 0."""
+
+DURATION = Metric("probe_mqtt_duration_seconds", "How long each phase took.", ("phase",))
+CODE = Metric(
+    "probe_mqtt_reason_code", "What the broker answered, by the numbers of the protocol's version.", ("packet",)
+)
+ROUND_TRIP = Metric(
+    "probe_mqtt_round_trip_seconds", "How long a message took to the broker and, to us as a subscriber, back."
+)
+OTHERS = Metric("probe_mqtt_other_messages", "How many messages of others came on the topic meanwhile.")
+
+VERSION = OwnReason("mqtt_version", "The broker does not speak the module's version of MQTT.")
+CLIENT_ID = OwnReason("mqtt_client_id_refused", "The broker does not take the client identifier.")
+TOPIC = OwnReason("mqtt_topic_refused", "The broker takes no subscription to the topic.")
+
+# Kinds of packets, with their flags (3.1.1 and 5.0, section 2).
+_CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
+_DISCONNECT = 0xE0
+_QOS = 0b0110
+_EXPECTED = (_CONNACK, _PUBACK, _SUBACK, _DISCONNECT)
+
+_ID = struct.pack("!H", 1)
+"""The number of the only subscription, and of the only publication; the two kinds are told apart by the answer's."""
+
+_CODES: dict[int, tuple[str, Reason | OwnReason]] = {
+    # of CONNACK in 3.1.1
+    1: ("unacceptable protocol version", VERSION),
+    2: ("identifier rejected", CLIENT_ID),
+    3: ("server unavailable", Reason.TARGET_NOT_READY),
+    4: ("bad user name or password", Reason.AUTHENTICATION),
+    5: ("not authorized", Reason.AUTHENTICATION),
+    # of any packet in 5.0
+    0x84: ("unsupported protocol version", VERSION),
+    0x85: ("client identifier not valid", CLIENT_ID),
+    0x86: ("bad user name or password", Reason.AUTHENTICATION),
+    0x87: ("not authorized", Reason.AUTHENTICATION),
+    0x88: ("server unavailable", Reason.TARGET_NOT_READY),
+    0x89: ("server busy", Reason.TARGET_NOT_READY),
+    0x8A: ("banned", Reason.AUTHENTICATION),
+    0x8B: ("server shutting down", Reason.TARGET_NOT_READY),
+    0x8C: ("bad authentication method", Reason.AUTHENTICATION),
+    0x8E: ("session taken over by another client of the same identifier", Reason.TARGET_ERROR),
+    0x97: ("quota exceeded", Reason.TARGET_ERROR),
+    0x9B: ("QoS not supported", Reason.TARGET_ERROR),
+    0x9C: ("use another server", Reason.TARGET_ERROR),
+    0x9D: ("server moved", Reason.TARGET_ERROR),
+    0x9F: ("connection rate exceeded", Reason.TARGET_NOT_READY),
+}
+"""Codes that have a name worth showing; any other is an error of the target's."""
+
+
+def _name(topic: str) -> str:
+    if any(character in topic for character in "+#\0"):
+        raise ValueError("a topic to publish to has no wildcards (+ and #) and no NUL")
+    return topic
+
+
+class MqttSettings(ConnectSettings):
+    """The ``mqtt`` block of a module."""
+
+    rules = (
+        needs(("password",), ("username",), "a `password` needs a `username`"),
+        needs(("qos",), ("topic",), "has no effect without a `topic`"),
+    )
+    version: Literal["3.1.1", "5.0"] = "3.1.1"
+    client_id: Text = ""
+    username: Text = ""
+    password: Secret = Secret("")
+    topic: Annotated[Text, AfterValidator(_name)] = ""
+    qos: Annotated[int, Ge(0), Le(1)] = 0
+
+
+async def probe_mqtt(probe: Probe, settings: MqttSettings) -> None:
+    """Opens a session with an MQTT broker and, on a topic, waits for what it publishes to come back."""
+    host, port = host_and_port(probe.target, TLS_PORT if settings.tls else PORT)
+    with await connect(probe, host, port, settings, seconds=DURATION) as connection:
+        session = _Session(probe, connection, settings)
+        with probe.phase("session", DURATION):
+            await session.open()
+        if settings.topic:
+            with probe.phase("subscribe", DURATION):
+                await session.subscribe()
+            with probe.phase("round_trip", DURATION):
+                await session.publish()
+        connection.send(_packet(_DISCONNECT))
+
+
+class _Session:
+    """What is said with one broker, and what it answers to each."""
+
+    def __init__(self, probe: Probe, connection: Connection, settings: MqttSettings) -> None:
+        self._probe = probe
+        self._connection = connection
+        self._settings = settings
+        self._is_5 = settings.version == "5.0"
+        self._others = 0
+
+    async def open(self) -> None:
+        """Raises: ProbeFailed: the broker does not let us in."""
+        self._connection.send(_connect(self._settings))
+        kind, body = await self._next()
+        if kind != _CONNACK or len(body) < 2:
+            raise _malformed("no answer to CONNECT")
+        self._check("connack", body[1], refused=body[1] != 0)
+
+    async def subscribe(self) -> None:
+        """Raises: ProbeFailed: the broker lets nobody like us read the topic."""
+        self._probe.set(OTHERS, 0)
+        no_retained = 2 << 4 if self._is_5 else 0  # 3.1.1 has no way to say it
+        options = bytes([no_retained | self._settings.qos])
+        self._connection.send(_packet(_SUBSCRIBE, _ID, self._no_properties, _text(self._settings.topic), options))
+        kind, body = await self._next()
+        if kind != _SUBACK or len(body) < 3 or body[:2] != _ID:
+            raise _malformed("no answer to SUBSCRIBE")
+        self._check("suback", body[-1], refused=body[-1] >= 0x80, otherwise=TOPIC)
+
+    async def publish(self) -> None:
+        """Publish what nobody else can have published, and wait for it, and for the broker's word that it has it.
+
+        Raises:
+            ProbeFailed: the broker does not take it, or the topic is too busy to wait there.
+        """
+        payload = f"probe {secrets.token_hex(16)}".encode()
+        qos = self._settings.qos
+        number = _ID if qos else b""
+        sent = time.perf_counter()
+        self._connection.send(
+            _packet(_PUBLISH | qos << 1, _text(self._settings.topic), number, self._no_properties, payload)
+        )
+        missing = {_PUBLISH, _PUBACK} if qos else {_PUBLISH}
+        while missing:
+            kind, body = await self._next(payload)
+            if kind not in missing or (kind == _PUBACK and body[:2] != _ID):
+                raise _malformed("no answer to PUBLISH")
+            missing.remove(kind)
+            if kind == _PUBLISH:
+                self._probe.set(ROUND_TRIP, self._connection.last_byte_at - sent)
+            else:
+                code = body[2] if len(body) > 2 else 0  # left out where it is 0, and in 3.1.1
+                self._check("puback", code, refused=code >= 0x80)
+
+    @property
+    def _no_properties(self) -> bytes:
+        """What stands in 5.0 where properties may stand."""
+        return b"\0" if self._is_5 else b""
+
+    def _check(
+        self, packet: str, code: int, *, refused: bool, otherwise: Reason | OwnReason = Reason.TARGET_ERROR
+    ) -> None:
+        self._probe.set(CODE, code, packet)
+        if refused:
+            raise _refusal(packet.upper(), code, otherwise)
+
+    async def _next(self, payload: bytes | None = None) -> tuple[int, bytes]:
+        """The next packet's kind and body, messages of others left out.
+
+        Args:
+            payload: of our own message, if that is waited for.
+
+        Raises:
+            ProbeFailed: it is no MQTT, or the broker takes leave.
+        """
+        while True:
+            first, body = await _receive(self._connection)
+            kind = first & 0xF0
+            if kind == _DISCONNECT:
+                raise _refusal("DISCONNECT", body[0] if body else 0)
+            if kind != _PUBLISH:
+                return kind, body
+            if self._message(first, body) == payload:
+                return kind, body
+            self._others += 1
+            self._probe.set(OTHERS, self._others)
+            if self._others >= MOST_OTHERS:
+                raise ProbeFailed(Reason.EXPECTATION, f"{MOST_OTHERS} messages of others came: the topic is not ours")
+
+    def _message(self, first: int, body: bytes) -> bytes:
+        """The payload of a message, which the broker gets its receipt for if it wants one."""
+        qos = (first & _QOS) >> 1
+        place = 2 + int.from_bytes(body[:2], "big")
+        number = body[place : place + 2] if qos else b""
+        place += len(number)
+        if self._is_5:
+            size, place = _varint(body, place)
+            place += size
+        if qos > 1 or len(number) != 2 * qos or place > len(body):
+            raise _malformed("a message is cut, or of a quality that was not asked for")
+        if qos:
+            self._connection.send(_packet(_PUBACK, number))
+        return body[place:]
+
+
+# --- packets -----------------------------------------------------------------------------------------------
+
+
+def _connect(settings: MqttSettings) -> bytes:
+    """A clean session, in the name that the module has, or in one of 17 letters that all brokers have to take."""
+    is_5 = settings.version == "5.0"
+    password = settings.password.reveal()
+    flags = 0x02 | (0x80 if settings.username else 0) | (0x40 if password else 0)
+    limit = struct.pack("!BBI", 5, 0x27, LONGEST_PACKET) if is_5 else b""  # the property Maximum Packet Size
+    name = settings.client_id or f"probe{secrets.token_hex(6)}"
+    texts = [name, *filter(None, [settings.username, password])]
+    return _packet(
+        _CONNECT, _text("MQTT"), struct.pack("!BBH", 5 if is_5 else 4, flags, KEEP_ALIVE), limit, *map(_text, texts)
+    )
+
+
+def _packet(first: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    size, length = len(body), bytearray()
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([first, *length, size]) + body
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogateescape")
+    if len(data) > 0xFFFF:
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"MQTT has no texts of {len(data)} bytes")
+    return struct.pack("!H", len(data)) + data
+
+
+async def _receive(connection: Connection) -> tuple[int, bytes]:
+    """The first byte of the next packet, and its body.
+
+    Raises:
+        ProbeFailed: it is no packet, or none that a broker sends us.
+    """
+    first, size = await connection.exactly(2)
+    if first & 0xF0 != _PUBLISH and first not in _EXPECTED:
+        raise _malformed(f"a packet begins with {first:#04x}")
+    length = bytes([size])
+    while length[-1] & 0x80 and len(length) < 4:
+        length += await connection.exactly(1)
+    size, _ = _varint(length, 0)
+    if size > LONGEST_PACKET:
+        raise _malformed(f"a packet has {size} bytes")
+    return first, await connection.exactly(size)
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """The number that begins at `place`, seven bits a byte, the lowest first; and where it ends."""
+    number = 0
+    for shift, byte in enumerate(data[place : place + 4]):
+        number |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return number, place + shift + 1
+    raise _malformed("a length is cut or too long")
+
+
+def _refusal(packet: str, code: int, otherwise: Reason | OwnReason = Reason.TARGET_ERROR) -> ProbeFailed:
+    name, reason = _CODES.get(code, (f"code {code:#04x}", otherwise))
+    return ProbeFailed(reason, f"the broker answers {packet}: {name}", code=code)
+
+
+def _malformed(what: str) -> ProbeFailed:
+    return ProbeFailed(Reason.PROTOCOL_ERROR, f"the answer is not of MQTT: {what}")
+
+
+prober = Prober("mqtt", MqttSettings, probe_mqtt, reasons=(VERSION, CLIENT_ID, TOPIC))

@@ -1,0 +1,290 @@
+"""The mqtt prober, against mosquitto and against peers that are none."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any
+
+import pytest
+
+from probe_exporter.prober import Reason
+from tests.modules.library import (
+    STRANGERS,
+    cuts,
+    expect_failure,
+    measured,
+    phases,
+    probe,
+    probe_talker,
+    shipped,
+    trust,
+    why,
+)
+from tests.servers.mosquitto import PASSWORD, READ_ONLY, USER, Mosquitto
+from tests.targets import Pki
+from tests.targets.talker import Hear, Talk, Turn, then_silence
+
+LOGIN = {"username": USER, "password": PASSWORD}
+VERSIONS = ("3.1.1", "5.0")
+
+
+# --- real ones ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mqtt", "mqtt5"])
+async def test_a_real_one_lets_anybody_in(mosquitto: Mosquitto, name: str) -> None:
+    result = await probe(shipped("mqtt", name), f"127.0.0.1:{mosquitto.port}")
+    assert why(result) is None
+    assert measured(result) == {"probe_mqtt_reason_code": {("connack",): 0}}
+    assert phases(result) == {"resolve", "connect", "session"}
+
+
+async def test_a_real_one_lets_anybody_in_over_tls(mosquitto: Mosquitto, pki: Pki) -> None:
+    result = await probe(shipped("mqtt", "mqtts", tls_config=trust(pki)), f"127.0.0.1:{mosquitto.tls_port}")
+    assert why(result) is None
+    assert "probe_ssl_earliest_cert_expiry" in measured(result)
+    assert phases(result) == {"resolve", "connect", "tls", "session"}
+    refused = await probe(shipped("mqtt", "mqtts"), f"127.0.0.1:{mosquitto.tls_port}")
+    assert why(refused) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_what_is_published_comes_back(mosquitto: Mosquitto, version: str, qos: int) -> None:
+    module = shipped("mqtt", version=version, topic="probe/round", qos=qos, **LOGIN)
+    result = await probe(module, f"127.0.0.1:{mosquitto.closed_port}")
+    assert why(result) is None
+    values = measured(result)
+    ((seconds,),) = [list(values.pop("probe_mqtt_round_trip_seconds").values())]
+    assert 0 < seconds < result.duration
+    codes = {("connack",): 0, ("suback",): qos} | ({("puback",): 0} if qos else {})
+    assert values == {"probe_mqtt_reason_code": codes, "probe_mqtt_other_messages": {(): 0}}
+    assert phases(result) == {"resolve", "connect", "session", "subscribe", "round_trip"}
+
+
+@pytest.mark.parametrize(("version", "came"), [("3.1.1", 1), ("5.0", 0)])
+async def test_what_others_left_on_the_topic_is_not_ours(mosquitto: Mosquitto, version: str, came: int) -> None:
+    """A retained message comes first with 3.1.1; 5.0 has a way to leave it out."""
+    topic = f"left/behind/{version}"
+    reader, writer = await asyncio.open_connection("127.0.0.1", mosquitto.port)
+    writer.write(CONNECT_NOBODY + packet(0x33, text(topic), b"\0\1", b"of others"))
+    assert await reader.readexactly(8) == CONNACK + b"\x40\2\0\1"
+    writer.close()
+    for qos in (0, 1):
+        result = await probe(shipped("mqtt", version=version, topic=topic, qos=qos), f"127.0.0.1:{mosquitto.port}")
+        assert why(result) is None
+        assert measured(result)["probe_mqtt_other_messages"] == {(): came}
+
+
+async def test_many_probes_at_once_keep_their_messages_apart(mosquitto: Mosquitto) -> None:
+    module = shipped("mqtt", topic="all/at/once", qos=1)
+    results = await asyncio.gather(*[probe(module, f"127.0.0.1:{mosquitto.port}") for _ in range(20)])
+    assert [why(result) for result in results] == [None] * 20
+    assert sum(measured(result)["probe_mqtt_other_messages"][()] for result in results) > 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("settings", [{}, {**LOGIN, "password": "wrong"}, {**LOGIN, "username": "nobody"}])
+async def test_who_is_not_let_in(mosquitto: Mosquitto, version: str, settings: dict[str, str]) -> None:
+    result = await probe(shipped("mqtt", version=version, **settings), f"127.0.0.1:{mosquitto.closed_port}")
+    assert why(result) == (Reason.AUTHENTICATION, "session")
+    assert PASSWORD not in str(result.probe.events)
+
+
+async def test_a_topic_that_we_may_not_write(mosquitto: Mosquitto) -> None:
+    """A broker of 5.0 says so; one of 3.1.1 says nothing."""
+    for version, verdict in (("5.0", Reason.AUTHENTICATION), ("3.1.1", Reason.TIMEOUT_PROBE)):
+        module = shipped("mqtt", version=version, topic=READ_ONLY, qos=1, **LOGIN)
+        result = await probe(module, f"127.0.0.1:{mosquitto.closed_port}", timeout=0.5)
+        assert why(result) == (verdict, "round_trip")
+
+
+async def test_an_identifier_of_the_modules_own(mosquitto: Mosquitto) -> None:
+    result = await probe(shipped("mqtt", client_id="a probe of ours", **LOGIN), f"127.0.0.1:{mosquitto.closed_port}")
+    assert why(result) is None
+
+
+# --- scripted ones -----------------------------------------------------------------------------------------
+
+
+def text(value: str) -> bytes:
+    return struct.pack("!H", len(value)) + value.encode()
+
+
+def packet(first: int, *parts: bytes) -> bytes:
+    """Of less than 128 bytes."""
+    body = b"".join(parts)
+    return bytes([first, len(body)]) + body
+
+
+CONNECT_NOBODY = bytes.fromhex("100c 00044d515454 04 02 003c 0000")
+CONNECT = Hear(bytes=31)
+CONNECT_5 = Hear(bytes=37)
+SUBSCRIBE = Hear(bytes=8)
+PUBLISH = Hear(bytes=2 + 3 + 38)
+CONNACK, CONNACK_5 = b"\x20\2\0\0", b"\x20\x03\0\0\0"
+SUBACK, SUBACK_1 = b"\x90\3\0\1\0", b"\x90\3\0\1\1"
+OTHER = packet(0x30, text("t"), b"of others")
+
+
+async def test_what_is_said(pki: Pki) -> None:
+    result, heard = await probe_talker(shipped("mqtt", **LOGIN), then_silence(Hear(bytes=47), CONNACK), pki)
+    assert why(result) is None
+    start, name, rest = heard[:14], heard[14:31], heard[31:]
+    assert start == bytes.fromhex("102d 00044d515454 04 c2 003c 0011")
+    assert name.startswith(b"probe")
+    assert name.isalnum()
+    assert rest == text(USER) + text(PASSWORD) + b"\xe0\0"
+
+
+async def test_what_is_said_in_5(pki: Pki) -> None:
+    module = shipped("mqtt", "mqtt5", client_id="me", topic="t", qos=1)
+    result, heard = await probe_talker(module, then_silence(Hear(bytes=22), CONNACK_5, Hear(bytes=9)), pki, timeout=0.3)
+    assert why(result) == (Reason.TIMEOUT_PROBE, "subscribe")
+    connect = bytes.fromhex("1014 00044d515454 05 02 003c 05 2700040000 0002") + b"me"
+    assert heard == connect + bytes.fromhex("8207 0001 00 0001") + b"t" + b"\x21"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (1, "mqtt_version"),
+        (2, "mqtt_client_id_refused"),
+        (3, Reason.TARGET_NOT_READY),
+        (4, Reason.AUTHENTICATION),
+        (5, Reason.AUTHENTICATION),
+        (6, Reason.TARGET_ERROR),
+        (0x80, Reason.TARGET_ERROR),
+        (0x84, "mqtt_version"),
+        (0x85, "mqtt_client_id_refused"),
+        (0x87, Reason.AUTHENTICATION),
+        (0x88, Reason.TARGET_NOT_READY),
+        (0x89, Reason.TARGET_NOT_READY),
+        (0x9D, Reason.TARGET_ERROR),
+        (0xFF, Reason.TARGET_ERROR),
+    ],
+)
+async def test_why_a_broker_may_not_let_us_in(pki: Pki, code: int, reason: str) -> None:
+    script = then_silence(CONNECT_5, bytes([0x20, 2, 0, code]))
+    result, _ = await probe_talker(shipped("mqtt", "mqtt5"), script, pki)
+    assert why(result) == (reason, "session")
+    assert measured(result) == {"probe_mqtt_reason_code": {("connack",): code}}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x20\1\0", b"\x20\0", b"\x21\2\0\0", b"\x90\3\0\1\0", b"\x10\x7f", b"\0\x7f", b"\x20\xff\xff\xff\xff",
+        b"\xd0\0",
+    ],
+)  # fmt: skip
+async def test_what_is_no_answer_to_who_we_are(pki: Pki, said: bytes) -> None:
+    """It is known at once, with nothing more to come."""
+    result, _ = await probe_talker(shipped("mqtt"), then_silence(CONNECT, said), pki)
+    assert why(result) == (Reason.PROTOCOL_ERROR, "session")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"\x90\3\0\1\x80", "mqtt_topic_refused"),
+        (b"\x90\3\0\1\x8f", "mqtt_topic_refused"),
+        (b"\x90\3\0\1\x87", Reason.AUTHENTICATION),
+        (b"\x90\3\0\1\x97", Reason.TARGET_ERROR),
+        (OTHER + b"\x90\3\0\1\x80", "mqtt_topic_refused"),
+        (b"\x90\3\0\2\0", Reason.PROTOCOL_ERROR),
+        (b"\x90\2\0\1", Reason.PROTOCOL_ERROR),
+        (b"\x40\2\0\1", Reason.PROTOCOL_ERROR),
+        (b"\xe0\0", Reason.TARGET_ERROR),
+        (b"\xe0\1\x8b", Reason.TARGET_NOT_READY),
+        (OTHER * 1000, Reason.EXPECTATION),
+    ],
+)
+async def test_what_it_may_say_to_a_subscription(pki: Pki, said: bytes, reason: str) -> None:
+    script = then_silence(CONNECT, CONNACK, SUBSCRIBE, said)
+    result, _ = await probe_talker(shipped("mqtt", topic="t"), script, pki)
+    assert why(result) == (reason, "subscribe")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"\x40\2\0\1", Reason.TIMEOUT_PROBE),
+        (OTHER + b"\x40\4\0\1\x10\0", Reason.TIMEOUT_PROBE),  # nobody listens, says 5.0: we do, and may yet hear it
+        (b"\x40\4\0\1\x87\0", Reason.AUTHENTICATION),
+        (b"\x40\3\0\1\x97", Reason.TARGET_ERROR),
+        (b"\x40\2\0\1\x40\2\0\1", Reason.PROTOCOL_ERROR),
+        (b"\x40\2\0\2", Reason.PROTOCOL_ERROR),
+        (b"\x40\0", Reason.PROTOCOL_ERROR),
+        (SUBACK, Reason.PROTOCOL_ERROR),
+        (packet(0x34, text("t"), b"\0\1", b"of quality 2"), Reason.PROTOCOL_ERROR),
+        (packet(0x32, text("t"), b"\0"), Reason.PROTOCOL_ERROR),
+        (packet(0x30, b"\0\2t"), Reason.PROTOCOL_ERROR),
+        (packet(0x30), Reason.PROTOCOL_ERROR),
+        (b"\x30\x80\x80\x80\x80\x01", Reason.PROTOCOL_ERROR),
+        (b"\x30\x81\x80\x10", Reason.PROTOCOL_ERROR),
+        (b"\xd1\0", Reason.PROTOCOL_ERROR),
+        (b"\xe0\1\x9d", Reason.TARGET_ERROR),
+    ],
+)
+async def test_what_it_may_say_to_a_message(pki: Pki, said: bytes, reason: str) -> None:
+    script = then_silence(CONNECT, CONNACK, SUBSCRIBE, SUBACK_1, Hear(bytes=45), said)
+    result, _ = await probe_talker(shipped("mqtt", topic="t", qos=1), script, pki, timeout=0.3)
+    assert why(result) == (reason, "round_trip")
+    assert "probe_mqtt_round_trip_seconds" not in measured(result)
+
+
+@pytest.mark.parametrize("properties", [b"", b"\x05", b"\x80", b"\xff\xff\xff\xff\x01"])
+async def test_properties_that_are_cut(pki: Pki, properties: bytes) -> None:
+    said = packet(0x30, text("t"), properties)
+    script = then_silence(CONNECT_5, CONNACK_5, Hear(bytes=9), b"\x90\4\0\1\0\0", Hear(bytes=44), said)
+    result, _ = await probe_talker(shipped("mqtt", "mqtt5", topic="t"), script, pki)
+    assert why(result) == (Reason.PROTOCOL_ERROR, "round_trip")
+
+
+async def test_a_message_of_quality_1_gets_its_receipt(pki: Pki) -> None:
+    said = packet(0x32, text("t"), b"\x12\x34", b"of others")
+    script = then_silence(CONNECT, CONNACK, SUBSCRIBE, SUBACK_1, Hear(bytes=45), said)
+    result, heard = await probe_talker(shipped("mqtt", topic="t", qos=1), script, pki, timeout=0.3)
+    assert why(result) == (Reason.TIMEOUT_PROBE, "round_trip")
+    assert measured(result)["probe_mqtt_other_messages"] == {(): 1}
+    assert heard.endswith(b"\x40\2\x12\x34")
+
+
+@pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
+@pytest.mark.parametrize("name", ["mqtt", "mqtt5"])
+async def test_a_stranger_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+    await expect_failure(shipped("mqtt", name), script, pki)
+
+
+async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
+    turns: tuple[Turn, ...] = (CONNECT, CONNACK, SUBSCRIBE, OTHER + SUBACK, PUBLISH, OTHER)
+    for script in cuts(turns):
+        result = await expect_failure(shipped("mqtt", topic="t"), script, pki)
+        assert result.failure is not None
+        assert result.failure.reason is Reason.CONNECT_CLOSED
+
+
+# --- settings ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"password": PASSWORD}, "needs a `username`"),
+        ({"qos": 1}, "without a `topic`"),
+        ({"topic": "t", "qos": 2}, "less than or equal to 1"),
+        ({"topic": "a/+/b"}, "no wildcards"),
+        ({"topic": "a/#"}, "no wildcards"),
+        ({"version": "3.1"}, "'3.1.1' or '5.0'"),
+    ],
+)
+def test_what_is_refused_at_load(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        shipped("mqtt", **settings)
+
+
+async def test_a_text_beyond_64_kib_can_not_be_sent(mosquitto: Mosquitto) -> None:
+    result = await probe(shipped("mqtt", client_id="x" * 65_536), f"127.0.0.1:{mosquitto.port}")
+    assert why(result) == (Reason.SETTINGS_UNUSABLE, "session")
