@@ -35,6 +35,7 @@ from probe_exporter import (
 
 PORT, TLS_PORT = 389, 636
 LONGEST_MESSAGE = 256 * 1024
+LONGEST_LABEL = 128
 MOST_CONTEXTS = 100
 MOST_REFERENCES = 10_000
 DEEPEST_FILTER = 50
@@ -263,12 +264,16 @@ def _report_server(probe: Probe, entry: bytes) -> None:
     known: dict[bytes, list[str]] = {}
     for attribute in _elements(attributes.value):
         name, values, *_ = _elements(attribute.value, at_least=2)
-        known[name.value.lower()] = [one.value.decode("utf-8", "replace") for one in _elements(values.value)]
+        known[name.value.lower()] = [_label(one.value) for one in _elements(values.value)]
     for context in known.get(b"namingcontexts", [])[:MOST_CONTEXTS]:
         probe.set(CONTEXT, 1, context)
     described = ["".join(known.get(name, [])[:1]) for name in (b"vendorname", b"vendorversion")]
     if any(described):
         probe.set(SERVER, 1, *described)
+
+
+def _label(value: bytes) -> str:
+    return value.decode("utf-8", "replace")[:LONGEST_LABEL]
 
 
 # --- outcomes ----------------------------------------------------------------------------------------------

@@ -163,6 +163,15 @@ async def test_what_is_said_and_heard(pki: Pki) -> None:
     assert values["probe_ldap_naming_context_info"] == {("dc=a",): 1, ("dc=b",): 1}
 
 
+async def test_what_it_says_of_itself_is_cut(pki: Pki) -> None:
+    boast = entry(2, attribute(b"namingContexts", *[b"dc=%03d" % n for n in range(200)]),
+                  attribute(b"vendorName", b"x" * 1000, b"y"))  # fmt: skip
+    result, _ = await probe_talker(shipped("ldap"), then_silence(*directory(boast, DONE)), pki)
+    assert why(result) is None
+    assert measured(result)["probe_ldap_server_info"] == {("x" * 128, ""): 1}
+    assert len(measured(result)["probe_ldap_naming_context_info"]) == 100
+
+
 async def test_references_are_counted_and_not_followed(pki: Pki) -> None:
     result, _ = await probe_talker(shipped("ldap"), then_silence(*directory(REFERENCE, ROOT, REFERENCE, DONE)), pki)
     assert why(result) is None
@@ -215,7 +224,9 @@ async def test_how_a_bind_may_end(pki: Pki, code: int, reason: str) -> None:
         ([message(2, 0x64)], Reason.PROTOCOL_ERROR),
         ([message(2, 0x64, ber(0x04), ber(0x30, ber(0x30)))], Reason.PROTOCOL_ERROR),
         ([ber(0x30, ber(0x02, b"\2"))], Reason.PROTOCOL_ERROR),
-        ([ber(0x30, ber(0x04, b"\2"), ber(0x65))], Reason.PROTOCOL_ERROR),
+        ([ber(0x30, ber(0x04, b"\2"), ber(0x65, ber(0x0A, b"\0"), ber(0x04), ber(0x04)))], Reason.PROTOCOL_ERROR),
+        ([b"\x30\x0c\x02\x01\x02\x65\x07\x0a\x01\x00\x04\x00\x04\x05"], Reason.PROTOCOL_ERROR),  # cut
+        ([b"\x30\x0c\x02\x01\x02\x65\x07\x0a\x01\x00\x04\x80\x04\x00"], Reason.PROTOCOL_ERROR),  # of no definite length
         ([b"\x30\x80"], Reason.PROTOCOL_ERROR),
         ([b"\x30\x85"], Reason.PROTOCOL_ERROR),
         ([b"\x30\x83\x04\x00\x01"], Reason.PROTOCOL_ERROR),
