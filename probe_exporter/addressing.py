@@ -26,7 +26,12 @@ from probe_exporter.tls import TLSSettings
 
 
 class AddressSettings(Settings):
-    """Which of a name's addresses is probed: ``ip6`` or empty prefers IPv6, anything else IPv4."""
+    """Which of a name's addresses is probed.
+
+    Args:
+        preferred_ip_protocol: ``ip6`` or empty prefers IPv6, anything else IPv4, as the original has it.
+        ip_protocol_fallback: take one of the other family where the name has none of this one.
+    """
 
     preferred_ip_protocol: Text = "ip6"
     ip_protocol_fallback: bool = True
@@ -38,7 +43,11 @@ class AddressSettings(Settings):
 
 
 class SourceSettings(AddressSettings):
-    """The same, and the local address to probe from."""
+    """The same, and the local address to probe from.
+
+    Args:
+        source_ip_address: an address of this machine; empty for the system's choice, or the module's.
+    """
 
     source_ip_address: Text = ""
 
@@ -49,7 +58,12 @@ class SourceSettings(AddressSettings):
 
 
 class ConnectSettings(SourceSettings):
-    """The same, and whether the connection begins with TLS: all that `connect` needs to know."""
+    """The same, and whether the connection begins with TLS: all that `connect` needs to know.
+
+    Args:
+        tls: a TLS handshake comes before anything else.
+        tls_config: for that, or for `start_tls`.
+    """
 
     tls: bool = False
     tls_config: TLSSettings = TLSSettings()

@@ -95,7 +95,18 @@ Command = Annotated[Text, PlainSerializer(_shown_command, return_type=str)]
 
 
 class Step(Settings):
-    """One entry of ``query_response``: expect a line or bytes, send, start TLS, in this order."""
+    """One entry of ``query_response``: expect a line or bytes, send, start TLS, in this order.
+
+    Args:
+        expect: lines are read until one matches; over messages, the next one has to.
+        expect_prompt: what has no newline yet counts as a line at once.
+        expect_bytes: exactly these come next.
+        labels: of ``probe_expect_info``, made from what `expect` matched.
+        send: a line to send, with ``$1`` or ``${name}`` for groups of what `expect` matched.
+        send_without_newline: send it as it is.
+        send_bytes: bytes to send.
+        starttls: go on inside TLS.
+    """
 
     rules = (_expects_one_thing, _labels_differ, exclusive("send", "send_bytes"))
     expect: Regexp | None = None

@@ -392,10 +392,19 @@ class Server:
                 if isinstance(turn, bytes):
                     peer.send(turn)
                 else:
-                    turn(peer)
+                    self._take(turn, peer)
             if peer.socket.fileno() >= 0:
                 _finish(peer)
         peer.socket.close()
+
+    def _take(self, turn: Callable[[Peer], None], peer: Peer) -> None:
+        """Have a function take its turn. A mistake in it is the test's, which has to hear of it."""
+        try:
+            turn(peer)
+        except OSError:
+            raise
+        except Exception as error:
+            peer.fail(f"{type(error).__name__} in a turn: {error}")
 
 
 def _finish(peer: Peer) -> None:

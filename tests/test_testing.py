@@ -168,6 +168,14 @@ def test_a_turn_may_be_any_function(lines: Prober[Any]) -> None:
         assert run_prober(lines, target, {"say": "echo"}).metrics == {'probe_lines_bytes{line="echo"}': 5}
 
 
+def test_a_mistake_in_such_a_function_fails_the_test(lines: Prober[Any]) -> None:
+    def mistaken(peer: Peer) -> None:
+        raise AssertionError("not what I thought")
+
+    with pytest.raises(AssertionError, match="AssertionError in a turn: not what I thought"), serve(mistaken) as target:
+        run_prober(lines, target, timeout=0.5)
+
+
 def test_a_udp_peer_answers_as_it_is_told(lines: Prober[Any]) -> None:
     with serve_udp(lambda query: [query.upper() + b"!"] if query == b"one" else []) as target:
         assert run_prober(lines, target, {"udp": True}).metrics == {'probe_lines_bytes{line="one"}': 4}

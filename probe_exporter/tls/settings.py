@@ -16,7 +16,16 @@ _KEY = ("key", "key_file", "key_ref")
 
 
 class TLSSettings(Settings):
-    """The ``tls_config`` block. Files are read when a probe needs them, not at load."""
+    """The ``tls_config`` block, with the original's keys. Files are read when a probe needs them, not at load.
+
+    Args:
+        ca, ca_file: trust these authorities (PEM) in place of the system's.
+        cert, cert_file, key, key_file: a client certificate and its key (PEM).
+        ca_ref, cert_ref, key_ref: references to a secret manager, which nobody resolves.
+        server_name: the name to ask for and to verify; otherwise the target's host.
+        insecure_skip_verify: take any certificate.
+        min_version, max_version: ``TLS10`` to ``TLS13``.
+    """
 
     rules = (
         exclusive("ca", "ca_file", "ca_ref"),
