@@ -14,14 +14,15 @@ def page(*lines: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-UNITS = (
-    "amperes bytes celsius grams joules kelvin kelvins meters metres moles seconds volts ratio percent minutes hours days"
-    " weeks months years fahrenheit rankine inches yards miles feet bits calories pounds ounces second minute kilobytes"
-    " mibibytes mebibytes gibibytes kibibytes tebibytes pebibytes exbibytes exabytes milliseconds microseconds"
-    " nanoseconds picoseconds centimeters decimeters decameters hectometers kilometers megabytes gigabytes terabytes"
-    " petabytes milligrams kilobits megabits millivolts watts hertz tons liters kilopounds femtoseconds kiloseconds"
-).split()
-ABBREVIATIONS = "s ms us ns sec b kb mb gb tb pb m h d min secs msec kib mib w v a g k km cm mm mins hrs eb".split()
+_UNITS = """
+amperes bytes celsius grams joules kelvin kelvins meters metres moles seconds volts ratio percent minutes hours days weeks
+months years fahrenheit rankine inches yards miles feet bits calories pounds ounces second minute kilobytes mibibytes
+mebibytes gibibytes kibibytes tebibytes pebibytes exbibytes exabytes milliseconds microseconds nanoseconds picoseconds
+centimeters decimeters decameters hectometers kilometers megabytes gigabytes terabytes petabytes milligrams kilobits
+megabits millivolts watts hertz tons liters kilopounds femtoseconds kiloseconds
+"""
+_ABBREVIATIONS = "s ms us ns sec b kb mb gb tb pb m h d min secs msec kib mib w v a g k km cm mm mins hrs eb"
+UNITS, ABBREVIATIONS = _UNITS.split(), _ABBREVIATIONS.split()
 
 PAGES: dict[str, str | bytes] = {
     "empty": "",

@@ -1,0 +1,203 @@
+"""Readers of pages against those who write them: prometheus_client, Google's protobuf, and our own encoder."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, Summary
+from prometheus_client import Counter as Counted
+from prometheus_client import Enum as States
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from probe_exporter.formats import PROTOBUF
+from probe_exporter.metrics import Given
+from probe_exporter.protobuf_format import delimited_blocks
+from probe_exporter.scrape import openmetrics, protobuf, text
+from probe_exporter.scrape.page import Malformed, Page, Selection, TooManySamples
+
+Read = Callable[[bytes, Page], Iterator[None]]
+Series = tuple[str, tuple[tuple[str, str], ...], float]
+
+
+def taken(read: Read, body: bytes) -> tuple[Page, list[Series]]:
+    """All of a page."""
+    everything = Selection(lambda _: True, lambda _: True, 10**6)
+    page = Page(10**6, everything)
+    for _ in read(body, page):
+        pass
+    return page, [(sample.name, sample.labels, sample.value) for sample in everything.kept]
+
+
+def refusal(read: Read, body: bytes) -> str | None:
+    """Why a page can't be read; None if it can."""
+    try:
+        taken(read, body)
+    except Malformed as error:
+        return str(error)
+    return None
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
+NUMBERS = st.floats(allow_nan=False) | st.integers(-(10**15), 10**15).map(float)
+COUNTS = st.floats(0, 1e12)
+
+
+@st.composite
+def registries(draw: st.DrawFn) -> CollectorRegistry:
+    """Some metrics of all types, with labels that need escapes."""
+    registry = CollectorRegistry()
+    for number, kind in enumerate(draw(st.lists(st.sampled_from("cghsie"), max_size=6))):
+        name, help, label = f"{kind}_{number}", draw(TEXTS), draw(TEXTS)
+        if kind == "c":
+            Counted(name, help, ["l"], registry=registry).labels(label).inc(draw(COUNTS))
+        elif kind == "g":
+            gauge = Gauge(name, help, ["l", "m"], registry=registry)
+            for other in draw(st.sets(TEXTS, max_size=4)):
+                gauge.labels(label, other).set(draw(NUMBERS))
+        elif kind == "h":
+            histogram = Histogram(name, help, ["l"], buckets=(0.5, 5), registry=registry).labels(label)
+            for value in draw(st.lists(COUNTS, max_size=3)):
+                histogram.observe(value)
+        elif kind == "s":
+            Summary(name, help, registry=registry).observe(draw(COUNTS))
+        elif kind == "i":
+            Info(name, help, registry=registry).info({"l": label})
+        else:
+            States(name, help, states=["a", "b"], registry=registry).state("b")
+    return registry
+
+
+RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@RELAXED
+@given(registries())
+def test_what_prometheus_client_writes_as_text_is_read_as_it_reads_it(registry: CollectorRegistry) -> None:
+    body = generate_latest(registry)
+    page, series = taken(text.read, body)
+    parsed = [sample for family in parse_text(body.decode()) for sample in family.samples]
+    assert Counter(series) == Counter([(s.name, tuple(sorted(s.labels.items())), s.value) for s in parsed])
+    assert page.samples == len(parsed)
+    assert not any(family.duplicates for family in page.families)
+
+
+@RELAXED
+@given(registries())
+def test_the_same_as_openmetrics(registry: CollectorRegistry) -> None:
+    body = generate_openmetrics(registry)
+    page, series = taken(openmetrics.read, body)
+    families = list(parse_openmetrics(body.decode()))
+    parsed = [sample for family in families for sample in family.samples]
+    assert Counter(series) == Counter([(s.name, tuple(sorted(s.labels.items())), s.value) for s in parsed])
+    with_samples = [family for family in families if family.samples]
+    assert Counter(f.type for f in page.families) == Counter(f.type for f in with_samples)
+
+
+@RELAXED
+@given(registries())
+def test_what_we_write_as_protocol_buffers_is_read_as_text_of_the_same(registry: CollectorRegistry) -> None:
+    body = b"".join(block for _, block in delimited_blocks(registry.collect(), PROTOBUF))
+    _, series = taken(protobuf.read, body)
+    _, written = taken(text.read, generate_latest(registry))
+
+    def comparable(found: list[Series]) -> Counter[Series]:
+        """Without what has no place in a message: when something was created; bounds as numbers."""
+        return Counter(
+            (name, tuple((k, str(float(v)) if k in ("le", "quantile") else v) for k, v in labels), value)
+            for name, labels, value in found
+            if not name.endswith("_created")
+        )
+
+    assert comparable(series) == comparable(written)
+
+
+@RELAXED
+@given(st.binary(max_size=200) | TEXTS.map(str.encode) | st.from_regex(r"# [A-Z]+ a\{b=\"").map(str.encode))
+def test_garbage_is_read_or_refused_and_nothing_else(body: bytes) -> None:
+    for read in (text.read, openmetrics.read, protobuf.read):
+        refusal(read, body)
+
+
+def everything() -> CollectorRegistry:
+    """A registry with a metric of each type."""
+    registry = CollectorRegistry()
+    Counted("c", "h", ["l"], registry=registry).labels('x\n"\\').inc()
+    Gauge("g", "", registry=registry).set(-1.5)
+    Histogram("h", "h", registry=registry).observe(0.3)
+    Summary("s", "h", registry=registry).observe(1)
+    Info("i", "h", registry=registry).info({"a": "b"})
+    return registry
+
+
+def test_openmetrics_cut_off_anywhere_is_refused() -> None:
+    body = generate_openmetrics(everything())
+    assert refusal(openmetrics.read, body) is None
+    for length in range(len(body)):
+        assert refusal(openmetrics.read, body[:length]) is not None, body[:length]
+
+
+def test_text_cut_off_within_a_line_is_refused() -> None:
+    body = generate_latest(everything())
+    for length in range(1, len(body)):
+        cut = body[:length]
+        assert (refusal(text.read, cut) is None) is cut.endswith(b"\n"), cut
+
+
+def test_messages_cut_off_anywhere_but_between_two_are_refused() -> None:
+    blocks = [block for _, block in delimited_blocks(everything().collect(), PROTOBUF)]
+    ends = {sum(map(len, blocks[:number])) for number in range(len(blocks) + 1)}
+    body = b"".join(blocks)
+    for length in range(len(body) + 1):
+        assert (refusal(protobuf.read, body[:length]) is None) is (length in ends)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_message_that_lies_about_its_insides_is_refused(place: int) -> None:
+    """Lengths that are longer than what they are in, tags of kinds that are none, numbers that do not end."""
+    wrong = [b"\x0a\xff\xff\xff\xff\x0fx", b"\x0b", b"\xff" * 11][place]
+    assert refusal(protobuf.read, bytes([len(wrong)]) + wrong) is not None
+
+
+def test_a_page_has_so_many_samples_and_no_more() -> None:
+    body = b"".join(b"a%d 1\n" % number for number in range(100))
+    for _ in text.read(body, Page(100)):
+        pass
+    with pytest.raises(TooManySamples):
+        for _ in text.read(body, Page(99)):
+            pass
+
+
+LINES = 260_000
+EVIL = {
+    "a label of escapes": b'a{b="' + b"\\n" * (LINES // 2) + b'"} 1\n',
+    "quotes that do not end": b'a{b="' + b'\\"' * (LINES // 2) + b"\n",
+    "one label many times": b"a{" + b'b="1",' * (LINES // 6) + b"} 1\n",
+    "empty names": b"a{" + b'""' * (LINES // 2) + b"} 1\n",
+    "braces": b"{" * LINES + b"\n",
+    "blanks": b"a" + b" " * LINES + b"x\n",
+    "HELP of escapes": b"# HELP a " + b"\\n" * (LINES // 2) + b"\n",
+    "a line without an end": b"a" * 10**7,
+}
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_a_hostile_line_takes_no_longer_than_an_honest_one(name: str) -> None:
+    began = time.process_time()
+    for read in (text.read, openmetrics.read):
+        refusal(read, EVIL[name])
+    assert time.process_time() - began < 0.5
+
+
+def test_families_that_are_there_already_are_a_collector() -> None:
+    families = list(everything().collect())
+    registry = CollectorRegistry()
+    registry.register(Given(families))
+    assert list(registry.collect()) == families
