@@ -25,6 +25,7 @@ TEXT = b"probe-exporter: are you up?!"
 """What a request carries unless the module says how much; as long as the original's text."""
 
 _LARGEST_PAYLOAD = 65507  # 65535 without an IPv4 and an ICMP header
+_TOO_MUCH = 65536  # for IPv6 too, without a jumbogram
 
 
 def _positive(seconds: float) -> float:
@@ -49,8 +50,8 @@ class IcmpSettings(SourceSettings):
 
     @property
     def payload(self) -> bytes:
-        """What each request carries."""
-        size = self.payload_size or len(TEXT)
+        """What each request carries; of too much no more than it takes to be too much."""
+        size = min(self.payload_size or len(TEXT), _TOO_MUCH)
         return TEXT[:size].ljust(size, b"\0")
 
 

@@ -163,8 +163,9 @@ async def test_a_payload_of_any_size_comes_back(target: str, size: int) -> None:
 
 @on_loopback
 @pytest.mark.parametrize("target", ["127.0.0.1", "::1"])
-async def test_a_payload_that_no_packet_holds_fails(target: str) -> None:
-    result = await ping(target, payload_size=65600)
+@pytest.mark.parametrize("size", [65600, 10**9, 10**18, 10**30])
+async def test_a_payload_that_no_packet_holds_fails_and_takes_no_memory(target: str, size: int) -> None:
+    result = await ping(target, payload_size=size)
     assert why(result) == (Reason.ICMP_PACKET_TOO_BIG, "rtt")
     assert seconds(result)["rtt"] == 0
 
