@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._layers: list[tls.Layer] = []  # the first is the outermost: its records are what is on the wire
         self._arrived: list[bytes] = []
         self._held = 0  # bytes in _arrived
+        self._ahead = bytearray()  # read and not wanted yet, before _arrived; to cut off its front moves nothing
         self._paused = False
         self._ended = False
         self._error: ProbeFailed | None = None
@@ -127,7 +128,7 @@ class Connection(asyncio.Protocol):
     @property
     def waiting(self) -> bool:
         """Whether `read` has something to return at once."""
-        return bool(self._arrived)
+        return bool(self._arrived or self._ahead)
 
     async def read(self) -> bytes:
         """What has arrived, at least one byte; ``b""`` at the end of the stream.
@@ -135,6 +136,9 @@ class Connection(asyncio.Protocol):
         Raises:
             ProbeFailed: the peer reset the connection, or TLS broke.
         """
+        if self._ahead:
+            self._arrived.insert(0, bytes(self._ahead))
+            self._ahead.clear()
         while not self._arrived:
             if self._error is not None:
                 raise self._error
@@ -156,11 +160,9 @@ class Connection(asyncio.Protocol):
         Raises:
             ProbeFailed: the stream ends before.
         """
-        data = bytearray()
-        while len(data) < size:
-            data += await self._some()
-        self.put_back(bytes(data[size:]))
-        return bytes(data[:size])
+        while len(self._ahead) < size:
+            await self._read_ahead()
+        return self._cut(size)
 
     async def until(self, end: bytes, *, limit: int) -> bytes:
         """What comes up to `end`, which is taken and not returned.
@@ -171,25 +173,34 @@ class Connection(asyncio.Protocol):
         Raises:
             ProbeFailed: the stream ends before, or `limit` bytes came without `end`.
         """
-        data = bytearray()
-        while (found := data.find(end)) < 0 and len(data) < limit + len(end):
-            data += await self._some()
-        if not 0 <= found <= limit:
-            raise ProbeFailed(Reason.PROTOCOL_ERROR, f"the peer sent {limit} bytes without an end where one belongs")
-        self.put_back(bytes(data[found + len(end) :]))
-        return bytes(data[:found])
+        searched, most = 0, limit + len(end)
+        while (found := self._ahead.find(end, searched, most)) < 0:
+            if len(self._ahead) >= most:
+                raise ProbeFailed(
+                    Reason.PROTOCOL_ERROR, f"the peer sent {limit} bytes without an end where one belongs"
+                )
+            searched = max(len(self._ahead) - len(end) + 1, 0)
+            await self._read_ahead()
+        data = self._cut(found)
+        del self._ahead[: len(end)]
+        return data
 
-    async def _some(self) -> bytes:
+    async def _read_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, bytearray()  # which `read` would give out first
         data = await self.read()
         if not data:
             raise ProbeFailed(Reason.CONNECT_CLOSED, "the peer closed the connection where more was expected")
+        ahead += data
+        self._ahead = ahead
+
+    def _cut(self, size: int) -> bytes:
+        data = bytes(self._ahead[:size])
+        del self._ahead[:size]
         return data
 
     def put_back(self, data: bytes) -> None:
         """Have what was read and is not wanted yet come first at the next `read`."""
-        if data:
-            self._arrived.insert(0, data)
-            self._held += len(data)
+        self._ahead[:0] = data
 
     def send(self, data: bytes) -> None:
         """Begin to send `data` and do not wait, for what is small or has an answer that may come first."""

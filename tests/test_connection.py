@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,30 @@ async def test_a_peer_may_cut_what_it_says_anywhere() -> None:
             assert await connection.exactly(4) == b"rest"
             assert await connection.read() == b""
             connection.close()
+
+
+async def test_many_small_messages_in_one_piece_cost_what_few_do() -> None:
+    """A peer that sends so has no more of our time than others: none of the rest is moved for each."""
+    connection = Connection()
+    connection.data_received(b"12345678\n" * 150_000)
+    started = time.perf_counter()
+    for _ in range(75_000):
+        assert await connection.exactly(9) == b"12345678\n"
+        assert await connection.until(b"\n", limit=8) == b"12345678"
+    assert not connection.waiting
+    assert time.perf_counter() - started < 2  # 0.1 s; with every rest moved, minutes
+
+
+async def test_what_is_read_after_a_part_is_the_rest_of_it() -> None:
+    connection = Connection()
+    connection.data_received(b"one\ntwo")
+    assert await connection.until(b"\n", limit=10) == b"one"
+    connection.data_received(b" and three")
+    connection.put_back(b"or ")
+    assert connection.waiting
+    assert await connection.exactly(2) == b"or"
+    assert await connection.read() == b" two and three"
+    assert not connection.waiting
 
 
 async def test_what_never_ends_or_ends_too_soon_fails() -> None:
