@@ -1,0 +1,58 @@
+"""The library is whole: each prober has ready modules, a page and tests, and no page tells of what is not there."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from probe_exporter import config, loader
+from probe_exporter.measured import declared
+from probe_exporter.prober import Reason
+
+PROBERS = loader.load_probers([])
+LIBRARY = loader.library()
+DOCS = Path(__file__).parents[2] / "docs/modules"
+NAMES = sorted(path.stem for path in LIBRARY.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prober_has_its_page_and_its_tests(name: str) -> None:
+    assert (DOCS / f"{name}.md").exists()
+    assert (Path(__file__).parent / f"test_{name}.py").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prober_has_modules_that_are_ready(name: str) -> None:
+    modules = config.load([LIBRARY / f"{name}.yml"], PROBERS, strict=True).modules
+    assert name in modules
+    for module in modules.values():
+        assert module.prober.name == name
+        assert 10 < len(module.description) < 120
+
+
+def test_no_two_modules_have_one_name() -> None:
+    """Which the loader refuses; here all files are loaded at once."""
+    assert len(config.load(sorted(LIBRARY.glob("*.yml")), PROBERS, strict=True).modules) > len(NAMES)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_names_nothing_that_is_not_there(page: Path) -> None:
+    prober = PROBERS[page.stem]
+    text = page.read_text(encoding="utf-8")
+    metrics = {metric.name for metric in declared(sys.modules[prober.probe.__module__])}
+    assert set(re.findall(rf"\bprobe_{page.stem}_\w+", text)) <= metrics
+    assert first_column(text, "Settings") <= set(prober.settings.model_fields)
+    assert first_column(text, "Metrics") <= metrics
+    assert first_column(text, "Reasons") <= {*prober.reasons, *(reason.value for reason in Reason)}
+    assert first_column(text, "Modules") <= set(config.load([LIBRARY / f"{page.stem}.yml"], PROBERS).modules)
+
+
+def first_column(text: str, heading: str) -> set[str]:
+    """What stands as code in the first column of the tables under a heading."""
+    section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert section is not None, f"no section {heading}"
+    rows = [row.split("|")[1] for row in section[1].splitlines() if row.startswith("|")]
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
