@@ -31,6 +31,7 @@ from probe_exporter import (
     host_and_port,
     needs,
     start_tls,
+    with_server_name,
 )
 
 PORT, TLS_PORT = 389, 636
@@ -442,4 +443,10 @@ def _no_filter(what: str, place: int) -> ValueError:
     return ValueError(f"not an LDAP filter such as (uid=probe): {what} at character {place + 1}")
 
 
-prober = Prober("ldap", LdapSettings, probe_ldap, reasons=(NO_SUCH_OBJECT, REFERRAL, CONFIDENTIALITY))
+prober = Prober(
+    "ldap",
+    LdapSettings,
+    probe_ldap,
+    with_hostname=with_server_name,
+    reasons=(NO_SUCH_OBJECT, REFERRAL, CONFIDENTIALITY),
+)

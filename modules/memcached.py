@@ -12,6 +12,7 @@ from probe_exporter import (
     Reason,
     connect,
     host_and_port,
+    with_server_name,
 )
 
 PORT = 11211
@@ -88,4 +89,4 @@ def _words(line: str, first: str, number: int) -> list[str]:
     return words
 
 
-prober = Prober("memcached", MemcachedSettings, probe_memcached)
+prober = Prober("memcached", MemcachedSettings, probe_memcached, with_hostname=with_server_name)

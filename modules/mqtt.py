@@ -28,6 +28,7 @@ from probe_exporter import (
     connect,
     host_and_port,
     needs,
+    with_server_name,
 )
 
 PORT, TLS_PORT = 1883, 8883
@@ -295,4 +296,4 @@ def _malformed(what: str) -> ProbeFailed:
     return ProbeFailed(Reason.PROTOCOL_ERROR, f"the answer is not of MQTT: {what}")
 
 
-prober = Prober("mqtt", MqttSettings, probe_mqtt, reasons=(VERSION, CLIENT_ID, TOPIC))
+prober = Prober("mqtt", MqttSettings, probe_mqtt, with_hostname=with_server_name, reasons=(VERSION, CLIENT_ID, TOPIC))

@@ -35,6 +35,7 @@ from probe_exporter import (
     host_and_port,
     needs,
     start_tls,
+    with_server_name,
 )
 
 PORT = 3306
@@ -463,4 +464,4 @@ def _encrypted(password: bytes, nonce: bytes, pem: bytes) -> bytes:
     raise ProbeFailed(Reason.PROTOCOL_ERROR, "the server's key can't be used")
 
 
-prober = Prober("mysql", MysqlSettings, probe_mysql, reasons=(HOST_BLOCKED,))
+prober = Prober("mysql", MysqlSettings, probe_mysql, with_hostname=with_server_name, reasons=(HOST_BLOCKED,))

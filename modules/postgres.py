@@ -32,6 +32,7 @@ from probe_exporter import (
     host_and_port,
     needs,
     start_tls,
+    with_server_name,
 )
 
 PORT = 5432
@@ -325,4 +326,4 @@ class _Scram:
         self.checked = True
 
 
-prober = Prober("postgres", PostgresSettings, probe_postgres)
+prober = Prober("postgres", PostgresSettings, probe_postgres, with_hostname=with_server_name)

@@ -22,6 +22,7 @@ from probe_exporter import (
     Text,
     connect,
     host_and_port,
+    with_server_name,
 )
 
 PORT = 6379
@@ -191,4 +192,4 @@ def _error(words: str) -> ProbeFailed:
     return ProbeFailed(found[0] if found else Reason.TARGET_ERROR, f"the server answers with an error: {words[:200]}")
 
 
-prober = Prober("redis", RedisSettings, probe_redis)
+prober = Prober("redis", RedisSettings, probe_redis, with_hostname=with_server_name)

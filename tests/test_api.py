@@ -21,6 +21,7 @@ import pytest
 import probe_exporter
 from probe_exporter import testing
 from probe_exporter.fields import Written
+from probe_exporter.loader import load_probers
 from probe_exporter.prober import Settings
 from tests.exporters import ROOT
 from tests.peers.golden import hold
@@ -153,3 +154,15 @@ def test_every_public_name_says_what_it_is() -> None:
                 for method, function in vars(value).items():
                     if not method.startswith("_") and method not in LOOPS and inspect.isfunction(function):
                         assert inspect.getdoc(function), f"{name}.{method}"
+
+
+def test_a_request_s_hostname_is_the_name_to_verify_wherever_a_prober_of_the_library_does_tls() -> None:
+    """As for the tcp prober: Prometheus then may probe an address and know by which name."""
+    shipped = [prober for prober in load_probers([]).values() if "tls_config" in prober.settings.model_fields]
+    library = [prober for prober in shipped if prober.probe.__module__.startswith("probe_exporter_plugin_")]
+    assert len(library) > 3
+    for prober in library:
+        settings = prober.settings.model_construct()
+        named = prober.with_hostname(settings, "www.example.test")
+        assert named.tls_config.server_name == "www.example.test", prober.name
+        assert prober.with_hostname(named, "other.example.test") is named
