@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import socket
 import struct
 from collections.abc import Sequence
 
@@ -25,7 +27,16 @@ from tests.modules.library import (
     trust,
     why,
 )
-from tests.servers.mariadb import MONITOR, PASSWORD, TLS_ONLY, USER, MariaDb, MariaDbPair
+from tests.servers.mariadb import (
+    MONITOR,
+    MOST_CONNECTIONS,
+    OTHERWISE,
+    PASSWORD,
+    TLS_ONLY,
+    USER,
+    MariaDb,
+    MariaDbPair,
+)
 from tests.targets import Pki
 from tests.targets.talker import Hear, Secure, Talk, Turn, then_silence
 
@@ -112,6 +123,7 @@ async def test_a_user_that_may_not_ask_for_replication_is_told_where_it_matters(
         ({"user": "nobody"}, (Reason.AUTHENTICATION, "auth")),
         ({"password": ""}, (Reason.AUTHENTICATION, "auth")),
         ({"user": TLS_ONLY}, (Reason.AUTHENTICATION, "auth")),
+        ({"user": OTHERWISE}, (Reason.AUTHENTICATION, "auth")),
         ({"database": "mysql"}, (Reason.AUTHENTICATION, "auth")),
         ({"database": "information_schema", "query": "SELECT 1 FROM tables LIMIT 1"}, None),
         ({"query": "SELECT nothing"}, (Reason.TARGET_ERROR, "query")),
@@ -136,6 +148,20 @@ async def test_what_can_come_of_a_login(
 async def test_a_user_may_be_let_in_over_tls_alone(mariadb: MariaDb, pki: Pki) -> None:
     module = shipped("mysql", "mysql_tls", tls_config=trust(pki), user=TLS_ONLY, password=PASSWORD)
     assert why(await probe(module, f"127.0.0.1:{mariadb.port}")) is None
+
+
+async def test_a_full_server_says_so_in_place_of_a_greeting(mariadb: MariaDb) -> None:
+    module, target = shipped("mysql"), f"127.0.0.1:{mariadb.port}"
+    with contextlib.ExitStack() as others:
+        for _ in range(MOST_CONNECTIONS + 1):  # one more is for those who look after it
+            other = others.enter_context(socket.create_connection(("127.0.0.1", mariadb.port), timeout=5))
+            assert other.recv(1)
+        assert why(await probe(module, target)) == (Reason.TARGET_FULL, "greeting")
+    for _ in range(50):
+        if why(await probe(module, target)) is None:
+            break
+        await asyncio.sleep(0.1)
+    assert why(await probe(module, target)) is None
 
 
 # --- scripted ones -----------------------------------------------------------------------------------------

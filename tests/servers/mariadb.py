@@ -13,6 +13,8 @@ from tests.servers import NOBODY, Room, listening, server
 USER, PASSWORD = "probe", "hunter2"  # may log in, and do nothing else
 MONITOR = "monitor"  # with the same password, may ask for the state of replication, too
 TLS_ONLY = "careful"  # with the same password, is let in over TLS alone
+OTHERWISE = "otherwise"  # with the same password, in a way that is MariaDB's own (ed25519)
+MOST_CONNECTIONS = 10
 _REPLICATOR = "replicator"
 
 _USERS = f"""\
@@ -21,6 +23,7 @@ CREATE USER '{USER}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';
 CREATE USER '{MONITOR}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';
 GRANT REPLICA MONITOR ON *.* TO '{MONITOR}'@'127.0.0.1';
 CREATE USER '{TLS_ONLY}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}' REQUIRE SSL;
+CREATE USER '{OTHERWISE}'@'127.0.0.1' IDENTIFIED VIA ed25519 USING PASSWORD('{PASSWORD}');
 CREATE USER '{_REPLICATOR}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';
 GRANT REPLICATION REPLICA ON *.* TO '{_REPLICATOR}'@'127.0.0.1';
 """
@@ -68,7 +71,8 @@ def _running(room: Room, data: Path, first: str, *more: str) -> Iterator[int]:
     options = {
         "datadir": data, "port": port, "bind-address": "127.0.0.1", "socket": f"{data}.sock", "pid-file": f"{data}.pid",
         "ssl-cert": certificate, "ssl-key": key, "init-file": room.write(f"{data.name}.sql", first),
-        "innodb-buffer-pool-size": "8M", "innodb-log-file-size": "4M",
+        "max-connections": MOST_CONNECTIONS, "plugin-load-add": "auth_ed25519", "innodb-buffer-pool-size": "8M",
+        "innodb-log-file-size": "4M",
     }  # fmt: skip
     arguments = [f"--{name}={value}" for name, value in options.items()]
     ready = listening(port)
