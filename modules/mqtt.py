@@ -135,8 +135,8 @@ class _Session:
     async def open(self) -> None:
         """Raises: ProbeFailed: the broker does not let us in."""
         self._connection.send(_connect(self._settings))
-        kind, body = await self._next()
-        if kind != _CONNACK or len(body) < 2:
+        first, body = await _receive(self._connection)
+        if first != _CONNACK or len(body) < 2:
             raise _malformed("no answer to CONNECT")
         self._check("connack", body[1], refused=body[1] != 0)
 

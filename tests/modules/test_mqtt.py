@@ -176,7 +176,7 @@ async def test_why_a_broker_may_not_let_us_in(pki: Pki, code: int, reason: str) 
     "said",
     [
         b"\x20\1\0", b"\x20\0", b"\x21\2\0\0", b"\x90\3\0\1\0", b"\x10\x7f", b"\0\x7f", b"\x20\xff\xff\xff\xff",
-        b"\xd0\0",
+        b"\xd0\0", b"\xe0\0", OTHER,
     ],
 )  # fmt: skip
 async def test_what_is_no_answer_to_who_we_are(pki: Pki, said: bytes) -> None:
