@@ -159,6 +159,22 @@ def test_every_setting_type_of_the_table_is_in_the_api() -> None:
     assert named <= set(probe_exporter.__all__)
 
 
+def test_metrics_are_declared_and_reported_as_the_table_has_it() -> None:
+    rows = re.findall(r"^\| `(Metric\(.*?\))` \| (.*) \|$", TEXT, re.MULTILINE)
+    assert len(rows) == 5
+    for declaration, reports in rows:
+        probe = probe_exporter.Probe("target", 0.0)
+        metric = eval(declaration, vars(probe_exporter))
+        calls = re.findall(r"`(probe\.\w+\((\w+), [^`]*\))`", reports)
+        assert calls
+        for call, name in calls:
+            eval(call, {"probe": probe, name: metric})
+        assert metric.name in {
+            family.name + {"info": "_info", "counter": "_total"}.get(family.type, "")
+            for family in probe.samples.collect()
+        }
+
+
 @pytest.mark.slow
 def test_the_package_adds_the_prober(written: Path, tmp_path: Path) -> None:
     """Built and installed by pip into a place of its own, without a flag for the exporter."""
