@@ -13,12 +13,12 @@ from pathlib import Path
 
 from tests.exporters import Server, probe_path
 from tests.peers.cases import AT_ONCE, Case, Outcome, Settings, _requests, _samples
-from tests.targets import Answer, End, Pause, Tls, raw, redirect, reply, silence
+from tests.targets import Answer, End, Pause, Site, Tls, raw, redirect, reply, silence
 from tests.targets.udp import Part, Responder, Trick
 from tests.targets.websocket import CONTINUATION, PING, UPGRADE, WebsocketSite, close, frame, upgraded
 
 KEY = re.compile(r"(?<=Sec-WebSocket-Key: )\S{24}$")
-NOBODY: Callable[[Path], WebsocketSite | Responder] = lambda _: WebsocketSite({})  # noqa: E731  (a default)
+NOBODY: Callable[[Path], Site | Responder] = lambda _: WebsocketSite({})  # noqa: E731  (a default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Alone(Case):
         make: the target, given the directory of certificates.
     """
 
-    make: Callable[[Path], WebsocketSite | Responder] = NOBODY
+    make: Callable[[Path], Site | Responder] = NOBODY
 
 
 async def run_all(cases: Iterable[Alone], exporter: Server, pki: Path) -> dict[str, Outcome]:
@@ -51,8 +51,10 @@ async def run(case: Alone, exporter: Server, pki: Path) -> Outcome:
         types, lines = _samples(response)
         if isinstance(there, WebsocketSite):
             await there.quiet()
+        if isinstance(there, Site):
             lines += [KEY.sub("<key>", there.blank(line)) for line in _requests("request", there.requests)]
-        lines += [f"heard {number}: {text}" for number, text in enumerate(there.heard, 1)]
+        if isinstance(there, WebsocketSite | Responder):
+            lines += [f"heard {number}: {text}" for number, text in enumerate(there.heard, 1)]
     return Outcome(case.target, tuple(lines), types)
 
 
@@ -227,6 +229,55 @@ UDP_ANSWERS = (
     udp("a datagram too large", {"send": "x" * 70_000}, TOLD),
 )
 
+# --- exporter ----------------------------------------------------------------------------------------------
+
+TEXT = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+OPENMETRICS = ("Content-Type", "application/openmetrics-text; version=1.0.0; charset=utf-8")
+MESSAGES = (
+    "Content-Type",
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+)
+JSON = ("Content-Type", "application/json")
+JOBS = b'# HELP app_jobs_total Jobs.\n# TYPE app_jobs_total counter\napp_jobs_total{queue="a"} 5\n'
+JOBS_IN_OPENMETRICS = b"# HELP app_jobs Jobs.\n# TYPE app_jobs counter\napp_jobs_total 5\n# EOF\n"
+JOBS_IN_MESSAGES = b"\x2b\x0a\x0eapp_jobs_total\x12\x05Jobs.\x18\x00\x22\x10\x0a\x03\x0a\x01l\x1a\x09\x09\x00\x00\x00\x00\x00\x00\x14\x40"
+ALL_OF_IT = {
+    "/-/healthy": reply(200, b"ok"),
+    "/metadata": reply(200, b'{"name": "app", "version": "1.2", "revision": "abc"}', JSON),
+}
+
+
+def exports(name: str, page: Answer, pages: Mapping[str, Answer] | None = None, **settings: object) -> Alone:
+    """A probe of an exporter."""
+    site = {"/metrics": page, **(pages or {})}
+    return Alone(f"exporter {name}", settings, "127.0.0.1:{port}", prober="exporter", make=lambda _: Site(site))
+
+
+QUEUES = {"name": "app_queues", "help": "x", "from": {"regexp": 'queue="(?P<q>.)".* (?P<value>.)'}, "required": True}
+FULL = {"health": True, "metadata": True, "lint": True}
+
+EXPORTER_PAGES = (
+    exports("of text", reply(200, JOBS, TEXT)),
+    exports("of OpenMetrics", reply(200, JOBS_IN_OPENMETRICS, OPENMETRICS)),
+    exports("of messages", reply(200, JOBS_IN_MESSAGES, MESSAGES), formats=["protobuf"]),
+    exports("of a format not asked for", reply(200, JOBS, TEXT), formats=["protobuf"]),
+    exports("of messages cut off", reply(200, JOBS_IN_MESSAGES[:-1], MESSAGES), formats=["protobuf"]),
+    exports("of OpenMetrics cut off", reply(200, JOBS_IN_OPENMETRICS[:-6], OPENMETRICS)),
+    exports("of TYPE twice", reply(200, JOBS + b"# TYPE app_jobs_total counter\n", TEXT)),
+    exports("of HTML", reply(200, b"<html>", ("Content-Type", "text/html"))),
+    exports("of nothing", reply(404)),
+    exports("of nothing but trouble", reply(500, JOBS, TEXT), ALL_OF_IT),
+    exports("of too much", reply(200, JOBS * 1, TEXT), sample_limit=1, body_size_limit="10B"),
+    exports("of a counter by another name", reply(200, b"# TYPE jobs counter\njobs 1\njobs 1\n", TEXT)),
+    exports("of everything", reply(200, JOBS, TEXT), ALL_OF_IT, require=FULL),
+    exports("of what is required", reply(200, b"jobs 1\n", TEXT), require=FULL),
+    exports("of ill health", reply(200, JOBS, TEXT), {"/health": reply(503)}, require={"health": True}),
+    exports("of a build", reply(200, JOBS + b'app_build_info{version="2"} 1\n', TEXT)),
+    exports("of series to take over", reply(200, JOBS, TEXT), reexpose={"names": ["app_*"], "prefix": "their_"}),
+    exports("of values", reply(200, JOBS, TEXT), metrics=[{**QUEUES, "labels": {"queue": {"group": "q"}}}]),
+    exports("of values that are missing", reply(200, b"# x\n", TEXT), metrics=[QUEUES]),
+)  # fmt: skip
+
 WEBSOCKET_GROUPS = {
     "websocket_targets": WEBSOCKET_TARGETS,
     "websocket_requests": WEBSOCKET_REQUESTS,
@@ -235,6 +286,8 @@ WEBSOCKET_GROUPS = {
     "websocket_messages": WEBSOCKET_MESSAGES,
 }
 UDP_GROUPS = {"udp_targets": UDP_TARGETS, "udp_answers": UDP_ANSWERS}
-GROUPS = {**WEBSOCKET_GROUPS, **UDP_GROUPS}
-PLAIN = {name: next(iter(table.values()))[0] for table in (WEBSOCKET_GROUPS, UDP_GROUPS) for name in table}
+EXPORTER_GROUPS = {"exporter_pages": EXPORTER_PAGES}
+_TABLES = (WEBSOCKET_GROUPS, UDP_GROUPS, EXPORTER_GROUPS)
+GROUPS = {**WEBSOCKET_GROUPS, **UDP_GROUPS, **EXPORTER_GROUPS}
+PLAIN = {name: next(iter(table.values()))[0] for table in _TABLES for name in table}
 """By group, the case that golden files are written as differences from."""

@@ -15,11 +15,11 @@ def page(*lines: str) -> str:
 
 
 _UNITS = """
-amperes bytes celsius grams joules kelvin kelvins meters metres moles seconds volts ratio percent minutes hours days weeks
-months years fahrenheit rankine inches yards miles feet bits calories pounds ounces second minute kilobytes mibibytes
-mebibytes gibibytes kibibytes tebibytes pebibytes exbibytes exabytes milliseconds microseconds nanoseconds picoseconds
-centimeters decimeters decameters hectometers kilometers megabytes gigabytes terabytes petabytes milligrams kilobits
-megabits millivolts watts hertz tons liters kilopounds femtoseconds kiloseconds
+amperes bytes celsius grams joules kelvin kelvins meters metres moles seconds volts ratio percent minutes hours
+days weeks months years fahrenheit rankine inches yards miles feet bits calories pounds ounces second minute
+kilobytes mibibytes mebibytes gibibytes kibibytes tebibytes pebibytes exbibytes exabytes milliseconds microseconds
+nanoseconds picoseconds centimeters decimeters decameters hectometers kilometers megabytes gigabytes terabytes
+petabytes milligrams kilobits megabits millivolts watts hertz tons liters kilopounds femtoseconds kiloseconds
 """
 _ABBREVIATIONS = "s ms us ns sec b kb mb gb tb pb m h d min secs msec kib mib w v a g k km cm mm mins hrs eb"
 UNITS, ABBREVIATIONS = _UNITS.split(), _ABBREVIATIONS.split()

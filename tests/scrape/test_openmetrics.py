@@ -63,7 +63,7 @@ def ours(page: str) -> str | None:
 
 def theirs(page: str) -> str | None:
     try:
-        list(text_string_to_metric_families(page))
+        list(text_string_to_metric_families(page))  # type: ignore[no-untyped-call]
     except (ValueError, KeyError, IndexError, AttributeError) as error:
         return repr(error)
     return None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, Summary
 from prometheus_client import Counter as Counted
 from prometheus_client import Enum as States
-from prometheus_client.exposition import generate_latest
+from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -43,6 +43,17 @@ def refusal(read: Read, body: bytes) -> str | None:
     except Malformed as error:
         return str(error)
     return None
+
+
+def text_of(registry: CollectorRegistry) -> bytes:
+    """What prometheus_client writes."""
+    return generate_text(registry)
+
+
+def openmetrics_of(registry: CollectorRegistry) -> bytes:
+    """The same as OpenMetrics, whose writer and parser are not typed."""
+    body: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
+    return body
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -81,7 +92,7 @@ RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[Healt
 @RELAXED
 @given(registries())
 def test_what_prometheus_client_writes_as_text_is_read_as_it_reads_it(registry: CollectorRegistry) -> None:
-    body = generate_latest(registry)
+    body = text_of(registry)
     page, series = taken(text.read, body)
     parsed = [sample for family in parse_text(body.decode()) for sample in family.samples]
     assert Counter(series) == Counter([(s.name, tuple(sorted(s.labels.items())), s.value) for s in parsed])
@@ -92,9 +103,9 @@ def test_what_prometheus_client_writes_as_text_is_read_as_it_reads_it(registry: 
 @RELAXED
 @given(registries())
 def test_the_same_as_openmetrics(registry: CollectorRegistry) -> None:
-    body = generate_openmetrics(registry)
+    body = openmetrics_of(registry)
     page, series = taken(openmetrics.read, body)
-    families = list(parse_openmetrics(body.decode()))
+    families = list(parse_openmetrics(body.decode()))  # type: ignore[no-untyped-call]
     parsed = [sample for family in families for sample in family.samples]
     assert Counter(series) == Counter([(s.name, tuple(sorted(s.labels.items())), s.value) for s in parsed])
     with_samples = [family for family in families if family.samples]
@@ -106,7 +117,7 @@ def test_the_same_as_openmetrics(registry: CollectorRegistry) -> None:
 def test_what_we_write_as_protocol_buffers_is_read_as_text_of_the_same(registry: CollectorRegistry) -> None:
     body = b"".join(block for _, block in delimited_blocks(registry.collect(), PROTOBUF))
     _, series = taken(protobuf.read, body)
-    _, written = taken(text.read, generate_latest(registry))
+    _, written = taken(text.read, text_of(registry))
 
     def comparable(found: list[Series]) -> Counter[Series]:
         """Without what has no place in a message: when something was created; bounds as numbers."""
@@ -138,14 +149,14 @@ def everything() -> CollectorRegistry:
 
 
 def test_openmetrics_cut_off_anywhere_is_refused() -> None:
-    body = generate_openmetrics(everything())
+    body = openmetrics_of(everything())
     assert refusal(openmetrics.read, body) is None
     for length in range(len(body)):
         assert refusal(openmetrics.read, body[:length]) is not None, body[:length]
 
 
 def test_text_cut_off_within_a_line_is_refused() -> None:
-    body = generate_latest(everything())
+    body = text_of(everything())
     for length in range(1, len(body)):
         cut = body[:length]
         assert (refusal(text.read, cut) is None) is cut.endswith(b"\n"), cut

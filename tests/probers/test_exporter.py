@@ -1,0 +1,433 @@
+"""Probes of exporters, good and bad: what fails them, what is only reported, and what it costs to be lied to."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client import Counter as Counted
+from prometheus_client.openmetrics.exposition import generate_latest
+
+from probe_exporter.config import Module
+from probe_exporter.document import Place
+from probe_exporter.exposition import TEXT, encode
+from probe_exporter.formats import PROTOBUF
+from probe_exporter.prober import Reason
+from probe_exporter.probers import exporter
+from probe_exporter.probers.exporter import ExporterSettings, prober
+from probe_exporter.protobuf_format import delimited_blocks
+from probe_exporter.runner import Result, run
+from probe_exporter.scrape import lint
+from tests.targets import Answer, End, Pki, Repeat, Site, Tls, chunked, raw, redirect, reply, silence
+
+TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+OPENMETRICS = ("Content-Type", "application/openmetrics-text; version=1.0.0; charset=utf-8")
+MESSAGES = (
+    "Content-Type",
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+)
+PAGE = b"# HELP app_jobs_total Jobs.\n# TYPE app_jobs_total counter\napp_jobs_total 5\n"
+PAGE += b"# HELP up x\n# TYPE up gauge\nup 1\n"
+OK = reply(200, PAGE, TYPE)
+HEALTHY = reply(200, b"ok")
+ABOUT = reply(
+    200, b'{"name": "app", "version": "1.2", "revision": "abc", "more": []}', ("Content-Type", "application/json")
+)
+
+
+async def probe(
+    pages: Mapping[str, Answer] | Answer, target: str = "127.0.0.1:{port}", timeout: float = 5.0, **settings: Any
+) -> tuple[Result, Site]:
+    """Probe a site of its own."""
+    module = Module("m", prober, ExporterSettings.model_validate(settings), 0.0, Place("test.yml"))
+    async with Site({"/metrics": pages} if isinstance(pages, Answer) else pages) as site:
+        result = await run(module, site.fill(target), timeout)
+    assert result.duration < timeout + 0.2
+    return result, site
+
+
+def why(result: Result) -> tuple[str, str] | None:
+    """Reason and phase of a failure; None for success."""
+    return None if result.failure is None else (result.failure.reason, result.phase)
+
+
+def samples(result: Result) -> dict[str, float]:
+    """All that was measured, by series."""
+    lines = encode(result.probe.samples, TEXT).decode().splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+
+# --- the metrics API ---------------------------------------------------------------------------------------
+
+
+async def test_a_page_of_metrics_passes_and_is_counted() -> None:
+    result, site = await probe(OK)
+    assert why(result) is None
+    found = samples(result)
+    assert found["probe_exporter_metrics_parsed"] == 1
+    assert found['probe_exporter_format_info{format="text"}'] == 1
+    assert found['probe_exporter_families{type="counter"}'] == 1
+    assert found['probe_exporter_samples{type="gauge"}'] == 1
+    assert found["probe_exporter_body_bytes"] == len(PAGE)
+    assert found["probe_exporter_status_code"] == 200
+    assert sum(value for name, value in found.items() if name.startswith("probe_exporter_lint")) == 0
+    assert "probe_exporter_healthy" not in found
+    assert [request.path for request in site.requests] == [
+        "/metrics", "/-/healthy", "/health", "/healthz", "/metadata",
+    ]  # fmt: skip
+
+
+async def test_what_is_asked_for_is_a_page_of_metrics() -> None:
+    _, site = await probe(OK, formats=["protobuf", "text"], headers={"X-A": "b"})
+    accepted = site.requests[0].all("Accept")[0]
+    assert accepted.startswith("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delim")
+    assert "text/plain;version=0.0.4;q=0.9" in accepted
+    assert site.requests[0].all("Accept-Encoding") == ["gzip"]
+    assert site.requests[0].all("X-A") == site.requests[-1].all("X-A") == ["b"]
+
+
+TARGETS = {
+    "127.0.0.1:{port}": "/metrics",
+    "http://127.0.0.1:{port}": "/metrics",
+    "127.0.0.1:{port}/": "/",
+    "http://127.0.0.1:{port}/app/metrics": "/app/metrics",
+    "127.0.0.1:{port}?a=b": "/metrics",
+    "HTTP://127.0.0.1:{port}": "/metrics",
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_a_target_without_a_path_means_metrics(target: str) -> None:
+    result, site = await probe(dict.fromkeys(TARGETS.values(), OK), target)
+    assert why(result) is None
+    assert site.requests[0].path == TARGETS[target]
+
+
+def messages() -> bytes:
+    registry = CollectorRegistry()
+    Counted("app_jobs_total", "Jobs.", registry=registry).inc(5)
+    return b"".join(block for _, block in delimited_blocks(registry.collect(), PROTOBUF))
+
+
+def openmetrics() -> bytes:
+    registry = CollectorRegistry()
+    Counted("app_jobs_total", "Jobs.", registry=registry).inc(5)
+    body: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+    return body
+
+
+GOOD = {
+    "OpenMetrics": reply(200, openmetrics(), OPENMETRICS),
+    "protocol buffers": reply(200, messages(), MESSAGES),
+    "gzip": reply(200, gzip.compress(PAGE), TYPE, ("Content-Encoding", "gzip")),
+    "chunks": chunked(PAGE[:10], PAGE[10:], headers=[TYPE]),
+    "a page with a redirect to it": redirect(302, "/there"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+async def test_a_page_in_any_format_and_coding_is_read(name: str) -> None:
+    result, _ = await probe({"/metrics": GOOD[name], "/there": OK}, formats=["protobuf", "openmetrics", "text"])
+    assert why(result) is None
+    assert samples(result)['probe_exporter_families{type="counter"}'] == 1
+
+
+MALFORMED = (exporter.MALFORMED, "parse")
+BAD: dict[str, tuple[Answer, tuple[str, str]]] = {
+    "5xx": (reply(503, PAGE, TYPE), (Reason.HTTP_STATUS, "")),
+    "204": (reply(204), (Reason.HTTP_STATUS, "")),
+    "HTML": (reply(200, b"<html></html>", ("Content-Type", "text/html")), (exporter.CONTENT_TYPE, "")),
+    "HTML that says it is text": (reply(200, b"<html>\n</html>\n", TYPE), MALFORMED),
+    "no Content-Type": (reply(200, PAGE), (exporter.CONTENT_TYPE, "")),
+    "a format that was not asked for": (reply(200, messages(), MESSAGES), (exporter.CONTENT_TYPE, "")),
+    "TYPE twice": (reply(200, b"# TYPE a gauge\n# TYPE a gauge\na 1\n", TYPE), MALFORMED),
+    "TYPE after samples": (reply(200, b"a 1\n# TYPE a gauge\n", TYPE), MALFORMED),
+    "no EOF": (reply(200, openmetrics()[:-6], OPENMETRICS), MALFORMED),
+    "half a line": (reply(200, PAGE[:-4], TYPE), MALFORMED),
+    "an unknown coding": (
+        reply(200, PAGE, TYPE, ("Content-Encoding", "zstd")),
+        (Reason.HTTP_CONTENT_ENCODING, "transfer"),
+    ),
+    "no gzip": (reply(200, PAGE, TYPE, ("Content-Encoding", "gzip")), (Reason.HTTP_CONTENT_ENCODING, "transfer")),
+    "the end in the body": (
+        raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\na 1\n"),
+        (Reason.HTTP_BODY_TRUNCATED, "transfer"),
+    ),
+    "no HTTP": (raw(b"SSH-2.0-x\r\n", end=End.HOLD), (Reason.HTTP_PROTOCOL_ERROR, "processing")),
+    "the end at once": (raw(), (Reason.CONNECT_CLOSED, "processing")),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_page_that_is_none_fails_for_its_reason(name: str) -> None:
+    """And health is asked for all the same."""
+    answer, expected = BAD[name]
+    result, site = await probe({"/metrics": answer, "/-/healthy": HEALTHY})
+    assert why(result) == expected
+    assert samples(result)["probe_exporter_metrics_parsed"] == 0
+    assert samples(result)["probe_exporter_healthy"] == 1
+    assert site.requests[-1].path == "/metadata"
+
+
+async def test_messages_cut_off_fail() -> None:
+    result, _ = await probe(reply(200, messages()[:-3], MESSAGES), formats=["protobuf"])
+    assert why(result) == MALFORMED
+
+
+async def test_a_page_without_a_type_is_read_where_the_module_says_how() -> None:
+    result, _ = await probe(reply(200, PAGE), fallback_format="text")
+    assert why(result) is None
+
+
+async def test_silence_ends_with_the_deadline() -> None:
+    result, _ = await probe(silence(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\na 1\n"), timeout=0.3)
+    assert why(result) == (Reason.TIMEOUT_TRANSFER, "transfer")
+
+
+async def test_a_dead_port_is_refused() -> None:
+    result, _ = await probe(OK, "127.0.0.1:{dead}")
+    assert why(result) == (Reason.CONNECT_REFUSED, "connect")
+
+
+async def test_a_bomb_of_gzip_ends_at_the_limit() -> None:
+    bomb = gzip.compress(b"# " + b" " * (80 * 1024 * 1024) + b"\n", compresslevel=1)
+    result, _ = await probe(reply(200, bomb, TYPE, ("Content-Encoding", "gzip")), timeout=10)
+    assert why(result) == (Reason.HTTP_BODY_TOO_LARGE, "transfer")
+
+
+async def test_a_page_without_an_end_ends_at_the_limit() -> None:
+    endless = raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n", Repeat(b"a 1\n" * 1000, 10**6))
+    result, _ = await probe(endless, body_size_limit="100KB")
+    assert why(result) == (Reason.HTTP_BODY_TOO_LARGE, "transfer")
+
+
+async def test_a_page_has_as_many_samples_as_the_module_allows() -> None:
+    body = b"".join(b'a{n="%d"} 1\n' % number for number in range(100))
+    assert why((await probe(reply(200, body, TYPE), sample_limit=100))[0]) is None
+    assert why((await probe(reply(200, body, TYPE), sample_limit=99))[0]) == (exporter.TOO_MANY_SAMPLES, "parse")
+
+
+async def test_a_large_page_keeps_nobody_waiting() -> None:
+    """100,000 samples are read in turns of five milliseconds; collecting garbage takes longer than that."""
+    lines = [b'http_requests_total{path="/api/%d",code="200"} %d\n' % (number, number) for number in range(100_000)]
+    body = b"# HELP http_requests_total x\n# TYPE http_requests_total counter\n" + b"".join(lines)
+    worst, done = 0.0, asyncio.Event()
+
+    async def watch() -> None:
+        nonlocal worst
+        while not done.is_set():
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            worst = max(worst, time.perf_counter() - before)
+
+    watching = asyncio.create_task(watch())
+    result, _ = await probe(reply(200, body, TYPE), timeout=20)
+    done.set()
+    await watching
+    assert why(result) is None
+    assert samples(result)['probe_exporter_samples{type="counter"}'] == 100_000
+    assert worst < 0.25
+
+
+async def test_a_deadline_ends_the_reading_of_a_large_page() -> None:
+    body = b"".join(b'a{n="%d"} 1\n' % number for number in range(400_000))
+    result, _ = await probe(reply(200, body, TYPE), timeout=0.8)
+    assert why(result) == (Reason.TIMEOUT_PROBE, "parse")
+
+
+async def test_tls_is_reported(pki: Pki) -> None:
+    settings = ExporterSettings.model_validate({"tls_config": {"ca_file": str(pki.directory / "root.pem")}})
+    async with Site({"/metrics": OK}, Tls(), pki.directory) as site:
+        module = Module("m", prober, settings, 0.0, Place("test.yml"))
+        result = await run(module, site.fill("https://localhost:{tls_port}"), 5.0)
+    assert why(result) is None
+    assert any(name.startswith("probe_ssl_earliest_cert_expiry") for name in samples(result))
+
+
+# --- the linter --------------------------------------------------------------------------------------------
+
+
+async def test_findings_are_counted_and_logged_and_fail_nothing() -> None:
+    page = b"# TYPE app_jobs counter\napp_jobs 5\napp_jobs 5\n"
+    result, _ = await probe(reply(200, page, TYPE))
+    assert why(result) is None
+    found = samples(result)
+    assert found['probe_exporter_lint_findings{rule="counter_without_total"}'] == 1
+    assert found['probe_exporter_lint_findings{rule="help_missing"}'] == 1
+    assert found['probe_exporter_lint_findings{rule="duplicate_series"}'] == 1
+    logged = [event.fields["rule"] for event in result.probe.events if event.message == "Against the conventions"]
+    assert logged == ["help_missing", "counter_without_total", "duplicate_series"]
+
+
+async def test_findings_fail_where_the_module_requires_that_there_are_none() -> None:
+    page = reply(200, b"app_jobs 5\n", TYPE)
+    result, _ = await probe(page, require={"lint": True})
+    assert why(result) == (exporter.LINT_FINDINGS, "lint")
+    assert result.failure is not None
+    assert "help_missing (1)" in result.failure.message
+    result, _ = await probe(page, require={"lint": True}, lint_ignore=["help_missing"])
+    assert why(result) is None
+
+
+def test_the_settings_know_every_rule() -> None:
+    assert get_args(exporter.Rule) == tuple(lint.RULES)
+
+
+# --- health and metadata -----------------------------------------------------------------------------------
+
+SILENT = silence()
+HEALTH: dict[str, tuple[Mapping[str, Answer], float | None, str | None]] = {
+    "a path that answers 200": ({"/-/healthy": HEALTHY}, 1, None),
+    "the last path": ({"/healthz": HEALTHY}, 1, None),
+    "a path that answers 503, and one 200": ({"/-/healthy": reply(503), "/health": HEALTHY}, 1, None),
+    "a path that answers 503": ({"/health": reply(503)}, 0, exporter.UNHEALTHY),
+    "a path that wants a login": ({"/health": redirect(302, "/metrics")}, 0, exporter.UNHEALTHY),
+    "a path that hangs up": ({"/health": raw()}, 0, exporter.UNHEALTHY),
+    "a path that says nothing": ({"/health": SILENT}, 0, exporter.UNHEALTHY),
+    "none": ({}, None, exporter.NO_HEALTH),
+    "a path for other methods": ({"/health": reply(405)}, None, exporter.NO_HEALTH),
+}
+
+
+@pytest.mark.parametrize("name", HEALTH)
+async def test_health_is_reported_and_fails_only_what_requires_it(name: str) -> None:
+    pages, healthy, reason = HEALTH[name]
+    result, _ = await probe({"/metrics": OK, **pages}, timeout=1.0)
+    assert why(result) is None
+    assert samples(result).get("probe_exporter_healthy") == healthy
+    result, _ = await probe({"/metrics": OK, **pages}, timeout=1.0, require={"health": True})
+    assert why(result) == (None if reason is None else (reason, "health"))
+
+
+async def test_health_is_asked_where_the_module_says() -> None:
+    _, site = await probe({"/metrics": OK}, health_paths=["/up?deep=1"], metadata_path="")
+    assert [request.line for request in site.requests][1:] == ["GET /up?deep=1 HTTP/1.1"]
+    _, site = await probe({"/metrics": OK}, health_paths=[], metadata_path="")
+    assert len(site.requests) == 1
+
+
+BUILD = b'app_build_info{version="2.0",revision="r"} 1\n'
+JSON = ("Content-Type", "application/json")
+METADATA: dict[str, tuple[Mapping[str, Answer], str | None]] = {
+    "a document": ({"/metadata": ABOUT}, 'source="/metadata",version="1.2"'),
+    "a metric": ({"/metrics": reply(200, PAGE + BUILD, TYPE)}, 'source="app_build_info",version="2.0"'),
+    "both": ({"/metrics": reply(200, PAGE + BUILD, TYPE), "/metadata": ABOUT}, 'source="/metadata",version="1.2"'),
+    "a metric of the language": ({"/metrics": reply(200, PAGE + b"go_build_info 1\n", TYPE)}, None),
+    "no JSON": ({"/metadata": reply(200, b"{", JSON)}, None),
+    "no object": ({"/metadata": reply(200, b"[1]", JSON)}, None),
+    "deep JSON": ({"/metadata": reply(200, b"[" * 100_000, JSON)}, None),
+    "a page of another type": ({"/metadata": reply(200, b"{}")}, None),
+    "too much": ({"/metadata": reply(200, b" " * 2_000_000, JSON)}, None),
+    "silence": ({"/metadata": SILENT}, None),
+    "nothing": ({}, None),
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+async def test_metadata_are_reported_and_fail_only_what_requires_them(name: str) -> None:
+    pages, labels = METADATA[name]
+    result, _ = await probe({"/metrics": OK, **pages}, timeout=1.0)
+    assert why(result) is None
+    found = [name for name in samples(result) if name.startswith("probe_exporter_metadata_info")]
+    assert [labels in name for name in found if labels] == ([True] if labels else [])
+    result, _ = await probe({"/metrics": OK, **pages}, timeout=1.0, require={"metadata": True})
+    assert why(result) == (None if labels else (exporter.NO_METADATA, "metadata"))
+
+
+async def test_what_metadata_say_is_cut_to_the_length_of_a_label() -> None:
+    about = reply(200, b'{"name": "%s", "version": 5}' % (b"x" * 500), JSON)
+    result, _ = await probe({"/metrics": OK, "/metadata": about})
+    (name,) = [name for name in samples(result) if name.startswith("probe_exporter_metadata_info")]
+    assert f'name="{"x" * 128}"' in name
+    assert 'version=""' in name
+
+
+# --- series and values of the target -----------------------------------------------------------------------
+
+SERIES = b"""\
+# TYPE app_jobs_total counter
+app_jobs_total{kind="a"} 5
+app_jobs_total{kind="b"} 6
+# TYPE app_seconds histogram
+app_seconds_bucket{le="+Inf"} 3
+app_seconds_sum 1.5
+app_seconds_count 3
+# TYPE probe_success gauge
+probe_success 0
+app_long{l="%s"} 1
+""" % (b"x" * 300)
+
+
+async def test_chosen_series_go_into_the_answer() -> None:
+    result, _ = await probe(reply(200, SERIES, TYPE), reexpose={"names": ["app_jobs_*", "app_*_count", "probe_*"]})
+    found = samples(result)
+    assert found['app_jobs_total{kind="a"}'] == 5
+    assert found["app_seconds_count"] == 3
+    assert "app_seconds_sum" not in found
+    assert found["probe_success"] == 1
+    assert found["probe_exporter_reexposed_series"] == 3
+    text = encode(result.probe.samples, TEXT).decode()
+    assert "# TYPE app_jobs_total counter\n" in text
+    assert "# TYPE app_seconds_count untyped\n" in text
+
+
+async def test_series_beyond_the_limits_are_left_out_and_counted() -> None:
+    result, _ = await probe(reply(200, SERIES, TYPE), reexpose={"names": ["app_*"], "limit": 2, "prefix": "their_"})
+    found = samples(result)
+    assert {name for name in found if "app_" in name} == {f'their_app_jobs_total{{kind="{kind}"}}' for kind in "ab"}
+    assert found["probe_exporter_left_out_series"] == 4
+    result, _ = await probe(reply(200, SERIES, TYPE), reexpose={"names": ["app_long"]})
+    assert samples(result)["probe_exporter_left_out_series"] == 1
+
+
+async def test_a_prefix_makes_room_for_the_series_of_a_prober() -> None:
+    result, _ = await probe(reply(200, SERIES, TYPE), reexpose={"names": ["probe_*"], "prefix": "their_"})
+    assert samples(result)["their_probe_success"] == 0
+
+
+async def test_values_are_of_the_page_its_head_and_the_metadata() -> None:
+    metrics = [
+        {"name": "a", "help": "x", "from": {"regexp": r"up (\d)"}},
+        {"name": "b", "help": "x", "from": {"header": "Content-Length"}},
+        {"name": "c", "help": "x", "from": {"json": "$.version"}, "required": True},
+    ]
+    result, _ = await probe({"/metrics": OK, "/metadata": ABOUT}, metrics=metrics)
+    assert why(result) is None
+    found = samples(result)
+    assert (found["a"], found["b"], found["c"]) == (1, len(PAGE), 1.2)
+    result, _ = await probe({"/metrics": OK}, metrics=metrics)
+    assert why(result) == (Reason.VALUE_MISSING, "values")
+
+
+# --- settings ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"formats": []},
+        {"formats": ["xml"]},
+        {"health_paths": ["health"]},
+        {"metadata_path": "a b"},
+        {"sample_limit": 0},
+        {"lint_ignore": ["nothing"]},
+        {"reexpose": {"names": ["a b"]}},
+        {"reexpose": {"prefix": "probe_"}},
+        {"reexpose": {"prefix": "1"}},
+        {"require": {"metrics": True}},
+    ],
+    ids=str,
+)
+def test_settings_that_can_not_be_meant_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        ExporterSettings.model_validate(settings)
+
+
+def test_health_that_is_required_and_not_asked_for_is_a_caution() -> None:
+    settings = ExporterSettings.model_validate({"require": {"health": True}, "health_paths": []})
+    assert [key for key, _ in settings.cautions()] == ["health_paths"]
