@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from probe_exporter.config import Config, Module
@@ -15,7 +15,7 @@ from probe_exporter.measured import measured
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import Prober, Settings
 from probe_exporter.shapes import shape_of
-from probe_exporter.shown import module_to_yaml
+from probe_exporter.shown import module_to_yaml, plain_module
 from probe_exporter.web.metadata import module_info, prober_info
 
 WIDTH = 120  # characters of a line
@@ -33,7 +33,7 @@ def modules(config: Config, names: Sequence[str], *, as_json: bool) -> str:
     """
     chosen = _chosen("module", config.modules, names)
     if as_json:
-        return _json([module_info(module) for module in chosen])
+        return _json([_module_data(module) for module in chosen])
     if names:
         return "\n".join([_module(module) for module in chosen])
     return table(("MODULE", "PROBER", "DESCRIPTION"), [(m.name, m.prober.name, m.description) for m in chosen])
@@ -47,7 +47,7 @@ def probers(config: Config, names: Sequence[str], *, as_json: bool) -> str:
     """
     chosen = _chosen("prober", config.probers, names)
     if as_json:
-        return _json([prober_info(prober) for prober in chosen])
+        return _json([prober_info(prober).model_dump() for prober in chosen])
     if names:
         return "\n".join([_prober(prober) for prober in chosen])
     return table(("PROBER", "DESCRIPTION"), [(prober.name, _plain(prober.summary)) for prober in chosen])
@@ -60,14 +60,26 @@ def _chosen(what: str, loaded: Mapping[str, Any], names: Sequence[str]) -> list[
     return [loaded[name] for name in names or sorted(loaded)]
 
 
-def _json(items: Sequence[BaseModel]) -> str:
-    return TypeAdapter(list[Any]).dump_json([*items], indent=2).decode() + "\n"
+def _json(items: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(items, indent=2) + "\n"
+
+
+def _module_data(module: Module) -> dict[str, Any]:
+    """One module: what `/metadata` says of it, and what is said of it beyond that here."""
+    effective = plain_module(module)
+    metrics = prober_info(module.prober).metrics
+    return {
+        **module_info(module).model_dump(),
+        "settings": effective[module.prober.name],
+        "metrics": [metric.name for metric in metrics],
+    }
 
 
 def _module(module: Module) -> str:
-    """One module: where it stands, and its settings in effect."""
+    """One module: where it stands, its settings in effect and its metrics."""
     lines = [module.name, *_wrapped(module.description), f"  defined at {module.place}", ""]
-    return "\n".join([*lines, textwrap.indent(module_to_yaml(module), "    ")])
+    lines += ["  settings:", textwrap.indent(module_to_yaml(module), "    ")]
+    return "\n".join([*lines, "  metrics:", _metrics(module.prober)])
 
 
 def _prober(prober: Prober[Any]) -> str:
@@ -75,10 +87,14 @@ def _prober(prober: Prober[Any]) -> str:
     info = prober_info(prober)
     lines = [prober.name, *_wrapped(prober.summary), f"  {info.source}", ""]
     lines += ["  settings:", _indented(settings_rows(prober.settings))]
-    lines += ["  metrics:", _indented([(_series(metric), metric.help) for metric in measured(prober)])]
+    lines += ["  metrics:", _metrics(prober)]
     if prober.reasons:
         lines += ["  reasons of its own:", _indented([(reason.value, reason.meaning) for reason in prober.reasons])]
     return "\n".join(lines)
+
+
+def _metrics(prober: Prober[Any]) -> str:
+    return _indented([(_series(metric), metric.help) for metric in measured(prober)])
 
 
 def settings_rows(settings: type[Settings], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -129,8 +145,11 @@ def _indented(rows: Iterable[tuple[str, str]]) -> str:
     width = min(max(len(key) for key, _ in pairs), 56)
     lines: list[str] = []
     for key, text in pairs:
-        start = f"    {key.ljust(width)}  "
         rest = " " * (width + 6)
+        start = f"    {key.ljust(width)}  "
+        if len(key) > width:
+            lines.append(start.rstrip())
+            start = rest
         lines += textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=rest) or [start.rstrip()]
     return "\n".join([*lines, ""])
 

@@ -47,10 +47,12 @@ def test_modules_are_listed_in_a_line_each(directory: Path) -> None:
 
 
 def test_a_module_is_shown_with_its_place_and_its_settings_in_effect(directory: Path) -> None:
-    assert lines(directory, "modules", "polite") == [
+    shown = lines(directory, "modules", "polite")
+    assert shown[:15] == [
         "polite",
         "  defined at quake.yml:3:3",
         "",
+        "  settings:",
         "    prober: quake",
         "    timeout: 3s",
         "    quake:",
@@ -61,7 +63,10 @@ def test_a_module_is_shown_with_its_place_and_its_settings_in_effect(directory: 
         "        expect: ^fine",
         "        patience: 1s",
         "      tries: 1",
+        "",
     ]
+    assert shown[15] == "  metrics:"
+    assert "probe_quake_bytes The length of the answer." in [" ".join(line.split()) for line in shown[16:]]
 
 
 def test_a_prober_is_shown_with_settings_metrics_and_reasons(directory: Path) -> None:
@@ -89,6 +94,8 @@ def test_json_has_it_all(directory: Path) -> None:
     assert probers["quake"]["settings"]["properties"]["tries"]
     (module,) = json.loads("\n".join(lines(directory, "modules", "asking", "--json")))
     assert (module["prober"], module["parameters"][0]["default"]) == ("quake", "tea")
+    assert module["settings"]["inner"]["expect"] == "^fine"
+    assert "probe_quake_bytes" in module["metrics"]
 
 
 def test_what_is_not_there_and_what_is_broken_is_2(directory: Path) -> None:
