@@ -226,7 +226,8 @@ async def test_many_runs_end_each_in_its_own_time() -> None:
     timeouts = [0.02 * number for number in range(1, 21)]
     results = await asyncio.gather(*(run(module(act), "target", timeout) for timeout in timeouts))
     for timeout, result in zip(timeouts, results, strict=True):
-        assert timeout <= result.duration < timeout + 0.2
+        # The deadline is set a moment before the clock of the duration is read: on a busy machine, a long one.
+        assert timeout - 0.01 <= result.duration < timeout + 0.2
 
 
 async def test_however_much_time_there_is_it_can_be_counted() -> None:
