@@ -9,6 +9,7 @@ import glob
 import hashlib
 import importlib.machinery
 import importlib.util
+import inspect
 import os
 import re
 import stat
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from probe_exporter import probers as shipped_probers
@@ -179,12 +180,19 @@ def _checked_prober(found: _Found) -> Prober[Any]:
         raise LoaderError(f"{found.where} declares no prober: its last line should be prober = Prober(…)")
     if not _NAME.fullmatch(prober.name) or prober.name in MODULE_KEYS:
         raise LoaderError(f"{found.where}: {prober.name!r} can't be a prober's name")
+    if isinstance(prober.probe, FunctionType) and not _may_be_awaited(prober.probe):
+        raise LoaderError(f"{found.where}: the function of prober {prober.name} is not an `async def`")
     settings: object = prober.settings
     if not (isinstance(settings, type) and issubclass(settings, Settings)):
         raise LoaderError(f"{found.where}: the settings of prober {prober.name} are not a class derived from Settings")
     if not settings.__module__.startswith(shipped_probers.__name__):  # ours are tested
         _check_types(settings, f"{found.where}: the settings of prober {prober.name}")
     return prober
+
+
+def _may_be_awaited(function: FunctionType) -> bool:
+    """Whether calling it gives something to await; of a decorated one nobody can tell."""
+    return inspect.iscoroutinefunction(function) or hasattr(function, "__wrapped__")
 
 
 def _check_types(settings: type[Settings], where: str) -> None:

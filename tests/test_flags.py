@@ -104,6 +104,7 @@ def test_forms(arguments: list[str], name: str, value: object) -> None:
         (["--", "extra"], "unexpected extra"),
         (["config"], "unexpected config"),
         (["config", "nonsense"], "unexpected config nonsense"),
+        (["--config.check", "run", "x"], "unexpected run x: `probe-exporter run` comes first"),
         (["--config.check=true"], "config.check"),
         (["--no-config.check=1"], "config.check"),
         (["--config.check", "--config.check"], "'config.check' cannot be repeated"),

@@ -143,6 +143,7 @@ BROKEN = {
     QUAKE.replace('Prober("quake"', 'Prober("Quake!"'): "'Quake!' can't be a prober's name",
     QUAKE.replace('Prober("quake"', 'Prober("timeout"'): "'timeout' can't be a prober's name",
     QUAKE.replace("QuakeSettings, probe_quake", "dict, probe_quake"): "the settings of prober quake are not a class",
+    QUAKE.replace("async def", "def"): "the function of prober quake is not an `async def`",
     QUAKE.replace("password: Secret", "password: Nothing"): (
         "prober quake can't be used: pydantic.errors.PydanticUndefinedAnnotation: name 'Nothing' is not defined"
     ),
