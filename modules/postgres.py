@@ -47,12 +47,18 @@ DURATION = Metric("probe_postgres_duration_seconds", "How long each phase took."
 SERVER = Metric("probe_postgres_server_info", "What the server says of itself.", ("version",), type="info")
 IN_RECOVERY = Metric("probe_postgres_in_recovery", "1 on a standby, 0 on a primary.")
 REPLAY_LAG = Metric(
-    "probe_postgres_replay_lag_seconds", "How old the last transaction is that the standby has replayed."
+    "probe_postgres_replay_lag_seconds",
+    "How old the last transaction is that the standby has replayed; 0 if it follows and has replayed all that came.",
 )
 
 _SSL_REQUEST = struct.pack("!II", 8, 80877103)
 _PROTOCOL = 196608  # 3.0
-_STATE = "SELECT pg_is_in_recovery(), EXTRACT(EPOCH FROM now() - pg_last_xact_replay_timestamp())"
+_STATE = (
+    "SELECT pg_is_in_recovery(), CASE"
+    " WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0"
+    " ELSE EXTRACT(EPOCH FROM now() - pg_last_xact_replay_timestamp()) END"
+)
+"""Where nobody writes, the last transaction grows old and nothing is amiss; so it may, while WAL is being received."""
 
 # The classes and codes of SQLSTATE (appendix A of the manual) that say more than that something is wrong.
 _REASONS = {

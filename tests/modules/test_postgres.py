@@ -22,7 +22,7 @@ from tests.modules.library import (
     trust,
     why,
 )
-from tests.servers.postgresql import PASSWORD, USER, PostgreSql
+from tests.servers.postgresql import MOST_CLIENTS, PASSWORD, USER, PostgreSql, PostgreSqlPair
 from tests.targets import Pki
 from tests.targets.talker import Hear, Secure, Talk, Turn, then_silence
 
@@ -70,6 +70,41 @@ async def test_a_standby_says_that_it_is_one(postgresql_standby: PostgreSql) -> 
     assert why(await probe(shipped("postgres", max_lag="10s", **LOGIN), target)) == (Reason.EXPECTATION, "")
 
 
+async def test_a_standby_that_follows_has_no_lag_however_long_nobody_writes(postgresql_pair: PostgreSqlPair) -> None:
+    module = shipped("postgres", role="standby", max_lag="10s", **LOGIN)
+    result = await probe(module, f"127.0.0.1:{postgresql_pair.standby}")
+    for _ in range(50):
+        if why(result) is None:
+            break
+        assert why(result) == (Reason.EXPECTATION, "")  # it has yet to connect to its primary
+        await asyncio.sleep(0.1)
+        result = await probe(module, f"127.0.0.1:{postgresql_pair.standby}")
+    assert why(result) is None
+    assert measured(result)["probe_postgres_replay_lag_seconds"] == {(): 0}
+    primary = await probe(shipped("postgres", role="primary", **LOGIN), f"127.0.0.1:{postgresql_pair.primary}")
+    assert why(primary) is None
+
+
+async def test_a_standby_that_replays_nothing_lags(postgresql_pair: PostgreSqlPair) -> None:
+    """What came and is not replayed yet has an age."""
+    standby, primary = (f"127.0.0.1:{port}" for port in (postgresql_pair.standby, postgresql_pair.primary))
+
+    async def say(target: str, query: str) -> None:
+        assert why(await probe(shipped("postgres", query=query, **LOGIN), target)) is None
+
+    await say(primary, "SELECT txid_current()")  # a transaction that the standby hears of and replays
+    await asyncio.sleep(0.3)
+    await say(standby, "SELECT pg_wal_replay_pause()")
+    try:
+        await say(primary, "SELECT txid_current()")
+        await asyncio.sleep(0.3)
+        result = await probe(shipped("postgres", max_lag="100ms", **LOGIN), standby)
+        assert why(result) == (Reason.EXPECTATION, "")
+        assert 0.1 < measured(result)["probe_postgres_replay_lag_seconds"][()] < 60
+    finally:
+        await say(standby, "SELECT pg_wal_replay_resume()")
+
+
 @pytest.mark.parametrize(
     ("settings", "verdict"),
     [
@@ -110,6 +145,14 @@ async def test_one_behind_pgbouncer_answers_as_itself(pgbouncer: PostgreSql, pki
         assert why(await probe(shipped("postgres", **{**LOGIN, **settings}), target)) == (reason, "auth")
 
 
+async def test_a_full_pool_says_so(pgbouncer: PostgreSql) -> None:
+    module = shipped("postgres", query="SELECT pg_sleep(0.5)", **LOGIN)
+    results = await asyncio.gather(*[probe(module, f"127.0.0.1:{pgbouncer.port}") for _ in range(MOST_CLIENTS + 2)])
+    verdicts = [why(result) for result in results]
+    assert verdicts.count(None) == MOST_CLIENTS
+    assert verdicts.count((Reason.TARGET_FULL, "startup")) == 2
+
+
 # --- scripted ones -----------------------------------------------------------------------------------------
 
 
@@ -132,7 +175,7 @@ WELCOME = message(b"R", struct.pack("!I", 0)) + message(b"S", b"server_version\x
 READY = message(b"Z", b"I")
 STARTUP = Hear(bytes=len(USER) + 86)
 QUERY = Hear(bytes=1 + 4 + len("SELECT 1") + 1)
-STATE = Hear(bytes=1 + 4 + 87 + 1)
+STATE = Hear(bytes=1 + 4 + 212 + 1)
 END = message(b"X")
 
 

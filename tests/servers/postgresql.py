@@ -1,14 +1,17 @@
-"""postgres of PostgreSQL, over TCP and TLS: a primary, a standby that never hears of one; a primary with PgBouncer."""
+"""postgres of PostgreSQL, over TCP and TLS: alone, as a standby without a primary, both together, behind PgBouncer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.servers import NOBODY, Room, having_said, listening, server
 
 USER, PASSWORD, DATABASE = "probe", "hunter2", "postgres"
+MOST_CLIENTS = 4
+READ_ONLY = "ready to accept read-only connections"
 
 
 @dataclass(frozen=True)
@@ -18,53 +21,79 @@ class PostgreSql:
     port: int
 
 
+@dataclass(frozen=True)
+class PostgreSqlPair:
+    """A primary, and a standby that follows it: their ports."""
+
+    primary: int
+    standby: int
+
+
 @server
 def postgresql(room: Room) -> Iterator[PostgreSql]:
-    with _running(room, "ready to accept connections") as made:
-        yield made
+    with _running(room, _made(room)) as port:
+        yield PostgreSql(port)
 
 
 @server
 def postgresql_standby(room: Room) -> Iterator[PostgreSql]:
-    with _running(room, "ready to accept read-only connections", standby=True) as made:
-        yield made
+    data = _made(room)
+    (data / "standby.signal").touch()
+    with _running(room, data, READ_ONLY) as port:
+        yield PostgreSql(port)
+
+
+@server
+def postgresql_pair(room: Room) -> Iterator[PostgreSqlPair]:
+    copy = room.directory / "copy"
+    with _running(room, _made(room)) as primary:
+        source = f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{primary}"
+        room.run("pg_basebackup", "-d", source, "-D", copy, "-R", "--checkpoint=fast", "--no-sync", user=NOBODY)
+        with _running(room, copy, READ_ONLY) as standby:
+            yield PostgreSqlPair(primary, standby)
 
 
 @server
 def pgbouncer(room: Room) -> Iterator[PostgreSql]:
-    """A pool for transactions; it knows `USER`, and no database but `DATABASE`."""
-    with _running(room, "ready to accept connections") as behind:
+    """A pool for transactions; it knows `USER`, no database but `DATABASE`, and takes `MOST_CLIENTS`."""
+    with _running(room, _made(room)) as behind:
         made = PostgreSql(room.port())
         users = room.write("users.txt", f'"{USER}" "{PASSWORD}"\n')
         settings = {
             "listen_addr": "127.0.0.1", "listen_port": made.port, "unix_socket_dir": "", "pool_mode": "transaction",
             "auth_type": "scram-sha-256", "auth_file": users, "client_tls_sslmode": "allow",
             "client_tls_cert_file": room.directory / "leaf.pem", "client_tls_key_file": room.directory / "leaf.key",
+            "max_client_conn": MOST_CLIENTS,
         }  # fmt: skip
         lines = [f"{name} = {value}\n" for name, value in settings.items()]
-        pool = f"[databases]\n{DATABASE} = host=127.0.0.1 port={behind.port}\n[pgbouncer]\n"
+        pool = f"[databases]\n{DATABASE} = host=127.0.0.1 port={behind}\n[pgbouncer]\n"
         config = room.write("pgbouncer.ini", pool + "".join(lines))
         with room.running("pgbouncer", config, ready=listening(made.port), user=NOBODY):
             yield made
 
 
-@contextmanager
-def _running(room: Room, ready: str, *, standby: bool = False) -> Iterator[PostgreSql]:
-    made = PostgreSql(room.port())
-    certificate, key = room.certificate()
+def _made(room: Room) -> Path:
+    """A directory with empty databases."""
     data = room.directory / "data"
     word = room.write("password", PASSWORD)
     room.run(
         "initdb", "-D", data, "-U", USER, "-A", "scram-sha-256", "--pwfile", word, "-E", "UTF8", "--no-locale",
         "--no-sync", user=NOBODY,
     )  # fmt: skip
-    if standby:
-        room.write("data/standby.signal", "")
+    return data
+
+
+@contextmanager
+def _running(room: Room, data: Path, ready: str = "ready to accept connections") -> Iterator[int]:
+    """One postgres with the databases of a directory: its port."""
+    port = room.port()
+    certificate, key = room.certificate()
+    log = room.write(f"{data.name}.log", "")
     settings = {
-        "port": made.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
+        "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
         "ssl": "on", "ssl_cert_file": certificate, "ssl_key_file": key, "shared_buffers": "1MB",
+        "logging_collector": "on", "log_directory": room.directory, "log_filename": log.name,
     }  # fmt: skip
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    arguments = ("-D", data, *options)
-    with room.running("postgres", *arguments, ready=having_said(ready, room.log("postgres")), user=NOBODY):
-        yield made
+    with room.running("postgres", "-D", data, *options, ready=having_said(ready, log), user=NOBODY):
+        yield port
