@@ -1,14 +1,18 @@
-"""dovecot: IMAP and POP3, with STARTTLS and in TLS from the first byte."""
+"""dovecot: IMAP and POP3, with STARTTLS and in TLS from the first byte; every user has the same empty mailbox."""
 
 from __future__ import annotations
 
 import grp
 import os
 import pwd
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from tests.servers import Room, listening, server
+from tests.servers import NOBODY, Room, listening, server
+
+PASSWORD = "hunter2"
+"""Of every user."""
 
 CONFIG = """
 base_dir = {directory}/run
@@ -24,11 +28,11 @@ ssl_key = <{key}
 mail_location = maildir:{directory}/mail
 passdb {{
   driver = static
-  args = password=hunter2
+  args = password={password}
 }}
 userdb {{
   driver = static
-  args = uid=nobody gid=nogroup home={directory}
+  args = uid={user} gid={group} home={directory}
 }}
 service imap-login {{
   chroot =
@@ -52,6 +56,9 @@ service pop3-login {{
 }}
 service anvil {{
   chroot =
+  unix_listener anvil-auth-penalty {{  # or whoever logs in after a wrong password has to wait
+    mode = 0
+  }}
 }}
 """
 USERS = """
@@ -78,8 +85,13 @@ def dovecot(room: Room) -> Iterator[Dovecot]:
     # Root has the users of the package to choose from; anybody else is all of them.
     me = {"user": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
     users = "" if os.geteuid() == 0 else USERS.format(**me)
-    text = CONFIG.format(directory=room.directory, certificate=certificate, key=key, users=users, **asdict(made))
+    owner = {"user": NOBODY, "group": "nogroup"} if os.geteuid() == 0 else me
+    paths = {"directory": room.directory, "certificate": certificate, "key": key}
+    text = CONFIG.format(**paths, **owner, users=users, password=PASSWORD, **asdict(made))
     config = room.write("dovecot.conf", text)
+    mail = room.directory / "mail"
+    mail.mkdir()
+    shutil.chown(mail, owner["user"])
     ports = (made.imap, made.imaps, made.pop3, made.pop3s)
     with room.running("dovecot", "-F", "-c", config, ready=listening(*ports)):
         yield made
