@@ -75,3 +75,25 @@ async def _arrives(prometheus: exporters.Server) -> None:
     await until(prometheus, f'count({STILL}{{date="Thursday"}} == 1622)', 1)
     data = await ask(prometheus, "query", query='up{job="app"}')
     assert [float(found["value"][1]) for found in data["result"]] == [1, 1]
+
+
+def test_both_are_probed_by_the_exporter_prober(tmp_path: Path) -> None:
+    """The application has nothing wrong with it; the smallest exporter has a counter of an unusual name."""
+    with (
+        example("instrumented_app", tmp_path) as growing,
+        example("smallest_exporter", tmp_path) as still,
+        exporters.ours(tmp_path) as exporter,
+    ):
+        for port, findings, samples in ((growing, 0, 12), (still, 1, 1)):
+            text = asyncio.run(exporter.probe("exporter", f"localhost:{port}")).text
+            assert value(text, "probe_success") == 1
+            assert value(text, "probe_exporter_healthy") == 1
+            assert sum_of(text, "probe_exporter_lint_findings") == findings
+            assert f'probe_exporter_samples{{type="counter"}} {samples}\n' in text
+        strict = asyncio.run(exporter.probe("exporter_strict", f"localhost:{still}")).text
+        assert 'probe_failure_info{phase="lint",reason="exporter_lint"} 1\n' in strict
+
+
+def sum_of(text: str, name: str) -> float:
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.name == name)
