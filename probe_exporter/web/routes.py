@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import posixpath
@@ -173,7 +174,7 @@ class Web:
         config, parameters = self._configuration.current, decode_query(query)
         asked = parameters.get("module")
         if not asked:
-            return plain(to_yaml(config))
+            return plain(await asyncio.to_thread(to_yaml, config))  # thousands of modules take seconds
         try:
             modules = named(config, asked)
         except UnknownModule as unknown:

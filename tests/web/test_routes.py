@@ -6,6 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
@@ -369,6 +370,24 @@ def test_the_configuration_is_shown_with_its_secrets_masked(exporter: Server) ->
     assert list(shown) == sorted(shown)
     assert shown["secret"]["actor"]["password"] == "<secret>"
     assert "hunter2" not in answer.text
+
+
+@pytest.mark.slow
+def test_a_long_configuration_is_shown_and_delays_nobody(tmp_path: Path) -> None:
+    """As `/metadata` and the landing page are."""
+    modules = "".join(f"  m{number}: {{prober: actor}}\n" for number in range(5000))
+    (tmp_path / "blackbox.yml").write_text(f"modules:\n{modules}")
+    with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}") as exporter:
+        with ThreadPoolExecutor() as other:
+            began = time.monotonic()
+            asked = other.submit(ask, exporter.port, "/config", timeout=30)
+            waits = []
+            while not asked.done():
+                before = time.monotonic()
+                ask(exporter.port, "/-/healthy")
+                waits.append(time.monotonic() - before)
+        assert asked.result().text.count("prober: actor") == 5000
+        assert max(waits) < (time.monotonic() - began) / 2
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
