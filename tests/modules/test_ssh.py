@@ -262,6 +262,7 @@ async def test_what_the_module_likes_best_is_taken(pki: Pki) -> None:
 
 
 RSA = string(b"ssh-rsa") + string(b"\1\0\1") + string(b"\1" * 256)
+COMPRESSED = string(b"ecdsa-sha2-nistp256") + string(b"nistp256") + string(b"\3" + bytes(32))
 CERTIFICATE = string(b"ssh-ed25519-cert-v01@openssh.com") + KEY
 TRICK = string(b"ssh-ed25519 " + base64.b64encode(KEY)) + KEY
 
@@ -278,6 +279,7 @@ TRICK = string(b"ssh-ed25519 " + base64.b64encode(KEY)) + KEY
         ({"key": CERTIFICATE}, Reason.PROTOCOL_ERROR),
         ({"key": string(b"ssh-ed25519") + string(bytes(31))}, Reason.PROTOCOL_ERROR),
         ({"key": string(b"ssh-ed25519")}, Reason.PROTOCOL_ERROR),
+        ({"key": COMPRESSED}, Reason.PROTOCOL_ERROR),
         ({"key": string(b"")}, Reason.PROTOCOL_ERROR),
         ({"key": string(b"\xff \n")}, Reason.PROTOCOL_ERROR),
         ({"key": b""}, Reason.PROTOCOL_ERROR),
