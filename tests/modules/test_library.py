@@ -38,7 +38,17 @@ def test_no_two_modules_have_one_name() -> None:
     assert len(config.load(sorted(LIBRARY.glob("*.yml")), PROBERS, strict=True).modules) > len(NAMES)
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+PAGES = sorted(DOCS.glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_examples_of_a_page_load(page: Path, tmp_path: Path) -> None:
+    for example in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        (tmp_path / "modules.yml").write_text(example, encoding="utf-8")
+        assert config.load([tmp_path / "modules.yml"], PROBERS, strict=True).modules
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_names_nothing_that_is_not_there(page: Path) -> None:
     modules = config.load([LIBRARY / f"{page.stem}.yml"], PROBERS).modules
     (prober,) = {module.prober.name: module.prober for module in modules.values()}.values()
