@@ -7,9 +7,10 @@ change on purpose: a host is compared by its name as typed, never by the address
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
 
 from probe_exporter.fields import encode
 from probe_exporter.http import http1
@@ -84,6 +85,37 @@ def host_header(value: str) -> str:
         return value.replace(host, to_ascii(host)) if is_host(host) else ""
     except ValueError:
         return ""
+
+
+class HasHeaders(Protocol):
+    """Settings that name headers to send."""
+
+    @property
+    def headers(self) -> dict[str, str]: ...
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self: ...
+
+
+H = TypeVar("H", bound=HasHeaders)
+
+
+def with_host_header(settings: H, hostname: str, made_of_it: Iterable[str]) -> H:
+    """Settings with another Host header.
+
+    Args:
+        made_of_it: the cached properties that were made of the headers, and have to be made again.
+
+    Raises:
+        ValueError: yet another one is configured.
+    """
+    configured = next((value for name, value in settings.headers.items() if name.lower() == "host"), None)
+    if configured == hostname:
+        return settings
+    if configured is not None:
+        raise ValueError(f"hostname {hostname!r} conflicts with the module's Host header {configured!r}")
+    changed = settings.model_copy(update={"headers": {**settings.headers, "Host": hostname}})
+    for name in made_of_it:
+        changed.__dict__.pop(name, None)
+    return changed
 
 
 def _flaw(headers: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ from probe_exporter import tls, values
 from probe_exporter.addressing import AddressSettings
 from probe_exporter.deadline import Late, within
 from probe_exporter.fields import Named, Size, Text
-from probe_exporter.http.request import check_references
+from probe_exporter.http.request import check_references, with_host_header
 from probe_exporter.http.response import Response
 from probe_exporter.http.settings import HttpClientSettings
 from probe_exporter.http.url import URL, parse_target
@@ -111,6 +111,15 @@ class ExporterSettings(HttpClientSettings, AddressSettings):
     def has_tls_config(self) -> bool:
         """Whether ``tls_config`` says anything, so that a file it names is read even where TLS is not spoken."""
         return self.tls_config != TLSSettings()
+
+
+def with_hostname(settings: ExporterSettings, hostname: str) -> ExporterSettings:
+    """The settings with ``hostname`` as the Host header, and so as the name for TLS.
+
+    Raises:
+        ValueError: another Host header is configured.
+    """
+    return with_host_header(settings, hostname, made_of_it=("asking", "asking_health", "asking_metadata"))
 
 
 # --- metrics and reasons -------------------------------------------------------------------------------------
@@ -413,5 +422,6 @@ prober = Prober(
     "exporter",
     ExporterSettings,
     probe_exporter,
+    with_hostname=with_hostname,
     reasons=(CONTENT_TYPE, MALFORMED, TOO_MANY_SAMPLES, UNHEALTHY, NO_HEALTH, NO_METADATA, LINT_FINDINGS),
 )

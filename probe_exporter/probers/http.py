@@ -22,7 +22,7 @@ from probe_exporter.http.checks import parse_date
 from probe_exporter.http.content import CODINGS, JSON_LIMIT, Body
 from probe_exporter.http.exchange import Exchange
 from probe_exporter.http.journey import MOST_REDIRECTS, Hop, Journey
-from probe_exporter.http.request import Template, check_references, first_request
+from probe_exporter.http.request import Template, check_references, first_request, with_host_header
 from probe_exporter.http.response import Response
 from probe_exporter.http.settings import HttpClientSettings
 from probe_exporter.http.url import URL, host_only, parse_target
@@ -165,14 +165,7 @@ def with_hostname(settings: HttpSettings, hostname: str) -> HttpSettings:
     Raises:
         ValueError: another Host header is configured.
     """
-    configured = next((value for name, value in settings.headers.items() if name.lower() == "host"), None)
-    if configured == hostname:
-        return settings
-    if configured is not None:
-        raise ValueError(f"hostname {hostname!r} conflicts with the module's Host header {configured!r}")
-    changed = settings.model_copy(update={"headers": {**settings.headers, "Host": hostname}})
-    changed.__dict__.pop("template", None)  # it was made of other headers
-    return changed
+    return with_host_header(settings, hostname, made_of_it=("template",))
 
 
 # --- metrics -----------------------------------------------------------------------------------------------

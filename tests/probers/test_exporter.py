@@ -19,7 +19,7 @@ from probe_exporter.exposition import TEXT, encode
 from probe_exporter.formats import PROTOBUF
 from probe_exporter.prober import Reason
 from probe_exporter.probers import exporter
-from probe_exporter.probers.exporter import ExporterSettings, prober
+from probe_exporter.probers.exporter import ExporterSettings, prober, with_hostname
 from probe_exporter.protobuf_format import delimited_blocks
 from probe_exporter.runner import Result, run
 from probe_exporter.scrape import lint
@@ -431,3 +431,13 @@ def test_settings_that_can_not_be_meant_are_refused(settings: dict[str, Any]) ->
 def test_health_that_is_required_and_not_asked_for_is_a_caution() -> None:
     settings = ExporterSettings.model_validate({"require": {"health": True}, "health_paths": []})
     assert [key for key, _ in settings.cautions()] == ["health_paths"]
+
+
+async def test_a_hostname_goes_to_every_api() -> None:
+    settings = with_hostname(ExporterSettings.model_validate({"headers": {"X-A": "b"}}), "app.example")
+    async with Site({"/metrics": OK}) as site:
+        await run(Module("m", prober, settings, 0.0, Place("test.yml")), site.fill("127.0.0.1:{port}"), 5.0)
+    assert {request.all("Host")[0] for request in site.requests} == {"app.example"}
+    assert with_hostname(settings, "app.example") is settings
+    with pytest.raises(ValueError, match="conflicts"):
+        with_hostname(settings, "other.example")
