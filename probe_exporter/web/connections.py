@@ -22,6 +22,9 @@ PIECE = 4096
 
 LONGEST_COMPLAINT = 200  # characters
 
+LAST_ANSWER_SECONDS = 0.25
+"""For the answer to a client that says no more: it may have hung up, or still listen, as ``nc`` does."""
+
 GRACE_SECONDS = 1.0
 """For answers on their way when everything else has ended."""
 
@@ -76,6 +79,14 @@ class Connection(RequestHandler):
             if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
                 self._spoilt = True
                 break
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's closes at once, whatever is on its way
+        wire = self._wire
+        # TLS knows no half-closed connections: loops warn of whoever wants one.
+        if wire is None or not (self.busy or self._messages) or wire.get_extra_info("ssl_object") is not None:
+            return False
+        asyncio.get_running_loop().call_later(LAST_ANSWER_SECONDS, wire.close)
+        return True
 
     async def finish_response(
         self, request: BaseRequest, resp: StreamResponse, start_time: float | None

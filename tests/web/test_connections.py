@@ -96,6 +96,17 @@ async def test_a_request_in_pieces_is_answered_if_it_is_whole_in_time() -> None:
         writer.close()
 
 
+async def test_who_says_no_more_and_listens_is_answered_if_that_is_quickly_done() -> None:
+    """Health checks by ``nc`` close their half once they have asked. What takes longer has a client that is gone."""
+    async with door() as (_, port):
+        for request in [REQUEST % b""] * 20 + [REQUEST % b"slow"]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            writer.write_eof()
+            assert (b"done" in await reads(reader)) is (b"slow" not in request)
+            writer.close()
+
+
 async def test_time_spent_on_the_answer_is_not_the_client_s() -> None:
     async with door() as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
