@@ -30,8 +30,8 @@ from probe_exporter.http.url import URL, parse_target
 from probe_exporter.http.whole import Asking, WholePage
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
-from probe_exporter.scrape import lint
-from probe_exporter.scrape.page import TYPES, Malformed, Page, Sample, Selection, TooManySamples
+from probe_exporter.scrape import about, lint
+from probe_exporter.scrape.page import TYPES, Malformed, Page, TooManySamples
 from probe_exporter.scrape.reading import FORMATS, Format, FormatName, accept, announced, read
 from probe_exporter.scrape.reexposed import ReexposeSettings
 from probe_exporter.tls import TLSSettings
@@ -162,9 +162,6 @@ LINT_FINDINGS = OwnReason(
 
 _PATHLESS = re.compile(r"((?:https?://)?[^/?#]*)([?#].*)?", re.IGNORECASE | re.DOTALL)
 _ABSENT = (404, 405, 410, 501)
-_BUILD_INFO = "_build_info"
-_OF_RUNTIMES = ("go_build_info",)
-"""Metrics of that name that tell what the target was made with, not what it is."""
 
 
 async def probe_exporter(probe: Probe, settings: ExporterSettings) -> None:
@@ -201,7 +198,7 @@ class _Visit:
         self._headers: Callable[[str], list[str]] = lambda _: []
         self._page: bytes | None = None  # while its values are wanted
         self._document: bytes | None = None  # of the metadata API
-        self._build_info = Selection(lambda _: True, lambda name: name.endswith(_BUILD_INFO), room=10)
+        self._build_info = about.selection()
 
     def set_out(self) -> None:
         """Find out what can't be used before anything is sent, and set what every answer has."""
@@ -366,11 +363,11 @@ class _Visit:
         probe, settings = self._probe, self._settings
         with probe.phase("metadata", DURATION):
             found = await self._ask_metadata() if settings.metadata_path else None
+            labels = about.told(self._build_info)
             if found is not None:
-                labels = (settings.metadata_path, *[_label(found.get(key)) for key in METADATA.labels[1:]])
-            else:
-                labels = _of_build_info(self._build_info.kept)
-            if labels:
+                name, version, revision = (about.short(found.get(key)) for key in METADATA.labels[1:])
+                labels = (settings.metadata_path, name, version, revision)
+            if labels is not None:
                 probe.set(METADATA, 1, *labels)
             elif settings.require.metadata:
                 probe.fail(
@@ -401,21 +398,6 @@ class _Visit:
             with self._probe.phase("values"):
                 answer = values.Answer(self._headers, self._page, self._document)
                 await values.report(self._probe, self._settings.metrics, answer)
-
-
-def _of_build_info(kept: list[Sample]) -> tuple[str, ...]:
-    """The labels of metadata, from the first metric that tells what its program is."""
-    for sample in kept:
-        if sample.name not in _OF_RUNTIMES:
-            said = dict(sample.labels)
-            name = sample.name.removesuffix(_BUILD_INFO)
-            return (sample.name, name, _label(said.get("version")), _label(said.get("revision")))
-    return ()
-
-
-def _label(value: object) -> str:
-    """A string that somebody else wrote, as the value of a label: of reasonable length."""
-    return value[:128] if isinstance(value, str) else ""
 
 
 prober = Prober(
