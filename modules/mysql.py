@@ -171,8 +171,11 @@ async def _ask(probe: Probe, settings: MysqlSettings, packets: _Packets, greetin
         if settings.query:
             await _query(packets, settings.query)
     with probe.phase("state", DURATION):
-        [*answer] = await _query(packets, "SELECT @@global.read_only AS read_only")
-        read_only = not answer or answer[0]["read_only"] not in ("0", "OFF")
+        answer = await _query(packets, "SELECT @@global.read_only AS read_only")
+        said = answer[0].get("read_only") if answer else None
+        if said is None:
+            raise ProbeFailed(Reason.PROTOCOL_ERROR, "the server does not say whether it takes writes")
+        read_only = said not in ("0", "OFF")  # MariaDB 12 has words for it
         probe.set(READ_ONLY, read_only)
         sources = await _sources(probe, settings, packets, greeting)
         _report(probe, sources)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from probe_exporter import config, loader
 from probe_exporter.config import Config, Module
+from probe_exporter.exposition import TEXT, encode
 from probe_exporter.prober import Reason
 from probe_exporter.runner import Result, run
 from tests.targets import End, Pki, Repeat
@@ -109,3 +111,24 @@ def cuts(turns: tuple[Turn, ...], step: int = 1) -> Iterator[Talk]:
         if isinstance(turn, bytes):
             for size in range(0, len(turn), step):
                 yield talk(*turns[:place], turn[:size])
+
+
+def damaged(turns: tuple[Turn, ...], number: int = 500) -> Iterator[Talk]:
+    """A dialogue that ends in something damaged: bytes are changed, left out or put in, the same at every run."""
+    dice = random.Random(1)
+    places = [place for place, turn in enumerate(turns) if isinstance(turn, bytes)]
+    for _ in range(number):
+        place = dice.choice(places)
+        said = bytearray(cast("bytes", turns[place]))
+        for _ in range(dice.choice((1, 1, 2, 8))):
+            start = dice.randrange(len(said) + 1)
+            new = dice.choice((b"", bytes([dice.choice((0, 1, 251, 252, 254, 255))]), dice.randbytes(3)))
+            said[start : start + dice.randrange(3)] = new
+        yield talk(*turns[:place], bytes(said))
+
+
+async def expect_no_bug(module: Module, script: Talk, pki: Pki) -> None:
+    """Whatever the peer says, the probe ends in time with something that can be shown, and is not at a loss."""
+    result, _ = await probe_talker(module, script, pki, timeout=0.3)
+    assert result.failure is None or result.failure.reason not in OURS, (result.failure.message, script)
+    encode(result.probe.samples, TEXT)

@@ -6,7 +6,19 @@ import pytest
 
 from probe_exporter.exposition import TEXT, encode
 from probe_exporter.prober import Reason
-from tests.modules.library import STRANGERS, cuts, expect_failure, measured, phases, probe, probe_talker, shipped, why
+from tests.modules.library import (
+    STRANGERS,
+    cuts,
+    damaged,
+    expect_failure,
+    expect_no_bug,
+    measured,
+    phases,
+    probe,
+    probe_talker,
+    shipped,
+    why,
+)
 from tests.targets import Pki
 from tests.targets.talker import Hear, Talk, then_silence
 
@@ -89,3 +101,8 @@ async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
         result = await expect_failure(shipped("memcached"), script, pki)
         assert result.failure is not None
         assert result.failure.reason is Reason.CONNECT_CLOSED
+
+
+async def test_whatever_is_damaged_is_no_bug_of_ours(pki: Pki) -> None:
+    for script in damaged(GOOD):
+        await expect_no_bug(shipped("memcached"), script, pki)

@@ -18,7 +18,9 @@ from probe_exporter.prober import Reason
 from tests.modules.library import (
     STRANGERS,
     cuts,
+    damaged,
     expect_failure,
+    expect_no_bug,
     measured,
     phases,
     probe,
@@ -458,6 +460,9 @@ async def test_a_version_is_no_place_for_a_novel(pki: Pki) -> None:
         (state_of(RUNNING, [b"No", b"Yes", None, b"x"]), {"max_lag": "9s"}, (Reason.EXPECTATION, "state")),
         (state_of([b"Yes", b"Yes", b"soon", b""]), {}, (Reason.PROTOCOL_ERROR, "state")),
         (state_of([b"Yes"]), {}, (Reason.PROTOCOL_ERROR, "state")),
+        ((READ_ONLY, packet(1, WELCOME)), {}, (Reason.PROTOCOL_ERROR, "state")),
+        ((READ_ONLY, table([b"read_only"], [None])), {}, (Reason.PROTOCOL_ERROR, "state")),
+        ((READ_ONLY, table([b"another"], [b"1"])), {}, (Reason.PROTOCOL_ERROR, "state")),
         ((READ_ONLY, packet(1, b"\xfb/etc/passwd")), {}, (Reason.PROTOCOL_ERROR, "state")),
         ((READ_ONLY, packet(1, b"\xfc\xff\xff")), {}, (Reason.PROTOCOL_ERROR, "state")),
         ((READ_ONLY, packet(1, b"\x01") + packet(2, b"\x03def")), {}, (Reason.PROTOCOL_ERROR, "state")),
@@ -517,3 +522,8 @@ async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
         result = await expect_failure(shipped("mysql", **LOGIN), script, pki)
         assert result.failure is not None
         assert result.failure.reason is Reason.CONNECT_CLOSED
+
+
+async def test_whatever_is_damaged_is_no_bug_of_ours(pki: Pki) -> None:
+    for script in damaged((*logged_in(), *state_of(RUNNING))):
+        await expect_no_bug(shipped("mysql", **LOGIN), script, pki)

@@ -13,7 +13,9 @@ from probe_exporter.prober import Reason
 from tests.modules.library import (
     STRANGERS,
     cuts,
+    damaged,
     expect_failure,
+    expect_no_bug,
     measured,
     phases,
     probe,
@@ -348,3 +350,8 @@ async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
         result = await expect_failure(shipped("postgres", **LOGIN), script, pki)
         assert result.failure is not None
         assert result.failure.reason is Reason.CONNECT_CLOSED
+
+
+async def test_whatever_is_damaged_is_no_bug_of_ours(pki: Pki) -> None:
+    for script in damaged((STARTUP, ASK_MD5, Hear(bytes=1 + 4 + 36), *then_answers())):
+        await expect_no_bug(shipped("postgres", **LOGIN), script, pki)

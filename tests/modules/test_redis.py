@@ -10,7 +10,9 @@ from probe_exporter.prober import Reason
 from tests.modules.library import (
     STRANGERS,
     cuts,
+    damaged,
     expect_failure,
+    expect_no_bug,
     measured,
     phases,
     probe,
@@ -252,3 +254,8 @@ async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
 async def test_a_reset_is_one(pki: Pki) -> None:
     result = await expect_failure(shipped("redis"), talk(Hear(bytes=len(PING)), end=End.RESET), pki)
     assert why(result) == (Reason.CONNECT_RESET, "ping")
+
+
+async def test_whatever_is_damaged_is_no_bug_of_ours(pki: Pki) -> None:
+    for script in damaged(server(MASTER)):
+        await expect_no_bug(shipped("redis", max_lag="5s"), script, pki)
