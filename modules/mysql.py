@@ -77,7 +77,8 @@ _SYNTAX = 1064
 _WITH_DATABASE, _PROTOCOL_41, _TLS, _LONG_NONCE = 0x8, 0x200, 0x800, 0x8000
 _PLUGINS, _ATTRIBUTES = 0x80000, 0x100000
 _UTF8 = 45  # utf8mb4_general_ci
-_QUIT, _QUERY = b"\x01", b"\x03"
+_QUERY = b"\x03"
+_GOODBYE = b"\x01\0\0\0\x01"
 
 Row = Mapping[str, str | None]
 
@@ -130,7 +131,7 @@ async def probe_mysql(probe: Probe, settings: MysqlSettings) -> None:
                 return  # a server that does not know us is one that takes connections
         if settings.user:
             await _ask(probe, settings, packets, greeting)
-        await packets.command(_QUIT)
+        connection.close(_GOODBYE)
 
 
 async def _start_tls(probe: Probe, settings: MysqlSettings, packets: _Packets, greeting: Greeting, host: str) -> None:

@@ -109,7 +109,7 @@ async def probe_postgres(probe: Probe, settings: PostgresSettings) -> None:
         with probe.phase("query", DURATION):
             await _query(connection, settings.query)
             state = await _query(connection, _STATE)
-        await connection.write(_message(b"X"))
+        connection.close(_message(b"X"))
     _judge(probe, settings, state)
 
 
