@@ -28,6 +28,12 @@ OURS = "probe_"
 """How the names of what probes measure begin."""
 
 MOST_LABELS = 10
+MOST_MATCHES = 10_000
+"""Matches of a regular expression that are looked at, good for a series or not."""
+
+MOST_REMARKS = 10
+"""Of a metric, on what was wrong; there may be one on each match."""
+
 OFF_THE_LOOP = 64 * 1024
 """Bodies from this size on are searched in a thread."""
 
@@ -196,7 +202,7 @@ async def report(probe: Probe, metrics: Sequence[ValueSettings], answer: Answer)
         found = await asyncio.to_thread(_find, metrics, answer)
     labelled = []
     for one, series, remarks in found:
-        for remark in remarks[:10]:
+        for remark in remarks:
             probe.log("A value of the answer is no metric", level=logging.WARNING, metric=one.name, why=remark)
         if one.labels and series:
             labelled.append(_family(one, series))
@@ -221,21 +227,26 @@ def _family(one: ValueSettings, series: Series) -> Family:
 def _find(metrics: Sequence[ValueSettings], answer: Answer) -> list[tuple[ValueSettings, Series, list[str]]]:
     """Each metric with its series, and with what was wrong."""
     document, broken = None, ""
-    if answer.document is not None and any(_reads_json(one) for one in metrics):
+    if answer.document is not None and need_json(metrics):
         try:
             document = metered(json.loads(answer.document))
         except (ValueError, RecursionError):
-            broken = "the body is not JSON"
+            broken = "the body is not JSON, or is nested too deep"
     found = []
     for one in metrics:
         series: Series = {}
-        remarks = [broken] if broken and _reads_json(one) else []
-        if not remarks:
-            try:
-                for item in _items(one, answer, document):
-                    _add(one, item, answer, document, series, remarks)
-            except ValueError as error:
-                remarks.append(str(error))
+        remarks: list[str] = []
+        try:
+            if broken and _reads_json(one):
+                raise ValueError(broken)
+            for number, item in enumerate(_items(one, answer, document)):
+                if number == MOST_MATCHES:
+                    raise ValueError(f"there are more than {MOST_MATCHES} matches")
+                objection = _add(one, item, answer, document, series)
+                if objection and len(remarks) < MOST_REMARKS:
+                    remarks.append(objection)
+        except ValueError as error:
+            remarks.append(str(error))
         found.append((one, series, remarks))
     return found
 
@@ -287,8 +298,8 @@ def _matches(regexp: Regexp, text: bytes) -> Iterator[_Item]:
         yield _Item(groups.get("value", (first or b"").decode()), groups=groups)
 
 
-def _add(one: ValueSettings, item: _Item, answer: Answer, document: Any, series: Series, remarks: list[str]) -> None:
-    """Make a series of an item, if it is good for one.
+def _add(one: ValueSettings, item: _Item, answer: Answer, document: Any, series: Series) -> str:
+    """Make a series of an item; why it is none, or nothing.
 
     Raises:
         ValueError: there are too many.
@@ -297,17 +308,14 @@ def _add(one: ValueSettings, item: _Item, answer: Answer, document: Any, series:
         raise ValueError(f"there are more than {one.limit} series")
     labels = tuple([_label(label, item, answer, document) for label in one.labels.values()])
     if max(map(len, labels), default=0) > one.label_value_length_limit:
-        remarks.append(f"the value of a label has more than {one.label_value_length_limit} characters")
-        return
-    try:
-        value = 1.0 if one.type == "info" else _value(one, item.raw)
-    except ValueError as error:
-        remarks.append(str(error))
-        return
+        return f"the value of a label has more than {one.label_value_length_limit} characters"
     if labels in series:
-        remarks.append(f"a series is there twice: {', '.join(labels) or 'without labels'}")
-    else:
-        series[labels] = value
+        return f"a series is there twice: {', '.join(labels) or 'without labels'}"
+    try:
+        series[labels] = 1.0 if one.type == "info" else _value(one, item.raw)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _label(label: SourceOfLabel, item: _Item, answer: Answer, document: Any) -> str:

@@ -142,6 +142,14 @@ def test_series_beyond_the_limit_are_left_out() -> None:
     assert "more than 3 series" in str(probe.events[0].fields["why"])
 
 
+def test_a_page_of_nothing_but_matches_is_not_looked_at_for_ever() -> None:
+    metric = declared(**{"from": {"regexp": "(.)"}, "values": {"a": 1}})
+    lines, probe = found(metric, text=b"a" * 1_000_000)
+    assert lines == ["app_x 1"]
+    assert len(probe.events) == values.MOST_REMARKS + 1
+    assert "more than 10000 matches" in str(probe.events[-1].fields["why"])
+
+
 def test_a_label_that_is_too_long_costs_its_series() -> None:
     metric = declared(**{"from": {"json": "$.n"}, "labels": {"l": {"json": "$.l"}}, "label_value_length_limit": 5})
     assert found(metric, document={"n": 1, "l": "123456"})[0] == []

@@ -259,8 +259,8 @@ class _Visit:
             raise ProbeFailed(reason, f"the metrics API answers {response.status}, expected 200")
         said = response.get("content-type") or ""
         format = announced(said)
-        if format is None and self._settings.fallback_format and not said:
-            format = FORMATS[self._settings.fallback_format]
+        if not said and self._settings.fallback_format:
+            return FORMATS[self._settings.fallback_format]
         if format is None or format.name not in self._settings.formats:
             what = f"is of the type {said[:100]!r}" if said else "has no Content-Type"
             wanted = " or ".join(self._settings.formats)
@@ -352,7 +352,7 @@ class _Visit:
                 with within(self._probe.remaining / 2):
                     status = (await there.open(self._addresses)).response.status
             except (ProbeFailed, Late) as error:
-                self._probe.current_phase = "health"  # it failed in another, and the probe goes on
+                self._go_on(error, "health")
                 return f"{path} fails: {error}"
         if status == 200:
             return "healthy"
@@ -387,10 +387,16 @@ class _Visit:
                     self._document = await there.read(METADATA_LIMIT)
                 document = json.loads(self._document)
             except (ProbeFailed, Late, ValueError, RecursionError) as error:
-                self._probe.current_phase = "metadata"
+                self._go_on(error, "metadata")
                 self._probe.log("The metadata API fails", level=logging.INFO, err=str(error))
                 return None
         return document if isinstance(document, dict) else None
+
+    def _go_on(self, error: Exception, phase: str) -> None:
+        """What is not required has failed, and the probe goes on; what may not be probed ends it all the same."""
+        if isinstance(error, ProbeFailed) and error.reason is Reason.TARGET_DENIED:
+            raise error
+        self._probe.current_phase = phase
 
     async def values(self) -> None:
         """Set the metrics of the module: regular expressions look at the page, JSONPath at the metadata."""

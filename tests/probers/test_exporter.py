@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -13,7 +14,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client import Counter as Counted
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from probe_exporter.config import Module
+from probe_exporter import config, loader
+from probe_exporter.config import ConfigError, Module
 from probe_exporter.document import Place
 from probe_exporter.exposition import TEXT, encode
 from probe_exporter.formats import PROTOBUF
@@ -404,6 +406,18 @@ async def test_values_are_of_the_page_its_head_and_the_metadata() -> None:
     assert why(result) == (Reason.VALUE_MISSING, "values")
 
 
+async def test_a_redirect_of_metadata_to_where_nobody_may_probe_fails_the_probe(tmp_path: Path) -> None:
+    """What the module does not require may fail; what the configuration forbids may not even be tried unseen."""
+    path = tmp_path / "a.yml"
+    path.write_text("modules: {m: {prober: exporter, targets: {deny: [127.0.0.77]}}}")
+    module = config.load([path], loader.load_probers([])).modules["m"]
+    pages = {"/metrics": OK, "/metadata": redirect(302, "http://127.0.0.77:1/")}
+    async with Site(pages) as site:
+        result = await run(module, site.fill("127.0.0.1:{port}"), 5.0)
+    assert result.failure is not None
+    assert result.failure.reason is Reason.TARGET_DENIED
+
+
 # --- settings ----------------------------------------------------------------------------------------------
 
 
@@ -431,6 +445,25 @@ def test_settings_that_can_not_be_meant_are_refused(settings: dict[str, Any]) ->
 def test_health_that_is_required_and_not_asked_for_is_a_caution() -> None:
     settings = ExporterSettings.model_validate({"require": {"health": True}, "health_paths": []})
     assert [key for key, _ in settings.cautions()] == ["health_paths"]
+
+
+PLACES = {
+    "formats: [text, xml]": "1:60: modules.m.exporter.formats[1]: expected protobuf, openmetrics or text",
+    "format: text": "1:44: modules.m.exporter.format: unknown key `format`; did you mean `formats`?",
+    "require: {helth: true}": "1:54: modules.m.exporter.require.helth: unknown key `helth`; did you mean `health`?",
+    "health_paths: [up]": "1:59: modules.m.exporter.health_paths[0]: expected a path, such as /-/healthy",
+    "reexpose: {prefix: probe_x}": "1:55: modules.m.exporter.reexpose.prefix: names that begin with probe_ are for",
+    "sample_limit: many": "1:44: modules.m.exporter.sample_limit: expected an integer, found a string",
+}
+
+
+@pytest.mark.parametrize("written", PLACES)
+def test_a_mistake_is_told_where_it_stands(written: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    path.write_text(f"modules: {{m: {{prober: exporter, exporter: {{{written}}}}}}}\n")
+    with pytest.raises(ConfigError) as refused:
+        config.load([path], loader.load_probers([]))
+    assert str(refused.value).partition("a.yml:")[2].startswith(PLACES[written])
 
 
 async def test_a_hostname_goes_to_every_api() -> None:
