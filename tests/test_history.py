@@ -221,7 +221,7 @@ async def test_results_are_weighed_soon_though_nobody_asks() -> None:
     for _ in range(5):
         history.add(finished("x", label="x" * 30_000))
     await asyncio.sleep(0.3)
-    assert history._recent._unsettled == []
+    assert not history._recent._unsettled
     assert history._recent.bytes <= 100_000
 
 
