@@ -160,8 +160,8 @@ class Recent:
         """Keep a result. True if nothing else waited to be settled: then the caller sees to it that it is."""
         waiting = self._unsettled
         waiting.append(result)
-        # So many follow the first that it need not be weighed. What stays too long is no longer in the processor's cache
-        # when its memory is used again: 7 µs a probe.
+        # So many follow the first that it need not be weighed. What stays long has left the processor's cache
+        # when its memory is used again, which costs 7 µs a probe.
         if len(waiting) > self._limit and waiting[0].success:
             waiting.popleft()
             self._next_id += 1
