@@ -280,7 +280,8 @@ class Phase:
     ) -> None:
         self.seconds = time.perf_counter() - self._started
         if self._metric is not None:
-            self._probe.add(self._metric, round(self.seconds, 9), self.name)
+            before = self._probe.samples.get(self._metric, self.name, default=0.0)
+            self._probe.set(self._metric, round(before + self.seconds, 9), self.name)
         if kind is None:  # a failure keeps the phase it happened in
             self._probe.current_phase = self._outer
 
