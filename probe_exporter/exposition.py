@@ -67,7 +67,10 @@ def encode(samples: Samples, format: Format = TEXT) -> bytes:
     """One probe's samples, and what its author put into `Probe.registry`, as an answer in `format`."""
     encoder = _ENCODERS[format.encoding]
     if not samples.has_registry:
-        return encoder.samples(samples, format)
+        try:
+            return encoder.samples(samples, format)
+        except OverflowError:  # a whole number that no float holds: some peer's idea of a size
+            return encoder.samples(samples.as_floats(), format)
     blocks = dict(_without_duplicates(encoder.blocks(samples.collect(), format)))
     return b"".join([blocks[name] for name in sorted(blocks)]) + encoder.end
 

@@ -6,6 +6,7 @@ prometheus_client collector, so whatever consumes those can consume a probe.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Literal
@@ -82,6 +83,13 @@ def _misfit(metric: Metric) -> str:
     return f"{metric.name} takes {len(metric.labels)} label values: {metric.labels}"
 
 
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 class Samples:
     """The values of one probe run: created with the run, thrown away after the answer.
 
@@ -150,6 +158,17 @@ class Samples:
         """The same samples, but for those with labels."""
         other = Samples()
         other.plain, other.labelled, other._registry = self.plain, labelled, self._registry
+        return other
+
+    def as_floats(self) -> Samples:
+        """The same samples as the floats that Prometheus keeps; what is beyond them is infinite."""
+        other = self.with_labelled(
+            {
+                metric: {labels: _as_float(value) for labels, value in series.items()}
+                for metric, series in self.labelled.items()
+            }
+        )
+        other.plain = {metric: _as_float(value) for metric, value in self.plain.items()}
         return other
 
     @property

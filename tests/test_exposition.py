@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from probe_exporter.exposition import OPENMETRICS, TEXT, Format, encode, encode_families, number
+from probe_exporter.exposition import OPENMETRICS, PROTOBUF, TEXT, Format, encode, encode_families, number
 from probe_exporter.metrics import Metric, Samples
 from tests.exporters import peer
 
@@ -388,3 +388,16 @@ def test_info_and_histogram_have_their_place_in_each_format() -> None:
     text = encode(samples, TEXT).decode()
     assert "# TYPE probe_server_info gauge\n" in text
     assert "# TYPE probe_trip_seconds histogram\n" in text
+
+
+@pytest.mark.parametrize("format", [TEXT, OPENMETRICS, PROTOBUF])
+def test_a_number_that_no_float_holds_is_infinite(format: Format) -> None:
+    """A peer may claim any size; that must not cost the answer."""
+    samples = Samples()
+    samples.set(Metric("probe_claim_bytes", "Claimed."), 10**400)
+    samples.set(Metric("probe_debts", "Owed.", ("whom",)), -(10**400), "all")
+    assert encode(samples, format) == encode(samples.as_floats(), format)
+    if format is TEXT:
+        text = encode(samples, format).decode()
+        assert "probe_claim_bytes +Inf\n" in text
+        assert 'probe_debts{whom="all"} -Inf\n' in text
