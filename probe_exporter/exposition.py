@@ -7,6 +7,7 @@ probe's `Samples` the short way; `encode_families` takes whatever prometheus_cli
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -69,7 +70,7 @@ def encode(samples: Samples, format: Format = TEXT) -> bytes:
     if not samples.has_registry:
         try:
             return encoder.samples(samples, format)
-        except OverflowError:  # a whole number that no float holds: some peer's idea of a size
+        except (OverflowError, struct.error):  # a whole number that no float holds: some peer's idea of a size
             return encoder.samples(samples.as_floats(), format)
     blocks = dict(_without_duplicates(encoder.blocks(samples.collect(), format)))
     return b"".join([blocks[name] for name in sorted(blocks)]) + encoder.end
