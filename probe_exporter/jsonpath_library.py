@@ -62,9 +62,11 @@ def compile(text: str) -> JSONPath:
     Raises:
         ValueError: it is none.
     """
+    if not text.startswith("$"):  # of which the library says less
+        raise ValueError("not a JSONPath query (RFC 9535): it begins with $")
     try:
         query = _environment().compile(text)
-    except JSONPathError as error:
+    except (JSONPathError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"not a JSONPath query (RFC 9535): {reason}") from None
     assert isinstance(query, JSONPath), "a strict environment has no compound queries"

@@ -1,0 +1,37 @@
+"""Which format an answer announces, and what is asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from probe_exporter import formats
+from probe_exporter.scrape.reading import FORMATS, accept, announced
+
+ANNOUNCED = {
+    "text/plain": "text",
+    "text/plain; version=0.0.4; charset=utf-8": "text",
+    "Text/Plain;version=1.0.0": "text",
+    "application/openmetrics-text; version=1.0.0; charset=utf-8": "openmetrics",
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited": "protobuf",
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=text": None,
+    "application/vnd.google.protobuf": None,
+    "text/html; charset=utf-8": None,
+    "application/json": None,
+    "": None,
+    ";": None,
+}
+
+
+@pytest.mark.parametrize("content_type", ANNOUNCED)
+def test_a_content_type_announces_a_format_or_none(content_type: str) -> None:
+    found = announced(content_type)
+    assert (found.name if found else None) == ANNOUNCED[content_type]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_asked_for_is_what_our_own_exporter_gives(name: str) -> None:
+    """Alone, and before the others."""
+    for names in ([name], [name, *[other for other in FORMATS if other != name]]):
+        found = announced(formats.negotiate(accept(names)).content_type)
+        assert found is not None
+        assert found.name == name
