@@ -230,6 +230,8 @@ class _Visit:
                 with probe.phase("transfer"):
                     body = await there.read(self._settings.body_size_limit)
             except ProbeFailed as failed:
+                if not there.journey.connect_seconds:
+                    raise  # nobody is there to be asked for more
                 probe.fail(failed)
                 probe.current_phase = ""  # what comes has phases of its own
                 return None

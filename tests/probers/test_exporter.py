@@ -191,9 +191,11 @@ async def test_silence_ends_with_the_deadline() -> None:
     assert why(result) == (Reason.TIMEOUT_TRANSFER, "transfer")
 
 
-async def test_a_dead_port_is_refused() -> None:
+async def test_a_dead_port_is_asked_once() -> None:
     result, _ = await probe(OK, "127.0.0.1:{dead}")
     assert why(result) == (Reason.CONNECT_REFUSED, "connect")
+    assert "probe_exporter_healthy" not in samples(result)
+    assert 'probe_exporter_duration_seconds{phase="health"}' not in samples(result)
 
 
 async def test_a_bomb_of_gzip_ends_at_the_limit() -> None:
