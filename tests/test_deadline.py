@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from probe_exporter.deadline import TICK, Deadline
+from probe_exporter.deadline import TICK, Deadline, Late, within
 
 
 def run(coroutine: object) -> None:
@@ -130,5 +130,28 @@ def test_an_error_of_the_work_itself_passes() -> None:
     async def main() -> None:
         with pytest.raises(ZeroDivisionError), Deadline(now() + 1):
             math.floor(1 / 0)
+
+    run(main())
+
+
+def test_what_may_be_left_out_has_a_part_of_the_time() -> None:
+    async def main() -> None:
+        with Deadline(now() + 1) as whole:
+            with pytest.raises(Late), within(0.05):
+                await asyncio.sleep(5)
+            with within(0.5):
+                await asyncio.sleep(0)
+        assert not whole.expired
+
+    run(main())
+
+
+def test_the_whole_time_ends_its_parts() -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError), Deadline(now() + 0.05) as whole, within(5):
+            await asyncio.sleep(5)
+        assert whole.expired
+        with pytest.raises(TimeoutError, match="of somebody else"), within(5):
+            raise TimeoutError("of somebody else")
 
     run(main())

@@ -139,6 +139,14 @@ def test_a_refused_regexp_prints_nothing(capfd: pytest.CaptureFixture[str]) -> N
     assert capfd.readouterr() == ("", "")
 
 
+def test_all_matches_of_a_regexp_one_after_another() -> None:
+    regexp = Regexp(r"(?P<key>\w)=(\d)")
+    assert regexp.groups == 2
+    assert regexp.names == {"key": 1}
+    found = list(regexp.find_all("a=1 b=x c=3 é=4 \xff".encode("latin-1") + b" d=5"))
+    assert [match.groups() for match in found] == [(b"a", b"1"), (b"c", b"3"), (b"d", b"5")]
+
+
 def test_a_large_regexp_compiles() -> None:
     """Go has no limit of 8 MiB per expression."""
     assert Regexp(r"\pL{1000}").search(("é" * 1000).encode())
