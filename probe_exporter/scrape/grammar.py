@@ -26,7 +26,7 @@ LABELS = rf'[^"{{}}]*+(?:{QUOTED}[^"{{}}]*+)*'
 _LABEL = rf"(?:(?P<name>[a-zA-Z_][a-zA-Z0-9_]*+)|(?P<quoted>{QUOTED}))"
 _TERM = re.compile(rf"{_LABEL}[ \t]*+(?:=[ \t]*+(?P<value>{QUOTED})[ \t]*+)?(?:,[ \t]*+|$)")
 _STRICT_TERM = re.compile(rf"{_LABEL}(?:=(?P<value>{QUOTED}))?(?:,(?=.)|$)")
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
 _MEANINGS = {"n": "\n", "\\": "\\", '"': '"'}
 _NUMBER = re.compile(
     r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:e[-+]?[0-9]++)?|[-+]?inf(?:inity)?|nan", re.IGNORECASE | re.ASCII
@@ -49,8 +49,9 @@ def lines(body: bytes) -> Iterator[str]:
         try:
             found = body[start:end].decode().split("\n")
         except UnicodeDecodeError as error:
-            line = number + 1 + body.count(b"\n", start, start + error.start)
-            raise Malformed(f"line {line} is not UTF-8") from None
+            good = body[start : body.rfind(b"\n", start, start + error.start) + 1].decode().split("\n")[:-1]
+            yield from good  # what is wrong with these comes first
+            raise Malformed(f"line {number + len(good) + 1} is not UTF-8") from None
         found.pop()
         yield from found
         start, number = end, number + len(found)
@@ -107,9 +108,11 @@ def unescape(text: str, *, strict: bool, known: str = 'n\\"') -> str:
         return text
 
     def meant(found: re.Match[str]) -> str:
-        if found[1] not in known and not strict:
+        if found[1] and found[1] in known:
+            return _MEANINGS[found[1]]
+        if not strict:
             raise Malformed(f"\\{found[1]} is no escape")
-        return _MEANINGS[found[1]] if found[1] in known else found[0]
+        return found[0]
 
     return _ESCAPE.sub(meant, text)
 

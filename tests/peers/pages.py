@@ -64,6 +64,8 @@ PAGES: dict[str, str | bytes] = {
     "an unknown escape": page('a{b="\\x"} 1'),
     "escapes": page("# HELP a \\\\ \\n x", 'a{b="\\\\ \\n \\" {},= "} 1'),
     "an unknown escape in HELP": page("# HELP a x\\x", "a 1"),
+    "a backslash at the end of HELP": page("# HELP a x\\", "a 1"),
+    "a line that is wrong before one not in UTF-8": b'a 1\na x\na{b="\xff"} 1\n',
     "a comma at the end": page("# HELP a x", 'a{b="1",} 1'),
     "a comma at the beginning": page('a{,b="1"} 1'),
     "two commas": page('a{b="1",,c="2"} 1'),
