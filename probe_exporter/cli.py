@@ -24,12 +24,12 @@ import uvloop
 
 from probe_exporter import flags, logs
 from probe_exporter.config import ConfigError
+from probe_exporter.config.schema import json_schema
 from probe_exporter.configuration import REFUSALS, Configuration, Source
 from probe_exporter.flags import Flags
 from probe_exporter.history import History, HistoryError, MemoryHistory
-from probe_exporter.history_file import FileHistory
+from probe_exporter.history.file import FileHistory
 from probe_exporter.loader import LoaderError, load_probers
-from probe_exporter.schema import json_schema
 from probe_exporter.supervision import Supervisor
 from probe_exporter.telemetry import Telemetry
 from probe_exporter.tools import commands

@@ -32,10 +32,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from probe_exporter.config import Module
+from probe_exporter.history.record import entry
 from probe_exporter.loader import load_file
 from probe_exporter.metrics import Samples
 from probe_exporter.prober import Prober
-from probe_exporter.record import entry
 from probe_exporter.tools import once
 
 __all__ = [

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import config, loader, net, shown
-from probe_exporter.config import Config, ConfigError
+from probe_exporter import config, loader, net
+from probe_exporter.config import Config, ConfigError, shown
+from probe_exporter.config.schema import json_schema
 from probe_exporter.guard import Guard
 from probe_exporter.prober import ProbeFailed, Reason
 from probe_exporter.runner import Result, run
-from probe_exporter.schema import json_schema
 from tests import namespaces
 from tests.namespaces import Namespace, Network
 from tests.targets.dns import DnsServer, Zone

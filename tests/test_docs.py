@@ -44,7 +44,13 @@ def test_the_map_names_every_file_and_no_other() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\b[a-z][a-z0-9_]*\.py\b", text))
     package = ROOT / "probe_exporter"
-    floors = (package, *(package / floor for floor in ("http", "dns", "grpc", "scrape", "web", "tls", "tools")))
+    floors = (
+        package,
+        *(
+            package / floor
+            for floor in ("http", "dns", "grpc", "scrape", "web", "tls", "tools", "config", "exposition", "history")
+        ),
+    )
     there = {path.name for floor in floors for path in floor.glob("*.py") if not path.name.startswith("__")}
     there |= {"__init__.py"}
     assert there - named - {"__init__.py"} == set(), "files that the map does not show"

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from probe_exporter import logs
 from probe_exporter.config import Module
-from probe_exporter.document import Place
+from probe_exporter.config.document import Place
 from probe_exporter.logs import ProbeLog, as_json, logfmt
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.runner import Result, run
-from tests.test_history import MODULES
+from tests.history.test_memory import MODULES
 
 NOON = 1_782_907_200.123456
 

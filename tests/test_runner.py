@@ -11,7 +11,7 @@ import pytest
 
 from probe_exporter import net
 from probe_exporter.config import Module
-from probe_exporter.document import Place
+from probe_exporter.config.document import Place
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import TIMEOUTS, OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, run

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from probe_exporter import config, loader, values
 from probe_exporter.config import ConfigError
 from probe_exporter.exposition import OPENMETRICS, TEXT, encode
-from probe_exporter.merging import merged
+from probe_exporter.exposition.merging import merged
 from probe_exporter.prober import Probe, Reason
 from probe_exporter.values import Answer, ValueSettings
 

@@ -12,10 +12,11 @@ from typing import Any
 import uvloop
 import yaml
 
-from probe_exporter import config, document, record, runner
-from probe_exporter.config import Config, Module, Place
+from probe_exporter import config, runner
+from probe_exporter.config import Config, Module, Place, document
 from probe_exporter.exposition import encode
 from probe_exporter.fields import nearest
+from probe_exporter.history import record
 from probe_exporter.loader import find_probers, load_file
 from probe_exporter.logs import ProbeLog
 from probe_exporter.prober import Prober

@@ -12,9 +12,9 @@ from aiohttp.web import BaseRequest
 
 from probe_exporter.configuration import Configuration
 from probe_exporter.history import History, HistoryError, Query
+from probe_exporter.history.record import Document, Entry, to_json
 from probe_exporter.prober import Reason
 from probe_exporter.quantities import parse_duration
-from probe_exporter.record import Document, Entry, to_json
 from probe_exporter.web.answer import Answer
 from probe_exporter.web.answers import Refused, json_text, plain
 from probe_exporter.web.parameters import decode_query

@@ -14,11 +14,11 @@ from pydantic import BaseModel
 
 from probe_exporter import runner
 from probe_exporter.config import Config, Module
+from probe_exporter.config.schema import settings_schema
 from probe_exporter.configuration import Configuration
 from probe_exporter.measured import declared, measured
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import Prober
-from probe_exporter.schema import settings_schema
 from probe_exporter.version import VERSION, revision
 from probe_exporter.web.answer import Answer
 from probe_exporter.web.answers import json_text

@@ -8,7 +8,7 @@ from html import escape
 from urllib.parse import urlencode
 
 from probe_exporter.config import Config
-from probe_exporter.record import Entry
+from probe_exporter.history.record import Entry
 from probe_exporter.version import VERSION
 
 EXAMPLE = {"target": "prometheus.io", "module": "http_2xx"}

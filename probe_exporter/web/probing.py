@@ -12,11 +12,11 @@ from aiohttp.web import BaseRequest
 from probe_exporter.config import Module
 from probe_exporter.configuration import Configuration
 from probe_exporter.exposition import encode, negotiate
+from probe_exporter.exposition.merging import merged
 from probe_exporter.history import History
+from probe_exporter.history.record import debug_documents
 from probe_exporter.logs import ProbeLog
-from probe_exporter.merging import merged
 from probe_exporter.prober import Reason
-from probe_exporter.record import debug_documents
 from probe_exporter.runner import Result, run
 from probe_exporter.telemetry import Telemetry
 from probe_exporter.web.admission import Admission, patience

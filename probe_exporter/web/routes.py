@@ -14,11 +14,11 @@ from aiohttp.web import BaseRequest
 from prometheus_client.metrics_core import Metric as Family
 
 from probe_exporter import snapshots
+from probe_exporter.config.shown import modules_to_yaml, to_yaml
 from probe_exporter.configuration import REFUSALS, Configuration
 from probe_exporter.exposition import encode_families, negotiate
 from probe_exporter.history import History, Query
 from probe_exporter.logs import ProbeLog
-from probe_exporter.shown import modules_to_yaml, to_yaml
 from probe_exporter.telemetry import Telemetry
 from probe_exporter.web import api, openapi, pages
 from probe_exporter.web.answer import Answer

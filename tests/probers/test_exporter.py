@@ -16,13 +16,13 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from probe_exporter import config, loader
 from probe_exporter.config import ConfigError, Module
-from probe_exporter.document import Place
+from probe_exporter.config.document import Place
 from probe_exporter.exposition import TEXT, encode
-from probe_exporter.formats import PROTOBUF
+from probe_exporter.exposition.formats import PROTOBUF
+from probe_exporter.exposition.protobuf_format import delimited_blocks
 from probe_exporter.prober import Reason
 from probe_exporter.probers import exporter
 from probe_exporter.probers.exporter import ExporterSettings, prober, with_hostname
-from probe_exporter.protobuf_format import delimited_blocks
 from probe_exporter.runner import Result, run
 from probe_exporter.scrape import lint
 from tests.targets import Answer, End, Pki, Repeat, Site, Tls, chunked, raw, redirect, reply, silence

@@ -17,8 +17,8 @@ import pytest
 
 from probe_exporter import names, net, tls
 from probe_exporter.config import Module
+from probe_exporter.config.document import Place
 from probe_exporter.dialogue import FAILED_BY_REGEXP
-from probe_exporter.document import Place
 from probe_exporter.prober import Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober, with_hostname

@@ -13,8 +13,8 @@ import pytest
 
 from probe_exporter import names, tls
 from probe_exporter.config import Module
+from probe_exporter.config.document import Place
 from probe_exporter.dialogue import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
-from probe_exporter.document import Place
 from probe_exporter.prober import Reason
 from probe_exporter.probers.tcp import DURATION, TcpSettings, prober
 from probe_exporter.runner import Result, run

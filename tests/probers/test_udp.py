@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from probe_exporter import names
 from probe_exporter.config import Module
+from probe_exporter.config.document import Place
 from probe_exporter.dialogue import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
-from probe_exporter.document import Place
 from probe_exporter.loader import load_probers
 from probe_exporter.net import IP_PROTOCOL
 from probe_exporter.prober import Reason

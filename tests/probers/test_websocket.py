@@ -15,8 +15,8 @@ import pytest
 
 from probe_exporter import config, tls
 from probe_exporter.config import Module
+from probe_exporter.config.document import Place
 from probe_exporter.dialogue import EXPECT_INFO
-from probe_exporter.document import Place
 from probe_exporter.http.websocket import MESSAGE_LIMIT
 from probe_exporter.loader import load_probers
 from probe_exporter.net import IP_PROTOCOL

@@ -17,9 +17,9 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from probe_exporter.formats import PROTOBUF
+from probe_exporter.exposition.formats import PROTOBUF
+from probe_exporter.exposition.protobuf_format import delimited_blocks
 from probe_exporter.metrics import Given
-from probe_exporter.protobuf_format import delimited_blocks
 from probe_exporter.scrape import openmetrics, protobuf, text
 from probe_exporter.scrape.page import Malformed, Page, Selection, TooManySamples
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from probe_exporter import formats
+from probe_exporter.exposition import formats
 from probe_exporter.scrape.reading import FORMATS, accept, announced
 
 ANNOUNCED = {

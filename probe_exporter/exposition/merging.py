@@ -14,8 +14,8 @@ from typing import NamedTuple
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from probe_exporter import arrangement
-from probe_exporter.arrangement import LabelledKey, PlainKey
+from probe_exporter.exposition import arrangement
+from probe_exporter.exposition.arrangement import LabelledKey, PlainKey
 from probe_exporter.metrics import LabelValues, Metric, Samples
 
 log = logging.getLogger(__name__)

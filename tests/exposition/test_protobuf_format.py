@@ -22,8 +22,8 @@ from prometheus_client.metrics_core import Metric as Family
 
 from probe_exporter.exposition import PROTOBUF, PROTOBUF_COMPACT, PROTOBUF_TEXT, Format, encode, encode_families
 from probe_exporter.metrics import Metric, Samples
+from tests.exposition.test_encoding import a_registry, filled, same, series, wanted
 from tests.metrics_proto import MetricFamily, decode
-from tests.test_exposition import a_registry, filled, same, series, wanted
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

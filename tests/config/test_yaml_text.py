@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from probe_exporter import yaml_text
-from probe_exporter.document import read
+from probe_exporter.config import yaml_text
+from probe_exporter.config.document import read
 from probe_exporter.fields import Text
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from probe_exporter.config.nodes import MAX_DEPTH, Node, Path, SyntaxProblem, compose
+from probe_exporter.config.placeholders import MARK, Template, parse
+from probe_exporter.config.shapes import ANYTHING, Shape, shape_of
 from probe_exporter.fields import nearest
-from probe_exporter.nodes import MAX_DEPTH, Node, Path, SyntaxProblem, compose
-from probe_exporter.placeholders import MARK, Template, parse
-from probe_exporter.shapes import ANYTHING, Shape, shape_of
 
 MAX_ALIASED = 200_000
 """Nodes that aliases may repeat in one file: far above any real use, far below what would fill memory."""

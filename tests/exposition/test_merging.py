@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from probe_exporter.exposition import OPENMETRICS, PROTOBUF, TEXT, encode
-from probe_exporter.merging import merged
+from probe_exporter.exposition.merging import merged
 from probe_exporter.metrics import Metric, Samples
 from tests.exporters import peer
 

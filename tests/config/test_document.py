@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from probe_exporter.document import UNFIT, Document, dotted, read
+from probe_exporter.config.document import UNFIT, Document, dotted, read
 from probe_exporter.fields import Duration, Secret, Shorthand, Text
 
 

@@ -12,12 +12,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from probe_exporter.config import Module
+from probe_exporter.config.shown import module_to_yaml, plain_module
 from probe_exporter.exposition import TEXT, encode, number
 from probe_exporter.logs import ProbeLog, level_name, source_of
 from probe_exporter.masking import Identity, Mask, mask_urls
 from probe_exporter.metrics import Samples
 from probe_exporter.runner import Result
-from probe_exporter.shown import module_to_yaml, plain_module
 
 
 class Entry(NamedTuple):

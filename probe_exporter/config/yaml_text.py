@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from probe_exporter.config.nodes import BOOLEANS, NULLS, parse_number
 from probe_exporter.fields import encode
-from probe_exporter.nodes import BOOLEANS, NULLS, parse_number
 
 
 def dump(value: Any, indent: int) -> str:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric as Family
 
-from probe_exporter import protobuf_format, text_format
-from probe_exporter.formats import (
+from probe_exporter.exposition import protobuf_format, text_format
+from probe_exporter.exposition.formats import (
     OPENMETRICS,
     PROTOBUF,
     PROTOBUF_COMPACT,
@@ -25,8 +25,8 @@ from probe_exporter.formats import (
     Format,
     negotiate,
 )
+from probe_exporter.exposition.text_format import number
 from probe_exporter.metrics import Samples
-from probe_exporter.text_format import number
 
 __all__ = [
     "OPENMETRICS",

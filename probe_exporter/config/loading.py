@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
-from probe_exporter import declared, document, nodes, placeholders
 from probe_exporter.addressing import Network, NetworkSettings, TargetsSettings
-from probe_exporter.document import Document, Place, Problem
+from probe_exporter.config import declared, document, nodes, placeholders
+from probe_exporter.config.document import Document, Place, Problem
+from probe_exporter.config.placeholders import Parameter
 from probe_exporter.fields import Duration, Text, nearest
 from probe_exporter.guard import Lists
-from probe_exporter.placeholders import Parameter
 from probe_exporter.prober import Prober, Settings
 from probe_exporter.rules import Absent, Block
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter import config, loader, shown
-from probe_exporter.config import Config, ConfigError, Module
+from probe_exporter import config, loader
+from probe_exporter.config import Config, ConfigError, Module, shown
 from probe_exporter.fields import MASK
 from tests import shared
 

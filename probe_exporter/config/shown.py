@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probe_exporter import yaml_text
-from probe_exporter.config import Config, Module
+from probe_exporter.config import yaml_text
+from probe_exporter.config.loading import Config, Module
 from probe_exporter.prober import Settings
 from probe_exporter.quantities import format_duration
 

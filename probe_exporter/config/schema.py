@@ -8,7 +8,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from probe_exporter.config import file_model
+from probe_exporter.config.loading import file_model
 from probe_exporter.prober import Prober
 
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator
 
-from probe_exporter import config, loader, schema, shown
-from probe_exporter.config import Config, ConfigError
+from probe_exporter import config, loader
+from probe_exporter.config import Config, ConfigError, schema, shown
 from probe_exporter.fields import Text
 from probe_exporter.prober import Prober, Settings
 from tests import shared

@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from probe_exporter.history import MAX_BYTES, HistoryError, Query, Recent, weight
-from probe_exporter.history_file import QUEUE_FULL, WRITE_FAILED, FileHistory
+from probe_exporter.history.file import QUEUE_FULL, WRITE_FAILED, FileHistory
 from probe_exporter.logs import ProbeLog
 from tests.exporters import ROOT
-from tests.test_history import finished
+from tests.history.test_memory import finished
 
 ALL = Query(limit=1_000_000)
 
@@ -31,9 +31,9 @@ WRITER = """
 import asyncio, sys
 from collections import Counter
 from pathlib import Path
-from probe_exporter.history_file import FileHistory
+from probe_exporter.history.file import FileHistory
 from probe_exporter.logs import ProbeLog
-from tests.test_history import finished
+from tests.history.test_memory import finished
 
 async def write(path, name, count, limit):
     lost = Counter()
@@ -221,9 +221,9 @@ FORKING = """
 import asyncio, os, sys
 from collections import Counter
 from pathlib import Path
-from probe_exporter.history_file import FileHistory
+from probe_exporter.history.file import FileHistory
 from probe_exporter.logs import ProbeLog
-from tests.test_history import finished
+from tests.history.test_memory import finished
 
 async def write(history, name):
     for number in range(100):
@@ -369,9 +369,9 @@ import asyncio, resource, sys
 from collections import Counter
 from pathlib import Path
 from probe_exporter.history import Query
-from probe_exporter.history_file import FileHistory
+from probe_exporter.history.file import FileHistory
 from probe_exporter.logs import ProbeLog
-from tests.test_history import finished
+from tests.history.test_memory import finished
 
 async def write():
     lost = Counter()

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from probe_exporter.history.record import Document, Entry, document, entry
 from probe_exporter.logs import ProbeLog
 from probe_exporter.masking import mask_urls
-from probe_exporter.record import Document, Entry, document, entry
 from probe_exporter.runner import Result
 
 MAX_BYTES = 64 << 20

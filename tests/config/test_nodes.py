@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.nodes import MAX_DEPTH, Node, SyntaxProblem, compose, parse_number
+from probe_exporter.config.nodes import MAX_DEPTH, Node, SyntaxProblem, compose, parse_number
 
 
 def scalar(text: str) -> Node:

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from probe_exporter import config, loader, schema
-from probe_exporter.config import ConfigError
+from probe_exporter import config, loader
+from probe_exporter.config import ConfigError, schema
 from tests import shared
 
 PROBERS = loader.load_probers([])

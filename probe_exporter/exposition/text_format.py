@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import escape_label_name, escape_metric_name
 from prometheus_client.samples import Exemplar, Sample
 
-from probe_exporter.arrangement import (
+from probe_exporter.exposition.arrangement import (
     LabelledKey,
     Pairs,
     PlainKey,
@@ -24,7 +24,7 @@ from probe_exporter.arrangement import (
     shown,
     values,
 )
-from probe_exporter.formats import Format, is_plain
+from probe_exporter.exposition.formats import Format, is_plain
 from probe_exporter.metrics import SUFFIXES, Metric, Samples
 
 END_OF_OPENMETRICS = b"# EOF\n"

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from probe_exporter import config, document, loader, placeholders, schema, shown
-from probe_exporter.config import Config, ConfigError, Module
+from probe_exporter import config, loader
+from probe_exporter.config import Config, ConfigError, Module, document, placeholders, schema, shown
+from probe_exporter.config.placeholders import Template, parse
 from probe_exporter.fields import Text
-from probe_exporter.placeholders import Template, parse
 from probe_exporter.prober import Settings
 from tests import shared
 
