@@ -291,7 +291,7 @@ FAILURES = (
     via("of SOCKS5 answers with silence", SOCKS, proxy=SocksProxy(reply=silence()), timeout=SHORT),
     via("of SOCKS5 opens and ends", SOCKS, proxy=SocksProxy(reply=raw(OPENED, Pause(0.1)))),
     via("of SOCKS5 opens slowly", SOCKS, proxy=SocksProxy(reply=raw(
-        b"\5", Pause(0.1), b"\0\0\1\0\0", Pause(0.1), b"\0\0\0\0" + b"HTTP/1.1 204 No\r\n\r\n"))),
+        b"\5", Pause(0.1), b"\0\0\1\0\0", Pause(0.1), b"\0\0\0\0", Pause(0.1), b"HTTP/1.1 204 No\r\n\r\n"))),
     via("of SOCKS5 accepts nothing", SOCKS, proxy=SocksProxy(raw(b"\5\xff"))),
     via("of SOCKS5 wants a password", SOCKS, proxy=SocksProxy(raw(b"\5\2"), asks=True), timeout=SHORT),
     via("of SOCKS5 refuses the password", "socks5://u:p@127.0.0.1:{proxy}", proxy=SocksProxy(verdict=raw(b"\1\1"))),

@@ -307,6 +307,8 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 async def _read_http2(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opening: bytes, grant: int = 0, begun: str = ""
 ) -> Request:
+    if len(opening) > 3 and opening[3] > 9:  # no type of frame: what reads that gives up, and may not have asked yet
+        await asyncio.sleep(0.1)
     writer.write(opening)
     received = await http2.read_request(reader, writer, grant, begun.encode())
     line = f"{received.first(':method')} {received.first(':path')} HTTP/2"
