@@ -135,7 +135,7 @@ FAULTS = (
           raw(Repeat(b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 4000 + b"\r\n\r\n", ENDLESS))),
     Fault("redirects without end", "http_redirect", redirect(302, "/")),
     Fault("redirects slowly", "timeout_response",
-          raw(Pause(0.25), b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")),
+          raw(Pause(0.35), b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")),
     Fault("stalls in the handshake", "tls_timeout", target="https://127.0.0.1:{tls_port}/", tls=silence()),
     Fault("stalls within the handshake", "tls_timeout", target="https://127.0.0.1:{tls_port}/",
           tls=silence(b"\x16\x03\x03\x40\x00\x02")),

@@ -44,7 +44,7 @@ BOTH = Tls(alpn=("h2", "http/1.1"))
 OK = http2.reply(200, b"ok")
 ARRIVED = http2.reply(200, b"arrived")
 SWITCHED = raw(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nrest")
-SHORT = "400ms"
+SHORT = "800ms"
 
 
 def over(
