@@ -6,17 +6,21 @@ from collections import Counter
 
 import pytest
 
+from tests import exporters
 from tests.peers.cases import Case, Outcome
-from tests.peers.conftest import ALL, GROUPS
+from tests.peers.conftest import ALL, GROUPS, Stage
 from tests.peers.differences import DIFFERENCES, Named, compare
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("case", ALL.values(), ids=ALL)
-def test_same_as_the_original(case: Case, original: dict[str, Outcome], ours: dict[str, Outcome]) -> None:
+def test_same_as_the_original(case: Case, original: dict[str, Outcome], ours: dict[str, Outcome], stage: Stage) -> None:
     """Status, names, labels, values and the requests sent are equal, or differ as the table says."""
     comparison = compare(case, original[case.name], ours[case.name])
+    if str(comparison):  # among hundreds at once, either exporter may have run out of time: once more, alone
+        theirs, mine = (stage.run(start, [case])[case.name] for start in (exporters.original, exporters.ours))
+        comparison = compare(case, theirs, mine)
     if text := str(comparison):
         pytest.fail(f"{case.name} ({case.target}, {dict(case.settings)})\n{text}", pytrace=False)
 
