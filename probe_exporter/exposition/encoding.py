@@ -66,12 +66,16 @@ _ENCODERS = {
 
 def encode(samples: Samples, format: Format = TEXT) -> bytes:
     """One probe's samples, and what its author put into `Probe.registry`, as an answer in `format`."""
+    try:
+        return _encode(samples, format)
+    except (OverflowError, struct.error):  # a whole number that no float holds: some peer's idea of a size
+        return _encode(samples.as_floats(), format)
+
+
+def _encode(samples: Samples, format: Format) -> bytes:
     encoder = _ENCODERS[format.encoding]
     if not samples.has_registry:
-        try:
-            return encoder.samples(samples, format)
-        except (OverflowError, struct.error):  # a whole number that no float holds: some peer's idea of a size
-            return encoder.samples(samples.as_floats(), format)
+        return encoder.samples(samples, format)
     blocks = dict(_without_duplicates(encoder.blocks(samples.collect(), format)))
     return b"".join([blocks[name] for name in sorted(blocks)]) + encoder.end
 

@@ -401,3 +401,11 @@ def test_a_number_that_no_float_holds_is_infinite(format: Format) -> None:
         text = encode(samples, format).decode()
         assert "probe_claim_bytes +Inf\n" in text
         assert 'probe_debts{whom="all"} -Inf\n' in text
+
+
+@pytest.mark.parametrize("format", [TEXT, OPENMETRICS, PROTOBUF])
+def test_so_it_is_beside_what_an_author_has_in_the_registry(format: Format) -> None:
+    samples = Samples()
+    samples.set(Metric("probe_claim_bytes", "Claimed."), 10**400)
+    samples.observe(Metric("probe_trip_seconds", "Each.", type="histogram", buckets=(1.0,)), 0.5)
+    assert encode(samples, format) == encode(samples.as_floats(), format)
