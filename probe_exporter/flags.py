@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--help-man", nargs=0, default=argparse.SUPPRESS, action=_Manual, help="Print a manual page.")
     parser.add_argument("--version", nargs=0, default=argparse.SUPPRESS, action=_Version, help="Print the version.")
     _add_config_flags(flag)
-    _add_probe_and_log_flags(flag)
+    _add_probe_flags(flag)
+    _add_history_flags(flag)
+    _add_log_flags(flag)
     _add_web_flags(flag)
     return parser
 
@@ -139,7 +141,7 @@ def _add_config_flags(flag: Callable[..., None]) -> None:
     )
 
 
-def _add_probe_and_log_flags(flag: Callable[..., None]) -> None:
+def _add_probe_flags(flag: Callable[..., None]) -> None:
     flag(
         "--timeout-offset",
         "Subtracted from the scrape timeout, for the answer to travel (default 0.5).",
@@ -156,6 +158,9 @@ def _add_probe_and_log_flags(flag: Callable[..., None]) -> None:
         default=MOST_PROBES,
         metavar="N",
     )
+
+
+def _add_history_flags(flag: Callable[..., None]) -> None:
     flag(
         "--history.limit",
         "How many finished probes to keep, and failures beyond them (default 100; 0 means none).",
@@ -179,6 +184,9 @@ def _add_probe_and_log_flags(flag: Callable[..., None]) -> None:
         default="",
         metavar="FILE",
     )
+
+
+def _add_log_flags(flag: Callable[..., None]) -> None:
     flag(
         "--log.level",
         "What the exporter logs: debug, info (the default), warn or error.",
