@@ -1,4 +1,4 @@
-"""The library is whole: each prober has ready modules, a page and tests, and no page tells of what is not there."""
+"""The library is whole: each prober has ready modules, a page and tests, and a page tells of all that is there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from probe_exporter import config, loader
+from probe_exporter.addressing import SourceSettings
 from probe_exporter.measured import declared
 from probe_exporter.prober import Reason
 
@@ -43,9 +44,23 @@ PAGES = sorted(DOCS.glob("*.md"))
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_examples_of_a_page_load(page: Path, tmp_path: Path) -> None:
-    for example in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+    examples = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert examples or page.stem not in NAMES
+    for example in examples:
         (tmp_path / "modules.yml").write_text(example, encoding="utf-8")
         assert config.load([tmp_path / "modules.yml"], PROBERS, strict=True).modules
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_names_all_that_there_is(name: str) -> None:
+    text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    prober = PROBERS[name]
+    modules = config.load([LIBRARY / f"{name}.yml"], PROBERS, strict=True).modules
+    metrics = {metric.name for metric in declared(sys.modules[prober.probe.__module__])}
+    settings = prober.settings.model_fields.keys() - SourceSettings.model_fields.keys()
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    named = {word for span in spans for word in re.findall(r"[a-z0-9_]+", span)}
+    assert {*modules, *metrics, *settings, *prober.reasons} - named == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
