@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import escape_label_name, escape_metric_name
 from prometheus_client.samples import Exemplar, Sample
 
+from probe_exporter import varint
 from probe_exporter.exposition.arrangement import (
     LabelledKey,
     PlainKey,
@@ -97,7 +98,7 @@ def _page(plain: PlainKey, labelled: LabelledKey) -> _Page:
         head = _wire(_head(name, metric.help, type))
         metrics = [_wire([Field(4, "metric", [*_labels(row.labels), _single(type, 0.0)])]) for row in rows]
         length = len(head) + sum(map(len, metrics))
-        template += _varint(length) + head
+        template += varint.encode(length) + head
         for row, written in zip(rows, metrics, strict=True):
             template += written
             holes.append((len(template) - _DOUBLE.size, row.place))
@@ -218,7 +219,7 @@ def delimited_blocks(families: Iterable[Family], format: Format) -> Iterator[tup
     """Each family as a message with its length before it."""
     for name, tree in _trees(families, format):
         message = _wire(tree)
-        yield name, _varint(len(message)) + message
+        yield name, varint.encode(len(message)) + message
 
 
 def _wire(message: Message) -> bytes:
@@ -228,23 +229,15 @@ def _wire(message: Message) -> bytes:
 
 def _wire_field(number: int, value: Scalar | Message) -> bytes:
     if isinstance(value, Enum):
-        return _varint(number << 3) + _varint(value.number)
+        return varint.encode(number << 3) + varint.encode(value.number)
     if isinstance(value, float):
-        return _varint(number << 3 | 1) + _DOUBLE.pack(value)
+        return varint.encode(number << 3 | 1) + _DOUBLE.pack(value)
     if isinstance(value, int):
-        return _varint(number << 3) + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)  # negative ones: two's complement
+        return varint.encode(number << 3) + varint.encode(
+            value & 0xFFFF_FFFF_FFFF_FFFF
+        )  # negative ones: two's complement
     payload = value.encode("utf-8", "replace") if isinstance(value, str) else _wire(value)
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the top bit says that more follow."""
-    written = bytearray()
-    while number > 0x7F:
-        written.append(number & 0x7F | 0x80)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
+    return varint.encode(number << 3 | 2) + varint.encode(len(payload)) + payload
 
 
 # --- the text forms ----------------------------------------------------------------------------------------

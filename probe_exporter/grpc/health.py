@@ -6,6 +6,8 @@ no message is refused, as protobuf's own readers do.
 
 from __future__ import annotations
 
+from probe_exporter import varint
+
 METHOD = "/grpc.health.v1.Health/Check"
 
 SERVING, SERVICE_UNKNOWN = 1, 3
@@ -13,7 +15,6 @@ STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 """The names of the serving statuses, by number."""
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _GROUP_END, _FIXED32 = range(6)
-_LONGEST_VARINT = 10
 _MOST_GROUPS = 100
 """How deep groups may lie in each other, as in Google's readers: nobody writes any since 2008."""
 
@@ -25,7 +26,7 @@ def name_of(status: int) -> str:
 
 def request(service: bytes) -> bytes:
     """A HealthCheckRequest: field 1 is the service, which an empty one leaves out."""
-    return b"\x0a" + _varint(len(service)) + service if service else b""
+    return b"\x0a" + varint.encode(len(service)) + service if service else b""
 
 
 def read_response(message: bytes) -> int:
@@ -37,12 +38,12 @@ def read_response(message: bytes) -> int:
     status = at = 0
     groups: list[int] = []
     while at < len(message):
-        key, at = _read_varint(message, at)
+        key, at = varint.decode(message, at)
         field, kind = key >> 3, key & 7
         if not 0 < field < 1 << 29:
             raise ValueError(f"no field has the number {field}")
         if kind == _VARINT:
-            value, at = _read_varint(message, at)
+            value, at = varint.decode(message, at)
             if field == 1 and not groups:
                 status = (value + (1 << 31)) % (1 << 32) - (1 << 31)
         elif kind == _GROUP:
@@ -62,7 +63,7 @@ def read_response(message: bytes) -> int:
 def _skip(message: bytes, at: int, kind: int) -> int:
     """The place after a field that nobody asked for."""
     if kind == _BYTES:
-        size, at = _read_varint(message, at)
+        size, at = varint.decode(message, at)
     elif kind in (_FIXED64, _FIXED32):
         size = 8 if kind == _FIXED64 else 4
     else:
@@ -70,24 +71,3 @@ def _skip(message: bytes, at: int, kind: int) -> int:
     if size > len(message) - at:
         raise ValueError("it ends within a field")
     return at + size
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number >= 0x80:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    """A number of at most 64 bits, and the place after it."""
-    value = 0
-    for place, byte in enumerate(message[at : at + _LONGEST_VARINT]):
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            if value >> 64:
-                break
-            return value, at + place + 1
-    raise ValueError("a number is too long, or does not end")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from probe_exporter import varint
 from probe_exporter.scrape.page import STEP, Family, Labels, Malformed, Page
 
 _TYPES = ("counter", "gauge", "summary", "unknown", "histogram", "gaugehistogram")
@@ -16,7 +17,6 @@ _VALUES = {2: "gauge", 3: "counter", 4: "summary", 5: "unknown", 7: "histogram"}
 
 _DOUBLE = struct.Struct("<d")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_LONGEST_VARINT = 10
 
 Span = tuple[int, int]
 """Where in the page something stands."""
@@ -167,7 +167,7 @@ def _fields(body: bytes, span: Span) -> Iterator[tuple[int, Value]]:
 def _varint(body: bytes, place: int, end: int) -> tuple[int, int]:
     """A number of seven bits a byte, the lowest first, and where it ends."""
     number = 0
-    for index in range(min(_LONGEST_VARINT, end - place)):
+    for index in range(min(varint.LONGEST, end - place)):
         byte = body[place + index]
         number |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
