@@ -1,7 +1,7 @@
 """Settings of the way to a target: which of its addresses, from where, by whose names, and whether at all.
 
 Those of a prober are read by the prober. Those of a module hold for everything that its probes connect to, and become
-one `Network`, which every `Probe` carries and which `net`, `quic` and `echo` obey.
+one `NetworkPolicy`. The runner makes a `RunNetwork` of it for each run, which `net`, `quic` and `echo` obey.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from probe_exporter.endpoints import join_host_port
 from probe_exporter.fields import SCALAR_TYPES, Duration, Text, Written
 from probe_exporter.guard import Entry, Guard, Lists
 from probe_exporter.names import Resolver
-from probe_exporter.prober import Probe, Settings
+from probe_exporter.prober import Settings
 from probe_exporter.rules import required
 from probe_exporter.spellings import normal
 from probe_exporter.tls import TLSSettings
@@ -180,8 +180,8 @@ class NetworkSettings(Settings):
     )
     targets: TargetsSettings | None = Field(None, description="What may be probed; see docs/operations.md.")
 
-    def network(self, of_all: tuple[Lists, ...] = ()) -> Network | None:
-        """The same as probes obey it; None where there is nothing to obey.
+    def policy(self, of_all: tuple[Lists, ...] = ()) -> NetworkPolicy | None:
+        """Return the policy that probes obey; None where there is nothing to obey.
 
         Args:
             of_all: blocks of targets that hold for every module.
@@ -190,11 +190,11 @@ class NetworkSettings(Settings):
         if not (blocks or self.resolver or self.source_interface or self.source_ip_address):
             return None
         asked = None if self.resolver is None else names.resolver(self.resolver.servers, self.resolver.timeout)
-        return Network(Guard(blocks) if blocks else None, asked, self.source_ip_address, self.source_interface)
+        return NetworkPolicy(Guard(blocks) if blocks else None, asked, self.source_ip_address, self.source_interface)
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class NetworkPolicy:
     """How the probes of a module use the network, where it is not just as the system has it.
 
     Args:
@@ -209,48 +209,86 @@ class Network:
     source_ip_address: str = ""
     source_interface: str = ""
 
-    async def lookup(self, probe: Probe, host: str, family: int) -> list[str]:
-        """The addresses of a name, as `names.lookup` gives them, if it may be looked up at all.
+    def for_run(self) -> RunNetwork:
+        """Return the network of one run."""
+        return RunNetwork(self)
+
+
+class RunNetwork:
+    """The network of one run: applies a module's policy, and remembers which name each address was found by.
+
+    It is a `prober.Network`.
+    """
+
+    __slots__ = ("_found_by", "_policy")
+
+    def __init__(self, policy: NetworkPolicy) -> None:
+        self._policy = policy
+        self._found_by: dict[str, str] = {}  # the last name for each address
+
+    @property
+    def source_ip_address(self) -> str:
+        """The policy's."""
+        return self._policy.source_ip_address
+
+    @property
+    def source_interface(self) -> str:
+        """The policy's."""
+        return self._policy.source_interface
+
+    async def lookup(self, host: str, family: int) -> list[str]:
+        """Return the addresses of a name, as `names.lookup` gives them, if the policy permits to look it up.
 
         Raises:
-            ProbeFailed: it may not, or does not resolve.
+            ProbeFailed: the policy denies the name, or it does not resolve.
         """
-        guard = self.guard
+        guard, resolver = self._policy.guard, self._policy.resolver
         if guard is None:
-            return await names.lookup(host, family, resolver=self.resolver)
+            return await names.lookup(host, family, resolver=resolver)
         guard.check_name(host)
-        addresses = await names.lookup(host, family, resolver=self.resolver, as_written=guard.has_names)
-        probe.found_by.update(dict.fromkeys(addresses, host))
+        addresses = await names.lookup(host, family, resolver=resolver, as_written=guard.has_names)
+        self._found_by.update(dict.fromkeys(addresses, host))
         return addresses
 
-    def check(self, probe: Probe, address: str, port: int) -> None:
-        """Before anything is sent to an address. What `Network.lookup` found it by is remembered.
+    def forget(self, address: str) -> None:
+        """Forget the name that an address was found by."""
+        self._found_by.pop(address, None)
+
+    def check(self, address: str, port: int) -> None:
+        """Check an address, and the name that `lookup` found it by, before anything is sent to it.
 
         Raises:
-            ProbeFailed: it may not be connected to.
+            ProbeFailed: the policy denies it.
         """
-        if self.guard is not None:
-            self.guard.check_address(address, port, probe.found_by.get(address, ""))
+        guard = self._policy.guard
+        if guard is not None:
+            guard.check_address(address, port, self._found_by.get(address, ""))
 
-    def check_proxied(self, probe: Probe, host: str, port: int) -> None:
-        """Before a proxy is told to connect to a host.
+    def check_proxied(self, host: str, port: int) -> None:
+        """Check a host before a proxy is told to connect to it.
 
         Raises:
-            ProbeFailed: it may not be connected to.
+            ProbeFailed: the policy denies it.
         """
-        if self.guard is None:
+        guard = self._policy.guard
+        if guard is None:
             return
         literal = names.literal(host)
         if literal is not None:
-            self.check(probe, literal, port)
+            self.check(literal, port)
         else:
-            known = [address for address, name in probe.found_by.items() if normal(name) == normal(host)]
-            self.guard.check_proxied(host, port, known)
+            known = [address for address, name in self._found_by.items() if normal(name) == normal(host)]
+            guard.check_proxied(host, port, known)
 
     def check_path(self, path: str) -> str:
-        """Before connecting to a Unix socket: the path to take, where links lead to.
+        """Check the path of a Unix socket, and return the path to connect to, with symbolic links resolved.
 
         Raises:
-            ProbeFailed: it may not be connected to.
+            ProbeFailed: the policy denies it.
         """
-        return path if self.guard is None else self.guard.check_path(path)
+        guard = self._policy.guard
+        return path if guard is None else guard.check_path(path)
+
+    def for_another_run(self) -> RunNetwork:
+        """Return a network of the same policy that remembers nothing of this run."""
+        return RunNetwork(self._policy)

@@ -95,7 +95,7 @@ class Path:
     ) -> None:
         network = probe.network
         if network is not None:
-            network.check(probe, address, 0)
+            network.check(address, 0)
             source = source or network.source_ip_address
         version = names.version(address)
         whole = dont_fragment and version == 4

@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from probe_exporter import names, tls
-from probe_exporter.addressing import ConnectSettings, Network, SourceSettings
+from probe_exporter.addressing import ConnectSettings, SourceSettings
 from probe_exporter.connection import HANDSHAKE_LIMIT, Connection, Secure, connecting_failed
 from probe_exporter.datagrams import Datagrams
 from probe_exporter.endpoints import join_host_port, port_number, split_host_port
 from probe_exporter.metrics import Metric
-from probe_exporter.prober import Probe, ProbeFailed, Reason
+from probe_exporter.prober import Network, Probe, ProbeFailed, Reason
 from probe_exporter.tls import TLSSettings
 
 __all__ = [
@@ -112,14 +112,14 @@ async def lookup(probe: Probe, host: str, family: int = 0) -> list[str]:
         ProbeFailed: the name does not resolve, or may not be looked up.
     """
     network = probe.network
-    return await (names.lookup(host, family) if network is None else network.lookup(probe, host, family))
+    return await (names.lookup(host, family) if network is None else network.lookup(host, family))
 
 
 def literal(probe: Probe, host: str) -> str | None:
     """The address that a host is, if it is one: this time not found by any name."""
     known = names.literal(host)
-    if known is not None and probe.found_by:
-        probe.found_by.pop(known, None)
+    if known is not None and probe.network is not None:
+        probe.network.forget(known)
     return known
 
 
@@ -261,7 +261,7 @@ async def _dial_one(
     local = (_local(source, address), 0) if source else None
     with probe.phase(phase):
         if network is not None:
-            network.check(probe, address, port)
+            network.check(address, port)
         started = time.perf_counter()
         try:
             if network is None or not network.source_interface:
@@ -380,7 +380,7 @@ async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -
     local = _local(source, address) if source else ""
     with probe.phase("connect"):
         if network is not None:
-            network.check(probe, address, port)
+            network.check(address, port)
         sock = socket.socket(_family(address), socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)

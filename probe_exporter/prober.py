@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import CodeType, TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -21,9 +21,6 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from probe_exporter.metrics import Metric, Samples
 from probe_exporter.rules import Rule
-
-if TYPE_CHECKING:
-    from probe_exporter.addressing import Network  # a probe carries it, and does not know what it is
 
 
 class Reason(StrEnum):
@@ -286,13 +283,63 @@ class Phase:
             self._probe.current_phase = self._outer
 
 
+class Network(Protocol):
+    """How one run uses the network, where its module has a policy: whom it asks for addresses, what it may connect to.
+
+    Attributes:
+        source_ip_address: the address to connect from, unless the prober's settings have one; may be empty.
+        source_interface: the interface that packets leave and arrive by; empty for any.
+    """
+
+    @property
+    def source_ip_address(self) -> str: ...
+    @property
+    def source_interface(self) -> str: ...
+
+    async def lookup(self, host: str, family: int) -> list[str]:
+        """Return the addresses of a name.
+
+        Args:
+            family: 4, 6, or 0 for both.
+
+        Raises:
+            ProbeFailed: the name does not resolve, or the policy denies it.
+        """
+
+    def forget(self, address: str) -> None:
+        """Forget the name that an address was found by: the target gives the address itself."""
+
+    def check(self, address: str, port: int) -> None:
+        """Check an address before anything is sent to it.
+
+        Raises:
+            ProbeFailed: the policy denies it.
+        """
+
+    def check_proxied(self, host: str, port: int) -> None:
+        """Check a host before a proxy is told to connect to it.
+
+        Raises:
+            ProbeFailed: the policy denies it.
+        """
+
+    def check_path(self, path: str) -> str:
+        """Check the path of a Unix socket, and return the path to connect to, with symbolic links resolved.
+
+        Raises:
+            ProbeFailed: the policy denies it.
+        """
+
+    def for_another_run(self) -> Network:
+        """Return a network of the same policy that remembers nothing of this run."""
+
+
 class Probe:
     """One run of a prober against one target: where it writes what it measured and what it saw.
 
     Attributes:
         target: as the request gave it.
-        network: how it uses the network, where the module says anything of that.
-        found_by: the name that each address was found by last, where it matters for what may be probed.
+        network: how it uses the network; None if the module has no network policy.
         samples: what was measured.
         set, add: set or add to one sample, ``probe.set(DURATION, 0.2, "connect")``; those of `samples`.
         observe: count one value in a histogram, ``probe.observe(LATENCY, 0.2)``; that of `samples`.
@@ -308,7 +355,6 @@ class Probe:
         "events",
         "failed_phase",
         "failure",
-        "found_by",
         "network",
         "observe",
         "samples",
@@ -328,11 +374,10 @@ class Probe:
             target: as the request gave it.
             deadline: on `clock`, in seconds; the runner ends the run then.
             clock: the event loop's time.
-            network: of the module.
+            network: made by the runner for this run; None if the module has no network policy.
         """
         self.target = target
         self.network = network
-        self.found_by: dict[str, str] = {}
         self.deadline = deadline
         self.samples = samples = Samples()
         self.set = samples.set

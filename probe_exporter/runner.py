@@ -50,7 +50,8 @@ async def run(module: Module, target: str, timeout: float) -> Result:
         asyncio.CancelledError: the client hung up or the exporter is ending.
     """
     clock = asyncio.get_running_loop().time
-    probe = Probe(target, clock() + timeout, clock, module.network)
+    policy = module.network
+    probe = Probe(target, clock() + timeout, clock, None if policy is None else policy.for_run())
     started = time.time()
     before = time.perf_counter()
     probe.log("Beginning probe", prober=module.prober.name, timeout_seconds=timeout)

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probe_exporter import config, guard, loader, names
-from probe_exporter.addressing import Network
+from probe_exporter.addressing import NetworkPolicy
 from probe_exporter.guard import Guard, Lists
 from probe_exporter.net import dial, dial_udp
 from probe_exporter.prober import Probe, ProbeFailed, Reason
@@ -609,10 +609,23 @@ def test_the_names_of_metadata_services_need_an_entry_of_their_own(name: str) ->
     assert not denied(lambda: guarding([name]).check_proxied(name, 80, []))
 
 
+async def test_network_of_another_run_does_not_know_the_names_of_this_one(tmp_path: Path) -> None:
+    """A token is fetched by a run of its own, so that its names permit nothing to the probe that waits for it."""
+    async with exporter(tmp_path, TCP, {"good.test": [["192.0.2.1"]]}, {"allow": ["good.test"]}) as exporting:
+        policy = exporting.modules["m"].network
+        assert policy is not None
+        network = policy.for_run()
+        await network.lookup("good.test", 4)
+        assert not denied(lambda: network.check("192.0.2.1", 80))
+        assert denied(lambda: network.for_another_run().check("192.0.2.1", 80))
+        network.forget("192.0.2.1")
+        assert denied(lambda: network.check("192.0.2.1", 80))
+
+
 async def test_what_is_no_address_is_not_connected_to_under_a_guard(trap: Trap) -> None:
     """Not even by a prober that forgets to resolve: the system would do it, unseen."""
     for host in ("localhost", "127.1", "2130706433", "internal.test"):
-        probe = Probe("t", 1e9, network=Network(guarding(deny=LOOPBACK)))
+        probe = Probe("t", 1e9, network=NetworkPolicy(guarding(deny=LOOPBACK)).for_run())
         for attempt in (dial(probe, [host], trap.port), dial_udp(probe, host, trap.port)):
             with pytest.raises(ProbeFailed) as refused:
                 await attempt

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
-from probe_exporter.addressing import Network, NetworkSettings, TargetsSettings
+from probe_exporter.addressing import NetworkPolicy, NetworkSettings, TargetsSettings
 from probe_exporter.config import declared, document, nodes, placeholders
 from probe_exporter.config.document import Document, Place, Problem
 from probe_exporter.config.placeholders import Parameter
@@ -57,7 +57,7 @@ class Module:
         place: where the module is defined.
         strays: blocks of other probers that the module holds; they are checked and not used.
         networking: what it says of all its connections.
-        network: the same as its probes obey it, with what holds for all modules; None if there is nothing to obey.
+        network: the policy that its probes obey, with what holds for all modules; None if there is nothing to obey.
         parameters: what a request may set; none once a request has.
         fill: makes the module that some values of the parameters amount to, in the order of `parameters`.
     """
@@ -70,7 +70,7 @@ class Module:
     description: str = ""
     strays: Mapping[str, Settings] = field(default_factory=dict)
     networking: NetworkSettings = field(default_factory=NetworkSettings)
-    network: Network | None = None
+    network: NetworkPolicy | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     fill: Callable[[tuple[str, ...]], Module] | None = field(default=None, repr=False, compare=False)
 
@@ -174,12 +174,12 @@ def _networked(modules: Mapping[str, Module], targets: TargetsSettings | None) -
     if targets is None and any(module.networking.targets for module in modules.values()):
         of_others = (Lists(where="a configuration with `targets`"),)
     return {
-        name: _with_network(module, module.networking.network(of_all if module.networking.targets else of_others))
+        name: _with_network(module, module.networking.policy(of_all if module.networking.targets else of_others))
         for name, module in modules.items()
     }
 
 
-def _with_network(module: Module, network: Network | None) -> Module:
+def _with_network(module: Module, network: NetworkPolicy | None) -> Module:
     """The module with its network, and with it all that its parameters make of it; these are kept for a while."""
     fill = module.fill
     if fill is None:

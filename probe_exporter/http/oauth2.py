@@ -23,7 +23,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from probe_exporter.addressing import AddressSettings, Network
+from probe_exporter.addressing import AddressSettings
 from probe_exporter.fields import MASK, encode
 from probe_exporter.http import http1
 from probe_exporter.http.content import Body
@@ -33,7 +33,7 @@ from probe_exporter.http.request import Request, basic, read_file
 from probe_exporter.http.response import Headers, Response
 from probe_exporter.http.settings import JWT_BEARER, HttpClientSettings, OAuth2
 from probe_exporter.http.url import URL, parse
-from probe_exporter.prober import TIMEOUTS, Probe, ProbeFailed, Reason
+from probe_exporter.prober import TIMEOUTS, Network, Probe, ProbeFailed, Reason
 from probe_exporter.tls import TLSSettings
 
 ANSWER_LIMIT = 1024 * 1024
@@ -139,7 +139,7 @@ class TokenSource:
 
         Args:
             user_agent: what to call ourselves; empty for nothing.
-            network: of the module, the same for all that share this source.
+            network: of the probe; all that share this source have the same policy.
 
         Raises:
             ProbeFailed: there is no token to be had.
@@ -195,7 +195,8 @@ class TokenSource:
         ]
         body = urlencode(sorted(form.items()), errors="surrogateescape").encode("ascii")
         request = Request("POST", url, url.authority, headers, body)
-        probe = Probe(str(url), math.inf, network=network)  # what it measures is not about the target
+        own = None if network is None else network.for_another_run()  # it has other names than the target
+        probe = Probe(str(url), math.inf, network=own)  # what it measures is not about the target
         journey = Journey(probe, self._client, AddressSettings())
         if self._client.tls_config != TLSSettings():
             journey.prepare_tls()  # a file that can't be read is an error for http too, as it is for a target

@@ -90,7 +90,7 @@ async def dial(
     started = time.perf_counter()
     if probe.network is not None:
         with probe.phase(PHASE):
-            probe.network.check_proxied(probe, *destination)
+            probe.network.check_proxied(*destination)
     with _blaming(proxy):
         connection = await net.dial(probe, proxy_addresses, proxy.port, phase=PHASE)
     try:
