@@ -18,7 +18,7 @@ from probe_exporter.http import tunnel
 from probe_exporter.http.cookies import Cookies
 from probe_exporter.http.exchange import Exchange, Http1Exchange, Unprocessed
 from probe_exporter.http.proxy import Proxy
-from probe_exporter.http.request import REDIRECT_CODES, Request
+from probe_exporter.http.request import REDIRECT_CODES, Request, Template, first_request
 from probe_exporter.http.settings import HttpClientSettings
 from probe_exporter.http.url import URL, host_only
 from probe_exporter.net import Connection, Secure
@@ -108,6 +108,28 @@ class Journey:
             quic_context(self._client.tls_config)
         else:
             self.tls()
+
+    async def fetch(
+        self, template: Template, url: URL, addresses: list[str], upload: BinaryIO | None, authorization: str = ""
+    ) -> Exchange:
+        """Request a URL and follow redirects; return the exchange of the last response.
+
+        May be called again, to begin anew; the seconds add up.
+
+        Args:
+            template: what the request says beside its URL and its credentials.
+            addresses: where the URL's host is; none while unknown.
+            upload: the file that the template's ``body_file`` names; read from its beginning.
+            authorization: an Authorization header that replaces any other; empty for none.
+
+        Raises:
+            ProbeFailed: the request can't be made, or there is no last response.
+        """
+        if upload is not None:
+            upload.seek(0)  # an earlier call may have read it
+        request = first_request(template, self._client, url, authorization)
+        server_name = self._client.tls_config.server_name or host_only(template.host) or url.host
+        return await self.travel(Hop(request, addresses, server_name), upload)
 
     async def travel(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         """Send the first request and those that redirects ask for; the exchange of the last response.

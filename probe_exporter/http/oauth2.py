@@ -78,7 +78,7 @@ class _Fetch:
 
 
 class TokenSource:
-    """Where the probes of one configuration have their token from."""
+    """Fetches the tokens of one ``oauth2`` block, and keeps the last one for the probes that share the block."""
 
     def __init__(self, settings: OAuth2) -> None:
         self._settings = settings

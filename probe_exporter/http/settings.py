@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
@@ -19,9 +19,6 @@ from probe_exporter.http.url import parse
 from probe_exporter.prober import Settings
 from probe_exporter.rules import NO_SECRET_MANAGER, Block, Rule, exclusive, needs, required
 from probe_exporter.tls import TLSSettings
-
-if TYPE_CHECKING:
-    from probe_exporter.http.oauth2 import TokenSource
 
 RESERVED_HEADERS = frozenset(
     {
@@ -233,13 +230,6 @@ class OAuth2(ProxySettings):
         for name in self.endpoint_params:
             if taken.get(name):
                 yield "endpoint_params", f"sets {name} a second time: every probe of this module will fail"
-
-    @cached_property
-    def tokens(self) -> TokenSource:
-        """Where the token comes from. Kept tokens end with the configuration that they were fetched for."""
-        from probe_exporter.http.oauth2 import TokenSource  # noqa: PLC0415  # it needs what stands on these settings
-
-        return TokenSource(self)
 
 
 class HttpHeader(Settings):

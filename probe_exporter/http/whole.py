@@ -14,10 +14,11 @@ from typing import Self
 from probe_exporter.addressing import AddressSettings
 from probe_exporter.http.content import CODINGS, Body
 from probe_exporter.http.exchange import Exchange
-from probe_exporter.http.journey import Hop, Journey
-from probe_exporter.http.request import Template, first_request
+from probe_exporter.http.journey import Journey
+from probe_exporter.http.oauth2 import TokenSource
+from probe_exporter.http.request import Template
 from probe_exporter.http.settings import HttpClientSettings
-from probe_exporter.http.url import URL, host_only
+from probe_exporter.http.url import URL
 from probe_exporter.prober import Probe, ProbeFailed, Reason
 
 
@@ -29,19 +30,28 @@ class Asking:
         client: authentication, proxies, TLS, redirects.
         addressing: which of a name's addresses.
         template: what requests have in common.
+        tokens: where the tokens of ``oauth2`` come from; None without such a block.
     """
 
     client: HttpClientSettings
     addressing: AddressSettings
     template: Template
+    tokens: TokenSource | None
 
     @classmethod
-    def make(cls, client: HttpClientSettings, addressing: AddressSettings, headers: Mapping[str, str]) -> Asking:
+    def make(
+        cls,
+        client: HttpClientSettings,
+        addressing: AddressSettings,
+        headers: Mapping[str, str],
+        tokens: TokenSource | None,
+    ) -> Asking:
         """
         Args:
             headers: to send, beside those that the client's settings give.
+            tokens: of the client's ``oauth2``; None if it has no such block.
         """
-        return cls(client, addressing, Template.make("GET", headers, "", "", accept_encoding="gzip"))
+        return cls(client, addressing, Template.make("GET", headers, "", "", accept_encoding="gzip"), tokens)
 
 
 class WholePage:
@@ -69,17 +79,12 @@ class WholePage:
         Raises:
             ProbeFailed: there is no response.
         """
-        oauth2, travel = self._asking.client.oauth2, partial(self._travel, addresses)
-        if oauth2 is None:
-            return await travel("")
-        agent = dict(self._asking.template.headers).get("User-Agent", "")
-        return await oauth2.tokens.travel(self._probe, agent, travel)
-
-    async def _travel(self, addresses: list[str], authorization: str) -> Exchange:
-        client, template = self._asking.client, self._asking.template
-        request = first_request(template, client, self._url, authorization)
-        server_name = client.tls_config.server_name or host_only(template.host) or self._url.host
-        return await self.journey.travel(Hop(request, addresses, server_name), None)
+        template, tokens = self._asking.template, self._asking.tokens
+        fetch = partial(self.journey.fetch, template, self._url, addresses, None)
+        if tokens is None:
+            return await fetch()
+        agent = dict(template.headers).get("User-Agent", "")
+        return await tokens.travel(self._probe, agent, fetch)
 
     async def read(self, limit: int = 0) -> bytes:
         """The body of the last response.

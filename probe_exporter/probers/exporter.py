@@ -23,6 +23,7 @@ from probe_exporter import tls, values
 from probe_exporter.addressing import AddressSettings
 from probe_exporter.deadline import Late, within
 from probe_exporter.fields import Named, Size, Text
+from probe_exporter.http.oauth2 import TokenSource
 from probe_exporter.http.request import check_references, with_host_header
 from probe_exporter.http.response import Response
 from probe_exporter.http.settings import HttpClientSettings
@@ -95,17 +96,22 @@ class ExporterSettings(HttpClientSettings, AddressSettings):
     @cached_property
     def asking(self) -> Asking:
         """How the page of metrics is asked for."""
-        return Asking.make(self, self, {"Accept": accept(self.formats), **self.headers})
+        return Asking.make(self, self, {"Accept": accept(self.formats), **self.headers}, self.tokens)
 
     @cached_property
     def asking_health(self) -> Asking:
         """How health is asked for: a redirect, as to a page for logging in, is no answer."""
-        return Asking.make(self.model_copy(update={"follow_redirects": False}), self, self.headers)
+        return Asking.make(self.model_copy(update={"follow_redirects": False}), self, self.headers, self.tokens)
 
     @cached_property
     def asking_metadata(self) -> Asking:
         """How metadata are asked for."""
-        return Asking.make(self, self, {"Accept": "application/json", **self.headers})
+        return Asking.make(self, self, {"Accept": "application/json", **self.headers}, self.tokens)
+
+    @cached_property
+    def tokens(self) -> TokenSource | None:
+        """Where the tokens of ``oauth2`` come from, the same for all that is asked."""
+        return None if self.oauth2 is None else TokenSource(self.oauth2)
 
     @cached_property
     def has_tls_config(self) -> bool:
@@ -119,6 +125,7 @@ def with_hostname(settings: ExporterSettings, hostname: str) -> ExporterSettings
     Raises:
         ValueError: another Host header is configured.
     """
+    settings.tokens  # noqa: B018  # the copy takes the source over, and with it the token that it keeps
     return with_host_header(settings, hostname, made_of_it=("asking", "asking_health", "asking_metadata"))
 
 

@@ -21,11 +21,12 @@ from probe_exporter.http.accept import accepts
 from probe_exporter.http.checks import parse_date
 from probe_exporter.http.content import CODINGS, JSON_LIMIT, Body
 from probe_exporter.http.exchange import Exchange
-from probe_exporter.http.journey import MOST_REDIRECTS, Hop, Journey
-from probe_exporter.http.request import Template, check_references, first_request, with_host_header
+from probe_exporter.http.journey import MOST_REDIRECTS, Journey
+from probe_exporter.http.oauth2 import TokenSource
+from probe_exporter.http.request import Template, check_references, with_host_header
 from probe_exporter.http.response import Response
 from probe_exporter.http.settings import HttpClientSettings
-from probe_exporter.http.url import URL, host_only, parse_target
+from probe_exporter.http.url import URL, parse_target
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.rules import Block, exclusive, required
@@ -158,6 +159,11 @@ class HttpSettings(HttpClientSettings, AddressSettings):
             self.method, self.headers, self.body, self.body_file, accept_encoding=self.compression.lower()
         )
 
+    @cached_property
+    def tokens(self) -> TokenSource | None:
+        """Where the tokens of ``oauth2`` come from. Kept tokens end with the configuration that they were for."""
+        return None if self.oauth2 is None else TokenSource(self.oauth2)
+
 
 def with_hostname(settings: HttpSettings, hostname: str) -> HttpSettings:
     """The settings with ``hostname`` as the Host header, and so as the name for TLS.
@@ -165,6 +171,7 @@ def with_hostname(settings: HttpSettings, hostname: str) -> HttpSettings:
     Raises:
         ValueError: another Host header is configured.
     """
+    settings.tokens  # noqa: B018  # the copy takes the source over, and with it the token that it keeps
     return with_host_header(settings, hostname, made_of_it=("template",))
 
 
@@ -227,19 +234,12 @@ class _Visit:
         addresses = [await self._journey.resolve(url)] if self._resolved else []
         self._check_settings(url)
         self._set_out = True
-        if settings.oauth2 is None:
-            await self._travel(url, addresses)
+        fetch = partial(self._journey.fetch, settings.template, url, addresses, self._upload)
+        if settings.tokens is None:
+            await fetch()
         else:
             agent = dict(settings.template.headers).get("User-Agent", "")
-            await settings.oauth2.tokens.travel(self._probe, agent, partial(self._travel, url, addresses))
-
-    async def _travel(self, url: URL, addresses: list[str], token: str = "") -> Exchange:
-        settings, template = self._settings, self._settings.template
-        if self._upload is not None:
-            self._upload.seek(0)  # a journey before this one may have read it
-        request = first_request(template, settings, url, token)
-        server_name = settings.tls_config.server_name or host_only(template.host) or url.host
-        return await self._journey.travel(Hop(request, addresses, server_name), self._upload)
+            await settings.tokens.travel(self._probe, agent, fetch)
 
     def _check_settings(self, url: URL) -> None:
         """Find out what can't be used before anything is sent."""

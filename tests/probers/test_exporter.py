@@ -468,6 +468,17 @@ def test_a_mistake_is_told_where_it_stands(written: str, tmp_path: Path) -> None
     assert str(refused.value).partition("a.yml:")[2].startswith(PLACES[written])
 
 
+def test_token_source_is_the_same_for_every_api_and_hostname() -> None:
+    oauth2 = {"client_id": "a", "token_url": "http://127.0.0.1:1/token"}
+    settings = ExporterSettings.model_validate({"oauth2": oauth2})
+    named = with_hostname(settings, "app.example")
+    assert settings.tokens is not None
+    for one in (settings, named):
+        assert {id(asking.tokens) for asking in (one.asking, one.asking_health, one.asking_metadata)} == {
+            id(settings.tokens)
+        }
+
+
 async def test_a_hostname_goes_to_every_api() -> None:
     settings = with_hostname(ExporterSettings.model_validate({"headers": {"X-A": "b"}}), "app.example")
     async with Site({"/metrics": OK}) as site:
