@@ -16,8 +16,7 @@ from typing import Any
 from probe_exporter.configuration import REFUSALS
 from probe_exporter.snapshots import snapshot
 from probe_exporter.telemetry import Telemetry
-from probe_exporter.web.answers import Refused
-from probe_exporter.web.workers import ReloadRefused
+from probe_exporter.web.workers import ReloadRefused, SupervisorTimeout
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +142,7 @@ class Crew:
             async with asyncio.timeout(PATIENCE_SECONDS[what]):
                 return await answer
         except TimeoutError:
-            raise Refused(503, "The supervisor of the workers does not answer") from None
+            raise SupervisorTimeout("The supervisor of the workers does not answer") from None
         finally:
             self._questions.pop(number, None)
 

@@ -32,7 +32,7 @@ from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
 from probe_exporter.web.parameters import decode_query
 from probe_exporter.web.probing import Probing
-from probe_exporter.web.workers import Alone, ReloadRefused, Workers
+from probe_exporter.web.workers import Alone, ReloadRefused, SupervisorTimeout, Workers
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +115,8 @@ class Web:
             answer = await route.handler(request, query)
         except Refused as refused:
             answer = refusal(refused)
+        except SupervisorTimeout as late:
+            answer = refusal(Refused(503, str(late)))
         except Exception as error:
             log.error("A request met a bug: please report this", exc_info=error, extra={"fields": {"path": path}})
             self.telemetry.internal_errors += 1

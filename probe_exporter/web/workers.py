@@ -10,6 +10,10 @@ class ReloadRefused(Exception):
     """A worker has refused the configuration; says why, as the worker did."""
 
 
+class SupervisorTimeout(Exception):
+    """The supervisor of the workers has not answered in time."""
+
+
 class Workers(Protocol):
     """What a worker may ask about the others."""
 
@@ -17,6 +21,9 @@ class Workers(Protocol):
         """`snapshots.snapshot` of each worker, its own first, and `snapshots.settled` of those that have ended.
 
         Nothing if there are no others.
+
+        Raises:
+            SupervisorTimeout: the others can't be asked.
         """
 
     async def reload(self, own: Callable[[], Awaitable[None]]) -> None:
@@ -24,6 +31,7 @@ class Workers(Protocol):
 
         Raises:
             ReloadRefused, REFUSALS: it was refused.
+            SupervisorTimeout: the others can't be asked.
         """
 
     def problem(self) -> str:

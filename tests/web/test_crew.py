@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 
 import pytest
 
+from probe_exporter.telemetry import Telemetry
 from probe_exporter.web.config_file import RateLimit
-from probe_exporter.web.crew import Ending
+from probe_exporter.web.crew import PATIENCE_SECONDS, Crew, Ending
 from probe_exporter.web.door import Bucket
+from probe_exporter.web.workers import SupervisorTimeout
+
+
+async def test_worker_stops_waiting_for_a_supervisor_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PATIENCE_SECONDS, "snapshot", 0.01)
+    channel, supervisor = socket.socketpair()
+    crew = Crew(Telemetry(), 2)
+    crew.join(channel)
+    await crew.connect()
+    assert crew._line is not None
+    writer = crew._line[1]
+    with supervisor:
+        with pytest.raises(SupervisorTimeout, match="The supervisor of the workers does not answer"):
+            await crew.snapshots()
+        writer.close()
+        await writer.wait_closed()
 
 
 async def words(ending: Ending) -> int:
