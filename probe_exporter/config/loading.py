@@ -84,6 +84,21 @@ class Module:
             return self
         return self.fill(tuple([self._value(name, request.get(name)) for name in self.parameters]))
 
+    def prepared(self, request: Mapping[str, str]) -> Module:
+        """Return the module for one request: with the values of its own parameters, and with ``hostname``.
+
+        Args:
+            request: the request's parameters; those that the module does not declare are ignored.
+
+        Raises:
+            ValueError: with a sentence for the client: a value is missing, not legal, or conflicts with the settings.
+        """
+        module, hostname = self.given(request), request.get("hostname")
+        if not hostname:
+            return module
+        settings = module.prober.with_hostname(module.settings, hostname)
+        return module if settings is module.settings else replace(module, settings=settings)
+
     def _value(self, name: str, value: str | None) -> str:
         declared = self.parameters[name]
         if value is None:

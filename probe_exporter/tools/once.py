@@ -20,8 +20,6 @@ from probe_exporter.history import record
 from probe_exporter.loader import find_probers, load_file
 from probe_exporter.logs import ProbeLog
 from probe_exporter.prober import Prober
-from probe_exporter.web.answers import Refused
-from probe_exporter.web.asked import prepared
 
 DEFAULT_TIMEOUT = 10.0  # seconds, for whoever sits and waits
 
@@ -114,9 +112,9 @@ def run(module: Module, target: str, parameters: Mapping[str, str], timeout: flo
         if name not in known:
             raise NotRun(f"module {module.name} has no parameter {name}{nearest(name, known)}")
     try:
-        filled = prepared(module, parameters)
-    except Refused as refused:
-        raise NotRun(str(refused)) from None
+        filled = module.prepared(parameters)
+    except ValueError as conflict:
+        raise NotRun(str(conflict)) from None
     result = probe(filled, target, timeout or module.timeout or DEFAULT_TIMEOUT)
     if debug:
         sys.stdout.write(record.debug_document(result, ProbeLog(logging.DEBUG, "logfmt")))

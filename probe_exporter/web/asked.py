@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from probe_exporter.config import Config, Module
 from probe_exporter.web.answers import Refused
@@ -42,17 +41,12 @@ def named(config: Config, asked: str) -> list[Module]:
 
 
 def prepared(module: Module, parameters: Mapping[str, str]) -> Module:
-    """The module as it is for one request: with its own parameters in their places, and with ``hostname``.
+    """Return the module for one request.
 
     Raises:
-        Refused: they are not legal, or conflict with what the module says.
+        Refused: with 400: the parameters are not legal, or conflict with what the module says.
     """
-    hostname = parameters.get("hostname")
     try:
-        module = module.given(parameters)
-        if not hostname:
-            return module
-        settings = module.prober.with_hostname(module.settings, hostname)
+        return module.prepared(parameters)
     except ValueError as conflict:
         raise Refused(400, str(conflict)) from conflict
-    return module if settings is module.settings else replace(module, settings=settings)
