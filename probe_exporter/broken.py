@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from probe_exporter.config import Config, ConfigError, Place, Problem
+from probe_exporter.config.module import Config, ConfigError
+from probe_exporter.config.problems import Place, Problem
 from probe_exporter.loader import Broken
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
 

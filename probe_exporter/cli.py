@@ -23,7 +23,7 @@ from pathlib import Path
 import uvloop
 
 from probe_exporter import flags, logs
-from probe_exporter.config import ConfigError
+from probe_exporter.config.module import ConfigError
 from probe_exporter.config.schema import json_schema
 from probe_exporter.configuration import REFUSALS, Configuration, Source
 from probe_exporter.flags import Flags

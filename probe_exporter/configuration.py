@@ -10,7 +10,8 @@ from pathlib import Path
 
 from probe_exporter import tls
 from probe_exporter.broken import stand_ins, without
-from probe_exporter.config import Config, ConfigError, digest, load
+from probe_exporter.config.loading import digest, load
+from probe_exporter.config.module import Config, ConfigError
 from probe_exporter.loader import Broken, LoaderError, config_files, find_probers, load_probers
 from probe_exporter.telemetry import Telemetry
 

@@ -1,6 +1,9 @@
-"""Durations as Go writes them and sizes in powers of 1024: text to numbers and back, to the last of Go's rules."""
+"""Durations and numbers as Go writes them, sizes in powers of 1024: text to numbers and back, by all of Go's rules."""
 
 from __future__ import annotations
+
+import math
+import re
 
 # --- durations ---------------------------------------------------------------------------------------------
 
@@ -164,3 +167,32 @@ def format_size(size: int) -> str:
         if count:
             text += f"{count}{unit}"
     return text
+
+
+# --- numbers -----------------------------------------------------------------------------------------------
+
+_DECIMAL = re.compile(r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d[\d_]*)?")
+_HEXADECIMAL = re.compile(r"[+-]?0[xX]_?([\da-fA-F][\da-fA-F_]*\.?[\da-fA-F_]*|\.[\da-fA-F_]+)[pP][+-]?\d+")
+_LONE_UNDERSCORE = re.compile(r"(?<![\da-fA-FxX])_|_(?![\da-fA-F])")
+_SPECIAL = re.compile(r"[+-]?inf(inity)?|nan", re.IGNORECASE)
+
+
+def parse_float(text: str) -> float:
+    """A number as Go's ``strconv.ParseFloat`` takes it: ``1e1``, ``0x1p3``, ``1_0``, ``inf``, ``nan``.
+
+    Raises:
+        ValueError: it is none, or too large for a double.
+    """
+    if _SPECIAL.fullmatch(text):
+        return float(text)
+    hexadecimal = _HEXADECIMAL.fullmatch(text)
+    if not text.isascii() or not (hexadecimal or _DECIMAL.fullmatch(text)) or _LONE_UNDERSCORE.search(text):
+        raise ValueError(f"{text!r} is not a number")
+    bare = text.replace("_", "")
+    try:
+        value = float.fromhex(bare) if hexadecimal else float(bare)
+    except OverflowError:
+        value = math.inf
+    if math.isinf(value):
+        raise ValueError(f"{text!r} is out of range")
+    return value

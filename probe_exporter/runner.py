@@ -11,7 +11,7 @@ import logging
 import time
 from typing import NamedTuple
 
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.deadline import Deadline
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import TIMEOUTS, OwnReason, Probe, ProbeFailed, Reason

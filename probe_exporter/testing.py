@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.history.record import entry
 from probe_exporter.loader import load_file
 from probe_exporter.metrics import Samples

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from probe_exporter import logs
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.logs import ProbeLog, as_json, logfmt
 from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.runner import Result, run

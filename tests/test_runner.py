@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 
@@ -11,7 +13,7 @@ import pytest
 
 from probe_exporter import net
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import TIMEOUTS, OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
 from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, run
@@ -342,3 +344,14 @@ def test_the_names_that_dashboards_know() -> None:
     ]
     assert FAILURE.labels == ("reason", "phase")
     assert all(metric.type == "gauge" for metric in (SUCCESS, DURATION, TIMEOUT, FAILURE))
+
+
+@pytest.mark.parametrize("module", ["runner", "config.module"])
+def test_module_imports_no_yaml(module: str) -> None:
+    """Files of modules are read by others: a run needs none of that."""
+    code = f"""
+import probe_exporter.{module}, sys
+print(*[name for name in sys.modules if name.split(".")[0] == "yaml" or name == "probe_exporter.config.loading"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
-from probe_exporter.config.document import Document, Problem
+from probe_exporter.config.document import Document
 from probe_exporter.config.nodes import Path
 from probe_exporter.config.placeholders import MARK, NAME, RESERVED, fill, written
+from probe_exporter.config.problems import Problem
 from probe_exporter.fields import nearest
 
 

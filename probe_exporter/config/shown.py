@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probe_exporter.config import yaml_text
-from probe_exporter.config.loading import Config, Module
+from probe_exporter.config.module import Config, Module
 from probe_exporter.prober import Settings
 from probe_exporter.quantities import format_duration
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.shown import module_to_yaml, plain_module
 from probe_exporter.exposition import TEXT, encode, number
 from probe_exporter.logs import ProbeLog, level_name, source_of

@@ -12,8 +12,10 @@ from typing import Any
 import uvloop
 import yaml
 
-from probe_exporter import config, runner
-from probe_exporter.config import Config, Module, Place, document
+from probe_exporter import runner
+from probe_exporter.config import document, loading
+from probe_exporter.config.module import Config, Module
+from probe_exporter.config.problems import Place
 from probe_exporter.exposition import encode
 from probe_exporter.fields import nearest
 from probe_exporter.history import record
@@ -69,7 +71,7 @@ def with_settings(prober: Prober[Any], block: bytes, source: str) -> Module:
         NotRun: they are not good.
     """
     read = document.read(block, source, prober.settings)
-    settings = config.validated(read, prober.settings)
+    settings = loading.validated(read, prober.settings)
     if settings is None or read.problems:
         told = [f"{source} {problem.path}: {problem.message}" for problem in sorted(set(read.problems))]
         raise NotRun("\n".join(told))
@@ -85,7 +87,7 @@ def of_yaml(prober: Prober[Any], file: Path, name: str = "") -> Module:
     Raises:
         ConfigError, NotRun: the file is not good, or has none, or several.
     """
-    loaded = config.load([file], {**find_probers([])[0], prober.name: prober})
+    loaded = loading.load([file], {**find_probers([])[0], prober.name: prober})
     if name:
         return of_config(loaded, name)
     fitting = [module for module in loaded.modules.values() if module.prober is prober]

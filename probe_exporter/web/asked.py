@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from probe_exporter.config import Config, Module
+from probe_exporter.config.module import Config, Module
 from probe_exporter.web.answers import Refused
 
 MOST_MODULES = 16

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp.web import BaseRequest
 
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.configuration import Configuration
 from probe_exporter.exposition import encode, negotiate
 from probe_exporter.exposition.merging import merged

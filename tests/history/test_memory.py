@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.history import MAX_BYTES, TOO_LARGE, MemoryHistory, Query, Recent, weight
 from probe_exporter.logs import ProbeLog
 from probe_exporter.metrics import Metric

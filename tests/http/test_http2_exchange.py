@@ -15,7 +15,7 @@ import pytest
 
 from probe_exporter import runner
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.probers.http import prober
 from probe_exporter.runner import Result
 from tests.exporters import ROOT

@@ -22,7 +22,7 @@ from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 
 from probe_exporter import quic, runner
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.http.http3 import UPLOAD_AHEAD, UPLOAD_STEP, Http3Exchange
 from probe_exporter.http.request import Request
 from probe_exporter.http.url import parse

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.http.oauth2 import ANSWER_LIMIT
 from probe_exporter.http.settings import JWT_BEARER, OAuth2
 from probe_exporter.prober import Reason

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.prober import Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober

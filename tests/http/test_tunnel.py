@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from probe_exporter import connection as connections
 from probe_exporter import names, net, tls
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.http.proxy import Proxy
 from probe_exporter.http.tunnel import connect_head, socks5
 from probe_exporter.net import IP_PROTOCOL

@@ -13,7 +13,7 @@ import pytest
 
 from probe_exporter import tls
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.dns.wire import name_to_wire
 from probe_exporter.prober import Reason
 from probe_exporter.probers import dns

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from probe_exporter import config, loader
 from probe_exporter.config import ConfigError, Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.exposition import TEXT, encode
 from probe_exporter.exposition.formats import PROTOBUF
 from probe_exporter.exposition.protobuf_format import delimited_blocks

@@ -17,7 +17,7 @@ import pytest
 
 from probe_exporter import names
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.net import IP_PROTOCOL
 from probe_exporter.prober import Reason
 from probe_exporter.probers.grpc import DURATION, PARTS, SERVING_STATUS, SSL, STATUS_CODE, GrpcSettings, _parse, prober

@@ -17,7 +17,7 @@ import pytest
 
 from probe_exporter import names, net, tls
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.dialogue import FAILED_BY_REGEXP
 from probe_exporter.prober import Reason
 from probe_exporter.probers import http

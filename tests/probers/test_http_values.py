@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.exposition import TEXT, encode
 from probe_exporter.http import content
 from probe_exporter.prober import Reason

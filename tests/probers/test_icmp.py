@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from probe_exporter import echo, echo_packets, names, net
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.metrics import Metric
 from probe_exporter.prober import Reason
 from probe_exporter.probers import icmp

@@ -8,7 +8,7 @@ import pytest
 
 from probe_exporter import tls
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.prober import Prober, Reason
 from probe_exporter.probers import tcp, udp, unix
 from probe_exporter.runner import Result, run

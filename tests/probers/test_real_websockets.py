@@ -13,7 +13,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from probe_exporter import tls
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.prober import Reason
 from probe_exporter.probers.websocket import FAILED_BY_REGEXP, STATUS_CODE, WebsocketSettings, prober
 from probe_exporter.runner import Result, run

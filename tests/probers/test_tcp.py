@@ -13,7 +13,7 @@ import pytest
 
 from probe_exporter import names, tls
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.dialogue import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
 from probe_exporter.prober import Reason
 from probe_exporter.probers.tcp import DURATION, TcpSettings, prober

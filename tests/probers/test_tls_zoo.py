@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 
 from probe_exporter import tls
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.prober import Reason
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.runner import Result, run

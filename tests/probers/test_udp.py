@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from probe_exporter import names
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.dialogue import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
 from probe_exporter.loader import load_probers
 from probe_exporter.net import IP_PROTOCOL

@@ -15,7 +15,7 @@ import pytest
 
 from probe_exporter import config, tls
 from probe_exporter.config import Module
-from probe_exporter.config.document import Place
+from probe_exporter.config.problems import Place
 from probe_exporter.dialogue import EXPECT_INFO
 from probe_exporter.http.websocket import MESSAGE_LIMIT
 from probe_exporter.loader import load_probers
