@@ -11,12 +11,15 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from probe_exporter import net
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import TIMEOUTS, OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.network import opening
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
 from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, run
+from probe_exporter.settings.block import Settings
 
 MEASURED = Metric("probe_measured", "Something.")
 
@@ -301,7 +304,7 @@ async def test_a_cancelled_run_is_cancelled_and_leaves_no_socket() -> None:
         writer.close()
 
     async def act(probe: Probe) -> None:
-        connection = await net.connect(probe, "127.0.0.1", port)
+        connection = await opening.connect(probe, "127.0.0.1", port)
         try:
             await connection.read()
         finally:

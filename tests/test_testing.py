@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from probe_exporter.prober import Prober
+from probe_exporter.prober.declaration import Prober
 from probe_exporter.testing import (
     Certificate,
     Peer,

@@ -6,7 +6,7 @@ import re
 import socket
 from functools import lru_cache
 
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
 
 
 def join_host_port(host: str, port: int | str) -> str:

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
-from probe_exporter import names
-from probe_exporter.prober import ProbeFailed, Reason
-from probe_exporter.spellings import Address, Network, Sight, look, normal, readings
+from probe_exporter.addresses import literals
+from probe_exporter.addresses.spellings import Address, Network, Sight, look, normal, readings
+from probe_exporter.prober.failure import ProbeFailed, Reason
 
 METADATA_NAMES = frozenset(
     {"metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
@@ -134,7 +134,7 @@ def parse(text: str) -> Entry:
         return Anything(text, port)
     if "/" in host or ":" in host:
         return Range(text, port, network=_network(host))
-    known = names.literal(host)
+    known = literals.literal(host)
     if known is not None:
         return Range(text, port, network=_network(known))
     name = normal(host.removeprefix("*."))
@@ -142,7 +142,7 @@ def parse(text: str) -> Entry:
         raise ValueError(f"{host!r} is not how an address is written here: is {' or '.join(meant)} meant?")
     if "*" in name:
         raise ValueError(f"{host!r}: a `*` stands for everything, or before a name: *.example.org")
-    if not names.is_name(name):
+    if not literals.is_name(name):
         raise ValueError(f"{host!r} is neither an address, a range of addresses nor a host name")
     return Pattern(text, port, name=name, below=host.startswith("*."))
 
@@ -317,7 +317,7 @@ class Guard:
             known: the addresses that we know it by.
         """
         name = normal(host)
-        literal = names.literal(name)  # digits beyond ASCII become digits
+        literal = literals.literal(name)  # digits beyond ASCII become digits
         meant = [literal] if literal else readings(name)
         for reading in meant:
             self._check_reading(host, reading, port)

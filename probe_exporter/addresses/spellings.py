@@ -14,7 +14,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
-from probe_exporter import names
+from probe_exporter.addresses import literals
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -143,5 +143,5 @@ def _value(part: str, octal: int) -> int:
 def normal(host: str) -> str:
     """A name as it is compared: in ASCII, lower case, without the root's dot."""
     with suppress(ValueError):  # what is no name in ASCII no lookup will take either
-        host = names.to_ascii(host)
+        host = literals.to_ascii(host)
     return host.lower().rstrip(".")

@@ -1,4 +1,4 @@
-"""Describe modules, probers, metrics and reasons as plain data, for ``/metadata`` and for the command line."""
+"""Describe the configured modules and probers: their parameters, settings, metrics and reasons, as data for JSON."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.schema import settings_schema
-from probe_exporter.measured import measured
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Prober
+from probe_exporter.plugins.inventory import measured
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.metrics import Metric
 
 
 class ParameterInfo(BaseModel, frozen=True):

@@ -8,12 +8,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from probe_exporter import tls
-from probe_exporter.broken import stand_ins, without
+from probe_exporter.config.files import config_files
 from probe_exporter.config.loading import digest, load
 from probe_exporter.config.module import Config, ConfigError
-from probe_exporter.loader import Broken, LoaderError, config_files, find_probers, load_probers
-from probe_exporter.telemetry import Telemetry
+from probe_exporter.config.stand_ins import stand_ins, without
+from probe_exporter.plugins.loader import Broken, LoaderError, find_probers, load_probers
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.tls import context
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Configuration:
             self._telemetry.reload_failed()
             self.last_error = str(error)
             raise
-        tls.forget_contexts()  # else those of settings that are gone would stay; running probes keep theirs
+        context.forget_contexts()  # else those of settings that are gone would stay; running probes keep theirs
         self._good = True
         return True
 

@@ -19,7 +19,7 @@ from probe_exporter.config.nodes import MAX_DEPTH, Node, Path, SyntaxProblem, co
 from probe_exporter.config.placeholders import MARK, Template, parse
 from probe_exporter.config.problems import Place, Problem
 from probe_exporter.config.shapes import ANYTHING, Shape, shape_of
-from probe_exporter.fields import nearest
+from probe_exporter.settings.fields import nearest
 
 MAX_ALIASED = 200_000
 """Nodes that aliases may repeat in one file: far above any real use, far below what would fill memory."""

@@ -18,16 +18,18 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
-from probe_exporter.addressing import NetworkPolicy, NetworkSettings, TargetsSettings
-from probe_exporter.config import declared, document, nodes, placeholders
+from probe_exporter.addresses.guard import Lists
+from probe_exporter.config import document, nodes, parameter_checks, placeholders
 from probe_exporter.config.document import Document
 from probe_exporter.config.module import Config, ConfigError, Module
 from probe_exporter.config.placeholders import Parameter
 from probe_exporter.config.problems import Place, Problem
-from probe_exporter.fields import Duration, Text, nearest
-from probe_exporter.guard import Lists
-from probe_exporter.prober import Prober, Settings
-from probe_exporter.rules import Absent, Block
+from probe_exporter.network.policy import NetworkPolicy
+from probe_exporter.network.settings import NetworkSettings, TargetsSettings
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Duration, Text, nearest
+from probe_exporter.settings.rules import Absent, Block
 
 S = TypeVar("S", bound=Settings)
 
@@ -207,7 +209,7 @@ class _File(NamedTuple):
 def _read(read: Document, model: type[Settings], probers: Mapping[str, Prober[Any]]) -> _File:
     """What a document says; its problems grow by what validation finds."""
     written = read.value
-    read.value = declared.checked(read, probers)
+    read.value = parameter_checks.checked(read, probers)
     file: Any = validated(read, model)
     if file is None:
         return _File([], None)

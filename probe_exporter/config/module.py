@@ -1,4 +1,4 @@
-"""`Module` and `Config`: what configuration files become. Loading makes them; running probes needs no YAML."""
+"""The frozen configuration: `Config`, its `Module`s, and the error for a file that can't become one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from probe_exporter.addressing import NetworkPolicy, NetworkSettings, TargetsSettings
 from probe_exporter.config.placeholders import Parameter
 from probe_exporter.config.problems import Place, Problem
-from probe_exporter.prober import Prober, Settings
+from probe_exporter.network.policy import NetworkPolicy
+from probe_exporter.network.settings import NetworkSettings, TargetsSettings
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.settings.block import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""The parameters that modules declare: every placeholder is for a declared one, and stands where it may.
+"""Check a module's parameters: each placeholder names a declared one and stands where it may.
 
-Only a module with ``params`` has placeholders. In any other, ``${param:name}`` is the text that it always was.
+Only a module with ``params`` has placeholders. In any other, ``${param:name}`` is plain text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from probe_exporter.config.document import Document
 from probe_exporter.config.nodes import Path
 from probe_exporter.config.placeholders import MARK, NAME, RESERVED, fill, written
 from probe_exporter.config.problems import Problem
-from probe_exporter.fields import nearest
+from probe_exporter.settings.fields import nearest
 
 
 def checked(document: Document, probers: Collection[str]) -> Any:

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, and at which place of which file."""
+"""Problems of configuration files: each says what is wrong, at which key, and where that stands in the file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Going on without probers that are broken: what would use them is left out, and each thing left out is told.
-
-A stand-in takes the place of a broken prober while configuration files are read, and accepts any settings.
-"""
+"""Start without probers that fail to load; drop the modules that use them and log a warning for each."""
 
 from __future__ import annotations
 
@@ -14,8 +11,11 @@ from pydantic import ConfigDict
 
 from probe_exporter.config.module import Config, ConfigError
 from probe_exporter.config.problems import Place, Problem
-from probe_exporter.loader import Broken
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.plugins.loader import Broken
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.settings.block import Settings
 
 
 class _AnySettings(Settings):
@@ -35,7 +35,7 @@ def without(config: Config, broken: Iterable[Broken], *, strict: bool = False) -
     """A config that was read with `stand_ins`, without them and without the modules that use them.
 
     Args:
-        strict: as for `config.load`.
+        strict: as for `loading.load`.
 
     Raises:
         ConfigError: if strict.

@@ -1,4 +1,4 @@
-"""One byte stream to a target: `Connection`, plain or TLS, as probers read and write it. `net` opens them.
+"""One byte stream to a target: `Connection`, plain or TLS, as probers read and write it. `opening` opens them.
 
 Every error of the system or of TLS leaves here as a `ProbeFailed` with its reason; times are taken at the socket's own
 events, not when a coroutine gets round to looking.
@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, cast
 
-from probe_exporter import tls
-from probe_exporter.deadline import Deadline
-from probe_exporter.prober import Probe, ProbeFailed, Reason
+from probe_exporter.prober.deadline import Deadline
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.tls import handshake
+from probe_exporter.tls.context import ClientContext
+from probe_exporter.tls.layer import Layer, VerificationFailed
 
 HIGH_WATER = 256 * 1024
 """Bytes received and not yet read at which the peer is made to wait."""
@@ -33,7 +36,7 @@ HANDSHAKE_LIMIT = 10.0
 class Secure:
     """How to make a connection secure: the context, and the name to ask for and to verify."""
 
-    context: tls.ClientContext
+    context: ClientContext
     server_name: str
 
 
@@ -55,9 +58,9 @@ class Connection(asyncio.Protocol):
         self.opened_at = 0.0
         self.first_byte_at = 0.0
         self.last_byte_at = 0.0
-        self.handshake: tls.Handshake | None = None
+        self.handshake: handshake.Handshake | None = None
         self._transport: asyncio.Transport | None = None
-        self._layers: list[tls.Layer] = []  # the first is the outermost: its records are what is on the wire
+        self._layers: list[Layer] = []  # the first is the outermost: its records are what is on the wire
         self._arrived: list[bytes] = []
         self._held = 0  # bytes in _arrived
         self._ahead = bytearray()  # read and not wanted yet, before _arrived; to cut off its front moves nothing
@@ -230,8 +233,8 @@ class Connection(asyncio.Protocol):
             started = time.perf_counter()
             try:
                 await self.wrap(secure)
-            except tls.VerificationFailed as failed:
-                tls.report(probe, failed.handshake)
+            except VerificationFailed as failed:
+                handshake.report(probe, failed.handshake)
                 raise
             self.tls_seconds = time.perf_counter() - started
 
@@ -256,7 +259,7 @@ class Connection(asyncio.Protocol):
         self.first_byte_at = 0.0
         self._deliver(received)
 
-    async def _shake_hands(self, layer: tls.Layer) -> None:
+    async def _shake_hands(self, layer: Layer) -> None:
         """Carry handshake messages to and fro until both sides agree or one gives up."""
         received = b""
         while True:

@@ -1,4 +1,4 @@
-"""Datagrams to and from one target: `Datagrams`, as probers send and read them. `net` opens their sockets."""
+"""Datagrams to and from one target: `Datagrams`, as probers send and read them. `opening` opens their sockets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import deque
 from types import TracebackType
 from typing import Self, cast
 
-from probe_exporter.connection import HIGH_WATER, connecting_failed
-from probe_exporter.endpoints import join_host_port
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.network.connection import HIGH_WATER, connecting_failed
+from probe_exporter.prober.failure import ProbeFailed, Reason
 
 DATAGRAM_COST = 64
 """Bytes that a datagram counts beside its own: an empty one is kept somewhere too."""

@@ -1,15 +1,8 @@
-"""Names to addresses: literals without a lookup, the hosts file, then DNS by c-ares. No thread pool, no cache.
-
-Order as the original's: the hosts file wins whole (a name found there is not looked for in DNS), then the
-system's resolver configuration with its servers and search domains, sorted as RFC 6724 has it. A module's own
-`Resolver` takes the place of all that: its servers are asked for the name as it is written, and nothing else is.
-"""
+"""Resolve names to addresses: from the hosts file, by the system's name servers, or by a module's own."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import re
 import socket
 from contextlib import suppress
 from functools import lru_cache
@@ -17,18 +10,13 @@ from pathlib import Path
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 import aiodns
-import idna
 from pycares import AAAARecordData, ARecordData
 
-from probe_exporter.deadline import Deadline
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.addresses.literals import is_name, literal, to_ascii, version
+from probe_exporter.prober.deadline import Deadline
+from probe_exporter.prober.failure import ProbeFailed, Reason
 
 HOSTS = Path("/etc/hosts")
-
-# What DNS is asked for: labels of letters, digits, underscores, and hyphens within. Digits alone are an address
-# misspelt (127.1, 127.0.0.01), at which c-ares would guess.
-_LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
-_DNS_NAME = re.compile(rf"(?=.{{1,253}}\.?$)(?=.*[A-Za-z_-]){_LABEL}(?:\.{_LABEL})*\.?|\.")
 
 _TYPES = {4: "A", 6: "AAAA"}
 _FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
@@ -44,53 +32,6 @@ ROUNDS = 2
 
 _remembering: WeakSet[aiodns.DNSResolver] = WeakSet()
 _resolvers: WeakKeyDictionary[asyncio.AbstractEventLoop, aiodns.DNSResolver] = WeakKeyDictionary()
-
-
-@lru_cache(maxsize=4096)
-def literal(host: str) -> str | None:
-    """`host` as an address in its usual spelling if it is one (a mapped IPv4 address as IPv4), else None."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(address)
-
-
-def is_name(text: str) -> bool:
-    """Whether DNS can be asked for a name in ASCII."""
-    return _DNS_NAME.fullmatch(text) is not None
-
-
-def version(address: str) -> int:
-    """4 or 6, of an address in text form."""
-    return 6 if ":" in address else 4
-
-
-def socket_address(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-    """What sockets take for an address, its zone as the number of an interface: glibc knows no names of zones but for
-    link-local addresses.
-
-    Raises:
-        ProbeFailed: this machine has no such interface.
-    """
-    if version(address) == 4:
-        return address, port
-    bare, _, zone = address.partition("%")
-    try:
-        return bare, port, 0, (int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)) if zone else 0
-    except OSError:
-        raise ProbeFailed(Reason.TARGET_INVALID, f"this machine has no interface {zone!r}") from None
-
-
-@lru_cache(maxsize=4096)
-def fingerprint(address: str) -> int:
-    """The value of ``probe_ip_addr_hash``: FNV-1a, 32 bits, over the address's 4 or 16 bytes."""
-    value = 2166136261
-    for byte in ipaddress.ip_address(address).packed:
-        value = (value ^ byte) * 16777619 & 0xFFFFFFFF
-    return value
 
 
 @lru_cache(maxsize=1024)
@@ -205,20 +146,6 @@ async def lookup(
         kind = f"IPv{family} address" if family else "address"
         raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} has no {kind}")
     return wanted
-
-
-def to_ascii(host: str) -> str:
-    """A host name as DNS, TLS and HTTP carry it: encoded by IDNA (UTS 46) where it needs to be.
-
-    Raises:
-        ValueError: it can't be a host name.
-    """
-    if host.isascii():
-        return host
-    try:
-        return idna.encode(host, uts46=True).decode("ascii")
-    except idna.IDNAError as error:
-        raise ValueError(f"{host!r} is not a host name: {error}") from None
 
 
 def _system() -> aiodns.DNSResolver:

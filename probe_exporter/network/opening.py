@@ -13,14 +13,17 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from probe_exporter import names, tls
-from probe_exporter.addressing import ConnectSettings, SourceSettings
-from probe_exporter.connection import HANDSHAKE_LIMIT, Connection, Secure, connecting_failed
-from probe_exporter.datagrams import Datagrams
-from probe_exporter.endpoints import join_host_port, port_number, split_host_port
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Network, Probe, ProbeFailed, Reason
-from probe_exporter.tls import TLSSettings
+from probe_exporter.addresses import literals
+from probe_exporter.addresses.endpoints import join_host_port, port_number, split_host_port
+from probe_exporter.network import lookup as network_lookup
+from probe_exporter.network.connection import HANDSHAKE_LIMIT, Connection, Secure, connecting_failed
+from probe_exporter.network.datagrams import Datagrams
+from probe_exporter.network.settings import ConnectSettings, SourceSettings
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Network, Probe
+from probe_exporter.tls import context, handshake
+from probe_exporter.tls.settings import TLSSettings
 
 __all__ = [
     "HANDSHAKE_LIMIT",
@@ -73,8 +76,8 @@ async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: 
             address = await _choose(probe, host, family, fallback)
     finally:
         probe.set(LOOKUP_TIME, round(time.perf_counter() - started, 9))
-        probe.set(IP_PROTOCOL, names.version(address) if address else 0)
-        probe.set(IP_HASH, names.fingerprint(address) if address else 0)
+        probe.set(IP_PROTOCOL, literals.version(address) if address else 0)
+        probe.set(IP_HASH, literals.fingerprint(address) if address else 0)
     probe.log("Resolved target address", host=host, ip=address)
     return address
 
@@ -84,11 +87,11 @@ async def _choose(probe: Probe, host: str, family: int, fallback: bool) -> str:
         raise ProbeFailed(Reason.TARGET_INVALID, "the target names no host")
     known = literal(probe, host)
     if known is not None:
-        if fallback or names.version(known) == family:
+        if fallback or literals.version(known) == family:
             return known
         raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} is not an IPv{family} address")
     addresses = await lookup(probe, host, 0 if fallback else family)
-    return next((a for a in addresses if names.version(a) == family), addresses[0])
+    return next((a for a in addresses if literals.version(a) == family), addresses[0])
 
 
 async def resolve_all(probe: Probe, host: str, *, preferred: str) -> list[str]:
@@ -99,7 +102,7 @@ async def resolve_all(probe: Probe, host: str, *, preferred: str) -> list[str]:
     family = 6 if preferred in ("", "ip6") else 4
     with probe.phase("resolve"):
         addresses = await lookup(probe, host)
-    return sorted(addresses, key=lambda address: names.version(address) != family)
+    return sorted(addresses, key=lambda address: literals.version(address) != family)
 
 
 async def lookup(probe: Probe, host: str, family: int = 0) -> list[str]:
@@ -112,12 +115,12 @@ async def lookup(probe: Probe, host: str, family: int = 0) -> list[str]:
         ProbeFailed: the name does not resolve, or may not be looked up.
     """
     network = probe.network
-    return await (names.lookup(host, family) if network is None else network.lookup(host, family))
+    return await (network_lookup.lookup(host, family) if network is None else network.lookup(host, family))
 
 
 def literal(probe: Probe, host: str) -> str | None:
     """The address that a host is, if it is one: this time not found by any name."""
-    known = names.literal(host)
+    known = literals.literal(host)
     if known is not None and probe.network is not None:
         probe.network.forget(known)
     return known
@@ -208,9 +211,9 @@ async def start_tls(
             Reason.SETTINGS_UNUSABLE, "tls_config: without `server_name` there is no name to verify a certificate by"
         )
     with probe.phase("tls", seconds):
-        await connection.start_tls(probe, Secure(tls.client_context(settings), name))
+        await connection.start_tls(probe, Secure(context.client_context(settings), name))
     assert connection.handshake is not None
-    tls.report(probe, connection.handshake)
+    handshake.report(probe, connection.handshake)
 
 
 async def dial(
@@ -289,7 +292,7 @@ async def _connect_by(network: Network, address: str, port: int, local: tuple[st
         bind_to_interface(sock, network.source_interface)
         if local is not None:
             sock.bind(local)
-        await loop.sock_connect(sock, names.socket_address(address, port))
+        await loop.sock_connect(sock, literals.socket_address(address, port))
         _, connection = await loop.create_connection(Connection, sock=sock)
     except BaseException:
         sock.close()
@@ -315,15 +318,15 @@ def bind_to_interface(sock: socket.socket, interface: str) -> None:
 
 
 def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if names.version(address) == 6 else socket.AF_INET
+    return socket.AF_INET6 if literals.version(address) == 6 else socket.AF_INET
 
 
 def _local(source: str, address: str) -> str:
     """The address to connect from, if it can lead to `address` at all."""
-    local = names.literal(source)
+    local = literals.literal(source)
     if local is None:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_ip_address: {source!r} is not an IP address")
-    if names.version(local) != names.version(address):
+    if literals.version(local) != literals.version(address):
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_ip_address: no way from {local} to {address}")
     return local
 
@@ -387,8 +390,8 @@ async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -
             if network is not None and network.source_interface:
                 bind_to_interface(sock, network.source_interface)
             if local:
-                sock.bind(names.socket_address(local, 0))
-            sock.connect(names.socket_address(address, port))
+                sock.bind(literals.socket_address(local, 0))
+            sock.connect(literals.socket_address(address, port))
         except OSError as error:
             sock.close()
             raise connecting_failed(error, join_host_port(address, port)) from None

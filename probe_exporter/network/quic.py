@@ -1,4 +1,4 @@
-"""QUIC as a client (RFC 9000): aioquic keeps the state, `net` carries the datagrams, `tls` judges the certificates.
+"""QUIC as a client (RFC 9000): aioquic keeps the state, `datagrams` carries them, `tls` judges the certificates.
 
 There is no task and no callback here: everything happens while somebody waits in `turn`, and so under the deadline of
 the probe that waits. Imported by the first probe that speaks QUIC, since aioquic takes a while to load.
@@ -27,11 +27,16 @@ from aioquic.quic.events import (
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
 from aioquic.tls import AlertDescription, CipherSuite
 
-from probe_exporter import certificates, names, net, tls
-from probe_exporter.deadline import Deadline
-from probe_exporter.net import HANDSHAKE_LIMIT, Datagrams
-from probe_exporter.prober import Probe, ProbeFailed, Reason
-from probe_exporter.tls import Handshake, QuicContext
+from probe_exporter.addresses import literals
+from probe_exporter.network import opening
+from probe_exporter.network.connection import HANDSHAKE_LIMIT
+from probe_exporter.network.datagrams import Datagrams
+from probe_exporter.prober.deadline import Deadline
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.tls import certificates, handshake, layer, suites
+from probe_exporter.tls.handshake import Handshake
+from probe_exporter.tls.quic import QuicContext
 
 KEEP_ALIVE = 10.0
 """Seconds of silence after which the peer is asked for a sign of life, so that it does not give us up."""
@@ -47,7 +52,7 @@ OUT_OF_ORDER = 16 * 1024 * 1024
 
 _PEER = "peer"  # the name of the only address there is, for aioquic
 _CRYPTO_ERRORS = range(QuicErrorCode.CRYPTO_ERROR, QuicErrorCode.CRYPTO_ERROR + 0x100)  # an alert of TLS each
-_SUITES = [CipherSuite[name.removeprefix("TLS_")] for name in tls.TLS13_CIPHERS]
+_SUITES = [CipherSuite[name.removeprefix("TLS_")] for name in suites.TLS13_CIPHERS]
 _OF_STREAMS = (StreamDataReceived, StreamReset, StopSendingReceived)
 
 logging.getLogger("quic").setLevel(logging.CRITICAL)  # what a peer does wrong is the probe's result, no event of ours
@@ -81,7 +86,7 @@ async def dial(
     configuration = _configuration(context, server_name, protocol)
 
     async def dial_one(address: str) -> QuicClient:
-        datagrams = await net.dial_udp(probe, address, port)
+        datagrams = await opening.dial_udp(probe, address, port)
         client = QuicClient(datagrams, configuration, context, server_name)
         try:
             await client.shake_hands(probe)
@@ -90,12 +95,12 @@ async def dial(
             raise
         return client
 
-    return await net.first_of(probe, addresses, dial_one)
+    return await opening.first_of(probe, addresses, dial_one)
 
 
 def _configuration(context: QuicContext, server_name: str, protocol: str) -> QuicConfiguration:
     try:
-        server_name = names.to_ascii(server_name.rstrip("."))
+        server_name = literals.to_ascii(server_name.rstrip("."))
     except ValueError as error:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {error}") from None
     configuration = QuicConfiguration(
@@ -164,8 +169,8 @@ class QuicClient:
                 self.handshake = self._context.verify(self._shown, self._server_name)
             except TimeoutError:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {HANDSHAKE_LIMIT:g} s") from None
-            except tls.VerificationFailed as failed:
-                tls.report(probe, failed.handshake)
+            except layer.VerificationFailed as failed:
+                handshake.report(probe, failed.handshake)
                 self.close(QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate, QuicFrameType.CRYPTO)
                 raise
             self.tls_seconds = time.perf_counter() - self._datagrams.first_at

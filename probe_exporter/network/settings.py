@@ -1,7 +1,7 @@
 """Settings of the way to a target: which of its addresses, from where, by whose names, and whether at all.
 
 Those of a prober are read by the prober. Those of a module hold for everything that its probes connect to, and become
-one `NetworkPolicy`. The runner makes a `RunNetwork` of it for each run, which `net`, `quic` and `echo` obey.
+one `NetworkPolicy`. The runner makes a `RunNetwork` of it for each run, which `opening`, `quic` and `icmp` obey.
 """
 
 from __future__ import annotations
@@ -9,20 +9,19 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
-from probe_exporter import guard, names
-from probe_exporter.endpoints import join_host_port
-from probe_exporter.fields import SCALAR_TYPES, Duration, Text, Written
-from probe_exporter.guard import Entry, Guard, Lists
-from probe_exporter.names import Resolver
-from probe_exporter.prober import Settings
-from probe_exporter.rules import required
-from probe_exporter.spellings import normal
-from probe_exporter.tls import TLSSettings
+from probe_exporter.addresses import guard, literals
+from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.addresses.guard import Entry, Guard, Lists
+from probe_exporter.network import lookup
+from probe_exporter.network.policy import NetworkPolicy
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import SCALAR_TYPES, Duration, Text, Written
+from probe_exporter.settings.rules import required
+from probe_exporter.tls.settings import TLSSettings
 
 
 class AddressSettings(Settings):
@@ -86,10 +85,10 @@ def _server(text: str) -> str:
     """A name server as ``address:port``."""
     parts = _SERVER.fullmatch(text)
     host, port = text, "53"
-    if names.literal(text) is None and parts is not None:
+    if literals.literal(text) is None and parts is not None:
         host, port = (parts["v6"], parts["port6"]) if parts["v6"] else (parts["v4"] or "", parts["port4"])
         port = "53" if port is None else port
-    known = names.literal(host)
+    known = literals.literal(host)
     if known is None or "%" in known or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
         raise ValueError(f"{text!r} is not the address of a name server, such as 127.0.0.1, 127.0.0.1:53 or [::1]:53")
     return join_host_port(known, int(port))
@@ -163,7 +162,7 @@ def _interface(name: str) -> str:
 
 
 def _source(text: str) -> str:
-    if text and names.literal(text) is None:
+    if text and literals.literal(text) is None:
         raise ValueError(f"{text!r} is not an IP address")
     return text
 
@@ -189,106 +188,5 @@ class NetworkSettings(Settings):
         blocks = (*of_all, self.targets.lists("`targets` of the module")) if self.targets else of_all
         if not (blocks or self.resolver or self.source_interface or self.source_ip_address):
             return None
-        asked = None if self.resolver is None else names.resolver(self.resolver.servers, self.resolver.timeout)
+        asked = None if self.resolver is None else lookup.resolver(self.resolver.servers, self.resolver.timeout)
         return NetworkPolicy(Guard(blocks) if blocks else None, asked, self.source_ip_address, self.source_interface)
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkPolicy:
-    """How the probes of a module use the network, where it is not just as the system has it.
-
-    Args:
-        guard: what they may connect to; None for everything.
-        resolver: whom they ask for addresses; None for the system.
-        source_ip_address: where they connect from, if the prober's settings do not say; empty for the system's choice.
-        source_interface: the interface that their packets leave and arrive by; empty for any.
-    """
-
-    guard: Guard | None = None
-    resolver: Resolver | None = None
-    source_ip_address: str = ""
-    source_interface: str = ""
-
-    def for_run(self) -> RunNetwork:
-        """Return the network of one run."""
-        return RunNetwork(self)
-
-
-class RunNetwork:
-    """The network of one run: applies a module's policy, and remembers which name each address was found by.
-
-    It is a `prober.Network`.
-    """
-
-    __slots__ = ("_found_by", "_policy")
-
-    def __init__(self, policy: NetworkPolicy) -> None:
-        self._policy = policy
-        self._found_by: dict[str, str] = {}  # the last name for each address
-
-    @property
-    def source_ip_address(self) -> str:
-        """The policy's."""
-        return self._policy.source_ip_address
-
-    @property
-    def source_interface(self) -> str:
-        """The policy's."""
-        return self._policy.source_interface
-
-    async def lookup(self, host: str, family: int) -> list[str]:
-        """Return the addresses of a name, as `names.lookup` gives them, if the policy permits to look it up.
-
-        Raises:
-            ProbeFailed: the policy denies the name, or it does not resolve.
-        """
-        guard, resolver = self._policy.guard, self._policy.resolver
-        if guard is None:
-            return await names.lookup(host, family, resolver=resolver)
-        guard.check_name(host)
-        addresses = await names.lookup(host, family, resolver=resolver, as_written=guard.has_names)
-        self._found_by.update(dict.fromkeys(addresses, host))
-        return addresses
-
-    def forget(self, address: str) -> None:
-        """Forget the name that an address was found by."""
-        self._found_by.pop(address, None)
-
-    def check(self, address: str, port: int) -> None:
-        """Check an address, and the name that `lookup` found it by, before anything is sent to it.
-
-        Raises:
-            ProbeFailed: the policy denies it.
-        """
-        guard = self._policy.guard
-        if guard is not None:
-            guard.check_address(address, port, self._found_by.get(address, ""))
-
-    def check_proxied(self, host: str, port: int) -> None:
-        """Check a host before a proxy is told to connect to it.
-
-        Raises:
-            ProbeFailed: the policy denies it.
-        """
-        guard = self._policy.guard
-        if guard is None:
-            return
-        literal = names.literal(host)
-        if literal is not None:
-            self.check(literal, port)
-        else:
-            known = [address for address, name in self._found_by.items() if normal(name) == normal(host)]
-            guard.check_proxied(host, port, known)
-
-    def check_path(self, path: str) -> str:
-        """Check the path of a Unix socket, and return the path to connect to, with symbolic links resolved.
-
-        Raises:
-            ProbeFailed: the policy denies it.
-        """
-        guard = self._policy.guard
-        return path if guard is None else guard.check_path(path)
-
-    def for_another_run(self) -> RunNetwork:
-        """Return a network of the same policy that remembers nothing of this run."""
-        return RunNetwork(self._policy)

@@ -1,7 +1,7 @@
-"""Which metrics a prober can set: those that its code refers to, in its own file and in whatever it calls.
+"""Find the metrics that a prober can set, by reading which constants its code refers to.
 
 Nothing is run. From the prober's function on, each global name that the code of a function mentions is looked up:
-a `Metric` is found, a function, a class or a table of them is looked into.
+a `Metric` is found; a function, a class or a table of them is searched in turn.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import lru_cache, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Prober
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.metrics import Metric
 
 
 def declared(module: ModuleType) -> list[Metric]:

@@ -1,11 +1,10 @@
-"""What is loaded: probers (``.py`` files, entry points) and configuration files, ours and the user's by the same door.
+"""Load probers: from the package, from installed packages (entry points) and from the user's directories.
 
-A directory's files run with the exporter's rights, so one that anybody may write to is refused.
+The files of a directory run with the exporter's rights, so a directory that anybody may write to is refused.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -23,10 +22,8 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from probe_exporter import probers as shipped_probers
-from probe_exporter.prober import Prober, Settings
-
-DEFAULT_FILE = Path("blackbox.yml")
-"""Read where no configuration is named, if it is there."""
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.settings.block import Settings
 
 MODULE_KEYS = frozenset({"prober", "timeout", "description", "params"})
 """What a module says beside its blocks; no prober can have such a name."""
@@ -37,7 +34,6 @@ ENTRY_POINTS = "probe_exporter.probers"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NAMED = re.compile(r"""\bProber\(\s*["']([a-z][a-z0-9_]*)["']""")
 _NO_PROBERS = ("_", ".", "test_", "conftest.py")  # helpers, an editor's files, and tests, which may lie beside probers
-_SUFFIXES = (".yml", ".yaml")
 
 
 class LoaderError(Exception):
@@ -50,7 +46,7 @@ def library() -> Path:
     Raises:
         LoaderError: there is neither.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     inside, beside = package / "modules", package.parent / "modules"
     found = inside if inside.is_dir() else beside
     if not found.is_dir():
@@ -125,7 +121,7 @@ def load_file(path: Path) -> Prober[Any]:
 def _files(directories: Sequence[Path]) -> Iterator[_Found]:
     """Ours first, then the library's, then those of each directory; a file reached twice counts once."""
     seen: set[Path] = set()
-    for directory in (Path(shipped_probers.__file__).parent, library(), *map(_checked, directories)):
+    for directory in (Path(shipped_probers.__file__).parent, library(), *map(checked_directory, directories)):
         for path in sorted(directory.glob("*.py")):
             if path.name.startswith(_NO_PROBERS) or path.resolve() in seen:
                 continue
@@ -149,7 +145,7 @@ def _installed() -> Iterator[_Found]:
         yield _Found(where, frozenset({entry.name}), partial(_guarded, entry.load, where))
 
 
-def _checked(directory: Path) -> Path:
+def checked_directory(directory: Path) -> Path:
     """The directory, if it exists and not everybody may write to it or to a prober in it.
 
     Raises:
@@ -252,48 +248,3 @@ def _last_line(error: BaseException, where: str) -> str:
     said = "".join(traceback.format_exception_only(error)).strip().splitlines()
     words = [text for text in said if text and not text.startswith("For further information visit")][-1]  # pydantic's
     return f"{words} (line {line})" if line else words
-
-
-# --- configuration files -----------------------------------------------------------------------------------
-
-
-def config_files(given: Sequence[str], directories: Sequence[Path]) -> list[Path]:
-    """The configuration files to read, in order.
-
-    Args:
-        given: files, directories (their ``.yml`` and ``.yaml`` files) or glob patterns; if there are none,
-            ``./blackbox.yml`` is read where it exists, else the modules that are shipped.
-        directories: of the user's own modules; their files join in either case.
-
-    Raises:
-        LoaderError: something given does not exist or holds nothing, or a directory is not safe.
-    """
-    found: list[Path] = []
-    for name in given:
-        found += _named(name)
-    if not given:
-        found += [DEFAULT_FILE] if DEFAULT_FILE.is_file() else _yaml_files(library())
-    for directory in directories:
-        found += _yaml_files(_checked(directory))
-    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
-
-
-def _named(name: str) -> list[Path]:
-    path = Path(name)
-    if path.is_dir():
-        files = _yaml_files(_checked(path))
-        if not files:
-            raise LoaderError(f"directory {name} holds no .yml or .yaml file")
-        return files
-    if path.exists() or not glob.has_magic(name):
-        return [path]
-    matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207  # may be absolute
-    if not matches:
-        raise LoaderError(f"no file matches {name}")
-    return [match for match in matches if match.is_file()]
-
-
-def _yaml_files(directory: Path) -> list[Path]:
-    """The configuration files of a directory; hidden ones are an editor's or Kubernetes' own affair."""
-    visible = (path for path in directory.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in visible if path.suffix in _SUFFIXES and path.is_file())

@@ -1,6 +1,6 @@
-"""Series of a target that go into the answer of its probe: those that a list allows, within limits, by their own names.
+"""Copy series of a scraped target into the answer of its probe: those that a list allows, within limits.
 
-Nothing of a target may pass for something that a probe measured: names that begin with ``probe_`` stay out.
+Names that begin with ``probe_`` are dropped, so that no target can pass for something that a probe measured.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from annotated_types import Ge
 from prometheus_client.metrics_core import Metric as Family
 from pydantic import AfterValidator
 
-from probe_exporter.fields import Regexp, Text
-from probe_exporter.metrics import Given
-from probe_exporter.prober import Probe, Settings
+from probe_exporter.prober.metrics import Given
+from probe_exporter.prober.run import Probe
 from probe_exporter.scrape.page import Sample, Selection
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Text
+from probe_exporter.settings.regexps import Regexp
 
 OURS = "probe_"
 """How the names of what probes measure begin."""

@@ -23,7 +23,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from probe_exporter.lag import Lag
+from probe_exporter.telemetry.lag import Lag
 from probe_exporter.version import VERSION, revision
 
 PREFIX = "blackbox_exporter"

@@ -1,7 +1,6 @@
-"""Log lines: logfmt or JSON, on stderr, for the application's log and for what probes noted.
+"""Format log records as logfmt or JSON, and send them to stderr.
 
-Code logs through the standard library with ``extra={"fields": {…}}``; a probe appends events, which become text
-here and only when somebody looks. No line holds a password: see `masking`.
+Code logs through the standard library with ``extra={"fields": {…}}``. No line holds a password: see `masking`.
 """
 
 from __future__ import annotations
@@ -9,18 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import PurePath
 from typing import Literal, TextIO
 
-from probe_exporter.exposition import number
-from probe_exporter.masking import Mask, mask_urls, plain
-from probe_exporter.prober import Event
-from probe_exporter.runner import Result
+from probe_exporter.exposition.text_format import number
+from probe_exporter.telemetry.masking import mask_urls, plain
 
 Fields = Mapping[str, object]
 Line = Callable[[float, int, str, str, Fields], str]
@@ -139,11 +133,6 @@ class Formatter(logging.Formatter):
         return self._line(record.created, record.levelno, source, mask_urls(record.getMessage()), shown)
 
 
-def source_of(event: Event) -> str:
-    """Where an event was logged, as ``http.py:120``."""
-    return f"{PurePath(event.code.co_filename).name}:{event.line}"
-
-
 def setup(level: int, format: FormatName, stream: TextIO | None = None) -> None:
     """Send everything that is logged to stderr from now on, from `level` up."""
     handler = logging.StreamHandler(stream)
@@ -153,37 +142,3 @@ def setup(level: int, format: FormatName, stream: TextIO | None = None) -> None:
     # At DEBUG these two tell their own story, not ours.
     for other in ("asyncio", "aiohttp"):
         logging.getLogger(other).setLevel(max(level, logging.INFO))
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeLog:
-    """What probes noted, as lines: to stderr, and on demand as text.
-
-    Args:
-        level: what is below is left out, there and here.
-        format: the key of `FORMATS`.
-    """
-
-    level: int = logging.INFO
-    format: FormatName = "logfmt"
-
-    def write(self, result: Result) -> None:
-        """Send a finished probe's lines to stderr; for most probes, there are none."""
-        for event in result.probe.events:
-            if event.level >= self.level:
-                sys.stderr.write(self.text(result))
-                sys.stderr.flush()
-                return
-
-    def text(self, result: Result) -> str:
-        """A finished probe's lines, each with its module and target."""
-        return "".join([f"{line}\n" for line in self._lines(result)])
-
-    def _lines(self, result: Result) -> Iterable[str]:
-        line = FORMATS[self.format]
-        mask = Mask(result.target, result.module.settings)
-        of_probe = {"module": result.module.name, "target": mask_urls(result.target)}
-        for event in result.probe.events:
-            if event.level >= self.level:
-                noted = {key: mask.plain(value) for key, value in event.fields.items() if key not in of_probe}
-                yield line(event.time, event.level, source_of(event), mask.text(event.message), of_probe | noted)

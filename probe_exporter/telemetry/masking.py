@@ -13,8 +13,8 @@ from string import punctuation
 from typing import Generic, TypeVar
 from urllib.parse import quote, unquote
 
-from probe_exporter.fields import MASK, Secret, is_credential
-from probe_exporter.prober import Settings
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.secrets import MASK, Secret, is_credential
 
 CROSSED_OUT = "xxxxx"
 """Stands for the password of a URL, as in Go's ``URL.Redacted``."""

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 
-from probe_exporter import names
+from probe_exporter.addresses import literals
 
 REMEMBERED = 4096
 """Certificates (and certificate and name pairs) kept: a few kilobytes each."""
@@ -145,7 +145,7 @@ def _escape(value: str) -> str:
 @lru_cache(maxsize=REMEMBERED)
 def _is_for(certificate: Certificate, host: str) -> bool:
     try:
-        address = names.literal(host)
+        address = literals.literal(host)
         if address is not None:
             verify_certificate_ip_address(certificate.x509, address.partition("%")[0])  # a zone is nobody's business
         else:

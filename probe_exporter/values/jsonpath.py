@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator
 from typing import Any, ClassVar
 
-from probe_exporter.fields import SCALAR_TYPES, Scalar, Written
+from probe_exporter.settings.fields import SCALAR_TYPES, Scalar, Written
 
 STEPS = 200_000
 """Elements of lists and objects that the queries on one document look at: less than a second of work."""
@@ -23,7 +23,7 @@ class JsonPath(Scalar):
         Raises:
             ValueError: not a query.
         """
-        from probe_exporter import jsonpath_library  # noqa: PLC0415  # few modules need it, and it takes a while to load
+        from probe_exporter.values import jsonpath_library  # noqa: PLC0415  # few modules need it, and it takes a while to load
 
         self.text = text
         self._compiled = jsonpath_library.compile(text)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from jsonpath import JSONPath, JSONPathEnvironment, JSONPathError
 from jsonpath.function_extensions import ExpressionType, FilterFunction
 
-from probe_exporter.fields import Regexp
+from probe_exporter.settings.regexps import Regexp
 
 LONGEST_PATTERN = 1000
 """Characters of a regular expression, which may come from the document."""

@@ -1,4 +1,4 @@
-"""``/metadata``: what this exporter is, what it was configured from, and what it can measure."""
+"""``/metadata``: the exporter's version, its configuration, and its modules and probers with their metrics."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from pydantic import BaseModel
 
 from probe_exporter import runner
 from probe_exporter.config.catalogue import MetricInfo, ModuleInfo, ProberInfo, metric_info, module_info, prober_info
+from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config
-from probe_exporter.configuration import Configuration
-from probe_exporter.measured import declared
+from probe_exporter.plugins.inventory import declared
 from probe_exporter.version import VERSION, revision
-from probe_exporter.web.answer import Answer
-from probe_exporter.web.answers import json_text
+from probe_exporter.web.answers import Answer, json_text
 
 NAME = "probe-exporter"
 

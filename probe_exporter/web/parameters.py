@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-from probe_exporter.quantities import parse_float
+from probe_exporter.settings.quantities import parse_float
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 

@@ -1,4 +1,4 @@
-"""Which modules a request asks for, and what its parameters make of them."""
+"""Select the modules that a request names, and fill in its parameters; what does not fit is refused with 400."""
 
 from __future__ import annotations
 

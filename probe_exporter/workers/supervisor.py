@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from probe_exporter.snapshots import merged, settled, snapshot
+from probe_exporter.workers.snapshots import merged, settled, snapshot
 
 log = logging.getLogger(__name__)
 

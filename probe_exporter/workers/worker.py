@@ -1,7 +1,4 @@
-"""A worker's end of its line to the supervisor (`--workers`): what it asks, and what it is asked.
-
-Each message is one line of JSON. A worker never speaks to another one: the supervisor passes questions on.
-"""
+"""A worker process: its connection to the supervisor, and what it can learn of the other workers."""
 
 from __future__ import annotations
 
@@ -11,12 +8,60 @@ import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from probe_exporter.configuration import REFUSALS
-from probe_exporter.snapshots import snapshot
-from probe_exporter.telemetry import Telemetry
-from probe_exporter.web.workers import ReloadRefused, SupervisorTimeout
+from probe_exporter.config.current import REFUSALS
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.workers.snapshots import snapshot
+
+
+class ReloadRefused(Exception):
+    """A worker has refused the configuration; says why, as the worker did."""
+
+
+class SupervisorTimeout(Exception):
+    """The supervisor of the workers has not answered in time."""
+
+
+class Workers(Protocol):
+    """What a worker may ask about the others."""
+
+    async def snapshots(self) -> Sequence[bytes]:
+        """`snapshots.snapshot` of each worker, its own first, and `snapshots.settled` of those that have ended.
+
+        Nothing if there are no others.
+
+        Raises:
+            SupervisorTimeout: the others can't be asked.
+        """
+
+    async def reload(self, own: Callable[[], Awaitable[None]]) -> None:
+        """Have all read the configuration again; `own` does it in this process.
+
+        Raises:
+            ReloadRefused, REFUSALS: it was refused.
+            SupervisorTimeout: the others can't be asked.
+        """
+
+    def problem(self) -> str:
+        """One sentence if a worker has died and was not replaced; nothing if all is well."""
+
+
+class Alone:
+    """There are no others."""
+
+    async def snapshots(self) -> Sequence[bytes]:
+        """None."""
+        return ()
+
+    async def reload(self, own: Callable[[], Awaitable[None]]) -> None:
+        """That of this process is all."""
+        await own()
+
+    def problem(self) -> str:
+        """None."""
+        return ""
+
 
 log = logging.getLogger(__name__)
 

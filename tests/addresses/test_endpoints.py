@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from probe_exporter import endpoints
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.addresses import endpoints
+from probe_exporter.prober.failure import ProbeFailed, Reason
 
 
 @pytest.mark.parametrize(

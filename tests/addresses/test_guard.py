@@ -21,13 +21,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter import config, guard, loader, names
-from probe_exporter.addressing import NetworkPolicy
-from probe_exporter.guard import Guard, Lists
-from probe_exporter.net import dial, dial_udp
-from probe_exporter.prober import Probe, ProbeFailed, Reason
+from probe_exporter.addresses import guard
+from probe_exporter.addresses.guard import Guard, Lists
+from probe_exporter.addresses.spellings import look, readings
+from probe_exporter.config import loading
+from probe_exporter.network import lookup
+from probe_exporter.network.opening import dial, dial_udp
+from probe_exporter.network.policy import NetworkPolicy
+from probe_exporter.plugins import loader
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result, run
-from probe_exporter.spellings import look, readings
 from tests.exporters import ROOT, ours
 from tests.targets import Pki, Site, Tls, redirect, reply
 from tests.targets.dns import DnsServer, Zone
@@ -102,7 +106,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The hosts file of the test."""
     path = tmp_path / "hosts"
     path.write_text("127.0.0.1 localhost internal.test\n::1 six.test\n")
-    monkeypatch.setattr(names, "HOSTS", path)
+    monkeypatch.setattr(lookup, "HOSTS", path)
     return path
 
 
@@ -130,7 +134,7 @@ async def exporter(
             document["targets"] = targets  # type: ignore[assignment]  # another kind of block
         path = tmp_path / "config.yml"
         path.write_text(str(document).replace("True", "true").replace("False", "false"))
-        yield Exporter(config.load([path], PROBERS).modules, answers)
+        yield Exporter(loading.load([path], PROBERS).modules, answers)
 
 
 def why(result: Result) -> tuple[str, str] | None:
@@ -650,7 +654,7 @@ async def test_what_is_no_address_is_not_connected_to_under_a_guard(trap: Trap) 
     ],
 )
 def test_the_example_means_what_it_says(module: str, address: str, port: int, name: str, permitted: bool) -> None:
-    loaded = config.load([ROOT / "examples" / "guarded.yml"], PROBERS)
+    loaded = loading.load([ROOT / "examples" / "guarded.yml"], PROBERS)
     assert not loaded.warnings
     network = loaded.modules[module].network
     assert network is not None

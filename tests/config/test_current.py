@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter import tls
-from probe_exporter.config import ConfigError
-from probe_exporter.configuration import REFUSALS, Configuration, Source
-from probe_exporter.loader import LoaderError
-from probe_exporter.telemetry import Telemetry
+from probe_exporter.config.current import REFUSALS, Configuration, Source
+from probe_exporter.config.module import ConfigError
+from probe_exporter.plugins.loader import LoaderError
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.tls.context import client_context
+from probe_exporter.tls.settings import TLSSettings
 
 GOOD = "modules: {one: {prober: http}}\n"
 BETTER = "modules: {one: {prober: http}, two: {prober: http, timeout: 3s}}\n"
@@ -177,14 +178,14 @@ async def test_strictly_a_warning_refuses(tmp_path: Path) -> None:
 async def test_the_tls_of_a_config_that_is_gone_goes_with_it(tmp_path: Path) -> None:
     """One that is refused takes nothing along."""
     setup = Setup(tmp_path)
-    context = tls.client_context(tls.TLSSettings())
+    context = client_context(TLSSettings())
     setup.file.write_text(BAD)
     with pytest.raises(ConfigError):
         await setup.configuration.reload()
-    assert tls.client_context(tls.TLSSettings()) is context
+    assert client_context(TLSSettings()) is context
     setup.file.write_text(BETTER)
     await setup.configuration.reload()
-    assert tls.client_context(tls.TLSSettings()) is not context
+    assert client_context(TLSSettings()) is not context
 
 
 # --- probers that are broken -------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from probe_exporter.config.document import UNFIT, Document, dotted, read
-from probe_exporter.fields import Duration, Secret, Shorthand, Text
+from probe_exporter.settings.fields import Duration, Shorthand, Text
+from probe_exporter.settings.secrets import Secret
 
 
 class Colour(StrEnum):

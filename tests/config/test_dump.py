@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter import config, loader
-from probe_exporter.config import Config, ConfigError, Module, shown
-from probe_exporter.fields import MASK
+from probe_exporter.config import dump, loading
+from probe_exporter.config.module import Config, ConfigError, Module
+from probe_exporter.plugins import loader
+from probe_exporter.settings.secrets import MASK
 from tests import shared
 
 PROBERS = loader.load_probers([])
@@ -20,7 +21,7 @@ def load(path: Path, text: str) -> Config:
     """The configuration that `text` makes."""
     file = path / "blackbox.yml"
     file.write_text(text)
-    return config.load([file], PROBERS)
+    return loading.load([file], PROBERS)
 
 
 def http(keys: str) -> str:
@@ -32,7 +33,7 @@ def test_the_printed_configuration_is_complete_and_honest(tmp_path: Path) -> Non
     """Defaults that say something are there, false booleans whose default is true too, and only the own block."""
     text = "modules: {z: {prober: icmp}, m: {prober: http, timeout: 90s, http: {follow_redirects: no, body: ''}}}"
     assert (
-        shown.to_yaml(load(tmp_path, text))
+        dump.to_yaml(load(tmp_path, text))
         == """\
 modules:
     m:
@@ -60,7 +61,7 @@ modules:
 def test_a_module_is_printed_by_itself(tmp_path: Path) -> None:
     text = "modules: {m: {prober: tcp, tcp: {query_response: [{send: QUIT}, {expect_bytes: !!binary /wA=}]}}}"
     assert (
-        shown.module_to_yaml(load(tmp_path, text).modules["m"])
+        dump.module_to_yaml(load(tmp_path, text).modules["m"])
         == """\
 prober: tcp
 tcp:
@@ -88,13 +89,13 @@ MASKED_OAUTH2 = http(
 @pytest.mark.parametrize("text", [MASKED, MASKED_OAUTH2, http("bearer_token: hunter2")])
 def test_secrets_are_masked_in_what_is_printed(tmp_path: Path, text: str) -> None:
     loaded = load(tmp_path, text)
-    for printed in (shown.to_yaml(loaded), shown.module_to_yaml(loaded.modules["m"]), repr(loaded), str(loaded)):
+    for printed in (dump.to_yaml(loaded), dump.module_to_yaml(loaded.modules["m"]), repr(loaded), str(loaded)):
         assert "hunter2" not in printed
-    assert MASK in shown.to_yaml(loaded)
+    assert MASK in dump.to_yaml(loaded)
 
 
 def test_the_password_of_a_proxy_is_crossed_out(tmp_path: Path) -> None:
-    assert "proxy_url: http://bob:xxxxx@proxy.example:3128\n" in shown.to_yaml(load(tmp_path, MASKED))
+    assert "proxy_url: http://bob:xxxxx@proxy.example:3128\n" in dump.to_yaml(load(tmp_path, MASKED))
 
 
 def comparable(modules: Mapping[str, Module]) -> dict[str, object]:
@@ -112,9 +113,9 @@ def comparable(modules: Mapping[str, Module]) -> dict[str, object]:
 def test_what_is_printed_loads_as_the_same(tmp_path: Path, path: Path) -> None:
     """But for what is masked."""
     with suppress(ConfigError):
-        original = config.load([path], PROBERS)
-        printed = shown.to_yaml(original)
+        original = loading.load([path], PROBERS)
+        printed = dump.to_yaml(original)
         again = load(tmp_path, printed)
-        assert shown.to_yaml(again) == printed
+        assert dump.to_yaml(again) == printed
         if MASK not in printed and "xxxxx" not in printed:
             assert comparable(again.modules) == comparable(original.modules)

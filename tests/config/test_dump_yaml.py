@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from probe_exporter.config import yaml_text
+from probe_exporter.config import dump
 from probe_exporter.config.document import read
-from probe_exporter.fields import Text
+from probe_exporter.settings.fields import Text
 
 
 class Holder(BaseModel):
@@ -24,7 +24,7 @@ class Holder(BaseModel):
 
 def back(value: object) -> Any:
     """`value`, written and read."""
-    result = read(yaml_text.dump(value, 2).encode(), "f", Holder)
+    result = read(dump.dump(value, 2).encode(), "f", Holder)
     assert result.problems == []
     return result.value
 
@@ -57,4 +57,4 @@ def test_json_values_read_back_as_what_they_are(value: object) -> None:
 
 
 def test_lists_are_indented_and_text_of_several_lines_is_a_block() -> None:
-    assert yaml_text.dump({"a": ["b", {"c": "d\ne\n"}]}, 2) == "a:\n  - b\n  - c: |\n      d\n      e\n"
+    assert dump.dump({"a": ["b", {"c": "d\ne\n"}]}, 2) == "a:\n  - b\n  - c: |\n      d\n      e\n"

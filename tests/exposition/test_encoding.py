@@ -15,8 +15,10 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from probe_exporter.exposition import OPENMETRICS, PROTOBUF, TEXT, Format, encode, encode_families, number
-from probe_exporter.metrics import Metric, Samples
+from probe_exporter.exposition.encoding import encode, encode_families
+from probe_exporter.exposition.formats import OPENMETRICS, PROTOBUF, TEXT, Format
+from probe_exporter.exposition.text_format import number
+from probe_exporter.prober.metrics import Metric, Samples
 from tests.exporters import peer
 
 parse_openmetrics: Callable[[str], Iterable[Family]] = openmetrics_parser.text_string_to_metric_families

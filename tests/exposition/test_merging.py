@@ -12,9 +12,10 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from probe_exporter.exposition import OPENMETRICS, PROTOBUF, TEXT, encode
+from probe_exporter.exposition.encoding import encode
+from probe_exporter.exposition.formats import OPENMETRICS, PROTOBUF, TEXT
 from probe_exporter.exposition.merging import merged
-from probe_exporter.metrics import Metric, Samples
+from probe_exporter.prober.metrics import Metric, Samples
 from tests.exporters import peer
 
 PLAIN = Metric("probe_up", "Up.")

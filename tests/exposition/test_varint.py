@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter import varint
+from probe_exporter.exposition import varint
 
 
 @pytest.mark.parametrize(

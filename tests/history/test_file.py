@@ -19,9 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from probe_exporter.history import MAX_BYTES, HistoryError, Query, Recent, weight
 from probe_exporter.history.file import QUEUE_FULL, WRITE_FAILED, FileHistory
-from probe_exporter.logs import ProbeLog
+from probe_exporter.history.memory import MAX_BYTES, HistoryError, Query, Recent, weight
+from probe_exporter.history.probe_log import ProbeLog
 from tests.exporters import ROOT
 from tests.history.test_memory import finished
 
@@ -32,7 +32,7 @@ import asyncio, sys
 from collections import Counter
 from pathlib import Path
 from probe_exporter.history.file import FileHistory
-from probe_exporter.logs import ProbeLog
+from probe_exporter.history.probe_log import ProbeLog
 from tests.history.test_memory import finished
 
 async def write(path, name, count, limit):
@@ -222,7 +222,7 @@ import asyncio, os, sys
 from collections import Counter
 from pathlib import Path
 from probe_exporter.history.file import FileHistory
-from probe_exporter.logs import ProbeLog
+from probe_exporter.history.probe_log import ProbeLog
 from tests.history.test_memory import finished
 
 async def write(history, name):
@@ -368,9 +368,9 @@ DISK_FULL = """
 import asyncio, resource, sys
 from collections import Counter
 from pathlib import Path
-from probe_exporter.history import Query
+from probe_exporter.history.memory import Query
 from probe_exporter.history.file import FileHistory
-from probe_exporter.logs import ProbeLog
+from probe_exporter.history.probe_log import ProbeLog
 from tests.history.test_memory import finished
 
 async def write():

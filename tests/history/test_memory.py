@@ -14,13 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.history import MAX_BYTES, TOO_LARGE, MemoryHistory, Query, Recent, weight
-from probe_exporter.logs import ProbeLog
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.history.memory import MAX_BYTES, TOO_LARGE, MemoryHistory, Query, Recent, weight
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result, run
+from probe_exporter.settings.block import Settings
 
 INFO = Metric("probe_test_info", "A label.", ("value",))
 

@@ -9,10 +9,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
 
-from probe_exporter import config, loader
-from probe_exporter.config import Config, Module
-from probe_exporter.exposition import TEXT, encode
-from probe_exporter.prober import Reason
+from probe_exporter.config import loading
+from probe_exporter.config.module import Config, Module
+from probe_exporter.exposition.encoding import encode
+from probe_exporter.exposition.formats import TEXT
+from probe_exporter.plugins import loader
+from probe_exporter.prober.failure import Reason
 from probe_exporter.runner import Result, run
 from tests.targets import End, Pki, Repeat
 from tests.targets.talker import Hear, Talk, Talker, Turn, talk, then_silence
@@ -24,7 +26,7 @@ OURS = frozenset({Reason.INTERNAL_ERROR})
 @lru_cache
 def library(name: str) -> Config:
     """The ready-made modules of one file, beyond reproach."""
-    return config.load([loader.library() / f"{name}.yml"], loader.load_probers([]), strict=True)
+    return loading.load([loader.library() / f"{name}.yml"], loader.load_probers([]), strict=True)
 
 
 def shipped(file: str, name: str = "", **settings: Any) -> Module:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from probe_exporter import config, loader
-from probe_exporter.dialogue import EXPECT_INFO
-from probe_exporter.prober import Reason
+from probe_exporter.config import loading
+from probe_exporter.plugins import loader
+from probe_exporter.prober.failure import Reason
+from probe_exporter.protocols.dialogue.steps import EXPECT_INFO
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import TLSSettings
+from probe_exporter.tls.settings import TLSSettings
 from tests.servers.bind import SERIAL, Bind
 from tests.servers.dovecot import Dovecot
 from tests.servers.grpc_health import GrpcHealth
@@ -24,7 +25,7 @@ from tests.servers.postgresql import PostgreSql
 from tests.targets import Answer, Pki, Site, Tls, http3, reply
 from tests.targets.talker import Hear, Talker, then_silence
 
-SHIPPED = config.load([loader.library() / "blackbox.yml"], loader.load_probers([]), strict=True).modules
+SHIPPED = loading.load([loader.library() / "blackbox.yml"], loader.load_probers([]), strict=True).modules
 
 DEFAULT = (
     "http_2xx", "http_post_2xx", "tcp_connect", "pop3s_banner", "grpc", "grpc_plain", "ssh_banner",

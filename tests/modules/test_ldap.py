@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modules.ldap import compile_filter
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from tests.modules.library import (
     STRANGERS,
     cuts,

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter import config, loader
-from probe_exporter.config import Module
-from probe_exporter.prober import Reason
-from probe_exporter.tls import TLSSettings
+from probe_exporter.config import loading
+from probe_exporter.config.module import Module
+from probe_exporter.plugins import loader
+from probe_exporter.prober.failure import Reason
+from probe_exporter.tls.settings import TLSSettings
 from tests.modules.library import expect_failure, library, measured, probe, probe_talker, trust, why
 from tests.servers.dovecot import PASSWORD, Dovecot
 from tests.servers.postfix import Postfix
@@ -36,7 +37,7 @@ def of_ones_own(name: str, pki: Pki, path: Path, password: str) -> Module:
     text = (loader.library() / f"{name[:4]}.yml").read_text()
     copied = path / "modules.yml"
     copied.write_text(text.replace("username", "probe").replace("mysecret", password))
-    return trusting(config.load([copied], loader.load_probers([]), strict=True).modules[name], pki)
+    return trusting(loading.load([copied], loader.load_probers([]), strict=True).modules[name], pki)
 
 
 MODULES = [name for file in ("smtp", "imap", "pop3") for name in library(file).modules]

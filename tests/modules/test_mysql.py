@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from tests.modules.library import (
     STRANGERS,
     cuts,

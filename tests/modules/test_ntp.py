@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from probe_exporter.runner import Result
 from tests.modules.library import OURS, measured, phases, probe, shipped, why
 from tests.servers.chrony import STRATUM

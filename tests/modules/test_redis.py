@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from tests.modules.library import (
     STRANGERS,
     cuts,

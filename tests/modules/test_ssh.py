@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from tests.modules.library import (
     STRANGERS,
     cuts,

@@ -17,12 +17,12 @@ import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from probe_exporter import connection as connections
-from probe_exporter import tls
-from probe_exporter.connection import HIGH_WATER
-from probe_exporter.net import Connection, Secure, connect, dial
-from probe_exporter.prober import ProbeFailed, Reason
-from probe_exporter.tls import client_context
+from probe_exporter.network import connection as connections
+from probe_exporter.network.connection import HIGH_WATER, Connection, Secure
+from probe_exporter.network.opening import connect, dial
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.tls import handshake
+from probe_exporter.tls.context import client_context
 from tests.conftest import NewLoop
 from tests.targets import Pki
 from tests.targets.peer import (
@@ -368,7 +368,7 @@ async def test_tls_begins_with_the_connection(pki: Pki) -> None:
         connection.close()
         await server.end()
     assert server.heard == b"thanks"
-    assert probe.samples.get(tls.VERSION_INFO, "TLS 1.3") == 1
+    assert probe.samples.get(handshake.VERSION_INFO, "TLS 1.3") == 1
     assert probe.current_phase == ""
 
 
@@ -394,8 +394,8 @@ async def test_a_refused_certificate_is_reported_and_the_server_is_told(
         await server.end()
     assert failed.reason is reason
     assert probe.current_phase == "tls"
-    assert {labels[0] for labels in probe.samples.families[tls.VERIFY_ERROR_INFO]} == errors
-    assert tls.CERTIFICATE_INFO in probe.samples.families
+    assert {labels[0] for labels in probe.samples.families[handshake.VERIFY_ERROR_INFO]} == errors
+    assert handshake.CERTIFICATE_INFO in probe.samples.families
     assert isinstance(server.failure, ssl.SSLError)
     assert "alert" in str(server.failure)
     assert server.client_certificate is None

@@ -9,9 +9,9 @@ import time
 import pytest
 import uvloop
 
-from probe_exporter.connection import HIGH_WATER
-from probe_exporter.net import dial_udp
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.network.connection import HIGH_WATER
+from probe_exporter.network.opening import dial_udp
+from probe_exporter.prober.failure import ProbeFailed, Reason
 from tests.conftest import NewLoop
 from tests.targets.peer import NO_TIME, a_probe
 

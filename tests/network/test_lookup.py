@@ -16,8 +16,9 @@ from typing import cast
 import aiodns
 import pytest
 
-from probe_exporter import names
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.addresses import literals
+from probe_exporter.network import lookup
+from probe_exporter.prober.failure import ProbeFailed, Reason
 from tests.targets.dns import DnsServer, Zone, silence
 
 A, AAAA = 1, 28
@@ -66,7 +67,7 @@ async def name_server() -> AsyncIterator[NameServer]:
     resolver = aiodns.DNSResolver(
         nameservers=[f"127.0.0.1:{server.port}"], loop=loop, timeout=0.2, tries=1, domains=["search.test"]
     )
-    names._resolvers[loop] = resolver
+    lookup._resolvers[loop] = resolver
     try:
         yield server
     finally:
@@ -79,14 +80,14 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The hosts file of the test; empty at first."""
     path = tmp_path / "hosts"
     path.touch()
-    monkeypatch.setattr(names, "HOSTS", path)
+    monkeypatch.setattr(lookup, "HOSTS", path)
     return path
 
 
 async def failure(host: str, family: int = 0) -> str:
     """Why a name has no addresses."""
     with pytest.raises(ProbeFailed) as failed:
-        await names.lookup(host, family)
+        await lookup.lookup(host, family)
     return failed.value.reason
 
 
@@ -105,7 +106,7 @@ async def failure(host: str, family: int = 0) -> str:
     ],
 )
 def test_an_address_is_known_without_a_lookup(text: str, address: str) -> None:
-    assert names.literal(text) == address
+    assert literals.literal(text) == address
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_an_address_is_known_without_a_lookup(text: str, address: str) -> None:
 )
 def test_what_is_no_address_is_a_name(text: str) -> None:
     """No guessing as inet_aton does."""
-    assert names.literal(text) is None
+    assert literals.literal(text) is None
 
 
 @pytest.mark.parametrize(
@@ -128,11 +129,11 @@ def test_what_is_no_address_is_a_name(text: str) -> None:
     ],
 )
 def test_the_hash_of_an_address_is_the_originals(address: str, value: int) -> None:
-    assert names.fingerprint(names.literal(address) or "") == value
+    assert literals.fingerprint(literals.literal(address) or "") == value
 
 
 def test_the_version_of_an_address() -> None:
-    assert (names.version("127.0.0.1"), names.version("::1"), names.version("fe80::1%eth0")) == (4, 6, 6)
+    assert (literals.version("127.0.0.1"), literals.version("::1"), literals.version("fe80::1%eth0")) == (4, 6, 6)
 
 
 # --- the hosts file ----------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ async def test_a_name_of_the_hosts_file_is_not_asked_for(hosts: Path, host: str,
     hosts.write_text(HOSTS)
     async with name_server() as server:
         server.zone[host.lower().rstrip(".")] = ["192.0.2.99"]
-        assert await names.lookup(host) == addresses
+        assert await lookup.lookup(host) == addresses
         assert server.asked == []
 
 
@@ -175,28 +176,28 @@ async def test_the_hosts_file_wins_whole(hosts: Path) -> None:
     async with name_server() as server:
         server.zone["here.test"] = ["2001:db8::1"]
         assert await failure("here.test", 6) is Reason.DNS_NO_ADDRESS
-        assert await names.lookup("here.test", 4) == ["192.0.2.1"]
+        assert await lookup.lookup("here.test", 4) == ["192.0.2.1"]
         assert server.asked == []
 
 
 async def test_a_changed_hosts_file_is_read_anew(hosts: Path) -> None:
     hosts.write_text("192.0.2.1 here.test\n")
-    assert names.in_hosts_file("here.test") == ("192.0.2.1",)
+    assert lookup.in_hosts_file("here.test") == ("192.0.2.1",)
     hosts.write_text("192.0.2.2 here.test\n")
     os.utime(hosts, ns=(1, 1))
-    assert names.in_hosts_file("here.test") == ("192.0.2.2",)
+    assert lookup.in_hosts_file("here.test") == ("192.0.2.2",)
 
 
 async def test_a_missing_hosts_file_knows_nobody(hosts: Path) -> None:
     hosts.unlink()
     async with name_server() as server:
         server.zone["a.test"] = ["192.0.2.1"]
-        assert await names.lookup("a.test") == ["192.0.2.1"]
+        assert await lookup.lookup("a.test") == ["192.0.2.1"]
 
 
 async def test_a_hosts_file_that_is_not_utf8_is_read_all_the_same(hosts: Path) -> None:
     hosts.write_bytes(b"192.0.2.1 here.test # \xff\n192.0.2.2 \xff.test\n")
-    assert await names.lookup("here.test") == ["192.0.2.1"]
+    assert await lookup.lookup("here.test") == ["192.0.2.1"]
 
 
 # --- DNS ---------------------------------------------------------------------------------------------------
@@ -206,9 +207,9 @@ async def test_both_families_are_asked_for_unless_one_will_do() -> None:
     async with name_server() as server:
         for host in ("both.test", "four.test", "six.test"):
             server.zone[host] = ["192.0.2.1", "2001:db8::1"]
-        assert sorted(await names.lookup("both.test")) == ["192.0.2.1", "2001:db8::1"]
-        assert await names.lookup("four.test", 4) == ["192.0.2.1"]
-        assert await names.lookup("six.test", 6) == ["2001:db8::1"]
+        assert sorted(await lookup.lookup("both.test")) == ["192.0.2.1", "2001:db8::1"]
+        assert await lookup.lookup("four.test", 4) == ["192.0.2.1"]
+        assert await lookup.lookup("six.test", 6) == ["2001:db8::1"]
         assert set(server.asked) == {("both.test", A), ("both.test", AAAA), ("four.test", A), ("six.test", AAAA)}
 
 
@@ -229,7 +230,7 @@ async def test_why_a_name_has_no_address(family: int) -> None:
 async def test_a_name_beyond_ascii_is_asked_for_in_ascii() -> None:
     async with name_server() as server:
         server.zone["xn--bcher-kva.test"] = ["192.0.2.1"]
-        assert await names.lookup("B\u00fccher.test", 4) == ["192.0.2.1"]
+        assert await lookup.lookup("B\u00fccher.test", 4) == ["192.0.2.1"]
         assert server.asked == [("xn--bcher-kva.test", A)]
 
 
@@ -264,38 +265,38 @@ async def test_what_can_be_no_name_is_not_asked_for(host: str) -> None:
 async def test_odd_names_are_names(host: str) -> None:
     async with name_server() as server:
         server.zone[host.rstrip(".")] = ["192.0.2.1"]
-        assert await names.lookup(host, 4) == ["192.0.2.1"]
+        assert await lookup.lookup(host, 4) == ["192.0.2.1"]
 
 
 async def test_a_short_name_is_looked_for_in_the_search_domains() -> None:
     async with name_server() as server:
         server.zone["short.search.test"] = ["192.0.2.1"]
-        assert await names.lookup("short", 4) == ["192.0.2.1"]
+        assert await lookup.lookup("short", 4) == ["192.0.2.1"]
 
 
 async def test_an_answer_is_not_remembered_for_the_next_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the name server says that it holds: a probe is to see what a client would see."""
-    assert names.MEMORY < 5  # the shortest interval in use
-    monkeypatch.setattr(names, "MEMORY", 0.1)
+    assert lookup.MEMORY < 5  # the shortest interval in use
+    monkeypatch.setattr(lookup, "MEMORY", 0.1)
     async with name_server() as server:
         server.zone["moving.test"] = ["192.0.2.1"]
-        assert await names.lookup("moving.test", 4) == ["192.0.2.1"]
+        assert await lookup.lookup("moving.test", 4) == ["192.0.2.1"]
         server.zone["moving.test"] = ["192.0.2.2"]
-        await asyncio.sleep(names.MEMORY + 0.2)
-        assert await names.lookup("moving.test", 4) == ["192.0.2.2"]
+        await asyncio.sleep(lookup.MEMORY + 0.2)
+        assert await lookup.lookup("moving.test", 4) == ["192.0.2.2"]
         server.codes["moving.test"] = SERVFAIL
-        await asyncio.sleep(names.MEMORY + 0.2)
+        await asyncio.sleep(lookup.MEMORY + 0.2)
         assert await failure("moving.test", 4) is Reason.DNS_RESOLUTION
 
 
 async def test_a_lookup_under_way_is_not_lost_when_answers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "MEMORY", 0.1)
+    monkeypatch.setattr(lookup, "MEMORY", 0.1)
     async with name_server() as server:
         server.zone["a.test"] = ["192.0.2.1"]
-        await names.lookup("a.test", 4)
+        await lookup.lookup("a.test", 4)
         for _ in range(3):
             assert await failure("silent.test", 4) is Reason.DNS_TIMEOUT  # takes 0.2 s each
-        assert await names.lookup("a.test", 4) == ["192.0.2.1"]
+        assert await lookup.lookup("a.test", 4) == ["192.0.2.1"]
 
 
 async def test_one_silent_name_server_holds_up_nobody() -> None:
@@ -304,7 +305,7 @@ async def test_one_silent_name_server_holds_up_nobody() -> None:
         server.zone["quick.test"] = ["192.0.2.1"]
         waiting = [asyncio.create_task(failure("silent.test", 4)) for _ in range(100)]
         await asyncio.sleep(0)
-        assert await asyncio.wait_for(names.lookup("quick.test", 4), 0.15) == ["192.0.2.1"]
+        assert await asyncio.wait_for(lookup.lookup("quick.test", 4), 0.15) == ["192.0.2.1"]
         assert set(await asyncio.gather(*waiting)) == {Reason.DNS_TIMEOUT}
 
 
@@ -317,10 +318,10 @@ async def test_a_module_has_its_names_from_its_own_servers(hosts: Path, address:
     hosts.write_text("192.0.2.9 both.test\n")
     zone = Zone({"both.test": [["192.0.2.1", "2001:db8::1"]], "six.test": [["2001:db8::6"]]})
     async with DnsServer(zone) as server:
-        own = names.resolver((address.format(server["port"]),), 1.0)
-        assert await names.lookup("both.test", resolver=own) == ["192.0.2.1", "2001:db8::1"]
-        assert await names.lookup("both.test", 4, resolver=own) == ["192.0.2.1"]
-        assert await names.lookup("six.test.", resolver=own) == ["2001:db8::6"]
+        own = lookup.resolver((address.format(server["port"]),), 1.0)
+        assert await lookup.lookup("both.test", resolver=own) == ["192.0.2.1", "2001:db8::1"]
+        assert await lookup.lookup("both.test", 4, resolver=own) == ["192.0.2.1"]
+        assert await lookup.lookup("six.test.", resolver=own) == ["2001:db8::6"]
         for name, family, reason in [
             ("six.test", 4, Reason.DNS_NO_ADDRESS),
             ("none.test", 0, Reason.DNS_NAME_NOT_FOUND),
@@ -329,7 +330,7 @@ async def test_a_module_has_its_names_from_its_own_servers(hosts: Path, address:
             ("a b", 0, Reason.DNS_RESOLUTION),
         ]:
             with pytest.raises(ProbeFailed) as failed:
-                await names.lookup(name, family, resolver=own)
+                await lookup.lookup(name, family, resolver=own)
             assert failed.value.reason is reason, name
         assert "both.test" in zone.asked
         assert not [name for name in zone.asked if name.startswith("both.") and name != "both.test"]
@@ -343,33 +344,33 @@ def refusing(query: bytes) -> list[bytes]:
 async def test_why_a_modules_own_servers_give_no_address() -> None:
     for script, reason in [(silence, Reason.DNS_TIMEOUT), (refusing, Reason.DNS_RESOLUTION)]:
         async with DnsServer(script) as server:
-            own = names.resolver((f"127.0.0.1:{server['port']}",), 1.2)  # c-ares waits for 0.25 s at least
+            own = lookup.resolver((f"127.0.0.1:{server['port']}",), 1.2)  # c-ares waits for 0.25 s at least
             began = asyncio.get_running_loop().time()
             with pytest.raises(ProbeFailed) as failed:
-                await names.lookup("any.test", resolver=own)
+                await lookup.lookup("any.test", resolver=own)
             assert failed.value.reason is reason
             assert asyncio.get_running_loop().time() - began < 1.5
     with socket.create_server(("127.0.0.1", 0)) as nobody:  # on UDP
-        own = names.resolver((f"127.0.0.1:{nobody.getsockname()[1]}",), 1.0)
+        own = lookup.resolver((f"127.0.0.1:{nobody.getsockname()[1]}",), 1.0)
         with pytest.raises(ProbeFailed) as failed:
-            await names.lookup("any.test", resolver=own)
+            await lookup.lookup("any.test", resolver=own)
         assert failed.value.reason in (Reason.DNS_RESOLUTION, Reason.DNS_TIMEOUT)
 
 
 async def test_the_next_server_is_asked_while_there_is_time() -> None:
     async with DnsServer(silence) as silent, DnsServer(Zone({"a.test": [["192.0.2.1"]]})) as server:
-        own = names.resolver((f"127.0.0.1:{silent['port']}", f"127.0.0.1:{server['port']}"), 1.0)
-        assert await names.lookup("a.test", 4, resolver=own) == ["192.0.2.1"]
+        own = lookup.resolver((f"127.0.0.1:{silent['port']}", f"127.0.0.1:{server['port']}"), 1.0)
+        assert await lookup.lookup("a.test", 4, resolver=own) == ["192.0.2.1"]
 
 
 async def test_the_answers_of_a_modules_own_servers_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "MEMORY", 0.05)
+    monkeypatch.setattr(lookup, "MEMORY", 0.05)
     zone = Zone({"moving.test": [["192.0.2.1"], ["192.0.2.2"]]})
     async with DnsServer(zone) as server:
-        own = names.resolver((f"127.0.0.1:{server['port']}",), 1.0)
-        assert await names.lookup("moving.test", 4, resolver=own) == ["192.0.2.1"]
+        own = lookup.resolver((f"127.0.0.1:{server['port']}",), 1.0)
+        assert await lookup.lookup("moving.test", 4, resolver=own) == ["192.0.2.1"]
         await asyncio.sleep(0.2)
-        assert await names.lookup("moving.test", 4, resolver=own) == ["192.0.2.2"]
+        assert await lookup.lookup("moving.test", 4, resolver=own) == ["192.0.2.2"]
 
 
 def test_modules_with_equal_servers_share_a_resolver_and_let_go_of_it() -> None:
@@ -384,15 +385,15 @@ def test_modules_with_equal_servers_share_a_resolver_and_let_go_of_it() -> None:
                 return found
             time.sleep(0.02)
 
-    async def use(own: names.Resolver) -> None:
+    async def use(own: lookup.Resolver) -> None:
         with pytest.raises(ProbeFailed):
-            await names.lookup("any.test", resolver=own)
+            await lookup.lookup("any.test", resolver=own)
 
     before = (1000, 1000)
-    asyncio.run(use(names.resolver(("127.0.0.1:1",), 0.2)))  # what c-ares keeps for all channels is there now
+    asyncio.run(use(lookup.resolver(("127.0.0.1:1",), 0.2)))  # what c-ares keeps for all channels is there now
     before = resources()
     for _ in range(20):
-        first, second = names.resolver(("127.0.0.1:1",), 0.2), names.resolver(("127.0.0.1:1",), 0.2)
+        first, second = lookup.resolver(("127.0.0.1:1",), 0.2), lookup.resolver(("127.0.0.1:1",), 0.2)
         assert first is second
         for _ in range(2):
             asyncio.run(use(first))

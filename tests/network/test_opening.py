@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from probe_exporter import names, net, tls
-from probe_exporter.addressing import SourceSettings
-from probe_exporter.metrics import Metric
-from probe_exporter.net import Connection, connect, connect_udp, dial, resolve
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.addresses import literals
+from probe_exporter.network import lookup, opening
+from probe_exporter.network.connection import Connection
+from probe_exporter.network.opening import connect, connect_udp, dial, resolve
+from probe_exporter.network.settings import SourceSettings
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.tls import layer
 from tests.conftest import NewLoop
 from tests.targets import Pki
 from tests.targets.peer import Shaker, a_probe, everything, failing, greet, hold, over_tls, peer, say, take
@@ -40,7 +43,7 @@ def new_loop(request: pytest.FixtureRequest) -> NewLoop:
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "hosts"
     path.write_text("127.0.0.1 both.test four.test\n127.0.0.2 both.test\n::1 both.test six.test\n::2 both.test\n")
-    monkeypatch.setattr(names, "HOSTS", path)
+    monkeypatch.setattr(lookup, "HOSTS", path)
 
 
 @pytest.mark.usefixtures("hosts")
@@ -65,9 +68,9 @@ async def test_an_address_of_the_preferred_family_is_chosen_or_the_others_first(
 ) -> None:
     probe = a_probe()
     assert await resolve(probe, host, preferred=preferred, fallback=fallback) == address
-    assert probe.samples.get(net.IP_PROTOCOL) == (6 if ":" in address else 4)
-    assert probe.samples.get(net.IP_HASH) == names.fingerprint(address)
-    assert probe.samples.get(net.LOOKUP_TIME) >= 0
+    assert probe.samples.get(opening.IP_PROTOCOL) == (6 if ":" in address else 4)
+    assert probe.samples.get(opening.IP_HASH) == literals.fingerprint(address)
+    assert probe.samples.get(opening.LOOKUP_TIME) >= 0
 
 
 @pytest.mark.usefixtures("hosts")
@@ -85,9 +88,9 @@ async def test_an_address_of_the_preferred_family_is_chosen_or_the_others_first(
 async def test_without_a_permitted_address_the_metrics_say_so(host: str, preferred: str, reason: Reason) -> None:
     probe = a_probe()
     assert (await failing(resolve(probe, host, preferred=preferred, fallback=False))).reason is reason
-    assert probe.samples.get(net.IP_PROTOCOL) == 0
-    assert probe.samples.get(net.IP_HASH) == 0
-    assert probe.samples.get(net.LOOKUP_TIME) >= 0
+    assert probe.samples.get(opening.IP_PROTOCOL) == 0
+    assert probe.samples.get(opening.IP_HASH) == 0
+    assert probe.samples.get(opening.LOOKUP_TIME) >= 0
 
 
 # --- connecting --------------------------------------------------------------------------------------------
@@ -102,7 +105,7 @@ async def test_connect_resolves_and_connects(host: str, family: int) -> None:
         assert await everything(connection) == b"hello"
         after = time.perf_counter()
         connection.close()
-    assert probe.samples.get(net.IP_PROTOCOL) == (6 if family == socket.AF_INET6 else 4)
+    assert probe.samples.get(opening.IP_PROTOCOL) == (6 if family == socket.AF_INET6 else 4)
     assert 0 < connection.connect_seconds < after - before
     assert before < connection.opened_at < connection.first_byte_at <= connection.last_byte_at < after
     assert connection.tls_seconds == 0
@@ -265,7 +268,7 @@ async def test_connect_udp_resolves_and_talks(host: str, family: int) -> None:
             data, sender = other.recvfrom(100)  # it is there at once
             other.sendto(data.upper(), sender)
             assert await datagrams.read() == b"PING"
-    assert probe.samples.get(net.IP_PROTOCOL) == (6 if family == socket.AF_INET6 else 4)
+    assert probe.samples.get(opening.IP_PROTOCOL) == (6 if family == socket.AF_INET6 else 4)
     assert [*probe.samples.labelled[SECONDS]] == [("resolve",)]
 
 
@@ -292,7 +295,7 @@ async def test_connections_leave_nothing_behind(pki: Pki) -> None:
     async def count() -> tuple[int, int]:
         await asyncio.sleep(0.05)
         gc.collect()
-        objects = sum(isinstance(thing, Connection | tls.Layer) for thing in gc.get_objects())
+        objects = sum(isinstance(thing, Connection | layer.Layer) for thing in gc.get_objects())
         return objects, len(list(Path("/proc/self/fd").iterdir()))
 
     async def some(port: int) -> None:

@@ -14,10 +14,16 @@ from aioquic.quic.packet import QuicErrorCode
 from aioquic.tls import Epoch
 from cryptography import x509
 
-from probe_exporter import certificates, quic, tls
-from probe_exporter.prober import Probe, ProbeFailed, Reason
-from probe_exporter.quic import OUT_OF_ORDER, QuicClient
-from probe_exporter.tls import Handshake, TLSSettings, VerificationFailed, client_context, quic_context
+from probe_exporter.network import quic
+from probe_exporter.network.quic import OUT_OF_ORDER, QuicClient
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.tls import certificates
+from probe_exporter.tls.context import client_context, forget_contexts
+from probe_exporter.tls.handshake import Handshake
+from probe_exporter.tls.layer import VerificationFailed
+from probe_exporter.tls.quic import quic_context
+from probe_exporter.tls.settings import TLSSettings
 from tests.targets import Pki, Site
 from tests.targets.http3 import Quic
 
@@ -304,5 +310,5 @@ def test_contexts_are_shared_and_made_anew(pki: Pki, tmp_path: Path) -> None:
     assert context.identity.certificate.subject.rfc4514_string() == "CN=client"
     path.write_bytes(path.read_bytes() + (pki.directory / "stranger.pem").read_bytes())
     assert quic_context(settings) is not context
-    tls.forget_contexts()
+    forget_contexts()
     assert quic_context(trusting(pki)).identity is None

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import config, loader, net
-from probe_exporter.config import Config, ConfigError, shown
+from probe_exporter.addresses.guard import Guard
+from probe_exporter.config import dump, loading
+from probe_exporter.config.module import Config, ConfigError
 from probe_exporter.config.schema import json_schema
-from probe_exporter.guard import Guard
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.network import opening
+from probe_exporter.plugins import loader
+from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.runner import Result, run
 from tests import namespaces
 from tests.namespaces import Namespace, Network
@@ -33,7 +35,7 @@ def load(tmp_path: Path, *texts: str, **options: Any) -> Config:
     for number, text in enumerate(texts):
         files.append(tmp_path / f"{number}.yml")
         files[-1].write_text(text)
-    return config.load(files, PROBERS, **options)
+    return loading.load(files, PROBERS, **options)
 
 
 def refusal(tmp_path: Path, *texts: str) -> list[str]:
@@ -87,13 +89,13 @@ def test_targets_of_all_and_of_a_module_make_its_guard(tmp_path: Path) -> None:
 
 def test_what_is_in_effect_is_shown_and_loads_to_the_same(tmp_path: Path) -> None:
     loaded = load(tmp_path, WHOLE)
-    text = shown.to_yaml(loaded)
+    text = dump.to_yaml(loaded)
     for line in ("- '*.secret.example'", "- '*.example.org:443'", "- unix:/run/*", "- '[::1]:53'", "timeout: 2s"):
         assert line in text
     assert text.startswith("targets:")
-    assert shown.to_yaml(load(tmp_path, text)) == text
-    assert "source_interface: eth1" in shown.module_to_yaml(loaded.modules["m"])
-    assert "targets" not in shown.module_to_yaml(loaded.modules["other"])
+    assert dump.to_yaml(load(tmp_path, text)) == text
+    assert "source_interface: eth1" in dump.module_to_yaml(loaded.modules["m"])
+    assert "targets" not in dump.module_to_yaml(loaded.modules["other"])
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ async def test_every_prober_with_a_host_asks_the_modules_servers(tmp_path: Path)
             text = json.dumps({"modules": {"m": {"prober": name, "resolver": resolver, name: BLOCKS.get(name, {})}}})
             target = {"icmp": host, "http": f"http://{host}:1/", "websocket": f"ws://{host}:1/"}.get(name, f"{host}:1")
             result = await run(load(tmp_path, text).modules["m"], target, 2.0)
-            assert result.probe.samples.get(net.IP_PROTOCOL) == 4, (name, result.failure)
+            assert result.probe.samples.get(opening.IP_PROTOCOL) == 4, (name, result.failure)
             assert host in zone.asked
 
 
@@ -387,9 +389,9 @@ def test_a_socket_that_is_tied_already_takes_a_capability_that_is_named() -> Non
     def twice() -> str:
         namespaces.give_up_net_raw()
         with socket.socket() as sock:
-            net.bind_to_interface(sock, "lo")
+            opening.bind_to_interface(sock, "lo")
             with pytest.raises(ProbeFailed) as failed:
-                net.bind_to_interface(sock, "lo")
+                opening.bind_to_interface(sock, "lo")
         assert failed.value.reason is Reason.SETTINGS_UNUSABLE
         return failed.value.message
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from probe_exporter import Metric, Probe, Prober, Settings, runner
-from probe_exporter.loader import load_probers
-from probe_exporter.measured import declared, measured
+from probe_exporter.plugins.inventory import declared, measured
+from probe_exporter.plugins.loader import load_probers
 
-PROBERS = load_probers([Path(__file__).parent / "plugins"])
-GOLDEN = Path(__file__).parent / "golden"
+PROBERS = load_probers([Path(__file__).parents[1] / "own_probers"])
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def names(prober: str) -> set[str]:

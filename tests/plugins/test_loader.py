@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter import config, loader
-from probe_exporter.loader import LoaderError, config_files, load_probers
+from probe_exporter.config import loading, module
+from probe_exporter.config.files import config_files
+from probe_exporter.plugins import loader
+from probe_exporter.plugins.loader import LoaderError, load_probers
 from tests.exporters import ROOT
 
 SHIPPED = ["dns", "grpc", "http", "icmp", "tcp", "udp", "unix", "websocket"]
@@ -22,8 +24,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from probe_exporter.fields import Secret
-from probe_exporter.prober import Probe, Prober, Settings
+from probe_exporter import Secret
+from probe_exporter import Probe, Prober, Settings
 
 
 class QuakeSettings(Settings):
@@ -76,7 +78,7 @@ def test_a_file_in_a_directory_adds_a_prober_and_its_modules(directory: Path) ->
     before = list(sys.path)
     probers = load_probers([directory])
     assert probers.keys() == {*load_probers([]), "quake"}
-    assert config.load([directory / "quake.yml"], probers).modules["cache"].prober.name == "quake"
+    assert loading.load([directory / "quake.yml"], probers).modules["cache"].prober.name == "quake"
     assert sys.path == before
 
 
@@ -300,8 +302,8 @@ def test_a_file_named_twice_is_read_once(directory: Path) -> None:
 def test_a_named_file_that_is_not_there_is_an_error_of_the_configuration(tmp_path: Path) -> None:
     """It is read, and that fails with its name."""
     (path,) = config_files([str(tmp_path / "none.yml")], [])
-    with pytest.raises(config.ConfigError, match=r"none\.yml: can't be read: No such file or directory"):
-        config.load([path], {})
+    with pytest.raises(module.ConfigError, match=r"none\.yml: can't be read: No such file or directory"):
+        loading.load([path], {})
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from probe_exporter.deadline import TICK, Deadline, Late, within
+from probe_exporter.prober.deadline import TICK, Deadline, Late, within
 
 
 def run(coroutine: object) -> None:

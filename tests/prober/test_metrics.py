@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from probe_exporter.metrics import Metric, Samples
+from probe_exporter.prober.metrics import Metric, Samples
 
 PLAIN = Metric("probe_plain_seconds", "Without labels.")
 LABELLED = Metric("probe_labelled", "With labels.", ("phase", "reason"))

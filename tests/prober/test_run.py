@@ -11,10 +11,14 @@ import pytest
 from prometheus_client import Gauge
 from pydantic import ValidationError
 
-from probe_exporter.fields import Secret, Text
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import TIMEOUTS, OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
-from probe_exporter.rules import Rule, exclusive, required
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Text
+from probe_exporter.settings.rules import Rule, exclusive, required
+from probe_exporter.settings.secrets import Secret
 
 PLAIN = Metric("probe_plain", "Without labels.")
 LABELLED = Metric("probe_labelled", "With labels.", ("a", "b"))

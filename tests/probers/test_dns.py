@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import tls
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.dns.wire import name_to_wire
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import dns
 from probe_exporter.probers.dns import DnsSettings, prober
+from probe_exporter.protocols.dns.wire import name_to_wire
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
 from tests.targets import Pause, Pki, Tls
 from tests.targets.dns import (
     DnsServer,
@@ -98,15 +98,15 @@ async def test_an_answer_over_tls_passes_and_shows_its_certificate(pki: Pki) -> 
         result = await probe(server, "localhost:{tls_port}", preferred_ip_protocol="ip4", **settings)
     assert why(result) is None
     assert server.requests[0].server_name == "localhost"
-    assert tls.CERTIFICATE_INFO in result.probe.samples.labelled
-    assert tls.VERSION_INFO in result.probe.samples.labelled
+    assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert handshake.VERSION_INFO in result.probe.samples.labelled
 
 
 async def test_a_certificate_that_does_not_verify_is_shown_all_the_same(pki: Pki) -> None:
     async with DnsServer(OK, Tls(), pki.directory) as server:
         result = await probe(server, "localhost:{tls_port}", dns_over_tls=True, **TCP)
     assert why(result) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
-    assert tls.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
     assert seconds(result)["connect"] > 0
     assert seconds(result)["request"] == 0
 

@@ -14,13 +14,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client import Counter as Counted
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from probe_exporter import config, loader
-from probe_exporter.config import ConfigError, Module
+from probe_exporter.config import loading
+from probe_exporter.config.module import ConfigError, Module
 from probe_exporter.config.problems import Place
-from probe_exporter.exposition import TEXT, encode
-from probe_exporter.exposition.formats import PROTOBUF
+from probe_exporter.exposition.encoding import encode
+from probe_exporter.exposition.formats import PROTOBUF, TEXT
 from probe_exporter.exposition.protobuf_format import delimited_blocks
-from probe_exporter.prober import Reason
+from probe_exporter.plugins import loader
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import exporter
 from probe_exporter.probers.exporter import ExporterSettings, prober, with_hostname
 from probe_exporter.runner import Result, run
@@ -412,7 +413,7 @@ async def test_a_redirect_of_metadata_to_where_nobody_may_probe_fails_the_probe(
     """What the module does not require may fail; what the configuration forbids may not even be tried unseen."""
     path = tmp_path / "a.yml"
     path.write_text("modules: {m: {prober: exporter, targets: {deny: [127.0.0.77]}}}")
-    module = config.load([path], loader.load_probers([])).modules["m"]
+    module = loading.load([path], loader.load_probers([])).modules["m"]
     pages = {"/metrics": OK, "/metadata": redirect(302, "http://127.0.0.77:1/")}
     async with Site(pages) as site:
         result = await run(module, site.fill("127.0.0.1:{port}"), 5.0)
@@ -464,7 +465,7 @@ def test_a_mistake_is_told_where_it_stands(written: str, tmp_path: Path) -> None
     path = tmp_path / "a.yml"
     path.write_text(f"modules: {{m: {{prober: exporter, exporter: {{{written}}}}}}}\n")
     with pytest.raises(ConfigError) as refused:
-        config.load([path], loader.load_probers([]))
+        loading.load([path], loader.load_probers([]))
     assert str(refused.value).partition("a.yml:")[2].startswith(PLACES[written])
 
 

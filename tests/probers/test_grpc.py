@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import names
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.net import IP_PROTOCOL
-from probe_exporter.prober import Reason
+from probe_exporter.network import lookup
+from probe_exporter.network.opening import IP_PROTOCOL
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.grpc import DURATION, PARTS, SERVING_STATUS, SSL, STATUS_CODE, GrpcSettings, _parse, prober
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import CERTIFICATE_INFO, CHAIN_EXPIRY, CIPHER_INFO, EARLIEST_EXPIRY, VERSION_INFO
+from probe_exporter.tls.handshake import CERTIFICATE_INFO, CHAIN_EXPIRY, CIPHER_INFO, EARLIEST_EXPIRY, VERSION_INFO
 from tests.exporters import ROOT
 from tests.servers import Room, nginx
 from tests.servers._grpc_server import DATA, SLOW, TOKEN
@@ -399,7 +399,7 @@ async def test_the_address_that_is_shown_is_the_one_that_is_asked(
     """A server on one address of a name with two; the original asks whichever answers."""
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.1 both.test\n::1 both.test\n")
-    monkeypatch.setattr(names, "HOSTS", hosts)
+    monkeypatch.setattr(lookup, "HOSTS", hosts)
     by_ip4 = await probe(f"both.test:{grpc_health.bare}", preferred_ip_protocol="ip4")
     assert why(by_ip4) == (Reason.GRPC_UNIMPLEMENTED, "check")
     assert by_ip4.probe.samples.get(IP_PROTOCOL) == 4

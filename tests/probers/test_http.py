@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import names, net, tls
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.dialogue import FAILED_BY_REGEXP
-from probe_exporter.prober import Reason
+from probe_exporter.network import lookup, opening
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober, with_hostname
+from probe_exporter.protocols.dialogue.steps import FAILED_BY_REGEXP
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, chunked, raw, redirect, reply, silence
 
 OK = reply(200, b"ok")
@@ -68,7 +69,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some names for the loopback."""
     path = tmp_path / "hosts"
     path.write_text("127.0.0.1 localhost www.example.test\n::1 six.test\n127.0.0.77 other.test\n127.0.0.1 other.test\n")
-    monkeypatch.setattr(names, "HOSTS", path)
+    monkeypatch.setattr(lookup, "HOSTS", path)
 
 
 # --- success -----------------------------------------------------------------------------------------------
@@ -90,7 +91,7 @@ async def test_a_good_page_over_tls_passes(pki: Pki) -> None:
         assert spent(result) == ALL
         assert site.requests[0].server_name == "localhost"
     assert result.probe.samples.get(http.SSL) == 1
-    assert tls.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
 
 
 async def test_the_seconds_are_those_of_the_wire() -> None:
@@ -244,8 +245,8 @@ async def test_a_bad_certificate_is_shown_and_spends_no_time(pki: Pki, certifica
         result = await probe(site, "https://127.0.0.1:{tls_port}/", tls_config=tls_config)
     assert why(result) == (reason, "tls")
     assert spent(result) == {"resolve"}
-    assert tls.VERIFY_ERROR_INFO in result.probe.samples.labelled
-    assert tls.EARLIEST_EXPIRY in result.probe.samples.plain
+    assert handshake.VERIFY_ERROR_INFO in result.probe.samples.labelled
+    assert handshake.EARLIEST_EXPIRY in result.probe.samples.plain
     assert result.probe.samples.get(http.SSL) == 0
 
 
@@ -571,7 +572,7 @@ async def test_the_family_can_be_chosen() -> None:
         for host, protocol in (("six.test", 6), ("localhost", 4), ("[::1]", 6), ("127.0.0.1", 4)):
             result = await probe(site, f"http://{host}:{{port}}/")
             assert why(result) is None
-            assert result.probe.samples.get(net.IP_PROTOCOL) == protocol
+            assert result.probe.samples.get(opening.IP_PROTOCOL) == protocol
 
 
 async def test_a_target_is_reached_at_its_unspecified_address_too() -> None:

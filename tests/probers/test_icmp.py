@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from probe_exporter import echo, echo_packets, names, net
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Reason
+from probe_exporter.network import lookup, opening
+from probe_exporter.prober.failure import Reason
+from probe_exporter.prober.metrics import Metric
 from probe_exporter.probers import icmp
 from probe_exporter.probers.icmp import IcmpSettings, prober
+from probe_exporter.protocols.icmp import messages, pings
 from probe_exporter.runner import Result, run
 from tests import namespaces
 from tests.namespaces import Network
@@ -122,7 +123,7 @@ def test_a_payload_is_the_text_cut_or_filled_up(size: int, payload: bytes) -> No
 async def test_a_host_that_answers_passes(target: str, version: int) -> None:
     result = await ping(target)
     assert why(result) is None
-    assert value(result, net.IP_PROTOCOL) == version
+    assert value(result, opening.IP_PROTOCOL) == version
     assert value(result, icmp.HOP_LIMIT) == 64
     found = seconds(result)
     assert set(found) == {"resolve", "setup", "rtt"}
@@ -134,11 +135,11 @@ async def test_a_host_that_answers_passes(target: str, version: int) -> None:
 async def test_a_name_is_looked_up(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.77 four.test both.test\n::1 six.test both.test\n")
-    monkeypatch.setattr(names, "HOSTS", hosts)
+    monkeypatch.setattr(lookup, "HOSTS", hosts)
     found = [
-        value(await ping("both.test"), net.IP_PROTOCOL),
-        value(await ping("both.test", preferred_ip_protocol="ip4"), net.IP_PROTOCOL),
-        value(await ping("four.test"), net.IP_PROTOCOL),
+        value(await ping("both.test"), opening.IP_PROTOCOL),
+        value(await ping("both.test", preferred_ip_protocol="ip4"), opening.IP_PROTOCOL),
+        value(await ping("four.test"), opening.IP_PROTOCOL),
     ]
     assert found == [6, 4, 4]
     refused = await ping("four.test", ip_protocol_fallback=False)
@@ -221,18 +222,18 @@ async def test_a_series_that_does_not_fit_into_the_deadline_fails_at_once() -> N
 @on_loopback
 async def test_two_thousand_at_once_all_get_their_own_replies(monkeypatch: pytest.MonkeyPatch) -> None:
     """To one address they differ in their sequence numbers alone; the kernel's buffer holds some hundred replies."""
-    monkeypatch.setattr(echo, "_RECEIVE_BUFFER", 100_000)  # what an ordinary user may have
+    monkeypatch.setattr(pings, "_RECEIVE_BUFFER", 100_000)  # what an ordinary user may have
     before = threading.active_count(), len(asyncio.all_tasks())
     results = await asyncio.gather(*(ping(f"127.0.{number % 8}.1", timeout=10.0) for number in range(2000)))
     assert [why(result) for result in results] == [None] * 2000
     assert (threading.active_count(), len(asyncio.all_tasks())) == before
-    assert all(not channel._waiting for channel in echo._channels[asyncio.get_running_loop()].values())
+    assert all(not channel._waiting for channel in pings._channels[asyncio.get_running_loop()].values())
 
 
 @on_loopback
 async def test_all_pings_share_a_socket_per_family() -> None:
     await asyncio.gather(*(ping(target) for target in ("127.0.0.1", "127.0.0.2", "::1", "::1")))
-    assert sorted(kind.version for kind in echo._channels[asyncio.get_running_loop()]) == [4, 6]
+    assert sorted(kind.version for kind in pings._channels[asyncio.get_running_loop()]) == [4, 6]
 
 
 @on_loopback
@@ -243,7 +244,7 @@ async def test_nobody_is_waited_for_after_the_deadline() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert all(not channel._waiting for channel in echo._channels[asyncio.get_running_loop()].values())
+    assert all(not channel._waiting for channel in pings._channels[asyncio.get_running_loop()].values())
 
 
 # --- through a network -------------------------------------------------------------------------------------
@@ -644,10 +645,10 @@ def test_replies_that_are_not_ours_do_not_count(path: Network) -> None:
             asked = packet[20:]
             if asked[0] == 8:
                 identifier, sequence = struct.unpack("!HH", asked[4:8])
-                other = echo_packets.request(4, identifier, sequence, b"x" + asked[9:])
+                other = messages.request(4, identifier, sequence, b"x" + asked[9:])
                 sock.sendto(answer(other), (sender, 0))
-                sock.sendto(answer(echo_packets.request(4, identifier, sequence + 1 & 0xFFFF, asked[8:])), (sender, 0))
-                sock.sendto(answer(echo_packets.request(4, identifier ^ 1, sequence, asked[8:])), (sender, 0))
+                sock.sendto(answer(messages.request(4, identifier, sequence + 1 & 0xFFFF, asked[8:])), (sender, 0))
+                sock.sendto(answer(messages.request(4, identifier ^ 1, sequence, asked[8:])), (sender, 0))
                 with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as elsewhere:
                     elsewhere.bind(("10.91.2.9", 0))
                     elsewhere.sendto(answer(asked), (sender, 0))
@@ -672,10 +673,10 @@ def test_an_error_about_a_request_to_somebody_else_is_not_ours(path: Network) ->
                 packet, (sender, _) = sock.recvfrom(65536)
             except TimeoutError:
                 continue
-            if packet[20] == echo_packets.REQUESTS[4]:
+            if packet[20] == messages.REQUESTS[4]:
                 about = packet[:16] + socket.inet_aton(NOBODY) + packet[20:28]
                 blank = b"\3\1\0\0" + bytes(4) + about  # host unreachable
-                sock.sendto(b"\3\1" + struct.pack("!H", echo_packets.checksum(blank)) + bytes(4) + about, (sender, 0))
+                sock.sendto(b"\3\1" + struct.pack("!H", messages.checksum(blank)) + bytes(4) + about, (sender, 0))
                 time.sleep(0.1)
                 sock.sendto(answer(packet[20:]), (sender, 0))
 

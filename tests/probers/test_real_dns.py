@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import tls
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import dns
 from probe_exporter.probers.dns import DnsSettings, prober
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
 from tests.servers.bind import DATA, DELEGATION, LARGE, PLAIN, SERIAL, SIGNED, Bind, owner
 from tests.targets import Pki
 
@@ -65,7 +65,7 @@ async def test_the_serial_is_that_of_the_zone(transport: str, bind: Bind, pki: P
     result = await ask(bind, pki, PLAIN, "SOA", transport)
     assert why(result) is None
     assert result.probe.samples.get(dns.SERIAL) == SERIAL
-    assert (tls.CERTIFICATE_INFO in result.probe.samples.labelled) == (transport == "tls")
+    assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) == (transport == "tls")
 
 
 @ALL

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import tls
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.prober import Prober, Reason
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import tcp, udp, unix
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
 from tests.servers.chrony import REQUEST, STRATUM
 from tests.servers.dovecot import Dovecot
 from tests.servers.mariadb import MariaDb
@@ -93,7 +94,7 @@ async def test_the_certificate_behind_starttls_is_shown(dovecot: Dovecot, pki: P
     assert why(result) is None
     refused = await probe(tcp.prober, dovecot.imap, *steps)
     assert (why(refused), refused.phase) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
-    shown = [one.probe.samples.labelled[tls.CERTIFICATE_INFO] for one in (result, refused)]
+    shown = [one.probe.samples.labelled[handshake.CERTIFICATE_INFO] for one in (result, refused)]
     assert shown[0] == shown[1]
 
 

@@ -11,12 +11,12 @@ import pytest
 from aiohttp import WSMsgType, web
 from websockets.asyncio.server import ServerConnection, serve
 
-from probe_exporter import tls
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.websocket import FAILED_BY_REGEXP, STATUS_CODE, WebsocketSettings, prober
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
 from tests.processes import free_port
 from tests.servers.websocket_proxy import WebsocketProxy
 from tests.targets import Pki
@@ -139,7 +139,7 @@ async def test_through_nginx(
     async with server.listening(websocket_proxy.back):
         result = await probe(f"{target}/chat", *CHAT, http_config=trust)
         assert why(result) is None
-        assert (tls.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
+        assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
         await asyncio.wait_for(server.gone.wait(), 5)
         members = {"basic_auth": {"username": "user", "password": "hunter2"}}
         assert why(await probe(f"{target}/members", *CHAT, http_config=trust | members)) is None

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import names, tls
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.dialogue import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
-from probe_exporter.prober import Reason
+from probe_exporter.network import lookup
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.tcp import DURATION, TcpSettings, prober
+from probe_exporter.protocols.dialogue.steps import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
 from tests.targets import End, Pause, Pki, Repeat
 from tests.targets.talker import Finish, Hear, Secure, Talk, Talker, talk, then_silence
 
@@ -205,14 +206,18 @@ async def test_a_flood_of_lines_keeps_nobody_waiting(pki: Pki) -> None:
 async def test_the_name_to_verify_is_the_targets(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = pki.directory / "hosts"
     hosts.write_text("127.0.0.1 localhost\n")
-    monkeypatch.setattr(names, "HOSTS", hosts)
+    monkeypatch.setattr(lookup, "HOSTS", hosts)
     script = then_silence(Secure("localhost_only"))
     named, _ = await probe(pki, script, tls=True, tls_config=trust(pki), target="localhost:{port}")
     unnamed, _ = await probe(pki, script, tls=True, tls_config=trust(pki))
     assert why(named) is None
     assert why(unnamed) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
     for result in (named, unnamed):  # also where it does not verify
-        assert {tls.CERTIFICATE_INFO, tls.VERSION_INFO, tls.CIPHER_INFO} <= result.probe.samples.labelled.keys()
+        assert {
+            handshake.CERTIFICATE_INFO,
+            handshake.VERSION_INFO,
+            handshake.CIPHER_INFO,
+        } <= result.probe.samples.labelled.keys()
 
 
 async def test_tls_within_tls(pki: Pki) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from probe_exporter import names
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.dialogue import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
-from probe_exporter.loader import load_probers
-from probe_exporter.net import IP_PROTOCOL
-from probe_exporter.prober import Reason
+from probe_exporter.network import lookup
+from probe_exporter.network.opening import IP_PROTOCOL
+from probe_exporter.plugins.loader import load_probers
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import udp
 from probe_exporter.probers.udp import DURATION, UdpSettings, prober
+from probe_exporter.protocols.dialogue.steps import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
 from probe_exporter.runner import Result, run
 from tests.servers.bind import Bind
 from tests.targets import Pause
@@ -165,7 +165,7 @@ async def test_a_name_is_resolved_as_the_module_prefers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preferred: str, version: int
 ) -> None:
     (tmp_path / "hosts").write_text("127.0.0.1 both.test\n::1 both.test\n")
-    monkeypatch.setattr(names, "HOSTS", tmp_path / "hosts")
+    monkeypatch.setattr(lookup, "HOSTS", tmp_path / "hosts")
     result, _ = await probe(
         ANSWERS, PING, {"expect": "pong"}, target="both.test:{port}", preferred_ip_protocol=preferred
     )

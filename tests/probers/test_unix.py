@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.unix import DURATION, UnixSettings, prober
 from probe_exporter.runner import Result, run
 from tests.targets import Pki

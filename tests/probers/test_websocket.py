@@ -13,14 +13,12 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import config, tls
-from probe_exporter.config import Module
+from probe_exporter.config import loading
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.dialogue import EXPECT_INFO
-from probe_exporter.http.websocket import MESSAGE_LIMIT
-from probe_exporter.loader import load_probers
-from probe_exporter.net import IP_PROTOCOL
-from probe_exporter.prober import Reason
+from probe_exporter.network.opening import IP_PROTOCOL
+from probe_exporter.plugins.loader import load_probers
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.websocket import (
     DURATION,
     FAILED_BY_REGEXP,
@@ -29,7 +27,10 @@ from probe_exporter.probers.websocket import (
     WebsocketSettings,
     prober,
 )
+from probe_exporter.protocols.dialogue.steps import EXPECT_INFO
+from probe_exporter.protocols.http.websocket import MESSAGE_LIMIT
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
 from tests import shared
 from tests.targets import Answer, End, Pause, Pki, Repeat, Request, Tls, raw, redirect, reply, silence
 from tests.targets.answers import head
@@ -314,7 +315,7 @@ async def test_settings_that_can_not_be_used(settings: dict[str, Any]) -> None:
 @shared.needed
 @pytest.mark.parametrize("name", ["ws_everything", "ws_bearer"])
 async def test_the_modules_of_the_unreleased_original_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = config.load([shared.EXAMPLES / "websocket-unreleased.yml"], load_probers([])).modules[name]
+    module = loading.load([shared.EXAMPLES / "websocket-unreleased.yml"], load_probers([])).modules[name]
     monkeypatch.chdir(shared.EXAMPLES)  # a file of secrets is not there: it is passed over
     async with WebsocketSite({"/": upgraded(frame(b"hello bob"))}) as there:
         result = await run(module, there.fill(WS), 5.0)
@@ -420,8 +421,12 @@ async def test_an_answer_that_is_none(answer: Answer, reason: Reason) -> None:
 async def test_tls_is_reported(pki: Pki) -> None:
     result, site = await probe(upgraded(), target=WSS, site=secure(pki), http_config=trust(pki))
     assert why(result) is None
-    assert {tls.CERTIFICATE_INFO, tls.VERSION_INFO, tls.CIPHER_INFO} <= result.probe.samples.labelled.keys()
-    assert {tls.EARLIEST_EXPIRY, tls.CHAIN_EXPIRY} <= result.probe.samples.plain.keys()
+    assert {
+        handshake.CERTIFICATE_INFO,
+        handshake.VERSION_INFO,
+        handshake.CIPHER_INFO,
+    } <= result.probe.samples.labelled.keys()
+    assert {handshake.EARLIEST_EXPIRY, handshake.CHAIN_EXPIRY} <= result.probe.samples.plain.keys()
     assert site.requests[0].server_name == ""
 
 
@@ -443,7 +448,7 @@ async def test_a_certificate_that_does_not_verify_is_reported_all_the_same(
 ) -> None:
     result, site = await probe(upgraded(), target=WSS, site=secure(pki, Tls(certificate)), http_config=trust(pki))
     assert why(result) == (reason, "tls")
-    assert tls.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
     assert values(result) == (0, 0, 0)
     assert set(seconds(result)) == {"resolve", "connect", "processing"}
     assert site.requests == []

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from probe_exporter.exposition.formats import PROTOBUF
 from probe_exporter.exposition.protobuf_format import delimited_blocks
-from probe_exporter.metrics import Given
+from probe_exporter.prober.metrics import Given
 from probe_exporter.scrape import openmetrics, protobuf, text
 from probe_exporter.scrape.page import Malformed, Page, Selection, TooManySamples
 

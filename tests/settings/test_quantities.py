@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.quantities import format_duration, format_size, parse_duration, parse_float, parse_size
+from probe_exporter.settings.quantities import format_duration, format_size, parse_duration, parse_float, parse_size
 
 # --- durations ---------------------------------------------------------------------------------------------
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from probe_exporter.fields import Secret, Text
-from probe_exporter.prober import Settings
-from probe_exporter.rules import exclusive, needs, required
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Text
+from probe_exporter.settings.rules import exclusive, needs, required
+from probe_exporter.settings.secrets import Secret
 
 
 class Inner(Settings):

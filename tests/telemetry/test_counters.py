@@ -8,8 +8,8 @@ import time
 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from probe_exporter.exposition import encode_families
-from probe_exporter.telemetry import Telemetry
+from probe_exporter.exposition.encoding import encode_families
+from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.version import VERSION
 
 FROM_THE_START = {

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
-from probe_exporter.lag import EVERY, REMEMBERED, Lag
+from probe_exporter.telemetry.lag import EVERY, REMEMBERED, Lag
 
 
 @contextlib.asynccontextmanager

@@ -13,12 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter import logs
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.logs import ProbeLog, as_json, logfmt
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result, run
+from probe_exporter.settings.block import Settings
+from probe_exporter.telemetry import logs
+from probe_exporter.telemetry.logs import as_json, logfmt
 from tests.history.test_memory import MODULES
 
 NOON = 1_782_907_200.123456

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from probe_exporter.dialogue import Step
-from probe_exporter.fields import Named, Secret
-from probe_exporter.masking import Mask, mask_urls
-from probe_exporter.prober import Settings
+from probe_exporter.protocols.dialogue.steps import Step
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.secrets import Named, Secret
+from probe_exporter.telemetry.masking import Mask, mask_urls
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
-from probe_exporter import certificates
+from probe_exporter.tls import certificates
 from tests.targets import Pki
 
 KEY = ec.generate_private_key(ec.SECP256R1())

@@ -17,19 +17,24 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from probe_exporter import certificates, tls
-from probe_exporter.certificates import Certificate
-from probe_exporter.prober import Probe, ProbeFailed, Reason
-from probe_exporter.tls import CIPHERS, NO_CHAIN, TLS13_CIPHERS, Layer, TLSSettings, VerificationFailed, client_context
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.tls import certificates
+from probe_exporter.tls.certificates import Certificate
+from probe_exporter.tls.context import MOST_CONTEXTS, client_context, forget_contexts
+from probe_exporter.tls.handshake import NO_CHAIN, Handshake, report, report_no_chain
+from probe_exporter.tls.layer import Layer, VerificationFailed
+from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.suites import CIPHERS, TLS13_CIPHERS
 from tests.targets import Pki
 
 
 @pytest.fixture(autouse=True)
 def nothing_remembered() -> Iterator[None]:
     """Every test begins without contexts."""
-    tls.forget_contexts()
+    forget_contexts()
     yield
-    tls.forget_contexts()
+    forget_contexts()
 
 
 class Server:
@@ -518,7 +523,7 @@ def test_equal_settings_share_a_context(zoo: Zoo) -> None:
 
 def test_a_forgotten_context_is_made_anew(zoo: Zoo) -> None:
     before = client_context(zoo.trust())
-    tls.forget_contexts()
+    forget_contexts()
     assert client_context(zoo.trust()) is not before
 
 
@@ -608,12 +613,12 @@ def test_what_does_not_speak_tls_is_a_tls_failure(zoo: Zoo, hello: bytes) -> Non
 # --- metrics -----------------------------------------------------------------------------------------------
 
 
-def reported(handshake: tls.Handshake, *, as_the_original: bool = False) -> dict[str, dict[tuple[str, ...], float]]:
+def reported(handshake: Handshake, *, as_the_original: bool = False) -> dict[str, dict[tuple[str, ...], float]]:
     """What a handshake sets, by metric."""
     probe = Probe("target", 0.0)
-    tls.report(probe, handshake)
+    report(probe, handshake)
     if as_the_original:
-        tls.report_no_chain(probe, handshake)
+        report_no_chain(probe, handshake)
     return {metric.name: dict(samples) for metric, samples in probe.samples.families.items()}
 
 
@@ -677,7 +682,7 @@ def test_the_name_to_ask_for_makes_no_context_of_its_own() -> None:
 def test_of_many_contexts_those_used_last_are_remembered() -> None:
     settings = TLSSettings(insecure_skip_verify=True)
     first, second = client_context(settings, ("first",)), client_context(settings, ("second",))
-    for number in range(tls.MOST_CONTEXTS - 1):
+    for number in range(MOST_CONTEXTS - 1):
         client_context(settings, (str(number),))
         assert client_context(settings, ("first",)) is first
     assert client_context(settings, ("second",)) is not second

@@ -12,12 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter import config, loader, values
-from probe_exporter.config import ConfigError
-from probe_exporter.exposition import OPENMETRICS, TEXT, encode
+from probe_exporter.config import loading
+from probe_exporter.config.module import ConfigError
+from probe_exporter.exposition.encoding import encode
+from probe_exporter.exposition.formats import OPENMETRICS, TEXT
 from probe_exporter.exposition.merging import merged
-from probe_exporter.prober import Probe, Reason
-from probe_exporter.values import Answer, ValueSettings
+from probe_exporter.plugins import loader
+from probe_exporter.prober.failure import Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.values import finding
+from probe_exporter.values.finding import Answer
+from probe_exporter.values.settings import ValueSettings
 
 DOCUMENT = {
     "host": "h1",
@@ -44,7 +49,7 @@ def found(
     probe = Probe("target", 0.0)
     body = json.dumps(document).encode() if text is None else text
     by_name: dict[str, list[str]] = headers or {}
-    asyncio.run(values.report(probe, metrics, Answer(lambda name: by_name.get(name, []), body, body)))
+    asyncio.run(finding.report(probe, metrics, Answer(lambda name: by_name.get(name, []), body, body)))
     lines = encode(probe.samples, TEXT).decode().splitlines()
     return [line for line in lines if not line.startswith("#")], probe
 
@@ -146,7 +151,7 @@ def test_a_page_of_nothing_but_matches_is_not_looked_at_for_ever() -> None:
     metric = declared(**{"from": {"regexp": "(.)"}, "values": {"a": 1}})
     lines, probe = found(metric, text=b"a" * 1_000_000)
     assert lines == ["app_x 1"]
-    assert len(probe.events) == values.MOST_REMARKS + 1
+    assert len(probe.events) == finding.MOST_REMARKS + 1
     assert "more than 10000 matches" in str(probe.events[-1].fields["why"])
 
 
@@ -164,7 +169,7 @@ def test_a_large_document_keeps_nobody_waiting() -> None:
 
     async def run() -> tuple[Probe, float]:
         probe, late = Probe("t", 0.0), 0.0
-        work = asyncio.create_task(values.report(probe, (metric, other), Answer(lambda _: [], body, body)))
+        work = asyncio.create_task(finding.report(probe, (metric, other), Answer(lambda _: [], body, body)))
         while not work.done():
             before = time.perf_counter()
             await asyncio.sleep(0.001)
@@ -232,7 +237,7 @@ def test_a_declaration_that_is_none_is_refused_where_it_stands(written: str, tmp
     path = tmp_path / "a.yml"
     path.write_text(f"modules: {{m: {{prober: http, http: {{metrics: [{{{', '.join(given.values())}}}]}}}}}}\n")
     with pytest.raises(ConfigError) as refused:
-        config.load([path], loader.load_probers([]))
+        loading.load([path], loader.load_probers([]))
     assert REFUSED[written] in str(refused.value)
     assert ":1:" in str(refused.value)
 
@@ -243,4 +248,4 @@ def test_two_metrics_of_one_name_are_refused(tmp_path: Path) -> None:
     other = "{name: x_total, type: counter, help: x, from: {header: a}}"
     path.write_text(f"modules: {{m: {{prober: http, http: {{metrics: [{one}, {other}]}}}}}}\n")
     with pytest.raises(ConfigError, match="the metric x_total is there twice"):
-        config.load([path], loader.load_probers([]))
+        loading.load([path], loader.load_probers([]))

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from probe_exporter.telemetry import Telemetry
+from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answers import Refused
 

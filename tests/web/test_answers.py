@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from aiohttp.web import BaseRequest, Server, ServerRunner, TCPSite
 
-from probe_exporter.web.answer import Answer
+from probe_exporter.web.answers import Answer
 
 Exchange = Callable[[bytes], Awaitable[bytes]]
 

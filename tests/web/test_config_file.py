@@ -16,7 +16,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from probe_exporter.config import ConfigError
+from probe_exporter.config.module import ConfigError
 from probe_exporter.web.config_file import load
 from tests import exporters
 from tests.asking import ask

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp.web import BaseRequest
 
-from probe_exporter.web.answer import Answer
+from probe_exporter.web.answers import Answer
 from probe_exporter.web.connections import Connections, Limits
 
 BRIEF = Limits(head=0.4, take=0.4, idle=0.8, look=0.05)

@@ -15,14 +15,14 @@ from aiohttp import ClientSession
 from aiohttp.web import Server as WebServer
 from aiohttp.web import ServerRunner, SockSite
 
-from probe_exporter.configuration import Configuration, Source
-from probe_exporter.history import MemoryHistory
-from probe_exporter.logs import ProbeLog
-from probe_exporter.snapshots import snapshot
-from probe_exporter.telemetry import Telemetry
+from probe_exporter.config.current import Configuration, Source
+from probe_exporter.history.memory import MemoryHistory
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.listening import Place
 from probe_exporter.web.routes import Web
-from probe_exporter.web.workers import SupervisorTimeout
+from probe_exporter.workers.snapshots import snapshot
+from probe_exporter.workers.worker import SupervisorTimeout
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Server

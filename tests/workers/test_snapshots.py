@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from prometheus_client.metrics_core import Metric as Family
 
-from probe_exporter.snapshots import families, merged, settled, snapshot
-from probe_exporter.telemetry import Telemetry
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.workers.snapshots import families, merged, settled, snapshot
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from probe_exporter.telemetry import Telemetry
+from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.config_file import RateLimit
-from probe_exporter.web.crew import PATIENCE_SECONDS, Crew, Ending
 from probe_exporter.web.door import Bucket
-from probe_exporter.web.workers import SupervisorTimeout
+from probe_exporter.workers.worker import PATIENCE_SECONDS, Crew, Ending, SupervisorTimeout
 
 
 async def test_worker_stops_waiting_for_a_supervisor_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,23 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from probe_exporter.deadline import Deadline
-from probe_exporter.dialogue import FAILED_BY_BYTES, FAILED_BY_REGEXP, DialogueSettings, Step, shown, walk
-from probe_exporter.fields import Match, Regexp
-from probe_exporter.metrics import Metric
-from probe_exporter.net import Connection, start_tls
-from probe_exporter.prober import Probe, ProbeFailed, Reason
-from probe_exporter.tls import TLSSettings, report_no_chain
+from probe_exporter.network.connection import Connection
+from probe_exporter.network.opening import start_tls
+from probe_exporter.prober.deadline import Deadline
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.dialogue.steps import (
+    FAILED_BY_BYTES,
+    FAILED_BY_REGEXP,
+    DialogueSettings,
+    Step,
+    shown,
+    walk,
+)
+from probe_exporter.settings.regexps import Match, Regexp
+from probe_exporter.tls.handshake import report_no_chain
+from probe_exporter.tls.settings import TLSSettings
 
 LONGEST_LINE = 65536
 """Bytes of a line with its newline, as in the original."""

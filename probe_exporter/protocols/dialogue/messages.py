@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterator
 from typing import Protocol
 
-from probe_exporter.dialogue import DialogueSettings, shown
-from probe_exporter.fields import Match, Regexp
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.dialogue.steps import DialogueSettings, shown
+from probe_exporter.settings.regexps import Match, Regexp
 
 OFF_THE_LOOP = 1024 * 1024
 """Bytes from which on a message is searched in a thread, so that others are not kept waiting."""

@@ -1,7 +1,6 @@
 """A dialogue with a server, step by step: what to expect and what to send (``query_response``).
 
-`walk` goes through the steps with a `Peer`, whatever it is that carries them: lines of a byte stream (`lines`) or
-messages (`messages`).
+`walk` goes through the steps with a `Peer`: lines of a byte stream (`lines`) or messages (`messages`).
 """
 
 from __future__ import annotations
@@ -9,15 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from itertools import takewhile
 from typing import Annotated, ClassVar, Protocol
 
 from pydantic import PlainSerializer
 
-from probe_exporter.fields import MASK, Match, Regexp, Text, encode
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Probe, ProbeFailed, Reason, Settings
-from probe_exporter.rules import Block, Rule, exclusive, required
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.dialogue.templates import Template
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Text, encode
+from probe_exporter.settings.regexps import Match, Regexp
+from probe_exporter.settings.rules import Block, Rule, exclusive, required
+from probe_exporter.settings.secrets import MASK
 
 FAILED_BY_REGEXP = Metric("probe_failed_due_to_regex", "Whether the probe failed because of a regular expression.")
 FAILED_BY_BYTES = Metric("probe_failed_due_to_bytes", "Whether other bytes came than the module expects.")
@@ -173,70 +176,6 @@ class DialogueSettings(Settings):
 
     rules: ClassVar[tuple[Rule, ...]] = (_labels_once,)
     query_response: tuple[Step, ...] = ()
-
-
-# --- templates ---------------------------------------------------------------------------------------------
-
-
-class Template:
-    """Text with references to what a regular expression matched: ``$1``, ``${1}``, ``$name``, ``$0``; ``$$`` is ``$``.
-
-    Go's rules: a bare name is as long as it can be, an unknown one is empty, and a ``$`` before anything else stays.
-    """
-
-    __slots__ = ("_parts",)
-
-    def __init__(self, text: str, groups: Mapping[str, int]) -> None:
-        """
-        Args:
-            groups: the regular expression's named groups and their numbers.
-        """
-        parts = (groups.get(part.name, part.number) if isinstance(part, _Reference) else part for part in _parse(text))
-        self._parts: tuple[bytes | int, ...] = tuple(encode(p) if isinstance(p, str) else p for p in parts)
-
-    def expand(self, found: Match) -> bytes:
-        """The text with the groups of a match in their places; one that took no part is empty."""
-        groups = (found.group(0), *found.groups())
-        return b"".join(
-            part if isinstance(part, bytes) else (groups[part] or b"") if 0 <= part < len(groups) else b""
-            for part in self._parts
-        )
-
-
-class _Reference:
-    """A reference by name or number."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    @property
-    def number(self) -> int:
-        """The number it says; -1 if it is none, as with a leading zero."""
-        return int(self.name) if re.fullmatch(r"0|[1-9][0-9]{0,7}", self.name) else -1
-
-
-def _parse(text: str) -> Iterator[str | _Reference]:
-    while True:
-        plain, dollar, text = text.partition("$")
-        yield plain
-        if not dollar:
-            return
-        braces = text.startswith("{")
-        name = "".join(takewhile(_is_of_a_name, text[braces:]))
-        if text.startswith("$"):
-            yield "$"
-            text = text[1:]
-        elif not name or (braces and not text.startswith(f"{{{name}}}")):
-            yield "$"
-        else:
-            yield _Reference(name)
-            text = text[len(name) + 2 * braces :]
-
-
-def _is_of_a_name(char: str) -> bool:
-    return char == "_" or char.isalpha() or char.isdecimal()
 
 
 # --- the walk through the steps ----------------------------------------------------------------------------

@@ -6,9 +6,9 @@ import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from probe_exporter.dns import rdata
-from probe_exporter.dns.codes import TYPES
-from probe_exporter.dns.wire import Malformed, Wire, name_to_wire
+from probe_exporter.protocols.dns import rdata
+from probe_exporter.protocols.dns.codes import TYPES
+from probe_exporter.protocols.dns.wire import Malformed, Wire, name_to_wire
 
 RECURSION_DESIRED, RESPONSE = 0x0100, 0x8000
 OPT = TYPES["OPT"]

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from probe_exporter.dns.codes import TYPES, class_name, type_name
-from probe_exporter.dns.wire import STRING_ESCAPES, Malformed, Wire, escaped
+from probe_exporter.protocols.dns.codes import TYPES, class_name, type_name
+from probe_exporter.protocols.dns.wire import STRING_ESCAPES, Malformed, Wire, escaped
 
 Reader = Callable[[Wire], str]
 

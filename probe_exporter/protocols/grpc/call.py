@@ -13,16 +13,16 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from probe_exporter.connection import Connection
-from probe_exporter.fields import encode
-from probe_exporter.http.exchange import Unprocessed
-from probe_exporter.http.frames import Code
-from probe_exporter.http.request import USER_AGENT
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.network.connection import Connection
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http.exchange import Unprocessed
+from probe_exporter.protocols.http.frames import Code
+from probe_exporter.protocols.http.request import USER_AGENT
+from probe_exporter.settings.fields import encode
 
 if TYPE_CHECKING:
-    from probe_exporter.http.header_block import Field
-    from probe_exporter.http.http2 import ResponseReader  # loaded by the first call
+    from probe_exporter.protocols.http.header_block import Field
+    from probe_exporter.protocols.http.http2 import ResponseReader  # loaded by the first call
 
 ALPN = ("h2",)
 """What a gRPC client offers."""
@@ -286,7 +286,7 @@ async def unary(connection: Connection, fields: list[Field], message: bytes) -> 
     Raises:
         CallFailed: with the status and the reason.
     """
-    from probe_exporter.http.http2 import Http2Exchange  # noqa: PLC0415  # not every exporter makes calls
+    from probe_exporter.protocols.http.http2_exchange import Http2Exchange  # noqa: PLC0415  # not every exporter makes calls
 
     exchange = Http2Exchange(connection, "POST", fields, framed(message))
     response = exchange.reader

@@ -6,7 +6,7 @@ no message is refused, as protobuf's own readers do.
 
 from __future__ import annotations
 
-from probe_exporter import varint
+from probe_exporter.exposition import varint
 
 METHOD = "/grpc.health.v1.Health/Check"
 

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
 
-from probe_exporter.fields import Cel, Regexp
-from probe_exporter.http.response import Response
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http.response import Response
+from probe_exporter.settings.cel import Cel
+from probe_exporter.settings.regexps import Regexp
 
 OFF_THE_LOOP = 1024 * 1024
 """Bodies from this size on are searched in a thread: RE2 lets others run meanwhile."""

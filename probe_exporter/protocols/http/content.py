@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import brotli  # type: ignore[import-untyped]  # it has neither stubs nor annotations
 
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
 
 STEP = 256 * 1024
 """Bytes that one step of decoding yields at most."""
@@ -146,3 +146,32 @@ class Body:
         self.length += min(len(piece), room)
         if len(piece) > room:
             raise ProbeFailed(Reason.HTTP_BODY_TOO_LARGE, f"the body is larger than the limit of {self._limit} bytes")
+
+
+def accepts(header: str, coding: str) -> bool:
+    """Whether `header` allows `coding`, decided by the original's rules.
+
+    The part of the highest quality that names the coding (in exactly this spelling) or ``*`` decides; a
+    quality that can't be read counts as 0. Parts are split at their last ``;`` only.
+    """
+    offers = [_offer(part) for part in header.split(",")]
+    for name, quality in sorted(offers, key=lambda offer: -offer[1]):
+        if name in (coding, "*"):
+            return quality > 0
+    return False
+
+
+def _offer(part: str) -> tuple[str, float]:
+    """A coding and its quality, to three decimals."""
+    name, separator, parameter = part.rpartition(";")
+    if not separator:
+        return part.strip(), 1.0
+    return name.strip(), round(_number(parameter.strip().removeprefix("q=")), 3)
+
+
+def _number(text: str) -> float:
+    """A number as Go reads it, or 0."""
+    try:
+        return float.fromhex(text) if "p" in text.lower() else float(text) if text == text.strip() else 0.0
+    except (ValueError, OverflowError):
+        return 0.0

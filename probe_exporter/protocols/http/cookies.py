@@ -13,9 +13,9 @@ from ipaddress import ip_address
 
 from publicsuffixlist import PublicSuffixList
 
-from probe_exporter import names
-from probe_exporter.http.checks import parse_date
-from probe_exporter.http.url import URL
+from probe_exporter.addresses import literals
+from probe_exporter.protocols.http.checks import parse_date
+from probe_exporter.protocols.http.url import URL
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\x20\x21\x23-\x3a\x3c-\x5b\x5d-\x7e]*")  # all but quotes, semicolons and backslashes
@@ -108,7 +108,7 @@ def _domain(given: str, host: str) -> str | None:
     if not given.isascii():
         return None
     domain = _canonical(given.removeprefix("."))
-    if not given or (domain == host and (names.literal(host) is not None or _suffixes().is_public(host))):
+    if not given or (domain == host and (literals.literal(host) is not None or _suffixes().is_public(host))):
         return ""
     if not domain or (domain != host and (not _is_under(host, domain) or _suffixes().is_public(domain))):
         return None
@@ -129,14 +129,14 @@ def _expiry(attributes: dict[str, str]) -> float:
 
 
 def _canonical(host: str) -> str:
-    return names.to_ascii(host).lower().removesuffix(".")
+    return literals.to_ascii(host).lower().removesuffix(".")
 
 
 def _is_under(host: str, domain: str) -> bool:
-    return host.endswith("." + domain) and names.literal(host) is None
+    return host.endswith("." + domain) and literals.literal(host) is None
 
 
 def _is_loopback(host: str) -> bool:
     """Whether a host is as safe without TLS as with it, as browsers and Go have it."""
-    address = names.literal(host)
+    address = literals.literal(host)
     return host == "localhost" or (address is not None and ip_address(address).is_loopback)

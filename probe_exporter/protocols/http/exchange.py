@@ -7,13 +7,13 @@ import time
 from contextlib import suppress
 from typing import BinaryIO, Protocol
 
-from probe_exporter.http import http1
-from probe_exporter.http.http1 import ResponseReader
-from probe_exporter.http.request import Request
-from probe_exporter.http.response import Response
-from probe_exporter.net import Connection
-from probe_exporter.prober import ProbeFailed
-from probe_exporter.tls import Handshake
+from probe_exporter.network.connection import Connection
+from probe_exporter.prober.failure import ProbeFailed
+from probe_exporter.protocols.http import http1
+from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.request import Request
+from probe_exporter.protocols.http.response import Response
+from probe_exporter.tls.handshake import Handshake
 
 UPLOAD_STEP = 64 * 1024
 """Bytes of an uploaded file in one chunk."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from hpack import HPACKError
 from hpack.huffman_table import decode_huffman
 
-from probe_exporter.http.header_block import integer
+from probe_exporter.protocols.http.header_block import integer
 
 Field = tuple[bytes, bytes]
 

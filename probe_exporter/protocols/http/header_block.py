@@ -14,8 +14,8 @@ from hpack import HPACKError
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable, table_entry_size
 
-from probe_exporter.http.frames import Code, Violation
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
+from probe_exporter.protocols.http.frames import Code, Violation
 
 Field = tuple[bytes, bytes]
 

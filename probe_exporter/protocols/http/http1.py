@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from probe_exporter.http.response import Headers, IncomingResponse
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http.response import Headers, IncomingResponse
 
 HEAD_LIMIT = 10 * 1024 * 1024
 """Bytes that a response's status line and headers may take: the original's limit."""

@@ -12,18 +12,21 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from probe_exporter import names, net
-from probe_exporter.addressing import AddressSettings
-from probe_exporter.http import tunnel
-from probe_exporter.http.cookies import Cookies
-from probe_exporter.http.exchange import Exchange, Http1Exchange, Unprocessed
-from probe_exporter.http.proxy import Proxy
-from probe_exporter.http.request import REDIRECT_CODES, Request, Template, first_request
-from probe_exporter.http.settings import HttpClientSettings
-from probe_exporter.http.url import URL, host_only
-from probe_exporter.net import Connection, Secure
-from probe_exporter.prober import Probe, ProbeFailed, Reason
-from probe_exporter.tls import ClientContext, client_context, quic_context
+from probe_exporter.addresses import literals
+from probe_exporter.network import opening
+from probe_exporter.network.connection import Connection, Secure
+from probe_exporter.network.settings import AddressSettings
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.http import tunnel
+from probe_exporter.protocols.http.cookies import Cookies
+from probe_exporter.protocols.http.exchange import Exchange, Http1Exchange, Unprocessed
+from probe_exporter.protocols.http.proxy import Proxy
+from probe_exporter.protocols.http.request import REDIRECT_CODES, Request, Template, first_request
+from probe_exporter.protocols.http.settings import HttpClientSettings
+from probe_exporter.protocols.http.url import URL, host_only
+from probe_exporter.tls.context import ClientContext, client_context
+from probe_exporter.tls.quic import quic_context
 
 MOST_REDIRECTS = 10
 """Redirects that are followed; the next one is refused."""
@@ -78,7 +81,7 @@ class Journey:
         """
         addressing, started = self._addressing, time.perf_counter()
         try:
-            return await net.resolve(
+            return await opening.resolve(
                 self._probe,
                 url.host,
                 preferred=addressing.preferred_ip_protocol,
@@ -190,7 +193,7 @@ class Journey:
         secure = Secure(self.tls(() if request.upgrades else ALPN), hop.server_name) if url.secure else None
         proxy = self._client.proxies.choose(url, hop.addresses)
         if proxy is None:
-            connection = await net.dial(self._probe, await self._addresses(hop), url.port, secure=secure)
+            connection = await opening.dial(self._probe, await self._addresses(hop), url.port, secure=secure)
         else:
             connection = await self._through(proxy, hop, secure)
             if proxy.forwards(url):
@@ -199,10 +202,12 @@ class Journey:
         self.tls_seconds += connection.tls_seconds
         if connection.handshake is None or connection.handshake.protocol != "h2":
             return Http1Exchange(connection, request, upload)
-        from probe_exporter.http import http2  # noqa: PLC0415  # not every exporter meets a server of it
+        from probe_exporter.protocols.http import http2, http2_exchange  # noqa: PLC0415  # not every server speaks it
 
         file = upload if request.body_file else None
-        return http2.Http2Exchange(connection, request.method, http2.request_fields(request), request.body, file)
+        return http2_exchange.Http2Exchange(
+            connection, request.method, http2.request_fields(request), request.body, file
+        )
 
     async def _through(self, proxy: Proxy, hop: Hop, secure: Secure | None) -> Connection:
         """A connection by way of a proxy, which is told the host's name; by plain ``socks5`` the address, if chosen."""
@@ -218,7 +223,7 @@ class Journey:
         if hop.addresses:
             return hop.addresses
         host, preferred = hop.request.url.host, self._addressing.preferred_ip_protocol
-        return await self._look_up(host, net.resolve_all(self._probe, host, preferred=preferred))
+        return await self._look_up(host, opening.resolve_all(self._probe, host, preferred=preferred))
 
     async def _look_up(self, host: str, lookup: Awaitable[list[str]]) -> list[str]:
         """The result of a lookup; its time counts from the second hop on, where the first one's has been measured."""
@@ -226,12 +231,13 @@ class Journey:
         try:
             return await lookup
         finally:
-            if self.hops > 1 and names.literal(host) is None:
+            if self.hops > 1 and literals.literal(host) is None:
                 self.resolve_seconds += time.perf_counter() - started
 
     async def _over_quic(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
-        from probe_exporter import quic  # noqa: PLC0415  # few modules need it, and it takes a while to load
-        from probe_exporter.http.http3 import ALPN, Http3Exchange  # noqa: PLC0415  # the same
+        from probe_exporter.network import quic  # noqa: PLC0415  # few modules need it, and it takes a while to load
+        from probe_exporter.protocols.http.http3 import ALPN  # noqa: PLC0415  # the same
+        from probe_exporter.protocols.http.http3_exchange import Http3Exchange  # noqa: PLC0415  # the same
 
         context, url = quic_context(self._client.tls_config), hop.request.url
         client = await quic.dial(self._probe, await self._addresses(hop), url.port, context, hop.server_name, ALPN)

@@ -23,18 +23,20 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from probe_exporter.addressing import AddressSettings
-from probe_exporter.fields import MASK, encode
-from probe_exporter.http import http1
-from probe_exporter.http.content import Body
-from probe_exporter.http.exchange import Exchange
-from probe_exporter.http.journey import Hop, Journey
-from probe_exporter.http.request import Request, basic, read_file
-from probe_exporter.http.response import Headers, Response
-from probe_exporter.http.settings import JWT_BEARER, HttpClientSettings, OAuth2
-from probe_exporter.http.url import URL, parse
-from probe_exporter.prober import TIMEOUTS, Network, Probe, ProbeFailed, Reason
-from probe_exporter.tls import TLSSettings
+from probe_exporter.network.settings import AddressSettings
+from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
+from probe_exporter.prober.run import Network, Probe
+from probe_exporter.protocols.http import http1
+from probe_exporter.protocols.http.content import Body
+from probe_exporter.protocols.http.exchange import Exchange
+from probe_exporter.protocols.http.journey import Hop, Journey
+from probe_exporter.protocols.http.request import Request, basic, read_file
+from probe_exporter.protocols.http.response import Headers, Response
+from probe_exporter.protocols.http.settings import JWT_BEARER, HttpClientSettings, OAuth2
+from probe_exporter.protocols.http.url import URL, parse
+from probe_exporter.settings.fields import encode
+from probe_exporter.settings.secrets import MASK
+from probe_exporter.tls.settings import TLSSettings
 
 ANSWER_LIMIT = 1024 * 1024
 """Bytes of an answer that are read."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from probe_exporter import names
-from probe_exporter.http.response import Headers
-from probe_exporter.http.url import URL
+from probe_exporter.addresses import literals
+from probe_exporter.protocols.http.response import Headers
+from probe_exporter.protocols.http.url import URL
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 """The schemes of proxies. Any other is taken as plain HTTP, as in the original, but has no port of its own."""
@@ -119,7 +119,7 @@ class NoProxy:
             addresses: those chosen for it, where that is known.
         """
         host = _normal(host)
-        known = names.literal(host)
+        known = literals.literal(host)
         candidates = [known] if known is not None else list(addresses)
         if self._everything or host == "localhost" or any(rule.fits(host, str(port)) for rule in self._names):
             return True
@@ -140,7 +140,7 @@ class NoProxy:
             self._networks += _network(rule)
         else:
             host, port = _split_port(rule)
-            address = names.literal(host)
+            address = literals.literal(host)
             if address is not None:
                 self._addresses.add((address, port))
             elif host.strip("."):
@@ -151,7 +151,7 @@ class NoProxy:
 def _normal(host: str) -> str:
     """A host as rules are compared with it."""
     try:
-        return names.to_ascii(host.lower())
+        return literals.to_ascii(host.lower())
     except ValueError:
         return host.lower()
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from probe_exporter.fields import encode
-from probe_exporter.http import http1
-from probe_exporter.http.response import Headers
-from probe_exporter.http.settings import Authorization, BasicAuth, HttpClientSettings
-from probe_exporter.http.url import URL, has_authority, host_only, is_host
-from probe_exporter.names import to_ascii
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.addresses.literals import to_ascii
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http import http1
+from probe_exporter.protocols.http.response import Headers
+from probe_exporter.protocols.http.settings import Authorization, BasicAuth, HttpClientSettings
+from probe_exporter.protocols.http.url import URL, has_authority, host_only, is_host
+from probe_exporter.settings.fields import encode
 from probe_exporter.version import VERSION
 
 USER_AGENT = f"Blackbox-Exporter/0.28.0 probe-exporter/{VERSION}"

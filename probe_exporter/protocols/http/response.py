@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probe_exporter.prober import ProbeFailed
+from probe_exporter.prober.failure import ProbeFailed
 
 Headers = list[tuple[str, str]]
 

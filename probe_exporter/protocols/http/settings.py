@@ -13,12 +13,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
-from probe_exporter.fields import FilePath, Named, Secret, Text
-from probe_exporter.http.proxy import DEFAULT_PORTS, Proxies
-from probe_exporter.http.url import parse
-from probe_exporter.prober import Settings
-from probe_exporter.rules import NO_SECRET_MANAGER, Block, Rule, exclusive, needs, required
-from probe_exporter.tls import TLSSettings
+from probe_exporter.protocols.http.proxy import DEFAULT_PORTS, Proxies
+from probe_exporter.protocols.http.url import parse
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import FilePath, Text
+from probe_exporter.settings.rules import NO_SECRET_MANAGER, Block, Rule, exclusive, needs, required
+from probe_exporter.settings.secrets import Named, Secret
+from probe_exporter.tls.settings import TLSSettings
 
 RESERVED_HEADERS = frozenset(
     {

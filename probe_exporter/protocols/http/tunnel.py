@@ -10,17 +10,21 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 
-from probe_exporter import names, net
-from probe_exporter.fields import encode
-from probe_exporter.http import http1
-from probe_exporter.http.http1 import ResponseReader
-from probe_exporter.http.proxy import Proxy
-from probe_exporter.http.request import USER_AGENT, basic
-from probe_exporter.http.response import Headers
-from probe_exporter.http.url import URL, host_only
-from probe_exporter.net import Connection, Secure, join_host_port
-from probe_exporter.prober import TIMEOUTS, Probe, ProbeFailed, Reason
-from probe_exporter.tls import TLSSettings, client_context
+from probe_exporter.addresses import literals
+from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.network import opening
+from probe_exporter.network.connection import Connection, Secure
+from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.http import http1
+from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.proxy import Proxy
+from probe_exporter.protocols.http.request import USER_AGENT, basic
+from probe_exporter.protocols.http.response import Headers
+from probe_exporter.protocols.http.url import URL, host_only
+from probe_exporter.settings.fields import encode
+from probe_exporter.tls.context import client_context
+from probe_exporter.tls.settings import TLSSettings
 
 ALPN = ("http/1.1",)
 """What is offered to a proxy that speaks TLS."""
@@ -58,11 +62,11 @@ async def addresses(probe: Probe, proxy: Proxy) -> list[str]:
     """
     if not (proxy.host and proxy.port):
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the proxy's URL names no host or no port")
-    known = names.literal(proxy.host)
+    known = literals.literal(proxy.host)
     if known is not None:
         return [known]
     with probe.phase(PHASE), _blaming(proxy):
-        return await net.lookup(probe, proxy.host)
+        return await opening.lookup(probe, proxy.host)
 
 
 async def dial(
@@ -92,7 +96,7 @@ async def dial(
         with probe.phase(PHASE):
             probe.network.check_proxied(*destination)
     with _blaming(proxy):
-        connection = await net.dial(probe, proxy_addresses, proxy.port, phase=PHASE)
+        connection = await opening.dial(probe, proxy_addresses, proxy.port, phase=PHASE)
     try:
         with probe.phase(PHASE):
             if own is not None:
@@ -256,11 +260,11 @@ def _credentials(user: str, password: str) -> bytes:
 
 
 def _address(host: str) -> bytes:
-    address = names.literal(host)
+    address = literals.literal(host)
     if address is not None:
         packed = ipaddress.ip_address(address).packed
         return bytes([_IPV4 if len(packed) == 4 else _IPV6]) + packed
-    name = names.to_ascii(host).encode()
+    name = literals.to_ascii(host).encode()
     if len(name) > 255:
         raise ProbeFailed(Reason.TARGET_INVALID, "SOCKS5 takes a host name of at most 255 bytes")
     return bytes([_NAME, len(name)]) + name

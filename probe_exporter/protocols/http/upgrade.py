@@ -6,11 +6,11 @@ import base64
 import hashlib
 import secrets
 
-from probe_exporter.http import http1
-from probe_exporter.http.request import USER_AGENT, Request, host_header
-from probe_exporter.http.response import Headers, Response
-from probe_exporter.http.url import URL
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http import http1
+from probe_exporter.protocols.http.request import USER_AGENT, Request, host_header
+from probe_exporter.protocols.http.response import Headers, Response
+from probe_exporter.protocols.http.url import URL
 
 BELONGS_TO_HANDSHAKE = frozenset(
     {"connection", "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-version", "upgrade"}

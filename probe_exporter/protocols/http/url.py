@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import unquote, urljoin
 
-from probe_exporter import names
+from probe_exporter.addresses import literals
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -137,7 +137,7 @@ def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
         if not bracket or (rest and not rest.startswith(":")):
             raise ValueError(f"{authority!r} is not a host: an IPv6 address stands in brackets")
         address, percent, zone = host.partition("%")
-        if ":" not in address or names.literal(address) is None:
+        if ":" not in address or literals.literal(address) is None:
             raise ValueError(f"{authority!r} is not a host: no IPv6 address stands in the brackets")
         if percent and not _ZONE.fullmatch(zone):
             raise ValueError(f"{authority!r} is not a host: a zone begins with %25")  # RFC 6874
@@ -155,7 +155,7 @@ def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
 
 def is_host(text: str) -> bool:
     """Whether `text` can be a host at all: a name of legal characters, or an address."""
-    return _HOST.fullmatch(text) is not None or names.literal(text) is not None
+    return _HOST.fullmatch(text) is not None or literals.literal(text) is not None
 
 
 def _as_header(authority: str, host: str) -> str:
@@ -165,7 +165,7 @@ def _as_header(authority: str, host: str) -> str:
     if authority.isascii():
         return authority
     try:
-        return authority.replace(host, names.to_ascii(host))
+        return authority.replace(host, literals.to_ascii(host))
     except ValueError:  # it will not be found either
         return _UNSAFE_IN_QUERY.sub(_percent, authority)
 

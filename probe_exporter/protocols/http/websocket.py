@@ -13,7 +13,7 @@ from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
 
 MESSAGE_LIMIT = 16 * 1024 * 1024
 """Bytes of the largest message that is taken, in one frame or many."""

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
-from probe_exporter.addressing import AddressSettings
-from probe_exporter.http.content import CODINGS, Body
-from probe_exporter.http.exchange import Exchange
-from probe_exporter.http.journey import Journey
-from probe_exporter.http.oauth2 import TokenSource
-from probe_exporter.http.request import Template
-from probe_exporter.http.settings import HttpClientSettings
-from probe_exporter.http.url import URL
-from probe_exporter.prober import Probe, ProbeFailed, Reason
+from probe_exporter.network.settings import AddressSettings
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.http.content import CODINGS, Body
+from probe_exporter.protocols.http.exchange import Exchange
+from probe_exporter.protocols.http.journey import Journey
+from probe_exporter.protocols.http.oauth2 import TokenSource
+from probe_exporter.protocols.http.request import Template
+from probe_exporter.protocols.http.settings import HttpClientSettings
+from probe_exporter.protocols.http.url import URL
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 
 _HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number; in errors the last is the MTU
 

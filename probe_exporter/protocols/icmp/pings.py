@@ -1,4 +1,4 @@
-"""Pings: one shared socket per family and kind, whose messages are `echo_packets`.
+"""Pings: one shared socket per family and kind, whose bytes are in `messages`.
 
 Every ping of the process goes through the same few sockets, and a reply finds its waiter by its sequence number: the
 thousandth ping costs no more than the first. The kernel says when a reply arrived, so a busy event loop does not make
@@ -22,10 +22,11 @@ from contextlib import suppress
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from probe_exporter import names
-from probe_exporter.echo_packets import ERRORS, REPLIES, Trouble, parse, request, strip_ip, trouble
-from probe_exporter.net import bind_to_interface
-from probe_exporter.prober import Probe, ProbeFailed, Reason
+from probe_exporter.addresses import literals
+from probe_exporter.network.opening import bind_to_interface
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.icmp.messages import ERRORS, REPLIES, Trouble, parse, request, strip_ip, trouble
 
 # From <linux/in.h>, in6.h, icmp.h, icmpv6.h, errqueue.h and <asm-generic/socket.h>: the socket module has not all.
 _IP_TTL, _IP_MTU_DISCOVER, _IP_RECVERR, _IP_RECVTTL = 2, 10, 11, 12
@@ -97,9 +98,9 @@ class Path:
         if network is not None:
             network.check(address, 0)
             source = source or network.source_ip_address
-        version = names.version(address)
+        version = literals.version(address)
         whole = dont_fragment and version == 4
-        self._destination = names.socket_address(address, 0)
+        self._destination = literals.socket_address(address, 0)
         self._options: list[tuple[int, int, bytes]] = []
         if ttl or whole:
             self._options.append(_hops(version, ttl or _DEFAULT_TTL))
@@ -367,13 +368,13 @@ def _prepare(sock: socket.socket, version: int, whole: bool) -> None:
 
 
 def _bind(sock: socket.socket, version: int, source: str) -> None:
-    known = names.literal(source)  # anything else would be looked up by bind
-    if known is None or names.version(known) != version:
+    known = literals.literal(source)  # anything else would be looked up by bind
+    if known is None or literals.version(known) != version:
         raise ProbeFailed(
             Reason.SETTINGS_UNUSABLE, f"source_ip_address {source} is no IPv{version} address, and the target's is one"
         )
     try:
-        sock.bind(names.socket_address(source, 0))
+        sock.bind(literals.socket_address(source, 0))
     except OSError as error:
         raise ProbeFailed(Reason.ICMP_SEND_FAILED, f"sending from {source} failed: {error.strerror}") from None
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from probe_exporter.dialogue import DialogueSettings, Label, Step, Template
-from probe_exporter.fields import Regexp
+from probe_exporter.protocols.dialogue.steps import DialogueSettings, Label, Step
+from probe_exporter.protocols.dialogue.templates import Template
+from probe_exporter.settings.regexps import Regexp
 
 
 def broken(*steps: dict[str, Any]) -> list[str]:

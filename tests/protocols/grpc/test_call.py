@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.grpc.call import (
+from probe_exporter.prober.failure import Reason
+from probe_exporter.protocols.grpc.call import (
     LARGEST_MESSAGE,
     CallFailed,
     Status,
@@ -19,8 +20,7 @@ from probe_exporter.grpc.call import (
     metadata_fields,
     unframed,
 )
-from probe_exporter.http.http2 import ResponseReader
-from probe_exporter.prober import Reason
+from probe_exporter.protocols.http.http2 import ResponseReader
 from tests.targets import http2
 from tests.targets.grpc import OPENED, message, trailers
 from tests.targets.http2 import data, head, headers

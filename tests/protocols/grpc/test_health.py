@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.grpc.health import METHOD, STATUSES, name_of, read_response, request
+from probe_exporter.protocols.grpc.health import METHOD, STATUSES, name_of, read_response, request
 from tests.targets.grpc import varint
 
 google = pytest.importorskip("grpc_health.v1.health_pb2")

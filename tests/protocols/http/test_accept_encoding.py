@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from probe_exporter.http.accept import accepts
+from probe_exporter.protocols.http.content import accepts
 
 ALLOWED = [
     "gzip",

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from probe_exporter.fields import Cel, Regexp
-from probe_exporter.http import checks
-from probe_exporter.http.checks import OFF_THE_LOOP, parse_date
-from probe_exporter.http.http1 import ResponseReader
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http import checks
+from probe_exporter.protocols.http.checks import OFF_THE_LOOP, parse_date
+from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.settings.cel import Cel
+from probe_exporter.settings.regexps import Regexp
 
 
 def failing(reason: Reason) -> pytest.RaisesExc[ProbeFailed]:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probe_exporter.http.content import DEFAULT_LIMIT, STEP, Body
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http.content import DEFAULT_LIMIT, STEP, Body
 
 
 def deflate(data: bytes) -> bytes:

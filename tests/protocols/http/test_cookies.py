@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from probe_exporter.http.cookies import Cookies
-from probe_exporter.http.url import parse
+from probe_exporter.protocols.http.cookies import Cookies
+from probe_exporter.protocols.http.url import parse
 
 
 async def sent(origin: str, values: list[str], *destinations: str) -> list[str]:

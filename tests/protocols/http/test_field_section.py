@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.http import header_block
-from probe_exporter.http.field_section import STATIC_TABLE, SectionTooLarge, decode, encode
+from probe_exporter.protocols.http import header_block
+from probe_exporter.protocols.http.field_section import STATIC_TABLE, SectionTooLarge, decode, encode
 
 PLENTY = 1 << 20
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.http import frames
-from probe_exporter.http.frames import FrameReader, Violation
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
+from probe_exporter.protocols.http import frames
+from probe_exporter.protocols.http.frames import FrameReader, Violation
 from tests.targets import http2
 
 FRAMES = st.lists(

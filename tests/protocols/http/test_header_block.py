@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.http.frames import Code, Violation
-from probe_exporter.http.header_block import Decoder, Field, encode
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
+from probe_exporter.protocols.http.frames import Code, Violation
+from probe_exporter.protocols.http.header_block import Decoder, Field, encode
 from tests.targets.http2 import integer
 
 LIMIT = 10 * 1024 * 1024

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.http.http1 import (
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http.http1 import (
     HEAD_LIMIT,
     ResponseReader,
     check_headers,
@@ -21,7 +22,6 @@ from probe_exporter.http.http1 import (
     chunk,
     request_head,
 )
-from probe_exporter.prober import ProbeFailed, Reason
 
 MORE = "more bytes may come: the connection stays open"
 

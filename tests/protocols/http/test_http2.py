@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.http.exchange import Unprocessed
-from probe_exporter.http.frames import Code
-from probe_exporter.http.http1 import HEAD_LIMIT
-from probe_exporter.http.http2 import OPENING, PATIENCE, WINDOW, ResponseReader, request_fields, request_head
-from probe_exporter.http.request import Request
-from probe_exporter.http.url import parse
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http.exchange import Unprocessed
+from probe_exporter.protocols.http.frames import Code
+from probe_exporter.protocols.http.http1 import HEAD_LIMIT
+from probe_exporter.protocols.http.http2 import OPENING, PATIENCE, WINDOW, ResponseReader, request_fields, request_head
+from probe_exporter.protocols.http.request import Request
+from probe_exporter.protocols.http.url import parse
 from tests.targets import http2
 from tests.targets.http2 import (
     SETTINGS_ACK,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from probe_exporter import runner
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.probers.http import prober
 from probe_exporter.runner import Result

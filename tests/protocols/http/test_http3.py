@@ -11,7 +11,8 @@ from aioquic.buffer import encode_uint_var
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.http.http3 import (
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http.http3 import (
     HEAD_LIMIT,
     FrameSplitter,
     ResponseReader,
@@ -19,7 +20,6 @@ from probe_exporter.http.http3 import (
     describe,
     read_varint,
 )
-from probe_exporter.prober import ProbeFailed, Reason
 from tests.targets.http3 import (
     CONTROL,
     DATA,

@@ -20,16 +20,18 @@ from aioquic.h3.events import HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 
-from probe_exporter import quic, runner
-from probe_exporter.config import Module
+from probe_exporter import runner
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.http.http3 import UPLOAD_AHEAD, UPLOAD_STEP, Http3Exchange
-from probe_exporter.http.request import Request
-from probe_exporter.http.url import parse
-from probe_exporter.prober import Probe
+from probe_exporter.network import quic
+from probe_exporter.prober.run import Probe
 from probe_exporter.probers.http import prober
+from probe_exporter.protocols.http.http3_exchange import UPLOAD_AHEAD, UPLOAD_STEP, Http3Exchange
+from probe_exporter.protocols.http.request import Request
+from probe_exporter.protocols.http.url import parse
 from probe_exporter.runner import Result
-from probe_exporter.tls import TLSSettings, quic_context
+from probe_exporter.tls.quic import quic_context
+from probe_exporter.tls.settings import TLSSettings
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site
 from tests.targets.http3 import Quic, close, data, frame, head, on_control, redirect, reply, reset, said, stop
 

@@ -20,13 +20,13 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.http.oauth2 import ANSWER_LIMIT
-from probe_exporter.http.settings import JWT_BEARER, OAuth2
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober
+from probe_exporter.protocols.http.oauth2 import ANSWER_LIMIT
+from probe_exporter.protocols.http.settings import JWT_BEARER, OAuth2
 from probe_exporter.runner import Result, run
 from tests.targets import Answer, End, Pause, Pki, Repeat, Request, Site, Tls, raw, redirect, reply, silence
 from tests.targets.answers import head

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.http.proxy import NoProxy, Proxies, Proxy
-from probe_exporter.http.settings import HttpClientSettings
-from probe_exporter.http.url import parse
 from probe_exporter.probers.http import HttpSettings
+from probe_exporter.protocols.http.proxy import NoProxy, Proxies, Proxy
+from probe_exporter.protocols.http.settings import HttpClientSettings
+from probe_exporter.protocols.http.url import parse
 
 HTTP = parse("http://www.example.test/")
 HTTPS = parse("https://www.example.test/")

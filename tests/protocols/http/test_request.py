@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 
-from probe_exporter.http.request import USER_AGENT, Request, Template, basic, canonical, check_references, first_request
-from probe_exporter.http.url import parse_target
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.probers.http import HttpSettings
+from probe_exporter.protocols.http.request import (
+    USER_AGENT,
+    Request,
+    Template,
+    basic,
+    canonical,
+    check_references,
+    first_request,
+)
+from probe_exporter.protocols.http.url import parse_target
 from probe_exporter.version import VERSION
 
 TARGET = "http://a.test:81/p"

@@ -19,17 +19,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter import connection as connections
-from probe_exporter import names, net, tls
-from probe_exporter.config import Module
+from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.http.proxy import Proxy
-from probe_exporter.http.tunnel import connect_head, socks5
-from probe_exporter.net import IP_PROTOCOL
-from probe_exporter.prober import Probe, ProbeFailed, Reason
+from probe_exporter.network import connection as connections
+from probe_exporter.network import lookup, opening
+from probe_exporter.network.connection import Secure
+from probe_exporter.network.opening import IP_PROTOCOL
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober
+from probe_exporter.protocols.http.proxy import Proxy
+from probe_exporter.protocols.http.tunnel import connect_head, socks5
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
+from probe_exporter.tls.context import client_context
+from probe_exporter.tls.settings import TLSSettings
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, http2, raw, redirect, reply, silence
 from tests.targets.proxy import ESTABLISHED, OPENED, HttpProxy, ProxyServer, SocksProxy
 
@@ -42,7 +47,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names for this machine, of which those of 0.0.0.0 are no loopback to the rules of proxies."""
     path = tmp_path / "hosts"
     path.write_text("127.0.0.1 localhost\n0.0.0.0 any.test\n127.0.0.9 two.test\n127.0.0.1 two.test\n")
-    monkeypatch.setattr(names, "HOSTS", path)
+    monkeypatch.setattr(lookup, "HOSTS", path)
 
 
 class Stage:
@@ -290,7 +295,7 @@ async def test_the_certificate_is_the_target_s_not_the_proxy_s(pki: Pki) -> None
     async with staged(pki, HttpProxy(certificate="rich")) as stage:
         result = await stage.probe("https://127.0.0.1:{tls_port}/", proxy_url=WAYS["https"], **trusting(pki))
         assert why(result) is None
-        ((_, subject, *_),) = result.probe.samples.labelled[tls.CERTIFICATE_INFO]
+        ((_, subject, *_),) = result.probe.samples.labelled[handshake.CERTIFICATE_INFO]
         assert subject == "CN=leaf"
 
 
@@ -430,8 +435,8 @@ async def test_tls_within_tls_ends_from_the_inside(pki: Pki) -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     async with server:
         probe = Probe("", math.inf)
-        connection = await net.dial(probe, ["127.0.0.1"], server.sockets[0].getsockname()[1])
-        secure = net.Secure(tls.client_context(tls.TLSSettings(insecure_skip_verify=True)), "localhost")
+        connection = await opening.dial(probe, ["127.0.0.1"], server.sockets[0].getsockname()[1])
+        secure = Secure(client_context(TLSSettings(insecure_skip_verify=True)), "localhost")
         await connection.wrap(secure)
         await connection.wrap(secure)
         connection.send(b"hello")
@@ -523,14 +528,14 @@ async def test_a_proxy_whose_certificate_is_refused_is_not_reported_as_the_targe
     async with staged(pki, HttpProxy(certificate="expired")) as stage:
         result = await stage.probe(OVER_TLS, proxy_url=WAYS["https"], **trusting(pki))
         assert why(result) == (Reason.PROXY_CONNECT, "proxy")
-        assert tls.CERTIFICATE_INFO not in result.probe.samples.labelled
+        assert handshake.CERTIFICATE_INFO not in result.probe.samples.labelled
 
 
 async def test_the_target_s_certificate_is_the_target_s_fault(pki: Pki) -> None:
     async with staged(pki, tls=Tls("expired")) as stage:
         result = await stage.probe(OVER_TLS, **trusting(pki))
         assert why(result) == (Reason.CERTIFICATE_EXPIRED, "tls")
-        assert tls.CERTIFICATE_INFO in result.probe.samples.labelled
+        assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
 
 
 async def test_a_silent_tls_handshake_with_the_proxy(pki: Pki) -> None:

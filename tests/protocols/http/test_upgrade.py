@@ -6,10 +6,10 @@ import base64
 
 import pytest
 
-from probe_exporter.http.http1 import ResponseReader
-from probe_exporter.http.upgrade import check_upgrade, make_key, upgrade_request
-from probe_exporter.http.url import parse
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.upgrade import check_upgrade, make_key, upgrade_request
+from probe_exporter.protocols.http.url import parse
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ANSWER = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="

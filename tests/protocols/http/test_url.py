@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.http.url import URL, has_authority, host_only, parse, parse_target
+from probe_exporter.protocols.http.url import URL, has_authority, host_only, parse, parse_target
 
 
 def target(text: str) -> tuple[str, str, int, str, str]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.http.websocket import MESSAGE_LIMIT, SLICE, Conversation
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
+from probe_exporter.protocols.http.websocket import MESSAGE_LIMIT, SLICE, Conversation
 from tests.targets.websocket import BINARY, CONTINUATION, PING, close, frame
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter import echo_packets
-from probe_exporter.echo_packets import Answer, Trouble, checksum, parse, request, strip_ip
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
+from probe_exporter.protocols.icmp import messages
+from probe_exporter.protocols.icmp.messages import Answer, Trouble, checksum, parse, request, strip_ip
 
 
 def slow_checksum(data: bytes) -> int:
@@ -88,7 +88,7 @@ def test_a_packet_with_its_checksum_sums_up_to_nothing(identifier: int, sequence
 
 @given(st.sampled_from([4, 6]), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=100))
 def test_a_reply_says_what_the_request_said(version: int, identifier: int, sequence: int, payload: bytes) -> None:
-    reply = bytes([echo_packets.REPLIES[version]]) + request(version, identifier, sequence, payload)[1:]
+    reply = bytes([messages.REPLIES[version]]) + request(version, identifier, sequence, payload)[1:]
     assert parse(version, reply) == Answer(identifier, sequence, payload)
 
 
