@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from probe_exporter.config import Config, ConfigError, schema, shown
 from probe_exporter.fields import Text
 from probe_exporter.prober import Prober, Settings
 from tests import shared
+from tests.cost import costs_at_most
 
 PROBERS = loader.load_probers([])
 
@@ -457,9 +457,8 @@ ORDINARY = """\
 
 def test_a_thousand_modules_load_in_a_second(tmp_path: Path) -> None:
     text = "modules:\n" + "".join(ORDINARY.format(number=number) for number in range(1000))
-    started = time.process_time()
-    assert len(load(tmp_path, text).modules) == 1000
-    assert time.process_time() - started < 1
+    with costs_at_most(100):
+        assert len(load(tmp_path, text).modules) == 1000
 
 
 FRAGMENTS: list[Any] = [None, True, 0, -1, 5.5, 10**20, "", "x", "5s", "gzip", "(", "http://a", "TLS12", "HTTP/3.0",
@@ -481,7 +480,7 @@ def mutate(value: Any, chance: random.Random) -> Any:
 
 
 @shared.needed
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(chance=st.randoms(use_true_random=False))
 def test_a_damaged_configuration_loads_or_is_refused(tmp_path: Path, chance: random.Random) -> None:
     """Nothing but ConfigError ever comes out, and what loads can be printed and loads again."""
@@ -492,7 +491,7 @@ def test_a_damaged_configuration_loads_or_is_refused(tmp_path: Path, chance: ran
         assert shown.to_yaml(load(tmp_path, printed)) == printed
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=100) | st.text(max_size=100).map(str.encode))
 def test_any_bytes_load_or_are_refused(tmp_path: Path, data: bytes) -> None:
     with suppress(ConfigError):

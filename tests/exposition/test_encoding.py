@@ -357,7 +357,7 @@ def test_promtool_finds_nothing_wrong() -> None:
     samples.set(hard, 1e300, "", " ")
     Histogram("probe_lag_seconds", "Lag.", registry=samples.registry).observe(1)
     command = [peer("promtool"), "check", "metrics"]
-    judged = subprocess.run(command, input=encode(samples), capture_output=True, timeout=30)
+    judged = subprocess.run(command, input=encode(samples), capture_output=True, timeout=60)
     assert (judged.returncode, judged.stdout, judged.stderr) == (0, b"", b"")
 
 

@@ -1,4 +1,4 @@
-"""Event loops of the tests of HTTP: uvloop as everywhere, or one that skips idle time for a test that asks for `clock`."""
+"""Event loops of the tests of HTTP: uvloop, or one that skips idle time for a test that asks for `clock`."""
 
 from __future__ import annotations
 

@@ -166,9 +166,7 @@ async def test_who_leaves_does_not_end_the_wait_of_others() -> None:
     async with Server() as server:
         server.changing["/token"] = raw(Pause(12), *token().parts)
         module = server.module()
-        impatient, patient = await asyncio.gather(
-            server.probe(module, timeout=8), server.probe(module, timeout=25)
-        )
+        impatient, patient = await asyncio.gather(server.probe(module, timeout=8), server.probe(module, timeout=25))
         assert why(impatient) == (Reason.OAUTH2_TIMEOUT, "token")
         assert why(patient) is None
         assert len(server.asked) == 1
