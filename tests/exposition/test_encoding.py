@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from probe_exporter.exposition import OPENMETRICS, PROTOBUF, TEXT, Format, encode, encode_families, number
+from probe_exporter.exposition import OPENMETRICS, PROTOBUF, TEXT, Format, encode, encode_families, encoding, number
 from probe_exporter.metrics import Metric, Samples
 from tests.exporters import peer
 
@@ -336,6 +336,7 @@ def test_an_author_s_registry_is_merged_and_sorted(format: Format) -> None:
 
 def test_what_the_exporter_reports_itself_wins_over_an_author_s_registry(caplog: pytest.LogCaptureFixture) -> None:
     """Two families of one name are no legal answer, and `probe_success` is the runner's to say."""
+    encoding._warn_of_duplicate.cache_clear()  # another test may have caused the warning
     samples = Samples()
     samples.set(Metric("probe_success", "Verdict."), 0)
     Gauge("probe_success", "A lie.", registry=samples.registry).set(1)

@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from probe_exporter.exposition import OPENMETRICS, PROTOBUF, TEXT, encode
+from probe_exporter.exposition import OPENMETRICS, PROTOBUF, TEXT, encode, merging
 from probe_exporter.exposition.merging import merged
 from probe_exporter.metrics import Metric, Samples
 from tests.exporters import peer
@@ -115,6 +115,7 @@ def test_what_authors_registered_is_merged_too() -> None:
 
 
 def test_of_two_registries_types_the_first_stands(caplog: pytest.LogCaptureFixture) -> None:
+    merging._warn_of_another_type.cache_clear()  # another test may have caused the warning
     shown = lines({"one": with_registry(Counter), "two": with_registry(Histogram)})
     assert [line for line in shown if line.startswith("probe_own")] == ['probe_own_total{module="one"} 2']
     assert "different types" in caplog.text

@@ -81,7 +81,7 @@ async def probe(
     *,
     behaviour: Quic | None = None,
     target: str = "https://localhost:{quic_port}/",
-    timeout: float = 20.0,
+    timeout: float = 60.0,
     **asked: object,
 ) -> Probed:
     """Probe a scripted server."""
@@ -175,7 +175,7 @@ async def test_any_server_of_aioquic_understands_us(pki: Pki) -> None:
     result = await runner.run(
         module(pki, fail_if_header_not_matches=matcher, fail_if_body_not_matches_regexp=["^hello$"]),
         f"https://127.0.0.1:{port}/there",
-        20.0,
+        60.0,
     )
     transport.close()
     assert result.failure is None
@@ -291,7 +291,7 @@ async def test_a_large_body_takes_little_memory(pki: Pki) -> None:
     await probe(pki)  # imports and caches
     tracemalloc.start()
     try:
-        probed = await probe(pki, said(head(200), Repeat(frame(0, MEBIBYTE[:65536]), 48)), timeout=25)
+        probed = await probe(pki, said(head(200), Repeat(frame(0, MEBIBYTE[:65536]), 48)), timeout=200)
         assert probed.reason == "no failure"
         assert probed.metric("probe_http_uncompressed_body_length") == 48 * 65536
         mine = tracemalloc.Filter(True, "*/probe_exporter/*"), tracemalloc.Filter(True, "*/aioquic/quic/stream.py")
@@ -303,7 +303,7 @@ async def test_a_large_body_takes_little_memory(pki: Pki) -> None:
 
 
 async def test_an_endless_head_ends_at_the_limit(pki: Pki) -> None:
-    probed = await probe(pki, said(frame(1, length=1 << 40), Repeat(b"\x51" * 65536, 100)), timeout=20)
+    probed = await probe(pki, said(frame(1, length=1 << 40), Repeat(b"\x51" * 65536, 100)), timeout=100)
     assert probed.reason == "http_headers_too_large (processing)"
 
 

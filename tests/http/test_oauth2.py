@@ -71,7 +71,7 @@ class Server(Site):
         settings = {"preferred_ip_protocol": "ip4", "oauth2": oauth2, **settings}
         return Module("m", prober, HttpSettings.model_validate(settings), 0.0, Place("test.yml"))
 
-    async def probe(self, module: Module, target: str = "http://127.0.0.1:{port}/", timeout: float = 20.0) -> Result:
+    async def probe(self, module: Module, target: str = "http://127.0.0.1:{port}/", timeout: float = 60.0) -> Result:
         """One probe of this target."""
         return await run(module, self.fill(target), timeout)
 

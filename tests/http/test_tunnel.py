@@ -51,7 +51,7 @@ class Stage:
         self.site = site
         self.proxy = proxy
 
-    async def probe(self, target: str = "http://127.0.0.1:{port}/", timeout: float = 20.0, **settings: Any) -> Result:
+    async def probe(self, target: str = "http://127.0.0.1:{port}/", timeout: float = 60.0, **settings: Any) -> Result:
         """Probe a target by a module with the given settings; ports of the proxy are filled in."""
         settings = {"preferred_ip_protocol": "ip4", "proxy_url": "http://127.0.0.1:{proxy}", **settings}
         for word, port in {"{proxy}": "port", "{tls_proxy}": "tls_port"}.items():
@@ -434,7 +434,7 @@ async def test_tls_within_tls_ends_from_the_inside(pki: Pki) -> None:
         await connection.wrap(secure)
         connection.send(b"hello")
         connection.close()
-        said = [await asyncio.wait_for(heard.get(), 20) for _ in range(4)]
+        said = [await asyncio.wait_for(heard.get(), 60) for _ in range(4)]
         assert said == [None, b"hello", b"", b""]  # an end without goodbye would be an error
 
 
@@ -545,7 +545,7 @@ async def test_a_handshake_with_the_proxy_that_takes_too_long(pki: Pki, monkeypa
     """A handshake has a limit of its own, whatever time is left."""
     monkeypatch.setattr(connections, "HANDSHAKE_LIMIT", 5)
     async with staged(pki, HttpProxy(greeting=silence())) as stage:
-        result = await stage.probe(OVER_TLS, proxy_url="https://127.0.0.1:{proxy}")
+        result = await stage.probe(OVER_TLS, timeout=20, proxy_url="https://127.0.0.1:{proxy}")
         assert why(result) == (Reason.PROXY_TIMEOUT, "proxy")
         assert 5 <= result.duration < 10
 
