@@ -145,11 +145,11 @@ class Talker:
         return text
 
     async def finished(self) -> None:
-        """Wait until everybody who connected has gone, or for a second."""
+        """Wait until all clients have gone."""
         with self._starting:
             threads = self._threads[len(self._listening) :]
         for thread in threads:
-            await asyncio.to_thread(thread.join, 1)
+            await asyncio.to_thread(thread.join, PATIENCE)
 
     def _start(self, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work)
