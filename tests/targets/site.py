@@ -276,7 +276,8 @@ def both_loopbacks(kind: socket.SocketKind = socket.SOCK_STREAM, port: int = 0) 
         port: which one; 0 for any. One that such sockets hold without listening can be had again.
     """
     while True:
-        four, six = socket.socket(socket.AF_INET, kind), socket.socket(socket.AF_INET6, kind)
+        protocol = socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else 0  # without it asyncio leaves Nagle's delay on
+        four, six = (socket.socket(family, kind, protocol) for family in (socket.AF_INET, socket.AF_INET6))
         try:
             if kind is socket.SOCK_STREAM:
                 four.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
