@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-QUIET_SECONDS = 0.03
-"""Real seconds without any event after which the loop counts as idle: the kernel may still deliver something."""
+QUIET_SECONDS = 0.1
+"""Real seconds without any event after which the loop counts as idle: the kernel may still deliver something
+(an acknowledgement may take 40 ms)."""
 
 T = TypeVar("T")
 

@@ -279,8 +279,7 @@ def both_loopbacks(kind: socket.SocketKind = socket.SOCK_STREAM, port: int = 0) 
         port: which one; 0 for any. One that such sockets hold without listening can be had again.
     """
     while True:
-        # asyncio sets TCP_NODELAY only where the protocol says TCP; without it, Nagle's algorithm delays parts.
-        protocol = socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else 0
+        protocol = socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else 0  # without it asyncio leaves Nagle's delay on
         four, six = (socket.socket(family, kind, protocol) for family in (socket.AF_INET, socket.AF_INET6))
         try:
             if kind is socket.SOCK_STREAM:
