@@ -14,10 +14,12 @@ from typing import TypeVar
 from unittest import mock
 
 from probe_exporter import runner
-from probe_exporter.config import Module
-from probe_exporter.deadline import Deadline
-from probe_exporter.prober import Probe, Settings
+from probe_exporter.config.module import Module
+from probe_exporter.prober import deadline as prober_deadline
+from probe_exporter.prober.deadline import Deadline
+from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result
+from probe_exporter.settings.block import Settings
 
 T = TypeVar("T")
 
@@ -63,7 +65,7 @@ async def run_until(reached: Reached, module: Module, target: str, *, grace: flo
         deadlines.append(Deadline(when))
         return deadlines[-1]
 
-    with mock.patch.object(runner, "Deadline", deadline):
+    with mock.patch.object(prober_deadline, "Deadline", deadline):
         probing = asyncio.create_task(runner.run(module, target, LONG_SECONDS))
         await until(lambda: probing.done() or (probes and reached(probes[0])))
     await asyncio.wait([probing], timeout=grace)

@@ -11,13 +11,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from probe_exporter import net
-from probe_exporter.config import Module
-from probe_exporter.config.document import Place
-from probe_exporter.deadline import TICK
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import TIMEOUTS, OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.network import opening
+from probe_exporter.prober.deadline import TICK
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
 from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, run
+from probe_exporter.settings.block import Settings
 from tests.clocks import PATIENCE, SimulatedLoop, simulated
 from tests.conftest import NewLoop
 

@@ -33,7 +33,6 @@ from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result, run
-from probe_exporter.spellings import look, readings
 from tests.clocks import until
 from tests.exporters import ROOT, ours
 from tests.targets import Pki, Site, Tls, redirect, reply

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from probe_exporter import config, loader
-from probe_exporter.config import Module
-from probe_exporter.dialogue import EXPECT_INFO
-from probe_exporter.prober import Reason
+from probe_exporter.config.module import Module
+from probe_exporter.plugins import loader
+from probe_exporter.prober.failure import Reason
+from probe_exporter.protocols.dialogue.steps import EXPECT_INFO
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import TLSSettings
+from probe_exporter.tls.settings import TLSSettings
 from tests.deadlines import in_phase, run_until
 from tests.servers.bind import SERIAL, Bind
 from tests.servers.dovecot import Dovecot

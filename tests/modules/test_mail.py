@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter import config, loader
-from probe_exporter.config import Module
-from probe_exporter.prober import Reason
-from probe_exporter.tls import TLSSettings
+from probe_exporter.config.module import Module
+from probe_exporter.plugins import loader
+from probe_exporter.prober.failure import Reason
+from probe_exporter.tls.settings import TLSSettings
 from tests.deadlines import in_phase, run_until
 from tests.modules.library import expect_failure, library, measured, probe, probe_talker, trust, why
 from tests.servers.dovecot import PASSWORD, Dovecot

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from tests.deadlines import in_phase, run_until
 from tests.modules.library import (
     STRANGERS,

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from tests.deadlines import eventually, in_phase, run_until
 from tests.modules.library import (
     STRANGERS,

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from tests.deadlines import eventually, in_phase, run_until, until, watch
 from tests.modules.library import (
     STRANGERS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from tests.deadlines import eventually
 from tests.modules.library import (
     STRANGERS,

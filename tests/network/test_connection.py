@@ -18,12 +18,11 @@ import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from probe_exporter import connection as connections
-from probe_exporter import tls
-from probe_exporter.connection import HIGH_WATER
-from probe_exporter.net import Connection, Secure, connect, dial
-from probe_exporter.prober import ProbeFailed, Reason
-from probe_exporter.tls import client_context
+from probe_exporter.network import connection as connections
+from probe_exporter.network.connection import HIGH_WATER, Connection, Secure
+from probe_exporter.network.opening import connect, dial
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.tls.context import client_context
 from tests.clocks import PATIENCE, until
 from tests.conftest import NewLoop
 from tests.targets import Pki

@@ -10,10 +10,10 @@ import time
 import pytest
 import uvloop
 
-from probe_exporter.connection import HIGH_WATER
-from probe_exporter.datagrams import Datagrams
-from probe_exporter.net import dial_udp
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.network.connection import HIGH_WATER
+from probe_exporter.network.datagrams import Datagrams
+from probe_exporter.network.opening import dial_udp
+from probe_exporter.prober.failure import ProbeFailed, Reason
 from tests.clocks import PATIENCE, until
 from tests.conftest import NewLoop
 from tests.targets.peer import a_probe

@@ -16,8 +16,8 @@ from typing import cast
 import aiodns
 import pytest
 
-from probe_exporter import names
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.network import lookup
+from probe_exporter.prober.failure import ProbeFailed, Reason
 from tests.clocks import PATIENCE, until, wait_until
 from tests.targets.dns import DnsServer, Zone, silence
 
@@ -299,10 +299,10 @@ async def test_a_short_name_is_looked_for_in_the_search_domains() -> None:
         assert await lookup.lookup("short", 4) == ["192.0.2.1"]
 
 
-async def moved(before: str, after: str, resolver: names.Resolver | None = None) -> None:
+async def moved(before: str, after: str, resolver: lookup.Resolver | None = None) -> None:
     """Look a name up until its old address is forgotten, which c-ares does in a thread of its own."""
     give_up = time.monotonic() + PATIENCE
-    while (found := await names.lookup("moving.test", 4, resolver=resolver)) == [before]:
+    while (found := await lookup.lookup("moving.test", 4, resolver=resolver)) == [before]:
         assert time.monotonic() < give_up, "the old address is still remembered"
         await asyncio.sleep(0.01)
     assert found == [after]
@@ -327,25 +327,25 @@ async def test_a_lookup_under_way_is_not_lost_when_answers_are_forgotten(monkeyp
     monkeypatch.setattr(lookup, "MEMORY", 0.1)
     async with name_server() as server:
         server.zone["a.test"] = ["192.0.2.1"]
-        channel = names._resolvers[asyncio.get_running_loop()]
-        under_way = asyncio.create_task(names.lookup("silent.test", 4))
+        channel = lookup._resolvers[asyncio.get_running_loop()]
+        under_way = asyncio.create_task(lookup.lookup("silent.test", 4))
         await until(lambda: ("silent.test", A) in server.asked)
         for _ in range(3):
-            await names.lookup("a.test", 4)
-            await until(lambda: channel not in names._remembering)  # what was answered is forgotten
+            await lookup.lookup("a.test", 4)
+            await until(lambda: channel not in lookup._remembering)  # what was answered is forgotten
         assert not under_way.done()
         server.answer("silent.test", ["192.0.2.7"])
         assert await under_way == ["192.0.2.7"]
-        assert await names.lookup("a.test", 4) == ["192.0.2.1"]
+        assert await lookup.lookup("a.test", 4) == ["192.0.2.1"]
 
 
 async def test_one_silent_name_server_holds_up_nobody() -> None:
     """A hundred lookups wait at once, and another is answered meanwhile."""
     async with name_server() as server:
         server.zone["quick.test"] = ["192.0.2.1"]
-        waiting = [asyncio.create_task(names.lookup("silent.test", 4)) for _ in range(100)]
+        waiting = [asyncio.create_task(lookup.lookup("silent.test", 4)) for _ in range(100)]
         await until(lambda: ("silent.test", A) in server.asked)
-        assert await names.lookup("quick.test", 4) == ["192.0.2.1"]
+        assert await lookup.lookup("quick.test", 4) == ["192.0.2.1"]
         assert not any(task.done() for task in waiting)
         server.answer("silent.test", ["192.0.2.7"])
         assert await asyncio.gather(*waiting) == [["192.0.2.7"]] * 100
@@ -363,10 +363,10 @@ async def test_a_module_has_its_names_from_its_own_servers(hosts: Path, address:
     hosts.write_text("192.0.2.9 both.test\n")
     zone = Zone({"both.test": [["192.0.2.1", "2001:db8::1"]], "six.test": [["2001:db8::6"]]})
     async with DnsServer(zone) as server:
-        own = names.resolver((address.format(server["port"]),), 20.0)
-        assert await names.lookup("both.test", resolver=own) == ["192.0.2.1", "2001:db8::1"]
-        assert await names.lookup("both.test", 4, resolver=own) == ["192.0.2.1"]
-        assert await names.lookup("six.test.", resolver=own) == ["2001:db8::6"]
+        own = lookup.resolver((address.format(server["port"]),), 20.0)
+        assert await lookup.lookup("both.test", resolver=own) == ["192.0.2.1", "2001:db8::1"]
+        assert await lookup.lookup("both.test", 4, resolver=own) == ["192.0.2.1"]
+        assert await lookup.lookup("six.test.", resolver=own) == ["2001:db8::6"]
         for name, family, reason in [
             ("six.test", 4, Reason.DNS_NO_ADDRESS),
             ("none.test", 0, Reason.DNS_NAME_NOT_FOUND),
@@ -389,14 +389,14 @@ def refusing(query: bytes) -> list[bytes]:
 async def test_why_a_modules_own_servers_give_no_address() -> None:
     for script, timeout, reason in [(silence, 0.4, Reason.DNS_TIMEOUT), (refusing, 20.0, Reason.DNS_RESOLUTION)]:
         async with DnsServer(script) as server:
-            own = names.resolver((f"127.0.0.1:{server['port']}",), timeout)
+            own = lookup.resolver((f"127.0.0.1:{server['port']}",), timeout)
             with pytest.raises(ProbeFailed) as failed:
                 await lookup.lookup("any.test", resolver=own)
             assert failed.value.reason is reason
             # c-ares may still wait for an answer, and must not tell a loop that is closed.
             await own._channels[asyncio.get_running_loop()].close()
     with socket.create_server(("127.0.0.1", 0)) as nobody:  # on UDP
-        own = names.resolver((f"127.0.0.1:{nobody.getsockname()[1]}",), 20.0)
+        own = lookup.resolver((f"127.0.0.1:{nobody.getsockname()[1]}",), 20.0)
         with pytest.raises(ProbeFailed) as failed:
             await lookup.lookup("any.test", resolver=own)
         assert failed.value.reason in (Reason.DNS_RESOLUTION, Reason.DNS_TIMEOUT)
@@ -404,16 +404,16 @@ async def test_why_a_modules_own_servers_give_no_address() -> None:
 
 async def test_the_next_server_is_asked_while_there_is_time() -> None:
     async with DnsServer(silence) as silent, DnsServer(Zone({"a.test": [["192.0.2.1"]]})) as server:
-        own = names.resolver((f"127.0.0.1:{silent['port']}", f"127.0.0.1:{server['port']}"), 8.0)
-        assert await names.lookup("a.test", 4, resolver=own) == ["192.0.2.1"]
+        own = lookup.resolver((f"127.0.0.1:{silent['port']}", f"127.0.0.1:{server['port']}"), 8.0)
+        assert await lookup.lookup("a.test", 4, resolver=own) == ["192.0.2.1"]
 
 
 async def test_the_answers_of_a_modules_own_servers_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "MEMORY", 0.05)
     zone = Zone({"moving.test": [["192.0.2.1"], ["192.0.2.2"]]})
     async with DnsServer(zone) as server:
-        own = names.resolver((f"127.0.0.1:{server['port']}",), 20.0)
-        assert await names.lookup("moving.test", 4, resolver=own) == ["192.0.2.1"]
+        own = lookup.resolver((f"127.0.0.1:{server['port']}",), 20.0)
+        assert await lookup.lookup("moving.test", 4, resolver=own) == ["192.0.2.1"]
         await moved("192.0.2.1", "192.0.2.2", own)
 
 
@@ -431,10 +431,10 @@ def test_modules_with_equal_servers_share_a_resolver_and_let_go_of_it() -> None:
         with pytest.raises(ProbeFailed):
             await lookup.lookup("any.test", resolver=own)
 
-    asyncio.run(use(names.resolver(("127.0.0.1:1",), 20.0)))  # what c-ares keeps for all channels is there now
+    asyncio.run(use(lookup.resolver(("127.0.0.1:1",), 20.0)))  # what c-ares keeps for all channels is there now
     before = resources()
     for _ in range(20):
-        first, second = names.resolver(("127.0.0.1:1",), 20.0), names.resolver(("127.0.0.1:1",), 20.0)
+        first, second = lookup.resolver(("127.0.0.1:1",), 20.0), lookup.resolver(("127.0.0.1:1",), 20.0)
         assert first is second
         for _ in range(2):
             asyncio.run(use(first))

@@ -15,10 +15,16 @@ from aioquic.quic.packet import QuicErrorCode
 from aioquic.tls import Epoch
 from cryptography import x509
 
-from probe_exporter import certificates, quic, tls
-from probe_exporter.prober import Probe, ProbeFailed, Reason
-from probe_exporter.quic import OUT_OF_ORDER, QuicClient
-from probe_exporter.tls import Handshake, TLSSettings, VerificationFailed, client_context, quic_context
+from probe_exporter.network import quic
+from probe_exporter.network.quic import OUT_OF_ORDER, QuicClient
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.tls import certificates
+from probe_exporter.tls.context import client_context
+from probe_exporter.tls.handshake import Handshake
+from probe_exporter.tls.layer import VerificationFailed
+from probe_exporter.tls.quic import quic_context
+from probe_exporter.tls.settings import TLSSettings
 from tests.clocks import until
 from tests.targets import Pki, Site
 from tests.targets.http3 import Quic

@@ -10,7 +10,7 @@ import math
 
 import pytest
 
-from probe_exporter.deadline import TICK, Deadline, Late, within
+from probe_exporter.prober.deadline import TICK, Deadline, Late, within
 from tests.clocks import SimulatedLoop, simulated
 from tests.conftest import NewLoop
 

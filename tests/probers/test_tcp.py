@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import lines, names, tls
-from probe_exporter.config import Module
-from probe_exporter.config.document import Place
-from probe_exporter.dialogue import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
-from probe_exporter.prober import Reason
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.network import lookup
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.tcp import DURATION, TcpSettings, prober
+from probe_exporter.protocols.dialogue import lines
 from probe_exporter.protocols.dialogue.steps import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
 from probe_exporter.runner import Result, run
 from tests.deadlines import in_phase, run_until

@@ -9,20 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from probe_exporter.fields import (
-    LONGEST_COPIED,
-    Cel,
-    Duration,
-    FilePath,
-    LateRegexp,
-    Port,
-    Regexp,
-    Secret,
-    Size,
-    Text,
-    encode,
-    nearest,
-)
+from probe_exporter.settings.cel import LONGEST_COPIED, Cel
+from probe_exporter.settings.fields import Duration, FilePath, Port, Size, Text, encode, nearest
+from probe_exporter.settings.regexps import LateRegexp, Regexp
+from probe_exporter.settings.secrets import Secret
 from tests.clocks import cpu_seconds
 
 # --- durations -------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from probe_exporter import lag as lags
-from probe_exporter.lag import EVERY, REMEMBERED, Lag
+from probe_exporter.telemetry import lag as lags
+from probe_exporter.telemetry.lag import EVERY, REMEMBERED, Lag
 from tests.clocks import SimulatedLoop, simulated
 from tests.conftest import NewLoop
 

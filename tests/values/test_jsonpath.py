@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.jsonpath import STEPS, JsonPath, metered
+from probe_exporter.values.jsonpath import STEPS, JsonPath, metered
 from tests.clocks import cpu_seconds
 
 STORE = {

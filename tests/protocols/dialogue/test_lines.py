@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from probe_exporter.deadline import TICK
-from probe_exporter.dialogue import DialogueSettings, Step, walk
-from probe_exporter.fields import Regexp
-from probe_exporter.lines import LONGEST_LINE, QUIET, Lines, Received, converse
-from probe_exporter.metrics import Metric
-from probe_exporter.net import connect
-from probe_exporter.prober import Probe, ProbeFailed, Reason
+from probe_exporter.network.opening import connect
+from probe_exporter.prober.deadline import TICK
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.dialogue.lines import LONGEST_LINE, QUIET, Lines, Received, converse
+from probe_exporter.protocols.dialogue.steps import DialogueSettings, Step, walk
+from probe_exporter.settings.regexps import Regexp
 from probe_exporter.testing import Server, expect, serve, start_tls
-from probe_exporter.tls import TLSSettings
+from probe_exporter.tls.settings import TLSSettings
 from tests.clocks import SimulatedLoop, cpu_seconds, simulated
 from tests.conftest import NewLoop
 
