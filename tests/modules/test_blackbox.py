@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from probe_exporter.config import loading
 from probe_exporter.config.module import Module
 from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import Reason

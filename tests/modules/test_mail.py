@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from probe_exporter.config import loading
 from probe_exporter.config.module import Module
 from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import Reason

@@ -22,6 +22,7 @@ from probe_exporter.network import connection as connections
 from probe_exporter.network.connection import HIGH_WATER, Connection, Secure
 from probe_exporter.network.opening import connect, dial
 from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.tls import handshake
 from probe_exporter.tls.context import client_context
 from tests.clocks import PATIENCE, until
 from tests.conftest import NewLoop

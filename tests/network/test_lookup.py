@@ -16,6 +16,7 @@ from typing import cast
 import aiodns
 import pytest
 
+from probe_exporter.addresses import literals
 from probe_exporter.network import lookup
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from tests.clocks import PATIENCE, until, wait_until

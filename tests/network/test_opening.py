@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from probe_exporter.addresses import literals
 from probe_exporter.network import lookup, opening
 from probe_exporter.network.connection import Connection
 from probe_exporter.network.opening import connect, connect_udp, dial, resolve
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
+from probe_exporter.tls import layer
 from tests.clocks import PATIENCE, until
 from tests.conftest import NewLoop
 from tests.targets import Pki

@@ -16,7 +16,7 @@ import pytest
 
 from probe_exporter.addresses.guard import Guard
 from probe_exporter.config import dump, loading
-from probe_exporter.config.module import Config, ConfigError
+from probe_exporter.config.module import Config, ConfigError, Module
 from probe_exporter.config.schema import json_schema
 from probe_exporter.network import opening
 from probe_exporter.plugins import loader
@@ -203,7 +203,7 @@ async def test_every_prober_with_a_host_asks_the_modules_servers(tmp_path: Path)
             text = json.dumps({"modules": {"m": {"prober": name, "resolver": resolver, name: BLOCKS.get(name, {})}}})
             target = {"icmp": host, "http": f"http://{host}:1/", "websocket": f"ws://{host}:1/"}.get(name, f"{host}:1")
             result = await run(load(tmp_path, text).modules["m"], target, 60.0)
-            assert result.probe.samples.get(net.IP_PROTOCOL) == 4, (name, result.failure)
+            assert result.probe.samples.get(opening.IP_PROTOCOL) == 4, (name, result.failure)
             assert host in zone.asked
 
 
@@ -353,7 +353,7 @@ PROBES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-async def until_heard(far: Far, module: config.Module, target: str) -> None:
+async def until_heard(far: Far, module: Module, target: str) -> None:
     """Probe until the far host has heard something."""
     probing = asyncio.create_task(run(module, target, 120.0))
     await until(lambda: far.heard)

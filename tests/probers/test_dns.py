@@ -18,6 +18,7 @@ from probe_exporter.probers import dns
 from probe_exporter.probers.dns import DnsSettings, prober
 from probe_exporter.protocols.dns.wire import name_to_wire
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
 from tests.deadlines import in_phase, run_until
 from tests.targets import Pause, Pki, Tls
 from tests.targets.dns import (

@@ -152,7 +152,7 @@ async def test_through_nginx(
     async with server.listening(websocket_proxy.back):
         result = await probe(f"{target}/chat", *CHAT, http_config=trust)
         assert why(result) is None
-        assert (tls.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
+        assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
         await server.gone.wait()
         members = {"basic_auth": {"username": "user", "password": "hunter2"}}
         assert why(await probe(f"{target}/members", *CHAT, http_config=trust | members)) is None

@@ -168,7 +168,7 @@ def test_a_large_document_keeps_nobody_waiting() -> None:
 
     async def run() -> tuple[Probe, int]:
         probe, turns = Probe("t", 0.0), 0
-        work = asyncio.create_task(values.report(probe, (metric, other), Answer(lambda _: [], body, body)))
+        work = asyncio.create_task(finding.report(probe, (metric, other), Answer(lambda _: [], body, body)))
         while not work.done():
             await asyncio.sleep(0)
             turns += 1

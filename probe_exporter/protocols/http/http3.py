@@ -74,8 +74,8 @@ class Code(IntEnum):
 
 ESSENTIAL = frozenset({StreamType.CONTROL, StreamType.ENCODER, StreamType.DECODER})
 
-# QPACK's Stream Cancellation of stream 0, which is our request: a decoder may send it after a reset of that stream, even
-# if there is no dynamic table (RFC 9204, sections 2.2.2.2 and 4.4.2). aioquic's server does so after STOP_SENDING.
+# QPACK's Stream Cancellation of stream 0, which is our request: a decoder may send it after a reset of that stream,
+# even without a dynamic table (RFC 9204, sections 2.2.2.2 and 4.4.2). aioquic's server does so after STOP_SENDING.
 REQUEST_CANCELLED = b"\x40"
 
 MAX_FIELD_SECTION_SIZE = 0x6  # the one setting that we send
