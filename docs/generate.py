@@ -22,7 +22,7 @@ from probe_exporter.protocols.dialogue import steps
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.tls import handshake
 from tests.peers.config_cases import KINDER, STRICTER
-from tests.peers.differences import DIFFERENCES
+from tests.peers.differences import DIFFERENCES, SECTIONS
 
 HERE = Path(__file__).parent
 
@@ -110,16 +110,26 @@ def own_metrics() -> str:
 
 
 def migration() -> str:
-    """migration.md with its tables written anew."""
+    """Return migration.md with new tables."""
     text = (HERE / "migration.md").read_text(encoding="utf-8")
-    rows = [f"| {why} | refused |" for why in STRICTER] + [f"| {why} | accepted |" for why in KINDER]
+    rows = [f"| {what} | refused |" for what in STRICTER] + [f"| {what} | accepted |" for what in KINDER]
     text = between(text, "configuration", ["| what | here |", "| --- | --- |", *rows])
-    rows = [f"| {entry.why} | {entry.source} |" for entry in DIFFERENCES]
-    return between(text, "http", ["| what | demanded by |", "| --- | --- |", *rows])
+    for section in SECTIONS:
+        text = between(text, section, differences(section))
+    return text
+
+
+def differences(section: str) -> list[str]:
+    """Return the list of differences that a section of migration.md has."""
+    return [
+        f"* {entry.why}{f' ({entry.source})' if entry.source else ''}"
+        for entry in DIFFERENCES
+        if entry.section == section
+    ]
 
 
 def between(text: str, name: str, lines: list[str]) -> str:
-    """`text` with other lines between the markers of `name`."""
+    """Return `text` with other lines between the markers of `name`; raise ValueError if there are none."""
     before, marker, rest = text.partition(f"<!-- generated: {name} -->\n")
     _, end, after = rest.partition("<!-- end -->")
     if not marker or not end:

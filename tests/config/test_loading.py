@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ from probe_exporter.prober.declaration import Prober
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Text
 from tests import shared
+from tests.cost import costs_at_most
 
 PROBERS = loader.load_probers([])
 
@@ -459,9 +459,8 @@ ORDINARY = """\
 
 def test_a_thousand_modules_load_in_a_second(tmp_path: Path) -> None:
     text = "modules:\n" + "".join(ORDINARY.format(number=number) for number in range(1000))
-    started = time.process_time()
-    assert len(load(tmp_path, text).modules) == 1000
-    assert time.process_time() - started < 1
+    with costs_at_most(100):
+        assert len(load(tmp_path, text).modules) == 1000
 
 
 FRAGMENTS: list[Any] = [None, True, 0, -1, 5.5, 10**20, "", "x", "5s", "gzip", "(", "http://a", "TLS12", "HTTP/3.0",
@@ -483,7 +482,7 @@ def mutate(value: Any, chance: random.Random) -> Any:
 
 
 @shared.needed
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(chance=st.randoms(use_true_random=False))
 def test_a_damaged_configuration_loads_or_is_refused(tmp_path: Path, chance: random.Random) -> None:
     """Nothing but ConfigError ever comes out, and what loads can be printed and loads again."""
@@ -494,7 +493,7 @@ def test_a_damaged_configuration_loads_or_is_refused(tmp_path: Path, chance: ran
         assert dump.to_yaml(load(tmp_path, printed)) == printed
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=100) | st.text(max_size=100).map(str.encode))
 def test_any_bytes_load_or_are_refused(tmp_path: Path, data: bytes) -> None:
     with suppress(ConfigError):

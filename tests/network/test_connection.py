@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import ssl
 import time
@@ -23,10 +24,10 @@ from probe_exporter.network.opening import connect, dial
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import handshake
 from probe_exporter.tls.context import client_context
+from tests.clocks import PATIENCE, until
 from tests.conftest import NewLoop
 from tests.targets import Pki
 from tests.targets.peer import (
-    NO_TIME,
     RESET,
     Shaker,
     a_probe,
@@ -49,20 +50,32 @@ def new_loop(request: pytest.FixtureRequest) -> NewLoop:
     return made
 
 
+async def finish(connected: socket.socket) -> None:
+    """End our half in good order, and read the rest: closing before that would be a reset."""
+    connected.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(ConnectionError):
+        await hold(connected)
+
+
 # --- reading -----------------------------------------------------------------------------------------------
 
 
 async def test_what_arrives_is_read_once_and_then_the_end() -> None:
+    go_on = asyncio.Event()
+
     async def play(connected: socket.socket) -> None:
         await say(connected, b"one")
-        await asyncio.sleep(0.05)
+        await go_on.wait()
         await say(connected, b"two")
 
     async with peer(play) as port:
         connection = await dial(a_probe(), ["127.0.0.1"], port)
-        assert await everything(connection) == b"onetwo"
+        assert await connection.exactly(3) == b"one"
+        between = time.perf_counter()
+        go_on.set()
+        assert await everything(connection) == b"two"
         assert await connection.read() == b""
-        assert connection.last_byte_at - connection.first_byte_at > 0.04
+        assert connection.first_byte_at < between < connection.last_byte_at
         connection.close()
 
 
@@ -70,15 +83,18 @@ async def test_a_peer_may_cut_what_it_says_anywhere() -> None:
     """Bytes by number, up to a mark, and whatever is left: however they come."""
     said = b"12345first line\r\nsecond\r\nrest"
     for cut in range(len(said)):
+        go_on = asyncio.Event()
 
-        async def play(sock: socket.socket, cut: int = cut) -> None:
+        async def play(sock: socket.socket, cut: int = cut, go_on: asyncio.Event = go_on) -> None:
             loop = asyncio.get_running_loop()
             await loop.sock_sendall(sock, said[:cut])
-            await asyncio.sleep(0.001)
+            await go_on.wait()
             await loop.sock_sendall(sock, said[cut:])
 
         async with peer(play) as port:
             connection = await dial(a_probe(), ["127.0.0.1"], port)
+            await until(lambda: connection._held == cut)  # noqa: B023  # called before the next turn
+            go_on.set()
             assert await connection.exactly(0) == b""
             assert await connection.exactly(5) == b"12345"
             assert await connection.until(b"\r\n", limit=10) == b"first line"
@@ -90,14 +106,21 @@ async def test_a_peer_may_cut_what_it_says_anywhere() -> None:
 
 async def test_many_small_messages_in_one_piece_cost_what_few_do() -> None:
     """A peer that sends so has no more of our time than others: none of the rest is moved for each."""
-    connection = Connection()
-    connection.data_received(b"12345678\n" * 150_000)
-    started = time.perf_counter()
-    for _ in range(75_000):
-        assert await connection.exactly(9) == b"12345678\n"
-        assert await connection.until(b"\n", limit=8) == b"12345678"
-    assert not connection.waiting
-    assert time.perf_counter() - started < 2  # it takes 0.05 s
+
+    async def cost(pairs: int) -> float:
+        connection = Connection()
+        connection.data_received(b"12345678\n" * 2 * pairs)
+        began = time.process_time()
+        for _ in range(pairs):
+            assert await connection.exactly(9) == b"12345678\n"
+            assert await connection.until(b"\n", limit=8) == b"12345678"
+        took = time.process_time() - began
+        assert not connection.waiting
+        return took
+
+    few = min([await cost(3_000) for _ in range(5)])
+    # To move the rest for each would make 25 times as many cost 600 times as much.
+    assert await cost(75_000) < 25 * 5 * few
 
 
 async def test_what_is_read_after_a_part_is_the_rest_of_it() -> None:
@@ -141,9 +164,9 @@ async def test_what_arrived_before_a_reset_is_read_before_it_is_told() -> None:
 
     async with peer(play) as port:
         connection = await dial(a_probe(), ["127.0.0.1"], port)
-        await asyncio.sleep(0.05)
+        await until(lambda: connection._held == len(b"last words"))
         connection.send(b"go")
-        await asyncio.sleep(0.05)
+        await until(lambda: connection._transport is None)
         assert await connection.read() == b"last words"
         for _ in range(2):
             assert (await failing(connection.read())).reason is Reason.CONNECT_RESET
@@ -156,8 +179,8 @@ async def test_what_arrived_is_read_also_where_it_is_writing_that_finds_the_rese
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = await dial(a_probe(), ["127.0.0.1"], listener.getsockname()[1])
         connection.send(b"request")
-        await asyncio.sleep(0.05)
         server, _ = listener.accept()
+        await until(lambda: select.select([server], [], [], 0)[0])  # the request has arrived
         server.sendall(answer)
         server.close()  # all of this before the loop has looked
         connection.send(b"more")
@@ -167,19 +190,21 @@ async def test_what_arrived_is_read_also_where_it_is_writing_that_finds_the_rese
 
 async def test_a_peer_may_close_its_half_and_still_listen() -> None:
     heard: list[bytes] = []
+    ended = asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
         await say(connected, b"done")
         connected.shutdown(socket.SHUT_WR)
         while data := await take(connected):
             heard.append(data)
+        ended.set()
 
     async with peer(play) as port:
         connection = await dial(a_probe(), ["127.0.0.1"], port)
         assert await everything(connection) == b"done"
         await connection.write(b"still here")
         connection.close()
-        await asyncio.sleep(0.05)
+        await asyncio.wait_for(ended.wait(), PATIENCE)
     assert heard == [b"still here"]
 
 
@@ -202,12 +227,19 @@ async def test_reading_can_be_cancelled_and_begun_again() -> None:
 FLOOD = 100 * 1024 * 1024
 
 
+def writable(sock: socket.socket) -> bool:
+    """Whether the system takes more to be sent."""
+    return bool(select.select([], [sock], [], 0)[1])
+
+
 async def test_a_peer_that_floods_is_made_to_wait() -> None:
     """What nobody reads stays in its own and the system's buffers; once somebody does, all of it comes."""
     sent = 0
+    pouring: list[socket.socket] = []
 
     async def pour(connected: socket.socket) -> None:
         nonlocal sent
+        pouring.append(connected)
         piece = bytes(1 << 20)
         while sent < FLOOD:
             await say(connected, piece)
@@ -215,7 +247,7 @@ async def test_a_peer_that_floods_is_made_to_wait() -> None:
 
     async with peer(pour) as port:
         connection = await dial(a_probe(), ["127.0.0.1"], port)
-        await asyncio.sleep(0.3)
+        await until(lambda: connection._paused and not writable(pouring[0]))
         assert connection._held < HIGH_WATER + 1024 * 1024
         assert sent < FLOOD // 2
         received = 0
@@ -251,33 +283,38 @@ async def test_writing_waits_for_a_peer_that_does_not_read() -> None:
                 written += 65536
 
         uploading = asyncio.create_task(upload())
-        await asyncio.sleep(0.2)
+        await until(lambda: connection._writer is not None)
+        for _ in range(100):  # turns of the loop, in which nothing more is written
+            await asyncio.sleep(0)
         assert not uploading.done()
         assert written < 16 << 20
         go.set()
-        await asyncio.wait_for(uploading, NO_TIME)
+        await asyncio.wait_for(uploading, PATIENCE)
         connection.close()
-        await asyncio.wait_for(all_taken.wait(), NO_TIME)
+        await asyncio.wait_for(all_taken.wait(), PATIENCE)
     assert taken == 640 * 65536
 
 
 @pytest.mark.parametrize("half_closed", [False, True])
 async def test_writing_to_a_peer_that_is_gone_fails(half_closed: bool) -> None:
     """Also where it had said before that it would say nothing more: an upload must not run on into nothing."""
+    go_on = asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
         if half_closed:
             connected.shutdown(socket.SHUT_WR)
-            await asyncio.sleep(0.02)
+        await go_on.wait()
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     async def upload(connection: Connection) -> None:
-        for _ in range(1000):
+        while True:
             await connection.write(bytes(1024))
             await asyncio.sleep(0.001)
 
     async with peer(play) as port:
         connection = await dial(a_probe(), ["127.0.0.1"], port)
+        await until(lambda: connection._ended is half_closed)
+        go_on.set()
         failed = await failing(upload(connection))
         connection.close()
     assert failed.reason in (Reason.CONNECT_RESET, Reason.CONNECT_CLOSED)
@@ -287,7 +324,7 @@ async def test_writing_after_closing_fails() -> None:
     async with peer(hold) as port:
         connection = await dial(a_probe(), ["127.0.0.1"], port)
         connection.close()
-        await asyncio.sleep(0.01)
+        await until(lambda: connection._transport is None)
         assert (await failing(connection.write(b"x"))).reason is Reason.CONNECT_CLOSED
 
 
@@ -296,11 +333,13 @@ async def test_writing_after_closing_fails() -> None:
 
 async def test_what_was_sent_goes_out_before_the_end() -> None:
     heard: list[bytes] = []
+    ended = asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
         while data := await take(connected):
             heard.append(data)
         heard.append(b"<end>")
+        ended.set()
 
     async with peer(play) as port:
         connection = await dial(a_probe(), ["127.0.0.1"], port)
@@ -308,7 +347,7 @@ async def test_what_was_sent_goes_out_before_the_end() -> None:
         connection.send(b"this")
         connection.close()
         connection.close()
-        await asyncio.sleep(0.05)
+        await asyncio.wait_for(ended.wait(), PATIENCE)
     assert b"".join(heard) == b"all of this<end>"
 
 
@@ -324,7 +363,7 @@ async def test_aborting_drops_the_connection() -> None:
         connection = await dial(a_probe(), ["127.0.0.1"], port)
         connection.abort()
         connection.abort()
-        await asyncio.wait_for(ended.wait(), NO_TIME)
+        await asyncio.wait_for(ended.wait(), PATIENCE)
 
 
 async def test_a_closed_connection_holds_no_socket_though_its_peer_never_reads(
@@ -343,13 +382,11 @@ async def test_a_closed_connection_holds_no_socket_though_its_peer_never_reads(
         before = len(list(Path("/proc/self/fd").iterdir()))
         connection = await dial(a_probe(), ["127.0.0.1"], port)
         with_one = len(list(Path("/proc/self/fd").iterdir()))
+        assert with_one > before
         connection.send(bytes(32 << 20))
-        await asyncio.sleep(0.05)
+        await until(lambda: connection._writer is not None)
         connection.close()
-        gone = asyncio.get_running_loop().time() + connections.LINGER + 1
-        while len(list(Path("/proc/self/fd").iterdir())) >= with_one:
-            assert asyncio.get_running_loop().time() < gone, f"{with_one - before} descriptors are still open"
-            await asyncio.sleep(0.05)
+        await until(lambda: len(list(Path("/proc/self/fd").iterdir())) < with_one)
         released.set()
 
 
@@ -439,6 +476,7 @@ async def test_a_server_that_does_not_speak_tls_is_a_tls_failure(pki: Pki, answe
     async def play(connected: socket.socket) -> None:
         await take(connected)
         await say(connected, answer)
+        await finish(connected)
 
     async with peer(play) as port:
         probe = a_probe()
@@ -450,6 +488,7 @@ async def test_a_server_that_does_not_speak_tls_is_a_tls_failure(pki: Pki, answe
 async def test_a_server_that_closes_in_the_handshake_is_a_tls_failure(pki: Pki) -> None:
     async def play(connected: socket.socket) -> None:
         await take(connected)
+        await finish(connected)
 
     async with peer(play) as port:
         assert (await failing(connect(a_probe(), "127.0.0.1", port, over_tls(pki)))).reason is Reason.TLS_HANDSHAKE
@@ -477,26 +516,28 @@ async def test_a_handshake_has_its_own_limit(pki: Pki, monkeypatch: pytest.Monke
     async with peer(play) as port:
         probe = a_probe()
         failed = await failing(connect(probe, "127.0.0.1", port, over_tls(pki)))
-        await asyncio.wait_for(left.wait(), NO_TIME)
+        await asyncio.wait_for(left.wait(), PATIENCE)
     assert failed.reason is Reason.TLS_TIMEOUT
     assert probe.current_phase == "tls"
 
 
 async def test_a_handshake_that_is_cancelled_leaves_no_socket(pki: Pki) -> None:
-    left = asyncio.Event()
+    begun, left = asyncio.Event(), asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
+        await take(connected)
+        begun.set()
         with contextlib.suppress(ConnectionError):
             await hold(connected)
         left.set()
 
     async with peer(play) as port:
         connecting = asyncio.create_task(connect(a_probe(), "127.0.0.1", port, over_tls(pki)))
-        await asyncio.sleep(0.05)
+        await asyncio.wait_for(begun.wait(), PATIENCE)
         connecting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await connecting
-        await asyncio.wait_for(left.wait(), NO_TIME)
+        await asyncio.wait_for(left.wait(), PATIENCE)
 
 
 async def test_an_answer_that_comes_with_the_handshake_is_read(pki: Pki) -> None:
@@ -571,7 +612,7 @@ async def test_plain_text_before_the_handshake_does_not_pass_for_secure(pki: Pki
     async with peer(play) as port:
         probe = a_probe()
         connection = await dial(probe, ["127.0.0.1"], port)
-        await asyncio.sleep(0.02)
+        await until(lambda: connection.waiting)
         failed = await failing(connection.start_tls(probe, secure(pki)))
         connection.abort()
     assert failed.reason is Reason.TLS_HANDSHAKE
@@ -592,7 +633,7 @@ async def test_a_large_answer_over_tls_arrives_whole_and_bounded(pki: Pki) -> No
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     async with server:
         connection = await connect(a_probe(), "127.0.0.1", server.sockets[0].getsockname()[1], over_tls(pki))
-        await asyncio.sleep(0.2)
+        await until(lambda: connection._paused)
         assert connection._held < HIGH_WATER + 1024 * 1024
         assert len(await everything(connection)) == size
         connection.close()

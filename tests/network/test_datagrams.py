@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import time
 
@@ -10,10 +11,12 @@ import pytest
 import uvloop
 
 from probe_exporter.network.connection import HIGH_WATER
+from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.network.opening import dial_udp
 from probe_exporter.prober.failure import ProbeFailed, Reason
+from tests.clocks import PATIENCE, until
 from tests.conftest import NewLoop
-from tests.targets.peer import NO_TIME, a_probe
+from tests.targets.peer import a_probe
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 
@@ -28,7 +31,7 @@ def a_udp_socket(address: str = "127.0.0.1") -> socket.socket:
     """A socket on a port of its own, to be a peer with."""
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind((address, 0))
-    sock.settimeout(NO_TIME)
+    sock.settimeout(PATIENCE)
     return sock
 
 
@@ -56,14 +59,15 @@ async def test_the_time_of_a_datagram_is_that_of_its_arrival() -> None:
         datagrams.send(b"question")
         _, ours = peer.recvfrom(100)
         assert datagrams.first_at == 0.0
-        for answer in (b"first", b"second"):
+        arrivals = []
+        for number, answer in enumerate((b"first", b"second"), start=1):
             peer.sendto(answer, ours)
-            await asyncio.sleep(0.05)
-        read_at = time.perf_counter()
+            await until(lambda: len(datagrams._arrived) == number)  # noqa: B023  # called before the next turn
+            arrivals.append(time.perf_counter())
         assert await datagrams.read() == b"first"
-        assert datagrams.arrived_at == datagrams.first_at < read_at - 0.08
+        assert datagrams.arrived_at == datagrams.first_at < arrivals[0]
         assert await datagrams.read() == b"second"
-        assert datagrams.first_at + 0.04 < datagrams.arrived_at < read_at - 0.03
+        assert arrivals[0] < datagrams.arrived_at < arrivals[1]
         datagrams.close()
 
 
@@ -87,9 +91,9 @@ async def test_a_peer_that_goes_away_after_an_answer_has_reset_the_connection() 
         datagrams.send(b"question")
         _, ours = peer.recvfrom(100)
         peer.sendto(b"answer", ours)
-        await asyncio.sleep(0.05)
+        await until(lambda: datagrams.waiting)
     datagrams.send(b"another")
-    await asyncio.sleep(0.05)
+    await until(lambda: datagrams._error is not None)
     assert await datagrams.read() == b"answer"
     with pytest.raises(ProbeFailed) as failed:
         await datagrams.read()
@@ -114,16 +118,22 @@ async def test_datagrams_have_a_way_and_a_source_or_a_reason() -> None:
         assert failed.value.reason is reason
 
 
+def socket_of(datagrams: Datagrams) -> socket.socket:
+    assert datagrams._transport is not None
+    found: socket.socket = datagrams._transport.get_extra_info("socket")
+    return found
+
+
 async def test_a_flood_of_datagrams_is_lost_beyond_a_limit() -> None:
     """As where the buffer of a socket is full."""
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")
         _, ours = peer.recvfrom(100)
+        sock = socket_of(datagrams)
         for _ in range(100):
             peer.sendto(bytes(10_000), ours)
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.05)
+            await until(lambda: not select.select([sock], [], [], 0)[0])
         received = 0
         while datagrams.waiting:
             received += len(await datagrams.read())

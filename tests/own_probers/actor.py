@@ -24,7 +24,7 @@ class ActorSettings(Settings):
 
 
 async def probe_actor(probe: Probe, settings: ActorSettings) -> None:
-    """Do what the target says: `wait 0.1`, `block 6`, `hang <file>`, `linger <file>`, `fail`, `break`, `count`."""
+    """Do what the target says: `wait 0.1`, `block 6`, `hang <file>`, `hold <file>`, `meet <file>`, `fail`, `break` …"""
     script, _, argument = probe.target.partition(" ")
     probe.set(WORDS, len(probe.target.split()))
     probe.set(SEEN, 1, probe.target, settings.host)
@@ -35,10 +35,8 @@ async def probe_actor(probe: Probe, settings: ActorSettings) -> None:
                 await asyncio.sleep(float(argument))
             case "block":
                 time.sleep(float(argument))  # noqa: ASYNC251  # what no prober may do
-            case "hang":
-                await _hang(Path(argument))
-            case "linger":
-                await _hang(Path(argument), seconds=1.0)
+            case "hang" | "hold" | "meet" | "linger":
+                await WAITS[script](Path(argument))
             case "fail":
                 probe.log("Something odd", level=logging.WARNING)
                 raise ProbeFailed(Reason.TARGET_INVALID, "as the target wished")
@@ -58,6 +56,29 @@ async def _hang(witness: Path, seconds: float = 1e6) -> None:
     except asyncio.CancelledError:
         witness.write_text("cancelled")
         raise
+
+
+async def _hold(witness: Path) -> None:
+    """Leave a note, and wait until somebody takes it away."""
+    witness.write_text("holding")
+    while witness.exists():  # noqa: ASYNC110  # another process takes it away
+        await asyncio.sleep(0.01)
+
+
+async def _meet(place: Path) -> None:
+    """Wait until two probes have come to this file."""
+    with place.open("a") as visitors:
+        visitors.write("x")
+    while place.stat().st_size < 2:  # noqa: ASYNC110  # the two know nothing of each other
+        await asyncio.sleep(0.01)
+
+
+async def _linger(witness: Path) -> None:
+    """Hang for a second."""
+    await _hang(witness, seconds=1.0)
+
+
+WAITS = {"hang": _hang, "hold": _hold, "meet": _meet, "linger": _linger}
 
 
 def _count(probe: Probe) -> None:

@@ -226,7 +226,7 @@ def install(site: Path, source: Path, entry_points: str) -> None:
     (source / "pyproject.toml").write_text(PYPROJECT.format(entry_points=entry_points))
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--no-index", "--no-build-isolation", "--target", str(site), str(source)]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=600)
 
 
 def check(site: Path, directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -234,7 +234,7 @@ def check(site: Path, directory: Path, *flags: str) -> subprocess.CompletedProce
     (directory / "quake.yml").write_text("modules: {shaken: {prober: quake, quake: {password: x}}}")
     command = [sys.executable, "-m", "probe_exporter", "--config.check", "--config.file=quake.yml", *flags]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ async def probe(answer: Answer, *metrics: dict[str, Any], **settings: Any) -> Re
     """Probe a page."""
     model = HttpSettings.model_validate({"metrics": list(metrics), **settings})
     async with Site({"/": answer}) as site:
-        return await run(Module("m", prober, model, 0.0, Place("test.yml")), site.fill("127.0.0.1:{port}"), 5.0)
+        return await run(Module("m", prober, model, 0.0, Place("test.yml")), site.fill("127.0.0.1:{port}"), 20.0)
 
 
 def values(result: Result) -> list[str]:

@@ -34,7 +34,7 @@ async def ask(bind: Bind, pki: Pki, name: str, type_: str, transport: str = "udp
         "tls_config": {"ca_file": str(pki.directory / "root.pem")}, **settings,
     }  # fmt: skip
     port = bind.tls_port if transport == "tls" else bind.port
-    return await run(Module("m", prober, DnsSettings.model_validate(block), 0.0, Place("t")), f"127.0.0.1:{port}", 5.0)
+    return await run(Module("m", prober, DnsSettings.model_validate(block), 0.0, Place("t")), f"127.0.0.1:{port}", 20.0)
 
 
 def why(result: Result) -> str | None:

@@ -32,7 +32,7 @@ async def probe(prober: Prober[Any], where: int | str, *steps: Step, **settings:
     """Hold a dialogue with a port of loopback, or with a socket."""
     made = prober.settings.model_validate({"query_response": list(steps), **settings})
     target = where if isinstance(where, str) else f"127.0.0.1:{where}"
-    return await run(Module("m", prober, made, 0.0, Place("test.yml")), target, 5.0)
+    return await run(Module("m", prober, made, 0.0, Place("test.yml")), target, 20.0)
 
 
 def why(result: Result) -> str | None:

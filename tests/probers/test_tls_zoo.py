@@ -98,7 +98,7 @@ async def probe(kind: Kind, pki: Pki, **settings: Any) -> Result:
     config = {key: str(pki.directory / value) if key.endswith("_file") else value for key, value in kind.config.items()}
     block = TcpSettings.model_validate({"tls": True, "tls_config": config, "preferred_ip_protocol": "ip4", **settings})
     async with Talker(then_silence(kind.server, b"220 ready\r\n"), pki.directory) as talker:
-        return await run(Module("m", prober, block, 0.0, Place("t")), talker.fill(kind.target), 5.0)
+        return await run(Module("m", prober, block, 0.0, Place("t")), talker.fill(kind.target), 20.0)
 
 
 def why(result: Result) -> tuple[str, str] | None:

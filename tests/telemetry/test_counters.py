@@ -6,11 +6,13 @@ import os
 import re
 import time
 
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from probe_exporter.exposition.encoding import encode_families
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.version import VERSION
+from tests.clocks import cpu_seconds
 
 FROM_THE_START = {
     "blackbox_exporter_config_last_reload_successful": "gauge",
@@ -183,16 +185,18 @@ def test_a_module_that_a_reload_removes_takes_its_series_with_it() -> None:
 
 
 def test_recording_a_probe_is_cheap() -> None:
-    """0.5 µs here, all in all; the promise is 3, and a machine that is busy with ten things gets ten times that."""
+    """It takes a third of the CPU time of one observation of prometheus_client's histogram; the promise is twice."""
     telemetry = probed("http")
-    best = min(_seconds_for(telemetry, 1000) for _ in range(20)) / 1000
-    assert best < 30e-6
+    histogram = Histogram("probe_duration_seconds", "To compare with.", ["module"], registry=CollectorRegistry())
 
+    def record() -> None:
+        for _ in range(1000):
+            tally = telemetry.tally("http")
+            tally.start(0.0)
+            tally.finish("", 0.05)
 
-def _seconds_for(telemetry: Telemetry, probes: int) -> float:
-    began = time.perf_counter()
-    for _ in range(probes):
-        tally = telemetry.tally("http")
-        tally.start(0.0)
-        tally.finish("", 0.05)
-    return time.perf_counter() - began
+    def observe() -> None:
+        for _ in range(1000):
+            histogram.labels("http").observe(0.05)
+
+    assert cpu_seconds(record, runs=20) < 2 * cpu_seconds(observe, runs=20)

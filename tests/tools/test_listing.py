@@ -54,7 +54,7 @@ def test_a_module_is_shown_with_its_place_and_its_settings_in_effect(directory: 
         "",
         "  settings:",
         "    prober: quake",
-        "    timeout: 3s",
+        "    timeout: 30s",
         "    quake:",
         "      preferred_ip_protocol: ip6",
         "      ip_protocol_fallback: true",

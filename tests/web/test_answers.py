@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -14,10 +15,10 @@ Exchange = Callable[[bytes], Awaitable[bytes]]
 
 
 async def exchange(request: bytes, answer: Answer) -> tuple[list[str], bytes]:
-    """The head's lines without the date, and what follows, of the answer to `request`; up to 0.2 s of silence."""
+    """The head's lines without the date, and what follows, of the answer to `request`: ``<closed>`` at its end."""
 
-    async def handle(_: BaseRequest) -> Answer:
-        return answer
+    async def handle(asked: BaseRequest) -> Answer:
+        return Answer(b"", PLAIN) if asked.path == "/another" else answer
 
     runner = ServerRunner(Server(handle, access_log=None))
     await runner.setup()
@@ -25,20 +26,26 @@ async def exchange(request: bytes, answer: Answer) -> tuple[list[str], bytes]:
         await TCPSite(runner, "127.0.0.1", 0).start()
         reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
         writer.write(request)
-        received = b""
-        try:
-            while data := await asyncio.wait_for(reader.read(65536), 0.2):
-                received += data
-            received += b"<closed>"
-        except TimeoutError:
-            pass
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = b"" if request.startswith(b"HEAD") else await reader.readexactly(len(answer.body))
+        body += await what_follows(reader, writer)
         writer.close()
     finally:
         await runner.cleanup()
-    head, _, body = received.partition(b"\r\n\r\n")
-    lines = head.decode().split("\r\n")
+    lines = head.decode().rstrip().split("\r\n")
     assert any(line.startswith("Date: ") for line in lines)
     return [line for line in lines if not line.startswith("Date: ")], body
+
+
+async def what_follows(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """What comes before the answer to another request, or ``<closed>`` if there is none."""
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        writer.write(b"GET /another HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        while data := await reader.read(65536):
+            received += data
+    surplus, another, _ = received.partition(b"HTTP/1.1 200 ")
+    return surplus if another else surplus + b"<closed>"
 
 
 HEAD = ["HTTP/1.1 200 OK", "Server: probe-exporter", "Content-Type: text/plain", "Content-Length: 2"]

@@ -33,9 +33,10 @@ async def words(ending: Ending) -> int:
     """How many words have come by now."""
     number = 0
     while True:
-        try:
-            await asyncio.wait_for(ending.wait(), 0.01)
-        except TimeoutError:
+        next_one = asyncio.ensure_future(ending.wait())
+        await asyncio.sleep(0)
+        if not next_one.done():
+            next_one.cancel()
             return number
         number += 1
 

@@ -74,6 +74,10 @@ class Code(IntEnum):
 
 ESSENTIAL = frozenset({StreamType.CONTROL, StreamType.ENCODER, StreamType.DECODER})
 
+# QPACK's Stream Cancellation of stream 0, which is our request: a decoder may send it after a reset of that stream,
+# even without a dynamic table (RFC 9204, sections 2.2.2.2 and 4.4.2). aioquic's server does so after STOP_SENDING.
+REQUEST_CANCELLED = b"\x40"
+
 MAX_FIELD_SECTION_SIZE = 0x6  # the one setting that we send
 ONLY_IN_HTTP2 = frozenset({0x2, 0x6, 0x8, 0x9})  # frames that HTTP/3 forbids (section 7.2.8)
 MISPLACED_ON_REQUESTS = ONLY_IN_HTTP2 | {Frame.SETTINGS, Frame.GOAWAY}
@@ -325,6 +329,8 @@ class ServerStreams:
         if kind_of_stream == StreamType.CONTROL:
             for frame_type, piece, last in self._frames.split(data):
                 self._take(frame_type, piece, last)
+        elif kind_of_stream == StreamType.DECODER and not data.strip(REQUEST_CANCELLED):
+            pass
         elif kind_of_stream in ESSENTIAL and data:
             raise _malformed("it uses the dynamic table that we do not allow")
         if end:

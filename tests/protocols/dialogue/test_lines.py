@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from probe_exporter.network.opening import connect
+from probe_exporter.prober.deadline import TICK
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
@@ -19,6 +20,19 @@ from probe_exporter.protocols.dialogue.steps import DialogueSettings, Step, walk
 from probe_exporter.settings.regexps import Regexp
 from probe_exporter.testing import Server, expect, serve, start_tls
 from probe_exporter.tls.settings import TLSSettings
+from tests.clocks import SimulatedLoop, cpu_seconds, simulated
+from tests.conftest import NewLoop
+
+pytestmark = pytest.mark.usefixtures("new_loop")
+
+ROUNDING = 1e-6  # seconds
+
+
+@pytest.fixture
+def new_loop() -> NewLoop:
+    """Silence is counted on a simulated clock; real sockets are waited for."""
+    return SimulatedLoop
+
 
 # --- lines and bytes, without I/O --------------------------------------------------------------------------
 
@@ -54,12 +68,16 @@ def test_a_line_has_at_most_65535_bytes(size: int, end: bytes, cut: int) -> None
 
 def test_a_long_rest_is_searched_once() -> None:
     """A peer that sends byte by byte costs what it sends, and not its square."""
-    received = Received()
-    started = time.perf_counter()
-    for _ in range(LONGEST_LINE - 1):
-        received.feed(b"x")
-        assert received.line() is None
-    assert time.perf_counter() - started < 1.0
+
+    def fed_byte_by_byte(size: int) -> None:
+        received = Received()
+        for _ in range(size):
+            received.feed(b"x")
+            assert received.line() is None
+
+    one_part = cpu_seconds(lambda: fed_byte_by_byte(LONGEST_LINE // 16), runs=5)
+    # Searched anew for each byte, all of it would cost some 200 times as much as one part.
+    assert cpu_seconds(lambda: fed_byte_by_byte(LONGEST_LINE - 1)) < 16 * 4 * one_part
 
 
 def test_bytes_are_taken_from_where_the_lines_end() -> None:
@@ -149,16 +167,16 @@ async def test_tls_after_bytes_begins_where_they_end() -> None:
 
 
 async def test_a_prompt_is_waited_for_until_the_peer_is_silent() -> None:
-    started = time.perf_counter()
+    started = simulated().time()
     await hold(Pieces(b"log", b"in: ", None), {"expect": "^login: $"})
-    assert QUIET - 0.05 < time.perf_counter() - started < QUIET + 0.2
+    assert QUIET - ROUNDING <= simulated().time() - started <= QUIET + 2 * TICK
 
 
 async def test_a_prompt_leaves_time_for_what_follows() -> None:
     """Of a short time only a part is spent on waiting for a newline."""
-    started = time.perf_counter()
+    started = simulated().time()
     await hold(Pieces(b"login: ", None), {"expect": "^login: $"}, timeout=0.8)
-    assert time.perf_counter() - started < 0.4
+    assert simulated().time() - started < 0.4
 
 
 async def test_what_is_no_prompt_is_no_match() -> None:
@@ -167,9 +185,9 @@ async def test_what_is_no_prompt_is_no_match() -> None:
 
 
 async def test_an_expected_prompt_is_not_waited_for() -> None:
-    started = time.perf_counter()
+    started = simulated().time()
     await hold(Pieces(b"lo", b"gin: ", None), {"expect": "^login: $", "expect_prompt": True})
-    assert time.perf_counter() - started < 0.2
+    assert simulated().time() - started < ROUNDING
 
 
 async def test_a_line_is_read_to_its_end_before_it_counts() -> None:
@@ -187,7 +205,7 @@ STARTTLS = [Step(send="STARTTLS"), Step(expect=Regexp("^220"), starttls=True)]
 async def conversed(target: Server, steps: Sequence[Step], rest: bytes, secure: TLSSettings | None = None) -> Probe:
     """Hold a dialogue, after which the peer has exactly this left to say; what matched is in the probe's log."""
     loop = asyncio.get_running_loop()
-    probe = Probe(str(target), loop.time() + 5, loop.time)
+    probe = Probe(str(target), loop.time() + 60, loop.time)
     with await connect(probe, "127.0.0.1", target.port) as connection:
         matches = await converse(probe, connection, steps, secure=secure, host="127.0.0.1", seconds=SECONDS)
         probe.log("Matched", matches=[match.group() for match in matches])
@@ -211,9 +229,11 @@ async def test_a_step_goes_on_inside_tls_which_is_timed() -> None:
     steps = [*STARTTLS, Step(send="again"), Step(expect=Regexp("yes"))]
     script = (expect(b"STARTTLS\n"), b"220\n", start_tls(), expect(b"again\n"), b"yes\nrest")
     with serve(*script) as target:
+        began = time.perf_counter()
         probe = await conversed(target, steps, b"rest", TLSSettings.model_validate(target.tls_config))
+        took = time.perf_counter() - began
     assert matched(probe) == [b"220", b"yes"]
-    assert 0 < probe.samples.get(SECONDS, "tls") < 5
+    assert 0 < probe.samples.get(SECONDS, "tls") < took
 
 
 async def test_tls_in_the_midst_is_verified_without_settings_too() -> None:

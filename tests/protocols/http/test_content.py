@@ -137,7 +137,7 @@ def test_gzip_may_have_several_members() -> None:
         assert fed(pieces, "gzip").text == b"one two three"
 
 
-@pytest.mark.parametrize("rest", [b"x", b"no gzip", gzip.compress(b"two")[:-1]])
+@pytest.mark.parametrize("rest", [b"x", b"no gzip", gzip.compress(b"two")[:-1]], ids=["byte", "text", "cut member"])
 def test_what_follows_gzip_is_gzip_or_a_failure(rest: bytes) -> None:
     with pytest.raises(ProbeFailed) as failed:
         fed([gzip.compress(b"one"), rest], "gzip")

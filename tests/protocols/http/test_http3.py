@@ -249,6 +249,7 @@ def on_control(content: bytes) -> list[tuple[int, bytes]]:
         pytest.param(
             [*SETTLED, (7, encode_uint_var(ENCODER)), (11, encode_uint_var(DECODER))], id="streams without use"
         ),
+        pytest.param([(11, encode_uint_var(DECODER) + b"\x40")], id="a cancellation of the request's field section"),
         pytest.param([(3, encode_uint_var(0x1F21) + b"anything")], id="a stream of unknown type"),
         pytest.param([(3, b"\x40"), (3, b"\x00"), (3, frame(SETTINGS))], id="a type cut in two"),
     ],
@@ -277,6 +278,7 @@ def test_what_a_server_may_say_beside_the_response(said: list[tuple[int, bytes]]
         pytest.param([*SETTLED, (7, encode_uint_var(PUSH) + b"\0")], id="a push"),
         pytest.param([(7, encode_uint_var(ENCODER) + b"\x3f\xe1\x1f")], id="a dynamic table"),
         pytest.param([(7, encode_uint_var(DECODER) + b"\x80")], id="an acknowledgement of nothing"),
+        pytest.param([(7, encode_uint_var(DECODER) + b"\x40\x01")], id="an increment after a cancellation"),
         pytest.param([*SETTLED, (3, frame(0x21) * (1 << 16))], id="a flood of frames"),
         pytest.param([*SETTLED, (3, frame(GOAWAY, length=1 << 40) + b"\0" * (1 << 21))], id="a farewell without end"),
     ],

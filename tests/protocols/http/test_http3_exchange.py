@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +83,7 @@ async def probe(
     *,
     behaviour: Quic | None = None,
     target: str = "https://localhost:{quic_port}/",
-    timeout: float = 5.0,
+    timeout: float = 60.0,
     **asked: object,
 ) -> Probed:
     """Probe a scripted server."""
@@ -105,19 +107,19 @@ async def test_a_probe_over_http3(pki: Pki) -> None:
     assert probed.metric("probe_tls_cipher_info", "TLS_AES_128_GCM_SHA256") == 1
 
 
+@pytest.mark.usefixtures("clock")
 async def test_the_phases_do_not_overlap(pki: Pki) -> None:
     """The handshake counts once: until the first answer it is `connect`, from there on `tls`."""
-    probed = await probe(pki, said(Pause(0.1), head(200), data(b"o"), Pause(0.1), data(b"k")))
+    probed = await probe(pki, said(Pause(5), head(200), data(b"o"), Pause(5), data(b"k")))
     phases = [probed.seconds(name) for name in ("connect", "tls", "processing", "transfer")]
     assert all(seconds > 0 for seconds in phases)
     assert sum(phases) <= probed.result.duration
-    assert probed.seconds("processing") >= 0.1
-    assert probed.seconds("transfer") >= 0.1
+    assert 4 < probed.seconds("processing") < 9
+    assert 4 < probed.seconds("transfer") < 9
     async with Site({}, pki=pki.directory, quic=Quic()) as site:
         started = time.perf_counter()
-        client = await dial(pki, site["quic_port"])
-        assert client.connect_seconds + client.tls_seconds <= time.perf_counter() - started
-        client.close(0)
+        async with dialled(pki, site["quic_port"]) as client:
+            assert client.connect_seconds + client.tls_seconds <= time.perf_counter() - started
 
 
 @pytest.mark.parametrize(
@@ -137,15 +139,16 @@ async def test_a_target_without_tls_is_asked_over_tls(pki: Pki, target: str) -> 
     assert [event for event in probed.result.probe.events if "https" in event.message]
 
 
+@pytest.mark.usefixtures("clock")
 async def test_redirects_bring_cookies_and_credentials_along(pki: Pki) -> None:
     """Each hop is a connection of its own, and the times add up."""
-    pages = {"/": redirect(302, "/next", ("set-cookie", "a=1")), "/next": said(Pause(0.1), head(200), data(b"ok"))}
+    pages = {"/": redirect(302, "/next", ("set-cookie", "a=1")), "/next": said(Pause(5), head(200), data(b"ok"))}
     probed = await probe(pki, pages, basic_auth={"username": "alice", "password": "secret"})
     first, second = probed.site.requests
     assert first.all("authorization") == second.all("authorization") == ["Basic YWxpY2U6c2VjcmV0"]
     assert second.all("cookie") == ["a=1"]
     assert probed.metric("probe_http_redirects") == 1
-    assert probed.seconds("processing") >= 0.1
+    assert probed.seconds("processing") > 4
 
 
 async def test_any_server_of_aioquic_understands_us(pki: Pki) -> None:
@@ -174,7 +177,7 @@ async def test_any_server_of_aioquic_understands_us(pki: Pki) -> None:
     result = await runner.run(
         module(pki, fail_if_header_not_matches=matcher, fail_if_body_not_matches_regexp=["^hello$"]),
         f"https://127.0.0.1:{port}/there",
-        5.0,
+        60.0,
     )
     transport.close()
     assert result.failure is None
@@ -193,42 +196,45 @@ async def test_a_large_body_is_sent_whole(pki: Pki, tmp_path_factory: pytest.Tem
         assert probed.site.requests[0].body == MEBIBYTE
 
 
+@pytest.mark.usefixtures("clock")
 async def test_a_file_is_read_no_faster_than_it_is_sent(pki: Pki) -> None:
     """A server that takes no more does not make us hold the rest."""
     window = 100_000
     async with Site({"/": OK}, pki=pki.directory, quic=Quic(window=window)) as site:
         url = parse(site.fill("https://127.0.0.1:{quic_port}/"))
         request = Request("POST", url, url.authority, [], body_file="large")
-        client = await dial(pki, site["quic_port"])
-        upload = io.BytesIO(MEBIBYTE * 16)
-        exchange = Http3Exchange(client, request, upload)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await exchange.head()
-        exchange.close()
-        assert window < client.sent < 2 * window
-        assert upload.tell() <= client.sent + UPLOAD_AHEAD + UPLOAD_STEP
+        async with dialled(pki, site["quic_port"]) as client:
+            upload = io.BytesIO(MEBIBYTE * 16)
+            exchange = Http3Exchange(client, request, upload)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(15):
+                    await exchange.head()
+            assert window < client.sent < 2 * window
+            assert upload.tell() <= client.sent + UPLOAD_AHEAD + UPLOAD_STEP
 
 
-async def dial(pki: Pki, port: int) -> quic.QuicClient:
+@asynccontextmanager
+async def dialled(pki: Pki, port: int) -> AsyncIterator[quic.QuicClient]:
+    """Connect over QUIC, and close the connection in the end."""
     clock = asyncio.get_running_loop().time
     context = quic_context(TLSSettings(ca_file=str(pki.directory / "root.pem")))
-    return await quic.dial(Probe("target", clock() + 60, clock), ["127.0.0.1"], port, context, "localhost", "h3")
+    client = await quic.dial(Probe("target", clock() + 60, clock), ["127.0.0.1"], port, context, "localhost", "h3")
+    try:
+        yield client
+    finally:
+        client.close(0)
 
 
-async def test_a_server_that_wants_no_more_of_the_body_is_listened_to(
-    pki: Pki, tmp_path: pytest.TempPathFactory
-) -> None:
+async def test_a_server_that_wants_no_more_of_the_body_is_listened_to(pki: Pki) -> None:
     """STOP_SENDING in the middle of an upload ends the upload, and not the probe."""
     async with Site({}, pki=pki.directory, quic=Quic(early=said(stop(), head(200), data(b"enough")))) as site:
         url = parse(site.fill("https://127.0.0.1:{quic_port}/"))
-        client = await dial(pki, site["quic_port"])
-        upload = io.BytesIO(MEBIBYTE * 16)
-        exchange = Http3Exchange(client, Request("POST", url, url.authority, [], body_file="large"), upload)
-        assert (await exchange.head()).status == 200
-        assert await exchange.body() == b"enough"
-        assert upload.tell() < len(MEBIBYTE) * 8
-        exchange.close()
+        async with dialled(pki, site["quic_port"]) as client:
+            upload = io.BytesIO(MEBIBYTE * 16)
+            exchange = Http3Exchange(client, Request("POST", url, url.authority, [], body_file="large"), upload)
+            assert (await exchange.head()).status == 200
+            assert await exchange.body() == b"enough"
+            assert upload.tell() < len(MEBIBYTE) * 8
 
 
 # --- a bad server ------------------------------------------------------------------------------------------
@@ -265,17 +271,21 @@ async def test_a_rejected_request_is_made_once_more(pki: Pki) -> None:
     assert len(probed.site.requests) == 2
 
 
-async def test_the_deadline_holds_in_every_phase(pki: Pki) -> None:
-    for behaviour, answer, reason in (
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(
+    ("behaviour", "answer", "reason"),
+    [
         (Quic(stateless=()), OK, "connect_timeout (connect)"),
         (Quic(stateless=(b"no QUIC at all",)), OK, "tls_timeout (tls)"),
         (Quic(), said(end=End.HOLD), "timeout_response (processing)"),
-        (Quic(), said(head(200), Repeat(data(b"x"), 1000, every=0.01)), "timeout_transfer (transfer)"),
-    ):
-        started = time.perf_counter()
-        probed = await probe(pki, answer, behaviour=behaviour, timeout=0.3)
-        assert probed.reason == reason
-        assert 0.3 <= time.perf_counter() - started < 0.8
+        (Quic(), said(head(200), Repeat(data(b"x"), 1000, every=1)), "timeout_transfer (transfer)"),
+    ],
+    ids=["connect", "tls", "processing", "transfer"],
+)
+async def test_the_deadline_holds_in_every_phase(pki: Pki, behaviour: Quic, answer: Answer, reason: str) -> None:
+    probed = await probe(pki, answer, behaviour=behaviour, timeout=8)
+    assert probed.reason == reason
+    assert 8 <= probed.result.duration < 12
 
 
 async def test_a_large_body_takes_little_memory(pki: Pki) -> None:
@@ -283,7 +293,7 @@ async def test_a_large_body_takes_little_memory(pki: Pki) -> None:
     await probe(pki)  # imports and caches
     tracemalloc.start()
     try:
-        probed = await probe(pki, said(head(200), Repeat(frame(0, MEBIBYTE[:65536]), 48)), timeout=25)
+        probed = await probe(pki, said(head(200), Repeat(frame(0, MEBIBYTE[:65536]), 48)), timeout=200)
         assert probed.reason == "no failure"
         assert probed.metric("probe_http_uncompressed_body_length") == 48 * 65536
         mine = tracemalloc.Filter(True, "*/probe_exporter/*"), tracemalloc.Filter(True, "*/aioquic/quic/stream.py")
@@ -295,7 +305,7 @@ async def test_a_large_body_takes_little_memory(pki: Pki) -> None:
 
 
 async def test_an_endless_head_ends_at_the_limit(pki: Pki) -> None:
-    probed = await probe(pki, said(frame(1, length=1 << 40), Repeat(b"\x51" * 65536, 100)), timeout=20)
+    probed = await probe(pki, said(frame(1, length=1 << 40), Repeat(b"\x51" * 65536, 100)), timeout=100)
     assert probed.reason == "http_headers_too_large (processing)"
 
 
@@ -308,20 +318,21 @@ async def test_what_a_server_does_wrong_is_not_in_our_log(pki: Pki, caplog: pyte
     assert not ours
 
 
+@pytest.mark.usefixtures("clock")
 async def test_nothing_is_left_behind(pki: Pki) -> None:
     """Neither sockets nor tasks, however the probe ends: well, badly, late, or because nobody waits any more."""
     await probe(pki)  # imports and caches
     tasks, descriptors = asyncio.all_tasks(), list(Path("/proc/self/fd").iterdir())
-    for answer, timeout in ((OK, 5.0), (said(reset()), 5.0), (said(end=End.HOLD), 0.1)):
-        await probe(pki, answer, timeout=timeout)
-    for behaviour in (Quic(), Quic(stateless=()), Quic("expired"), Quic(refuses=True)):
-        await probe(pki, behaviour=behaviour, timeout=0.1)
+    for answer in (OK, said(reset()), said(end=End.HOLD)):
+        await probe(pki, answer, timeout=6)
+    for behaviour in (Quic(stateless=()), Quic("expired"), Quic(refuses=True)):
+        await probe(pki, behaviour=behaviour, timeout=6)
     waiting = asyncio.create_task(probe(pki, said(end=End.HOLD)))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(1)  # until there is nothing to do but wait for the answer
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    await asyncio.sleep(0.01)  # closing takes a turn of the loop
+    await asyncio.sleep(1)  # until all is closed
     assert asyncio.all_tasks() == tasks
     assert len(list(Path("/proc/self/fd").iterdir())) == len(descriptors)
 

@@ -71,11 +71,9 @@ class Server(Site):
         settings = {"preferred_ip_protocol": "ip4", "oauth2": oauth2, **settings}
         return Module("m", prober, HttpSettings.model_validate(settings), 0.0, Place("test.yml"))
 
-    async def probe(self, module: Module, target: str = "http://127.0.0.1:{port}/", timeout: float = 5.0) -> Result:
+    async def probe(self, module: Module, target: str = "http://127.0.0.1:{port}/", timeout: float = 60.0) -> Result:
         """One probe of this target."""
-        result = await run(module, self.fill(target), timeout)
-        assert result.duration < timeout + 0.2
-        return result
+        return await run(module, self.fill(target), timeout)
 
 
 def why(result: Result) -> tuple[str, str] | None:
@@ -126,20 +124,22 @@ async def test_a_token_of_no_or_short_life_is_used_once(expires_in: float | None
         assert len(server.asked) == 2
 
 
+@pytest.mark.usefixtures("clock")
 async def test_a_token_is_kept_until_shortly_before_its_end() -> None:
-    async with Server(token(expires_in=10.4)) as server:
+    async with Server(token(expires_in=20)) as server:
         module = server.module()
         for _ in range(2):
             await server.probe(module)
         assert len(server.asked) == 1
-        await asyncio.sleep(0.45)
+        await asyncio.sleep(10)
         await server.probe(module)
         assert len(server.asked) == 2
 
 
+@pytest.mark.usefixtures("clock")
 async def test_probes_at_once_wait_for_one_token() -> None:
     async with Server() as server:
-        server.changing["/token"] = raw(Pause(0.2), *token().parts)
+        server.changing["/token"] = raw(Pause(5), *token().parts)
         module = server.module()
         results = await asyncio.gather(*(server.probe(module) for _ in range(20)))
         assert {why(result) for result in results} == {None}
@@ -147,9 +147,10 @@ async def test_probes_at_once_wait_for_one_token() -> None:
         assert len(server.shown) == 20
 
 
+@pytest.mark.usefixtures("clock")
 async def test_probes_at_once_share_a_refusal_and_it_is_not_kept() -> None:
     async with Server() as server:
-        server.changing["/token"] = Answer((Pause(0.1), *REFUSED.parts))
+        server.changing["/token"] = Answer((Pause(3), *REFUSED.parts))
         module = server.module()
         results = await asyncio.gather(*(server.probe(module) for _ in range(5)))
         assert {why(result) for result in results} == {(Reason.OAUTH2_TOKEN, "token")}
@@ -159,20 +160,22 @@ async def test_probes_at_once_share_a_refusal_and_it_is_not_kept() -> None:
         assert why(await server.probe(module)) is None
 
 
+@pytest.mark.usefixtures("clock")
 async def test_who_leaves_does_not_end_the_wait_of_others() -> None:
     """The first probe, which made the request, has less time than it takes."""
     async with Server() as server:
-        server.changing["/token"] = raw(Pause(0.4), *token().parts)
+        server.changing["/token"] = raw(Pause(12), *token().parts)
         module = server.module()
-        impatient, patient = await asyncio.gather(server.probe(module, timeout=0.2), server.probe(module))
+        impatient, patient = await asyncio.gather(server.probe(module, timeout=8), server.probe(module, timeout=25))
         assert why(impatient) == (Reason.OAUTH2_TIMEOUT, "token")
         assert why(patient) is None
         assert len(server.asked) == 1
 
 
+@pytest.mark.usefixtures("clock")
 async def test_a_client_that_hangs_up_does_not_either() -> None:
     async with Server() as server:
-        server.changing["/token"] = raw(Pause(0.3), *token().parts)
+        server.changing["/token"] = raw(Pause(5), *token().parts)
         module = server.module()
         first = asyncio.create_task(server.probe(module))
         second = asyncio.create_task(server.probe(module))
@@ -183,12 +186,13 @@ async def test_a_client_that_hangs_up_does_not_either() -> None:
         assert len(server.asked) == 1
 
 
+@pytest.mark.usefixtures("clock")
 async def test_the_request_ends_when_nobody_waits() -> None:
     async with Server(silence()) as server:
         module = server.module()
-        results = await asyncio.gather(*(server.probe(module, timeout=0.2) for _ in range(3)))
+        results = await asyncio.gather(*(server.probe(module, timeout=8) for _ in range(3)))
         assert {why(result) for result in results} == {(Reason.OAUTH2_TIMEOUT, "token")}
-        await asyncio.wait_for(server.abandoned.wait(), 1)
+        await asyncio.wait_for(server.abandoned.wait(), 10)
         assert len(server.asked) == 1
         server.changing["/token"] = token()
         assert why(await server.probe(module)) is None
@@ -310,21 +314,23 @@ async def test_references_can_t_be_followed(key: str) -> None:
         assert server.requests == []
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"])
 async def test_a_token_server_has_no_more_time_than_the_probe(part: bytes) -> None:
     async with Server(silence(*([part] if part else []))) as server:
-        result = await server.probe(server.module(), timeout=0.3)
+        result = await server.probe(server.module(), timeout=8)
         assert why(result) == (Reason.OAUTH2_TIMEOUT, "token")
-        assert result.duration < 0.4
+        assert 8 <= result.duration < 12
 
 
+@pytest.mark.usefixtures("clock")
 async def test_a_token_s_time_is_in_no_phase() -> None:
     async with Server() as server:
-        server.changing["/token"] = raw(Pause(0.3), *token().parts)
+        server.changing["/token"] = raw(Pause(10), *token().parts)
         result = await server.probe(server.module())
         assert why(result) is None
-        assert result.duration > 0.3
-        assert sum(result.probe.samples.labelled[http.DURATION].values()) < 0.2
+        assert result.duration > 9
+        assert sum(result.probe.samples.labelled[http.DURATION].values()) < 5
 
 
 # --- what is sent ------------------------------------------------------------------------------------------
@@ -453,6 +459,7 @@ def opened(request: Request, algorithm: str = "RS256") -> tuple[dict[str, Any], 
 
 
 async def test_an_assertion_says_who_we_are() -> None:
+    earliest = int(time.time())
     async with Server() as server:
         assert why(await server.probe(server.module(signing()))) is None
         (request,) = server.asked
@@ -461,7 +468,7 @@ async def test_an_assertion_says_who_we_are() -> None:
         assert form == {"grant_type": [JWT_BEARER]}
         assert (claims["iss"], claims["sub"]) == ("id", "id")
         assert claims["aud"] == server.fill("http://127.0.0.1:{port}/token")
-        assert abs(claims["iat"] - time.time()) < 5
+        assert earliest <= claims["iat"] <= time.time()
         assert claims["exp"] - claims["iat"] == 600
         assert len(claims["jti"]) == 36
         assert set(claims) == {"iss", "sub", "aud", "iat", "exp", "jti"}

@@ -28,7 +28,7 @@ async def probe(site: Site, target: str, proxy_url: str, **settings: Any) -> Res
         "preferred_ip_protocol": "ip4", "proxy_url": proxy_url, "tls_config": {"ca_file": str(site.pki / "root.pem")},
         **settings,
     }  # fmt: skip
-    return await run(Module("m", prober, HttpSettings.model_validate(settings), 0.0, Place("t")), site.fill(target), 10)
+    return await run(Module("m", prober, HttpSettings.model_validate(settings), 0.0, Place("t")), site.fill(target), 60)
 
 
 def why(result: Result) -> str | None:

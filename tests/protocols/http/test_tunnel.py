@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
-import time
 import tracemalloc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -57,16 +56,14 @@ class Stage:
         self.site = site
         self.proxy = proxy
 
-    async def probe(self, target: str = "http://127.0.0.1:{port}/", timeout: float = 5.0, **settings: Any) -> Result:
+    async def probe(self, target: str = "http://127.0.0.1:{port}/", timeout: float = 60.0, **settings: Any) -> Result:
         """Probe a target by a module with the given settings; ports of the proxy are filled in."""
         settings = {"preferred_ip_protocol": "ip4", "proxy_url": "http://127.0.0.1:{proxy}", **settings}
         for word, port in {"{proxy}": "port", "{tls_proxy}": "tls_port"}.items():
             if word in settings["proxy_url"]:
                 settings["proxy_url"] = settings["proxy_url"].replace(word, str(self.proxy[port]))
         module = Module("m", prober, HttpSettings.model_validate(settings), 0.0, Place("test.yml"))
-        result = await run(module, self.site.fill(target), timeout)
-        assert result.duration < timeout + 0.2
-        return result
+        return await run(module, self.site.fill(target), timeout)
 
     @property
     def asked(self) -> list[str]:
@@ -383,16 +380,17 @@ async def test_the_proxy_s_credentials_stay_with_the_proxy(pki: Pki) -> None:
         assert names == {"host", "user-agent", "connection"}
 
 
+@pytest.mark.usefixtures("clock")
 async def test_the_tunnel_counts_as_connecting(pki: Pki) -> None:
-    slow = raw(Pause(0.2), b"HTTP/1.1 200 OK\r\n\r\n")
+    slow = raw(Pause(2), b"HTTP/1.1 200 OK\r\n\r\n")
     async with staged(pki, HttpProxy(connect=Answer(slow.parts, End.HOLD))) as stage:
-        result = await stage.probe("https://127.0.0.1:{tls_port}/", timeout=0.5)
+        result = await stage.probe("https://127.0.0.1:{tls_port}/", timeout=8)
         assert why(result) == (Reason.TLS_TIMEOUT, "tls")
-    async with staged(pki, SocksProxy(reply=raw(Pause(0.2), OPENED + b"HTTP/1.1 204 No\r\n\r\n"))) as stage:
+    async with staged(pki, SocksProxy(reply=raw(Pause(8), OPENED + b"HTTP/1.1 204 No\r\n\r\n"))) as stage:
         result = await stage.probe(proxy_url=WAYS["socks5"])
         assert why(result) is None
-        assert 0.2 <= seconds(result, "connect") < result.duration
-        assert seconds(result, "processing") < 0.1
+        assert 6 < seconds(result, "connect") < result.duration
+        assert seconds(result, "processing") < 4
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -441,7 +439,7 @@ async def test_tls_within_tls_ends_from_the_inside(pki: Pki) -> None:
         await connection.wrap(secure)
         connection.send(b"hello")
         connection.close()
-        said = [await asyncio.wait_for(heard.get(), 5) for _ in range(4)]
+        said = [await asyncio.wait_for(heard.get(), 60) for _ in range(4)]
         assert said == [None, b"hello", b"", b""]  # an end without goodbye would be an error
 
 
@@ -451,6 +449,7 @@ OVER_TLS = "https://127.0.0.1:{tls_port}/"
 PLAIN = "http://127.0.0.1:{port}/"
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(
     ("connect", "reason"),
     [
@@ -464,18 +463,19 @@ PLAIN = "http://127.0.0.1:{port}/"
         (raw(end=End.RESET), Reason.PROXY_PROTOCOL_ERROR),
         (silence(), Reason.PROXY_TIMEOUT),
         (silence(b"HTTP/1.1 200 OK\r\n"), Reason.PROXY_TIMEOUT),
-        (raw(Repeat(b"HTTP/1.1 100 Continue\r\n\r\n", 1000, every=0.01)), Reason.PROXY_TIMEOUT),
+        (raw(Repeat(b"HTTP/1.1 100 Continue\r\n\r\n", 1000, every=1)), Reason.PROXY_TIMEOUT),
     ],
 )
 async def test_connect_answered_otherwise_is_the_proxy_s_fault(connect: Answer, reason: Reason, pki: Pki) -> None:
     async with staged(pki, HttpProxy(connect=connect)) as stage:
-        result = await stage.probe(OVER_TLS, timeout=0.4)
+        result = await stage.probe(OVER_TLS, timeout=8)
         assert why(result) == (reason, "proxy")
         assert result.probe.samples.get(http.STATUS_CODE) == 0
         assert seconds(result, "connect") == 0
         assert stage.site.requests == []
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
@@ -491,7 +491,7 @@ async def test_connect_answered_otherwise_is_the_proxy_s_fault(connect: Answer, 
 )
 async def test_socks_failures_are_the_proxy_s_fault(behaviour: SocksProxy, reason: Reason, pki: Pki) -> None:
     async with staged(pki, behaviour) as stage:
-        result = await stage.probe(PLAIN, timeout=0.4, proxy_url=WAYS["socks5"])
+        result = await stage.probe(PLAIN, timeout=8, proxy_url=WAYS["socks5"])
         assert why(result) == (reason, "proxy")
         assert stage.site.requests == []
 
@@ -538,19 +538,21 @@ async def test_the_target_s_certificate_is_the_target_s_fault(pki: Pki) -> None:
         assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
 
 
+@pytest.mark.usefixtures("clock")
 async def test_a_silent_tls_handshake_with_the_proxy(pki: Pki) -> None:
     async with staged(pki, HttpProxy(greeting=silence())) as stage:
-        result = await stage.probe(OVER_TLS, timeout=0.3, proxy_url="https://127.0.0.1:{proxy}")
+        result = await stage.probe(OVER_TLS, timeout=8, proxy_url="https://127.0.0.1:{proxy}")
         assert why(result) == (Reason.PROXY_TIMEOUT, "proxy")
 
 
+@pytest.mark.usefixtures("clock")
 async def test_a_handshake_with_the_proxy_that_takes_too_long(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handshake has a limit of its own, whatever time is left."""
-    monkeypatch.setattr(connections, "HANDSHAKE_LIMIT", 0.2)
+    monkeypatch.setattr(connections, "HANDSHAKE_LIMIT", 5)
     async with staged(pki, HttpProxy(greeting=silence())) as stage:
-        result = await stage.probe(OVER_TLS, proxy_url="https://127.0.0.1:{proxy}")
+        result = await stage.probe(OVER_TLS, timeout=20, proxy_url="https://127.0.0.1:{proxy}")
         assert why(result) == (Reason.PROXY_TIMEOUT, "proxy")
-        assert result.duration < 1
+        assert 5 <= result.duration < 10
 
 
 async def test_407_is_the_proxy_s_refusal_of_a_request(pki: Pki) -> None:
@@ -572,15 +574,15 @@ async def test_an_endless_answer_to_connect_is_bounded(pki: Pki) -> None:
         assert most < 64 * 1024 * 1024
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("way", ["http", "https", "socks5"])
 async def test_a_failed_probe_leaves_the_proxy_alone(way: str, pki: Pki) -> None:
     """The connection is closed at once, not when somebody collects it."""
     waiting = SocksProxy(reply=silence()) if way == "socks5" else HttpProxy(connect=silence())
     async with staged(pki, waiting) as stage:
-        started = time.monotonic()
-        await stage.probe(OVER_TLS, timeout=0.2, proxy_url=WAYS[way], **trusting(pki))
-        await asyncio.wait_for(stage.proxy.abandoned.wait(), 1)
-        assert time.monotonic() - started < 1
+        result = await stage.probe(OVER_TLS, timeout=8, proxy_url=WAYS[way], **trusting(pki))
+        assert 8 <= result.duration < 12
+        await asyncio.wait_for(stage.proxy.abandoned.wait(), 5)
 
 
 async def test_no_secret_of_a_proxy_is_told(pki: Pki) -> None:
