@@ -14,7 +14,7 @@ import pytest
 from probe_exporter.testing import expect, hold, serve
 from tests.clocks import PATIENCE, async_timed_out
 from tests.exporters import Server, ours
-from tests.test_cli import run
+from tests.test_cli import run, run_here
 
 FINGER = '''\
 """The finger prober (RFC 1288): asks a host for one of its users."""
@@ -124,7 +124,7 @@ async def test_it_shows_up_in_metadata(exporter: Server) -> None:
 )
 def test_its_settings_are_checked_like_ours(directory: Path, tmp_path: Path, block: str, problem: str) -> None:
     (tmp_path / "mine.yml").write_text(f"modules:\n  m: {{prober: finger, finger: {block}}}\n")
-    done = run(tmp_path, "--config.file=mine.yml", f"--modules.dir={directory}", "--config.check")
+    done = run_here(tmp_path, "--config.file=mine.yml", f"--modules.dir={directory}", "--config.check")
     assert done.returncode == 1
     assert "mine.yml:2:" in done.stderr
     assert problem in done.stderr
