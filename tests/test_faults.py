@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from probe_exporter.prober import TIMEOUTS, Reason
+from probe_exporter.prober.failure import TIMEOUTS, Reason
 from tests import exporters
 from tests.clocks import async_timed_out, until
 from tests.exporters import Response, Server, probe_path

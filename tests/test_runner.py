@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from probe_exporter import net
-from probe_exporter.config import Module
-from probe_exporter.config.document import Place
-from probe_exporter.deadline import TICK
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import TIMEOUTS, OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.network import opening
+from probe_exporter.prober.deadline import TICK
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
 from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, run
+from probe_exporter.settings.block import Settings
 from tests.clocks import PATIENCE, SimulatedLoop, simulated
 from tests.conftest import NewLoop
 
@@ -330,7 +335,7 @@ async def test_a_cancelled_run_is_cancelled_and_leaves_no_socket() -> None:
         writer.close()
 
     async def act(probe: Probe) -> None:
-        connection = await net.connect(probe, "127.0.0.1", port)
+        connection = await opening.connect(probe, "127.0.0.1", port)
         try:
             await connection.read()
         finally:
@@ -373,3 +378,14 @@ def test_the_names_that_dashboards_know() -> None:
     ]
     assert FAILURE.labels == ("reason", "phase")
     assert all(metric.type == "gauge" for metric in (SUCCESS, DURATION, TIMEOUT, FAILURE))
+
+
+@pytest.mark.parametrize("module", ["runner", "config.module"])
+def test_module_imports_no_yaml(module: str) -> None:
+    """Files of modules are read by others: a run needs none of that."""
+    code = f"""
+import probe_exporter.{module}, sys
+print(*[name for name in sys.modules if name.split(".")[0] == "yaml" or name == "probe_exporter.config.loading"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from probe_exporter.prober import Prober
+from probe_exporter.prober.declaration import Prober
 from probe_exporter.testing import (
     Certificate,
     Peer,
@@ -220,6 +220,17 @@ def test_a_module_with_parameters_is_run(lines: Prober[Any], tmp_path: Path) -> 
         run_module(lines, yml, "asking", target)
     with pytest.raises(ValueError, match="unknown module `aksing`; did you mean `asking`"):
         run_module(lines, yml, "aksing", target)
+
+
+@pytest.mark.parametrize("module", ["testing", "flags", "tools.commands"])
+def test_module_imports_nothing_of_the_server(module: str) -> None:
+    """The plugin is loaded by every pytest where the exporter is installed, the others by every command."""
+    code = f"""
+import probe_exporter.{module}, sys
+print(*[name for name in sys.modules if name.split(".")[0] == "aiohttp" or name.startswith("probe_exporter.web")])
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=_environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
 def test_the_fixtures_end_their_peers_and_tell_what_went_wrong(file: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import probe_exporter
-from probe_exporter import config
+from probe_exporter.config import loading
 from probe_exporter.testing import Server, expect, load_prober, run_prober, serve, serve_udp, start_tls
 from tests.clocks import PATIENCE, timed_out, wait_until
 from tests.exporters import ROOT, _environment, ours
@@ -137,7 +137,7 @@ def test_the_mailroom_s_rules_and_cautions_speak(written: Path, tmp_path: Path) 
         run_prober(prober, "127.0.0.1:1", {"username": "me"})
     file = tmp_path / "m.yml"
     file.write_text("modules: {m: {prober: mailroom, mailroom: {username: me, password: x, starttls: no}}}")
-    (warning,) = config.load([file], {"mailroom": prober}).warnings
+    (warning,) = loading.load([file], {"mailroom": prober}).warnings
     assert str(warning).endswith("modules.m.mailroom.starttls: the password goes over the wire in plain text")
 
 
