@@ -182,7 +182,7 @@ async def test_nothing_is_said_but_what_has_to_be(openssh: OpenSsh) -> None:
     ("algorithm", "pattern"),
     [
         pytest.param("ssh-ed25519", rb"ssh-ed25519\0\0\0\x40", id="signature of Ed25519"),
-        pytest.param("rsa-sha2-512", rb"rsa-sha2-512\0\0\x01\x80", id="signature of RSA"),
+        pytest.param("rsa-sha2-512", rb"rsa-sha2-512\0\0\x01\0", id="signature of RSA"),
         pytest.param(
             "ecdsa-sha2-nistp256", rb"ecdsa-sha2-nistp256\0\0\0[\x40-\x50]\0\0\0[\x1a-\x21].", id="signature of ECDSA"
         ),

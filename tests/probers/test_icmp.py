@@ -539,10 +539,11 @@ def _found(counts: str, milliseconds: str, said: str) -> Found:
 @pytest.mark.parametrize("target", [FAR, FAR_6])
 @pytest.mark.parametrize(("every", "count"), [(2, 6), (3, 9), (4, 12), (10, 20)])
 def test_every_nth_lost_is_an_nth(path: Network, target: str, every: int, count: int) -> None:
-    """And ping and fping find the same on the same path."""
+    """And ping and fping find the same on the same path, where they need to be asked but once."""
     lose(path, every)
-    found = [by(path, target, count).loss for by in (by_ours, by_ping, by_fping)]
-    assert found == pytest.approx([1 / every] * 3)
+    ways = (by_ours,) if uses_datagrams(path) else (by_ours, by_ping, by_fping)
+    found = [by(path, target, count).loss for by in ways]
+    assert found == pytest.approx([1 / every] * len(ways))
 
 
 @pytest.mark.slow

@@ -725,7 +725,7 @@ async def test_a_flood_of_frames_keeps_nobody_waiting(flood: bytes) -> None:
     async with site:
         with turns() as taken:
             result = await run_until(
-                lambda probe: probe.current_phase == "dialogue" and len(taken) > 30,
+                lambda probe: probe.current_phase == "dialogue" and len(taken) > 12,
                 Module("m", prober, settings, 0.0, Place("t")), site.fill(WS),
             )  # fmt: skip
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
