@@ -134,7 +134,7 @@ def test_once_it_is_broken_the_exporter_does_not_start(directory: Path, tmp_path
     (tmp_path / "finger.py").write_text(FINGER.replace("Regexp, ", ""))
     (tmp_path / "finger.yml").write_text(MODULES)
     for flags in [(), ("--config.check",), ("--config.check", "--modules.ignore-errors")]:
-        done = run(tmp_path, "--modules.dir=.", *flags)
+        done = (run_here if flags else run)(tmp_path, "--modules.dir=.", *flags)
         assert done.returncode == 1
         assert "finger.py can't be loaded: NameError: name 'Regexp' is not defined (line 18)" in done.stderr
 
