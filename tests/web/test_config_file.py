@@ -34,7 +34,8 @@ from tests.web.test_routes import PLUGINS, cpu_seconds, until
 
 Start = Callable[..., AbstractContextManager[Server]]
 
-HASH = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
+HASH = bcrypt.hashpw(b"right", b"$2b$04$abcdefghijklmnopqrstuu").decode()
+"""The same in each process: it is in the ids of cases."""
 TLS = "tls_server_config: {cert_file: leaf.pem, key_file: leaf.key, %s}\n"
 VERIFYING = "client_ca_file: root.pem, client_auth_type: RequireAndVerifyClientCert"
 
