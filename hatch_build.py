@@ -1,6 +1,7 @@
 """Record the commit a build was made from, in a REVISION file that `probe_exporter.version` reads.
 
-The file goes into what is built and never into the tree; a build without git simply has none.
+The file goes into what is built and never into the tree. A build without git has none, and neither has an editable
+install, which runs the tree itself.
 """
 
 from __future__ import annotations

@@ -11,14 +11,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from probe_exporter import dialogue, net, runner, tls
-from probe_exporter.loader import load_probers
-from probe_exporter.measured import declared
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Prober, Reason
-from probe_exporter.telemetry import Telemetry
+from probe_exporter import runner
+from probe_exporter.network import opening
+from probe_exporter.plugins.inventory import declared
+from probe_exporter.plugins.loader import load_probers
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.protocols.dialogue import steps
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.tls import handshake
 from tests.peers.config_cases import KINDER, STRICTER
-from tests.peers.differences import DIFFERENCES
+from tests.peers.differences import DIFFERENCES, SECTIONS
 
 HERE = Path(__file__).parent
 
@@ -67,9 +71,9 @@ def meaning(metric: Metric) -> str:
 def metrics() -> str:
     """The whole of metrics.md."""
     parts = [INTRODUCTION, "## Every probe\n", table(declared(runner))]
-    parts += ["## Probes over the network\n", "Of the chosen address:\n", table(declared(net))]
-    parts += ["Of a TLS handshake, also of one that failed at the certificate:\n", table(declared(tls))]
-    parts += ["Of a dialogue (`query_response`); websocket has the first of them only:\n", table(declared(dialogue))]
+    parts += ["## Probes over the network\n", "Of the chosen address:\n", table(declared(opening))]
+    parts += ["Of a TLS handshake, also of one that failed at the certificate:\n", table(declared(handshake))]
+    parts += ["Of a dialogue (`query_response`); websocket has the first of them only:\n", table(declared(steps))]
     for name, prober in sorted(load_probers([]).items()):
         parts += [f"## Prober `{name}`\n", *own_tables(prober)]
     parts.append(FAILURE + "".join(f"| `{reason.value}` | {reason.meaning} |\n" for reason in Reason))
@@ -106,16 +110,26 @@ def own_metrics() -> str:
 
 
 def migration() -> str:
-    """migration.md with its tables written anew."""
+    """Return migration.md with new tables."""
     text = (HERE / "migration.md").read_text(encoding="utf-8")
-    rows = [f"| {why} | refused |" for why in STRICTER] + [f"| {why} | accepted |" for why in KINDER]
+    rows = [f"| {what} | refused |" for what in STRICTER] + [f"| {what} | accepted |" for what in KINDER]
     text = between(text, "configuration", ["| what | here |", "| --- | --- |", *rows])
-    rows = [f"| {entry.why} | {entry.source} |" for entry in DIFFERENCES]
-    return between(text, "http", ["| what | demanded by |", "| --- | --- |", *rows])
+    for section in SECTIONS:
+        text = between(text, section, differences(section))
+    return text
+
+
+def differences(section: str) -> list[str]:
+    """Return the list of differences that a section of migration.md has."""
+    return [
+        f"* {entry.why}{f' ({entry.source})' if entry.source else ''}"
+        for entry in DIFFERENCES
+        if entry.section == section
+    ]
 
 
 def between(text: str, name: str, lines: list[str]) -> str:
-    """`text` with other lines between the markers of `name`."""
+    """Return `text` with other lines between the markers of `name`; raise ValueError if there are none."""
     before, marker, rest = text.partition(f"<!-- generated: {name} -->\n")
     _, end, after = rest.partition("<!-- end -->")
     if not marker or not end:

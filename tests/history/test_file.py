@@ -18,9 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from probe_exporter.history import MAX_BYTES, HistoryError, Query, Recent, file, weight
+from probe_exporter.history import file as history_file
 from probe_exporter.history.file import QUEUE_FULL, WRITE_FAILED, FileHistory
-from probe_exporter.logs import ProbeLog
+from probe_exporter.history.memory import MAX_BYTES, HistoryError, Query, Recent, weight
+from probe_exporter.history.probe_log import ProbeLog
 from tests.exporters import ROOT
 from tests.history.test_memory import finished
 from tests.web.test_routes import until
@@ -33,7 +34,7 @@ from collections import Counter
 from pathlib import Path
 from probe_exporter.history import file
 from probe_exporter.history.file import FileHistory
-from probe_exporter.logs import ProbeLog
+from probe_exporter.history.probe_log import ProbeLog
 from tests.history.test_memory import finished
 
 file.LOCKED_SECONDS = 60.0  # of these tests' subjects, none is losing patience
@@ -230,7 +231,7 @@ from collections import Counter
 from pathlib import Path
 from probe_exporter.history import file
 from probe_exporter.history.file import FileHistory
-from probe_exporter.logs import ProbeLog
+from probe_exporter.history.probe_log import ProbeLog
 from tests.history.test_memory import finished
 
 file.LOCKED_SECONDS = 60.0
@@ -365,7 +366,7 @@ async def test_a_locked_file_costs_history_and_nothing_else(
             await asyncio.sleep(0.001)
 
     with contextlib.closing(sqlite3.connect(tmp_path / "h", isolation_level=None)) as other:
-        monkeypatch.setattr(file, "LOCKED_SECONDS", 3600.0)
+        monkeypatch.setattr(history_file, "LOCKED_SECONDS", 3600.0)
         other.execute("BEGIN EXCLUSIVE")
         await add_while(lambda: number < 300)  # nobody waits for the lock: it would be for ever
         assert history._writing is not None
@@ -375,14 +376,14 @@ async def test_a_locked_file_costs_history_and_nothing_else(
         other.execute("ROLLBACK")
         assert await history.select(ALL)
         history._disconnect()
-        monkeypatch.setattr(file, "LOCKED_SECONDS", 0.01)
+        monkeypatch.setattr(history_file, "LOCKED_SECONDS", 0.01)
         other.execute("BEGIN EXCLUSIVE")
         await add_while(lambda: lost[WRITE_FAILED] == 0)
         assert [record.levelname for record in caplog.records] == ["ERROR"], "said once"
         assert "locked" in str(caplog.records[0].__dict__["fields"]["err"])
         other.execute("ROLLBACK")
     history._disconnect()
-    monkeypatch.setattr(file, "LOCKED_SECONDS", 60.0)
+    monkeypatch.setattr(history_file, "LOCKED_SECONDS", 60.0)
     for _ in range(5):
         history.add(finished(f"t{number}"))
         number += 1
@@ -396,9 +397,9 @@ DISK_FULL = """
 import asyncio, resource, sys
 from collections import Counter
 from pathlib import Path
-from probe_exporter.history import Query
+from probe_exporter.history.memory import Query
 from probe_exporter.history.file import FileHistory
-from probe_exporter.logs import ProbeLog
+from probe_exporter.history.probe_log import ProbeLog
 from tests.history.test_memory import finished
 
 async def write():

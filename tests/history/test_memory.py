@@ -15,13 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.config import Module
-from probe_exporter.config.document import Place
-from probe_exporter.history import MAX_BYTES, TOO_LARGE, MemoryHistory, Query, Recent, memory, weight
-from probe_exporter.logs import ProbeLog
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.history import memory, record
+from probe_exporter.history.memory import MAX_BYTES, TOO_LARGE, MemoryHistory, Query, Recent, weight
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result, run
+from probe_exporter.settings.block import Settings
 
 INFO = Metric("probe_test_info", "A label.", ("value",))
 
@@ -258,7 +262,7 @@ async def test_a_probe_pays_an_append(monkeypatch: pytest.MonkeyPatch) -> None:
         return 1
 
     monkeypatch.setattr(memory, "weight", weigh)
-    monkeypatch.setattr(memory, "entry", lambda *_: done.append("rendered"))
+    monkeypatch.setattr(record, "entry", lambda *_: done.append("rendered"))
     history = a_history(limit=1000)
     for _ in range(memory.MOST_UNSETTLED - 1):
         history.add(finished("x"))

@@ -117,7 +117,7 @@ def step(keys: str) -> str:
 
 
 STRICTER = {
-    "a module needs a prober that is loaded": [
+    "a module without a prober, or with one that is not loaded": [
         "modules: {a: }\n",
         "modules: {a: {}}\n",
         "modules: !!set {a}\n",
@@ -128,38 +128,38 @@ STRICTER = {
         module("prober: 5"),
         module("timeout: 5s"),
     ],
-    "what would end a probe without an answer is refused: labels that cannot be exposed": [
+    "labels that can't be exposed; in the original the probe has no answer": [
         step("{labels: [{name: a}, {name: a}]}"),
         step("{labels: [{name: ''}]}"),
         step("{labels: [{value: b}]}"),
         step("{expect: a, labels: [{name: a}]}, {expect: b, labels: [{name: a}]}"),
         step("{labels: [{name: a, value: !!binary /wA=}]}"),
     ],
-    "what would end a probe without an answer is refused: a negative payload_size": [
+    "a negative `payload_size`; in the original the probe has no answer": [
         module("prober: icmp, icmp: {payload_size: -1}"),
     ],
-    "a number must fit into 64 bits; Go takes the nearest, without a word": [
+    "a number that does not fit into 64 bits; Go silently takes the nearest one": [
         http("valid_status_codes: [-.inf]"),
         http("valid_status_codes: [-9223372036854775809]"),
     ],
-    "an alias as a key can repeat a key": ["modules: {&k a: {prober: tcp}, *k : {prober: icmp}}\n"],
-    "a proxy_url with a stray bracket is no URL": [http("proxy_url: 'http://]'")],
-    "names of character classes that RE2 does not know, and Go does since 1.25": [
+    "an alias as a key that repeats another key": ["modules: {&k a: {prober: tcp}, *k : {prober: icmp}}\n"],
+    "a `proxy_url` with a stray bracket": [http("proxy_url: 'http://]'")],
+    "names of character classes that RE2 does not know; Go knows them since 1.25": [
         step(f"{{expect: {json.dumps(name)}}}")
         for name in (r"\p{greek}", r"\p{ASCII}", r"\p{Letter}", r"\p{LC}", r"\p{Garay}")
     ],
 }
-"""Refused here and taken by the original, by reason."""
+"""Configurations that probe-exporter refuses and the original accepts, by what they have."""
 
 KINDER = {
-    "a module may have a description": [module("prober: tcp, description: x")],
-    "a module may say how all of its connections are made, and to whom": [
+    "a `description` of a module": [module("prober: tcp, description: x")],
+    "keys of a module for all of its connections (`resolver`, `source_ip_address`, `source_interface`, `targets`)": [
         module("prober: tcp, resolver: {servers: [127.0.0.1]}"),
         module("prober: http, source_ip_address: 127.0.0.1"),
         module("prober: icmp, source_interface: eth0"),
         module("prober: tcp, targets: {allow: [127.0.0.1], deny: []}"),
         "targets: {deny: [127.0.0.1]}\nmodules: {}\n",
     ],
-    "a file may say that it is YAML 1.2": ["%YAML 1.2\n---\nmodules: {}\n"],
+    "a file that declares YAML 1.2": ["%YAML 1.2\n---\nmodules: {}\n"],
 }
-"""Taken here and refused by the original, by reason."""
+"""Configurations that probe-exporter accepts and the original refuses, by what they have."""

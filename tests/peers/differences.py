@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from tests.peers.cases import Case, Outcome
 
@@ -116,24 +117,31 @@ def grpc_failed_over_tls(case: Case, ours: Outcome) -> bool:
     return secure and "probe_grpc_ssl 0" in ours.lines and not not_verified(case, ours)
 
 
+Section = Literal["every", "http", "redirect", "proxy", "http2", "http3", "tcp", "dns", "grpc", "icmp"]
+SECTIONS: tuple[Section, ...] = get_args(Section)
+"""The lists of differences in docs/migration.md: one for each prober, and several for http."""
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One deliberate difference.
 
     Args:
-        why: one sentence for whoever migrates.
-        source: what demands it: a number of compat.md section 9, [U] (the unreleased original), or the issue.
+        why: one sentence for docs/migration.md.
+        section: the list in docs/migration.md that has it.
         where: the cases in which it occurs.
         original: regexp of the lines that only the original has.
         ours: regexp of the lines that only ours has. With both, there are as many of one as of the other.
+        source: the standard that demands it, if one does.
         wholly: the two outcomes have nothing to do with each other; the golden file says what ours is.
     """
 
     why: str
-    source: str
+    section: Section
     where: Where
     original: str | None = None
     ours: str | None = None
+    source: str = ""
     wholly: bool = False
 
 
@@ -142,95 +150,102 @@ KEPT = r"probe_http_(status_code 302|version (1\.1|2|3)|content_length 5|redirec
 
 DIFFERENCES = (
     Difference(
-        "The timeout that a probe was given is reported.", "[U]", every_probe,
+        "The timeout of the probe is reported (`probe_timeout_seconds`), as in the original's development tree.",
+        "every", every_probe,
         ours=r"probe_timeout_seconds [\d.e+-]+",
     ),
     Difference(
-        "A failed probe says why.", "issue 2, item 5", every_failure,
+        "A failed probe says why (`probe_failure_info`).",
+        "every", every_failure,
         ours=r"probe_failure_info\{phase='\w*',reason='\w+'\} 1",
     ),
     Difference(
-        "tcp and unix report the duration of each phase.", "compat 9.25", timed_by_phase,
+        "The duration of each phase is reported (`probe_tcp_duration_seconds`, `probe_unix_duration_seconds`).",
+        "tcp", timed_by_phase,
         ours=r"probe_(tcp|unix)_duration_seconds\{phase='\w+'\} .*",
     ),
     Difference(
-        "tcp and unix report the cipher suite.", "compat 9.25", secure_talk,
+        "The cipher suite is reported (`probe_tls_cipher_info`).",
+        "tcp", secure_talk,
         ours=r"probe_tls_cipher_info\{cipher='\w+'\} 1",
     ),
     Difference(
-        "A prompt without a newline matches once the peer has been silent for a second.", "compat 9.23",
-        Named("tcp expect a prompt"),
+        "A prompt without a newline matches once the peer has been silent for a second.",
+        "tcp", Named("tcp expect a prompt"),
         wholly=True,
     ),
     Difference(
-        "Expected bytes may come in pieces, or along with a line before them.", "compat 9.23",
-        Named("tcp expect_bytes in pieces", "tcp expect_bytes that a line came with"),
+        "The bytes of `expect_bytes` may arrive in pieces, or together with a line before them.",
+        "tcp", Named("tcp expect_bytes in pieces", "tcp expect_bytes that a line came with"),
         original="probe_success 0", ours="probe_success 1",
     ),
     Difference(
-        "Ours adds its own name to the one that targets already know and allow; a proxy is told it on CONNECT too.",
-        "issue 2, item 4", introduced,
+        "The User-Agent is the original's, followed by the name and version of probe-exporter. It is sent with "
+        "CONNECT too.",
+        "every", introduced,
         original=r"(?i)(proxy )?request \d+: User-Agent: (Blackbox-Exporter/0\.28\.0|Go-http-client/1\.1|grpc-go/\S+)",
         ours=r"(?i)(proxy )?request \d+: User-Agent: Blackbox-Exporter/0\.28\.0 probe-exporter/\S+",
     ),
     Difference(
-        "An https proxy is verified by its own name, and not by the target's.", "issue 3, item 2",
-        Named("proxy of TLS by a name that the target lacks"),
+        "An https proxy is verified by its own name, not by the target's.",
+        "proxy", Named("proxy of TLS by a name that the target lacks"),
         wholly=True,
     ),
     Difference(
-        "An interim answer to CONNECT is passed over, as to any request.", "RFC 9110, 15.2",
-        Named("proxy tunnel after 100"),
+        "An interim response to CONNECT is skipped, as for any other request.",
+        "proxy", Named("proxy tunnel after 100"), source="RFC 9110, 15.2",
         wholly=True,
     ),
     Difference(
-        "socks5h leaves the name to the proxy, as its letter says; socks5 sends it the address that was looked up.",
-        "compat 9.14", Named("proxy of SOCKS5h for a name"),
+        "`socks5h` sends the target's name to the proxy; `socks5` sends the address that was looked up.",
+        "proxy", Named("proxy of SOCKS5h for a name"),
         original=r"proxy request 2: SOCKS connect to address .*", ours=r"proxy request 2: SOCKS connect to name .*",
     ),
     Difference(
-        "A SOCKS5 proxy that wants a password which nobody configured has refused; the original goes on without.",
-        "issue 3, item 2", Named("proxy of SOCKS5 wants a password"),
+        "A SOCKS5 proxy that demands a password fails the probe if none is configured; the original goes on without.",
+        "proxy", Named("proxy of SOCKS5 wants a password"),
         original=r"proxy request 2: SOCKS user .*",
     ),
     Difference(
-        "The lifetime of a token may be any number.", "issue 3, item 3",
-        Named("oauth2 answer with expiry of a fraction"),
+        "The lifetime of an OAuth 2.0 token may be any number, also a fraction.",
+        "proxy", Named("oauth2 answer with expiry of a fraction"),
         wholly=True,
     ),
     Difference(
-        "A proxy is asked for a tunnel to the name that the target has, not to the address that was looked up.",
-        "compat 9.14", tunnelled_by_name,
+        "An HTTP proxy is asked for a tunnel to the target's name, not to the address that was looked up.",
+        "proxy", tunnelled_by_name,
         original=r"proxy request 1: (CONNECT|Host:) 127\.0\.0\.1:.*",
         ours=r"proxy request 1: (CONNECT|Host:) localhost:.*",
     ),
     Difference(
-        "A certificate that is refused is reported with what is wrong with it.", "issue 2, item 5", not_verified,
+        "A certificate that fails verification is reported, with what is wrong with it "
+        "(`probe_ssl_verify_error_info`).",
+        "every", not_verified,
         ours=r"probe_(ssl_(earliest_cert_expiry|last_chain_info|verify_error_info)|tls_(cipher|version)_info)\b.*",
     ),
     Difference(
-        "A module that expects a coding asks for it.", "compat 9.16", compression_alone,
+        "A module that expects a coding (`compression`) sends Accept-Encoding for it.",
+        "http", compression_alone,
         ours=r"(?i)request \d+: Accept-Encoding: (gzip|deflate|br|identity|zstd)",
     ),
     Difference(
-        "An upper-case scheme is a scheme.", "[U]",
-        Named("target of an upper-case scheme", "grpc target in upper case"),
+        "The scheme of a target may be in upper case, as in the original's development tree.",
+        "every", Named("target of an upper-case scheme", "grpc target in upper case"),
         wholly=True,
     ),
     Difference(
-        "A timeout header that is no number is the client's error, not ours.", "compat 9.6",
-        Named("front timeout header of a word"),
+        "A timeout header that is not a number is answered with 400, not with 500.",
+        "every", Named("front timeout header of a word"),
         original="status 500", ours="status 400",
     ),
     Difference(
-        "A timeout of NaN is none, instead of one that has passed.", "compat 9.5",
-        Named("front timeout header not a number"),
+        "A timeout header of NaN counts as no timeout, not as one that has passed.",
+        "every", Named("front timeout header not a number"),
         wholly=True,
     ),
     Difference(
-        "A failure after redirects keeps what the last response said, instead of reporting status 0.",
-        "compat 9.22",
-        Named(
+        "A failure after redirects keeps the values of the last response, instead of reporting status 0.",
+        "redirect", Named(
             "redirect location with a bad escape", "redirect location to a dead port",
             "redirect location to a bad name", "redirect location to no host",
             "redirect location of another scheme", "redirect location of mailto",
@@ -240,196 +255,205 @@ DIFFERENCES = (
         original=LOST, ours=KEPT,
     ),
     Difference(
-        "And that it came over TLS, if it did.", "compat 9.22",
+        "A failure after redirects reports whether the last response came over TLS (`probe_http_ssl`).",
+        "redirect",
         Named("http3 redirect to plain http", "http3 redirect to a dead port", "http3 redirect to nobody on QUIC",
               "http2 redirect to a broken answer"),
         original=rf"{LOST}|probe_http_ssl 0", ours=rf"{KEPT}|probe_http_ssl 1",
     ),
     Difference(
-        "And shows the certificate of the last response.", "compat 9.22",
+        "A failure after redirects reports the certificate of the last response.",
+        "redirect",
         Named("http3 redirect to plain http", "http3 redirect to a dead port", "http3 redirect to nobody on QUIC",
               "http2 redirect to a broken answer"),
         ours=r"probe_(ssl|tls)_.+",
     ),
     Difference(
-        "The Referer shows the URL as it was written, not the address that was dialled.", "compat 9.14",
-        redirected_by_name,
+        "The Referer has the URL as it was written, not the address that was dialled.",
+        "redirect", redirected_by_name,
         original=r"(?i)(proxy )?request \d+: Referer: (https?)://127\.0\.0\.1:.*",
         ours=r"(?i)(proxy )?request \d+: Referer: (https?)://localhost:.*",
     ),
     Difference(
-        "A redirect to the very same name stays on the host and keeps its credentials.", "compat 9.14",
-        Named(*(f"redirect to the same name with {name}" for name in (
+        "A redirect to the same host name stays on the host: credentials are sent again.",
+        "redirect", Named(*(f"redirect to the same name with {name}" for name in (
             "basic_auth", "authorization", "header Authorization", "header Cookie", "http_headers")),
             "oauth2 and a redirect to the same name"),
         ours=r"request [23]: (Authorization|Cookie): .+",
     ),
     Difference(
-        "A redirect from a name to its address leaves the host and drops the credentials.", "compat 9.14",
-        Named(*(f"redirect elsewhere with {name}" for name in (
+        "A redirect from a host name to its address leaves the host: credentials are dropped.",
+        "redirect", Named(*(f"redirect elsewhere with {name}" for name in (
             "basic_auth", "authorization", "header Authorization", "header Cookie", "http_headers"))),
         original=r"request 2: (Authorization|Cookie): .+",
     ),
     Difference(
-        "A redirect to the very same name keeps the configured server_name.", "compat 9.14",
-        Named("redirect on https to the same name with server_name"),
+        "A redirect to the same host name keeps the configured `server_name`.",
+        "redirect", Named("redirect on https to the same name with server_name"),
         original=r"request 2: server name 'localhost'", ours=r"request 2: server name 'www\.example\.test'",
     ),
     Difference(
-        "A redirect from a name to its address drops the configured server_name.", "compat 9.14",
-        Named("redirect on https elsewhere with server_name"),
+        "A redirect from a host name to its address drops the configured `server_name`.",
+        "redirect", Named("redirect on https elsewhere with server_name"),
         original=r"request 2: server name 'www\.example\.test'", ours=r"request 2: server name ''",
     ),
     Difference(
-        "The body of a redirect that is not followed is read when something is said about it.", "compat 9.15",
-        Named("body check on a refused redirect"),
+        "The body of a redirect that is not followed is read if the module checks bodies.",
+        "redirect", Named("body check on a refused redirect"),
         original=r"(probe_failed_due_to_regex 1|probe_http_uncompressed_body_length 0|probe_success 0)",
         ours=r"(probe_failed_due_to_regex 0|probe_http_uncompressed_body_length 5|probe_success 1)",
     ),
     Difference(
-        "An answer that has no body is not a broken gzip stream.", "compat 9.17",
+        "A response without a body passes `compression`; in the original it is a broken gzip stream.",
+        "http",
         Named("compression gzip with HEAD", "compression gzip on 204", "compression gzip of a refused redirect"),
         original="probe_success 0", ours="probe_success 1",
     ),
     Difference(
-        "A Host header with a port names the server without it.", "compat 9.18",
-        Named("server name of the Host header with port", "http3 header Host with a port"),
+        "A port in the configured Host header is not part of the TLS server name.",
+        "http", Named("server name of the Host header with port", "http3 header Host with a port"),
         wholly=True,
     ),
     Difference(
-        "A query is percent-encoded where HTTP demands it, instead of being sent with blanks and raw bytes.",
-        "RFC 9112, 3.2",
-        Named("target with a blank in the query", "target with UTF-8 in the query",
-              "http2 target with UTF-8 in the query"),
+        "A query is percent-encoded where HTTP demands it; the original sends blanks and raw bytes.",
+        "http", Named("target with a blank in the query", "target with UTF-8 in the query",
+              "http2 target with UTF-8 in the query"), source="RFC 9112, 3.2",
         original=r"request 1: GET /\?q=(a b|é) HTTP/(1\.1|2)", ours=r"request 1: GET /\?q=(a%20b|%C3%A9) HTTP/(1\.1|2)",
     ),
     Difference(
-        "A Host that cannot be one is left out in favour of the target's, instead of being sent empty.",
-        "RFC 9110, 7.2", Named("header Host with a blank"),
+        "An invalid Host header is replaced by the target's; the original sends an empty one.",
+        "http", Named("header Host with a blank"), source="RFC 9110, 7.2",
         original=r"request 1: Host: ", ours=r"request 1: Host: 127\.0\.0\.1:\{port\}",
     ),
     Difference(
-        "A Referer of a URL without a path has the path that was asked for.", "RFC 9110, 4.2.3",
-        Named("redirect location without path"),
+        "The Referer of a URL without a path ends in the path that was requested (`/`).",
+        "redirect", Named("redirect location without path"), source="RFC 9110, 4.2.3",
         original=r"request \d+: Referer: http://127\.0\.0\.1:\{port\}",
         ours=r"request \d+: Referer: http://127\.0\.0\.1:\{port\}/",
     ),
     Difference(
-        "A body that is no gzip at all fails its regular expressions, as every other body does that can't be read.",
-        "compat 4.1, step 12", Named("compression gzip with a match and garbage"),
+        "A body that is not gzip at all fails the regular expressions of the module, like every other unreadable body.",
+        "http", Named("compression gzip with a match and garbage"),
         original="probe_failed_due_to_regex 0", ours="probe_failed_due_to_regex 1",
     ),
     Difference(
-        "A body_file that cannot be read fails the probe before it connects.", "issue 2, item 5",
-        Named("body file is a directory"),
+        "A `body_file` that can't be read fails the probe before it connects.",
+        "http", Named("body file is a directory"),
         original=r"probe_http_duration_seconds\{phase='(connect|tls|processing|transfer)'\} \S+",
     ),
     Difference(
-        "How much of a broken stream counts as read is each decoder's own affair.", "compat 4.1, step 11",
-        Named("compression gzip of much plain text", "compression gzip with a bad checksum"),
+        "`probe_http_uncompressed_body_length` of a broken stream differs: each decoder gives up at another byte.",
+        "http", Named("compression gzip of much plain text", "compression gzip with a bad checksum"),
         original=r"probe_http_uncompressed_body_length (7946|1024)", ours=r"probe_http_uncompressed_body_length 0",
     ),
     Difference(
-        "A Host header with a port names the server without it over HTTP/2 too.", "compat 9.18",
-        Named("http2 header Host with port"),
+        "A port in the configured Host header is not part of the TLS server name.",
+        "http2", Named("http2 header Host with port"),
         original=r"request 1: server name 'www\.example\.test:8443'",
         ours=r"request 1: server name 'www\.example\.test'",
     ),
     Difference(
-        "Over HTTP/2 too the blanks around a configured value are left out.", "RFC 9113, 8.2.1",
-        Named("http2 headers trimmed"),
+        "Blanks around a configured header value are removed.",
+        "http2", Named("http2 headers trimmed"), source="RFC 9113, 8.2.1",
         original=r"request 1: x-a:   a\tb  ", ours=r"request 1: x-a: a\tb",
     ),
     Difference(
-        "What HTTP/2 forbids or has no use for is not sent: TE but for trailers, Trailer.", "RFC 9113, 8.2.2",
+        "Headers that HTTP/2 forbids or does not use are not sent: TE other than trailers, Trailer.",
+        "http2",
         Named("http2 header Te gzip", "http2 header Te trailers, gzip", "http2 header Trailer X-T"),
+        source="RFC 9113, 8.2.2",
         original=r"request 1: (te|trailer): .*",
     ),
     Difference(
-        "A Connection header that means nothing in HTTP/2 is left out, instead of failing the probe.",
-        "RFC 9113, 8.2.2", Named("http2 header Connection x-y"),
+        "A Connection header without a meaning in HTTP/2 is left out; in the original it fails the probe.",
+        "http2", Named("http2 header Connection x-y"), source="RFC 9113, 8.2.2",
         wholly=True,
     ),
     Difference(
-        "A request for any upgrade, and not only for websocket, goes over HTTP/1.1, where there are upgrades.",
-        "RFC 9110, 7.8", Named("http2 header websocket", "http2 header Connection Upgrade of another protocol"),
+        "A request for any upgrade goes over HTTP/1.1, which has upgrades; in the original only one for "
+        "websocket does.",
+        "http2",
+        Named("http2 header websocket", "http2 header Connection Upgrade of another protocol"), source="RFC 9110, 7.8",
         wholly=True,
     ),
     Difference(
-        "The answer to HEAD is complete with its headers, even if the server does not end the stream.",
-        "RFC 9110, 9.3.2", Named("http2 method HEAD answered without an end"),
+        "The response to HEAD is complete with its headers, even if the server does not end the stream.",
+        "http2", Named("http2 method HEAD answered without an end"), source="RFC 9110, 9.3.2",
         wholly=True,
     ),
     Difference(
-        "A 204 or 304 may announce a length and have no body.", "RFC 9110, 8.6",
+        "A 204 or 304 may announce a length and have no body.",
+        "http2",
         Named("http2 status 304 valid with a length", "http2 status 204 with a length and none"),
+        source="RFC 9110, 8.6",
         original="probe_success 0", ours="probe_success 1",
     ),
     Difference(
-        "Headers that are too large end the probe where the limit is passed, before the response is known.",
-        "issue 3, item 1", Named("http2 fields of 10 megabytes and a byte", "http2 hpack bomb"),
+        "Headers beyond the size limit end the probe at the limit, before the response is known.",
+        "http2", Named("http2 fields of 10 megabytes and a byte", "http2 hpack bomb"),
         original=r"probe_http_duration_seconds\{phase='processing'\} <positive>",
         ours=r"probe_http_duration_seconds\{phase='processing'\} <zero>",
     ),
     Difference(
-        "A request that a server refuses to look at is made once more, instead of hundreds of times.",
-        "RFC 9113, 8.7", Named("http2 opening refused", "http2 opening with going away"),
+        "A request that the server refuses to process is sent once more; the original repeats it hundreds of times.",
+        "http2", Named("http2 opening refused", "http2 opening with going away"), source="RFC 9113, 8.7",
         wholly=True,
     ),
     Difference(
-        "A server that goes away because of an error, and says that it did not look at the request, has failed it.",
-        "RFC 9113, 6.8", Named("http2 going away before us with an answer", "grpc going away with an error"),
+        "A GOAWAY with an error and without our request fails the probe.",
+        "http2",
+        Named("http2 going away before us with an answer", "grpc going away with an error"), source="RFC 9113, 6.8",
         wholly=True,
     ),
     Difference(
-        "Over HTTP/3 nothing is asked for that the module does not ask for; the original asks for gzip.",
-        "issue 3, item 1", gzip_over_http3,
+        "Accept-Encoding is sent only if the module asks for it; the original always asks for gzip.",
+        "http3", gzip_over_http3,
         original=r"request \d+: accept-encoding: gzip",
     ),
     Difference(
-        "Over HTTP/3 a body is counted as it came, as over HTTP/1 and 2; the original inflates gzip unasked.",
-        "issue 3, item 1", Named("http3 gzip not asked for"),
+        "The body is counted as it was received, as over HTTP/1 and 2; the original decompresses gzip that the "
+        "module did not ask for.",
+        "http3", Named("http3 gzip not asked for"),
         original=r"probe_http_(content_length -1|uncompressed_body_length 1024)",
         ours=r"probe_http_(content_length|uncompressed_body_length) \d+",
     ),
     Difference(
-        "Over HTTP/3 `compression: gzip` works; in the original the body has been inflated already.",
-        "issue 3, item 1", Named("http3 compression gzip"),
+        "`compression: gzip` works; in the original the body has been decompressed already, and the probe fails.",
+        "http3", Named("http3 compression gzip"),
         original=r"(probe_http_(content_length -1|uncompressed_body_length 0)|probe_success 0)",
         ours=r"(probe_http_(content_length|uncompressed_body_length) \d+|probe_success 1)",
     ),
     Difference(
-        "Over HTTP/3 credentials and http_headers are sent too.", "compat 9.19",
-        Named(
+        "Credentials and `http_headers` are sent too.",
+        "http3", Named(
             "http3 http_headers", "http3 basic_auth", "http3 authorization", "http3 bearer_token_file",
             "http3 redirect with credentials", "http3 redirect elsewhere with credentials",
         ),
         ours=r"request \d+: (authorization|x-a(\[\d\])?): .+",
     ),
     Difference(
-        "Over HTTP/3 a redirect to another host asks for that host's certificate.", "compat 4.1",
-        Named("http3 redirect to a name", "http3 redirect elsewhere with credentials"),
+        "A redirect to another host asks for that host's certificate.",
+        "http3", Named("http3 redirect to a name", "http3 redirect elsewhere with credentials"),
         original=r"request 2: server name ''", ours=r"request 2: server name 'localhost'",
     ),
     Difference(
-        "Over HTTP/3 a body that ends before its announced length, or within a frame, is cut short and fails.",
-        "issue 3, item 1",
-        Named("http3 length too long", "http3 length without a body", "http3 a frame cut"),
+        "A body that ends before its announced length, or within a frame, fails the probe.",
+        "http3", Named("http3 length too long", "http3 length without a body", "http3 a frame cut"),
         original="probe_success 1", ours="probe_success 0",
     ),
     Difference(
-        "Over HTTP/3 any number of interim responses may come before the final one, as over HTTP/1.",
-        "issue 3, item 1", Named("http3 after twenty 103"),
+        "Any number of interim responses may precede the final one, as over HTTP/1.",
+        "http3", Named("http3 after twenty 103"),
         wholly=True,
     ),
     Difference(
-        "A redirect is followed at once, even if its own body never ends.", "issue 2, Faults",
-        Named("silence in the body of a followed redirect"),
+        "A redirect is followed at once, even if its own body never ends.",
+        "redirect", Named("silence in the body of a followed redirect"),
         wholly=True,
     ),
     Difference(
-        "A port that is none is told before the name is looked up.", "issue 4, item 2",
-        Named(
+        "An invalid port fails the probe before the name is looked up.",
+        "dns", Named(
             "dns target with a large port", "dns target with a port of letters", "dns target with an empty port",
             "dns target with a port of zero", "dns target with an unknown named port",
             "dns target with a named port of udp", "dns target without a host",
@@ -437,13 +461,13 @@ DIFFERENCES = (
         wholly=True,
     ),
     Difference(
-        "An IPv6 address in brackets needs no port.", "compat 9.13",
-        Named("dns target IPv6 in brackets without a port"),
+        "An IPv6 address in brackets needs no port.",
+        "dns", Named("dns target IPv6 in brackets without a port"),
         wholly=True,
     ),
     Difference(
-        "A query_name that is no name fails the probe before it connects.", "issue 4, item 2",
-        Named(
+        "An invalid `query_name` fails the probe before it connects.",
+        "dns", Named(
             "dns query name with an empty label", "dns query name with a long label", "dns query name too long",
             "dns query name ending in an escape",
         ),
@@ -451,12 +475,13 @@ DIFFERENCES = (
         ours=r"probe_dns_duration_seconds\{phase='(connect|request)'\} <zero>",
     ),
     Difference(
-        "BADVERS is a name of response code 16, as BADSIG is.", "compat 9.30", Named("dns rcode BADVERS wanted"),
+        "`BADVERS` is a name of response code 16, beside `BADSIG`.",
+        "dns", Named("dns rcode BADVERS wanted"),
         original="probe_success 0", ours="probe_success 1",
     ),
     Difference(
-        "A DNS answer has to be a response, and to the question that was asked.", "compat 9.29",
-        Named(*(
+        "An answer has to be a response, and to the question that was asked.",
+        "dns", Named(*(
             f"dns {what} over {transport}"
             for what in ("another question", "no response flag", "an echo") for transport in ("udp", "tcp")
         )),
@@ -464,65 +489,69 @@ DIFFERENCES = (
         ours=r"probe_(dns_answer_rrs|dns_query_succeeded|success) 0",
     ),
     Difference(
-        "A DNS answer by UDP may be larger than 512 bytes.", "compat 9.29", Named("dns large over udp"),
+        "An answer over UDP may be larger than 512 bytes.",
+        "dns", Named("dns large over udp"),
         original=r"probe_(dns_answer_rrs|dns_query_succeeded|success) 0",
         ours=r"probe_(dns_answer_rrs|dns_query_succeeded|success) \d",
     ),
     Difference(
-        "DNS over TLS reports the metrics of TLS.", "compat 9.25",
-        dns_over_tls, ours=r"probe_(ssl|tls)_\w+(\{.*\})? \S+",
+        "DNS over TLS reports the metrics of TLS.",
+        "dns", dns_over_tls, ours=r"probe_(ssl|tls)_\w+(\{.*\})? \S+",
     ),
     Difference(
-        "A gRPC call takes no longer than the probe may; it ends with status 4 (DEADLINE_EXCEEDED).", "compat 9.1",
-        Named("grpc too late"),
+        "A call ends with the probe's timeout, with status 4 (DEADLINE_EXCEEDED).",
+        "grpc", Named("grpc too late"),
         original=r"probe_(grpc_healthcheck_response\{serving_status='SERVING'\} 1|grpc_status_code 0|success 1)",
         ours=r"probe_(grpc_healthcheck_response\{serving_status='SERVING'\} 0|grpc_status_code 4|success 0)",
     ),
     Difference(
-        "A gRPC server may be an IPv6 address.", "compat 9.9",
-        Named("grpc target of IPv6", "grpc target of IPv6 as a URL", "grpc over TLS by IPv6"),
+        "The server may be an IPv6 address.",
+        "grpc", Named("grpc target of IPv6", "grpc target of IPv6 as a URL", "grpc over TLS by IPv6"),
         wholly=True,
     ),
     Difference(
-        "Where no gRPC call was made, the status is 14 (UNAVAILABLE) and not 0, which means OK.", "compat 9.33",
-        grpc_without_call,
+        "If no call was made, the status is 14 (UNAVAILABLE); the original reports 0, which means OK.",
+        "grpc", grpc_without_call,
         original="probe_grpc_status_code 0", ours="probe_grpc_status_code 14",
     ),
     Difference(
-        "grpc reports how long the parts of a check took: connecting, TLS, the call.", "compat 9.25",
-        grpc_timed_by_part,
+        "The durations of connecting, TLS and the call are reported (`probe_grpc_check_duration_seconds`).",
+        "grpc", grpc_timed_by_part,
         ours=r"probe_grpc_check_duration_seconds\{phase='(connect|tls|call)'\} .*",
     ),
     Difference(
-        "grpc reports the cipher suite, and when the verified chain ends.", "compat 9.25", grpc_over_tls,
+        "The cipher suite and the end of the verified chain are reported.",
+        "grpc", grpc_over_tls,
         ours=r"probe_(tls_cipher_info\{cipher='\w+'\} 1|ssl_last_chain_expiry_timestamp_seconds \d+)",
     ),
     Difference(
-        "grpc shows the certificate also where the call fails.", "issue 4, item 4", grpc_failed_over_tls,
+        "The certificate is reported also if the call fails.",
+        "grpc", grpc_failed_over_tls,
         ours=r"probe_(ssl|tls)_\w+(\{.*\})? \S+",
     ),
     Difference(
-        "A gRPC response without a status means what its HTTP status means, whatever its content type.",
-        "gRPC over HTTP/2, HTTP status mapping", Named("grpc http status 404 of gRPC without a status"),
+        "A response without a gRPC status gets the status that its HTTP status means, whatever its content type.",
+        "grpc", Named("grpc http status 404 of gRPC without a status"), source="gRPC over HTTP/2, HTTP status mapping",
         original="probe_grpc_status_code 2", ours="probe_grpc_status_code 12",
     ),
     Difference(
-        "A gRPC server that breaks HTTP/2 is unavailable, wherever it breaks it.", "issue 4, item 4",
-        Named("grpc a bad field"),
+        "A server that breaks HTTP/2 is unavailable (14), whatever part of HTTP/2 it breaks.",
+        "grpc", Named("grpc a bad field"),
         original="probe_grpc_status_code 13", ours="probe_grpc_status_code 14",
     ),
     Difference(
-        "An IPv6 address to ping may stand in brackets.", "compat 9.13", Named("icmp of IPv6 in brackets"),
+        "An IPv6 address may stand in brackets.",
+        "icmp", Named("icmp of IPv6 in brackets"),
         wholly=True,
     ),
     Difference(
-        "An address with a zone of loopback can be pinged; the original misses the zone in the reply's address.",
-        "issue 4, item 3", Named("icmp of IPv6 with a zone", "icmp of IPv6 with a zone by number"),
+        "A loopback address with a zone can be pinged; the original does not match the zone in the reply's address.",
+        "icmp", Named("icmp of IPv6 with a zone", "icmp of IPv6 with a zone by number"),
         wholly=True,
     ),
     Difference(
-        "A zone that is no interface of this machine is noticed before anything is sent.", "issue 4, item 3",
-        Named("icmp of IPv6 with a zone that is not there"),
+        "A zone that is no interface of this machine fails the probe before anything is sent.",
+        "icmp", Named("icmp of IPv6 with a zone that is not there"),
         original=r"probe_icmp_duration_seconds\{phase='setup'\} <positive>",
         ours=r"probe_icmp_duration_seconds\{phase='setup'\} <zero>",
     ),
@@ -541,7 +570,7 @@ class Comparison:
     def __str__(self) -> str:
         rows = [f"only the original: {line}" for line in self.only_original]
         rows += [f"only ours:         {line}" for line in self.only_ours]
-        rows += [f"does not occur:    {entry.why} ({entry.source})" for entry in self.stale]
+        rows += [f"does not occur:    {entry.why}" for entry in self.stale]
         return "\n".join(rows)
 
 

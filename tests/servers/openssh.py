@@ -9,7 +9,7 @@ from tests.servers import NOBODY, Room, listening, server
 
 KINDS = {
     "ed25519": ("ed25519", "256"),
-    "rsa": ("rsa", "3072"),
+    "rsa": ("rsa", "2048"),
     "nistp256": ("ecdsa", "256"),
     "nistp384": ("ecdsa", "384"),
     "nistp521": ("ecdsa", "521"),
@@ -32,6 +32,7 @@ class OpenSsh:
 
 @server
 def openssh(room: Room) -> Iterator[OpenSsh]:
+    room.needs("sshd", "ssh-keygen")
     port, fingerprints = room.port(), {}
     lines = [f"Port {port}", "ListenAddress 127.0.0.1", "PidFile none", "UsePAM no", "MaxStartups 100"]
     for kind, (type_, bits) in KINDS.items():

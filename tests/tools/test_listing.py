@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter import loader
+from probe_exporter.plugins import loader
 from tests.tools.test_new import tool
 from tests.tools.test_run import MODULES, PROBER
 

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from aiohttp.web import BaseRequest
 
-from probe_exporter.web.answer import Answer
+from probe_exporter.web.answers import Answer
 from probe_exporter.web.connections import LAST_ANSWER_SECONDS, Connections, Limits
 from tests.web.clock import StandingLoop, advance, happens
 

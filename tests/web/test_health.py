@@ -16,13 +16,14 @@ from aiohttp import ClientSession
 from aiohttp.web import Server as WebServer
 from aiohttp.web import ServerRunner, SockSite
 
-from probe_exporter.configuration import Configuration, Source
-from probe_exporter.history import MemoryHistory
-from probe_exporter.logs import ProbeLog
-from probe_exporter.snapshots import snapshot
-from probe_exporter.telemetry import Telemetry
+from probe_exporter.config.current import Configuration, Source
+from probe_exporter.history.memory import MemoryHistory
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.listening import Place
 from probe_exporter.web.routes import Web
+from probe_exporter.workers.snapshots import snapshot
+from probe_exporter.workers.worker import SupervisorTimeout
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Server
@@ -199,6 +200,20 @@ async def test_a_worker_that_died_and_was_not_replaced_is_not_healthy(tmp_path: 
         status, text = await asked(client, f"{url}/health")
         assert (status, json.loads(text)["checks"]["workers"]) == (503, {"status": "fail", "message": others.lost})
         assert (await asked(client, f"{url}/-/ready"))[0] == 200
+
+
+async def test_supervisor_that_does_not_answer_makes_503(tmp_path: Path) -> None:
+    class Silent(Others):
+        async def snapshots(self) -> list[bytes]:
+            raise SupervisorTimeout("no answer")
+
+        async def reload(self, own: Callable[[], Awaitable[None]]) -> None:
+            raise SupervisorTimeout("no answer")
+
+    async with serving(a_web(tmp_path, Silent())) as url, ClientSession() as client:
+        assert await asked(client, f"{url}/metrics") == (503, "no answer\n")
+        async with client.post(f"{url}/-/reload") as answer:
+            assert (answer.status, await answer.text()) == (503, "no answer\n")
 
 
 async def test_metrics_are_those_of_all_workers(tmp_path: Path) -> None:

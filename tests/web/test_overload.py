@@ -16,12 +16,11 @@ from urllib.parse import quote
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from probe_exporter.configuration import Configuration, Source
-from probe_exporter.history import MemoryHistory
-from probe_exporter.logs import ProbeLog
-from probe_exporter.telemetry import Telemetry
-from probe_exporter.web.answer import Answer
-from probe_exporter.web.answers import Refused
+from probe_exporter.config.current import Configuration, Source
+from probe_exporter.history.memory import MemoryHistory
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.probing import Probing
 from tests import exporters
 from tests.asking import ask

@@ -18,7 +18,7 @@ from tests.exporters import Response, Server, peer
 from tests.targets import Site, reply
 from tests.web.test_routes import hang_up_on, until
 
-PLUGINS = Path(__file__).parents[1] / "plugins"
+PLUGINS = Path(__file__).parents[1] / "own_probers"
 RIVAL = '''
 """A prober that declares its metrics otherwise than the actor does, and has a label of the name `module`."""
 

@@ -19,7 +19,7 @@ from tests.asking import ask
 from tests.exporters import Response, Server
 from tests.metrics_proto import decode
 
-PLUGINS = Path(__file__).parents[1] / "plugins"
+PLUGINS = Path(__file__).parents[1] / "own_probers"
 CONFIG = """
 modules:
   http_2xx: {prober: actor}

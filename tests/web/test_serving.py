@@ -18,11 +18,12 @@ from urllib.parse import quote
 
 import pytest
 
-from probe_exporter import cli, flags
-from probe_exporter.configuration import Configuration, Source
-from probe_exporter.history import MemoryHistory
-from probe_exporter.logs import ProbeLog
-from probe_exporter.telemetry import Telemetry
+from probe_exporter import cli
+from probe_exporter.config.current import Configuration, Source
+from probe_exporter.flags import parse
+from probe_exporter.history.memory import MemoryHistory
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.listening import Place
 from probe_exporter.web.routes import Web
 from probe_exporter.web.serving import serve
@@ -206,7 +207,7 @@ def new_loop() -> NewLoop:
 async def served(directory: Path, *words: str) -> AsyncIterator[Configuration]:
     """What these flags make the exporter do by itself, in this process and without an address."""
     (directory / "blackbox.yml").write_text("modules: {http_2xx: {prober: http}}\n")
-    telemetry, interval = Telemetry(), cli._reload_interval(flags.parse(words))
+    telemetry, interval = Telemetry(), cli._reload_interval(parse(words))
     configuration = Configuration(Watched((str(directory / "blackbox.yml"),)), telemetry)
     history = MemoryHistory(1, 1 << 20, ProbeLog(), telemetry.history_lost)
     place = Place("/", "/")
