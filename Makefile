@@ -1,5 +1,5 @@
 # make run    make an environment, install, and serve on :9115   (make run ARGS="--config.file=my.yml")
-# make test   everything                                         (make test ARGS="-k redirect")
+# make test   everything, in parallel     (make test JOBS=0 ARGS="-k redirect": in one process, some of the tests)
 # make quick  what takes seconds
 # make lint   ruff and mypy --strict
 # make bench  side by side with the original
@@ -9,6 +9,8 @@
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+# Test processes: a number, or auto for one per core (at most eight). A worker that has nothing left takes tests from another.
+JOBS   ?= auto
 # The distribution's own Python where there is one: built with profile-guided optimisation, it probes for three quarters of
 # the CPU that a version manager's plain build takes. `make run PYTHON=…` for another.
 PYTHONS := /usr/bin/python3 python3 python3.11 python3.12 python3.13 python3.14
@@ -28,7 +30,7 @@ run: $(VENV)/.run
 	$(BIN)/probe-exporter $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal $(ARGS)
 
 quick: $(VENV)/.test
 	$(BIN)/pytest -q -m "not slow" $(ARGS)

@@ -11,12 +11,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from probe_exporter import dialogue, net, runner, tls
-from probe_exporter.loader import load_probers
-from probe_exporter.measured import declared
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Prober, Reason
-from probe_exporter.telemetry import Telemetry
+from probe_exporter import runner
+from probe_exporter.network import opening
+from probe_exporter.plugins.inventory import declared
+from probe_exporter.plugins.loader import load_probers
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.protocols.dialogue import steps
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.tls import handshake
 from tests.peers.config_cases import KINDER, STRICTER
 from tests.peers.differences import DIFFERENCES, SECTIONS
 
@@ -67,9 +71,9 @@ def meaning(metric: Metric) -> str:
 def metrics() -> str:
     """The whole of metrics.md."""
     parts = [INTRODUCTION, "## Every probe\n", table(declared(runner))]
-    parts += ["## Probes over the network\n", "Of the chosen address:\n", table(declared(net))]
-    parts += ["Of a TLS handshake, also of one that failed at the certificate:\n", table(declared(tls))]
-    parts += ["Of a dialogue (`query_response`); websocket has the first of them only:\n", table(declared(dialogue))]
+    parts += ["## Probes over the network\n", "Of the chosen address:\n", table(declared(opening))]
+    parts += ["Of a TLS handshake, also of one that failed at the certificate:\n", table(declared(handshake))]
+    parts += ["Of a dialogue (`query_response`); websocket has the first of them only:\n", table(declared(steps))]
     for name, prober in sorted(load_probers([]).items()):
         parts += [f"## Prober `{name}`\n", *own_tables(prober)]
     parts.append(FAILURE + "".join(f"| `{reason.value}` | {reason.meaning} |\n" for reason in Reason))

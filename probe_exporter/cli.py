@@ -22,23 +22,25 @@ from pathlib import Path
 
 import uvloop
 
-from probe_exporter import flags, logs
-from probe_exporter.config import ConfigError
+from probe_exporter import flags
+from probe_exporter.config.current import REFUSALS, Configuration, Source
+from probe_exporter.config.module import ConfigError
 from probe_exporter.config.schema import json_schema
-from probe_exporter.configuration import REFUSALS, Configuration, Source
 from probe_exporter.flags import Flags
-from probe_exporter.history import History, HistoryError, MemoryHistory
 from probe_exporter.history.file import FileHistory
-from probe_exporter.loader import LoaderError, load_probers
-from probe_exporter.supervision import Supervisor
-from probe_exporter.telemetry import Telemetry
+from probe_exporter.history.memory import History, HistoryError, MemoryHistory
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.plugins.loader import LoaderError, load_probers
+from probe_exporter.telemetry import logs
+from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.tools import commands
 from probe_exporter.version import VERSION, revision
 from probe_exporter.web.config_file import LiveWebConfig
-from probe_exporter.web.crew import Crew
 from probe_exporter.web.listening import Listener, ListenError, inherit, open_all, open_for_workers, place
 from probe_exporter.web.routes import Web
 from probe_exporter.web.serving import raise_file_limit, serve
+from probe_exporter.workers.supervisor import Supervisor
+from probe_exporter.workers.worker import Crew
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +139,7 @@ def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: 
         ListenError: an address or the external URL can't be used.
         HistoryError: the file of the history can't be used.
     """
-    probe_log = logs.ProbeLog(_level_of_probes(given.log_prober), given.log_format)
+    probe_log = ProbeLog(_level_of_probes(given.log_prober), given.log_format)
     if given.web_systemd_socket and not given.web_external_url:
         raise ListenError(
             "--web.systemd-socket needs --web.external-url: the sockets do not tell where they are reached"
@@ -219,7 +221,7 @@ def _reload_interval(given: Flags) -> int:
     return given.config_auto_reload_interval if given.config_enable_auto_reload else 0
 
 
-def open_history(given: Flags, telemetry: Telemetry, probe_log: logs.ProbeLog) -> History:
+def open_history(given: Flags, telemetry: Telemetry, probe_log: ProbeLog) -> History:
     """Where finished probes are kept.
 
     Raises:

@@ -8,11 +8,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from probe_exporter.history import MAX_BYTES
-from probe_exporter.logs import FORMATS, LEVELS, FormatName
-from probe_exporter.quantities import parse_duration, parse_size
+from probe_exporter.history.memory import MAX_BYTES
+from probe_exporter.settings.quantities import parse_duration, parse_float, parse_size
+from probe_exporter.telemetry.logs import FORMATS, LEVELS, FormatName
 from probe_exporter.version import VERSION, revision
-from probe_exporter.web.parameters import parse_float
 
 PROGRAM = "probe-exporter"
 DEFAULT_ADDRESS = ":9115"

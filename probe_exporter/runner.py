@@ -11,10 +11,13 @@ import logging
 import time
 from typing import NamedTuple
 
-from probe_exporter.config import Module
-from probe_exporter.deadline import Deadline
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import TIMEOUTS, OwnReason, Probe, ProbeFailed, Reason
+import uvloop
+
+from probe_exporter.config.module import Module
+from probe_exporter.prober.deadline import Deadline
+from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
 
 SUCCESS = Metric("probe_success", "Whether the target passed the probe.")
 DURATION = Metric("probe_duration_seconds", "How long the probe took, from its start to its verdict.")
@@ -50,7 +53,8 @@ async def run(module: Module, target: str, timeout: float) -> Result:
         asyncio.CancelledError: the client hung up or the exporter is ending.
     """
     clock = asyncio.get_running_loop().time
-    probe = Probe(target, clock() + timeout, clock, module.network)
+    policy = module.network
+    probe = Probe(target, clock() + timeout, clock, None if policy is None else policy.for_run())
     started = time.time()
     before = time.perf_counter()
     probe.log("Beginning probe", prober=module.prober.name, timeout_seconds=timeout)
@@ -109,3 +113,9 @@ def _judge(result: Result) -> None:
         key: value for key, value in failure.fields.items() if key not in (*verdict, "level", "duration_seconds")
     }
     probe.log("Probe failed", level=logging.ERROR, **verdict, **details, duration_seconds=result.duration)
+
+
+def run_in_new_loop(module: Module, target: str, timeout: float) -> Result:
+    """One probe, on an event loop of its own; `timeout` is in seconds."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        return loop.run(run(module, target, timeout))

@@ -31,12 +31,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from probe_exporter.config import Module
+from probe_exporter import runner
+from probe_exporter.config import single
+from probe_exporter.config.module import Module
 from probe_exporter.history.record import entry
-from probe_exporter.loader import load_file
-from probe_exporter.metrics import Samples
-from probe_exporter.prober import Prober
-from probe_exporter.tools import once
+from probe_exporter.plugins.loader import load_file
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.metrics import Samples
 
 __all__ = [
     "Certificate",
@@ -109,8 +110,8 @@ def run_prober(
         ValueError: the settings are not good; with the message that a configuration file would get.
     """
     try:
-        module = once.with_settings(prober, json.dumps(settings or {}).encode(), "settings")
-    except once.NotRun as refused:
+        module = single.with_settings(prober, json.dumps(settings or {}).encode(), "settings")
+    except single.NotRun as refused:
         raise ValueError(str(refused)) from None
     return _outcome(module, target, timeout)
 
@@ -136,14 +137,14 @@ def run_module(
         ConfigError: the file is not good.
     """
     try:
-        module = once.of_yaml(prober, file, name)
-    except once.NotRun as refused:
+        module = single.of_yaml(prober, file, name)
+    except single.NotRun as refused:
         raise ValueError(str(refused)) from None
     return _outcome(module.given(parameters or {}), target, timeout)
 
 
 def _outcome(module: Module, target: object, timeout: float) -> Outcome:
-    result = once.probe(module, str(target), timeout)
+    result = runner.run_in_new_loop(module, str(target), timeout)
     told = entry(0, result)
     everything = dict(_samples(result.probe.samples))
     prefix = f"probe_{module.prober.name}_"

@@ -1,4 +1,4 @@
-"""Asks an exporter anything over HTTP, exactly as the test spells it."""
+"""Send one HTTP request to an exporter, exactly as the test spells it, and return the response."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ def ask(
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
-    timeout: float = 20.0,
+    timeout: float = 300.0,
 ) -> Response:
-    """One request on a connection of its own; a compressed answer is unpacked, its header kept."""
+    """Send one request on a new connection. A gzip body is decompressed; the header that says so is kept.
+
+    Args:
+        timeout: seconds of silence after which a test that hangs fails; not a limit that a test relies on.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.putrequest(method, path, skip_accept_encoding=True)

@@ -1,4 +1,4 @@
-"""What all tests share: `async def` tests run on an event loop of their own, by default uvloop as in production."""
+"""Fixtures and hooks for all tests: the event loop of `async def` tests, hypothesis' profile, no skipping in CI."""
 
 from __future__ import annotations
 
@@ -11,60 +11,69 @@ from typing import TypeVar
 
 import pytest
 import uvloop
+from hypothesis import HealthCheck, settings
 
 from tests.targets import Pki
 
-LONGEST = 30.0
-"""Seconds after which an asynchronous test has failed."""
+IN_CI = os.environ.get("CI") == "true"
+
+MAX_ASYNC_TEST_SECONDS = 300.0
+"""An asynchronous test that takes longer fails. This only ends a test that hangs: no test is judged by its duration."""
+
+# A slow machine must not fail a property: no deadline, no check of the speed. CI uses the same examples each time.
+settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=IN_CI, print_blob=True
+)
+settings.load_profile("suite")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 pytest_plugins = [f"tests.servers.{path.stem}" for path in sorted(Path(__file__).parent.glob("servers/[!_]*.py"))]
-"""Each brings the fixture that starts its server."""
+"""Each file has the fixture that starts its server."""
 
 
 @pytest.fixture
 def new_loop() -> NewLoop:
-    """Makes the event loop of an asynchronous test; a file that wants another, or several, overrides it."""
+    """Return the factory of an asynchronous test's event loop: uvloop, as in production. A file may override it."""
     return uvloop.new_event_loop
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
-    """Run a coroutine test to its end, within reason."""
+    """Run a coroutine test on an event loop of its own."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     new_loop: NewLoop = pyfuncitem._request.getfixturevalue("new_loop")
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(asyncio.wait_for(pyfuncitem.obj(**arguments), LONGEST))
+        runner.run(asyncio.wait_for(pyfuncitem.obj(**arguments), MAX_ASYNC_TEST_SECONDS))
     return True
 
 
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    """The zoo of certificates."""
+    """Return the certificates that tests share, made once a session."""
     return Pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where ``CI=true`` everything is installed, so a skipped test is a promise that nobody checked."""
+    """Fail skipped tests where ``CI=true``: everything is installed there, so each promise can be checked."""
     report = yield
     return _refuse_skipping(report)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """The same for a file that skips itself."""
+    """Fail skipped test files where ``CI=true``."""
     report = yield
     return _refuse_skipping(report)
 
 
 def _refuse_skipping(report: Report) -> Report:
     expected = hasattr(report, "wasxfail")
-    if report.skipped and not expected and os.environ.get("CI") == "true":
+    if report.skipped and not expected and IN_CI:
         report.outcome = "failed"
-        report.longrepr = f"Skipped, where nothing may be: {report.longrepr}"
+        report.longrepr = f"Skipped, but CI=true allows no skipped test: {report.longrepr}"
     return report

@@ -1,6 +1,6 @@
-"""Starts exporters as the processes users run, finds the peers, and asks for probes over a socket of our own.
+"""Start exporters and their peers as processes, and send them requests.
 
-The peers (the original blackbox_exporter, Prometheus, promtool) are looked for in the directory that
+The peers are the original blackbox_exporter, Prometheus and promtool. They are searched in the directory that
 ``PROBE_EXPORTER_PEERS`` names, then on PATH. Without them their tests skip; where ``CI=true``, they fail.
 """
 
@@ -29,16 +29,18 @@ NAMES = {
 }
 EMPTY: Mapping[str, str] = {}
 
+ANSWERED_WITHIN = 300.0  # seconds; only ends a test that would wait for ever
+
 
 def find_peer(name: str) -> str | None:
-    """The path of a peer's binary, or None where it is not installed."""
+    """Return the path of a peer's binary, or None where it is not installed."""
     directory = os.environ.get("PROBE_EXPORTER_PEERS")
     path = os.pathsep.join(filter(None, [directory, os.environ.get("PATH")]))
     return next((found for one in NAMES[name] if (found := shutil.which(one, path=path))), None)
 
 
 def peer(name: str) -> str:
-    """The path of a peer's binary; skips the test without it, or fails it on CI."""
+    """Return the path of a peer's binary. Without it, skip the test; in CI, fail it."""
     found = find_peer(name)
     if found is None:
         message = f"{name} is neither in the directory PROBE_EXPORTER_PEERS names nor on PATH"
@@ -50,7 +52,7 @@ def peer(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a server answered."""
+    """A server's response."""
 
     status: int
     headers: Mapping[str, str]
@@ -58,13 +60,13 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The body, decoded."""
+        """The body, decoded as UTF-8."""
         return self.body.decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running exporter (or Prometheus): a process of its own that answers HTTP on a loopback port."""
+    """A running exporter or Prometheus: a process that serves HTTP on a port of loopback."""
 
     name: str
     port: int
@@ -72,8 +74,8 @@ class Server:
     log: Path
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
-        """GET one path (with its query) and return the whole answer."""
-        async with self.asking(path, headers) as reader:
+        """GET one path (with its query) and return the whole response."""
+        async with asyncio.timeout(ANSWERED_WITHIN), self.asking(path, headers) as reader:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             pairs = (line.split(": ", 1) for line in head[1:] if line)
             body = await reader.read()
@@ -81,9 +83,9 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def asking(self, path: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[asyncio.StreamReader]:
-        """Send a GET; the connection is closed at the end of the block, answered or not.
+        """Send a GET and yield the reader of the response. Close the connection at the end of the block.
 
-        HTTP/1.0, so that the end of the answer is the end of the connection.
+        The request is HTTP/1.0, so that the end of the response is the end of the connection.
         """
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
         try:
@@ -94,19 +96,19 @@ class Server:
             writer.close()
 
     async def probe(self, module: str, target: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Ask an exporter for one probe."""
+        """Request one probe from an exporter."""
         return await self.get(probe_path(module=module, target=target), headers)
 
     def resident(self) -> int:
-        """Resident memory of the process in bytes."""
+        """Return the resident memory of the process in bytes."""
         return self._status("VmRSS")
 
     def peak_resident(self) -> int:
-        """The most resident memory the process had since it started, or since `forget_peak`, in bytes."""
+        """Return the maximum of resident memory since the process started, or since `forget_peak`, in bytes."""
         return self._status("VmHWM")
 
     def forget_peak(self) -> None:
-        """Begin to watch for the peak anew."""
+        """Reset the maximum that `peak_resident` returns."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def _status(self, key: str) -> int:
@@ -115,7 +117,7 @@ class Server:
 
 
 def probe_path(**parameters: str) -> str:
-    """The path and query of a probe."""
+    """Return the path and query of a request for a probe."""
     return "/probe?" + urllib.parse.urlencode(parameters)
 
 
@@ -123,17 +125,17 @@ Start = Callable[..., contextlib.AbstractContextManager[Server]]
 
 
 def ours(directory: Path, *flags: str, **environment: str) -> contextlib.AbstractContextManager[Server]:
-    """This project's exporter, started in a directory with flags and variables of the test's choice."""
+    """Start this project's exporter in a directory, with these flags and environment variables."""
     return _running("ours", [sys.executable, "-m", "probe_exporter"], directory, flags, environment)
 
 
 def original(directory: Path, *flags: str, **environment: str) -> contextlib.AbstractContextManager[Server]:
-    """The original blackbox_exporter; skips the test where it is not installed."""
+    """Start the original blackbox_exporter; skip the test where it is not installed."""
     return _running("original", [peer("blackbox_exporter")], directory, flags, environment)
 
 
 def prometheus(directory: Path, *flags: str) -> contextlib.AbstractContextManager[Server]:
-    """A Prometheus that keeps its data in the directory; skips the test where it is not installed."""
+    """Start a Prometheus that keeps its data in the directory; skip the test where it is not installed."""
     return _running("prometheus", [peer("prometheus")], directory, [*flags, f"--storage.tsdb.path={directory}/data"])
 
 
@@ -149,6 +151,6 @@ def _running(
 
 
 def _environment() -> dict[str, str]:
-    """Ours to import from this checkout, and nobody's proxy settings."""
+    """Return our environment without proxy settings, with this checkout on the import path."""
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     return kept | {"PYTHONPATH": str(ROOT)}

@@ -69,7 +69,7 @@ class Namespace:
     def run(self, *command: str, stdin: str | None = None) -> str:
         """Run a program there; what it printed."""
         whole = ["ip", "netns", "exec", self.name, *command]
-        done = subprocess.run(whole, input=stdin, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(whole, input=stdin, capture_output=True, text=True, timeout=300)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
         return done.stdout
@@ -160,7 +160,7 @@ def network() -> Iterator[Network]:
         router.sysctl(ipv4__icmp_ratelimit=0, ipv6__icmp__ratelimit=0)
         _join(near, router, 1, "1")
         _join(far, router, 2, "2")
-        near.run("ping", "-c1", "-w5", "fd91:2::2")  # IPv6 takes a second until its addresses are usable
+        near.run("ping", "-c1", "-w200", "fd91:2::2")  # IPv6 takes a second until its addresses are usable
         yield Network(near, router, far)
 
 

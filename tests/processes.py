@@ -1,41 +1,80 @@
-"""Programs that tests start: each has a log of its own, is waited for until it is ready, and is ended by its id."""
+"""Start programs for tests: each has a log file, is waited for until it is ready, and is ended by its process id."""
 
 from __future__ import annotations
 
 import contextlib
-import random
+import functools
+import itertools
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-STARTED_WITHIN = 20.0  # seconds; a loaded CI machine starts slowly
-ENDED_WITHIN = 5.0  # seconds, before it is killed
+STARTED_WITHIN = 300.0  # seconds; only ends a test that would wait for ever
+ENDED_WITHIN = 60.0  # seconds after SIGTERM; then SIGKILL
+LOOKS_EVERY = 0.02  # seconds
+
+PORTS = range(15_000, 32_000)
+"""Below the range that Linux gives to outgoing connections (32768 and above)."""
+PORTS_PER_PROCESS = 250
 
 Ready = Callable[[], bool]
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, out of the range that the system gives to connections.
+    """Return a port of loopback that nothing listens on and that no other test process is given.
 
-    Those that the kernel chooses (``bind`` to port 0) may be given to an outgoing connection before the server that
-    is to have it has started.
+    Each process that runs tests (each worker of pytest-xdist, each further pytest on the machine) claims a block of
+    ports for as long as it lives, and uses the ports of its block in turn. A port that the kernel chooses (``bind`` to
+    port 0) won't do: it may be given to an outgoing connection before the server that shall have it listens.
+
+    Raises:
+        RuntimeError: no port is free.
     """
-    for port in iter(lambda: random.randrange(15_000, 32_000), None):
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
+    block, turns = _own_block()
+    for _ in block:
+        port = block[next(turns) % len(block)]
+        with (
+            contextlib.suppress(OSError),
+            socket.socket() as stream,
+            socket.socket(type=socket.SOCK_DGRAM) as datagrams,
+        ):
+            stream.bind(("127.0.0.1", port))
+            datagrams.bind(("127.0.0.1", port))
             return port
-    raise AssertionError("unreachable")
+    raise RuntimeError(f"none of the ports {block.start} to {block.stop - 1} is free")
+
+
+@functools.cache
+def _own_block() -> tuple[range, Iterator[int]]:
+    """Return the block of ports of this process, and a counter of those used.
+
+    The claim is an abstract Unix socket, which only one process can bind, and which the kernel frees with the process.
+    """
+    for start in PORTS[::PORTS_PER_PROCESS]:
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0probe-exporter-tests-ports-{start}")
+        except OSError:
+            claim.close()
+        else:
+            _claims.append(claim)
+            return range(start, start + PORTS_PER_PROCESS), itertools.count()
+    raise RuntimeError("every block of ports is claimed by another test process")
+
+
+_claims: list[socket.socket] = []
+"""Keeps the claim open."""
 
 
 def listening(*ports: int) -> Ready:
-    """Whether somebody accepts connections on each of these ports of loopback."""
+    """Return a function that tells whether all these ports of loopback accept connections."""
 
     def ready() -> bool:
         with contextlib.suppress(OSError):
             for port in ports:
-                socket.create_connection(("127.0.0.1", port), 1).close()
+                socket.create_connection(("127.0.0.1", port), 10).close()
             return True
         return False
 
@@ -43,7 +82,7 @@ def listening(*ports: int) -> Ready:
 
 
 def having_said(words: str, log: Path) -> Ready:
-    """Whether a program has written these words to its log."""
+    """Return a function that tells whether a program has written these words to its log."""
     return lambda: words in log.read_text(errors="replace")
 
 
@@ -57,18 +96,18 @@ def running(
     environment: Mapping[str, str] | None = None,
     user: str | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Have a program run in a directory while the block lasts, which begins once the program is ready.
+    """Run a program in a directory while the block lasts. The block begins once the program is ready.
 
     Args:
         command: the program and its arguments.
-        directory: where it runs.
-        log: what gets its output, on both streams, at its end.
-        ready: says whether it can be used yet.
-        environment: its variables; without it, those of this process.
-        user: whom it runs as; root may choose.
+        directory: its working directory.
+        log: file that its standard output and standard error are appended to.
+        ready: tells whether the program can be used yet.
+        environment: its variables; by default those of this process.
+        user: the user that it runs as; only root may choose one.
 
     Raises:
-        RuntimeError: it ended, or is not ready in time; with what it wrote to its log.
+        RuntimeError: the program ended, or is not ready in time. The message has its log.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -100,5 +139,5 @@ def wait_until(ready: Ready, process: subprocess.Popen[bytes], log: Path) -> Non
             raise RuntimeError(f"{name} ended at once with code {process.returncode}:\n{log.read_text()}")
         if ready():
             return
-        time.sleep(0.02)
+        time.sleep(LOOKS_EVERY)
     raise RuntimeError(f"{name} is not ready after {STARTED_WITHIN} s:\n{log.read_text()}")

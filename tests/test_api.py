@@ -20,9 +20,9 @@ import pytest
 
 import probe_exporter
 from probe_exporter import testing
-from probe_exporter.fields import Written
-from probe_exporter.loader import load_probers
-from probe_exporter.prober import Settings
+from probe_exporter.plugins.loader import load_probers
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Written
 from tests.exporters import ROOT
 from tests.peers.golden import hold
 

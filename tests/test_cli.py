@@ -23,7 +23,7 @@ BAD = "modules:\n  one: {prober: http, tiemout: 3s}\n  two: {prober: nonsense}\n
 def run(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """The program to its end, which is not far."""
     command = [sys.executable, "-m", "probe_exporter", *flags]
-    return subprocess.run(command, cwd=directory, env=_environment(), capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, cwd=directory, env=_environment(), capture_output=True, text=True, timeout=600)
 
 
 def messages(text: str) -> list[str]:

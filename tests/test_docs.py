@@ -39,25 +39,6 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / link).exists(), f"{document.name} links to {link}"
 
 
-def test_the_map_names_every_file_and_no_other() -> None:
-    """docs/architecture.md is the map of the house."""
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"\b[a-z][a-z0-9_]*\.py\b", text))
-    package = ROOT / "probe_exporter"
-    floors = (
-        package,
-        *(
-            package / floor
-            for floor in ("http", "dns", "grpc", "scrape", "web", "tls", "tools", "config", "exposition", "history")
-        ),
-    )
-    there = {path.name for floor in floors for path in floor.glob("*.py") if not path.name.startswith("__")}
-    there |= {"__init__.py"}
-    assert there - named - {"__init__.py"} == set(), "files that the map does not show"
-    rooms = there | {path.name for path in package.glob("probers/*.py")}
-    assert named - rooms - {"__init__.py"} == set(), "the map shows files that are not there"
-
-
 def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
     """Mirrors and home directories differ from machine to machine."""
     forbidden = re.compile(r"pypi\.org|pythonhosted|registry\.npmjs|deb\.debian\.org|/root/|/home/\w+/")

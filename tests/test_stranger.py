@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from probe_exporter.testing import expect, hold, serve
+from tests.clocks import PATIENCE, async_timed_out
 from tests.exporters import Server, ours
 from tests.test_cli import run
 
@@ -91,8 +93,10 @@ async def test_it_fails_with_its_own_reason(exporter: Server) -> None:
 
 async def test_its_deadline_is_kept_for_it(exporter: Server) -> None:
     with serve(expect(b"root\r\n"), b"Login: ", hold()) as target:
-        answer = await exporter.get(
-            f"/probe?module=finger_root&target={target}", {"X-Prometheus-Scrape-Timeout-Seconds": "0.8"}
+        path = f"/probe?module=finger_root&target={target}"
+        answer = await async_timed_out(
+            lambda seconds: exporter.get(path, {"X-Prometheus-Scrape-Timeout-Seconds": f"{seconds + 0.5}"}),
+            lambda answer: 'phase="query"' in answer.text,
         )
     assert '\nprobe_failure_info{phase="query",reason="timeout_probe"} 1\n' in answer.text
 
@@ -148,10 +152,8 @@ async def test_the_exporter_starts_without_it_when_told_to_and_reload_mends_it(t
         assert f"modules.finger_root: left out: its prober is broken, see {own}/finger.py" in log
         (own / "finger.py").write_text(FINGER)
         exporter.process.send_signal(signal.SIGHUP)
-        answer = await exporter.probe("finger_root", "127.0.0.1:1")
-        for _ in range(100):
-            answer = await exporter.probe("finger_root", "127.0.0.1:1")
-            if answer.status == 200:
-                break
+        give_up = time.monotonic() + PATIENCE
+        while (answer := await exporter.probe("finger_root", "127.0.0.1:1")).status != 200:
+            assert time.monotonic() < give_up, "it was not read again"
             await asyncio.sleep(0.05)
         assert 'reason="connect_refused"' in answer.text

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -18,107 +18,24 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
-from probe_exporter.addressing import Network, NetworkSettings, TargetsSettings
-from probe_exporter.config import declared, document, nodes, placeholders
-from probe_exporter.config.document import Document, Place, Problem
+from probe_exporter.addresses.guard import Lists
+from probe_exporter.config import document, nodes, parameter_checks, placeholders
+from probe_exporter.config.document import Document
+from probe_exporter.config.module import Config, ConfigError, Module
 from probe_exporter.config.placeholders import Parameter
-from probe_exporter.fields import Duration, Text, nearest
-from probe_exporter.guard import Lists
-from probe_exporter.prober import Prober, Settings
-from probe_exporter.rules import Absent, Block
-
-__all__ = [
-    "Config",
-    "ConfigError",
-    "Module",
-    "Place",
-    "Problem",
-    "block_cautions",
-    "digest",
-    "file_model",
-    "load",
-]
-
+from probe_exporter.config.problems import Place, Problem
+from probe_exporter.network.policy import NetworkPolicy
+from probe_exporter.network.settings import NetworkSettings, TargetsSettings
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Duration, Text, nearest
+from probe_exporter.settings.rules import Absent, Block
 
 S = TypeVar("S", bound=Settings)
 
 
 KEPT = 256
 """Sets of values for which a module with parameters stays as it was made for them: Prometheus asks the same again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """A named configuration of a prober.
-
-    Args:
-        settings: the prober's own block, defaults filled in.
-        timeout: seconds; 0.0 if the module sets none.
-        place: where the module is defined.
-        strays: blocks of other probers that the module holds; they are checked and not used.
-        networking: what it says of all its connections.
-        network: the same as its probes obey it, with what holds for all modules; None if there is nothing to obey.
-        parameters: what a request may set; none once a request has.
-        fill: makes the module that some values of the parameters amount to, in the order of `parameters`.
-    """
-
-    name: str
-    prober: Prober[Any]
-    settings: Settings
-    timeout: float
-    place: Place
-    description: str = ""
-    strays: Mapping[str, Settings] = field(default_factory=dict)
-    networking: NetworkSettings = field(default_factory=NetworkSettings)
-    network: Network | None = None
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    fill: Callable[[tuple[str, ...]], Module] | None = field(default=None, repr=False, compare=False)
-
-    def given(self, request: Mapping[str, str]) -> Module:
-        """The module as a request with these parameters wants it; what it does not declare is not looked at.
-
-        Raises:
-            ValueError: with a sentence for the client: a value is missing, not legal, or of no use where it goes.
-        """
-        if self.fill is None:
-            return self
-        return self.fill(tuple([self._value(name, request.get(name)) for name in self.parameters]))
-
-    def _value(self, name: str, value: str | None) -> str:
-        declared = self.parameters[name]
-        if value is None:
-            if declared.default is None:
-                raise ValueError(f'Module "{self.name}" needs the parameter "{name}", which matches {declared.pattern}')
-            return declared.default
-        objection = declared.objection(value)
-        if objection:
-            raise ValueError(f'The parameter "{name}" of module "{self.name}" {objection}')
-        return value
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """All modules, what holds for all of them, and what they were made of."""
-
-    modules: Mapping[str, Module]
-    files: tuple[Path, ...]
-    sha256: str
-    warnings: tuple[Problem, ...]
-    targets: TargetsSettings | None = None
-    probers: Mapping[str, Prober[Any]] = field(default_factory=dict)
-
-    @property
-    def guarded(self) -> bool:
-        """Whether anything limits what may be probed."""
-        return self.targets is not None or any(module.networking.targets for module in self.modules.values())
-
-
-class ConfigError(Exception):
-    """The configuration can't be used; ``str()`` is one line per problem."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = tuple(problems)
 
 
 def load(
@@ -174,12 +91,12 @@ def _networked(modules: Mapping[str, Module], targets: TargetsSettings | None) -
     if targets is None and any(module.networking.targets for module in modules.values()):
         of_others = (Lists(where="a configuration with `targets`"),)
     return {
-        name: _with_network(module, module.networking.network(of_all if module.networking.targets else of_others))
+        name: _with_network(module, module.networking.policy(of_all if module.networking.targets else of_others))
         for name, module in modules.items()
     }
 
 
-def _with_network(module: Module, network: Network | None) -> Module:
+def _with_network(module: Module, network: NetworkPolicy | None) -> Module:
     """The module with its network, and with it all that its parameters make of it; these are kept for a while."""
     fill = module.fill
     if fill is None:
@@ -292,7 +209,7 @@ class _File(NamedTuple):
 def _read(read: Document, model: type[Settings], probers: Mapping[str, Prober[Any]]) -> _File:
     """What a document says; its problems grow by what validation finds."""
     written = read.value
-    read.value = declared.checked(read, probers)
+    read.value = parameter_checks.checked(read, probers)
     file: Any = validated(read, model)
     if file is None:
         return _File([], None)

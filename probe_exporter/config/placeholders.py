@@ -14,8 +14,9 @@ from typing import Annotated, Any
 from annotated_types import Ge, Le
 from pydantic import ValidationInfo, field_validator
 
-from probe_exporter.fields import Regexp, Text
-from probe_exporter.prober import Settings
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Text
+from probe_exporter.settings.regexps import Regexp
 
 MARK = "${param:"
 """What every placeholder begins with."""

@@ -9,7 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from probe_exporter.config.loading import file_model
-from probe_exporter.prober import Prober
+from probe_exporter.prober.declaration import Prober
 
 
 def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:

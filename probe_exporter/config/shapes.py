@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origi
 from pydantic import BaseModel
 
 from probe_exporter.config.nodes import BOOLEANS, CORE_BOOLEANS, Node, Path, parse_number
-from probe_exporter.fields import Shorthand, Written
+from probe_exporter.settings.fields import Shorthand, Written
 
 
 class Reader(Protocol):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.samples import Sample
 
-from probe_exporter.metrics import LabelValues, Metric, Samples
+from probe_exporter.prober.metrics import LabelValues, Metric, Samples
 
 Pairs = tuple[tuple[str, str], ...]
 """The labels of a series, sorted by name."""

@@ -26,7 +26,7 @@ from probe_exporter.exposition.formats import (
     negotiate,
 )
 from probe_exporter.exposition.text_format import number
-from probe_exporter.metrics import Samples
+from probe_exporter.prober.metrics import Samples
 
 __all__ = [
     "OPENMETRICS",

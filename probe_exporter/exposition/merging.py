@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from probe_exporter.exposition import arrangement
 from probe_exporter.exposition.arrangement import LabelledKey, PlainKey
-from probe_exporter.metrics import LabelValues, Metric, Samples
+from probe_exporter.prober.metrics import LabelValues, Metric, Samples
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import escape_label_name, escape_metric_name
 from prometheus_client.samples import Exemplar, Sample
 
-from probe_exporter import varint
+from probe_exporter.exposition import varint
 from probe_exporter.exposition.arrangement import (
     LabelledKey,
     PlainKey,
@@ -30,7 +30,7 @@ from probe_exporter.exposition.arrangement import (
 )
 from probe_exporter.exposition.formats import Format, is_plain
 from probe_exporter.exposition.text_format import number
-from probe_exporter.metrics import SUFFIXES, Samples
+from probe_exporter.prober.metrics import SUFFIXES, Samples
 
 _DOUBLE = struct.Struct("<d")
 

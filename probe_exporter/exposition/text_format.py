@@ -25,7 +25,7 @@ from probe_exporter.exposition.arrangement import (
     values,
 )
 from probe_exporter.exposition.formats import Format, is_plain
-from probe_exporter.metrics import SUFFIXES, Metric, Samples
+from probe_exporter.prober.metrics import SUFFIXES, Metric, Samples
 
 END_OF_OPENMETRICS = b"# EOF\n"
 

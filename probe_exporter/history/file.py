@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from probe_exporter.history.memory import LARGEST_SHARE, SETTLE_SECONDS, TOO_LARGE, HistoryError, Query, Recent
+from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.history.record import Document, Entry, document, entry, to_json
-from probe_exporter.logs import ProbeLog
 from probe_exporter.runner import Result
 
 log = logging.getLogger(__name__)

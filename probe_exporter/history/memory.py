@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.history.record import Document, Entry, document, entry
-from probe_exporter.logs import ProbeLog
-from probe_exporter.masking import mask_urls
 from probe_exporter.runner import Result
+from probe_exporter.telemetry.masking import mask_urls
 
 MAX_BYTES = 64 << 20
 """What the history may take if nobody says otherwise.

@@ -11,13 +11,16 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from probe_exporter.config import Module
-from probe_exporter.config.shown import module_to_yaml, plain_module
-from probe_exporter.exposition import TEXT, encode, number
-from probe_exporter.logs import ProbeLog, level_name, source_of
-from probe_exporter.masking import Identity, Mask, mask_urls
-from probe_exporter.metrics import Samples
+from probe_exporter.config.dump import module_to_yaml, plain_module
+from probe_exporter.config.module import Module
+from probe_exporter.exposition.encoding import encode
+from probe_exporter.exposition.formats import TEXT
+from probe_exporter.exposition.text_format import number
+from probe_exporter.history.probe_log import ProbeLog, source_of
+from probe_exporter.prober.metrics import Samples
 from probe_exporter.runner import Result
+from probe_exporter.telemetry.logs import level_name
+from probe_exporter.telemetry.masking import Identity, Mask, mask_urls
 
 
 class Entry(NamedTuple):

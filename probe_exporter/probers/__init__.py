@@ -1,0 +1,1 @@
+"""The probers of this package, one file each."""

@@ -11,17 +11,24 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from probe_exporter import names, net, tls
-from probe_exporter.addressing import SourceSettings
-from probe_exporter.dns.codes import CLASSES, RCODES, TYPES, rcode_name
-from probe_exporter.dns.message import Query, Response, decode, number_of
-from probe_exporter.dns.wire import Malformed
-from probe_exporter.endpoints import host_and_port
-from probe_exporter.fields import LateRegexp, Regexp, Text, encode, nearest
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
-from probe_exporter.rules import Absent, Block, required
-from probe_exporter.tls import TLSSettings
+from probe_exporter.addresses import literals
+from probe_exporter.addresses.endpoints import host_and_port
+from probe_exporter.network import opening
+from probe_exporter.network.connection import Connection, Secure
+from probe_exporter.network.settings import SourceSettings
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.dns.codes import CLASSES, RCODES, TYPES, rcode_name
+from probe_exporter.protocols.dns.message import Query, Response, decode, number_of
+from probe_exporter.protocols.dns.wire import Malformed
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Text, encode, nearest
+from probe_exporter.settings.regexps import LateRegexp, Regexp
+from probe_exporter.settings.rules import Absent, Block, required
+from probe_exporter.tls import context, handshake
+from probe_exporter.tls.settings import TLSSettings
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -138,10 +145,10 @@ async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "transport_protocol is neither udp nor tcp")
     default = PORT_OF_TLS if settings.dns_over_tls else PORT
     host, port = host_and_port(probe.target, default, settings.transport_protocol or "udp")
-    address = await net.resolve(
+    address = await opening.resolve(
         probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
     )
-    probe.set(DURATION, probe.samples.get(net.LOOKUP_TIME), "resolve")
+    probe.set(DURATION, probe.samples.get(opening.LOOKUP_TIME), "resolve")
     _check_usable(settings)
     if settings.transport_protocol == "tcp":
         response = await _ask_over_tcp(probe, settings, host, address, port)
@@ -157,7 +164,7 @@ def _check_usable(settings: DnsSettings) -> None:
     if settings.dns_over_tls and settings.transport_protocol != "tcp":
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "DNS over TLS needs transport_protocol: tcp")
     source = settings.source_ip_address
-    if source and names.literal(source) is None:
+    if source and literals.literal(source) is None:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_ip_address {source!r} is not an IP address")
 
 
@@ -179,7 +186,7 @@ async def _ask_over_udp(probe: Probe, settings: DnsSettings, address: str, port:
     """Ask by a datagram. Answers to other queries are passed over, as the original does: they may be late ones."""
     query, number = settings.query, secrets.randbits(16)
     with _timed(probe, "connect"):
-        datagrams = await net.dial_udp(probe, address, port, source=settings.source_ip_address)
+        datagrams = await opening.dial_udp(probe, address, port, source=settings.source_ip_address)
     strangers = 0
     try:
         with _timed(probe, "request"):
@@ -201,11 +208,11 @@ async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address:
     secure = None
     if settings.dns_over_tls:
         server_name = settings.tls_config.server_name or host
-        secure = net.Secure(tls.client_context(settings.tls_config), server_name)
+        secure = Secure(context.client_context(settings.tls_config), server_name)
     with _timed(probe, "connect"):
-        connection = await net.dial(probe, [address], port, source=settings.source_ip_address, secure=secure)
+        connection = await opening.dial(probe, [address], port, source=settings.source_ip_address, secure=secure)
     if connection.handshake is not None:
-        tls.report(probe, connection.handshake)
+        handshake.report(probe, connection.handshake)
     try:
         with _timed(probe, "request"):
             message = query.message(number)
@@ -221,7 +228,7 @@ async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address:
         connection.close()
 
 
-async def _read_message(connection: net.Connection) -> bytes:
+async def _read_message(connection: Connection) -> bytes:
     """One message, after its length (RFC 1035, 4.2.2)."""
     received, size = b"", 2
     while len(received) < size:

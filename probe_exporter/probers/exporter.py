@@ -19,22 +19,30 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, MinLen
 from pydantic import AfterValidator, Field
 
-from probe_exporter import tls, values
-from probe_exporter.addressing import AddressSettings
-from probe_exporter.deadline import Late, within
-from probe_exporter.fields import Named, Size, Text
-from probe_exporter.http.request import check_references, with_host_header
-from probe_exporter.http.response import Response
-from probe_exporter.http.settings import HttpClientSettings
-from probe_exporter.http.url import URL, parse_target
-from probe_exporter.http.whole import Asking, WholePage
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import OwnReason, Probe, ProbeFailed, Prober, Reason, Settings
-from probe_exporter.scrape import about, lint
+from probe_exporter.network.settings import AddressSettings
+from probe_exporter.prober.deadline import Late, within
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.http.oauth2 import TokenSource
+from probe_exporter.protocols.http.request import check_references, with_host_header
+from probe_exporter.protocols.http.response import Response
+from probe_exporter.protocols.http.settings import HttpClientSettings
+from probe_exporter.protocols.http.url import URL, parse_target
+from probe_exporter.protocols.http.whole import Asking, WholePage
+from probe_exporter.scrape import about
+from probe_exporter.scrape.lint import RULES, findings
 from probe_exporter.scrape.page import TYPES, Malformed, Page, TooManySamples
 from probe_exporter.scrape.reading import FORMATS, Format, FormatName, accept, announced, read
-from probe_exporter.scrape.reexposed import ReexposeSettings
-from probe_exporter.tls import TLSSettings
+from probe_exporter.scrape.reexpose import ReexposeSettings
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Size, Text
+from probe_exporter.settings.secrets import Named
+from probe_exporter.tls import handshake
+from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.values.finding import Answer, report
+from probe_exporter.values.settings import Metrics
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -82,7 +90,7 @@ class ExporterSettings(HttpClientSettings, AddressSettings):
     lint_ignore: tuple[Rule, ...] = ()
     require: RequireSettings = RequireSettings()
     reexpose: ReexposeSettings = ReexposeSettings()
-    metrics: values.Metrics = ()
+    metrics: Metrics = ()
 
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()
@@ -95,17 +103,22 @@ class ExporterSettings(HttpClientSettings, AddressSettings):
     @cached_property
     def asking(self) -> Asking:
         """How the page of metrics is asked for."""
-        return Asking.make(self, self, {"Accept": accept(self.formats), **self.headers})
+        return Asking.make(self, self, {"Accept": accept(self.formats), **self.headers}, self.tokens)
 
     @cached_property
     def asking_health(self) -> Asking:
         """How health is asked for: a redirect, as to a page for logging in, is no answer."""
-        return Asking.make(self.model_copy(update={"follow_redirects": False}), self, self.headers)
+        return Asking.make(self.model_copy(update={"follow_redirects": False}), self, self.headers, self.tokens)
 
     @cached_property
     def asking_metadata(self) -> Asking:
         """How metadata are asked for."""
-        return Asking.make(self, self, {"Accept": "application/json", **self.headers})
+        return Asking.make(self, self, {"Accept": "application/json", **self.headers}, self.tokens)
+
+    @cached_property
+    def tokens(self) -> TokenSource | None:
+        """Where the tokens of ``oauth2`` come from, the same for all that is asked."""
+        return None if self.oauth2 is None else TokenSource(self.oauth2)
 
     @cached_property
     def has_tls_config(self) -> bool:
@@ -119,6 +132,7 @@ def with_hostname(settings: ExporterSettings, hostname: str) -> ExporterSettings
     Raises:
         ValueError: another Host header is configured.
     """
+    settings.tokens  # noqa: B018  # the copy takes the source over, and with it the token that it keeps
     return with_host_header(settings, hostname, made_of_it=("asking", "asking_health", "asking_metadata"))
 
 
@@ -252,7 +266,7 @@ class _Visit:
         probe.set(DURATION, round(journey.processing_seconds, 9), "processing")
         probe.set(DURATION, round(there.transfer_seconds, 9), "transfer")
         if journey.last is not None and journey.last.handshake is not None:
-            tls.report(probe, journey.last.handshake)
+            handshake.report(probe, journey.last.handshake)
 
     def _format(self, response: Response) -> Format:
         """The format of an answer that can be a page of metrics."""
@@ -306,7 +320,7 @@ class _Visit:
         found = Counter[str]()
         with probe.phase("lint", DURATION):
             for index, family in enumerate(page.families):
-                for finding in lint.findings(family):
+                for finding in findings(family):
                     if finding.rule in settings.lint_ignore:
                         continue
                     found[finding.rule] += 1
@@ -316,7 +330,7 @@ class _Visit:
                         )
                 if not index % 256:
                     await asyncio.sleep(0)
-            for rule in lint.RULES:
+            for rule in RULES:
                 probe.set(LINT, found[rule], rule)
             if found and settings.require.lint:
                 rules = ", ".join(f"{rule} ({times})" for rule, times in found.most_common())
@@ -404,8 +418,8 @@ class _Visit:
         """Set the metrics of the module: regular expressions look at the page, JSONPath at the metadata."""
         if self._settings.metrics:
             with self._probe.phase("values"):
-                answer = values.Answer(self._headers, self._page, self._document)
-                await values.report(self._probe, self._settings.metrics, answer)
+                answer = Answer(self._headers, self._page, self._document)
+                await report(self._probe, self._settings.metrics, answer)
 
 
 prober = Prober(

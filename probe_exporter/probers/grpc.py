@@ -13,23 +13,35 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field as Default
 
-from probe_exporter import names, tls
-from probe_exporter.addressing import AddressSettings
-from probe_exporter.connection import Connection, Secure
-from probe_exporter.endpoints import join_host_port
-from probe_exporter.fields import NamedLists, Text, encode
-from probe_exporter.grpc import health
-from probe_exporter.grpc.call import ALPN, CallFailed, CallUnprocessed, Status, call_fields, metadata_fields, unary
-from probe_exporter.http import tunnel
-from probe_exporter.http.proxy import Proxies
-from probe_exporter.http.url import URL, parse_target
-from probe_exporter.metrics import Metric
-from probe_exporter.net import dial, resolve
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason
-from probe_exporter.tls import TLSSettings
+from probe_exporter.addresses import literals
+from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.network.connection import Connection, Secure
+from probe_exporter.network.opening import dial, resolve
+from probe_exporter.network.settings import AddressSettings
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.grpc import health
+from probe_exporter.protocols.grpc.call import (
+    ALPN,
+    CallFailed,
+    CallUnprocessed,
+    Status,
+    call_fields,
+    metadata_fields,
+    unary,
+)
+from probe_exporter.protocols.http import tunnel
+from probe_exporter.protocols.http.proxy import Proxies
+from probe_exporter.protocols.http.url import URL, parse_target
+from probe_exporter.settings.fields import Text, encode
+from probe_exporter.settings.secrets import NamedLists
+from probe_exporter.tls import context, handshake
+from probe_exporter.tls.settings import TLSSettings
 
 if TYPE_CHECKING:
-    from probe_exporter.http.header_block import Field
+    from probe_exporter.protocols.http.header_block import Field
 
 
 class GrpcSettings(AddressSettings):
@@ -113,9 +125,9 @@ def _prepare_tls(url: URL, settings: GrpcSettings) -> Secure | None:
     """The TLS to speak, if any; settings that can't be used fail the probe also where they are of no use."""
     config = settings.tls_config
     if settings.tls:
-        return Secure(tls.client_context(config, ALPN), config.server_name or url.host)
+        return Secure(context.client_context(config, ALPN), config.server_name or url.host)
     if config != TLSSettings():
-        tls.client_context(config)
+        context.client_context(config)
     return None
 
 
@@ -181,7 +193,7 @@ def _authority(place: _Place) -> str:
 
 def _plain(host: str) -> str:
     """A host in ASCII; of an address without its zone, which is nobody else's business (RFC 6874)."""
-    return names.to_ascii(host.partition("%")[0])
+    return literals.to_ascii(host.partition("%")[0])
 
 
 async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes) -> bytes:
@@ -190,7 +202,7 @@ async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes
     probe.add(PARTS, round(connection.connect_seconds, 9), "connect")
     if connection.handshake is not None:
         probe.add(PARTS, round(connection.tls_seconds, 9), "tls")
-        tls.report(probe, connection.handshake)
+        handshake.report(probe, connection.handshake)
         if connection.handshake.protocol not in ALPN:
             connection.close()
             raise CallFailed(Status.UNAVAILABLE, Reason.GRPC_NOT_HTTP2, "the server does not agree to HTTP/2 by ALPN")

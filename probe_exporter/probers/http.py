@@ -12,24 +12,32 @@ from typing import Any, BinaryIO
 
 from pydantic import Field, model_validator
 
-from probe_exporter import tls, values
-from probe_exporter.addressing import AddressSettings
-from probe_exporter.dialogue import FAILED_BY_REGEXP
-from probe_exporter.fields import Cel, FilePath, Named, Regexp, Size, Text
-from probe_exporter.http import checks, http1
-from probe_exporter.http.accept import accepts
-from probe_exporter.http.checks import parse_date
-from probe_exporter.http.content import CODINGS, JSON_LIMIT, Body
-from probe_exporter.http.exchange import Exchange
-from probe_exporter.http.journey import MOST_REDIRECTS, Hop, Journey
-from probe_exporter.http.request import Template, check_references, first_request, with_host_header
-from probe_exporter.http.response import Response
-from probe_exporter.http.settings import HttpClientSettings
-from probe_exporter.http.url import URL, host_only, parse_target
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason, Settings
-from probe_exporter.rules import Block, exclusive, required
-from probe_exporter.tls import TLSSettings
+from probe_exporter.network.settings import AddressSettings
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.dialogue.steps import FAILED_BY_REGEXP
+from probe_exporter.protocols.http import checks, http1
+from probe_exporter.protocols.http.checks import parse_date
+from probe_exporter.protocols.http.content import CODINGS, JSON_LIMIT, Body, accepts
+from probe_exporter.protocols.http.exchange import Exchange
+from probe_exporter.protocols.http.journey import MOST_REDIRECTS, Journey
+from probe_exporter.protocols.http.oauth2 import TokenSource
+from probe_exporter.protocols.http.request import Template, check_references, with_host_header
+from probe_exporter.protocols.http.response import Response
+from probe_exporter.protocols.http.settings import HttpClientSettings
+from probe_exporter.protocols.http.url import URL, parse_target
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.cel import Cel
+from probe_exporter.settings.fields import FilePath, Size, Text
+from probe_exporter.settings.regexps import Regexp
+from probe_exporter.settings.rules import Block, exclusive, required
+from probe_exporter.settings.secrets import Named
+from probe_exporter.tls.handshake import report, report_no_chain
+from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.values import finding
+from probe_exporter.values.settings import Metrics, need_body, need_json
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -96,7 +104,7 @@ class HttpSettings(HttpClientSettings, AddressSettings):
     compression: Text = ""
     body_size_limit: Size = 0
     enable_http3: bool = False
-    metrics: values.Metrics = ()
+    metrics: Metrics = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -133,12 +141,12 @@ class HttpSettings(HttpClientSettings, AddressSettings):
     @cached_property
     def holds_body(self) -> bool:
         """Whether the body is kept for values, whatever else is asked of it."""
-        return values.need_body(self.metrics)
+        return need_body(self.metrics)
 
     @cached_property
     def reads_json(self) -> bool:
         """Whether it is kept as JSON."""
-        return values.need_json(self.metrics)
+        return need_json(self.metrics)
 
     @cached_property
     def has_tls_config(self) -> bool:
@@ -158,6 +166,11 @@ class HttpSettings(HttpClientSettings, AddressSettings):
             self.method, self.headers, self.body, self.body_file, accept_encoding=self.compression.lower()
         )
 
+    @cached_property
+    def tokens(self) -> TokenSource | None:
+        """Where the tokens of ``oauth2`` come from. Kept tokens end with the configuration that they were for."""
+        return None if self.oauth2 is None else TokenSource(self.oauth2)
+
 
 def with_hostname(settings: HttpSettings, hostname: str) -> HttpSettings:
     """The settings with ``hostname`` as the Host header, and so as the name for TLS.
@@ -165,6 +178,7 @@ def with_hostname(settings: HttpSettings, hostname: str) -> HttpSettings:
     Raises:
         ValueError: another Host header is configured.
     """
+    settings.tokens  # noqa: B018  # the copy takes the source over, and with it the token that it keeps
     return with_host_header(settings, hostname, made_of_it=("template",))
 
 
@@ -227,19 +241,12 @@ class _Visit:
         addresses = [await self._journey.resolve(url)] if self._resolved else []
         self._check_settings(url)
         self._set_out = True
-        if settings.oauth2 is None:
-            await self._travel(url, addresses)
+        fetch = partial(self._journey.fetch, settings.template, url, addresses, self._upload)
+        if settings.tokens is None:
+            await fetch()
         else:
             agent = dict(settings.template.headers).get("User-Agent", "")
-            await settings.oauth2.tokens.travel(self._probe, agent, partial(self._travel, url, addresses))
-
-    async def _travel(self, url: URL, addresses: list[str], token: str = "") -> Exchange:
-        settings, template = self._settings, self._settings.template
-        if self._upload is not None:
-            self._upload.seek(0)  # a journey before this one may have read it
-        request = first_request(template, settings, url, token)
-        server_name = settings.tls_config.server_name or host_only(template.host) or url.host
-        return await self._journey.travel(Hop(request, addresses, server_name), self._upload)
+            await settings.tokens.travel(self._probe, agent, fetch)
 
     def _check_settings(self, url: URL) -> None:
         """Find out what can't be used before anything is sent."""
@@ -283,7 +290,9 @@ class _Visit:
         if settings.metrics:
             with self._probe.phase("values"):
                 text = self._body.text
-                await values.report(self._probe, settings.metrics, values.Answer(exchange.response.get_all, text, text))
+                await finding.report(
+                    self._probe, settings.metrics, finding.Answer(exchange.response.get_all, text, text)
+                )
 
     def _head_is_good(self, response: Response) -> bool:
         settings = self._settings
@@ -370,8 +379,8 @@ class _Visit:
             probe.set(LAST_MODIFIED, modified)
         self._report_durations()
         if handshake is not None:
-            tls.report(probe, handshake)
-            tls.report_no_chain(probe, handshake)
+            report(probe, handshake)
+            report_no_chain(probe, handshake)
 
     def _report_durations(self) -> None:
         probe, journey = self._probe, self._journey

@@ -12,12 +12,14 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from pydantic import AfterValidator
 
-from probe_exporter import net
-from probe_exporter.addressing import SourceSettings
-from probe_exporter.echo import Path, Reply
-from probe_exporter.fields import Duration
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason
+from probe_exporter.network import opening
+from probe_exporter.network.settings import SourceSettings
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.icmp.pings import Path, Reply
+from probe_exporter.settings.fields import Duration
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -78,13 +80,13 @@ async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
     """Ping a host: send ICMP echo requests and wait for replies."""
     for phase in ("resolve", "setup", "rtt"):
         probe.set(DURATION, 0, phase)
-    address = await net.resolve(
+    address = await opening.resolve(
         probe,
         _without_brackets(probe.target),
         preferred=settings.preferred_ip_protocol,
         fallback=settings.ip_protocol_fallback,
     )
-    probe.set(DURATION, probe.samples.get(net.LOOKUP_TIME), "resolve")
+    probe.set(DURATION, probe.samples.get(opening.LOOKUP_TIME), "resolve")
     with probe.phase("setup") as setup:
         path = Path(
             probe,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
-from probe_exporter.addressing import SourceSettings
-from probe_exporter.lines import StreamSettings, hold
-from probe_exporter.metrics import Metric
-from probe_exporter.net import dial, port_number, resolve, split_host_port
-from probe_exporter.prober import Probe, Prober
-from probe_exporter.tls import with_server_name
+from probe_exporter.addresses.endpoints import port_number, split_host_port
+from probe_exporter.network.opening import dial, resolve
+from probe_exporter.network.settings import SourceSettings
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.dialogue.lines import StreamSettings, hold
+from probe_exporter.tls.settings import with_server_name
 
 
 class TcpSettings(StreamSettings, SourceSettings):

@@ -10,13 +10,17 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 
-from probe_exporter.addressing import SourceSettings
-from probe_exporter.dialogue import FAILED_BY_BYTES, FAILED_BY_REGEXP, walk
-from probe_exporter.messages import Messages, MessageSettings
-from probe_exporter.metrics import Metric
-from probe_exporter.net import Datagrams, dial_udp, port_number, resolve, split_host_port
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason
-from probe_exporter.rules import Block, required
+from probe_exporter.addresses.endpoints import port_number, split_host_port
+from probe_exporter.network.datagrams import Datagrams
+from probe_exporter.network.opening import dial_udp, resolve
+from probe_exporter.network.settings import SourceSettings
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.dialogue.messages import Messages, MessageSettings
+from probe_exporter.protocols.dialogue.steps import FAILED_BY_BYTES, FAILED_BY_REGEXP, walk
+from probe_exporter.settings.rules import Block, required
 
 # --- settings ----------------------------------------------------------------------------------------------
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from probe_exporter.lines import StreamSettings, hold
-from probe_exporter.metrics import Metric
-from probe_exporter.net import dial_unix
-from probe_exporter.prober import Probe, Prober
+from probe_exporter.network.opening import dial_unix
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.dialogue.lines import StreamSettings, hold
 
 
 class UnixSettings(StreamSettings):

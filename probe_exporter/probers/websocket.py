@@ -12,25 +12,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from probe_exporter import net, tls
-from probe_exporter.addressing import SourceSettings
-from probe_exporter.dialogue import walk
-from probe_exporter.fields import Shorthand, Text
-from probe_exporter.http import tunnel
-from probe_exporter.http.http1 import ResponseReader
-from probe_exporter.http.request import Request, authorization, check_references, own_headers, read_file
-from probe_exporter.http.response import Headers
-from probe_exporter.http.settings import HttpClientSettings, HttpHeader
-from probe_exporter.http.upgrade import BELONGS_TO_HANDSHAKE, check_upgrade, make_key, upgrade_request
-from probe_exporter.http.url import URL, parse
-from probe_exporter.messages import Messages, MessageSettings
-from probe_exporter.metrics import Metric
-from probe_exporter.net import Connection, Secure
-from probe_exporter.prober import Probe, ProbeFailed, Prober, Reason
-from probe_exporter.tls import TLSSettings, client_context
+from probe_exporter.network import opening
+from probe_exporter.network.connection import Connection, Secure
+from probe_exporter.network.settings import SourceSettings
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.dialogue.messages import Messages, MessageSettings
+from probe_exporter.protocols.dialogue.steps import walk
+from probe_exporter.protocols.http import tunnel
+from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.request import Request, authorization, check_references, own_headers, read_file
+from probe_exporter.protocols.http.response import Headers
+from probe_exporter.protocols.http.settings import HttpClientSettings, HttpHeader
+from probe_exporter.protocols.http.upgrade import BELONGS_TO_HANDSHAKE, check_upgrade, make_key, upgrade_request
+from probe_exporter.protocols.http.url import URL, parse
+from probe_exporter.settings.fields import Shorthand, Text
+from probe_exporter.tls import handshake
+from probe_exporter.tls.context import client_context
+from probe_exporter.tls.settings import TLSSettings
 
 if TYPE_CHECKING:
-    from probe_exporter.http.websocket import Conversation
+    from probe_exporter.protocols.http.websocket import Conversation
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -126,7 +130,7 @@ class _Visit:
     """One probe's way from the target to the last step, each stretch of it timed."""
 
     def __init__(self, probe: Probe, settings: WebsocketSettings, url: URL) -> None:
-        from probe_exporter.http.websocket import Conversation  # noqa: PLC0415  # few exporters have a use for it
+        from probe_exporter.protocols.http.websocket import Conversation  # noqa: PLC0415  # few exporters have a use for it
 
         self._probe = probe
         self._settings = settings
@@ -145,7 +149,7 @@ class _Visit:
     async def resolve(self) -> str:
         """Choose the address."""
         settings, started = self._settings, time.perf_counter()
-        address = await net.resolve(
+        address = await opening.resolve(
             self._probe,
             self._url.host,
             preferred=settings.preferred_ip_protocol,
@@ -199,7 +203,7 @@ class _Visit:
         url, probe = self._url, self._probe
         proxy = self._client.proxies.choose(url, [address])
         if proxy is None:
-            return await net.dial(probe, [address], url.port, source=self._settings.source_ip_address)
+            return await opening.dial(probe, [address], url.port, source=self._settings.source_ip_address)
         own = tunnel.own_tls(proxy, self._client.tls_config)
         there = await tunnel.addresses(probe, proxy)
         return await tunnel.dial(probe, proxy, there, own, tunnel.destination(proxy, url, [address]), None)
@@ -209,7 +213,7 @@ class _Visit:
         if self._url.secure:
             await connection.start_tls(probe, Secure(client_context(config), config.server_name or self._url.host))
             assert connection.handshake is not None
-            tls.report(probe, connection.handshake)
+            handshake.report(probe, connection.handshake)
         probe.log("Asking for the upgrade", url=probe.target, host=request.host)
         response = ResponseReader(request.method)
         with probe.phase("processing"):

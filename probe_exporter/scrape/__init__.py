@@ -1,0 +1,1 @@
+"""Read pages of metrics as a scraper reads them, without I/O."""

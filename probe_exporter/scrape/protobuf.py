@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from probe_exporter import varint
+from probe_exporter.exposition import varint
 from probe_exporter.scrape.page import STEP, Family, Labels, Malformed, Page
 
 _TYPES = ("counter", "gauge", "summary", "unknown", "histogram", "gaugehistogram")

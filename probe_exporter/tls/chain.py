@@ -11,9 +11,9 @@ from typing import Any
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi, lib
 
-from probe_exporter import certificates
-from probe_exporter.certificates import Certificate
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.tls import certificates
+from probe_exporter.tls.certificates import Certificate
 
 _SHA256 = lib.EVP_get_digestbyname(b"sha256")
 _digest = ffi.new("unsigned char[32]")

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as openssl
 
-from probe_exporter.fields import encode
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.settings.fields import encode
 from probe_exporter.tls.layer import Layer, collect
 from probe_exporter.tls.settings import TLSSettings, TLSVersion
 from probe_exporter.tls.suites import CIPHERS, GROUPS, TLS13_CIPHERS, VERSIONS

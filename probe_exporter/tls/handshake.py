@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from probe_exporter.certificates import Certificate, earliest_expiry
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Probe
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.tls.certificates import Certificate, earliest_expiry
 
 EARLIEST_EXPIRY = Metric(
     "probe_ssl_earliest_cert_expiry",

@@ -7,10 +7,10 @@ from typing import cast
 
 from OpenSSL import SSL, crypto
 
-from probe_exporter import names
-from probe_exporter.certificates import Certificate
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.addresses import literals
+from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import chain
+from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.suites import IANA_NAMES, VERSION_NAMES, cipher_of_hello
 
@@ -113,8 +113,8 @@ class Layer:
         self.failure: ProbeFailed | None = None  # what came is not what TLS allows, or an alert
         connection.set_connect_state()
         connection.set_app_data(self._check)
-        if server_name and names.literal(server_name) is None:
-            connection.set_tlsext_host_name(names.to_ascii(server_name).encode("ascii"))
+        if server_name and literals.literal(server_name) is None:
+            connection.set_tlsext_host_name(literals.to_ascii(server_name).encode("ascii"))
 
     def advance(self, data: bytes) -> bool:
         """Take handshake bytes from the peer; whether the handshake is complete.

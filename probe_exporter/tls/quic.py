@@ -8,9 +8,9 @@ from dataclasses import replace
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
 
-from probe_exporter.certificates import Certificate
-from probe_exporter.prober import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import chain
+from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.context import check_verifiable, make_context, remembered
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.layer import Check, describe

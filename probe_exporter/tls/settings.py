@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol, Self, TypeVar
 
-from probe_exporter.fields import FilePath, Secret, Text
-from probe_exporter.prober import Settings
-from probe_exporter.rules import NO_SECRET_MANAGER, exclusive, needs
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import FilePath, Text
+from probe_exporter.settings.rules import NO_SECRET_MANAGER, exclusive, needs
+from probe_exporter.settings.secrets import Secret
 
 TLSVersion = Literal["TLS10", "TLS11", "TLS12", "TLS13"]
 

@@ -1,1 +1,1 @@
-"""What the command line offers to people: to write a prober, to probe once, to see what is loaded. Serves nothing."""
+"""What the command line offers beside serving: run, list, new."""

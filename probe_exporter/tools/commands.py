@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from probe_exporter import logs
-from probe_exporter.configuration import REFUSALS, Source
+from probe_exporter.config import single
+from probe_exporter.config.current import REFUSALS, Source
 from probe_exporter.flags import PROGRAM, TOOLS
-from probe_exporter.quantities import parse_duration
+from probe_exporter.settings.quantities import parse_duration
+from probe_exporter.telemetry import logs
 from probe_exporter.tools import listing, new, once
 
 UNUSABLE = 2
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (new.NotWritten, once.NotRun, listing.NotThere, *REFUSALS) as refusal:
+    except (new.NotWritten, single.NotRun, listing.NotThere, *REFUSALS) as refusal:
         sys.stderr.write(f"{PROGRAM} {given.tool}: {refusal}\n")
         return UNUSABLE
 
@@ -106,11 +107,11 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(given: argparse.Namespace) -> int:
     if given.subject.endswith(".py"):
-        module = once.of_file(Path(given.subject), given.set, given.module)
+        module = single.of_file(Path(given.subject), given.set, given.module)
     elif given.set or given.module:
-        raise once.NotRun("--set and --module are for the file of a prober")
+        raise single.NotRun("--set and --module are for the file of a prober")
     else:
-        module = once.of_config(_source(given).read(), given.subject)
+        module = single.of_config(_source(given).read(), given.subject)
     return once.run(module, given.target, dict(given.param), given.timeout, debug=given.debug)
 
 

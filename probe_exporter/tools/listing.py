@@ -9,14 +9,15 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from probe_exporter.config import Config, Module
+from probe_exporter.config.catalogue import module_info, prober_info
+from probe_exporter.config.dump import module_to_yaml, plain_module
+from probe_exporter.config.module import Config, Module
 from probe_exporter.config.shapes import shape_of
-from probe_exporter.config.shown import module_to_yaml, plain_module
-from probe_exporter.fields import nearest
-from probe_exporter.measured import measured
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Prober, Settings
-from probe_exporter.web.metadata import module_info, prober_info
+from probe_exporter.plugins.inventory import measured
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import nearest
 
 WIDTH = 120  # characters of a line
 

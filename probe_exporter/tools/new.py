@@ -9,7 +9,7 @@ import keyword
 import re
 from pathlib import Path
 
-from probe_exporter.loader import MODULE_KEYS, load_probers
+from probe_exporter.plugins.loader import MODULE_KEYS, load_probers
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from probe_exporter.telemetry import Telemetry
+from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.answers import Refused
 
 

@@ -13,10 +13,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
-from probe_exporter.config import ConfigError, Place, Problem, block_cautions, document, nodes, validated
-from probe_exporter.fields import Text, Written
-from probe_exporter.prober import Settings
-from probe_exporter.quantities import format_duration, parse_duration
+from probe_exporter.config import document, nodes
+from probe_exporter.config.loading import block_cautions, validated
+from probe_exporter.config.module import ConfigError
+from probe_exporter.config.problems import Place, Problem
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Text, Written
+from probe_exporter.settings.quantities import format_duration, parse_duration
 from probe_exporter.web.authentication import check_hash
 from probe_exporter.web.tls import ServerContext, TlsServer, Unusable, make_context
 

@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp.web import BaseRequest
 
-from probe_exporter.web.answer import Answer
-from probe_exporter.web.answers import Refused, refusal
+from probe_exporter.web.answers import Answer, Refused, refusal
 from probe_exporter.web.authentication import Passwords, credentials
 from probe_exporter.web.config_file import LiveWebConfig, RateLimit
 

@@ -11,13 +11,12 @@ from typing import Literal
 from aiohttp.web import BaseRequest
 from pydantic import BaseModel
 
-from probe_exporter.configuration import Configuration
-from probe_exporter.lag import Lag
-from probe_exporter.web.answer import Answer
-from probe_exporter.web.answers import Refused, json_text, plain
+from probe_exporter.config.current import Configuration
+from probe_exporter.telemetry.lag import Lag
+from probe_exporter.web.answers import Answer, Refused, json_text, plain
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.probing import Probing
-from probe_exporter.web.workers import Workers
+from probe_exporter.workers.worker import Workers
 
 LONGEST_LAG = 5.0
 """Seconds that the event loop may be late; half of a usual scrape timeout."""

@@ -10,13 +10,12 @@ from datetime import datetime
 
 from aiohttp.web import BaseRequest
 
-from probe_exporter.configuration import Configuration
-from probe_exporter.history import History, HistoryError, Query
+from probe_exporter.config.current import Configuration
+from probe_exporter.history.memory import History, HistoryError, Query
 from probe_exporter.history.record import Document, Entry, to_json
-from probe_exporter.prober import Reason
-from probe_exporter.quantities import parse_duration
-from probe_exporter.web.answer import Answer
-from probe_exporter.web.answers import Refused, json_text, plain
+from probe_exporter.prober.failure import Reason
+from probe_exporter.settings.quantities import parse_duration
+from probe_exporter.web.answers import Answer, Refused, json_text, plain
 from probe_exporter.web.parameters import decode_query
 
 LISTED = 100

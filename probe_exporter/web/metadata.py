@@ -1,4 +1,4 @@
-"""``/metadata``: what this exporter is, what it was configured from, and what it can measure."""
+"""``/metadata``: the exporter's version, its configuration, and its modules and probers with their metrics."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ import platform
 import re
 from datetime import UTC, datetime
 from importlib import metadata as packages
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiohttp.web import BaseRequest
 from pydantic import BaseModel
 
 from probe_exporter import runner
-from probe_exporter.config import Config, Module
-from probe_exporter.config.schema import settings_schema
-from probe_exporter.configuration import Configuration
-from probe_exporter.measured import declared, measured
-from probe_exporter.metrics import Metric
-from probe_exporter.prober import Prober
+from probe_exporter.config.catalogue import MetricInfo, ModuleInfo, ProberInfo, metric_info, module_info, prober_info
+from probe_exporter.config.current import Configuration
+from probe_exporter.config.module import Config
+from probe_exporter.plugins.inventory import declared
 from probe_exporter.version import VERSION, revision
-from probe_exporter.web.answer import Answer
-from probe_exporter.web.answers import json_text
+from probe_exporter.web.answers import Answer, json_text
 
 NAME = "probe-exporter"
 
@@ -40,52 +37,6 @@ class ConfigInfo(BaseModel, frozen=True):
     sha256: str
     loaded: str
     last_error: str
-
-
-class ParameterInfo(BaseModel, frozen=True):
-    """What a request may set in a module; `default` is null if it has to."""
-
-    name: str
-    pattern: str
-    max_length: int
-    default: str | None
-
-
-class ModuleInfo(BaseModel, frozen=True):
-    """One module: what `/probe?module=` takes."""
-
-    name: str
-    prober: str
-    description: str
-    source: str
-    parameters: list[ParameterInfo]
-
-
-class MetricInfo(BaseModel, frozen=True):
-    """One metric that a probe may answer with."""
-
-    name: str
-    type: str
-    help: str
-    labels: list[str]
-
-
-class ReasonInfo(BaseModel, frozen=True):
-    """Why probes of one prober alone may fail."""
-
-    name: str
-    meaning: str
-
-
-class ProberInfo(BaseModel, frozen=True):
-    """One prober: a JSON Schema of its block of settings, its metrics and reasons beside those of every probe."""
-
-    name: str
-    description: str
-    source: str
-    settings: dict[str, Any]
-    metrics: list[MetricInfo]
-    reasons: list[ReasonInfo]
 
 
 class Metadata(BaseModel, frozen=True):
@@ -132,7 +83,7 @@ class MetadataPage:
             started=self._started,
             config=_config(self._configuration),
             modules=described.modules,
-            metrics=[_metric(metric) for metric in declared(runner)],
+            metrics=[metric_info(metric) for metric in declared(runner)],
             probers=described.probers,
         )
         return json_text(document.model_dump_json())
@@ -163,39 +114,6 @@ def _config(configuration: Configuration) -> ConfigInfo:
         loaded=_rfc3339(configuration.loaded),
         last_error=configuration.last_error,
     )
-
-
-def module_info(module: Module) -> ModuleInfo:
-    """What there is to know of a module."""
-    return ModuleInfo(
-        name=module.name,
-        prober=module.prober.name,
-        description=module.description,
-        source=module.place.file,
-        parameters=[
-            ParameterInfo(
-                name=name, pattern=parameter.pattern.text, max_length=parameter.max_length, default=parameter.default
-            )
-            for name, parameter in module.parameters.items()
-        ],
-    )
-
-
-def prober_info(prober: Prober[Any]) -> ProberInfo:
-    """What there is to know of a prober."""
-    code = prober.probe.__code__ if hasattr(prober.probe, "__code__") else None
-    return ProberInfo(
-        name=prober.name,
-        description=prober.summary,
-        source=code.co_filename if code else prober.probe.__module__,
-        settings=settings_schema(prober),
-        metrics=[_metric(metric) for metric in measured(prober)],
-        reasons=[ReasonInfo(name=reason.value, meaning=reason.meaning) for reason in prober.reasons],
-    )
-
-
-def _metric(metric: Metric) -> MetricInfo:
-    return MetricInfo(name=metric.name, type=metric.type, help=metric.help, labels=[*metric.labels])
 
 
 def _libraries() -> dict[str, str]:

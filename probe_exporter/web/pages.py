@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from html import escape
 from urllib.parse import urlencode
 
-from probe_exporter.config import Config
+from probe_exporter.config.module import Config
 from probe_exporter.history.record import Entry
 from probe_exporter.version import VERSION
 

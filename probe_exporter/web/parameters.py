@@ -1,20 +1,17 @@
-"""What a request or a flag says, decoded the way Go decodes it: no I/O, nothing but text and numbers.
+"""What a request says, decoded the way Go decodes it: no I/O, nothing but text and numbers.
 
 People's scrape configs were written against a Go program; what that took, dropped or refused is kept.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-_DECIMAL = re.compile(r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d[\d_]*)?")
-_HEXADECIMAL = re.compile(r"[+-]?0[xX]_?([\da-fA-F][\da-fA-F_]*\.?[\da-fA-F_]*|\.[\da-fA-F_]+)[pP][+-]?\d+")
-_LONE_UNDERSCORE = re.compile(r"(?<![\da-fA-FxX])_|_(?![\da-fA-F])")
-_SPECIAL = re.compile(r"[+-]?inf(inity)?|nan", re.IGNORECASE)
+from probe_exporter.settings.quantities import parse_float
+
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 
 NO_HEADER_SECONDS = 120.0
@@ -51,27 +48,6 @@ def _unescape(text: str) -> str:
         return text
     # The server decodes a request line with surrogateescape: what is not UTF-8 comes out as it came in.
     return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
-
-
-def parse_float(text: str) -> float:
-    """A number as Go's ``strconv.ParseFloat`` takes it: ``1e1``, ``0x1p3``, ``1_0``, ``inf``, ``nan``.
-
-    Raises:
-        ValueError: it is none, or too large for a double.
-    """
-    if _SPECIAL.fullmatch(text):
-        return float(text)
-    hexadecimal = _HEXADECIMAL.fullmatch(text)
-    if not text.isascii() or not (hexadecimal or _DECIMAL.fullmatch(text)) or _LONE_UNDERSCORE.search(text):
-        raise ValueError(f"{text!r} is not a number")
-    bare = text.replace("_", "")
-    try:
-        value = float.fromhex(bare) if hexadecimal else float(bare)
-    except OverflowError:
-        value = math.inf
-    if math.isinf(value):
-        raise ValueError(f"{text!r} is out of range")
-    return value
 
 
 @lru_cache(maxsize=256)

@@ -9,21 +9,21 @@ from typing import Any
 
 from aiohttp.web import BaseRequest
 
-from probe_exporter.config import Module
-from probe_exporter.configuration import Configuration
-from probe_exporter.exposition import encode, negotiate
+from probe_exporter.config.current import Configuration
+from probe_exporter.config.module import Module
+from probe_exporter.exposition.encoding import encode
+from probe_exporter.exposition.formats import negotiate
 from probe_exporter.exposition.merging import merged
-from probe_exporter.history import History
+from probe_exporter.history.memory import History
+from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.history.record import debug_documents
-from probe_exporter.logs import ProbeLog
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from probe_exporter.runner import Result, run
-from probe_exporter.telemetry import Telemetry
+from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.admission import Admission, patience
-from probe_exporter.web.answer import Answer
-from probe_exporter.web.answers import Refused, exposition, plain
-from probe_exporter.web.asked import UnknownModule, named, prepared
+from probe_exporter.web.answers import Answer, Refused, exposition, plain
 from probe_exporter.web.parameters import decode_query, probe_timeout, scrape_timeout
+from probe_exporter.web.selection import UnknownModule, named, prepared
 
 log = logging.getLogger(__name__)
 

@@ -13,18 +13,16 @@ from urllib.parse import quote, unquote
 from aiohttp.web import BaseRequest
 from prometheus_client.metrics_core import Metric as Family
 
-from probe_exporter import snapshots
-from probe_exporter.config.shown import modules_to_yaml, to_yaml
-from probe_exporter.configuration import REFUSALS, Configuration
-from probe_exporter.exposition import encode_families, negotiate
-from probe_exporter.history import History, Query
-from probe_exporter.logs import ProbeLog
-from probe_exporter.telemetry import Telemetry
+from probe_exporter.config.current import REFUSALS, Configuration
+from probe_exporter.config.dump import modules_to_yaml, to_yaml
+from probe_exporter.exposition.encoding import encode_families
+from probe_exporter.exposition.formats import negotiate
+from probe_exporter.history.memory import History, Query
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web import api, openapi, pages
-from probe_exporter.web.answer import Answer
-from probe_exporter.web.answers import Handler, Refused, exposition, json_text, page, plain, refusal
+from probe_exporter.web.answers import Answer, Handler, Refused, exposition, json_text, page, plain, refusal
 from probe_exporter.web.api import Operation
-from probe_exporter.web.asked import UnknownModule, named, prepared
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.health import Health
 from probe_exporter.web.histories import MOST_LISTED, Histories
@@ -32,7 +30,9 @@ from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
 from probe_exporter.web.parameters import decode_query
 from probe_exporter.web.probing import Probing
-from probe_exporter.web.workers import Alone, ReloadRefused, Workers
+from probe_exporter.web.selection import UnknownModule, named, prepared
+from probe_exporter.workers import snapshots
+from probe_exporter.workers.worker import Alone, ReloadRefused, SupervisorTimeout, Workers
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +115,8 @@ class Web:
             answer = await route.handler(request, query)
         except Refused as refused:
             answer = refusal(refused)
+        except SupervisorTimeout as late:
+            answer = refusal(Refused(503, str(late)))
         except Exception as error:
             log.error("A request met a bug: please report this", exc_info=error, extra={"fields": {"path": path}})
             self.telemetry.internal_errors += 1

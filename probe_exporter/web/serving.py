@@ -12,14 +12,14 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
-from probe_exporter.configuration import REFUSALS, Configuration
+from probe_exporter.config.current import REFUSALS, Configuration
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.connections import Connections
-from probe_exporter.web.crew import Crew, Ending
 from probe_exporter.web.door import Door
 from probe_exporter.web.listening import BACKLOG, Listener
 from probe_exporter.web.routes import Web
 from probe_exporter.web.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS, LiveContext
+from probe_exporter.workers.worker import Crew, Ending
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,10 @@ from typing import Any, Literal, Self
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from probe_exporter.fields import FilePath, Secret, Text
-from probe_exporter.prober import Settings
-from probe_exporter.rules import Block
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import FilePath, Text
+from probe_exporter.settings.rules import Block
+from probe_exporter.settings.secrets import Secret
 
 HANDSHAKE_SECONDS = 10.0
 """A handshake takes two round trips; who needs longer than this is not trying."""

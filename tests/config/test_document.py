@@ -8,12 +8,13 @@ from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal, Optional
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from probe_exporter.config.document import UNFIT, Document, dotted, read
-from probe_exporter.fields import Duration, Secret, Shorthand, Text
+from probe_exporter.settings.fields import Duration, Shorthand, Text
+from probe_exporter.settings.secrets import Secret
 
 
 class Colour(StrEnum):
@@ -304,7 +305,6 @@ JSON = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # of a busy machine, not of what is tested
 @given(st.dictionaries(st.sampled_from([*Model.model_fields, "x"]), JSON, max_size=4))
 def test_any_mapping_is_read_or_refused(content: dict[str, object]) -> None:
     result = document(repr(content).replace("None", "null"))

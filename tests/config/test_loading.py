@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator
 
-from probe_exporter import config, loader
-from probe_exporter.config import Config, ConfigError, schema, shown
-from probe_exporter.fields import Text
-from probe_exporter.prober import Prober, Settings
+from probe_exporter.config import dump, loading, schema
+from probe_exporter.config.module import Config, ConfigError
+from probe_exporter.plugins import loader
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Text
 from tests import shared
+from tests.cost import costs_at_most
 
 PROBERS = loader.load_probers([])
 
@@ -28,7 +30,7 @@ def load(path: Path, text: str | bytes, **options: Any) -> Config:
     """The configuration that `text` makes, written to a file in the directory `path`."""
     file = path / "blackbox.yml"
     file.write_bytes(text.encode() if isinstance(text, str) else text)
-    return config.load([file], PROBERS, **options)
+    return loading.load([file], PROBERS, **options)
 
 
 def refusal(path: Path, text: str | bytes, **options: Any) -> list[str]:
@@ -115,7 +117,7 @@ def test_every_invalid_example_has_its_line_in_the_table() -> None:
 @pytest.mark.parametrize("name", INVALID)
 def test_an_invalid_example_is_refused_for_its_one_reason(name: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        config.load([shared.EXAMPLES / "invalid" / f"{name}.yml"], PROBERS)
+        loading.load([shared.EXAMPLES / "invalid" / f"{name}.yml"], PROBERS)
     (problem,) = refused.value.problems
     assert str(problem).partition(f"{name}.yml:")[2].startswith(INVALID[name])
 
@@ -123,7 +125,7 @@ def test_an_invalid_example_is_refused_for_its_one_reason(name: str) -> None:
 @shared.needed
 @pytest.mark.parametrize("name", ["full.yml", "websocket-unreleased.yml"])
 def test_the_valid_examples_load(name: str) -> None:
-    assert config.load([shared.EXAMPLES / name], PROBERS).modules
+    assert loading.load([shared.EXAMPLES / name], PROBERS).modules
 
 
 @shared.needed
@@ -131,7 +133,7 @@ def test_the_valid_examples_load(name: str) -> None:
 def test_real_configurations_get_the_verdict_of_the_original(name: str, accepted: bool) -> None:
     problems = ""
     try:
-        config.load([shared.CORPUS / name], PROBERS)
+        loading.load([shared.CORPUS / name], PROBERS)
     except ConfigError as error:
         problems = str(error)
     assert (not problems) is accepted, problems
@@ -183,7 +185,7 @@ def test_problems_of_several_files_are_told_at_once(tmp_path: Path) -> None:
     files[0].write_text("modules: {a: {prober: x}}")
     files[1].write_text("[")
     with pytest.raises(ConfigError) as refused:
-        config.load(files, PROBERS)
+        loading.load(files, PROBERS)
     assert [problem.place.file for problem in refused.value.problems] == [str(file) for file in files]
 
 
@@ -192,19 +194,19 @@ def test_a_module_named_twice_is_a_problem_that_names_both_places(tmp_path: Path
     for file in files:
         file.write_text("modules:\n  one: {prober: tcp}\n")
     with pytest.raises(ConfigError) as refused:
-        config.load(files, PROBERS)
+        loading.load(files, PROBERS)
     twice = f"{files[1]}:2:3: modules.one: module `one` is defined twice; the first is at {files[0]}:2:3"
     assert str(refused.value) == twice
     files[0].write_text("modules:\n  one: {prober: tcp, timeout: 5}\n")  # another problem hides it not
     with pytest.raises(ConfigError) as refused:
-        config.load(files, PROBERS)
+        loading.load(files, PROBERS)
     assert str(refused.value).splitlines()[1] == twice
 
 
 def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
     files = [tmp_path / "none.yml", tmp_path]
     with pytest.raises(ConfigError) as refused:
-        config.load(files, PROBERS)
+        loading.load(files, PROBERS)
     assert [str(problem).removeprefix(str(tmp_path)) for problem in refused.value.problems] == [
         "/none.yml: can't be read: No such file or directory",
         ": can't be read: Is a directory",
@@ -333,7 +335,7 @@ def test_a_stray_block_is_checked_all_the_same(tmp_path: Path) -> None:
 
 
 def test_the_shipped_modules_load_without_a_warning() -> None:
-    shipped = config.load([loader.library() / "blackbox.yml"], PROBERS, strict=True)
+    shipped = loading.load([loader.library() / "blackbox.yml"], PROBERS, strict=True)
     assert next(iter(shipped.modules)) == "http_2xx"
 
 
@@ -390,11 +392,11 @@ def test_the_digest_changes_with_what_would_be_read(tmp_path: Path) -> None:
     files = [tmp_path / "a.yml", tmp_path / "b.yml"]
     for file in files:
         file.write_text("modules: {}")
-    first = config.digest(files)
-    assert config.load(files, PROBERS).sha256 == first == config.digest(files)
-    assert config.digest(files[:1]) != first
+    first = loading.digest(files)
+    assert loading.load(files, PROBERS).sha256 == first == loading.digest(files)
+    assert loading.digest(files[:1]) != first
     files[1].write_text("modules: {} # changed")
-    assert config.digest(files) != first
+    assert loading.digest(files) != first
 
 
 # --- a prober of somebody else's ---------------------------------------------------------------------------
@@ -420,7 +422,7 @@ def test_a_message_of_a_prober_may_quote_bytes(tmp_path: Path) -> None:
     }.items():
         file.write_text(f"modules: {{m: {{prober: quoting, quoting: {{text: {value}}}}}}}")
         with pytest.raises(ConfigError) as refused:
-            config.load([file], probers)
+            loading.load([file], probers)
         assert str(refused.value).endswith(message)
 
 
@@ -435,7 +437,7 @@ def test_probers_may_have_any_legal_name(tmp_path: Path) -> None:
     }
     file = tmp_path / "x.yml"
     file.write_text("modules: {m: {prober: json, copy: {}}}")
-    loaded = config.load([file], named)
+    loaded = loading.load([file], named)
     assert loaded.modules["m"].prober.name == "json"
     assert list(loaded.modules["m"].strays) == ["copy"]
     assert schema.json_schema(named)
@@ -457,9 +459,8 @@ ORDINARY = """\
 
 def test_a_thousand_modules_load_in_a_second(tmp_path: Path) -> None:
     text = "modules:\n" + "".join(ORDINARY.format(number=number) for number in range(1000))
-    started = time.process_time()
-    assert len(load(tmp_path, text).modules) == 1000
-    assert time.process_time() - started < 1
+    with costs_at_most(100):
+        assert len(load(tmp_path, text).modules) == 1000
 
 
 FRAGMENTS: list[Any] = [None, True, 0, -1, 5.5, 10**20, "", "x", "5s", "gzip", "(", "http://a", "TLS12", "HTTP/3.0",
@@ -481,18 +482,18 @@ def mutate(value: Any, chance: random.Random) -> Any:
 
 
 @shared.needed
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(chance=st.randoms(use_true_random=False))
 def test_a_damaged_configuration_loads_or_is_refused(tmp_path: Path, chance: random.Random) -> None:
     """Nothing but ConfigError ever comes out, and what loads can be printed and loads again."""
     modules: dict[str, Any] = yaml.safe_load((shared.EXAMPLES / "full.yml").read_bytes())["modules"]
     module = mutate(modules[chance.choice(list(modules))], chance)
     with suppress(ConfigError):
-        printed = shown.to_yaml(load(tmp_path, yaml.safe_dump({"modules": {"m": module}})))
-        assert shown.to_yaml(load(tmp_path, printed)) == printed
+        printed = dump.to_yaml(load(tmp_path, yaml.safe_dump({"modules": {"m": module}})))
+        assert dump.to_yaml(load(tmp_path, printed)) == printed
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=100) | st.text(max_size=100).map(str.encode))
 def test_any_bytes_load_or_are_refused(tmp_path: Path, data: bytes) -> None:
     with suppress(ConfigError):

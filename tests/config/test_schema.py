@@ -9,8 +9,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from probe_exporter import config, loader
-from probe_exporter.config import ConfigError, schema
+from probe_exporter.config import loading, schema
+from probe_exporter.config.module import ConfigError
+from probe_exporter.plugins import loader
 from tests import shared
 
 PROBERS = loader.load_probers([])
@@ -34,7 +35,7 @@ def test_the_schema_is_one() -> None:
 )
 def test_the_schema_takes_what_loads(path: Path) -> None:
     try:
-        config.load([path], PROBERS)
+        loading.load([path], PROBERS)
     except ConfigError:
         return
     SCHEMA.validate(plain(path.read_bytes()))

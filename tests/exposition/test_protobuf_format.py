@@ -20,8 +20,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric as Family
 
-from probe_exporter.exposition import PROTOBUF, PROTOBUF_COMPACT, PROTOBUF_TEXT, Format, encode, encode_families
-from probe_exporter.metrics import Metric, Samples
+from probe_exporter.exposition.encoding import encode, encode_families
+from probe_exporter.exposition.formats import PROTOBUF, PROTOBUF_COMPACT, PROTOBUF_TEXT, Format
+from probe_exporter.prober.metrics import Metric, Samples
 from tests.exposition.test_encoding import a_registry, filled, same, series, wanted
 from tests.metrics_proto import MetricFamily, decode
 

@@ -10,20 +10,21 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from probe_exporter.history import MAX_BYTES, HistoryError, Query, Recent, weight
+from probe_exporter.history import file as history_file
 from probe_exporter.history.file import QUEUE_FULL, WRITE_FAILED, FileHistory
-from probe_exporter.logs import ProbeLog
+from probe_exporter.history.memory import MAX_BYTES, HistoryError, Query, Recent, weight
+from probe_exporter.history.probe_log import ProbeLog
 from tests.exporters import ROOT
 from tests.history.test_memory import finished
+from tests.web.test_routes import until
 
 ALL = Query(limit=1_000_000)
 
@@ -31,9 +32,12 @@ WRITER = """
 import asyncio, sys
 from collections import Counter
 from pathlib import Path
+from probe_exporter.history import file
 from probe_exporter.history.file import FileHistory
-from probe_exporter.logs import ProbeLog
+from probe_exporter.history.probe_log import ProbeLog
 from tests.history.test_memory import finished
+
+file.LOCKED_SECONDS = 60.0  # of these tests' subjects, none is losing patience
 
 async def write(path, name, count, limit):
     lost = Counter()
@@ -67,9 +71,16 @@ def writer(path: Path, name: str, count: int, limit: int = 10_000) -> subprocess
 
 def stored(path: Path) -> int:
     """The bytes that the file says it holds."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
         (size,) = connection.execute("SELECT coalesce(sum(bytes), 0) FROM probes").fetchone()
     return int(size)
+
+
+def rows(path: Path) -> int:
+    """How many results the file holds."""
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
+        (number,) = connection.execute("SELECT count(*) FROM probes").fetchone()
+    return int(number)
 
 
 # --- what is kept ------------------------------------------------------------------------------------------
@@ -117,11 +128,8 @@ async def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
 async def test_it_reaches_the_file_though_nobody_asks(tmp_path: Path) -> None:
     with opened(tmp_path / "h") as history:
         history.add(finished("x"))
-        for _ in range(100):
+        while not stored(tmp_path / "h"):  # noqa: ASYNC110  # a thread does it
             await asyncio.sleep(0.05)
-            if stored(tmp_path / "h"):
-                break
-        assert stored(tmp_path / "h")
 
 
 async def test_text_that_is_no_utf_8_is_kept_as_escapes(tmp_path: Path) -> None:
@@ -199,7 +207,7 @@ def test_the_file_itself_stays_small(tmp_path: Path) -> None:
 async def test_processes_share_a_file_from_its_making(tmp_path: Path) -> None:
     writers = [writer(tmp_path / "h", name, 300) for name in ("a", "b", "c")]
     for process in writers:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)
         assert (process.returncode, out) == (0, "ready\n0\n")
     with opened(tmp_path / "h", limit=10_000) as history:
         entries = await history.select(ALL)
@@ -212,7 +220,7 @@ async def test_processes_share_a_file_from_its_making(tmp_path: Path) -> None:
 async def test_a_process_sees_what_another_wrote(tmp_path: Path) -> None:
     with opened(tmp_path / "h") as history:
         assert await history.select(ALL) == []
-        out, _ = writer(tmp_path / "h", "other", 3, limit=100).communicate(timeout=60)
+        out, _ = writer(tmp_path / "h", "other", 3, limit=100).communicate(timeout=300)
         assert out == "ready\n0\n"
         assert [entry.target for entry in await history.select(ALL)] == ["other 2", "other 1", "other 0"]
 
@@ -221,9 +229,12 @@ FORKING = """
 import asyncio, os, sys
 from collections import Counter
 from pathlib import Path
+from probe_exporter.history import file
 from probe_exporter.history.file import FileHistory
-from probe_exporter.logs import ProbeLog
+from probe_exporter.history.probe_log import ProbeLog
 from tests.history.test_memory import finished
+
+file.LOCKED_SECONDS = 60.0
 
 async def write(history, name):
     for number in range(100):
@@ -245,7 +256,7 @@ sys.exit(sum(os.waitpid(child, 0)[1] for child in children))
 
 def test_workers_may_be_forked_once_the_file_is_checked(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FORKING, str(tmp_path / "h")]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}, timeout=60, check=True)
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}, timeout=300, check=True)
 
     async def look() -> None:
         with opened(tmp_path / "h", limit=1000) as history:
@@ -254,21 +265,21 @@ def test_workers_may_be_forked_once_the_file_is_checked(tmp_path: Path) -> None:
     asyncio.run(look())
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.15, 0.4])
-def test_a_process_killed_while_it_writes_leaves_a_good_file(tmp_path: Path, seconds: float) -> None:
+@pytest.mark.parametrize("held", [0, 1, 200])
+def test_a_process_killed_while_it_writes_leaves_a_good_file(tmp_path: Path, held: int) -> None:
     process = writer(tmp_path / "h", "killed", 1_000_000)
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(seconds)
+    until(lambda: rows(tmp_path / "h") >= held)
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
     process.stdout.close()
 
     async def look() -> None:
         with opened(tmp_path / "h", limit=10_000) as history:
             before = await history.select(ALL)
             assert [entry.target for entry in reversed(before)] == [f"killed {number}" for number in range(len(before))]
-            assert before or seconds < 0.4
+            assert len(before) >= held
             history.add(finished("after"))
             assert (await history.select(ALL))[0].target == "after"
 
@@ -339,27 +350,45 @@ async def test_an_empty_file_becomes_a_history(tmp_path: Path) -> None:
 # --- trouble at run time -----------------------------------------------------------------------------------
 
 
-async def test_a_locked_file_costs_history_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_locked_file_costs_history_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.INFO)
     lost: Counter[str] = Counter()
     history = a_file(tmp_path / "h", limit=5, lost=lost)
-    with contextlib.closing(sqlite3.connect(tmp_path / "h", isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        slowest = 0.0
-        for number in range(300):
-            before = time.perf_counter()
+    number = 0
+
+    async def add_while(true: Callable[[], bool]) -> None:
+        nonlocal number
+        while true():
             history.add(finished(f"t{number}"))
-            slowest = max(slowest, time.perf_counter() - before)
-            await asyncio.sleep(0.01)
-        assert slowest < 0.5, "nobody waited for the lock, which takes 2 s to give up"
+            number += 1
+            await asyncio.sleep(0.001)
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "h", isolation_level=None)) as other:
+        monkeypatch.setattr(history_file, "LOCKED_SECONDS", 3600.0)
+        other.execute("BEGIN EXCLUSIVE")
+        await add_while(lambda: number < 300)  # nobody waits for the lock: it would be for ever
+        assert history._writing is not None
+        assert not history._writing.done()
         assert lost[QUEUE_FULL] > 0, "the oldest successes made room"
-        assert lost[WRITE_FAILED] > 0
+        assert lost[WRITE_FAILED] == 0
+        other.execute("ROLLBACK")
+        assert await history.select(ALL)
+        history._disconnect()
+        monkeypatch.setattr(history_file, "LOCKED_SECONDS", 0.01)
+        other.execute("BEGIN EXCLUSIVE")
+        await add_while(lambda: lost[WRITE_FAILED] == 0)
         assert [record.levelname for record in caplog.records] == ["ERROR"], "said once"
         assert "locked" in str(caplog.records[0].__dict__["fields"]["err"])
         other.execute("ROLLBACK")
+    history._disconnect()
+    monkeypatch.setattr(history_file, "LOCKED_SECONDS", 60.0)
+    for _ in range(5):
+        history.add(finished(f"t{number}"))
+        number += 1
     entries = await history.select(ALL)
-    assert [entry.target for entry in entries] == [f"t{number}" for number in range(299, 294, -1)]
-    assert sum(lost.values()) in (290, 295), "but for five that may have got in at last, and been pushed out"
+    assert [entry.target for entry in entries] == [f"t{one}" for one in range(number - 1, number - 6, -1)]
     history.close()
     assert caplog.messages[-1] == "The history is written again"
 
@@ -368,9 +397,9 @@ DISK_FULL = """
 import asyncio, resource, sys
 from collections import Counter
 from pathlib import Path
-from probe_exporter.history import Query
+from probe_exporter.history.memory import Query
 from probe_exporter.history.file import FileHistory
-from probe_exporter.logs import ProbeLog
+from probe_exporter.history.probe_log import ProbeLog
 from tests.history.test_memory import finished
 
 async def write():
@@ -393,7 +422,7 @@ asyncio.run(write())
 def test_a_full_disk_costs_history_and_it_recovers(tmp_path: Path) -> None:
     command = [sys.executable, "-c", DISK_FULL, str(tmp_path / "h")]
     environment = {**os.environ, "PYTHONPATH": "."}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=60, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300, check=True)
     failed, held, newest = done.stdout.split()
     assert 0 < int(failed) < 50
     assert int(held) == 51 - int(failed)

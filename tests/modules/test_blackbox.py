@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from probe_exporter import config, loader
-from probe_exporter.dialogue import EXPECT_INFO
-from probe_exporter.prober import Reason
+from probe_exporter.config import loading
+from probe_exporter.config.module import Module
+from probe_exporter.plugins import loader
+from probe_exporter.prober.failure import Reason
+from probe_exporter.protocols.dialogue.steps import EXPECT_INFO
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import TLSSettings
+from probe_exporter.tls.settings import TLSSettings
+from tests.deadlines import in_phase, run_until
 from tests.servers.bind import SERIAL, Bind
 from tests.servers.dovecot import Dovecot
 from tests.servers.grpc_health import GrpcHealth
@@ -24,7 +27,7 @@ from tests.servers.postgresql import PostgreSql
 from tests.targets import Answer, Pki, Site, Tls, http3, reply
 from tests.targets.talker import Hear, Talker, then_silence
 
-SHIPPED = config.load([loader.library() / "blackbox.yml"], loader.load_probers([]), strict=True).modules
+SHIPPED = loading.load([loader.library() / "blackbox.yml"], loader.load_probers([]), strict=True).modules
 
 DEFAULT = (
     "http_2xx", "http_post_2xx", "tcp_connect", "pop3s_banner", "grpc", "grpc_plain", "ssh_banner",
@@ -60,13 +63,18 @@ def test_each_says_what_it_is_for_in_one_line(name: str) -> None:
 # --- against real servers ----------------------------------------------------------------------------------
 
 
-async def probe(name: str, target: str, pki: Pki | None = None, timeout: float = 5.0) -> Result:
-    """Probe with a shipped module, which trusts the zoo's authority if it is given."""
+def shipped(name: str, pki: Pki | None = None) -> Module:
+    """A shipped module, which trusts the zoo's authority if it is given."""
     module = SHIPPED[name]
-    if pki is not None:
-        trust: dict[str, Any] = {"tls_config": TLSSettings(ca_file=str(pki.directory / "root.pem"))}
-        module = dataclasses.replace(module, settings=module.settings.model_copy(update=trust))
-    return await run(module, target, timeout)
+    if pki is None:
+        return module
+    trust: dict[str, Any] = {"tls_config": TLSSettings(ca_file=str(pki.directory / "root.pem"))}
+    return dataclasses.replace(module, settings=module.settings.model_copy(update=trust))
+
+
+async def probe(name: str, target: str, pki: Pki | None = None) -> Result:
+    """Probe with a shipped module."""
+    return await run(shipped(name, pki), target, 20.0)
 
 
 def why(result: Result) -> str | None:
@@ -117,7 +125,8 @@ async def test_mail(name: str, mail: str, pki: Pki) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAIL)
 async def test_mail_of_another_kind_fails(name: str, no_mail: str, pki: Pki) -> None:
-    assert why(await probe(name, no_mail, pki, timeout=0.5)) is Reason.TIMEOUT_DIALOGUE
+    result = await run_until(in_phase("dialogue"), shipped(name, pki), no_mail, grace=0.3)
+    assert why(result) is Reason.TIMEOUT_DIALOGUE
 
 
 @pytest.mark.slow

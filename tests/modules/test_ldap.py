@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modules.ldap import compile_filter
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from tests.modules.library import (
     STRANGERS,
     cuts,
@@ -157,7 +157,9 @@ def directory(*said: bytes) -> tuple[Turn, ...]:
 async def test_what_is_said_and_heard(pki: Pki) -> None:
     result, heard = await probe_talker(shipped("ldap"), then_silence(*directory(ROOT, DONE)), pki)
     assert why(result) is None
-    assert heard == BIND + SEARCH + UNBIND
+    limit = len(BIND) + SEARCH.index(b"\2\1\5") + 2  # the seconds that are left, which the server may search for
+    assert 1 <= heard[limit] <= 20
+    assert heard[:limit] + b"\5" + heard[limit + 1 :] == BIND + SEARCH + UNBIND
     values = measured(result)
     assert values["probe_ldap_server_info"] == {("389 Project", "389-Directory/2.3"): 1}
     assert values["probe_ldap_naming_context_info"] == {("dc=a",): 1, ("dc=b",): 1}
@@ -364,7 +366,7 @@ async def test_filters_are_those_of_ldapsearch(pki: Pki) -> None:
         asked = await asyncio.create_subprocess_exec(
             program, "-LLL", "-x", "-H", url, "-b", "", "-s", "base", everything
         )
-        assert await asyncio.wait_for(asked.wait(), 10) == 0
+        assert await asked.wait() == 0
         await talker.finished()
     heard = b"".join(map(ast.literal_eval, talker.heard))
     assert compile_filter(everything) in heard

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter import config, loader
-from probe_exporter.addressing import SourceSettings
-from probe_exporter.measured import declared
-from probe_exporter.prober import Reason
+from probe_exporter.config import loading
+from probe_exporter.network.settings import SourceSettings
+from probe_exporter.plugins import loader
+from probe_exporter.plugins.inventory import declared
+from probe_exporter.prober.failure import Reason
 
 PROBERS = loader.load_probers([])
 LIBRARY = loader.library()
@@ -27,7 +28,7 @@ def test_a_prober_has_its_page_and_its_tests(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_prober_has_modules_that_are_ready(name: str) -> None:
-    modules = config.load([LIBRARY / f"{name}.yml"], PROBERS, strict=True).modules
+    modules = loading.load([LIBRARY / f"{name}.yml"], PROBERS, strict=True).modules
     assert name in modules
     for module in modules.values():
         assert module.prober.name == name
@@ -36,7 +37,7 @@ def test_a_prober_has_modules_that_are_ready(name: str) -> None:
 
 def test_no_two_modules_have_one_name() -> None:
     """Which the loader refuses; here all files are loaded at once."""
-    assert len(config.load(sorted(LIBRARY.glob("*.yml")), PROBERS, strict=True).modules) > len(NAMES)
+    assert len(loading.load(sorted(LIBRARY.glob("*.yml")), PROBERS, strict=True).modules) > len(NAMES)
 
 
 PAGES = sorted(DOCS.glob("*.md"))
@@ -48,14 +49,14 @@ def test_the_examples_of_a_page_load(page: Path, tmp_path: Path) -> None:
     assert examples or page.stem not in NAMES
     for example in examples:
         (tmp_path / "modules.yml").write_text(example, encoding="utf-8")
-        assert config.load([tmp_path / "modules.yml"], PROBERS, strict=True).modules
+        assert loading.load([tmp_path / "modules.yml"], PROBERS, strict=True).modules
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_names_all_that_there_is(name: str) -> None:
     text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     prober = PROBERS[name]
-    modules = config.load([LIBRARY / f"{name}.yml"], PROBERS, strict=True).modules
+    modules = loading.load([LIBRARY / f"{name}.yml"], PROBERS, strict=True).modules
     metrics = {metric.name for metric in declared(sys.modules[prober.probe.__module__])}
     settings = prober.settings.model_fields.keys() - SourceSettings.model_fields.keys()
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
@@ -65,7 +66,7 @@ def test_a_page_names_all_that_there_is(name: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_names_nothing_that_is_not_there(page: Path) -> None:
-    modules = config.load([LIBRARY / f"{page.stem}.yml"], PROBERS).modules
+    modules = loading.load([LIBRARY / f"{page.stem}.yml"], PROBERS).modules
     (prober,) = {module.prober.name: module.prober for module in modules.values()}.values()
     text = page.read_text(encoding="utf-8")
     metrics = {metric.name for metric in declared(sys.modules[prober.probe.__module__])}

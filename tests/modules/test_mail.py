@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter import config, loader
-from probe_exporter.config import Module
-from probe_exporter.prober import Reason
-from probe_exporter.tls import TLSSettings
+from probe_exporter.config import loading
+from probe_exporter.config.module import Module
+from probe_exporter.plugins import loader
+from probe_exporter.prober.failure import Reason
+from probe_exporter.tls.settings import TLSSettings
+from tests.deadlines import in_phase, run_until
 from tests.modules.library import expect_failure, library, measured, probe, probe_talker, trust, why
 from tests.servers.dovecot import PASSWORD, Dovecot
 from tests.servers.postfix import Postfix
@@ -36,7 +38,7 @@ def of_ones_own(name: str, pki: Pki, path: Path, password: str) -> Module:
     text = (loader.library() / f"{name[:4]}.yml").read_text()
     copied = path / "modules.yml"
     copied.write_text(text.replace("username", "probe").replace("mysecret", password))
-    return trusting(config.load([copied], loader.load_probers([]), strict=True).modules[name], pki)
+    return trusting(loading.load([copied], loader.load_probers([]), strict=True).modules[name], pki)
 
 
 MODULES = [name for file in ("smtp", "imap", "pop3") for name in library(file).modules]
@@ -73,7 +75,7 @@ async def test_smtp_no_relay(postfix: Postfix, pki: Pki) -> None:
 @pytest.mark.parametrize("name", ["smtp_submission", "smtps_submission"])
 async def test_a_server_where_nobody_can_log_in_is_none_for_submission(postfix: Postfix, pki: Pki, name: str) -> None:
     target = f"127.0.0.1:{postfix.tls_port if name.startswith('smtps') else postfix.port}"
-    result = await probe(shipped(name, pki), target, timeout=0.5)
+    result = await run_until(in_phase("dialogue"), shipped(name, pki), target, grace=0.3)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
     assert why(await probe(library("smtp").modules[name], target)) == UNKNOWN
 
@@ -108,7 +110,7 @@ async def test_pop3(dovecot: Dovecot, pki: Pki, name: str) -> None:
 async def test_a_mailbox_opens_to_its_user(dovecot: Dovecot, pki: Pki, tmp_path: Path, name: str, port: str) -> None:
     target = f"127.0.0.1:{getattr(dovecot, port)}"
     assert why(await probe(of_ones_own(name, pki, tmp_path, PASSWORD), target)) is None
-    result = await probe(of_ones_own(name, pki, tmp_path, "wrong"), target, timeout=0.5)
+    result = await run_until(in_phase("dialogue"), of_ones_own(name, pki, tmp_path, "wrong"), target, grace=0.3)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
 
 
@@ -126,7 +128,8 @@ NO_MAIL = {"smtp": "imap", "imap": "pop3", "pop3": "imap"}
 @pytest.mark.parametrize("name", MODULES)
 async def test_mail_of_another_kind_fails(dovecot: Dovecot, pki: Pki, name: str) -> None:
     port = NO_MAIL[name[:4]] + ("s" if name.partition("_")[0].endswith("s") else "")
-    result = await probe(shipped(name, pki), f"127.0.0.1:{getattr(dovecot, port)}", timeout=0.5)
+    target = f"127.0.0.1:{getattr(dovecot, port)}"
+    result = await run_until(in_phase("dialogue"), shipped(name, pki), target, grace=0.3)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
 
 
@@ -150,7 +153,7 @@ async def test_submission_shows_how_users_may_log_in(pki: Pki) -> None:
 async def test_submission_without_tls_is_none(pki: Pki) -> None:
     """Whatever else the server offers in clear."""
     script = then_silence(*GREETED, b"250-mail.test\r\n250 AUTH PLAIN LOGIN\r\n")
-    result, heard = await probe_talker(shipped("smtp_submission", pki), script, pki, timeout=0.5)
+    result, heard = await probe_talker(shipped("smtp_submission", pki), script, pki, times_out=True)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
     assert heard == EHLO
 
@@ -168,7 +171,8 @@ async def test_an_open_relay_fails_and_gets_no_mail(
     pki: Pki, sender: bytes, recipient: bytes, verdict: tuple[str, str] | None
 ) -> None:
     script = then_silence(*GREETED, b"250 mail.test\r\n", Hear(), sender, Hear(), recipient, Hear(), b"221 bye\r\n")
-    result, heard = await probe_talker(shipped("smtp_no_relay", pki), script, pki, timeout=0.5)
+    ends = script if verdict is None else then_silence(*script.turns[:-2])
+    result, heard = await probe_talker(shipped("smtp_no_relay", pki), ends, pki, times_out=verdict is not None)
     assert why(result) == verdict
     envelope = b"MAIL FROM:<>\r\nRCPT TO:<nobody@probe-exporter.invalid>\r\n"
     assert heard == EHLO + envelope + (b"" if verdict else b"QUIT\r\n")
@@ -177,7 +181,7 @@ async def test_an_open_relay_fails_and_gets_no_mail(
 @pytest.mark.parametrize("name", ["smtp", "smtp_size", "smtp_submission", "smtp_no_relay"])
 async def test_nothing_is_said_before_the_greeting_has_ended(pki: Pki, name: str) -> None:
     """Servers turn away whoever does."""
-    result, heard = await probe_talker(shipped(name, pki), then_silence(b"220-mail.test\r\n"), pki, timeout=0.3)
+    result, heard = await probe_talker(shipped(name, pki), then_silence(b"220-mail.test\r\n"), pki, times_out=True)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
     assert heard == b""
 

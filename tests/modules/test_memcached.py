@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from probe_exporter.exposition import TEXT, encode
-from probe_exporter.prober import Reason
+from probe_exporter.exposition.encoding import encode
+from probe_exporter.exposition.formats import TEXT
+from probe_exporter.prober.failure import Reason
 from tests.modules.library import (
     STRANGERS,
     cuts,

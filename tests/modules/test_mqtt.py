@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
+from tests.deadlines import in_phase, run_until
 from tests.modules.library import (
     STRANGERS,
     cuts,
@@ -94,10 +95,11 @@ async def test_who_is_not_let_in(mosquitto: Mosquitto, version: str, settings: d
 
 async def test_a_topic_that_we_may_not_write(mosquitto: Mosquitto) -> None:
     """A broker of 5.0 says so; one of 3.1.1 says nothing."""
-    for version, verdict in (("5.0", Reason.AUTHENTICATION), ("3.1.1", Reason.TIMEOUT_PROBE)):
-        module = shipped("mqtt", version=version, topic=READ_ONLY, qos=1, **LOGIN)
-        result = await probe(module, f"127.0.0.1:{mosquitto.closed_port}", timeout=0.5)
-        assert why(result) == (verdict, "round_trip")
+    target = f"127.0.0.1:{mosquitto.closed_port}"
+    told, untold = (shipped("mqtt", version=version, topic=READ_ONLY, qos=1, **LOGIN) for version in ("5.0", "3.1.1"))
+    assert why(await probe(told, target)) == (Reason.AUTHENTICATION, "round_trip")
+    result = await run_until(in_phase("round_trip"), untold, target, grace=0.3)
+    assert why(result) == (Reason.TIMEOUT_PROBE, "round_trip")
 
 
 async def test_an_identifier_of_the_modules_own(mosquitto: Mosquitto) -> None:
@@ -140,7 +142,8 @@ async def test_what_is_said(pki: Pki) -> None:
 
 async def test_what_is_said_in_5(pki: Pki) -> None:
     module = shipped("mqtt", "mqtt5", client_id="me", topic="t", qos=1)
-    result, heard = await probe_talker(module, then_silence(Hear(bytes=22), CONNACK_5, Hear(bytes=9)), pki, timeout=0.3)
+    script = then_silence(Hear(bytes=22), CONNACK_5, Hear(bytes=9))
+    result, heard = await probe_talker(module, script, pki, times_out=True)
     assert why(result) == (Reason.TIMEOUT_PROBE, "subscribe")
     connect = bytes.fromhex("1014 00044d515454 05 02 003c 05 2700040000 0002") + b"me"
     assert heard == connect + bytes.fromhex("8207 0001 00 0001") + b"t" + b"\x21"
@@ -230,7 +233,8 @@ async def test_what_it_may_say_to_a_subscription(pki: Pki, said: bytes, reason: 
 )
 async def test_what_it_may_say_to_a_message(pki: Pki, said: bytes, reason: str) -> None:
     script = then_silence(CONNECT, CONNACK, SUBSCRIBE, SUBACK_1, Hear(bytes=45), said)
-    result, _ = await probe_talker(shipped("mqtt", topic="t", qos=1), script, pki, timeout=0.3)
+    times_out = reason == Reason.TIMEOUT_PROBE
+    result, _ = await probe_talker(shipped("mqtt", topic="t", qos=1), script, pki, times_out=times_out)
     assert why(result) == (reason, "round_trip")
     assert "probe_mqtt_round_trip_seconds" not in measured(result)
 
@@ -246,7 +250,7 @@ async def test_properties_that_are_cut(pki: Pki, properties: bytes) -> None:
 async def test_a_message_of_quality_1_gets_its_receipt(pki: Pki) -> None:
     said = packet(0x32, text("t"), b"\x12\x34", b"of others")
     script = then_silence(CONNECT, CONNACK, SUBSCRIBE, SUBACK_1, Hear(bytes=45), said)
-    result, heard = await probe_talker(shipped("mqtt", topic="t", qos=1), script, pki, timeout=0.3)
+    result, heard = await probe_talker(shipped("mqtt", topic="t", qos=1), script, pki, times_out=True)
     assert why(result) == (Reason.TIMEOUT_PROBE, "round_trip")
     assert measured(result)["probe_mqtt_other_messages"] == {(): 1}
     assert heard.endswith(b"\x40\2\x12\x34")

@@ -9,7 +9,8 @@ import struct
 
 import pytest
 
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
+from tests.deadlines import eventually, in_phase, run_until, until, watch
 from tests.modules.library import (
     STRANGERS,
     cuts,
@@ -74,13 +75,10 @@ async def test_a_standby_says_that_it_is_one(postgresql_standby: PostgreSql) -> 
 
 async def test_a_standby_that_follows_has_no_lag_however_long_nobody_writes(postgresql_pair: PostgreSqlPair) -> None:
     module = shipped("postgres", role="standby", max_lag="10s", **LOGIN)
-    result = await probe(module, f"127.0.0.1:{postgresql_pair.standby}")
-    for _ in range(50):
-        if why(result) is None:
-            break
-        assert why(result) == (Reason.EXPECTATION, "")  # it has yet to connect to its primary
-        await asyncio.sleep(0.1)
-        result = await probe(module, f"127.0.0.1:{postgresql_pair.standby}")
+    result = await eventually(
+        lambda: probe(module, f"127.0.0.1:{postgresql_pair.standby}"),
+        lambda result: why(result) != (Reason.EXPECTATION, ""),  # until it has connected to its primary
+    )
     assert why(result) is None
     assert measured(result)["probe_postgres_replay_lag_seconds"] == {(): 0}
     primary = await probe(shipped("postgres", role="primary", **LOGIN), f"127.0.0.1:{postgresql_pair.primary}")
@@ -94,15 +92,22 @@ async def test_a_standby_that_replays_nothing_lags(postgresql_pair: PostgreSqlPa
     async def say(target: str, query: str) -> None:
         assert why(await probe(shipped("postgres", query=query, **LOGIN), target)) is None
 
+    async def until_true(condition: str) -> None:
+        """Wait until something is true of the standby: as long as it is not, we divide by zero."""
+        module = shipped("postgres", query=f"SELECT 1 / ({condition})::int", **LOGIN)
+        await eventually(lambda: probe(module, standby), lambda result: result.success)
+
     await say(primary, "SELECT txid_current()")  # a transaction that the standby hears of and replays
-    await asyncio.sleep(0.3)
+    await until_true("pg_last_xact_replay_timestamp() IS NOT NULL")
     await say(standby, "SELECT pg_wal_replay_pause()")
     try:
+        await until_true("pg_get_wal_replay_pause_state() = 'paused'")
         await say(primary, "SELECT txid_current()")
-        await asyncio.sleep(0.3)
+        await until_true("pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()")
+        await asyncio.sleep(0.1)
         result = await probe(shipped("postgres", max_lag="100ms", **LOGIN), standby)
         assert why(result) == (Reason.EXPECTATION, "")
-        assert 0.1 < measured(result)["probe_postgres_replay_lag_seconds"][()] < 60
+        assert measured(result)["probe_postgres_replay_lag_seconds"][()] > 0.1
     finally:
         await say(standby, "SELECT pg_wal_replay_resume()")
 
@@ -127,7 +132,11 @@ async def test_what_can_come_of_a_login(
     postgresql: PostgreSql, settings: dict[str, str], verdict: tuple[str, str] | None
 ) -> None:
     module = shipped("postgres", **{**LOGIN, **settings})
-    result = await probe(module, f"127.0.0.1:{postgresql.port}", timeout=2.0)
+    target = f"127.0.0.1:{postgresql.port}"
+    if verdict == (Reason.TIMEOUT_PROBE, "query"):
+        result = await run_until(in_phase("query"), module, target, grace=0.1)
+    else:
+        result = await probe(module, target)
     assert why(result) == verdict
     assert PASSWORD not in str(result.probe.events)
 
@@ -148,11 +157,16 @@ async def test_one_behind_pgbouncer_answers_as_itself(pgbouncer: PostgreSql, pki
 
 
 async def test_a_full_pool_says_so(pgbouncer: PostgreSql) -> None:
-    module = shipped("postgres", query="SELECT pg_sleep(0.5)", **LOGIN)
-    results = await asyncio.gather(*[probe(module, f"127.0.0.1:{pgbouncer.port}") for _ in range(MOST_CLIENTS + 2)])
-    verdicts = [why(result) for result in results]
-    assert verdicts.count(None) == MOST_CLIENTS
-    assert verdicts.count((Reason.TARGET_FULL, "startup")) == 2
+    target = f"127.0.0.1:{pgbouncer.port}"
+    waiting, let_in = watch(shipped("postgres", query="SELECT pg_sleep(60)", **LOGIN))
+    clients = [asyncio.create_task(probe(waiting, target, 60.0)) for _ in range(MOST_CLIENTS)]
+    await until(lambda: sum(client.current_phase == "query" for client in let_in) == MOST_CLIENTS)
+    for _ in range(2):
+        assert why(await probe(shipped("postgres", **LOGIN), target)) == (Reason.TARGET_FULL, "startup")
+    for client in clients:
+        client.cancel()
+    await asyncio.gather(*clients, return_exceptions=True)
+    await eventually(lambda: probe(shipped("postgres", **LOGIN), target), lambda result: result.success)
 
 
 # --- scripted ones -----------------------------------------------------------------------------------------
@@ -318,12 +332,14 @@ async def challenged(pki: Pki, changes: dict[bytes, bytes]) -> bytes:
         writer.write(challenge(b",".join([name + b"=" + value for name, value in parts.items()])) * 2)
         said.append(await reader.read())
         writer.close()
+        gone.set()
 
     said: list[bytes] = []
+    gone = asyncio.Event()
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         result = await probe(shipped("postgres", **LOGIN), f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
         assert why(result) == (Reason.PROTOCOL_ERROR, "auth")
-        await asyncio.sleep(0.05)
+        await gone.wait()
     return b"".join(said)
 
 

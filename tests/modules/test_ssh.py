@@ -6,14 +6,14 @@ import asyncio
 import base64
 import re
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from probe_exporter.prober import Reason
+from probe_exporter.prober.failure import Reason
 from tests.modules.library import (
     STRANGERS,
     cuts,
@@ -130,9 +130,9 @@ def test_what_can_never_match_is_refused_at_load(settings: dict[str, Any]) -> No
 
 
 @asynccontextmanager
-async def in_between(port: int, change: Callable[[bytes], bytes]) -> AsyncIterator[tuple[int, bytearray]]:
-    """A port that leads to another, and changes what comes from there; and what goes there."""
-    heard = bytearray()
+async def in_between(port: int, change: Callable[[bytes], bytes]) -> AsyncIterator[tuple[int, Awaitable[bytes]]]:
+    """A port that leads to another, and changes what comes from there; and all that one who connected said."""
+    heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -142,9 +142,11 @@ async def in_between(port: int, change: Callable[[bytes], bytes]) -> AsyncIterat
                 writer.write(change(data))
 
         going_back = asyncio.create_task(back())
+        said = b""
         while data := await reader.read(65536):
-            heard.extend(data)
+            said += data
             far_writer.write(data)
+        heard.set_result(said)
         far_writer.close()
         going_back.cancel()
         writer.close()
@@ -164,8 +166,7 @@ def flip(pattern: bytes) -> Callable[[bytes], bytes]:
 async def test_nothing_is_said_but_what_has_to_be(openssh: OpenSsh) -> None:
     async with in_between(openssh.port, bytes) as (port, heard):
         assert why(await probe(shipped("ssh"), f"127.0.0.1:{port}")) is None
-        await asyncio.sleep(0.05)  # the last of it may be on its way
-    introduction, _, packets = bytes(heard).partition(b"\r\n")
+        introduction, _, packets = (await heard).partition(b"\r\n")
     assert introduction == b"SSH-2.0-probe_exporter"
     kinds = []
     while packets:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from probe_exporter.dns import codes
+from probe_exporter.protocols.dns import codes
 from tests.peers.cases import Case
 from tests.targets import Pause, Tls
 from tests.targets.dns import (

@@ -11,11 +11,18 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from probe_exporter.version import VERSION
 from tests.peers.cases import Case, Outcome
 
 DIRECTORY = Path(__file__).parents[1] / "golden"
+
+
+class Outcomes(Protocol):
+    """The outcomes of cases, by their names."""
+
+    def __getitem__(self, name: str, /) -> Outcome: ...
 
 
 def hold(path: Path, text: str) -> None:
@@ -29,9 +36,7 @@ def hold(path: Path, text: str) -> None:
     assert not changes, "\n".join(changes)
 
 
-def render(
-    title: str, cases: Iterable[Case], outcomes: Mapping[str, Outcome], plain: Case, names: Mapping[str, str]
-) -> str:
+def render(title: str, cases: Iterable[Case], outcomes: Outcomes, plain: Case, names: Mapping[str, str]) -> str:
     """The text of one golden file.
 
     Args:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter import config, loader
+from probe_exporter.config import loading, module
+from probe_exporter.plugins import loader
 from tests import exporters, shared
 from tests.peers import config_cases
 
@@ -34,8 +35,8 @@ def theirs(original: str, path: Path) -> bool:
 def ours(path: Path) -> bool:
     """Whether we do."""
     try:
-        config.load([path], PROBERS)
-    except config.ConfigError:
+        loading.load([path], PROBERS)
+    except module.ConfigError:
         return False
     return True
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 import pytest
 
 from tests.peers import alone, golden
-from tests.peers.cases import Outcome
-from tests.peers.conftest import GROUPS, PLAIN, Stage
+from tests.peers.stage import GROUPS, PLAIN, Runs, Stage
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_golden(group: str, stage: Stage, ours: dict[str, Outcome]) -> None:
+def test_golden(group: str, stage: Stage, ours: Runs) -> None:
     """Each group of cases gives exactly the samples and sends exactly the requests of its file."""
     prober = PLAIN[group].prober
     path = golden.DIRECTORY / prober / f"{group}.txt"
-    text = golden.render(f"{prober}, {group}", GROUPS[group], ours, PLAIN[group], stage.pki.names)
+    text = golden.render(f"{prober}, {group}", GROUPS[group], ours, PLAIN[group], stage.names)
     golden.hold(path, text)
 
 

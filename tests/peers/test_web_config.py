@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter.config import ConfigError
+from probe_exporter.config.module import ConfigError
 from probe_exporter.web.config_file import load
 from tests import exporters, processes
 from tests.peers.web_config_cases import CASES, KINDER, STRICTER

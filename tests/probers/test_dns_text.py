@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.dns.codes import TYPES
-from probe_exporter.dns.message import Record, decode
-from probe_exporter.dns.wire import Malformed
+from probe_exporter.protocols.dns.codes import TYPES
+from probe_exporter.protocols.dns.message import Record, decode
+from probe_exporter.protocols.dns.wire import Malformed
 from tests.targets.dns import Says, name, opt, record
 from tests.targets.dns_records import BROKEN, OPTIONS, OWNER, RECORDS
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from probe_exporter.config import Module
-from probe_exporter.config.document import Place
-from probe_exporter.exposition import TEXT, encode
-from probe_exporter.http import content
-from probe_exporter.prober import Reason
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.exposition.encoding import encode
+from probe_exporter.exposition.formats import TEXT
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.http import HttpSettings, prober
+from probe_exporter.protocols.http import content
 from probe_exporter.runner import Result, run
 from tests import exporters
 from tests.targets import Answer, Repeat, Site, raw, redirect, reply
@@ -28,7 +29,7 @@ async def probe(answer: Answer, *metrics: dict[str, Any], **settings: Any) -> Re
     """Probe a page."""
     model = HttpSettings.model_validate({"metrics": list(metrics), **settings})
     async with Site({"/": answer}) as site:
-        return await run(Module("m", prober, model, 0.0, Place("test.yml")), site.fill("127.0.0.1:{port}"), 5.0)
+        return await run(Module("m", prober, model, 0.0, Place("test.yml")), site.fill("127.0.0.1:{port}"), 20.0)
 
 
 def values(result: Result) -> list[str]:
@@ -71,7 +72,7 @@ async def test_a_page_that_is_judged_is_read_once() -> None:
 
 
 async def test_an_endless_page_ends_at_the_limit_for_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probe_exporter.probers.http.JSON_LIMIT", 10_000)
+    monkeypatch.setattr("probe_exporter.protocols.http.content.JSON_LIMIT", 10_000)
     endless = raw(b"HTTP/1.1 200 OK\r\n\r\n", Repeat(b" " * 1000, 10**6))
     result = await probe(endless, LENGTH)
     assert result.failure is not None
@@ -89,7 +90,7 @@ async def test_a_body_is_held_only_where_a_value_is_looked_for_in_it(
             seen.append(options.get("hold", False))
             super().__init__(*arguments, **options)
 
-    monkeypatch.setattr("probe_exporter.probers.http.Body", Body)
+    monkeypatch.setattr("probe_exporter.protocols.http.content.Body", Body)
     await probe(reply(200, PAGE), *metrics)
     assert seen[-1] is held
 

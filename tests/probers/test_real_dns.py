@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import tls
-from probe_exporter.config import Module
-from probe_exporter.config.document import Place
-from probe_exporter.prober import Reason
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import dns
 from probe_exporter.probers.dns import DnsSettings, prober
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
 from tests.servers.bind import DATA, DELEGATION, LARGE, PLAIN, SERIAL, SIGNED, Bind, owner
 from tests.targets import Pki
 
@@ -34,7 +34,7 @@ async def ask(bind: Bind, pki: Pki, name: str, type_: str, transport: str = "udp
         "tls_config": {"ca_file": str(pki.directory / "root.pem")}, **settings,
     }  # fmt: skip
     port = bind.tls_port if transport == "tls" else bind.port
-    return await run(Module("m", prober, DnsSettings.model_validate(block), 0.0, Place("t")), f"127.0.0.1:{port}", 5.0)
+    return await run(Module("m", prober, DnsSettings.model_validate(block), 0.0, Place("t")), f"127.0.0.1:{port}", 20.0)
 
 
 def why(result: Result) -> str | None:
@@ -65,7 +65,7 @@ async def test_the_serial_is_that_of_the_zone(transport: str, bind: Bind, pki: P
     result = await ask(bind, pki, PLAIN, "SOA", transport)
     assert why(result) is None
     assert result.probe.samples.get(dns.SERIAL) == SERIAL
-    assert (tls.CERTIFICATE_INFO in result.probe.samples.labelled) == (transport == "tls")
+    assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) == (transport == "tls")
 
 
 @ALL

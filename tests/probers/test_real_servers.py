@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from probe_exporter import tls
-from probe_exporter.config import Module
-from probe_exporter.config.document import Place
-from probe_exporter.prober import Prober, Reason
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import tcp, udp, unix
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
 from tests.servers.chrony import REQUEST, STRATUM
 from tests.servers.dovecot import Dovecot
 from tests.servers.mariadb import MariaDb
@@ -31,7 +32,7 @@ async def probe(prober: Prober[Any], where: int | str, *steps: Step, **settings:
     """Hold a dialogue with a port of loopback, or with a socket."""
     made = prober.settings.model_validate({"query_response": list(steps), **settings})
     target = where if isinstance(where, str) else f"127.0.0.1:{where}"
-    return await run(Module("m", prober, made, 0.0, Place("test.yml")), target, 5.0)
+    return await run(Module("m", prober, made, 0.0, Place("test.yml")), target, 20.0)
 
 
 def why(result: Result) -> str | None:
@@ -93,7 +94,7 @@ async def test_the_certificate_behind_starttls_is_shown(dovecot: Dovecot, pki: P
     assert why(result) is None
     refused = await probe(tcp.prober, dovecot.imap, *steps)
     assert (why(refused), refused.phase) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
-    shown = [one.probe.samples.labelled[tls.CERTIFICATE_INFO] for one in (result, refused)]
+    shown = [one.probe.samples.labelled[handshake.CERTIFICATE_INFO] for one in (result, refused)]
     assert shown[0] == shown[1]
 
 

@@ -11,12 +11,12 @@ import pytest
 from aiohttp import WSMsgType, web
 from websockets.asyncio.server import ServerConnection, serve
 
-from probe_exporter import tls
-from probe_exporter.config import Module
-from probe_exporter.config.document import Place
-from probe_exporter.prober import Reason
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.websocket import FAILED_BY_REGEXP, STATUS_CODE, WebsocketSettings, prober
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
 from tests.processes import free_port
 from tests.servers.websocket_proxy import WebsocketProxy
 from tests.targets import Pki
@@ -30,7 +30,7 @@ CHAT = [
 ]
 
 
-async def probe(target: str, *steps: dict[str, Any], timeout: float = 5.0, **settings: Any) -> Result:
+async def probe(target: str, *steps: dict[str, Any], timeout: float = 20.0, **settings: Any) -> Result:
     made = WebsocketSettings.model_validate({"query_response": list(steps), **settings})
     return await run(Module("m", prober, made, 0.0, Place("t")), target, timeout)
 
@@ -39,20 +39,28 @@ def why(result: Result) -> str | None:
     return None if result.failure is None else result.failure.reason
 
 
+PING_SECONDS = 2.0
+"""How often a server pings; it waits for an answer for half of that."""
+
+WAIT_SECONDS = 7.0
+"""For how long a server that is told to wait says nothing."""
+
+
 class Aiohttp:
     """aiohttp's server: greets, echoes text, sends bytes back in reverse; it knows how each connection ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pings: bool = False) -> None:
         self.closed: list[int | None] = []
         self.gone = asyncio.Event()
+        self._heartbeat = PING_SECONDS if pings else None
 
     async def _chat(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(heartbeat=0.05)  # it pings, and leaves who does not answer
+        socket = web.WebSocketResponse(heartbeat=self._heartbeat)  # it leaves who does not answer
         await socket.prepare(request)
         await socket.send_str("hello you")
         async for message in socket:
             if message.type is WSMsgType.TEXT and message.data == "wait":
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(WAIT_SECONDS)
             if message.type is WSMsgType.TEXT:
                 await socket.send_str(f"echo: {message.data}")
             elif message.type is WSMsgType.BINARY:
@@ -77,22 +85,25 @@ class Aiohttp:
 class Websockets:
     """The websockets library's server, which does the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pings: bool = False) -> None:
         self.closed: list[int | None] = []
         self.gone = asyncio.Event()
+        self._ping_interval = PING_SECONDS if pings else None
 
     async def _chat(self, connection: ServerConnection) -> None:
         await connection.send("hello you")
         async for message in connection:
             if message == "wait":
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(WAIT_SECONDS)
             await connection.send(f"echo: {message}" if isinstance(message, str) else message[::-1])
         self.closed.append(connection.close_code)
         self.gone.set()
 
     @asynccontextmanager
     async def listening(self, port: int) -> AsyncIterator[None]:
-        async with serve(self._chat, "127.0.0.1", port, ping_interval=0.05, ping_timeout=0.2):
+        async with serve(
+            self._chat, "127.0.0.1", port, ping_interval=self._ping_interval, ping_timeout=PING_SECONDS / 2
+        ):
             yield
 
 
@@ -105,26 +116,28 @@ async def test_a_server_is_understood_and_understands(make: type[Aiohttp | Webso
     async with server.listening(port):
         result = await probe(f"ws://127.0.0.1:{port}/", *CHAT)
         assert why(result) is None
-        await asyncio.wait_for(server.gone.wait(), 5)
+        await server.gone.wait()
     assert server.closed == [1000]
 
 
 @servers
+@pytest.mark.usefixtures("clock")
 async def test_pings_on_the_way_are_answered(make: type[Aiohttp | Websockets]) -> None:
-    """Who does not answer a ping within 0.2 s is left; the steps take longer."""
-    server, port = make(), free_port()
+    """Who does not answer a ping in time is left; the steps take longer."""
+    server, port = make(pings=True), free_port()
     steps = {"expect": "hello", "send": "wait"}, {"expect": "echo", "send": "wait"}, {"expect": "echo"}
     async with server.listening(port):
         assert why(await probe(f"ws://127.0.0.1:{port}/", *steps)) is None
 
 
 @servers
+@pytest.mark.usefixtures("clock")
 async def test_a_server_has_the_last_word(make: type[Aiohttp | Websockets]) -> None:
     server, port = make(), free_port()
     async with server.listening(port):
         result = await probe(f"ws://127.0.0.1:{port}/", {"expect": "goodbye"})
         assert why(result) is Reason.DIALOGUE_NO_MATCH
-        result = await probe(f"ws://127.0.0.1:{port}/", {"expect": "hello"}, {"expect": "more"}, timeout=0.3)
+        result = await probe(f"ws://127.0.0.1:{port}/", {"expect": "hello"}, {"expect": "more"})
         assert why(result) is Reason.TIMEOUT_DIALOGUE
         assert result.probe.samples.get(FAILED_BY_REGEXP) == 1
 
@@ -139,8 +152,8 @@ async def test_through_nginx(
     async with server.listening(websocket_proxy.back):
         result = await probe(f"{target}/chat", *CHAT, http_config=trust)
         assert why(result) is None
-        assert (tls.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
-        await asyncio.wait_for(server.gone.wait(), 5)
+        assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
+        await server.gone.wait()
         members = {"basic_auth": {"username": "user", "password": "hunter2"}}
         assert why(await probe(f"{target}/members", *CHAT, http_config=trust | members)) is None
     assert server.closed == [1000, 1000]

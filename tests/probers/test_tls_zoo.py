@@ -11,12 +11,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from probe_exporter import tls
-from probe_exporter.config import Module
-from probe_exporter.config.document import Place
-from probe_exporter.prober import Reason
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import handshake
 from tests.targets import Pki
 from tests.targets.talker import Secure, Talker, then_silence
 
@@ -98,7 +98,7 @@ async def probe(kind: Kind, pki: Pki, **settings: Any) -> Result:
     config = {key: str(pki.directory / value) if key.endswith("_file") else value for key, value in kind.config.items()}
     block = TcpSettings.model_validate({"tls": True, "tls_config": config, "preferred_ip_protocol": "ip4", **settings})
     async with Talker(then_silence(kind.server, b"220 ready\r\n"), pki.directory) as talker:
-        return await run(Module("m", prober, block, 0.0, Place("t")), talker.fill(kind.target), 5.0)
+        return await run(Module("m", prober, block, 0.0, Place("t")), talker.fill(kind.target), 20.0)
 
 
 def why(result: Result) -> tuple[str, str] | None:
@@ -113,12 +113,12 @@ async def test_a_certificate_is_judged_and_shown(name: str, pki: Pki) -> None:
     assert why(result) == (None if kind.reason is None else (kind.reason, "tls"))
     labelled = result.probe.samples.labelled
     sent = x509.load_pem_x509_certificates((pki.directory / f"{kind.server.certificate}.pem").read_bytes())
-    ((fingerprint, *_),) = labelled[tls.CERTIFICATE_INFO]
+    ((fingerprint, *_),) = labelled[handshake.CERTIFICATE_INFO]
     assert fingerprint == sent[0].fingerprint(hashes.SHA256()).hex()
     earliest = min(one.not_valid_after_utc for one in sent).timestamp()
-    assert result.probe.samples.get(tls.EARLIEST_EXPIRY) == earliest
-    assert list(labelled[tls.VERSION_INFO]) == [(kind.version,)]
-    assert {error for (error,) in labelled.get(tls.VERIFY_ERROR_INFO, {})} == kind.errors
+    assert result.probe.samples.get(handshake.EARLIEST_EXPIRY) == earliest
+    assert list(labelled[handshake.VERSION_INFO]) == [(kind.version,)]
+    assert {error for (error,) in labelled.get(handshake.VERIFY_ERROR_INFO, {})} == kind.errors
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -6,21 +6,25 @@ all tests of the session::
 
     @server
     def memcached(room: Room) -> Iterator[int]:
+        room.needs("memcached")
         port = room.port()
         with room.running("memcached", "-l", "127.0.0.1", "-p", port, "-u", "root", ready=listening(port)):
             yield port
 
-What is not installed skips its tests, and in CI fails them.
+A server says first what it needs of the machine, with `Room.needs`: programs, the users that they become, files of its
+packages. Where any of it is missing, its tests are skipped and say why; in CI they fail.
 """
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,18 +75,32 @@ class Room:
         key.chmod(0o600)
         return certificate, key
 
-    def needs_root(self, name: str) -> None:
-        """Skip what an ordinary user can't start."""
-        if os.geteuid() != 0:
-            pytest.skip(f"{name} can be started by root alone")
+    def needs(
+        self, *programs: str, users: Iterable[str] = (), groups: Iterable[str] = (), files: Iterable[str] = (),
+        root: bool = False,
+    ) -> None:  # fmt: skip
+        """Skip unless this machine has all of these.
+
+        Args:
+            programs: by name.
+            users, groups: by name; an ordinary user needs none, as the server runs as that user.
+            files: patterns of absolute paths, of each of which there has to be one.
+            root: whether an ordinary user can't start the server.
+        """
+        lacking = [name for name in programs if _program(name) is None]
+        lacking += [pattern for pattern in files if not any(Path("/").glob(pattern.lstrip("/")))]
+        if os.geteuid() == 0:
+            lacking += [f"user {name}" for name in (NOBODY, *users) if not _is_known(pwd.getpwnam, name)]
+            lacking += [f"group {name}" for name in groups if not _is_known(grp.getgrnam, name)]
+        elif root:
+            lacking.append("root")
+        if lacking:
+            pytest.skip(f"this machine lacks {', '.join(lacking)}")
 
     def program(self, name: str) -> str:
         """The path of a program; skips where it is not installed."""
-        places = [str(path) for pattern in _ELSEWHERE for path in sorted(Path("/").glob(pattern), reverse=True)]
-        found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *places]))
-        if found is None:
-            pytest.skip(f"{name} is not installed")
-        return found
+        self.needs(name)
+        return str(_program(name))
 
     def run(self, program: str, *arguments: object, stdin: str = "", user: str | None = None) -> str:
         """Run a program to its end, in the directory; what it printed.
@@ -92,7 +110,7 @@ class Room:
         """
         done = subprocess.run(
             [self.program(program), *map(str, arguments)], cwd=self.directory, input=stdin, capture_output=True,
-            text=True, timeout=60, user=self._give(user),
+            text=True, timeout=300, user=self._give(user),
         )  # fmt: skip
         if done.returncode != 0:
             raise RuntimeError(f"{program} failed: {done.stdout}{done.stderr}")
@@ -122,6 +140,18 @@ class Room:
         for path in (self.directory, *self.directory.rglob("*")):
             shutil.chown(path, user)
         return user
+
+
+def _program(name: str) -> str | None:
+    places = [str(path) for pattern in _ELSEWHERE for path in sorted(Path("/").glob(pattern), reverse=True)]
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *places]))
+
+
+def _is_known(lookup: Callable[[str], object], name: str) -> bool:
+    with suppress(KeyError):
+        lookup(name)
+        return True
+    return False
 
 
 def server(make: Callable[[Room], Iterator[T]]) -> Any:

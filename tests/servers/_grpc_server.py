@@ -18,7 +18,7 @@ TOKEN = "Bearer sesame"
 DATA = b"\x00\xff\x10"
 """The metadata ``authorization`` and ``x-data-bin`` without which the service ``closed`` answers nobody."""
 
-SLOW = 3.0
+SLOW = 1.5
 """Seconds after which the service ``slow`` answers."""
 
 STATUSES = {

@@ -110,6 +110,7 @@ class Bind:
 
 @server
 def bind(room: Room) -> Iterator[Bind]:
+    room.needs("named", "dnssec-keygen", "dnssec-signzone")
     made = Bind(room.port(), room.port())
     room.write(PLAIN, zone(PLAIN, *DATA))
     room.write(SIGNED, zone(SIGNED, "A", "AAAA", "MX", "TXT"))

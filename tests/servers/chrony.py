@@ -35,12 +35,13 @@ def chrony_lost(room: Room) -> Iterator[int]:
 
 
 def _chronyd(room: Room, source: str) -> Iterator[int]:
+    room.needs("chronyd")
     port = room.port()
     config = room.write("chrony.conf", CONFIG.format(port=port, source=source, directory=room.directory))
 
     def answers() -> bool:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-            asking.settimeout(0.1)
+            asking.settimeout(1)
             asking.connect(("127.0.0.1", port))
             try:
                 asking.send(REQUEST)

@@ -80,6 +80,10 @@ class Dovecot:
 
 @server
 def dovecot(room: Room) -> Iterator[Dovecot]:
+    room.needs(
+        "dovecot", users=("dovecot", "dovenull"), groups=("nogroup",),
+        files=("/usr/lib*/dovecot/**/imap-login", "/usr/lib*/dovecot/**/pop3-login"),
+    )  # fmt: skip
     made = Dovecot(*(room.port() for _ in range(4)))
     certificate, key = room.certificate()
     # Root has the users of the package to choose from; anybody else is all of them.

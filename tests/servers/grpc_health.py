@@ -25,8 +25,8 @@ class GrpcHealth:
 
 @server
 def grpc_health(room: Room) -> Iterator[GrpcHealth]:
-    if importlib.util.find_spec("grpc_health") is None:
-        pytest.skip("grpcio-health-checking is not installed")
+    if not all(importlib.util.find_spec(package) for package in ("grpc", "grpc_health")):
+        pytest.skip("grpcio or grpcio-health-checking is not installed")
     made = GrpcHealth(*(room.port() for _ in range(4)))
     ports = (made.plain, made.secure, made.mutual, made.bare)
     ready = room.directory / "ready"

@@ -81,6 +81,7 @@ def _running(room: Room, data: Path, first: str, *more: str) -> Iterator[int]:
 
 
 def _installed(room: Room, name: str) -> Path:
+    room.needs("mariadbd", "mariadb-install-db", files=("/usr/lib*/**/plugin/auth_ed25519.so",))
     room.run(
         "mariadb-install-db", "--no-defaults", f"--datadir={room.directory / name}", "--skip-test-db",
         "--skip-name-resolve", "--auth-root-authentication-method=normal", user=NOBODY,

@@ -47,6 +47,7 @@ class Mosquitto:
 
 @server
 def mosquitto(room: Room) -> Iterator[Mosquitto]:
+    room.needs("mosquitto", "mosquitto_passwd")
     made = Mosquitto(room.port(), room.port(), room.port())
     certificate, key = room.certificate()
     passwords = room.directory / "passwords"

@@ -52,6 +52,7 @@ LARGE = 20_000_000
 
 def serving(room: Room, blocks: str, port: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """Have an nginx run with these server blocks, one of which listens on `port`, and with the leaf certificate."""
+    room.needs("nginx")
     certificate, key = room.certificate()
     user = "user root;" if os.geteuid() == 0 else ""
     filled = CONFIG.format(user=user, directory=room.directory, certificate=certificate, key=key, blocks=blocks)

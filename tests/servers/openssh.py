@@ -32,6 +32,7 @@ class OpenSsh:
 
 @server
 def openssh(room: Room) -> Iterator[OpenSsh]:
+    room.needs("sshd", "ssh-keygen")
     port, fingerprints = room.port(), {}
     lines = [f"Port {port}", "ListenAddress 127.0.0.1", "PidFile none", "UsePAM no", "MaxStartups 100"]
     for kind, (type_, bits) in KINDS.items():

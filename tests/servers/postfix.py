@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ proxymap unix - - n - - proxymap
 rewrite unix - - n - - trivial-rewrite
 tlsmgr unix - - n 1000? 1 tlsmgr
 """
+DAEMONS = ("smtpd", "anvil", "postlogd", "proxymap", "trivial-rewrite", "tlsmgr")
+"""Those that `MASTER` names, by their programs."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class Postfix:
 
 @server
 def postfix(room: Room) -> Iterator[Postfix]:
-    room.needs_root("postfix")
+    room.needs(
+        "postfix", "master", users=("postfix",), groups=("postdrop",), root=True,
+        files=("/etc/postfix/postfix-files", *(f"/usr/lib*/postfix/**/{name}" for name in DAEMONS)),
+    )  # fmt: skip
     made = Postfix(room.port(), room.port())
     certificate, key = room.certificate()
     paths = {"directory": room.directory, "certificate": certificate, "key": key}
@@ -51,7 +57,7 @@ def postfix(room: Room) -> Iterator[Postfix]:
     room.write("conf/master.cf", MASTER.format(port=made.port, tls_port=made.tls_port))
     for name in ("spool", "data"):
         (room.directory / name).mkdir()
-    room.run("chown", "postfix", room.directory / "data")
+    shutil.chown(room.directory / "data", "postfix")
     config = ("-c", room.directory / "conf")
     room.run("postfix", *config, "check")  # makes the directories of the queue
     with room.running("master", *config, "-d", ready=listening(made.port, made.tls_port)):

@@ -45,6 +45,7 @@ def postgresql_standby(room: Room) -> Iterator[PostgreSql]:
 
 @server
 def postgresql_pair(room: Room) -> Iterator[PostgreSqlPair]:
+    room.needs("pg_basebackup")
     copy = room.directory / "copy"
     with _running(room, _made(room)) as primary:
         source = f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{primary}"
@@ -56,6 +57,7 @@ def postgresql_pair(room: Room) -> Iterator[PostgreSqlPair]:
 @server
 def pgbouncer(room: Room) -> Iterator[PostgreSql]:
     """A pool for transactions; it knows `USER`, no database but `DATABASE`, and takes `MOST_CLIENTS`."""
+    room.needs("pgbouncer")
     with _running(room, _made(room)) as behind:
         made = PostgreSql(room.port())
         users = room.write("users.txt", f'"{USER}" "{PASSWORD}"\n')
@@ -74,6 +76,7 @@ def pgbouncer(room: Room) -> Iterator[PostgreSql]:
 
 def _made(room: Room) -> Path:
     """A directory with empty databases."""
+    room.needs("initdb", "postgres")
     data = room.directory / "data"
     word = room.write("password", PASSWORD)
     room.run(
@@ -92,6 +95,7 @@ def _running(room: Room, data: Path, ready: str = "ready to accept connections")
     settings = {
         "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
         "ssl": "on", "ssl_cert_file": certificate, "ssl_key_file": key, "shared_buffers": "1MB",
+        "client_connection_check_interval": "100ms",  # a query whose client has gone does not hold up the shutdown
         "logging_collector": "on", "log_directory": room.directory, "log_filename": log.name,
     }  # fmt: skip
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]

@@ -19,6 +19,7 @@ class Redis:
 
 @server
 def redis(room: Room) -> Iterator[Redis]:
+    room.needs("redis-server")
     made = Redis(room.port(), room.port(), str(room.directory / "redis.sock"))
     certificate, key = room.certificate()
     options = {
@@ -45,6 +46,7 @@ LIMITED, LIMITED_PASSWORD = "pinger", "of-another"  # may only PING
 
 @server
 def redis_pair(room: Room) -> Iterator[RedisPair]:
+    room.needs("redis-server")
     made = RedisPair(room.port(), room.port())
     common = ["--bind", "127.0.0.1", "--save", "", "--repl-diskless-sync-delay", "0", "--requirepass", PASSWORD]
     users = [
@@ -66,6 +68,7 @@ def redis_pair(room: Room) -> Iterator[RedisPair]:
 
 @server
 def redis_sentinel(room: Room) -> Iterator[int]:
+    room.needs("redis-server")
     port = room.port()
     config = room.write("sentinel.conf", f"port {port}\nbind 127.0.0.1\n")
     with room.running("redis-server", config, "--sentinel", ready=listening(port)):

@@ -67,6 +67,7 @@ class Slapd:
 
 @server
 def slapd(room: Room) -> Iterator[Slapd]:
+    room.needs("slapd", "slapadd", files=("/etc/ldap/schema/core.schema", "/usr/lib/ldap/back_mdb*"))
     made = Slapd(room.port(), room.port())
     certificate, key = room.certificate()
     (room.directory / "data").mkdir()

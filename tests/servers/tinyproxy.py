@@ -18,6 +18,7 @@ MaxClients 50
 
 @server
 def tinyproxy(room: Room) -> Iterator[int]:
+    room.needs("tinyproxy")
     port = room.port()
     config = room.write("tinyproxy.conf", CONFIG.format(port=port))
     with room.running("tinyproxy", "-d", "-c", config, ready=listening(port)):

@@ -35,6 +35,11 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of all that is said; the connection stays until the client closes it, so that nothing resets it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     """Bytes that announce their own length, and so are made when the ports that they name are known."""
 
@@ -48,7 +53,7 @@ class Act:
     do: Callable[..., None]
 
 
-Part = bytes | Pause | Repeat | Made | Act
+Part = bytes | Pause | Repeat | Finish | Made | Act
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.targets.answers import Answer, End, Header, Part, Pause
+from tests.targets.answers import Answer, End, Finish, Header, Part
 from tests.targets.http2 import data, head, headers, said
 
 PATH = "/grpc.health.v1.Health/Check"
@@ -18,8 +18,8 @@ CONTENT_TYPE = ("content-type", "application/grpc")
 OPENED = head(200, CONTENT_TYPE)
 """The head of every response to a call."""
 
-READ = Pause(0.15)
-"""Time to read what was said, and to answer it, before the connection ends: what comes after that would reset it."""
+READ = Finish()
+"""Let the client read what was said before the connection ends: what it sends after a plain close would reset it."""
 
 
 def varint(number: int) -> bytes:

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.targets import http2, http3
-from tests.targets.answers import Answer, End, Header, Made, Part, Pause, Repeat, reply
+from tests.targets.answers import Answer, End, Finish, Header, Made, Part, Pause, Repeat, reply
 
 MAX_HEAD = 1 << 20
 LINGER_RESET = b"\1\0\0\0\0\0\0\0"  # struct linger {on, 0 seconds}: close sends RST
@@ -234,7 +234,10 @@ class Site:
 
     async def _play(self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for part in answer.parts:
-            await self._say(part, writer)
+            if isinstance(part, Finish):
+                await _finish(reader, writer)
+            else:
+                await self._say(part, writer)
         if answer.end is End.HOLD:
             while await reader.read(65536):
                 pass
@@ -276,7 +279,8 @@ def both_loopbacks(kind: socket.SocketKind = socket.SOCK_STREAM, port: int = 0) 
         port: which one; 0 for any. One that such sockets hold without listening can be had again.
     """
     while True:
-        four, six = socket.socket(socket.AF_INET, kind), socket.socket(socket.AF_INET6, kind)
+        protocol = socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else 0  # without it asyncio leaves Nagle's delay on
+        four, six = (socket.socket(family, kind, protocol) for family in (socket.AF_INET, socket.AF_INET6))
         try:
             if kind is socket.SOCK_STREAM:
                 four.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -292,11 +296,21 @@ def both_loopbacks(kind: socket.SocketKind = socket.SOCK_STREAM, port: int = 0) 
             return [four, six]
 
 
+async def _finish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say that nothing more comes, and read until the client has closed the connection."""
+    if writer.can_write_eof():
+        writer.write_eof()
+        while await reader.read(65536):
+            pass
+    else:  # TLS: closing waits for the client's close_notify anyway
+        writer.close()
+
+
 async def _close(writer: asyncio.StreamWriter) -> None:
-    """Close in the ordinary way, which over TLS includes a farewell, and at once if the other side is slow."""
+    """Close the connection; over TLS, abort it if the client's close_notify does not come."""
     writer.close()
     try:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await writer.wait_closed()
     except OSError:
         pass
@@ -307,10 +321,12 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 async def _read_http2(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opening: bytes, grant: int = 0, begun: str = ""
 ) -> Request:
-    if len(opening) > 3 and opening[3] > 9:  # no type of frame: what reads that gives up, and may not have asked yet
-        await asyncio.sleep(0.1)
-    writer.write(opening)
+    is_http2 = len(opening) < 4 or opening[3] <= http2.CONTINUATION
+    if is_http2:
+        writer.write(opening)
     received = await http2.read_request(reader, writer, grant, begun.encode())
+    if not is_http2:  # a client may give up when it reads that; so the request comes first
+        writer.write(opening)
     line = f"{received.first(':method')} {received.first(':path')} HTTP/2"
     return Request(line, [field for field in received.fields if field[0] not in (":method", ":path")], received.body)
 

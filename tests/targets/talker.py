@@ -19,7 +19,7 @@ from typing import Self
 from tests.targets.answers import End, Pause, Repeat
 from tests.targets.site import LINGER_RESET, both_loopbacks
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds for which a talker waits for anything."""
 
 
@@ -81,6 +81,8 @@ class Talker:
     pki: Path
     over: str = "tcp"
     heard: list[str] = field(default_factory=list)
+    silent: threading.Event = field(default_factory=threading.Event)
+    """Set once one who connected has been told the whole script."""
     _names: dict[str, str] = field(default_factory=dict)
     _sockets: list[socket.socket] = field(default_factory=list)
     _listening: list[socket.socket] = field(default_factory=list)
@@ -145,11 +147,11 @@ class Talker:
         return text
 
     async def finished(self) -> None:
-        """Wait until everybody who connected has gone, or for a second."""
+        """Wait until everybody who connected has gone, or for as long as its patience lasts."""
         with self._starting:
             threads = self._threads[len(self._listening) :]
         for thread in threads:
-            await asyncio.to_thread(thread.join, 1)
+            await asyncio.to_thread(thread.join, PATIENCE)
 
     def _start(self, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work)
@@ -169,6 +171,7 @@ class Talker:
         with contextlib.suppress(OSError):
             for turn in self.script.turns:
                 connected = self._take_turn(turn, connected)
+            self.silent.set()
             if self.script.end is End.RESET:
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
             else:

@@ -88,7 +88,7 @@ class WebsocketSite(Site):
 
     async def quiet(self) -> None:
         """Wait until everybody who connected has gone."""
-        await asyncio.wait_for(asyncio.gather(*self._tasks, return_exceptions=True), 5)
+        await asyncio.wait_for(asyncio.gather(*self._tasks, return_exceptions=True), 25)
 
 
 def _accepting(part: Part, key: str) -> Part:

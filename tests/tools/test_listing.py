@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter import loader
+from probe_exporter.plugins import loader
 from tests.tools.test_new import tool
 from tests.tools.test_run import MODULES, PROBER
 
@@ -54,7 +54,7 @@ def test_a_module_is_shown_with_its_place_and_its_settings_in_effect(directory: 
         "",
         "  settings:",
         "    prober: quake",
-        "    timeout: 3s",
+        "    timeout: 30s",
         "    quake:",
         "      preferred_ip_protocol: ip6",
         "      ip_protocol_fallback: true",

@@ -21,7 +21,7 @@ def tool(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def python(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *words]
-    return subprocess.run(command, cwd=directory, env=_environment(), capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=directory, env=_environment(), capture_output=True, text=True, timeout=600)
 
 
 CHECKS = {

@@ -57,7 +57,7 @@ prober = Prober("quake", QuakeSettings, probe_quake)
 
 MODULES = """
 modules:
-  polite: {prober: quake, timeout: 3s, quake: {inner: {word: please}}}
+  polite: {prober: quake, timeout: 30s, quake: {inner: {word: please}}}
   asking:
     prober: quake
     params: {what: {pattern: "[a-z]+", default: tea}}
@@ -95,11 +95,11 @@ def test_settings_are_given_as_in_yaml(directory: Path) -> None:
         "inner.patience=1m",
         "--set=tries=3",
         "--set=password=12",
-        "--timeout=2s",
+        "--timeout=20s",
     ]
     done = asked(b"[hey 3 12\n", directory, "quake.py", "TARGET", *words)
     assert done.returncode == 0, done.stderr
-    assert "probe_timeout_seconds 2\n" in done.stdout
+    assert "probe_timeout_seconds 20\n" in done.stdout
 
 
 def test_a_failure_says_why_and_is_1(directory: Path) -> None:
@@ -123,7 +123,7 @@ def test_debug_shows_log_metrics_and_settings_and_no_secret(directory: Path) -> 
 def test_a_module_of_a_file_may_be_taken(directory: Path) -> None:
     done = asked(b"please 1 \n", directory, "quake.py", "TARGET", "--module=quake.yml:polite")
     assert done.returncode == 0, done.stderr
-    assert "probe_timeout_seconds 3\n" in done.stdout
+    assert "probe_timeout_seconds 30\n" in done.stdout
 
 
 def test_a_loaded_module_is_run_by_its_name(directory: Path) -> None:
@@ -155,9 +155,9 @@ def test_an_interrupt_ends_it_without_a_traceback(directory: Path) -> None:
     with serve(hear) as target:
         command = [sys.executable, "-m", "probe_exporter", "run", "quake.py", str(target)]
         process = subprocess.Popen(command, cwd=directory, env=_environment(), stderr=subprocess.PIPE, text=True)
-        assert heard.wait(20)
+        assert heard.wait(60)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")
 
 

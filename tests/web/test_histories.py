@@ -48,11 +48,12 @@ def history(exporter: Server, **filters: str) -> list[dict[str, Any]]:
 
 
 def test_an_entry_says_what_was_asked_and_how_it_ended(exporter: Server, name: str) -> None:
-    before = time.time()
+    before, began = time.time(), time.monotonic()
     probe(exporter, f"fail {name}", "brief")
+    waited = time.monotonic() - began
     (entry,) = history(exporter, target=f"fail {name}")
     assert before - 1 < entry.pop("started") < time.time()
-    assert 0 < entry.pop("duration_seconds") < 1
+    assert 0 < entry.pop("duration_seconds") < waited
     assert isinstance(entry.pop("id"), int)
     assert entry == {
         "module": "brief",
@@ -111,8 +112,8 @@ def test_a_reason_may_be_a_prober_s_own(exporter: Server, name: str) -> None:
 )
 def test_since_is_a_time(exporter: Server, name: str, ago: Any) -> None:
     probe(exporter, name)
-    assert len(history(exporter, target=name, since=ago(int(time.time()) - 10))) == 1
-    assert history(exporter, target=name, since=ago(int(time.time()) + 10)) == []
+    assert len(history(exporter, target=name, since=ago(int(time.time()) - 1000))) == 1
+    assert history(exporter, target=name, since=ago(int(time.time()) + 1000)) == []
 
 
 @pytest.mark.parametrize(("since", "found"), [("1h", 1), ("1h30m", 1), ("0", 1), ("1ns", 0)])
@@ -240,7 +241,7 @@ def test_and_after_a_sudden_end(tmp_path: Path) -> None:
             probe(exporter, f"t{number}")
         until(lambda: len(history(exporter)) == 5)
         exporter.process.kill()
-        exporter.process.wait(10)
+        exporter.process.wait(60)
     assert kept(tmp_path) == ["t4", "t3", "t2", "t1", "t0"]
 
 

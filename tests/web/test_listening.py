@@ -43,7 +43,7 @@ def test_what_is_no_address_is_refused_with_the_forms_that_are(address: str) -> 
 def test_a_listening_socket_takes_connections(address: str, clients: list[str]) -> None:
     with listen(address) as listener:
         for client in clients:
-            with socket.create_connection((client, listener.getsockname()[1]), 5):
+            with socket.create_connection((client, listener.getsockname()[1]), 60):
                 pass
 
 
@@ -55,7 +55,7 @@ def test_workers_have_sockets_of_their_own_at_the_same_address() -> None:
     port = shares[0][1].socket.getsockname()[1]
     try:
         for client in ("127.0.0.1", "::1"):
-            with socket.create_connection((client, port), 5):
+            with socket.create_connection((client, port), 60):
                 pass
         with pytest.raises(ListenError, match="Address already in use"):
             open_for_workers([names[0][0]], 3)

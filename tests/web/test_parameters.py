@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.web.parameters import decode_query, parse_float, probe_timeout, scrape_timeout, wants_gzip
+from probe_exporter.web.parameters import decode_query, probe_timeout, scrape_timeout, wants_gzip
 
 
 @pytest.mark.parametrize(
@@ -56,68 +55,6 @@ def test_a_value_is_decoded_exactly_once(value: str) -> None:
 def test_no_query_is_too_strange(query: str) -> None:
     for value in decode_query(query).values():
         value.encode()
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1", 1.0),
-        ("-1.5", -1.5),
-        ("+2", 2.0),
-        (".5", 0.5),
-        ("5.", 5.0),
-        ("1e1", 10.0),
-        ("1E+2", 100.0),
-        ("1_0", 10.0),
-        ("0x1p3", 8.0),
-        ("0X.8P1", 1.0),
-        ("0x_1p3", 8.0),
-        ("inf", math.inf),
-        ("+Infinity", math.inf),
-        ("-INF", -math.inf),
-        ("1e-400", 0.0),
-    ],
-)
-def test_a_float_is_whatever_go_takes_for_one(text: str, value: float) -> None:
-    assert parse_float(text) == value
-
-
-def test_nan_is_a_float() -> None:
-    assert math.isnan(parse_float("NaN"))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        " ",
-        " 1",
-        "1 ",
-        "abc",
-        "1s",
-        "1,5",
-        "0x1",
-        "0x",
-        "_1",
-        "1_",
-        "1__0",
-        "1_.5",
-        "1._5",
-        "e5",
-        ".",
-        "+nan",
-        "1e400",
-        "-1e400",
-        "0x1p5000",
-        "٣",
-        "1e",
-        "--1",
-        "infin",
-    ],
-)
-def test_whatever_go_refuses_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not a number|is out of range"):
-        parse_float(text)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from tests import exporters
 from tests.asking import ask
 from tests.exporters import Response, Server, peer
 from tests.targets import Site, reply
+from tests.web.test_routes import hang_up_on, until
 
-PLUGINS = Path(__file__).parents[1] / "plugins"
+PLUGINS = Path(__file__).parents[1] / "own_probers"
 RIVAL = '''
 """A prober that declares its metrics otherwise than the actor does, and has a label of the name `module`."""
 
@@ -112,17 +113,21 @@ def test_several_modules_give_one_answer_with_a_label(exporter: Server) -> None:
 
 
 def test_each_module_keeps_its_verdict_and_its_timeout(exporter: Server) -> None:
-    """They run at once, under the timeout of the scrape, each under its own as well."""
-    before = time.monotonic()
-    answer = probe(exporter, "http_2xx,brief,named", "wait 0.6", {"X-Prometheus-Scrape-Timeout-Seconds": "5"})
-    assert time.monotonic() - before < 1.2
+    """Under the timeout of the scrape, each under its own as well."""
+    answer = probe(exporter, "http_2xx,brief,named", "wait 0.6", {"X-Prometheus-Scrape-Timeout-Seconds": "60"})
     assert values(answer.text, "probe_success") == {'module="http_2xx"': 1, 'module="brief"': 0, 'module="named"': 1}
     assert values(answer.text, "probe_timeout_seconds") == {
-        'module="http_2xx"': 4.5,
+        'module="http_2xx"': 59.5,
         'module="brief"': 0.2,
-        'module="named"': 4.5,
+        'module="named"': 59.5,
     }
     assert values(answer.text, "probe_failure_info") == {'module="brief",phase="acting",reason="timeout_probe"': 1}
+
+
+def test_several_modules_run_at_once(exporter: Server, tmp_path: Path) -> None:
+    """Each waits for the other."""
+    answer = probe(exporter, "http_2xx,named", f"meet {tmp_path / 'place'}")
+    assert values(answer.text, "probe_success") == {'module="http_2xx"': 1, 'module="named"': 1}
 
 
 @pytest.mark.parametrize("asked", ["named", "named,", ",named", "named,named"])
@@ -162,7 +167,7 @@ def test_probers_that_disagree_about_a_metric_give_a_legal_answer(exporter: Serv
     answer = probe(exporter, "rival,named")
     assert values(answer.text, "probe_actor_words") == {'module="named"': 1}
     assert values(answer.text, "probe_actor_words_total") == {'exported_module="core",module="rival"': 7}
-    done = subprocess.run([peer("promtool"), "check", "metrics"], input=answer.body, capture_output=True, timeout=30)
+    done = subprocess.run([peer("promtool"), "check", "metrics"], input=answer.body, capture_output=True, timeout=120)
     assert done.returncode in (0, 3), done.stderr  # 3: it would have named something otherwise
     assert b"error" not in done.stderr.lower(), done.stderr
 
@@ -182,10 +187,10 @@ def test_every_format_has_them(exporter: Server, accept: str) -> None:
 
 
 def test_each_is_in_the_history_and_in_the_log_by_itself(exporter: Server) -> None:
-    before = len(held(exporter))
+    before = held(exporter)[:1] or [-1]
     target = f"fail {time.monotonic_ns()}"
     assert probe(exporter, "named,brief", target).status == 200
-    assert len(held(exporter)) == before + 2
+    assert [number - before[0] for number in held(exporter)[:2]] == [2, 1]
     for module in ("named", "brief"):
         assert ask(exporter.port, f"/logs?target={quote(target)}&module={module}").status == 200
         log = exporter.log.read_text()
@@ -200,13 +205,15 @@ def test_debug_shows_each_with_its_settings(exporter: Server) -> None:
 
 
 def test_a_client_that_hangs_up_cancels_all(exporter: Server, tmp_path: Path) -> None:
+    def running() -> list[float]:
+        found = values(ask(exporter.port, "/metrics").text, "probe_exporter_probes_in_flight")
+        return [found[f'module="{module}"'] for module in ("http_2xx", "named")]
+
     witness = tmp_path / "witness"
-    with pytest.raises(TimeoutError):
-        ask(exporter.port, f"/probe?module=http_2xx,named&target=hang+{quote(str(witness))}", timeout=0.3)
-    give_up = time.monotonic() + 5
-    while witness.read_text() != "cancelled":
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    path = f"/probe?module=http_2xx,named&target=hang+{quote(str(witness))}"
+    hang_up_on(exporter, path, lambda: running() == [1, 1])
+    until(lambda: running() == [0, 0])
+    assert witness.read_text() == "cancelled"
     assert str(witness) not in ask(exporter.port, "/").text
 
 

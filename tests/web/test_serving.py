@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import signal
 import socket
@@ -9,18 +10,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from queue import Queue
 from urllib.parse import quote
 
 import pytest
 
+from probe_exporter import cli
+from probe_exporter.config.current import Configuration, Source
+from probe_exporter.flags import parse
+from probe_exporter.history.memory import MemoryHistory
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.web.listening import Place
+from probe_exporter.web.routes import Web
+from probe_exporter.web.serving import serve
 from tests import exporters
 from tests.asking import ask
+from tests.conftest import NewLoop
 from tests.exporters import Response, Server
 from tests.processes import free_port
+from tests.web.clock import StandingLoop, advance, happens, turns
 from tests.web.test_routes import PLUGINS, own_metric, until
 
 CONFIG = "modules: {http_2xx: {prober: actor}}\n"
@@ -38,13 +50,13 @@ def start(tmp_path: Path) -> Start:
     return lambda *flags: exporters.ours(tmp_path, f"--modules.dir={PLUGINS}", *flags)
 
 
-def ask_beside(exporter: Server, path: str) -> Queue[Response | Exception]:
+def ask_beside(exporter: Server, path: str, headers: Mapping[str, str] | None = None) -> Queue[Response | Exception]:
     """Ask in a thread; the answer, or what happened to the connection, arrives in the queue."""
     answers: Queue[Response | Exception] = Queue()
 
     def run() -> None:
         try:
-            answers.put(ask(exporter.port, path))
+            answers.put(ask(exporter.port, path, headers=headers, timeout=120))
         except Exception as error:
             answers.put(error)
 
@@ -52,7 +64,7 @@ def ask_beside(exporter: Server, path: str) -> Queue[Response | Exception]:
     return answers
 
 
-def answer_of(answers: Queue[Response | Exception], seconds: float = 10) -> Response:
+def answer_of(answers: Queue[Response | Exception], seconds: float = 60) -> Response:
     answer = answers.get(timeout=seconds)
     assert isinstance(answer, Response), repr(answer)
     return answer
@@ -71,35 +83,35 @@ def begin(exporter: Server, script: str, directory: Path) -> tuple[Queue[Respons
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_exporter_ends_at_once_with_0(start: Start, sent: signal.Signals) -> None:
-    with start() as exporter:
+    with start("--web.drain-timeout=1h") as exporter:
         assert ask(exporter.port, "/-/healthy").status == 200
-        before = time.monotonic()
         exporter.process.send_signal(sent)
-        assert exporter.process.wait(10) == 0
-        assert time.monotonic() - before < 2
+        assert exporter.process.wait(60) == 0
 
 
 def test_an_idle_connection_does_not_hold_up_the_end(start: Start) -> None:
     """A Prometheus keeps its connection open between scrapes."""
-    with start() as exporter, socket.create_connection(("127.0.0.1", exporter.port)) as connection:
+    with (
+        start("--web.drain-timeout=1h") as exporter,
+        socket.create_connection(("127.0.0.1", exporter.port)) as connection,
+    ):
         connection.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-        before = time.monotonic()
         exporter.process.terminate()
-        assert exporter.process.wait(10) == 0
-        assert time.monotonic() - before < 2
+        assert exporter.process.wait(60) == 0
 
 
 def test_running_probes_finish_and_new_ones_are_refused(start: Start, tmp_path: Path) -> None:
-    with start() as exporter:
-        running, _ = begin(exporter, "linger", tmp_path)
+    with start("--web.drain-timeout=1h") as exporter:
+        running, witness = begin(exporter, "hold", tmp_path)
         exporter.process.terminate()
         until(lambda: b"Waiting for running probes" in exporter.log.read_bytes())
         refused = ask(exporter.port, "/probe?target=x")
         assert (refused.status, refused.headers["connection"]) == (503, "close")
         assert ask(exporter.port, "/-/healthy").status == 200
+        witness.unlink()
         assert "probe_success 1\n" in answer_of(running).text
-        assert exporter.process.wait(10) == 0
+        assert exporter.process.wait(60) == 0
 
 
 def test_probes_that_do_not_finish_in_time_are_cancelled(start: Start, tmp_path: Path) -> None:
@@ -107,21 +119,19 @@ def test_probes_that_do_not_finish_in_time_are_cancelled(start: Start, tmp_path:
         _, witness = begin(exporter, "hang", tmp_path)
         before = time.monotonic()
         exporter.process.terminate()
-        assert exporter.process.wait(10) == 0
-        assert 0.5 <= time.monotonic() - before < 2
+        assert exporter.process.wait(60) == 0
+        assert time.monotonic() - before >= 0.5
         assert witness.read_text() == "cancelled"
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_waits_no_longer(start: Start, tmp_path: Path, second: signal.Signals) -> None:
-    with start() as exporter:
+    with start("--web.drain-timeout=1h") as exporter:
         begin(exporter, "hang", tmp_path)
         exporter.process.terminate()
         until(lambda: b"Waiting for running probes" in exporter.log.read_bytes())
-        before = time.monotonic()
         exporter.process.send_signal(second)
-        assert exporter.process.wait(10) == 0
-        assert time.monotonic() - before < 1
+        assert exporter.process.wait(60) == 0
 
 
 # --- reloading ---------------------------------------------------------------------------------------------
@@ -171,30 +181,80 @@ def test_sighup_with_a_bad_config_is_only_logged(start: Start, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_timer_reloads_what_has_changed_and_is_silent_otherwise(start: Start, tmp_path: Path) -> None:
+def test_the_timer_reloads_what_has_changed(start: Start, tmp_path: Path) -> None:
     with start("--config.enable-auto-reload", "--config.auto-reload-interval=1") as exporter:
-        stamp, log = own_metric(exporter, STAMP), exporter.log.read_text()
-        time.sleep(2.5)
-        assert own_metric(exporter, STAMP) == stamp
-        assert exporter.log.read_text() == log
         (tmp_path / "blackbox.yml").write_text(BETTER)
         until(lambda: ask(exporter.port, "/probe?module=other&target=x").status == 200)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("flags", [[], ["--config.enable-auto-reload", "--config.auto-reload-interval=0"]])
-def test_without_a_timer_nothing_is_reloaded(start: Start, tmp_path: Path, flags: list[str]) -> None:
-    with start(*flags) as exporter:
-        (tmp_path / "blackbox.yml").write_text(BETTER)
-        time.sleep(1.5)
-        assert ask(exporter.port, "/probe?module=other&target=x").status == 400
+class Watched(Source):
+    """The file of a configuration that counts how often it is looked at."""
+
+    looks = 0
+
+    def digest(self) -> str:
+        Watched.looks += 1
+        return super().digest()
+
+
+@pytest.fixture
+def new_loop() -> NewLoop:
+    """For the asynchronous tests, whose time the test makes."""
+    return StandingLoop
+
+
+@asynccontextmanager
+async def served(directory: Path, *words: str) -> AsyncIterator[Configuration]:
+    """What these flags make the exporter do by itself, in this process and without an address."""
+    (directory / "blackbox.yml").write_text("modules: {http_2xx: {prober: http}}\n")
+    telemetry, interval = Telemetry(), cli._reload_interval(parse(words))
+    configuration = Configuration(Watched((str(directory / "blackbox.yml"),)), telemetry)
+    history = MemoryHistory(1, 1 << 20, ProbeLog(), telemetry.history_lost)
+    place = Place("/", "/")
+    web = Web(configuration, telemetry, history, ProbeLog(), timeout_offset=0.5, most_probes=1, place=place)
+    serving = asyncio.ensure_future(serve(web, configuration, list, drain_timeout=1.0, reload_interval=interval))
+    await happens(lambda: not web.health._starting)
+    await turns()
+    Watched.looks = 0
+    yield configuration
+    serving.cancel()
+    with suppress(asyncio.CancelledError):
+        await serving
+
+
+async def look(configuration: Configuration, number: int) -> None:
+    """Let a second pass; the file is looked at, off the event loop, for the so-manieth time."""
+    await advance(1.0)
+    await happens(lambda: Watched.looks == number and not configuration._one_at_a_time.locked())
+
+
+async def test_the_timer_is_silent_without_a_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = ("--config.enable-auto-reload", "--config.auto-reload-interval=1")
+    async with served(tmp_path, *words) as configuration:
+        loaded = configuration.loaded
+        caplog.clear()
+        for number in range(1, 4):
+            await look(configuration, number)
+        assert (configuration.loaded, caplog.messages) == (loaded, [])
+        (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: http}, other: {prober: tcp}}\n")
+        await look(configuration, 4)
+        await happens(lambda: "other" in configuration.current.modules)
+
+
+@pytest.mark.parametrize("words", [[], ["--config.enable-auto-reload", "--config.auto-reload-interval=0"]])
+async def test_without_a_timer_nothing_is_reloaded(tmp_path: Path, words: list[str]) -> None:
+    async with served(tmp_path, *words):
+        for _ in range(5):
+            await advance(4.0)
+        assert Watched.looks == 0
 
 
 def test_a_running_probe_keeps_the_config_it_began_with(start: Start, tmp_path: Path) -> None:
     with start() as exporter:
-        running, _ = begin(exporter, "linger", tmp_path)
+        running, witness = begin(exporter, "hold", tmp_path)
         (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: actor, actor: {host: new.example}}}\n")
         assert ask(exporter.port, "/-/reload", method="POST").status == 200
+        witness.unlink()
         assert "new.example" not in answer_of(running).text
         assert "new.example" in ask(exporter.port, "/probe?target=x&debug=true").text
 
@@ -237,7 +297,7 @@ def test_all_addresses_are_served(start: Start) -> None:
             ("127.0.0.1", everywhere),
             ("::1", everywhere),
         ]:
-            with socket.create_connection((host, port), 5) as connection:
+            with socket.create_connection((host, port), 60) as connection:
                 connection.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
                 assert connection.makefile("rb").read().endswith(b"\r\n\r\nHealthy")
         log = exporter.log.read_text()
@@ -262,13 +322,13 @@ def test_the_soft_limit_on_open_files_becomes_the_hard_one(start: Start, tmp_pat
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: is_open(port), 20)
+        until(lambda: is_open(port))
         limits = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
         soft = next(line.split()[3] for line in limits if line.startswith("Max open files"))
         assert soft == str(hard)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def is_open(port: int) -> bool:

@@ -64,7 +64,7 @@ def activated(directory: Path, sockets: Sequence[socket.socket], *flags: str) ->
         yield log
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def find(name: str) -> str:
@@ -132,7 +132,7 @@ def test_without_an_external_url_the_start_is_refused(directory: Path) -> None:
 def test_without_passed_sockets_the_start_is_refused(directory: Path, variables: dict[str, str]) -> None:
     command = [sys.executable, "-m", "probe_exporter", *PASSING]
     environment = {**_environment(), **variables}
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "no sockets were passed" in done.stderr
 
@@ -180,7 +180,7 @@ def test_a_unix_socket_is_served_beside_a_port_and_taken_away_at_the_end(directo
         assert ask_path(path).endswith(b"Healthy")
         assert ask(port, "/-/healthy").status == 200
         command = [find("curl"), "-sS", "--unix-socket", str(path), "http://any/probe?target=x"]
-        assert b"probe_success 1\n" in subprocess.run(command, capture_output=True, timeout=10).stdout
+        assert b"probe_success 1\n" in subprocess.run(command, capture_output=True, timeout=60).stdout
     assert not path.exists()
 
 

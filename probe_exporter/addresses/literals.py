@@ -1,0 +1,78 @@
+"""IP addresses and host names as text: recognise them, hash them, encode international names (IDNA)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from functools import lru_cache
+
+import idna
+
+from probe_exporter.prober.failure import ProbeFailed, Reason
+
+# What DNS is asked for: labels of letters, digits, underscores, and hyphens within. Digits alone are an address
+# misspelt (127.1, 127.0.0.01), at which c-ares would guess.
+_LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
+_DNS_NAME = re.compile(rf"(?=.{{1,253}}\.?$)(?=.*[A-Za-z_-]){_LABEL}(?:\.{_LABEL})*\.?|\.")
+
+
+@lru_cache(maxsize=4096)
+def literal(host: str) -> str | None:
+    """`host` as an address in its usual spelling if it is one (a mapped IPv4 address as IPv4), else None."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(address)
+
+
+def is_name(text: str) -> bool:
+    """Whether DNS can be asked for a name in ASCII."""
+    return _DNS_NAME.fullmatch(text) is not None
+
+
+def version(address: str) -> int:
+    """4 or 6, of an address in text form."""
+    return 6 if ":" in address else 4
+
+
+def socket_address(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """What sockets take for an address, its zone as the number of an interface: glibc knows no names of zones but for
+    link-local addresses.
+
+    Raises:
+        ProbeFailed: this machine has no such interface.
+    """
+    if version(address) == 4:
+        return address, port
+    bare, _, zone = address.partition("%")
+    try:
+        return bare, port, 0, (int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)) if zone else 0
+    except OSError:
+        raise ProbeFailed(Reason.TARGET_INVALID, f"this machine has no interface {zone!r}") from None
+
+
+@lru_cache(maxsize=4096)
+def fingerprint(address: str) -> int:
+    """The value of ``probe_ip_addr_hash``: FNV-1a, 32 bits, over the address's 4 or 16 bytes."""
+    value = 2166136261
+    for byte in ipaddress.ip_address(address).packed:
+        value = (value ^ byte) * 16777619 & 0xFFFFFFFF
+    return value
+
+
+def to_ascii(host: str) -> str:
+    """A host name as DNS, TLS and HTTP carry it: encoded by IDNA (UTS 46) where it needs to be.
+
+    Raises:
+        ValueError: it can't be a host name.
+    """
+    if host.isascii():
+        return host
+    try:
+        return idna.encode(host, uts46=True).decode("ascii")
+    except idna.IDNAError as error:
+        raise ValueError(f"{host!r} is not a host name: {error}") from None

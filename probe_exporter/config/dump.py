@@ -1,0 +1,113 @@
+"""Write a `Config` as YAML: with defaults filled in and secrets masked, in a form that reads back the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from probe_exporter.config.module import Config, Module
+from probe_exporter.config.nodes import BOOLEANS, NULLS, parse_number
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import encode
+from probe_exporter.settings.quantities import format_duration
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration in effect: defaults filled in, secrets masked, modules by name."""
+    modules = {name: plain_module(config.modules[name]) for name in sorted(config.modules)}
+    of_all = {} if config.targets is None else {"targets": _plain_block(config.targets, config.targets.model_dump())}
+    return dump({**of_all, "modules": modules}, indent=4)
+
+
+def modules_to_yaml(modules: Sequence[Module]) -> str:
+    """Some modules in effect, as a configuration of nothing else."""
+    return dump({"modules": {module.name: plain_module(module) for module in modules}}, indent=4)
+
+
+def module_to_yaml(module: Module) -> str:
+    """One module in effect: defaults filled in, secrets masked."""
+    return dump(plain_module(module), indent=2)
+
+
+def plain_module(module: Module) -> dict[str, Any]:
+    """What `module_to_yaml` writes, as plain values."""
+    plain: dict[str, Any] = {"prober": module.prober.name}
+    if module.timeout:
+        plain["timeout"] = format_duration(module.timeout)
+    if module.description:
+        plain["description"] = module.description
+    if module.parameters:
+        plain["params"] = _plain(module.parameters, {name: p.model_dump() for name, p in module.parameters.items()})
+    plain |= _plain_block(module.networking, module.networking.model_dump())
+    for name, block in {module.prober.name: module.settings, **module.strays}.items():
+        plain[name] = _plain_block(block, block.model_dump(by_alias=True))
+    return plain
+
+
+def _plain_block(block: Settings, dumped: Mapping[str, Any]) -> dict[str, Any]:
+    """What `dumped` says of a block, without the keys that are unset and stand for nothing."""
+    plain = {}
+    for name, info in type(block).model_fields.items():
+        key = info.alias or name
+        value = getattr(block, name)
+        unset = name not in block.model_fields_set
+        default = info.get_default(call_default_factory=True, validated_data={}) if unset else None
+        if info.exclude or (unset and value == default and (not value or isinstance(value, Settings))):
+            continue
+        plain[key] = _plain(value, dumped[key])
+    return plain
+
+
+def _plain(value: object, dumped: Any) -> Any:
+    if isinstance(value, Settings):
+        return _plain_block(value, dumped)
+    if isinstance(value, Mapping):
+        return {key: _plain(item, dumped[key]) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, other) for item, other in zip(value, dumped, strict=True)]
+    return dumped
+
+
+def dump(value: Any, indent: int) -> str:
+    """`value` as a YAML document in block style, keys in their order, lists indented.
+
+    Strings that hold bytes (as surrogate escapes) become ``!!binary``.
+    """
+    return yaml.dump(
+        value,
+        Dumper=_Dumper,
+        indent=indent,
+        default_flow_style=False,
+        sort_keys=False,
+        allow_unicode=True,
+        width=1_000_000,
+    )
+
+
+_LINE_BREAKS = frozenset("\x85\u2028\u2029")
+"""What YAML 1.1 takes for line breaks beside the usual ones: safe in double quotes only."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's dumper without aliases, and with lists indented under their keys."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return dumper.represent_binary(encode(text))
+    ambiguous = text in BOOLEANS or text in NULLS or parse_number(text) is not None or _LINE_BREAKS & set(text)
+    style = '"' if ambiguous else "|" if "\n" in text.rstrip("\n") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _represent_text)

@@ -1,0 +1,55 @@
+"""Find the configuration files: those that the flags name, or the default one."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from probe_exporter.plugins.loader import LoaderError, checked_directory, library
+
+DEFAULT_FILE = Path("blackbox.yml")
+"""Read where no configuration is named, if it is there."""
+_SUFFIXES = (".yml", ".yaml")
+
+
+def config_files(given: Sequence[str], directories: Sequence[Path]) -> list[Path]:
+    """The configuration files to read, in order.
+
+    Args:
+        given: files, directories (their ``.yml`` and ``.yaml`` files) or glob patterns; if there are none,
+            ``./blackbox.yml`` is read where it exists, else the modules that are shipped.
+        directories: of the user's own modules; their files join in either case.
+
+    Raises:
+        LoaderError: something given does not exist or holds nothing, or a directory is not safe.
+    """
+    found: list[Path] = []
+    for name in given:
+        found += _named(name)
+    if not given:
+        found += [DEFAULT_FILE] if DEFAULT_FILE.is_file() else _yaml_files(library())
+    for directory in directories:
+        found += _yaml_files(checked_directory(directory))
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+
+
+def _named(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_dir():
+        files = _yaml_files(checked_directory(path))
+        if not files:
+            raise LoaderError(f"directory {name} holds no .yml or .yaml file")
+        return files
+    if path.exists() or not glob.has_magic(name):
+        return [path]
+    matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207  # may be absolute
+    if not matches:
+        raise LoaderError(f"no file matches {name}")
+    return [match for match in matches if match.is_file()]
+
+
+def _yaml_files(directory: Path) -> list[Path]:
+    """The configuration files of a directory; hidden ones are an editor's or Kubernetes' own affair."""
+    visible = (path for path in directory.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in visible if path.suffix in _SUFFIXES and path.is_file())

@@ -1,0 +1,104 @@
+"""The frozen configuration: `Config`, its `Module`s, and the error for a file that can't become one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from probe_exporter.config.placeholders import Parameter
+from probe_exporter.config.problems import Place, Problem
+from probe_exporter.network.policy import NetworkPolicy
+from probe_exporter.network.settings import NetworkSettings, TargetsSettings
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.settings.block import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A named configuration of a prober.
+
+    Args:
+        settings: the prober's own block, defaults filled in.
+        timeout: seconds; 0.0 if the module sets none.
+        place: where the module is defined.
+        strays: blocks of other probers that the module holds; they are checked and not used.
+        networking: what it says of all its connections.
+        network: the policy that its probes obey, with what holds for all modules; None if there is nothing to obey.
+        parameters: what a request may set; none once a request has.
+        fill: makes the module that some values of the parameters amount to, in the order of `parameters`.
+    """
+
+    name: str
+    prober: Prober[Any]
+    settings: Settings
+    timeout: float
+    place: Place
+    description: str = ""
+    strays: Mapping[str, Settings] = field(default_factory=dict)
+    networking: NetworkSettings = field(default_factory=NetworkSettings)
+    network: NetworkPolicy | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    fill: Callable[[tuple[str, ...]], Module] | None = field(default=None, repr=False, compare=False)
+
+    def given(self, request: Mapping[str, str]) -> Module:
+        """The module as a request with these parameters wants it; what it does not declare is not looked at.
+
+        Raises:
+            ValueError: with a sentence for the client: a value is missing, not legal, or of no use where it goes.
+        """
+        if self.fill is None:
+            return self
+        return self.fill(tuple([self._value(name, request.get(name)) for name in self.parameters]))
+
+    def prepared(self, request: Mapping[str, str]) -> Module:
+        """Return the module for one request: with the values of its own parameters, and with ``hostname``.
+
+        Args:
+            request: the request's parameters; those that the module does not declare are ignored.
+
+        Raises:
+            ValueError: with a sentence for the client: a value is missing, not legal, or conflicts with the settings.
+        """
+        module, hostname = self.given(request), request.get("hostname")
+        if not hostname:
+            return module
+        settings = module.prober.with_hostname(module.settings, hostname)
+        return module if settings is module.settings else replace(module, settings=settings)
+
+    def _value(self, name: str, value: str | None) -> str:
+        declared = self.parameters[name]
+        if value is None:
+            if declared.default is None:
+                raise ValueError(f'Module "{self.name}" needs the parameter "{name}", which matches {declared.pattern}')
+            return declared.default
+        objection = declared.objection(value)
+        if objection:
+            raise ValueError(f'The parameter "{name}" of module "{self.name}" {objection}')
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All modules, what holds for all of them, and what they were made of."""
+
+    modules: Mapping[str, Module]
+    files: tuple[Path, ...]
+    sha256: str
+    warnings: tuple[Problem, ...]
+    targets: TargetsSettings | None = None
+    probers: Mapping[str, Prober[Any]] = field(default_factory=dict)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether anything limits what may be probed."""
+        return self.targets is not None or any(module.networking.targets for module in self.modules.values())
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; ``str()`` is one line per problem."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)

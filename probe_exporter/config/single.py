@@ -1,0 +1,127 @@
+"""Make a module for a single probe: by name, from a prober's file, or from one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from probe_exporter.config import document, loading
+from probe_exporter.config.module import Config, Module
+from probe_exporter.config.problems import Place
+from probe_exporter.plugins.loader import find_probers, load_file
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.settings.fields import nearest
+
+
+class NotRun(Exception):
+    """There is nothing to probe with; the message says why, in a line or several."""
+
+
+def of_config(loaded: Config, name: str) -> Module:
+    """A module of the configuration.
+
+    Raises:
+        NotRun: there is none of this name.
+    """
+    if name not in loaded.modules:
+        raise NotRun(f"unknown module `{name}`{nearest(name, list(loaded.modules))}")
+    return loaded.modules[name]
+
+
+def of_file(path: Path, settings: Sequence[tuple[str, str]], module: str | None) -> Module:
+    """A module for the prober of one file.
+
+    Args:
+        settings: keys with their values, as in YAML.
+        module: the YAML file to take it from instead, with a colon and a name where it holds several.
+
+    Raises:
+        LoaderError, ConfigError, NotRun: something of it can't be used.
+    """
+    prober = load_file(path)
+    if module is None:
+        return with_settings(prober, _yaml(settings), "--set")
+    if settings:
+        raise NotRun("either --set or --module")
+    file, _, name = module.partition(":")
+    return of_yaml(prober, Path(file), name)
+
+
+def with_settings(prober: Prober[Any], block: bytes, source: str) -> Module:
+    """A module that says nothing but the prober's settings.
+
+    Args:
+        block: them, in YAML.
+        source: where they come from, for messages.
+
+    Raises:
+        NotRun: they are not good.
+    """
+    read = document.read(block, source, prober.settings)
+    settings = loading.validated(read, prober.settings)
+    if settings is None or read.problems:
+        told = [f"{source} {problem.path}: {problem.message}" for problem in sorted(set(read.problems))]
+        raise NotRun("\n".join(told))
+    return Module(prober.name, prober, settings, 0.0, Place(source))
+
+
+def of_yaml(prober: Prober[Any], file: Path, name: str = "") -> Module:
+    """A module of a YAML file, for a prober that need not be loaded otherwise.
+
+    Args:
+        name: may be left out where the file has only one for this prober.
+
+    Raises:
+        ConfigError, NotRun: the file is not good, or has none, or several.
+    """
+    loaded = loading.load([file], {**find_probers([])[0], prober.name: prober})
+    if name:
+        return of_config(loaded, name)
+    fitting = [module for module in loaded.modules.values() if module.prober is prober]
+    if len(fitting) != 1:
+        names = ", ".join([module.name for module in fitting])
+        what = f"several modules for it, say which: {file}:NAME with one of {names}" if names else "no module for it"
+        raise NotRun(f"prober {prober.name}: {file} has {what}")
+    return fitting[0]
+
+
+def _yaml(settings: Sequence[tuple[str, str]]) -> bytes:
+    """Keys and values as a document. A value that is no YAML of its own, such as ``*`` or ``[a``, is the text it is.
+
+    Raises:
+        NotRun: a key is within another that has a value.
+    """
+    blocks: dict[str, Any] = {}
+    for key, value in settings:
+        *outer, last = key.split(".")
+        block = blocks
+        for name in outer:
+            block = block.setdefault(name, {})
+            if not isinstance(block, dict):
+                raise NotRun(f"--set {key}: {name} has a value of its own")
+        block[last] = _value(value)
+    text: str = yaml.serialize(_mapping(blocks))
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _value(text: str) -> yaml.Node:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        node = None
+    if isinstance(node, yaml.SequenceNode | yaml.MappingNode) and text.lstrip().startswith(("[", "{")):
+        return node
+    if isinstance(node, yaml.ScalarNode):
+        return node
+    return yaml.ScalarNode("tag:yaml.org,2002:str", text, style="'")
+
+
+def _mapping(blocks: dict[str, Any]) -> yaml.MappingNode:
+    pairs = []
+    for key, value in blocks.items():
+        inner = _mapping(value) if isinstance(value, dict) else value
+        pairs.append((yaml.ScalarNode("tag:yaml.org,2002:str", key), inner))
+    return yaml.MappingNode("tag:yaml.org,2002:map", pairs)

@@ -1,0 +1,62 @@
+"""Start without probers that fail to load; drop the modules that use them and log a warning for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ConfigDict
+
+from probe_exporter.config.module import Config, ConfigError
+from probe_exporter.config.problems import Place, Problem
+from probe_exporter.plugins.loader import Broken
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.settings.block import Settings
+
+
+class _AnySettings(Settings):
+    model_config = ConfigDict(extra="allow")
+
+
+async def _refuse(probe: Probe, settings: Settings) -> None:
+    raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the prober is broken")
+
+
+def stand_ins(broken: Iterable[Broken]) -> dict[str, Prober[Any]]:
+    """A prober for each name that a broken one may have."""
+    return {name: Prober(name, _AnySettings, _refuse) for one in broken for name in one.names}
+
+
+def without(config: Config, broken: Iterable[Broken], *, strict: bool = False) -> Config:
+    """A config that was read with `stand_ins`, without them and without the modules that use them.
+
+    Args:
+        strict: as for `loading.load`.
+
+    Raises:
+        ConfigError: if strict.
+    """
+    causes = {name: one.where for one in broken for name in one.names}
+    told = [
+        Problem(Place(one.where), "", f"broken, and ignored: {one.why.removeprefix(one.where).lstrip(': ')}")
+        for one in broken
+    ]
+    kept = {}
+    for name, module in config.modules.items():
+        if module.prober.probe is _refuse:
+            cause = causes[module.prober.name]
+            told.append(Problem(module.place, f"modules.{name}", f"left out: its prober is broken, see {cause}"))
+        else:
+            kept[name] = module
+    if told and strict:
+        raise ConfigError(sorted(told))
+    return replace(
+        config,
+        modules=MappingProxyType(kept),
+        warnings=tuple(sorted({*told, *config.warnings})),
+        probers=MappingProxyType({k: prober for k, prober in config.probers.items() if prober.probe is not _refuse}),
+    )

@@ -1,0 +1,53 @@
+"""The log lines of finished probes: written to stderr, or rendered as text for `/logs` and `debug=true`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from probe_exporter.prober.run import Event
+from probe_exporter.runner import Result
+from probe_exporter.telemetry.logs import FORMATS, FormatName
+from probe_exporter.telemetry.masking import Mask, mask_urls
+
+
+def source_of(event: Event) -> str:
+    """Where an event was logged, as ``http.py:120``."""
+    return f"{PurePath(event.code.co_filename).name}:{event.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeLog:
+    """What probes noted, as lines: to stderr, and on demand as text.
+
+    Args:
+        level: what is below is left out, there and here.
+        format: the key of `FORMATS`.
+    """
+
+    level: int = logging.INFO
+    format: FormatName = "logfmt"
+
+    def write(self, result: Result) -> None:
+        """Send a finished probe's lines to stderr; for most probes, there are none."""
+        for event in result.probe.events:
+            if event.level >= self.level:
+                sys.stderr.write(self.text(result))
+                sys.stderr.flush()
+                return
+
+    def text(self, result: Result) -> str:
+        """A finished probe's lines, each with its module and target."""
+        return "".join([f"{line}\n" for line in self._lines(result)])
+
+    def _lines(self, result: Result) -> Iterable[str]:
+        line = FORMATS[self.format]
+        mask = Mask(result.target, result.module.settings)
+        of_probe = {"module": result.module.name, "target": mask_urls(result.target)}
+        for event in result.probe.events:
+            if event.level >= self.level:
+                noted = {key: mask.plain(value) for key, value in event.fields.items() if key not in of_probe}
+                yield line(event.time, event.level, source_of(event), mask.text(event.message), of_probe | noted)

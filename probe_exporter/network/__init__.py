@@ -1,0 +1,1 @@
+"""Lookups and sockets: the only code that connects to targets."""

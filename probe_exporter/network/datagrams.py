@@ -1,0 +1,107 @@
+"""Datagrams to and from one target: `Datagrams`, as probers send and read them. `opening` opens their sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self, cast
+
+from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.network.connection import HIGH_WATER, connecting_failed
+from probe_exporter.prober.failure import ProbeFailed, Reason
+
+DATAGRAM_COST = 64
+"""Bytes that a datagram counts beside its own: an empty one is kept somewhere too."""
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """Datagrams to and from one address. Made by `connect_udp` or `dial_udp`.
+
+    ``with await connect_udp(…) as datagrams:`` closes the socket at the end of the block.
+
+    Attributes:
+        first_at: when the first datagram arrived, on `time.perf_counter`; 0.0 while none has.
+        arrived_at: when the one arrived that `read` returned last.
+    """
+
+    def __init__(self, address: str, port: int) -> None:
+        self.first_at = 0.0
+        self.arrived_at = 0.0
+        self._address = address
+        self._port = port
+        self._transport: asyncio.DatagramTransport | None = None
+        self._arrived: deque[tuple[float, bytes]] = deque()
+        self._held = 0  # bytes in _arrived
+        self._error: ProbeFailed | None = None
+        self._reader: asyncio.Future[None] | None = None
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, _: object) -> None:
+        now = time.perf_counter()
+        self.first_at = self.first_at or now
+        if self._held < HIGH_WATER:  # beyond it they are lost, as they are where a socket's own buffer is full
+            self._arrived.append((now, data))
+            self._held += len(data) + DATAGRAM_COST
+        self._wake()
+
+    def error_received(self, error: Exception) -> None:
+        """Something came back instead of an answer, such as ICMP's "port unreachable"."""
+        if isinstance(error, ConnectionRefusedError) and self.first_at:
+            self._error = ProbeFailed(Reason.CONNECT_RESET, "the peer has closed its port")
+        else:
+            self._error = connecting_failed(cast("OSError", error), join_host_port(self._address, self._port))
+        self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+
+    # What probers call.
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `read` has something to return at once."""
+        return bool(self._arrived)
+
+    async def read(self) -> bytes:
+        """The next datagram.
+
+        Raises:
+            ProbeFailed: the network says that nobody is there, or that there is no way.
+        """
+        while not self._arrived:
+            if self._error is not None:
+                raise self._error
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        self.arrived_at, data = self._arrived.popleft()
+        self._held -= len(data) + DATAGRAM_COST
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Send one datagram; whether it arrives nobody knows."""
+        if self._transport is not None:
+            self._transport.sendto(data)
+
+    def close(self) -> None:
+        """Close the socket. Safe to call twice."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _wake(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None and not reader.done():
+            reader.set_result(None)

@@ -1,0 +1,403 @@
+"""The network as probers use it: `resolve`, `connect`, `dial`. The only place that opens sockets to targets.
+
+What it opens is a `Connection` or `Datagrams`, in files of their own; both names are importable from here, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from probe_exporter.addresses import literals
+from probe_exporter.addresses.endpoints import join_host_port, port_number, split_host_port
+from probe_exporter.network import lookup as network_lookup
+from probe_exporter.network.connection import HANDSHAKE_LIMIT, Connection, Secure, connecting_failed
+from probe_exporter.network.datagrams import Datagrams
+from probe_exporter.network.settings import ConnectSettings, SourceSettings
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Network, Probe
+from probe_exporter.tls import context, handshake
+from probe_exporter.tls.settings import TLSSettings
+
+__all__ = [
+    "HANDSHAKE_LIMIT",
+    "Connection",
+    "Datagrams",
+    "Secure",
+    "bind_to_interface",
+    "connect",
+    "connect_udp",
+    "dial",
+    "dial_udp",
+    "dial_unix",
+    "first_of",
+    "join_host_port",
+    "literal",
+    "lookup",
+    "port_number",
+    "resolve",
+    "resolve_all",
+    "split_host_port",
+    "start_tls",
+]
+
+LOOKUP_TIME = Metric("probe_dns_lookup_time_seconds", "How long the target's name took to resolve.")
+IP_PROTOCOL = Metric("probe_ip_protocol", "The IP version of the chosen address: 4 or 6, 0 if there is none.")
+IP_HASH = Metric("probe_ip_addr_hash", "A hash of the chosen address: it changes when the address does.")
+
+ANY_WAY = SourceSettings()
+"""The way to a target for whom any will do."""
+
+T = TypeVar("T")
+
+
+async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: bool = True) -> str:
+    """Choose the address to probe, and report the choice.
+
+    Args:
+        host: a name or an address (IPv6 without brackets).
+        preferred: the family wanted; ``ip6`` or empty is IPv6, anything else IPv4, as the original has it.
+        fallback: take the other family's first address where there is none of the wanted one.
+
+    Raises:
+        ProbeFailed: the name does not resolve, or to no permitted address.
+    """
+    family = 6 if preferred in ("", "ip6") else 4
+    started = time.perf_counter()
+    address = ""
+    try:
+        with probe.phase("resolve"):
+            address = await _choose(probe, host, family, fallback)
+    finally:
+        probe.set(LOOKUP_TIME, round(time.perf_counter() - started, 9))
+        probe.set(IP_PROTOCOL, literals.version(address) if address else 0)
+        probe.set(IP_HASH, literals.fingerprint(address) if address else 0)
+    probe.log("Resolved target address", host=host, ip=address)
+    return address
+
+
+async def _choose(probe: Probe, host: str, family: int, fallback: bool) -> str:
+    if not host:
+        raise ProbeFailed(Reason.TARGET_INVALID, "the target names no host")
+    known = literal(probe, host)
+    if known is not None:
+        if fallback or literals.version(known) == family:
+            return known
+        raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} is not an IPv{family} address")
+    addresses = await lookup(probe, host, 0 if fallback else family)
+    return next((a for a in addresses if literals.version(a) == family), addresses[0])
+
+
+async def resolve_all(probe: Probe, host: str, *, preferred: str) -> list[str]:
+    """Every address of a host that a target sent us on to, the wanted family's first; nothing is reported."""
+    known = literal(probe, host)
+    if known is not None:
+        return [known]
+    family = 6 if preferred in ("", "ip6") else 4
+    with probe.phase("resolve"):
+        addresses = await lookup(probe, host)
+    return sorted(addresses, key=lambda address: literals.version(address) != family)
+
+
+async def lookup(probe: Probe, host: str, family: int = 0) -> list[str]:
+    """The addresses of a name, from whomever the module asks for them; nothing is reported.
+
+    Args:
+        family: 4, 6, or 0 for both.
+
+    Raises:
+        ProbeFailed: the name does not resolve, or may not be looked up.
+    """
+    network = probe.network
+    return await (network_lookup.lookup(host, family) if network is None else network.lookup(host, family))
+
+
+def literal(probe: Probe, host: str) -> str | None:
+    """The address that a host is, if it is one: this time not found by any name."""
+    known = literals.literal(host)
+    if known is not None and probe.network is not None:
+        probe.network.forget(known)
+    return known
+
+
+async def connect(
+    probe: Probe,
+    host: str,
+    port: int,
+    settings: SourceSettings = ANY_WAY,
+    *,
+    seconds: Metric | None = None,
+) -> Connection:
+    """Resolve a host and connect to it, with TLS at once if the settings want it: all that most probers need.
+
+    The address metrics and, with TLS, the certificate's are reported.
+
+    Args:
+        host: a name or an address (IPv6 without brackets).
+        port: 1 to 65535.
+        settings: the prober's own, derived from `SourceSettings` or `ConnectSettings`: which of the host's addresses,
+            from which of ours, and whether TLS begins at once. The name to verify is ``server_name``, or else `host`.
+        seconds: a metric with the one label ``phase``, which gets how long ``resolve``, ``connect`` and ``tls`` took.
+
+    Raises:
+        ProbeFailed: with the reason of whatever did not work.
+    """
+    with probe.phase("resolve", seconds):
+        address = await _resolve(probe, host, settings)
+    connection = await dial(probe, [address], port, source=settings.source_ip_address)
+    if seconds is not None:
+        probe.set(seconds, round(connection.connect_seconds, 9), "connect")
+    if isinstance(settings, ConnectSettings) and settings.tls:
+        try:
+            await start_tls(probe, connection, settings.tls_config, host, seconds=seconds)
+        except BaseException:
+            connection.abort()
+            raise
+    return connection
+
+
+async def connect_udp(
+    probe: Probe,
+    host: str,
+    port: int,
+    settings: SourceSettings = ANY_WAY,
+    *,
+    seconds: Metric | None = None,
+) -> Datagrams:
+    """Resolve a host and open a UDP socket that sends to it and hears nobody else. Nothing is sent yet.
+
+    The address metrics are reported.
+
+    Args:
+        host: a name or an address (IPv6 without brackets).
+        port: 1 to 65535.
+        settings: the prober's own, derived from `SourceSettings`: which of the host's addresses, from which of ours.
+        seconds: a metric with the one label ``phase``, which gets how long ``resolve`` took.
+
+    Raises:
+        ProbeFailed: the name does not resolve, or the system knows no way there.
+    """
+    with probe.phase("resolve", seconds):
+        address = await _resolve(probe, host, settings)
+    return await dial_udp(probe, address, port, source=settings.source_ip_address)
+
+
+async def _resolve(probe: Probe, host: str, settings: SourceSettings) -> str:
+    return await resolve(probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback)
+
+
+async def start_tls(
+    probe: Probe, connection: Connection, settings: TLSSettings, host: str, *, seconds: Metric | None = None
+) -> None:
+    """Go on inside TLS (STARTTLS), and report the certificate's metrics, whether it verifies or not.
+
+    Args:
+        settings: a module's ``tls_config``.
+        host: the name to verify where the settings give none; empty if the target has no name.
+        seconds: a metric with the one label ``phase``, which gets how long ``tls`` took.
+
+    Raises:
+        ProbeFailed: no agreement, a certificate that does not verify, or settings that can't be used.
+    """
+    name = settings.server_name or host
+    if not name and not settings.insecure_skip_verify:
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE, "tls_config: without `server_name` there is no name to verify a certificate by"
+        )
+    with probe.phase("tls", seconds):
+        await connection.start_tls(probe, Secure(context.client_context(settings), name))
+    assert connection.handshake is not None
+    handshake.report(probe, connection.handshake)
+
+
+async def dial(
+    probe: Probe,
+    addresses: Sequence[str],
+    port: int,
+    *,
+    source: str = "",
+    secure: Secure | None = None,
+    phase: str = "connect",
+) -> Connection:
+    """Open a TCP connection to the first of `addresses` that takes it, with TLS at once if `secure` is given.
+
+    Args:
+        addresses: resolved addresses, tried in order; usually one.
+        port: 1 to 65535.
+        source: the local address to connect from, of the same family; empty for the system's choice.
+        secure: the TLS to start as soon as the connection stands.
+        phase: what a failure to connect is a failure of.
+
+    Raises:
+        ProbeFailed: with the reason of the last address tried, or of the handshake.
+    """
+    return await first_of(probe, addresses, lambda address: _dial_one(probe, address, port, source, secure, phase))
+
+
+async def first_of(probe: Probe, addresses: Sequence[str], dial_one: Callable[[str], Awaitable[T]]) -> T:
+    """Try addresses in turn until one takes the connection; how the last one fails is how all do."""
+    phase = probe.current_phase
+    for address in addresses[:-1]:
+        try:
+            return await dial_one(address)
+        except ProbeFailed as failed:
+            probe.current_phase = phase
+            probe.log("Connecting failed, trying the next address", ip=address, err=failed.message)
+    return await dial_one(addresses[-1])
+
+
+async def _dial_one(
+    probe: Probe, address: str, port: int, source: str, secure: Secure | None, phase: str
+) -> Connection:
+    if not 0 < port < 65536:
+        raise ProbeFailed(Reason.TARGET_INVALID, f"{port} is not a port")
+    loop = asyncio.get_running_loop()
+    network = probe.network
+    if network is not None:
+        source = source or network.source_ip_address
+    local = (_local(source, address), 0) if source else None
+    with probe.phase(phase):
+        if network is not None:
+            network.check(address, port)
+        started = time.perf_counter()
+        try:
+            if network is None or not network.source_interface:
+                _, connection = await loop.create_connection(Connection, address, port, local_addr=local)
+            else:
+                connection = await _connect_by(network, address, port, local)
+        except OSError as error:
+            raise connecting_failed(error, join_host_port(address, port)) from None
+        connection.connect_seconds = connection.opened_at - started
+    if secure is not None:
+        try:
+            await connection.start_tls(probe, secure)
+        except BaseException:
+            connection.abort()
+            raise
+    return connection
+
+
+async def _connect_by(network: Network, address: str, port: int, local: tuple[str, int] | None) -> Connection:
+    """The same by way of an interface, for which the loop has no option."""
+    loop = asyncio.get_running_loop()
+    sock = socket.socket(_family(address), socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        bind_to_interface(sock, network.source_interface)
+        if local is not None:
+            sock.bind(local)
+        await loop.sock_connect(sock, literals.socket_address(address, port))
+        _, connection = await loop.create_connection(Connection, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    return connection
+
+
+def bind_to_interface(sock: socket.socket, interface: str) -> None:
+    """Have a socket's packets leave and arrive by one interface only.
+
+    Raises:
+        ProbeFailed: there is no such interface, or we may not.
+    """
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(interface))
+    except OSError as error:
+        what = f"binding to {interface!r} failed: {error.strerror or error}"
+        if error.errno == errno.ENODEV:
+            what = f"this machine has no interface {interface!r}"
+        elif error.errno in (errno.EPERM, errno.EACCES):
+            what = f"this kernel lets nobody bind to {interface!r} without CAP_NET_RAW (Linux does since 5.7)"
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_interface: {what}") from None
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if literals.version(address) == 6 else socket.AF_INET
+
+
+def _local(source: str, address: str) -> str:
+    """The address to connect from, if it can lead to `address` at all."""
+    local = literals.literal(source)
+    if local is None:
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_ip_address: {source!r} is not an IP address")
+    if literals.version(local) != literals.version(address):
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_ip_address: no way from {local} to {address}")
+    return local
+
+
+async def dial_unix(probe: Probe, path: str) -> Connection:
+    """Connect to a Unix socket.
+
+    Args:
+        path: of the socket, relative to the working directory; with a leading ``@`` a name without a file ("abstract").
+
+    Raises:
+        ProbeFailed: nobody listens there, or we may not connect.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with probe.phase("connect"):
+        started = time.perf_counter()
+        try:
+            if "\0" in path:
+                raise ProbeFailed(Reason.TARGET_INVALID, "the path of a socket has no NUL")
+            if probe.network is not None:
+                path = probe.network.check_path(path)
+            sock.setblocking(False)
+            # Directly and not through the loop: it is done at once, or it fails at once.
+            sock.connect(os.fsencode(f"\0{path[1:]}") if path.startswith("@") else path)
+            _, connection = await asyncio.get_running_loop().create_unix_connection(Connection, sock=sock)
+        except OSError as error:
+            sock.close()
+            if error.errno is None:  # what the socket module says of a path that is too long
+                raise ProbeFailed(Reason.TARGET_INVALID, f"not the path of a socket: {error}") from None
+            raise connecting_failed(error, path) from None
+        except BaseException:
+            sock.close()
+            raise
+        connection.connect_seconds = time.perf_counter() - started
+    return connection
+
+
+async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -> Datagrams:
+    """Open a UDP socket that sends to one address and hears nobody else. Nothing is sent yet.
+
+    Args:
+        address: resolved.
+        port: 1 to 65535.
+        source: the local address to send from, of the same family; empty for the system's choice.
+
+    Raises:
+        ProbeFailed: the system knows no way there, or has no such address to send from.
+    """
+    if not 0 < port < 65536:
+        raise ProbeFailed(Reason.TARGET_INVALID, f"{port} is not a port")
+    network = probe.network
+    if network is not None:
+        source = source or network.source_ip_address
+    local = _local(source, address) if source else ""
+    with probe.phase("connect"):
+        if network is not None:
+            network.check(address, port)
+        sock = socket.socket(_family(address), socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            if network is not None and network.source_interface:
+                bind_to_interface(sock, network.source_interface)
+            if local:
+                sock.bind(literals.socket_address(local, 0))
+            sock.connect(literals.socket_address(address, port))
+        except OSError as error:
+            sock.close()
+            raise connecting_failed(error, join_host_port(address, port)) from None
+        except ProbeFailed:
+            sock.close()
+            raise
+        loop = asyncio.get_running_loop()
+        _, datagrams = await loop.create_datagram_endpoint(lambda: Datagrams(address, port), sock=sock)
+    return datagrams

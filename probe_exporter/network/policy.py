@@ -1,0 +1,112 @@
+"""The network policy of a run: which name servers to ask, where to send from, which addresses are allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from probe_exporter.addresses import literals
+from probe_exporter.addresses.guard import Guard
+from probe_exporter.addresses.spellings import normal
+from probe_exporter.network import lookup
+from probe_exporter.network.lookup import Resolver
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPolicy:
+    """How the probes of a module use the network, where it is not just as the system has it.
+
+    Args:
+        guard: what they may connect to; None for everything.
+        resolver: whom they ask for addresses; None for the system.
+        source_ip_address: where they connect from, if the prober's settings do not say; empty for the system's choice.
+        source_interface: the interface that their packets leave and arrive by; empty for any.
+    """
+
+    guard: Guard | None = None
+    resolver: Resolver | None = None
+    source_ip_address: str = ""
+    source_interface: str = ""
+
+    def for_run(self) -> RunNetwork:
+        """Return the network of one run."""
+        return RunNetwork(self)
+
+
+class RunNetwork:
+    """The network of one run: applies a module's policy, and remembers which name each address was found by.
+
+    It is a `prober.run.Network`.
+    """
+
+    __slots__ = ("_found_by", "_policy")
+
+    def __init__(self, policy: NetworkPolicy) -> None:
+        self._policy = policy
+        self._found_by: dict[str, str] = {}  # the last name for each address
+
+    @property
+    def source_ip_address(self) -> str:
+        """The policy's."""
+        return self._policy.source_ip_address
+
+    @property
+    def source_interface(self) -> str:
+        """The policy's."""
+        return self._policy.source_interface
+
+    async def lookup(self, host: str, family: int) -> list[str]:
+        """Return the addresses of a name, as `lookup.lookup` gives them, if the policy permits to look it up.
+
+        Raises:
+            ProbeFailed: the policy denies the name, or it does not resolve.
+        """
+        guard, resolver = self._policy.guard, self._policy.resolver
+        if guard is None:
+            return await lookup.lookup(host, family, resolver=resolver)
+        guard.check_name(host)
+        addresses = await lookup.lookup(host, family, resolver=resolver, as_written=guard.has_names)
+        self._found_by.update(dict.fromkeys(addresses, host))
+        return addresses
+
+    def forget(self, address: str) -> None:
+        """Forget the name that an address was found by."""
+        self._found_by.pop(address, None)
+
+    def check(self, address: str, port: int) -> None:
+        """Check an address, and the name that `lookup` found it by, before anything is sent to it.
+
+        Raises:
+            ProbeFailed: the policy denies it.
+        """
+        guard = self._policy.guard
+        if guard is not None:
+            guard.check_address(address, port, self._found_by.get(address, ""))
+
+    def check_proxied(self, host: str, port: int) -> None:
+        """Check a host before a proxy is told to connect to it.
+
+        Raises:
+            ProbeFailed: the policy denies it.
+        """
+        guard = self._policy.guard
+        if guard is None:
+            return
+        literal = literals.literal(host)
+        if literal is not None:
+            self.check(literal, port)
+        else:
+            known = [address for address, name in self._found_by.items() if normal(name) == normal(host)]
+            guard.check_proxied(host, port, known)
+
+    def check_path(self, path: str) -> str:
+        """Check the path of a Unix socket, and return the path to connect to, with symbolic links resolved.
+
+        Raises:
+            ProbeFailed: the policy denies it.
+        """
+        guard = self._policy.guard
+        return path if guard is None else guard.check_path(path)
+
+    def for_another_run(self) -> RunNetwork:
+        """Return a network of the same policy that remembers nothing of this run."""
+        return RunNetwork(self._policy)

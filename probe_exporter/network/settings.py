@@ -1,0 +1,192 @@
+"""Settings of the way to a target: which of its addresses, from where, by whose names, and whether at all.
+
+Those of a prober are read by the prober. Those of a module hold for everything that its probes connect to, and become
+one `NetworkPolicy`. The runner makes a `RunNetwork` of it for each run, which `opening`, `quic` and `icmp` obey.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+
+from probe_exporter.addresses import guard, literals
+from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.addresses.guard import Entry, Guard, Lists
+from probe_exporter.network import lookup
+from probe_exporter.network.policy import NetworkPolicy
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import SCALAR_TYPES, Duration, Text, Written
+from probe_exporter.settings.rules import required
+from probe_exporter.tls.settings import TLSSettings
+
+
+class AddressSettings(Settings):
+    """Which of a name's addresses is probed.
+
+    Args:
+        preferred_ip_protocol: ``ip6`` or empty prefers IPv6, anything else IPv4, as the original has it.
+        ip_protocol_fallback: take one of the other family where the name has none of this one.
+    """
+
+    preferred_ip_protocol: Text = "ip6"
+    ip_protocol_fallback: bool = True
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        if self.preferred_ip_protocol not in ("", "ip4", "ip6"):
+            yield "preferred_ip_protocol", "neither ip4 nor ip6: taken as ip4"
+
+
+class SourceSettings(AddressSettings):
+    """The same, and the local address to probe from.
+
+    Args:
+        source_ip_address: an address of this machine; empty for the system's choice, or the module's.
+    """
+
+    source_ip_address: Text = ""
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        if self.source_ip_address and not _is_address(self.source_ip_address):
+            yield "source_ip_address", "not an IP address: every probe of this module will fail"
+
+
+class ConnectSettings(SourceSettings):
+    """The same, and whether the connection begins with TLS: all that `connect` needs to know.
+
+    Args:
+        tls: a TLS handshake comes before anything else.
+        tls_config: for that, or for `start_tls`.
+    """
+
+    tls: bool = False
+    tls_config: TLSSettings = TLSSettings()
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+# --- of a module -------------------------------------------------------------------------------------------
+
+_SERVER = re.compile(r"\[(?P<v6>[^\[\]]*)\](?::(?P<port6>.*))?|(?P<v4>[^:]*):(?P<port4>.*)", re.DOTALL)
+
+
+def _server(text: str) -> str:
+    """A name server as ``address:port``."""
+    parts = _SERVER.fullmatch(text)
+    host, port = text, "53"
+    if literals.literal(text) is None and parts is not None:
+        host, port = (parts["v6"], parts["port6"]) if parts["v6"] else (parts["v4"] or "", parts["port4"])
+        port = "53" if port is None else port
+    known = literals.literal(host)
+    if known is None or "%" in known or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        raise ValueError(f"{text!r} is not the address of a name server, such as 127.0.0.1, 127.0.0.1:53 or [::1]:53")
+    return join_host_port(known, int(port))
+
+
+def _positive(seconds: float) -> float:
+    if seconds <= 0:
+        raise ValueError("expected more than 0")
+    return seconds
+
+
+class ResolverSettings(Settings):
+    """A module's ``resolver``: whom to ask for addresses, in place of the hosts file and the system's resolver.
+
+    Args:
+        servers: addresses with ports or without, tried in turn; a name is asked for as it is written.
+        timeout: for a lookup, all servers together, each of which is asked twice.
+    """
+
+    rules = (required("servers"),)
+    servers: tuple[Annotated[Text, AfterValidator(_server)], ...]
+    timeout: Annotated[Duration, AfterValidator(_positive)] = 5.0
+
+
+def _entry(value: object) -> Entry:
+    if isinstance(value, Entry):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("expected a string")
+    return guard.parse(value)
+
+
+Target = Annotated[
+    Entry,
+    Written("target", "10.0.0.0/8, *.example.org:443 or unix:/run/*"),
+    PlainValidator(_entry, json_schema_input_type=str),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": SCALAR_TYPES}),
+]
+"""An entry of ``targets:``, kept as written."""
+
+
+class TargetsSettings(Settings):
+    """``targets``, of a module or of a whole file: what may be connected to.
+
+    Args:
+        allow: nothing else, where there is such a list.
+        deny: not these, whatever is allowed.
+    """
+
+    allow: tuple[Target, ...] | None = None
+    deny: tuple[Target, ...] = ()
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        if self.allow == ():
+            yield "allow", "an empty list permits nothing: every probe will fail"
+
+    def lists(self, where: str) -> Lists:
+        """The same for those who judge by it."""
+        return Lists(self.allow, self.deny, where)
+
+
+_INTERFACE = re.compile(r"[^\s/]{0,15}")
+
+
+def _interface(name: str) -> str:
+    if not _INTERFACE.fullmatch(name):
+        raise ValueError(f"{name!r} can't be the name of an interface")
+    return name
+
+
+def _source(text: str) -> str:
+    if text and literals.literal(text) is None:
+        raise ValueError(f"{text!r} is not an IP address")
+    return text
+
+
+class NetworkSettings(Settings):
+    """What a module says of all its connections, whatever its prober."""
+
+    resolver: ResolverSettings | None = Field(None, description="Whom to ask for addresses, in place of the system.")
+    source_interface: Annotated[Text, AfterValidator(_interface)] = Field(
+        "", description="The network interface to probe through."
+    )
+    source_ip_address: Annotated[Text, AfterValidator(_source)] = Field(
+        "", description="The local address to probe from, unless the prober's own settings have one."
+    )
+    targets: TargetsSettings | None = Field(None, description="What may be probed; see docs/operations.md.")
+
+    def policy(self, of_all: tuple[Lists, ...] = ()) -> NetworkPolicy | None:
+        """Return the policy that probes obey; None where there is nothing to obey.
+
+        Args:
+            of_all: blocks of targets that hold for every module.
+        """
+        blocks = (*of_all, self.targets.lists("`targets` of the module")) if self.targets else of_all
+        if not (blocks or self.resolver or self.source_interface or self.source_ip_address):
+            return None
+        asked = None if self.resolver is None else lookup.resolver(self.resolver.servers, self.resolver.timeout)
+        return NetworkPolicy(Guard(blocks) if blocks else None, asked, self.source_ip_address, self.source_interface)

@@ -1,0 +1,1 @@
+"""Load probers, and find out what they can measure."""

@@ -1,0 +1,250 @@
+"""Load probers: from the package, from installed packages (entry points) and from the user's directories.
+
+The files of a directory run with the exporter's rights, so a directory that anybody may write to is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.machinery
+import importlib.util
+import inspect
+import os
+import re
+import stat
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from probe_exporter import probers as shipped_probers
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.settings.block import Settings
+
+MODULE_KEYS = frozenset({"prober", "timeout", "description", "params"})
+"""What a module says beside its blocks; no prober can have such a name."""
+
+ENTRY_POINTS = "probe_exporter.probers"
+"""The group of entry points by which installed packages offer probers; each names one, or a module with a `prober`."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NAMED = re.compile(r"""\bProber\(\s*["']([a-z][a-z0-9_]*)["']""")
+_NO_PROBERS = ("_", ".", "test_", "conftest.py")  # helpers, an editor's files, and tests, which may lie beside probers
+
+
+class LoaderError(Exception):
+    """Something named or found can't be loaded; the message says what and why."""
+
+
+def library() -> Path:
+    """The directory of ready-made modules: inside the package, or beside it in a checkout.
+
+    Raises:
+        LoaderError: there is neither.
+    """
+    package = Path(__file__).parents[1]
+    inside, beside = package / "modules", package.parent / "modules"
+    found = inside if inside.is_dir() else beside
+    if not found.is_dir():
+        raise LoaderError(f"this installation is incomplete: it lacks the directory {inside}")
+    return found
+
+
+# --- probers -----------------------------------------------------------------------------------------------
+
+
+class Broken(NamedTuple):
+    """Something that should have been a prober: where it is, what is wrong with it, what it may have been called."""
+
+    where: str
+    why: str
+    names: frozenset[str]
+
+
+class _Found(NamedTuple):
+    """Something that should be a prober and is not loaded yet."""
+
+    where: str
+    names: frozenset[str]  # what it is probably called
+    load: Callable[[], object]  # gives a Prober, or what has one as `prober`
+
+
+def load_probers(directories: Sequence[Path]) -> dict[str, Prober[Any]]:
+    """All probers by name: the shipped ones, those of installed packages and those of the given directories.
+
+    Raises:
+        LoaderError: a directory is not safe, or something is broken; with a line for each.
+    """
+    probers, broken = find_probers(directories)
+    if broken:
+        raise LoaderError("\n".join([one.why for one in broken]))
+    return probers
+
+
+def find_probers(directories: Sequence[Path]) -> tuple[dict[str, Prober[Any]], list[Broken]]:
+    """The same, and beside them what is broken: code that does not run, declares no prober, or one that is there
+    already.
+
+    Raises:
+        LoaderError: a directory is not safe.
+    """
+    probers: dict[str, Prober[Any]] = {}
+    declared: dict[str, str] = {}
+    broken: list[Broken] = []
+    for found in (*_files(directories), *_installed()):
+        try:
+            prober = _checked_prober(found)
+            if prober.name in probers:
+                before = declared[prober.name]
+                raise LoaderError(f"prober {prober.name} is declared twice: in {before} and in {found.where}")
+        except LoaderError as error:
+            broken.append(Broken(found.where, str(error), found.names - probers.keys()))
+        else:
+            probers[prober.name] = prober
+            declared[prober.name] = found.where
+    return probers, broken
+
+
+def load_file(path: Path) -> Prober[Any]:
+    """The prober of one file, wherever that is.
+
+    Raises:
+        LoaderError: it can't be loaded.
+    """
+    return _checked_prober(_file(path))
+
+
+def _files(directories: Sequence[Path]) -> Iterator[_Found]:
+    """Ours first, then the library's, then those of each directory; a file reached twice counts once."""
+    seen: set[Path] = set()
+    for directory in (Path(shipped_probers.__file__).parent, library(), *map(checked_directory, directories)):
+        for path in sorted(directory.glob("*.py")):
+            if path.name.startswith(_NO_PROBERS) or path.resolve() in seen:
+                continue
+            seen.add(path.resolve())
+            yield _file(path)
+
+
+def _file(path: Path) -> _Found:
+    try:
+        named = _NAMED.findall(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        named = []  # what is wrong is said by loading it
+    return _Found(str(path), frozenset({path.stem, *named}), lambda: _import(path))
+
+
+def _installed() -> Iterator[_Found]:
+    """What installed packages offer. Python imports a package once: another version needs a new process."""
+    for entry in sorted(metadata.entry_points(group=ENTRY_POINTS)):
+        package = "" if entry.dist is None else f" of {entry.dist.name} {entry.dist.version}"
+        where = f"entry point {entry.name} = {entry.value}{package}"
+        yield _Found(where, frozenset({entry.name}), partial(_guarded, entry.load, where))
+
+
+def checked_directory(directory: Path) -> Path:
+    """The directory, if it exists and not everybody may write to it or to a prober in it.
+
+    Raises:
+        LoaderError: saying which, and how to mend it.
+    """
+    try:
+        if not stat.S_ISDIR(directory.stat().st_mode):
+            raise LoaderError(f"{directory} is not a directory")
+        writable = [path for path in (directory, *directory.glob("*.py")) if path.stat().st_mode & stat.S_IWOTH]
+        read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+    except OSError as error:
+        raise LoaderError(f"directory {directory} can't be read: {error.strerror or error}") from None
+    if writable and not read_only:
+        reason = "is writable by everybody, who could thus change what runs here"
+        raise LoaderError(f"{writable[0]} {reason}: chmod o-w {writable[0]}")
+    return directory
+
+
+def _checked_prober(found: _Found) -> Prober[Any]:
+    """Run the code and take the prober that it declares.
+
+    Raises:
+        LoaderError: naming where it is.
+    """
+    declared = found.load()
+    prober = declared if isinstance(declared, Prober) else getattr(declared, "prober", None)
+    if not isinstance(prober, Prober):
+        raise LoaderError(f"{found.where} declares no prober: its last line should be prober = Prober(…)")
+    if not _NAME.fullmatch(prober.name) or prober.name in MODULE_KEYS:
+        raise LoaderError(f"{found.where}: {prober.name!r} can't be a prober's name")
+    if isinstance(prober.probe, FunctionType) and not _may_be_awaited(prober.probe):
+        raise LoaderError(f"{found.where}: the function of prober {prober.name} is not an `async def`")
+    settings: object = prober.settings
+    if not (isinstance(settings, type) and issubclass(settings, Settings)):
+        raise LoaderError(f"{found.where}: the settings of prober {prober.name} are not a class derived from Settings")
+    if not settings.__module__.startswith(shipped_probers.__name__):  # ours are tested
+        _check_types(settings, f"{found.where}: the settings of prober {prober.name}")
+    return prober
+
+
+def _may_be_awaited(function: FunctionType) -> bool:
+    """Whether calling it gives something to await; of a decorated one nobody can tell."""
+    return inspect.iscoroutinefunction(function) or hasattr(function, "__wrapped__")
+
+
+def _check_types(settings: type[Settings], where: str) -> None:
+    """Whether all types of the fields are there and can be described: they are names until somebody looks.
+
+    Raises:
+        LoaderError: saying what is wrong.
+    """
+    try:
+        settings.model_rebuild()
+        settings.model_json_schema()
+    except Exception as error:
+        raise LoaderError(f"{where} can't be used: {_last_line(error, where)}") from error
+
+
+class _PluginLoader(importlib.machinery.SourceFileLoader):
+    """Reads the source each time: cached bytecode can't tell two edits of one second apart."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _import(path: Path) -> ModuleType:
+    if path.parent == Path(shipped_probers.__file__).parent:
+        return importlib.import_module(f"{shipped_probers.__name__}.{path.stem}")
+    name = _module_name(path)
+    loader = _PluginLoader(name, str(path))
+    module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(name, loader, origin=str(path)))
+    module.__file__ = str(path)
+    sys.modules[name] = module  # before it runs: pydantic and dataclasses look annotations up there
+    _guarded(partial(loader.exec_module, module), str(path))
+    return module
+
+
+def _guarded(run: Callable[[], object], where: str) -> object:
+    """Run somebody's code.
+
+    Raises:
+        LoaderError: it raised anything; with the last line of the traceback.
+    """
+    try:
+        return run()
+    except (Exception, SystemExit) as error:
+        raise LoaderError(f"{where} can't be loaded: {_last_line(error, where)}") from error
+
+
+def _module_name(path: Path) -> str:
+    """A name that two files of one stem don't share, and that does not show where they lie."""
+    return f"probe_exporter_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+
+
+def _last_line(error: BaseException, where: str) -> str:
+    """What went wrong, and in which line of the file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == where]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    said = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    words = [text for text in said if text and not text.startswith("For further information visit")][-1]  # pydantic's
+    return f"{words} (line {line})" if line else words

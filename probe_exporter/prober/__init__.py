@@ -1,0 +1,1 @@
+"""What a prober is made of: its declaration, one run, metrics, deadline, reasons for failure."""

@@ -1,0 +1,54 @@
+"""`Prober`: what a prober's file declares, so that modules can use it by name."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from probe_exporter.prober.failure import OwnReason, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.settings.block import Settings
+
+S = TypeVar("S", bound=Settings)
+
+
+def _same_settings(settings: Any, hostname: str) -> Any:
+    """The effect of the request parameter ``hostname`` on a prober that has no use for it."""
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Prober(Generic[S]):
+    """The declaration that makes a file a prober: ``prober = Prober("redis", RedisSettings, probe_redis)``.
+
+    Args:
+        name: what a module's ``prober:`` says, and the key of its block of settings.
+        settings: the model of that block.
+        probe: the run itself; returns on success, raises `ProbeFailed` otherwise.
+        description: one line for lists; the first line of `probe`'s docstring if not given.
+        with_hostname: what the request parameter ``hostname`` does to the settings; by default nothing.
+            Raises ValueError, with a sentence for the client, where the two conflict.
+        reasons: those that only this prober has.
+
+    Raises:
+        ValueError: a reason of its own does not begin with the prober's name.
+    """
+
+    name: str
+    settings: type[S]
+    probe: Callable[[Probe, S], Awaitable[None]]
+    description: str = ""
+    with_hostname: Callable[[S, str], S] = field(default=_same_settings)
+    reasons: tuple[OwnReason, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        return self.description or (self.probe.__doc__ or "").split("\n")[0]
+
+    def __post_init__(self) -> None:
+        known = {reason.value for reason in Reason}
+        for reason in self.reasons:
+            if not reason.value.startswith(f"{self.name}_") or reason.value in known:
+                raise ValueError(f"prober {self.name}: its own reasons begin with {self.name}_, unlike {reason.value}")

@@ -1,0 +1,1 @@
+"""Dialogues: send and expect (``query_response``), in lines or in messages."""

@@ -1,0 +1,235 @@
+"""A dialogue with a server, step by step: what to expect and what to send (``query_response``).
+
+`walk` goes through the steps with a `Peer`: lines of a byte stream (`lines`) or messages (`messages`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Annotated, ClassVar, Protocol
+
+from pydantic import PlainSerializer
+
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.dialogue.templates import Template
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Text, encode
+from probe_exporter.settings.regexps import Match, Regexp
+from probe_exporter.settings.rules import Block, Rule, exclusive, required
+from probe_exporter.settings.secrets import MASK
+
+FAILED_BY_REGEXP = Metric("probe_failed_due_to_regex", "Whether the probe failed because of a regular expression.")
+FAILED_BY_BYTES = Metric("probe_failed_due_to_bytes", "Whether other bytes came than the module expects.")
+EXPECT_INFO = Metric("probe_expect_info", "What `expect` matched, in labels of the module's own.")
+
+# --- settings ----------------------------------------------------------------------------------------------
+
+_LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+
+
+def _value_is_utf8(block: Block) -> Iterator[tuple[str, str]]:
+    value = block.get("value")
+    if isinstance(value, str) and not _is_utf8(encode(value)):
+        yield "value", "a label's value must be UTF-8"
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _legal(name: str) -> str:
+    """`name` as a label name of Prometheus; where it is none, as the original spells it."""
+    legal = re.sub(r"^[0-9]|[^a-zA-Z0-9_]", "_", name)
+    return legal if not legal.startswith("__") else f"_{legal.lstrip('_')}"
+
+
+class Label(Settings):
+    """A label of ``probe_expect_info``; its value is a template of what ``expect`` matched."""
+
+    rules = (required("name"), _value_is_utf8)
+    name: Text = ""
+    value: Text = ""
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        if not _LABEL_NAME.fullmatch(self.name):
+            yield "name", "not a label name of Prometheus: what is not a letter, a digit or _ becomes _"
+
+
+def _expects_one_thing(block: Block) -> Iterator[tuple[str, str]]:
+    if "expect" in block and block.get("expect_bytes"):
+        yield "expect_bytes", "`expect_bytes` and `expect` exclude each other"
+
+
+def _labels_differ(block: Block) -> Iterator[tuple[str, str]]:
+    seen = set()
+    labels = block.get("labels")
+    for label in labels if isinstance(labels, list | tuple) else ():
+        name = label.get("name") if isinstance(label, Mapping) else None
+        legal = _legal(name) if isinstance(name, str) else None
+        if legal and legal in seen:
+            yield "labels", f"the label {name} is here twice"
+        seen.add(legal)
+
+
+_HARMLESS = re.compile(
+    r"(?:(?:[a-z.]|[a-z]?[0-9]{1,5}) )?"  # the tag of IMAP
+    r"(?:capa|capability|ehlo|feat|helo|help|info|lhlo|logout|nick|noop|ping|pong|quit|rset|starttls|stat|stats|stls"
+    r"|ssh-[0-9.]+|user|version)"
+    r"(?:[ -][^\r\n]*)?\r?\n?",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def _shown_command(text: str) -> str:
+    """What is sent may be a password, and nothing says which: only commands that carry none are shown."""
+    return text if not text or _HARMLESS.fullmatch(text) else MASK
+
+
+Command = Annotated[Text, PlainSerializer(_shown_command, return_type=str)]
+"""What a step sends; see `_shown_command`."""
+
+
+class Step(Settings):
+    """One entry of ``query_response``: expect a line or bytes, send, start TLS, in this order.
+
+    Args:
+        expect: lines are read until one matches; over messages, the next one has to.
+        expect_prompt: what has no newline yet counts as a line at once.
+        expect_bytes: exactly these come next.
+        labels: of ``probe_expect_info``, made from what `expect` matched.
+        send: a line to send, with ``$1`` or ``${name}`` for groups of what `expect` matched.
+        send_without_newline: send it as it is.
+        send_bytes: bytes to send.
+        starttls: go on inside TLS.
+    """
+
+    rules = (_expects_one_thing, _labels_differ, exclusive("send", "send_bytes"))
+    expect: Regexp | None = None
+    expect_prompt: bool = False
+    expect_bytes: Text = ""
+    labels: tuple[Label, ...] | None = None
+    send: Command = ""
+    send_without_newline: bool = False
+    send_bytes: Command = ""
+    starttls: bool = False
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        if self.labels is not None and self.expect is None:
+            yield "labels", "labels have no effect without `expect`"
+        if self.expect is not None and self.expect.text.startswith("^+"):  # as old examples have it for POP3's "+OK"
+            yield "expect", r"`^+` matches no plus, it repeats the beginning of the line: `^\+` is meant"
+
+    @cached_property
+    def info(self) -> Metric | None:
+        """`EXPECT_INFO` with this step's labels, if it has any say about them."""
+        if self.labels is None or self.expect is None:
+            return None
+        return Metric(EXPECT_INFO.name, EXPECT_INFO.help, tuple(_legal(label.name) for label in self.labels))
+
+    @cached_property
+    def _values(self) -> tuple[Template, ...]:
+        assert self.expect is not None
+        return tuple(Template(label.value, self.expect.names) for label in self.labels or ())
+
+    @cached_property
+    def _reply(self) -> Template:
+        return Template(self.send, self.expect.names if self.expect else {})
+
+    def values(self, found: Match) -> tuple[str, ...]:
+        """The values of the labels.
+
+        Raises:
+            ProbeFailed: what matched is no text.
+        """
+        try:
+            return tuple(value.expand(found).decode() for value in self._values)
+        except UnicodeDecodeError:
+            raise ProbeFailed(Reason.DIALOGUE_LABEL_INVALID, "what matched is not UTF-8: it can't be a label") from None
+
+    def reply(self, found: Match | None) -> bytes:
+        """What to send: a template where something was expected, as it is written otherwise."""
+        return encode(self.send) if found is None else self._reply.expand(found)
+
+
+def _labels_once(block: Block) -> Iterator[tuple[str, str]]:
+    """Two steps with labels would be one metric with two sets of label names."""
+    steps = block.get("query_response")
+    labelled = [
+        step
+        for step in (steps if isinstance(steps, list | tuple) else ())
+        if isinstance(step, Mapping) and "labels" in step and "expect" in step
+    ]
+    if len(labelled) > 1:
+        yield "query_response", "only one step may have `labels`"
+
+
+class DialogueSettings(Settings):
+    """What any prober that talks in steps understands."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_labels_once,)
+    query_response: tuple[Step, ...] = ()
+
+
+# --- the walk through the steps ----------------------------------------------------------------------------
+
+
+class Peer(Protocol):
+    """The other side of a dialogue. Each method raises `ProbeFailed` where it can't do what it says."""
+
+    async def find(self, expect: Regexp, *, prompt: bool) -> Match:
+        """Read until something matches; as a `prompt`, also something that may still go on."""
+
+    async def take(self, expected: bytes) -> None:
+        """Read exactly these bytes."""
+
+    async def say(self, text: bytes, *, newline: bool) -> None:
+        """Send text; with a `newline` after it where that is how texts end."""
+
+    async def send(self, data: bytes) -> None:
+        """Send `data` as it is."""
+
+    async def start_tls(self) -> None:
+        """Go on inside TLS."""
+
+
+async def walk(probe: Probe, steps: Iterable[Step], peer: Peer) -> list[Match]:
+    """Go through the steps with a peer, up to the first that fails; what each ``expect`` matched, in turn.
+
+    Raises:
+        ProbeFailed: what the peer says is not what was expected, or it has gone.
+    """
+    matches = []
+    for number, step in enumerate(steps, 1):
+        found = None
+        if step.expect is not None:
+            probe.log("Expecting a match", step=number, regexp=step.expect.text)
+            found = await peer.find(step.expect, prompt=step.expect_prompt)
+            matches.append(found)
+            probe.log("It matched", step=number, match=shown(found.group() or b""))
+            if step.info is not None:
+                probe.set(step.info, 1, *step.values(found))
+        if step.expect_bytes:
+            probe.log("Expecting bytes", step=number)
+            await peer.take(encode(step.expect_bytes))
+        if text := step.reply(found):
+            await peer.say(text, newline=not step.send_without_newline)
+            probe.log("Sent text", step=number, bytes=len(text))
+        elif step.send_bytes:
+            await peer.send(encode(step.send_bytes))
+            probe.log("Sent bytes", step=number, bytes=len(encode(step.send_bytes)))
+        if step.starttls:
+            await peer.start_tls()
+    return matches
+
+
+def shown(data: bytes) -> str:
+    """The beginning of some data, for the log."""
+    return data[:200].decode("utf-8", "backslashreplace")

@@ -1,0 +1,1 @@
+"""DNS messages, without I/O."""

@@ -1,0 +1,1 @@
+"""gRPC calls and the health-checking messages."""

@@ -1,0 +1,160 @@
+"""What a module demands of a response: each check raises at the first demand that is not met."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Protocol
+
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http.response import Response
+from probe_exporter.settings.cel import Cel
+from probe_exporter.settings.regexps import Regexp
+
+OFF_THE_LOOP = 1024 * 1024
+"""Bodies from this size on are searched in a thread: RE2 lets others run meanwhile."""
+
+
+class HeaderMatcher(Protocol):
+    """A header, and what it is matched with."""
+
+    @property
+    def header(self) -> str: ...
+    @property
+    def regexp(self) -> Regexp: ...
+    @property
+    def allow_missing(self) -> bool: ...
+
+
+def status_code(status: int, valid: Sequence[int]) -> None:
+    """
+    Args:
+        valid: the codes allowed; none for all of 200 to 299.
+    """
+    if status not in valid if valid else not 200 <= status < 300:
+        expected = ", ".join(map(str, valid)) or "200 to 299"
+        reason = Reason.PROXY_REFUSED if status == 407 else Reason.HTTP_STATUS  # 407 is a proxy's: RFC 9110, 15.5.8
+        raise ProbeFailed(reason, f"the status code is {status}, expected {expected}")
+
+
+def version(version: str, valid: Sequence[str]) -> None:
+    """
+    Args:
+        valid: the versions allowed, as ``HTTP/1.1``; none for any.
+    """
+    if valid and version not in valid:
+        raise ProbeFailed(Reason.HTTP_VERSION, f"the version is {version}, expected {', '.join(valid)}")
+
+
+def headers(response: Response, forbidden: Iterable[HeaderMatcher], demanded: Iterable[HeaderMatcher]) -> None:
+    """
+    Args:
+        forbidden: no value of the header may match.
+        demanded: some value of the header must match.
+    """
+    for matcher in forbidden:
+        if any(matcher.regexp.search(value) for value in _values(response, matcher)):
+            raise _mismatch(matcher, "matches")
+    for matcher in demanded:
+        values = _values(response, matcher)
+        if values and not any(matcher.regexp.search(value) for value in values):
+            raise _mismatch(matcher, "does not match")
+
+
+def _values(response: Response, matcher: HeaderMatcher) -> list[bytes]:
+    """The header's values; none if it is missing and may be."""
+    values = response.get_all(matcher.header.lower())
+    if not values and not matcher.allow_missing:
+        raise ProbeFailed(Reason.HTTP_HEADER_MISMATCH, f"the response has no header {matcher.header}")
+    return [value.encode("utf-8", "surrogateescape") for value in values]
+
+
+def _mismatch(matcher: HeaderMatcher, what: str) -> ProbeFailed:
+    return ProbeFailed(
+        Reason.HTTP_HEADER_MISMATCH, f"header {matcher.header} {what} the regular expression {matcher.regexp}"
+    )
+
+
+async def body(text: bytes, forbidden: Sequence[Regexp], demanded: Sequence[Regexp]) -> None:
+    """
+    Args:
+        forbidden: none of these may match.
+        demanded: all of these must match.
+    """
+    if len(text) < OFF_THE_LOOP:
+        _search(text, forbidden, demanded)
+    else:
+        await asyncio.to_thread(_search, text, forbidden, demanded)
+
+
+def _search(text: bytes, forbidden: Sequence[Regexp], demanded: Sequence[Regexp]) -> None:
+    for regexp in forbidden:
+        if regexp.search(text):
+            raise ProbeFailed(Reason.HTTP_BODY_MISMATCH, f"the body matches the regular expression {regexp}")
+    for regexp in demanded:
+        if not regexp.search(text):
+            raise ProbeFailed(Reason.HTTP_BODY_MISMATCH, f"the body does not match the regular expression {regexp}")
+
+
+def json_body(text: bytes, forbidden: Cel | None, demanded: Cel | None) -> None:
+    """
+    Args:
+        forbidden: may not be true of the body.
+        demanded: must be true of it.
+    """
+    try:
+        # All of JSON's numbers are doubles to the original, and so to the expressions written for it.
+        document = json.loads(text, parse_int=float)
+    except (ValueError, RecursionError):
+        raise ProbeFailed(Reason.HTTP_BODY_MISMATCH, "the body is not JSON") from None
+    for expression, wanted in ((forbidden, False), (demanded, True)):
+        if expression is None:
+            continue
+        try:
+            value = expression.evaluate(document)
+        except ValueError as error:
+            raise ProbeFailed(Reason.HTTP_BODY_MISMATCH, f"the CEL expression {expression} failed: {error}") from None
+        if value is not wanted:
+            raise ProbeFailed(
+                Reason.HTTP_BODY_MISMATCH,
+                f"the CEL expression {expression} gives {value!r}"
+                if not isinstance(value, bool)
+                else f"the body {'does not fit' if wanted else 'fits'} the CEL expression {expression}",
+            )
+
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAY = "(?:mon|tue|wed|thu|fri|sat|sun)"
+_WHOLE_DAY = "(?:mon|tues|wednes|thurs|fri|satur|sun)day"
+_MONTH = f"(?P<month>{'|'.join(_MONTHS)})"
+_TIME = "(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})(?:[.,][0-9]+)?"
+_DATES = tuple(
+    re.compile(form.replace(" ", " +"), re.IGNORECASE)
+    for form in (
+        f"{_DAY}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} (?-i:GMT)",
+        f"{_WHOLE_DAY}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} (?-i:[A-Z]{{3,4}})",
+        f"{_DAY} {_MONTH} (?P<day>[0-9]{{1,2}}) {_TIME} (?P<year>[0-9]{{4}})",
+    )
+)
+"""The three forms of RFC 9110, section 5.6.7, as tolerant as the original: of blanks, of case, of the wrong weekday, of
+fractions (which are dropped) and, in the second form, of any zone (which is taken as UTC)."""
+
+
+@lru_cache(maxsize=1024)
+def parse_date(value: str) -> float | None:
+    """A date of HTTP in Unix seconds; None if it is none."""
+    date = next(filter(None, (form.fullmatch(value.strip(" \t")) for form in _DATES)), None)
+    if date is None:
+        return None
+    year, month = int(date["year"]), _MONTHS.index(date["month"].lower()) + 1
+    if len(date["year"]) == 2:
+        year += 1900 if year >= 69 else 2000
+    day, hour, minute, second = (int(date[part]) for part in ("day", "hour", "minute", "second"))
+    try:
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
+    except ValueError:
+        return None

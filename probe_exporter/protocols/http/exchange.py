@@ -1,0 +1,119 @@
+"""One request and its response: what every version of HTTP offers the prober, and HTTP/1's way of doing it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import BinaryIO, Protocol
+
+from probe_exporter.network.connection import Connection
+from probe_exporter.prober.failure import ProbeFailed
+from probe_exporter.protocols.http import http1
+from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.request import Request
+from probe_exporter.protocols.http.response import Response
+from probe_exporter.tls.handshake import Handshake
+
+UPLOAD_STEP = 64 * 1024
+"""Bytes of an uploaded file in one chunk."""
+
+
+class Unprocessed(ProbeFailed):
+    """The server says that it did not look at the request: it may be made once more (RFC 9113, section 8.7)."""
+
+
+class Exchange(Protocol):
+    """A request on its way, and what comes back.
+
+    Attributes:
+        response: there to be looked at once `head` has returned.
+        processing_seconds: from the request to the first byte of the response; 0.0 while there is none.
+    """
+
+    response: Response
+    processing_seconds: float
+
+    @property
+    def handshake(self) -> Handshake | None:
+        """What TLS showed; None on a plain connection."""
+
+    @property
+    def first_byte_at(self) -> float:
+        """When the response began, on `time.perf_counter`."""
+
+    async def head(self) -> Response:
+        """Send the request and read the head of the response.
+
+        Raises:
+            ProbeFailed: there is none, or it is not HTTP.
+        """
+
+    async def body(self) -> bytes:
+        """The next piece of the response's body; ``b""`` after the last.
+
+        Raises:
+            ProbeFailed: it ends before its time, or breaks its coding.
+        """
+
+    def close(self) -> None:
+        """End it in good order, finished or not. Safe to call twice."""
+
+
+class Http1Exchange:
+    """An exchange over HTTP/1, on a connection of its own."""
+
+    def __init__(self, connection: Connection, request: Request, upload: BinaryIO | None) -> None:
+        """
+        Args:
+            upload: the file that ``request.body_file`` names, at its beginning.
+        """
+        self._connection = connection
+        self._reader = ResponseReader(request.method)
+        self.response: Response = self._reader
+        self.processing_seconds = 0.0
+        self._request = request
+        self._upload = upload
+        self._uploading: asyncio.Task[None] | None = None
+
+    @property
+    def handshake(self) -> Handshake | None:
+        return self._connection.handshake
+
+    @property
+    def first_byte_at(self) -> float:
+        return self._connection.first_byte_at
+
+    async def head(self) -> Response:
+        connection, reader = self._connection, self._reader
+        sent = time.perf_counter()
+        connection.send(self._request.head() + self._request.body)
+        if self._request.body_file and self._upload is not None:
+            self._uploading = asyncio.create_task(_send_file(connection, self._upload))
+        try:
+            while not reader.head_complete:
+                reader.feed(await connection.read())
+        finally:
+            if connection.first_byte_at:  # a server may have spoken before it was asked
+                self.processing_seconds = max(connection.first_byte_at - sent, 1e-9)
+        return reader
+
+    async def body(self) -> bytes:
+        while True:
+            piece = self._reader.take_body()
+            if piece or self._reader.complete:
+                return piece
+            self._reader.feed(await self._connection.read())
+
+    def close(self) -> None:
+        if self._uploading is not None:
+            self._uploading.cancel()
+        self._connection.close()
+
+
+async def _send_file(connection: Connection, upload: BinaryIO) -> None:
+    """Send a file in chunks, as fast as the peer takes them; what goes wrong shows in the response."""
+    with suppress(ProbeFailed):
+        while data := upload.read(UPLOAD_STEP):
+            await connection.write(http1.chunk(data))
+        await connection.write(http1.chunk(b""))

@@ -1,0 +1,152 @@
+"""HTTP/3: exchange one request and response over a QUIC connection (RFC 9114)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import BinaryIO
+
+from aioquic.buffer import encode_uint_var
+from aioquic.quic.events import QuicEvent, StopSendingReceived, StreamDataReceived, StreamReset
+
+from probe_exporter.network.quic import ClosedByApplication, QuicClient
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http import field_section
+from probe_exporter.protocols.http.exchange import Unprocessed
+from probe_exporter.protocols.http.http3 import (
+    HEAD_LIMIT,
+    MAX_FIELD_SECTION_SIZE,
+    Code,
+    Frame,
+    ResponseReader,
+    ServerStreams,
+    StreamType,
+    describe,
+    frame,
+)
+from probe_exporter.protocols.http.request import Request
+from probe_exporter.protocols.http.response import Response
+from probe_exporter.tls.handshake import Handshake
+
+UPLOAD_STEP = 64 * 1024
+"""Bytes of an uploaded file in one frame."""
+
+UPLOAD_AHEAD = 256 * 1024
+"""Bytes of an uploaded file that may wait to be sent."""
+
+
+class Http3Exchange:
+    """An exchange over HTTP/3, on a QUIC connection of its own."""
+
+    def __init__(self, client: QuicClient, request: Request, upload: BinaryIO | None) -> None:
+        """
+        Args:
+            upload: the file that ``request.body_file`` names, at its beginning.
+        """
+        self._client = client
+        self._request = request
+        self._reader = ResponseReader(request.method)
+        self.response: Response = self._reader
+        self.processing_seconds = 0.0
+        self.first_byte_at = 0.0
+        self._server = ServerStreams()
+        self._stream = client.open_stream()
+        self._upload = upload if request.body_file else None
+        self._uploaded = 0
+
+    @property
+    def handshake(self) -> Handshake | None:
+        return self._client.handshake
+
+    async def head(self) -> Response:
+        sent = time.perf_counter()
+        self._send_request()
+        try:
+            while not self._reader.head_complete:
+                await self._advance()
+        finally:
+            if self.first_byte_at:
+                self.processing_seconds = max(self.first_byte_at - sent, 1e-9)
+        return self._reader
+
+    async def body(self) -> bytes:
+        while True:
+            piece = self._reader.take_body()
+            if piece or self._reader.complete:
+                return piece
+            await self._advance()
+
+    def close(self) -> None:
+        self._client.close(Code.NO_ERROR)
+
+    def _send_request(self) -> None:
+        client, request = self._client, self._request
+        settings = encode_uint_var(MAX_FIELD_SECTION_SIZE) + encode_uint_var(HEAD_LIMIT)
+        control = client.open_stream(unidirectional=True)
+        client.send(control, encode_uint_var(StreamType.CONTROL) + frame(Frame.SETTINGS, settings))
+        fields = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in request.fields()]
+        body = frame(Frame.DATA, request.body) if request.body else b""
+        client.send(self._stream, frame(Frame.HEADERS, field_section.encode(fields)) + body, end=self._upload is None)
+
+    async def _advance(self) -> None:
+        """Wait for the next thing to happen, and take it in."""
+        self._continue_upload()
+        try:
+            happened = await self._client.turn()
+        except ProbeFailed as failed:
+            self._reader.fail(self._ended(failed))
+            return
+        for event in happened:
+            self._take(event)
+
+    def _take(self, event: QuicEvent) -> None:
+        if isinstance(event, StreamDataReceived):
+            if event.stream_id == self._stream:
+                if event.data:
+                    self.first_byte_at = self.first_byte_at or self._client.arrived_at
+                self._reader.feed(event.data, end=event.end_stream)
+            elif event.stream_id % 4 == 3:
+                self._listen(self._server.feed, event.stream_id, event.data, end=event.end_stream)
+        elif isinstance(event, StreamReset):
+            if event.stream_id == self._stream:
+                self._reader.fail(self._reset(event.error_code))
+            else:
+                self._listen(self._server.end, event.stream_id)
+        elif isinstance(event, StopSendingReceived) and event.stream_id == self._stream:
+            self._upload = None
+
+    def _listen(self, take: Callable[..., None], *said: object, **how: object) -> None:
+        """Hear what is said beside the response; what is wrong with it breaks the response too."""
+        try:
+            take(*said, **how)
+        except ProbeFailed as failed:
+            self._reader.fail(failed)
+
+    def _reset(self, code: int) -> ProbeFailed:
+        what = f"the server reset the stream ({describe(code)})"
+        if self._reader.head_complete:
+            return ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"{what} within the body")
+        if code == Code.REQUEST_REJECTED:
+            return Unprocessed(Reason.CONNECT_RESET, what)
+        return ProbeFailed(Reason.CONNECT_RESET, what)
+
+    def _ended(self, failed: ProbeFailed) -> ProbeFailed:
+        """What the end of the connection means."""
+        reason, message = failed.reason, failed.message
+        if isinstance(failed, ClosedByApplication):
+            message = f"the server closed the connection ({describe(failed.code)}) {failed.phrase}".strip()
+            reason = Reason.CONNECT_CLOSED if failed.code == Code.NO_ERROR else Reason.CONNECT_RESET
+        if self._server.going_away:
+            message += ", having said that it goes away"
+        if self._reader.head_complete:
+            return ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"{message}, within the body")
+        return ProbeFailed(reason, message)
+
+    def _continue_upload(self) -> None:
+        """Send more of a file once enough of what came before is on its way."""
+        while self._upload is not None and self._uploaded - self._client.sent < UPLOAD_AHEAD:
+            data = self._upload.read(UPLOAD_STEP)
+            self._uploaded += len(data)
+            self._client.send(self._stream, frame(Frame.DATA, data) if data else b"", end=not data)
+            if not data:
+                self._upload = None

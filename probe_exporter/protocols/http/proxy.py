@@ -1,0 +1,221 @@
+"""Which proxy a URL goes through, if any: decided from settings that are parsed once. No I/O; `tunnel` does that.
+
+The rules of ``no_proxy``, and of the environment's variables, are those of Go's clients, so that a list written for the
+original means the same here. A rule may fit the host as it was written or the address that was chosen for it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+from probe_exporter.addresses import literals
+from probe_exporter.protocols.http.response import Headers
+from probe_exporter.protocols.http.url import URL
+
+DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+"""The schemes of proxies. Any other is taken as plain HTTP, as in the original, but has no port of its own."""
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """One proxy.
+
+    Attributes:
+        scheme: a key of `DEFAULT_PORTS`, or something else that means ``http``.
+        host, port: where it is; empty and 0 where its URL does not say.
+        user, password: decoded; None where its URL has no such part.
+        connect_headers: what a CONNECT carries beside the usual; secrets among it.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    connect_headers: Headers = field(default_factory=list, repr=False)
+
+    @classmethod
+    def parse(cls, url: str, connect_headers: Headers) -> Self:
+        """
+        Args:
+            url: what it lacks is told when a probe needs it.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:  # brackets around what is no address, a port beyond 65535
+            return cls(url.partition(":")[0], "", 0)
+        return cls(
+            parts.scheme,
+            parts.hostname or "",
+            DEFAULT_PORTS.get(parts.scheme, 0) if port is None else port,
+            None if parts.username is None else unquote(parts.username),
+            None if parts.password is None else unquote(parts.password),
+            connect_headers,
+        )
+
+    @property
+    def is_socks(self) -> bool:
+        return self.scheme in ("socks5", "socks5h")
+
+    @property
+    def secure(self) -> bool:
+        """Whether it is spoken to over TLS."""
+        return self.scheme == "https"
+
+    def forwards(self, url: URL) -> bool:
+        """Whether it is sent the request itself, rather than asked for a way to the host."""
+        return not (self.is_socks or url.secure)
+
+    def __str__(self) -> str:
+        """Its URL, without credentials."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A rule for a name, and for what is below it."""
+
+    name: str  # in lower case and ASCII
+    itself: bool
+    port: str  # empty for any
+
+    def fits(self, host: str, port: str) -> bool:
+        if self.port not in ("", port):
+            return False
+        return (self.itself and host == self.name) or host.endswith("." + self.name)
+
+
+class NoProxy:
+    """What a ``no_proxy`` list exempts; localhost and loopback addresses are exempt whatever it says."""
+
+    def __init__(self, rules: str) -> None:
+        """
+        Args:
+            rules: separated by commas: ``*``, an address, a network, or a name (with a leading dot only what is below
+                it); but for networks, each may end in a port. What is none of these exempts nothing.
+        """
+        self._everything = False
+        self._networks: list[_Network] = []
+        self._addresses: set[tuple[str, str]] = set()
+        self._names: list[_Name] = []
+        for rule in rules.split(","):
+            self._add(rule.strip().lower())
+
+    def exempts(self, host: str, port: int, addresses: Sequence[str] = ()) -> bool:
+        """Whether a host is to be reached without the proxy.
+
+        Args:
+            host: as in a URL.
+            addresses: those chosen for it, where that is known.
+        """
+        host = _normal(host)
+        known = literals.literal(host)
+        candidates = [known] if known is not None else list(addresses)
+        if self._everything or host == "localhost" or any(rule.fits(host, str(port)) for rule in self._names):
+            return True
+        return any(self._exempts_address(address, str(port)) for address in candidates)
+
+    def _exempts_address(self, text: str, port: str) -> bool:
+        if (text, "") in self._addresses or (text, port) in self._addresses:
+            return True
+        address = ipaddress.ip_address(text)
+        return address.is_loopback or any(address in network for network in self._networks)
+
+    def _add(self, rule: str) -> None:
+        if not rule:
+            return
+        if rule == "*":
+            self._everything = True
+        elif "/" in rule:
+            self._networks += _network(rule)
+        else:
+            host, port = _split_port(rule)
+            address = literals.literal(host)
+            if address is not None:
+                self._addresses.add((address, port))
+            elif host.strip("."):
+                host = host.removeprefix("*") if host.startswith("*.") else host
+                self._names.append(_Name(_normal(host.removeprefix(".")), not host.startswith("."), port))
+
+
+def _normal(host: str) -> str:
+    """A host as rules are compared with it."""
+    try:
+        return literals.to_ascii(host.lower())
+    except ValueError:
+        return host.lower()
+
+
+def _network(rule: str) -> list[_Network]:
+    """The network that ``address/bits`` means, if it means one."""
+    if not rule.rpartition("/")[2].isdecimal():  # a mask would be a network to Python
+        return []
+    try:
+        return [ipaddress.ip_network(rule, strict=False)]
+    except ValueError:
+        return []
+
+
+def _split_port(rule: str) -> tuple[str, str]:
+    """Host and port of a rule; an IPv6 address with a port stands in brackets."""
+    if rule.startswith("["):
+        host, closed, port = rule[1:].partition("]:")
+        return (host, port) if closed else (rule, "")
+    host, colon, port = rule.rpartition(":")
+    return (host, port) if colon and ":" not in host else (rule, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """The proxies of one block of settings, made once for it.
+
+    Attributes:
+        by_scheme: the proxy for each scheme of URLs that has one.
+        no_proxy: what goes without; None where nothing does, localhost included.
+    """
+
+    by_scheme: Mapping[str, Proxy]
+    no_proxy: NoProxy | None
+
+    @classmethod
+    def configured(cls, url: str, no_proxy: str, connect_headers: Headers) -> Self:
+        """One proxy for all; none if `url` is empty."""
+        proxies = dict.fromkeys(("http", "https"), Proxy.parse(url, connect_headers)) if url else {}
+        return cls(proxies, NoProxy(no_proxy) if no_proxy else None)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], connect_headers: Headers) -> Self:
+        """Those that ``http_proxy``, ``https_proxy`` and ``no_proxy`` name, or else the same in capitals."""
+        proxies = {}
+        for scheme in ("http", "https"):
+            url = _variable(environment, f"{scheme}_proxy")
+            if url:
+                proxy = Proxy.parse(url if _SCHEME.match(url) else "http://" + url, connect_headers)
+                if proxy.host:  # an unusable variable counts as unset
+                    proxies[scheme] = proxy
+        return cls(proxies, NoProxy(_variable(environment, "no_proxy")))
+
+    def choose(self, url: URL, addresses: Sequence[str] = ()) -> Proxy | None:
+        """The proxy for a URL; None if it is to be reached directly.
+
+        Args:
+            addresses: those chosen for its host, where that is known.
+        """
+        proxy = self.by_scheme.get(url.scheme)
+        if proxy is None or (self.no_proxy is not None and self.no_proxy.exempts(url.host, url.port, addresses)):
+            return None
+        return proxy
+
+
+def _variable(environment: Mapping[str, str], name: str) -> str:
+    return environment.get(name) or environment.get(name.upper(), "")

@@ -1,0 +1,283 @@
+"""The settings of an HTTP client: authentication, proxies, TLS, redirects.
+
+They stand inline in an ``http`` block and as a block of their own where a prober begins with a request.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, PlainSerializer, model_validator
+
+from probe_exporter.protocols.http.proxy import DEFAULT_PORTS, Proxies
+from probe_exporter.protocols.http.url import parse
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import FilePath, Text
+from probe_exporter.settings.rules import NO_SECRET_MANAGER, Block, Rule, exclusive, needs, required
+from probe_exporter.settings.secrets import Named, Secret
+from probe_exporter.tls.settings import TLSSettings
+
+RESERVED_HEADERS = frozenset(
+    {
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "user-agent",
+        "www-authenticate",
+        "x-amz-content-sha256",
+        "x-amz-date",
+        "x-amz-security-token",
+        "x-prometheus-remote-read-version",
+        "x-prometheus-remote-write-version",
+        "x-prometheus-scrape-timeout-seconds",
+    }
+)
+"""What ``http_headers`` may not set, in lower case: they have their own keys or belong to the protocol."""
+
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+"""The grant type of RFC 7523: a signed assertion instead of a client secret."""
+
+
+_URL = re.compile(
+    r"""
+    (?: [A-Z][A-Z0-9+.-]* : | (?! [^/?\#]* : ) )          # a scheme; without one, no colon before the first slash
+    (?: // (?: (?: [A-Z0-9._~!$&'()*+,;=:@-] | %[0-9A-F]{2} )* @ )?
+           (?: \[ [0-9A-F:.]*:[0-9A-F:.]* (?: %25 [^]%]* )? ] | (?: [^][ %/?\#^|{}`\\:@] | %25 | %[89A-F][0-9A-F] )* )
+           (?: : [0-9]* )? (?= [/?\#] | $ )
+      | (?! // ) )
+    (?: [^%?\#] | %[0-9A-F]{2} )*                         # the path
+    (?: \? [^\#]* )?
+    (?: \# (?: [^%] | %[0-9A-F]{2} )* )?
+    """,
+    re.VERBOSE | re.IGNORECASE | re.ASCII | re.DOTALL,
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _url(text: str) -> str:
+    """Refuse what is no URL at all; a relative one is one (RFC 3986, 4.1)."""
+    if _CONTROL.search(text) or not _URL.fullmatch(text):
+        raise ValueError("not a URL; expected one like http://proxy.example:3128")
+    return text
+
+
+def mask_url(url: str) -> str:
+    """The URL with its password, if it has one, written as ``xxxxx``."""
+    scheme, separator, rest = url.partition("://")
+    user, at, host = rest.rpartition("@") if "/" not in rest else _split_user(rest)
+    name, colon, _ = user.partition(":")
+    return f"{scheme}{separator}{name}{colon}xxxxx{at}{host}" if at and colon else url
+
+
+def _split_user(rest: str) -> tuple[str, str, str]:
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    return user, at, host + slash + path
+
+
+ShownURL = Annotated[Text, PlainSerializer(mask_url, return_type=str)]
+"""A URL that may hold a password, which is masked where the URL is shown."""
+
+ProxyURL = Annotated[Text, AfterValidator(_url), PlainSerializer(mask_url, return_type=str)]
+"""The URL of a proxy; it may hold a password, which is masked where the URL is shown."""
+
+
+def references(settings: Settings, *keys: str) -> Iterator[tuple[str, str]]:
+    """Cautions about ``*_ref`` keys: they are read for compatibility and can't be followed."""
+    return ((key, NO_SECRET_MANAGER) for key in keys if getattr(settings, key))
+
+
+class BasicAuth(Settings):
+    """The ``basic_auth`` block; an empty one still sends a header with empty name and password."""
+
+    rules = (
+        exclusive("username", "username_file", "username_ref"),
+        exclusive("password", "password_file", "password_ref"),
+    )
+    username: Text = ""
+    username_file: FilePath = ""
+    username_ref: Text = ""
+    password: Secret = Secret("")
+    password_file: FilePath = ""
+    password_ref: Text = ""
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        return references(self, "username_ref", "password_ref")
+
+
+def _no_basic(block: Block) -> Iterator[tuple[str, str]]:
+    if str(block.get("type", "")).strip().lower() == "basic":
+        yield "type", "the type may not be Basic; use `basic_auth` instead"
+
+
+class Authorization(Settings):
+    """The ``authorization`` block: a header of a type and credentials, ``Bearer`` by default."""
+
+    rules = (exclusive("credentials", "credentials_file", "credentials_ref"), _no_basic)
+    type: Annotated[Text, AfterValidator(lambda text: text.strip() or "Bearer")] = "Bearer"
+    credentials: Secret = Secret("")
+    credentials_file: FilePath = ""
+    credentials_ref: Text = ""
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        return references(self, "credentials_ref")
+
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
+_LINE_END = re.compile(r"[\r\n]")
+
+_PROXY_RULES: tuple[Rule, ...] = (
+    exclusive("proxy_url", "proxy_from_environment"),
+    exclusive("no_proxy", "proxy_from_environment"),
+    needs(
+        ["proxy_connect_header"],
+        ["proxy_url", "proxy_from_environment"],
+        "`proxy_connect_header` needs `proxy_url` or `proxy_from_environment`",
+    ),
+)
+
+
+def _no_proxy_needs_proxy(block: Block) -> Iterator[tuple[str, str]]:
+    if block.get("no_proxy") and "proxy_url" not in block and not block.get("proxy_from_environment"):
+        yield "no_proxy", "`no_proxy` needs `proxy_url`"
+
+
+class ProxySettings(Settings):
+    """The keys that choose a proxy, wherever they stand."""
+
+    rules = (*_PROXY_RULES, _no_proxy_needs_proxy)
+    proxy_url: ProxyURL = Field(default="", repr=False)
+    no_proxy: Text = ""
+    proxy_from_environment: bool = False
+    proxy_connect_header: dict[Text, tuple[Secret, ...]] = Field(default_factory=dict)
+
+    @cached_property
+    def proxies(self) -> Proxies:
+        """Which URL goes through which proxy."""
+        headers = [
+            (name, _LINE_END.sub(" ", value.reveal()))
+            for name, values in sorted(self.proxy_connect_header.items())
+            for value in values
+            if _TOKEN.fullmatch(name)
+        ]
+        if self.proxy_from_environment:
+            return Proxies.from_environment(os.environ, headers)
+        return Proxies.configured(self.proxy_url, self.no_proxy, headers)
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        proxy = Proxies.configured(self.proxy_url, "", []).by_scheme.get("http")
+        if proxy is not None and not (proxy.host and proxy.port):
+            yield "proxy_url", "names no host or no port: every probe through it will fail"
+        elif proxy is not None and proxy.scheme not in DEFAULT_PORTS:
+            yield "proxy_url", f"taken as an http proxy; the known schemes are {', '.join(DEFAULT_PORTS)}"
+        for name in self.proxy_connect_header:
+            if not _TOKEN.fullmatch(name):
+                yield "proxy_connect_header", f"{name!r} is not a header name: it is not sent"
+
+
+def _one_key_for_jwt(block: Block) -> Iterator[tuple[str, str]]:
+    """The rules about secrets depend on the grant, as they do in the original."""
+    if block.get("grant_type") != JWT_BEARER:
+        yield from exclusive("client_secret", "client_secret_file", "client_secret_ref")(block)
+        return
+    keys = ("client_certificate_key", "client_certificate_key_file", "client_certificate_key_ref")
+    yield from exclusive(*keys)(block)
+    if block.get("signature_algorithm") not in (None, "", "RS256", "RS384", "RS512"):
+        yield "signature_algorithm", "expected RS256, RS384 or RS512"
+
+
+class OAuth2(ProxySettings):
+    """The ``oauth2`` block: where the token that a target wants is fetched, and with what."""
+
+    rules = (*ProxySettings.rules, required("client_id", "token_url"), _one_key_for_jwt)
+    client_id: Text = ""
+    client_secret: Secret = Secret("")
+    client_secret_file: FilePath = ""
+    client_secret_ref: Text = ""
+    client_certificate_key_id: Text = ""
+    client_certificate_key: Secret = Secret("")
+    client_certificate_key_file: FilePath = ""
+    client_certificate_key_ref: Text = ""
+    grant_type: Text = ""
+    signature_algorithm: Text = ""
+    iss: Text = ""
+    audience: Text = ""
+    claims: dict[str, Any] = Field(default_factory=dict)
+    scopes: tuple[Text, ...] = ()
+    token_url: ShownURL = ""
+    endpoint_params: Named = Field(default_factory=dict)
+    tls_config: TLSSettings = TLSSettings()
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        yield from references(self, "client_secret_ref", "client_certificate_key_ref")
+        try:
+            parse(self.token_url)
+        except ValueError as error:
+            yield "token_url", f"{error}: every probe of this module will fail"
+        taken = {"scope": bool(self.scopes), "assertion": self.grant_type == JWT_BEARER}
+        for name in self.endpoint_params:
+            if taken.get(name):
+                yield "endpoint_params", f"sets {name} a second time: every probe of this module will fail"
+
+
+class HttpHeader(Settings):
+    """One entry of ``http_headers``: all values are sent, those in clear first, then secrets, then files."""
+
+    values: tuple[Text, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    files: tuple[FilePath, ...] = ()
+
+
+def _no_reserved_headers(block: Block) -> Iterator[tuple[str, str]]:
+    headers = block.get("http_headers")
+    for name in headers if isinstance(headers, Mapping) else ():
+        if str(name).lower() in RESERVED_HEADERS:
+            yield "http_headers", f"the header {name} may not be set here"
+
+
+class HttpClientSettings(ProxySettings):
+    """What any HTTP client of ours understands."""
+
+    rules = (
+        *ProxySettings.rules,
+        exclusive("basic_auth", "authorization", "oauth2", "bearer_token", "bearer_token_file"),
+        _no_reserved_headers,
+    )
+    basic_auth: BasicAuth | None = None
+    authorization: Authorization | None = None
+    oauth2: OAuth2 | None = None
+    bearer_token: Secret = Field(default=Secret(""), exclude=True, json_schema_extra={"deprecated": True})
+    bearer_token_file: FilePath = Field(default="", exclude=True, json_schema_extra={"deprecated": True})
+    tls_config: TLSSettings = TLSSettings()
+    follow_redirects: bool = True
+    enable_http2: bool = True
+    http_headers: dict[Text, HttpHeader] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fold_bearer_token(cls, written: Any) -> Any:
+        """Turn the old spellings of a bearer token into the block that replaced them."""
+        if not isinstance(written, Mapping) or "authorization" in written:
+            return written
+        old = {"bearer_token": "credentials", "bearer_token_file": "credentials_file"}
+        block = {new: written[key] for key, new in old.items() if written.get(key)}
+        return {**written, "authorization": block} if len(block) == 1 else written
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        for key in ("bearer_token", "bearer_token_file"):
+            if getattr(self, key):
+                yield key, f"`{key}` is deprecated; use `authorization`"

@@ -1,0 +1,147 @@
+"""ICMP echo messages (RFC 792, RFC 4443) without I/O: requests, replies, and errors about a request."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import NamedTuple
+
+from probe_exporter.prober.failure import Reason
+
+_HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number; in errors the last is the MTU
+
+REQUESTS = {4: 8, 6: 128}
+REPLIES = {4: 0, 6: 129}
+
+ERRORS = {
+    (4, 3): Reason.ICMP_UNREACHABLE,
+    (4, 11): Reason.ICMP_TIME_EXCEEDED,
+    (4, 12): Reason.ICMP_UNREACHABLE,
+    (6, 1): Reason.ICMP_UNREACHABLE,
+    (6, 2): Reason.ICMP_PACKET_TOO_BIG,
+    (6, 3): Reason.ICMP_TIME_EXCEEDED,
+    (6, 4): Reason.ICMP_UNREACHABLE,
+}
+"""What an error message means, by IP version and type."""
+
+_FRAGMENTATION_NEEDED = (4, 3, 4)  # the one code that means something else than its type
+
+_WORDS = {
+    (4, 3, 0): "network unreachable",
+    (4, 3, 1): "host unreachable",
+    (4, 3, 2): "protocol unreachable",
+    (4, 3, 3): "port unreachable",
+    _FRAGMENTATION_NEEDED: "packet too big",
+    (4, 3, 9): "network administratively prohibited",
+    (4, 3, 10): "host administratively prohibited",
+    (4, 3, 13): "administratively prohibited",
+    (4, 11, 0): "time to live exceeded in transit",
+    (4, 11, 1): "time for reassembly exceeded",
+    (6, 1, 0): "no route to destination",
+    (6, 1, 1): "administratively prohibited",
+    (6, 1, 3): "address unreachable",
+    (6, 1, 4): "port unreachable",
+    (6, 1, 5): "source address failed policy",
+    (6, 1, 6): "route to destination rejected",
+    (6, 2, 0): "packet too big",
+    (6, 3, 0): "hop limit exceeded in transit",
+    (6, 3, 1): "time for reassembly exceeded",
+}
+
+
+class Answer(NamedTuple):
+    """An echo reply, as its packet has it."""
+
+    identifier: int
+    sequence: int
+    payload: bytes
+
+
+class Trouble(NamedTuple):
+    """An error message about one of somebody's echo requests, as its packet has it."""
+
+    version: int
+    type: int
+    code: int
+    mtu: int  # of the link that was too small; 0 if it does not say
+    destination: str  # where the request was going
+    identifier: int
+    sequence: int
+
+    @property
+    def reason(self) -> Reason:
+        """What it means for the probe."""
+        key = (self.version, self.type, self.code)
+        return Reason.ICMP_PACKET_TOO_BIG if key == _FRAGMENTATION_NEEDED else ERRORS[key[:2]]
+
+    def __str__(self) -> str:
+        words = _WORDS.get((self.version, self.type, self.code), f"ICMP type {self.type}, code {self.code}")
+        return f"{words} (MTU {self.mtu})" if self.mtu else words
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071): the 16-bit words summed with carries brought round, and inverted.
+
+    2 ** 16 is 1 modulo 0xFFFF, so the data as one number has the same remainder as the sum of its words.
+    """
+    number = int.from_bytes(data if len(data) % 2 == 0 else data + b"\0", "big")
+    return 0xFFFF - ((number % 0xFFFF or 0xFFFF) if number else 0)
+
+
+def request(version: int, identifier: int, sequence: int, payload: bytes) -> bytes:
+    """An echo request. For IPv6 the checksum is the kernel's to fill in: it covers the addresses too."""
+    kind = REQUESTS[version]
+    blank = _HEADER.pack(kind, 0, 0, identifier, sequence) + payload
+    return blank if version == 6 else _HEADER.pack(kind, 0, checksum(blank), identifier, sequence) + payload
+
+
+def parse(version: int, message: bytes) -> Answer | Trouble | None:
+    """What an ICMP message says about an echo request; None if it is about something else or is cut short."""
+    if len(message) < _HEADER.size:
+        return None
+    kind, code, _, third, fourth = _HEADER.unpack_from(message)
+    if kind == REPLIES[version]:
+        return Answer(third, fourth, message[_HEADER.size :]) if code == 0 else None
+    if (version, kind) not in ERRORS:
+        return None
+    offending = (_embedded_4 if version == 4 else _embedded_6)(message[_HEADER.size :])
+    if offending is None:
+        return None
+    # IPv4 has 16 bits for the MTU (RFC 1191), IPv6 has 32 (RFC 4443, 3.2); other messages have something else there.
+    mtu = fourth if (version, kind, code) == _FRAGMENTATION_NEEDED else 0
+    return trouble(version, kind, code, (third << 16) + fourth if (version, kind) == (6, 2) else mtu, *offending)
+
+
+def trouble(version: int, kind: int, code: int, mtu: int, destination: str, echo: bytes) -> Trouble | None:
+    """An error about the ICMP message `echo`, or None if that is no echo request."""
+    if len(echo) < _HEADER.size or echo[0] != REQUESTS[version]:
+        return None
+    _, _, _, identifier, sequence = _HEADER.unpack_from(echo)
+    return Trouble(version, kind, code, mtu, destination, identifier, sequence)
+
+
+def strip_ip(packet: bytes) -> tuple[int, bytes] | None:
+    """An IPv4 packet as its TTL and what follows its header, options included; None if it is cut short."""
+    if len(packet) < 20 or packet[0] >> 4 != 4:
+        return None
+    length = (packet[0] & 15) * 4
+    return (packet[8], packet[length:]) if 20 <= length <= len(packet) else None
+
+
+def _embedded_4(packet: bytes) -> tuple[str, bytes] | None:
+    """Destination and content of the ICMP packet that an IPv4 error message carries the beginning of."""
+    stripped = strip_ip(packet)
+    if stripped is None or packet[9] != socket.IPPROTO_ICMP:
+        return None
+    return socket.inet_ntop(socket.AF_INET, packet[16:20]), stripped[1]
+
+
+def _embedded_6(packet: bytes) -> tuple[str, bytes] | None:
+    """The same of IPv6. A fragment header is the one extension that a request of ours can have; only a first fragment
+    holds the ICMP header."""
+    if len(packet) < 40 or packet[0] >> 4 != 6:
+        return None
+    destination, following, rest = socket.inet_ntop(socket.AF_INET6, packet[24:40]), packet[6], packet[40:]
+    if following == socket.IPPROTO_FRAGMENT and len(rest) >= 8 and int.from_bytes(rest[2:4], "big") >> 3 == 0:
+        following, rest = rest[0], rest[8:]
+    return (destination, rest) if following == socket.IPPROTO_ICMPV6 else None

@@ -1,0 +1,390 @@
+"""Pings: one shared socket per family and kind, whose bytes are in `messages`.
+
+Every ping of the process goes through the same few sockets, and a reply finds its waiter by its sequence number: the
+thousandth ping costs no more than the first. The kernel says when a reply arrived, so a busy event loop does not make
+a network look slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import random
+import select
+import socket
+import struct
+import sys
+import time
+import weakref
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from probe_exporter.addresses import literals
+from probe_exporter.network.opening import bind_to_interface
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.icmp.messages import ERRORS, REPLIES, Trouble, parse, request, strip_ip, trouble
+
+# From <linux/in.h>, in6.h, icmp.h, icmpv6.h, errqueue.h and <asm-generic/socket.h>: the socket module has not all.
+_IP_TTL, _IP_MTU_DISCOVER, _IP_RECVERR, _IP_RECVTTL = 2, 10, 11, 12
+_IPV6_RECVERR = 25
+_PMTUDISC_DONT, _PMTUDISC_PROBE = 0, 3
+_SOL_RAW, _ICMP_FILTER, _ICMPV6_FILTER = 255, 1, 1
+_SO_RCVBUFFORCE, _SO_TIMESTAMPNS, _MSG_ERRQUEUE = 33, 35, 0x2000
+_ORIGINS = {2: 4, 3: 6}  # of an error in a socket's queue: ICMP and ICMPv6
+
+_TIMESPEC = struct.Struct("@ll")
+_EXTENDED_ERROR = struct.Struct("@IBBBBII")
+_INTEGER = struct.Struct("@i")
+
+_ANCILLARY_SPACE = 256
+_LARGEST = 65536
+_RECEIVE_BUFFER = 4 << 20
+_SENT_UNREAD = 64
+"""Requests sent after which replies are looked for at once: without permission to enlarge it, the kernel's buffer for
+them holds some hundreds, and on a fast network they come before the event loop gets round to reading."""
+
+_DEFAULT_TTL = 64
+
+
+class Reply(NamedTuple):
+    """What came back."""
+
+    seconds: float  # from the request's sending to the reply's arrival at this machine
+    hop_limit: int | None  # that the reply arrived with; None if the kernel did not say
+
+
+class _Waiter:
+    """A request on its way: what a reply to it is like, and who waits for it."""
+
+    __slots__ = ("address", "future", "payload", "sent", "sent_by_clock")
+
+    def __init__(self, address: str, payload: bytes, future: asyncio.Future[Reply]) -> None:
+        self.address = address
+        self.payload = payload
+        self.future = future
+        self.sent = 0.0  # perf_counter
+        self.sent_by_clock = 0  # Unix nanoseconds, as the kernel's stamp on the reply
+
+    def seconds(self, stamp: int | None) -> float:
+        """How long the reply took. If somebody set the clock meanwhile the stamp says nothing, and now is when."""
+        elapsed = time.perf_counter() - self.sent
+        if stamp is None:
+            return elapsed
+        exact = (stamp - self.sent_by_clock) / 1e9
+        return exact if 0 < exact <= elapsed else elapsed
+
+
+class Path:
+    """The way to one target: the shared socket for it, and what each packet is to be sent with.
+
+    Args:
+        address: resolved; IPv6 with its zone where it has one.
+        source: the local address to send from; empty for the system's choice.
+        ttl: TTL or hop limit of the requests; 0 for the system's default.
+        dont_fragment: IPv4 only: no router may cut the packet up, and neither may this machine.
+
+    Raises:
+        ProbeFailed: no permission, or no such way.
+    """
+
+    def __init__(
+        self, probe: Probe, address: str, *, source: str = "", ttl: int = 0, dont_fragment: bool = False
+    ) -> None:
+        network = probe.network
+        if network is not None:
+            network.check(address, 0)
+            source = source or network.source_ip_address
+        version = literals.version(address)
+        whole = dont_fragment and version == 4
+        self._destination = literals.socket_address(address, 0)
+        self._options: list[tuple[int, int, bytes]] = []
+        if ttl or whole:
+            self._options.append(_hops(version, ttl or _DEFAULT_TTL))
+        self._address = address.partition("%")[0]
+        self._channel = _channel(_Kind(version, whole, source, "" if network is None else network.source_interface))
+
+    async def ping(self, payload: bytes) -> Reply:
+        """Send one echo request and wait for its reply, for as long as the caller lets it.
+
+        Raises:
+            ProbeFailed: the system did not take it, or an error message came back instead of a reply.
+        """
+        channel = self._channel
+        sequence, waiter = channel.expect(self._address, payload)
+        try:
+            # The kernel's buffer may be full; it tells nobody but those who poll when it has room for one packet more.
+            while not channel.send(sequence, waiter, self._destination, self._options):  # noqa: ASYNC110  # see above
+                await asyncio.sleep(0.001)
+            return await waiter.future
+        finally:
+            channel.forget(sequence)
+
+
+def _hops(version: int, ttl: int) -> tuple[int, int, bytes]:
+    if version == 4:
+        return socket.IPPROTO_IP, _IP_TTL, _INTEGER.pack(ttl)
+    return socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, _INTEGER.pack(ttl)
+
+
+class _Channel:
+    """One socket for all pings of a kind; it reads whatever arrives and hands it to whoever waits for it.
+
+    A datagram socket gets only what is ours: the kernel puts an identifier of its own into requests, and gives us
+    errors in a queue. A raw socket gets the ICMP messages of all the machine's pings.
+    """
+
+    def __init__(self, version: int, sock: socket.socket) -> None:
+        self.sock = sock
+        self._version = version
+        self._raw = sock.type == socket.SOCK_RAW
+        self._identifier = random.getrandbits(16)
+        self._numbers = itertools.count(random.getrandbits(16))
+        self._waiting: dict[int, _Waiter] = {}
+        self._buffer = bytearray(_LARGEST)
+        self._unread = 0
+
+    def expect(self, address: str, payload: bytes) -> tuple[int, _Waiter]:
+        """A sequence number that no other request on its way has, and the waiter for its reply."""
+        if len(self._waiting) > 0xFFFF:
+            raise ProbeFailed(Reason.ICMP_SEND_FAILED, "65536 echo requests wait for their replies already")
+        sequence = next(number for one in self._numbers if (number := one & 0xFFFF) not in self._waiting)
+        waiter = _Waiter(address, payload, asyncio.get_running_loop().create_future())
+        self._waiting[sequence] = waiter
+        return sequence, waiter
+
+    def forget(self, sequence: int) -> None:
+        """Nobody waits for this one any more."""
+        future = self._waiting.pop(sequence).future
+        if future.done() and not future.cancelled():
+            future.exception()  # seen, even if the deadline came first; asyncio would complain
+
+    def send(
+        self,
+        sequence: int,
+        waiter: _Waiter,
+        destination: tuple[str, int] | tuple[str, int, int, int],
+        options: Iterable[tuple[int, int, bytes]],
+    ) -> bool:
+        """Send a request; False if there is no room for it at the moment.
+
+        Raises:
+            ProbeFailed: the system did not take it.
+        """
+        packet = [request(self._version, self._identifier, sequence, waiter.payload)]
+        self._unread += 1
+        if self._unread > _SENT_UNREAD:
+            self.receive()
+        waiter.sent, waiter.sent_by_clock = time.perf_counter(), time.time_ns()
+        try:
+            try:
+                self.sock.sendmsg(packet, options, 0, destination)
+            except BlockingIOError:
+                return False
+            except OSError:
+                # A datagram socket tells whoever calls next, once, of an error that another request met: try again.
+                self.sock.sendmsg(packet, options, 0, destination)
+        except OSError as error:
+            raise _not_sent(error, destination[0], len(waiter.payload)) from None
+        return True
+
+    def receive(self) -> None:
+        """Read all that has arrived: the event loop's call."""
+        self._unread = 0
+        if not self._raw:
+            self._receive_errors()
+        view = memoryview(self._buffer)
+        for _ in range(1000):  # let others run, too
+            try:
+                length, ancillary, _, sender = self.sock.recvmsg_into([view], _ANCILLARY_SPACE)
+            except OSError:  # nothing more, or the error of a request that has been read from its queue
+                return
+            self._received(bytes(view[:length]), ancillary, sender[0].partition("%")[0])
+
+    def _received(self, message: bytes, ancillary: list[tuple[int, int, bytes]], sender: str) -> None:
+        hop_limit = None
+        if self._raw and self._version == 4:
+            stripped = strip_ip(message)
+            if stripped is None:
+                return
+            hop_limit, message = stripped
+        said = parse(self._version, message)
+        if said is None or (self._raw and said.identifier != self._identifier):
+            return
+        waiter = self._waiting.get(said.sequence)
+        if waiter is None or waiter.future.done():
+            return
+        if isinstance(said, Trouble):
+            self._refuse(waiter, said, sender)
+        elif said.payload == waiter.payload and sender == waiter.address:
+            stamp, told = _stamp_and_hops(ancillary)
+            waiter.future.set_result(Reply(waiter.seconds(stamp), told if hop_limit is None else hop_limit))
+
+    def _receive_errors(self) -> None:
+        """Read the queue of a datagram socket's errors: each comes with the message that it is about."""
+        while True:
+            try:
+                message, ancillary, _, destination = self.sock.recvmsg(_LARGEST, _ANCILLARY_SPACE, _MSG_ERRQUEUE)
+            except OSError:
+                return
+            for level, kind, data in ancillary:
+                if (level, kind) not in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
+                    continue
+                _, origin, type_, code, _, mtu, _ = _EXTENDED_ERROR.unpack_from(data)
+                if _ORIGINS.get(origin) != self._version or (self._version, type_) not in ERRORS:
+                    continue
+                said = trouble(self._version, type_, code, mtu, destination[0].partition("%")[0], message)
+                waiter = self._waiting.get(said.sequence) if said is not None else None
+                if said is not None and waiter is not None and not waiter.future.done():
+                    self._refuse(waiter, said, _offender(data[_EXTENDED_ERROR.size :]))
+
+    def _refuse(self, waiter: _Waiter, said: Trouble, sender: str) -> None:
+        if said.destination == waiter.address:
+            by = f"{sender} says: " if sender else ""
+            waiter.future.set_exception(ProbeFailed(said.reason, f"{by}{said}", router=sender))
+
+
+def _stamp_and_hops(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[int | None, int | None]:
+    """The moment of arrival in Unix nanoseconds, and the hop limit."""
+    stamp = hops = None
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+            stamp = seconds * 1_000_000_000 + nanoseconds
+        elif (level, kind) in ((socket.IPPROTO_IP, _IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)):
+            (hops,) = _INTEGER.unpack_from(data)
+    return stamp, hops
+
+
+def _offender(address: bytes) -> str:
+    """Who sent an error, from the socket address behind it; empty if it does not say."""
+    family = int.from_bytes(address[:2], sys.byteorder)
+    if family == socket.AF_INET:
+        return socket.inet_ntop(socket.AF_INET, address[4:8])
+    return socket.inet_ntop(socket.AF_INET6, address[8:24]) if family == socket.AF_INET6 else ""
+
+
+def _not_sent(error: OSError, address: str, size: int) -> ProbeFailed:
+    if error.errno == errno.EMSGSIZE:
+        return ProbeFailed(
+            Reason.ICMP_PACKET_TOO_BIG, f"an echo request with {size} bytes does not leave this machine in one piece"
+        )
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return ProbeFailed(
+            Reason.ICMP_SEND_FAILED, f"a firewall of this machine, or a broadcast address, forbids to ping {address}"
+        )
+    return ProbeFailed(Reason.ICMP_SEND_FAILED, f"sending to {address} failed: {error.strerror or error}")
+
+
+# --- opening ------------------------------------------------------------------------------------------------
+
+
+class _Kind(NamedTuple):
+    """What a packet can't have of its own, so that a socket has it: the source could, but for IPv6 on datagram sockets.
+
+    Sources and interfaces are those of the configuration, so they are few."""
+
+    version: int
+    whole: bool  # packets may not be fragmented
+    source: str
+    interface: str
+
+
+_channels: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Kind, _Channel]] = WeakKeyDictionary()
+
+
+def _channel(kind: _Kind) -> _Channel:
+    """The shared socket of the running loop, opened when first asked for; it lives as long as the loop."""
+    loop = asyncio.get_running_loop()
+    channels = _channels.setdefault(loop, {})
+    channel = channels.get(kind)
+    if channel is None:
+        channel = channels[kind] = _Channel(kind.version, _open(kind))
+        # libuv stops watching a descriptor that has an error to tell of, as datagram sockets have after each error
+        # message that arrives; an epoll of it is only ever readable.
+        watch = select.epoll()
+        watch.register(channel.sock, select.EPOLLIN)
+        loop.add_reader(watch, channel.receive)
+        weakref.finalize(loop, watch.close)
+        weakref.finalize(loop, channel.sock.close)
+    return channel
+
+
+def _open(wanted: _Kind) -> socket.socket:
+    """A socket that may ping: without privileges where the kernel lets us, else raw.
+
+    Raises:
+        ProbeFailed: neither is permitted, or there is no such source address or interface.
+    """
+    version = wanted.version
+    family, protocol = (
+        (socket.AF_INET, socket.IPPROTO_ICMP) if version == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
+    )
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
+                raise ProbeFailed(Reason.ICMP_SEND_FAILED, f"no ICMP socket: {error.strerror}") from None
+            continue
+        try:
+            _prepare(sock, version, wanted.whole)
+            if wanted.interface:
+                bind_to_interface(sock, wanted.interface)
+            if wanted.source:
+                _bind(sock, version, wanted.source)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    raise ProbeFailed(
+        Reason.ICMP_PERMISSION,
+        "this process may not send ICMP: set net.ipv4.ping_group_range to include its group, or give it CAP_NET_RAW",
+    )
+
+
+def _prepare(sock: socket.socket, version: int, whole: bool) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # as much as an ordinary user may have
+    with suppress(PermissionError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    raw = sock.type == socket.SOCK_RAW
+    if version == 4:
+        # PROBE sets "don't fragment" and believes no earlier message about the path: each probe finds out for itself.
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE if whole else _PMTUDISC_DONT)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+    if raw:
+        _pass_only_answers(sock, version)
+    elif version == 4:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+
+
+def _bind(sock: socket.socket, version: int, source: str) -> None:
+    known = literals.literal(source)  # anything else would be looked up by bind
+    if known is None or literals.version(known) != version:
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE, f"source_ip_address {source} is no IPv{version} address, and the target's is one"
+        )
+    try:
+        sock.bind(literals.socket_address(source, 0))
+    except OSError as error:
+        raise ProbeFailed(Reason.ICMP_SEND_FAILED, f"sending from {source} failed: {error.strerror}") from None
+
+
+def _pass_only_answers(sock: socket.socket, version: int) -> None:
+    """Have the kernel keep from a raw socket what no request of ours can bring about. A set bit blocks its type."""
+    passed = {REPLIES[version], *(kind for of, kind in ERRORS if of == version)}
+    blocked = ((1 << 256) - 1) ^ sum(1 << kind for kind in passed)
+    words = [blocked >> (32 * word) & 0xFFFFFFFF for word in range(8)]
+    if version == 4:
+        sock.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("@I", words[0]))
+    else:
+        sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMPV6_FILTER, struct.pack("@8I", *words))

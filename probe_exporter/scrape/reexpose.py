@@ -1,0 +1,96 @@
+"""Copy series of a scraped target into the answer of its probe: those that a list allows, within limits.
+
+Names that begin with ``probe_`` are dropped, so that no target can pass for something that a probe measured.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Annotated
+
+from annotated_types import Ge
+from prometheus_client.metrics_core import Metric as Family
+from pydantic import AfterValidator
+
+from probe_exporter.prober.metrics import Given
+from probe_exporter.prober.run import Probe
+from probe_exporter.scrape.page import Sample, Selection
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Text
+from probe_exporter.settings.regexps import Regexp
+
+OURS = "probe_"
+"""How the names of what probes measure begin."""
+
+_PREFIX = re.compile(r"(?:[a-zA-Z_][a-zA-Z0-9_]*)?")
+_GLOB = re.compile(r"[a-zA-Z0-9_:*?]+")
+
+
+def _prefix(text: str) -> str:
+    if not _PREFIX.fullmatch(text):
+        raise ValueError("expected the beginning of a metric name, such as app_")
+    if text.startswith(OURS):
+        raise ValueError(f"names that begin with {OURS} are for what probes measure")
+    return text
+
+
+def _glob(text: str) -> str:
+    if not _GLOB.fullmatch(text):
+        raise ValueError("expected a metric name, in which * and ? may stand for anything")
+    return text
+
+
+class ReexposeSettings(Settings):
+    """The ``reexpose`` block of the exporter prober."""
+
+    names: tuple[Annotated[Text, AfterValidator(_glob)], ...] = ()
+    prefix: Annotated[Text, AfterValidator(_prefix)] = ""
+    limit: Annotated[int, Ge(1)] = 100
+    label_limit: Annotated[int, Ge(1)] = 30
+    label_value_length_limit: Annotated[int, Ge(1)] = 256
+
+    @cached_property
+    def _allowed(self) -> Regexp:
+        """The globs as one expression."""
+        globs = [name.replace("*", ".*").replace("?", ".") for name in self.names]
+        return Regexp("|".join(globs))
+
+    def selection(self) -> Selection:
+        """What is to be kept of a page."""
+        return Selection(self._fits, self._is_allowed, self.limit)
+
+    def _is_allowed(self, name: str) -> bool:
+        return bool(self.names) and not (self.prefix + name).startswith(OURS) and self._allowed.matches_all(name)
+
+    def _fits(self, sample: Sample) -> bool:
+        longest = max([len(value) for _, value in sample.labels], default=0)
+        return len(sample.labels) <= self.label_limit and longest <= self.label_value_length_limit
+
+    def hand_over(self, probe: Probe, taken: Selection) -> None:
+        """Put the series into the answer."""
+        if taken.kept:
+            probe.registry.register(Given(list(self._families(taken.kept))))
+
+    def _families(self, samples: Iterable[Sample]) -> Iterator[Family]:
+        """Series as families that any format can hold.
+
+        A part of a histogram or summary is a family of its own, without a type: the others may not be there.
+        """
+        families: dict[str, Family] = {}
+        for sample in samples:
+            name = f"{self.prefix}{sample.name}"
+            family = families.get(name)
+            if family is None:
+                type = _type(sample)
+                base = name.removesuffix("_total") if type == "counter" else name
+                families[name] = family = Family(base, f"{sample.name} of the target.", type)
+            family.add_sample(name, dict(sample.labels), sample.value)
+        yield from families.values()
+
+
+def _type(sample: Sample) -> str:
+    if sample.type == "counter" and sample.name.endswith("_total"):
+        return "counter"
+    return "gauge" if sample.type in ("gauge", "info", "stateset") else "unknown"

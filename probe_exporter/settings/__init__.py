@@ -1,0 +1,1 @@
+"""What settings are made of: blocks, rules, types of fields."""

@@ -1,0 +1,193 @@
+"""Regular expressions in settings: RE2, compiled when the file is read, matched on bytes as Go matches them."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from typing import Any, ClassVar, Protocol
+
+import re2  # type: ignore[import-untyped]  # it has neither stubs nor annotations
+
+from probe_exporter.settings.fields import SCALAR_TYPES, Scalar, Written, encode
+
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
+_ROOMY = re2.Options()  # what Go compiles may need more than the 8 MiB that RE2 allows a pattern
+_ROOMY.log_errors = False
+_ROOMY.max_mem = 64 << 20
+
+
+class Match(Protocol):
+    """A match of `Regexp.search`: groups are bytes of the searched data, None where a group took no part."""
+
+    def group(self, group: int | str = 0, /) -> bytes | None: ...
+    def groups(self) -> tuple[bytes | None, ...]: ...
+    def span(self, group: int = 0, /) -> tuple[int, int]: ...
+
+
+class Regexp(Scalar):
+    """A regular expression in Go's dialect (RE2), compiled at load; matching is unanchored, on bytes."""
+
+    __slots__ = ("_compiled", "text")
+    written = Written("regular expression")
+    schema: ClassVar[dict[str, Any]] = {"type": SCALAR_TYPES, "description": "A regular expression (RE2)."}
+
+    def __init__(self, text: str) -> None:
+        """
+        Raises:
+            ValueError: not a regular expression of this dialect.
+        """
+        self.text = text
+        self._compiled = _compile(text)
+
+    def search(self, data: bytes) -> Match | None:
+        """The first match anywhere in `data`; a byte that is not UTF-8 counts as U+FFFD, as in Go."""
+        if not data.isascii():
+            try:
+                data.decode()
+            except UnicodeDecodeError:
+                return _search_mended(self._compiled, data)
+        found: Match | None = self._compiled.search(data)
+        return found
+
+    def find_all(self, data: bytes) -> Iterator[Match]:
+        """All matches in `data`, one after another; what is not UTF-8 is U+FFFD here in the matches too."""
+        found: Iterator[Match] = self._compiled.finditer(data.decode("utf-8", "replace").encode())
+        return found
+
+    def matches_all(self, text: str) -> bool:
+        """Whether this matches `text` from its beginning to its end."""
+        return self._compiled.fullmatch(text.encode("utf-8", _REPLACEMENT)) is not None
+
+    @property
+    def names(self) -> dict[str, int]:
+        """The named groups and their numbers."""
+        return dict(self._compiled.groupindex)
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are, with and without names."""
+        return int(self._compiled.groups)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Regexp) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Regexp({self.text!r})"
+
+
+def _compile(text: str) -> Any:
+    if _any_byte(text):
+        raise ValueError(r"RE2 as Go has it knows no \C (a single byte)")
+    try:
+        compiled = _compile_re2(text)
+    except UnicodeEncodeError:
+        raise ValueError("not a regular expression (RE2): not UTF-8") from None
+    except re2.error as error:
+        reason = error.args[0].decode("utf-8", "replace")
+        raise ValueError(f"not a regular expression (RE2): {reason}") from None
+    if not all(name.isascii() for name in compiled.groupindex):
+        raise ValueError("not a regular expression (RE2 as Go has it): the name of a group must be ASCII")
+    return compiled
+
+
+def _compile_re2(pattern: str) -> Any:
+    try:
+        return re2.compile(pattern, _OPTIONS)
+    except re2.error as error:
+        if b"too large" not in error.args[0]:
+            raise
+        return re2.compile(pattern, _ROOMY)
+
+
+def _any_byte(text: str) -> bool:
+    r"""Whether an unescaped ``\C`` stands in `text`, outside of ``\Q…\E``: RE2 has it, Go refuses it."""
+    at = text.find("\\")
+    while 0 <= at < len(text) - 1:
+        if text[at + 1] == "C":
+            return True
+        after = text.find("\\E", at + 2) if text[at + 1] == "Q" else at
+        at = text.find("\\", after + 2) if after >= 0 else -1
+    return False
+
+
+def _search_mended(compiled: Any, data: bytes) -> Match | None:
+    """Search `data` as Go reads it: each byte that is not UTF-8 is one U+FFFD; the match is of `data`."""
+    text = data.decode("utf-8", "surrogateescape")
+    mended = text.encode("utf-8", _REPLACEMENT)
+    found = compiled.search(mended)
+    return None if found is None else _MendedMatch(found, text, mended)
+
+
+def _replace_surrogates(error: UnicodeError) -> tuple[bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "\N{REPLACEMENT CHARACTER}".encode() * (error.end - error.start), error.end
+
+
+_REPLACEMENT = "probe-exporter-replacement"
+codecs.register_error(_REPLACEMENT, _replace_surrogates)
+
+
+class _MendedMatch:
+    """A match in mended data, told in terms of the data as it was received."""
+
+    __slots__ = ("_found", "_mended", "_text")
+
+    def __init__(self, found: Any, text: str, mended: bytes) -> None:
+        self._found = found
+        self._text = text
+        self._mended = mended
+
+    def _offset(self, mended: int) -> int:
+        """Where a position in the mended data lies in the data."""
+        return len(encode(self._text[: len(self._mended[:mended].decode("utf-8", "ignore"))]))
+
+    def span(self, group: int = 0, /) -> tuple[int, int]:
+        start, end = self._found.span(group)
+        return (start, end) if start < 0 else (self._offset(start), self._offset(end))
+
+    def group(self, group: int | str = 0, /) -> bytes | None:
+        start, end = self.span(self._found.re.groupindex[group] if isinstance(group, str) else group)
+        return None if start < 0 else encode(self._text)[start:end]
+
+    def groups(self) -> tuple[bytes | None, ...]:
+        return tuple(self.group(number) for number in range(1, self._found.re.groups + 1))
+
+
+class LateRegexp(Scalar):
+    """A regular expression that may turn out to be none: that is a warning at load and a failure when it is used.
+
+    `error` says why it can't be used, and is empty otherwise.
+    """
+
+    __slots__ = ("error", "regexp", "text")
+    written = Regexp.written
+    schema = Regexp.schema
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.error = ""
+        self.regexp: Regexp | None = None
+        try:
+            self.regexp = Regexp(text)
+        except ValueError as error:
+            self.error = str(error)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LateRegexp) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"LateRegexp({self.text!r})"

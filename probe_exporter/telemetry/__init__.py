@@ -1,0 +1,1 @@
+"""The exporter's own logs and metrics."""

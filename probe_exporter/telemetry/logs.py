@@ -1,0 +1,144 @@
+"""Format log records as logfmt or JSON, and send them to stderr.
+
+Code logs through the standard library with ``extra={"fields": {…}}``. No line holds a password: see `masking`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+from probe_exporter.exposition.text_format import number
+from probe_exporter.telemetry.masking import mask_urls, plain
+
+Fields = Mapping[str, object]
+Line = Callable[[float, int, str, str, Fields], str]
+FormatName = Literal["logfmt", "json"]
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+"""The words of ``--log.level`` and ``--log.prober``."""
+
+_NAMES = {logging.DEBUG: "DEBUG", logging.INFO: "INFO", logging.WARNING: "WARN", logging.ERROR: "ERROR"}
+
+
+def logfmt(time: float, level: int, source: str, message: str, fields: Fields) -> str:
+    """``time=… level=INFO source=cli.py:80 msg="Listening" address=…``, quoted the way Go's slog does."""
+    stamp = datetime.fromtimestamp(time, UTC).astimezone().isoformat(timespec="milliseconds")
+    words = [f"time={stamp.replace('+00:00', 'Z')} level={level_name(level)} source={_quoted(source)}"]
+    words.append(f"msg={_quoted(message)}")
+    words += [f"{_quoted(key)}={_quoted(_as_text(value))}" for key, value in fields.items()]
+    return " ".join(words)
+
+
+def as_json(time: float, level: int, source: str, message: str, fields: Fields) -> str:
+    """The same as one JSON object; a field never replaces one of the four that every line has."""
+    whole, nanoseconds = divmod(int(time * 1e9), 1_000_000_000)
+    stamp = datetime.fromtimestamp(whole, UTC).astimezone().isoformat(timespec="seconds")
+    seconds, zone = stamp[:19], stamp[19:].replace("+00:00", "Z")
+    line: dict[str, object] = {
+        "time": f"{seconds}.{nanoseconds:09d}{zone}",
+        "level": level_name(level),
+        "source": source,
+        "msg": message,
+    }
+    for key, value in fields.items():
+        line.setdefault(key, _as_json(value))
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+
+
+FORMATS: dict[FormatName, Line] = {"logfmt": logfmt, "json": as_json}
+
+
+def level_name(level: int) -> str:
+    """What a level is called in a line."""
+    return _NAMES.get(level) or logging.getLevelName(level)
+
+
+_PLAIN = re.compile(r"[!#-<>-~]+")  # printable ASCII without blank, quote and =
+_ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
+_ESCAPES |= {'"': r"\"", "\\": "\\\\"}
+
+
+def _quoted(text: str) -> str:
+    """A key or value: bare where that is unambiguous, else in quotes with Go's escapes, always one line."""
+    if _PLAIN.fullmatch(text):
+        return text
+    if text and not text.isascii() and text.isprintable() and not any(c in ' "=' for c in text):
+        return text
+    return '"' + "".join([_quoted_character(c) for c in text]) + '"'
+
+
+def _quoted_character(character: str) -> str:
+    if character.isprintable() and character not in '"\\':
+        return character
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    code = ord(character)
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _as_text(value: object) -> str:
+    match value:
+        case str():
+            return str(value)
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return number(value)
+        case bytes():
+            return value.decode("utf-8", "backslashreplace")
+        case dict() | list() | tuple() | set() | frozenset():
+            return json.dumps(_as_json(value), ensure_ascii=False, separators=(",", ":"))
+        case _:
+            return str(value)
+
+
+def _as_json(value: object) -> object:
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            finite = value - value == 0
+            return value if finite else number(value)
+        case dict():
+            return {str(key): _as_json(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_as_json(item) for item in value]
+        case _:
+            return _as_text(value)
+
+
+class Formatter(logging.Formatter):
+    """The application's log: records of the standard library as lines."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__()
+        self._line = line
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, whatever the record holds; a traceback becomes a field."""
+        fields: dict[str, object] = dict(getattr(record, "fields", {}))
+        if record.exc_info and record.exc_info[1]:
+            fields["err"] = repr(record.exc_info[1])
+            fields["traceback"] = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+        shown = {key: plain(value) for key, value in fields.items()}
+        source = f"{record.filename}:{record.lineno}"
+        return self._line(record.created, record.levelno, source, mask_urls(record.getMessage()), shown)
+
+
+def setup(level: int, format: FormatName, stream: TextIO | None = None) -> None:
+    """Send everything that is logged to stderr from now on, from `level` up."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Formatter(FORMATS[format]))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    # At DEBUG these two tell their own story, not ours.
+    for other in ("asyncio", "aiohttp"):
+        logging.getLogger(other).setLevel(max(level, logging.INFO))

@@ -1,0 +1,155 @@
+"""X.509 certificates as labels and numbers, in the forms the original gives them.
+
+Each certificate is read once and remembered: the same targets show the same certificates at every scrape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import ExtensionOID, NameOID
+from service_identity import CertificateError, VerificationError
+from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
+
+from probe_exporter.addresses import literals
+
+REMEMBERED = 4096
+"""Certificates (and certificate and name pairs) kept: a few kilobytes each."""
+
+# The attributes that have a short name, in the order in which the original writes them.
+_NAMED = {
+    NameOID.SERIAL_NUMBER: "SERIALNUMBER",
+    NameOID.COMMON_NAME: "CN",
+    NameOID.ORGANIZATIONAL_UNIT_NAME: "OU",
+    NameOID.ORGANIZATION_NAME: "O",
+    NameOID.POSTAL_CODE: "POSTALCODE",
+    NameOID.STREET_ADDRESS: "STREET",
+    NameOID.LOCALITY_NAME: "L",
+    NameOID.STATE_OR_PROVINCE_NAME: "ST",
+    NameOID.COUNTRY_NAME: "C",
+}
+_LAST_ONE_COUNTS = {NameOID.SERIAL_NUMBER, NameOID.COMMON_NAME}
+
+
+class LeafLabels(NamedTuple):
+    """What ``probe_ssl_last_chain_info`` says of the certificate that the peer showed for itself."""
+
+    fingerprint_sha256: str
+    subject: str
+    issuer: str
+    subjectalternative: str
+    serialnumber: str
+
+
+class Certificate:
+    """A certificate that has been read: one object for each, so that what was worked out of it stays.
+
+    Attributes:
+        x509: all that it says.
+    """
+
+    def __init__(self, certificate: x509.Certificate) -> None:
+        self.x509 = certificate
+
+    @cached_property
+    def labels(self) -> LeafLabels:
+        """What the metrics say of it."""
+        return _leaf_labels(self.x509)
+
+    @cached_property
+    def expiry(self) -> float:
+        """When it ends, in Unix seconds."""
+        return self.x509.not_valid_after_utc.timestamp()
+
+    def is_for(self, host: str) -> bool:
+        """Whether it is valid for a host name or address (RFC 6125; the common name does not count)."""
+        return _is_for(self, host)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def read(certificate: x509.Certificate) -> Certificate:
+    """The one `Certificate` of a certificate."""
+    return Certificate(certificate)
+
+
+def earliest_expiry(chain: Iterable[Certificate]) -> float:
+    """When the first of some certificates ends, in Unix seconds."""
+    return min([certificate.expiry for certificate in chain])
+
+
+def _leaf_labels(certificate: x509.Certificate) -> LeafLabels:
+    """The labels of a certificate; a part of it that does not parse is an empty label."""
+    serial = abs(certificate.serial_number)
+    return LeafLabels(
+        fingerprint_sha256=certificate.fingerprint(hashes.SHA256()).hex(),
+        subject=distinguished_name(certificate.subject),
+        issuer=distinguished_name(certificate.issuer),
+        subjectalternative=",".join(_dns_names(certificate)),
+        serialnumber=serial.to_bytes(max(1, (serial.bit_length() + 7) // 8), "big").hex(),
+    )
+
+
+def _dns_names(certificate: x509.Certificate) -> list[str]:
+    try:
+        extension = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    assert isinstance(extension.value, x509.SubjectAlternativeName)
+    return extension.value.get_values_for_type(x509.DNSName)
+
+
+def distinguished_name(name: x509.Name) -> str:
+    """A name in the original's form: attributes grouped by kind in a fixed order, the rest by OID in reverse.
+
+    RFC 2253 has neither the grouping nor the order; dashboards match on the result, so it stays as it is.
+    """
+    values: dict[x509.ObjectIdentifier, list[str]] = {}
+    others: list[str] = []
+    for attribute in name:
+        if attribute.oid in _NAMED:
+            values.setdefault(attribute.oid, []).append(_escape(_text(attribute.value)))
+        else:
+            others.append(f"{attribute.oid.dotted_string}={_other_value(attribute.value)}")
+    parts = []
+    for oid, short in _NAMED.items():
+        if oid in values:
+            kept = values[oid][-1:] if oid in _LAST_ONE_COUNTS else values[oid]
+            parts.append("+".join(f"{short}={value}" for value in kept))
+    return ",".join(parts + others[::-1])
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+def _other_value(value: str | bytes) -> str:
+    """Text as text; what is no string type (a BIT STRING) as its DER in hex."""
+    if isinstance(value, str):
+        return _escape(value)
+    return "#" + bytes((0x03, len(value))).hex() + value.hex()
+
+
+def _escape(value: str) -> str:
+    escaped = "".join("\\" + c if c in ',+"\\<>;' else c for c in value)
+    if escaped.startswith((" ", "#")):
+        escaped = "\\" + escaped
+    if len(value) > 1 and value.endswith(" "):
+        escaped = escaped[:-1] + "\\ "
+    return escaped
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _is_for(certificate: Certificate, host: str) -> bool:
+    try:
+        address = literals.literal(host)
+        if address is not None:
+            verify_certificate_ip_address(certificate.x509, address.partition("%")[0])  # a zone is nobody's business
+        else:
+            verify_certificate_hostname(certificate.x509, host)
+    except (VerificationError, CertificateError, ValueError):
+        return False
+    return True

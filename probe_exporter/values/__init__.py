@@ -1,0 +1,1 @@
+"""Values from responses: parts of what a target says, as metrics."""

@@ -1,0 +1,338 @@
+"""The parent of `--workers`: starts them, replaces those that die, and passes on what they ask each other.
+
+It serves nothing and has neither an event loop nor threads, so that it can fork at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from probe_exporter.workers.snapshots import merged, settled, snapshot
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0, "pulse": 5.0}
+"""How long a worker may take; whoever is late is taken as it was last seen."""
+
+PULSE_EVERY = 2.0
+"""Seconds after which workers are asked anew for nothing but an answer, so that one that hangs is found out."""
+
+STEADY_SECONDS = 10.0
+"""A worker that lived so long is replaced at once, others after a pause that doubles with each."""
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """One process and the line to it."""
+
+    number: int
+    process: int
+    channel: socket.socket
+    started: float
+    last: str = "[]"  # its metrics, as somebody has last been shown
+    silent: bool = False  # it has not answered in time
+    gone: bool = False  # its end of the line is closed
+    inbox: bytearray = field(default_factory=bytearray)
+    outbox: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(eq=False, slots=True)
+class Question:
+    """Something that was asked of several workers.
+
+    Args:
+        asker: the worker that wants to know, and its number for this; None if the supervisor does.
+    """
+
+    what: str
+    asker: tuple[Worker, int] | None
+    waiting: set[Worker]
+    due: float
+    texts: list[str] = field(default_factory=list)
+
+
+class Supervisor:
+    """Keeps a number of workers running until a signal says to end."""
+
+    def __init__(
+        self,
+        number: int,
+        work: Callable[[int, socket.socket], int],
+        follow: Callable[[], None],
+        *,
+        follow_interval: float,
+        patience: float,
+    ) -> None:
+        """
+        Args:
+            number: of workers.
+            work: what a worker does, in its own process, given its number and its line here; its exit code.
+            follow: reads the configuration again, if it is good, for workers to come.
+            follow_interval: seconds between two such readings; 0 means only when somebody asks.
+            patience: seconds that workers have to end before they are killed.
+        """
+        self._number = number
+        self._work = work
+        self._follow = follow
+        self._follow_interval = follow_interval
+        self._patience = patience
+        self._selector = selectors.DefaultSelector()
+        self._workers: dict[int, Worker] = {}  # by process
+        self._vacant: dict[int, float] = dict.fromkeys(range(number), 0.0)  # when to start the one of this number
+        self._pauses = dict.fromkeys(range(number), SHORTEST_PAUSE)
+        self._questions: dict[int, Question] = {}
+        self._numbers = itertools.count()
+        self._settled = b"[]"  # what those counted that have ended
+        self._problem = ""
+        self._next_pulse = 0.0
+        self._told_to_end = 0
+        self._ending = 0.0  # when those that still run are killed; 0 while all is to go on
+        self._code = 0
+
+    def run(self) -> int:
+        """Supervise until all workers have ended; the exit code."""
+        wake, signals = socket.socketpair()
+        for end in (wake, signals):
+            end.setblocking(False)
+        self._selector.register(wake, selectors.EVENT_READ)
+        for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(one, lambda *_: None)
+        signal.set_wakeup_fd(signals.fileno(), warn_on_full_buffer=False)
+        following = time.monotonic() + self._follow_interval
+        while self._workers or not self._ending:
+            self._fill_vacancies()
+            for key, events in self._selector.select(self._pause()):
+                if key.fileobj is wake:
+                    for received in wake.recv(100):
+                        self._obey(signal.Signals(received))
+                else:
+                    self._serve(key.data, events)
+            self._bury()
+            self._feel_pulses()
+            self._settle_questions()
+            self._kill_the_late()
+            self._tell_problem()
+            if self._follow_interval and time.monotonic() >= following:
+                self._follow()
+                following = time.monotonic() + self._follow_interval
+        return self._code
+
+    def _pause(self) -> float:
+        """Seconds until something is due that no descriptor tells; a second at most."""
+        due = [question.due for question in self._questions.values()]
+        due += [] if self._ending else self._vacant.values()
+        return max(0.0, min([time.monotonic() + 1.0, *due]) - time.monotonic())
+
+    # --- signals -----------------------------------------------------------------------------------------------
+
+    def _obey(self, received: signal.Signals) -> None:
+        if received is signal.SIGHUP:
+            self._ask("reload", None)
+        elif received in (signal.SIGTERM, signal.SIGINT):
+            self._told_to_end += 1
+            if not self._ending:
+                log.info("Ending: the workers are told", extra={"fields": {"signal": received.name}})
+                self._ending = time.monotonic() + self._patience
+            self._tell_all({"end": received.name, "times": self._told_to_end})
+
+    def _kill_the_late(self) -> None:
+        if self._ending and time.monotonic() > self._ending:
+            for process in self._workers:
+                log.error("A worker did not end and is killed", extra={"fields": {"process": process}})
+                os.kill(process, signal.SIGKILL)
+            self._ending = time.monotonic() + 1.0
+
+    # --- life and death ----------------------------------------------------------------------------------------
+
+    def _fill_vacancies(self) -> None:
+        now = time.monotonic()
+        for number in [number for number, due in self._vacant.items() if due <= now and not self._ending]:
+            del self._vacant[number]
+            self._start(number)
+
+    def _start(self, number: int) -> None:
+        ours, theirs = socket.socketpair()
+        process = os.fork()
+        if not process:
+            ours.close()
+            self._become(number, theirs)
+        theirs.close()
+        ours.setblocking(False)
+        worker = Worker(number, process, ours, time.monotonic())
+        self._workers[process] = worker
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+        log.info("A worker has started", extra={"fields": {"worker": number, "process": process}})
+        if self._problem:
+            self._say(worker, {"problem": self._problem})
+
+    def _become(self, number: int, channel: socket.socket) -> NoReturn:
+        """Be a worker, and nothing of what was before."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            # A terminal sends SIGINT to all: the supervisor tells the workers.
+            for one, action in (
+                (signal.SIGTERM, signal.SIG_DFL), (signal.SIGCHLD, signal.SIG_DFL),
+                (signal.SIGINT, signal.SIG_IGN), (signal.SIGHUP, signal.SIG_IGN),
+            ):  # fmt: skip
+                signal.signal(one, action)
+            for key in list(self._selector.get_map().values()):
+                if isinstance(key.fileobj, socket.socket):
+                    key.fileobj.close()
+            self._selector.close()
+            code = self._work(number, channel)
+        except BaseException as error:
+            log.critical("A worker ends by a bug: please report this", exc_info=error)
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _bury(self) -> None:
+        """Take note of all workers that have ended."""
+        for process, worker in list(self._workers.items()):
+            found, status = os.waitpid(process, os.WNOHANG)
+            if found:
+                self._leave(worker, os.waitstatus_to_exitcode(status))
+
+    def _leave(self, worker: Worker, code: int) -> None:
+        del self._workers[worker.process]
+        self._hear(worker)  # its last words
+        if not worker.gone:
+            self._selector.unregister(worker.channel)
+        worker.channel.close()
+        self._settled = snapshot(merged([self._settled, settled(worker.last.encode())]))
+        for question in self._questions.values():
+            question.waiting.discard(worker)
+        if self._ending:
+            return
+        lived = time.monotonic() - worker.started
+        pause = 0.0 if lived > STEADY_SECONDS else self._pauses[worker.number]
+        self._pauses[worker.number] = min(pause * 2, LONGEST_PAUSE) or SHORTEST_PAUSE
+        self._vacant[worker.number] = time.monotonic() + pause
+        end = {"signal": signal.Signals(-code).name} if code < 0 else {"code": code}
+        fields = {"worker": worker.number, "process": worker.process, **end, "replaced_in_seconds": pause}
+        log.error("A worker has died", extra={"fields": fields})
+
+    def _feel_pulses(self) -> None:
+        """Ask all for an answer, now and then; those that still owe one are not asked again."""
+        if time.monotonic() >= self._next_pulse:
+            self._next_pulse = time.monotonic() + PULSE_EVERY
+            self._ask("pulse", None)
+
+    def _tell_problem(self) -> None:
+        """Say what is wrong to all, so that each can say it; and when it is not any more."""
+        dead = len(self._vacant)
+        words = [f"{dead} of {self._number} workers has died and is not replaced yet."] if dead else []
+        words += [f"Worker {worker.number} does not answer." for worker in self._workers.values() if worker.silent]
+        if " ".join(words) != self._problem:
+            self._problem = " ".join(words)
+            self._tell_all({"problem": self._problem})
+
+    # --- messages ----------------------------------------------------------------------------------------------
+
+    def _serve(self, worker: Worker, events: int) -> None:
+        if events & selectors.EVENT_READ:
+            self._hear(worker)
+        self._send(worker)
+
+    def _hear(self, worker: Worker) -> None:
+        """Take all that a worker has said; its end is told by the system."""
+        for line in self._lines(worker):
+            match json.loads(line):
+                case {"ask": number, "what": what, "text": text}:
+                    worker.last = text or worker.last
+                    self._ask(what, (worker, number))
+                case {"answer": number, "text": text}:
+                    self._note(worker, self._questions.get(number), text)
+
+    def _ask(self, what: str, asker: tuple[Worker, int] | None) -> None:
+        number = next(self._numbers)
+        others = set(self._workers.values())
+        if what == "snapshot" and asker is not None:
+            others.discard(asker[0])
+        if what == "pulse":
+            others = {worker for worker in others if not worker.silent}
+        self._questions[number] = Question(what, asker, others, time.monotonic() + ANSWER_SECONDS[what])
+        for worker in others:
+            self._say(worker, {"ask": number, "what": what})
+
+    def _note(self, worker: Worker, question: Question | None, text: str) -> None:
+        worker.silent = False
+        if question is not None and worker in question.waiting:
+            question.waiting.discard(worker)
+            question.texts.append(text)
+            if question.what == "snapshot":
+                worker.last = text
+
+    def _settle_questions(self) -> None:
+        """Answer what all have answered, or whose time is up."""
+        now = time.monotonic()
+        for number, question in list(self._questions.items()):
+            if question.waiting and now < question.due:
+                continue
+            del self._questions[number]
+            for worker in question.waiting:
+                worker.silent = True
+                late = f"worker {worker.number} did not answer"
+                question.texts.append(worker.last if question.what == "snapshot" else late)
+            self._conclude(question)
+
+    def _conclude(self, question: Question) -> None:
+        if question.what == "pulse":
+            return
+        if question.what == "reload":
+            self._follow()
+        else:
+            question.texts.append(self._settled.decode())
+        if question.asker is not None:
+            worker, number = question.asker
+            if worker.process in self._workers:
+                self._say(worker, {"answer": number, "texts": question.texts})
+            return
+        refused = sorted(filter(None, set(question.texts)))
+        for text in refused:
+            log.error("The configuration was not reloaded", extra={"fields": {"err": text}})
+        if not refused:
+            log.info("All workers have reloaded the configuration")
+
+    def _tell_all(self, message: dict[str, Any]) -> None:
+        for worker in self._workers.values():
+            self._say(worker, message)
+
+    def _say(self, worker: Worker, message: dict[str, Any]) -> None:
+        worker.outbox += json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        self._send(worker)
+
+    def _send(self, worker: Worker) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while worker.outbox:
+                del worker.outbox[: worker.channel.send(worker.outbox)]
+        if not worker.gone:
+            more = selectors.EVENT_WRITE if worker.outbox else 0
+            self._selector.modify(worker.channel, selectors.EVENT_READ | more, worker)
+
+    def _lines(self, worker: Worker) -> Iterator[bytes]:
+        """The whole lines that have come."""
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while received := worker.channel.recv(1 << 20):
+                worker.inbox += received
+            if not worker.gone and worker.process in self._workers:  # nothing more will come: it ends
+                worker.gone = True
+                self._selector.unregister(worker.channel)
+        *lines, rest = worker.inbox.split(b"\n")
+        worker.inbox = bytearray(rest)
+        yield from (bytes(line) for line in lines)

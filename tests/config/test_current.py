@@ -1,0 +1,253 @@
+"""A bad config never replaces a good one, and what has not changed is not read twice."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from probe_exporter.config.current import REFUSALS, Configuration, Source
+from probe_exporter.config.module import ConfigError
+from probe_exporter.plugins.loader import LoaderError
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.tls.context import client_context
+from probe_exporter.tls.settings import TLSSettings
+
+GOOD = "modules: {one: {prober: http}}\n"
+BETTER = "modules: {one: {prober: http}, two: {prober: http, timeout: 3s}}\n"
+BAD = "modules: {one: {prober: http, tiemout: 3s}}\n"
+
+PROBER = """
+from probe_exporter import Probe, Prober, Settings
+
+async def probe_own(probe: Probe, settings: Settings) -> None:
+    "Nothing."
+
+prober = Prober("own", Settings, probe_own, description="%s")
+"""
+
+
+BROKEN = PROBER.replace("async def", "1 / 0\n\n\nasync def", 1)
+
+
+class Setup:
+    """A config file, what is loaded from it, and how the reloads went."""
+
+    def __init__(self, directory: Path, text: str = GOOD) -> None:
+        self.directory = directory
+        self.file = directory / "blackbox.yml"
+        self.file.write_text(text)
+        self.telemetry = Telemetry()
+        self.configuration = Configuration(Source((str(self.file),), (directory,)), self.telemetry)
+
+    @property
+    def modules(self) -> set[str]:
+        return set(self.configuration.current.modules)
+
+    @property
+    def successful(self) -> float | None:
+        return self._value("successful")
+
+    @property
+    def stamp(self) -> float | None:
+        return self._value("success_timestamp_seconds")
+
+    def _value(self, name: str) -> float | None:
+        return self.telemetry.registry.get_sample_value(f"blackbox_exporter_config_last_reload_{name}")
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    return Setup(tmp_path)
+
+
+def test_a_bad_config_is_none_to_start_with(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tiemout"):
+        Setup(tmp_path, BAD)
+
+
+def test_the_first_load_counts_as_a_reload(setup: Setup) -> None:
+    assert (setup.modules, setup.successful) == ({"one"}, 1)
+    assert setup.stamp
+
+
+async def test_a_changed_file_is_swapped_in(setup: Setup) -> None:
+    before = setup.configuration.current
+    setup.file.write_text(BETTER)
+    await setup.configuration.reload()
+    assert setup.modules == {"one", "two"}
+    assert set(before.modules) == {"one"}, "running probes keep theirs"
+
+
+async def test_a_bad_file_is_refused_and_the_config_before_stays(setup: Setup) -> None:
+    stamp = setup.stamp
+    setup.file.write_text(BAD)
+    with pytest.raises(ConfigError, match=r"blackbox\.yml:1:31: modules\.one\.tiemout"):
+        await setup.configuration.reload()
+    assert (setup.modules, setup.successful, setup.stamp) == ({"one"}, 0, stamp)
+
+
+async def test_a_bad_file_is_refused_as_often_as_somebody_asks(setup: Setup) -> None:
+    setup.file.write_text(BAD)
+    for _ in range(2):
+        with pytest.raises(ConfigError):
+            await setup.configuration.reload()
+
+
+@pytest.mark.parametrize("again", ["reload", "reload_if_changed"])
+async def test_all_is_well_once_the_file_is_mended(setup: Setup, again: str) -> None:
+    setup.file.write_text(BAD)
+    with pytest.raises(ConfigError):
+        await setup.configuration.reload()
+    setup.file.write_text(GOOD)
+    await getattr(setup.configuration, again)()
+    assert setup.successful == 1
+
+
+async def test_a_reload_without_a_change_refreshes_the_timestamp_and_keeps_the_config(setup: Setup) -> None:
+    before, stamp = setup.configuration.current, setup.stamp
+    await setup.configuration.reload()
+    assert setup.configuration.current is before
+    assert stamp is not None
+    assert setup.stamp is not None
+    assert setup.stamp > stamp
+
+
+async def test_a_tick_without_a_change_does_nothing_and_says_nothing(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "probe_exporter")
+    before, stamp = setup.configuration.current, setup.stamp
+    await setup.configuration.reload_if_changed()
+    assert setup.configuration.current is before
+    assert setup.stamp == stamp
+    assert caplog.records == []
+
+
+async def test_a_tick_swaps_in_a_changed_file(setup: Setup) -> None:
+    setup.file.write_text(BETTER)
+    await setup.configuration.reload_if_changed()
+    assert setup.modules == {"one", "two"}
+
+
+@pytest.mark.parametrize("harm", ["spoil", "remove"])
+async def test_a_tick_refuses_a_bad_file_once(setup: Setup, harm: str) -> None:
+    if harm == "spoil":
+        setup.file.write_text(BAD)
+    else:
+        setup.file.unlink()
+    with pytest.raises(REFUSALS):
+        await setup.configuration.reload_if_changed()
+    assert setup.successful == 0
+    await setup.configuration.reload_if_changed()
+    assert (setup.modules, setup.successful) == ({"one"}, 0)
+
+
+async def test_a_new_prober_file_is_a_change(setup: Setup) -> None:
+    (setup.directory / "own.py").write_text(PROBER % "first")
+    setup.file.write_text("modules: {mine: {prober: own}}\n")
+    await setup.configuration.reload()
+    assert setup.configuration.current.modules["mine"].prober.description == "first"
+    (setup.directory / "own.py").write_text(PROBER % "second")
+    await setup.configuration.reload_if_changed()
+    assert setup.configuration.current.modules["mine"].prober.description == "second"
+
+
+async def test_a_broken_prober_file_is_refused(setup: Setup) -> None:
+    (setup.directory / "own.py").write_text("import no_such_module_anywhere\n")
+    with pytest.raises(LoaderError, match=r"own\.py"):
+        await setup.configuration.reload()
+    assert (setup.modules, setup.successful) == ({"one"}, 0)
+
+
+async def test_warnings_are_logged_and_do_not_refuse(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    setup.file.write_text("modules: {one: {prober: http, http: {no_follow_redirects: true}}}\n")
+    await setup.configuration.reload()
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert any("no_follow_redirects" in warning for warning in warnings)
+
+
+async def test_strictly_a_warning_refuses(tmp_path: Path) -> None:
+    file = tmp_path / "blackbox.yml"
+    file.write_text("modules: {one: {prober: http, http: {no_follow_redirects: true}}}\n")
+    with pytest.raises(ConfigError, match="no_follow_redirects"):
+        Configuration(Source((str(file),), strict=True), Telemetry())
+
+
+async def test_the_tls_of_a_config_that_is_gone_goes_with_it(tmp_path: Path) -> None:
+    """One that is refused takes nothing along."""
+    setup = Setup(tmp_path)
+    context = client_context(TLSSettings())
+    setup.file.write_text(BAD)
+    with pytest.raises(ConfigError):
+        await setup.configuration.reload()
+    assert client_context(TLSSettings()) is context
+    setup.file.write_text(BETTER)
+    await setup.configuration.reload()
+    assert client_context(TLSSettings()) is not context
+
+
+# --- probers that are broken -------------------------------------------------------------------------------
+
+
+async def test_a_new_prober_file_is_picked_up_with_its_modules(setup: Setup) -> None:
+    """And a changed one, and one that is gone."""
+    own = setup.directory / "own.py"
+    own.write_text(PROBER % "first")
+    (setup.directory / "own.yml").write_text("modules: {mine: {prober: own}}")
+    await setup.configuration.reload_if_changed()
+    assert setup.configuration.current.modules["mine"].prober.description == "first"
+    own.write_text(PROBER % "later")
+    await setup.configuration.reload_if_changed()
+    assert setup.configuration.current.modules["mine"].prober.description == "later"
+    own.unlink()
+    with pytest.raises(ConfigError, match="unknown prober `own`"):
+        await setup.configuration.reload_if_changed()
+    assert setup.modules == {"one", "mine"}, "the config before stays in use"
+
+
+async def test_a_prober_that_breaks_is_refused_and_the_one_before_stays(setup: Setup) -> None:
+    own = setup.directory / "own.py"
+    own.write_text(PROBER % "good")
+    await setup.configuration.reload()
+    own.write_text(BROKEN)
+    with pytest.raises(LoaderError, match=r"own\.py can't be loaded: ZeroDivisionError: division by zero \(line 4\)"):
+        await setup.configuration.reload()
+    assert "own" in setup.configuration.current.probers
+
+
+MODULES = """
+modules:
+  mine: {prober: own, timeout: 2s, own: {anything: [1, {may: stand}], here: yes}}
+  other: {prober: http, own: {even: here}}
+"""
+
+
+def test_on_demand_broken_probers_and_their_modules_are_left_out_each_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "renamed.py").write_text(BROKEN)  # declares `own`, and never gets to it
+    (tmp_path / "own.yml").write_text(MODULES)
+    source = Source((str(tmp_path / "own.yml"),), (tmp_path,), ignore_errors=True)
+    config = source.read()
+    assert set(config.modules) == {"other"}
+    assert "own" not in config.probers
+    assert [str(warning) for warning in config.warnings] == [
+        f"{tmp_path}/own.yml:3:3: modules.mine: left out: its prober is broken, see {tmp_path}/renamed.py",
+        f"{tmp_path}/own.yml:4:25: modules.other.own: a block of another prober has no effect: this module's is http",
+        f"{tmp_path}/renamed.py: broken, and ignored: can't be loaded: ZeroDivisionError: division by zero (line 4)",
+    ]
+
+
+def test_a_misspelt_prober_is_no_broken_one(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(BROKEN)
+    (tmp_path / "own.yml").write_text("modules: {mine: {prober: htpp}}")
+    with pytest.raises(ConfigError, match="unknown prober `htpp`"):
+        Source((str(tmp_path / "own.yml"),), (tmp_path,), ignore_errors=True).read()
+
+
+def test_strict_and_forgiving_is_strict(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(BROKEN)
+    (tmp_path / "own.yml").write_text("modules: {mine: {prober: own}}")
+    with pytest.raises(ConfigError) as refused:
+        Source((str(tmp_path / "own.yml"),), (tmp_path,), strict=True, ignore_errors=True).read()
+    assert len(refused.value.problems) == 2

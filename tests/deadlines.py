@@ -1,0 +1,99 @@
+"""Probes whose time ends at an event instead of after some seconds, for tests of timeouts.
+
+A peer in a thread or in another process needs as long as the machine lets it for the phases before the one that is to
+time out. So the probe gets `LONG_SECONDS`, and its deadline strikes as soon as the test has seen what it waits for.
+Where the peer runs on the event loop of the test, `tests.targets.clock` does the same with less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
+from unittest import mock
+
+from probe_exporter import runner
+from probe_exporter.config.module import Module
+from probe_exporter.prober import deadline as prober_deadline
+from probe_exporter.prober.deadline import Deadline
+from probe_exporter.prober.run import Probe
+from probe_exporter.runner import Result
+from probe_exporter.settings.block import Settings
+
+T = TypeVar("T")
+
+LONG_SECONDS = 60.0
+"""A timeout that never strikes by itself."""
+
+MAX_TURNS = 1000
+"""Turns of the event loop within which a probe has to end whose deadline has struck."""
+
+_SETTLING_TURNS = 20
+
+Reached = Callable[[Probe], object]
+"""Tells whether a probe has come to where its time is to end."""
+
+
+def watch(module: Module) -> tuple[Module, list[Probe]]:
+    """Return the same module, and a list of the probes that it has begun."""
+    probes: list[Probe] = []
+
+    async def watched(probe: Probe, settings: Settings) -> None:
+        probes.append(probe)
+        await module.prober.probe(probe, settings)
+
+    return replace(module, prober=replace(module.prober, probe=watched)), probes
+
+
+async def run_until(reached: Reached, module: Module, target: str, *, grace: float = 0.0) -> Result:
+    """Probe `target`; once `reached` is true of the probe, its deadline strikes.
+
+    Before that, the event loop gets some more turns, in each of which the probe reads what has arrived.
+
+    Args:
+        grace: seconds to go on for, in which a server of another process may say something that is not to matter.
+            Where it says it later, the probe is none the worse.
+
+    Raises:
+        AssertionError: the probe goes on after its deadline.
+    """
+    module, probes = watch(module)
+    deadlines: list[Deadline] = []
+
+    def deadline(when: float) -> Deadline:
+        deadlines.append(Deadline(when))
+        return deadlines[-1]
+
+    with mock.patch.object(prober_deadline, "Deadline", deadline):
+        probing = asyncio.create_task(runner.run(module, target, LONG_SECONDS))
+        await until(lambda: probing.done() or (probes and reached(probes[0])))
+    await asyncio.wait([probing], timeout=grace)
+    for _ in range(_SETTLING_TURNS):
+        await asyncio.sleep(0.001)
+    for one in deadlines:
+        one.strike()
+    for _ in range(MAX_TURNS):
+        if probing.done():
+            break
+        await asyncio.sleep(0)
+    assert probing.done(), "the probe goes on after its deadline"
+    return await probing
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that has no event of its own."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+async def eventually(attempt: Callable[[], Awaitable[T]], good: Callable[[T], object]) -> T:
+    """Return the first outcome of repeated attempts that is good. The time limit of the test ends the others."""
+    while not good(outcome := await attempt()):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    return outcome
+
+
+def in_phase(name: str) -> Reached:
+    """Return a `Reached`: the probe is in this phase."""
+    return lambda probe: probe.current_phase == name

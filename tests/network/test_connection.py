@@ -1,0 +1,639 @@
+"""Connections over real sockets on loopback: every way they stall, break and end has its reason and its time.
+
+All of it runs on asyncio's loop and on uvloop, whose transports differ in what they buffer and when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from probe_exporter.network import connection as connections
+from probe_exporter.network.connection import HIGH_WATER, Connection, Secure
+from probe_exporter.network.opening import connect, dial
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.tls import handshake
+from probe_exporter.tls.context import client_context
+from tests.clocks import PATIENCE, until
+from tests.conftest import NewLoop
+from tests.targets import Pki
+from tests.targets.peer import (
+    RESET,
+    Shaker,
+    a_probe,
+    everything,
+    failing,
+    hold,
+    over_tls,
+    peer,
+    say,
+    take,
+    trust,
+)
+
+pytestmark = pytest.mark.usefixtures("new_loop")
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def new_loop(request: pytest.FixtureRequest) -> NewLoop:
+    made: NewLoop = request.param
+    return made
+
+
+async def finish(connected: socket.socket) -> None:
+    """End our half in good order, and read the rest: closing before that would be a reset."""
+    connected.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(ConnectionError):
+        await hold(connected)
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+async def test_what_arrives_is_read_once_and_then_the_end() -> None:
+    go_on = asyncio.Event()
+
+    async def play(connected: socket.socket) -> None:
+        await say(connected, b"one")
+        await go_on.wait()
+        await say(connected, b"two")
+
+    async with peer(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        assert await connection.exactly(3) == b"one"
+        between = time.perf_counter()
+        go_on.set()
+        assert await everything(connection) == b"two"
+        assert await connection.read() == b""
+        assert connection.first_byte_at < between < connection.last_byte_at
+        connection.close()
+
+
+async def test_a_peer_may_cut_what_it_says_anywhere() -> None:
+    """Bytes by number, up to a mark, and whatever is left: however they come."""
+    said = b"12345first line\r\nsecond\r\nrest"
+    for cut in range(len(said)):
+        go_on = asyncio.Event()
+
+        async def play(sock: socket.socket, cut: int = cut, go_on: asyncio.Event = go_on) -> None:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(sock, said[:cut])
+            await go_on.wait()
+            await loop.sock_sendall(sock, said[cut:])
+
+        async with peer(play) as port:
+            connection = await dial(a_probe(), ["127.0.0.1"], port)
+            await until(lambda: connection._held == cut)  # noqa: B023  # called before the next turn
+            go_on.set()
+            assert await connection.exactly(0) == b""
+            assert await connection.exactly(5) == b"12345"
+            assert await connection.until(b"\r\n", limit=10) == b"first line"
+            assert await connection.until(b"\r\n", limit=100) == b"second"
+            assert await connection.exactly(4) == b"rest"
+            assert await connection.read() == b""
+            connection.close()
+
+
+async def test_many_small_messages_in_one_piece_cost_what_few_do() -> None:
+    """A peer that sends so has no more of our time than others: none of the rest is moved for each."""
+
+    async def cost(pairs: int) -> float:
+        connection = Connection()
+        connection.data_received(b"12345678\n" * 2 * pairs)
+        began = time.process_time()
+        for _ in range(pairs):
+            assert await connection.exactly(9) == b"12345678\n"
+            assert await connection.until(b"\n", limit=8) == b"12345678"
+        took = time.process_time() - began
+        assert not connection.waiting
+        return took
+
+    few = min([await cost(3_000) for _ in range(5)])
+    # To move the rest for each would make 25 times as many cost 600 times as much.
+    assert await cost(75_000) < 25 * 5 * few
+
+
+async def test_what_is_read_after_a_part_is_the_rest_of_it() -> None:
+    connection = Connection()
+    connection.data_received(b"one\ntwo")
+    assert await connection.until(b"\n", limit=10) == b"one"
+    connection.data_received(b" and three")
+    connection.put_back(b"or ")
+    assert connection.waiting
+    assert await connection.exactly(2) == b"or"
+    assert await connection.read() == b" two and three"
+    assert not connection.waiting
+
+
+async def test_what_never_ends_or_ends_too_soon_fails() -> None:
+    async def play(sock: socket.socket) -> None:
+        await asyncio.get_running_loop().sock_sendall(sock, b"1234567890")
+
+    async with peer(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        with pytest.raises(ProbeFailed) as failed:
+            await connection.until(b"\n", limit=9)
+        assert failed.value.reason is Reason.PROTOCOL_ERROR
+        connection.close()
+        for bytes_or_mark in (11, b"\n"):
+            connection = await dial(a_probe(), ["127.0.0.1"], port)
+            with pytest.raises(ProbeFailed) as failed:  # noqa: PT012  # one or the other
+                if isinstance(bytes_or_mark, int):
+                    await connection.exactly(bytes_or_mark)
+                else:
+                    await connection.until(bytes_or_mark, limit=100)
+            assert failed.value.reason is Reason.CONNECT_CLOSED
+            connection.close()
+
+
+async def test_what_arrived_before_a_reset_is_read_before_it_is_told() -> None:
+    async def play(connected: socket.socket) -> None:
+        await say(connected, b"last words")
+        await take(connected)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    async with peer(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        await until(lambda: connection._held == len(b"last words"))
+        connection.send(b"go")
+        await until(lambda: connection._transport is None)
+        assert await connection.read() == b"last words"
+        for _ in range(2):
+            assert (await failing(connection.read())).reason is Reason.CONNECT_RESET
+        connection.close()
+
+
+@pytest.mark.parametrize("answer", [b"no more", b"no more" * 10_000], ids=["short", "long"])
+async def test_what_arrived_is_read_also_where_it_is_writing_that_finds_the_reset(answer: bytes) -> None:
+    """A server that answers and closes without reading all of the request (413) resets: its answer has come before."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = await dial(a_probe(), ["127.0.0.1"], listener.getsockname()[1])
+        connection.send(b"request")
+        server, _ = listener.accept()
+        await until(lambda: select.select([server], [], [], 0)[0])  # the request has arrived
+        server.sendall(answer)
+        server.close()  # all of this before the loop has looked
+        connection.send(b"more")
+        assert await connection.read() == answer
+        assert (await failing(connection.read())).reason is Reason.CONNECT_RESET
+
+
+async def test_a_peer_may_close_its_half_and_still_listen() -> None:
+    heard: list[bytes] = []
+    ended = asyncio.Event()
+
+    async def play(connected: socket.socket) -> None:
+        await say(connected, b"done")
+        connected.shutdown(socket.SHUT_WR)
+        while data := await take(connected):
+            heard.append(data)
+        ended.set()
+
+    async with peer(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        assert await everything(connection) == b"done"
+        await connection.write(b"still here")
+        connection.close()
+        await asyncio.wait_for(ended.wait(), PATIENCE)
+    assert heard == [b"still here"]
+
+
+async def test_reading_can_be_cancelled_and_begun_again() -> None:
+    async def play(connected: socket.socket) -> None:
+        await take(connected)
+        await say(connected, b"at last")
+        await hold(connected)
+
+    async with peer(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(connection.read(), 0.02)
+        connection.send(b"go")
+        assert await connection.read() == b"at last"
+        connection.close()
+
+
+FLOOD = 100 * 1024 * 1024
+
+
+def writable(sock: socket.socket) -> bool:
+    """Whether the system takes more to be sent."""
+    return bool(select.select([], [sock], [], 0)[1])
+
+
+async def test_a_peer_that_floods_is_made_to_wait() -> None:
+    """What nobody reads stays in its own and the system's buffers; once somebody does, all of it comes."""
+    sent = 0
+    pouring: list[socket.socket] = []
+
+    async def pour(connected: socket.socket) -> None:
+        nonlocal sent
+        pouring.append(connected)
+        piece = bytes(1 << 20)
+        while sent < FLOOD:
+            await say(connected, piece)
+            sent += len(piece)
+
+    async with peer(pour) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        await until(lambda: connection._paused and not writable(pouring[0]))
+        assert connection._held < HIGH_WATER + 1024 * 1024
+        assert sent < FLOOD // 2
+        received = 0
+        while piece := await connection.read():
+            received += len(piece)
+        assert received == FLOOD
+        connection.close()
+
+
+# --- writing -----------------------------------------------------------------------------------------------
+
+
+async def test_writing_waits_for_a_peer_that_does_not_read() -> None:
+    """What is under way is bounded, and the rest goes out as the peer takes it."""
+    go, all_taken = asyncio.Event(), asyncio.Event()
+    taken = 0
+
+    async def play(connected: socket.socket) -> None:
+        nonlocal taken
+        await go.wait()
+        while data := await take(connected, 1 << 20):
+            taken += len(data)
+        all_taken.set()
+
+    async with peer(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        written = 0
+
+        async def upload() -> None:
+            nonlocal written
+            for _ in range(640):
+                await connection.write(bytes(65536))
+                written += 65536
+
+        uploading = asyncio.create_task(upload())
+        await until(lambda: connection._writer is not None)
+        for _ in range(100):  # turns of the loop, in which nothing more is written
+            await asyncio.sleep(0)
+        assert not uploading.done()
+        assert written < 16 << 20
+        go.set()
+        await asyncio.wait_for(uploading, PATIENCE)
+        connection.close()
+        await asyncio.wait_for(all_taken.wait(), PATIENCE)
+    assert taken == 640 * 65536
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+async def test_writing_to_a_peer_that_is_gone_fails(half_closed: bool) -> None:
+    """Also where it had said before that it would say nothing more: an upload must not run on into nothing."""
+    go_on = asyncio.Event()
+
+    async def play(connected: socket.socket) -> None:
+        if half_closed:
+            connected.shutdown(socket.SHUT_WR)
+        await go_on.wait()
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    async def upload(connection: Connection) -> None:
+        while True:
+            await connection.write(bytes(1024))
+            await asyncio.sleep(0.001)
+
+    async with peer(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        await until(lambda: connection._ended is half_closed)
+        go_on.set()
+        failed = await failing(upload(connection))
+        connection.close()
+    assert failed.reason in (Reason.CONNECT_RESET, Reason.CONNECT_CLOSED)
+
+
+async def test_writing_after_closing_fails() -> None:
+    async with peer(hold) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        connection.close()
+        await until(lambda: connection._transport is None)
+        assert (await failing(connection.write(b"x"))).reason is Reason.CONNECT_CLOSED
+
+
+# --- closing -----------------------------------------------------------------------------------------------
+
+
+async def test_what_was_sent_goes_out_before_the_end() -> None:
+    heard: list[bytes] = []
+    ended = asyncio.Event()
+
+    async def play(connected: socket.socket) -> None:
+        while data := await take(connected):
+            heard.append(data)
+        heard.append(b"<end>")
+        ended.set()
+
+    async with peer(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        connection.send(b"all of ")
+        connection.send(b"this")
+        connection.close()
+        connection.close()
+        await asyncio.wait_for(ended.wait(), PATIENCE)
+    assert b"".join(heard) == b"all of this<end>"
+
+
+async def test_aborting_drops_the_connection() -> None:
+    ended = asyncio.Event()
+
+    async def play(connected: socket.socket) -> None:
+        with contextlib.suppress(ConnectionError):
+            await hold(connected)
+        ended.set()
+
+    async with peer(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        connection.abort()
+        connection.abort()
+        await asyncio.wait_for(ended.wait(), PATIENCE)
+
+
+async def test_a_closed_connection_holds_no_socket_though_its_peer_never_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stalled peer would otherwise cost a descriptor for each probe of it."""
+    monkeypatch.setattr(connections, "LINGER", 0.2)
+    released = asyncio.Event()
+
+    async def play(connected: socket.socket) -> None:
+        await released.wait()
+        with contextlib.suppress(ConnectionError):
+            await hold(connected)
+
+    async with peer(play, receive_buffer=4096) as port:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        with_one = len(list(Path("/proc/self/fd").iterdir()))
+        assert with_one > before
+        connection.send(bytes(32 << 20))
+        await until(lambda: connection._writer is not None)
+        connection.close()
+        await until(lambda: len(list(Path("/proc/self/fd").iterdir())) < with_one)
+        released.set()
+
+
+# --- TLS ---------------------------------------------------------------------------------------------------
+
+
+async def test_tls_begins_with_the_connection(pki: Pki) -> None:
+    with Shaker(pki, say=b"welcome") as server:
+        probe = a_probe()
+        connection = await connect(probe, "127.0.0.1", server.port, over_tls(pki))
+        assert connection.handshake is not None
+        assert connection.tls_seconds > 0
+        assert await connection.read() == b"welcome"
+        assert connection.first_byte_at > connection.opened_at + connection.tls_seconds / 2
+        await connection.write(b"thanks")
+        connection.close()
+        await server.end()
+    assert server.heard == b"thanks"
+    assert probe.samples.get(handshake.VERSION_INFO, "TLS 1.3") == 1
+    assert probe.current_phase == ""
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+@pytest.mark.parametrize(
+    ("certificate", "reason", "errors"),
+    [
+        ("expired", Reason.CERTIFICATE_EXPIRED, {"expired"}),
+        ("not_yet_valid", Reason.CERTIFICATE_NOT_YET_VALID, {"not_yet_valid"}),
+        ("wrong_name", Reason.CERTIFICATE_WRONG_NAME, {"wrong_name"}),
+        ("unknown_root", Reason.CERTIFICATE_UNKNOWN_AUTHORITY, {"unknown_authority"}),
+        ("self_signed", Reason.CERTIFICATE_UNKNOWN_AUTHORITY, {"unknown_authority"}),
+    ],
+)
+async def test_a_refused_certificate_is_reported_and_the_server_is_told(
+    pki: Pki, version: str, certificate: str, reason: Reason, errors: set[str]
+) -> None:
+    """By an alert, before anything else; our own certificate it never sees."""
+    identity = {"cert_file": str(pki.directory / "client.pem"), "key_file": str(pki.directory / "client.key")}
+    with Shaker(pki, certificate, version=version, client_ca="root") as server:
+        probe = a_probe()
+        failed = await failing(connect(probe, "127.0.0.1", server.port, over_tls(pki, **identity)))
+        await server.end()
+    assert failed.reason is reason
+    assert probe.current_phase == "tls"
+    assert {labels[0] for labels in probe.samples.families[handshake.VERIFY_ERROR_INFO]} == errors
+    assert handshake.CERTIFICATE_INFO in probe.samples.families
+    assert isinstance(server.failure, ssl.SSLError)
+    assert "alert" in str(server.failure)
+    assert server.client_certificate is None
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+async def test_a_client_certificate_reaches_the_server_that_asks(pki: Pki, version: str) -> None:
+    identity = {"cert_file": str(pki.directory / "client.pem"), "key_file": str(pki.directory / "client.key")}
+    with Shaker(pki, version=version, client_ca="root", say=b"hello") as server:
+        connection = await connect(a_probe(), "127.0.0.1", server.port, over_tls(pki, **identity))
+        assert await connection.read() == b"hello"
+        connection.close()
+        await server.end()
+    mine = x509.load_pem_x509_certificate((pki.directory / "client.pem").read_bytes())
+    assert server.client_certificate == mine.public_bytes(Encoding.DER)
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+async def test_a_server_that_wants_a_client_certificate_in_vain_is_a_tls_failure(pki: Pki, version: str) -> None:
+    """In TLS 1.3 that shows only when we read."""
+
+    async def talk(port: int) -> None:
+        connection = await connect(a_probe(), "127.0.0.1", port, over_tls(pki))
+        try:
+            await connection.read()
+        finally:
+            connection.close()
+
+    with Shaker(pki, version=version, client_ca="root") as server:
+        assert (await failing(talk(server.port))).reason is Reason.TLS_HANDSHAKE
+
+
+async def test_a_handshake_that_the_server_refuses_is_a_tls_failure(pki: Pki) -> None:
+    with Shaker(pki, version="TLSv1_2") as server:
+        failed = await failing(connect(a_probe(), "127.0.0.1", server.port, over_tls(pki, min_version="TLS13")))
+    assert failed.reason is Reason.TLS_HANDSHAKE
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x16\x03\x01", b"\0" * 1000])
+async def test_a_server_that_does_not_speak_tls_is_a_tls_failure(pki: Pki, answer: bytes) -> None:
+    async def play(connected: socket.socket) -> None:
+        await take(connected)
+        await say(connected, answer)
+        await finish(connected)
+
+    async with peer(play) as port:
+        probe = a_probe()
+        failed = await failing(connect(probe, "127.0.0.1", port, over_tls(pki)))
+    assert failed.reason is Reason.TLS_HANDSHAKE
+    assert probe.current_phase == "tls"
+
+
+async def test_a_server_that_closes_in_the_handshake_is_a_tls_failure(pki: Pki) -> None:
+    async def play(connected: socket.socket) -> None:
+        await take(connected)
+        await finish(connected)
+
+    async with peer(play) as port:
+        assert (await failing(connect(a_probe(), "127.0.0.1", port, over_tls(pki)))).reason is Reason.TLS_HANDSHAKE
+
+
+async def test_a_server_that_resets_in_the_handshake_has_reset_the_connection(pki: Pki) -> None:
+    async def play(connected: socket.socket) -> None:
+        await take(connected)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    async with peer(play) as port:
+        assert (await failing(connect(a_probe(), "127.0.0.1", port, over_tls(pki)))).reason is Reason.CONNECT_RESET
+
+
+async def test_a_handshake_has_its_own_limit(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stalls or drips; its socket is gone afterwards."""
+    monkeypatch.setattr(connections, "HANDSHAKE_LIMIT", 0.1)
+    left = asyncio.Event()
+
+    async def play(connected: socket.socket) -> None:
+        with contextlib.suppress(ConnectionError):
+            await hold(connected)
+        left.set()
+
+    async with peer(play) as port:
+        probe = a_probe()
+        failed = await failing(connect(probe, "127.0.0.1", port, over_tls(pki)))
+        await asyncio.wait_for(left.wait(), PATIENCE)
+    assert failed.reason is Reason.TLS_TIMEOUT
+    assert probe.current_phase == "tls"
+
+
+async def test_a_handshake_that_is_cancelled_leaves_no_socket(pki: Pki) -> None:
+    begun, left = asyncio.Event(), asyncio.Event()
+
+    async def play(connected: socket.socket) -> None:
+        await take(connected)
+        begun.set()
+        with contextlib.suppress(ConnectionError):
+            await hold(connected)
+        left.set()
+
+    async with peer(play) as port:
+        connecting = asyncio.create_task(connect(a_probe(), "127.0.0.1", port, over_tls(pki)))
+        await asyncio.wait_for(begun.wait(), PATIENCE)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await asyncio.wait_for(left.wait(), PATIENCE)
+
+
+async def test_an_answer_that_comes_with_the_handshake_is_read(pki: Pki) -> None:
+    """TLS 1.2: a server's last message of the handshake and its first words in one segment."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.directory / "leaf.pem", pki.directory / "leaf.key")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    async def play(connected: socket.socket) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        server = context.wrap_bio(incoming, outgoing, server_side=True)
+        while True:
+            incoming.write(await take(connected))
+            try:
+                server.do_handshake()
+            except ssl.SSLWantReadError:
+                await say(connected, outgoing.read())
+                continue
+            server.write(b"welcome")
+            await say(connected, outgoing.read())
+            await hold(connected)
+            return
+
+    async with peer(play) as port:
+        connection = await connect(a_probe(), "127.0.0.1", port, over_tls(pki))
+        assert await connection.read() == b"welcome"
+        assert connection.first_byte_at > connection.opened_at
+        connection.close()
+
+
+def secure(pki: Pki, name: str = "localhost") -> Secure:
+    return Secure(client_context(trust(pki)), name)
+
+
+async def test_starttls_in_the_middle_of_a_conversation(pki: Pki) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.directory / "leaf.pem", pki.directory / "leaf.key")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 ready\r\n")
+        assert await reader.readline() == b"STARTTLS\r\n"
+        writer.write(b"220 go\r\n")
+        await writer.drain()
+        await writer.start_tls(context)
+        assert await reader.readline() == b"EHLO\r\n"
+        writer.write(b"250 secure\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        probe = a_probe()
+        connection = await dial(probe, ["127.0.0.1"], server.sockets[0].getsockname()[1])
+        assert await connection.read() == b"220 ready\r\n"
+        plain_at = connection.first_byte_at
+        connection.send(b"STARTTLS\r\n")
+        assert await connection.read() == b"220 go\r\n"
+        await connection.start_tls(probe, secure(pki))
+        connection.send(b"EHLO\r\n")
+        assert await everything(connection) == b"250 secure\r\n"
+        assert connection.first_byte_at > plain_at
+        connection.close()
+
+
+async def test_plain_text_before_the_handshake_does_not_pass_for_secure(pki: Pki) -> None:
+    """Somebody in between could have put it there: it is part of the handshake, which fails by it."""
+
+    async def play(connected: socket.socket) -> None:
+        await say(connected, b"220 go\r\n250 injected\r\n")
+        await hold(connected)
+
+    async with peer(play) as port:
+        probe = a_probe()
+        connection = await dial(probe, ["127.0.0.1"], port)
+        await until(lambda: connection.waiting)
+        failed = await failing(connection.start_tls(probe, secure(pki)))
+        connection.abort()
+    assert failed.reason is Reason.TLS_HANDSHAKE
+
+
+async def test_a_large_answer_over_tls_arrives_whole_and_bounded(pki: Pki) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.directory / "leaf.pem", pki.directory / "leaf.key")
+    size = 20 << 20
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(size >> 20):
+                writer.write(bytes(1 << 20))
+                await writer.drain()
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    async with server:
+        connection = await connect(a_probe(), "127.0.0.1", server.sockets[0].getsockname()[1], over_tls(pki))
+        await until(lambda: connection._paused)
+        assert connection._held < HIGH_WATER + 1024 * 1024
+        assert len(await everything(connection)) == size
+        connection.close()

@@ -1,0 +1,159 @@
+"""Datagrams over real sockets on loopback: who hears them, when they came, and why none did. On both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import time
+
+import pytest
+import uvloop
+
+from probe_exporter.network.connection import HIGH_WATER
+from probe_exporter.network.datagrams import Datagrams
+from probe_exporter.network.opening import dial_udp
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from tests.clocks import PATIENCE, until
+from tests.conftest import NewLoop
+from tests.targets.peer import a_probe
+
+pytestmark = pytest.mark.usefixtures("new_loop")
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def new_loop(request: pytest.FixtureRequest) -> NewLoop:
+    made: NewLoop = request.param
+    return made
+
+
+def a_udp_socket(address: str = "127.0.0.1") -> socket.socket:
+    """A socket on a port of its own, to be a peer with."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((address, 0))
+    sock.settimeout(PATIENCE)
+    return sock
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_datagrams_go_to_one_address_and_come_from_it(address: str) -> None:
+    """What another socket sends to ours is not heard."""
+    with a_udp_socket(address) as peer, a_udp_socket(address) as stranger:
+        datagrams = await dial_udp(a_probe(), address, peer.getsockname()[1])
+        datagrams.send(b"question")
+        question, ours = peer.recvfrom(100)
+        assert question == b"question"
+        stranger.sendto(b"lie", ours)
+        peer.sendto(b"answer", ours)
+        peer.sendto(b"more", ours)
+        assert await datagrams.read() == b"answer"
+        assert await datagrams.read() == b"more"
+        assert not datagrams.waiting
+        datagrams.close()
+
+
+async def test_the_time_of_a_datagram_is_that_of_its_arrival() -> None:
+    """Not that of reading it, which may be later."""
+    with a_udp_socket() as peer:
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
+        datagrams.send(b"question")
+        _, ours = peer.recvfrom(100)
+        assert datagrams.first_at == 0.0
+        arrivals = []
+        for number, answer in enumerate((b"first", b"second"), start=1):
+            peer.sendto(answer, ours)
+            await until(lambda: len(datagrams._arrived) == number)  # noqa: B023  # called before the next turn
+            arrivals.append(time.perf_counter())
+        assert await datagrams.read() == b"first"
+        assert datagrams.arrived_at == datagrams.first_at < arrivals[0]
+        assert await datagrams.read() == b"second"
+        assert arrivals[0] < datagrams.arrived_at < arrivals[1]
+        datagrams.close()
+
+
+async def test_a_udp_port_where_nobody_listens_refuses() -> None:
+    """As soon as ICMP says so, and again to whoever asks again."""
+    with a_udp_socket() as peer:
+        port = peer.getsockname()[1]
+    datagrams = await dial_udp(a_probe(), "127.0.0.1", port)
+    datagrams.send(b"anybody?")
+    for _ in range(2):
+        with pytest.raises(ProbeFailed) as failed:
+            await datagrams.read()
+        assert failed.value.reason is Reason.CONNECT_REFUSED
+    datagrams.close()
+
+
+async def test_a_peer_that_goes_away_after_an_answer_has_reset_the_connection() -> None:
+    """And the answer is read first."""
+    with a_udp_socket() as peer:
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
+        datagrams.send(b"question")
+        _, ours = peer.recvfrom(100)
+        peer.sendto(b"answer", ours)
+        await until(lambda: datagrams.waiting)
+    datagrams.send(b"another")
+    await until(lambda: datagrams._error is not None)
+    assert await datagrams.read() == b"answer"
+    with pytest.raises(ProbeFailed) as failed:
+        await datagrams.read()
+    assert failed.value.reason is Reason.CONNECT_RESET
+    datagrams.close()
+
+
+async def test_datagrams_have_a_way_and_a_source_or_a_reason() -> None:
+    with a_udp_socket() as peer:
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1], source="127.0.0.9")
+        datagrams.send(b"question")
+        assert peer.recvfrom(100)[1][0] == "127.0.0.9"
+        datagrams.close()
+    for address, source, reason in (
+        ("127.0.0.1", "192.0.2.1", Reason.CONNECT_FAILED),
+        ("127.255.255.255", "", Reason.CONNECT_FAILED),
+        ("127.0.0.1", "::1", Reason.SETTINGS_UNUSABLE),
+        ("127.0.0.1", "localhost", Reason.SETTINGS_UNUSABLE),  # bind would look it up, and everybody wait
+    ):
+        with pytest.raises(ProbeFailed) as failed:
+            await dial_udp(a_probe(), address, 9, source=source)
+        assert failed.value.reason is reason
+
+
+def socket_of(datagrams: Datagrams) -> socket.socket:
+    assert datagrams._transport is not None
+    found: socket.socket = datagrams._transport.get_extra_info("socket")
+    return found
+
+
+async def test_a_flood_of_datagrams_is_lost_beyond_a_limit() -> None:
+    """As where the buffer of a socket is full."""
+    with a_udp_socket() as peer:
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
+        datagrams.send(b"question")
+        _, ours = peer.recvfrom(100)
+        sock = socket_of(datagrams)
+        for _ in range(100):
+            peer.sendto(bytes(10_000), ours)
+            await until(lambda: not select.select([sock], [], [], 0)[0])
+        received = 0
+        while datagrams.waiting:
+            received += len(await datagrams.read())
+        assert HIGH_WATER - 10_000 < received < HIGH_WATER + 10_000
+        peer.sendto(b"later", ours)
+        assert await datagrams.read() == b"later"
+        datagrams.close()
+
+
+async def test_reading_datagrams_can_be_cancelled_and_begun_again() -> None:
+    with a_udp_socket() as peer:
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
+        datagrams.send(b"question")
+        _, ours = peer.recvfrom(100)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await datagrams.read()
+        peer.sendto(b"answer", ours)
+        assert await datagrams.read() == b"answer"
+        datagrams.close()
+        datagrams.close()
+        await asyncio.sleep(0)
+        datagrams.send(b"into the void")

@@ -1,0 +1,443 @@
+"""Names become addresses in the order hosts file, DNS; each way of failing has its reason; nothing is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import aiodns
+import pytest
+
+from probe_exporter.addresses import literals
+from probe_exporter.network import lookup
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from tests.clocks import PATIENCE, until, wait_until
+from tests.targets.dns import DnsServer, Zone, silence
+
+A, AAAA = 1, 28
+IMPATIENCE = 0.2
+"""Seconds for a resolver whose name server never answers."""
+
+NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """A name server of a few names; it keeps what it was asked, and never answers for ``silent.test``."""
+
+    def __init__(self) -> None:
+        self.zone: dict[str, list[str]] = {}
+        self.codes: dict[str, int] = {}
+        self.asked: list[tuple[str, int]] = []
+        self.port = 0
+        self._unanswered: list[tuple[bytes, tuple[str, int]]] = []
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+        self.port = transport.get_extra_info("sockname")[1]
+
+    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+        name, kind, _ = _question(data)
+        self.asked.append((name, kind))
+        if name == "silent.test":
+            self._unanswered.append((data, address))
+        else:
+            self._answer(data, address)
+
+    def answer(self, name: str, addresses: list[str]) -> None:
+        """Answer at last what was asked for ``silent.test``."""
+        self.zone[name] = addresses
+        for data, address in self._unanswered:
+            self._answer(data, address)
+
+    def _answer(self, data: bytes, address: tuple[str, int]) -> None:
+        assert self._transport is not None
+        name, kind, question = _question(data)
+        found = [address for address in self.zone.get(name, ()) if (":" in address) == (kind == AAAA)]
+        code = self.codes.get(name, NOERROR if name in self.zone else NXDOMAIN)
+        head = struct.pack(">HHHHHH", int.from_bytes(data[:2], "big"), 0x8180 | code, 1, len(found), 0, 0)
+        family = socket.AF_INET6 if kind == AAAA else socket.AF_INET
+        records = [socket.inet_pton(family, address) for address in found]
+        body = b"".join(struct.pack(">HHHIH", 0xC00C, kind, 1, 3600, len(record)) + record for record in records)
+        self._transport.sendto(head + question + body, address)
+
+
+def _question(data: bytes) -> tuple[str, int, bytes]:
+    """The name and the type that a query asks for, and its question as it is on the wire."""
+    question = data[12 : data.index(b"\0", 12) + 5]
+    labels, at = [], 0
+    while question[at]:
+        labels.append(question[at + 1 : at + 1 + question[at]].decode())
+        at += question[at] + 1
+    return ".".join(labels).lower(), int.from_bytes(question[-4:-2], "big"), question
+
+
+@asynccontextmanager
+async def name_server(patience: float = 20.0) -> AsyncIterator[NameServer]:
+    """A name server on loopback, which this loop's resolver asks and no other.
+
+    Args:
+        patience: seconds after which the resolver gives up; few where it is to do so.
+    """
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", 0))
+    resolver = aiodns.DNSResolver(
+        nameservers=[f"127.0.0.1:{server.port}"], loop=loop, timeout=patience, tries=1, domains=["search.test"]
+    )
+    lookup._resolvers[loop] = resolver
+    try:
+        yield server
+    finally:
+        await resolver.close()
+        transport.close()
+
+
+@pytest.fixture(autouse=True)
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hosts file of the test; empty at first."""
+    path = tmp_path / "hosts"
+    path.touch()
+    monkeypatch.setattr(lookup, "HOSTS", path)
+    return path
+
+
+async def failure(host: str, family: int = 0) -> str:
+    """Why a name has no addresses."""
+    with pytest.raises(ProbeFailed) as failed:
+        await lookup.lookup(host, family)
+    return failed.value.reason
+
+
+# --- addresses ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "::1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::ffff:c000:201", "192.0.2.1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+    ],
+)
+def test_an_address_is_known_without_a_lookup(text: str, address: str) -> None:
+    assert literals.literal(text) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "localhost", "127.1", "0x7f000001", "2130706433", "127.0.0.01", "127.0.0.1.", "[::1]", "::1:2:3::", " ::1"],
+)
+def test_what_is_no_address_is_a_name(text: str) -> None:
+    """No guessing as inet_aton does."""
+    assert literals.literal(text) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "value"),
+    [
+        ("127.0.0.1", 3668918509),
+        ("::1", 1751717746),
+        ("192.0.2.1", 1969986452),
+        ("2001:db8::1", 1851458804),
+        ("::ffff:127.0.0.1", 3668918509),
+    ],
+)
+def test_the_hash_of_an_address_is_the_originals(address: str, value: int) -> None:
+    assert literals.fingerprint(literals.literal(address) or "") == value
+
+
+def test_the_version_of_an_address() -> None:
+    assert (literals.version("127.0.0.1"), literals.version("::1"), literals.version("fe80::1%eth0")) == (4, 6, 6)
+
+
+# --- the hosts file ----------------------------------------------------------------------------------------
+
+HOSTS = """\
+# a comment
+127.0.0.1   localhost loopback.test  # and another
+::1\tLocalhost
+192.0.2.1 many.test
+192.0.2.2 many.test other.test.
+not-an-address nobody.test
+192.0.2.3
+::ffff:192.0.2.4 mapped.test
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("localhost", ["127.0.0.1", "::1"]),
+        ("LOCALHOST", ["127.0.0.1", "::1"]),
+        ("localhost.", ["127.0.0.1", "::1"]),
+        ("loopback.test", ["127.0.0.1"]),
+        ("many.test", ["192.0.2.1", "192.0.2.2"]),
+        ("other.test", ["192.0.2.2"]),
+        ("mapped.test", ["192.0.2.4"]),
+    ],
+)
+async def test_a_name_of_the_hosts_file_is_not_asked_for(hosts: Path, host: str, addresses: list[str]) -> None:
+    hosts.write_text(HOSTS)
+    async with name_server() as server:
+        server.zone[host.lower().rstrip(".")] = ["192.0.2.99"]
+        assert await lookup.lookup(host) == addresses
+        assert server.asked == []
+
+
+async def test_the_hosts_file_wins_whole(hosts: Path) -> None:
+    """A name that it knows has no other addresses, of no other family."""
+    hosts.write_text("192.0.2.1 here.test\n")
+    async with name_server() as server:
+        server.zone["here.test"] = ["2001:db8::1"]
+        assert await failure("here.test", 6) is Reason.DNS_NO_ADDRESS
+        assert await lookup.lookup("here.test", 4) == ["192.0.2.1"]
+        assert server.asked == []
+
+
+async def test_a_changed_hosts_file_is_read_anew(hosts: Path) -> None:
+    hosts.write_text("192.0.2.1 here.test\n")
+    assert lookup.in_hosts_file("here.test") == ("192.0.2.1",)
+    hosts.write_text("192.0.2.2 here.test\n")
+    os.utime(hosts, ns=(1, 1))
+    assert lookup.in_hosts_file("here.test") == ("192.0.2.2",)
+
+
+async def test_a_missing_hosts_file_knows_nobody(hosts: Path) -> None:
+    hosts.unlink()
+    async with name_server() as server:
+        server.zone["a.test"] = ["192.0.2.1"]
+        assert await lookup.lookup("a.test") == ["192.0.2.1"]
+
+
+async def test_a_hosts_file_that_is_not_utf8_is_read_all_the_same(hosts: Path) -> None:
+    hosts.write_bytes(b"192.0.2.1 here.test # \xff\n192.0.2.2 \xff.test\n")
+    assert await lookup.lookup("here.test") == ["192.0.2.1"]
+
+
+# --- DNS ---------------------------------------------------------------------------------------------------
+
+
+async def test_both_families_are_asked_for_unless_one_will_do() -> None:
+    async with name_server() as server:
+        for host in ("both.test", "four.test", "six.test"):
+            server.zone[host] = ["192.0.2.1", "2001:db8::1"]
+        assert sorted(await lookup.lookup("both.test")) == ["192.0.2.1", "2001:db8::1"]
+        assert await lookup.lookup("four.test", 4) == ["192.0.2.1"]
+        assert await lookup.lookup("six.test", 6) == ["2001:db8::1"]
+        assert set(server.asked) == {("both.test", A), ("both.test", AAAA), ("four.test", A), ("six.test", AAAA)}
+
+
+@pytest.mark.parametrize("family", [0, 4, 6])
+async def test_why_a_name_has_no_address(family: int) -> None:
+    async with name_server() as server:
+        server.zone |= {"four.test": ["192.0.2.1"], "six.test": ["2001:db8::1"], "none.test": []}
+        server.codes |= {"broken.test": SERVFAIL, "refused.test": REFUSED}
+        assert await failure("absent.test", family) is Reason.DNS_NAME_NOT_FOUND
+        assert await failure("none.test", family) is Reason.DNS_NO_ADDRESS
+        assert await failure("broken.test", family) is Reason.DNS_RESOLUTION
+        assert await failure("refused.test", family) is Reason.DNS_RESOLUTION
+        if family:
+            assert await failure({4: "six.test", 6: "four.test"}[family], family) is Reason.DNS_NO_ADDRESS
+    async with name_server(IMPATIENCE):
+        assert await failure("silent.test", family) is Reason.DNS_TIMEOUT
+
+
+async def test_a_name_beyond_ascii_is_asked_for_in_ascii() -> None:
+    async with name_server() as server:
+        server.zone["xn--bcher-kva.test"] = ["192.0.2.1"]
+        assert await lookup.lookup("B\u00fccher.test", 4) == ["192.0.2.1"]
+        assert server.asked == [("xn--bcher-kva.test", A)]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "a..test",
+        ".test",
+        "-a.test",
+        "a-.test",
+        "a b.test",
+        "a/b",
+        f"{'a' * 64}.test",
+        ".".join(["a" * 49] * 6),
+        "127.1",
+        "127.0.0.01",
+        "2130706433",
+        "1.2.3.4.5",
+        "b\u00fccher..test",
+        "\u0378.test",
+        "\udcff.test",
+    ],
+)
+async def test_what_can_be_no_name_is_not_asked_for(host: str) -> None:
+    async with name_server() as server:
+        assert await failure(host) is Reason.DNS_RESOLUTION
+        assert server.asked == []
+
+
+@pytest.mark.parametrize("host", ["a_b.test", "_a.test", "1.test", "a-b.test", "0x7f000001", "a.test."])
+async def test_odd_names_are_names(host: str) -> None:
+    async with name_server() as server:
+        server.zone[host.rstrip(".")] = ["192.0.2.1"]
+        assert await lookup.lookup(host, 4) == ["192.0.2.1"]
+
+
+async def test_a_short_name_is_looked_for_in_the_search_domains() -> None:
+    async with name_server() as server:
+        server.zone["short.search.test"] = ["192.0.2.1"]
+        assert await lookup.lookup("short", 4) == ["192.0.2.1"]
+
+
+async def moved(before: str, after: str, resolver: lookup.Resolver | None = None) -> None:
+    """Look a name up until its old address is forgotten, which c-ares does in a thread of its own."""
+    give_up = time.monotonic() + PATIENCE
+    while (found := await lookup.lookup("moving.test", 4, resolver=resolver)) == [before]:
+        assert time.monotonic() < give_up, "the old address is still remembered"
+        await asyncio.sleep(0.01)
+    assert found == [after]
+
+
+async def test_an_answer_is_not_remembered_for_the_next_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the name server says that it holds: a probe is to see what a client would see."""
+    assert lookup.MEMORY < 5  # the shortest interval in use
+    monkeypatch.setattr(lookup, "MEMORY", 0.1)
+    async with name_server() as server:
+        server.zone["moving.test"] = ["192.0.2.1"]
+        assert await lookup.lookup("moving.test", 4) == ["192.0.2.1"]
+        server.zone["moving.test"] = ["192.0.2.2"]
+        await moved("192.0.2.1", "192.0.2.2")
+        server.codes["moving.test"] = SERVFAIL
+        with pytest.raises(ProbeFailed) as failed:
+            await moved("192.0.2.2", "")
+        assert failed.value.reason is Reason.DNS_RESOLUTION
+
+
+async def test_a_lookup_under_way_is_not_lost_when_answers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookup, "MEMORY", 0.1)
+    async with name_server() as server:
+        server.zone["a.test"] = ["192.0.2.1"]
+        channel = lookup._resolvers[asyncio.get_running_loop()]
+        under_way = asyncio.create_task(lookup.lookup("silent.test", 4))
+        await until(lambda: ("silent.test", A) in server.asked)
+        for _ in range(3):
+            await lookup.lookup("a.test", 4)
+            await until(lambda: channel not in lookup._remembering)  # what was answered is forgotten
+        assert not under_way.done()
+        server.answer("silent.test", ["192.0.2.7"])
+        assert await under_way == ["192.0.2.7"]
+        assert await lookup.lookup("a.test", 4) == ["192.0.2.1"]
+
+
+async def test_one_silent_name_server_holds_up_nobody() -> None:
+    """A hundred lookups wait at once, and another is answered meanwhile."""
+    async with name_server() as server:
+        server.zone["quick.test"] = ["192.0.2.1"]
+        waiting = [asyncio.create_task(lookup.lookup("silent.test", 4)) for _ in range(100)]
+        await until(lambda: ("silent.test", A) in server.asked)
+        assert await lookup.lookup("quick.test", 4) == ["192.0.2.1"]
+        assert not any(task.done() for task in waiting)
+        server.answer("silent.test", ["192.0.2.7"])
+        assert await asyncio.gather(*waiting) == [["192.0.2.7"]] * 100
+    async with name_server(IMPATIENCE):
+        waiting_for_nothing = [failure("silent.test", 4) for _ in range(100)]
+        assert set(await asyncio.gather(*waiting_for_nothing)) == {Reason.DNS_TIMEOUT}
+
+
+# --- a module's own name servers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "[::1]:{}"])
+async def test_a_module_has_its_names_from_its_own_servers(hosts: Path, address: str) -> None:
+    """Not from the hosts file, though it has the name, nor by search domains: what is asked for is what is written."""
+    hosts.write_text("192.0.2.9 both.test\n")
+    zone = Zone({"both.test": [["192.0.2.1", "2001:db8::1"]], "six.test": [["2001:db8::6"]]})
+    async with DnsServer(zone) as server:
+        own = lookup.resolver((address.format(server["port"]),), 20.0)
+        assert await lookup.lookup("both.test", resolver=own) == ["192.0.2.1", "2001:db8::1"]
+        assert await lookup.lookup("both.test", 4, resolver=own) == ["192.0.2.1"]
+        assert await lookup.lookup("six.test.", resolver=own) == ["2001:db8::6"]
+        for name, family, reason in [
+            ("six.test", 4, Reason.DNS_NO_ADDRESS),
+            ("none.test", 0, Reason.DNS_NAME_NOT_FOUND),
+            ("localhost", 0, Reason.DNS_NAME_NOT_FOUND),
+            ("both", 0, Reason.DNS_NAME_NOT_FOUND),
+            ("a b", 0, Reason.DNS_RESOLUTION),
+        ]:
+            with pytest.raises(ProbeFailed) as failed:
+                await lookup.lookup(name, family, resolver=own)
+            assert failed.value.reason is reason, name
+        assert "both.test" in zone.asked
+        assert not [name for name in zone.asked if name.startswith("both.") and name != "both.test"]
+
+
+def refusing(query: bytes) -> list[bytes]:
+    """A script: the server will not answer."""
+    return [query[:2] + b"\x81\x85" + query[4:]]
+
+
+async def test_why_a_modules_own_servers_give_no_address() -> None:
+    for script, timeout, reason in [(silence, 0.4, Reason.DNS_TIMEOUT), (refusing, 20.0, Reason.DNS_RESOLUTION)]:
+        async with DnsServer(script) as server:
+            own = lookup.resolver((f"127.0.0.1:{server['port']}",), timeout)
+            with pytest.raises(ProbeFailed) as failed:
+                await lookup.lookup("any.test", resolver=own)
+            assert failed.value.reason is reason
+            # c-ares may still wait for an answer, and must not tell a loop that is closed.
+            await own._channels[asyncio.get_running_loop()].close()
+    with socket.create_server(("127.0.0.1", 0)) as nobody:  # on UDP
+        own = lookup.resolver((f"127.0.0.1:{nobody.getsockname()[1]}",), 20.0)
+        with pytest.raises(ProbeFailed) as failed:
+            await lookup.lookup("any.test", resolver=own)
+        assert failed.value.reason in (Reason.DNS_RESOLUTION, Reason.DNS_TIMEOUT)
+
+
+async def test_the_next_server_is_asked_while_there_is_time() -> None:
+    async with DnsServer(silence) as silent, DnsServer(Zone({"a.test": [["192.0.2.1"]]})) as server:
+        own = lookup.resolver((f"127.0.0.1:{silent['port']}", f"127.0.0.1:{server['port']}"), 8.0)
+        assert await lookup.lookup("a.test", 4, resolver=own) == ["192.0.2.1"]
+
+
+async def test_the_answers_of_a_modules_own_servers_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookup, "MEMORY", 0.05)
+    zone = Zone({"moving.test": [["192.0.2.1"], ["192.0.2.2"]]})
+    async with DnsServer(zone) as server:
+        own = lookup.resolver((f"127.0.0.1:{server['port']}",), 20.0)
+        assert await lookup.lookup("moving.test", 4, resolver=own) == ["192.0.2.1"]
+        await moved("192.0.2.1", "192.0.2.2", own)
+
+
+def test_modules_with_equal_servers_share_a_resolver_and_let_go_of_it() -> None:
+    """A configuration that is gone leaves neither threads nor descriptors, on however many loops it was used."""
+
+    def resources() -> tuple[int, int]:
+        gc.collect()
+        return len(list(Path("/proc/self/task").iterdir())), len(list(Path("/proc/self/fd").iterdir()))
+
+    def let_go() -> bool:
+        return all(now <= then for now, then in zip(resources(), before, strict=True))
+
+    async def use(own: lookup.Resolver) -> None:
+        with pytest.raises(ProbeFailed):
+            await lookup.lookup("any.test", resolver=own)
+
+    asyncio.run(use(lookup.resolver(("127.0.0.1:1",), 20.0)))  # what c-ares keeps for all channels is there now
+    before = resources()
+    for _ in range(20):
+        first, second = lookup.resolver(("127.0.0.1:1",), 20.0), lookup.resolver(("127.0.0.1:1",), 20.0)
+        assert first is second
+        for _ in range(2):
+            asyncio.run(use(first))
+        del first, second
+    wait_until(let_go)  # c-ares ends its threads in the background

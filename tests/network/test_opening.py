@@ -1,0 +1,325 @@
+"""Resolving and connecting over real sockets on loopback: each way that it begins or fails has its reason.
+
+All of it runs on asyncio's loop and on uvloop, whose transports differ in what they buffer and when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from probe_exporter.addresses import literals
+from probe_exporter.network import lookup, opening
+from probe_exporter.network.connection import Connection
+from probe_exporter.network.opening import connect, connect_udp, dial, resolve
+from probe_exporter.network.settings import SourceSettings
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.tls import layer
+from tests.clocks import PATIENCE, until
+from tests.conftest import NewLoop
+from tests.targets import Pki
+from tests.targets.peer import Shaker, a_probe, everything, failing, greet, hold, over_tls, peer, say, take
+
+pytestmark = pytest.mark.usefixtures("new_loop")
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def new_loop(request: pytest.FixtureRequest) -> NewLoop:
+    made: NewLoop = request.param
+    return made
+
+
+# --- resolving ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "hosts"
+    path.write_text("127.0.0.1 both.test four.test\n127.0.0.2 both.test\n::1 both.test six.test\n::2 both.test\n")
+    monkeypatch.setattr(lookup, "HOSTS", path)
+
+
+@pytest.mark.usefixtures("hosts")
+@pytest.mark.parametrize(
+    ("host", "preferred", "fallback", "address"),
+    [
+        ("both.test", "ip6", True, "::1"),
+        ("both.test", "", True, "::1"),
+        ("both.test", "ip4", True, "127.0.0.1"),
+        ("both.test", "anything", True, "127.0.0.1"),
+        ("both.test", "ip6", False, "::1"),
+        ("both.test", "ip4", False, "127.0.0.1"),
+        ("four.test", "ip6", True, "127.0.0.1"),
+        ("six.test", "ip4", True, "::1"),
+        ("127.0.0.1", "ip6", True, "127.0.0.1"),
+        ("::1", "ip4", True, "::1"),
+        ("::ffff:127.0.0.1", "ip4", False, "127.0.0.1"),
+    ],
+)
+async def test_an_address_of_the_preferred_family_is_chosen_or_the_others_first(
+    host: str, preferred: str, fallback: bool, address: str
+) -> None:
+    probe = a_probe()
+    assert await resolve(probe, host, preferred=preferred, fallback=fallback) == address
+    assert probe.samples.get(opening.IP_PROTOCOL) == (6 if ":" in address else 4)
+    assert probe.samples.get(opening.IP_HASH) == literals.fingerprint(address)
+    assert probe.samples.get(opening.LOOKUP_TIME) >= 0
+
+
+@pytest.mark.usefixtures("hosts")
+@pytest.mark.parametrize(
+    ("host", "preferred", "reason"),
+    [
+        ("four.test", "ip6", Reason.DNS_NO_ADDRESS),
+        ("six.test", "ip4", Reason.DNS_NO_ADDRESS),
+        ("127.0.0.1", "ip6", Reason.DNS_NO_ADDRESS),
+        ("::1", "ip4", Reason.DNS_NO_ADDRESS),
+        ("a..b", "ip4", Reason.DNS_RESOLUTION),
+        ("", "ip4", Reason.TARGET_INVALID),
+    ],
+)
+async def test_without_a_permitted_address_the_metrics_say_so(host: str, preferred: str, reason: Reason) -> None:
+    probe = a_probe()
+    assert (await failing(resolve(probe, host, preferred=preferred, fallback=False))).reason is reason
+    assert probe.samples.get(opening.IP_PROTOCOL) == 0
+    assert probe.samples.get(opening.IP_HASH) == 0
+    assert probe.samples.get(opening.LOOKUP_TIME) >= 0
+
+
+# --- connecting --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+async def test_connect_resolves_and_connects(host: str, family: int) -> None:
+    async with peer(greet, family) as port:
+        probe = a_probe()
+        before = time.perf_counter()
+        connection = await connect(probe, host, port)
+        assert await everything(connection) == b"hello"
+        after = time.perf_counter()
+        connection.close()
+    assert probe.samples.get(opening.IP_PROTOCOL) == (6 if family == socket.AF_INET6 else 4)
+    assert 0 < connection.connect_seconds < after - before
+    assert before < connection.opened_at < connection.first_byte_at <= connection.last_byte_at < after
+    assert connection.tls_seconds == 0
+    assert connection.handshake is None
+    assert probe.current_phase == ""
+
+
+async def test_an_ipv6_zone_is_part_of_the_address() -> None:
+    async with peer(greet, socket.AF_INET6) as port:
+        connection = await dial(a_probe(), ["::1%1"], port)
+        assert await everything(connection) == b"hello"
+        connection.close()
+
+
+def unused_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+async def test_a_port_where_nobody_listens_refuses() -> None:
+    probe = a_probe()
+    failed = await failing(dial(probe, ["127.0.0.1"], unused_port()))
+    assert failed.reason is Reason.CONNECT_REFUSED
+    assert probe.current_phase == "connect"
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536, 99999])
+async def test_what_is_no_port_is_an_invalid_target(port: int) -> None:
+    assert (await failing(dial(a_probe(), ["127.0.0.1"], port))).reason is Reason.TARGET_INVALID
+
+
+async def test_an_address_without_a_way_to_it_is_unreachable() -> None:
+    """A multicast address takes no connections; the system says so at once."""
+    failed = await failing(dial(a_probe(), ["224.0.0.1"], 9))
+    assert failed.reason is Reason.CONNECT_UNREACHABLE
+
+
+async def test_the_addresses_are_tried_in_turn() -> None:
+    probe = a_probe()
+    async with peer(greet) as port:
+        connection = await dial(probe, ["127.0.0.77", "::1", "127.0.0.1"], port)
+        assert await everything(connection) == b"hello"
+        connection.close()
+    assert [event.fields["ip"] for event in probe.events] == ["127.0.0.77", "::1"]
+    assert probe.current_phase == ""
+
+
+async def test_the_last_address_gives_the_reason() -> None:
+    async with peer(hold) as port:
+        failed = await failing(dial(a_probe(), ["127.0.0.77", "224.0.0.1"], port))
+    assert failed.reason is Reason.CONNECT_UNREACHABLE
+
+
+async def test_the_source_address_can_be_chosen() -> None:
+    async def tell(connected: socket.socket) -> None:
+        await say(connected, connected.getpeername()[0].encode())
+
+    async with peer(tell) as port:
+        connection = await connect(a_probe(), "127.0.0.1", port, SourceSettings(source_ip_address="127.0.0.42"))
+        assert await everything(connection) == b"127.0.0.42"
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("192.0.2.1", Reason.CONNECT_FAILED),
+        ("::1", Reason.SETTINGS_UNUSABLE),
+        ("no address", Reason.SETTINGS_UNUSABLE),
+    ],
+)
+async def test_a_source_address_that_is_not_ours_fails(source: str, reason: Reason) -> None:
+    async with peer(hold) as port:
+        failed = await failing(connect(a_probe(), "127.0.0.1", port, SourceSettings(source_ip_address=source)))
+    assert failed.reason is reason
+
+
+def full_listener(stack: contextlib.ExitStack) -> int:
+    """A port that takes no more connections: a SYN to it is never answered."""
+    listener = stack.enter_context(socket.socket())
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    port = int(listener.getsockname()[1])
+    for _ in range(3):
+        client = stack.enter_context(socket.socket())
+        client.setblocking(False)
+        client.connect_ex(("127.0.0.1", port))
+    return port
+
+
+async def test_connecting_can_be_cancelled_in_the_middle() -> None:
+    with contextlib.ExitStack() as stack:
+        port = full_listener(stack)
+        probe = a_probe()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(dial(probe, ["127.0.0.1"], port), 0.1)
+    assert probe.current_phase == "connect"
+
+
+# --- what an author has of it ------------------------------------------------------------------------------
+
+SECONDS = Metric("probe_own_duration_seconds", "How long.", ("phase",))
+
+
+async def test_connect_reports_its_phases_to_a_prober_s_own_metric(pki: Pki) -> None:
+    with Shaker(pki, say=b"welcome") as server:
+        probe = a_probe()
+        with await connect(probe, "127.0.0.1", server.port, over_tls(pki), seconds=SECONDS) as connection:
+            assert await connection.read() == b"welcome"
+        await server.end()
+    took = {phase: seconds for (phase,), seconds in probe.samples.labelled[SECONDS].items()}
+    assert [*took] == ["resolve", "connect", "tls"]
+    assert took["connect"] == round(connection.connect_seconds, 9)
+    assert took["tls"] >= round(connection.tls_seconds, 9) > 0
+    assert probe.current_phase == ""
+
+
+async def test_connect_takes_the_settings_of_the_way() -> None:
+    async with peer(greet) as port:
+        failed = await failing(
+            connect(a_probe(), "127.0.0.1", port, SourceSettings(ip_protocol_fallback=False), seconds=SECONDS)
+        )
+    assert failed.reason is Reason.DNS_NO_ADDRESS
+
+
+async def test_a_block_closes_its_connection_however_it_ends() -> None:
+    heard: list[bytes] = []
+    listened = asyncio.Event()
+
+    async def listen(connected: socket.socket) -> None:
+        heard.append(await take(connected))
+        listened.set()
+
+    async with peer(listen) as port:
+        with contextlib.suppress(RuntimeError), await connect(a_probe(), "127.0.0.1", port) as connection:
+            connection.send(b"last words")
+            raise RuntimeError
+        await asyncio.wait_for(listened.wait(), PATIENCE)
+    assert heard == [b"last words"]
+    with pytest.raises(ProbeFailed):
+        await connection.write(b"more")
+
+
+async def test_what_is_put_back_comes_first() -> None:
+    async with peer(greet) as port:
+        with await connect(a_probe(), "127.0.0.1", port) as connection:
+            assert await connection.exactly(4) == b"hell"
+            connection.put_back(b"J")
+            assert await connection.exactly(2) == b"Jo"
+
+
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+async def test_connect_udp_resolves_and_talks(host: str, family: int) -> None:
+    with socket.socket(family, socket.SOCK_DGRAM) as other:
+        other.settimeout(PATIENCE)
+        other.bind((host, 0))
+        probe = a_probe()
+        with await connect_udp(probe, host, other.getsockname()[1], seconds=SECONDS) as datagrams:
+            datagrams.send(b"ping")
+            data, sender = other.recvfrom(100)  # it is there at once
+            other.sendto(data.upper(), sender)
+            assert await datagrams.read() == b"PING"
+    assert probe.samples.get(opening.IP_PROTOCOL) == (6 if family == socket.AF_INET6 else 4)
+    assert [*probe.samples.labelled[SECONDS]] == [("resolve",)]
+
+
+async def test_connect_udp_takes_the_settings_of_the_way() -> None:
+    own = SourceSettings(source_ip_address="127.0.0.42")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.settimeout(PATIENCE)
+        other.bind(("127.0.0.1", 0))
+        with await connect_udp(a_probe(), "127.0.0.1", other.getsockname()[1], own) as datagrams:
+            datagrams.send(b"from where?")
+            _, sender = other.recvfrom(100)
+    assert sender[0] == "127.0.0.42"
+
+
+# --- leaks -------------------------------------------------------------------------------------------------
+
+
+async def test_connections_leave_nothing_behind(pki: Pki) -> None:
+    """Neither objects nor descriptors, whatever became of them."""
+
+    left = 0
+
+    async def play(connected: socket.socket) -> None:
+        nonlocal left
+        with contextlib.suppress(ConnectionError):
+            await take(connected)
+        connected.close()
+        left += 1
+
+    def count() -> tuple[int, int]:
+        gc.collect()
+        objects = sum(isinstance(thing, Connection | layer.Layer) for thing in gc.get_objects())
+        return objects, len(list(Path("/proc/self/fd").iterdir()))
+
+    async def some(port: int, times: int) -> None:
+        nonlocal left
+        left = 0
+        for _ in range(times):
+            connection = await dial(a_probe(), ["127.0.0.1"], port)
+            connection.close()
+            await failing(connect(a_probe(), "127.0.0.1", port, over_tls(pki)))
+        await until(lambda: left == 2 * times)
+
+    def no_more() -> bool:
+        objects, descriptors = count()
+        return objects <= before[0] + 1 and descriptors <= before[1] + 1  # one may be on its way out
+
+    async with peer(play) as port:
+        await some(port, 1)
+        before = count()
+        await some(port, 20)
+        await until(no_more)

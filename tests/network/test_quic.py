@@ -1,0 +1,325 @@
+"""QUIC connections on loopback: how they begin and end, what they bound; certificates are judged as over TCP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import QuicErrorCode
+from aioquic.tls import Epoch
+from cryptography import x509
+
+from probe_exporter.network import quic
+from probe_exporter.network.quic import OUT_OF_ORDER, QuicClient
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.tls import certificates
+from probe_exporter.tls.context import client_context, forget_contexts
+from probe_exporter.tls.handshake import Handshake
+from probe_exporter.tls.layer import VerificationFailed
+from probe_exporter.tls.quic import quic_context
+from probe_exporter.tls.settings import TLSSettings
+from tests.clocks import until
+from tests.targets import Pki, Site
+from tests.targets.http3 import Quic
+
+
+def a_probe() -> Probe:
+    clock = asyncio.get_running_loop().time
+    return Probe("target", clock() + 60, clock)
+
+
+def trusting(pki: Pki, root: str = "root") -> TLSSettings:
+    return TLSSettings(ca_file=str(pki.directory / f"{root}.pem"))
+
+
+async def dial(pki: Pki, port: int, *addresses: str, name: str = "localhost", alpn: str = "h3") -> QuicClient:
+    context = quic_context(trusting(pki))
+    return await quic.dial(a_probe(), addresses or ("127.0.0.1",), port, context, name, alpn)
+
+
+def site(pki: Pki, behaviour: Quic) -> Site:
+    return Site({}, pki=pki.directory, quic=behaviour)
+
+
+@asynccontextmanager
+async def connected(pki: Pki, behaviour: Quic) -> AsyncIterator[QuicClient]:
+    """A connection to a server of its own."""
+    async with site(pki, behaviour) as target:
+        client = await dial(pki, target["quic_port"])
+        try:
+            yield client
+        finally:
+            client.close(0)
+
+
+async def the_end_of(client: QuicClient) -> ProbeFailed:
+    """Take part until it is over; why it is."""
+    try:
+        while True:
+            await client.turn()
+    except ProbeFailed as failed:
+        return failed
+
+
+# --- beginning ---------------------------------------------------------------------------------------------
+
+
+async def test_the_handshake_shows_what_the_server_showed(pki: Pki) -> None:
+    async with connected(pki, Quic(suite="CHACHA20_POLY1305_SHA256")) as client:
+        pass
+    shown = client.handshake
+    assert shown is not None
+    assert (shown.version, shown.cipher, shown.protocol) == ("TLS 1.3", "TLS_CHACHA20_POLY1305_SHA256", "h3")
+    assert [certificate.labels.subject for certificate in shown.sent] == ["CN=leaf", "CN=intermediate"]
+    assert shown.verified is not None
+    assert [certificate.labels.subject for certificate in shown.verified] == [
+        "CN=leaf",
+        "CN=intermediate",
+        "CN=root",
+    ]
+
+
+async def test_suites_are_offered_in_the_order_of_the_original(pki: Pki) -> None:
+    """So that a server that follows the client chooses the same."""
+    assert [suite.name for suite in quic._SUITES] == [
+        "AES_128_GCM_SHA256",
+        "AES_256_GCM_SHA384",
+        "CHACHA20_POLY1305_SHA256",
+    ]
+
+
+async def test_the_addresses_are_tried_in_turn(pki: Pki) -> None:
+    """And the last one gives the reason."""
+    async with site(pki, Quic()) as target:
+        client = await dial(pki, target["quic_port"], "127.0.0.2", "127.0.0.1")
+        assert client.handshake is not None
+        client.close(0)
+        with pytest.raises(ProbeFailed) as failed:
+            await dial(pki, target["quic_port"], "127.0.0.2", "127.0.0.3")
+    assert failed.value.reason is Reason.CONNECT_REFUSED
+    assert "127.0.0.3" in failed.value.message
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        pytest.param(Quic(refuses=True), Reason.CONNECT_REFUSED, id="refused"),
+        pytest.param(Quic(alpn=("doq",)), Reason.TLS_HANDSHAKE, id="another protocol"),
+        pytest.param(Quic(versions=(0x0A1A2A3A,)), Reason.CONNECT_FAILED, id="another version"),
+        pytest.param(Quic("wrong_name"), Reason.CERTIFICATE_WRONG_NAME, id="another name"),
+    ],
+)
+async def test_how_a_connection_does_not_come_about(pki: Pki, behaviour: Quic, reason: Reason) -> None:
+    async with site(pki, behaviour) as target:
+        with pytest.raises(ProbeFailed) as failed:
+            await dial(pki, target["quic_port"])
+    assert failed.value.reason is reason
+
+
+async def test_a_server_may_ask_where_we_are(pki: Pki) -> None:
+    """By a Retry packet, which costs a round trip."""
+    async with connected(pki, Quic(retry=True)) as client:
+        assert client.handshake is not None
+
+
+async def test_names_that_cannot_be_asked_for(pki: Pki) -> None:
+    """A setting that can't be used is no failure of the server's."""
+    for name, settings in (("", trusting(pki)), ("localhost", TLSSettings(max_version="TLS12"))):
+        with pytest.raises(ProbeFailed) as failed:
+            await quic.dial(a_probe(), ["127.0.0.1"], 1, quic_context(settings), name, "h3")
+        assert failed.value.reason is Reason.SETTINGS_UNUSABLE
+
+
+# --- going on ----------------------------------------------------------------------------------------------
+
+
+async def test_a_peer_is_kept_from_giving_us_up(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While we wait for a slow answer, it hears from us now and then."""
+    monkeypatch.setattr(quic, "KEEP_ALIVE", 0.05)
+    behaviour = Quic()
+    async with connected(pki, behaviour) as client:
+        server = behaviour.connections[0]
+        waiting = asyncio.create_task(the_end_of(client))
+        for _ in range(10):
+            gives_up_at = server._close_at
+            await until(lambda: server._close_at != gives_up_at)  # noqa: B023  # called before the next turn
+        assert not waiting.done()
+        waiting.cancel()
+
+
+async def test_without_a_sign_of_life_the_peer_is_given_up(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds in (0.2, 2.0, 10.0):  # the handshake must come to its end within each silence
+        monkeypatch.setattr(quic, "IDLE_LIMIT", seconds)
+        with contextlib.suppress(ProbeFailed):
+            async with connected(pki, Quic()) as client:
+                assert (await the_end_of(client)).reason is Reason.CONNECT_RESET
+                return
+    raise AssertionError("no handshake within the limit")
+
+
+async def test_the_end_is_told_once_and_again(pki: Pki) -> None:
+    """Whoever asks after the end gets the same answer, and does not wait for it."""
+    behaviour = Quic()
+    async with connected(pki, behaviour) as client:
+        behaviour.connections[0].close(error_code=QuicErrorCode.INTERNAL_ERROR, frame_type=0, reason_phrase="broken")
+        client.send(client.open_stream(), b"anything that makes the server speak")
+        failure = await the_end_of(client)
+        assert failure.reason is Reason.CONNECT_RESET
+        assert failure.message == "the QUIC connection broke: internal_error broken"
+        assert await the_end_of(client) is failure
+
+
+# --- bounds ------------------------------------------------------------------------------------------------
+
+
+async def provoked(pki: Pki, act: Callable[[QuicConnection], None]) -> ProbeFailed:
+    """Connect, say a word, let `act` do its worst to the server's side of the connection, and see how it ends."""
+    behaviour = Quic()
+    async with connected(pki, behaviour) as client:
+        act(behaviour.connections[0])
+        client.send(client.open_stream(), b"anything that makes the server speak")
+        return await the_end_of(client)
+
+
+async def test_a_peer_can_not_make_us_keep_a_gap_of_any_size(pki: Pki) -> None:
+    """One byte at the far end of each window would make aioquic open the window ever wider and keep all between."""
+
+    def leave_gaps(server: QuicConnection) -> None:
+        stream = server.get_next_available_stream_id()
+        server.send_stream_data(stream, bytes(4 * OUT_OF_ORDER))
+        sender = server._streams[stream].sender
+        sender._pending.subtract(0, 4 * OUT_OF_ORDER)
+        at = 1 << 20
+        while at <= 4 * OUT_OF_ORDER:
+            sender._pending.add(at - 4096, at - 4095)  # a little room for what other streams have said
+            at *= 2
+
+    failure = await provoked(pki, leave_gaps)
+    assert failure.reason is Reason.CONNECT_FAILED
+
+
+async def test_a_peer_can_not_make_us_keep_a_message_of_tls_of_any_size(pki: Pki) -> None:
+    """Such as a session ticket of 16 megabytes, of which aioquic would copy all that it has at every packet."""
+
+    def send_a_large_ticket(server: QuicConnection) -> None:
+        server._crypto_streams[Epoch.ONE_RTT].sender.write(b"\x04\xff\xff\xff" + bytes(1 << 20))
+
+    failure = await provoked(pki, send_a_large_ticket)
+    assert failure.reason is Reason.CONNECT_FAILED
+
+
+async def test_a_handshake_has_a_size(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand certificates are too many."""
+    chain = (pki.directory / "leaf.pem").read_text() + (pki.directory / "intermediate.pem").read_text() * 1000
+    monkeypatch.setattr("aioquic.quic.connection.CRYPTO_BUFFER_SIZE", 1 << 20)  # of the server
+    (tmp_path / "long.pem").write_text(chain)
+    (tmp_path / "long.key").write_text((pki.directory / "leaf.key").read_text())
+    async with Site({}, pki=tmp_path, quic=Quic("long")) as target:
+        with pytest.raises(ProbeFailed, match="handshake is larger") as failed:
+            await dial(pki, target["quic_port"])
+    assert failed.value.reason is Reason.TLS_HANDSHAKE
+
+
+async def test_garbage_between_does_no_harm(pki: Pki) -> None:
+    """What does not decrypt is dropped, whoever sent it."""
+    async with connected(pki, Quic()) as client:
+        for garbage in (b"", b"\x40", bytes(1200), b"\xc0" + bytes(30), b"\xff" * 1500):
+            client._receive(garbage)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await the_end_of(client)
+
+
+# --- certificates ------------------------------------------------------------------------------------------
+
+
+def over_tcp(pki: Pki, certificate: str, settings: TLSSettings, name: str) -> Handshake | VerificationFailed:
+    """What a handshake of TLS 1.3 over TCP makes of a certificate, in memory."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(pki.directory / f"{certificate}.pem", pki.directory / f"{certificate}.key")
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    layer = client_context(settings).layer(name)
+    finished, received = False, b""
+    while not finished:
+        try:
+            finished = layer.advance(received)
+        except VerificationFailed as failed:
+            return failed
+        to_server.write(layer.outgoing())
+        try:
+            server.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        received = to_client.read()
+    assert layer.handshake is not None
+    return layer.handshake
+
+
+def over_quic(pki: Pki, certificate: str, settings: TLSSettings, name: str) -> Handshake | VerificationFailed:
+    """What a handshake of QUIC makes of it."""
+    sent = x509.load_pem_x509_certificates((pki.directory / f"{certificate}.pem").read_bytes())
+    shown = Handshake("TLS 1.3", "TLS_AES_256_GCM_SHA384", [certificates.read(one) for one in sent], None)
+    try:
+        return quic_context(settings).verify(shown, name)
+    except VerificationFailed as failed:
+        return failed
+
+
+ZOO = [
+    "leaf", "rsa", "localhost_only", "wildcard", "rich", "awkward", "nameless", "many_names", "by_root", "expired",
+    "not_yet_valid", "wrong_name", "common_name_only", "self_signed", "unknown_root", "for_clients", "by_pretender",
+    "by_old_intermediate", "no_intermediate", "with_root", "with_bystander", "twin",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("authority", ["root", "intermediate", "leaf", "self_signed", "twin_roots", "none"])
+@pytest.mark.parametrize("certificate", ZOO)
+def test_certificates_are_judged_as_over_tcp(pki: Pki, certificate: str, authority: str) -> None:
+    """By the same rules: the same errors, the same reason and words, the same verified chain."""
+    settings = TLSSettings(insecure_skip_verify=True) if authority == "none" else trusting(pki, authority)
+    for name in ("localhost", "127.0.0.1", "no.example.test", "www.example.test."):
+        tcp, udp = over_tcp(pki, certificate, settings, name), over_quic(pki, certificate, settings, name)
+        if isinstance(tcp, VerificationFailed):
+            assert isinstance(udp, VerificationFailed)
+            assert (udp.reason, udp.message) == (tcp.reason, tcp.message)
+            assert udp.handshake.verify_errors == tcp.handshake.verify_errors
+        else:
+            assert isinstance(udp, Handshake)
+            assert udp.verified == tcp.verified
+            assert udp.verify_errors == ()
+
+
+def test_the_system_trusts_nobody_of_the_zoo(pki: Pki) -> None:
+    """Without ca_file both ask the system's store."""
+    for judged in (
+        over_tcp(pki, "leaf", TLSSettings(), "localhost"),
+        over_quic(pki, "leaf", TLSSettings(), "localhost"),
+    ):
+        assert isinstance(judged, VerificationFailed)
+        assert judged.reason is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
+
+
+def test_contexts_are_shared_and_made_anew(pki: Pki, tmp_path: Path) -> None:
+    """One for equal settings, and another when a file has changed; a client's own certificate comes along."""
+    path = tmp_path / "ca.pem"
+    path.write_bytes((pki.directory / "root.pem").read_bytes())
+    settings = TLSSettings(
+        ca_file=str(path), cert_file=str(pki.directory / "client.pem"), key_file=str(pki.directory / "client.key")
+    )
+    context = quic_context(settings)
+    assert quic_context(settings.model_copy()) is context
+    assert context.identity is not None
+    assert context.identity.certificate.subject.rfc4514_string() == "CN=client"
+    path.write_bytes(path.read_bytes() + (pki.directory / "stranger.pem").read_bytes())
+    assert quic_context(settings) is not context
+    forget_contexts()
+    assert quic_context(trusting(pki)).identity is None

@@ -1,0 +1,160 @@
+"""Run the cases against our exporter and the original, each group of cases once, whichever test process asks first.
+
+* `Stage` is what both exporters share: certificates, files and one configuration with the module of every case.
+* `Runs` is one exporter on that stage. It starts with the first case that is asked for and serves the whole session.
+* pytest-xdist runs the tests of one session in several processes. What one process has made (certificates, the
+  outcomes of a group) lies in a file under a lock, so that another process reads it and does not make it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from tests.exporters import Server, Start
+from tests.peers import (
+    cases,
+    dns_cases,
+    grpc_cases,
+    http2_cases,
+    http3_cases,
+    http_cases,
+    icmp_cases,
+    oauth2_cases,
+    proxy_cases,
+    tcp_cases,
+)
+from tests.peers.cases import Case, Outcome
+from tests.peers.ports import Ports
+from tests.targets import Pki
+
+T = TypeVar("T")
+
+TABLES = (
+    http_cases.GROUPS, http2_cases.GROUPS, http3_cases.GROUPS, proxy_cases.GROUPS, oauth2_cases.GROUPS,
+    icmp_cases.GROUPS,
+    tcp_cases.GROUPS, tcp_cases.UNIX_GROUPS,
+    dns_cases.GROUPS,
+    grpc_cases.GROUPS,
+)  # fmt: skip
+
+GROUPS = {name: group for table in TABLES for name, group in table.items()}
+ALL = {case.name: case for group in GROUPS.values() for case in group}
+GROUP_OF = {case.name: name for name, group in GROUPS.items() for case in group}
+PLAIN = {name: next(iter(table.values()))[0] for table in TABLES for name in table}
+"""By group, the case that golden files are written as differences from: the first of its table."""
+
+PATIENCE = 10
+"""Factor for the timeout of a case that is run again, because the first time the machine may have been too slow."""
+
+
+def made_once(path: Path, make: Callable[[], T]) -> T:
+    """Return what `make` returns, and keep it in a file for the other processes of this test session.
+
+    The lock is held while `make` runs: another process that wants the same waits for it.
+    """
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]  # written below, in this session
+        made = make()
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_bytes(pickle.dumps(made))
+        unfinished.rename(path)
+        return made
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What both exporters run on.
+
+    Attributes:
+        directory: their working directory, the same for every process of the session.
+        names: what to call values that change from session to session.
+        ports: the ports that modules name; each process has its own.
+    """
+
+    directory: Path
+    names: Mapping[str, str]
+    ports: Ports
+
+    @property
+    def pki(self) -> Path:
+        """The directory of the certificates."""
+        return self.directory / "pki"
+
+    @contextlib.contextmanager
+    def exporter(self, start: Start, selected: Mapping[str, Case]) -> Iterator[Server]:
+        """Start an exporter whose configuration has the modules of these cases."""
+        config = self.directory / f"{os.getpid()}-{len(selected)}.yml"
+        config.write_text(cases.configuration(selected.values(), self.directory, self.ports))
+        with start(self.directory, f"--config.file={config.name}") as exporter:
+            yield exporter
+
+
+def prepare(directory: Path) -> Stage:
+    """Write the certificates and the files that modules name into a directory, unless another process has done so."""
+
+    def write() -> Mapping[str, str]:
+        (directory / "pki").mkdir()
+        for name, text in http_cases.FILES.items():
+            path = directory / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        return Pki(directory / "pki").names
+
+    directory.mkdir(exist_ok=True)
+    names = made_once(directory / "names.pickle", write)
+    return Stage(directory, names, Ports({case.module: case.settings for case in ALL.values()}))
+
+
+@dataclass
+class Runs:
+    """The outcomes of one exporter: ``runs[name]`` runs the case, with its group, unless that has been done.
+
+    Attributes:
+        name: ``ours`` or ``original``.
+        start: starts the exporter.
+        selected: the names of the cases that the session's tests are about.
+    """
+
+    name: str
+    start: Start
+    stage: Stage
+    selected: frozenset[str]
+    _server: Server | None = None
+    _known: dict[str, Outcome] = field(default_factory=dict)
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def __getitem__(self, name: str) -> Outcome:
+        if name not in self._known:
+            group = GROUP_OF[name]
+            self._known |= made_once(self.stage.directory / f"{self.name}-{group}.pickle", lambda: self._run(group))
+        return self._known[name]
+
+    def again(self, case: Case) -> Outcome:
+        """Run one case alone, on an exporter of its own, with more time."""
+        amount, unit = re.fullmatch(r"(\d+)(\w+)", case.timeout).groups()  # type: ignore[union-attr]
+        patient = replace(case, timeout=f"{int(amount) * PATIENCE}{unit}")
+        with self.stage.exporter(self.start, {case.name: patient}) as exporter:
+            return self._ask([patient], exporter)[case.name]
+
+    def close(self) -> None:
+        """End the exporter."""
+        self._stack.close()
+
+    def _run(self, group: str) -> dict[str, Outcome]:
+        if self._server is None:
+            self._server = self._stack.enter_context(self.stage.exporter(self.start, ALL))
+        return self._ask([case for case in GROUPS[group] if case.name in self.selected], self._server)
+
+    def _ask(self, selected: list[Case], exporter: Server) -> dict[str, Outcome]:
+        return asyncio.run(cases.run_all(selected, exporter, self.stage.pki, self.stage.ports))

@@ -1,0 +1,91 @@
+"""What a prober can measure is found in its code: all that it sets, and nothing that only others do."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from functools import lru_cache, partial, wraps
+from pathlib import Path
+
+import pytest
+
+from probe_exporter import Metric, Probe, Prober, Settings, runner
+from probe_exporter.plugins.inventory import declared, measured
+from probe_exporter.plugins.loader import load_probers
+
+PROBERS = load_probers([Path(__file__).parents[1] / "own_probers"])
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def names(prober: str) -> set[str]:
+    return {metric.name for metric in measured(PROBERS[prober])}
+
+
+@pytest.mark.parametrize("prober", sorted(PROBERS))
+def test_the_metrics_of_a_prober_s_own_file_are_among_them(prober: str) -> None:
+    file = sys.modules[PROBERS[prober].probe.__module__]
+    assert {metric.name for metric in declared(file)} <= names(prober)
+
+
+def test_what_it_calls_is_looked_into() -> None:
+    """Of the address: set by what all connections go through. Of TLS: set by what tcp and http do with them."""
+    for prober in ("http", "tcp"):
+        assert {"probe_ip_protocol", "probe_dns_lookup_time_seconds", "probe_tls_version_info"} <= names(prober)
+    assert "probe_ip_protocol" in names("icmp")
+
+
+def test_what_only_others_measure_is_not_among_them() -> None:
+    assert not [name for name in names("icmp") if "tls" in name or "http" in name or "dns_answer" in name]
+    assert not [name for name in names("tcp") if "http" in name or "icmp" in name]
+    assert not names("http") & {metric.name for metric in declared(runner)}, "those of every probe"
+
+
+ROUNDABOUT = Metric("probe_roundabout", "Set by ways that are not plain calls.")
+
+Run = Callable[[Probe, "Nothing"], Awaitable[None]]
+
+
+class Nothing(Settings):
+    """Settings of this file's own."""
+
+
+@lru_cache
+def _cached(probe: Probe) -> None:
+    probe.set(ROUNDABOUT, 1)
+
+
+def _decorated(function: Run) -> Run:
+    @wraps(function)
+    async def around(probe: Probe, settings: Nothing) -> None:
+        await function(probe, settings)
+
+    return around
+
+
+class _Object:
+    async def __call__(self, probe: Probe, settings: Nothing) -> None:
+        _cached(probe)
+
+
+@_decorated
+async def _function(probe: Probe, settings: Nothing) -> None:
+    _cached(probe)
+
+
+@pytest.mark.parametrize("probe", [_function, partial(_function), _Object(), _Object().__call__])
+def test_what_is_decorated_cached_or_an_object_is_looked_into_as_well(probe: Run) -> None:
+    assert measured(Prober("roundabout", Nothing, probe)) == [ROUNDABOUT]
+
+
+def test_every_series_of_the_golden_files_was_announced() -> None:
+    """What probers answered with in the side-by-side tests is what they were said to answer with."""
+    announced = {metric.name for prober in PROBERS for metric in measured(PROBERS[prober])}
+    announced |= {metric.name for metric in declared(runner)}
+    seen = {name for path in GOLDEN.rglob("*") if path.is_file() for name in _series(path.read_text())}
+    assert len(seen) > 20
+    assert seen <= announced
+
+
+def _series(text: str) -> set[str]:
+    return set(re.findall(r"^\s*(probe_[a-z0-9_]+)(?:\{| )", text, re.MULTILINE))

@@ -1,0 +1,318 @@
+"""What is loaded: probers and configuration files, ours and the user's, and what is refused and why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from probe_exporter.config import loading, module
+from probe_exporter.config.files import config_files
+from probe_exporter.plugins import loader
+from probe_exporter.plugins.loader import LoaderError, load_probers
+from tests.exporters import ROOT
+
+SHIPPED = ["dns", "grpc", "http", "icmp", "tcp", "udp", "unix", "websocket"]
+
+QUAKE = '''\
+"""A prober of somebody's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from probe_exporter import Secret
+from probe_exporter import Probe, Prober, Settings
+
+
+class QuakeSettings(Settings):
+    """The block."""
+
+    password: Secret = Secret("")
+
+
+@dataclass
+class Reply:
+    """Dataclasses look their annotations up in sys.modules."""
+
+    text: str
+
+
+async def probe_quake(probe: Probe, settings: QuakeSettings) -> None:
+    """Ask for PONG."""
+
+
+prober = Prober("quake", QuakeSettings, probe_quake)
+'''
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A directory of the user's own."""
+    path = tmp_path / "modules"
+    path.mkdir(mode=0o755)
+    return path
+
+
+def refusal(*directories: Path) -> str:
+    """Why probers can't be loaded from these directories."""
+    with pytest.raises(LoaderError) as refused:
+        load_probers(directories)
+    return str(refused.value)
+
+
+# --- probers -----------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_probers_are_always_there() -> None:
+    assert set(SHIPPED) <= load_probers([]).keys()
+
+
+def test_a_file_in_a_directory_adds_a_prober_and_its_modules(directory: Path) -> None:
+    """One file, no registration: its block is checked and its modules load."""
+    (directory / "quake.py").write_text(QUAKE)
+    (directory / "quake.yml").write_text("modules: {cache: {prober: quake, quake: {password: x}}}")
+    before = list(sys.path)
+    probers = load_probers([directory])
+    assert probers.keys() == {*load_probers([]), "quake"}
+    assert loading.load([directory / "quake.yml"], probers).modules["cache"].prober.name == "quake"
+    assert sys.path == before
+
+
+def test_a_prober_of_the_library_is_a_shipped_one(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / "quake.py").write_text(QUAKE)
+    monkeypatch.setattr(loader, "library", lambda: directory)
+    assert "quake" in load_probers([])
+    assert "quake" in load_probers([directory])  # named once more, it is still one file
+
+
+def test_an_edit_counts_at_once(directory: Path) -> None:
+    """Two edits within a second, of the same length: no bytecode is kept."""
+    for name in ("quake", "tides"):
+        (directory / "quake.py").write_text(QUAKE.replace('Prober("quake"', f'Prober("{name}"'))
+        assert name in load_probers([directory])
+    assert not list(directory.rglob("*.pyc"))
+
+
+def test_all_that_is_broken_is_told_at_once_and_the_rest_can_be_had(directory: Path) -> None:
+    """A line for each; what it was probably called is known, though it never ran."""
+    source = QUAKE.replace('Prober("quake"', 'Prober("tides"').replace("class ", "1 / 0\nclass ", 1)
+    (directory / "one.py").write_text(source)
+    (directory / "two.py").write_text("raise ValueError('no')")
+    (directory / "quake.py").write_text(QUAKE)
+    first, second = refusal(directory).splitlines()
+    assert first == f"{directory}/one.py can't be loaded: ZeroDivisionError: division by zero (line 11)"
+    assert second == f"{directory}/two.py can't be loaded: ValueError: no (line 1)"
+    probers, broken = loader.find_probers([directory])
+    assert "quake" in probers
+    assert broken == [
+        loader.Broken(f"{directory}/one.py", first, frozenset({"one", "tides"})),
+        loader.Broken(f"{directory}/two.py", second, frozenset({"two"})),
+    ]
+
+
+def test_files_of_one_name_in_two_directories_do_not_meet(directory: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (directory / "probe.py").write_text(QUAKE)
+    (other / "probe.py").write_text(QUAKE.replace('Prober("quake"', 'Prober("valkey"'))
+    assert {"quake", "valkey"} < load_probers([directory, other]).keys()
+
+
+def test_hidden_files_helpers_and_tests_are_passed_over(directory: Path) -> None:
+    for name in ("_helper.py", ".editor.py", "test_quake.py", "conftest.py"):
+        (directory / name).write_text("raise RuntimeError")
+    assert load_probers([directory]).keys() == load_probers([]).keys()
+
+
+def test_two_probers_of_one_name_are_an_error_that_names_both_files(directory: Path) -> None:
+    (directory / "mine.py").write_text(QUAKE.replace('Prober("quake"', 'Prober("http"'))
+    message = refusal(directory)
+    assert message.startswith("prober http is declared twice: in ")
+    assert message.endswith(f"probers/http.py and in {directory}/mine.py")
+
+
+BROKEN = {
+    "x = (": "'(' was never closed (line 1)",
+    "\n\nimport nothing_of_this_name": "ModuleNotFoundError: No module named 'nothing_of_this_name' (line 3)",
+    "\ndef f():\n    1 / 0\nf()": "ZeroDivisionError: division by zero (line 3)",
+    "raise SystemExit(3)": "SystemExit: 3 (line 1)",
+    "": "declares no prober: its last line should be prober = Prober(…)",
+    "prober = 5": "declares no prober: its last line should be prober = Prober(…)",
+    QUAKE.replace('Prober("quake"', 'Prober("Quake!"'): "'Quake!' can't be a prober's name",
+    QUAKE.replace('Prober("quake"', 'Prober("timeout"'): "'timeout' can't be a prober's name",
+    QUAKE.replace("QuakeSettings, probe_quake", "dict, probe_quake"): "the settings of prober quake are not a class",
+    QUAKE.replace("async def", "def"): "the function of prober quake is not an `async def`",
+    QUAKE.replace("password: Secret", "password: Nothing"): (
+        "prober quake can't be used: pydantic.errors.PydanticUndefinedAnnotation: name 'Nothing' is not defined"
+    ),
+    QUAKE.replace("password: Secret =", "password: Reply | None =")
+    .replace('Secret("")', "None")
+    .replace("@dataclass", ""): (
+        "prober quake can't be used: pydantic.errors.PydanticInvalidForJsonSchema: Cannot generate a JsonSchema"
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "reason"), BROKEN.items())
+def test_a_broken_file_is_named_with_its_reason(directory: Path, source: str, reason: str) -> None:
+    (directory / "quake.py").write_text(source)
+    message = refusal(directory)
+    assert message.startswith(f"{directory}/quake.py")
+    assert reason in message
+    assert "\n" not in message
+
+
+def test_a_directory_that_anybody_may_write_to_is_refused(directory: Path) -> None:
+    directory.chmod(0o777)
+    message = refusal(directory)
+    assert message == (
+        f"{directory} is writable by everybody, who could thus change what runs here: chmod o-w {directory}"
+    )
+    with pytest.raises(LoaderError, match="writable by everybody"):
+        config_files([], [directory])
+    with pytest.raises(LoaderError, match="writable by everybody"):
+        config_files([str(directory)], [])
+
+
+def test_a_prober_that_anybody_may_write_to_is_refused(directory: Path) -> None:
+    (directory / "quake.py").write_text(QUAKE)
+    (directory / "quake.py").chmod(0o666)
+    assert f"chmod o-w {directory}/quake.py" in refusal(directory)
+
+
+def test_a_directory_mounted_read_only_is_as_good_as_any(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes mounts configuration with mode 0777 and read-only."""
+    directory.chmod(0o777)
+    (directory / "quake.py").write_text(QUAKE)
+    status = os.statvfs(directory)
+    fields = list(status)
+    fields[8] = status.f_flag | os.ST_RDONLY
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(fields))
+    assert "quake" in load_probers([directory])
+
+
+@pytest.mark.parametrize(("name", "reason"), [("none", "can't be read: No such file"), ("file", "is not a directory")])
+def test_a_directory_must_be_one(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "file").touch()
+    assert reason in refusal(tmp_path / name)
+
+
+# --- entry points ------------------------------------------------------------------------------------------
+
+PYPROJECT = """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "quake-prober"
+version = "1.2"
+
+[project.entry-points."probe_exporter.probers"]
+{entry_points}
+"""
+
+
+def install(site: Path, source: Path, entry_points: str) -> None:
+    """Build a package of somebody's own with the usual tools and install it into a directory, as pip does."""
+    package = source / "quake_prober"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(QUAKE)
+    (package / "broken.py").write_text("import quake_prober\n1 / 0\n")
+    (source / "pyproject.toml").write_text(PYPROJECT.format(entry_points=entry_points))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--no-index", "--no-build-isolation", "--target", str(site), str(source)]
+    subprocess.run(command, check=True, timeout=600)
+
+
+def check(site: Path, directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Start the exporter in a new process that sees the installed package, and have it check a module of its prober."""
+    (directory / "quake.yml").write_text("modules: {shaken: {prober: quake, quake: {password: x}}}")
+    command = [sys.executable, "-m", "probe_exporter", "--config.check", "--config.file=quake.yml", *flags]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", ["quake_prober", "quake_prober:prober"])
+def test_an_installed_package_adds_a_prober(directory: Path, tmp_path: Path, value: str) -> None:
+    """Its entry point names the prober, or the module that declares it. Nothing else is said to the exporter."""
+    install(tmp_path / "site", tmp_path / "source", f'quake = "{value}"')
+    done = check(tmp_path / "site", directory)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_broken_package_is_named_with_its_version_and_the_reason(directory: Path, tmp_path: Path) -> None:
+    install(tmp_path / "site", tmp_path / "source", 'quake = "quake_prober.broken"\nother = "quake_prober:nothing"')
+    done = check(tmp_path / "site", directory)
+    assert done.returncode == 1
+    assert (
+        "entry point quake = quake_prober.broken of quake-prober 1.2 can't be loaded: ZeroDivisionError" in done.stderr
+    )
+    assert "entry point other = quake_prober:nothing of quake-prober 1.2 can't be loaded: AttributeError" in done.stderr
+
+
+# --- configuration files -----------------------------------------------------------------------------------
+
+
+def test_without_a_name_the_shipped_modules_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config_files([], []) == sorted(loader.library().glob("*.yml"))
+
+
+def test_without_a_name_blackbox_yml_comes_before_the_shipped_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("blackbox.yml").touch()
+    assert config_files([], []) == [Path("blackbox.yml")]
+
+
+def test_files_of_given_directories_join_in_either_case(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.yml", "a.yaml", ".hidden.yml", "readme.md"):
+        (directory / name).touch()
+    joined = [directory / "a.yaml", directory / "b.yml"]
+    assert config_files([], [directory]) == [*sorted(loader.library().glob("*.yml")), *joined]
+    assert config_files(["mine.yml"], [directory]) == [Path("mine.yml"), *joined]
+
+
+def test_a_name_may_be_a_file_a_directory_or_a_pattern(directory: Path) -> None:
+    for name in ("b.yml", "a.yml", "c.yaml", "d.txt"):
+        (directory / name).touch()
+    assert config_files([str(directory / "d.txt")], []) == [directory / "d.txt"]
+    assert [path.name for path in config_files([str(directory)], [])] == ["a.yml", "b.yml", "c.yaml"]
+    assert [path.name for path in config_files([str(directory / "*.yml")], [])] == ["a.yml", "b.yml"]
+    assert [path.name for path in config_files([str(directory / "**" / "*.txt")], [])] == ["d.txt"]
+
+
+def test_a_file_named_twice_is_read_once(directory: Path) -> None:
+    file = directory / "a.yml"
+    file.touch()
+    assert config_files([str(file), str(directory), str(directory / "*.yml")], [directory]) == [file]
+
+
+def test_a_named_file_that_is_not_there_is_an_error_of_the_configuration(tmp_path: Path) -> None:
+    """It is read, and that fails with its name."""
+    (path,) = config_files([str(tmp_path / "none.yml")], [])
+    with pytest.raises(module.ConfigError, match=r"none\.yml: can't be read: No such file or directory"):
+        loading.load([path], {})
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a[1].yml").touch()
+    assert config_files([str(tmp_path / "a[1].yml")], []) == [tmp_path / "a[1].yml"]
+
+
+def test_a_pattern_or_directory_without_a_match_is_an_error(directory: Path) -> None:
+    with pytest.raises(LoaderError, match=r"no file matches .*/\*\.yml"):
+        config_files([str(directory / "*.yml")], [])
+    with pytest.raises(LoaderError, match=r"holds no \.yml or \.yaml file"):
+        config_files([str(directory)], [])

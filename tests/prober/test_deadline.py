@@ -1,0 +1,133 @@
+"""A deadline ends what overstays it, and nothing else.
+
+The clock is simulated, so every time here is exact.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from probe_exporter.prober.deadline import TICK, Deadline, Late, within
+from tests.clocks import SimulatedLoop, simulated
+from tests.conftest import NewLoop
+
+pytestmark = pytest.mark.usefixtures("new_loop")
+
+ROUNDING = 1e-6  # seconds
+
+
+@pytest.fixture
+def new_loop() -> NewLoop:
+    return SimulatedLoop
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_work_that_ends_in_time_is_left_alone() -> None:
+    with Deadline(now() + 0.05) as deadline:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+    assert not deadline.expired
+
+
+async def test_it_strikes_within_a_tick_and_never_early() -> None:
+    for seconds in (0.0, 0.004, 0.02, 0.073):
+        started = now()
+        with pytest.raises(TimeoutError), Deadline(started + seconds):
+            await asyncio.sleep(10)
+        assert seconds - ROUNDING <= now() - started <= seconds + TICK + ROUNDING
+
+
+@pytest.mark.parametrize("seconds", [-5.0, -0.001, 0.0])
+async def test_one_that_has_passed_strikes_at_the_first_wait(seconds: float) -> None:
+    with pytest.raises(TimeoutError), Deadline(now() + seconds):
+        await asyncio.sleep(10)
+
+
+async def test_each_of_many_strikes_at_its_own_time() -> None:
+    async def one(seconds: float) -> float:
+        started = now()
+        try:
+            with Deadline(started + seconds):
+                await asyncio.sleep(10)
+        except TimeoutError:
+            return now() - started
+        raise AssertionError("it did not strike")
+
+    wanted = [0.01 * (i % 20) for i in range(400)]
+    got = await asyncio.gather(*map(one, wanted))
+    assert all(w - ROUNDING <= g <= w + TICK + ROUNDING for w, g in zip(wanted, got, strict=True))
+
+
+async def test_an_earlier_one_set_later_strikes_first() -> None:
+    order: list[str] = []
+
+    async def one(name: str, seconds: float) -> None:
+        try:
+            with Deadline(now() + seconds):
+                await asyncio.sleep(10)
+        except TimeoutError:
+            order.append(name)
+
+    await asyncio.gather(one("late", 0.09), one("early", 0.03))
+    assert order == ["early", "late"]
+
+
+async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    async def work() -> None:
+        with Deadline(now() + 10):
+            await asyncio.sleep(10)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_cancellation_at_the_same_moment_is_not_lost() -> None:
+    async def work() -> None:
+        with Deadline(now() + 0.02):
+            await asyncio.sleep(10)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    simulated().advance(0.05)  # both become due before the loop looks again
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_nested_the_inner_one_may_strike_and_the_outer_one_go_on() -> None:
+    with Deadline(now() + 10) as outer:
+        with pytest.raises(TimeoutError), Deadline(now() + 0.02):
+            await asyncio.sleep(10)
+        await asyncio.sleep(0)
+    assert not outer.expired
+
+
+async def test_an_error_of_the_work_itself_passes() -> None:
+    with pytest.raises(ZeroDivisionError), Deadline(now() + 1):
+        math.floor(1 / 0)
+
+
+async def test_what_may_be_left_out_has_a_part_of_the_time() -> None:
+    with Deadline(now() + 1) as whole:
+        with pytest.raises(Late), within(0.05):
+            await asyncio.sleep(5)
+        with within(0.5):
+            await asyncio.sleep(0)
+    assert not whole.expired
+
+
+async def test_the_whole_time_ends_its_parts() -> None:
+    with pytest.raises(TimeoutError), Deadline(now() + 0.05) as whole, within(5):
+        await asyncio.sleep(5)
+    assert whole.expired
+    with pytest.raises(TimeoutError, match="of somebody else"), within(5):
+        raise TimeoutError("of somebody else")

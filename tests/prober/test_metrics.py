@@ -1,0 +1,197 @@
+"""A metric is declared once and rightly; a run's samples are an ordinary collector of prometheus_client."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from probe_exporter.prober.metrics import Metric, Samples
+
+PLAIN = Metric("probe_plain_seconds", "Without labels.")
+LABELLED = Metric("probe_labelled", "With labels.", ("phase", "reason"))
+
+
+@pytest.mark.parametrize("name", ["probe_success", "a", "_a", "A:b_0", "a" * 200])
+def test_a_legal_name_is_accepted(name: str) -> None:
+    assert Metric(name, "help").name == name
+
+
+@pytest.mark.parametrize("name", ["", "0a", "a-b", "a b", "a.b", "\u00e9", "a\n", "a{b}"])
+def test_a_name_outside_the_data_model_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is not a metric name"):
+        Metric(name, "help")
+
+
+@pytest.mark.parametrize("label", ["", "0a", "a-b", "a:b", "__name__", "__a", "\u00e9", "a\n"])
+def test_a_label_outside_the_data_model_is_refused(label: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a label name \(metric probe_x\)"):
+        Metric("probe_x", "help", ("good", label))
+
+
+def test_a_label_declared_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="declares a label twice"):
+        Metric("probe_x", "help", ("a", "b", "a"))
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels"), [(PLAIN, ("a",)), (LABELLED, ()), (LABELLED, ("a",)), (LABELLED, tuple("abc"))]
+)
+def test_a_sample_has_the_labels_of_its_declaration(metric: Metric, labels: tuple[str, ...]) -> None:
+    samples = Samples()
+    with pytest.raises(ValueError, match=f"{metric.name} takes {len(metric.labels)} label values"):
+        samples.set(metric, 1, *labels)
+    with pytest.raises(ValueError, match=metric.name):
+        samples.add(metric, 1, *labels)
+    assert samples.families == {}
+
+
+def test_the_last_value_set_counts() -> None:
+    samples = Samples()
+    samples.set(PLAIN, 1)
+    samples.set(PLAIN, 2)
+    samples.set(LABELLED, 3, "a", "b")
+    samples.set(LABELLED, 4, "a", "c")
+    samples.set(LABELLED, 5, "a", "b")
+    assert samples.families == {PLAIN: {(): 2}, LABELLED: {("a", "b"): 5, ("a", "c"): 4}}
+
+
+def test_adding_begins_at_zero() -> None:
+    samples = Samples()
+    for metric, labels in ((PLAIN, ()), (LABELLED, ("a", "b"))):
+        samples.add(metric, 1.5, *labels)
+        samples.add(metric, 2, *labels)
+        assert samples.get(metric, *labels) == 3.5
+
+
+def test_what_is_not_set_has_no_value() -> None:
+    samples = Samples()
+    samples.set(LABELLED, 1, "a", "b")
+    assert math.isnan(samples.get(PLAIN))
+    assert math.isnan(samples.get(LABELLED, "a", "c"))
+    assert samples.get(PLAIN, default=-1) == -1
+    assert samples.get(LABELLED, "x", "y", default=-1) == -1
+
+
+def test_runs_share_nothing() -> None:
+    one, other = Samples(), Samples()
+    one.set(PLAIN, 1)
+    one.registry.register(other)
+    assert other.families == {}
+    assert not other.has_registry
+
+
+def exposed(samples: Samples) -> dict[str, float]:
+    """What prometheus_client exposes of some samples, through a registry like any other collector."""
+    registry = CollectorRegistry()
+    registry.register(samples)
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    return {
+        sample.name + "".join(f" {label}={value}" for label, value in sorted(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_samples_are_a_collector() -> None:
+    samples = Samples()
+    samples.set(PLAIN, 0.25)
+    samples.set(LABELLED, math.inf, "resolve", 'a "quoted"\nvalue\\')
+    samples.set(Metric("probe_things_total", "Counted.", type="counter"), 3)
+    samples.set(Metric("probe_others", "Counted too.", type="counter"), 4)
+    assert exposed(samples) == {
+        "probe_plain_seconds": 0.25,
+        'probe_labelled phase=resolve reason=a "quoted"\nvalue\\': math.inf,
+        "probe_things_total": 3,
+        "probe_others_total": 4,
+    }
+
+
+def test_what_an_author_registers_is_collected_too() -> None:
+    samples = Samples()
+    samples.set(PLAIN, 1)
+    Gauge("probe_theirs", "Of an author.", registry=samples.registry).set(7)
+    Counter("probe_their_count", "Of an author.", registry=samples.registry).inc(2)
+    assert samples.has_registry
+    collected = exposed(samples)
+    assert {name: collected[name] for name in collected if not name.endswith("_created")} == {
+        "probe_plain_seconds": 1,
+        "probe_theirs": 7,
+        "probe_their_count_total": 2,
+    }
+
+
+def test_a_declaration_shows_itself() -> None:
+    assert repr(LABELLED) == "Metric('probe_labelled', labels=('phase', 'reason'))"
+
+
+# --- info and histogram ------------------------------------------------------------------------------------
+
+INFO = Metric("probe_server_info", "What the server says of itself.", ("version",), type="info")
+LATENCY = Metric("probe_latency_seconds", "Each round trip.", ("way",), type="histogram", buckets=(0.1, 1))
+
+
+def test_a_histogram_counts_what_it_observes() -> None:
+    samples = Samples()
+    for value in (0.05, 0.1, 0.5, 7):
+        samples.observe(LATENCY, value, "there")
+    samples.observe(LATENCY, 2, "back")
+    (family,) = samples.collect()
+    assert (family.name, family.type) == ("probe_latency_seconds", "histogram")
+    counted = {
+        (sample.name.removeprefix(family.name), sample.labels["way"], sample.labels.get("le")): sample.value
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+    assert counted == {
+        ("_bucket", "there", "0.1"): 2,
+        ("_bucket", "there", "1.0"): 3,
+        ("_bucket", "there", "+Inf"): 4,
+        ("_count", "there", None): 4,
+        ("_sum", "there", None): pytest.approx(7.65),
+        ("_bucket", "back", "0.1"): 0,
+        ("_bucket", "back", "1.0"): 0,
+        ("_bucket", "back", "+Inf"): 1,
+        ("_count", "back", None): 1,
+        ("_sum", "back", None): 2,
+    }
+
+
+def test_an_info_is_a_family_of_its_own_type() -> None:
+    samples = Samples()
+    samples.set(INFO, 1, "7.0")
+    (family,) = samples.collect()
+    assert (family.name, family.type) == ("probe_server", "info")
+    assert [(sample.name, sample.labels, sample.value) for sample in family.samples] == [
+        ("probe_server_info", {"version": "7.0"}, 1)
+    ]
+
+
+def test_a_histogram_is_not_set_and_nothing_else_is_observed() -> None:
+    samples = Samples()
+    words = "is a histogram: it takes observations, with 1 label values"
+    with pytest.raises(ValueError, match=words):
+        samples.set(LATENCY, 1, "there")
+    with pytest.raises(ValueError, match=words):
+        samples.add(LATENCY, 1, "there")
+    with pytest.raises(ValueError, match=words):
+        samples.observe(LATENCY, 1)
+    with pytest.raises(ValueError, match="probe_plain_seconds is a gauge, and only"):
+        samples.observe(PLAIN, 1)
+
+
+@pytest.mark.parametrize("buckets", [(), (1, 0.1), (1, 1)])
+def test_a_histogram_has_rising_buckets(buckets: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="a histogram has buckets, rising ones"):
+        Metric("probe_x", "help", type="histogram", buckets=buckets)
+
+
+def test_what_does_not_fit_the_type_is_refused() -> None:
+    with pytest.raises(ValueError, match="has buckets and is no histogram"):
+        Metric("probe_x", "help", buckets=(1,))
+    with pytest.raises(ValueError, match="no label le"):
+        Metric("probe_x", "help", ("le",), type="histogram", buckets=(1,))
+    with pytest.raises(ValueError, match="ends in _info"):
+        Metric("probe_x", "help", type="info")

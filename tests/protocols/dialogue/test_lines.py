@@ -1,0 +1,249 @@
+"""Lines over a byte stream: each part byte by byte, and whole dialogues with a peer that is cut anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+from typing import Any
+
+import pytest
+
+from probe_exporter.network.opening import connect
+from probe_exporter.prober.deadline import TICK
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.dialogue.lines import LONGEST_LINE, QUIET, Lines, Received, converse
+from probe_exporter.protocols.dialogue.steps import DialogueSettings, Step, walk
+from probe_exporter.settings.regexps import Regexp
+from probe_exporter.testing import Server, expect, serve, start_tls
+from probe_exporter.tls.settings import TLSSettings
+from tests.clocks import SimulatedLoop, cpu_seconds, simulated
+from tests.conftest import NewLoop
+
+pytestmark = pytest.mark.usefixtures("new_loop")
+
+ROUNDING = 1e-6  # seconds
+
+
+@pytest.fixture
+def new_loop() -> NewLoop:
+    """Silence is counted on a simulated clock; real sockets are waited for."""
+    return SimulatedLoop
+
+
+# --- lines and bytes, without I/O --------------------------------------------------------------------------
+
+
+def lines_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
+    """The lines of `data` fed in pieces, and the rest."""
+    received, lines = Received(), []
+    for start, end in pairwise([0, *cuts, len(data)]):
+        received.feed(data[start:end])
+        while (line := received.line()) is not None:
+            lines.append(line)
+    return [*lines, received.rest]
+
+
+def test_lines_are_the_same_wherever_the_data_is_cut() -> None:
+    data = b"one\r\n\ntwo\rtwo\r\r\n\r\nrest\r"
+    whole = [b"one", b"", b"two\rtwo\r", b"", b"rest"]
+    assert lines_of(data, []) == whole
+    assert lines_of(data, range(1, len(data))) == whole
+    for first, second in combinations(range(1, len(data)), 2):
+        assert lines_of(data, [first, second]) == whole
+
+
+@pytest.mark.parametrize(("size", "end"), [(65535, b"\n"), (65534, b"\r\n")])
+@pytest.mark.parametrize("cut", [1, 65534, 65535])
+def test_a_line_has_at_most_65535_bytes(size: int, end: bytes, cut: int) -> None:
+    assert lines_of(b"x" * size + end, [cut]) == [b"x" * size, b""]
+    for longer in (b"x" * (size + 1) + end, b"x" * 65536):
+        with pytest.raises(ProbeFailed) as failed:
+            lines_of(longer, [cut])
+        assert failed.value.reason is Reason.DIALOGUE_LINE_TOO_LONG
+
+
+def test_a_long_rest_is_searched_once() -> None:
+    """A peer that sends byte by byte costs what it sends, and not its square."""
+
+    def fed_byte_by_byte(size: int) -> None:
+        received = Received()
+        for _ in range(size):
+            received.feed(b"x")
+            assert received.line() is None
+
+    one_part = cpu_seconds(lambda: fed_byte_by_byte(LONGEST_LINE // 16), runs=5)
+    # Searched anew for each byte, all of it would cost some 200 times as much as one part.
+    assert cpu_seconds(lambda: fed_byte_by_byte(LONGEST_LINE - 1)) < 16 * 4 * one_part
+
+
+def test_bytes_are_taken_from_where_the_lines_end() -> None:
+    received = Received()
+    received.feed(b"ab\ncd\nef")
+    assert received.line() == b"ab"
+    assert received.take(1) == b"c"
+    assert received.line() == b"d"
+    assert received.take(9) == b"ef"
+    assert not received
+
+
+# --- dialogues with a peer whose every read is chosen ------------------------------------------------------
+
+
+class Pieces:
+    """A stream that gives out its pieces one by one, then ends; or goes on in silence after a None."""
+
+    def __init__(self, *pieces: bytes | None) -> None:
+        self.pieces = list(pieces)
+        self.sent = b""
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(0)
+        piece = self.pieces.pop(0) if self.pieces else b""
+        if piece is None:
+            await asyncio.Event().wait()
+        assert piece is not None
+        return piece
+
+    async def write(self, data: bytes) -> None:
+        self.sent += data
+
+
+async def hold(stream: Pieces, *steps: dict[str, Any], timeout: float = 20.0) -> tuple[Probe, list[bytes]]:
+    """Walk through steps with a stream; the probe, and what had been sent at each start of TLS."""
+    loop = asyncio.get_running_loop()
+    probe = Probe("target", loop.time() + timeout, loop.time)
+    secured = []
+
+    async def secure() -> None:
+        secured.append(stream.sent)
+
+    settings = DialogueSettings.model_validate({"query_response": list(steps)})
+    async with asyncio.timeout(timeout):
+        await walk(probe, settings.query_response, Lines(probe, stream, secure))
+    return probe, secured
+
+
+CONVERSATION = b"220 host ready\r\n250-one\r\n250 two\r\nbytes+OK\r\nlast"
+ANSWERS = (
+    {"expect": "^220 ([^ ]+)", "send": "EHLO $1"},
+    {"expect": "^250 (.*)", "send": "A $1", "labels": [{"name": "a", "value": "<$1>"}]},
+    {"expect_bytes": "bytes", "send": "B $1", "send_without_newline": True},
+    {"expect": r"^\+OK$", "send_bytes": "\x00$1"},
+    {"expect": "^last$", "send": "end"},
+)
+
+
+async def test_a_dialogue_is_the_same_wherever_the_data_is_cut() -> None:
+    cuts = [(), *((cut,) for cut in range(1, len(CONVERSATION))), tuple(range(1, len(CONVERSATION)))]
+    for places in cuts:
+        stream = Pieces(*(CONVERSATION[start:end] for start, end in pairwise([0, *places, len(CONVERSATION)])))
+        probe, _ = await hold(stream, *ANSWERS)
+        assert stream.sent == b"EHLO host\nA two\nB $1\x00$1end\n"
+        assert list(probe.samples.labelled.values()) == [{("<two>",): 1}]
+
+
+@pytest.mark.parametrize("end", range(len(CONVERSATION) - 1))
+async def test_a_dialogue_that_is_cut_short_fails(end: int) -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        await hold(Pieces(CONVERSATION[: end + 1]), *ANSWERS)
+    assert failed.value.reason in (Reason.DIALOGUE_CLOSED, Reason.DIALOGUE_NO_MATCH)
+
+
+async def test_tls_begins_with_nothing_left_over() -> None:
+    stream = Pieces(b"go\nforged\n", b"true\n")
+    _, secured = await hold(stream, {"expect": "go", "send": "x", "starttls": True}, {"expect": "^true$"})
+    assert secured == [b"x\n"]
+
+
+async def test_tls_after_bytes_begins_where_they_end() -> None:
+    await hold(Pieces(b"S"), {"expect_bytes": "S"}, {"starttls": True})
+    with pytest.raises(ProbeFailed) as failed:
+        await hold(Pieces(b"SX"), {"expect_bytes": "S"}, {"starttls": True})
+    assert failed.value.reason is Reason.TLS_HANDSHAKE
+
+
+async def test_a_prompt_is_waited_for_until_the_peer_is_silent() -> None:
+    started = simulated().time()
+    await hold(Pieces(b"log", b"in: ", None), {"expect": "^login: $"})
+    assert QUIET - ROUNDING <= simulated().time() - started <= QUIET + 2 * TICK
+
+
+async def test_a_prompt_leaves_time_for_what_follows() -> None:
+    """Of a short time only a part is spent on waiting for a newline."""
+    started = simulated().time()
+    await hold(Pieces(b"login: ", None), {"expect": "^login: $"}, timeout=0.8)
+    assert simulated().time() - started < 0.4
+
+
+async def test_what_is_no_prompt_is_no_match() -> None:
+    with pytest.raises(TimeoutError):
+        await hold(Pieces(b"log", None), {"expect": "^login: $"}, timeout=0.2)
+
+
+async def test_an_expected_prompt_is_not_waited_for() -> None:
+    started = simulated().time()
+    await hold(Pieces(b"lo", b"gin: ", None), {"expect": "^login: $", "expect_prompt": True})
+    assert simulated().time() - started < ROUNDING
+
+
+async def test_a_line_is_read_to_its_end_before_it_counts() -> None:
+    stream = Pieces(b"220 ho", b"st x\n", None)
+    await hold(stream, {"expect": "^220 ([^ ]*)", "send": "$1"})
+    assert stream.sent == b"host\n"
+
+
+# --- converse: steps of an author's own --------------------------------------------------------------------
+
+SECONDS = Metric("probe_own_duration_seconds", "How long.", ("phase",))
+STARTTLS = [Step(send="STARTTLS"), Step(expect=Regexp("^220"), starttls=True)]
+
+
+async def conversed(target: Server, steps: Sequence[Step], rest: bytes, secure: TLSSettings | None = None) -> Probe:
+    """Hold a dialogue, after which the peer has exactly this left to say; what matched is in the probe's log."""
+    loop = asyncio.get_running_loop()
+    probe = Probe(str(target), loop.time() + 60, loop.time)
+    with await connect(probe, "127.0.0.1", target.port) as connection:
+        matches = await converse(probe, connection, steps, secure=secure, host="127.0.0.1", seconds=SECONDS)
+        probe.log("Matched", matches=[match.group() for match in matches])
+        assert await connection.exactly(len(rest)) == rest
+        assert await connection.read() == b""
+    return probe
+
+
+def matched(probe: Probe) -> object:
+    return next(event.fields["matches"] for event in probe.events if event.message == "Matched")
+
+
+async def test_what_each_step_expected_is_returned_and_what_follows_is_there_to_be_read() -> None:
+    steps = [Step(expect=Regexp("^22[0-9]")), Step(send="HELO"), Step(expect=Regexp(r"b\w+"), send="$0")]
+    with serve(b"hi\n220 x\n", expect(b"HELO\n"), b"a\nbe\n\0\1binary\n", expect(b"be\n"), b"\2") as target:
+        probe = await conversed(target, steps, b"\0\1binary\n\2")
+    assert matched(probe) == [b"220", b"be"]
+
+
+async def test_a_step_goes_on_inside_tls_which_is_timed() -> None:
+    steps = [*STARTTLS, Step(send="again"), Step(expect=Regexp("yes"))]
+    script = (expect(b"STARTTLS\n"), b"220\n", start_tls(), expect(b"again\n"), b"yes\nrest")
+    with serve(*script) as target:
+        began = time.perf_counter()
+        probe = await conversed(target, steps, b"rest", TLSSettings.model_validate(target.tls_config))
+        took = time.perf_counter() - began
+    assert matched(probe) == [b"220", b"yes"]
+    assert 0 < probe.samples.get(SECONDS, "tls") < took
+
+
+async def test_tls_in_the_midst_is_verified_without_settings_too() -> None:
+    with serve(expect(b"STARTTLS\n"), b"220\n", start_tls()) as target, pytest.raises(ProbeFailed) as failed:
+        await conversed(target, STARTTLS, b"")
+    assert failed.value.reason is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
+
+
+async def test_a_dialogue_that_fails_says_what_came_instead() -> None:
+    with serve(b"500 no\n") as target, pytest.raises(ProbeFailed) as failed:
+        await conversed(target, [Step(expect=Regexp("^220"))], b"")
+    assert failed.value.reason is Reason.DIALOGUE_NO_MATCH
+    assert failed.value.fields == {"last_line": "500 no"}

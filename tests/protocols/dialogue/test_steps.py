@@ -1,0 +1,131 @@
+"""A dialogue: what its settings may hold, and what its templates make of a match."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from probe_exporter.protocols.dialogue.steps import DialogueSettings, Label, Step
+from probe_exporter.protocols.dialogue.templates import Template
+from probe_exporter.settings.regexps import Regexp
+
+
+def broken(*steps: dict[str, Any]) -> list[str]:
+    """What is wrong with a dialogue of these steps."""
+    with pytest.raises(ValidationError) as refused:
+        DialogueSettings.model_validate({"query_response": list(steps)})
+    return [error["msg"] for error in refused.value.errors()]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {},
+        {"expect": ""},
+        {"expect": "a", "expect_bytes": "", "send": "b", "starttls": True},
+        {"labels": []},
+        {"expect": "(a)", "labels": [{"name": "a", "value": "$1"}, {"name": "b"}]},
+    ],
+)
+def test_a_step_is_taken(step: dict[str, Any]) -> None:
+    assert len(DialogueSettings.model_validate({"query_response": [step]}).query_response) == 1
+
+
+def test_an_empty_list_of_labels_is_not_no_list() -> None:
+    """It makes a metric without labels."""
+    steps = DialogueSettings.model_validate({"query_response": [{}, {"labels": []}]}).query_response
+    assert [step.labels for step in steps] == [None, ()]
+
+
+@pytest.mark.parametrize("expect", ["", "a"])
+def test_a_step_expects_a_line_or_bytes(expect: str) -> None:
+    assert broken({"expect": expect, "expect_bytes": "b"}) == ["`expect_bytes` and `expect` exclude each other"]
+
+
+def test_labels_have_names_of_their_own() -> None:
+    """Two of one name in a step could not be exposed, nor could labels in two steps."""
+    label = {"name": "a", "value": "x"}
+    assert broken({"labels": [label, label]}) == ["the label a is here twice"]
+    assert broken({"labels": [{"value": "x"}]}) == ["`name` is required"]
+    steps = [{"expect": "x", "labels": [{"name": name}]} for name in ("a", "b")]
+    assert broken(steps[0], {}, steps[1]) == ["only one step may have `labels`"]
+
+
+def test_labels_without_expect_have_no_effect() -> None:
+    settings = DialogueSettings.model_validate({"query_response": [{"labels": []}, {"labels": [{"name": "a"}]}]})
+    assert [list(step.cautions()) for step in settings.query_response] == [
+        [("labels", "labels have no effect without `expect`")]
+    ] * 2
+
+
+def test_a_label_is_utf8() -> None:
+    assert broken({"labels": [{"name": "a", "value": "\udcff"}]}) == ["a label's value must be UTF-8"]
+
+
+@pytest.mark.parametrize(("name", "questionable"), [("a_1", False), ("a-b", True), ("__a", True), ("é", True)])
+def test_a_name_that_prometheus_does_not_take_is_questionable(name: str, questionable: bool) -> None:
+    assert bool(list(Label(name=name).cautions())) is questionable
+
+
+# --- templates ---------------------------------------------------------------------------------------------
+
+
+def expanded(
+    template: str, line: bytes = b"220 host ESMTP x", expect: str = "^220 ([^ ]+) ESMTP (?P<rest>.+)(9)?$"
+) -> bytes:
+    regexp = Regexp(expect)
+    found = regexp.search(line)
+    assert found is not None
+    return Template(template, regexp.names).expand(found)
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("EHLO ${1} $2x $3 ${2} $$ $0", b"EHLO host   x $ 220 host ESMTP x"),
+        ("", b""),
+        ("plain", b"plain"),
+        ("$rest${rest}", b"xx"),
+        ("$restless $nobody ${nobody}.", b"  ."),
+        ("$9 $123456789012", b" "),
+        ("$01 $00 ${02}", b"  "),
+        ("$", b"$"),
+        ("$ $- $.", b"$ $- $."),
+        ("${", b"${"),
+        ("${}", b"${}"),
+        ("${1", b"${1"),
+        ("${1 }", b"${1 }"),
+        ("{$1}", b"{host}"),
+        ("$1-$1", b"host-host"),
+        ("$$1 $$$1", b"$1 $host"),
+        ("$1é|${1}é", "|hosté".encode()),
+        ("$1²", "host²".encode()),
+        ("\udcff$1\udcfe", b"\xffhost\xfe"),
+    ],
+)
+def test_a_template_is_expanded_as_in_go(template: str, text: bytes) -> None:
+    assert expanded(template) == text
+
+
+def test_what_matched_is_put_in_as_it_came() -> None:
+    assert expanded("<$1>", b"\xff\xfe", "^.(.)$") == b"<\xfe>"
+
+
+@pytest.mark.parametrize(
+    ("name", "legal"),
+    [("a_1", "a_1"), ("a-b.c", "a_b_c"), ("1st", "_st"), ("é", "_"), ("__a", "_a"), ("-_a", "_a"), ("_a", "_a")],
+)
+def test_a_label_gets_a_name_that_prometheus_takes(name: str, legal: str) -> None:
+    step = Step.model_validate({"expect": "x", "labels": [{"name": name, "value": "y"}]})
+    assert step.info is not None
+    assert step.info.labels == (legal,)
+
+
+def test_labels_that_get_one_name_are_one_label() -> None:
+    assert broken({"expect": "x", "labels": [{"name": "a-b"}, {"name": "a.b"}]}) == ["the label a.b is here twice"]
+
+
+def test_text_or_bytes_are_sent() -> None:
+    assert broken({"send": "a", "send_bytes": "b"}) == ["`send_bytes` and `send` exclude each other"]

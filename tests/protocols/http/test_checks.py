@@ -1,0 +1,235 @@
+"""Each demand of a module passes what meets it and fails what does not, with its reason."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import pytest
+
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http import checks
+from probe_exporter.protocols.http.checks import OFF_THE_LOOP, parse_date
+from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.settings.cel import Cel
+from probe_exporter.settings.regexps import Regexp
+
+
+def failing(reason: Reason) -> pytest.RaisesExc[ProbeFailed]:
+    """Expects a failure with this reason."""
+    return pytest.RaisesExc(ProbeFailed, check=lambda failed: failed.reason is reason)
+
+
+# --- status and version ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+def test_by_default_every_2xx_is_good(status: int) -> None:
+    checks.status_code(status, ())
+
+
+@pytest.mark.parametrize("status", [0, 99, 101, 199, 300, 404, 600, 2000])
+def test_by_default_nothing_else_is_good(status: int) -> None:
+    with failing(Reason.HTTP_STATUS):
+        checks.status_code(status, ())
+
+
+def test_listed_status_codes_are_good_and_no_others() -> None:
+    checks.status_code(404, (301, 404))
+    with failing(Reason.HTTP_STATUS) as failed:
+        checks.status_code(200, (301, 404))
+    assert failed.value.message == "the status code is 200, expected 301, 404"
+
+
+def test_listed_versions_are_good_and_no_others() -> None:
+    checks.version("HTTP/1.1", ())
+    checks.version("HTTP/1.1", ("HTTP/1.0", "HTTP/1.1"))
+    with failing(Reason.HTTP_VERSION):
+        checks.version("HTTP/1.1", ("HTTP/1.0", "HTTP/2.0"))
+
+
+# --- headers -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Matcher:
+    header: str
+    regexp: Regexp
+    allow_missing: bool = False
+
+
+def response(*lines: bytes) -> ResponseReader:
+    reader = ResponseReader("GET")
+    reader.feed(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b""]))
+    return reader
+
+
+TWO = response(b"X-A: first one", b"X-A: second \xff", b"X-Empty:")
+
+
+@pytest.mark.parametrize(("regexp", "matches"), [("first", True), ("SECOND", False), ("^second", True), ("ab", False)])
+def test_a_header_matches_if_one_of_its_values_does(regexp: str, matches: bool) -> None:
+    """In any case of the name; which of `forbidden` and `demanded` fails, is the opposite of the other."""
+    matcher = Matcher("x-a", Regexp(regexp))
+    if matches:
+        checks.headers(TWO, [], [matcher])
+        with failing(Reason.HTTP_HEADER_MISMATCH):
+            checks.headers(TWO, [matcher], [])
+    else:
+        checks.headers(TWO, [matcher], [])
+        with failing(Reason.HTTP_HEADER_MISMATCH):
+            checks.headers(TWO, [], [matcher])
+
+
+def test_a_missing_header_fails_either_demand() -> None:
+    matcher = Matcher("X-B", Regexp("."))
+    for forbidden, demanded in (([matcher], []), ([], [matcher])):
+        with failing(Reason.HTTP_HEADER_MISMATCH):
+            checks.headers(TWO, forbidden, demanded)
+
+
+def test_a_missing_header_that_may_be_missing_fails_no_demand() -> None:
+    matcher = Matcher("X-B", Regexp("."), allow_missing=True)
+    checks.headers(TWO, [matcher], [matcher])
+
+
+def test_an_empty_header_is_not_missing() -> None:
+    checks.headers(TWO, [Matcher("X-Empty", Regexp("."))], [Matcher("X-Empty", Regexp("^$"))])
+
+
+def test_bytes_of_a_header_that_are_not_utf8_count_as_one_character_each() -> None:
+    checks.headers(TWO, [], [Matcher("X-A", Regexp("^second .$"))])
+
+
+# --- body --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, OFF_THE_LOOP])
+async def test_a_body_is_searched_whole_and_unanchored(size: int) -> None:
+    """Also where it is so large that a thread does it."""
+    text = bytes(size) + b"\nneedle\n"
+    await checks.body(text, [Regexp("absent"), Regexp("^needle")], [Regexp("needle"), Regexp("(?m)^needle$")])
+    with failing(Reason.HTTP_BODY_MISMATCH):
+        await checks.body(text, [Regexp("absent"), Regexp("needle")], [])
+    with failing(Reason.HTTP_BODY_MISMATCH):
+        await checks.body(text, [], [Regexp("needle"), Regexp("absent")])
+
+
+async def test_the_first_demand_that_is_not_met_is_named() -> None:
+    with failing(Reason.HTTP_BODY_MISMATCH) as failed:
+        await checks.body(b"text", [Regexp("t")], [Regexp("absent")])
+    assert failed.value.message == "the body matches the regular expression t"
+
+
+async def test_only_large_bodies_are_searched_in_a_thread() -> None:
+    seen: list[threading.Thread] = []
+
+    class Watching(Regexp):
+        def search(self, data: bytes) -> None:
+            seen.append(threading.current_thread())
+
+    await checks.body(bytes(OFF_THE_LOOP - 1), [Watching("x")], [])
+    await checks.body(bytes(OFF_THE_LOOP), [Watching("x")], [])
+    assert [thread is threading.main_thread() for thread in seen] == [True, False]
+
+
+# --- CEL ---------------------------------------------------------------------------------------------------
+
+DOCUMENT = b'{"n": 1, "list": [1, 2.5], "text": "a", "none": null, "yes": true}'
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["body.n == 1", "body.n == 1.0", "size(body.list) == 2", "body.list[1] > 2", "body.yes", "!has(body.absent)"],
+)
+def test_what_is_demanded_of_a_document_may_not_be_forbidden(expression: str) -> None:
+    checks.json_body(DOCUMENT, None, Cel(expression))
+    checks.json_body(DOCUMENT, Cel(f"!({expression})"), None)
+    for forbidden, demanded in ((Cel(expression), None), (None, Cel(f"!({expression})"))):
+        with failing(Reason.HTTP_BODY_MISMATCH):
+            checks.json_body(DOCUMENT, forbidden, demanded)
+
+
+@pytest.mark.parametrize("expression", ["body.absent", "body.text > 1", "body.n", "body.text", "body.none", "1"])
+def test_what_is_neither_true_nor_false_fails_either_demand(expression: str) -> None:
+    """An evaluation that fails, or one that gives no boolean."""
+    for forbidden, demanded in ((Cel(expression), None), (None, Cel(expression))):
+        with failing(Reason.HTTP_BODY_MISMATCH):
+            checks.json_body(DOCUMENT, forbidden, demanded)
+
+
+def test_numbers_are_doubles() -> None:
+    """As they are to the original: adding an integer has no overload."""
+    checks.json_body(DOCUMENT, None, Cel("body.n + 1.0 == 2.0 && int(body.n) + 1 == 2"))
+    with failing(Reason.HTTP_BODY_MISMATCH):
+        checks.json_body(DOCUMENT, None, Cel("body.n + 1 == 2"))
+
+
+@pytest.mark.parametrize("text", [b"", b"plain", b"{", b'{"a": 1} x', b"{'a': 1}", b'{"a": "\xff"}', b"[" * 100_000])
+def test_what_is_not_json_fails(text: bytes) -> None:
+    with failing(Reason.HTTP_BODY_MISMATCH) as failed:
+        checks.json_body(text, Cel("false"), None)
+    assert failed.value.message == "the body is not JSON"
+
+
+@pytest.mark.parametrize("text", [b"1", b'"a"', b"null", b"[]", b" {} \r\n"])
+def test_any_json_is_a_document(text: bytes) -> None:
+    checks.json_body(text, Cel("false"), Cel("true"))
+
+
+# --- dates -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Mon, 02 Jan 2006 15:04:05 GMT", 1136214245),
+        ("Monday, 02-Jan-06 15:04:05 GMT", 1136214245),
+        ("Mon Jan  2 15:04:05 2006", 1136214245),
+        ("Mon Jan 2 15:04:05 2006", 1136214245),
+        ("Mon Jan 02 15:04:05 2006", 1136214245),
+        ("Monday, 02-Jan-70 15:04:05 GMT", 140645),
+        ("Monday, 02-Jan-68 15:04:05 GMT", 3092742245),
+        ("Monday, 02-Jan-69 15:04:05 GMT", -31395355),
+        ("Monday, 02-Jan-06 15:04:05 PST", 1136214245),
+        ("Tue, 02 Jan 2006 15:04:05 GMT", 1136214245),
+        ("mon, 02 JAN 2006 15:04:05 GMT", 1136214245),
+        ("  Mon, 02 Jan 2006 15:04:05 GMT", 1136214245),
+        ("Mon, 02  Jan 2006 15:04:05 GMT", 1136214245),
+        ("Mon, 02 Jan 2006 15:04:05.5 GMT", 1136214245),
+        ("Mon, 02 Jan 2006 5:04:05 GMT", 1136178245),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Mon, 01 Jan 0001 00:00:00 GMT", -62135596800),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 253402300799),
+    ],
+)
+def test_a_date_of_http_is_read_as_the_original_reads_it(text: str, seconds: float) -> None:
+    assert parse_date(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "Mon, 2 Jan 2006 15:04:05 GMT",
+        "Mon, 02 Jan 2006 15:04:05 +0000",
+        "Mon, 02 Jan 2006 15:04:05 UTC",
+        "Mon, 02 Jan 2006 15:04:05 PST",
+        "Mon, 02 Jan 2006 15:04:05 MEST",
+        "Mon, 02 Jan 2006 15:04:05 gmt",
+        "Mon, 02 Jan 2006 15:04:05 GMT+1",
+        "Mon, 02 Jan 2006 15:04:05",
+        "Mon, 30 Feb 2006 15:04:05 GMT",
+        "Mon, 02 Jan 2006 25:04:05 GMT",
+        "Mon, 02 Jan 2006 23:59:60 GMT",
+        "Mon,02 Jan 2006 15:04:05 GMT",
+        "Foo, 02 Jan 2006 15:04:05 GMT",
+        "Monday, 02 Jan 2006 15:04:05 GMT",
+        "Mon, 02-Jan-06 15:04:05 GMT",
+        "2006-01-02T15:04:05Z",
+        "Mon, 0\u0662 Jan 2006 15:04:05 GMT",
+    ],
+)
+def test_what_the_original_does_not_read_is_no_date(text: str) -> None:
+    assert parse_date(text) is None

@@ -1,0 +1,223 @@
+"""A body is decoded the same however it arrives, counted to the byte, and never larger than its limit."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterable
+
+import brotli  # type: ignore[import-untyped]
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http.content import DEFAULT_LIMIT, STEP, Body
+
+
+def deflate(data: bytes) -> bytes:
+    """Raw DEFLATE, which is what the original understands by the word."""
+    return zlib.compress(data, wbits=-15)
+
+
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    "identity": bytes,
+    "gzip": lambda data: gzip.compress(data, mtime=0),
+    "deflate": deflate,
+    "br": lambda data: bytes(brotli.compress(data, quality=5)),
+}
+COMPRESSED = ["gzip", "deflate", "br"]
+PLAIN = b"compressed text " * 64
+
+
+def feed(body: Body, pieces: Iterable[bytes]) -> None:
+    for piece in pieces:
+        body.feed(piece)
+
+
+def fed(pieces: Iterable[bytes], coding: str = "", *, limit: int = 0, hold: bool = True) -> Body:
+    """A body that has taken all of its pieces."""
+    body = Body(coding, limit=limit, hold=hold)
+    feed(body, pieces)
+    body.end()
+    return body
+
+
+def byte_by_byte(data: bytes) -> list[bytes]:
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+@pytest.mark.parametrize("coding", ENCODERS)
+def test_a_body_is_decoded_and_counted(coding: str) -> None:
+    encoded = ENCODERS[coding](PLAIN)
+    for pieces in ([encoded], byte_by_byte(encoded), *([encoded[:at], encoded[at:]] for at in range(len(encoded)))):
+        body = fed(pieces, coding)
+        assert (body.text, body.length) == (PLAIN, len(PLAIN))
+
+
+@pytest.mark.parametrize("coding", ENCODERS)
+@given(data=st.data())
+def test_any_body_in_any_pieces_is_read_back(coding: str, data: st.DataObject) -> None:
+    plain = data.draw(st.lists(st.binary(min_size=1, max_size=50), max_size=20).map(lambda parts: b"".join(parts * 9)))
+    encoded = ENCODERS[coding](plain)
+    places = sorted(data.draw(st.sets(st.integers(0, len(encoded)), max_size=8)))
+    pieces = [encoded[start:end] for start, end in zip([0, *places], [*places, len(encoded)], strict=True)]
+    body = fed(pieces, coding)
+    assert (body.text, body.length) == (plain, len(plain))
+
+
+@pytest.mark.parametrize("coding", COMPRESSED)
+@settings(max_examples=40)
+@given(beyond=st.integers(-600, 600), steps=st.integers(1, 3), piece=st.sampled_from([1, 7, 1000, 10**6]))
+def test_a_body_of_about_whole_steps_of_decoding_is_complete(coding: str, beyond: int, steps: int, piece: int) -> None:
+    """Where a step ends exactly with the input, output may still be waiting in the decoder."""
+    plain = bytes(steps * STEP + beyond)
+    encoded = ENCODERS[coding](plain)
+    pieces = [encoded[at : at + piece] for at in range(0, len(encoded), piece)]
+    assert fed(pieces, coding, hold=False).length == len(plain)
+
+
+@pytest.mark.parametrize("coding", ENCODERS)
+def test_a_body_that_nobody_looks_at_is_counted_and_not_held(coding: str) -> None:
+    body = fed([ENCODERS[coding](PLAIN)], coding, hold=False)
+    assert (body.text, body.length) == (b"", len(PLAIN))
+
+
+def test_an_empty_body_is_a_body() -> None:
+    assert fed([]).length == 0
+    assert fed([], "identity").text == b""
+
+
+# --- what is not in its coding -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coding", COMPRESSED)
+def test_a_stream_that_ends_too_early_fails_and_keeps_what_was_read(coding: str) -> None:
+    encoded = ENCODERS[coding](PLAIN)
+    for size in range(len(encoded)):
+        body = Body(coding, hold=True)
+        body.feed(encoded[:size])
+        with pytest.raises(ProbeFailed) as failed:
+            body.end()
+        assert failed.value.reason is Reason.HTTP_CONTENT_ENCODING
+        assert PLAIN.startswith(body.text)
+        assert body.length == len(body.text)
+
+
+@pytest.mark.parametrize("coding", COMPRESSED)
+def test_what_is_not_in_its_coding_fails(coding: str) -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        fed([b"<!doctype html><title>plain text</title>"], coding)
+    assert failed.value.reason is Reason.HTTP_CONTENT_ENCODING
+
+
+def test_deflate_is_raw_and_not_zlib() -> None:
+    """RFC 9110 says zlib; the original reads raw DEFLATE, and modules are written for it."""
+    with pytest.raises(ProbeFailed) as failed:
+        fed([zlib.compress(PLAIN)], "deflate")
+    assert failed.value.reason is Reason.HTTP_CONTENT_ENCODING
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br"])
+def test_a_broken_byte_fails(coding: str) -> None:
+    encoded = bytearray(ENCODERS[coding](PLAIN))
+    encoded[len(encoded) // 2] ^= 0xFF
+    with pytest.raises(ProbeFailed) as failed:
+        fed([bytes(encoded)], coding)
+    assert failed.value.reason is Reason.HTTP_CONTENT_ENCODING
+
+
+def test_gzip_may_have_several_members() -> None:
+    """RFC 1952, section 2.2; also where one ends between two pieces."""
+    members = [gzip.compress(part) for part in (b"one ", b"", b"two ", b"three")]
+    stream = b"".join(members)
+    for pieces in (members, [stream], byte_by_byte(stream)):
+        assert fed(pieces, "gzip").text == b"one two three"
+
+
+@pytest.mark.parametrize("rest", [b"x", b"no gzip", gzip.compress(b"two")[:-1]], ids=["byte", "text", "cut member"])
+def test_what_follows_gzip_is_gzip_or_a_failure(rest: bytes) -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        fed([gzip.compress(b"one"), rest], "gzip")
+    assert failed.value.reason is Reason.HTTP_CONTENT_ENCODING
+
+
+def test_what_follows_raw_deflate_is_passed_over() -> None:
+    encoded = deflate(PLAIN)
+    for pieces in ([encoded + b"more"], [encoded, b"more"], byte_by_byte(encoded + b"more")):
+        assert fed(pieces, "deflate").text == PLAIN
+
+
+# --- limits ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hold", [True, False])
+@pytest.mark.parametrize("coding", ENCODERS)
+def test_a_body_may_be_as_large_as_its_limit_and_no_larger(coding: str, hold: bool) -> None:
+    encoded = ENCODERS[coding](PLAIN)
+    assert fed([encoded], coding, limit=len(PLAIN), hold=hold).length == len(PLAIN)
+    for pieces in ([encoded], byte_by_byte(encoded)):
+        body = Body(coding, limit=len(PLAIN) - 1, hold=hold)
+        with pytest.raises(ProbeFailed) as failed:
+            feed(body, pieces)
+        assert failed.value.reason is Reason.HTTP_BODY_TOO_LARGE
+        assert body.length == len(PLAIN) - 1
+        assert body.text == (PLAIN[:-1] if hold else b"")
+
+
+def test_a_body_that_is_only_counted_has_no_limit_of_its_own() -> None:
+    piece = bytes(STEP)
+    assert fed([piece] * (DEFAULT_LIMIT // STEP + 1), hold=False).length == DEFAULT_LIMIT + STEP
+
+
+def test_a_body_that_is_held_has_a_limit_of_its_own() -> None:
+    body = Body(hold=True)
+    with pytest.raises(ProbeFailed) as failed:
+        body.feed(bytes(DEFAULT_LIMIT + 1))
+    assert failed.value.reason is Reason.HTTP_BODY_TOO_LARGE
+    assert body.length == DEFAULT_LIMIT
+
+
+@pytest.fixture(scope="module", params=COMPRESSED)
+def bomb(request: pytest.FixtureRequest) -> tuple[str, bytes]:
+    """A coding, and less than a megabyte in it that would be four times the limit."""
+    coding: str = request.param
+    size = 4 * DEFAULT_LIMIT
+    if coding == "br":
+        stream = brotli.Compressor(quality=1)
+        encoded = b"".join(stream.process(bytes(1 << 20)) for _ in range(size >> 20)) + stream.finish()
+    else:
+        packer = zlib.compressobj(wbits=31 if coding == "gzip" else -15)
+        encoded = b"".join(packer.compress(bytes(1 << 20)) for _ in range(size >> 20)) + packer.flush()
+    assert len(encoded) < 1 << 20
+    return coding, encoded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hold", [True, False])
+def test_a_decompression_bomb_ends_at_the_limit(bomb: tuple[str, bytes], hold: bool) -> None:
+    """And takes no memory beyond what is held and a few steps, however it arrives."""
+    coding, encoded = bomb
+    body = Body(coding, hold=hold)
+    tracemalloc.start()
+    with pytest.raises(ProbeFailed) as failed:
+        body.feed(encoded)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert failed.value.reason is Reason.HTTP_BODY_TOO_LARGE
+    assert body.length == DEFAULT_LIMIT
+    assert peak < (DEFAULT_LIMIT if hold else 0) + 8 * STEP
+
+
+def test_holding_a_body_of_many_pieces_takes_no_more_than_twice_its_size() -> None:
+    body = Body(hold=True)
+    tracemalloc.start()
+    for _ in range(64):
+        body.feed(bytes(STEP))
+    assert len(body.text) == 64 * STEP
+    assert body.text is body.text
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.2 * 64 * STEP

@@ -1,0 +1,99 @@
+"""Field sections of QPACK: whatever another implementation writes we read, and the other way round; within bounds."""
+
+from __future__ import annotations
+
+import pylsqpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probe_exporter.protocols.http import header_block
+from probe_exporter.protocols.http.field_section import STATIC_TABLE, SectionTooLarge, decode, encode
+from tests.cost import costs_at_most
+
+PLENTY = 1 << 20
+
+NAMES = st.sampled_from([name for name, _ in STATIC_TABLE]) | st.binary(min_size=1, max_size=300)
+VALUES = st.sampled_from([value for _, value in STATIC_TABLE]) | st.binary(max_size=300)
+FIELDS = st.lists(st.tuples(NAMES, VALUES) | st.sampled_from(STATIC_TABLE), min_size=1, max_size=20)
+
+
+@given(FIELDS)
+def test_what_we_write_another_decoder_reads(fields: list[tuple[bytes, bytes]]) -> None:
+    """And it needs no dynamic table for it."""
+    assert pylsqpack.Decoder(0, 0).feed_header(0, encode(fields))[1] == fields
+    assert decode(encode(fields), PLENTY) == fields
+
+
+@given(FIELDS)
+def test_what_another_encoder_writes_we_read(fields: list[tuple[bytes, bytes]]) -> None:
+    """Huffman's code, the static table and literals."""
+    _, section = pylsqpack.Encoder().encode(0, fields)
+    assert decode(section, PLENTY) == fields
+
+
+@given(st.binary(max_size=40))
+def test_garbage_is_refused_or_read_as_another_decoder_reads_it(garbage: bytes) -> None:
+    """No bytes at all raise anything but ValueError; empty names are the caller's to refuse."""
+    section = b"\0\0" + garbage
+    try:
+        fields = decode(section, PLENTY)
+    except ValueError:
+        with pytest.raises((pylsqpack.DecompressionFailed, pylsqpack.StreamBlocked)):
+            pylsqpack.Decoder(0, 0).feed_header(0, section)
+        return
+    if fields and all(name for name, _ in fields):
+        assert pylsqpack.Decoder(0, 0).feed_header(0, section)[1] == fields
+
+
+def test_secrets_are_never_indexed() -> None:
+    """Whoever passes the header on is told so (RFC 9204, 7.1.3): the bit N is set in both kinds of literals."""
+    by_index = encode([(b"authorization", b"Basic eA==")])
+    by_name = encode([(b"x-secret", b"1")])
+    assert by_index[2] & 0xF0 == 0x70
+    assert by_name[2] & 0xF0 == 0x30
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\0", id="half a prefix"),
+        pytest.param(b"\2\0\x80", id="an entry of the dynamic table"),
+        pytest.param(b"\0\0\x80", id="a relative index"),
+        pytest.param(b"\0\0\x10", id="a post-base index"),
+        pytest.param(b"\0\0\x40\1a", id="a name of the dynamic table"),
+        pytest.param(b"\0\0\x00\1a", id="a post-base name"),
+        pytest.param(b"\0\0\xff\x24", id="beyond the static table"),
+        pytest.param(b"\0\0\xff" + b"\xff" * 20, id="a number without end"),
+        pytest.param(b"\0\0\x51", id="a field without value"),
+        pytest.param(b"\0\0\x51\5abc", id="a value cut"),
+        pytest.param(b"\0\0\x51\x82\xff\xff", id="a broken Huffman code"),
+    ],
+)
+def test_what_is_no_section_is_refused(section: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # the message is for people
+        decode(section, PLENTY)
+
+
+def test_the_limit_is_of_what_comes_out() -> None:
+    """Every field counts its name, its value and 32 bytes, as in SETTINGS_MAX_FIELD_SECTION_SIZE."""
+    fields = [(b"x", b"y" * 7)] * 10
+    assert decode(encode(fields), 400) == fields
+    with pytest.raises(SectionTooLarge):
+        decode(encode(fields), 399)
+
+
+def test_a_bomb_of_short_references_ends_at_the_limit() -> None:
+    """One byte stands for a header of 80; the time stays in proportion to the limit."""
+    longest = max(range(63), key=lambda index: sum(map(len, STATIC_TABLE[index])))
+    bomb = b"\0\0" + bytes((0xC0 | longest,)) * PLENTY
+    with costs_at_most(50), pytest.raises(SectionTooLarge):
+        decode(bomb, PLENTY)
+
+
+def test_the_static_table_is_that_of_the_rfc() -> None:
+    """As another implementation has it."""
+    references = [b"\0\0" + header_block.integer(index, 6, 0xC0) for index in range(len(STATIC_TABLE))]
+    assert tuple(pylsqpack.Decoder(0, 0).feed_header(0, one)[1][0] for one in references) == STATIC_TABLE
+    assert len(STATIC_TABLE) == 99

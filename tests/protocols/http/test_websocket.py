@@ -1,0 +1,122 @@
+"""What is said over a WebSocket, byte by byte, without sockets; the other side's frames are made by the test."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probe_exporter.prober.failure import Reason
+from probe_exporter.protocols.http.websocket import MESSAGE_LIMIT, SLICE, Conversation
+from tests.targets.websocket import BINARY, CONTINUATION, PING, close, frame
+
+
+def messages(conversation: Conversation, *pieces: bytes) -> list[bytes]:
+    """All messages that some data holds, fed piece by piece."""
+    found = []
+    for piece in pieces:
+        conversation.feed(piece)
+        while (message := conversation.next()) is not None or not conversation.hungry:
+            if message is not None:
+                found.append(message)
+    return found
+
+
+SAID = (
+    frame(b"one") + frame(b"", BINARY) + frame(b"?", PING) + frame(b"t", fin=False)
+    + frame(b"w", CONTINUATION, fin=False) + frame(b"!", PING) + frame(b"o", CONTINUATION) + frame(b"x" * 300)
+)  # fmt: skip
+HEARD = [b"one", b"", b"two", b"x" * 300]
+
+
+def test_messages_are_the_same_wherever_the_data_is_cut() -> None:
+    assert messages(Conversation(), SAID) == HEARD
+    assert messages(Conversation(), *(bytes([byte]) for byte in SAID)) == HEARD
+    for cut in range(1, len(SAID)):
+        assert messages(Conversation(), SAID[:cut], SAID[cut:]) == HEARD
+
+
+@given(st.lists(st.tuples(st.binary(max_size=SLICE * 3), st.integers(1, 5)), max_size=8), st.integers(1, 9000))
+def test_any_messages_in_any_fragments_come_out_whole(spoken: list[tuple[bytes, int]], step: int) -> None:
+    data = b""
+    for payload, count in spoken:
+        cuts = [len(payload) * at // count for at in range(count + 1)]
+        for number, (start, end) in enumerate(pairwise(cuts)):
+            data += frame(payload[start:end], BINARY if number == 0 else CONTINUATION, fin=number == count - 1)
+    pieces = [data[at : at + step] for at in range(0, len(data), step)]
+    assert messages(Conversation(), *pieces) == [payload for payload, _ in spoken]
+
+
+@given(st.binary(min_size=1, max_size=200))
+def test_no_bytes_break_it(data: bytes) -> None:
+    """Whatever a server sends, there are messages, or a reason, or more is awaited."""
+    conversation = Conversation()
+    messages(conversation, data)
+    conversation.feed(b"")
+    failure = conversation.failure
+    assert failure is not None
+    assert failure.reason.startswith("websocket_")
+
+
+def test_what_came_before_a_failure_is_heard_first() -> None:
+    conversation = Conversation()
+    conversation.feed(frame(b"one") + frame(b"two") + close(1001))
+    assert conversation.next() == b"one"
+    assert conversation.next() == b"two"
+    assert conversation.next() is None
+    assert conversation.failure is not None
+    assert conversation.failure.fields == {"code": 1001, "close_reason": ""}
+
+
+def test_the_end_before_any_goodbye_is_one_failure_and_after_it_another() -> None:
+    rude, polite = Conversation(), Conversation()
+    rude.feed(b"")
+    assert messages(polite, close(1000, "done"), b"") == []
+    assert rude.failure is not None
+    assert polite.failure is not None
+    assert rude.failure.reason is polite.failure.reason is Reason.WEBSOCKET_CLOSED
+    assert "done" in polite.failure.message
+
+
+def test_the_limit_is_on_the_whole_of_a_message() -> None:
+    """Its fragments are counted together, and an announcement is enough."""
+    half = b"x" * (MESSAGE_LIMIT // 2)
+    whole, larger, announced = Conversation(), Conversation(), Conversation()
+    assert messages(whole, frame(half, fin=False), frame(half, CONTINUATION)) == [half + half]
+    assert messages(larger, frame(half, fin=False), frame(half + b"x", CONTINUATION)) == []
+    assert messages(announced, frame(b"", size=MESSAGE_LIMIT + 1)) == []
+    for conversation in (larger, announced):
+        assert conversation.failure is not None
+        assert conversation.failure.reason is Reason.WEBSOCKET_MESSAGE_TOO_LARGE
+
+
+def test_one_turn_reads_no_more_than_a_slice() -> None:
+    conversation = Conversation()
+    conversation.feed(frame(b"", PING) * SLICE)
+    assert conversation.next() is None
+    assert len(conversation.outgoing()) == SLICE // 2 * 6
+    assert not conversation.hungry
+
+
+@pytest.mark.parametrize(("data", "answer"), [(close(1000), 0x88), (frame(b"x", reserved=1), 0x88)])
+def test_nothing_is_said_after_goodbye(data: bytes, answer: int) -> None:
+    conversation = Conversation()
+    messages(conversation, data)
+    assert conversation.outgoing()[0] == answer
+    conversation.say(b"too late")
+    conversation.send(b"too late")
+    conversation.say_goodbye()
+    assert conversation.outgoing() == b""
+
+
+def test_what_is_sent_is_masked_each_time_anew() -> None:
+    """RFC 6455, 5.3: or a script could choose the bytes that a proxy sees."""
+    conversation = Conversation()
+    sent = set()
+    for _ in range(10):
+        conversation.say(b"the same")
+        sent.add(conversation.outgoing())
+    assert len(sent) == 10
+    assert all(data[1] & 0x80 and b"the same" not in data for data in sent)

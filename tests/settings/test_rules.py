@@ -1,0 +1,94 @@
+"""Rules between keys: what they find, and that an error elsewhere in the block hides none."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from probe_exporter.settings.block import Settings
+from probe_exporter.settings.fields import Text
+from probe_exporter.settings.rules import exclusive, needs, required
+from probe_exporter.settings.secrets import Secret
+
+
+class Inner(Settings):
+    """A block with a rule in a block."""
+
+    rules = (required("name"),)
+    name: Text = ""
+
+
+class Block(Settings):
+    """A block with one rule of each kind."""
+
+    rules = (
+        exclusive("a", "b", "inner"),
+        needs(["no_proxy"], ["proxy", "anyhow"], "`no_proxy` needs a proxy"),
+    )
+    a: Text = ""
+    b: Text = ""
+    inner: Inner | None = None
+    proxy: Text = ""
+    anyhow: bool = False
+    no_proxy: Text = ""
+    count: int = 0
+    secret: Secret = Secret("")
+
+
+def broken(**written: object) -> list[tuple[str, str]]:
+    """The errors of a block, as pairs of a path and a message."""
+    with pytest.raises(ValidationError) as refused:
+        Block.model_validate(written)
+    return [(".".join(map(str, error["loc"])), error["msg"]) for error in refused.value.errors()]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {},
+        {"a": "x"},
+        {"a": "", "b": "x"},  # an empty string is not set
+        {"no_proxy": "x", "proxy": "y"},
+        {"no_proxy": "x", "anyhow": True},
+        {"no_proxy": ""},
+        {"inner": {"name": "x"}},
+    ],
+)
+def test_a_block_that_breaks_no_rule_is_taken(written: dict[str, object]) -> None:
+    assert isinstance(Block.model_validate(written), Block)
+
+
+def test_keys_exclude_each_other() -> None:
+    assert broken(a="x", b="y") == [("b", "`b` and `a` exclude each other")]
+
+
+def test_an_empty_block_is_set() -> None:
+    assert ("inner", "`inner` and `a` exclude each other") in broken(a="x", inner={})
+
+
+def test_a_required_key_may_not_be_empty() -> None:
+    assert broken(inner={"name": ""}) == broken(inner={}) == [("inner.name", "`name` is required")]
+
+
+def test_a_key_needs_one_of_others() -> None:
+    assert broken(no_proxy="x", anyhow=False) == [("no_proxy", "`no_proxy` needs a proxy")]
+
+
+def test_no_error_hides_another() -> None:
+    """Errors of fields, of rules and of blocks within come together."""
+    assert broken(a="x", b="y", count="z", inner={}, unknown=1, no_proxy="x") == [
+        ("inner.name", "`name` is required"),
+        ("count", "Input should be a valid integer, unable to parse string as an integer"),
+        ("unknown", "Extra inputs are not permitted"),
+        ("b", "`b` and `a` exclude each other"),
+        ("inner", "`inner` and `a` exclude each other"),
+        ("no_proxy", "`no_proxy` needs a proxy"),
+    ]
+
+
+def test_an_error_holds_no_input() -> None:
+    """It may be a secret."""
+    with pytest.raises(ValidationError) as refused:
+        Block.model_validate({"secret": ["hunter2"], "a": "x", "b": "y"})
+    assert "hunter2" not in str(refused.value)
+    assert "hunter2" not in refused.value.json()

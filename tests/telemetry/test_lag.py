@@ -1,0 +1,76 @@
+"""A late event loop is seen: afterwards, and while it is late."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from probe_exporter.telemetry import lag as lags
+from probe_exporter.telemetry.lag import EVERY, REMEMBERED, Lag
+from tests.clocks import SimulatedLoop, simulated
+from tests.conftest import NewLoop
+
+pytestmark = pytest.mark.usefixtures("new_loop")
+
+
+@pytest.fixture
+def new_loop() -> NewLoop:
+    return SimulatedLoop
+
+
+@contextlib.asynccontextmanager
+async def watched(lag: Lag) -> AsyncIterator[None]:
+    watching = asyncio.ensure_future(lag.watch())
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+async def test_a_loop_that_is_free_is_not_late() -> None:
+    lag = Lag(simulated().time)
+    async with watched(lag):
+        await asyncio.sleep(EVERY * 1.2)
+        assert lag.worst() == pytest.approx(0)
+
+
+async def test_a_blocked_loop_is_late_by_as_much_at_once_and_afterwards() -> None:
+    loop = simulated()
+    lag = Lag(loop.time)
+    async with watched(lag):
+        loop.advance(EVERY + 0.3)
+        assert lag.worst() == pytest.approx(0.3), "before the loop has had its turn"
+        await asyncio.sleep(EVERY * 1.2)
+        assert lag.worst() == pytest.approx(0.3), "after it"
+
+
+async def test_the_clock_is_not_the_loops_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default: that of an event loop may stand still while the loop is blocked."""
+    monkeypatch.setattr(lags, "EVERY", 0.01)
+    lag = Lag()
+    async with watched(lag):
+        time.sleep(0.05)  # noqa: ASYNC251  # this is what it is about
+        assert lag.worst() >= 0.04
+        await asyncio.sleep(0.01)
+        assert lag.worst() >= 0.04
+
+
+async def test_a_late_tick_is_forgotten_in_time() -> None:
+    now = 0.0
+    lag = Lag(lambda: now)
+    assert lag.worst() == 0, "nothing was due yet"
+    async with watched(lag):
+        now = 10.0
+        lag._recent.append(lag._overdue())
+        assert lag.worst() == 10 - EVERY
+        lag._due = now + EVERY
+        for _ in range(round(REMEMBERED / EVERY) - 1):
+            lag._recent.append(lag._overdue())
+        assert lag.worst() == 10 - EVERY
+        lag._recent.append(lag._overdue())
+        assert lag.worst() == 0

@@ -1,0 +1,688 @@
+"""A handshake shows what the peer showed, whether it verifies or not; settings become contexts, or say why they can't.
+
+The server is the standard library's, in memory: what crosses between the two is bytes, cut as the test likes.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.tls import certificates
+from probe_exporter.tls.certificates import Certificate
+from probe_exporter.tls.context import MOST_CONTEXTS, client_context, forget_contexts
+from probe_exporter.tls.handshake import NO_CHAIN, Handshake, report, report_no_chain
+from probe_exporter.tls.layer import Layer, VerificationFailed
+from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.suites import CIPHERS, TLS13_CIPHERS
+from tests.targets import Pki
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> Iterator[None]:
+    """Every test begins without contexts."""
+    forget_contexts()
+    yield
+    forget_contexts()
+
+
+class Server:
+    """A TLS server in memory.
+
+    Attributes:
+        failure: why its handshake failed.
+        ready, ended: its handshake is complete; the client has said that nothing more comes.
+        received: the plain text that it got.
+        seen: every byte that the client sent.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.connection = context.wrap_bio(self._in, self._out, server_side=True)
+        self.failure: ssl.SSLError | None = None
+        self.ready = False
+        self.ended = False
+        self.received = b""
+        self.seen = b""
+
+    def take(self, data: bytes) -> bytes:
+        """Bytes from the client, and what the server says to them."""
+        self.seen += data
+        self._in.write(data)
+        try:
+            if not self.ready:
+                self.connection.do_handshake()
+                self.ready = True
+            plain = self.connection.read(65536)
+            self.received += plain
+            self.ended = not plain
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            self.failure = self.failure or error
+        return self._out.read()
+
+    def say(self, data: bytes) -> bytes:
+        """`data` as records for the client."""
+        self.connection.write(data)
+        return self._out.read()
+
+    def bye(self) -> bytes:
+        """The server's last record."""
+        with pytest.raises(ssl.SSLWantReadError):
+            self.connection.unwrap()
+        return self._out.read()
+
+
+@dataclass
+class Zoo:
+    """Makes servers and clients of the certificates of the zoo."""
+
+    pki: Pki
+    names: dict[int, str | None] = field(default_factory=dict)
+
+    def path(self, name: str) -> str:
+        return str(self.pki.directory / name)
+
+    def server(self, certificate: str = "leaf", **options: Any) -> Server:
+        return Server(self.server_context(certificate, **options))
+
+    def server_context(
+        self,
+        certificate: str = "leaf",
+        *,
+        versions: tuple[str, str] = ("TLSv1_2", "TLSv1_3"),
+        ciphers: str = "ALL:@SECLEVEL=0",
+        client_ca: str = "",
+        required: bool = True,
+        alpn: tuple[str, ...] = (),
+    ) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of old versions of TLS, which are the point
+            context.minimum_version = ssl.TLSVersion[versions[0]]
+            context.maximum_version = ssl.TLSVersion[versions[1]]
+        context.load_cert_chain(self.path(f"{certificate}.pem"), self.path(f"{certificate}.key"))
+        context.set_ciphers(ciphers)
+        if client_ca:
+            context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+            context.load_verify_locations(self.path(f"{client_ca}.pem"))
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+
+        def remember(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+            self.names[id(connection)] = name
+
+        context.sni_callback = remember
+        return context
+
+    def trust(self, authority: str = "root", **settings: Any) -> TLSSettings:
+        return TLSSettings.model_validate({"ca_file": self.path(f"{authority}.pem"), **settings})
+
+
+@pytest.fixture(scope="session")
+def zoo(pki: Pki) -> Zoo:
+    pki._issue("all_wrong", pki.stranger, days=-1, names=[x509.DNSName("other.example.test")])
+    return Zoo(pki)
+
+
+def shake(layer: Layer, server: Server, piece: int = 1 << 20) -> None:
+    """Carry the handshake to and fro, in pieces of some size, until both are done.
+
+    Raises:
+        ProbeFailed: the client gives up; the server has then been told.
+    """
+    towards_client = b""
+    finished = False
+    while not finished:
+        try:
+            finished = layer.advance(towards_client[:piece])
+            towards_client = towards_client[piece:]
+        finally:
+            towards_client += server.take(layer.outgoing())
+        assert finished or towards_client, "both sides wait for each other"
+    layer.decrypt(towards_client)
+    if layer.failure is not None:
+        raise layer.failure
+
+
+def refused(layer: Layer, server: Server, piece: int = 1 << 20) -> VerificationFailed:
+    """How the verification of a server's certificate fails."""
+    with pytest.raises(VerificationFailed) as failed:
+        shake(layer, server, piece)
+    return failed.value
+
+
+def certificate(zoo: Zoo, name: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(Path(zoo.path(f"{name}.pem")).read_bytes())
+
+
+def certificates_in(zoo: Zoo, name: str) -> list[Certificate]:
+    """All of a file, read."""
+    pem = Path(zoo.path(f"{name}.pem")).read_bytes()
+    return [certificates.read(certificate) for certificate in x509.load_pem_x509_certificates(pem)]
+
+
+# --- what verifies -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("leaf", "localhost"),
+        ("leaf", "LOCALHOST"),
+        ("leaf", "localhost."),
+        ("leaf", "127.0.0.1"),
+        ("leaf", "::1"),
+        ("leaf", "::ffff:127.0.0.1"),
+        ("rsa", "localhost"),
+        ("wildcard", "any.example.test"),
+        ("by_root", "localhost"),
+        ("nameless", "localhost"),
+        ("with_root", "localhost"),
+        ("with_bystander", "localhost"),
+    ],
+)
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_a_good_certificate_verifies(zoo: Zoo, name: str, host: str, version: str) -> None:
+    layer = client_context(zoo.trust()).layer(host)
+    shake(layer, zoo.server(name, versions=(version, version)))
+    handshake = layer.handshake
+    assert handshake is not None
+    assert handshake.version == {"TLSv1_2": "TLS 1.2", "TLSv1_3": "TLS 1.3"}[version]
+    assert handshake.verify_errors == ()
+    assert list(handshake.sent) == certificates_in(zoo, name)
+    assert handshake.verified is not None
+    assert handshake.verified[0] == handshake.sent[0]
+    assert handshake.verified[-1].x509 == certificate(zoo, "root")
+
+
+@pytest.mark.parametrize("anchor", ["leaf", "intermediate", "root"])
+def test_anything_in_ca_file_is_an_anchor(zoo: Zoo, anchor: str) -> None:
+    """A leaf or an intermediate too, as for the original."""
+    alone = certificate(zoo, anchor)
+    layer = client_context(TLSSettings(ca=alone.public_bytes(Encoding.PEM).decode())).layer("localhost")
+    shake(layer, zoo.server("leaf"))
+    assert layer.handshake is not None
+    assert layer.handshake.verified is not None
+    assert certificates.read(alone) in layer.handshake.verified
+
+
+def test_of_two_roots_the_longer_lived_gives_the_chain(zoo: Zoo) -> None:
+    for bundle in ("twin_roots", "twin_roots_reversed"):
+        layer = client_context(zoo.trust(bundle)).layer("localhost")
+        shake(layer, zoo.server("twin"))
+        assert layer.handshake is not None
+        assert layer.handshake.verified is not None
+        assert layer.handshake.verified[-1].x509 == certificate(zoo, "long_root")
+
+
+def test_authorities_may_stand_in_the_settings(zoo: Zoo) -> None:
+    layer = client_context(TLSSettings(ca=Path(zoo.path("root.pem")).read_text())).layer("localhost")
+    shake(layer, zoo.server())
+    assert layer.handshake is not None
+
+
+def test_the_name_is_asked_for_unless_it_is_an_address(zoo: Zoo) -> None:
+    asked = {}
+    for host in ("localhost", "www.example.test", "127.0.0.1", "::1"):
+        server = zoo.server()
+        shake(client_context(zoo.trust()).layer(host), server)
+        asked[host] = zoo.names[id(server.connection)]
+    assert asked == {"localhost": "localhost", "www.example.test": "www.example.test", "127.0.0.1": None, "::1": None}
+
+
+def test_a_name_beyond_ascii_is_asked_for_in_ascii(zoo: Zoo) -> None:
+    server = zoo.server()
+    failed = refused(client_context(zoo.trust()).layer("b\u00fccher.example.test"), server)
+    assert failed.reason is Reason.CERTIFICATE_WRONG_NAME
+    assert zoo.names[id(server.connection)] == "xn--bcher-kva.example.test"
+
+
+# --- what does not -----------------------------------------------------------------------------------------
+
+BAD = {
+    "expired": (Reason.CERTIFICATE_EXPIRED, {"expired"}),
+    "by_old_intermediate": (Reason.CERTIFICATE_EXPIRED, {"expired"}),
+    "not_yet_valid": (Reason.CERTIFICATE_NOT_YET_VALID, {"not_yet_valid"}),
+    "wrong_name": (Reason.CERTIFICATE_WRONG_NAME, {"wrong_name"}),
+    "common_name_only": (Reason.CERTIFICATE_WRONG_NAME, {"wrong_name"}),
+    "self_signed": (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, {"unknown_authority"}),
+    "unknown_root": (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, {"unknown_authority"}),
+    "no_intermediate": (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, {"unknown_authority"}),
+    "for_clients": (Reason.CERTIFICATE_INVALID, {"wrong_purpose"}),
+    "by_pretender": (Reason.CERTIFICATE_INVALID, {"not_an_authority", "wrong_purpose"}),
+    "all_wrong": (Reason.CERTIFICATE_EXPIRED, {"expired", "wrong_name", "unknown_authority"}),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_a_bad_certificate_is_refused_with_all_that_is_wrong(zoo: Zoo, name: str, version: str) -> None:
+    """The handshake is shown as far as it went, and the server is told by an alert."""
+    server = zoo.server(name, versions=(version, version))
+    failed = refused(client_context(zoo.trust()).layer("localhost"), server)
+    reason, errors = BAD[name]
+    assert failed.reason is reason
+    assert set(failed.handshake.verify_errors) == errors
+    assert len(failed.handshake.verify_errors) == len(errors)
+    assert failed.handshake.version == {"TLSv1_2": "TLS 1.2", "TLSv1_3": "TLS 1.3"}[version]
+    assert failed.handshake.cipher in {*TLS13_CIPHERS, *(iana for _, iana in CIPHERS.values())}
+    assert list(failed.handshake.sent) == certificates_in(zoo, name)
+    assert failed.handshake.verified is None
+    assert "alert" in str(server.failure)
+
+
+@pytest.mark.parametrize("name", ["leaf", *BAD])
+def test_without_verification_every_certificate_will_do(zoo: Zoo, name: str) -> None:
+    layer = client_context(TLSSettings(insecure_skip_verify=True)).layer("")
+    shake(layer, zoo.server(name))
+    assert layer.handshake is not None
+    assert layer.handshake.verified is None
+    assert layer.handshake.verify_errors == ()
+
+
+@pytest.mark.parametrize("name", ["leaf", "rsa", "all_wrong"])
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_a_handshake_shows_the_same_however_its_bytes_are_cut(zoo: Zoo, name: str, version: str) -> None:
+    """Cipher and all; also of a certificate that is refused."""
+    shown = []
+    for piece in (1 << 20, 1, 5, 43, 100):
+        layer = client_context(zoo.trust()).layer("localhost")
+        server = zoo.server(name, versions=(version, version), ciphers="ECDHE+AESGCM")
+        if name in BAD:
+            shown.append(refused(layer, server, piece).handshake)
+        else:
+            shake(layer, server, piece)
+            assert layer.handshake is not None
+            shown.append(layer.handshake)
+    assert all(handshake == shown[0] for handshake in shown)
+    assert shown[0].cipher
+
+
+def test_a_verifying_client_needs_a_name(zoo: Zoo) -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        client_context(zoo.trust()).layer("")
+    assert failed.value.reason is Reason.SETTINGS_UNUSABLE
+
+
+@pytest.mark.parametrize("name", ["a b", "a..b", "\u0378", "\udcff", "a\0b", "x" * 300, "b\u00fccher..test", "."])
+def test_a_name_that_can_be_no_name_fails_and_breaks_nothing(zoo: Zoo, name: str) -> None:
+    """It comes from a Host header or from a request's parameter."""
+    with pytest.raises(ProbeFailed) as failed:
+        shake(client_context(zoo.trust()).layer(name), zoo.server())
+    assert failed.value.reason in (Reason.SETTINGS_UNUSABLE, Reason.CERTIFICATE_WRONG_NAME)
+
+
+# --- versions and ciphers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "attribute", "shown"),
+    [
+        ("TLS10", "TLSv1", "TLS 1.0"),
+        ("TLS11", "TLSv1_1", "TLS 1.1"),
+        ("TLS12", "TLSv1_2", "TLS 1.2"),
+        ("TLS13", "TLSv1_3", "TLS 1.3"),
+    ],
+)
+def test_each_version_can_be_asked_for(zoo: Zoo, setting: str, attribute: str, shown: str) -> None:
+    for settings in ({"min_version": setting, "max_version": setting}, {"min_version": "TLS10"}):
+        layer = client_context(zoo.trust(**settings)).layer("localhost")
+        shake(layer, zoo.server("rsa", versions=(attribute, attribute)))
+        assert layer.handshake is not None
+        assert layer.handshake.version == shown
+
+
+@pytest.mark.parametrize(
+    ("settings", "versions"),
+    [
+        ({}, ("TLSv1", "TLSv1_1")),
+        ({"min_version": "TLS13"}, ("TLSv1_2", "TLSv1_2")),
+        ({"max_version": "TLS12"}, ("TLSv1_3", "TLSv1_3")),
+        ({"min_version": "TLS10", "max_version": "TLS11"}, ("TLSv1_2", "TLSv1_3")),
+    ],
+)
+def test_without_a_common_version_there_is_no_handshake(
+    zoo: Zoo, settings: dict[str, str], versions: tuple[str, str]
+) -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        shake(client_context(zoo.trust(**settings)).layer("localhost"), zoo.server(versions=versions))
+    assert failed.value.reason is Reason.TLS_HANDSHAKE
+    assert "version" in failed.value.message
+
+
+def test_a_minimum_above_the_maximum_fails() -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        client_context(TLSSettings(min_version="TLS13", max_version="TLS12"))
+    assert failed.value.reason is Reason.SETTINGS_UNUSABLE
+
+
+@pytest.mark.parametrize("openssl", CIPHERS)
+def test_ciphers_have_their_iana_names(zoo: Zoo, openssl: str) -> None:
+    """Also where OpenSSL does not tell, because the certificate was refused before."""
+    number, iana = CIPHERS[openssl]
+    name = "leaf" if "ECDSA" in openssl else "rsa"
+    server = zoo.server(name, versions=("TLSv1_2", "TLSv1_2"), ciphers=openssl)
+    layer = client_context(zoo.trust()).layer("localhost")
+    shake(layer, server)
+    assert layer.handshake is not None
+    assert layer.handshake.cipher == iana
+    server = zoo.server(name, versions=("TLSv1_2", "TLSv1_2"), ciphers=openssl)
+    assert refused(client_context(zoo.trust("stranger")).layer("localhost"), server).handshake.cipher == iana
+    known = {cipher["name"]: cipher["id"] & 0xFFFF for cipher in ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).get_ciphers()}
+    assert known.get(openssl, number) == number
+
+
+@pytest.mark.parametrize("cipher", ["AES128-GCM-SHA256", "AES128-SHA"])
+def test_ciphers_that_the_original_does_not_offer_are_not_offered(zoo: Zoo, cipher: str) -> None:
+    server = zoo.server("rsa", versions=("TLSv1_2", "TLSv1_2"), ciphers=f"{cipher}:@SECLEVEL=0")
+    with pytest.raises(ProbeFailed) as failed:
+        shake(client_context(zoo.trust()).layer("localhost"), server)
+    assert failed.value.reason is Reason.TLS_HANDSHAKE
+
+
+def test_the_server_chooses_among_the_protocols_offered(zoo: Zoo) -> None:
+    layer = client_context(zoo.trust(), ("h2", "http/1.1")).layer("localhost")
+    shake(layer, zoo.server(alpn=("http/1.1",)))
+    assert layer.handshake is not None
+    assert layer.handshake.protocol == "http/1.1"
+    layer = client_context(zoo.trust()).layer("localhost")
+    shake(layer, zoo.server(alpn=("http/1.1",)))
+    assert layer.handshake is not None
+    assert layer.handshake.protocol == ""
+
+
+# --- the client's own certificate --------------------------------------------------------------------------
+
+
+def client(zoo: Zoo, name: str = "client", **settings: Any) -> TLSSettings:
+    return zoo.trust(cert_file=zoo.path(f"{name}.pem"), key_file=zoo.path(f"{name}.key"), **settings)
+
+
+VERSIONS = pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+
+
+@VERSIONS
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_client_certificate_is_shown_to_who_asks(zoo: Zoo, version: str, inline: bool) -> None:
+    settings = client(zoo)
+    if inline:
+        texts = {
+            key: Path(zoo.path(f"client.{ending}")).read_text() for key, ending in (("cert", "pem"), ("key", "key"))
+        }
+        settings = zoo.trust(**texts)
+    server = zoo.server(versions=(version, version), client_ca="root")
+    shake(client_context(settings).layer("localhost"), server)
+    assert server.connection.getpeercert(binary_form=True) == certificate(zoo, "client").public_bytes(Encoding.DER)
+
+
+@VERSIONS
+def test_a_client_certificate_is_not_shown_to_who_does_not_ask(zoo: Zoo, version: str) -> None:
+    server = zoo.server(versions=(version, version))
+    shake(client_context(client(zoo)).layer("localhost"), server)
+    assert server.connection.getpeercert(binary_form=True) is None
+
+
+@VERSIONS
+def test_a_client_certificate_is_not_shown_to_who_has_not_proved_itself(zoo: Zoo, version: str) -> None:
+    """A server whose certificate is refused gets an alert, and nothing else."""
+    server = zoo.server("wrong_name", versions=(version, version), client_ca="root")
+    refused(client_context(client(zoo)).layer("localhost"), server)
+    assert "alert" in str(server.failure)
+    assert not server.ready
+    assert certificate(zoo, "client").public_bytes(Encoding.DER) not in server.seen
+    assert len(server.seen) < 2048  # a hello and an alert
+
+
+@VERSIONS
+@pytest.mark.parametrize("name", ["", "foreign_client"])
+def test_a_server_that_refuses_the_client_is_a_tls_failure(zoo: Zoo, version: str, name: str) -> None:
+    """In TLS 1.3 the client learns of it only after its own handshake."""
+    settings = client(zoo, name) if name else zoo.trust()
+    with pytest.raises(ProbeFailed) as failed:
+        shake(client_context(settings).layer("localhost"), zoo.server(versions=(version, version), client_ca="root"))
+    assert failed.value.reason is Reason.TLS_HANDSHAKE
+    assert "alert" in failed.value.message
+
+
+@VERSIONS
+def test_a_server_may_ask_and_take_no_certificate(zoo: Zoo, version: str) -> None:
+    server = zoo.server(versions=(version, version), client_ca="root", required=False)
+    shake(client_context(zoo.trust()).layer("localhost"), server)
+    assert server.ready
+
+
+# --- settings that can't be used ---------------------------------------------------------------------------
+
+
+def unusable(settings: TLSSettings) -> str:
+    """Why settings can't be used."""
+    with pytest.raises(ProbeFailed) as failed:
+        client_context(settings)
+    assert failed.value.reason is Reason.SETTINGS_UNUSABLE
+    return failed.value.message
+
+
+@pytest.mark.parametrize("key", ["ca_file", "cert_file", "key_file"])
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_file_that_can_not_be_read_fails(zoo: Zoo, key: str, skip: bool) -> None:
+    settings = client(zoo, insecure_skip_verify=skip).model_copy(update={key: zoo.path("none.pem")})
+    assert key in unusable(settings)
+
+
+@pytest.mark.parametrize("key", ["ca_file", "cert_file", "key_file"])
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_file_that_is_no_pem_fails(zoo: Zoo, key: str, skip: bool) -> None:
+    unusable(client(zoo, insecure_skip_verify=skip).model_copy(update={key: zoo.path("garbage.pem")}))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ca": "no certificate"},
+        {"cert": "no certificate", "key": "no key"},
+        {"ca_ref": "x"},
+        {"cert_ref": "x", "key_ref": "x"},
+    ],
+)
+def test_text_that_is_no_certificate_fails(settings: dict[str, str]) -> None:
+    unusable(TLSSettings.model_validate(settings))
+
+
+def test_a_key_of_another_certificate_fails_and_is_not_quoted(zoo: Zoo) -> None:
+    key = Path(zoo.path("leaf.key")).read_text()
+    message = unusable(client(zoo).model_copy(update={"key_file": zoo.path("leaf.key")}))
+    assert not any(line in message for line in key.splitlines()[1:-1])
+
+
+def test_an_empty_bundle_fails(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").touch()
+    unusable(TLSSettings(ca_file=str(tmp_path / "empty.pem")))
+
+
+# --- contexts ----------------------------------------------------------------------------------------------
+
+
+def test_equal_settings_share_a_context(zoo: Zoo) -> None:
+    assert client_context(zoo.trust()) is client_context(zoo.trust())
+    assert client_context(zoo.trust()) is not client_context(zoo.trust(), ("h2",))
+    assert client_context(zoo.trust()) is not client_context(zoo.trust("stranger"))
+
+
+def test_a_forgotten_context_is_made_anew(zoo: Zoo) -> None:
+    before = client_context(zoo.trust())
+    forget_contexts()
+    assert client_context(zoo.trust()) is not before
+
+
+def test_a_changed_file_is_noticed_at_the_next_probe(zoo: Zoo, tmp_path: Path) -> None:
+    """Whether it was written over or replaced, and also when it came to be or went."""
+    path = tmp_path / "ca.pem"
+    settings = TLSSettings(ca_file=str(path))
+    unusable(settings)
+    path.write_bytes(Path(zoo.path("stranger.pem")).read_bytes())
+    assert refused(client_context(settings).layer("localhost"), zoo.server()).reason is (
+        Reason.CERTIFICATE_UNKNOWN_AUTHORITY
+    )
+    path.write_bytes(Path(zoo.path("root.pem")).read_bytes())
+    os.utime(path, ns=(1, 1))
+    shake(client_context(settings).layer("localhost"), zoo.server())
+    other = tmp_path / "new.pem"
+    other.write_bytes(Path(zoo.path("stranger.pem")).read_bytes())
+    other.replace(path)
+    refused(client_context(settings).layer("localhost"), zoo.server())
+    path.unlink()
+    unusable(settings)
+
+
+# --- records -----------------------------------------------------------------------------------------------
+
+
+def connected(zoo: Zoo, **options: Any) -> tuple[Layer, Server]:
+    layer, server = client_context(zoo.trust()).layer("localhost"), zoo.server(**options)
+    shake(layer, server)
+    return layer, server
+
+
+@VERSIONS
+def test_plain_text_crosses_both_ways(zoo: Zoo, version: str) -> None:
+    layer, server = connected(zoo, versions=(version, version))
+    large = bytes(range(256)) * 4096
+    towards = layer.encrypt(b"hello") + layer.encrypt(large)
+    answer = b""
+    for start in range(0, len(towards), 30_000):
+        answer += server.take(towards[start : start + 30_000])
+    while len(server.received) < 5 + len(large):
+        answer += server.take(b"")
+    assert server.received == b"hello" + large
+    answer += server.say(b"hi") + server.say(large)
+    for piece in (len(answer), 1000, 7):
+        layer, server = connected(zoo, versions=(version, version))
+        answer = server.say(b"hi") + server.say(large[:20_000])
+        plain = b"".join(layer.decrypt(answer[at : at + piece]) for at in range(0, len(answer), piece))
+        assert plain == b"hi" + large[:20_000]
+
+
+@VERSIONS
+def test_a_peer_may_say_that_nothing_more_comes(zoo: Zoo, version: str) -> None:
+    layer, server = connected(zoo, versions=(version, version))
+    assert layer.decrypt(server.say(b"last words") + server.bye()) == b"last words"
+    assert layer.ended
+
+
+@VERSIONS
+def test_what_came_before_nonsense_is_not_lost(zoo: Zoo, version: str) -> None:
+    """An answer that is followed by what is no record, in one piece or several."""
+    for piece in (1 << 20, 1):
+        layer, server = connected(zoo, versions=(version, version))
+        data = server.say(b"an answer") + b"nonsense that is no record"
+        plain = b"".join(layer.decrypt(data[at : at + piece]) for at in range(0, len(data), piece))
+        assert plain == b"an answer"
+        assert layer.failure is not None
+        assert layer.failure.reason is Reason.TLS_HANDSHAKE
+
+
+def test_we_say_that_nothing_more_comes(zoo: Zoo) -> None:
+    layer, server = connected(zoo)
+    layer.close()
+    server.take(layer.outgoing())
+    assert server.ended
+
+
+@pytest.mark.parametrize("hello", [b"220 mail.example.test ESMTP\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0" * 64])
+def test_what_does_not_speak_tls_is_a_tls_failure(zoo: Zoo, hello: bytes) -> None:
+    layer = client_context(zoo.trust()).layer("localhost")
+    assert not layer.advance(b"")
+    with pytest.raises(ProbeFailed) as failed:
+        layer.advance(hello)
+    assert failed.value.reason is Reason.TLS_HANDSHAKE
+
+
+# --- metrics -----------------------------------------------------------------------------------------------
+
+
+def reported(handshake: Handshake, *, as_the_original: bool = False) -> dict[str, dict[tuple[str, ...], float]]:
+    """What a handshake sets, by metric."""
+    probe = Probe("target", 0.0)
+    report(probe, handshake)
+    if as_the_original:
+        report_no_chain(probe, handshake)
+    return {metric.name: dict(samples) for metric, samples in probe.samples.families.items()}
+
+
+def test_a_good_handshake_is_reported(zoo: Zoo) -> None:
+    layer, _ = connected(zoo, versions=("TLSv1_3", "TLSv1_3"))
+    assert layer.handshake is not None
+    leaf, root = certificate(zoo, "leaf"), certificate(zoo, "root")
+    intermediate = certificate(zoo, "intermediate")
+    expiries = [certificate.not_valid_after_utc.timestamp() for certificate in (leaf, intermediate, root)]
+    assert reported(layer.handshake) == {
+        "probe_tls_version_info": {("TLS 1.3",): 1},
+        "probe_tls_cipher_info": {(layer.handshake.cipher,): 1},
+        "probe_ssl_last_chain_info": {tuple(certificates.read(leaf).labels): 1},
+        "probe_ssl_earliest_cert_expiry": {(): min(expiries[:2])},
+        "probe_ssl_last_chain_expiry_timestamp_seconds": {(): min(expiries)},
+    }
+
+
+def test_the_earliest_expiry_is_of_all_that_was_sent_and_the_chains_of_what_was_verified(zoo: Zoo) -> None:
+    layer = client_context(zoo.trust()).layer("localhost")
+    shake(layer, zoo.server("with_bystander"))
+    assert layer.handshake is not None
+    values = reported(layer.handshake)
+    bystander = certificate(zoo, "bystander").not_valid_after_utc.timestamp()
+    leaf = certificate(zoo, "with_bystander").not_valid_after_utc.timestamp()
+    assert values["probe_ssl_earliest_cert_expiry"] == {(): bystander}
+    assert values["probe_ssl_last_chain_expiry_timestamp_seconds"] == {(): leaf}
+
+
+def test_a_refused_certificate_is_reported_with_one_series_for_each_error(zoo: Zoo) -> None:
+    failed = refused(client_context(zoo.trust()).layer("localhost"), zoo.server("all_wrong"))
+    values = reported(failed.handshake)
+    leaf = certificate(zoo, "all_wrong")
+    assert values["probe_ssl_verify_error_info"] == {("expired",): 1, ("unknown_authority",): 1, ("wrong_name",): 1}
+    assert values["probe_ssl_last_chain_info"] == {tuple(certificates.read(leaf).labels): 1}
+    assert values["probe_ssl_earliest_cert_expiry"] == {(): leaf.not_valid_after_utc.timestamp()}
+    assert "probe_ssl_last_chain_expiry_timestamp_seconds" not in values
+
+
+def test_without_verification_the_chain_has_no_end_but_where_the_original_gives_it_one(zoo: Zoo) -> None:
+    """Year 1, for which alerts of its users are written; anybody else's would go off."""
+    layer = client_context(TLSSettings(insecure_skip_verify=True)).layer("localhost")
+    shake(layer, zoo.server("expired"))
+    assert layer.handshake is not None
+    values = reported(layer.handshake)
+    assert not {"probe_ssl_last_chain_expiry_timestamp_seconds", "probe_ssl_verify_error_info"} & values.keys()
+    values = reported(layer.handshake, as_the_original=True)
+    assert values["probe_ssl_last_chain_expiry_timestamp_seconds"] == {(): NO_CHAIN}
+
+
+# --- contexts ----------------------------------------------------------------------------------------------
+
+
+def test_the_name_to_ask_for_makes_no_context_of_its_own() -> None:
+    """Requests choose it (``hostname``), and every one would be kept."""
+    context = client_context(TLSSettings(insecure_skip_verify=True))
+    for name in ("a.example", "b.example"):
+        assert client_context(TLSSettings(insecure_skip_verify=True, server_name=name)) is context
+
+
+def test_of_many_contexts_those_used_last_are_remembered() -> None:
+    settings = TLSSettings(insecure_skip_verify=True)
+    first, second = client_context(settings, ("first",)), client_context(settings, ("second",))
+    for number in range(MOST_CONTEXTS - 1):
+        client_context(settings, (str(number),))
+        assert client_context(settings, ("first",)) is first
+    assert client_context(settings, ("second",)) is not second

@@ -1,0 +1,30 @@
+"""Watch how evenly the event loop shares out its turns, by the CPU time of its thread and not by the time of day."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def turns() -> Iterator[list[float]]:
+    """Have another task ask for a turn again and again while the block lasts; a list of what passed between its turns.
+
+    Yields:
+        CPU seconds of this thread between one turn and the next. Other programs and threads don't count.
+    """
+    taken: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            before = time.thread_time()
+            await asyncio.sleep(0.001)
+            taken.append(time.thread_time() - before)
+
+    watching = asyncio.get_running_loop().create_task(watch())
+    try:
+        yield taken
+    finally:
+        watching.cancel()

@@ -1,0 +1,249 @@
+"""Values from answers: what is declared, what an answer makes of it, and what it can't."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probe_exporter.config import loading
+from probe_exporter.config.module import ConfigError
+from probe_exporter.exposition.encoding import encode
+from probe_exporter.exposition.formats import OPENMETRICS, TEXT
+from probe_exporter.exposition.merging import merged
+from probe_exporter.plugins import loader
+from probe_exporter.prober.failure import Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.values import finding
+from probe_exporter.values.finding import Answer
+from probe_exporter.values.settings import ValueSettings
+
+DOCUMENT = {
+    "host": "h1",
+    "ok": True,
+    "queues": {"mail": 3, "web": 5.5},
+    "workers": [
+        {"name": "a", "state": "ok", "ms": 1500},
+        {"name": "b", "state": "down", "ms": None},
+        {"name": "c", "state": "odd"},
+    ],
+    "text": " 7 ",
+    "nested": {"a": [1]},
+}
+
+
+def declared(**settings: Any) -> ValueSettings:
+    return ValueSettings.model_validate({"name": "app_x", "help": "x", **settings})
+
+
+def found(
+    *metrics: ValueSettings, document: object = DOCUMENT, text: bytes | None = None, headers: Any = None
+) -> tuple[list[str], Probe]:
+    """The samples of an answer, as text without comments; and the probe."""
+    probe = Probe("target", 0.0)
+    body = json.dumps(document).encode() if text is None else text
+    by_name: dict[str, list[str]] = headers or {}
+    asyncio.run(finding.report(probe, metrics, Answer(lambda name: by_name.get(name, []), body, body)))
+    lines = encode(probe.samples, TEXT).decode().splitlines()
+    return [line for line in lines if not line.startswith("#")], probe
+
+
+FOUND: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "a number": ({"from": {"json": "$.queues.mail"}}, ["app_x 3"]),
+    "a boolean": ({"from": {"json": "$.ok"}}, ["app_x 1"]),
+    "text that is a number": ({"from": {"json": "$.text"}}, ["app_x 7"]),
+    "a word": ({"from": {"json": "$.workers[0].state"}, "values": {"ok": 1}}, ["app_x 1"]),
+    "a boolean as a word": ({"from": {"json": "$.ok"}, "values": {"true": 5}}, ["app_x 5"]),
+    "a scale": ({"from": {"json": "$.workers[0].ms"}, "scale": 0.001}, ["app_x 1.5"]),
+    "nothing": ({"from": {"json": "$.nowhere"}}, []),
+    "null": ({"from": {"json": "$.workers[1].ms"}}, []),
+    "a list": ({"from": {"json": "$.workers"}}, []),
+    "an unknown word": ({"from": {"json": "$.workers[2].state"}, "values": {"ok": 1}}, []),
+    "all members of an object": (
+        {"from": {"json": "$.queues.*"}, "labels": {"queue": {"key": True}, "host": {"json": "$.host"}}},
+        ['app_x{host="h1",queue="mail"} 3', 'app_x{host="h1",queue="web"} 5.5'],
+    ),
+    "objects, as far as they have a value": (
+        {
+            "from": {"json": "$.workers[*]", "value": "$.state"},
+            "labels": {"worker": {"item": "$.name"}, "env": "prod"},
+            "values": {"ok": 1, "down": 0},
+        },
+        ['app_x{env="prod",worker="a"} 1', 'app_x{env="prod",worker="b"} 0'],
+    ),
+    "a label that is not there": (
+        {"from": {"json": "$.queues.mail"}, "labels": {"of": {"json": "$.nobody"}}},
+        ['app_x{of=""} 3'],
+    ),
+    "a filter": (
+        {"from": {"json": "$.workers[?match(@.name, '[ab]') && @.ms > 1]", "value": "$.ms"}},
+        ["app_x 1500"],
+    ),
+    "a series twice": ({"from": {"json": "$.queues.*"}}, ["app_x 3"]),
+    "an info": (
+        {"name": "app_x_info", "type": "info", "from": {"json": "$"}, "labels": {"host": {"json": "$.host"}}},
+        ['app_x_info{host="h1"} 1'],
+    ),
+    "a count": ({"name": "app_x_total", "type": "counter", "from": {"json": "$.queues.mail"}}, ["app_x_total 3"]),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_a_document_s_values(name: str) -> None:
+    settings, lines = FOUND[name]
+    assert found(declared(**settings))[0] == lines
+
+
+def test_matches_of_a_regular_expression_are_series() -> None:
+    metric = declared(
+        **{"from": {"regexp": r"queue (?P<queue>\w+): (?P<value>\d+)"}, "labels": {"queue": {"group": "queue"}}}
+    )
+    lines, _ = found(metric, text=b"queue mail: 3\nqueue web: 5\nqueue odd: x\n")
+    assert lines == ['app_x{queue="mail"} 3', 'app_x{queue="web"} 5']
+
+
+def test_the_first_group_is_the_value_where_none_is_called_so() -> None:
+    assert found(declared(**{"from": {"regexp": r"load: (\S+) (\S+)"}}), text=b"load: 0.5 0.7 \xff")[0] == ["app_x 0.5"]
+
+
+def test_headers_are_values_and_labels() -> None:
+    headers = {"x-age": ["12"], "server": ["s"], "x-load": ["a=1, b=2"]}
+    one = declared(**{"from": {"header": "X-Age"}, "labels": {"server": {"header": "Server"}}})
+    other = declared(
+        **{
+            "name": "app_load",
+            "from": {"header": "X-Load", "regexp": r"(?P<k>\w)=(?P<value>\d)"},
+            "labels": {"k": {"group": "k"}},
+        }
+    )
+    assert found(one, other, headers=headers)[0] == ['app_load{k="a"} 1', 'app_load{k="b"} 2', 'app_x{server="s"} 12']
+
+
+def test_what_is_required_and_missing_fails_the_probe() -> None:
+    lines, probe = found(declared(**{"from": {"json": "$.nowhere"}, "required": True}))
+    assert lines == []
+    assert probe.failure is not None
+    assert probe.failure.reason is Reason.VALUE_MISSING
+    assert found(declared(**{"from": {"json": "$.nowhere"}}))[1].failure is None
+
+
+def test_what_is_no_json_says_so() -> None:
+    _, probe = found(declared(**{"from": {"json": "$.a"}, "required": True}), text=b"<html>")
+    assert probe.failure is not None
+    assert "not JSON" in probe.failure.message
+    assert [event.message for event in probe.events] == ["A value of the answer is no metric"]
+
+
+def test_series_beyond_the_limit_are_left_out() -> None:
+    metric = declared(**{"from": {"json": "$[*]"}, "labels": {"n": {"key": True}}, "limit": 3})
+    lines, probe = found(metric, document=list(range(10)))
+    assert len(lines) == 3
+    assert "more than 3 series" in str(probe.events[0].fields["why"])
+
+
+def test_a_page_of_nothing_but_matches_is_not_looked_at_for_ever() -> None:
+    metric = declared(**{"from": {"regexp": "(.)"}, "values": {"a": 1}})
+    lines, probe = found(metric, text=b"a" * 1_000_000)
+    assert lines == ["app_x 1"]
+    assert len(probe.events) == finding.MOST_REMARKS + 1
+    assert "more than 10000 matches" in str(probe.events[-1].fields["why"])
+
+
+def test_a_label_that_is_too_long_costs_its_series() -> None:
+    metric = declared(**{"from": {"json": "$.n"}, "labels": {"l": {"json": "$.l"}}, "label_value_length_limit": 5})
+    assert found(metric, document={"n": 1, "l": "123456"})[0] == []
+    assert found(metric, document={"n": 1, "l": "12345"})[0] == ['app_x{l="12345"} 1']
+
+
+def test_a_large_document_keeps_nobody_waiting() -> None:
+    """Queries on megabytes run in a thread, and within their steps."""
+    body = json.dumps([[0] * 1000] * 700).encode()
+    metric = declared(**{"from": {"json": "$..nowhere"}, "required": True})
+    other = declared(**{"name": "app_y", "from": {"json": "$[?@.a == 1]"}})
+
+    async def run() -> tuple[Probe, int]:
+        probe, turns = Probe("t", 0.0), 0
+        work = asyncio.create_task(finding.report(probe, (metric, other), Answer(lambda _: [], body, body)))
+        while not work.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return probe, turns
+
+    probe, turns = asyncio.run(run())
+    assert probe.failure is not None
+    assert "200000 elements" in probe.failure.message
+    assert turns > 10, "without a thread it would have two"
+
+
+def test_a_scrape_of_several_modules_names_the_module() -> None:
+    metric = declared(**{"from": {"json": "$.queues.*"}, "labels": {"module": {"key": True}}})
+    runs = {name: found(metric)[1].samples for name in ("a", "b")}
+    text = encode(merged(runs), OPENMETRICS).decode()
+    assert 'app_x{exported_module="mail",module="a"} 3' in text
+    assert 'app_x{exported_module="web",module="b"} 5.5' in text
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_no_document_is_a_bug(document: object) -> None:
+    labels = {"k": {"key": True}, "i": {"item": "$.a"}, "d": {"json": "$.b"}}
+    metrics = [
+        declared(**{"from": {"json": query}, "labels": labels})
+        for query in ("$", "$.*", "$..*", "$[?@.a]", "$[0]", "$[1:]")
+    ]
+    for metric in metrics:
+        found(metric, document=document)
+
+
+REFUSED = {
+    "name: probe_x": "m.http.metrics[0].name: names that begin with probe_ are for what probes measure",
+    "name: 1x": "m.http.metrics[0].name: '1x' is not a metric name",
+    "name: x_total": "m.http.metrics[0].name: _total is for the name of a counter",
+    "type: counter": "m.http.metrics[0].name: the name of a counter ends in _total",
+    "type: info": "m.http.metrics[0].name: the name of an info metric ends in _info",
+    "type: histogram": "m.http.metrics[0].type: ",
+    "help: ''": "m.http.metrics[0].help: `help` is required",
+    "from: {}": "m.http.metrics[0].from: `from` is required",
+    "from: {json: a}": "m.http.metrics[0].from.json: not a JSONPath query (RFC 9535): ",
+    "from: {json: '$[?@.a =~ /x/]'}": "m.http.metrics[0].from.json: not a JSONPath query (RFC 9535): ",
+    "from: {json: $, regexp: (x)}": "m.http.metrics[0].from.regexp: `regexp` and `json` exclude each other",
+    "from: {regexp: x}": "m.http.metrics[0].from: the regular expression needs a group for the value",
+    "from: {regexp: (}": "m.http.metrics[0].from.regexp: not a regular expression (RE2)",
+    "from: {header: x, value: $.a}": "m.http.metrics[0].from.value: `value` is a part of what `json` selects",
+    "labels: {a: {}}": "m.http.metrics[0].labels.a.text: expected one of",
+    "labels: {a-b: x}": "m.http.metrics[0].name: 'a-b' is not a label name",
+    "labels: {a: {group: x}}": "m.http.metrics[0].labels: the regular expression has no group x",
+    "labels: {a: {text: x, header: x}}": "m.http.metrics[0].labels.a.header: `header` and `text` exclude each other",
+    "limit: 0": "m.http.metrics[0].limit: ",
+    "limits: 5": "m.http.metrics[0].limits: unknown key `limits`; did you mean `limit`?",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", REFUSED)
+def test_a_declaration_that_is_none_is_refused_where_it_stands(written: str, tmp_path: Path) -> None:
+    given = {"name": "name: x", "help": "help: x", "from": "from: {json: $.a}"}
+    given |= {written.partition(":")[0]: written}
+    path = tmp_path / "a.yml"
+    path.write_text(f"modules: {{m: {{prober: http, http: {{metrics: [{{{', '.join(given.values())}}}]}}}}}}\n")
+    with pytest.raises(ConfigError) as refused:
+        loading.load([path], loader.load_probers([]))
+    assert REFUSED[written] in str(refused.value)
+    assert ":1:" in str(refused.value)
+
+
+def test_two_metrics_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    one = "{name: x, help: x, from: {header: a}}"
+    other = "{name: x_total, type: counter, help: x, from: {header: a}}"
+    path.write_text(f"modules: {{m: {{prober: http, http: {{metrics: [{one}, {other}]}}}}}}\n")
+    with pytest.raises(ConfigError, match="the metric x_total is there twice"):
+        loading.load([path], loader.load_probers([]))

@@ -1,0 +1,94 @@
+"""What goes over the wire for one answer, whatever version and method the request has."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp.web import BaseRequest, Server, ServerRunner, TCPSite
+
+from probe_exporter.web.answers import Answer
+
+Exchange = Callable[[bytes], Awaitable[bytes]]
+
+
+async def exchange(request: bytes, answer: Answer) -> tuple[list[str], bytes]:
+    """The head's lines without the date, and what follows, of the answer to `request`: ``<closed>`` at its end."""
+
+    async def handle(asked: BaseRequest) -> Answer:
+        return Answer(b"", PLAIN) if asked.path == "/another" else answer
+
+    runner = ServerRunner(Server(handle, access_log=None))
+    await runner.setup()
+    try:
+        await TCPSite(runner, "127.0.0.1", 0).start()
+        reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = b"" if request.startswith(b"HEAD") else await reader.readexactly(len(answer.body))
+        body += await what_follows(reader, writer)
+        writer.close()
+    finally:
+        await runner.cleanup()
+    lines = head.decode().rstrip().split("\r\n")
+    assert any(line.startswith("Date: ") for line in lines)
+    return [line for line in lines if not line.startswith("Date: ")], body
+
+
+async def what_follows(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """What comes before the answer to another request, or ``<closed>`` if there is none."""
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        writer.write(b"GET /another HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        while data := await reader.read(65536):
+            received += data
+    surplus, another, _ = received.partition(b"HTTP/1.1 200 ")
+    return surplus if another else surplus + b"<closed>"
+
+
+HEAD = ["HTTP/1.1 200 OK", "Server: probe-exporter", "Content-Type: text/plain", "Content-Length: 2"]
+PLAIN = {"Content-Type": "text/plain"}
+
+
+@pytest.mark.parametrize(
+    ("request_line", "field", "said", "body"),
+    [
+        ("GET / HTTP/1.1", "", [], b"ok"),
+        ("GET / HTTP/1.1", "Connection: close", ["Connection: close"], b"ok<closed>"),
+        ("GET / HTTP/1.0", "", [], b"ok<closed>"),
+        ("GET / HTTP/1.0", "Connection: keep-alive", ["Connection: keep-alive"], b"ok"),
+        ("HEAD / HTTP/1.1", "", [], b""),
+    ],
+)
+async def test_the_connection_is_kept_as_the_client_wants(
+    request_line: str, field: str, said: list[str], body: bytes
+) -> None:
+    request = "\r\n".join([request_line, "Host: x", *([field] if field else []), "", ""]).encode()
+    assert await exchange(request, Answer(b"ok", PLAIN)) == ([*HEAD, *said], body)
+
+
+async def test_an_answer_can_close_the_connection() -> None:
+    answer = Answer(b"ok", PLAIN, 503)
+    answer.force_close()
+    lines, body = await exchange(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", answer)
+    assert lines[0] == "HTTP/1.1 503 Service Unavailable"
+    assert lines[-1] == "Connection: close"
+    assert body == b"ok<closed>"
+
+
+@pytest.mark.parametrize("bad", ["a\r\nb: c", "a\nb", "a\x00b"])
+def test_no_field_can_smuggle_another(bad: str) -> None:
+    with pytest.raises(ValueError, match="header field Location"):
+        Answer(b"ok", {"Location": bad})
+    with pytest.raises(ValueError, match="header field X"):
+        Answer(b"ok", PLAIN).add_fields({"X": bad})
+
+
+async def test_fields_of_others_join_those_of_the_answer() -> None:
+    answer = Answer(b"ok", PLAIN)
+    answer.add_fields({"Content-Type": "text/html", "X-Frame-Options": "deny"})
+    lines, _ = await exchange(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", answer)
+    assert "X-Frame-Options: deny" in lines
+    assert [line for line in lines if line.startswith("Content-Type")] == ["Content-Type: text/plain"]

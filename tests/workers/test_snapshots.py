@@ -1,0 +1,105 @@
+"""Several processes' metrics are one exporter's: counts add up, and nothing counted is lost with a process."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client.metrics_core import Metric as Family
+
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.workers.snapshots import families, merged, settled, snapshot
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def series(collected: list[Family]) -> Series:
+    return {(s.name, frozenset(s.labels.items())): s.value for family in collected for s in family.samples}
+
+
+def worker(*modules: str, running: int = 0, reloaded: bool = True) -> Telemetry:
+    """A process that has probed with these modules."""
+    telemetry = Telemetry()
+    telemetry.configured(("http", "dns"))
+    for module in modules:
+        tally = telemetry.tally(module)
+        tally.start(0.5)
+        tally.finish("dns_timeout" if module == "dns" else "", 0.02)
+    for _ in range(running):
+        telemetry.tally("http").start()
+    if reloaded:
+        telemetry.reload_succeeded()
+    telemetry.answered("/probe", 200)
+    return telemetry
+
+
+def taken(telemetry: Telemetry) -> bytes:
+    return snapshot(telemetry.registry.collect())
+
+
+def value(collected: list[Family], name: str, **labels: str) -> float:
+    return series(collected)[name, frozenset(labels.items())]
+
+
+def test_a_snapshot_is_read_back_as_it_was() -> None:
+    telemetry = worker("http", "dns", running=1)
+    collected = list(telemetry.registry.collect())
+    back = families(snapshot(collected))
+    assert series(back) == series(collected)
+    assert [(f.name, f.type, f.documentation) for f in back] == [(f.name, f.type, f.documentation) for f in collected]
+
+
+def test_one_alone_is_its_own_sum() -> None:
+    one = taken(worker("http"))
+    assert series(merged([one])) == series(families(one))
+
+
+def test_counts_of_all_workers_add_up() -> None:
+    total = merged([taken(worker("http", "http", running=2)), taken(worker("http", "dns", running=1))])
+    probes = "probe_exporter_probes_total"
+    assert value(total, probes, module="http", result="success", reason="") == 3
+    assert value(total, probes, module="dns", result="failure", reason="dns_timeout") == 1
+    assert value(total, "probe_exporter_probes_in_flight", module="http") == 3
+    assert value(total, "probe_exporter_http_requests_total", handler="/probe", code="200") == 2
+    seconds = "probe_exporter_probe_duration_seconds"
+    assert value(total, f"{seconds}_bucket", module="http", le="0.01") == 0
+    assert value(total, f"{seconds}_bucket", module="http", le="0.025") == 3
+    assert value(total, f"{seconds}_bucket", module="http", le="+Inf") == 3
+    assert value(total, f"{seconds}_sum", module="http") == pytest.approx(0.06)
+    assert value(total, "process_open_fds") >= 6
+
+
+def test_what_is_no_count_is_not_added() -> None:
+    early, late = worker(), worker(reloaded=False)
+    late.lag._recent.append(7.5)
+    total = merged([taken(early), taken(late)])
+    assert value(total, "blackbox_exporter_config_last_reload_successful") == 0, "one of them has not loaded it"
+    assert value(total, "probe_exporter_event_loop_lag_seconds") == 7.5
+    [build] = [f for f in total if f.name == "blackbox_exporter_build_info"]
+    assert [sample.value for sample in build.samples] == [1]
+    [python] = [f for f in total if f.name == "python_info"]
+    assert [sample.value for sample in python.samples] == [1]
+    start = value(families(taken(early)), "process_start_time_seconds")
+    assert value(total, "process_start_time_seconds") == start
+
+
+def test_what_a_worker_counted_outlives_it_and_what_it_was_does_not() -> None:
+    alive, gone = taken(worker("http", running=1)), taken(worker("http", "dns", running=5))
+    gone = snapshot(merged([settled(gone), settled(gone)]))
+    total = merged([alive, gone])
+    assert value(total, "probe_exporter_probes_total", module="http", result="success", reason="") == 3
+    assert value(total, "probe_exporter_probe_duration_seconds_count", module="http") == 3
+    assert value(total, "probe_exporter_probes_in_flight", module="http") == 1
+    assert value(total, "process_open_fds") == value(families(alive), "process_open_fds")
+
+
+def test_every_family_of_ours_knows_how_it_is_merged() -> None:
+    """A gauge that is 1 in each worker has to be 1 in the sum: a new one needs a row in the table."""
+    one = taken(worker("http"))
+    ones = {key for key, value in series(families(one)).items() if value == 1 and "_info" in key[0]}
+    assert ones
+    assert {series(merged([one, one]))[key] for key in ones} == {1}
+
+
+@pytest.mark.parametrize("junk", [b"", b"{}x", b'[{"name": 1}]'])
+def test_what_is_no_snapshot_is_refused(junk: bytes) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        merged([junk])

@@ -1,0 +1,290 @@
+"""--workers: several processes that are one exporter, also while one is stopped or killed, and at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests import exporters
+from tests.asking import ask
+from tests.clocks import PATIENCE
+from tests.clocks import wait_until as until
+from tests.exporters import Server, _environment
+from tests.processes import free_port, having_said, running
+from tests.test_cli import run
+from tests.web.test_routes import PLUGINS, own_metric
+from tests.web.test_serving import answer_of, begin
+
+pytestmark = pytest.mark.slow
+
+Start = Callable[..., AbstractContextManager[Server]]
+
+CONFIG = "modules: {http_2xx: {prober: actor}}\n"
+BETTER = "modules: {http_2xx: {prober: actor}, other: {prober: actor}}\n"
+PROBES = 'probe_exporter_probes_total{module="http_2xx",reason="",result="success"}'
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Starts an exporter of two workers."""
+    (tmp_path / "blackbox.yml").write_text(CONFIG)
+
+    @contextlib.contextmanager
+    def start(*flags: str) -> Iterator[Server]:
+        with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}", "--workers=2", *flags) as exporter:
+            until(lambda: exporter.log.read_text().count("Listening") == 2)
+            yield exporter
+
+    return start
+
+
+def workers(exporter: Server) -> list[int]:
+    """The processes that serve."""
+    process = exporter.process.pid
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def sockets(process: int) -> int:
+    """How many sockets a process has."""
+    links = []
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.append(str(link.readlink()))
+    return sum(link.startswith("socket:") for link in links)
+
+
+def probe_times(exporter: Server, number: int) -> None:
+    for _ in range(number):
+        assert "probe_success 1\n" in ask(exporter.port, "/probe?target=x").text
+
+
+def asked_somebody(exporter: Server, path: str) -> tuple[int, str]:
+    """The first answer to some questions asked at once: connections are divided among workers that answer or not."""
+    with ExitStack() as stack:
+        asking = [stack.enter_context(socket.create_connection(("127.0.0.1", exporter.port))) for _ in range(24)]
+        for connection in asking:
+            connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        answered, _, _ = select.select(asking, [], [], PATIENCE)
+        assert answered, "nobody answers"
+        head, _, body = answered[0].makefile("rb").read().partition(b"\r\n\r\n")
+        return int(head.split(b" ")[1]), body.decode()
+
+
+def kill(exporter: Server, process: int) -> None:
+    """Kill a worker, and see that the supervisor knows."""
+    os.kill(process, signal.SIGKILL)
+    until(lambda: f"process={process} signal=SIGKILL" in exporter.log.read_text())
+
+
+# --- one exporter ------------------------------------------------------------------------------------------
+
+
+def test_connections_are_divided_and_counts_add_up(start: Start) -> None:
+    with start() as exporter, ExitStack() as stack:
+        first, second = workers(exporter)
+        before = {process: sockets(process) for process in (first, second)}
+        for _ in range(64):
+            stack.enter_context(socket.create_connection(("127.0.0.1", exporter.port)))
+        # Those of the question whether it listens may be among those before, and go.
+        until(lambda: sum(sockets(process) - before[process] for process in before) >= 60)
+        assert all(sockets(process) - before[process] > 10 for process in before)
+        probe_times(exporter, 30)
+        for _ in range(10):
+            assert own_metric(exporter, PROBES) == 30
+        assert own_metric(exporter, "blackbox_exporter_config_last_reload_successful") == 1
+        shown = ask(exporter.port, "/metrics").text
+        assert shown.count("# TYPE process_cpu_seconds_total counter\n") == 1
+
+
+def test_a_history_in_a_file_is_everybody_s(start: Start, tmp_path: Path) -> None:
+    with start(f"--history.path={tmp_path}/history") as exporter:
+        probe_times(exporter, 20)
+        until(lambda: len(json.loads(ask(exporter.port, "/history").text)["probes"]) == 20)
+        assert "remembers its own probes only" not in exporter.log.read_text()
+
+
+def test_without_a_file_the_log_says_that_each_remembers_its_own(start: Start) -> None:
+    with start() as exporter:
+        assert "remembers its own probes only; with --history.path" in exporter.log.read_text()
+
+
+def test_a_port_that_another_exporter_of_several_workers_has_is_taken(start: Start, tmp_path: Path) -> None:
+    with start() as exporter:
+        flags = (f"--modules.dir={PLUGINS}", "--workers=2", f"--web.listen-address=127.0.0.1:{exporter.port}")
+        done = run(tmp_path, *flags)
+        assert done.returncode == 1
+        assert "Address already in use" in done.stderr
+
+
+def test_a_unix_socket_is_shared_and_taken_away_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "blackbox.yml").write_text(CONFIG)
+    path, log = tmp_path / "own.sock", tmp_path / "log"
+    flags = [
+        "--workers=2",
+        f"--modules.dir={PLUGINS}",
+        "--web.external-url=http://x/",
+        f"--web.listen-address=unix:{path}",
+    ]
+    command = [sys.executable, "-m", "probe_exporter", *flags]
+    with running(command, tmp_path, log, having_said("Listening", log), environment=_environment()):
+        for _ in range(10):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(path))
+                connection.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
+                assert connection.makefile("rb").read().endswith(b"Healthy")
+    assert not path.exists()
+
+
+# --- reload ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["post", "signal"])
+def test_a_reload_is_everybody_s_and_also_that_of_a_worker_to_come(start: Start, tmp_path: Path, by: str) -> None:
+    with start() as exporter:
+        (tmp_path / "blackbox.yml").write_text(BETTER)
+        if by == "post":
+            assert ask(exporter.port, "/-/reload", method="POST").status == 200
+        else:
+            exporter.process.send_signal(signal.SIGHUP)
+            until(lambda: "All workers have reloaded the configuration" in exporter.log.read_text())
+        (tmp_path / "blackbox.yml").write_text("nonsense")
+        kill(exporter, workers(exporter)[0])
+        until(lambda: len(workers(exporter)) == 2)
+        for _ in range(20):
+            assert ask(exporter.port, "/probe?module=other&target=x").status == 200
+
+
+def test_a_bad_configuration_is_refused_by_all_with_one_answer(start: Start, tmp_path: Path) -> None:
+    with start() as exporter:
+        (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: nonsense}}\n")
+        answer = ask(exporter.port, "/-/reload", method="POST")
+        assert answer.status == 500
+        assert answer.text.count("nonsense") == 1
+        assert own_metric(exporter, "blackbox_exporter_config_last_reload_successful") == 0
+        exporter.process.send_signal(signal.SIGHUP)
+        until(lambda: "The configuration was not reloaded" in exporter.log.read_text())
+        probe_times(exporter, 10)
+
+
+# --- workers that fail -------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_dies_is_replaced_its_clients_wait_and_its_counts_stay(start: Start) -> None:
+    with start() as exporter:
+        probe_times(exporter, 20)
+        assert own_metric(exporter, PROBES) == 20
+        for process in workers(exporter):
+            kill(exporter, process)
+            for _ in range(10):  # those that come to the dead one's socket wait there for the next one
+                assert ask(exporter.port, "/-/ready").status in (200, 503)
+            assert own_metric(exporter, PROBES) == 20
+        until(lambda: ask(exporter.port, "/-/healthy").status == 200)
+        probe_times(exporter, 10)
+        assert own_metric(exporter, PROBES) == 30
+
+
+def test_a_worker_that_dies_again_and_again_is_replaced_more_and_more_slowly_and_health_says_so(start: Start) -> None:
+    with start() as exporter:
+        healthy, status, text = workers(exporter)[1], 0, ""
+        for killed in range(1, 9):
+            until(lambda: len(workers(exporter)) == 2)
+            [dying] = set(workers(exporter)) - {healthy}
+            kill(exporter, dying)
+            if killed < 5:
+                continue
+            status, text = asked_somebody(exporter, "/health")
+            if status == 503:  # if not, the pause was over before the question: the next one is twice as long
+                break
+        assert status == 503
+        assert "1 of 2 workers has died and is not replaced yet." in text
+        log = exporter.log.read_text()
+        assert "replaced_in_seconds=0.1\n" in log
+        assert "replaced_in_seconds=1.6\n" in log
+        until(lambda: asked_somebody(exporter, "/-/healthy") == (200, "Healthy"))
+
+
+def test_a_worker_that_does_not_answer_delays_metrics_by_a_second_and_health_says_so(start: Start) -> None:
+    with start() as exporter:
+        probe_times(exporter, 20)
+        assert own_metric(exporter, PROBES) == 20
+        stopped = workers(exporter)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            status, text = asked_somebody(exporter, "/metrics")
+            assert (status, f"{PROBES} 20\n" in text) == (200, True)
+            assert "does not answer" in asked_somebody(exporter, "/health")[1]
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        until(lambda: own_metric(exporter, PROBES) == 20 and ask(exporter.port, "/-/healthy").status == 200)
+
+
+def test_a_worker_that_hangs_is_found_out_though_nobody_asks_for_metrics(start: Start) -> None:
+    with start() as exporter:
+        hanging = workers(exporter)[0]
+        os.kill(hanging, signal.SIGSTOP)
+        try:
+            until(lambda: asked_somebody(exporter, "/-/healthy") == (503, "Worker 0 does not answer.\n"))
+        finally:
+            os.kill(hanging, signal.SIGCONT)
+        until(lambda: [ask(exporter.port, "/-/healthy").text for _ in range(10)] == ["Healthy"] * 10)
+
+
+def test_without_a_supervisor_the_workers_end(start: Start) -> None:
+    with start() as exporter:
+        children = workers(exporter)
+        exporter.process.kill()
+        exporter.process.wait()
+        until(lambda: not any(Path(f"/proc/{child}/cmdline").exists() for child in children))
+
+
+# --- the end -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_running_probes_finish_whoever_gets_the_signal(tmp_path: Path, sent: signal.Signals, whole_group: bool) -> None:
+    """A terminal and systemd send it to all processes; that is no second signal, which would wait no longer."""
+    (tmp_path / "blackbox.yml").write_text(CONFIG)
+    port, log = free_port(), tmp_path / "log"
+    flags = [f"--modules.dir={PLUGINS}", "--workers=2", f"--web.listen-address=127.0.0.1:{port}"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "probe_exporter", *flags],
+            cwd=tmp_path, env=_environment(), stderr=output, start_new_session=True,
+        )  # fmt: skip
+    exporter = Server("ours", port, process, log)
+    try:
+        until(lambda: log.read_text().count("Listening") == 2)
+        probes = [begin(exporter, "linger", tmp_path)[0] for _ in range(6)]
+        if whole_group:
+            os.killpg(process.pid, sent)
+        else:
+            process.send_signal(sent)
+        for probe in probes:
+            assert "probe_success 1\n" in answer_of(probe, PATIENCE).text
+        assert process.wait(PATIENCE) == 0
+        assert "replaced" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_second_signal_waits_no_longer(start: Start, tmp_path: Path) -> None:
+    with start() as exporter:
+        witness = begin(exporter, "hang", tmp_path)[1]
+        exporter.process.terminate()
+        until(lambda: "Waiting for running probes" in exporter.log.read_text())
+        exporter.process.terminate()
+        assert exporter.process.wait(PATIENCE) == 0
+        assert witness.read_text() == "cancelled"
