@@ -18,8 +18,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from benchmarks.cpu import cpu_per_call
-from probe_exporter.http.http2 import OPENING, ResponseReader, request_head
-from probe_exporter.prober import ProbeFailed
+from probe_exporter.prober.failure import ProbeFailed
+from probe_exporter.protocols.http.http2 import OPENING, ResponseReader, request_head
 from tests.peers.cases import Case
 from tests.peers.http2_cases import GROUPS
 from tests.targets import http2 as server
