@@ -20,6 +20,7 @@ from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import PROTOBUF, TEXT
 from probe_exporter.exposition.protobuf_format import delimited_blocks
 from probe_exporter.plugins import loader
+from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import exporter
 from probe_exporter.probers.exporter import ExporterSettings, prober, with_hostname

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter import logs
+from probe_exporter.telemetry import logs
 from probe_exporter.tools import commands
 from tests.exporters import ROOT, _environment
 
