@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import random
 from contextlib import suppress
 from pathlib import Path
@@ -481,12 +482,19 @@ def mutate(value: Any, chance: random.Random) -> Any:
     return copy.deepcopy(chance.choice(FRAGMENTS))
 
 
+@functools.cache
+def modules_of_the_complete_example() -> dict[str, Any]:
+    """Return the modules of the complete example as plain values, which no test may change."""
+    modules: dict[str, Any] = yaml.safe_load((shared.EXAMPLES / "full.yml").read_bytes())["modules"]
+    return modules
+
+
 @shared.needed
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(chance=st.randoms(use_true_random=False))
 def test_a_damaged_configuration_loads_or_is_refused(tmp_path: Path, chance: random.Random) -> None:
     """Nothing but ConfigError ever comes out, and what loads can be printed and loads again."""
-    modules: dict[str, Any] = yaml.safe_load((shared.EXAMPLES / "full.yml").read_bytes())["modules"]
+    modules = modules_of_the_complete_example()
     module = mutate(modules[chance.choice(list(modules))], chance)
     with suppress(ConfigError):
         printed = dump.to_yaml(load(tmp_path, yaml.safe_dump({"modules": {"m": module}})))

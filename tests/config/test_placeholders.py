@@ -124,12 +124,17 @@ EVERYWHERE = """
 ANYTHING = "a: {pattern: '(?s).*', max_length: 10000, default: d}"
 
 
+@pytest.fixture(scope="module")
+def parameter_everywhere(tmp_path_factory: pytest.TempPathFactory) -> Module:
+    """Return a module with the parameter ``a`` in many of its values."""
+    return module(tmp_path_factory.mktemp("everywhere"), ANYTHING, EVERYWHERE)
+
+
 @given(value=VALUES)
 def test_a_value_is_that_text_wherever_it_stands_and_nothing_else_changes(
-    tmp_path_factory: pytest.TempPathFactory, value: str
+    parameter_everywhere: Module, value: str
 ) -> None:
-    made = module(tmp_path_factory.mktemp("x"), ANYTHING, EVERYWHERE)
-    block, default = settings(made, a=value), settings(made)
+    block, default = settings(parameter_everywhere, a=value), settings(parameter_everywhere)
     assert (block.method, block.body, block.headers) == (f"M{value}", f"b{value}", {"X": f"x{value}", "Y": "y"})
     assert block.http_headers["Z"].values == (f"v{value}", "w")
     assert [secret.reveal() for secret in block.http_headers["Z"].secrets] == [f"s{value}"]

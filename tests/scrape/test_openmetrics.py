@@ -122,12 +122,12 @@ def test_a_page_that_breaks_a_rule_is_refused_for_it(name: str) -> None:
 def test_what_the_reference_refuses_we_refuse() -> None:
     """Lines of a page go, come twice, change places and change: it must not be us who let such a page pass."""
     chance, refused = random.Random(2026), 0
-    for _ in range(3000):
+    for _ in range(1500):
         page = _disturbed(PAGE.splitlines(), chance)
         if theirs(page) is not None and ours(page) is None:
             raise AssertionError(f"{theirs(page)}:\n{page}")
         refused += ours(page) is not None
-    assert 1000 < refused < 3000
+    assert 500 < refused < 1500
 
 
 def _disturbed(lines: list[str], chance: random.Random) -> str:

@@ -182,9 +182,9 @@ def test_a_body_that_is_held_has_a_limit_of_its_own() -> None:
 
 @pytest.fixture(scope="module", params=COMPRESSED)
 def bomb(request: pytest.FixtureRequest) -> tuple[str, bytes]:
-    """A coding, and less than a megabyte in it that would be four times the limit."""
+    """A coding, and less than a megabyte in it that would be twice the limit."""
     coding: str = request.param
-    size = 4 * DEFAULT_LIMIT
+    size = 2 * DEFAULT_LIMIT
     if coding == "br":
         stream = brotli.Compressor(quality=1)
         encoded = b"".join(stream.process(bytes(1 << 20)) for _ in range(size >> 20)) + stream.finish()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import gzip
 import json
 import time
@@ -427,7 +428,6 @@ async def test_tls_and_proxy_of_the_token_request_are_its_own(pki: Pki) -> None:
 
 # --- assertions --------------------------------------------------------------------------------------------
 
-KEY = rsa.generate_private_key(65537, 2048)
 FORMATS = {
     "PKCS8": serialization.PrivateFormat.PKCS8,
     "PKCS1": serialization.PrivateFormat.TraditionalOpenSSL,
@@ -435,8 +435,14 @@ FORMATS = {
 ALGORITHMS = {"RS256": hashes.SHA256(), "RS384": hashes.SHA384(), "RS512": hashes.SHA512()}
 
 
+@functools.cache
+def key() -> rsa.RSAPrivateKey:
+    """Return the key that signs all assertions."""
+    return rsa.generate_private_key(65537, 2048)
+
+
 def pem(form: str = "PKCS8") -> str:
-    return KEY.private_bytes(serialization.Encoding.PEM, FORMATS[form], serialization.NoEncryption()).decode()
+    return key().private_bytes(serialization.Encoding.PEM, FORMATS[form], serialization.NoEncryption()).decode()
 
 
 def signing(**more: object) -> dict[str, object]:
@@ -453,7 +459,7 @@ def opened(request: Request, algorithm: str = "RS256") -> tuple[dict[str, Any], 
         assert "=" not in segment
         return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
 
-    KEY.public_key().verify(plain(signature), text.encode(), padding.PKCS1v15(), ALGORITHMS[algorithm])
+    key().public_key().verify(plain(signature), text.encode(), padding.PKCS1v15(), ALGORITHMS[algorithm])
     header, claims = (json.loads(plain(segment)) for segment in text.split("."))
     return header, claims, form
 
