@@ -29,7 +29,7 @@ def http(keys: str) -> str:
     return f"modules: {{m: {{prober: http, http: {{{keys}}}}}}}\n"
 
 
-def test_the_printed_configuration_is_complete_and_honest(tmp_path: Path) -> None:
+def test_dumped_configuration_shows_what_is_in_effect(tmp_path: Path) -> None:
     """Defaults that say something are there, false booleans whose default is true too, and only the own block."""
     text = "modules: {z: {prober: icmp}, m: {prober: http, timeout: 90s, http: {follow_redirects: no, body: ''}}}"
     assert (
@@ -58,7 +58,7 @@ modules:
     )
 
 
-def test_a_module_is_printed_by_itself(tmp_path: Path) -> None:
+def test_module_is_dumped_alone(tmp_path: Path) -> None:
     text = "modules: {m: {prober: tcp, tcp: {query_response: [{send: QUIT}, {expect_bytes: !!binary /wA=}]}}}"
     assert (
         dump.module_to_yaml(load(tmp_path, text).modules["m"])
@@ -87,14 +87,14 @@ MASKED_OAUTH2 = http(
 
 
 @pytest.mark.parametrize("text", [MASKED, MASKED_OAUTH2, http("bearer_token: hunter2")])
-def test_secrets_are_masked_in_what_is_printed(tmp_path: Path, text: str) -> None:
+def test_secrets_are_masked_in_the_dump(tmp_path: Path, text: str) -> None:
     loaded = load(tmp_path, text)
     for printed in (dump.to_yaml(loaded), dump.module_to_yaml(loaded.modules["m"]), repr(loaded), str(loaded)):
         assert "hunter2" not in printed
     assert MASK in dump.to_yaml(loaded)
 
 
-def test_the_password_of_a_proxy_is_crossed_out(tmp_path: Path) -> None:
+def test_proxy_passwords_are_masked_in_the_dump(tmp_path: Path) -> None:
     assert "proxy_url: http://bob:xxxxx@proxy.example:3128\n" in dump.to_yaml(load(tmp_path, MASKED))
 
 
@@ -110,7 +110,7 @@ def comparable(modules: Mapping[str, Module]) -> dict[str, object]:
 @pytest.mark.parametrize(
     "path", [*shared.files(shared.EXAMPLES), *shared.files(shared.CORPUS)], ids=lambda path: path.name
 )
-def test_what_is_printed_loads_as_the_same(tmp_path: Path, path: Path) -> None:
+def test_dump_loads_as_the_same_configuration(tmp_path: Path, path: Path) -> None:
     """But for what is masked."""
     with suppress(ConfigError):
         original = loading.load([path], PROBERS)

@@ -110,13 +110,13 @@ INVALID = {
 
 
 @shared.needed
-def test_every_invalid_example_has_its_line_in_the_table() -> None:
+def test_every_invalid_example_has_an_expected_error() -> None:
     assert {path.stem for path in shared.files(shared.EXAMPLES / "invalid")} == INVALID.keys()
 
 
 @shared.needed
 @pytest.mark.parametrize("name", INVALID)
-def test_an_invalid_example_is_refused_for_its_one_reason(name: str) -> None:
+def test_invalid_example_is_refused_for_its_one_reason(name: str) -> None:
     with pytest.raises(ConfigError) as refused:
         loading.load([shared.EXAMPLES / "invalid" / f"{name}.yml"], PROBERS)
     (problem,) = refused.value.problems
@@ -125,7 +125,7 @@ def test_an_invalid_example_is_refused_for_its_one_reason(name: str) -> None:
 
 @shared.needed
 @pytest.mark.parametrize("name", ["full.yml", "websocket-unreleased.yml"])
-def test_the_valid_examples_load(name: str) -> None:
+def test_valid_examples_load(name: str) -> None:
     assert loading.load([shared.EXAMPLES / name], PROBERS).modules
 
 
@@ -164,7 +164,7 @@ modules:
 """
 
 
-def test_all_problems_of_a_file_are_told_at_once_in_order(tmp_path: Path) -> None:
+def test_all_problems_of_a_file_are_reported_at_once_in_order(tmp_path: Path) -> None:
     """Type errors, unknown keys, rules between keys, in blocks that have several of them."""
     assert [line.partition(": ")[0] + ": " + line.split(": ")[1] for line in refusal(tmp_path, MANY)] == [
         "blackbox.yml:3:5: modules.a.prober",
@@ -181,7 +181,7 @@ def test_all_problems_of_a_file_are_told_at_once_in_order(tmp_path: Path) -> Non
     ]
 
 
-def test_problems_of_several_files_are_told_at_once(tmp_path: Path) -> None:
+def test_problems_of_several_files_are_reported_at_once(tmp_path: Path) -> None:
     files = [tmp_path / "a.yml", tmp_path / "b.yml"]
     files[0].write_text("modules: {a: {prober: x}}")
     files[1].write_text("[")
@@ -190,7 +190,7 @@ def test_problems_of_several_files_are_told_at_once(tmp_path: Path) -> None:
     assert [problem.place.file for problem in refused.value.problems] == [str(file) for file in files]
 
 
-def test_a_module_named_twice_is_a_problem_that_names_both_places(tmp_path: Path) -> None:
+def test_duplicate_module_is_reported_with_both_places(tmp_path: Path) -> None:
     files = [tmp_path / "a.yml", tmp_path / "b.yml"]
     for file in files:
         file.write_text("modules:\n  one: {prober: tcp}\n")
@@ -204,7 +204,7 @@ def test_a_module_named_twice_is_a_problem_that_names_both_places(tmp_path: Path
     assert str(refused.value).splitlines()[1] == twice
 
 
-def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
+def test_all_unreadable_files_are_reported(tmp_path: Path) -> None:
     files = [tmp_path / "none.yml", tmp_path]
     with pytest.raises(ConfigError) as refused:
         loading.load(files, PROBERS)
@@ -215,17 +215,17 @@ def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", ["", "{}", "{timeout: 5s}", "{prober: }", "{prober: ''}"])
-def test_a_module_needs_a_prober(tmp_path: Path, body: str) -> None:
+def test_module_without_a_prober_is_refused(tmp_path: Path, body: str) -> None:
     (line,) = refusal(tmp_path, f"modules: {{m: {body}}}")
     assert f"`prober` is required: one of {', '.join(sorted(PROBERS))}" in line
 
 
-def test_an_unknown_prober_is_told_the_known_ones(tmp_path: Path) -> None:
+def test_unknown_prober_is_reported_with_the_known_ones(tmp_path: Path) -> None:
     (line,) = refusal(tmp_path, "modules: {m: {prober: HTTP}}")
     assert f"unknown prober `HTTP`; did you mean `http`? (loaded: {', '.join(sorted(PROBERS))})" in line
 
 
-def test_a_prober_without_a_block_gets_the_defaults_of_its_block(tmp_path: Path) -> None:
+def test_prober_without_a_block_has_default_settings(tmp_path: Path) -> None:
     """Also where the original would not: grpc could then use IPv6 only."""
     modules = load(tmp_path, "modules: {g: {prober: grpc}, h: {prober: http, http: null}}").modules
     assert getattr(modules["g"].settings, "ip_protocol_fallback") is True  # noqa: B009
@@ -233,12 +233,12 @@ def test_a_prober_without_a_block_gets_the_defaults_of_its_block(tmp_path: Path)
 
 
 @pytest.mark.parametrize("dns", [", dns: {}", ", dns: {query_name: ''}"])
-def test_a_dns_module_needs_its_question(tmp_path: Path, dns: str) -> None:
+def test_dns_module_without_a_query_name_is_refused(tmp_path: Path, dns: str) -> None:
     (line,) = refusal(tmp_path, f"modules: {{m: {{prober: dns{dns}}}}}")
     assert line.endswith("modules.m.dns.query_name: `query_name` is required")
 
 
-def test_bytes_in_a_message_are_escaped(tmp_path: Path) -> None:
+def test_bytes_in_an_error_are_escaped(tmp_path: Path) -> None:
     (line,) = refusal(tmp_path, "modules: {m: {prober: !!binary /w==}}")
     assert "unknown prober `\\udcff`" in line
     (line,) = refusal(tmp_path, "modules: {m: {prober: dns, dns: {query_name: a, query_type: !!binary /w==}}}")
@@ -276,7 +276,7 @@ SECRETS = [
 
 
 @pytest.mark.parametrize("keys", SECRETS)
-def test_no_problem_tells_a_secret(tmp_path: Path, keys: str) -> None:
+def test_errors_hide_secrets(tmp_path: Path, keys: str) -> None:
     assert not [line for line in refusal(tmp_path, http(keys)) if "hunter2" in line]
 
 
@@ -318,24 +318,24 @@ CAUTIONS = {
 
 
 @pytest.mark.parametrize(("text", "caution"), CAUTIONS.items())
-def test_what_is_questionable_loads_with_a_warning(tmp_path: Path, text: str, caution: str) -> None:
+def test_questionable_setting_is_a_warning(tmp_path: Path, text: str, caution: str) -> None:
     (warning,) = load(tmp_path, text).warnings
     assert warning.place.line == 1
     assert warning.place.column > 1
     assert str(warning).partition("modules.m.")[2].startswith(caution)
 
 
-def test_strict_turns_warnings_into_problems(tmp_path: Path) -> None:
+def test_strict_loading_turns_warnings_into_errors(tmp_path: Path) -> None:
     (line,) = refusal(tmp_path, http("no_follow_redirects: true"), strict=True)
     assert "deprecated" in line
 
 
-def test_a_stray_block_is_checked_all_the_same(tmp_path: Path) -> None:
+def test_block_of_another_prober_is_validated_too(tmp_path: Path) -> None:
     (line,) = refusal(tmp_path, "modules: {m: {prober: tcp, icmp: {ttl: 256}}}")
     assert "modules.m.icmp.ttl" in line
 
 
-def test_the_shipped_modules_load_without_a_warning() -> None:
+def test_shipped_modules_load_without_a_warning() -> None:
     shipped = loading.load([loader.library() / "blackbox.yml"], PROBERS, strict=True)
     assert next(iter(shipped.modules)) == "http_2xx"
 
@@ -343,7 +343,7 @@ def test_the_shipped_modules_load_without_a_warning() -> None:
 # --- settings ----------------------------------------------------------------------------------------------
 
 
-def test_a_module_is_what_the_file_says(tmp_path: Path) -> None:
+def test_module_has_the_values_of_the_file(tmp_path: Path) -> None:
     text = "modules:\n  m:\n    description: A page\n    prober: http\n    timeout: 1m30s\n    tcp: {tls: yes}\n"
     module = load(tmp_path, text).modules["m"]
     assert (module.name, module.description, module.timeout) == ("m", "A page", 90.0)
@@ -352,7 +352,7 @@ def test_a_module_is_what_the_file_says(tmp_path: Path) -> None:
     assert module.strays.keys() == {"tcp"}
 
 
-def test_deprecated_spellings_are_folded_into_the_new_ones(tmp_path: Path) -> None:
+def test_deprecated_settings_become_the_new_ones(tmp_path: Path) -> None:
     text = """
 modules:
   token: {prober: http, http: {bearer_token: t}}
@@ -367,7 +367,7 @@ modules:
     assert blocks["stay"].follow_redirects is False
 
 
-def test_a_configuration_is_frozen(tmp_path: Path) -> None:
+def test_configuration_is_frozen(tmp_path: Path) -> None:
     loaded = load(tmp_path, http("method: PUT"))
     with pytest.raises(TypeError):
         loaded.modules["x"] = loaded.modules["m"]  # type: ignore[index]
@@ -375,9 +375,7 @@ def test_a_configuration_is_frozen(tmp_path: Path) -> None:
         loaded.modules["m"].settings.method = "GET"  # type: ignore[attr-defined]
 
 
-def test_values_are_expanded_from_the_environment_when_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_variables_are_expanded_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROBE_TOKEN", "hunter2")
     monkeypatch.delenv("PROBE_NOTHING", raising=False)
     text = http("bearer_token: '${PROBE_TOKEN}'")
@@ -389,7 +387,7 @@ def test_values_are_expanded_from_the_environment_when_asked_for(
     assert line == "blackbox.yml:1:36: modules.m.http.method: the environment variable PROBE_NOTHING is not set"
 
 
-def test_the_digest_changes_with_what_would_be_read(tmp_path: Path) -> None:
+def test_digest_changes_with_the_files(tmp_path: Path) -> None:
     files = [tmp_path / "a.yml", tmp_path / "b.yml"]
     for file in files:
         file.write_text("modules: {}")
@@ -413,7 +411,7 @@ class QuotingSettings(Settings):
     text: Annotated[Text, AfterValidator(_quotes)] = ""
 
 
-def test_a_message_of_a_prober_may_quote_bytes(tmp_path: Path) -> None:
+def test_prober_error_may_quote_bytes(tmp_path: Path) -> None:
     """Pydantic can't print it, and says so at the place of the block."""
     file = tmp_path / "x.yml"
     probers = {"quoting": Prober("quoting", QuotingSettings, _probe)}
@@ -431,7 +429,7 @@ async def _probe(probe: object, settings: object) -> None:
     """Nothing."""
 
 
-def test_probers_may_have_any_legal_name(tmp_path: Path) -> None:
+def test_prober_may_have_any_legal_name(tmp_path: Path) -> None:
     """The model of a module does not trip over names that pydantic uses itself."""
     named: dict[str, Prober[Any]] = {
         name: Prober(name, Settings, _probe) for name in ("json", "copy", "schema", "model_x")
@@ -458,7 +456,7 @@ ORDINARY = """\
 """
 
 
-def test_a_thousand_modules_load_in_a_second(tmp_path: Path) -> None:
+def test_a_thousand_modules_load_at_bounded_cost(tmp_path: Path) -> None:
     text = "modules:\n" + "".join(ORDINARY.format(number=number) for number in range(1000))
     with costs_at_most(100):
         assert len(load(tmp_path, text).modules) == 1000
@@ -492,7 +490,7 @@ def modules_of_the_complete_example() -> dict[str, Any]:
 @shared.needed
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(chance=st.randoms(use_true_random=False))
-def test_a_damaged_configuration_loads_or_is_refused(tmp_path: Path, chance: random.Random) -> None:
+def test_damaged_configuration_loads_or_is_refused(tmp_path: Path, chance: random.Random) -> None:
     """Nothing but ConfigError ever comes out, and what loads can be printed and loads again."""
     modules = modules_of_the_complete_example()
     module = mutate(modules[chance.choice(list(modules))], chance)

@@ -69,7 +69,7 @@ def theirs(page: str) -> str | None:
     return None
 
 
-def test_a_page_of_everything_is_read() -> None:
+def test_page_with_every_type_is_read() -> None:
     assert ours(PAGE) is None
     assert theirs(PAGE) is None
 
@@ -111,7 +111,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_page_that_breaks_a_rule_is_refused_for_it(name: str) -> None:
+def test_page_that_breaks_a_rule_is_refused_for_it(name: str) -> None:
     before, after, said = REFUSED[name]
     page = PAGE.replace(before, after, 1)
     assert page != PAGE
@@ -119,7 +119,7 @@ def test_a_page_that_breaks_a_rule_is_refused_for_it(name: str) -> None:
     assert theirs(page) is not None
 
 
-def test_what_the_reference_refuses_we_refuse() -> None:
+def test_page_that_the_reference_parser_refuses_is_refused() -> None:
     """Lines of a page go, come twice, change places and change: it must not be us who let such a page pass."""
     chance, refused = random.Random(2026), 0
     for _ in range(1500):

@@ -91,7 +91,7 @@ MORE = settings(max_examples=150)
 
 @MORE
 @given(registries())
-def test_what_prometheus_client_writes_as_text_is_read_as_it_reads_it(registry: CollectorRegistry) -> None:
+def test_text_of_prometheus_client_is_read_as_its_parser_reads_it(registry: CollectorRegistry) -> None:
     body = text_of(registry)
     page, series = taken(text.read, body)
     parsed = [sample for family in parse_text(body.decode()) for sample in family.samples]
@@ -102,7 +102,7 @@ def test_what_prometheus_client_writes_as_text_is_read_as_it_reads_it(registry: 
 
 @MORE
 @given(registries())
-def test_the_same_as_openmetrics(registry: CollectorRegistry) -> None:
+def test_openmetrics_of_prometheus_client_is_read_as_its_parser_reads_it(registry: CollectorRegistry) -> None:
     body = openmetrics_of(registry)
     page, series = taken(openmetrics.read, body)
     families = list(parse_openmetrics(body.decode()))  # type: ignore[no-untyped-call]
@@ -114,7 +114,7 @@ def test_the_same_as_openmetrics(registry: CollectorRegistry) -> None:
 
 @MORE
 @given(registries())
-def test_what_we_write_as_protocol_buffers_is_read_as_text_of_the_same(registry: CollectorRegistry) -> None:
+def test_protobuf_of_the_exporter_is_read_like_its_text(registry: CollectorRegistry) -> None:
     body = b"".join(block for _, block in delimited_blocks(registry.collect(), PROTOBUF))
     _, series = taken(protobuf.read, body)
     _, written = taken(text.read, text_of(registry))
@@ -132,7 +132,7 @@ def test_what_we_write_as_protocol_buffers_is_read_as_text_of_the_same(registry:
 
 @MORE
 @given(st.binary(max_size=200) | TEXTS.map(str.encode) | st.from_regex(r"# [A-Z]+ a\{b=\"").map(str.encode))
-def test_garbage_is_read_or_refused_and_nothing_else(body: bytes) -> None:
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     for read in (text.read, openmetrics.read, protobuf.read):
         refusal(read, body)
 
@@ -162,7 +162,7 @@ def test_text_cut_off_within_a_line_is_refused() -> None:
         assert (refusal(text.read, cut) is None) is cut.endswith(b"\n"), cut
 
 
-def test_messages_cut_off_anywhere_but_between_two_are_refused() -> None:
+def test_protobuf_cut_off_within_a_message_is_refused() -> None:
     blocks = [block for _, block in delimited_blocks(everything().collect(), PROTOBUF)]
     ends = {sum(map(len, blocks[:number])) for number in range(len(blocks) + 1)}
     body = b"".join(blocks)
@@ -171,13 +171,13 @@ def test_messages_cut_off_anywhere_but_between_two_are_refused() -> None:
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_a_message_that_lies_about_its_insides_is_refused(place: int) -> None:
+def test_protobuf_message_with_wrong_insides_is_refused(place: int) -> None:
     """Lengths that are longer than what they are in, tags of kinds that are none, numbers that do not end."""
     wrong = [b"\x0a\xff\xff\xff\xff\x0fx", b"\x0b", b"\xff" * 11][place]
     assert refusal(protobuf.read, bytes([len(wrong)]) + wrong) is not None
 
 
-def test_a_page_has_so_many_samples_and_no_more() -> None:
+def test_page_with_more_samples_than_the_limit_is_refused() -> None:
     body = b"".join(b"a%d 1\n" % number for number in range(100))
     for _ in text.read(body, Page(100)):
         pass
@@ -200,13 +200,13 @@ EVIL = {
 
 
 @pytest.mark.parametrize("name", EVIL)
-def test_a_hostile_line_takes_no_longer_than_an_honest_one(name: str) -> None:
+def test_hostile_line_has_bounded_cost(name: str) -> None:
     with costs_at_most(25):
         for read in (text.read, openmetrics.read):
             refusal(read, EVIL[name])
 
 
-def test_families_that_are_there_already_are_a_collector() -> None:
+def test_given_families_are_a_collector() -> None:
     families = list(everything().collect())
     registry = CollectorRegistry()
     registry.register(Given(families))

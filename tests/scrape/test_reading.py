@@ -23,13 +23,13 @@ ANNOUNCED = {
 
 
 @pytest.mark.parametrize("content_type", ANNOUNCED)
-def test_a_content_type_announces_a_format_or_none(content_type: str) -> None:
+def test_content_type_announces_a_format_or_none(content_type: str) -> None:
     found = announced(content_type)
     assert (found.name if found else None) == ANNOUNCED[content_type]
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_what_is_asked_for_is_what_our_own_exporter_gives(name: str) -> None:
+def test_accept_header_requests_each_format_that_the_exporter_offers(name: str) -> None:
     """Alone, and before the others."""
     for names in ([name], [name, *[other for other in FORMATS if other != name]]):
         found = announced(formats.negotiate(accept(names)).content_type)

@@ -19,21 +19,21 @@ FIELDS = st.lists(st.tuples(NAMES, VALUES) | st.sampled_from(STATIC_TABLE), min_
 
 
 @given(FIELDS)
-def test_what_we_write_another_decoder_reads(fields: list[tuple[bytes, bytes]]) -> None:
+def test_encoded_section_is_read_by_another_decoder(fields: list[tuple[bytes, bytes]]) -> None:
     """And it needs no dynamic table for it."""
     assert pylsqpack.Decoder(0, 0).feed_header(0, encode(fields))[1] == fields
     assert decode(encode(fields), PLENTY) == fields
 
 
 @given(FIELDS)
-def test_what_another_encoder_writes_we_read(fields: list[tuple[bytes, bytes]]) -> None:
+def test_section_of_another_encoder_is_decoded(fields: list[tuple[bytes, bytes]]) -> None:
     """Huffman's code, the static table and literals."""
     _, section = pylsqpack.Encoder().encode(0, fields)
     assert decode(section, PLENTY) == fields
 
 
 @given(st.binary(max_size=40))
-def test_garbage_is_refused_or_read_as_another_decoder_reads_it(garbage: bytes) -> None:
+def test_any_bytes_are_refused_or_decoded_as_another_decoder_does(garbage: bytes) -> None:
     """No bytes at all raise anything but ValueError; empty names are the caller's to refuse."""
     section = b"\0\0" + garbage
     try:
@@ -46,7 +46,7 @@ def test_garbage_is_refused_or_read_as_another_decoder_reads_it(garbage: bytes) 
         assert pylsqpack.Decoder(0, 0).feed_header(0, section)[1] == fields
 
 
-def test_secrets_are_never_indexed() -> None:
+def test_encoder_never_indexes_secrets() -> None:
     """Whoever passes the header on is told so (RFC 9204, 7.1.3): the bit N is set in both kinds of literals."""
     by_index = encode([(b"authorization", b"Basic eA==")])
     by_name = encode([(b"x-secret", b"1")])
@@ -71,12 +71,12 @@ def test_secrets_are_never_indexed() -> None:
         pytest.param(b"\0\0\x51\x82\xff\xff", id="a broken Huffman code"),
     ],
 )
-def test_what_is_no_section_is_refused(section: bytes) -> None:
+def test_invalid_section_is_refused(section: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # the message is for people
         decode(section, PLENTY)
 
 
-def test_the_limit_is_of_what_comes_out() -> None:
+def test_size_limit_counts_decoded_fields() -> None:
     """Every field counts its name, its value and 32 bytes, as in SETTINGS_MAX_FIELD_SECTION_SIZE."""
     fields = [(b"x", b"y" * 7)] * 10
     assert decode(encode(fields), 400) == fields
@@ -84,7 +84,7 @@ def test_the_limit_is_of_what_comes_out() -> None:
         decode(encode(fields), 399)
 
 
-def test_a_bomb_of_short_references_ends_at_the_limit() -> None:
+def test_bomb_of_short_references_ends_at_the_limit() -> None:
     """One byte stands for a header of 80; the time stays in proportion to the limit."""
     longest = max(range(63), key=lambda index: sum(map(len, STATIC_TABLE[index])))
     bomb = b"\0\0" + bytes((0xC0 | longest,)) * PLENTY
@@ -92,7 +92,7 @@ def test_a_bomb_of_short_references_ends_at_the_limit() -> None:
         decode(bomb, PLENTY)
 
 
-def test_the_static_table_is_that_of_the_rfc() -> None:
+def test_static_table_equals_that_of_the_rfc() -> None:
     """As another implementation has it."""
     references = [b"\0\0" + header_block.integer(index, 6, 0xC0) for index in range(len(STATIC_TABLE))]
     assert tuple(pylsqpack.Decoder(0, 0).feed_header(0, one)[1][0] for one in references) == STATIC_TABLE

@@ -94,7 +94,7 @@ async def probe(
 # --- a good answer -----------------------------------------------------------------------------------------
 
 
-async def test_a_probe_over_http3(pki: Pki) -> None:
+async def test_http3_probe_reports_its_metrics(pki: Pki) -> None:
     probed = await probe(pki, reply(200, b"some body"))
     assert probed.reason == "no failure"
     assert probed.metric("probe_http_status_code") == 200
@@ -106,7 +106,7 @@ async def test_a_probe_over_http3(pki: Pki) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_the_phases_do_not_overlap(pki: Pki) -> None:
+async def test_phases_do_not_overlap(pki: Pki) -> None:
     """The handshake counts once: until the first answer it is `connect`, from there on `tls`."""
     probed = await probe(pki, said(Pause(5), head(200), data(b"o"), Pause(5), data(b"k")))
     phases = [probed.seconds(name) for name in ("connect", "tls", "processing", "transfer")]
@@ -123,14 +123,14 @@ async def test_the_phases_do_not_overlap(pki: Pki) -> None:
 @pytest.mark.parametrize(
     ("target", "version"), [("https://127.0.0.1:{quic_port}/", 4), ("https://[::1]:{quic_port}/", 6)]
 )
-async def test_both_versions_of_ip(pki: Pki, target: str, version: int) -> None:
+async def test_http3_works_over_ipv4_and_ipv6(pki: Pki, target: str, version: int) -> None:
     probed = await probe(pki, target=target)
     assert probed.reason == "no failure"
     assert probed.metric("probe_ip_protocol") == version
 
 
 @pytest.mark.parametrize("target", ["http://localhost:{quic_port}/x", "localhost:{quic_port}/x"])
-async def test_a_target_without_tls_is_asked_over_tls(pki: Pki, target: str) -> None:
+async def test_http3_target_without_https_scheme_is_probed_over_tls(pki: Pki, target: str) -> None:
     """By a scheme of http or none at all; the log says so."""
     probed = await probe(pki, {"/x": OK}, target=target)
     assert probed.reason == "no failure"
@@ -138,7 +138,7 @@ async def test_a_target_without_tls_is_asked_over_tls(pki: Pki, target: str) -> 
 
 
 @pytest.mark.usefixtures("clock")
-async def test_redirects_bring_cookies_and_credentials_along(pki: Pki) -> None:
+async def test_redirects_keep_cookies_and_credentials(pki: Pki) -> None:
     """Each hop is a connection of its own, and the times add up."""
     pages = {"/": redirect(302, "/next", ("set-cookie", "a=1")), "/next": said(Pause(5), head(200), data(b"ok"))}
     probed = await probe(pki, pages, basic_auth={"username": "alice", "password": "secret"})
@@ -149,7 +149,7 @@ async def test_redirects_bring_cookies_and_credentials_along(pki: Pki) -> None:
     assert probed.seconds("processing") > 4
 
 
-async def test_any_server_of_aioquic_understands_us(pki: Pki) -> None:
+async def test_plain_aioquic_server_is_probed(pki: Pki) -> None:
     """One that opens all streams of HTTP/3 and allows a dynamic table, with nothing scripted."""
 
     class Server(QuicConnectionProtocol):
@@ -184,7 +184,7 @@ async def test_any_server_of_aioquic_understands_us(pki: Pki) -> None:
 # --- uploads -----------------------------------------------------------------------------------------------
 
 
-async def test_a_large_body_is_sent_whole(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_large_request_body_is_sent_whole(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> None:
     """From the settings and from a file alike."""
     path = tmp_path_factory.mktemp("bodies") / "body"
     path.write_bytes(MEBIBYTE)
@@ -195,7 +195,7 @@ async def test_a_large_body_is_sent_whole(pki: Pki, tmp_path_factory: pytest.Tem
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_file_is_read_no_faster_than_it_is_sent(pki: Pki) -> None:
+async def test_upload_reads_a_file_no_faster_than_it_sends(pki: Pki) -> None:
     """A server that takes no more does not make us hold the rest."""
     window = 100_000
     async with Site({"/": OK}, pki=pki.directory, quic=Quic(window=window)) as site:
@@ -223,7 +223,7 @@ async def dialled(pki: Pki, port: int) -> AsyncIterator[quic.QuicClient]:
         client.close(0)
 
 
-async def test_a_server_that_wants_no_more_of_the_body_is_listened_to(pki: Pki) -> None:
+async def test_stop_sending_ends_the_upload_and_not_the_probe(pki: Pki) -> None:
     """STOP_SENDING in the middle of an upload ends the upload, and not the probe."""
     async with Site({}, pki=pki.directory, quic=Quic(early=said(stop(), head(200), data(b"enough")))) as site:
         url = parse(site.fill("https://127.0.0.1:{quic_port}/"))
@@ -247,7 +247,7 @@ async def test_a_server_that_wants_no_more_of_the_body_is_listened_to(pki: Pki) 
         ((head(200), data(b"o"), on_control(b"", end=True)), "http_protocol_error (transfer)"),
     ],
 )
-async def test_what_came_before_the_failure_counts(pki: Pki, parts: tuple[object, ...], reason: str) -> None:
+async def test_metrics_from_before_a_failure_are_kept(pki: Pki, parts: tuple[object, ...], reason: str) -> None:
     """However close together they come: status, length and version are those of the response."""
     probed = await probe(pki, said(*parts, end=End.HOLD))  # type: ignore[arg-type]
     assert probed.reason == reason
@@ -255,14 +255,14 @@ async def test_what_came_before_the_failure_counts(pki: Pki, parts: tuple[object
     assert probed.metric("probe_http_uncompressed_body_length") == 1
 
 
-async def test_a_message_names_the_code(pki: Pki) -> None:
+async def test_failure_names_the_error_code_and_phrase(pki: Pki) -> None:
     """For people: in the words of the RFC, with what the server had to say."""
     probed = await probe(pki, said(close(0x102, "out of order"), end=End.HOLD))
     assert probed.result.failure is not None
     assert probed.result.failure.message == "the server closed the connection (INTERNAL_ERROR) out of order"
 
 
-async def test_a_rejected_request_is_made_once_more(pki: Pki) -> None:
+async def test_rejected_request_is_repeated_once(pki: Pki) -> None:
     """The server says that it did not look at it (RFC 9114, section 4.1.1)."""
     probed = await probe(pki, said(reset(0x10B), end=End.HOLD))
     assert probed.reason == "connect_reset (processing)"
@@ -280,13 +280,13 @@ async def test_a_rejected_request_is_made_once_more(pki: Pki) -> None:
     ],
     ids=["connect", "tls", "processing", "transfer"],
 )
-async def test_the_deadline_holds_in_every_phase(pki: Pki, behaviour: Quic, answer: Answer, reason: str) -> None:
+async def test_timeout_in_each_phase_has_its_reason(pki: Pki, behaviour: Quic, answer: Answer, reason: str) -> None:
     probed = await probe(pki, answer, behaviour=behaviour, timeout=8)
     assert probed.reason == reason
     assert 8 <= probed.result.duration < 12
 
 
-async def test_a_large_body_takes_little_memory(pki: Pki) -> None:
+async def test_large_body_that_is_only_counted_takes_little_memory(pki: Pki) -> None:
     """One that is only counted is not kept: not by us and not by aioquic."""
     await probe(pki)  # imports and caches
     tracemalloc.start()
@@ -302,12 +302,12 @@ async def test_a_large_body_takes_little_memory(pki: Pki) -> None:
         tracemalloc.stop()
 
 
-async def test_an_endless_head_ends_at_the_limit(pki: Pki) -> None:
+async def test_endless_head_ends_at_the_limit(pki: Pki) -> None:
     probed = await probe(pki, said(frame(1, length=1 << 40), Repeat(b"\x51" * 65536, 100)), timeout=100)
     assert probed.reason == "http_headers_too_large (processing)"
 
 
-async def test_what_a_server_does_wrong_is_not_in_our_log(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
+async def test_server_errors_are_not_logged(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
     """It is the probe's result; aioquic would warn about it too."""
     with caplog.at_level(logging.WARNING):
         await probe(pki, behaviour=Quic(alpn=("doq",)))
@@ -317,7 +317,7 @@ async def test_what_a_server_does_wrong_is_not_in_our_log(pki: Pki, caplog: pyte
 
 
 @pytest.mark.usefixtures("clock")
-async def test_nothing_is_left_behind(pki: Pki) -> None:
+async def test_probe_leaves_no_tasks_or_sockets_behind(pki: Pki) -> None:
     """Neither sockets nor tasks, however the probe ends: well, badly, late, or because nobody waits any more."""
     await probe(pki)  # imports and caches
     tasks, descriptors = asyncio.all_tasks(), list(Path("/proc/self/fd").iterdir())
@@ -335,7 +335,7 @@ async def test_nothing_is_left_behind(pki: Pki) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == len(descriptors)
 
 
-async def test_a_failed_verification_is_told_to_the_server_and_nothing_else_is(pki: Pki) -> None:
+async def test_failed_verification_is_told_to_the_server_without_our_certificate(pki: Pki) -> None:
     """Our own certificate never reaches a server that has not proved who it is."""
     settings = {
         "ca_file": str(pki.directory / "stranger.pem"),
@@ -354,6 +354,6 @@ async def test_a_failed_verification_is_told_to_the_server_and_nothing_else_is(p
     assert shown.subject.rfc4514_string() == "CN=client"
 
 
-def test_aioquic_is_loaded_by_the_first_probe_that_needs_it(modules_at_start: frozenset[str]) -> None:
+def test_aioquic_is_imported_by_the_first_probe_that_needs_it(modules_at_start: frozenset[str]) -> None:
     """Most exporters never do."""
     assert "aioquic" not in modules_at_start
