@@ -1,4 +1,4 @@
-"""Reading YAML by annotations: what fits, what does not and where, merges, aliases, the environment."""
+"""Read YAML by type annotations: valid and invalid values, places, merges, aliases, environment variables."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from probe_exporter.settings.secrets import Secret
 
 
 class Colour(StrEnum):
-    """Words to choose from."""
+    """A setting with a few allowed words."""
 
     RED = "red"
 
 
 class Inner(BaseModel):
-    """A block in a block."""
+    """A block inside another block."""
 
     flag: bool = False
     names: tuple[Text, ...] = ()
 
 
 class Open(BaseModel):
-    """A block with keys of anybody's."""
+    """A block whose keys are arbitrary."""
 
     model_config = ConfigDict(extra="allow")
     known: int = 0
 
 
 class Model(BaseModel):
-    """One field of each shape."""
+    """One field of each kind."""
 
     flag: bool = False
     count: int = 0
@@ -67,26 +67,26 @@ class Model(BaseModel):
 
 
 def document(text: str | bytes, environment: Mapping[str, str] | None = None) -> Document:
-    """What reading `text` as a `Model` gives."""
+    """Read `text` as a `Model`."""
     return read(text.encode() if isinstance(text, str) else text, "f.yml", Model, environment)
 
 
 def value(text: str) -> Any:
-    """The value read, which has no problems."""
+    """Return the value of a text that has no problems."""
     result = document(text)
     assert result.problems == []
     return result.value
 
 
 def problems(text: str) -> list[str]:
-    """The problems of a text, without their places."""
+    """Return the messages of a text's problems, without their places."""
     return [f"{problem.path}: {problem.message}" for problem in document(text).problems]
 
 
 FITS = [
     ("flag: yes", {"flag": True}),
     ("flag: Off", {"flag": False}),
-    ("flag: 'yes'", {"flag": True}),  # Go looks at these words without their quotes
+    ("flag: 'yes'", {"flag": True}),  # Go reads these words without regard to their quotes
     ("count: 0x10", {"count": 16}),
     ("count: 010", {"count": 8}),
     ("count: 1_000", {"count": 1000}),
@@ -279,7 +279,7 @@ ENVIRONMENT = {"NAME": "web", "N": "7", "ON": "yes", "EMPTY": ""}
     ],
 )
 def test_environment_variables_are_expanded(text: str, expected: object) -> None:
-    """Only ``${NAME}``, only in values; what comes out counts as unquoted."""
+    """Only ``${NAME}`` in values is expanded; the result is read as an unquoted scalar."""
     result = document(text, ENVIRONMENT)
     assert result.problems == []
     assert result.value == expected

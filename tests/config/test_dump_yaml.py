@@ -1,4 +1,4 @@
-"""YAML as we write it: whatever is written reads back the same."""
+"""Write YAML that every YAML parser reads back as the same value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from probe_exporter.settings.fields import Text
 
 
 class Holder(BaseModel):
-    """Text in all its places, and anything."""
+    """Any text, most of it difficult for YAML."""
 
     text: Text = ""
     texts: list[Text] = []
@@ -23,7 +23,7 @@ class Holder(BaseModel):
 
 
 def back(value: object) -> Any:
-    """`value`, written and read."""
+    """Write `value` and read it back."""
     result = read(dump.dump(value, 2).encode(), "f", Holder)
     assert result.problems == []
     return result.value

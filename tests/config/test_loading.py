@@ -1,4 +1,4 @@
-"""Configuration files to a `Config`: verdicts, messages and their places, cautions, settings."""
+"""Load configuration files: acceptance, error messages with places, warnings, settings."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ PROBERS = loader.load_probers([])
 
 
 def load(path: Path, text: str | bytes, **options: Any) -> Config:
-    """The configuration that `text` makes, written to a file in the directory `path`."""
+    """Write `text` to a file in the directory `path` and load it."""
     file = path / "blackbox.yml"
     file.write_bytes(text.encode() if isinstance(text, str) else text)
     return loading.load([file], PROBERS, **options)
 
 
 def refusal(path: Path, text: str | bytes, **options: Any) -> list[str]:
-    """The lines of the error that `text` is refused with, without the directory."""
+    """Return the lines of the error for `text`, without the directory."""
     with pytest.raises(ConfigError) as refused:
         load(path, text, **options)
     return str(refused.value).replace(f"{path}/", "").splitlines()
 
 
 def http(keys: str) -> str:
-    """A configuration of one http module."""
+    """Return the text of a configuration with one http module."""
     return f"modules: {{m: {{prober: http, http: {{{keys}}}}}}}\n"
 
 
@@ -106,7 +106,7 @@ INVALID = {
     "unix-ip-protocol": "3:28: modules.m.unix.preferred_ip_protocol: unknown key `preferred_ip_protocol`",
     "yaml-syntax": "3:1: not valid YAML: ",
 }
-"""Each invalid example and how its only problem begins, after the file's name and a colon."""
+"""Each invalid example and the beginning of its only problem, after the file's name and a colon."""
 
 
 @shared.needed
@@ -165,7 +165,7 @@ modules:
 
 
 def test_all_problems_of_a_file_are_reported_at_once_in_order(tmp_path: Path) -> None:
-    """Type errors, unknown keys, rules between keys, in blocks that have several of them."""
+    """The file has type errors, unknown keys and violated rules between keys, several in a block."""
     assert [line.partition(": ")[0] + ": " + line.split(": ")[1] for line in refusal(tmp_path, MANY)] == [
         "blackbox.yml:3:5: modules.a.prober",
         "blackbox.yml:4:5: modules.a.timeout",
@@ -198,7 +198,7 @@ def test_duplicate_module_is_reported_with_both_places(tmp_path: Path) -> None:
         loading.load(files, PROBERS)
     twice = f"{files[1]}:2:3: modules.one: module `one` is defined twice; the first is at {files[0]}:2:3"
     assert str(refused.value) == twice
-    files[0].write_text("modules:\n  one: {prober: tcp, timeout: 5}\n")  # another problem hides it not
+    files[0].write_text("modules:\n  one: {prober: tcp, timeout: 5}\n")  # another problem does not hide it
     with pytest.raises(ConfigError) as refused:
         loading.load(files, PROBERS)
     assert str(refused.value).splitlines()[1] == twice
@@ -226,7 +226,7 @@ def test_unknown_prober_is_reported_with_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_prober_without_a_block_has_default_settings(tmp_path: Path) -> None:
-    """Also where the original would not: grpc could then use IPv6 only."""
+    """The original leaves grpc without a default: such a module could use IPv6 only."""
     modules = load(tmp_path, "modules: {g: {prober: grpc}, h: {prober: http, http: null}}").modules
     assert getattr(modules["g"].settings, "ip_protocol_fallback") is True  # noqa: B009
     assert modules["h"].settings == PROBERS["http"].settings()
@@ -398,7 +398,7 @@ def test_digest_changes_with_the_files(tmp_path: Path) -> None:
     assert loading.digest(files) != first
 
 
-# --- a prober of somebody else's ---------------------------------------------------------------------------
+# --- a third-party prober ----------------------------------------------------------------------------------
 
 
 def _quotes(text: str) -> str:
@@ -406,13 +406,13 @@ def _quotes(text: str) -> str:
 
 
 class QuotingSettings(Settings):
-    """A field that tells what it was given."""
+    """A setting whose error quotes the value."""
 
     text: Annotated[Text, AfterValidator(_quotes)] = ""
 
 
 def test_prober_error_may_quote_bytes(tmp_path: Path) -> None:
-    """Pydantic can't print it, and says so at the place of the block."""
+    """Pydantic can't print these bytes; the message then stands at the place of the block."""
     file = tmp_path / "x.yml"
     probers = {"quoting": Prober("quoting", QuotingSettings, _probe)}
     for value, message in {
@@ -426,11 +426,11 @@ def test_prober_error_may_quote_bytes(tmp_path: Path) -> None:
 
 
 async def _probe(probe: object, settings: object) -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 def test_prober_may_have_any_legal_name(tmp_path: Path) -> None:
-    """The model of a module does not trip over names that pydantic uses itself."""
+    """Names that pydantic uses itself are legal names of probers."""
     named: dict[str, Prober[Any]] = {
         name: Prober(name, Settings, _probe) for name in ("json", "copy", "schema", "model_x")
     }
@@ -469,7 +469,7 @@ KEYS = sorted({key for prober in PROBERS.values() for key in prober.settings.mod
 
 
 def mutate(value: Any, chance: random.Random) -> Any:
-    """The value with something in it replaced, dropped or added."""
+    """Return the value with something in it replaced, dropped or added."""
     if isinstance(value, dict) and value and chance.random() < 0.8:
         key = chance.choice(list(value))
         return {**value, key: mutate(value[key], chance)}
@@ -491,7 +491,7 @@ def modules_of_the_complete_example() -> dict[str, Any]:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(chance=st.randoms(use_true_random=False))
 def test_damaged_configuration_loads_or_is_refused(tmp_path: Path, chance: random.Random) -> None:
-    """Nothing but ConfigError ever comes out, and what loads can be printed and loads again."""
+    """Only ConfigError is raised, and a configuration that loads can be dumped and loaded again."""
     modules = modules_of_the_complete_example()
     module = mutate(modules[chance.choice(list(modules))], chance)
     with suppress(ConfigError):

@@ -1,4 +1,4 @@
-"""YAML text to nodes: places, tags, the first document only, and bounds."""
+"""Parse YAML text to nodes: places, tags, only the first document, limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from probe_exporter.config.nodes import MAX_DEPTH, Node, SyntaxProblem, compose,
 
 
 def scalar(text: str) -> Node:
-    """The node of one scalar."""
+    """Return the node of one scalar."""
     node = compose(text.encode())
     assert node is not None
     return node
@@ -27,7 +27,7 @@ def test_nodes_have_the_place_where_they_begin() -> None:
 
 
 def test_only_the_first_document_is_read() -> None:
-    """What comes after it need not even be YAML."""
+    """The text after the first document may be invalid YAML."""
     root = compose(b"a: 1\n---\n[")
     assert root is not None
     assert root.pairs[0][1].value == 1
@@ -65,7 +65,7 @@ def test_syntax_error_has_a_place(data: bytes, line: int, column: int) -> None:
 
 @pytest.mark.parametrize("opening", ["[", "- ", "{a: ", "? "])
 def test_deep_nesting_is_refused_without_recursion(opening: str) -> None:
-    """A hundred thousand brackets are an error, not a crash."""
+    """A hundred thousand brackets are an error and not a crash."""
     with pytest.raises(SyntaxProblem, match="nested too deeply"):
         compose(opening.encode() * 100_000)
 
@@ -85,7 +85,7 @@ NUMBERS = {
     "0b11": 3,
     "-010": -8,
     "1_000": 1000,
-    "08": 8.0,  # not octal, and a float for want of anything better
+    "08": 8.0,  # not octal, so Go reads a float
     "1e2": 100.0,
     "1.9": 1.9,
     ".5": 0.5,
@@ -120,7 +120,7 @@ def test_number_of_a_thousand_digits_is_out_of_range() -> None:
         ("!!int '5'", 5),
         ("!!float 5", 5.0),
         ("!!bool 'false'", False),
-        ("! 5", 5),  # says nothing, to Go
+        ("! 5", 5),  # Go ignores this tag
         ("!foo 5", "5"),
         ("2001-01-01", "2001-01-01"),
     ],

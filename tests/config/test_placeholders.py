@@ -1,4 +1,4 @@
-"""Parameters of modules: where they may stand, what requests may put there, and that it becomes nothing but text."""
+"""Module parameters: where placeholders may stand, which values requests may give, values stay plain text."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ VALUES = st.text(max_size=20) | st.sampled_from(NASTY) | st.lists(st.sampled_fro
 
 
 def load(path: Path, text: str, **options: Any) -> Config:
-    """The configuration that `text` makes."""
+    """Load a configuration from `text`."""
     file = path / "blackbox.yml"
     file.write_text(text)
     return loading.load([file], PROBERS, **options)
 
 
 def module(path: Path, params: str, http: str) -> Module:
-    """A module of http with these parameters."""
+    """Return an http module with these parameters."""
     return load(path, f"modules: {{m: {{prober: http, params: {{{params}}}, http: {{{http}}}}}}}").modules["m"]
 
 
 def problems(path: Path, text: str) -> list[str]:
-    """The lines of the error that `text` is refused with, without the directory."""
+    """Return the lines of the error for `text`, without the directory."""
     with pytest.raises(ConfigError) as refused:
         load(path, text)
     return str(refused.value).replace(f"{path}/", "").splitlines()
 
 
 def settings(module: Module, **request: str) -> Any:
-    """The settings for a request."""
+    """Return the module's settings for a request with these parameters."""
     return module.given(request).settings
 
 
@@ -91,7 +91,7 @@ PLAIN = st.recursive(
 
 
 def leaves(plain: Any, path: tuple[Any, ...] = ()) -> Iterable[tuple[tuple[Any, ...], Any]]:
-    """Every value that holds no others, and every empty one, with the way to it."""
+    """Yield each value that is not a container or is an empty one, with its path."""
     inside = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
     if not inside:
         yield path, plain
@@ -146,7 +146,7 @@ def test_parameter_value_is_inserted_verbatim_in_every_kind_of_setting(
 
 
 def test_parameter_values_are_not_expanded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither for parameters nor for the environment; and the environment brings no placeholders in."""
+    """Values are inserted verbatim, and what the environment inserts is no placeholder."""
     monkeypatch.setenv("PROBE_X", "${param:b}")
     text = (
         "modules: {m: {prober: http, params: {a: {pattern: .*}, b: {pattern: .*, default: B}}, "
@@ -193,7 +193,7 @@ def test_parameter_may_stand_for_a_number_boolean_or_size(tmp_path: Path) -> Non
 def test_illegal_parameter_value_is_refused_with_a_message(
     tmp_path: Path, request_: dict[str, str], sentence: str
 ) -> None:
-    """The whole value has to match, whatever alternatives the pattern has."""
+    """The whole value must match, whatever alternatives the pattern has."""
     made = module(
         tmp_path,
         "must: {pattern: '[a-z]+'}, may: {pattern: 'a|x*', max_length: 8, default: xx}",
@@ -205,7 +205,7 @@ def test_illegal_parameter_value_is_refused_with_a_message(
 
 
 def test_parameter_value_is_validated_by_the_setting(tmp_path: Path) -> None:
-    """And what the field says then tells no secret."""
+    """The message of the setting then contains no secret."""
     made = module(tmp_path, ANYTHING, "proxy_url: 'http://u:hunter2@${param:a}/'")
     assert settings(made, a="proxy.example:1").proxy_url == "http://u:hunter2@proxy.example:1/"
     for value in ("a\r\nX: y", "a b", "[", "%zz"):
@@ -288,7 +288,7 @@ def test_unused_parameter_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_placeholder_is_plain_text_in_a_module_without_params(tmp_path: Path) -> None:
-    """A configuration that blackbox_exporter reads means the same here; what looks like a mistake is told."""
+    """A configuration for blackbox_exporter keeps its meaning; text that looks like a mistake is a warning."""
     text = "modules: {m: {prober: http, http: {body: '${param:a} $${param:b}', headers: {X: '$${param:c}'}}}}"
     loaded = load(tmp_path, text)
     block = settings(loaded.modules["m"], a="x")
@@ -298,7 +298,7 @@ def test_placeholder_is_plain_text_in_a_module_without_params(tmp_path: Path) ->
 
 
 def test_parameters_work_through_anchors_and_merges(tmp_path: Path) -> None:
-    """Each module with its own; the text between them is shared."""
+    """Each module has its own parameters; the text between the placeholders is shared."""
     text = """
 modules:
   a: &a
@@ -338,7 +338,7 @@ def test_filled_modules_share_the_guard_of_their_module(tmp_path: Path) -> None:
 
 
 def test_a_thousand_modules_with_parameters_load_at_bounded_cost(tmp_path: Path) -> None:
-    """Time grows with their number, and not with its square."""
+    """The cost grows with the number of modules and not with its square."""
     body = "prober: http, params: {a: {pattern: x, default: x}}, http: {body: '${param:a}', method: '${param:a}'}"
     text = "modules:\n" + "".join(f"  m{number}: {{{body}}}\n" for number in range(1000))
     with costs_at_most(150):
@@ -346,13 +346,13 @@ def test_a_thousand_modules_with_parameters_load_at_bounded_cost(tmp_path: Path)
 
 
 def with_each_value_as_a_parameter() -> dict[str, Any]:
-    """Every module of the complete example as often as its blocks have values, with one of them as a parameter."""
+    """Return each module of the complete example once per value in its blocks, with that value as a parameter."""
     modules = {}
     for name, written in yaml.safe_load((shared.EXAMPLES / "full.yml").read_text())["modules"].items():
         for path, value in leaves(written):
             if len(path) < 2 or path[0] not in PROBERS or not isinstance(value, str | int | float):
                 continue
-            if "claims" in path and not isinstance(value, str):  # of any type, so that a parameter is text there
+            if "claims" in path and not isinstance(value, str):  # of any type, so a parameter there is text
                 continue
             copied = copy.deepcopy(written)
             inside = functools.reduce(lambda block, key: block[key], path[:-1], copied)
@@ -365,7 +365,7 @@ def with_each_value_as_a_parameter() -> dict[str, Any]:
 
 @shared.needed
 def test_any_setting_may_be_a_parameter_and_any_value_is_accepted_or_refused(tmp_path: Path) -> None:
-    """With its default a module is what it was without; no other value is our bug."""
+    """With defaults a module equals the original one; other values are accepted or refused, never an internal error."""
     example = load(tmp_path, (shared.EXAMPLES / "full.yml").read_text()).modules
     loaded = load(tmp_path, yaml.safe_dump({"modules": with_each_value_as_a_parameter()})).modules
     assert len(loaded) > 150

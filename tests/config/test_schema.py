@@ -1,4 +1,4 @@
-"""The JSON Schema for editors: it takes what loads, refuses what clearly does not, and explains itself."""
+"""The JSON Schema for editors accepts what loads, refuses clear errors and has descriptions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROBERS = loader.load_probers([])
 
 
 def plain(text: str | bytes) -> object:
-    """A file as an editor sees it: ``!!binary`` is text to it."""
+    """Return a file's content as an editor sees it, which reads ``!!binary`` as text."""
     return json.loads(json.dumps(yaml.safe_load(text), default=lambda data: data.decode("latin-1")))
 
 

@@ -1,4 +1,4 @@
-"""What comes out is what Prometheus reads, in each format, to the last digit."""
+"""Encode samples so that Prometheus reads back each value exactly, in each format."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FORMATS = [pytest.param(TEXT, id="text"), pytest.param(OPENMETRICS, id="openmetr
 
 
 def parse(body: bytes, format: Format) -> list[Family]:
-    """With prometheus_client's own parser of that format."""
+    """Parse with prometheus_client's own parser of that format."""
     text = body.decode()
     return list((parse_text if format.encoding == "text" else parse_openmetrics)(text))
 
@@ -39,7 +39,7 @@ def series(families: Iterable[Family]) -> Series:
 
 
 def same(one: Series, other: Series) -> bool:
-    """Equal, with NaN equal to itself."""
+    """Compare two sets of series; NaN equals NaN."""
     return one.keys() == other.keys() and all(
         value == other[key] or (math.isnan(value) and math.isnan(other[key])) for key, value in one.items()
     )
@@ -114,7 +114,7 @@ names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True)
 
 @st.composite
 def filled(draw: st.DrawFn) -> Samples:
-    """One run's samples: any legal names, any label values, any numbers."""
+    """Draw the samples of a run: any legal names, label values and numbers."""
     samples = Samples()
     for index in range(draw(st.integers(0, 5))):
         label_names = draw(st.lists(names.filter(lambda n: not n.startswith("__")), max_size=3, unique=True))
@@ -146,7 +146,7 @@ def test_samples_are_read_back(format: Format, samples: Samples) -> None:
 
 @given(samples=filled())
 def test_samples_and_collector_encode_alike(samples: Samples) -> None:
-    """A Samples is a collector too: going through prometheus_client's families must not change the answer."""
+    """`Samples` is a collector too: encoding via prometheus_client's families must give the same answer."""
     short = parse(encode(samples, TEXT), TEXT)
     long = parse(encode_families(samples.collect(), TEXT), TEXT)
     assert same(series(short), series(long))
@@ -209,7 +209,7 @@ def test_text_that_is_not_utf8_loses_a_character_and_not_the_answer() -> None:
 
 
 def a_registry() -> CollectorRegistry:
-    """One of each of prometheus_client's types."""
+    """Return a registry with one metric of each of prometheus_client's types."""
     registry = CollectorRegistry()
     counter = Counter("hits", "Hits.", ["path"], registry=registry)
     counter.labels("/").inc(2, exemplar={"trace": "b"})
@@ -229,7 +229,7 @@ def test_prometheus_client_types_are_read_back(format: Format) -> None:
     registry = a_registry()
     created = {key: value for key, value in series(registry.collect()).items() if key[0].endswith("_created")}
     expected = {key: value for key, value in series(registry.collect()).items() if key not in created}
-    assert created, "prometheus_client makes them, and nobody wants them"
+    assert created, "prometheus_client adds these samples, which are left out"
     assert series(parse(encode_families(registry.collect(), format), format)) == expected
 
 
@@ -338,7 +338,7 @@ def test_registry_of_an_author_is_merged_and_sorted(format: Format) -> None:
 
 
 def test_own_metric_wins_over_the_registry_of_an_author(caplog: pytest.LogCaptureFixture) -> None:
-    """Two families of one name are no legal answer, and `probe_success` is the runner's to say."""
+    """Two families of one name are illegal, and only the runner may set `probe_success`."""
     encoding._warn_of_duplicate.cache_clear()  # another test may have caused the warning
     samples = Samples()
     samples.set(Metric("probe_success", "Verdict."), 0)
@@ -396,7 +396,7 @@ def test_info_and_histogram_are_encoded_in_each_format() -> None:
 
 @pytest.mark.parametrize("format", [TEXT, OPENMETRICS, PROTOBUF])
 def test_number_too_large_for_a_float_is_infinite(format: Format) -> None:
-    """A peer may claim any size; that must not cost the answer."""
+    """A peer may announce any size; the answer must still be encoded."""
     samples = Samples()
     samples.set(Metric("probe_claim_bytes", "Claimed."), 10**400)
     samples.set(Metric("probe_debts", "Owed.", ("whom",)), -(10**400), "all")

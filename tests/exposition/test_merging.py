@@ -1,4 +1,4 @@
-"""Samples of several modules in one answer: each has its module, and the answer is legal whatever was declared."""
+"""Merge the samples of several modules into one answer: each series has its module, and the answer is always legal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PHASES = Metric("probe_seconds", "Seconds.", ("phase",))
 
 
 def samples(*values: tuple[Metric, float, tuple[str, ...]]) -> Samples:
-    """What a probe measured."""
+    """Return the samples of a probe."""
     made = Samples()
     for metric, value, labels in values:
         made.set(metric, value, *labels)
@@ -32,7 +32,7 @@ def samples(*values: tuple[Metric, float, tuple[str, ...]]) -> Samples:
 
 
 def lines(runs: dict[str, Samples]) -> list[str]:
-    """The text of an answer."""
+    """Return the lines of the merged answer as text."""
     return encode(merged(runs)).decode().splitlines()
 
 
@@ -63,7 +63,7 @@ def test_merged_declarations_use_the_first_help_and_all_labels() -> None:
 
 
 def test_merged_families_of_two_types_become_gauges() -> None:
-    """One family can't have two, and none of the samples is to be lost."""
+    """A family can't have two types, and no sample may be lost."""
     counter = Metric("probe_things_total", "Counted.", type="counter")
     gauge = Metric("probe_things_total", "Seen.")
     base = Metric("probe_things", "Base.")
@@ -95,7 +95,7 @@ def test_module_label_of_a_prober_becomes_exported_module() -> None:
 
 
 def with_registry(kind: type[Counter | Gauge | Histogram], *labels: str) -> Samples:
-    """A run whose author uses prometheus_client's own types."""
+    """Return a run whose author uses prometheus_client's own types."""
     made = samples((PLAIN, 1, ()))
     thing = kind("probe_own", "Own.", labels, registry=made.registry)
     child = thing.labels(*labels) if labels else thing
@@ -136,7 +136,7 @@ METRICS = st.builds(
 
 @st.composite
 def runs_of_modules(draw: st.DrawFn) -> dict[str, Samples]:
-    """Two or three runs; within one, a name is declared once, as everywhere."""
+    """Draw two or three runs; each declares a name once."""
     runs = {}
     for module in ("one", "two", "three")[: draw(st.integers(2, 3))]:
         metrics = draw(st.lists(METRICS, unique_by=lambda m: m.name.removesuffix("_total"), max_size=4))

@@ -1,4 +1,4 @@
-"""What goes out as protocol buffers comes out of Google's decoder as it went in, and Prometheus knows what it is."""
+"""Encode samples as protocol buffers that Google's decoder reads back and that Prometheus understands."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def read(families: Iterable[Any]) -> Series:
-    """The series that Prometheus makes of messages: those of a histogram and a summary spelt out."""
+    """Return the series that Prometheus makes of messages, with those of histograms and summaries expanded."""
     return {(name, frozenset(labels.items())): value for family in families for name, labels, value in _series(family)}
 
 
@@ -120,7 +120,7 @@ def test_number_is_read_back(value: float) -> None:
 
 
 def test_changed_values_change_the_cached_answer() -> None:
-    """The page is remembered, the numbers are not."""
+    """The encoded series are cached, but not their values."""
     metric = Metric("probe_number", "Any.")
     for value in (1.0, 2.0):
         samples = Samples()
@@ -175,7 +175,7 @@ def test_registry_of_an_author_is_merged_and_sorted() -> None:
 
 
 class _Fixed:
-    """A collector of these families."""
+    """A collector that returns these families."""
 
     def __init__(self, families: list[Family]) -> None:
         self._families = families

@@ -1,4 +1,4 @@
-"""OpenMetrics, rule by rule: prometheus_client's parser, the reference, refuses each of these pages as well."""
+"""OpenMetrics pages, rule by rule: prometheus_client's parser, the reference, refuses each invalid page too."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_page_that_breaks_a_rule_is_refused_for_it(name: str) -> None:
 
 
 def test_page_that_the_reference_parser_refuses_is_refused() -> None:
-    """Lines of a page go, come twice, change places and change: it must not be us who let such a page pass."""
+    """Lines of a page are removed, repeated, swapped and changed; a page that the reference refuses must not pass."""
     chance, refused = random.Random(2026), 0
     for _ in range(1500):
         page = _disturbed(PAGE.splitlines(), chance)

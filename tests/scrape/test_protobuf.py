@@ -1,4 +1,4 @@
-"""Protocol buffers as Google's encoder writes them, and messages that are legal there and no metrics."""
+"""Read protocol buffers of Google's encoder, and refuse legal messages that are no metrics."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def family(type: int, name: str = "a", help: str = "x") -> Any:
 
 
 def delimited(*messages: Any) -> bytes:
-    """Messages, each with its length before it; they are short."""
+    """Return messages, each with its length before it; they are short."""
     encoded = [message if isinstance(message, bytes) else message.SerializeToString() for message in messages]
     assert all(len(one) < 128 for one in encoded)
     return b"".join(bytes([len(one)]) + one for one in encoded)
 
 
 def read(body: bytes) -> tuple[Page, dict[tuple[str, ...], float]]:
-    """A page, and its samples by name and values of labels."""
+    """Return a page, and its samples by name and label values."""
     kept = Selection(lambda _: True, lambda _: True, 1000)
     page = Page(1000, kept)
     for _ in protobuf.read(body, page):
@@ -65,7 +65,7 @@ def test_missing_value_is_zero() -> None:
 
 
 def test_native_histogram_is_one_sample() -> None:
-    """Its schema is field 5, its zero threshold field 6: fields that Google's decoder is not told of here."""
+    """Field 5 is the schema and field 6 the zero threshold; the definition used here does not have them."""
     native = b"\x08\x03\x28\x04\x31" + b"\0" * 8  # sample_count: 3, schema: 2, zero_threshold: 0
     metric = b"\x3a" + bytes([len(native)]) + native
     body = b"\x0a\x01h\x18\x04\x22" + bytes([len(metric)]) + metric

@@ -1,4 +1,4 @@
-"""Readers of pages against those who write them: prometheus_client, Google's protobuf, and our own encoder."""
+"""Compare the readers of pages with the writers: prometheus_client, Google's protobuf, and our own encoder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Series = tuple[str, tuple[tuple[str, str], ...], float]
 
 
 def taken(read: Read, body: bytes) -> tuple[Page, list[Series]]:
-    """All of a page."""
+    """Read a whole page; return it and its series."""
     everything = Selection(lambda _: True, lambda _: True, 10**6)
     page = Page(10**6, everything)
     for _ in read(body, page):
@@ -37,7 +37,7 @@ def taken(read: Read, body: bytes) -> tuple[Page, list[Series]]:
 
 
 def refusal(read: Read, body: bytes) -> str | None:
-    """Why a page can't be read; None if it can."""
+    """Return why a page can't be read; None if it can."""
     try:
         taken(read, body)
     except Malformed as error:
@@ -46,12 +46,12 @@ def refusal(read: Read, body: bytes) -> str | None:
 
 
 def text_of(registry: CollectorRegistry) -> bytes:
-    """What prometheus_client writes."""
+    """Return a registry as prometheus_client's text."""
     return generate_text(registry)
 
 
 def openmetrics_of(registry: CollectorRegistry) -> bytes:
-    """The same as OpenMetrics, whose writer and parser are not typed."""
+    """Return a registry as OpenMetrics; the library's writer and parser are not typed."""
     body: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
     return body
 
@@ -63,7 +63,7 @@ COUNTS = st.floats(0, 1e12)
 
 @st.composite
 def registries(draw: st.DrawFn) -> CollectorRegistry:
-    """Some metrics of all types, with labels that need escapes."""
+    """Draw a registry with metrics of all types and labels that need escapes."""
     registry = CollectorRegistry()
     for number, kind in enumerate(draw(st.lists(st.sampled_from("cghsie"), max_size=6))):
         name, help, label = f"{kind}_{number}", draw(TEXTS), draw(TEXTS)
@@ -120,7 +120,7 @@ def test_protobuf_of_the_exporter_is_read_like_its_text(registry: CollectorRegis
     _, written = taken(text.read, text_of(registry))
 
     def comparable(found: list[Series]) -> Counter[Series]:
-        """Without what has no place in a message: when something was created; bounds as numbers."""
+        """Leave out what a message can't hold: creation times; compare bounds as numbers."""
         return Counter(
             (name, tuple((k, str(float(v)) if k in ("le", "quantile") else v) for k, v in labels), value)
             for name, labels, value in found
@@ -138,7 +138,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
 
 
 def everything() -> CollectorRegistry:
-    """A registry with a metric of each type."""
+    """Return a registry with a metric of each type."""
     registry = CollectorRegistry()
     Counted("c", "h", ["l"], registry=registry).labels('x\n"\\').inc()
     Gauge("g", "", registry=registry).set(-1.5)
@@ -172,7 +172,7 @@ def test_protobuf_cut_off_within_a_message_is_refused() -> None:
 
 @pytest.mark.parametrize("place", range(3))
 def test_protobuf_message_with_wrong_insides_is_refused(place: int) -> None:
-    """Lengths that are longer than what they are in, tags of kinds that are none, numbers that do not end."""
+    """Lengths beyond the enclosing message, tags of unknown kinds, numbers that do not end."""
     wrong = [b"\x0a\xff\xff\xff\xff\x0fx", b"\x0b", b"\xff" * 11][place]
     assert refusal(protobuf.read, bytes([len(wrong)]) + wrong) is not None
 

@@ -1,4 +1,4 @@
-"""What makes up a call, without a connection: metadata, messages and the status, whatever their bytes are."""
+"""The parts of a gRPC call without I/O: metadata, messages and the status, for any bytes."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_message_larger_than_the_limit_is_refused_by_its_announced_length() -> N
 
 
 def response(*frames: bytes) -> ResponseReader:
-    """A response that has arrived."""
+    """Return a response that has arrived completely."""
     reader = ResponseReader("POST")
     reader.feed(http2.settings() + b"".join(frames))
     assert reader.complete
@@ -175,7 +175,7 @@ def test_status_that_is_no_number_is_a_protocol_error(written: str) -> None:
     ],
 )
 def test_http_status_replaces_a_missing_grpc_status(code: int, status: int) -> None:
-    """The table of the gRPC project's http-grpc-status-mapping."""
+    """The table is that of the gRPC project's http-grpc-status-mapping."""
     assert ended(head(code, TYPE, end=True)).status == status
     assert ended(head(code, TYPE), data(message(), end=False), headers(("x-a", "1"), end=True)).status == status
     with pytest.raises(CallFailed) as failed:

@@ -1,6 +1,6 @@
-"""The messages of a health check are what protobuf's own library writes and reads, and nothing else is taken for one.
+"""Read and write the messages of a gRPC health check exactly as protobuf's own library does.
 
-In one place that library is laxer than Go's and ours: within a group that it skips, a field may have the number 0.
+One difference is intended: in a group that it skips, that library accepts a field with the number 0; Go and we do not.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def test_health_status_without_a_name_is_shown_as_its_number() -> None:
 
 @st.composite
 def fields(draw: st.DrawFn, depth: int = 0) -> bytes:
-    """A field of any kind, mostly the first one."""
+    """Draw a field of any kind, most often the first one."""
     number = draw(st.sampled_from([1, 1, 1, 2, 15, 16, 2**29 - 1, 1 if depth else 0]))
     kind = draw(st.integers(0, 7))
     tag = varint(number << 3 | kind)
@@ -59,7 +59,7 @@ def fields(draw: st.DrawFn, depth: int = 0) -> bytes:
 
 
 def agrees(data: bytes) -> None:
-    """Ours and Google's reader say the same of some bytes, or both refuse them."""
+    """Check that our reader and Google's return the same status for some bytes, or both refuse them."""
     try:
         expected = google.HealthCheckResponse.FromString(data).status
     except message.DecodeError:

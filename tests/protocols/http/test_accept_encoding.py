@@ -1,4 +1,4 @@
-"""The rule about Accept-Encoding and compression: each line is what the original says of the pair."""
+"""Check Accept-Encoding headers against a configured compression: each line is the original's verdict on the pair."""
 
 from __future__ import annotations
 

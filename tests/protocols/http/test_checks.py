@@ -1,4 +1,4 @@
-"""Each demand of a module passes what meets it and fails what does not, with its reason."""
+"""Check a response against the module's settings: status, version, headers, body, CEL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from probe_exporter.settings.regexps import Regexp
 
 
 def failing(reason: Reason) -> pytest.RaisesExc[ProbeFailed]:
-    """Expects a failure with this reason."""
+    """Expect a failure with this reason."""
     return pytest.RaisesExc(ProbeFailed, check=lambda failed: failed.reason is reason)
 
 
@@ -69,7 +69,7 @@ TWO = response(b"X-A: first one", b"X-A: second \xff", b"X-Empty:")
 
 @pytest.mark.parametrize(("regexp", "matches"), [("first", True), ("SECOND", False), ("^second", True), ("ab", False)])
 def test_header_matches_if_one_of_its_values_matches(regexp: str, matches: bool) -> None:
-    """In any case of the name; which of `forbidden` and `demanded` fails, is the opposite of the other."""
+    """Names match in any case. `forbidden` fails where `demanded` passes, and the other way round."""
     matcher = Matcher("x-a", Regexp(regexp))
     if matches:
         checks.headers(TWO, [], [matcher])
@@ -106,7 +106,7 @@ def test_header_bytes_that_are_not_utf8_match_one_character_each() -> None:
 
 @pytest.mark.parametrize("size", [0, OFF_THE_LOOP])
 async def test_body_regexps_search_the_whole_body_unanchored(size: int) -> None:
-    """Also where it is so large that a thread does it."""
+    """A thread searches large bodies."""
     text = bytes(size) + b"\nneedle\n"
     await checks.body(text, [Regexp("absent"), Regexp("^needle")], [Regexp("needle"), Regexp("(?m)^needle$")])
     with failing(Reason.HTTP_BODY_MISMATCH):
@@ -152,14 +152,14 @@ def test_cel_expression_true_passes_one_setting_and_fails_the_other(expression: 
 
 @pytest.mark.parametrize("expression", ["body.absent", "body.text > 1", "body.n", "body.text", "body.none", "1"])
 def test_cel_expression_without_boolean_result_fails_both_settings(expression: str) -> None:
-    """An evaluation that fails, or one that gives no boolean."""
+    """An evaluation that fails, or a result that is not boolean."""
     for forbidden, demanded in ((Cel(expression), None), (None, Cel(expression))):
         with failing(Reason.HTTP_BODY_MISMATCH):
             checks.json_body(DOCUMENT, forbidden, demanded)
 
 
 def test_cel_numbers_are_doubles() -> None:
-    """As they are to the original: adding an integer has no overload."""
+    """CEL has no overload that adds an integer to a double, as in the original."""
     checks.json_body(DOCUMENT, None, Cel("body.n + 1.0 == 2.0 && int(body.n) + 1 == 2"))
     with failing(Reason.HTTP_BODY_MISMATCH):
         checks.json_body(DOCUMENT, None, Cel("body.n + 1 == 2"))

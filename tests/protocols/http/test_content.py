@@ -1,4 +1,4 @@
-"""A body is decoded the same however it arrives, counted to the byte, and never larger than its limit."""
+"""Decode a body: the same result however it is cut, an exact count, and a size limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from probe_exporter.protocols.http.content import DEFAULT_LIMIT, STEP, Body
 
 
 def deflate(data: bytes) -> bytes:
-    """Raw DEFLATE, which is what the original understands by the word."""
+    """Compress as raw DEFLATE, which the original expects for ``deflate``."""
     return zlib.compress(data, wbits=-15)
 
 
@@ -38,7 +38,7 @@ def feed(body: Body, pieces: Iterable[bytes]) -> None:
 
 
 def fed(pieces: Iterable[bytes], coding: str = "", *, limit: int = 0, hold: bool = True) -> Body:
-    """A body that has taken all of its pieces."""
+    """Return a body that has received all pieces."""
     body = Body(coding, limit=limit, hold=hold)
     feed(body, pieces)
     body.end()
@@ -74,7 +74,7 @@ def test_body_is_read_back_however_it_is_cut(coding: str, data: st.DataObject) -
 def test_body_is_complete_if_decoding_steps_end_with_the_input(
     coding: str, beyond: int, steps: int, piece: int
 ) -> None:
-    """Where a step ends exactly with the input, output may still be waiting in the decoder."""
+    """If a decoding step ends exactly with the input, the decoder may still hold output."""
     plain = bytes(steps * STEP + beyond)
     encoded = ENCODERS[coding](plain)
     pieces = [encoded[at : at + piece] for at in range(0, len(encoded), piece)]
@@ -116,7 +116,7 @@ def test_body_that_is_not_in_its_coding_fails(coding: str) -> None:
 
 
 def test_deflate_is_raw_deflate_and_not_zlib() -> None:
-    """RFC 9110 says zlib; the original reads raw DEFLATE, and modules are written for it."""
+    """RFC 9110 says zlib; the original reads raw DEFLATE, and modules rely on that."""
     with pytest.raises(ProbeFailed) as failed:
         fed([zlib.compress(PLAIN)], "deflate")
     assert failed.value.reason is Reason.HTTP_CONTENT_ENCODING
@@ -132,7 +132,7 @@ def test_corrupted_byte_fails_decoding(coding: str) -> None:
 
 
 def test_gzip_may_have_several_members() -> None:
-    """RFC 1952, section 2.2; also where one ends between two pieces."""
+    """A member may also end between two pieces (RFC 1952, section 2.2)."""
     members = [gzip.compress(part) for part in (b"one ", b"", b"two ", b"three")]
     stream = b"".join(members)
     for pieces in (members, [stream], byte_by_byte(stream)):
@@ -184,7 +184,7 @@ def test_body_that_is_held_has_a_default_limit() -> None:
 
 @pytest.fixture(scope="module", params=COMPRESSED)
 def bomb(request: pytest.FixtureRequest) -> tuple[str, bytes]:
-    """A coding, and less than a megabyte in it that would be twice the limit."""
+    """Return a coding, and less than a megabyte in it that decodes to twice the limit."""
     coding: str = request.param
     size = 2 * DEFAULT_LIMIT
     if coding == "br":
@@ -200,7 +200,7 @@ def bomb(request: pytest.FixtureRequest) -> tuple[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("hold", [True, False])
 def test_decompression_bomb_ends_at_the_limit_in_bounded_memory(bomb: tuple[str, bytes], hold: bool) -> None:
-    """And takes no memory beyond what is held and a few steps, however it arrives."""
+    """Memory is bounded by the held body and a few steps, however the body arrives."""
     coding, encoded = bomb
     body = Body(coding, hold=hold)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Cookies go where RFC 6265 lets them go, in the form in which they came."""
+"""Store and send cookies as RFC 6265 says, with values as the server sent them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from probe_exporter.protocols.http.url import parse
 
 
 async def sent(origin: str, values: list[str], *destinations: str) -> list[str]:
-    """What goes with requests to `destinations` after `origin` has set cookies."""
+    """Return the Cookie header for each of `destinations` after `origin` has set cookies."""
     cookies = Cookies()
     cookies.store(parse(origin), values)
     return [cookies.header(parse(destination)) for destination in destinations]
@@ -35,7 +35,7 @@ async def sent(origin: str, values: list[str], *destinations: str) -> list[str]:
     ],
 )
 async def test_cookie_value_is_sent_as_received(value: str, header: str) -> None:
-    """Within quotes where there were quotes, or a blank or a comma makes them necessary: Go's rule."""
+    """A value is quoted if it was quoted, or if a blank or a comma requires it, as in Go."""
     assert await sent("http://a.test/", [value], "http://a.test/") == [header]
 
 
@@ -118,7 +118,7 @@ PATHS = ["/", "/p", "/px", "/p/", "/p/q", "/p/q/r", "/p/q/r/s?t=/u"]
     ],
 )
 async def test_cookie_is_sent_to_its_path_and_below(value: str, paths: list[str]) -> None:
-    """By default to the directory it came from."""
+    """The default path is the directory of the URL."""
     headers = await sent("http://a.test/p/q/r?s=/t", [value], *(f"http://a.test{path}" for path in PATHS))
     assert [path for path, header in zip(PATHS, headers, strict=True) if header] == paths
 

@@ -1,4 +1,4 @@
-"""Field sections of QPACK: whatever another implementation writes we read, and the other way round; within bounds."""
+"""Encode and decode QPACK field sections: compatible with another implementation, within limits."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ FIELDS = st.lists(st.tuples(NAMES, VALUES) | st.sampled_from(STATIC_TABLE), min_
 
 @given(FIELDS)
 def test_encoded_section_is_read_by_another_decoder(fields: list[tuple[bytes, bytes]]) -> None:
-    """And it needs no dynamic table for it."""
+    """The section uses no dynamic table."""
     assert pylsqpack.Decoder(0, 0).feed_header(0, encode(fields))[1] == fields
     assert decode(encode(fields), PLENTY) == fields
 
 
 @given(FIELDS)
 def test_section_of_another_encoder_is_decoded(fields: list[tuple[bytes, bytes]]) -> None:
-    """Huffman's code, the static table and literals."""
+    """The sections use Huffman's code, the static table and literals."""
     _, section = pylsqpack.Encoder().encode(0, fields)
     assert decode(section, PLENTY) == fields
 
 
 @given(st.binary(max_size=40))
 def test_any_bytes_are_refused_or_decoded_as_another_decoder_does(garbage: bytes) -> None:
-    """No bytes at all raise anything but ValueError; empty names are the caller's to refuse."""
+    """Only ValueError is raised; the caller refuses empty names."""
     section = b"\0\0" + garbage
     try:
         fields = decode(section, PLENTY)
@@ -47,7 +47,7 @@ def test_any_bytes_are_refused_or_decoded_as_another_decoder_does(garbage: bytes
 
 
 def test_encoder_never_indexes_secrets() -> None:
-    """Whoever passes the header on is told so (RFC 9204, 7.1.3): the bit N is set in both kinds of literals."""
+    """The bit N in literals tells proxies not to index a field (RFC 9204, section 7.1.3)."""
     by_index = encode([(b"authorization", b"Basic eA==")])
     by_name = encode([(b"x-secret", b"1")])
     assert by_index[2] & 0xF0 == 0x70
@@ -77,7 +77,7 @@ def test_invalid_section_is_refused(section: bytes) -> None:
 
 
 def test_size_limit_counts_decoded_fields() -> None:
-    """Every field counts its name, its value and 32 bytes, as in SETTINGS_MAX_FIELD_SECTION_SIZE."""
+    """Each field counts its name, its value and 32 bytes, as in SETTINGS_MAX_FIELD_SECTION_SIZE."""
     fields = [(b"x", b"y" * 7)] * 10
     assert decode(encode(fields), 400) == fields
     with pytest.raises(SectionTooLarge):
@@ -85,7 +85,7 @@ def test_size_limit_counts_decoded_fields() -> None:
 
 
 def test_bomb_of_short_references_ends_at_the_limit() -> None:
-    """One byte stands for a header of 80; the time stays in proportion to the limit."""
+    """One byte stands for a header of 80; the cost is proportional to the limit."""
     longest = max(range(63), key=lambda index: sum(map(len, STATIC_TABLE[index])))
     bomb = b"\0\0" + bytes((0xC0 | longest,)) * PLENTY
     with costs_at_most(50), pytest.raises(SectionTooLarge):
@@ -93,7 +93,7 @@ def test_bomb_of_short_references_ends_at_the_limit() -> None:
 
 
 def test_static_table_equals_that_of_the_rfc() -> None:
-    """As another implementation has it."""
+    """The table of another implementation is the same."""
     references = [b"\0\0" + header_block.integer(index, 6, 0xC0) for index in range(len(STATIC_TABLE))]
     assert tuple(pylsqpack.Decoder(0, 0).feed_header(0, one)[1][0] for one in references) == STATIC_TABLE
     assert len(STATIC_TABLE) == 99

@@ -1,4 +1,4 @@
-"""A stream of frames is taken apart the same however it is cut, and what can't be a frame is refused at its head."""
+"""Split a stream into HTTP/2 frames, however it is cut, and refuse invalid frames by their head."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_frames_are_read_back_however_they_are_cut(sent: list[tuple[int, int, in
 
 
 def test_frame_layout_follows_the_rfc() -> None:
-    """Section 4.1: 24 bits of length, 8 of kind, 8 of flags, a reserved one, 31 of the stream."""
+    """Section 4.1: 24 bits of length, 8 of type, 8 of flags, a reserved one, 31 of the stream id."""
     assert frames.frame(frames.DATA, frames.END_STREAM, 5, b"ab") == b"\x00\x00\x02\x00\x01\x00\x00\x00\x05ab"
     assert frames.frame(0xFA, 0xFF, 2**31 - 1, b"x" * 258)[:9] == b"\x00\x01\x02\xfa\xff\x7f\xff\xff\xff"
 

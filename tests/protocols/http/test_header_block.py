@@ -1,4 +1,4 @@
-"""Header blocks are read as RFC 7541 has them, whoever wrote them and however they are cut, in bounded time."""
+"""Encode and decode HPACK header blocks (RFC 7541), however they are cut, at bounded cost."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("blocks", EXAMPLES.values(), ids=EXAMPLES)
 def test_decoder_reads_the_examples_of_the_rfc(blocks: list[tuple[str, list[Field]]]) -> None:
-    """Appendix C: one connection each, whose blocks build on one another."""
+    """Appendix C: the blocks of an example belong to one connection."""
     whole, bytewise = Decoder(LIMIT), Decoder(LIMIT)
     for block, fields in blocks:
         data = bytes.fromhex(block)
@@ -72,7 +72,7 @@ def test_decoder_reads_the_examples_of_the_rfc(blocks: list[tuple[str, list[Fiel
 
 @given(blocks=st.lists(FIELDS, max_size=4), huffman=st.booleans(), places=PLACES)
 def test_decoder_reads_what_another_encoder_writes(blocks: list[list[Field]], huffman: bool, places: list[int]) -> None:
-    """One after another on the same connection, cut anywhere."""
+    """Several blocks of one connection, cut anywhere."""
     encoder, decoder = hpack.Encoder(), Decoder(LIMIT)
     for fields in blocks:
         assert decode(decoder, *cut(encoder.encode(fields, huffman), places)) == fields
@@ -80,7 +80,7 @@ def test_decoder_reads_what_another_encoder_writes(blocks: list[list[Field]], hu
 
 @given(data=st.binary(max_size=200), places=PLACES)
 def test_decoder_result_does_not_depend_on_how_the_block_is_cut(data: bytes, places: list[int]) -> None:
-    """And nothing but a `Violation` comes of it."""
+    """Only `Violation` is raised."""
 
     def outcome(pieces: list[bytes]) -> list[Field] | str:
         try:
@@ -96,7 +96,7 @@ def test_decoder_evicts_old_entries_from_the_dynamic_table() -> None:
     large = b"\x40\x01a" + integer(2000, 7) + b"x" * 2000
     assert decode(decoder, large, large, b"\xbe")[2] == (b"a", b"x" * 2000)
     with pytest.raises(Violation):
-        decode(decoder, large, large, large, b"\xc0")  # the third of a table that has room for two
+        decode(decoder, large, large, large, b"\xc0")  # the third entry of a table with room for two
 
 
 def test_decoder_evicts_entries_if_the_table_size_shrinks() -> None:
@@ -135,7 +135,7 @@ def test_decoder_refuses_invalid_hpack(data: bytes) -> None:
 
 
 def test_size_limit_of_fields_is_inclusive() -> None:
-    """Counted with 32 bytes for each (RFC 9113, section 6.5.2)."""
+    """Each field counts 32 bytes more (RFC 9113, section 6.5.2)."""
     block = b"\x88" + b"\x00\x01a" + integer(1000, 7) + b"x" * 1000
     size = (7 + 3 + 32) + (1 + 1000 + 32)
     assert len(decode(Decoder(size), block)) == 2
@@ -169,12 +169,12 @@ BOMBS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("block", BOMBS.values(), ids=BOMBS)
 def test_bomb_ends_at_the_limit_in_bounded_time_and_memory(block: bytes) -> None:
-    """In a second or two; a decoder that copies what is left for each field takes half a minute."""
+    """A decoder that copies the rest of the block for each field takes 20 times as long."""
     decoder = Decoder(LIMIT)
     with costs_at_most(300), pytest.raises(Violation) as refused:
         decode(decoder, *cut(block, range(0, len(block), 16384)))
     assert refused.value.reason is Reason.HTTP_HEADERS_TOO_LARGE
-    smaller = LIMIT // 8  # tracing makes everything slow
+    smaller = LIMIT // 8  # tracing slows the decoder
     tracemalloc.start()
     with pytest.raises(Violation):
         decode(Decoder(smaller), block)
@@ -196,7 +196,7 @@ def test_long_field_in_small_pieces_is_joined_once() -> None:
 
 @given(fields=FIELDS)
 def test_encoded_block_is_read_by_another_decoder(fields: list[Field]) -> None:
-    """And remember nothing of it: any header may be a secret."""
+    """The other decoder indexes nothing, because any header may be a secret."""
     decoder = hpack.Decoder(LIMIT)
     decoded = list(decoder.decode(encode(fields), raw=True))
     assert decoded == fields

@@ -1,4 +1,4 @@
-"""A response is read the same however its bytes are cut, and what the original tolerates or refuses, we do too."""
+"""Read HTTP/1 responses: the same result however they are cut, as tolerant as the original."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MORE = "more bytes may come: the connection stays open"
 
 @dataclass(frozen=True)
 class Read:
-    """What came out of a response."""
+    """The outcome of a response."""
 
     status: int = 0
     version: str = ""
@@ -60,20 +60,20 @@ def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> R
 
 
 def cut(data: bytes, *places: int) -> list[bytes]:
-    """The pieces of `data` between some places."""
+    """Cut `data` at some places."""
     edges = [0, *sorted(places), len(data)]
     return [data[start:end] for start, end in pairwise(edges) if start < end]
 
 
 def every_way(data: bytes) -> Iterable[list[bytes]]:
-    """Whole, byte by byte, and cut in two at every place; long data at some hundreds of places."""
+    """Yield `data` whole, byte by byte, and cut in two at every place, or at some hundreds of places if it is long."""
     yield [data]
     yield cut(data, *range(len(data)))
     yield from (cut(data, place) for place in range(1, len(data), 1 + len(data) // 500))
 
 
 def ok(**differences: object) -> Read:
-    """The usual outcome: a 200 of HTTP/1.1 whose body is ``ok``, as announced."""
+    """Return the usual outcome: a 200 of HTTP/1.1 whose body is ``ok``, as announced."""
     usual: dict[str, object] = {"status": 200, "version": "1.1", "length": 2, "body": b"ok"}
     return Read(**usual | differences)  # type: ignore[arg-type]
 
@@ -265,7 +265,7 @@ BROKEN = {
 
 
 def table(cases: Mapping[str, Any]) -> list[Any]:
-    """The cases as parameters, named."""
+    """Return the cases as named parameters."""
     return [pytest.param(*(case if isinstance(case, tuple) else (case,)), id=name) for name, case in cases.items()]
 
 
@@ -277,14 +277,14 @@ def test_reader_tolerates_what_the_original_tolerates(data: bytes, expected: Rea
 
 @pytest.mark.parametrize("data", table(REFUSED))
 def test_reader_refuses_what_the_original_refuses(data: bytes) -> None:
-    """It is not HTTP, and there is no status."""
+    """The response is not HTTP and has no status."""
     for pieces in every_way(data):
         assert read(pieces) == NOT_HTTP, pieces
 
 
 @pytest.mark.parametrize(("data", "expected"), table(BROKEN))
 def test_broken_body_keeps_what_came_before(data: bytes, expected: Read) -> None:
-    """The status stands, and so do the bytes that arrived in good order, also where all of it came at once."""
+    """The status and the valid part of the body are kept, even if all arrived at once."""
     for pieces in every_way(data):
         assert read(pieces) == expected, pieces
 
@@ -301,7 +301,7 @@ HEAD = {
 
 @pytest.mark.parametrize(("data", "expected"), table(HEAD))
 def test_response_to_head_ends_with_its_head(data: bytes, expected: Read) -> None:
-    """Its length is what the header says, as if the method had been GET."""
+    """Its length is that of the header, as for GET."""
     for pieces in every_way(data):
         assert read(pieces, method="HEAD", end=False) == expected, pieces
 
@@ -330,7 +330,7 @@ def test_connection_closed_without_any_byte_is_reported_as_closed() -> None:
 
 
 def test_reader_ignores_data_after_the_end() -> None:
-    """Not even what looks like another response."""
+    """Another response after it is ignored too."""
     reader = ResponseReader("GET")
     reader.feed(head(b"X-A: 1", b"Content-Length: 2") + b"HTTP/1.1 500 Oh no\r\nX-A: 2\r\n\r\n")
     reader.feed(b"nonsense")
@@ -377,7 +377,7 @@ def test_folded_header_is_one_value() -> None:
 
 
 def test_framing_headers_are_hidden_from_matchers() -> None:
-    """The original's client takes these headers out, and header matchers do not find them."""
+    """The original's client removes these headers, and header matchers do not find them."""
     reader = ResponseReader("GET")
     reader.feed(chunks(b"0\r\n\r\n", b"Content-Length: 9", b"X-A: 1"))
     assert reader.headers == [("X-A", "1")]
@@ -389,7 +389,7 @@ def test_framing_headers_are_hidden_from_matchers() -> None:
 
 
 def large(size: int) -> bytes:
-    """A head of exactly `size` bytes, most of them one header."""
+    """Return a head of exactly `size` bytes, most of them in one header."""
     begins, ends = b"HTTP/1.1 200 OK\r\nX-A: ", b"\r\nContent-Length: 0\r\n\r\n"
     return begins + b"a" * (size - len(begins) - len(ends)) + ends
 
@@ -419,7 +419,7 @@ def test_chunk_extensions_and_trailers_are_bounded(endless: bytes) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [b"", b"X-A: a\r\n"])
 def test_endless_head_ends_at_the_limit_in_bounded_memory(line: bytes) -> None:
-    """Until then, headers of a few bytes each take some 150 bytes each."""
+    """Until then, each short header takes some 150 bytes."""
     piece = line * 2048 or b"a" * 16384
     tracemalloc.start()
     outcome = read(chain([b"HTTP/1.1 200 OK\r\nX-A: "], repeat(piece)))
@@ -453,7 +453,7 @@ def test_head_with_a_hundred_thousand_headers_is_read() -> None:
     ],
 )
 def test_ten_megabytes_by_the_kilobyte_have_linear_cost(begins: bytes, repeated: bytes) -> None:
-    """Minutes would mean that something is looked at or copied again with every piece."""
+    """A reader that scans or copies all data for each piece takes minutes."""
     data = begins + repeated * ((HEAD_LIMIT - 1024) // len(repeated)) + b"\r\n\r\n"
     with costs_at_most(500):
         read(dripped(data, 1024))
@@ -483,7 +483,7 @@ def test_body_of_announced_length_is_read_back_however_it_is_cut(body: bytes, pl
 
 @given(data=st.binary(max_size=200), places=st.lists(st.integers(0, 250)))
 def test_reader_result_does_not_depend_on_how_the_response_is_cut(data: bytes, places: list[int]) -> None:
-    """And nothing but `ProbeFailed` comes of it."""
+    """Only `ProbeFailed` is raised."""
     for begins in (b"", b"HTTP/1.1 200 OK\r\n", chunks(b"")):
         whole = begins + data
         assert read(cut(whole, *(place for place in places if place < len(whole)))) == read([whole])

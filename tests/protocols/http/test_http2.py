@@ -1,4 +1,4 @@
-"""HTTP/2 is read the same however its bytes are cut, and what the original tolerates or refuses, we do too."""
+"""Read HTTP/2 responses: the same result however they are cut, as tolerant as the original."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MORE = "more bytes may come: the connection stays open"
 
 @dataclass(frozen=True)
 class Read:
-    """What came out of a response."""
+    """The outcome of a response."""
 
     status: int = 0
     length: int = 0
@@ -50,7 +50,7 @@ class Read:
 
 
 def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = False) -> Read:
-    """Feed pieces, and then the end of the connection if it comes."""
+    """Feed pieces, then the end of the connection if `end` is set."""
     reader = ResponseReader(method)
     body = []
     failure: Reason | str | None = None
@@ -73,25 +73,25 @@ def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = False) -> 
 
 
 def cut(whole: bytes, *places: int) -> list[bytes]:
-    """The pieces of `whole` between some places."""
+    """Cut `whole` at some places."""
     edges = [0, *sorted(places), len(whole)]
     return [whole[start:end] for start, end in pairwise(edges) if start < end]
 
 
 def every_way(whole: bytes) -> Iterable[list[bytes]]:
-    """Whole, byte by byte, and cut in two at every place; long data at some hundreds of places."""
+    """Yield `whole`, byte by byte, and cut in two at every place, or at some hundreds of places if it is long."""
     yield [whole]
     yield cut(whole, *range(len(whole)))
     yield from (cut(whole, place) for place in range(1, len(whole), 1 + len(whole) // 500))
 
 
 def table(cases: Mapping[str, Any]) -> list[Any]:
-    """One parameter set a case, by its name."""
+    """Return the cases as named parameters."""
     return [pytest.param(*(case if isinstance(case, tuple) else (case,)), id=name) for name, case in cases.items()]
 
 
 def ok(**differences: object) -> Read:
-    """The usual outcome: a 200 whose body is ``ok``, as announced."""
+    """Return the usual outcome: a 200 whose body is ``ok``, as announced."""
     usual: dict[str, object] = {"status": 200, "length": 2, "body": b"ok"}
     return Read(**usual | differences)  # type: ignore[arg-type]
 
@@ -103,12 +103,12 @@ NOT_HTTP = Read(failure=Reason.HTTP_PROTOCOL_ERROR)
 
 
 def fields(*pairs: tuple[str, str], body: bytes = b"ok") -> bytes:
-    """A response of nothing but these fields and a body."""
+    """Return a response with only these fields and a body."""
     return headers(*pairs) + data(body)
 
 
 def said(name: str, value: str) -> bytes:
-    """A response with one more header."""
+    """Return a response with one more header."""
     return fields((":status", "200"), (name, value))
 
 
@@ -250,15 +250,15 @@ REFUSED = {
     "a stream's window growing too large": window_update((1 << 31) - 1, 1) + OK,
     "a stream's window growing too large by a setting": window_update((1 << 31) - 65536, 1) + settings((4, 65536)) + OK,
     "a window growing by 3 bytes": frame(8, b"123") + OK,
-    "a farewell of 7 bytes": frame(7, b"1234567") + OK,
-    "a farewell on a stream": frame(7, b"12345678", stream=1) + OK,
+    "a GOAWAY of 7 bytes": frame(7, b"1234567") + OK,
+    "a GOAWAY on a stream": frame(7, b"12345678", stream=1) + OK,
     "a frame too large": frame(0, b"", 1, 1, length=16385),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("response", table(REFUSED))
 def test_reader_refuses_what_the_original_refuses(response: bytes) -> None:
-    """At once, as not HTTP, without a status."""
+    """The reader fails at once, without a status."""
     for pieces in every_way(BEGUN + response):
         assert read(pieces) == NOT_HTTP, pieces
 
@@ -319,7 +319,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("response", "expected"), table(BROKEN))
 def test_broken_body_keeps_what_came_before(response: bytes, expected: Read) -> None:
-    """The status stands, and so do the bytes that arrived in good order, also where all of it came at once."""
+    """The status and the valid part of the body are kept, even if all arrived at once."""
     for pieces in every_way(BEGUN + response):
         assert read(pieces) == expected, pieces
 
@@ -328,7 +328,7 @@ CUT_OFF = {
     "at once": (b"", Read(failure=Reason.CONNECT_CLOSED)),
     "in the opening": (BEGUN[:5], Read(failure=Reason.CONNECT_CLOSED)),
     "before the headers": (BEGUN, Read(failure=Reason.CONNECT_CLOSED)),
-    "after a farewell": (BEGUN + goaway(1, 11, b"too_many_pings"), Read(failure=Reason.CONNECT_CLOSED)),
+    "after a GOAWAY": (BEGUN + goaway(1, 11, b"too_many_pings"), Read(failure=Reason.CONNECT_CLOSED)),
     "in the headers": (BEGUN + frame(1, b"\x88", 0, 1), NOT_HTTP),
     "after a 103": (BEGUN + head(103), NOT_HTTP),
     "after the headers": (BEGUN + head(), ok(length=-1, body=b"", failure=TRUNCATED)),
@@ -354,7 +354,7 @@ RESET = {
 
 @pytest.mark.parametrize(("frames", "reason", "unprocessed"), table(RESET))
 def test_failure_tells_whether_the_request_was_processed(frames: bytes, reason: Reason, unprocessed: bool) -> None:
-    """What it did not look at may be asked again."""
+    """A request that the server did not process may be repeated."""
     with pytest.raises(ProbeFailed) as failed:
         ResponseReader("GET").feed(BEGUN + frames)
     assert failed.value.reason is reason
@@ -400,7 +400,7 @@ def test_trailers_are_separate_from_headers() -> None:
 
 
 def test_response_begins_with_the_first_valid_headers() -> None:
-    """Of an interim response perhaps, and not with settings, nor with headers that are none: the original's clock."""
+    """An interim response counts; settings and invalid headers do not, as in the original."""
     reader = ResponseReader("GET")
     seen = []
     for piece in (BEGUN + ping(), frame(1, b"\x08\x03", 0, 1), frame(9, b"103", 4, 1), OK_HEAD):
@@ -413,7 +413,7 @@ def test_response_begins_with_the_first_valid_headers() -> None:
 
 
 def frames_of(sent: bytes) -> list[tuple[int, int, int, bytes]]:
-    """Kind, flags, stream and payload of each."""
+    """Return type, flags, stream and payload of each frame."""
     found = []
     while sent:
         size = int.from_bytes(sent[:3], "big")
@@ -433,7 +433,7 @@ def test_reader_acknowledges_settings_and_answers_pings() -> None:
 
 
 def test_window_is_given_back_as_the_body_is_taken() -> None:
-    """Not as it arrives, and only what has arrived, on the stream and on the connection."""
+    """The reader updates both windows when the caller takes data, not when the data arrives."""
     reader = ResponseReader("GET")
     reader.feed(settings() + head())
     reader.take_outgoing()
@@ -447,7 +447,7 @@ def test_window_is_given_back_as_the_body_is_taken() -> None:
 
 
 def test_window_is_given_back_for_padding() -> None:
-    """A server that pads would run out of window."""
+    """Otherwise a server that pads would run out of window."""
     reader = ResponseReader("GET")
     reader.feed(settings() + head())
     for _ in range(200_000):
@@ -496,7 +496,7 @@ def dripped(whole: bytes, step: int) -> list[bytes]:
 
 
 def large(size: int) -> bytes:
-    """Headers that count for exactly `size` bytes."""
+    """Return headers that count as exactly `size` bytes."""
     return headers((":status", "200"), ("x-a", "a" * (size - 2 * 32 - len(":status200x-a"))), end=True)
 
 
@@ -516,7 +516,7 @@ def test_header_size_limit_counts_trailers() -> None:
     assert outcome == ok(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
-NOTHING = {
+FRAMES_WITHOUT_CONTENT = {
     "pings": ping(),
     "answers to pings": ping(flags=1),
     "settings": settings((1, 1)),
@@ -528,7 +528,7 @@ NOTHING = {
     "resets of other streams": reset(stream=3),
     "headers of other streams": headers(("a", "b"), stream=3),
     "interim responses": head(103),
-    "farewells": goaway(1),
+    "repeated GOAWAY": goaway(1),
     "empty data": head() + data(end=False),
     "padding": head() + http2.padded(b"", 255, end=False),
     "empty continuations": frame(1, b"", 0, 1) + frame(9, b"", 0, 1) * 2 * PATIENCE,
@@ -536,26 +536,26 @@ NOTHING = {
 }
 
 
-def drown(reader: ResponseReader, flood: bytes) -> None:
-    """Say the same for as long as it is endured, but for ever."""
+def feed_flood(reader: ResponseReader, flood: bytes) -> None:
+    """Feed the same bytes many times, more often than the reader tolerates."""
     for _ in range(2 * PATIENCE):
         reader.feed(flood)
         reader.take_body()
         reader.take_outgoing()
 
 
-@pytest.mark.parametrize("flood", table(NOTHING))
+@pytest.mark.parametrize("flood", table(FRAMES_WITHOUT_CONTENT))
 def test_flood_of_frames_without_content_fails(flood: bytes) -> None:
     reader = ResponseReader("GET")
     reader.feed(BEGUN + (head() if flood.startswith(head()) else b""))
     with pytest.raises(ProbeFailed) as failed:
-        drown(reader, flood.removeprefix(head()))
+        feed_flood(reader, flood.removeprefix(head()))
     assert failed.value.reason is Reason.HTTP_PROTOCOL_ERROR
     assert reader.error_code is Code.ENHANCE_YOUR_CALM
 
 
 def test_long_body_may_come_in_bytes_between_pings() -> None:
-    """What carries something is no flood."""
+    """Frames with content do not count as a flood."""
     pieces = [BEGUN, head(), *([data(b"x", end=False)] * 100 + [ping()]) * 300, data(b"y")]
     assert len(read(pieces).body) == 30_001
 
@@ -575,7 +575,7 @@ def test_body_that_is_not_taken_is_bounded_by_the_window() -> None:
 
 @pytest.mark.slow
 def test_ten_megabytes_of_headers_in_small_pieces_have_linear_cost() -> None:
-    """Minutes would mean that something is looked at or copied again with every piece."""
+    """A reader that scans or copies all data for each piece takes minutes."""
     with costs_at_most(500):
         outcome = read(dripped(BEGUN + large(HEAD_LIMIT), 100))
     assert outcome.status == 200
@@ -615,7 +615,7 @@ FRAMES = st.lists(
 def test_reader_result_does_not_depend_on_how_the_response_is_cut(
     frames: list[bytes], rest: bytes, places: list[int], method: str
 ) -> None:
-    """And nothing but `ProbeFailed` comes of it."""
+    """Only `ProbeFailed` is raised."""
     for begins in (b"", BEGUN, BEGUN + head()):
         whole = begins + b"".join(frames) + rest
         pieces = cut(whole, *(place for place in places if place < len(whole)))
@@ -626,7 +626,7 @@ def test_reader_result_does_not_depend_on_how_the_response_is_cut(
 
 
 def asked(method: str = "GET", url: str = "https://example.test/a?b", **more: Any) -> list[tuple[str, str]]:
-    """The fields of a request as a server reads them."""
+    """Return the fields of a request as a server reads them."""
     more.setdefault("headers", [])
     sent = frames_of(request_head(request_fields(Request(method, parse(url), "example.test", **more)), ends=True))
     assert [kind for kind, *_ in sent] == [http2.HEADERS] + [http2.CONTINUATION] * (len(sent) - 1)
@@ -657,7 +657,7 @@ def test_request_sends_te_only_for_trailers(value: str, sent: list[tuple[str, st
 
 
 def test_request_sends_each_cookie_in_its_own_field() -> None:
-    """As the original sends them; servers put them together again (RFC 9113, section 8.2.3)."""
+    """The original does so too; servers join the fields (RFC 9113, section 8.2.3)."""
     crumbs = [("cookie", "a=b"), ("cookie", "c=d"), ("cookie", "e=f")]
     assert asked(headers=[("Cookie", "a=b; c=d;")], cookies="e=f") == PSEUDO + crumbs
 

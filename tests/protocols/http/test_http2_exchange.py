@@ -1,4 +1,4 @@
-"""Probes over HTTP/2, against a scripted server that misbehaves on purpose and against a real nginx."""
+"""Probe over HTTP/2: a scripted server that misbehaves, and a real nginx."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def probe(
 
 
 def metrics(result: Result) -> dict[str, float]:
-    """The samples without labels, and the durations by phase."""
+    """Return the samples without labels, and the durations by phase."""
     found = {}
     for metric, samples in result.probe.samples.families.items():
         for labels, value in samples.items():
@@ -99,7 +99,7 @@ async def test_processing_ends_with_an_interim_response(pki: Pki) -> None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_response_before_the_request_is_accepted(pki: Pki, version: ssl.TLSVersion) -> None:
-    """Over TLS 1.2 what it says arrives with the end of the handshake. It is asked all the same."""
+    """Over TLS 1.2 the response arrives with the end of the handshake. The request is sent all the same."""
     result, site = await probe(pki, said(), tls=Tls(alpn=("h2",), maximum=version, opening=OPENING + OK))
     assert result.success, result.failure
     assert 0 < metrics(result)["processing"] < result.duration
@@ -123,8 +123,8 @@ async def test_upgrade_request_uses_http1(pki: Pki) -> None:
     assert site.requests[0].all("Upgrade") == ["websocket"]
 
 
-async def last_words(pki: Pki, answer: bytes, **asked: Any) -> bytes:
-    """What the exporter says from its request to its leaving."""
+async def bytes_after_the_request(pki: Pki, answer: bytes, **asked: Any) -> bytes:
+    """Return all bytes that the exporter sends after its request."""
     heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -144,16 +144,16 @@ async def last_words(pki: Pki, answer: bytes, **asked: Any) -> bytes:
         return await heard
 
 
-PARTINGS = {
-    "in good order": (OK, b""),
-    "before the end": (head(200, ("content-length", "9")) + data(bytes(9), end=False), goaway(0)),
+CLOSINGS = {
+    "after a complete response": (OK, b""),
+    "before the end of the body": (head(200, ("content-length", "9")) + data(bytes(9), end=False), goaway(0)),
     "after a violation": (frame(http2.PING, b"short"), goaway(0, http2.FRAME_SIZE_ERROR)),
 }
 
 
-@pytest.mark.parametrize(("answer", "farewell"), PARTINGS.values(), ids=PARTINGS)
-async def test_closing_sends_goaway_unless_the_response_is_complete(pki: Pki, answer: bytes, farewell: bytes) -> None:
-    assert await last_words(pki, answer, body_size_limit="5B") == SETTINGS_ACK + farewell
+@pytest.mark.parametrize(("answer", "closing"), CLOSINGS.values(), ids=CLOSINGS)
+async def test_closing_sends_goaway_unless_the_response_is_complete(pki: Pki, answer: bytes, closing: bytes) -> None:
+    assert await bytes_after_the_request(pki, answer, body_size_limit="5B") == SETTINGS_ACK + closing
 
 
 # --- bodies that we send -----------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ async def test_request_body_is_sent_whole(pki: Pki, tmp_path: Path, size: int, f
 
 @pytest.mark.parametrize("grant", [100, 40_000])
 async def test_request_body_respects_the_window_of_the_server(pki: Pki, grant: int) -> None:
-    """The scripted server fails if it gets more than it granted."""
+    """The scripted server fails if it receives more than it granted."""
     body = BODY[:80_000] if grant < 1000 else BODY
     tls = Tls(alpn=("h2",), opening=SMALL_WINDOW, grant=grant)
     result, site = await probe(pki, said(OK), tls=tls, method="POST", body=body)
@@ -203,14 +203,14 @@ async def test_request_without_window_or_response_times_out(pki: Pki) -> None:
 
 
 def in_turn(*answers: bytes) -> Answer:
-    """A server that says one thing on the first connection and another on the second."""
+    """Return a server that sends one answer on the first connection and another on the second."""
     turns = iter(answers)
     return said(Made(lambda fill: next(turns)))
 
 
 @pytest.mark.parametrize("refusal", [reset(http2.REFUSED_STREAM), goaway(0)])
 async def test_unprocessed_request_is_repeated_once(pki: Pki, tmp_path: Path, refusal: bytes) -> None:
-    """As when the server is restarted; with its file from the beginning."""
+    """A server does this when it restarts; a body file is sent again from its beginning."""
     (tmp_path / "body").write_text(BODY)
     asked: dict[str, Any] = {"method": "POST", "body_file": str(tmp_path / "body")}
     result, site = await probe(pki, in_turn(refusal, OK), **asked)
@@ -290,7 +290,7 @@ async def test_misbehaving_server_has_its_reason_within_the_timeout(pki: Pki, an
 
 
 async def test_many_pings_before_a_response_are_answered(pki: Pki) -> None:
-    """Also if the server reads none of what we answer before it has said all."""
+    """The server reads none of our answers before it has sent everything."""
     result, _ = await probe(pki, said(Repeat(ping() * 1000, 9), OK))
     assert result.success, result.failure
 
@@ -302,7 +302,7 @@ Ask = Callable[..., Coroutine[None, None, Result]]
 
 @pytest.fixture
 def ask(nginx: Nginx, pki: Pki) -> Ask:
-    """Probes a page of a running nginx."""
+    """Return a function that probes a page of a running nginx."""
 
     async def probe(path: str, **asked: object) -> Result:
         return await runner.run(module(pki, **asked), f"https://localhost:{nginx.port}{path}", 60)
@@ -345,7 +345,7 @@ async def test_nginx_redirects_over_http2(ask: Ask) -> None:
 
 
 async def test_nginx_takes_a_large_body_over_http2(ask: Ask, tmp_path: Path) -> None:
-    """It gives 64 KiB of window at first, and more as it stores what came."""
+    """nginx grants 64 KiB of window at first, and more as it stores the body."""
     (tmp_path / "body").write_bytes(b"x" * 5_000_000)
     result = await ask(
         "/count",
@@ -365,5 +365,5 @@ async def test_concurrent_http2_probes_do_not_disturb_each_other(ask: Ask) -> No
 
 
 def test_http2_is_imported_by_the_first_server_that_speaks_it(modules_at_start: frozenset[str]) -> None:
-    """Neither it nor HPACK's tables are loaded at start."""
+    """HPACK's tables are not loaded at start either."""
     assert not [name for name in modules_at_start if "http2" in name or "hpack" in name]

@@ -1,4 +1,4 @@
-"""HTTP/3 without I/O: a response is read the same however its bytes are cut, and everything read is bounded."""
+"""Read HTTP/3 responses without I/O: the same result however they are cut, everything bounded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MORE = "more bytes may come: the stream has not ended"
 
 @dataclass(frozen=True)
 class Read:
-    """What came out of a response."""
+    """The outcome of a response."""
 
     status: int = 0
     length: int = 0
@@ -50,7 +50,7 @@ class Read:
 
 
 def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> Read:
-    """Feed pieces, then the end of the stream; the body is taken after each."""
+    """Feed pieces, then the end of the stream; take the body after each."""
     reader = ResponseReader(method)
     body = b""
     failure: Reason | str | None = None
@@ -89,7 +89,7 @@ BROKEN = head(200) + data(b"good") + frame(SETTINGS) + data(b"bad")
 
 @given(st.sampled_from([OK, ODD, TRUNCATED, BROKEN]), st.data())
 def test_reader_result_does_not_depend_on_how_the_response_is_cut(response: bytes, cuts: st.DataObject) -> None:
-    """The reader keeps what it needs of a frame that has not come whole, and no more."""
+    """The reader keeps only the necessary part of an incomplete frame."""
     places = sorted(cuts.draw(st.lists(st.integers(0, len(response)), max_size=12)))
     pieces = [response[start:end] for start, end in zip([0, *places], [*places, len(response)], strict=True)]
     assert read(pieces) == read([response])
@@ -145,7 +145,7 @@ def test_response_that_must_not_have_a_body_is_complete_without_one(
 
 
 def test_body_ends_only_with_the_stream() -> None:
-    """A body is not complete when it has its length: trailers may follow, or an error."""
+    """A body of its announced length is not complete: trailers or an error may follow."""
     assert read([OK], end=False) == Read(200, 5, b"hello", MORE)
 
 
@@ -156,7 +156,7 @@ def test_stream_that_ends_without_a_response_has_a_reason(cut: bytes) -> None:
 
 @given(st.integers(0, 2**62 - 1))
 def test_varints_of_every_length_are_read_back(number: int) -> None:
-    """As another implementation writes them, and not before they are whole."""
+    """Another implementation writes them; an incomplete one is not read."""
     encoded = encode_uint_var(number)
     assert read_varint(b"x" + encoded + b"y", 1) == (number, 1 + len(encoded))
     assert all(read_varint(encoded[:size]) is None for size in range(len(encoded)))
@@ -194,12 +194,12 @@ def test_frame_splitter_returns_frames_as_they_were_sent(frames: list[tuple[int,
     ],
 )
 def test_data_other_than_content_is_bounded(stream: list[bytes], reason: Reason) -> None:
-    """However long it goes on, and in little memory."""
+    """Memory stays bounded however long it goes on."""
     tracemalloc.start()
     try:
         first, again = stream
         reader = ResponseReader("GET")
-        with pytest.raises(ProbeFailed) as failed:  # noqa: PT012  # which of the calls raises is not the point
+        with pytest.raises(ProbeFailed) as failed:  # noqa: PT012  # any of the calls may raise
             reader.feed(first, end=False)
             for _ in range(1 << 17):
                 reader.feed(again, end=False)
@@ -211,7 +211,7 @@ def test_data_other_than_content_is_bounded(stream: list[bytes], reason: Reason)
 
 
 def test_frame_of_unknown_type_is_not_held() -> None:
-    """It may be as long as it likes, up to the limit of what is no content."""
+    """The frame may be as long as the limit of data other than content."""
     tracemalloc.start()
     try:
         reader = ResponseReader("GET")
@@ -246,10 +246,10 @@ def on_control(content: bytes) -> list[tuple[int, bytes]]:
         pytest.param(
             [(3, encode_uint_var(CONTROL) + frame(0x21) + frame(SETTINGS, b"\x06\x40\xff"))], id="grease first"
         ),
-        pytest.param(on_control(frame(GOAWAY, b"\x04")), id="a farewell"),
-        pytest.param(on_control(frame(MAX_PUSH_ID, b"\5") + frame(0x3, b"\5")), id="about pushes"),
+        pytest.param(on_control(frame(GOAWAY, b"\x04")), id="goaway"),
+        pytest.param(on_control(frame(MAX_PUSH_ID, b"\5") + frame(0x3, b"\5")), id="push frames"),
         pytest.param(
-            [*SETTLED, (7, encode_uint_var(ENCODER)), (11, encode_uint_var(DECODER))], id="streams without use"
+            [*SETTLED, (7, encode_uint_var(ENCODER)), (11, encode_uint_var(DECODER))], id="QPACK streams without data"
         ),
         pytest.param([(11, encode_uint_var(DECODER) + b"\x40")], id="a cancellation of the request's field section"),
         pytest.param([(3, encode_uint_var(0x1F21) + b"anything")], id="a stream of unknown type"),
@@ -257,7 +257,7 @@ def on_control(content: bytes) -> list[tuple[int, bytes]]:
     ],
 )
 def test_server_streams_tolerate_what_the_rfc_allows(said: list[tuple[int, bytes]]) -> None:
-    """Byte by byte too."""
+    """The data is also fed byte by byte."""
     for step in (1, 1000):
         streams = ServerStreams()
         for stream, content in said:
@@ -275,14 +275,14 @@ def test_server_streams_tolerate_what_the_rfc_allows(said: list[tuple[int, bytes
         pytest.param(on_control(data(b"x")), id="data"),
         pytest.param(on_control(head(200)), id="headers"),
         pytest.param(on_control(frame(0x6, b"12345678")), id="HTTP/2's ping"),
-        pytest.param(on_control(frame(GOAWAY, b"\x01")), id="a farewell to nobody"),
+        pytest.param(on_control(frame(GOAWAY, b"\x01")), id="goaway with an invalid stream"),
         pytest.param([*SETTLED, (7, encode_uint_var(CONTROL))], id="a second control stream"),
         pytest.param([*SETTLED, (7, encode_uint_var(PUSH) + b"\0")], id="a push"),
         pytest.param([(7, encode_uint_var(ENCODER) + b"\x3f\xe1\x1f")], id="a dynamic table"),
-        pytest.param([(7, encode_uint_var(DECODER) + b"\x80")], id="an acknowledgement of nothing"),
+        pytest.param([(7, encode_uint_var(DECODER) + b"\x80")], id="acknowledgement without a dynamic table"),
         pytest.param([(7, encode_uint_var(DECODER) + b"\x40\x01")], id="an increment after a cancellation"),
         pytest.param([*SETTLED, (3, frame(0x21) * (1 << 16))], id="a flood of frames"),
-        pytest.param([*SETTLED, (3, frame(GOAWAY, length=1 << 40) + b"\0" * (1 << 21))], id="a farewell without end"),
+        pytest.param([*SETTLED, (3, frame(GOAWAY, length=1 << 40) + b"\0" * (1 << 21))], id="endless goaway"),
     ],
 )
 def test_server_streams_refuse_what_the_rfc_forbids(said: list[tuple[int, bytes]]) -> None:
@@ -296,7 +296,7 @@ def test_server_streams_refuse_what_the_rfc_forbids(said: list[tuple[int, bytes]
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("kind", [CONTROL, ENCODER, DECODER])
 def test_server_streams_of_the_connection_must_not_end(kind: int, reset: bool) -> None:
-    """Neither by the end of the stream nor by a reset; any other may."""
+    """Neither the end of the stream nor a reset is allowed; other streams may end."""
     streams = ServerStreams()
     streams.feed(3, encode_uint_var(kind), end=False)
     streams.feed(7, encode_uint_var(0x21) + b"over", end=True)

@@ -1,6 +1,6 @@
-"""Tokens are asked for once, kept while they are good, and never anybody's business but the target's.
+"""Request OAuth 2.0 tokens: once, reused while they are valid, shown to the target only.
 
-What is asked for and what counts as an answer is held against the original in tests/peers.
+tests/peers compares requests and accepted responses with the original.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OK = reply(200, b"ok")
 
 
 def token(name: str = "abc", expires_in: float | None = 3600, **more: object) -> Answer:
-    """An answer with a token."""
+    """Return a response with a token."""
     fields = {"access_token": name, "expires_in": expires_in, **more}
     return reply(200, json.dumps(fields).encode(), ("Content-Type", "application/json"))
 
@@ -59,12 +59,12 @@ class Server(Site):
 
     @property
     def shown(self) -> list[str]:
-        """The Authorization headers that the target was shown; "" for none."""
+        """The Authorization headers that the target received; "" for none."""
         rest = [request for request in self.requests if request.path != "/token"]
         return [value for request in rest for value in request.all("Authorization") or [""]]
 
     def module(self, block: Mapping[str, object] | None = None, **settings: Any) -> Module:
-        """A module with a token of this server's."""
+        """Return a module with a token of this server."""
         oauth2 = {
             "client_id": "id", "client_secret": "hunter2", "token_url": self.fill("http://127.0.0.1:{port}/token"),
             **(block or {}),
@@ -73,17 +73,17 @@ class Server(Site):
         return Module("m", prober, HttpSettings.model_validate(settings), 0.0, Place("test.yml"))
 
     async def probe(self, module: Module, target: str = "http://127.0.0.1:{port}/", timeout: float = 60.0) -> Result:
-        """One probe of this target."""
+        """Probe this target once."""
         return await run(module, self.fill(target), timeout)
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def told(result: Result) -> str:
-    """All that is said about a probe."""
+    """Return everything that is reported about a probe."""
     said = [f"{event.message} {event.fields}" for event in result.probe.events]
     return " ".join([result.failure.message if result.failure else "", *said])
 
@@ -156,14 +156,14 @@ async def test_concurrent_probes_share_a_refusal_that_is_not_kept() -> None:
         results = await asyncio.gather(*(server.probe(module) for _ in range(5)))
         assert {why(result) for result in results} == {(Reason.OAUTH2_TOKEN, "token")}
         assert len({id(result.failure) for result in results}) == 5
-        assert len(server.asked) == 2  # in the header and in the form
+        assert len(server.asked) == 2  # once with the header and once with the form
         server.changing["/token"] = token()
         assert why(await server.probe(module)) is None
 
 
 @pytest.mark.usefixtures("clock")
 async def test_timed_out_probe_does_not_end_the_token_request_of_others() -> None:
-    """The first probe, which made the request, has less time than it takes."""
+    """The first probe, which made the request, times out before the token arrives."""
     async with Server() as server:
         server.changing["/token"] = raw(Pause(12), *token().parts)
         module = server.module()
@@ -448,12 +448,12 @@ def pem(form: str = "PKCS8") -> str:
 
 
 def signing(**more: object) -> dict[str, object]:
-    """An ``oauth2`` block of the grant with an assertion."""
+    """Return an ``oauth2`` block of the grant with an assertion."""
     return {"grant_type": JWT_BEARER, "client_secret": "", "client_certificate_key": pem(), **more}
 
 
 def opened(request: Request, algorithm: str = "RS256") -> tuple[dict[str, Any], dict[str, Any], dict[str, list[str]]]:
-    """Header and claims of the assertion in a request, whose signature is checked, and the other fields."""
+    """Verify the assertion of a request; return its header, its claims, and the other form fields."""
     form = parse_qs(request.body.decode())
     text, _, signature = form.pop("assertion")[0].rpartition(".")
 

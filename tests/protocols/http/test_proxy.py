@@ -1,4 +1,4 @@
-"""Which proxy a URL goes through is decided as Go's clients decide it, by name or by address, once for all probes."""
+"""Choose the proxy for a URL as Go's clients do: by name or by address, parsed once for all probes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HTTPS = parse("https://www.example.test/")
 
 
 def chosen(proxies: Proxies, url: str, *addresses: str) -> str:
-    """The proxy for a URL as text; empty for none."""
+    """Return the proxy for a URL as text; empty for none."""
     proxy = proxies.choose(parse(url), addresses)
     return str(proxy) if proxy is not None else ""
 

@@ -1,4 +1,4 @@
-"""Probes through proxies that others wrote: tinyproxy, squid and microsocks, as Debian ships them."""
+"""Probe through real proxies: tinyproxy, squid and microsocks, as Debian ships them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_tinyproxy_forwards_a_body(pki: Pki, tinyproxy: int, tmp_path: Pat
     [
         ("", PLAIN, Reason.PROXY_REFUSED),
         ("", OVER_TLS, Reason.PROXY_REFUSED),
-        ("user:wrong@", PLAIN, Reason.HTTP_STATUS),  # tinyproxy says 401, as only a target should
+        ("user:wrong@", PLAIN, Reason.HTTP_STATUS),  # tinyproxy sends 401, the status of a target
         ("user:wrong@", OVER_TLS, Reason.PROXY_REFUSED),
     ],
 )
@@ -91,7 +91,7 @@ async def test_tinyproxy_tunnels_http2(pki: Pki, tinyproxy: int) -> None:
 
 @pytest.mark.parametrize("target", [PLAIN, OVER_TLS, PLAIN + "away"])
 async def test_squid_passes_requests_by_name(target: str, pki: Pki, squid: int) -> None:
-    """The original asks for the address, which this one does not allow, unless it skips resolving."""
+    """The original sends the address unless it skips resolving; this squid does not allow addresses."""
     async with site(pki) as there:
         for skip in (False, True):
             result = await probe(there, target, f"http://127.0.0.1:{squid}", skip_resolve_phase_with_proxy=skip)

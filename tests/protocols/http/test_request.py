@@ -1,4 +1,4 @@
-"""A request says what its module says, byte for byte; a redirect takes along what may come along."""
+"""Build requests from a module's settings, byte for byte, and the next request of a redirect."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ TARGET = "http://a.test:81/p"
 
 
 def request(target: str = TARGET, **settings: Any) -> Request:
-    """The first request of a module with these settings."""
+    """Return the first request of a module with these settings."""
     module = HttpSettings.model_validate(settings)
     return first_request(module.template, module, parse_target(target))
 
 
 def lines(made: Request) -> tuple[str, dict[str, list[str]]]:
-    """The request line and the values of each header, in order."""
+    """Return the request line and the values of each header, in order."""
     line, *rest = made.head().decode("utf-8", "surrogateescape").removesuffix("\r\n\r\n").split("\r\n")
     headers: dict[str, list[str]] = {}
     for row in rest:
@@ -42,12 +42,12 @@ def lines(made: Request) -> tuple[str, dict[str, list[str]]]:
 
 
 def sent(name: str, target: str = TARGET, **settings: Any) -> list[str]:
-    """The values of one header of the first request."""
+    """Return the values of one header of the first request."""
     return lines(request(target, **settings))[1].get(name, [])
 
 
 def failing(**settings: Any) -> str:
-    """Why the first request can't be made."""
+    """Return why the first request can't be made."""
     with pytest.raises(ProbeFailed) as failed:
         request(**settings)
     assert failed.value.reason is Reason.SETTINGS_UNUSABLE
@@ -92,7 +92,7 @@ def test_method_defaults_to_get() -> None:
     ],
 )
 def test_body_length_is_counted_in_bytes(method: str, body: str, length: list[str]) -> None:
-    """Where there is none, only methods that are expected to have one say so."""
+    """Without a body, only methods that usually have one announce its length."""
     made = request(method=method, body=body)
     assert lines(made)[1].get("Content-Length", []) == length
     assert made.body == body.encode("utf-8", "surrogateescape")
@@ -215,7 +215,7 @@ def test_file_that_can_not_be_read_fails(tmp_path: Path) -> None:
 
 
 def decoded(header: list[str]) -> str:
-    """User and password of a Basic header."""
+    """Return user and password of a Basic header."""
     (value,) = header
     scheme, _, code = value.partition(" ")
     assert scheme == "Basic"

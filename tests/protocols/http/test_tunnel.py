@@ -1,6 +1,6 @@
-"""The way through a proxy: what it is told, byte by byte, and whose fault it is when the way does not open.
+"""Connect through a proxy: the bytes of CONNECT and SOCKS5, and the reasons when a tunnel fails.
 
-What comes of all that for a module's metrics is held against the original in tests/peers.
+tests/peers compares the resulting metrics with the original.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ AGENT = "User-Agent: Blackbox-Exporter/0.28.0 probe-exporter/"
 
 @pytest.fixture(autouse=True)
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names for this machine, of which those of 0.0.0.0 are no loopback to the rules of proxies."""
+    """Names for this machine; no_proxy rules do not treat those of 0.0.0.0 as loopback."""
     path = tmp_path / "hosts"
     path.write_text("127.0.0.1 localhost\n0.0.0.0 any.test\n127.0.0.9 two.test\n127.0.0.1 two.test\n")
     monkeypatch.setattr(lookup, "HOSTS", path)
 
 
 class Stage:
-    """A target and a proxy, and probes of the one through the other."""
+    """A target and a proxy, and probes of the target through the proxy."""
 
     def __init__(self, site: Site, proxy: ProxyServer) -> None:
         self.site = site
         self.proxy = proxy
 
     async def probe(self, target: str = "http://127.0.0.1:{port}/", timeout: float = 60.0, **settings: Any) -> Result:
-        """Probe a target by a module with the given settings; ports of the proxy are filled in."""
+        """Probe a target with the given settings; ports of the proxy are filled in."""
         settings = {"preferred_ip_protocol": "ip4", "proxy_url": "http://127.0.0.1:{proxy}", **settings}
         for word, port in {"{proxy}": "port", "{tls_proxy}": "tls_port"}.items():
             if word in settings["proxy_url"]:
@@ -67,7 +67,7 @@ class Stage:
 
     @property
     def asked(self) -> list[str]:
-        """What the proxy was asked, without headers."""
+        """The request lines that the proxy received, with port names."""
         return [self.site.blank(request.line) for request in self.proxy.requests]
 
 
@@ -78,7 +78,7 @@ async def staged(
     pages: Mapping[str, Answer] | None = None,
     tls: Tls | None = None,
 ) -> AsyncIterator[Stage]:
-    """A `Stage` while it is entered."""
+    """Start a target and a proxy for the length of the block."""
     site = Site(pages or {"/": OK}, tls or Tls(), pki.directory)
     proxy = ProxyServer({}, pki=pki.directory, behaviour=behaviour or HttpProxy())
     async with site, proxy:
@@ -86,7 +86,7 @@ async def staged(
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
@@ -95,7 +95,7 @@ def seconds(result: Result, phase: str) -> float:
 
 
 def trusting(pki: Pki, **more: object) -> dict[str, Any]:
-    """A `tls_config` for the test's authority."""
+    """Return a `tls_config` that trusts the test's authority."""
     return {"tls_config": {"ca_file": str(pki.directory / "root.pem"), **more}}
 
 
@@ -138,7 +138,7 @@ def test_connect_request_headers_replace_only_the_user_agent() -> None:
 
 
 def talk(answers: list[bytes], host: str = "127.0.0.1", user: str | None = None, password: str = "") -> list[bytes]:
-    """What we say while a proxy answers; each answer is as long as we wait for."""
+    """Return the client's messages; each of the proxy's answers must have the length that the client expects."""
     dialogue = socks5(host, 443, user, password)
     said, wanted = next(dialogue)
     everything = [said]
@@ -257,7 +257,7 @@ def behaviour(way: str) -> HttpProxy | SocksProxy:
 @pytest.mark.parametrize("target", ["http://127.0.0.1:{port}/", "https://127.0.0.1:{tls_port}/"])
 @pytest.mark.parametrize("way", WAYS)
 async def test_every_proxy_scheme_reaches_every_target_scheme(way: str, target: str, pki: Pki) -> None:
-    """TLS within TLS is one of them."""
+    """One case is TLS within TLS."""
     async with staged(pki, behaviour(way)) as stage:
         result = await stage.probe(target, proxy_url=WAYS[way], **trusting(pki))
         assert why(result) is None
@@ -395,7 +395,7 @@ async def test_tunnel_time_counts_as_connect(pki: Pki) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 async def test_socks_answers_may_come_in_pieces(size: int, pki: Pki) -> None:
-    """The last piece holds the beginning of what the target says."""
+    """The last piece contains the beginning of the target's response."""
     said = OPENED + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     pieces = [part for at in range(0, len(said), size) for part in (said[at : at + size], Pause(0.002))]
     async with staged(pki, SocksProxy(reply=raw(*pieces))) as stage:
@@ -405,7 +405,7 @@ async def test_socks_answers_may_come_in_pieces(size: int, pki: Pki) -> None:
 
 
 async def test_tls_within_tls_closes_both_layers(pki: Pki) -> None:
-    """Both layers say goodbye, each within the one around it."""
+    """Both layers send close_notify, the inner one inside the outer one."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.directory / "leaf.pem", pki.directory / "leaf.key")
     heard: asyncio.Queue[object] = asyncio.Queue()
@@ -440,7 +440,7 @@ async def test_tls_within_tls_closes_both_layers(pki: Pki) -> None:
         connection.send(b"hello")
         connection.close()
         said = [await asyncio.wait_for(heard.get(), 60) for _ in range(4)]
-        assert said == [None, b"hello", b"", b""]  # an end without goodbye would be an error
+        assert said == [None, b"hello", b"", b""]  # an end without close_notify would be an error
 
 
 # --- failures ----------------------------------------------------------------------------------------------
@@ -482,7 +482,7 @@ async def test_connect_failure_is_blamed_on_the_proxy(connect: Answer, reason: R
         (SocksProxy(raw(b"\5\xff")), Reason.PROXY_REFUSED),
         (SocksProxy(reply=raw(b"\5\5\0\1" + bytes(6))), Reason.PROXY_REFUSED),
         (SocksProxy(reply=raw(b"\5\5")), Reason.PROXY_PROTOCOL_ERROR),
-        (SocksProxy(raw(b"")), Reason.PROXY_TIMEOUT),  # it goes on to wait for what we say
+        (SocksProxy(raw(b"")), Reason.PROXY_TIMEOUT),  # the proxy continues and waits for the client
         (SocksProxy(raw(end=End.RESET)), Reason.PROXY_PROTOCOL_ERROR),
         (SocksProxy(raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")), Reason.PROXY_PROTOCOL_ERROR),
         (SocksProxy(silence()), Reason.PROXY_TIMEOUT),
@@ -549,7 +549,7 @@ async def test_silent_tls_handshake_with_the_proxy_times_out(pki: Pki) -> None:
 
 @pytest.mark.usefixtures("clock")
 async def test_tls_handshake_with_the_proxy_has_its_own_limit(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handshake has a limit of its own, whatever time is left."""
+    """A handshake has its own limit, whatever time is left."""
     monkeypatch.setattr(connections, "HANDSHAKE_LIMIT", 5)
     async with staged(pki, HttpProxy(greeting=silence())) as stage:
         result = await stage.probe(OVER_TLS, timeout=20, proxy_url="https://127.0.0.1:{proxy}")
@@ -579,7 +579,7 @@ async def test_endless_connect_response_is_bounded(pki: Pki) -> None:
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("way", ["http", "https", "socks5"])
 async def test_timed_out_probe_closes_the_proxy_connection(way: str, pki: Pki) -> None:
-    """The connection is closed at once, not when somebody collects it."""
+    """The connection is closed at once and not by the garbage collector."""
     waiting = SocksProxy(reply=silence()) if way == "socks5" else HttpProxy(connect=silence())
     async with staged(pki, waiting) as stage:
         result = await stage.probe(OVER_TLS, timeout=8, proxy_url=WAYS[way], **trusting(pki))
@@ -599,7 +599,7 @@ async def test_proxy_secrets_are_not_reported(pki: Pki) -> None:
 
 
 async def test_connect_response_may_have_many_headers_and_ignored_body(pki: Pki) -> None:
-    """Headers of an answer to CONNECT mean nothing, and a body is none (RFC 9110, 9.3.6)."""
+    """The response to CONNECT has no body, and its headers have no meaning (RFC 9110, section 9.3.6)."""
     said = ESTABLISHED[:-2] + b"Content-Length: 3\r\nX-Long: " + b"y" * 100_000 + b"\r\n\r\nabc"
     async with staged(pki, HttpProxy(established=said)) as stage:
         assert why(await stage.probe(OVER_TLS, **trusting(pki))) is None

@@ -1,4 +1,4 @@
-"""The upgrade to WebSocket, without sockets."""
+"""The WebSocket upgrade without I/O: the request, and the check of the response."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANSWER = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
 def response(head: str) -> ResponseReader:
-    """A response with this head, as it is read from a connection."""
+    """Return a response with this head, as read from a connection."""
     reader = ResponseReader("GET")
     reader.feed(head.replace("\n", "\r\n").encode())
     assert reader.head_complete

@@ -1,4 +1,4 @@
-"""Targets and redirects go where they say, kept as typed; what is no URL is said to be none."""
+"""Parse targets and redirect locations, keep them as typed, refuse what is no URL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from probe_exporter.protocols.http.url import URL, has_authority, host_only, par
 
 
 def target(text: str) -> tuple[str, str, int, str, str]:
-    """Scheme, host, port, Host header and path of a target."""
+    """Return scheme, host, port, Host header and path of a target."""
     url = parse_target(text)
     return url.scheme, url.host, url.port, url.authority, url.path
 
@@ -73,7 +73,7 @@ def test_target_may_omit_the_scheme(text: str, expected: tuple[str, str, int, st
     ],
 )
 def test_path_and_query_are_sent_as_typed(typed: str, sent: str) -> None:
-    """Nothing is decoded, cleaned or normalised; a fragment stays at home."""
+    """Nothing is decoded, cleaned or normalised; the fragment is dropped."""
     assert parse_target(f"http://a.test{typed}").path == sent
 
 
@@ -97,7 +97,7 @@ def test_user_information_is_decoded(typed: str, user: str | None, password: str
 
 
 def test_user_information_is_not_shown() -> None:
-    """A URL ends up in logs and in Referer headers."""
+    """A URL appears in logs and in Referer headers."""
     assert str(parse_target("http://user:secret@a.test:81/p?q#f")) == "http://a.test:81/p?q"
 
 
@@ -231,7 +231,7 @@ def test_location_with_an_authority_is_recognised(location: str, expected: bool)
     ],
 )
 def test_host_name_is_taken_from_the_authority(authority: str, host: str) -> None:
-    """The name that TLS verifies is without the port."""
+    """TLS verifies the name without the port."""
     assert host_only(authority) == host
 
 
@@ -240,7 +240,7 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 
 @given(TEXT)
 def test_any_text_is_a_target_or_refused(text: str) -> None:
-    """And what is sent of it is one line of ASCII without blanks."""
+    """The request target is one line of ASCII without blanks."""
     try:
         url = parse_target(text)
     except ValueError:

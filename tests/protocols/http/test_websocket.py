@@ -1,4 +1,4 @@
-"""What is said over a WebSocket, byte by byte, without sockets; the other side's frames are made by the test."""
+"""WebSocket messages without I/O; the test makes the server's frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.targets.websocket import BINARY, CONTINUATION, PING, close, frame
 
 
 def messages(conversation: Conversation, *pieces: bytes) -> list[bytes]:
-    """All messages that some data holds, fed piece by piece."""
+    """Return all messages in some data that is fed piece by piece."""
     found = []
     for piece in pieces:
         conversation.feed(piece)
@@ -51,7 +51,7 @@ def test_messages_are_joined_from_any_fragments(spoken: list[tuple[bytes, int]],
 
 @given(st.binary(min_size=1, max_size=200))
 def test_any_bytes_are_messages_or_a_failure(data: bytes) -> None:
-    """Whatever a server sends, there are messages, or a reason, or more is awaited."""
+    """Any bytes give messages, a failure, or a wait for more."""
     conversation = Conversation()
     messages(conversation, data)
     conversation.feed(b"")
@@ -81,7 +81,7 @@ def test_connection_end_without_close_frame_fails_differently() -> None:
 
 
 def test_message_size_limit_counts_all_fragments() -> None:
-    """Its fragments are counted together, and an announcement is enough."""
+    """The limit applies to all fragments together; an announced length is enough to fail."""
     half = b"x" * (MESSAGE_LIMIT // 2)
     whole, larger, announced = Conversation(), Conversation(), Conversation()
     assert messages(whole, frame(half, fin=False), frame(half, CONTINUATION)) == [half + half]
@@ -112,7 +112,7 @@ def test_nothing_is_sent_after_a_close_frame(data: bytes, answer: int) -> None:
 
 
 def test_frames_are_masked_with_a_new_key_each_time() -> None:
-    """RFC 6455, 5.3: or a script could choose the bytes that a proxy sees."""
+    """RFC 6455, section 5.3: otherwise a script could choose the bytes that a proxy sees."""
     conversation = Conversation()
     sent = set()
     for _ in range(10):
