@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def turns() -> Iterator[list[float]]:
-    """Have another task ask for a turn again and again while the block lasts; a list of what passed between its turns.
+    """Run a task that asks for a turn again and again while the block lasts; yield the CPU time between its turns.
 
     Yields:
-        CPU seconds of this thread between one turn and the next. Other programs and threads don't count.
+        CPU seconds of this thread from one turn to the next. Other programs and threads don't count.
     """
     taken: list[float] = []
 
