@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +24,11 @@ def turns() -> Iterator[list[float]]:
             await asyncio.sleep(0.001)
             taken.append(time.thread_time() - before)
 
+    gc.collect()
+    gc.freeze()  # what earlier tests left is not to be collected in one of the turns
     watching = asyncio.get_running_loop().create_task(watch())
     try:
         yield taken
     finally:
         watching.cancel()
+        gc.unfreeze()

@@ -154,8 +154,10 @@ async def test_probe_passes_through_nginx(
         assert why(result) is None
         assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
         await server.gone.wait()
+        server.gone.clear()
         members = {"basic_auth": {"username": "user", "password": "hunter2"}}
         assert why(await probe(f"{target}/members", *CHAT, http_config=trust | members)) is None
+        await server.gone.wait()
     assert server.closed == [1000, 1000]
 
 

@@ -723,7 +723,7 @@ async def test_flood_of_frames_is_read_in_short_turns(flood: bytes) -> None:
     async with site:
         with turns() as taken:
             result = await run_until(
-                lambda probe: probe.current_phase == "dialogue" and len(taken) > 12,
+                lambda probe: probe.current_phase == "dialogue" and len(taken) > 20,
                 Module("m", prober, settings, 0.0, Place("t")), site.fill(WS),
             )  # fmt: skip
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
