@@ -20,7 +20,7 @@ import pytest
 from aiohttp.web import BaseRequest
 
 from probe_exporter.config.module import ConfigError
-from probe_exporter.web import serving, tls
+from probe_exporter.web import serving
 from probe_exporter.web.answers import Answer
 from probe_exporter.web.config_file import LiveWebConfig, load
 from probe_exporter.web.connections import Connections
@@ -344,7 +344,7 @@ def test_clients_that_know_no_tls_leave_nothing_in_the_log(start: Start, directo
 
 async def test_a_handshake_that_never_ends_is_ended(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert HANDSHAKE_SECONDS == 10.0
-    monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(serving, "HANDSHAKE_SECONDS", 0.3)
     path = directory / "web" / "web.yml"
     path.write_text(TLS % "")
     async with AsyncExitStack() as cleanup:
