@@ -1,4 +1,4 @@
-"""Metrics that the http prober makes of an answer: when there is one to look at, and when a body is kept for them."""
+"""The http prober's user-defined metrics: from which responses they are read, and when the body is kept."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def probe(answer: Answer, *metrics: dict[str, Any], **settings: Any) -> Re
 
 
 def values(result: Result) -> list[str]:
-    """The module's own samples."""
+    """Return the samples that the module defines."""
     return [line for line in encode(result.probe.samples, TEXT).decode().splitlines() if line.startswith("app_")]
 
 
