@@ -28,6 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return commands.main(words)
     given = flags.parse(words)
     gc.disable()  # imports make many objects and no garbage; the exporter enables it before it serves
-    from probe_exporter import exporter  # noqa: PLC0415  # large, and the flags may have ended the program
+    from probe_exporter import start  # noqa: PLC0415  # large, and the flags may have ended the program
 
-    return exporter.run_command(given)
+    return start.run_command(given)
