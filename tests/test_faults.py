@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 NEVER = 120.0
 """Seconds: the timeout of a probe that ends for another reason."""
 
-DEADLINES = (0.3, 2.0, 8.0, 20.0)
+DEADLINES = (0.25, 2.0, 8.0, 20.0)
 """Seconds: the timeouts of a probe that is to run out of time, one after another until it is in the right phase."""
 
 OFFSET = 0.5
@@ -146,7 +146,7 @@ FAULTS = (
     Fault("redirects without end", "http_redirect", redirect(302, "/")),
     Fault("redirects slowly", "timeout_response",
           raw(Pause(0.12), b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"),
-          deadlines=(0.3, 1.0)),  # ten redirects take longer
+          deadlines=(0.25, 1.0)),  # ten redirects take longer
     Fault("stalls in the handshake", "tls_timeout", target="https://127.0.0.1:{tls_port}/", tls=silence()),
     Fault("stalls within the handshake", "tls_timeout", target="https://127.0.0.1:{tls_port}/",
           tls=silence(b"\x16\x03\x03\x40\x00\x02")),
