@@ -78,9 +78,9 @@ def _block(name: str, model: type[Settings]) -> Iterator[str]:
 def _class(name: str, kind: type) -> Iterator[str]:
     signature = "" if _is_protocol(kind) or issubclass(kind, asyncio.BaseProtocol) else _signature(kind)
     yield f"  {name}{signature}"
-    attributes = re.search(r"\n    Attributes:\n((?: {8}.*\n)+)", kind.__doc__ or "")
+    attributes = re.search(r"\nAttributes:\n((?: {4}.*(?:\n|$))+)", inspect.getdoc(kind) or "")
     if attributes:
-        for listed in re.findall(r"^ {8}(\w[\w, ]*):", attributes[1], re.MULTILINE):
+        for listed in re.findall(r"^ {4}(\w[\w, ]*):", attributes[1], re.MULTILINE):
             yield f"    .{listed}"
     ours = [base for base in kind.__mro__ if base.__module__.startswith("probe_exporter")]
     others = LOOPS | OURS_ALONE if kind is probe_exporter.Connection else LOOPS
