@@ -15,7 +15,6 @@ from unittest import mock
 
 from probe_exporter import runner
 from probe_exporter.config.module import Module
-from probe_exporter.prober import deadline as prober_deadline
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result
@@ -65,12 +64,13 @@ async def run_until(reached: Reached, module: Module, target: str, *, grace: flo
         deadlines.append(Deadline(when))
         return deadlines[-1]
 
-    with mock.patch.object(prober_deadline, "Deadline", deadline):
+    with mock.patch.object(runner, "Deadline", deadline):
         probing = asyncio.create_task(runner.run(module, target, LONG_SECONDS))
         await until(lambda: probing.done() or (probes and reached(probes[0])))
     await asyncio.wait([probing], timeout=grace)
     for _ in range(_SETTLING_TURNS):
         await asyncio.sleep(0.001)
+    assert deadlines, "the runner sets deadlines otherwise than this expects"
     for one in deadlines:
         one.strike()
     for _ in range(MAX_TURNS):

@@ -13,7 +13,7 @@ import gzip
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 NEVER = 120.0
 """Seconds: the timeout of a probe that ends for another reason."""
 
-DEADLINES = (1.0, 4.0, 16.0)
+DEADLINES = (0.3, 2.0, 8.0, 20.0)
 """Seconds: the timeouts of a probe that is to run out of time, one after another until it is in the right phase."""
 
 OFFSET = 0.5
@@ -61,6 +61,7 @@ class Fault:
     target: str = TARGET
     tls: Tls | Answer | None = None
     greeting: Answer | None = None
+    deadlines: tuple[float, ...] = DEADLINES
 
     @property
     def module(self) -> str:
@@ -144,7 +145,8 @@ FAULTS = (
           raw(Repeat(b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 4000 + b"\r\n\r\n", ENDLESS))),
     Fault("redirects without end", "http_redirect", redirect(302, "/")),
     Fault("redirects slowly", "timeout_response",
-          raw(Pause(0.45), b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")),
+          raw(Pause(0.12), b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"),
+          deadlines=(0.3, 1.0)),  # ten redirects take longer
     Fault("stalls in the handshake", "tls_timeout", target="https://127.0.0.1:{tls_port}/", tls=silence()),
     Fault("stalls within the handshake", "tls_timeout", target="https://127.0.0.1:{tls_port}/",
           tls=silence(b"\x16\x03\x03\x40\x00\x02")),
@@ -197,12 +199,14 @@ async def probed(exporter: Server, module: str, target: str, seconds: float) -> 
     return response
 
 
-async def ends(exporter: Server, module: str, target: str, expected: str) -> Response:
+async def ends(
+    exporter: Server, module: str, target: str, expected: str, deadlines: Sequence[float] = DEADLINES
+) -> Response:
     """Probe until it ends with the reason, with more time for each attempt if it is to run out of time."""
     return await async_timed_out(
         lambda seconds: probed(exporter, module, target, seconds),
         lambda response: reason(response) not in TIMEOUT_REASONS - {expected},
-        DEADLINES if expected in TIMEOUT_REASONS else [NEVER],
+        deadlines if expected in TIMEOUT_REASONS else [NEVER],
     )
 
 
@@ -211,7 +215,7 @@ async def test_ends_in_time_with_its_reason(fault: Fault, exporter: Server, pki:
     """A failed probe, within the deadline, for the reason that the fault is, in bounded memory."""
     exporter.forget_peak()
     async with Site({"/": fault.page}, fault.tls, pki.directory, fault.greeting) as site:
-        response = await ends(exporter, fault.module, site.fill(fault.target), fault.reason)
+        response = await ends(exporter, fault.module, site.fill(fault.target), fault.reason, fault.deadlines)
     assert (value(response, "probe_success"), reason(response)) == (0, fault.reason)
     assert exporter.peak_resident() < MOST_MEMORY
 

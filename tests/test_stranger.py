@@ -14,7 +14,7 @@ import pytest
 from probe_exporter.testing import expect, hold, serve
 from tests.clocks import PATIENCE, async_timed_out
 from tests.exporters import Server, ours
-from tests.test_cli import run
+from tests.test_cli import run, run_here
 
 FINGER = '''\
 """The finger prober (RFC 1288): asks a host for one of its users."""
@@ -124,7 +124,7 @@ async def test_it_shows_up_in_metadata(exporter: Server) -> None:
 )
 def test_its_settings_are_checked_like_ours(directory: Path, tmp_path: Path, block: str, problem: str) -> None:
     (tmp_path / "mine.yml").write_text(f"modules:\n  m: {{prober: finger, finger: {block}}}\n")
-    done = run(tmp_path, "--config.file=mine.yml", f"--modules.dir={directory}", "--config.check")
+    done = run_here(tmp_path, "--config.file=mine.yml", f"--modules.dir={directory}", "--config.check")
     assert done.returncode == 1
     assert "mine.yml:2:" in done.stderr
     assert problem in done.stderr
@@ -134,7 +134,7 @@ def test_once_it_is_broken_the_exporter_does_not_start(directory: Path, tmp_path
     (tmp_path / "finger.py").write_text(FINGER.replace("Regexp, ", ""))
     (tmp_path / "finger.yml").write_text(MODULES)
     for flags in [(), ("--config.check",), ("--config.check", "--modules.ignore-errors")]:
-        done = run(tmp_path, "--modules.dir=.", *flags)
+        done = (run_here if flags else run)(tmp_path, "--modules.dir=.", *flags)
         assert done.returncode == 1
         assert "finger.py can't be loaded: NameError: name 'Regexp' is not defined (line 18)" in done.stderr
 

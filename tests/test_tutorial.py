@@ -49,7 +49,11 @@ def test_the_api_alone_is_imported(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "check",
-    [["ruff", "check", "--config"], ["ruff", "format", "--check", "--config"], ["mypy", "--strict", "--config-file"]],
+    [
+        ["ruff", "check", "--config"],
+        ["ruff", "format", "--check", "--config"],
+        ["mypy", "--strict", "--cache-dir", str(ROOT / ".mypy_cache" / "tutorial"), "--config-file"],
+    ],
     ids=["ruff", "format", "mypy"],
 )
 def test_the_code_is_held_to_what_ours_is(written: Path, check: list[str]) -> None:

@@ -20,6 +20,9 @@ from tests.deadlines import run_until
 from tests.targets import End, Pki, Repeat
 from tests.targets.talker import Hear, Talk, Talker, Turn, talk, then_silence
 
+PROBERS = loader.load_probers([])
+"""Every prober, loaded once for all files that need them."""
+
 OURS = frozenset({Reason.INTERNAL_ERROR})
 """What no peer can bring about."""
 
@@ -27,7 +30,7 @@ OURS = frozenset({Reason.INTERNAL_ERROR})
 @lru_cache
 def library(name: str) -> Config:
     """The ready-made modules of one file, beyond reproach."""
-    return loading.load([loader.library() / f"{name}.yml"], loader.load_probers([]), strict=True)
+    return loading.load([loader.library() / f"{name}.yml"], PROBERS, strict=True)
 
 
 def shipped(file: str, name: str = "", **settings: Any) -> Module:

@@ -19,6 +19,7 @@ from probe_exporter.protocols.dialogue.steps import EXPECT_INFO
 from probe_exporter.runner import Result, run
 from probe_exporter.tls.settings import TLSSettings
 from tests.deadlines import in_phase, run_until
+from tests.modules.library import PROBERS
 from tests.servers.bind import SERIAL, Bind
 from tests.servers.dovecot import Dovecot
 from tests.servers.grpc_health import GrpcHealth
@@ -27,7 +28,7 @@ from tests.servers.postgresql import PostgreSql
 from tests.targets import Answer, Pki, Site, Tls, http3, reply
 from tests.targets.talker import Hear, Talker, then_silence
 
-SHIPPED = loading.load([loader.library() / "blackbox.yml"], loader.load_probers([]), strict=True).modules
+SHIPPED = loading.load([loader.library() / "blackbox.yml"], PROBERS, strict=True).modules
 
 DEFAULT = (
     "http_2xx", "http_post_2xx", "tcp_connect", "pop3s_banner", "grpc", "grpc_plain", "ssh_banner",
@@ -49,13 +50,13 @@ OURS = (
 )  # fmt: skip
 
 
-def test_every_name_of_the_originals_is_there() -> None:
+def test_shipped_names_are_those_of_the_original_and_ours() -> None:
     assert set(SHIPPED) == {*DEFAULT, *EXAMPLES, *OURS}
     assert next(iter(SHIPPED)) == "http_2xx"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_each_says_what_it_is_for_in_one_line(name: str) -> None:
+def test_shipped_module_has_a_description_of_one_line(name: str) -> None:
     assert 10 < len(SHIPPED[name].description) < 120
     assert "\n" not in SHIPPED[name].description
 
@@ -115,7 +116,7 @@ def no_mail(request: pytest.FixtureRequest, name: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAIL)
-async def test_mail(name: str, mail: str, pki: Pki) -> None:
+async def test_mail_module_verifies_certificates(name: str, mail: str, pki: Pki) -> None:
     """Each passes with a certificate that is good, and fails at one that is not, if it looks at any."""
     assert why(await probe(name, mail, pki)) is None
     stranger = Reason.CERTIFICATE_UNKNOWN_AUTHORITY if "starttls" in name or name.endswith("s_banner") else None
@@ -124,14 +125,14 @@ async def test_mail(name: str, mail: str, pki: Pki) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAIL)
-async def test_mail_of_another_kind_fails(name: str, no_mail: str, pki: Pki) -> None:
+async def test_mail_module_times_out_on_another_protocol(name: str, no_mail: str, pki: Pki) -> None:
     result = await run_until(in_phase("dialogue"), shipped(name, pki), no_mail, grace=0.3)
     assert why(result) is Reason.TIMEOUT_DIALOGUE
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ssh_banner", "ssh_banner_extract"])
-async def test_ssh(name: str, openssh: OpenSsh) -> None:
+async def test_ssh_modules_read_the_banner(name: str, openssh: OpenSsh) -> None:
     result = await probe(name, f"127.0.0.1:{openssh.port}")
     assert why(result) is None
     shown = result.probe.samples.labelled.items()
@@ -145,7 +146,7 @@ async def test_ssh(name: str, openssh: OpenSsh) -> None:
 
 
 @pytest.mark.slow
-async def test_tcp_and_tls(dovecot: Dovecot, pki: Pki) -> None:
+async def test_tcp_and_tls_modules_connect(dovecot: Dovecot, pki: Pki) -> None:
     for name in ("tcp_connect", "tcp_connect_example"):
         assert why(await probe(name, f"127.0.0.1:{dovecot.imap}")) is None
     assert why(await probe("tls_connect", f"127.0.0.1:{dovecot.imaps}", pki)) is None
@@ -153,7 +154,7 @@ async def test_tcp_and_tls(dovecot: Dovecot, pki: Pki) -> None:
 
 
 @pytest.mark.slow
-async def test_postgresql(postgresql: PostgreSql, openssh: OpenSsh, pki: Pki) -> None:
+async def test_postgresql_module_verifies_certificates(postgresql: PostgreSql, openssh: OpenSsh, pki: Pki) -> None:
     assert why(await probe("postgresql", f"127.0.0.1:{postgresql.port}", pki)) is None
     assert why(await probe("postgresql", f"127.0.0.1:{postgresql.port}")) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
     # "SSH-2.0-…" begins with what agrees to TLS, and goes on.
@@ -161,7 +162,7 @@ async def test_postgresql(postgresql: PostgreSql, openssh: OpenSsh, pki: Pki) ->
 
 
 @pytest.mark.slow
-async def test_dns_of_each_transport(bind: Bind, pki: Pki) -> None:
+async def test_dns_modules_pass_over_each_transport(bind: Bind, pki: Pki) -> None:
     for name in ("dns_udp_example", "dns_tcp_example", "dns_mx_example", "dns_soa"):
         assert why(await probe(name, f"127.0.0.1:{bind.port}")) is None, name
     assert why(await probe("dns_tls_example", f"127.0.0.1:{bind.tls_port}", pki)) is None
@@ -172,7 +173,7 @@ async def test_dns_of_each_transport(bind: Bind, pki: Pki) -> None:
 
 
 @pytest.mark.parametrize("name", ["irc_banner", "irc_banner_example"])
-async def test_irc(name: str, pki: Pki) -> None:
+async def test_irc_modules_answer_the_ping(name: str, pki: Pki) -> None:
     """A server that wants to know whether somebody is there before it welcomes."""
     script = then_silence(
         b":irc.test NOTICE * :*** Looking up your hostname\r\n", Hear(lines=2), b"PING :4711\r\n", Hear(),
@@ -185,13 +186,13 @@ async def test_irc(name: str, pki: Pki) -> None:
 
 
 @pytest.mark.slow
-async def test_grpc(grpc_health: GrpcHealth, pki: Pki) -> None:
+async def test_grpc_modules_check_health(grpc_health: GrpcHealth, pki: Pki) -> None:
     assert why(await probe("grpc_plain", f"127.0.0.1:{grpc_health.plain}")) is None
     assert why(await probe("grpc", f"127.0.0.1:{grpc_health.secure}", pki)) is None
     assert why(await probe("grpc", f"127.0.0.1:{grpc_health.secure}")) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
 
 
-async def test_websocket() -> None:
+async def test_websocket_module_connects() -> None:
     async def listen(connection: ServerConnection) -> None:
         await connection.wait_closed()
 
@@ -201,7 +202,7 @@ async def test_websocket() -> None:
 
 
 @pytest.mark.parametrize("name", ["icmp", "icmp_ttl5", "icmp_example"])
-async def test_icmp(name: str) -> None:
+async def test_icmp_modules_ping(name: str) -> None:
     result = await probe(name, "127.0.0.1")
     if why(result) is Reason.ICMP_PERMISSION:
         pytest.skip("neither ping_group_range nor CAP_NET_RAW lets us ping")
@@ -225,7 +226,9 @@ PAGES: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("name", PAGES)
-async def test_web_pages(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_http_modules_pass_their_page_and_fail_another(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And none is content with what another server says by mistake."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "body.txt").write_text("body")
@@ -239,7 +242,7 @@ async def test_web_pages(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert asked.all("Accept-Encoding") == (["gzip"] if "gzip" in name else [])
 
 
-async def test_an_authority_of_ones_own(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_http_module_trusts_its_own_authority(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     async with Site({"/": JSON}, Tls(), pki.directory) as site:
         target = site.fill("https://localhost:{tls_port}/")
@@ -248,6 +251,6 @@ async def test_an_authority_of_ones_own(pki: Pki, tmp_path: Path, monkeypatch: p
         assert why(await probe("http_custom_ca_example", target)) is None
 
 
-async def test_a_page_over_http3(pki: Pki) -> None:
+async def test_http_module_passes_over_http3(pki: Pki) -> None:
     async with Site({"/": http3.reply(200, b"ok")}, quic=http3.Quic(), pki=pki.directory) as site:
         assert why(await probe("http_3xx", site.fill("https://localhost:{quic_port}/"), pki)) is None

@@ -35,14 +35,14 @@ LOGIN = {"user": USER, "password": PASSWORD}
 # --- real ones ---------------------------------------------------------------------------------------------
 
 
-async def test_a_real_one_takes_connections(postgresql: PostgreSql) -> None:
+async def test_postgres_accepts_connections_without_login(postgresql: PostgreSql) -> None:
     result = await probe(shipped("postgres"), f"127.0.0.1:{postgresql.port}")
     assert why(result) is None
     assert measured(result) == {}
     assert phases(result) == {"resolve", "connect", "startup"}
 
 
-async def test_a_real_one_takes_connections_over_tls(postgresql: PostgreSql, pki: Pki) -> None:
+async def test_postgres_accepts_connections_over_tls(postgresql: PostgreSql, pki: Pki) -> None:
     module = shipped("postgres", "postgres_tls", tls_config=trust(pki))
     result = await probe(module, f"127.0.0.1:{postgresql.port}")
     assert why(result) is None
@@ -52,7 +52,7 @@ async def test_a_real_one_takes_connections_over_tls(postgresql: PostgreSql, pki
     assert why(refused) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
 
 
-async def test_with_a_login_a_primary_answers_a_query(postgresql: PostgreSql) -> None:
+async def test_login_runs_the_query_on_a_primary(postgresql: PostgreSql) -> None:
     result = await probe(shipped("postgres", role="primary", **LOGIN), f"127.0.0.1:{postgresql.port}")
     assert why(result) is None
     values = measured(result)
@@ -63,7 +63,7 @@ async def test_with_a_login_a_primary_answers_a_query(postgresql: PostgreSql) ->
     assert phases(result) == {"resolve", "connect", "startup", "auth", "query"}
 
 
-async def test_a_standby_says_that_it_is_one(postgresql_standby: PostgreSql) -> None:
+async def test_standby_without_primary_reports_recovery(postgresql_standby: PostgreSql) -> None:
     target = f"127.0.0.1:{postgresql_standby.port}"
     result = await probe(shipped("postgres", role="standby", **LOGIN), target)
     assert why(result) is None
@@ -73,7 +73,7 @@ async def test_a_standby_says_that_it_is_one(postgresql_standby: PostgreSql) -> 
     assert why(await probe(shipped("postgres", max_lag="10s", **LOGIN), target)) == (Reason.EXPECTATION, "")
 
 
-async def test_a_standby_that_follows_has_no_lag_however_long_nobody_writes(postgresql_pair: PostgreSqlPair) -> None:
+async def test_standby_in_sync_has_no_lag_without_writes(postgresql_pair: PostgreSqlPair) -> None:
     module = shipped("postgres", role="standby", max_lag="10s", **LOGIN)
     result = await eventually(
         lambda: probe(module, f"127.0.0.1:{postgresql_pair.standby}"),
@@ -85,7 +85,7 @@ async def test_a_standby_that_follows_has_no_lag_however_long_nobody_writes(post
     assert why(primary) is None
 
 
-async def test_a_standby_that_replays_nothing_lags(postgresql_pair: PostgreSqlPair) -> None:
+async def test_standby_that_does_not_replay_has_lag(postgresql_pair: PostgreSqlPair) -> None:
     """What came and is not replayed yet has an age."""
     standby, primary = (f"127.0.0.1:{port}" for port in (postgresql_pair.standby, postgresql_pair.primary))
 
@@ -128,7 +128,7 @@ async def test_a_standby_that_replays_nothing_lags(postgresql_pair: PostgreSqlPa
         ({"query": "DO $$ BEGIN RAISE NOTICE 'hear'; END $$"}, None),
     ],
 )
-async def test_what_can_come_of_a_login(
+async def test_login_and_query_have_their_reason(
     postgresql: PostgreSql, settings: dict[str, str], verdict: tuple[str, str] | None
 ) -> None:
     module = shipped("postgres", **{**LOGIN, **settings})
@@ -141,7 +141,7 @@ async def test_what_can_come_of_a_login(
     assert PASSWORD not in str(result.probe.events)
 
 
-async def test_one_behind_pgbouncer_answers_as_itself(pgbouncer: PostgreSql, pki: Pki) -> None:
+async def test_pgbouncer_answers_like_postgres(pgbouncer: PostgreSql, pki: Pki) -> None:
     target = f"127.0.0.1:{pgbouncer.port}"
     assert why(await probe(shipped("postgres"), target)) is None
     assert why(await probe(shipped("postgres", "postgres_tls", tls_config=trust(pki)), target)) is None
@@ -156,7 +156,7 @@ async def test_one_behind_pgbouncer_answers_as_itself(pgbouncer: PostgreSql, pki
         assert why(await probe(shipped("postgres", **{**LOGIN, **settings}), target)) == (reason, "auth")
 
 
-async def test_a_full_pool_says_so(pgbouncer: PostgreSql) -> None:
+async def test_full_pool_is_target_full(pgbouncer: PostgreSql) -> None:
     target = f"127.0.0.1:{pgbouncer.port}"
     waiting, let_in = watch(shipped("postgres", query="SELECT pg_sleep(60)", **LOGIN))
     clients = [asyncio.create_task(probe(waiting, target, 60.0)) for _ in range(MOST_CLIENTS)]
@@ -204,7 +204,7 @@ def then_answers() -> tuple[Turn, ...]:
     return (WELCOME + READY, QUERY, row(b"1") + READY, STATE, state(b"f", b"0"), Hear(bytes=5))
 
 
-async def test_an_old_login_is_understood(pki: Pki) -> None:
+async def test_md5_login_is_supported(pki: Pki) -> None:
     """MD5, which today's servers only ask for where they are told to."""
     script = then_silence(STARTUP, ASK_MD5, Hear(bytes=1 + 4 + 36), *then_answers())
     result, heard = await probe_talker(shipped("postgres", **LOGIN), script, pki)
@@ -215,7 +215,7 @@ async def test_an_old_login_is_understood(pki: Pki) -> None:
     assert measured(result)["probe_postgres_server_info"] == {("15.4",): 1}
 
 
-async def test_a_password_goes_in_clear_over_tls_alone(pki: Pki) -> None:
+async def test_cleartext_password_is_sent_over_tls_alone(pki: Pki) -> None:
     """Or whoever sits on the way, and whoever is a target, has only to ask."""
     said = message(b"p", PASSWORD.encode() + b"\0")
     module = shipped("postgres", "postgres_tls", tls_config=trust(pki), **LOGIN)
@@ -241,7 +241,7 @@ async def test_a_password_goes_in_clear_over_tls_alone(pki: Pki) -> None:
         (message(b"D", struct.pack("!HI", 1, 99)), {}, (Reason.PROTOCOL_ERROR, "query")),
     ],
 )
-async def test_what_it_says_of_recovery(
+async def test_recovery_state_has_its_verdict(
     pki: Pki, answer: bytes, settings: dict[str, str], verdict: tuple[str, str] | None
 ) -> None:
     script = then_silence(STARTUP, WELCOME + READY, QUERY, READY, STATE, answer)
@@ -263,9 +263,7 @@ async def test_what_it_says_of_recovery(
         (b"28P01", None),
     ],
 )
-async def test_without_a_login_a_refusal_is_as_good_as_a_welcome(
-    pki: Pki, code: bytes, verdict: tuple[str, str] | None
-) -> None:
+async def test_refused_login_passes_without_credentials(pki: Pki, code: bytes, verdict: tuple[str, str] | None) -> None:
     result, _ = await probe_talker(shipped("postgres"), then_silence(Hear(bytes=8), error(code)), pki)
     assert why(result) == verdict
 
@@ -278,14 +276,14 @@ async def test_without_a_login_a_refusal_is_as_good_as_a_welcome(
         (b"S and something in clear", Reason.PROTOCOL_ERROR),
     ],
 )
-async def test_what_it_may_say_to_tls(pki: Pki, said: bytes, reason: Reason) -> None:
+async def test_starttls_response_has_its_reason(pki: Pki, said: bytes, reason: Reason) -> None:
     module = shipped("postgres", "postgres_tls", tls_config=trust(pki))
     result, heard = await probe_talker(module, then_silence(Hear(bytes=8), said), pki)
     assert why(result) == (reason, "")
     assert heard == struct.pack("!II", 8, 80877103)
 
 
-async def test_an_old_tls_is_refused_by_name(pki: Pki) -> None:
+async def test_certificate_of_another_name_is_refused(pki: Pki) -> None:
     module = shipped("postgres", "postgres_tls", tls_config={**trust(pki), "server_name": "other.example.test"})
     result, _ = await probe_talker(module, then_silence(Hear(bytes=8), b"S", Secure()), pki)
     assert why(result) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
@@ -307,14 +305,14 @@ def challenge(text: bytes) -> bytes:
         (message(b"R"), Reason.AUTHENTICATION),
     ],
 )
-async def test_a_server_has_to_know_the_password(pki: Pki, second: bytes, reason: Reason) -> None:
+async def test_scram_server_must_prove_the_password(pki: Pki, second: bytes, reason: Reason) -> None:
     ask = message(b"R", struct.pack("!I", 10) + b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")
     script = then_silence(STARTUP, ask, Hear(bytes=55), second, READY)
     result, _ = await probe_talker(shipped("postgres", **LOGIN), script, pki)
     assert why(result) == (reason, "auth")
 
 
-async def test_a_server_has_one_challenge_and_no_long_one(pki: Pki) -> None:
+async def test_scram_server_gets_one_challenge_of_bounded_cost(pki: Pki) -> None:
     """Each costs us a hash, and is remembered."""
     for changes, said in (({}, 2), ({b"s": base64.b64encode(bytes(2000))}, 1), ({b"i": b"100001"}, 1)):
         heard = await challenged(pki, changes)
@@ -343,24 +341,24 @@ async def challenged(pki: Pki, changes: dict[bytes, bytes]) -> bytes:
     return b"".join(said)
 
 
-async def test_what_needs_a_login_is_refused_at_load() -> None:
+async def test_settings_that_need_a_login_are_refused_without() -> None:
     for key, value in (("role", "primary"), ("max_lag", "1s"), ("query", "SELECT 2"), ("password", "x")):
         with pytest.raises(ValueError, match=r"needs a (login|`user`)"):
             shipped("postgres", **{key: value})
 
 
-async def test_notices_have_no_end(pki: Pki) -> None:
+async def test_endless_notices_are_a_protocol_error(pki: Pki) -> None:
     result, _ = await probe_talker(shipped("postgres"), then_silence(Hear(bytes=8), message(b"N") * 1001), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "startup")
 
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
 @pytest.mark.parametrize("name", ["postgres", "postgres_tls"])
-async def test_a_stranger_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
     await expect_failure(shipped("postgres", name), script, pki)
 
 
-async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
+async def test_truncated_dialogue_is_connection_closed(pki: Pki) -> None:
     turns = (STARTUP, WELCOME + READY, QUERY, row(b"1") + READY, STATE, state(b"t", b"1"))
     for script in cuts(turns):
         result = await expect_failure(shipped("postgres", **LOGIN), script, pki)
@@ -368,6 +366,6 @@ async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
         assert result.failure.reason is Reason.CONNECT_CLOSED
 
 
-async def test_whatever_is_damaged_is_no_bug_of_ours(pki: Pki) -> None:
+async def test_damaged_dialogue_is_no_internal_error(pki: Pki) -> None:
     for script in damaged((STARTUP, ASK_MD5, Hear(bytes=1 + 4 + 36), *then_answers())):
         await expect_no_bug(shipped("postgres", **LOGIN), script, pki)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -218,15 +219,17 @@ version = "1.2"
 
 
 def install(site: Path, source: Path, entry_points: str) -> None:
-    """Build a package of somebody's own with the usual tools and install it into a directory, as pip does."""
+    """Build a package of somebody's own with the usual tools and unpack its wheel, which is what pip does to it."""
     package = source / "quake_prober"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(QUAKE)
     (package / "broken.py").write_text("import quake_prober\n1 / 0\n")
     (source / "pyproject.toml").write_text(PYPROJECT.format(entry_points=entry_points))
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--no-index", "--no-build-isolation", "--target", str(site), str(source)]
-    subprocess.run(command, check=True, timeout=600)
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=600)
+    (wheel,) = (source / "dist").iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
 
 
 def check(site: Path, directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -111,7 +111,7 @@ servers = pytest.mark.parametrize("make", [Aiohttp, Websockets])
 
 
 @servers
-async def test_a_server_is_understood_and_understands(make: type[Aiohttp | Websockets]) -> None:
+async def test_server_and_prober_exchange_messages(make: type[Aiohttp | Websockets]) -> None:
     server, port = make(), free_port()
     async with server.listening(port):
         result = await probe(f"ws://127.0.0.1:{port}/", *CHAT)
@@ -122,7 +122,7 @@ async def test_a_server_is_understood_and_understands(make: type[Aiohttp | Webso
 
 @servers
 @pytest.mark.usefixtures("clock")
-async def test_pings_on_the_way_are_answered(make: type[Aiohttp | Websockets]) -> None:
+async def test_server_pings_are_answered_during_steps(make: type[Aiohttp | Websockets]) -> None:
     """Who does not answer a ping in time is left; the steps take longer."""
     server, port = make(pings=True), free_port()
     steps = {"expect": "hello", "send": "wait"}, {"expect": "echo", "send": "wait"}, {"expect": "echo"}
@@ -132,7 +132,7 @@ async def test_pings_on_the_way_are_answered(make: type[Aiohttp | Websockets]) -
 
 @servers
 @pytest.mark.usefixtures("clock")
-async def test_a_server_has_the_last_word(make: type[Aiohttp | Websockets]) -> None:
+async def test_last_step_decides_the_verdict(make: type[Aiohttp | Websockets]) -> None:
     server, port = make(), free_port()
     async with server.listening(port):
         result = await probe(f"ws://127.0.0.1:{port}/", {"expect": "goodbye"})
@@ -144,7 +144,7 @@ async def test_a_server_has_the_last_word(make: type[Aiohttp | Websockets]) -> N
 
 @servers
 @pytest.mark.parametrize("secure", [False, True])
-async def test_through_nginx(
+async def test_probe_passes_through_nginx(
     make: type[Aiohttp | Websockets], secure: bool, pki: Pki, websocket_proxy: WebsocketProxy
 ) -> None:
     server, trust = make(), {"tls_config": {"ca_file": str(pki.directory / "root.pem")}}
@@ -160,7 +160,7 @@ async def test_through_nginx(
 
 
 @pytest.mark.parametrize(("path", "status"), [("/members", 401), ("/moved", 301), ("/forgetful", 400), ("/", 502)])
-async def test_what_nginx_refuses(path: str, status: int, websocket_proxy: WebsocketProxy) -> None:
+async def test_nginx_refusal_has_its_status(path: str, status: int, websocket_proxy: WebsocketProxy) -> None:
     """Wrong credentials; a redirect; headers of the upgrade that it drops; nobody behind it."""
     server = Aiohttp()
     async with server.listening(websocket_proxy.back if path != "/" else free_port()):
@@ -169,7 +169,7 @@ async def test_what_nginx_refuses(path: str, status: int, websocket_proxy: Webso
     assert result.probe.samples.get(STATUS_CODE) == status
 
 
-async def test_through_proxies_of_others(tinyproxy: int, microsocks: int) -> None:
+async def test_probe_passes_through_proxies(tinyproxy: int, microsocks: int) -> None:
     server, port = Aiohttp(), free_port()
     async with server.listening(port):
         for proxy in (f"http://user:hunter2@127.0.0.1:{tinyproxy}", f"socks5://user:hunter2@127.0.0.1:{microsocks}"):

@@ -107,7 +107,7 @@ def why(result: Result) -> tuple[str, str] | None:
 
 
 @pytest.mark.parametrize("name", ZOO)
-async def test_a_certificate_is_judged_and_shown(name: str, pki: Pki) -> None:
+async def test_certificate_is_verified_and_reported(name: str, pki: Pki) -> None:
     kind = ZOO[name]
     result = await probe(kind, pki)
     assert why(result) == (None if kind.reason is None else (kind.reason, "tls"))
@@ -122,15 +122,13 @@ async def test_a_certificate_is_judged_and_shown(name: str, pki: Pki) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_handshake_that_is_refused(name: str, pki: Pki) -> None:
+async def test_refused_handshake_has_its_reason(name: str, pki: Pki) -> None:
     result = await probe(REFUSED[name], pki)
     assert why(result) == (REFUSED[name].reason, "tls")
 
 
 @pytest.mark.parametrize("config", [ROOT, {**ROOT, **STRANGER}])
-async def test_a_client_that_is_refused_over_tls_1_3_learns_it_when_it_listens(
-    config: dict[str, str], pki: Pki
-) -> None:
+async def test_client_refused_over_tls_1_3_learns_it_when_reading(config: dict[str, str], pki: Pki) -> None:
     """The server looks at the client's certificate after the client has ended the handshake (RFC 8446, 2)."""
     kind = Kind(Secure(client_ca="root"), None, config=config)
     assert why(await probe(kind, pki)) is None

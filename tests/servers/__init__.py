@@ -17,6 +17,7 @@ packages. Where any of it is missing, its tests are skipped and say why; in CI t
 
 from __future__ import annotations
 
+import atexit
 import grp
 import os
 import pwd
@@ -43,6 +44,10 @@ NOBODY = "nobody"
 
 _ELSEWHERE = ("usr/sbin", "usr/local/sbin", "usr/lib/postfix/sbin", "usr/lib/postgresql/*/bin")
 """Where servers stand that are not on an ordinary user's PATH."""
+
+
+_made: dict[Callable[[Room], None], Path] = {}
+"""What `Room.copy_of` copies."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,20 @@ class Room:
                             for kind in ("pem", "key"))  # fmt: skip
         key.chmod(0o600)
         return certificate, key
+
+    def copy_of(self, name: str, make: Callable[[Room], None]) -> Path:
+        """Copy a directory that takes long to make into this one; `make` makes it once a session, in a room of its own.
+
+        Args:
+            name: of the directory that `make` leaves in its room.
+        """
+        if make not in _made:
+            room = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+            atexit.register(shutil.rmtree, room, ignore_errors=True)
+            room.chmod(0o755)
+            make(Room(room, self.pki))
+            _made[make] = room / name
+        return Path(shutil.copytree(_made[make], self.directory / name))
 
     def needs(
         self, *programs: str, users: Iterable[str] = (), groups: Iterable[str] = (), files: Iterable[str] = (),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ MONITOR = "monitor"  # with the same password, may ask for the state of replicat
 TLS_ONLY = "careful"  # with the same password, is let in over TLS alone
 OTHERWISE = "otherwise"  # with the same password, in a way that is MariaDB's own (ed25519)
 MOST_CONNECTIONS = 10
+LOG_SIZE = "4M"
 _REPLICATOR = "replicator"
 
 _USERS = f"""\
@@ -53,7 +53,7 @@ def mariadb(room: Room) -> Iterator[MariaDb]:
 @server
 def mariadb_pair(room: Room) -> Iterator[MariaDbPair]:
     ours = _installed(room, "source")
-    theirs = Path(shutil.copytree(ours, room.directory / "replica"))
+    theirs = _installed(room, "replica")
     with _running(room, ours, _USERS, "--log-bin=binlog", "--server-id=1") as source:
         follow = (
             f"CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {source}, MASTER_USER = '{_REPLICATOR}', "
@@ -72,7 +72,7 @@ def _running(room: Room, data: Path, first: str, *more: str) -> Iterator[int]:
         "datadir": data, "port": port, "bind-address": "127.0.0.1", "socket": f"{data}.sock", "pid-file": f"{data}.pid",
         "ssl-cert": certificate, "ssl-key": key, "init-file": room.write(f"{data.name}.sql", first),
         "max-connections": MOST_CONNECTIONS, "plugin-load-add": "auth_ed25519", "innodb-buffer-pool-size": "8M",
-        "innodb-log-file-size": "4M",
+        "innodb-log-file-size": LOG_SIZE,
     }  # fmt: skip
     arguments = [f"--{name}={value}" for name, value in options.items()]
     ready = listening(port)
@@ -82,8 +82,12 @@ def _running(room: Room, data: Path, first: str, *more: str) -> Iterator[int]:
 
 def _installed(room: Room, name: str) -> Path:
     room.needs("mariadbd", "mariadb-install-db", files=("/usr/lib*/**/plugin/auth_ed25519.so",))
+    return room.copy_of("empty", _install).rename(room.directory / name)
+
+
+def _install(room: Room) -> None:
     room.run(
-        "mariadb-install-db", "--no-defaults", f"--datadir={room.directory / name}", "--skip-test-db",
-        "--skip-name-resolve", "--auth-root-authentication-method=normal", user=NOBODY,
+        "mariadb-install-db", "--no-defaults", f"--datadir={room.directory / 'empty'}", "--skip-test-db",
+        "--skip-name-resolve", "--auth-root-authentication-method=normal", f"--innodb-log-file-size={LOG_SIZE}",
+        user=NOBODY,
     )  # fmt: skip
-    return room.directory / name

@@ -9,7 +9,7 @@ from tests.servers import NOBODY, Room, listening, server
 
 KINDS = {
     "ed25519": ("ed25519", "256"),
-    "rsa": ("rsa", "3072"),
+    "rsa": ("rsa", "2048"),
     "nistp256": ("ecdsa", "256"),
     "nistp384": ("ecdsa", "384"),
     "nistp521": ("ecdsa", "521"),

@@ -77,13 +77,16 @@ def pgbouncer(room: Room) -> Iterator[PostgreSql]:
 def _made(room: Room) -> Path:
     """A directory with empty databases."""
     room.needs("initdb", "postgres")
+    return room.copy_of("data", _initdb)
+
+
+def _initdb(room: Room) -> None:
     data = room.directory / "data"
     word = room.write("password", PASSWORD)
     room.run(
         "initdb", "-D", data, "-U", USER, "-A", "scram-sha-256", "--pwfile", word, "-E", "UTF8", "--no-locale",
         "--no-sync", user=NOBODY,
     )  # fmt: skip
-    return data
 
 
 @contextmanager

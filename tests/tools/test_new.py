@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from probe_exporter.telemetry import logs
+from probe_exporter.tools import commands
 from tests.exporters import ROOT, _environment
 
 pytestmark = pytest.mark.slow
@@ -22,6 +24,19 @@ def tool(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def python(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *words]
     return subprocess.run(command, cwd=directory, env=_environment(), capture_output=True, text=True, timeout=600)
+
+
+def tool_here(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str, str]:
+    """What a tool does in this process: its exit code, and what it writes to either stream."""
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(logs, "setup", lambda *_: None)  # it is for a process that has no other use
+    try:
+        code = commands.main(words)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    return code, *capsys.readouterr()
 
 
 CHECKS = {
@@ -80,10 +95,12 @@ def test_another_directory_can_be_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Quake", "9lives", "a-b", "../up", "class", "timeout", "params", ""])
-def test_a_name_that_no_prober_can_have_is_refused(tmp_path: Path, name: str) -> None:
-    done = tool(tmp_path, "new", name)
-    assert done.returncode == 2
-    assert "can't be a prober's name" in done.stderr
+def test_a_name_that_no_prober_can_have_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, errors = tool_here(tmp_path, monkeypatch, capsys, "new", name)
+    assert code == 2
+    assert "can't be a prober's name" in errors
     assert os.listdir(tmp_path) == []  # noqa: PTH208  # hidden ones, too
 
 

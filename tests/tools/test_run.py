@@ -13,7 +13,7 @@ import pytest
 
 from probe_exporter.testing import Peer, expect, serve
 from tests.exporters import _environment
-from tests.tools.test_new import tool
+from tests.tools.test_new import tool, tool_here
 
 pytestmark = pytest.mark.slow
 
@@ -189,8 +189,16 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED, ids=" ".join)
-def test_what_can_t_be_used_is_2_and_said(directory: Path, words: tuple[str, ...]) -> None:
-    done = tool(directory, "run", *words)
+def test_what_can_t_be_used_is_2_and_said(
+    directory: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, errors = tool_here(directory, monkeypatch, capsys, "run", *words)
+    assert (code, out) == (2, "")
+    assert REFUSED[words] in errors
+
+
+def test_what_can_t_be_used_is_2_and_said_by_the_program(directory: Path) -> None:
+    done = tool(directory, "run", "none.py", "t")
     assert (done.returncode, done.stdout) == (2, "")
-    assert REFUSED[words] in done.stderr
+    assert done.stderr.startswith("probe-exporter run: none.py can't be loaded: FileNotFoundError")
     assert "Traceback" not in done.stderr

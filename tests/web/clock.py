@@ -1,23 +1,22 @@
-"""Event loops for tests whose subject is time: the clock stands still until the test, or the lack of work, moves it."""
+"""An event loop whose clock stands still until the test moves it, for servers and clients on real sockets."""
 
 from __future__ import annotations
 
 import asyncio
-import selectors
 import time
 from collections.abc import Callable
 
-HANG_SECONDS = 60.0
+HANG_SECONDS = 120.0
 """Real seconds after which the clock of a test that hangs jumps, so that the test's own timeout ends it."""
 
 
 class StandingLoop(asyncio.SelectorEventLoop):
     """An event loop whose time passes only when `advance` is called; I/O happens as usual."""
 
-    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+    def __init__(self) -> None:
         self._now = 1000.0
         self._hung = time.monotonic() + HANG_SECONDS
-        super().__init__(selector)
+        super().__init__()
 
     def time(self) -> float:
         """Seconds of the test's own making."""
@@ -26,27 +25,6 @@ class StandingLoop(asyncio.SelectorEventLoop):
     def advance(self, seconds: float) -> None:
         """Let time pass: timers that have become due run at the loop's next turn."""
         self._now += seconds
-
-
-class JumpingLoop(StandingLoop):
-    """An event loop whose time jumps to the next timer as soon as nothing else is to be done."""
-
-    def __init__(self) -> None:
-        super().__init__(_Jumping(self.advance))
-
-
-class _Jumping(selectors.DefaultSelector):
-    """Advances the clock by the time for which it was to wait."""
-
-    def __init__(self, advance: Callable[[float], None]) -> None:
-        super().__init__()
-        self._advance = advance
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        events = super().select(0 if timeout else timeout)
-        if not events and timeout:
-            self._advance(timeout)
-        return events
 
 
 async def advance(seconds: float) -> None:

@@ -11,8 +11,8 @@ import pytest
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answers import Refused
+from tests.clocks import SimulatedLoop
 from tests.conftest import NewLoop
-from tests.web.clock import JumpingLoop
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_probe_is_left_its_time(whole: float, timeout: float, seconds: float) 
 @pytest.fixture
 def new_loop() -> NewLoop:
     """What happens is then the same on every machine."""
-    return JumpingLoop
+    return SimulatedLoop
 
 
 async def take(admission: Admission, seconds: float) -> float:

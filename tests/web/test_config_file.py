@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import bcrypt
@@ -39,30 +40,62 @@ TLS = "tls_server_config: {cert_file: leaf.pem, key_file: leaf.key, %s}\n"
 VERIFYING = "client_ca_file: root.pem, client_auth_type: RequireAndVerifyClientCert"
 
 
-@pytest.fixture
-def directory(tmp_path: Path, pki: Pki) -> Path:
+def furnish(directory: Path, pki: Pki) -> Path:
     """Certificates, and a configuration to start with; the web config lies elsewhere than where the exporter runs."""
-    web = tmp_path / "web"
+    web = directory / "web"
     web.mkdir()
     for name in ("leaf", "rsa", "root", "client", "foreign_client"):
         for kind in ("pem", "key"):
             shutil.copy(pki.directory / f"{name}.{kind}", web)
-    (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: actor}}\n")
-    return tmp_path
+    (directory / "blackbox.yml").write_text("modules: {http_2xx: {prober: actor}}\n")
+    return directory
+
+
+@contextmanager
+def started(directory: Path, text: str) -> Iterator[Server]:
+    """An exporter with a web config of these words."""
+    (directory / "web" / "web.yml").write_text(text)
+    with exporters.ours(directory, "--web.config.file=web/web.yml", f"--modules.dir={PLUGINS}") as exporter:
+        yield exporter
+
+
+@pytest.fixture
+def directory(tmp_path: Path, pki: Pki) -> Path:
+    """What a test may change as it likes."""
+    return furnish(tmp_path, pki)
 
 
 @pytest.fixture
 def start(directory: Path) -> Start:
-    """Starts an exporter with a web config of these words."""
+    """Starts an exporter of the test's own, with a web config of these words."""
+    return lambda text: started(directory, text)
 
-    @contextmanager
-    def start(text: str) -> Iterator[Server]:
-        (directory / "web" / "web.yml").write_text(text)
-        flags = ("--web.config.file=web/web.yml", f"--modules.dir={PLUGINS}")
-        with exporters.ours(directory, *flags) as exporter:
-            yield exporter
 
-    return start
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """An exporter that all tests share; it follows its web config, whether with TLS or without."""
+
+    server: Server
+    directory: Path
+
+    def configured(self, text: str) -> Server:
+        """Have it serve the next client with a web config of these words."""
+        replace(self.directory / "web" / "web.yml", text)
+        return self.server
+
+
+@pytest.fixture(scope="module")
+def over_tls(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[Shared]:
+    directory = furnish(tmp_path_factory.mktemp("tls"), pki)
+    with started(directory, TLS % "") as server:
+        yield Shared(server, directory)
+
+
+@pytest.fixture(scope="module")
+def in_clear(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[Shared]:
+    directory = furnish(tmp_path_factory.mktemp("clear"), pki)
+    with started(directory, "{}\n") as server:
+        yield Shared(server, directory)
 
 
 def tool(name: str) -> str:
@@ -180,12 +213,12 @@ def test_a_bad_file_ends_the_start_with_1(directory: Path) -> None:
 
 
 @pytest.mark.slow
-def test_curl_verifies_and_probes_over_tls(start: Start, directory: Path) -> None:
-    with start(TLS % "") as exporter:
-        answer = curl(directory, f"https://localhost:{exporter.port}/probe?target=x")
-        assert answer.stdout.startswith("HTTP/1.1 200 OK"), answer.stderr
-        assert "probe_success 1\n" in answer.stdout
-        assert "tls=true" in exporter.log.read_text()
+def test_curl_verifies_and_probes_over_tls(over_tls: Shared) -> None:
+    exporter = over_tls.configured(TLS % "")
+    answer = curl(over_tls.directory, f"https://localhost:{exporter.port}/probe?target=x")
+    assert answer.stdout.startswith("HTTP/1.1 200 OK"), answer.stderr
+    assert "probe_success 1\n" in answer.stdout
+    assert "tls=true" in exporter.log.read_text()
 
 
 @pytest.mark.slow
@@ -201,15 +234,14 @@ def test_a_certificate_and_its_key_may_stand_in_the_file(start: Start, directory
 
 
 @pytest.mark.slow
-def test_plain_http_to_the_tls_port_gets_400_and_is_told_so(start: Start, directory: Path) -> None:
-    with start(TLS % "") as exporter:
-        answer = curl(directory, f"http://localhost:{exporter.port}/metrics")
-        assert answer.returncode == 0
-        assert answer.stdout.startswith("HTTP/1.0 400 Bad Request")
-        assert "HTTPS" in answer.stdout
+def test_plain_http_to_the_tls_port_gets_400_and_is_told_so(over_tls: Shared) -> None:
+    exporter = over_tls.configured(TLS % "")
+    answer = curl(over_tls.directory, f"http://localhost:{exporter.port}/metrics")
+    assert answer.returncode == 0
+    assert answer.stdout.startswith("HTTP/1.0 400 Bad Request")
+    assert "HTTPS" in answer.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "flags", "agreed"),
     [
@@ -228,17 +260,17 @@ def test_plain_http_to_the_tls_port_gets_400_and_is_told_so(start: Start, direct
     ],
 )  # fmt: skip
 def test_versions_suites_and_curves_are_those_of_the_file(
-    start: Start, directory: Path, keys: str, flags: list[str], agreed: str
+    over_tls: Shared, keys: str, flags: list[str], agreed: str
 ) -> None:
     """A client that has none of them is told so, by an alert."""
-    with start(TLS % keys) as exporter:
-        said = s_client(directory, exporter.port, *flags)
-        if agreed:
-            assert agreed in said
-            assert "Verify return code: 0 (ok)" in said
-        else:
-            assert "alert" in said
-            assert "Cipher is (NONE)" in said
+    exporter = over_tls.configured(TLS % keys)
+    said = s_client(over_tls.directory, exporter.port, *flags)
+    if agreed:
+        assert agreed in said
+        assert "Verify return code: 0 (ok)" in said
+    else:
+        assert "alert" in said
+        assert "Cipher is (NONE)" in said
 
 
 @pytest.mark.slow
@@ -262,13 +294,13 @@ def test_versions_suites_and_curves_are_those_of_the_file(
 )
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_clients_are_served_that_the_policy_lets_in(
-    start: Start, directory: Path, keys: str, client: str, served: bool, version: str
+    over_tls: Shared, keys: str, client: str, served: bool, version: str
 ) -> None:
-    with start(TLS % keys) as exporter:
-        own = ["--cert", f"{client}.pem", "--key", f"{client}.key"] if client else []
-        flags = [*own, f"--tlsv{version}", "--tls-max", version]
-        answer = curl(directory, f"https://localhost:{exporter.port}/-/healthy", *flags)
-        assert answer.stdout.endswith("Healthy") is served, answer.stderr
+    exporter = over_tls.configured(TLS % keys)
+    own = ["--cert", f"{client}.pem", "--key", f"{client}.key"] if client else []
+    flags = [*own, f"--tlsv{version}", "--tls-max", version]
+    answer = curl(over_tls.directory, f"https://localhost:{exporter.port}/-/healthy", *flags)
+    assert answer.stdout.endswith("Healthy") is served, answer.stderr
 
 
 @pytest.mark.slow
@@ -353,21 +385,21 @@ def replace(path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/-/healthy", "/metrics", "/probe?target=x", "/nope"])
-def test_without_credentials_nothing_is_answered(start: Start, path: str) -> None:
-    with start(f"basic_auth_users: {{who: {HASH}}}\n") as exporter:
-        answer = ask(exporter.port, path)
-        assert (answer.status, answer.text) == (401, "Unauthorized\n")
-        assert answer.headers["www-authenticate"] == "Basic"
-        assert login(exporter.port, "who", "right", path).status in (200, 404)
+def test_without_credentials_nothing_is_answered(in_clear: Shared, path: str) -> None:
+    exporter = in_clear.configured(f"basic_auth_users: {{who: {HASH}}}\n")
+    answer = ask(exporter.port, path)
+    assert (answer.status, answer.text) == (401, "Unauthorized\n")
+    assert answer.headers["www-authenticate"] == "Basic"
+    assert login(exporter.port, "who", "right", path).status in (200, 404)
 
 
 @pytest.mark.parametrize(
     "header",
     ["Basic", "Basic x", "Basic " + base64.b64encode(b"who").decode(), "Bearer right", "Basic \xff", f"Basic {HASH}"],
 )
-def test_what_are_no_credentials_are_none(start: Start, header: str) -> None:
-    with start(f"basic_auth_users: {{who: {HASH}}}\n") as exporter:
-        assert ask(exporter.port, "/metrics", headers={"Authorization": header}).status == 401
+def test_what_are_no_credentials_are_none(in_clear: Shared, header: str) -> None:
+    exporter = in_clear.configured(f"basic_auth_users: {{who: {HASH}}}\n")
+    assert ask(exporter.port, "/metrics", headers={"Authorization": header}).status == 401
 
 
 def test_users_come_and_go_without_a_restart(start: Start, directory: Path) -> None:
@@ -388,11 +420,11 @@ def test_users_come_and_go_without_a_restart(start: Start, directory: Path) -> N
         assert ask(exporter.port, "/-/healthy").status == 200
 
 
-def test_a_password_longer_than_bcrypt_reads_and_one_with_colons_are_passwords(start: Start) -> None:
+def test_a_password_longer_than_bcrypt_reads_and_one_with_colons_are_passwords(in_clear: Shared) -> None:
     long = "a:" * 50
     hashed = bcrypt.hashpw(long.encode()[:72], bcrypt.gensalt(4)).decode()
-    with start(f"basic_auth_users: {{who: {hashed}}}\n") as exporter:
-        assert login(exporter.port, "who", long).status == 200
+    exporter = in_clear.configured(f"basic_auth_users: {{who: {hashed}}}\n")
+    assert login(exporter.port, "who", long).status == 200
 
 
 @pytest.mark.slow
@@ -416,7 +448,7 @@ def test_guessing_costs_the_same_for_known_and_unknown_users_and_delays_nobody(s
             assert {guess.result().status for guess in guesses} == {401}
 
 
-def test_headers_go_with_every_answer(start: Start) -> None:
+def test_headers_go_with_every_answer(in_clear: Shared) -> None:
     values = {
         "Strict-Transport-Security": "max-age=60",
         "X-Content-Type-Options": "nosniff",
@@ -425,9 +457,9 @@ def test_headers_go_with_every_answer(start: Start) -> None:
         "Content-Security-Policy": "default-src https:",
     }
     lines = "".join([f'    {name}: "{value}"\n' for name, value in values.items()])
-    with start(f"http_server_config:\n  headers:\n{lines}basic_auth_users: {{who: {HASH}}}\n") as exporter:
-        for answer in (login(exporter.port, "who", "right"), ask(exporter.port, "/-/healthy")):
-            assert values.items() == {name: answer.headers[name.lower()] for name in values}.items()
+    exporter = in_clear.configured(f"http_server_config:\n  headers:\n{lines}basic_auth_users: {{who: {HASH}}}\n")
+    for answer in (login(exporter.port, "who", "right"), ask(exporter.port, "/-/healthy")):
+        assert values.items() == {name: answer.headers[name.lower()] for name in values}.items()
 
 
 def test_whoever_is_turned_away_at_the_door_is_counted_by_path_and_status(start: Start) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,18 +36,26 @@ BETTER = "modules: {http_2xx: {prober: actor}, other: {prober: actor}}\n"
 PROBES = 'probe_exporter_probes_total{module="http_2xx",reason="",result="success"}'
 
 
+@contextlib.contextmanager
+def two_workers(directory: Path, *flags: str) -> Iterator[Server]:
+    """An exporter of two workers, once both listen."""
+    (directory / "blackbox.yml").write_text(CONFIG)
+    with exporters.ours(directory, f"--modules.dir={PLUGINS}", "--workers=2", *flags) as exporter:
+        until(lambda: exporter.log.read_text().count("Listening") == 2)
+        yield exporter
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
     """Starts an exporter of two workers."""
-    (tmp_path / "blackbox.yml").write_text(CONFIG)
+    return partial(two_workers, tmp_path)
 
-    @contextlib.contextmanager
-    def start(*flags: str) -> Iterator[Server]:
-        with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}", "--workers=2", *flags) as exporter:
-            until(lambda: exporter.log.read_text().count("Listening") == 2)
-            yield exporter
 
-    return start
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One exporter for the tests that leave it as it was."""
+    with two_workers(tmp_path_factory.mktemp("steady")) as exporter:
+        yield exporter
 
 
 def workers(exporter: Server) -> list[int]:
@@ -90,8 +99,9 @@ def kill(exporter: Server, process: int) -> None:
 # --- one exporter ------------------------------------------------------------------------------------------
 
 
-def test_connections_are_divided_and_counts_add_up(start: Start) -> None:
-    with start() as exporter, ExitStack() as stack:
+def test_connections_are_divided_and_counts_add_up(steady: Server) -> None:
+    exporter = steady
+    with ExitStack() as stack:
         first, second = workers(exporter)
         before = {process: sockets(process) for process in (first, second)}
         for _ in range(64):
@@ -114,17 +124,15 @@ def test_a_history_in_a_file_is_everybody_s(start: Start, tmp_path: Path) -> Non
         assert "remembers its own probes only" not in exporter.log.read_text()
 
 
-def test_without_a_file_the_log_says_that_each_remembers_its_own(start: Start) -> None:
-    with start() as exporter:
-        assert "remembers its own probes only; with --history.path" in exporter.log.read_text()
+def test_without_a_file_the_log_says_that_each_remembers_its_own(steady: Server) -> None:
+    assert "remembers its own probes only; with --history.path" in steady.log.read_text()
 
 
-def test_a_port_that_another_exporter_of_several_workers_has_is_taken(start: Start, tmp_path: Path) -> None:
-    with start() as exporter:
-        flags = (f"--modules.dir={PLUGINS}", "--workers=2", f"--web.listen-address=127.0.0.1:{exporter.port}")
-        done = run(tmp_path, *flags)
-        assert done.returncode == 1
-        assert "Address already in use" in done.stderr
+def test_a_port_that_another_exporter_of_several_workers_has_is_taken(steady: Server, tmp_path: Path) -> None:
+    flags = (f"--modules.dir={PLUGINS}", "--workers=2", f"--web.listen-address=127.0.0.1:{steady.port}")
+    done = run(tmp_path, *flags)
+    assert done.returncode == 1
+    assert "Address already in use" in done.stderr
 
 
 def test_a_unix_socket_is_shared_and_taken_away_at_the_end(tmp_path: Path) -> None:
