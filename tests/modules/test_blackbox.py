@@ -1,4 +1,4 @@
-"""The modules that run where no configuration is given: their names, and that each passes against what it is for."""
+"""The default modules (blackbox.yml): their names, and that each passes against its kind of server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DEFAULT = (
     "http_2xx", "http_post_2xx", "tcp_connect", "pop3s_banner", "grpc", "grpc_plain", "ssh_banner",
     "ssh_banner_extract", "irc_banner", "icmp", "icmp_ttl5", "http_3xx", "postgresql", "websocket",
 )  # fmt: skip
-"""Names of the original's default configuration."""
+"""Module names of the original's default configuration."""
 
 EXAMPLES = (
     "http_2xx_example", "http_with_proxy", "http_with_proxy_and_headers", "http_post_2xx", "http_post_body_file",
@@ -42,7 +42,7 @@ EXAMPLES = (
     "http_gzip", "http_gzip_with_accept_encoding", "tls_connect", "tcp_connect_example", "imap_starttls",
     "smtp_starttls", "irc_banner_example", "icmp_example", "dns_udp_example", "dns_soa", "dns_tcp_example",
 )  # fmt: skip
-"""Names of its example."""
+"""Module names of the original's example configuration."""
 
 OURS = (
     "smtp_banner", "smtps_banner", "imap_banner", "imaps_banner", "pop3_banner", "pop3_starttls", "dns_tls_example",
@@ -65,7 +65,7 @@ def test_shipped_module_has_a_description_of_one_line(name: str) -> None:
 
 
 def shipped(name: str, pki: Pki | None = None) -> Module:
-    """A shipped module, which trusts the zoo's authority if it is given."""
+    """Return a shipped module; with `pki` it trusts the test root."""
     module = SHIPPED[name]
     if pki is None:
         return module
@@ -87,37 +87,37 @@ MAIL = {
     "imap_banner": "dovecot.imap", "imap_starttls": "dovecot.imap", "imaps_banner": "dovecot.imaps",
     "pop3_banner": "dovecot.pop3", "pop3_starttls": "dovecot.pop3", "pop3s_banner": "dovecot.pop3s",
 }  # fmt: skip
-"""The port that each module of mail is for."""
+"""The port that each mail module is for."""
 
 NO_MAIL = {
     "smtp": "dovecot.imap", "smtps": "dovecot.imaps", "imap": "dovecot.pop3", "imaps": "dovecot.pop3s",
     "pop3": "dovecot.imap", "pop3s": "dovecot.imaps",
 }  # fmt: skip
-"""A port where another protocol is spoken, by what a module's name begins with."""
+"""A port of another protocol, by the beginning of the module's name."""
 
 
 def target(port: str, request: pytest.FixtureRequest) -> str:
-    """The address of a server's port, whose fixture is started."""
+    """Start a server's fixture; return the address of one of its ports."""
     name, _, attribute = port.partition(".")
     return f"127.0.0.1:{getattr(request.getfixturevalue(name), attribute)}"
 
 
 @pytest.fixture
 def mail(request: pytest.FixtureRequest, name: str) -> str:
-    """What the module in question is for."""
+    """Return the target that the module is for."""
     return target(MAIL[name], request)
 
 
 @pytest.fixture
 def no_mail(request: pytest.FixtureRequest, name: str) -> str:
-    """What speaks another protocol."""
+    """Return a target that speaks another protocol."""
     return target(NO_MAIL[name.partition("_")[0]], request)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAIL)
 async def test_mail_module_verifies_certificates(name: str, mail: str, pki: Pki) -> None:
-    """Each passes with a certificate that is good, and fails at one that is not, if it looks at any."""
+    """A module over TLS passes with a trusted certificate and fails without trust."""
     assert why(await probe(name, mail, pki)) is None
     stranger = Reason.CERTIFICATE_UNKNOWN_AUTHORITY if "starttls" in name or name.endswith("s_banner") else None
     assert why(await probe(name, mail)) is stranger
@@ -157,7 +157,7 @@ async def test_tcp_and_tls_modules_connect(dovecot: Dovecot, pki: Pki) -> None:
 async def test_postgresql_module_verifies_certificates(postgresql: PostgreSql, openssh: OpenSsh, pki: Pki) -> None:
     assert why(await probe("postgresql", f"127.0.0.1:{postgresql.port}", pki)) is None
     assert why(await probe("postgresql", f"127.0.0.1:{postgresql.port}")) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
-    # "SSH-2.0-…" begins with what agrees to TLS, and goes on.
+    # "SSH-2.0-…" begins with S, the agreement to TLS, and goes on in plain text.
     assert why(await probe("postgresql", f"127.0.0.1:{openssh.port}", pki)) is Reason.TLS_HANDSHAKE
 
 
@@ -174,7 +174,7 @@ async def test_dns_modules_pass_over_each_transport(bind: Bind, pki: Pki) -> Non
 
 @pytest.mark.parametrize("name", ["irc_banner", "irc_banner_example"])
 async def test_irc_modules_answer_the_ping(name: str, pki: Pki) -> None:
-    """A server that wants to know whether somebody is there before it welcomes."""
+    """The server sends a PING before it welcomes the client."""
     script = then_silence(
         b":irc.test NOTICE * :*** Looking up your hostname\r\n", Hear(lines=2), b"PING :4711\r\n", Hear(),
         b":irc.test 001 probe :Welcome\r\n",
@@ -222,14 +222,14 @@ PAGES: dict[str, Answer] = {
     "http_gzip_with_accept_encoding": reply(200, gzip.compress(b"ok"), ("Content-Encoding", "gzip")),
     "http_2xx_example": reply(200, b"Download the latest version here", ("Access-Control-Allow-Origin", "*")),
 }
-"""A page that each module is content with."""
+"""A page that passes each module."""
 
 
 @pytest.mark.parametrize("name", PAGES)
 async def test_http_modules_pass_their_page_and_fail_another(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And none is content with what another server says by mistake."""
+    """No module passes a page with status 500."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "body.txt").write_text("body")
     async with Site({"/": PAGES[name], "/other": reply(500, b"{}")}) as site:

@@ -1,4 +1,4 @@
-"""The ldap prober, against slapd and against peers that are none; its filters are held against ldapsearch's."""
+"""The ldap prober against slapd and scripted peers; its filters against ldapsearch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.targets.talker import Hear, Secure, Talk, Talker, Turn, talk, then_si
 LOGIN = {"bind_dn": USER, "password": PASSWORD}
 
 
-# --- real ones ---------------------------------------------------------------------------------------------
+# --- real servers ------------------------------------------------------------------------------------------
 
 
 async def test_slapd_root_entry_is_reported(slapd: Slapd) -> None:
@@ -104,11 +104,11 @@ async def test_slapd_error_has_its_reason_and_code(
     assert PASSWORD not in str(result.probe.events)
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 
 def ber(tag: int, *parts: bytes) -> bytes:
-    """As Active Directory writes it: every length in four bytes."""
+    """Encode a value with its length in four bytes, as Active Directory does."""
     value = b"".join(parts)
     return bytes([tag, 0x84]) + len(value).to_bytes(4, "big") + value
 
@@ -152,14 +152,14 @@ REFERENCE = message(2, 0x73, ber(0x04, b"ldap://elsewhere.example.test/"))
 
 
 def directory(*said: bytes) -> tuple[Turn, ...]:
-    """A server that takes the bind, and says this to the search."""
+    """Return a script: accept the bind, answer the search with `said`."""
     return (Hear(bytes=len(BIND)), BOUND, Hear(bytes=len(SEARCH)), b"".join(said))
 
 
 async def test_dialogue_is_bind_search_unbind(pki: Pki) -> None:
     result, heard = await probe_talker(shipped("ldap"), then_silence(*directory(ROOT, DONE)), pki)
     assert why(result) is None
-    limit = len(BIND) + SEARCH.index(b"\2\1\5") + 2  # the seconds that are left, which the server may search for
+    limit = len(BIND) + SEARCH.index(b"\2\1\5") + 2  # the time limit of the search: the seconds left
     assert 1 <= heard[limit] <= 20
     assert heard[:limit] + b"\5" + heard[limit + 1 :] == BIND + SEARCH + UNBIND
     values = measured(result)
@@ -210,7 +210,7 @@ async def test_bind_result_has_its_reason(pki: Pki, code: int, reason: str) -> N
 @pytest.mark.parametrize(
     ("said", "verdict"),
     [
-        ([ROOT, ended(2, 0x65, 4)], Reason.TARGET_ERROR),  # it stopped before it could be known how many there are
+        ([ROOT, ended(2, 0x65, 4)], Reason.TARGET_ERROR),  # the server stopped before the number is known
         ([ended(2, 0x65, 50)], Reason.AUTHENTICATION),
         ([DONE], Reason.EXPECTATION),
         ([ended(0, 0x78, 52)], Reason.TARGET_NOT_READY),
@@ -229,8 +229,8 @@ async def test_bind_result_has_its_reason(pki: Pki, code: int, reason: str) -> N
         ([message(2, 0x64, ber(0x04), ber(0x30, ber(0x30)))], Reason.PROTOCOL_ERROR),
         ([ber(0x30, ber(0x02, b"\2"))], Reason.PROTOCOL_ERROR),
         ([ber(0x30, ber(0x04, b"\2"), ber(0x65, ber(0x0A, b"\0"), ber(0x04), ber(0x04)))], Reason.PROTOCOL_ERROR),
-        ([b"\x30\x0c\x02\x01\x02\x65\x07\x0a\x01\x00\x04\x00\x04\x05"], Reason.PROTOCOL_ERROR),  # cut
-        ([b"\x30\x0c\x02\x01\x02\x65\x07\x0a\x01\x00\x04\x80\x04\x00"], Reason.PROTOCOL_ERROR),  # of no definite length
+        ([b"\x30\x0c\x02\x01\x02\x65\x07\x0a\x01\x00\x04\x00\x04\x05"], Reason.PROTOCOL_ERROR),  # truncated
+        ([b"\x30\x0c\x02\x01\x02\x65\x07\x0a\x01\x00\x04\x80\x04\x00"], Reason.PROTOCOL_ERROR),  # indefinite length
         ([b"\x30\x80"], Reason.PROTOCOL_ERROR),
         ([b"\x30\x85"], Reason.PROTOCOL_ERROR),
         ([b"\x30\x83\x04\x00\x01"], Reason.PROTOCOL_ERROR),
@@ -357,7 +357,7 @@ def test_invalid_filter_is_refused(text: str) -> None:
 
 
 async def test_filters_are_encoded_as_by_ldapsearch(pki: Pki) -> None:
-    """All in one: what is said is the same, byte by byte."""
+    """One filter contains all others, and both clients encode it to the same bytes."""
     program = shutil.which("ldapsearch")
     if program is None:
         pytest.skip("ldapsearch is not installed")

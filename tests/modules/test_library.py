@@ -1,4 +1,4 @@
-"""The library is whole: each prober has ready modules, a page and tests, and a page tells of all that is there."""
+"""The module library is complete: each prober has shipped modules, tests, and a page that names everything."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_prober_has_shipped_modules(name: str) -> None:
 
 
 def test_module_names_are_unique_across_files() -> None:
-    """Which the loader refuses; here all files are loaded at once."""
+    """The loader refuses duplicates; here it loads all files at once."""
     assert len(loading.load(sorted(LIBRARY.glob("*.yml")), PROBERS, strict=True).modules) > len(NAMES)
 
 
@@ -78,7 +78,7 @@ def test_page_names_only_what_exists(page: Path) -> None:
 
 
 def first_column(text: str, heading: str) -> set[str]:
-    """What stands as code in the first column of the tables under a heading."""
+    """Return the code in the first column of the tables under a heading."""
     section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert section is not None, f"no section {heading}"
     rows = [row.split("|")[1] for row in section[1].splitlines() if row.startswith("|")]

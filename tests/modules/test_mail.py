@@ -1,4 +1,4 @@
-"""The ready-made modules of SMTP, IMAP and POP3, against postfix, dovecot, and servers that say other things."""
+"""The shipped modules for SMTP, IMAP and POP3 against postfix, dovecot and scripted servers."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ UNKNOWN = (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
 
 
 def trusting(module: Module, pki: Pki) -> Module:
-    """The same, with trust in the zoo's authority."""
+    """Return the same module with trust in the test root."""
     settings = module.settings.model_copy(update={"tls_config": TLSSettings.model_validate(trust(pki))})
     return dataclasses.replace(module, settings=settings)
 
 
 def shipped(name: str, pki: Pki) -> Module:
-    """A ready-made module, with trust in the zoo's authority."""
+    """Return a shipped module with trust in the test root."""
     return trusting(library(name[:4]).modules[name], pki)
 
 
 def of_ones_own(name: str, pki: Pki, path: Path, password: str) -> Module:
-    """An example, copied and given a user and a password."""
+    """Return an example module, copied and given a user and a password."""
     text = (loader.library() / f"{name[:4]}.yml").read_text()
     copied = path / "modules.yml"
     copied.write_text(text.replace("username", "probe").replace("mysecret", password))
@@ -124,7 +124,7 @@ def test_login_module_shows_no_password(pki: Pki, tmp_path: Path, name: str) -> 
 
 
 NO_MAIL = {"smtp": "imap", "imap": "pop3", "pop3": "imap"}
-"""A protocol that each is not."""
+"""Another protocol for each."""
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -135,7 +135,7 @@ async def test_module_times_out_on_another_protocol(dovecot: Dovecot, pki: Pki, 
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 EHLO = b"EHLO probe-exporter.invalid\r\n"
 GREETED: tuple[Turn, ...] = (b"220 mail.test ESMTP\r\n", Hear())
@@ -153,7 +153,7 @@ async def test_submission_module_reports_auth_mechanisms(pki: Pki) -> None:
 
 
 async def test_submission_module_times_out_without_tls(pki: Pki) -> None:
-    """Whatever else the server offers in clear."""
+    """The server offers AUTH without TLS, which does not count."""
     script = then_silence(*GREETED, b"250-mail.test\r\n250 AUTH PLAIN LOGIN\r\n")
     result, heard = await probe_talker(shipped("smtp_submission", pki), script, pki, times_out=True)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
@@ -182,7 +182,7 @@ async def test_no_relay_module_fails_on_an_open_relay_and_sends_no_mail(
 
 @pytest.mark.parametrize("name", ["smtp", "smtp_size", "smtp_submission", "smtp_no_relay"])
 async def test_client_waits_for_the_end_of_the_greeting(pki: Pki, name: str) -> None:
-    """Servers turn away whoever does."""
+    """Servers reject clients that speak before that."""
     result, heard = await probe_talker(shipped(name, pki), then_silence(b"220-mail.test\r\n"), pki, times_out=True)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
     assert heard == b""

@@ -1,4 +1,4 @@
-"""The memcached prober, against memcached and against peers that are none."""
+"""The memcached prober against memcached and scripted peers."""
 
 from __future__ import annotations
 

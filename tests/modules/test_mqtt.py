@@ -1,4 +1,4 @@
-"""The mqtt prober, against mosquitto and against peers that are none."""
+"""The mqtt prober against mosquitto and scripted peers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOGIN = {"username": USER, "password": PASSWORD}
 VERSIONS = ("3.1.1", "5.0")
 
 
-# --- real ones ---------------------------------------------------------------------------------------------
+# --- real servers ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["mqtt", "mqtt5"])
@@ -66,7 +66,7 @@ async def test_published_message_comes_back(mosquitto: Mosquitto, version: str, 
 
 @pytest.mark.parametrize(("version", "came"), [("3.1.1", 1), ("5.0", 0)])
 async def test_retained_message_of_others_is_counted_apart(mosquitto: Mosquitto, version: str, came: int) -> None:
-    """A retained message comes first with 3.1.1; 5.0 has a way to leave it out."""
+    """With 3.1.1 a retained message arrives first; 5.0 can exclude it."""
     topic = f"left/behind/{version}"
     reader, writer = await asyncio.open_connection("127.0.0.1", mosquitto.port)
     writer.write(CONNECT_NOBODY + packet(0x33, text(topic), b"\0\1", b"of others"))
@@ -96,7 +96,7 @@ async def test_wrong_credentials_are_an_authentication_failure(
 
 
 async def test_topic_without_write_permission_fails(mosquitto: Mosquitto) -> None:
-    """A broker of 5.0 says so; one of 3.1.1 says nothing."""
+    """A broker reports it in 5.0, and ignores the message in 3.1.1."""
     target = f"127.0.0.1:{mosquitto.closed_port}"
     told, untold = (shipped("mqtt", version=version, topic=READ_ONLY, qos=1, **LOGIN) for version in ("5.0", "3.1.1"))
     assert why(await probe(told, target)) == (Reason.AUTHENTICATION, "round_trip")
@@ -109,7 +109,7 @@ async def test_client_id_of_the_module_is_used(mosquitto: Mosquitto) -> None:
     assert why(result) is None
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 
 def text(value: str) -> bytes:
@@ -117,7 +117,7 @@ def text(value: str) -> bytes:
 
 
 def packet(first: int, *parts: bytes) -> bytes:
-    """Of less than 128 bytes."""
+    """Encode a packet of less than 128 bytes."""
     body = b"".join(parts)
     return bytes([first, len(body)]) + body
 
@@ -185,7 +185,7 @@ async def test_connack_code_has_its_reason(pki: Pki, code: int, reason: str) -> 
     ],
 )  # fmt: skip
 async def test_invalid_connack_fails_at_once(pki: Pki, said: bytes) -> None:
-    """It is known at once, with nothing more to come."""
+    """The probe fails without waiting for more bytes."""
     result, _ = await probe_talker(shipped("mqtt"), then_silence(CONNECT, said), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "session")
 
@@ -216,7 +216,10 @@ async def test_subscribe_response_has_its_reason(pki: Pki, said: bytes, reason: 
     ("said", "reason"),
     [
         (b"\x40\2\0\1", Reason.TIMEOUT_PROBE),
-        (OTHER + b"\x40\4\0\1\x10\0", Reason.TIMEOUT_PROBE),  # nobody listens, says 5.0: we do, and may yet hear it
+        (
+            OTHER + b"\x40\4\0\1\x10\0",
+            Reason.TIMEOUT_PROBE,
+        ),  # no subscriber, says 5.0; we are one, and may still receive it
         (b"\x40\4\0\1\x87\0", Reason.AUTHENTICATION),
         (b"\x40\3\0\1\x97", Reason.TARGET_ERROR),
         (b"\x40\2\0\1\x40\2\0\1", Reason.PROTOCOL_ERROR),

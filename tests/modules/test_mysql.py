@@ -1,4 +1,4 @@
-"""The mysql prober, against a MariaDB, a source and its replica, and against peers that are none, or MySQL."""
+"""The mysql prober against MariaDB, alone and replicated, and scripted servers, among them MySQL."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LOGIN = {"user": USER, "password": PASSWORD}
 KEY = rsa.generate_private_key(65537, 2048)
 
 
-# --- real ones ---------------------------------------------------------------------------------------------
+# --- real servers ------------------------------------------------------------------------------------------
 
 
 async def test_mariadb_version_is_reported_without_login(mariadb: MariaDb) -> None:
@@ -82,7 +82,7 @@ async def test_replica_reports_its_lag(mariadb_pair: MariaDbPair) -> None:
     module = shipped("mysql", role="replica", max_lag="1h", user=MONITOR, password=PASSWORD)
     result = await eventually(
         lambda: probe(module, f"127.0.0.1:{mariadb_pair.replica}"),
-        lambda result: why(result) != (Reason.EXPECTATION, "state"),  # until it has connected to its source
+        lambda result: why(result) != (Reason.EXPECTATION, "state"),  # before it has connected to its source
     )
     assert why(result) is None
     values = measured(result)
@@ -156,15 +156,15 @@ async def test_user_that_requires_tls_logs_in_over_tls(mariadb: MariaDb, pki: Pk
 async def test_full_server_is_reported_instead_of_the_greeting(mariadb: MariaDb) -> None:
     module, target = shipped("mysql"), f"127.0.0.1:{mariadb.port}"
     with contextlib.ExitStack() as others:
-        for _ in range(MOST_CONNECTIONS + 1):  # one more is for those who look after it
+        for _ in range(MOST_CONNECTIONS + 1):  # one more is reserved for administrators
             other = others.enter_context(socket.create_connection(("127.0.0.1", mariadb.port), timeout=60))
             assert other.recv(1)
         assert why(await probe(module, target)) == (Reason.TARGET_FULL, "greeting")
-    # It takes a moment to see that they have gone.
+    # The server notices the closed connections after a moment.
     await eventually(lambda: probe(module, target), lambda result: result.success)
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 NONCE = b"20 letters, as it is"
 NATIVE, CACHING = b"mysql_native_password", b"caching_sha2_password"
@@ -199,7 +199,7 @@ def table(names: list[bytes], *rows: Sequence[bytes | None]) -> bytes:
 
 
 def heard(body: bytes) -> Hear:
-    """Wait for a packet of that size."""
+    """Wait for a packet with a body of that size."""
     return Hear(bytes=4 + len(body))
 
 
@@ -225,7 +225,7 @@ QUERIED = (query(b"SELECT 1"), table([b"1"], [b"1"]))
 
 
 def logged_in() -> tuple[Turn, ...]:
-    """A login, and the answer to the first query."""
+    """Return the turns of a login and of the first query."""
     return (greeting(), answer_to(20), packet(2, WELCOME), *QUERIED)
 
 
@@ -234,7 +234,7 @@ def state_of(*sources: list[bytes | None], read_only: bytes = b"1") -> tuple[Tur
 
 
 def knows_native(proof: bytes) -> bool:
-    """As a server judges that keeps the double hash."""
+    """Verify a proof as a server does, from the double hash of the password."""
     stored = hashlib.sha1(hashlib.sha1(PASSWORD.encode()).digest()).digest()
     mixed = hashlib.sha1(NONCE + stored).digest()
     return hashlib.sha1(bytes(a ^ b for a, b in zip(proof, mixed, strict=True))).digest() == stored
@@ -247,7 +247,7 @@ def knows_caching(proof: bytes) -> bool:
 
 
 def proof_in(said: bytes) -> bytes:
-    """The proof in our answer to the greeting."""
+    """Return the proof in the client's answer to the greeting."""
     size = said[36 + len(USER) + 1]
     return said[36 + len(USER) + 2 :][:size]
 
@@ -256,7 +256,7 @@ async def test_native_password_is_proved_without_sending_it(pki: Pki) -> None:
     result, said = await probe_talker(shipped("mysql", **LOGIN), then_silence(*logged_in(), *state_of()), pki)
     assert why(result) is None
     assert knows_native(proof_in(said))
-    assert said.endswith(packet(0, b"\x01"))  # goodbye
+    assert said.endswith(packet(0, b"\x01"))  # COM_QUIT
     assert PASSWORD.encode() not in said
 
 
@@ -333,9 +333,9 @@ async def test_invalid_server_key_is_a_protocol_error(pki: Pki, key: bytes) -> N
     [
         (b"\xfe" + b"mysql_clear_password\0", Reason.AUTHENTICATION),
         (b"\xfe" + b"dialog\0Password:", Reason.AUTHENTICATION),
-        (b"\xfe", Reason.AUTHENTICATION),  # that of before 4.1
+        (b"\xfe", Reason.AUTHENTICATION),  # the authentication before 4.1
         (b"\xfe" + NATIVE + b"\0short", Reason.PROTOCOL_ERROR),
-        (b"\x01\x04", Reason.AUTHENTICATION),  # of a native password
+        (b"\x01\x04", Reason.AUTHENTICATION),  # invalid for mysql_native_password
         (b"\x02", Reason.PROTOCOL_ERROR),
         (b"\xfb/etc/passwd", Reason.PROTOCOL_ERROR),
     ],
@@ -398,7 +398,7 @@ async def test_error_packet_instead_of_greeting_has_its_reason(pki: Pki, code: i
         (packet(2, WELCOME), None),
         (error(2, 1045), None),
         (error(2, 1698), None),
-        (packet(2, b"\xfedialog\0"), (Reason.TIMEOUT_PROBE, "auth")),  # our empty answer has to be judged
+        (packet(2, b"\xfedialog\0"), (Reason.TIMEOUT_PROBE, "auth")),  # the server has to answer our empty answer
         (packet(2, b"\xfedialog\0") + error(4, 1045), None),
         (error(2, 1203), (Reason.TARGET_FULL, "auth")),
         (error(2, 3032), (Reason.TARGET_NOT_READY, "auth")),
@@ -409,12 +409,12 @@ async def test_error_packet_instead_of_greeting_has_its_reason(pki: Pki, code: i
 async def test_refused_login_passes_without_credentials(
     pki: Pki, answer: bytes, verdict: tuple[str, str] | None
 ) -> None:
-    """And it takes one: a MySQL counts who leaves before that."""
+    """The prober waits for it, because MySQL counts clients that leave before as errors."""
     script = then_silence(greeting(), Hear(bytes=70), answer)
     times_out = verdict == (Reason.TIMEOUT_PROBE, "auth")
     result, said = await probe_talker(shipped("mysql"), script, pki, times_out=times_out)
     assert why(result) == verdict
-    assert b"probe_exporter\0\0" in said  # a name, and no proof
+    assert b"probe_exporter\0\0" in said  # the user name without a proof
 
 
 async def test_capabilities_decide_plugin_name_and_attributes(pki: Pki) -> None:

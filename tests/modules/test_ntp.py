@@ -1,4 +1,4 @@
-"""The ntp prober, against chronyd, and against clocks that are wrong, far, rude or none."""
+"""The ntp prober against chronyd and scripted servers with wrong clocks or responses."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ YEAR = 365.25 * 86400
 TO_1970 = 2_208_988_800
 
 
-# --- real ones ---------------------------------------------------------------------------------------------
+# --- real servers ------------------------------------------------------------------------------------------
 
 
 def assert_offset(values: dict[str, dict[tuple[str, ...], float]], expected: float) -> None:
-    """Hold an offset against the true one: it can't be further from it than half the delay (RFC 5905, section 11.1)."""
+    """Assert that an offset is within half the delay of the true one (RFC 5905, section 11.1)."""
     offset, delay = (values[f"probe_ntp_{name}_seconds"][()] for name in ("offset", "delay"))
-    assert abs(offset - expected) <= delay / 2 + 0.001  # clocks tell no more than that
+    assert abs(offset - expected) <= delay / 2 + 0.001  # the precision of the clocks
 
 
 @pytest.mark.parametrize("name", ["ntp", "ntp_close"])
 async def test_chrony_offset_is_within_half_the_delay(chrony: int, name: str) -> None:
-    """That of this machine: it is the same clock."""
+    """The server and the prober use the same clock."""
     result = await probe(shipped("ntp", name, max_stratum=STRATUM), f"127.0.0.1:{chrony}")
     assert why(result) is None
     values = measured(result)
@@ -56,7 +56,7 @@ async def test_chrony_beyond_max_stratum_is_too_far(chrony: int) -> None:
 
 
 async def test_chrony_without_source_is_unsynchronized(chrony_lost: int) -> None:
-    """It sends no kiss of death, though its stratum looks like one."""
+    """The response is no kiss of death, although its stratum looks like one."""
     result = await probe(shipped("ntp"), f"127.0.0.1:{chrony_lost}")
     assert why(result) == ("ntp_unsynchronized", "")
     values = measured(result)
@@ -66,11 +66,11 @@ async def test_chrony_without_source_is_unsynchronized(chrony_lost: int) -> None
     assert "probe_ntp_reference_age_seconds" not in values
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 
 def stamp(seconds: float) -> int:
-    """Unix time as NTP writes it, of whatever era."""
+    """Return Unix time as an NTP timestamp, in any era."""
     return int((seconds + TO_1970) * 2**32) % 2**64
 
 
@@ -87,7 +87,7 @@ def answer(
     origin: bytes = b"",
     has_time: bool = True,
 ) -> bytes:
-    """What a server says now whose clock is `ahead`, and which says that it `took` so long to answer."""
+    """Return a response: `ahead` is the server's clock error, `took` its processing time, in seconds."""
     now = time.time() + ahead
     times = (stamp(now - 60), stamp(now - took), stamp(now)) if has_time else (0, 0, 0)
     return (
@@ -97,11 +97,11 @@ def answer(
 
 
 Answers = Callable[[int, bytes], Awaitable[list[bytes]]]
-"""What a server says to its nth question, and when."""
+"""Returns the responses to the n-th query; may wait before."""
 
 
 class Clock(asyncio.DatagramProtocol):
-    """A scripted server; it keeps what it is asked."""
+    """A scripted server that records the queries."""
 
     def __init__(self, sock: socket.socket, answers: Answers) -> None:
         self.heard: list[bytes] = []
@@ -115,12 +115,12 @@ class Clock(asyncio.DatagramProtocol):
 
     async def _answer(self, number: int, question: bytes, sender: tuple[str, int]) -> None:
         for datagram in await self._answers(number, question):
-            self._sock.sendto(datagram, sender)  # the transport does not send what is empty
+            self._sock.sendto(datagram, sender)  # the transport does not send empty datagrams
 
 
 @asynccontextmanager
 async def clock(answers: Answers) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server's address, and what it is asked."""
+    """Run a server; yield its address and the queries it receives."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setblocking(False)
     sock.bind(("127.0.0.1", 0))
@@ -133,7 +133,7 @@ async def clock(answers: Answers) -> AsyncIterator[tuple[str, list[bytes]]]:
 
 
 def always(**fields: Any) -> Answers:
-    """The same answer to each question."""
+    """Return `Answers` that are the same for each query."""
 
     async def answers(number: int, question: bytes) -> list[bytes]:
         return [answer(question, **fields)]
@@ -142,7 +142,7 @@ def always(**fields: Any) -> Answers:
 
 
 def silent(*numbers: int) -> Answers:
-    """An answer to each question but these."""
+    """Return `Answers` that leave out these queries."""
 
     async def answers(number: int, question: bytes) -> list[bytes]:
         return [] if number in numbers else [answer(question)]
@@ -151,7 +151,7 @@ def silent(*numbers: int) -> Answers:
 
 
 async def ask(answers: Answers, timeout: float = 20.0, **settings: Any) -> tuple[Result, list[bytes]]:
-    """Probe a scripted server: the result, and what the server was asked."""
+    """Probe a scripted server. Return the result and the queries it received."""
     async with clock(answers) as (target, heard):
         result = await probe(shipped("ntp", **settings), target, timeout)
     assert result.failure is None or result.failure.reason not in OURS, result.failure.message
@@ -159,7 +159,7 @@ async def ask(answers: Answers, timeout: float = 20.0, **settings: Any) -> tuple
 
 
 async def test_request_carries_a_random_number_and_no_time() -> None:
-    """Neither our time nor the same number twice."""
+    """Queries carry neither our time nor the same number twice."""
     _, heard = await ask(always(), samples=3)
     assert [question[:40] for question in heard] == [b"\x23" + bytes(39)] * 3
     assert len({question[40:] for question in heard}) == 3
@@ -190,7 +190,7 @@ async def test_reference_id_is_a_label(stratum: int, reference: bytes, label: st
 
 @pytest.mark.parametrize("ahead", [0.0, 1.5, -1.5, 100.0, 14 * YEAR, 60 * YEAR, -26 * YEAR, -50 * YEAR])
 async def test_offset_is_the_difference_of_the_clocks(ahead: float) -> None:
-    """Also where one is in the era that begins in 2036, and the other in that before (or 1970 has not come yet)."""
+    """This holds across NTP eras (the next begins in 2036) and before 1970."""
     result, _ = await ask(always(ahead=ahead))
     assert why(result) is None
     values = measured(result)
@@ -200,7 +200,7 @@ async def test_offset_is_the_difference_of_the_clocks(ahead: float) -> None:
 
 @pytest.fixture
 def time_of_day(clock: fake_clock.Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `time.time` skip what the test's clock skips."""
+    """Let `time.time` follow the test's clock."""
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + clock.ahead)
 
@@ -240,7 +240,7 @@ async def test_fastest_response_counts() -> None:
     assert_offset(measured(result), 200)
 
 
-# --- those who say no, or nothing --------------------------------------------------------------------------
+# --- refusals and silence ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [b"RATE", b"DENY", b"RSTR"])
@@ -291,7 +291,7 @@ async def test_closed_port_is_refused() -> None:
     assert why(result) == (Reason.CONNECT_REFUSED, "query")
 
 
-# --- those who do not know the time ------------------------------------------------------------------------
+# --- unsynchronized servers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -327,13 +327,13 @@ async def test_unsynchronized_server_has_its_own_reason(
 async def test_limits_decide_the_verdict_and_all_is_reported(
     fields: dict[str, Any], settings: dict[str, Any], verdict: tuple[str, str] | None
 ) -> None:
-    """What was measured is reported, whatever the verdict."""
+    """The measurements are reported with any verdict."""
     result, _ = await ask(always(**fields), **settings)
     assert why(result) == verdict
     assert "probe_ntp_offset_seconds" in measured(result)
 
 
-# --- those who are no servers ------------------------------------------------------------------------------
+# --- invalid responses -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ async def test_bytes_after_a_response_are_ignored() -> None:
 @pytest.mark.parametrize("origin", [bytes(8), b"\xff" * 8])
 @pytest.mark.usefixtures("clock")
 async def test_response_to_another_query_is_ignored(origin: bytes) -> None:
-    """The right one may still come."""
+    """The right response may come later."""
 
     async def answers(number: int, question: bytes) -> list[bytes]:
         return [answer(question, origin=origin, ahead=99), answer(question, origin=origin, stratum=0), answer(question)]

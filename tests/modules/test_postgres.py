@@ -1,4 +1,4 @@
-"""The postgres prober, against a primary and a standby, and against peers that are none."""
+"""The postgres prober against PostgreSQL, alone, replicated and behind PgBouncer, and scripted peers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.targets.talker import Hear, Secure, Talk, Turn, then_silence
 LOGIN = {"user": USER, "password": PASSWORD}
 
 
-# --- real ones ---------------------------------------------------------------------------------------------
+# --- real servers ------------------------------------------------------------------------------------------
 
 
 async def test_postgres_accepts_connections_without_login(postgresql: PostgreSql) -> None:
@@ -68,7 +68,7 @@ async def test_standby_without_primary_reports_recovery(postgresql_standby: Post
     result = await probe(shipped("postgres", role="standby", **LOGIN), target)
     assert why(result) is None
     assert measured(result)["probe_postgres_in_recovery"] == {(): 1}
-    assert "probe_postgres_replay_lag_seconds" not in measured(result)  # it has never replayed anything
+    assert "probe_postgres_replay_lag_seconds" not in measured(result)  # it has not replayed anything yet
     assert why(await probe(shipped("postgres", role="primary", **LOGIN), target)) == (Reason.EXPECTATION, "")
     assert why(await probe(shipped("postgres", max_lag="10s", **LOGIN), target)) == (Reason.EXPECTATION, "")
 
@@ -77,7 +77,7 @@ async def test_standby_in_sync_has_no_lag_without_writes(postgresql_pair: Postgr
     module = shipped("postgres", role="standby", max_lag="10s", **LOGIN)
     result = await eventually(
         lambda: probe(module, f"127.0.0.1:{postgresql_pair.standby}"),
-        lambda result: why(result) != (Reason.EXPECTATION, ""),  # until it has connected to its primary
+        lambda result: why(result) != (Reason.EXPECTATION, ""),  # before it has connected to its primary
     )
     assert why(result) is None
     assert measured(result)["probe_postgres_replay_lag_seconds"] == {(): 0}
@@ -86,18 +86,18 @@ async def test_standby_in_sync_has_no_lag_without_writes(postgresql_pair: Postgr
 
 
 async def test_standby_that_does_not_replay_has_lag(postgresql_pair: PostgreSqlPair) -> None:
-    """What came and is not replayed yet has an age."""
+    """The lag is the age of a transaction that is received and not replayed."""
     standby, primary = (f"127.0.0.1:{port}" for port in (postgresql_pair.standby, postgresql_pair.primary))
 
     async def say(target: str, query: str) -> None:
         assert why(await probe(shipped("postgres", query=query, **LOGIN), target)) is None
 
     async def until_true(condition: str) -> None:
-        """Wait until something is true of the standby: as long as it is not, we divide by zero."""
+        """Wait until an SQL condition is true on the standby; the query divides by zero as long as it is false."""
         module = shipped("postgres", query=f"SELECT 1 / ({condition})::int", **LOGIN)
         await eventually(lambda: probe(module, standby), lambda result: result.success)
 
-    await say(primary, "SELECT txid_current()")  # a transaction that the standby hears of and replays
+    await say(primary, "SELECT txid_current()")  # a transaction that the standby replays
     await until_true("pg_last_xact_replay_timestamp() IS NOT NULL")
     await say(standby, "SELECT pg_wal_replay_pause()")
     try:
@@ -169,7 +169,7 @@ async def test_full_pool_is_target_full(pgbouncer: PostgreSql) -> None:
     await eventually(lambda: probe(shipped("postgres", **LOGIN), target), lambda result: result.success)
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 
 def message(kind: bytes, body: bytes = b"") -> bytes:
@@ -200,12 +200,12 @@ def state(recovering: bytes, *lag: bytes) -> bytes:
 
 
 def then_answers() -> tuple[Turn, ...]:
-    """What follows a login."""
+    """Return the turns after a login."""
     return (WELCOME + READY, QUERY, row(b"1") + READY, STATE, state(b"f", b"0"), Hear(bytes=5))
 
 
 async def test_md5_login_is_supported(pki: Pki) -> None:
-    """MD5, which today's servers only ask for where they are told to."""
+    """Today's servers ask for MD5 only if they are configured to."""
     script = then_silence(STARTUP, ASK_MD5, Hear(bytes=1 + 4 + 36), *then_answers())
     result, heard = await probe_talker(shipped("postgres", **LOGIN), script, pki)
     assert why(result) is None
@@ -216,7 +216,7 @@ async def test_md5_login_is_supported(pki: Pki) -> None:
 
 
 async def test_cleartext_password_is_sent_over_tls_alone(pki: Pki) -> None:
-    """Or whoever sits on the way, and whoever is a target, has only to ask."""
+    """Otherwise any man in the middle, and any target, could ask for it."""
     said = message(b"p", PASSWORD.encode() + b"\0")
     module = shipped("postgres", "postgres_tls", tls_config=trust(pki), **LOGIN)
     script = then_silence(Hear(bytes=8), b"S", Secure(), STARTUP, ASK_CLEAR, Hear(bytes=len(said)), *then_answers())
@@ -296,10 +296,10 @@ def challenge(text: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("second", "reason"),
     [
-        (challenge(b"r=ours,s=c2FsdA==,i=4096"), Reason.PROTOCOL_ERROR),  # not our nonce
+        (challenge(b"r=ours,s=c2FsdA==,i=4096"), Reason.PROTOCOL_ERROR),  # not the client's nonce
         (challenge(b"nonsense"), Reason.PROTOCOL_ERROR),
         (challenge(b""), Reason.PROTOCOL_ERROR),
-        (message(b"R", struct.pack("!I", 0)), Reason.AUTHENTICATION),  # a welcome without any proof
+        (message(b"R", struct.pack("!I", 0)), Reason.AUTHENTICATION),  # AuthenticationOk without a proof
         (message(b"R", struct.pack("!I", 12) + b"v=AAAA"), Reason.AUTHENTICATION),
         (message(b"R", struct.pack("!I", 7)), Reason.AUTHENTICATION),  # GSSAPI
         (message(b"R"), Reason.AUTHENTICATION),
@@ -313,14 +313,14 @@ async def test_scram_server_must_prove_the_password(pki: Pki, second: bytes, rea
 
 
 async def test_scram_server_gets_one_challenge_of_bounded_cost(pki: Pki) -> None:
-    """Each costs us a hash, and is remembered."""
+    """Each challenge costs the client a hash."""
     for changes, said in (({}, 2), ({b"s": base64.b64encode(bytes(2000))}, 1), ({b"i": b"100001"}, 1)):
         heard = await challenged(pki, changes)
         assert heard.count(b"p\0\0\0") == said
 
 
 async def challenged(pki: Pki, changes: dict[bytes, bytes]) -> bytes:
-    """What a server hears that challenges twice, with our own nonce: it has to be one that listens."""
+    """Return what a server hears that sends two challenges with the client's nonce."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         said.append(await reader.readexactly(STARTUP.bytes))

@@ -1,4 +1,4 @@
-"""The redis prober, against redis-server, a master and its replica, and peers that are none."""
+"""The redis prober against redis-server, alone and replicated, and scripted peers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bulk(text: str) -> bytes:
 
 
 def server(replication: str, mode: str = "standalone") -> tuple[Turn, ...]:
-    """What a Redis says to PING and both INFOs."""
+    """Return the turns of a server that answers PING and both INFO commands."""
     return (
         Hear(bytes=len(PING)), b"+PONG\r\n",
         Hear(bytes=len(INFO_SERVER)), bulk(f"# Server\r\nredis_version:7.0.15\r\nredis_mode:{mode}\r\n"),
@@ -54,7 +54,7 @@ CUT_OFF = (
 )
 
 
-# --- real ones ---------------------------------------------------------------------------------------------
+# --- real servers ------------------------------------------------------------------------------------------
 
 
 async def test_redis_info_is_reported(redis: Redis) -> None:
@@ -80,7 +80,7 @@ async def test_master_reports_its_replica_s_lag(redis_pair: RedisPair) -> None:
     module = shipped("redis", "redis_master", password=PASSWORD)
     result = await eventually(
         lambda: probe(module, f"127.0.0.1:{redis_pair.master}"),
-        lambda result: "probe_redis_replica_lag_bytes" in measured(result),  # which a replica says once a second
+        lambda result: "probe_redis_replica_lag_bytes" in measured(result),  # a replica reports it once a second
     )
     lags = measured(result)
     replica = (f"127.0.0.1:{redis_pair.replica}",)
@@ -133,7 +133,7 @@ async def test_login_has_its_reason(
 
 
 async def test_user_without_info_permission_passes_the_ping(redis_pair: RedisPair) -> None:
-    """What it may not ask is left out, unless the module needs it."""
+    """INFO is optional unless the module needs it."""
     result = await probe(
         shipped("redis", username=LIMITED, password=LIMITED_PASSWORD), f"127.0.0.1:{redis_pair.master}"
     )
@@ -142,7 +142,7 @@ async def test_user_without_info_permission_passes_the_ping(redis_pair: RedisPai
     assert phases(result) == {"resolve", "connect", "auth", "ping", "info"}
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 
 async def test_each_replica_of_a_master_has_its_lag(pki: Pki) -> None:

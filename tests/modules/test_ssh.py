@@ -1,4 +1,4 @@
-"""The ssh prober, against sshd, against who changes what sshd says, and against peers that are none."""
+"""The ssh prober against sshd, directly and behind a tampering proxy, and scripted peers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ALGORITHMS = {
     "rsa-sha2-512": "rsa",
     "rsa-sha2-256": "rsa",
 }
-"""The key that each signs with."""
+"""The host key of each signature algorithm."""
 
 EXCHANGES = (
     "curve25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384",
@@ -48,7 +48,7 @@ EXCHANGES = (
 )  # fmt: skip
 
 
-# --- a real one --------------------------------------------------------------------------------------------
+# --- a real server -----------------------------------------------------------------------------------------
 
 
 async def test_sshd_proves_its_host_key(openssh: OpenSsh) -> None:
@@ -67,7 +67,7 @@ async def test_sshd_proves_its_host_key(openssh: OpenSsh) -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_host_key_is_proved_by_each_algorithm(openssh: OpenSsh, algorithm: str) -> None:
-    """The fingerprint is the one that ssh-keygen prints, and so are the bits."""
+    """Fingerprint and bits are those that ssh-keygen prints."""
     kind = ALGORITHMS[algorithm]
     module = shipped("ssh", host_key_algorithms=[algorithm], host_keys=[openssh.fingerprints[kind]])
     result = await probe(module, f"127.0.0.1:{openssh.port}")
@@ -82,7 +82,7 @@ async def test_host_key_is_proved_by_each_algorithm(openssh: OpenSsh, algorithm:
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
 async def test_key_exchange_of_each_kind_passes(openssh: OpenSsh, exchange: str) -> None:
-    """Often enough for secrets of which some need a zero in front, and some not."""
+    """Ten runs, so that some shared secrets need a leading zero byte."""
     for _ in range(10):
         result = await probe(shipped("ssh", key_exchanges=[exchange]), f"127.0.0.1:{openssh.port}")
         assert why(result) is None
@@ -126,12 +126,12 @@ def test_settings_that_can_not_match_are_refused(settings: dict[str, Any]) -> No
         shipped("ssh", **settings)
 
 
-# --- somebody in between -----------------------------------------------------------------------------------
+# --- a tampering proxy -------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def in_between(port: int, change: Callable[[bytes], bytes]) -> AsyncIterator[tuple[int, Awaitable[bytes]]]:
-    """A port that leads to another, and changes what comes from there; and all that one who connected said."""
+    """Run a proxy that changes the server's data; yield its port and all that the client sent."""
     heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -157,7 +157,7 @@ async def in_between(port: int, change: Callable[[bytes], bytes]) -> AsyncIterat
 
 
 def flip(pattern: bytes) -> Callable[[bytes], bytes]:
-    """Another byte in place of the one that follows a pattern."""
+    """Return a function that flips a bit of the byte after a pattern."""
     return lambda data: re.sub(
         b"(" + pattern + b")(.)", lambda m: m[1] + bytes([m[2][0] ^ 1]), data, count=1, flags=re.DOTALL
     )
@@ -187,9 +187,9 @@ async def test_client_sends_only_kexinit_exchange_and_disconnect(openssh: OpenSs
             "ecdsa-sha2-nistp256", rb"ecdsa-sha2-nistp256\0\0\0[\x40-\x50]\0\0\0[\x1a-\x21].", id="signature of ECDSA"
         ),
         pytest.param("ssh-ed25519", rb"ssh-ed25519\0\0\0\x20", id="host key"),
-        pytest.param("ssh-ed25519", rb"\0\0\0\x20.{32}\0\0\0\x20", id="half of the exchange"),
+        pytest.param("ssh-ed25519", rb"\0\0\0\x20.{32}\0\0\0\x20", id="exchange value"),
         pytest.param("ssh-ed25519", rb"curve25519-sha25", id="algorithms"),
-        pytest.param("ssh-ed25519", rb"OpenSSH_", id="introduction"),
+        pytest.param("ssh-ed25519", rb"OpenSSH_", id="banner"),
     ],
 )
 async def test_tampered_exchange_is_a_bad_signature(openssh: OpenSsh, algorithm: str, pattern: bytes) -> None:
@@ -199,7 +199,7 @@ async def test_tampered_exchange_is_a_bad_signature(openssh: OpenSsh, algorithm:
     assert "probe_ssh_host_key_info" not in measured(result)
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 
 def string(data: bytes) -> bytes:
@@ -212,7 +212,7 @@ def packet(kind: int, body: bytes = b"") -> bytes:
 
 
 def offer(**changed: str) -> bytes:
-    """A KEXINIT; what is changed is `kex`, `key`, `cipher`, `mac` or `compression`."""
+    """Return a KEXINIT; the arguments change `kex`, `key`, `cipher`, `mac` or `compression`."""
     known = {"kex": "curve25519-sha256", "key": "ssh-ed25519", "cipher": "aes128-ctr", "mac": "hmac-sha2-256"}
     known |= {"compression": "none"} | changed
     twice = [known[name] for name in ("cipher", "mac", "compression") for _ in range(2)]
@@ -245,7 +245,7 @@ WHOLE: tuple[Turn, ...] = (BANNER, offer(), reply())
     ],
 )
 async def test_missing_common_algorithm_has_its_own_reason(pki: Pki, offered: dict[str, str], named: str) -> None:
-    """And says what the server has."""
+    """The message names what the server offers."""
     result, _ = await probe_talker(shipped("ssh"), talk(BANNER, offer(**offered)), pki)
     assert why(result) == ("ssh_no_common_algorithm", "key_exchange")
     assert result.failure is not None

@@ -1,4 +1,4 @@
-"""One query to a DNS server, from its target to its verdict: reasons, phases and seconds, and what it measures.
+"""The dns prober against scripted servers: reasons, phases, durations and metrics.
 
 Side by side with the original stand the values (tests/peers); here stands what only ours has, and why it happens.
 """
@@ -57,17 +57,17 @@ async def one(script: Script, timeout: float = 20.0, **settings: Any) -> Result:
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """The duration of each phase."""
+    """Return the duration of each phase, in seconds."""
     return {phase: value for (phase,), value in result.probe.samples.labelled.get(dns.DURATION, {}).items()}
 
 
 def counted(result: Result) -> tuple[float, ...]:
-    """Records of the three sections, and whether the query succeeded."""
+    """Return the number of records in the three sections, and whether the query succeeded."""
     metrics = (dns.ANSWER_RRS, dns.AUTHORITY_RRS, dns.ADDITIONAL_RRS, dns.QUERY_SUCCEEDED)
     return tuple(result.probe.samples.get(metric) for metric in metrics)
 
@@ -148,16 +148,19 @@ async def test_truncated_response_is_accepted_without_retry_over_tcp() -> None:
 
 QUESTION = name("other.example.test") + b"\0\1\0\1"
 AT_ONCE: dict[str, tuple[Script, Reason]] = {
-    "another question": (Says([A], question=QUESTION), Reason.DNS_RESPONSE_WRONG_QUESTION),
-    "another type": (Says([A], question=name("www.example.test") + b"\0\2\0\1"), Reason.DNS_RESPONSE_WRONG_QUESTION),
+    "wrong name in the question": (Says([A], question=QUESTION), Reason.DNS_RESPONSE_WRONG_QUESTION),
+    "wrong type in the question": (
+        Says([A], question=name("www.example.test") + b"\0\2\0\1"),
+        Reason.DNS_RESPONSE_WRONG_QUESTION,
+    ),
     "no response flag": (Says([A], flags=0x0180), Reason.DNS_RESPONSE_NO_FLAG),
-    "the query comes back": (echo, Reason.DNS_RESPONSE_NO_FLAG),
+    "query sent back": (echo, Reason.DNS_RESPONSE_NO_FLAG),
     "garbage": (garbage(b"\xff" * 40), Reason.DNS_RESPONSE_MALFORMED),
     "too short for a header": (garbage(b"\xff" * 5), Reason.DNS_RESPONSE_MALFORMED),
-    "a record that is cut": (Says([A], cut=1), Reason.DNS_RESPONSE_MALFORMED),
-    "an address of three bytes": (Says([record("a", "A", b"abc")]), Reason.DNS_RESPONSE_MALFORMED),
-    "a refusal": (Says(flags=0x8185), Reason.DNS_RCODE),
-    "an extended response code": (Says(additional=[opt(ttl=0x01000000)]), Reason.DNS_RCODE),
+    "truncated record": (Says([A], cut=1), Reason.DNS_RESPONSE_MALFORMED),
+    "address of three bytes": (Says([record("a", "A", b"abc")]), Reason.DNS_RESPONSE_MALFORMED),
+    "refused": (Says(flags=0x8185), Reason.DNS_RCODE),
+    "extended response code": (Says(additional=[opt(ttl=0x01000000)]), Reason.DNS_RCODE),
 }
 
 
@@ -166,7 +169,7 @@ AT_ONCE: dict[str, tuple[Script, Reason]] = {
 async def test_invalid_response_fails_with_its_reason(script: Script, reason: Reason, transport: str) -> None:
     result = await one(script, transport_protocol=transport)
     assert why(result) == (reason, "validation" if reason is Reason.DNS_RCODE else "request")
-    assert result.duration < 20  # it is not waited for
+    assert result.duration < 20  # the default timeout: the probe does not wait for it
     assert counted(result)[3] == (reason is Reason.DNS_RCODE)
     assert seconds(result)["request"] > 0
 
@@ -196,12 +199,12 @@ async def test_datagrams_with_another_id_alone_fail_at_the_deadline() -> None:
 async def test_response_with_another_id_over_tcp_fails_at_once() -> None:
     result = await one(Says([A], number=1), **TCP)
     assert why(result) == (Reason.DNS_RESPONSE_WRONG_ID, "request")
-    assert result.duration < 20  # it is not waited for
+    assert result.duration < 20  # the default timeout: the probe does not wait for it
 
 
 @pytest.mark.usefixtures("clock")
 async def test_datagram_from_another_port_is_ignored() -> None:
-    """A spoofed answer: right in every way, from another port."""
+    """The answer is spoofed: valid, but from another port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as other:
         server.bind(("127.0.0.1", 0))
         asking = asyncio.create_task(run(module(), f"127.0.0.1:{server.getsockname()[1]}", 8.0))
@@ -240,7 +243,7 @@ async def test_response_in_pieces_is_assembled() -> None:
 
 
 async def test_handshake_and_query_share_one_deadline(pki: Pki) -> None:
-    """The original gives each the whole time: here the deadline that was set before the handshake ends the query."""
+    """The original gives each of them the whole timeout; here the deadline of the probe ends the query."""
     trust = {"ca_file": str(pki.directory / "root.pem")}
     async with Talker(then_silence(Pause(0.4), Secure()), pki.directory) as talker:
         asking = module(dns_over_tls=True, tls_config=trust, **TCP)
@@ -251,7 +254,7 @@ async def test_handshake_and_query_share_one_deadline(pki: Pki) -> None:
 
 @pytest.mark.usefixtures("clock")
 async def test_unfinished_tls_handshake_times_out_in_the_tls_phase(pki: Pki) -> None:
-    """One deadline for everything: the handshake has no time of its own (compat 9.4)."""
+    """The handshake has no timeout of its own."""
     async with DnsServer(silence) as server:
         result = await probe(server, timeout=8.0, dns_over_tls=True, **TCP)
     assert why(result) == (Reason.TLS_TIMEOUT, "tls")
@@ -260,12 +263,12 @@ async def test_unfinished_tls_handshake_times_out_in_the_tls_phase(pki: Pki) -> 
 # --- settings and targets ----------------------------------------------------------------------------------
 
 UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
-    "a transport that is none": ({"transport_protocol": "sctp"}, ""),
+    "unknown transport": ({"transport_protocol": "sctp"}, ""),
     "TLS over UDP": ({"dns_over_tls": True}, ""),
-    "a source that is no address": ({"source_ip_address": "eth0"}, ""),
-    "a name that is none": ({"query_name": "a..b"}, ""),
-    "a response code that is none": ({"valid_rcodes": ["NOERROR", "OK"]}, "validation"),
-    "a regexp that is none": ({"validate_answer_rrs": {"fail_if_matches_regexp": ["("]}}, "validation"),
+    "source that is no address": ({"source_ip_address": "eth0"}, ""),
+    "invalid query name": ({"query_name": "a..b"}, ""),
+    "unknown response code": ({"valid_rcodes": ["NOERROR", "OK"]}, "validation"),
+    "invalid regexp": ({"validate_answer_rrs": {"fail_if_matches_regexp": ["("]}}, "validation"),
 }
 
 
@@ -303,7 +306,7 @@ async def test_target_without_valid_host_and_port_is_invalid(target: str) -> Non
 
 
 async def test_default_port_depends_on_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody listens at these; what is refused names the port."""
+    """Nothing listens on these ports; the error message names the port."""
     result = await run(module(dns_over_tls=True, **TCP), "127.0.0.254", 20.0)
     assert result.failure is not None
     assert "127.0.0.254:853" in result.failure.message

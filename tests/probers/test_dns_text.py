@@ -1,4 +1,4 @@
-"""Records from the wire, each with the exact text that the original prints: what regular expressions in use match."""
+"""DNS records as text, as the original prints them: users' regular expressions match that text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUERY = b"\0\0\1\0\0\1\0\0\0\0\0\0" + name(OWNER) + b"\0\1\0\1"
 
 
 def read(*answer: bytes) -> tuple[Record, ...]:
-    """The records of an answer section."""
+    """Return the records of an answer section."""
     return decode(Says(answer)(QUERY)[0]).answer  # type: ignore[arg-type]
 
 
@@ -39,7 +39,7 @@ def test_malformed_record_is_refused(type_: str | int, data: bytes) -> None:
 
 @pytest.mark.parametrize(("type_", "data", "text"), RECORDS)
 def test_truncated_record_is_read_or_malformed(type_: str | int, data: str | bytes, text: str) -> None:
-    """Whatever is missing: the record is read, or it is Malformed; nothing else is raised."""
+    """Wherever the record ends, it is read or raises Malformed; nothing else is raised."""
     whole = record(OWNER, type_, data)
     head = len(name(OWNER)) + 10
     for size in range(len(whole) - head):
@@ -77,10 +77,10 @@ def test_owner_name_is_absolute_and_escaped(wire: bytes, text: str) -> None:
 
 LONG = b"\x3f" + b"a" * 63
 NO_NAMES = {
-    "a loop": b"\xc0" + bytes([12 + 8 + 4]),  # where it stands itself
-    "a pointer that is cut": b"\xc0",
-    "a label of an unknown kind": b"\x80\0",
-    "a label that ends too early": b"\x3fabc",
+    "pointer loop": b"\xc0" + bytes([12 + 8 + 4]),  # points to itself
+    "truncated pointer": b"\xc0",
+    "label of unknown type": b"\x80\0",
+    "truncated label": b"\x3fabc",
     "longer than 255": LONG * 4 + b"\0",
     "no end": b"\1a",
 }
@@ -110,7 +110,7 @@ def test_apl_prefix_of_unknown_family_is_malformed() -> None:
 
 @given(st.sampled_from(sorted(TYPES.values())), st.binary(max_size=60))
 def test_record_of_random_data_is_read_or_malformed(type_: int, data: bytes) -> None:
-    """Whatever a server sends: it becomes a record, or it is Malformed."""
+    """Any record data is read, or raises Malformed."""
     with suppress(Malformed):
         read(record(b"\0", type_, data))
 

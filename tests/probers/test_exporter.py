@@ -1,4 +1,4 @@
-"""Probes of exporters, good and bad: what fails them, what is only reported, and what it costs to be lied to."""
+"""The exporter prober against scripted exporters: verdicts, metrics, limits."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ABOUT = reply(
 async def probe(
     pages: Mapping[str, Answer] | Answer, target: str = "127.0.0.1:{port}", timeout: float = 20.0, **settings: Any
 ) -> tuple[Result, Site]:
-    """Probe a site of its own."""
+    """Probe a scripted site."""
     module = Module("m", prober, ExporterSettings.model_validate(settings), 0.0, Place("test.yml"))
     async with Site({"/metrics": pages} if isinstance(pages, Answer) else pages) as site:
         result = await run(module, site.fill(target), timeout)
@@ -56,12 +56,12 @@ async def probe(
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def samples(result: Result) -> dict[str, float]:
-    """All that was measured, by series."""
+    """Return every sample by its series."""
     lines = encode(result.probe.samples, TEXT).decode().splitlines()
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
@@ -130,7 +130,7 @@ GOOD = {
     "protocol buffers": reply(200, messages(), MESSAGES),
     "gzip": reply(200, gzip.compress(PAGE), TYPE, ("Content-Encoding", "gzip")),
     "chunks": chunked(PAGE[:10], PAGE[10:], headers=[TYPE]),
-    "a page with a redirect to it": redirect(302, "/there"),
+    "redirect to a page": redirect(302, "/there"),
 }
 
 
@@ -146,30 +146,30 @@ BAD: dict[str, tuple[Answer, tuple[str, str]]] = {
     "5xx": (reply(503, PAGE, TYPE), (Reason.HTTP_STATUS, "")),
     "204": (reply(204), (Reason.HTTP_STATUS, "")),
     "HTML": (reply(200, b"<html></html>", ("Content-Type", "text/html")), (exporter.CONTENT_TYPE, "")),
-    "HTML that says it is text": (reply(200, b"<html>\n</html>\n", TYPE), MALFORMED),
+    "HTML served as text": (reply(200, b"<html>\n</html>\n", TYPE), MALFORMED),
     "no Content-Type": (reply(200, PAGE), (exporter.CONTENT_TYPE, "")),
-    "a format that was not asked for": (reply(200, messages(), MESSAGES), (exporter.CONTENT_TYPE, "")),
+    "format that was not requested": (reply(200, messages(), MESSAGES), (exporter.CONTENT_TYPE, "")),
     "TYPE twice": (reply(200, b"# TYPE a gauge\n# TYPE a gauge\na 1\n", TYPE), MALFORMED),
     "TYPE after samples": (reply(200, b"a 1\n# TYPE a gauge\n", TYPE), MALFORMED),
     "no EOF": (reply(200, openmetrics()[:-6], OPENMETRICS), MALFORMED),
-    "half a line": (reply(200, PAGE[:-4], TYPE), MALFORMED),
-    "an unknown coding": (
+    "truncated line": (reply(200, PAGE[:-4], TYPE), MALFORMED),
+    "unknown content coding": (
         reply(200, PAGE, TYPE, ("Content-Encoding", "zstd")),
         (Reason.HTTP_CONTENT_ENCODING, "transfer"),
     ),
-    "no gzip": (reply(200, PAGE, TYPE, ("Content-Encoding", "gzip")), (Reason.HTTP_CONTENT_ENCODING, "transfer")),
-    "the end in the body": (
+    "invalid gzip": (reply(200, PAGE, TYPE, ("Content-Encoding", "gzip")), (Reason.HTTP_CONTENT_ENCODING, "transfer")),
+    "truncated body": (
         raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\na 1\n"),
         (Reason.HTTP_BODY_TRUNCATED, "transfer"),
     ),
-    "no HTTP": (raw(b"SSH-2.0-x\r\n", end=End.HOLD), (Reason.HTTP_PROTOCOL_ERROR, "processing")),
-    "the end at once": (raw(), (Reason.CONNECT_CLOSED, "processing")),
+    "not HTTP": (raw(b"SSH-2.0-x\r\n", end=End.HOLD), (Reason.HTTP_PROTOCOL_ERROR, "processing")),
+    "closed at once": (raw(), (Reason.CONNECT_CLOSED, "processing")),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 async def test_invalid_metrics_page_fails_with_its_reason(name: str) -> None:
-    """And health is asked for all the same."""
+    """The prober asks for health although the page failed."""
     answer, expected = BAD[name]
     result, site = await probe({"/metrics": answer, "/-/healthy": HEALTHY})
     assert why(result) == expected
@@ -221,7 +221,7 @@ async def test_sample_limit_is_enforced() -> None:
 
 
 async def test_large_page_is_parsed_in_short_turns() -> None:
-    """100,000 samples are read in many short turns, between which others have theirs."""
+    """100,000 samples are parsed in many short turns of the event loop."""
     lines = [b'http_requests_total{path="/api/%d",code="200"} %d\n' % (number, number) for number in range(100_000)]
     body = b"# HELP http_requests_total x\n# TYPE http_requests_total counter\n" + b"".join(lines)
     with turns() as taken:
@@ -285,11 +285,11 @@ HEALTH: dict[str, tuple[Mapping[str, Answer], float | None, str | None]] = {
     "the last path": ({"/healthz": HEALTHY}, 1, None),
     "a path that answers 503, and one 200": ({"/-/healthy": reply(503), "/health": HEALTHY}, 1, None),
     "a path that answers 503": ({"/health": reply(503)}, 0, exporter.UNHEALTHY),
-    "a path that wants a login": ({"/health": redirect(302, "/metrics")}, 0, exporter.UNHEALTHY),
-    "a path that hangs up": ({"/health": raw()}, 0, exporter.UNHEALTHY),
-    "a path that says nothing": ({"/health": SILENT}, 0, exporter.UNHEALTHY),
+    "a path that redirects to a login": ({"/health": redirect(302, "/metrics")}, 0, exporter.UNHEALTHY),
+    "a path that closes the connection": ({"/health": raw()}, 0, exporter.UNHEALTHY),
+    "a path that does not answer": ({"/health": SILENT}, 0, exporter.UNHEALTHY),
     "none": ({}, None, exporter.NO_HEALTH),
-    "a path for other methods": ({"/health": reply(405)}, None, exporter.NO_HEALTH),
+    "a path that does not allow GET": ({"/health": reply(405)}, None, exporter.NO_HEALTH),
 }
 
 
@@ -317,13 +317,13 @@ METADATA: dict[str, tuple[Mapping[str, Answer], str | None]] = {
     "a document": ({"/metadata": ABOUT}, 'source="/metadata",version="1.2"'),
     "a metric": ({"/metrics": reply(200, PAGE + BUILD, TYPE)}, 'source="app_build_info",version="2.0"'),
     "both": ({"/metrics": reply(200, PAGE + BUILD, TYPE), "/metadata": ABOUT}, 'source="/metadata",version="1.2"'),
-    "a metric of the language": ({"/metrics": reply(200, PAGE + b"go_build_info 1\n", TYPE)}, None),
-    "no JSON": ({"/metadata": reply(200, b"{", JSON)}, None),
-    "no object": ({"/metadata": reply(200, b"[1]", JSON)}, None),
+    "build info of the Go runtime": ({"/metrics": reply(200, PAGE + b"go_build_info 1\n", TYPE)}, None),
+    "invalid JSON": ({"/metadata": reply(200, b"{", JSON)}, None),
+    "JSON that is no object": ({"/metadata": reply(200, b"[1]", JSON)}, None),
     "deep JSON": ({"/metadata": reply(200, b"[" * 100_000, JSON)}, None),
-    "a page of another type": ({"/metadata": reply(200, b"{}")}, None),
-    "too much": ({"/metadata": reply(200, b" " * 2_000_000, JSON)}, None),
-    "silence": ({"/metadata": SILENT}, None),
+    "another content type": ({"/metadata": reply(200, b"{}")}, None),
+    "document beyond the limit": ({"/metadata": reply(200, b" " * 2_000_000, JSON)}, None),
+    "no response": ({"/metadata": SILENT}, None),
     "nothing": ({}, None),
 }
 
@@ -407,12 +407,12 @@ async def test_values_come_from_page_header_and_metadata() -> None:
 
 @cache
 def probers() -> Mapping[str, Prober[Any]]:
-    """Every prober, loaded once."""
+    """Return every prober, loaded once."""
     return loader.load_probers([])
 
 
 async def test_metadata_redirect_to_a_denied_target_fails_the_probe(tmp_path: Path) -> None:
-    """What the module does not require may fail; what the configuration forbids may not even be tried unseen."""
+    """Metadata may fail without failing the probe, but a denied target always fails it."""
     path = tmp_path / "a.yml"
     path.write_text("modules: {m: {prober: exporter, targets: {deny: [127.0.0.77]}}}")
     module = loading.load([path], probers()).modules["m"]

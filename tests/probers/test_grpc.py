@@ -1,4 +1,4 @@
-"""Health checks of a real gRPC server, alone and behind nginx, and of scripted ones for what real ones rarely do.
+"""The grpc prober against grpcio's server, directly and behind nginx, and against scripted servers that misbehave.
 
 Side by side with the original stand the values (tests/peers).
 """
@@ -47,7 +47,7 @@ async def probe(target: str, *, timeout: float = 20.0, **settings: Any) -> Resul
 
 
 async def scripted(pki: Pki, answer: Answer, *, tls: Tls | None = None, **asked: Any) -> tuple[Result, Site]:
-    """Probe a scripted server, over TLS if it speaks that."""
+    """Probe a scripted server; over TLS if `tls` is given."""
     opening = asked.pop("opening", http2.OPENING)
     async with Site(grpc.at(answer), tls, pki.directory, opening=opening) as site:
         if tls is None:
@@ -60,18 +60,18 @@ def trust(pki: Pki) -> dict[str, str]:
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def said_of(result: Result) -> tuple[str, float]:
-    """The serving status that came, if any, and the status of the call."""
+    """Return the serving status in the response, if any, and the status of the call."""
     statuses = result.probe.samples.labelled.get(SERVING_STATUS, {})
     return "".join(name for (name,), value in statuses.items() if value), result.probe.samples.get(STATUS_CODE)
 
 
 def parts(result: Result) -> dict[str, float]:
-    """How long each part of the check took."""
+    """Return the duration of each part of the check, in seconds."""
     return {phase: value for (phase,), value in result.probe.samples.labelled.get(PARTS, {}).items()}
 
 
@@ -208,7 +208,7 @@ PROXY = """
 
 @pytest.fixture(scope="module")
 def proxied(grpc_health: GrpcHealth, pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
-    """Ports of an nginx before the health server, plain and over TLS; before nobody; and of no gRPC at all."""
+    """Start an nginx: its ports in front of the health server, in front of a dead port, and without gRPC."""
     room = Room(tmp_path_factory.mktemp("nginx"), pki)
     ports = {name: room.port() for name in ("plain", "secure", "dead", "web", "old")}
     with nginx.serving(room, PROXY.format(health=grpc_health.plain, **ports), ports["plain"]):
@@ -252,30 +252,30 @@ async def test_nginx_timeout_is_not_a_grpc_response(proxied: dict[str, int]) -> 
 
 GOOD = data(message(status(SERVING)), end=False)
 FAULTS = {
-    "silence": (said(), Reason.GRPC_TIMEOUT, 4),
-    "silence after the head": (opened(), Reason.GRPC_TIMEOUT, 4),
-    "silence after the message": (opened(GOOD), Reason.GRPC_TIMEOUT, 4),
-    "a drip": (opened(Repeat(data(b"\0", end=False), 4, 0.5), Pause(60)), Reason.GRPC_TIMEOUT, 4),
-    "refused twice": (said(reset(http2.REFUSED_STREAM)), Reason.GRPC_STREAM_RESET, 14),
-    "going away twice": (said(goaway(0)), Reason.GRPC_GOING_AWAY, 14),
-    "going away with an error": (said(goaway(0, http2.ENHANCE_YOUR_CALM)), Reason.GRPC_GOING_AWAY, 14),
-    "going away in the answer": (
+    "no response": (said(), Reason.GRPC_TIMEOUT, 4),
+    "no response after the headers": (opened(), Reason.GRPC_TIMEOUT, 4),
+    "no trailers after the message": (opened(GOOD), Reason.GRPC_TIMEOUT, 4),
+    "slow bytes": (opened(Repeat(data(b"\0", end=False), 4, 0.5), Pause(60)), Reason.GRPC_TIMEOUT, 4),
+    "stream refused twice": (said(reset(http2.REFUSED_STREAM)), Reason.GRPC_STREAM_RESET, 14),
+    "GOAWAY twice": (said(goaway(0)), Reason.GRPC_GOING_AWAY, 14),
+    "GOAWAY with an error": (said(goaway(0, http2.ENHANCE_YOUR_CALM)), Reason.GRPC_GOING_AWAY, 14),
+    "GOAWAY in the response": (
         opened(goaway(1), data(b"\0", end=False), READ, end=End.CLOSE), Reason.GRPC_GOING_AWAY, 14,
     ),
-    "reset in the answer": (opened(GOOD, reset(http2.CANCEL)), Reason.GRPC_STREAM_RESET, 1),
-    "the end in the answer": (opened(GOOD, READ, end=End.CLOSE), Reason.GRPC_TRUNCATED, 14),
-    "a reset connection in the answer": (opened(GOOD, Pause(2), end=End.RESET), Reason.GRPC_TRUNCATED, 14),
-    "no HTTP/2 frame": (said(http2.frame(6, b"short")), Reason.GRPC_PROTOCOL_ERROR, 14),
-    "a flood of pings": (said(Repeat(ping() * 1000, 20)), Reason.GRPC_PROTOCOL_ERROR, 14),
-    "fields of a flood": (
+    "stream reset in the response": (opened(GOOD, reset(http2.CANCEL)), Reason.GRPC_STREAM_RESET, 1),
+    "connection closed in the response": (opened(GOOD, READ, end=End.CLOSE), Reason.GRPC_TRUNCATED, 14),
+    "connection reset in the response": (opened(GOOD, Pause(2), end=End.RESET), Reason.GRPC_TRUNCATED, 14),
+    "invalid HTTP/2 frame": (said(http2.frame(6, b"short")), Reason.GRPC_PROTOCOL_ERROR, 14),
+    "flood of pings": (said(Repeat(ping() * 1000, 20)), Reason.GRPC_PROTOCOL_ERROR, 14),
+    "flood of header fields": (
         said(http2.headers((":status", "200"), *((f"x-{n}", "a" * 9000) for n in range(1200)))),
         Reason.GRPC_PROTOCOL_ERROR, 14,
     ),
-    "an answer of a flood": (
+    "message beyond the limit": (
         opened(data(message(length=1 << 30), end=False), Repeat(data(b"x" * 16384, end=False), 1000)),
         Reason.GRPC_PROTOCOL_ERROR, 8,
     ),
-    "answers of a flood": (
+    "flood of messages": (
         opened(Repeat(data(message(b"x" * 16000), end=False), 1000)), Reason.GRPC_PROTOCOL_ERROR, 13,
     ),
 }  # fmt: skip
@@ -284,7 +284,7 @@ FAULTS = {
 @pytest.mark.parametrize(("answer", "reason", "code"), FAULTS.values(), ids=FAULTS)
 @pytest.mark.usefixtures("clock")
 async def test_server_fault_has_its_reason_and_status(pki: Pki, answer: Answer, reason: Reason, code: int) -> None:
-    """Plain and over TLS; none takes longer than the probe may."""
+    """Each fault is tried without and with TLS."""
     for tls in (None, H2):
         result, _ = await scripted(pki, answer, tls=tls, timeout=8.0)
         assert why(result) == (reason, "check")
@@ -320,7 +320,7 @@ async def test_response_before_the_request_is_accepted(pki: Pki) -> None:
 
 
 async def test_large_service_name_is_sent_as_the_window_grows(pki: Pki) -> None:
-    """A window of nothing at first, and 1,000 bytes at a time."""
+    """The window is 0 at first and grows by 1,000 bytes at a time."""
     tls = Tls(alpn=("h2",), opening=settings((http2.INITIAL_WINDOW_SIZE, 0)), grant=1000)
     name = "s" * 30_000
     result, site = await scripted(pki, grpc.healthy(), tls=tls, service=name)
@@ -365,7 +365,7 @@ async def test_unfinished_tls_handshake_times_out_in_the_tls_phase(pki: Pki) -> 
 
 
 async def test_unverified_certificate_has_no_chain_expiry(pki: Pki) -> None:
-    """The original's year 1 stands in http and tcp only; here it would set off alerts that have been quiet."""
+    """The original sets the year 1 in http and tcp only. Here it would trigger alerts that did not fire before."""
     async with Site(grpc.at(grpc.healthy()), Tls("expired", alpn=("h2",)), pki.directory) as site:
         unverified = {"insecure_skip_verify": True}
         result = await probe(site.fill("127.0.0.1:{tls_port}"), tls=True, tls_config=unverified)
@@ -375,7 +375,7 @@ async def test_unverified_certificate_has_no_chain_expiry(pki: Pki) -> None:
 
 
 def test_http2_is_imported_by_the_first_call() -> None:
-    """Every exporter loads this prober; what only calls need waits until there is one."""
+    """Every exporter imports this prober, so modules that only calls need are imported by the first call."""
     code = "import sys, probe_exporter.probers.grpc; print([m for m in sys.modules if 'http2' in m or 'hpack' in m])"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
@@ -395,7 +395,7 @@ async def test_invalid_target_has_its_reason(target: str) -> None:
 async def test_reported_address_is_the_one_connected_to(
     grpc_health: GrpcHealth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server on one address of a name with two; the original asks whichever answers."""
+    """The name has two addresses and the server listens on one. The original connects to either."""
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.1 both.test\n::1 both.test\n")
     monkeypatch.setattr(lookup, "HOSTS", hosts)

@@ -1,4 +1,4 @@
-"""One probe of a web page, from its target to its verdict: reasons, phases and seconds, and what it leaves behind.
+"""The http prober against scripted sites: reasons, phases, durations, redirects, cleanup.
 
 Side by side with the original stand the values (tests/peers); here stands what only ours has, and why it happens.
 """
@@ -33,28 +33,28 @@ def module(**settings: Any) -> Module:
 
 
 async def probe(site: Site, target: str = "http://127.0.0.1:{port}/", timeout: float = 20.0, **settings: Any) -> Result:
-    """Probe a page of a site that is being served."""
+    """Probe a page of a running site."""
     return await run(module(**settings), site.fill(target), timeout)
 
 
 async def one(pages: Answer | Mapping[str, Answer], timeout: float = 20.0, **settings: Any) -> Result:
-    """Probe the first page of a site of its own."""
+    """Probe the first page of a new site."""
     async with Site({"/": pages} if isinstance(pages, Answer) else pages) as site:
         return await probe(site, timeout=timeout, **settings)
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """The duration of each phase."""
+    """Return the duration of each phase, in seconds."""
     return {phase: value for (phase,), value in result.probe.samples.labelled.get(http.DURATION, {}).items()}
 
 
 def spent(result: Result) -> set[str]:
-    """The phases that took any time."""
+    """Return the phases with a duration above 0."""
     return {phase for phase, value in seconds(result).items() if value > 0}
 
 
@@ -63,7 +63,7 @@ ALL = {"resolve", "connect", "tls", "processing", "transfer"}
 
 @pytest.fixture
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some names for the loopback."""
+    """Give loopback addresses some names."""
     path = tmp_path / "hosts"
     path.write_text("127.0.0.1 localhost www.example.test\n::1 six.test\n127.0.0.77 other.test\n127.0.0.1 other.test\n")
     monkeypatch.setattr(lookup, "HOSTS", path)
@@ -93,7 +93,7 @@ async def test_valid_page_over_tls_passes(pki: Pki) -> None:
 
 @pytest.mark.usefixtures("clock")
 async def test_durations_count_the_server_s_delay_in_its_phase() -> None:
-    """Each pause of the server is in the phase that it falls into, and in no other."""
+    """A pause of the server counts in the phase that it falls into and in no other."""
     page = raw(Pause(4), b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", Pause(12), b"ok")
     result = await one(page)
     found = seconds(result)
@@ -134,16 +134,16 @@ async def test_invalid_url_has_no_phases(target: str, reason: Reason) -> None:
 
 
 ONLY_RESOLVED: dict[str, tuple[str, dict[str, Any], tuple[Reason, str]]] = {
-    "a name that is none": ("http://a..b/", {}, (Reason.DNS_RESOLUTION, "resolve")),
-    "the wrong family": (
+    "invalid host name": ("http://a..b/", {}, (Reason.DNS_RESOLUTION, "resolve")),
+    "address of the wrong family": (
         "http://127.0.0.1/",
         {"preferred_ip_protocol": "ip6", "ip_protocol_fallback": False},
         (Reason.DNS_NO_ADDRESS, "resolve"),
     ),
-    "a method that is none": ("http://127.0.0.1/", {"method": "GE T"}, (Reason.SETTINGS_UNUSABLE, "")),
-    "a missing body_file": ("http://127.0.0.1/", {"body_file": "none"}, (Reason.SETTINGS_UNUSABLE, "")),
-    "a missing ca_file": ("http://127.0.0.1/", {"tls_config": {"ca_file": "none"}}, (Reason.SETTINGS_UNUSABLE, "")),
-    "a secret manager": (
+    "invalid method": ("http://127.0.0.1/", {"method": "GE T"}, (Reason.SETTINGS_UNUSABLE, "")),
+    "missing body_file": ("http://127.0.0.1/", {"body_file": "none"}, (Reason.SETTINGS_UNUSABLE, "")),
+    "missing ca_file": ("http://127.0.0.1/", {"tls_config": {"ca_file": "none"}}, (Reason.SETTINGS_UNUSABLE, "")),
+    "secret manager": (
         "http://127.0.0.1/",
         {"authorization": {"credentials_ref": "x"}},
         (Reason.SETTINGS_UNUSABLE, ""),
@@ -176,27 +176,27 @@ BEGUN = {"resolve", "connect", "processing"}
 WHOLE = ALL - {"tls"}
 
 ANSWERS: dict[str, tuple[Answer, tuple[Reason, str], set[str]]] = {
-    "closes at once": (raw(), (Reason.CONNECT_CLOSED, "processing"), NO_ANSWER),
-    "resets at once": (raw(end=End.RESET), (Reason.CONNECT_RESET, "processing"), NO_ANSWER),
-    "says nothing": (silence(), (Reason.TIMEOUT_RESPONSE, "processing"), NO_ANSWER),
-    "is not HTTP": (raw(b"SSH-2.0-x\r\n"), (Reason.HTTP_PROTOCOL_ERROR, "processing"), BEGUN),
-    "holds on and is not HTTP": (silence(b"220 x ESMTP\r\n"), (Reason.HTTP_PROTOCOL_ERROR, "processing"), BEGUN),
-    "stops in the head": (silence(b"HTTP/1.1 200 OK\r\n"), (Reason.TIMEOUT_RESPONSE, "processing"), BEGUN),
-    "ends in the head": (raw(b"HTTP/1.1 200 OK\r\n"), (Reason.HTTP_PROTOCOL_ERROR, "processing"), BEGUN),
-    "says that it will answer": (
+    "closed at once": (raw(), (Reason.CONNECT_CLOSED, "processing"), NO_ANSWER),
+    "reset at once": (raw(end=End.RESET), (Reason.CONNECT_RESET, "processing"), NO_ANSWER),
+    "no response": (silence(), (Reason.TIMEOUT_RESPONSE, "processing"), NO_ANSWER),
+    "not HTTP": (raw(b"SSH-2.0-x\r\n"), (Reason.HTTP_PROTOCOL_ERROR, "processing"), BEGUN),
+    "not HTTP and kept open": (silence(b"220 x ESMTP\r\n"), (Reason.HTTP_PROTOCOL_ERROR, "processing"), BEGUN),
+    "stops in the headers": (silence(b"HTTP/1.1 200 OK\r\n"), (Reason.TIMEOUT_RESPONSE, "processing"), BEGUN),
+    "closed in the headers": (raw(b"HTTP/1.1 200 OK\r\n"), (Reason.HTTP_PROTOCOL_ERROR, "processing"), BEGUN),
+    "100 Continue alone": (
         silence(b"HTTP/1.1 100 Continue\r\n\r\n"),
         (Reason.TIMEOUT_RESPONSE, "processing"),
         BEGUN,
     ),
-    "has endless headers": (
+    "endless headers": (
         raw(b"HTTP/1.1 200 OK\r\n", Repeat(b"X-A: %s\r\n" % (b"a" * 65536), 170)),
         (Reason.HTTP_HEADERS_TOO_LARGE, "processing"),
         BEGUN,
     ),
     "stops in the body": (silence(HEAD, b"five!"), (Reason.TIMEOUT_TRANSFER, "transfer"), WHOLE),
-    "ends in the body": (raw(HEAD, b"five!"), (Reason.HTTP_BODY_TRUNCATED, "transfer"), WHOLE),
-    "resets in the body": (raw(HEAD, b"five!", Pause(2), end=End.RESET), (Reason.CONNECT_RESET, "transfer"), WHOLE),
-    "breaks its chunks": (
+    "closed in the body": (raw(HEAD, b"five!"), (Reason.HTTP_BODY_TRUNCATED, "transfer"), WHOLE),
+    "reset in the body": (raw(HEAD, b"five!", Pause(2), end=End.RESET), (Reason.CONNECT_RESET, "transfer"), WHOLE),
+    "invalid chunk": (
         raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfive!oops"),
         (Reason.HTTP_PROTOCOL_ERROR, "transfer"),
         WHOLE,
@@ -209,7 +209,7 @@ ANSWERS: dict[str, tuple[Answer, tuple[Reason, str], set[str]]] = {
 async def test_response_fault_has_its_reason_and_phases(
     answer: Answer, expected: tuple[Reason, str], phases: set[str]
 ) -> None:
-    """Where a status came it stays, and so does the count of the bytes that came after it."""
+    """The status and the bytes received before the failure are reported."""
     result = await one(answer)
     assert why(result) == expected
     assert set(seconds(result)) == ALL
@@ -264,35 +264,35 @@ async def test_unfinished_tls_handshake_times_out_in_the_tls_phase(pki: Pki) -> 
 
 MATCHES_OK = [{"header": "X-A", "regexp": "ok"}]
 DEMANDS: dict[str, tuple[dict[str, Any], Answer, Reason | None]] = {
-    "a status": ({}, reply(500, b"no"), Reason.HTTP_STATUS),
-    "a status listed": ({"valid_status_codes": [500]}, reply(500, b"no"), None),
-    "a version": ({"valid_http_versions": ["HTTP/1.0"]}, OK, Reason.HTTP_VERSION),
-    "no header that matches": (
+    "status": ({}, reply(500, b"no"), Reason.HTTP_STATUS),
+    "listed status": ({"valid_status_codes": [500]}, reply(500, b"no"), None),
+    "HTTP version": ({"valid_http_versions": ["HTTP/1.0"]}, OK, Reason.HTTP_VERSION),
+    "forbidden header": (
         {"fail_if_header_matches": MATCHES_OK},
         reply(200, b"", ("X-A", "ok")),
         Reason.HTTP_HEADER_MISMATCH,
     ),
-    "a header": ({"fail_if_header_not_matches": MATCHES_OK}, OK, Reason.HTTP_HEADER_MISMATCH),
-    "no such body": ({"fail_if_body_matches_regexp": ["^ok$"]}, OK, Reason.HTTP_BODY_MISMATCH),
-    "such a body": ({"fail_if_body_not_matches_regexp": ["absent"]}, OK, Reason.HTTP_BODY_MISMATCH),
-    "a body that is there": ({"fail_if_body_not_matches_regexp": ["ok"]}, chunked(b"o", b"k"), None),
-    "JSON": ({"fail_if_body_json_matches_cel": "true"}, OK, Reason.HTTP_BODY_MISMATCH),
-    "JSON of no such kind": (
+    "missing header": ({"fail_if_header_not_matches": MATCHES_OK}, OK, Reason.HTTP_HEADER_MISMATCH),
+    "forbidden body": ({"fail_if_body_matches_regexp": ["^ok$"]}, OK, Reason.HTTP_BODY_MISMATCH),
+    "missing body": ({"fail_if_body_not_matches_regexp": ["absent"]}, OK, Reason.HTTP_BODY_MISMATCH),
+    "body that matches": ({"fail_if_body_not_matches_regexp": ["ok"]}, chunked(b"o", b"k"), None),
+    "body that is not JSON": ({"fail_if_body_json_matches_cel": "true"}, OK, Reason.HTTP_BODY_MISMATCH),
+    "forbidden JSON": (
         {"fail_if_body_json_matches_cel": "body.n == 1"},
         reply(200, b'{"n": 1}'),
         Reason.HTTP_BODY_MISMATCH,
     ),
-    "JSON of such a kind": ({"fail_if_body_json_not_matches_cel": "body.n == 1"}, reply(200, b'{"n": 1}'), None),
-    "text and JSON": (
+    "JSON that matches": ({"fail_if_body_json_not_matches_cel": "body.n == 1"}, reply(200, b'{"n": 1}'), None),
+    "text and JSON that match": (
         {"fail_if_body_not_matches_regexp": ["n"], "fail_if_body_json_not_matches_cel": "body.n == 1"},
         reply(200, b'{"n": 1}'),
         None,
     ),
     "no TLS": ({"fail_if_not_ssl": True}, OK, Reason.TLS_REQUIRED),
-    "a small body": ({"body_size_limit": "1B"}, OK, Reason.HTTP_BODY_TOO_LARGE),
-    "gzip": ({"compression": "gzip"}, OK, Reason.HTTP_CONTENT_ENCODING),
-    "gzip that is there": ({"compression": "gzip"}, reply(200, gzip.compress(b"ok")), None),
-    "a coding that is none": ({"compression": "zip"}, OK, Reason.SETTINGS_UNUSABLE),
+    "body size": ({"body_size_limit": "1B"}, OK, Reason.HTTP_BODY_TOO_LARGE),
+    "missing gzip": ({"compression": "gzip"}, OK, Reason.HTTP_CONTENT_ENCODING),
+    "gzip as demanded": ({"compression": "gzip"}, reply(200, gzip.compress(b"ok")), None),
+    "unknown coding": ({"compression": "zip"}, OK, Reason.SETTINGS_UNUSABLE),
 }
 
 
@@ -355,7 +355,7 @@ async def test_redirect_that_is_not_followed_is_the_response() -> None:
 
 
 async def test_redirect_body_is_read_for_checks_if_not_followed() -> None:
-    """The original fails such a demand always."""
+    """The original always fails such a check."""
     settings: dict[str, Any] = {
         "follow_redirects": False,
         "valid_status_codes": [301],
@@ -379,7 +379,7 @@ async def test_redirect_to_invalid_location_fails_and_keeps_the_response(locatio
         ("http://127.0.0.1:{dead}/", (Reason.CONNECT_REFUSED, "connect")),
         ("http://a..b/", (Reason.DNS_RESOLUTION, "resolve")),
         ("http://127.0.0.1:{port}/silent", (Reason.TIMEOUT_RESPONSE, "processing")),
-        ("https://127.0.0.1:{port}/", (Reason.TLS_TIMEOUT, "tls")),  # it waits for the end of a head
+        ("https://127.0.0.1:{port}/", (Reason.TLS_TIMEOUT, "tls")),  # the plain site waits for the end of a request
     ],
 )
 @pytest.mark.usefixtures("clock")
@@ -395,7 +395,7 @@ async def test_redirect_to_failing_target_fails_and_keeps_the_response(
 
 @pytest.mark.usefixtures("hosts")
 async def test_redirect_to_the_same_host_keeps_address_name_and_credentials(pki: Pki) -> None:
-    """Even where the location names it in full; the certificate must bear the configured name at each hop."""
+    """This holds for a location with a host, too. The certificate must have the configured name at each hop."""
     pages = {"/": redirect(302, "https://localhost:{tls_port}/x"), "/x": OK}
     async with Site(pages, Tls(), pki.directory) as site:
         settings: dict[str, Any] = {
@@ -459,19 +459,19 @@ async def test_large_file_is_uploaded_whole(tmp_path: Path) -> None:
 
 
 def bytes_read() -> int:
-    """All that this process has read so far, from files and sockets."""
+    """Return the bytes that this process has read so far, from files and sockets."""
     return int(Path("/proc/self/io").read_text().split()[1])
 
 
 async def test_response_before_the_end_of_an_upload_ends_it(tmp_path: Path) -> None:
-    """As of a server that has seen enough. It ends the upload long before its end."""
+    """A server may answer before it has read the whole request. The prober then stops the upload."""
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 30)
     async with Site({}, greeting=reply(413, b"too large")) as site:
         before = bytes_read()
         result = await probe(site, timeout=60, method="POST", body_file=str(tmp_path / "huge"))
     assert bytes_read() - before < 1 << 28
-    # The server's reset may overtake its answer.
+    # The server's reset may arrive before its response is read.
     assert why(result) in {(Reason.HTTP_STATUS, "validation"), (Reason.CONNECT_RESET, "processing")}
 
 
@@ -488,7 +488,7 @@ async def test_cancelled_probe_closes_its_connection() -> None:
         await site.abandoned.wait()
 
 
-@pytest.mark.parametrize("name", ["stops in the head", "stops in the body"])
+@pytest.mark.parametrize("name", ["stops in the headers", "stops in the body"])
 @pytest.mark.usefixtures("clock")
 async def test_timed_out_probe_closes_its_connection(name: str) -> None:
     async with Site({"/": ANSWERS[name][0]}) as site:

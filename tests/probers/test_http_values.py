@@ -1,4 +1,4 @@
-"""Metrics that the http prober makes of an answer: when there is one to look at, and when a body is kept for them."""
+"""The http prober's user-defined metrics: from which responses they are read, and when the body is kept."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def probe(answer: Answer, *metrics: dict[str, Any], **settings: Any) -> Re
 
 
 def values(result: Result) -> list[str]:
-    """The module's own samples."""
+    """Return the samples that the module defines."""
     return [line for line in encode(result.probe.samples, TEXT).decode().splitlines() if line.startswith("app_")]
 
 
@@ -72,7 +72,7 @@ async def test_page_with_checks_and_values_is_read_once() -> None:
 
 
 async def test_endless_page_fails_at_the_document_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probe_exporter.protocols.http.content.JSON_LIMIT", 10_000)
+    monkeypatch.setattr("probe_exporter.probers.http.JSON_LIMIT", 10_000)
     endless = raw(b"HTTP/1.1 200 OK\r\n\r\n", Repeat(b" " * 1000, 10**6))
     result = await probe(endless, LENGTH)
     assert result.failure is not None
@@ -90,7 +90,7 @@ async def test_body_is_kept_only_if_a_value_needs_it(
             seen.append(options.get("hold", False))
             super().__init__(*arguments, **options)
 
-    monkeypatch.setattr("probe_exporter.protocols.http.content.Body", Body)
+    monkeypatch.setattr("probe_exporter.probers.http.Body", Body)
     await probe(reply(200, PAGE), *metrics)
     assert seen[-1] is held
 

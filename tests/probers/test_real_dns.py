@@ -1,4 +1,4 @@
-"""Probes of BIND 9: every type of record in a zone, zones signed and unsigned, and what it refuses."""
+"""The dns prober against BIND 9: every record type, signed and unsigned zones, refusals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALL = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
 async def ask(bind: Bind, pki: Pki, name: str, type_: str, transport: str = "udp", **settings: Any) -> Result:
-    """One query to the server, whose certificate is trusted."""
+    """Send one query to the server. Its certificate is trusted."""
     block: dict[str, Any] = {
         "query_name": name, "query_type": type_, **TRANSPORTS[transport],
         "tls_config": {"ca_file": str(pki.directory / "root.pem")}, **settings,
@@ -42,12 +42,12 @@ def why(result: Result) -> str | None:
 
 
 def counted(result: Result) -> tuple[float, ...]:
-    """Records of the answer, the authority and the additional section."""
+    """Return the number of records in the answer, authority and additional section."""
     return tuple(result.probe.samples.get(one) for one in (dns.ANSWER_RRS, dns.AUTHORITY_RRS, dns.ADDITIONAL_RRS))
 
 
 def only(*texts: str) -> dict[str, list[str]]:
-    """A validator that each of the records has to be one of these, and every one of these to be there."""
+    """Return a validator: every record must be one of these texts."""
     one_of = "|".join(re.escape(text).replace(r"\	", r"\t") for text in texts)
     return {"fail_if_not_matches_regexp": [f"^(?:{one_of})$"]}
 
@@ -86,7 +86,7 @@ async def test_missing_type_is_an_empty_answer(bind: Bind, pki: Pki) -> None:
 
 
 async def test_any_query_returns_all_records(bind: Bind, pki: Pki) -> None:
-    """The default of `query_type`."""
+    """ANY is the default of `query_type`."""
     result = await ask(bind, pki, f"mx.{PLAIN}", "ANY", "tcp", validate_answer_rrs=only(
         *(f"mx.{PLAIN}.\t300\tIN\tMX\t{data}" for data in DATA["MX"])))  # fmt: skip
     assert (why(result), counted(result)[0]) == (None, 2)
@@ -117,7 +117,7 @@ async def test_delegation_is_in_authority_and_additional_sections(bind: Bind, pk
 
 @ALL
 async def test_large_answer_is_truncated_over_udp_alone(transport: str, bind: Bind, pki: Pki) -> None:
-    """Nobody asked for more than 512 bytes, and as in the original nobody tries again over TCP."""
+    """The query has no EDNS size, and the prober does not retry over TCP, as the original doesn't."""
     result = await ask(bind, pki, f"large.{PLAIN}", "TXT", transport)
     assert why(result) is None
     assert (counted(result)[0] == len(LARGE)) == (transport != "udp")

@@ -1,4 +1,4 @@
-"""Probes of servers that are none of ours, over TCP, UDP and Unix sockets: what real software says is understood."""
+"""The tcp, udp and unix probers against real servers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Step = dict[str, Any]
 
 
 async def probe(prober: Prober[Any], where: int | str, *steps: Step, **settings: Any) -> Result:
-    """Hold a dialogue with a port of loopback, or with a socket."""
+    """Run a dialogue with a loopback port or a Unix socket."""
     made = prober.settings.model_validate({"query_response": list(steps), **settings})
     target = where if isinstance(where, str) else f"127.0.0.1:{where}"
     return await run(Module("m", prober, made, 0.0, Place("test.yml")), target, 20.0)
@@ -40,7 +40,7 @@ def why(result: Result) -> str | None:
 
 
 def raw(data: str | bytes) -> str:
-    """Bytes, or what they are in hexadecimal, as `send_bytes` and `expect_bytes` take them."""
+    """Return bytes, given as such or in hexadecimal, as `send_bytes` and `expect_bytes` take them."""
     return (bytes.fromhex(data) if isinstance(data, str) else data).decode(errors="surrogateescape")
 
 
@@ -99,7 +99,7 @@ async def test_starttls_certificate_is_reported_by_dovecot(dovecot: Dovecot, pki
 
 
 async def test_imap_login_answer_depends_on_the_password(dovecot: Dovecot, pki: Pki) -> None:
-    """The password is right, and then it is not."""
+    """One password is right, the other is wrong."""
     for password, answer in (("hunter2", "OK"), ("wrong", "NO")):
         steps = {"expect": r"^\* OK", "send": f"a LOGIN me {password}\r"}, {"expect": f"^a {answer} "}
         assert why(await probe(tcp.prober, dovecot.imaps, *steps, tls=True, **trust(pki))) is None
@@ -146,7 +146,7 @@ async def test_mosquitto_accepts_and_refuses_connections(mosquitto: Mosquitto, p
 
 
 async def test_chrony_answers_with_its_stratum(chrony: int) -> None:
-    """After a byte of no leap second, version 4 and mode 4, which is a server's."""
+    """The first byte says: no leap second, version 4, mode 4 (server)."""
     answer = {"expect": rf"^\x24\x{STRATUM:02x}"}
     assert why(await probe(udp.prober, chrony, {"send_bytes": raw(REQUEST)}, answer)) is None
     other = {"expect": rf"^\x24\x{STRATUM + 1:02x}"}

@@ -1,4 +1,4 @@
-"""Probes of a port: the phases and reasons that only ours has, and what `query_response` can say beyond the original.
+"""The tcp prober against scripted peers: phases, reasons, and the extensions of `query_response`.
 
 Side by side with the original stand the values (tests/peers).
 """
@@ -33,7 +33,7 @@ def module(**settings: Any) -> Module:
 async def probe(
     pki: Pki, script: Talk, *steps: dict[str, Any], timeout: float = 20.0, target: str = "127.0.0.1:{port}", **more: Any
 ) -> tuple[Result, list[str]]:
-    """Probe a talker of its own: the result, and what the talker heard."""
+    """Probe a new talker. Return the result and what the talker heard."""
     async with Talker(script, pki.directory) as talker:
         result = await run(module(query_response=list(steps), **more), talker.fill(target), timeout)
         await talker.finished()
@@ -43,7 +43,7 @@ async def probe(
 async def probe_until_silence(
     pki: Pki, phase: str, script: Talk, *steps: dict[str, Any], **more: Any
 ) -> tuple[Result, list[str]]:
-    """The same, where the time of the probe ends once it is in a phase and the talker has said all."""
+    """Do the same, but let the deadline strike once the probe is in `phase` and the talker has said all."""
     async with Talker(script, pki.directory) as talker:
         result = await run_until(
             lambda probe: probe.current_phase == phase and talker.silent.is_set(),
@@ -54,12 +54,12 @@ async def probe_until_silence(
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """The duration of each phase."""
+    """Return the duration of each phase, in seconds."""
     return {phase: value for (phase,), value in result.probe.samples.labelled.get(DURATION, {}).items()}
 
 
@@ -186,7 +186,7 @@ async def test_failed_dialogue_has_its_reason(
 
 
 async def test_slow_reader_times_out_in_the_dialogue_phase(pki: Pki) -> None:
-    """It takes one byte at a time."""
+    """The peer reads one byte at a time."""
     script, step = talk(Hear(), end=End.RESET), {"send": "x" * 9_000_000, **BYTES}
     async with Talker(script, pki.directory) as talker:
         result = await run_until(
@@ -197,21 +197,23 @@ async def test_slow_reader_times_out_in_the_dialogue_phase(pki: Pki) -> None:
 
 
 async def test_label_that_is_not_text_fails(pki: Pki) -> None:
-    """The original drops the request; the series would be lost."""
+    """The original drops the request, so the series would be lost."""
     step = {"expect": "(.*)", "labels": [{"name": "a", "value": "$1"}]}
     result, _ = await probe(pki, then_silence(b"\xff\n"), step)
     assert why(result) == (Reason.DIALOGUE_LABEL_INVALID, "dialogue")
 
 
 async def test_peer_that_does_not_read_times_out_in_the_dialogue_phase(pki: Pki) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # the kernel takes the connection, and nobody reads
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as listener:  # the kernel accepts the connection, but nothing reads from it
         asking = module(query_response=[{"send": "x" * 20_000_000}])
         result = await run_until(in_phase("dialogue"), asking, f"127.0.0.1:{listener.getsockname()[1]}")
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
 
 
 async def test_flood_of_lines_is_read_in_short_turns(pki: Pki) -> None:
-    """Others get their turn while one probe wades through lines, and the deadline holds."""
+    """Other tasks get their turn during the flood, and the deadline ends the probe."""
     asking = module(query_response=[{"expect": "never"}])
     async with Talker(then_silence(Repeat(b"\n" * 100_000, 10_000)), pki.directory) as talker:
         with turns() as taken:
@@ -232,7 +234,7 @@ async def test_name_to_verify_is_the_target_s(pki: Pki, monkeypatch: pytest.Monk
     unnamed, _ = await probe(pki, script, tls=True, tls_config=trust(pki))
     assert why(named) is None
     assert why(unnamed) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
-    for result in (named, unnamed):  # also where it does not verify
+    for result in (named, unnamed):  # also if it does not verify
         assert {
             handshake.CERTIFICATE_INFO,
             handshake.VERSION_INFO,
@@ -241,16 +243,16 @@ async def test_name_to_verify_is_the_target_s(pki: Pki, monkeypatch: pytest.Monk
 
 
 async def test_second_starttls_fails_or_times_out(pki: Pki) -> None:
-    """The original dies of a second handshake in one probe."""
+    """The original crashes on a second handshake in one probe."""
 
     steps = {"starttls": True}, {"starttls": True}
     result, _ = await probe(pki, then_silence(Secure(), Secure()), *steps, tls_config=trust(pki))
-    assert why(result) in {(Reason.TLS_HANDSHAKE, "tls"), (Reason.TLS_TIMEOUT, "tls")}  # our talker can't either
+    assert why(result) in {(Reason.TLS_HANDSHAKE, "tls"), (Reason.TLS_TIMEOUT, "tls")}  # the talker does not support it
     assert seconds(result)["tls"] > 0
 
 
 async def test_plain_text_before_starttls_is_dropped(pki: Pki) -> None:
-    """What came with the last line in the clear is forgotten: it may be somebody else's (CVE-2011-0411)."""
+    """Data received with the last plain line is dropped, as it may be injected (CVE-2011-0411)."""
     script = then_silence(b"go\nforged\n", Secure(), b"true\n")
     steps = {"expect": "go", "starttls": True}, {"expect": "(.*)", "labels": [{"name": "said", "value": "$1"}]}
     result, _ = await probe(pki, script, *steps, tls_config=trust(pki))
@@ -300,7 +302,7 @@ async def test_prompt_matches_at_once_with_expect_prompt(pki: Pki, monkeypatch: 
 
 
 async def test_line_with_a_pause_is_read_to_its_end(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the original, what matches early still waits for the rest of its line."""
+    """As in the original, a match waits for the rest of its line."""
     monkeypatch.setattr(lines, "QUIET", 60.0)
     step = {"expect": "^220 ([^ ]*)", "labels": [{"name": "host", "value": "$1"}]}
     result, _ = await probe(pki, then_silence(b"220 ho", Pause(0.1), b"st ready\r\n"), step, timeout=240.0)
@@ -315,7 +317,7 @@ async def test_half_closed_peer_still_receives(pki: Pki) -> None:
 
 
 def test_unescaped_plus_is_a_caution() -> None:
-    r"""``^+OK`` stands in many a configuration, and matches ``OK`` alone."""
+    r"""``^+OK`` stands in many configurations, but matches only ``OK``."""
     mistaken, meant = ({"query_response": [{"expect": text}]} for text in ("^+OK", r"^\+OK"))
     (step,) = TcpSettings.model_validate(mistaken).query_response
     assert [key for key, _ in step.cautions()] == ["expect"]

@@ -1,4 +1,4 @@
-"""Probes of a UDP port. The original has no such prober: what is promised stands here alone."""
+"""The udp prober against scripted peers. The original has no such prober."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def probe(
     timeout: float = 20.0,
     **more: Any,
 ) -> tuple[Result, Responder]:
-    """Probe a responder of its own; the result, and the responder with what it heard."""
+    """Probe a new responder. Return the result, and the responder with what it heard."""
     settings = UdpSettings.model_validate({"query_response": list(steps), **more})
     async with Responder(answers) as responder:
         result = await run(Module("m", prober, settings, 0.0, Place("t")), responder.fill(target), timeout)
@@ -43,17 +43,17 @@ async def probe(
 
 
 def why(result: Result) -> tuple[object, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def flags(result: Result) -> tuple[float, float]:
-    """Failed due to regex, failed due to bytes."""
+    """Return whether the probe failed due to a regexp, and due to bytes."""
     return result.probe.samples.get(FAILED_BY_REGEXP), result.probe.samples.get(FAILED_BY_BYTES)
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """The duration of each phase."""
+    """Return the duration of each phase, in seconds."""
     return {phase: value for (phase,), value in result.probe.samples.labelled.get(DURATION, {}).items()}
 
 
@@ -71,7 +71,7 @@ def seconds(result: Result) -> dict[str, float]:
     ],
 )
 def test_settings_that_can_not_fail_are_refused(settings: dict[str, Any], message: str) -> None:
-    """UDP has no connection: without an answer nothing is known."""
+    """UDP has no connection, so without an answer nothing is known."""
     with pytest.raises(ValidationError) as refused:
         UdpSettings.model_validate(settings)
     assert message in str(refused.value)
@@ -93,7 +93,7 @@ def test_settings_that_will_not_work_are_a_caution(steps: list[Step], words: str
 
 
 def test_prober_file_works_as_a_user_s_prober(tmp_path: Path) -> None:
-    """A copy of the file, put where a user's probers are, is the same prober under another name."""
+    """A copy of the file in a user's prober directory is the same prober under another name."""
     source = Path(udp.__file__).read_text().replace('Prober("udp"', 'Prober("datagram"')
     (tmp_path / "datagram.py").write_text(source.replace("probe_udp_duration", "probe_datagram_duration"))
     assert load_probers([tmp_path])["datagram"].settings.__name__ == "UdpSettings"
@@ -129,14 +129,14 @@ async def test_labels_are_taken_from_the_answer() -> None:
 
 
 async def test_step_sends_one_datagram_unchanged() -> None:
-    """A datagram has its own end: no newline is added."""
+    """No newline is added, because a datagram has its own end."""
     steps = {"send": "plain $1"}, {"send": "x" * 60_000}, {"send_bytes": "a\n"}, PING, {"expect": "pong"}
     _, responder = await probe(ANSWERS, *steps)
     assert responder.heard == [repr(b"plain $1"), "60000 bytes", repr(b"a\n"), repr(b"ping")]
 
 
 async def test_step_takes_one_datagram() -> None:
-    """Nothing is passed over: a wrong answer is a failure, and not a longer wait."""
+    """No datagram is skipped: a wrong answer fails the probe at once."""
     answers: Mapping[bytes, Sequence[Part]] = {b"ping": [b"one", b"two", b"", b"four"]}
     steps = {"expect": "^one$"}, {"expect_bytes": "two"}, {"expect": "^$"}, {"expect": "four"}
     result, _ = await probe(answers, PING, *steps)
@@ -185,7 +185,7 @@ async def test_source_address_is_seen_by_the_target() -> None:
 async def test_closed_port_fails_the_probe_at_once(target: str) -> None:
     result, _ = await probe(ANSWERS, PING, {"expect": "pong"}, target=target)
     assert why(result) == (Reason.UDP_PORT_UNREACHABLE, "dialogue")
-    assert result.duration < 20  # it is not waited for
+    assert result.duration < 20  # the default timeout: the probe does not wait for it
     assert flags(result) == (0, 0)
 
 
@@ -194,7 +194,7 @@ async def test_port_closed_during_the_dialogue_is_unreachable() -> None:
     steps = PING, {"expect": "pong", "send": "ping"}, {"expect": "pong", "send": "ping"}, {"expect": "pong"}
     result, _ = await probe(answers, *steps)
     assert why(result) == (Reason.UDP_PORT_UNREACHABLE, "dialogue")
-    assert result.duration < 20  # it is not waited for
+    assert result.duration < 20  # the default timeout: the probe does not wait for it
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ async def test_unusable_source_address_fails(source: str) -> None:
 
 @pytest.mark.usefixtures("clock")
 async def test_flood_of_answers_ends_with_the_deadline() -> None:
-    """What nobody has read yet is kept up to a limit; the rest is lost, as it is in a socket's own buffer."""
+    """Unread datagrams are buffered up to a limit; the rest is dropped."""
     answers: Mapping[bytes, Sequence[Part]] = {b"ping": [b"x" * 1000] * 2000}
     result, _ = await probe(answers, PING, *[{"expect": "x"}] * 5000)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
@@ -263,7 +263,7 @@ async def test_flood_of_answers_ends_with_the_deadline() -> None:
 
 
 async def test_bind_answers_a_query_in_bytes(bind: Bind) -> None:
-    """A query for plain.test, type SOA, made by hand: what a module can do for a protocol that has no prober."""
+    """The query is for plain.test, type SOA, in bytes: a module can probe protocols without a prober."""
     query = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x05plain\x04test\x00\x00\x06\x00\x01"
     settings = UdpSettings.model_validate(
         {"query_response": [{"send_bytes": query}, {"expect": r"^\x{12}4[\x{80}-\x{ff}\x{fffd}]."}]}

@@ -1,4 +1,4 @@
-"""Probes of a Unix socket: where they find it, and what only ours has. The dialogue itself is test_tcp's."""
+"""The unix prober: paths, names for TLS, and reasons. test_tcp covers the dialogue."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_path_without_listener_fails(
 
 
 async def test_full_accept_queue_fails_at_once(pki: Pki) -> None:
-    """The kernel says so instead of letting us wait."""
+    """The kernel refuses the connection instead of queueing it."""
     with socket.socket(socket.AF_UNIX) as listener:
         path = str(pki.directory / "full.sock")
         listener.bind(path)

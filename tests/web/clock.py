@@ -1,4 +1,4 @@
-"""An event loop whose clock stands still until the test moves it, for servers and clients on real sockets."""
+"""Provide an event loop whose clock moves only when a test advances it, for servers and clients on real sockets."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 
 HANG_SECONDS = 120.0
-"""Real seconds after which the clock of a test that hangs jumps, so that the test's own timeout ends it."""
+"""Real seconds after which the clock jumps forward, so that the timeout of a test that hangs strikes."""
 
 
 class StandingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only when `advance` is called; I/O happens as usual."""
+    """An event loop whose clock moves only when `advance` is called. Sockets work as usual."""
 
     def __init__(self) -> None:
         self._now = 1000.0
@@ -19,16 +19,16 @@ class StandingLoop(asyncio.SelectorEventLoop):
         super().__init__()
 
     def time(self) -> float:
-        """Seconds of the test's own making."""
+        """Return the simulated time in seconds."""
         return self._now + (1e6 if time.monotonic() > self._hung else 0.0)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: timers that have become due run at the loop's next turn."""
+        """Move the clock forward. Timers that are due run at the next iteration of the loop."""
         self._now += seconds
 
 
 async def advance(seconds: float) -> None:
-    """Let time pass on a `StandingLoop`, and let run what has become due, with what follows from that."""
+    """Move the clock of the running `StandingLoop` forward and run the timers that are due."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, StandingLoop)
     loop.advance(seconds)
@@ -36,12 +36,12 @@ async def advance(seconds: float) -> None:
 
 
 async def turns() -> None:
-    """Give the loop some turns, in which no time passes."""
+    """Run some iterations of the loop without moving the clock."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def happens(true: Callable[[], object]) -> None:
-    """Wait for something that other tasks do, without time."""
-    while not true():  # noqa: ASYNC110  # the clock stands still: this is what other tasks get their turns by
+async def happens(condition: Callable[[], object]) -> None:
+    """Wait until a condition is true, without moving the clock."""
+    while not condition():  # noqa: ASYNC110  # a sleep of 0 lets other tasks run; no timer would fire
         await asyncio.sleep(0)
