@@ -1,4 +1,4 @@
-"""The pytest plugin: peers do what their script says, and what a probe made of them is told as it was."""
+"""Tests of the pytest plugin: scripted peers, and the outcome of probes against them."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ print(*[name for name in sys.modules if name.split(".")[0] == "aiohttp" or name.
 
 
 def test_fixtures_stop_peers_and_report_mismatch(file: Path, tmp_path: Path) -> None:
-    """As an author's pytest runs them, with every warning an error."""
+    """Run a separate pytest with every warning as an error."""
     (tmp_path / "test_lines.py").write_text(
         f"""
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A bad config never replaces a good one, and what has not changed is not read twice."""
+"""Tests of the current configuration: a bad file never replaces a good one, and unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BROKEN = PROBER.replace("async def", "1 / 0\n\n\nasync def", 1)
 
 
 class Setup:
-    """A config file, what is loaded from it, and how the reloads went."""
+    """A config file, the configuration loaded from it, and the reload metrics."""
 
     def __init__(self, directory: Path, text: str = GOOD) -> None:
         self.directory = directory
@@ -174,7 +174,7 @@ async def test_reload_refuses_warnings_if_strict(tmp_path: Path) -> None:
 
 
 async def test_reload_drops_tls_contexts_of_old_config(tmp_path: Path) -> None:
-    """One that is refused takes nothing along."""
+    """A refused configuration changes nothing else."""
     setup = Setup(tmp_path)
     context = client_context(TLSSettings())
     setup.file.write_text(BAD)
@@ -190,7 +190,7 @@ async def test_reload_drops_tls_contexts_of_old_config(tmp_path: Path) -> None:
 
 
 async def test_reload_loads_new_prober_file_and_its_modules(setup: Setup) -> None:
-    """And a changed one, and one that is gone."""
+    """The same holds for a changed file and a removed file."""
     own = setup.directory / "own.py"
     own.write_text(PROBER % "first")
     (setup.directory / "own.yml").write_text("modules: {mine: {prober: own}}")

@@ -1,4 +1,4 @@
-"""Names become addresses in the order hosts file, DNS; each way of failing has its reason; nothing is remembered."""
+"""Tests of name lookup: the hosts file before DNS, a reason for each failure, no cached answer for the next scrape."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """A name server of a few names; it keeps what it was asked, and never answers for ``silent.test``."""
+    """A name server that records queries and does not answer those for ``silent.test``."""
 
     def __init__(self) -> None:
         self.zone: dict[str, list[str]] = {}
@@ -53,7 +53,7 @@ class NameServer(asyncio.DatagramProtocol):
             self._answer(data, address)
 
     def answer(self, name: str, addresses: list[str]) -> None:
-        """Answer at last what was asked for ``silent.test``."""
+        """Answer the queries for ``silent.test`` that are waiting."""
         self.zone[name] = addresses
         for data, address in self._unanswered:
             self._answer(data, address)
@@ -71,7 +71,7 @@ class NameServer(asyncio.DatagramProtocol):
 
 
 def _question(data: bytes) -> tuple[str, int, bytes]:
-    """The name and the type that a query asks for, and its question as it is on the wire."""
+    """Return the name and type of a query, and its question section as bytes."""
     question = data[12 : data.index(b"\0", 12) + 5]
     labels, at = [], 0
     while question[at]:
@@ -82,7 +82,7 @@ def _question(data: bytes) -> tuple[str, int, bytes]:
 
 @asynccontextmanager
 async def name_server(patience: float = 20.0) -> AsyncIterator[NameServer]:
-    """A name server on loopback, which this loop's resolver asks and no other.
+    """Run a name server on loopback, the only one of this loop's resolver.
 
     Args:
         patience: seconds after which the resolver gives up; few where it is to do so.
@@ -102,7 +102,7 @@ async def name_server(patience: float = 20.0) -> AsyncIterator[NameServer]:
 
 @pytest.fixture(autouse=True)
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hosts file of the test; empty at first."""
+    """The test's hosts file, initially empty."""
     path = tmp_path / "hosts"
     path.touch()
     monkeypatch.setattr(lookup, "HOSTS", path)
@@ -110,7 +110,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def failure(host: str, family: int = 0) -> str:
-    """Why a name has no addresses."""
+    """Return the reason why a lookup fails."""
     with pytest.raises(ProbeFailed) as failed:
         await lookup.lookup(host, family)
     return failed.value.reason
@@ -139,7 +139,7 @@ def test_literal_normalises_addresses(text: str, address: str) -> None:
     ["", "localhost", "127.1", "0x7f000001", "2130706433", "127.0.0.01", "127.0.0.1.", "[::1]", "::1:2:3::", " ::1"],
 )
 def test_literal_returns_none_for_names(text: str) -> None:
-    """No guessing as inet_aton does."""
+    """Forms that only inet_aton accepts are names."""
     assert literals.literal(text) is None
 
 
@@ -196,7 +196,7 @@ async def test_lookup_prefers_hosts_file(hosts: Path, host: str, addresses: list
 
 
 async def test_lookup_uses_hosts_file_for_both_families(hosts: Path) -> None:
-    """A name that it knows has no other addresses, of no other family."""
+    """A name in the hosts file gets no address from DNS, even of the other family."""
     hosts.write_text("192.0.2.1 here.test\n")
     async with name_server() as server:
         server.zone["here.test"] = ["2001:db8::1"]
@@ -301,7 +301,7 @@ async def test_lookup_uses_search_domains() -> None:
 
 
 async def moved(before: str, after: str, resolver: lookup.Resolver | None = None) -> None:
-    """Look a name up until its old address is forgotten, which c-ares does in a thread of its own."""
+    """Repeat the lookup until the old address is forgotten, which c-ares does in its own thread."""
     give_up = time.monotonic() + PATIENCE
     while (found := await lookup.lookup("moving.test", 4, resolver=resolver)) == [before]:
         assert time.monotonic() < give_up, "the old address is still remembered"
@@ -310,7 +310,7 @@ async def moved(before: str, after: str, resolver: lookup.Resolver | None = None
 
 
 async def test_lookup_forgets_answers_between_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long the name server says that it holds: a probe is to see what a client would see."""
+    """The TTL does not matter: each probe must see the current answer."""
     assert lookup.MEMORY < 5  # the shortest interval in use
     monkeypatch.setattr(lookup, "MEMORY", 0.1)
     async with name_server() as server:
@@ -341,7 +341,7 @@ async def test_lookup_in_progress_survives_forgetting(monkeypatch: pytest.Monkey
 
 
 async def test_lookup_is_not_delayed_by_unanswered_ones() -> None:
-    """A hundred lookups wait at once, and another is answered meanwhile."""
+    """A lookup is answered while a hundred others wait."""
     async with name_server() as server:
         server.zone["quick.test"] = ["192.0.2.1"]
         waiting = [asyncio.create_task(lookup.lookup("silent.test", 4)) for _ in range(100)]
@@ -360,7 +360,7 @@ async def test_lookup_is_not_delayed_by_unanswered_ones() -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "[::1]:{}"])
 async def test_own_resolver_ignores_hosts_file_and_search_domains(hosts: Path, address: str) -> None:
-    """Not from the hosts file, though it has the name, nor by search domains: what is asked for is what is written."""
+    """The resolver asks for the name as written, without the hosts file and search domains."""
     hosts.write_text("192.0.2.9 both.test\n")
     zone = Zone({"both.test": [["192.0.2.1", "2001:db8::1"]], "six.test": [["2001:db8::6"]]})
     async with DnsServer(zone) as server:
@@ -383,7 +383,7 @@ async def test_own_resolver_ignores_hosts_file_and_search_domains(hosts: Path, a
 
 
 def refusing(query: bytes) -> list[bytes]:
-    """A script: the server will not answer."""
+    """A script that answers with REFUSED."""
     return [query[:2] + b"\x81\x85" + query[4:]]
 
 
@@ -419,7 +419,7 @@ async def test_own_resolver_forgets_answers(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_own_resolver_is_shared_and_released() -> None:
-    """A configuration that is gone leaves neither threads nor descriptors, on however many loops it was used."""
+    """A dropped configuration leaks no threads and no descriptors, on any number of event loops."""
 
     def resources() -> tuple[int, int]:
         gc.collect()

@@ -1,4 +1,4 @@
-"""A metric is declared once and rightly; a run's samples are an ordinary collector of prometheus_client."""
+"""Tests of metric declarations and samples; samples are an ordinary collector of prometheus_client."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_samples_of_runs_are_separate() -> None:
 
 
 def exposed(samples: Samples) -> dict[str, float]:
-    """What prometheus_client exposes of some samples, through a registry like any other collector."""
+    """Return the text that prometheus_client exposes for the samples."""
     registry = CollectorRegistry()
     registry.register(samples)
     families = text_string_to_metric_families(generate_latest(registry).decode())

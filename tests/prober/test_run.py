@@ -1,4 +1,4 @@
-"""A run keeps what it measured, what it saw and how it first failed; settings refuse what they do not know."""
+"""Tests of `Probe` and `Settings`: phases, failures, samples, log events and validation."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_first_failure_is_kept_with_its_phase() -> None:
 
 
 def test_failure_releases_its_traceback() -> None:
-    """Not the frames it came through, and what was in them."""
+    """A kept failure does not keep the frames of its traceback."""
     probe = Probe("target", 0)
     try:
         try:
@@ -216,7 +216,7 @@ class Outer(Settings):
 
 
 def errors(written: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with a block, by the dotted path of the key."""
+    """Return the errors of a block by the dotted path of the key."""
     with pytest.raises(ValidationError) as failed:
         Outer.model_validate(written)
     return {".".join(map(str, error["loc"])): error["msg"] for error in failed.value.errors()}
@@ -233,7 +233,7 @@ def test_settings_refuse_unknown_key() -> None:
 
 
 def test_settings_report_all_errors() -> None:
-    """Broken rules, unknown keys and wrong types, here and further in."""
+    """Rules, unknown keys and wrong types are reported, also in nested blocks."""
     found = errors({"x": "1", "y": "2", "z": "3", "inner": {"a": "1", "b": "2", "c": "3"}, "secret": 5})
     assert set(found) == {"name", "y", "z", "inner.b", "inner.c", "secret"}
     assert found["name"] == "`name` is required"
@@ -245,7 +245,7 @@ def test_settings_skip_rules_for_invalid_block() -> None:
 
 
 def test_settings_errors_hide_input() -> None:
-    """It may be a secret."""
+    """The input may be a secret."""
     with pytest.raises(ValidationError) as failed:
         Outer.model_validate({"secret": ["hush"], "x": "hush", "y": "hush"})
     assert "hush" not in str(failed.value)
