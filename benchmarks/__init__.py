@@ -1,1 +1,1 @@
-"""What a probe costs: this exporter and the original in one run, side by side."""
+"""Measure what a probe costs this exporter and the original, in one run."""

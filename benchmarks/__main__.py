@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: run ours and the original in turn, and print what a probe costs each of them."""
+"""``python -m benchmarks``: measure the CPU per probe of this exporter and of the original, and print a table."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.targets import Pki
 Rounds = dict[str, list[Measurement]]
 
 WARM_UP = Load(seconds=1)
-"""Not counted: imports, caches, the first growth of the heap."""
+"""Not measured: it loads imports and caches and grows the heap."""
 
 
 def main() -> int:
-    """Measure, print the table, and write JSON if asked. Exit code 1 with ``--check`` and a budget exceeded."""
+    """Measure, print the table, and write JSON on request. Return 1 if ``--check`` finds a budget exceeded, else 0."""
     options = _arguments()
     chosen = [probe for probe in PROBES if not options.probes or probe.name in options.probes]
     load = Load(options.seconds, options.connections, AS_PROMETHEUS if options.as_prometheus else {})
@@ -47,23 +47,23 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = {probe.name: probe for probe in PROBES}
-    parser.add_argument("probes", nargs="*", metavar="PROBE", help=f"what to measure: {', '.join(names)} (all)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each exporter, taken in turn (5)")
-    parser.add_argument("--seconds", type=int, default=3, help="seconds of load in each round (3)")
-    parser.add_argument("--connections", type=int, default=8, help="probes at the same time (8)")
+    parser.add_argument("probes", nargs="*", metavar="PROBE", help=f"probes to measure: {', '.join(names)} (all)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds per exporter, alternating (5)")
+    parser.add_argument("--seconds", type=int, default=3, help="seconds of load per round (3)")
+    parser.add_argument("--connections", type=int, default=8, help="concurrent probes (8)")
     parser.add_argument(
-        "--as-prometheus", action="store_true", help="ask with the headers of a Prometheus: answers compressed"
+        "--as-prometheus", action="store_true", help="send the headers of Prometheus: answers are compressed"
     )
-    parser.add_argument("--json", type=Path, help="also write every round to this file")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if ours is over its budget")
+    parser.add_argument("--json", type=Path, help="write every round to this file, too")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a budget is exceeded")
     options = parser.parse_args()
     if unknown := set(options.probes) - names.keys():
-        parser.error(f"nothing is called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+        parser.error(f"unknown probe {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
     return options
 
 
 def run(probes: Sequence[Probe], rounds: int, load: Load) -> dict[str, Rounds]:
-    """Every round of every exporter, by probe. The exporters take turns, so that both see the same machine."""
+    """Return all rounds of all exporters, by probe. The exporters alternate, so that noise affects both."""
     results: dict[str, Rounds] = {}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
         directory = Path(name)
@@ -86,7 +86,7 @@ def run(probes: Sequence[Probe], rounds: int, load: Load) -> dict[str, Rounds]:
 
 
 def _installed() -> list[exporters.Start]:
-    """Both exporters, or ours alone where the original is not installed."""
+    """Return the start functions of both exporters, or of ours alone if the original is not installed."""
     if find_peer("blackbox_exporter") is None:
         _say("blackbox_exporter is not installed (see PROBE_EXPORTER_PEERS): measuring ours alone")
         return [exporters.ours]
@@ -94,7 +94,7 @@ def _installed() -> list[exporters.Start]:
 
 
 def interpreter() -> str:
-    """Which Python runs ours; how it was built makes a difference (see README.md)."""
+    """Describe the Python that runs our exporter; its build changes the results (see README.md)."""
     shared = "libpython" in Path("/proc/self/maps").read_text()
     return f"Python {platform.python_version()}, a {'shared' if shared else 'static'} build"
 
@@ -104,7 +104,7 @@ def _say(text: str) -> None:
 
 
 def ratio(rounds: Rounds) -> float | None:
-    """CPU per probe of ours as a share of the original's, both at their median; None without the original."""
+    """Return our median CPU per probe divided by the original's; None without the original."""
     if "original" not in rounds:
         return None
     mine, theirs = (median(m.cpu_per_probe for m in rounds[name]) for name in ("ours", "original"))
@@ -112,7 +112,7 @@ def ratio(rounds: Rounds) -> float | None:
 
 
 def table(probes: Sequence[Probe], results: Mapping[str, Rounds]) -> str:
-    """The medians as a table in Markdown."""
+    """Return the medians as a Markdown table."""
     rows = ["| probe | exporter | CPU µs/probe | probes/s | RSS MiB |", "| --- | --- | ---: | ---: | ---: |"]
     for probe in probes:
         medians = {name: _medians(rounds) for name, rounds in results[probe.name].items()}
@@ -136,7 +136,7 @@ def _medians(rounds: Sequence[Measurement]) -> tuple[float, float, float]:
 
 
 def report(probes: Sequence[Probe], results: Mapping[str, Rounds], options: argparse.Namespace) -> dict[str, object]:
-    """Everything that was measured, and where, for a file."""
+    """Return all measurements and the environment, for the JSON file."""
     return {
         "version": VERSION,
         "python": interpreter(),

@@ -1,6 +1,6 @@
-"""``python -m benchmarks.dns_server PORT``: answers every DNS query on 127.0.0.1 with the same records.
+"""``python -m benchmarks.dns_server PORT``: answer every DNS query on 127.0.0.1 with the same records.
 
-A name server proper would be no slower to answer, and one more thing to install; its CPU is not counted.
+It replaces a real name server, which would need to be installed. Its CPU time is not measured.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 
-# An address for the name of the question, the name server of its zone and that one's address.
+# The address of the queried name, the name server of its zone, and the address of that server.
 ANSWER = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 300, 4) + bytes([192, 0, 2, 1])
 AUTHORITY = b"\xc0\x10" + struct.pack(">HHIH", 2, 1, 3600, 6) + b"\3ns1\xc0\x10"
 ADDITIONAL = b"\3ns1\xc0\x10" + struct.pack(">HHIH", 1, 1, 3600, 4) + bytes([192, 0, 2, 53])

@@ -1,4 +1,4 @@
--- For wrk: count the answers that are not a successful probe.
+-- For wrk: count answers that are not a successful probe.
 local threads = {}
 local ffi = require("ffi")
 local zlib = nil
@@ -18,7 +18,7 @@ ffi.cdef[[
 local room = 65536
 local buffer = ffi.new("char[?]", room)
 
--- The text of a gzip body, by way of zlib: wrk has no such thing of its own.
+-- Decompress a gzip body with zlib, because wrk can't.
 local function unzip(body)
   zlib = zlib or ffi.load("libz.so.1")
   local stream = ffi.new("z_stream")

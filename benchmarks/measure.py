@@ -1,4 +1,4 @@
-"""One measurement: load on one exporter for some seconds, and what it cost the exporter's process."""
+"""Put load on one exporter with wrk, and measure the CPU time and memory of its process."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ AS_PROMETHEUS = {
     "Accept-Encoding": "gzip",
     "X-Prometheus-Scrape-Timeout-Seconds": "10",
 }
-"""What a Prometheus 3.5 says in every scrape; the answer comes compressed, and in ours as OpenMetrics."""
+"""The headers of Prometheus 3.5. The answer is compressed, and ours is OpenMetrics."""
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one round of load showed."""
+    """The result of one round of load."""
 
     probes: int
     seconds: float
@@ -37,18 +37,18 @@ class Measurement:
 
     @property
     def cpu_per_probe(self) -> float:
-        """CPU time of the exporter's process for one probe, user and system, in microseconds."""
+        """Return user and system CPU time of the exporter per probe, in microseconds."""
         return self.cpu_seconds / self.probes * 1e6
 
     @property
     def probes_per_second(self) -> float:
-        """Throughput with as many probes at once as there are connections."""
+        """Return the throughput, with one probe at a time per connection."""
         return self.probes / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How an exporter is asked: for so many seconds, over so many connections, with these headers."""
+    """The load: duration in seconds, number of connections, and request headers."""
 
     seconds: int = 3
     connections: int = 8
@@ -59,7 +59,7 @@ def measure(exporter: Server, path: str, load: Load) -> Measurement:
     """Load one exporter.
 
     Raises:
-        SystemExit: wrk is missing, or an answer was not a successful probe: such numbers mean nothing.
+        SystemExit: wrk is missing, or an answer was not a successful probe, which makes the result invalid.
     """
     before = _cpu(exporter.process.pid)
     probes, lasted = _ask(f"http://127.0.0.1:{exporter.port}{path}", exporter.name, load)
@@ -76,7 +76,7 @@ def _ask(url: str, name: str, load: Load) -> tuple[int, float]:
     output = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
     found = re.search(r"RESULT requests=(\d+) microseconds=(\d+) wrong=(\d+) errors=(\d+)", output)
     if found is None:
-        raise SystemExit(f"wrk said something unexpected:\n{output}")
+        raise SystemExit(f"unexpected output of wrk:\n{output}")
     requests, microseconds, wrong, errors = map(int, found.groups())
     if wrong or errors or not requests:
         raise SystemExit(f"{name}: of {requests} probes {wrong} did not succeed, {errors} were not answered")
@@ -84,6 +84,6 @@ def _ask(url: str, name: str, load: Load) -> tuple[int, float]:
 
 
 def _cpu(pid: int) -> float:
-    """User and system time of a process, all its threads, in seconds."""
+    """Return user and system time of a process with all its threads, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS

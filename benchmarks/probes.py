@@ -1,4 +1,4 @@
-"""What is measured: one entry per prober. Adding a prober to the benchmark is adding an entry here."""
+"""List the probes to measure, one entry per prober. To add a prober to the benchmark, add an entry here."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One thing to measure.
+    """A probe to measure.
 
     Args:
-        name: as it stands in the table and on the command line.
+        name: its name in the table and on the command line.
         module: the module, the same for both exporters.
-        target: with the placeholders that the targets fill in (``{http}``, ``{http2}``, ``{grpc}`` and so on).
-        budget: the most that ours may cost, as a share of the original's CPU per probe.
+        target: the target, with placeholders for ports (``{http}``, ``{http2}``, ``{grpc}`` and so on).
+        budget: upper limit of our CPU per probe divided by the original's.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The targets that are probed, on loopback ports: an nginx of our own with a page and a health check; a DNS server."""
+"""Run the targets on loopback ports: nginx with a page and a gRPC health check, and a DNS server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ http {{
 
 @contextlib.contextmanager
 def serving(directory: Path) -> Iterator[Mapping[str, int]]:
-    """Run all targets, with the certificate in the directory; the ports by the names of the placeholders."""
+    """Run all targets with the certificate of the directory; yield the ports by placeholder name."""
     with _nginx(directory) as ports, _dns() as port:
         yield {**ports, "dns": port}
 
@@ -67,8 +67,9 @@ def _dns() -> Iterator[int]:
 
 
 def _serve_health(directory: Path) -> None:
-    """Write what nginx answers to a health check: a message that says SERVING. It takes no POST for a file, and its
-    page for that error is the file all the same.
+    """Write nginx's answer to a gRPC health check, a message with the status SERVING.
+
+    nginx allows no POST to a file; its page for that error is the same file.
     """
     service = directory / "grpc.health.v1.Health"
     service.mkdir()
@@ -83,7 +84,7 @@ def _nginx(directory: Path) -> Iterator[Mapping[str, int]]:
     ports = {name: free_port() for name in ("http", "https", "http2", "grpc")}
     _serve_health(directory)
     config = directory / "nginx.conf"
-    user = "user root;" if os.geteuid() == 0 else ""  # or a worker could not enter the directory
+    user = "user root;" if os.geteuid() == 0 else ""  # otherwise a worker can't enter the directory
     config.write_text(NGINX.format(user=user, directory=directory, **ports))
     command = [nginx, "-c", str(config), "-p", str(directory)]
     with running(command, directory, directory / "nginx.out", listening(*ports.values())):

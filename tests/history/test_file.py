@@ -1,4 +1,4 @@
-"""A history in a file outlives its process, is shared with others, keeps its bounds, and never costs a probe."""
+"""Test the history in a file: limits, several processes, sudden ends, foreign files and write errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from probe_exporter.history.file import FileHistory
 from probe_exporter.history.probe_log import ProbeLog
 from tests.history.test_memory import finished
 
-file.LOCKED_SECONDS = 60.0  # of these tests' subjects, none is losing patience
+file.LOCKED_SECONDS = 60.0  # no test of this script is about giving up on a lock
 
 async def write(path, name, count, limit):
     lost = Counter()
@@ -64,29 +64,29 @@ def opened(path: Path, limit: int = 100, max_bytes: int = MAX_BYTES) -> Iterator
 
 
 def writer(path: Path, name: str, count: int, limit: int = 10_000) -> subprocess.Popen[str]:
-    """A process that writes into a history."""
+    """Start a process that writes to a history."""
     command = [sys.executable, "-c", WRITER, str(path), name, str(count), str(limit)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."})
 
 
 def stored(path: Path) -> int:
-    """The bytes that the file says it holds."""
+    """Return the bytes of all results in the file."""
     with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
         (size,) = connection.execute("SELECT coalesce(sum(bytes), 0) FROM probes").fetchone()
     return int(size)
 
 
 def rows(path: Path) -> int:
-    """How many results the file holds."""
+    """Return the number of results in the file."""
     with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
         (number,) = connection.execute("SELECT count(*) FROM probes").fetchone()
     return int(number)
 
 
-# --- what is kept ------------------------------------------------------------------------------------------
+# --- which results are kept ----------------------------------------------------------------------------------
 
 
-async def test_what_was_added_is_read_at_once(tmp_path: Path) -> None:
+async def test_select_and_get_see_added_results_at_once(tmp_path: Path) -> None:
     with opened(tmp_path / "h") as history:
         history.add(finished("x", failed=True, label="shown"))
         (entry,) = await history.select(Query(target="x"))
@@ -101,7 +101,7 @@ async def test_what_was_added_is_read_at_once(tmp_path: Path) -> None:
             assert await history.get(number) is None
 
 
-async def test_it_is_still_there_after_a_restart_and_numbers_go_on(tmp_path: Path) -> None:
+async def test_results_survive_a_restart_and_ids_continue(tmp_path: Path) -> None:
     with opened(tmp_path / "h") as history:
         for target in ("a", "b"):
             history.add(finished(target))
@@ -112,27 +112,27 @@ async def test_it_is_still_there_after_a_restart_and_numbers_go_on(tmp_path: Pat
         assert [entry.id for entry in entries] == [3, 2, 1]
 
 
-async def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
+async def test_ids_are_never_reused(tmp_path: Path) -> None:
     for _ in range(3):
         with opened(tmp_path / "h", limit=1) as history:
             history.add(finished("x"))
             history.add(finished("y"))
     with opened(tmp_path / "h", limit=0):
-        pass  # all are deleted here
+        pass  # deletes all results
     with opened(tmp_path / "h") as history:
         history.add(finished("z"))
         (entry,) = await history.select(ALL)
         assert entry.id > 3
 
 
-async def test_it_reaches_the_file_though_nobody_asks(tmp_path: Path) -> None:
+async def test_results_are_written_without_a_query(tmp_path: Path) -> None:
     with opened(tmp_path / "h") as history:
         history.add(finished("x"))
-        while not stored(tmp_path / "h"):  # noqa: ASYNC110  # a thread does it
+        while not stored(tmp_path / "h"):  # noqa: ASYNC110  # a thread writes it
             await asyncio.sleep(0.05)
 
 
-async def test_text_that_is_no_utf_8_is_kept_as_escapes(tmp_path: Path) -> None:
+async def test_text_that_is_not_utf_8_is_stored_escaped(tmp_path: Path) -> None:
     with opened(tmp_path / "h") as history:
         history.add(finished("caf\udce9 \0 \N{BLACK STAR}", label="\udce9"))
         (entry,) = await history.select(ALL)
@@ -146,10 +146,10 @@ async def test_text_that_is_no_utf_8_is_kept_as_escapes(tmp_path: Path) -> None:
     max_bytes=st.integers(1_000, 50_000),
     probes=st.lists(st.tuples(st.booleans(), st.integers(0, 3_000)), max_size=30),
 )
-def test_the_bounds_hold_as_they_do_in_memory(
+def test_file_keeps_the_same_limits_as_memory(
     tmp_path: Path, limit: int, max_bytes: int, probes: list[tuple[bool, int]]
 ) -> None:
-    """In number the file holds exactly what memory would; in bytes each has its own measure, and keeps to it."""
+    """By number the file holds exactly what memory holds. By bytes each has its own measure."""
     path = tmp_path / "h"
     path.unlink(missing_ok=True)
     recent = Recent(limit, MAX_BYTES, Counter())
@@ -171,7 +171,7 @@ def test_the_bounds_hold_as_they_do_in_memory(
         assert targets == [item.result.target for item in recent]
 
 
-def test_bytes_push_out_successes_before_failures(tmp_path: Path) -> None:
+def test_byte_limit_drops_successes_before_failures(tmp_path: Path) -> None:
     noise = [os.urandom(1_500).hex() for _ in range(60)]
 
     async def fill() -> list[str]:
@@ -188,7 +188,7 @@ def test_bytes_push_out_successes_before_failures(tmp_path: Path) -> None:
     assert "s5" not in targets
 
 
-def test_the_file_itself_stays_small(tmp_path: Path) -> None:
+def test_file_size_stays_bounded(tmp_path: Path) -> None:
     async def fill() -> None:
         with opened(tmp_path / "h", limit=50, max_bytes=500_000) as history:
             for number in range(400):
@@ -198,13 +198,13 @@ def test_the_file_itself_stays_small(tmp_path: Path) -> None:
 
     asyncio.run(fill())
     size = sum(file.stat().st_size for file in tmp_path.iterdir())
-    assert size < 2_000_000, "400 probes of 10 kB came"
+    assert size < 2_000_000, "400 probes of 10 kB were added"
 
 
-# --- several processes, and sudden ends ---------------------------------------------------------------------
+# --- several processes and sudden ends -----------------------------------------------------------------------
 
 
-async def test_processes_share_a_file_from_its_making(tmp_path: Path) -> None:
+async def test_processes_create_and_share_a_file(tmp_path: Path) -> None:
     writers = [writer(tmp_path / "h", name, 300) for name in ("a", "b", "c")]
     for process in writers:
         out, _ = process.communicate(timeout=300)
@@ -214,10 +214,10 @@ async def test_processes_share_a_file_from_its_making(tmp_path: Path) -> None:
     assert [entry.id for entry in entries] == list(range(900, 0, -1))
     for name in ("a", "b", "c"):
         of_one = [entry.target for entry in reversed(entries) if entry.target.startswith(name)]
-        assert of_one == [f"{name} {number}" for number in range(300)], "in their order, none lost"
+        assert of_one == [f"{name} {number}" for number in range(300)], "results are lost or out of order"
 
 
-async def test_a_process_sees_what_another_wrote(tmp_path: Path) -> None:
+async def test_process_sees_results_of_another(tmp_path: Path) -> None:
     with opened(tmp_path / "h") as history:
         assert await history.select(ALL) == []
         out, _ = writer(tmp_path / "h", "other", 3, limit=100).communicate(timeout=300)
@@ -254,7 +254,7 @@ sys.exit(sum(os.waitpid(child, 0)[1] for child in children))
 """
 
 
-def test_workers_may_be_forked_once_the_file_is_checked(tmp_path: Path) -> None:
+def test_history_may_be_opened_before_a_fork(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FORKING, str(tmp_path / "h")]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}, timeout=300, check=True)
 
@@ -266,7 +266,7 @@ def test_workers_may_be_forked_once_the_file_is_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("held", [0, 1, 200])
-def test_a_process_killed_while_it_writes_leaves_a_good_file(tmp_path: Path, held: int) -> None:
+def test_file_is_intact_after_the_writer_is_killed(tmp_path: Path, held: int) -> None:
     process = writer(tmp_path / "h", "killed", 1_000_000)
     assert process.stdout is not None
     process.stdout.readline()
@@ -286,7 +286,7 @@ def test_a_process_killed_while_it_writes_leaves_a_good_file(tmp_path: Path, hel
     asyncio.run(look())
 
 
-# --- files that are none -----------------------------------------------------------------------------------
+# --- files that are not a history ----------------------------------------------------------------------------
 
 
 def foreign(path: Path) -> None:
@@ -323,11 +323,11 @@ def damaged(path: Path) -> None:
         (Path.mkdir, "unable to open"),
         (lambda path: path.symlink_to("/nonexistent/h"), "unable to open"),
     ],
-    ids=["text", "another's", "of the future", "damaged", "a directory", "dangling"],
+    ids=["text", "foreign database", "newer version", "damaged", "directory", "dangling link"],
 )
-def test_a_file_that_is_no_history_is_refused_and_left_as_it_is(make: object, message: str, tmp_path: Path) -> None:
+def test_file_that_is_not_a_history_is_refused_and_unchanged(make: object, message: str, tmp_path: Path) -> None:
     path = tmp_path / "h"
-    make(path)  # type: ignore[operator]  # one of the above
+    make(path)  # type: ignore[operator]  # one of the functions above
     before = path.read_bytes() if path.is_file() else b""
     with pytest.raises(HistoryError, match=message) as caught:
         a_file(path)
@@ -335,22 +335,22 @@ def test_a_file_that_is_no_history_is_refused_and_left_as_it_is(make: object, me
     assert (path.read_bytes() if path.is_file() else b"") == before
 
 
-def test_others_on_the_machine_may_not_read_it(tmp_path: Path) -> None:
+def test_file_is_readable_only_by_its_owner(tmp_path: Path) -> None:
     a_file(tmp_path / "h").close()
     assert (tmp_path / "h").stat().st_mode & 0o777 == 0o600
 
 
-async def test_an_empty_file_becomes_a_history(tmp_path: Path) -> None:
+async def test_empty_file_becomes_a_history(tmp_path: Path) -> None:
     (tmp_path / "h").touch()
     with opened(tmp_path / "h") as history:
         history.add(finished("x"))
         assert len(await history.select(ALL)) == 1
 
 
-# --- trouble at run time -----------------------------------------------------------------------------------
+# --- errors at run time --------------------------------------------------------------------------------------
 
 
-async def test_a_locked_file_costs_history_and_nothing_else(
+async def test_locked_file_drops_results_without_blocking(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -368,10 +368,10 @@ async def test_a_locked_file_costs_history_and_nothing_else(
     with contextlib.closing(sqlite3.connect(tmp_path / "h", isolation_level=None)) as other:
         monkeypatch.setattr(history_file, "LOCKED_SECONDS", 3600.0)
         other.execute("BEGIN EXCLUSIVE")
-        await add_while(lambda: number < 300)  # nobody waits for the lock: it would be for ever
+        await add_while(lambda: number < 300)  # waiting for the lock would take an hour
         assert history._writing is not None
         assert not history._writing.done()
-        assert lost[QUEUE_FULL] > 0, "the oldest successes made room"
+        assert lost[QUEUE_FULL] > 0, "the oldest successes were not dropped"
         assert lost[WRITE_FAILED] == 0
         other.execute("ROLLBACK")
         assert await history.select(ALL)
@@ -379,7 +379,7 @@ async def test_a_locked_file_costs_history_and_nothing_else(
         monkeypatch.setattr(history_file, "LOCKED_SECONDS", 0.01)
         other.execute("BEGIN EXCLUSIVE")
         await add_while(lambda: lost[WRITE_FAILED] == 0)
-        assert [record.levelname for record in caplog.records] == ["ERROR"], "said once"
+        assert [record.levelname for record in caplog.records] == ["ERROR"], "the error was not logged exactly once"
         assert "locked" in str(caplog.records[0].__dict__["fields"]["err"])
         other.execute("ROLLBACK")
     history._disconnect()
@@ -419,7 +419,7 @@ asyncio.run(write())
 """
 
 
-def test_a_full_disk_costs_history_and_it_recovers(tmp_path: Path) -> None:
+def test_full_disk_drops_results_and_recovers(tmp_path: Path) -> None:
     command = [sys.executable, "-c", DISK_FULL, str(tmp_path / "h")]
     environment = {**os.environ, "PYTHONPATH": "."}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300, check=True)
@@ -429,7 +429,7 @@ def test_a_full_disk_costs_history_and_it_recovers(tmp_path: Path) -> None:
     assert newest == "after"
 
 
-def test_a_result_that_can_not_be_rendered_costs_only_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_result_that_can_not_be_rendered_is_dropped_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Stubborn:
         def __str__(self) -> str:
             raise RuntimeError("a bug of the prober's")
@@ -449,7 +449,7 @@ def test_a_result_that_can_not_be_rendered_costs_only_itself(tmp_path: Path, cap
     assert "please report" in caplog.text
 
 
-def test_the_queue_is_as_bounded_as_the_history(tmp_path: Path) -> None:
+def test_write_queue_is_bounded(tmp_path: Path) -> None:
     history = a_file(tmp_path / "h", limit=1_000_000, max_bytes=1 << 30)
 
     async def flood() -> None:

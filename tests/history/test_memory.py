@@ -1,4 +1,4 @@
-"""The newest results are held, failures outlive the successes around them, number and bytes stay in their bounds."""
+"""Test the history in memory: which results are kept, limits by number and bytes, queries and cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.history import memory, record
+from probe_exporter.history import memory
 from probe_exporter.history.memory import MAX_BYTES, TOO_LARGE, MemoryHistory, Query, Recent, weight
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.prober.declaration import Prober
@@ -50,7 +50,7 @@ def finished(
 
 
 def filled(limit: int, script: str, max_bytes: int = MAX_BYTES) -> Recent:
-    """What is recent after one probe per character: ``s`` succeeds, ``f`` fails."""
+    """Return a history after one probe per character: ``s`` succeeds, ``f`` fails."""
     recent = Recent(limit, max_bytes, Counter())
     for index, outcome in enumerate(script):
         recent.add(finished(f"t{index}", failed=outcome == "f"))
@@ -66,42 +66,42 @@ def a_history(limit: int = 100, max_bytes: int = MAX_BYTES) -> MemoryHistory:
     return MemoryHistory(limit, max_bytes, ProbeLog(logging.DEBUG), Counter())
 
 
-# --- which are held ----------------------------------------------------------------------------------------
+# --- which results are kept ----------------------------------------------------------------------------------
 
 
-def test_numbers_count_from_zero_and_the_newest_comes_first() -> None:
+def test_ids_count_from_zero_and_the_newest_result_is_first() -> None:
     assert held(filled(5, "sfs")) == [2, 1, 0]
 
 
-def test_a_success_pushed_out_is_gone() -> None:
+def test_success_beyond_the_limit_is_dropped() -> None:
     assert held(filled(2, "ssss")) == [3, 2]
 
 
-def test_a_failure_pushed_out_is_kept_after_the_newest() -> None:
+def test_failure_beyond_the_limit_is_kept_after_the_newest() -> None:
     assert held(filled(2, "fsfsss")) == [5, 4, 2, 0]
 
 
-def test_of_the_kept_failures_the_oldest_are_dropped_at_the_limit() -> None:
+def test_oldest_kept_failures_are_dropped_beyond_the_limit() -> None:
     assert held(filled(2, "fffffss")) == [6, 5, 4, 3]
 
 
-def test_no_more_than_twice_the_limit_is_ever_held() -> None:
+def test_history_holds_at_most_twice_the_limit() -> None:
     assert len(held(filled(7, "f" * 100))) == 14
 
 
-def test_a_limit_of_none_holds_none_and_still_counts() -> None:
+def test_limit_zero_holds_nothing() -> None:
     recent = filled(0, "sff")
     assert held(recent) == []
 
 
-def test_bytes_push_out_as_numbers_do() -> None:
-    """Half of the bytes is for the newest; failures that they push out have the other half."""
+def test_byte_limit_drops_the_oldest_results() -> None:
+    """Half of the bytes is for the newest results, the other half for older failures."""
     one = weight(finished("t0", failed=True))
     recent = filled(100, "f" * 12 + "s" * 8, max_bytes=16 * one + 50)
     assert held(recent) == [*range(19, 11, -1), *range(11, 3, -1)]
 
 
-def test_a_result_larger_than_its_share_pushes_nothing_out_and_is_counted() -> None:
+def test_too_large_result_is_counted_and_not_kept() -> None:
     lost: Counter[str] = Counter()
     recent = Recent(10, 100_000, lost)
     recent.add(finished("small"))
@@ -112,7 +112,7 @@ def test_a_result_larger_than_its_share_pushes_nothing_out_and_is_counted() -> N
 
 
 class Model(NamedTuple):
-    """The rule, said once more and slowly: two lists, each with a limit and half of the bytes, no item above a 16th."""
+    """A simple model of the rule: two lists, each with a limit and half of the bytes, no item above a 16th of all."""
 
     newest: deque[tuple[int, bool, int]]
     failures: deque[tuple[int, bool, int]]
@@ -134,7 +134,7 @@ class Model(NamedTuple):
     max_bytes=st.integers(1, 300_000),
     probes=st.lists(st.tuples(st.booleans(), st.integers(0, 20_000), st.booleans()), max_size=60),
 )
-def test_the_bounds_hold_whatever_comes_and_whenever_it_is_weighed(
+def test_history_matches_a_simple_model_for_any_results(
     limit: int, max_bytes: int, probes: list[tuple[bool, int, bool]]
 ) -> None:
     recent = Recent(limit, max_bytes, Counter())
@@ -151,13 +151,13 @@ def test_the_bounds_hold_whatever_comes_and_whenever_it_is_weighed(
     assert held(recent) == [number for number, _, _ in (*reversed(model.newest), *reversed(model.failures))]
 
 
-def test_what_is_taken_is_in_order_and_leaves_nothing() -> None:
+def test_take_returns_results_in_order_and_empties_the_history() -> None:
     recent = filled(2, "fsfsss")
     assert [result.target for result in recent.take()] == ["t0", "t2", "t4", "t5"]
     assert (held(recent), recent.bytes) == ([], 0)
 
 
-def test_what_is_pushed_out_is_counted_for_those_who_ask() -> None:
+def test_dropped_results_are_counted_if_a_cause_is_given() -> None:
     lost: Counter[str] = Counter()
     recent = Recent(2, MAX_BYTES, lost, "pushed_out")
     for _ in range(10):
@@ -166,10 +166,10 @@ def test_what_is_pushed_out_is_counted_for_those_who_ask() -> None:
     assert lost == {"pushed_out": 8}
 
 
-# --- what is asked for -------------------------------------------------------------------------------------
+# --- queries -------------------------------------------------------------------------------------------------
 
 
-async def test_filters_narrow_and_the_newest_comes_first() -> None:
+async def test_select_combines_filters_and_the_newest_entry_is_first() -> None:
     history = a_history()
     for number, (module, target, failed) in enumerate(
         [("one", "x", False), ("one", "x", True), ("two", "x", False), ("two", "y", True), ("one", "y", False)]
@@ -177,7 +177,7 @@ async def test_filters_narrow_and_the_newest_comes_first() -> None:
         history.add(finished(target, module=module, failed=failed, started=1000.0 + number))
 
     async def found(**query: object) -> list[int]:
-        return [entry.id for entry in await history.select(Query(**query))]  # type: ignore[arg-type]  # of the tests' own
+        return [entry.id for entry in await history.select(Query(**query))]  # type: ignore[arg-type]  # the keywords come from this test
 
     assert await found() == [4, 3, 2, 1, 0]
     assert await found(module="two") == [3, 2]
@@ -191,7 +191,7 @@ async def test_filters_narrow_and_the_newest_comes_first() -> None:
     assert await found(module="three") == []
 
 
-async def test_a_kept_failure_is_found_where_nothing_newer_is() -> None:
+async def test_select_finds_a_kept_failure() -> None:
     history = a_history(limit=1)
     history.add(finished("x", failed=True))
     history.add(finished("y"))
@@ -200,7 +200,7 @@ async def test_a_kept_failure_is_found_where_nothing_newer_is() -> None:
     assert not entry.success
 
 
-async def test_a_probe_is_found_by_its_number_while_it_is_held() -> None:
+async def test_get_finds_a_held_result_by_id() -> None:
     history = a_history(limit=1)
     for target in ("a", "b"):
         history.add(finished(target, label="shown"))
@@ -221,16 +221,16 @@ async def test_a_probe_is_found_by_its_number_while_it_is_held() -> None:
         assert await history.get(number) is None
 
 
-async def test_results_are_weighed_soon_though_nobody_asks() -> None:
+async def test_results_are_settled_without_a_query() -> None:
     history = a_history(limit=10, max_bytes=100_000)
     for _ in range(5):
         history.add(finished("x", label="x" * 30_000))
-    while history._recent._unsettled:  # noqa: ASYNC110  # a timer does it
+    while history._recent._unsettled:  # noqa: ASYNC110  # a timer settles them
         await asyncio.sleep(0.01)
     assert history._recent.bytes <= 100_000
 
 
-# --- what it costs -----------------------------------------------------------------------------------------
+# --- cost ----------------------------------------------------------------------------------------------------
 
 
 async def a_talkative_probe(probe: Probe, settings: Settings) -> None:
@@ -240,8 +240,8 @@ async def a_talkative_probe(probe: Probe, settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("prober", [nothing, a_talkative_probe])
-async def test_the_weight_is_about_what_a_result_takes(prober: object) -> None:
-    module = Module("m", Prober("p", Settings, prober), Settings(), 0.0, Place("test.yml"))  # type: ignore[arg-type]  # one of the two above
+async def test_weight_approximates_the_memory_of_a_result(prober: object) -> None:
+    module = Module("m", Prober("p", Settings, prober), Settings(), 0.0, Place("test.yml"))  # type: ignore[arg-type]  # either of the two above
     await run(module, "warm up", 1.0)
     tracemalloc.start()
     try:
@@ -253,8 +253,8 @@ async def test_the_weight_is_about_what_a_result_takes(prober: object) -> None:
     assert 0.7 * taken < sum(map(weight, results)) / len(results) < 2 * taken
 
 
-async def test_a_probe_pays_an_append(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weighing takes microseconds, rendering hundreds: neither is done while a probe waits."""
+async def test_add_neither_weighs_nor_renders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weighing takes microseconds and rendering hundreds: neither delays a probe."""
     done: list[str] = []
 
     def weigh(result: Result) -> int:
@@ -262,7 +262,7 @@ async def test_a_probe_pays_an_append(monkeypatch: pytest.MonkeyPatch) -> None:
         return 1
 
     monkeypatch.setattr(memory, "weight", weigh)
-    monkeypatch.setattr(record, "entry", lambda *_: done.append("rendered"))
+    monkeypatch.setattr(memory, "entry", lambda *_: done.append("rendered"))
     history = a_history(limit=1000)
     for _ in range(memory.MOST_UNSETTLED - 1):
         history.add(finished("x"))
@@ -271,11 +271,11 @@ async def test_a_probe_pays_an_append(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done == ["weighed"] * (memory.MOST_UNSETTLED - 1)
 
 
-async def test_an_append_costs_little() -> None:
-    """Against the cheapest thing that the same interpreter can do, in its own CPU time."""
+async def test_add_costs_little_cpu_time() -> None:
+    """The CPU time of `add` is compared with that of a list's append."""
     result = finished("x", label="x" * 1000)
     history = a_history()
-    history.add(result)  # which calls for settling
+    history.add(result)  # schedules the settling
     plain: list[Result] = []
 
     def cost(work: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""A prober whose target says how the probe goes; it enters by the same door as anybody's own prober."""
+"""Provide a prober that is controlled by its target, loaded like any user's prober."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIRED = OwnReason("actor_tired", "The actor has no more strength.")
 
 
 class ActorSettings(Settings):
-    """What an actor may be told."""
+    """The settings of an actor."""
 
     host: Text = ""
     password: Secret | None = None
@@ -34,7 +34,7 @@ async def probe_actor(probe: Probe, settings: ActorSettings) -> None:
             case "wait":
                 await asyncio.sleep(float(argument))
             case "block":
-                time.sleep(float(argument))  # noqa: ASYNC251  # what no prober may do
+                time.sleep(float(argument))  # noqa: ASYNC251  # a prober must not do this
             case "hang" | "hold" | "meet" | "linger":
                 await WAITS[script](Path(argument))
             case "fail":
@@ -49,7 +49,7 @@ async def probe_actor(probe: Probe, settings: ActorSettings) -> None:
 
 
 async def _hang(witness: Path, seconds: float = 1e6) -> None:
-    """Leave a note, wait, and leave another if that is cut short."""
+    """Write to the witness file, sleep, and write "cancelled" if cancelled."""
     witness.write_text("hanging")
     try:
         await asyncio.sleep(seconds)
@@ -59,22 +59,22 @@ async def _hang(witness: Path, seconds: float = 1e6) -> None:
 
 
 async def _hold(witness: Path) -> None:
-    """Leave a note, and wait until somebody takes it away."""
+    """Create the witness file and wait until the test removes it."""
     witness.write_text("holding")
-    while witness.exists():  # noqa: ASYNC110  # another process takes it away
+    while witness.exists():  # noqa: ASYNC110  # the test is another process
         await asyncio.sleep(0.01)
 
 
 async def _meet(place: Path) -> None:
-    """Wait until two probes have come to this file."""
+    """Wait until two probes have written to this file."""
     with place.open("a") as visitors:
         visitors.write("x")
-    while place.stat().st_size < 2:  # noqa: ASYNC110  # the two know nothing of each other
+    while place.stat().st_size < 2:  # noqa: ASYNC110  # the two probes share only the file
         await asyncio.sleep(0.01)
 
 
 async def _linger(witness: Path) -> None:
-    """Hang for a second."""
+    """Hang for one second."""
     await _hang(witness, seconds=1.0)
 
 
@@ -82,13 +82,13 @@ WAITS = {"hang": _hang, "hold": _hold, "meet": _meet, "linger": _linger}
 
 
 def _count(probe: Probe) -> None:
-    """Use prometheus_client's own types."""
+    """Set metrics of prometheus_client's types in the prober's own registry."""
     Counter("probe_actor_counted", "Counted.", registry=probe.registry).inc(2)
     Histogram("probe_actor_spread", "Spread.", buckets=(1, 2), registry=probe.registry).observe(1.5)
 
 
 def with_hostname(settings: ActorSettings, hostname: str) -> ActorSettings:
-    """The request's host name, unless the module has another."""
+    """Return the settings with the request's host name; raise ValueError if the module has another."""
     if settings.host and settings.host != hostname:
         raise ValueError(f'the module says "{settings.host}" and the request "{hostname}"')
     return settings.model_copy(update={"host": hostname})

@@ -145,7 +145,16 @@ def test_the_same_certificates_open_both(directory: Path, policy: str, names: st
 
 
 def is_served(directory: Path, port: int, flags: list[str]) -> bool:
-    command = ["curl", "-sS", "--max-time", "200", "--cacert", "root.pem", *flags, f"https://localhost:{port}/-/healthy"]
+    command = [
+        "curl",
+        "-sS",
+        "--max-time",
+        "200",
+        "--cacert",
+        "root.pem",
+        *flags,
+        f"https://localhost:{port}/-/healthy",
+    ]
     return subprocess.run(command, cwd=directory, capture_output=True, timeout=300).stdout == b"Healthy"
 
 

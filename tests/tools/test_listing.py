@@ -1,4 +1,4 @@
-"""`probe-exporter modules` and `probers`: what is loaded, for people and as JSON."""
+"""Test `probe-exporter modules` and `probers`, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lines(directory: Path, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_modules_are_listed_in_a_line_each(directory: Path) -> None:
+def test_modules_prints_one_line_per_module(directory: Path) -> None:
     head, *rows = lines(directory, "modules")
     assert head.split() == ["MODULE", "PROBER", "DESCRIPTION"]
     column = head.index("DESCRIPTION")
@@ -46,7 +46,7 @@ def test_modules_are_listed_in_a_line_each(directory: Path) -> None:
     assert [row for row in rows if row != row.rstrip()] == []
 
 
-def test_a_module_is_shown_with_its_place_and_its_settings_in_effect(directory: Path) -> None:
+def test_modules_shows_place_and_effective_settings_of_a_module(directory: Path) -> None:
     shown = lines(directory, "modules", "polite")
     assert shown[:15] == [
         "polite",
@@ -69,7 +69,7 @@ def test_a_module_is_shown_with_its_place_and_its_settings_in_effect(directory: 
     assert "probe_quake_bytes The length of the answer." in [" ".join(line.split()) for line in shown[16:]]
 
 
-def test_a_prober_is_shown_with_settings_metrics_and_reasons(directory: Path) -> None:
+def test_probers_shows_settings_metrics_and_reasons_of_a_prober(directory: Path) -> None:
     shown = lines(directory, "probers", "quake")
     assert shown[:4] == ["quake", "  Feels the `earth`.", "  quake.py", ""]
     words = [" ".join(line.split()) for line in shown]
@@ -81,13 +81,13 @@ def test_a_prober_is_shown_with_settings_metrics_and_reasons(directory: Path) ->
     assert "quake_strong Too strong." in words
 
 
-def test_every_prober_of_ours_can_be_shown_in_full(directory: Path) -> None:
+def test_probers_shows_every_shipped_prober(directory: Path) -> None:
     names = sorted(loader.find_probers([])[0])
     shown = lines(directory, "probers", *names)
     assert [line for line in shown if line in names] == names
 
 
-def test_json_has_it_all(directory: Path) -> None:
+def test_json_output_is_complete(directory: Path) -> None:
     probers = {one["name"]: one for one in json.loads("\n".join(lines(directory, "probers", "--json")))}
     assert {"http", "tcp", "quake"} <= probers.keys()
     assert probers["quake"]["reasons"] == [{"name": "quake_strong", "meaning": "Too strong."}]
@@ -98,7 +98,7 @@ def test_json_has_it_all(directory: Path) -> None:
     assert "probe_quake_bytes" in module["metrics"]
 
 
-def test_what_is_not_there_and_what_is_broken_is_2(directory: Path) -> None:
+def test_listing_exits_with_2_for_unknown_names_and_broken_files(directory: Path) -> None:
     done = tool(directory, "probers", "htp")
     assert (done.returncode, done.stdout) == (2, "")
     assert "unknown prober `htp`; did you mean `http`?" in done.stderr

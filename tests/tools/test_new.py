@@ -1,4 +1,4 @@
-"""What `probe-exporter new` writes works at once, by every measure that we have for our own code."""
+"""Test that the files of `probe-exporter new` pass the same checks as our own code."""
 
 from __future__ import annotations
 
@@ -9,19 +9,34 @@ from pathlib import Path
 
 import pytest
 
+from probe_exporter.telemetry import logs
+from probe_exporter.tools import commands
 from tests.exporters import ROOT, _environment
 
 pytestmark = pytest.mark.slow
 
 
 def tool(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command line, in a directory."""
+    """Run the command line in a directory."""
     return python(directory, "-m", "probe_exporter", *words)
 
 
 def python(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *words]
     return subprocess.run(command, cwd=directory, env=_environment(), capture_output=True, text=True, timeout=600)
+
+
+def tool_here(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str, str]:
+    """Run a tool in this process; return its exit code, stdout and stderr."""
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(logs, "setup", lambda *_: None)  # the loggers of this process stay as they are
+    try:
+        code = commands.main(words)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    return code, *capsys.readouterr()
 
 
 CHECKS = {
@@ -35,7 +50,7 @@ CHECKS = {
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a new prober."""
+    """Return a directory with a new prober."""
     directory = tmp_path_factory.mktemp("new")
     done = tool(directory, "new", "quake_alarm")
     assert done.returncode == 0, done.stderr
@@ -43,12 +58,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_what_is_written_passes(written: Path, check: str) -> None:
+def test_new_prober_passes_the_checks(written: Path, check: str) -> None:
     done = python(written, *CHECKS[check])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_three_files_are_written_and_named(written: Path) -> None:
+def test_new_writes_three_files(written: Path) -> None:
     names = {"quake_alarm.py", "quake_alarm.yml", "test_quake_alarm.py"}
     assert names <= {path.name for path in written.iterdir()}
     for name in names:
@@ -56,14 +71,14 @@ def test_three_files_are_written_and_named(written: Path) -> None:
     assert "class QuakeAlarmSettings(" in (written / "quake_alarm.py").read_text()
 
 
-def test_the_file_probes_at_once(written: Path) -> None:
+def test_new_prober_can_be_run(written: Path) -> None:
     done = tool(written, "run", "quake_alarm.py", "127.0.0.1:1", "--set", "send=hello")
     assert done.returncode == 1
     assert "probe_success 0\n" in done.stdout
     assert done.stderr.startswith("The probe failed in phase connect: connect_refused: ")
 
 
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_new_overwrites_no_file(tmp_path: Path) -> None:
     (tmp_path / "quake.yml").write_text("mine")
     done = tool(tmp_path, "new", "quake")
     assert (done.returncode, done.stderr) == (2, "probe-exporter new: quake.yml is there already\n")
@@ -71,7 +86,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "quake.yml").read_text() == "mine"
 
 
-def test_another_directory_can_be_given(tmp_path: Path) -> None:
+def test_new_writes_to_a_given_directory(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     assert tool(tmp_path, "new", "quake", "there").returncode == 0
     assert (tmp_path / "there" / "quake.py").exists()
@@ -80,12 +95,14 @@ def test_another_directory_can_be_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Quake", "9lives", "a-b", "../up", "class", "timeout", "params", ""])
-def test_a_name_that_no_prober_can_have_is_refused(tmp_path: Path, name: str) -> None:
-    done = tool(tmp_path, "new", name)
-    assert done.returncode == 2
-    assert "can't be a prober's name" in done.stderr
-    assert os.listdir(tmp_path) == []  # noqa: PTH208  # hidden ones, too
+def test_new_refuses_invalid_names(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, errors = tool_here(tmp_path, monkeypatch, capsys, "new", name)
+    assert code == 2
+    assert "can't be a prober's name" in errors
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  # includes hidden files
 
 
-def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+def test_new_refuses_a_taken_name(tmp_path: Path) -> None:
     assert "there is a prober http already" in tool(tmp_path, "new", "http").stderr

@@ -1,4 +1,4 @@
-"""`probe-exporter run`: one probe from a terminal, and why it failed."""
+"""Test `probe-exporter run`: one probe from a terminal, with the reason of its failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from probe_exporter.testing import Peer, expect, serve
 from tests.exporters import _environment
-from tests.tools.test_new import tool
+from tests.tools.test_new import tool, tool_here
 
 pytestmark = pytest.mark.slow
 
@@ -67,19 +67,19 @@ modules:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """With a prober's file and modules for it."""
+    """Return a directory with a prober and modules for it."""
     (tmp_path / "quake.py").write_text(PROBER)
     (tmp_path / "quake.yml").write_text(MODULES)
     return tmp_path
 
 
 def asked(line: bytes, directory: Path, *words: str, answer: bytes = b"fine\n") -> subprocess.CompletedProcess[str]:
-    """Run a probe of a peer that expects a line; the word TARGET stands for it."""
+    """Run a probe of a server that expects a line. TARGET in `words` becomes its address."""
     with serve(expect(line), answer) as target:
         return tool(directory, "run", *[str(target) if word == "TARGET" else word for word in words])
 
 
-def test_a_file_is_enough(directory: Path) -> None:
+def test_run_needs_only_a_file_and_a_target(directory: Path) -> None:
     done = asked(b"hello 1 \n", directory, "quake.py", "TARGET")
     assert (done.returncode, done.stderr) == (0, "")
     assert "probe_quake_bytes 4\n" in done.stdout
@@ -87,8 +87,8 @@ def test_a_file_is_enough(directory: Path) -> None:
     assert "probe_timeout_seconds 10\n" in done.stdout
 
 
-def test_settings_are_given_as_in_yaml(directory: Path) -> None:
-    """A value is what it would be in a file; what is no YAML is text."""
+def test_run_reads_set_values_as_yaml(directory: Path) -> None:
+    """Values are parsed as YAML. Text that is not valid YAML is a string."""
     words = [
         "--set=inner.word=[hey",
         "--set",
@@ -102,7 +102,7 @@ def test_settings_are_given_as_in_yaml(directory: Path) -> None:
     assert "probe_timeout_seconds 20\n" in done.stdout
 
 
-def test_a_failure_says_why_and_is_1(directory: Path) -> None:
+def test_run_prints_the_reason_of_a_failure_and_exits_with_1(directory: Path) -> None:
     done = asked(b"hello 1 \n", directory, "quake.py", "TARGET", answer=b"never\n")
     assert done.returncode == 1
     assert 'probe_failure_info{phase="",reason="expectation"} 1\n' in done.stdout
@@ -112,7 +112,7 @@ def test_a_failure_says_why_and_is_1(directory: Path) -> None:
     )
 
 
-def test_debug_shows_log_metrics_and_settings_and_no_secret(directory: Path) -> None:
+def test_run_debug_shows_log_metrics_and_masked_settings(directory: Path) -> None:
     done = asked(b"hello 1 hidden\n", directory, "quake.py", "TARGET", "--debug", "--set=password=hidden")
     assert done.returncode == 0
     for part in ("Logs for the probe:", 'msg="Resolved target address"', "probe_quake_bytes 4", "password: <secret>"):
@@ -120,13 +120,13 @@ def test_debug_shows_log_metrics_and_settings_and_no_secret(directory: Path) -> 
     assert "hidden" not in done.stdout + done.stderr
 
 
-def test_a_module_of_a_file_may_be_taken(directory: Path) -> None:
+def test_run_takes_a_module_from_a_file(directory: Path) -> None:
     done = asked(b"please 1 \n", directory, "quake.py", "TARGET", "--module=quake.yml:polite")
     assert done.returncode == 0, done.stderr
     assert "probe_timeout_seconds 30\n" in done.stdout
 
 
-def test_a_loaded_module_is_run_by_its_name(directory: Path) -> None:
+def test_run_takes_a_loaded_module_by_name(directory: Path) -> None:
     done = asked(b"please 1 \n", directory, "polite", "TARGET", "--modules.dir=.")
     assert done.returncode == 0, done.stderr
     done = asked(b"coffee 1 \n", directory, "asking", "TARGET", "--modules.dir=.", "--param", "what=coffee")
@@ -135,7 +135,7 @@ def test_a_loaded_module_is_run_by_its_name(directory: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_hostname_is_what_it_is_in_a_request(directory: Path) -> None:
+def test_run_hostname_parameter_works_as_in_a_request(directory: Path) -> None:
     host = expect(re.compile(rb"^Host: www.example.test\r"))
     with serve(expect(re.compile(rb"^GET ")), host, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as target:
         done = tool(
@@ -144,7 +144,7 @@ def test_a_hostname_is_what_it_is_in_a_request(directory: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_an_interrupt_ends_it_without_a_traceback(directory: Path) -> None:
+def test_run_exits_with_130_without_a_traceback_when_interrupted(directory: Path) -> None:
     heard = threading.Event()
 
     def hear(peer: Peer) -> None:
@@ -189,8 +189,16 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED, ids=" ".join)
-def test_what_can_t_be_used_is_2_and_said(directory: Path, words: tuple[str, ...]) -> None:
-    done = tool(directory, "run", *words)
+def test_run_exits_with_2_and_a_message_for_unusable_arguments(
+    directory: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, errors = tool_here(directory, monkeypatch, capsys, "run", *words)
+    assert (code, out) == (2, "")
+    assert REFUSED[words] in errors
+
+
+def test_run_program_exits_with_2_without_a_traceback(directory: Path) -> None:
+    done = tool(directory, "run", "none.py", "t")
     assert (done.returncode, done.stdout) == (2, "")
-    assert REFUSED[words] in done.stderr
+    assert done.stderr.startswith("probe-exporter run: none.py can't be loaded: FileNotFoundError")
     assert "Traceback" not in done.stderr

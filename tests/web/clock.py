@@ -1,56 +1,34 @@
-"""Event loops for tests whose subject is time: the clock stands still until the test, or the lack of work, moves it."""
+"""Provide an event loop whose clock moves only when a test advances it, for servers and clients on real sockets."""
 
 from __future__ import annotations
 
 import asyncio
-import selectors
 import time
 from collections.abc import Callable
 
-HANG_SECONDS = 60.0
-"""Real seconds after which the clock of a test that hangs jumps, so that the test's own timeout ends it."""
+HANG_SECONDS = 120.0
+"""Real seconds after which the clock jumps forward, so that the timeout of a test that hangs strikes."""
 
 
 class StandingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only when `advance` is called; I/O happens as usual."""
+    """An event loop whose clock moves only when `advance` is called. Sockets work as usual."""
 
-    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+    def __init__(self) -> None:
         self._now = 1000.0
         self._hung = time.monotonic() + HANG_SECONDS
-        super().__init__(selector)
+        super().__init__()
 
     def time(self) -> float:
-        """Seconds of the test's own making."""
+        """Return the simulated time in seconds."""
         return self._now + (1e6 if time.monotonic() > self._hung else 0.0)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: timers that have become due run at the loop's next turn."""
+        """Move the clock forward. Timers that are due run at the next iteration of the loop."""
         self._now += seconds
 
 
-class JumpingLoop(StandingLoop):
-    """An event loop whose time jumps to the next timer as soon as nothing else is to be done."""
-
-    def __init__(self) -> None:
-        super().__init__(_Jumping(self.advance))
-
-
-class _Jumping(selectors.DefaultSelector):
-    """Advances the clock by the time for which it was to wait."""
-
-    def __init__(self, advance: Callable[[float], None]) -> None:
-        super().__init__()
-        self._advance = advance
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        events = super().select(0 if timeout else timeout)
-        if not events and timeout:
-            self._advance(timeout)
-        return events
-
-
 async def advance(seconds: float) -> None:
-    """Let time pass on a `StandingLoop`, and let run what has become due, with what follows from that."""
+    """Move the clock of the running `StandingLoop` forward and run the timers that are due."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, StandingLoop)
     loop.advance(seconds)
@@ -58,12 +36,12 @@ async def advance(seconds: float) -> None:
 
 
 async def turns() -> None:
-    """Give the loop some turns, in which no time passes."""
+    """Run some iterations of the loop without moving the clock."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def happens(true: Callable[[], object]) -> None:
-    """Wait for something that other tasks do, without time."""
-    while not true():  # noqa: ASYNC110  # the clock stands still: this is what other tasks get their turns by
+async def happens(condition: Callable[[], object]) -> None:
+    """Wait until a condition is true, without moving the clock."""
+    while not condition():  # noqa: ASYNC110  # a sleep of 0 lets other tasks run; no timer would fire
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Turns: none is lost and none is made, whoever waits, hangs up or gives up, and in whatever order."""
+"""Test probe slots: queue order, queue limit, cancellation, timeouts and shutdown."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answers import Refused
+from tests.clocks import SimulatedLoop
 from tests.conftest import NewLoop
-from tests.web.clock import JumpingLoop
 
 
 @pytest.mark.parametrize(
     ("whole", "timeout", "seconds"),
     [
-        (14.5, 5.0, 9.5),  # all but the module's own
+        (14.5, 5.0, 9.5),  # all except the timeout of the module
         (14.5, 14.5, 7.25),  # a module without a timeout keeps half
         (14.5, 10.0, 7.25),
         (119.5, 119.5, 59.75),
@@ -26,25 +26,27 @@ from tests.web.clock import JumpingLoop
         (-0.1, 5.0, 0.0),  # a scrape timeout below the offset
     ],
 )
-def test_a_probe_is_left_its_time(whole: float, timeout: float, seconds: float) -> None:
+def test_patience_leaves_the_module_timeout_or_half_of_the_request(
+    whole: float, timeout: float, seconds: float
+) -> None:
     assert patience(whole, timeout) == pytest.approx(seconds)
 
 
 @pytest.fixture
 def new_loop() -> NewLoop:
-    """What happens is then the same on every machine."""
-    return JumpingLoop
+    """Use a simulated clock, so that each run is the same."""
+    return SimulatedLoop
 
 
 async def take(admission: Admission, seconds: float) -> float:
-    """A turn, as a probe takes it; how long it waited."""
+    """Take a slot as a probe does and return the seconds waited."""
     if admission.free > 0:
         admission.free -= 1
         return 0.0
     return await admission.wait(seconds)
 
 
-async def test_turns_are_handed_on_in_order() -> None:
+async def test_waiters_get_slots_in_order_of_arrival() -> None:
     admission, order = Admission(1, Telemetry()), []
 
     async def client(number: int) -> None:
@@ -58,7 +60,7 @@ async def test_turns_are_handed_on_in_order() -> None:
     assert admission.free == 1
 
 
-async def test_as_many_may_wait_as_run_and_the_others_are_told_at_once() -> None:
+async def test_queue_holds_as_many_as_run_and_refuses_more_at_once() -> None:
     telemetry = Telemetry()
     admission = Admission(2, telemetry)
     for _ in range(2):
@@ -75,20 +77,20 @@ async def test_as_many_may_wait_as_run_and_the_others_are_told_at_once() -> None
     assert (telemetry.waiting, admission.free) == (0, 0)
 
 
-async def test_who_is_handed_a_turn_and_hangs_up_at_that_moment_hands_it_on() -> None:
+async def test_cancelled_waiter_passes_its_slot_to_the_next() -> None:
     admission = Admission(2, Telemetry())
     for _ in range(2):
         await take(admission, 60)
     first, second = (asyncio.ensure_future(take(admission, 60)) for _ in range(2))
     await asyncio.sleep(0)
-    admission.leave()  # to the first one, which has not run since
+    admission.leave()  # the first waiter gets the slot, and has not run since
     first.cancel()
     await second
     assert first.cancelled()
     assert admission.free == 0
 
 
-async def test_the_end_sends_all_home() -> None:
+async def test_close_refuses_all_waiters() -> None:
     telemetry = Telemetry()
     admission = Admission(1, telemetry)
     await take(admission, 60)
@@ -101,7 +103,7 @@ async def test_the_end_sends_all_home() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_whatever_happens_there_are_as_many_turns_as_before(seed: int) -> None:
+async def test_number_of_slots_is_constant_under_random_load(seed: int) -> None:
     chance, telemetry = random.Random(seed), Telemetry()
     admission = Admission(5, telemetry)
     most = running = 0

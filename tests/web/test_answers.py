@@ -1,4 +1,4 @@
-"""What goes over the wire for one answer, whatever version and method the request has."""
+"""Test the bytes of an answer for different HTTP versions, methods and header fields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Exchange = Callable[[bytes], Awaitable[bytes]]
 
 
 async def exchange(request: bytes, answer: Answer) -> tuple[list[str], bytes]:
-    """The head's lines without the date, and what follows, of the answer to `request`: ``<closed>`` at its end."""
+    """Return the head's lines without Date, and the body; ``<closed>`` is added if the server closes the connection."""
 
     async def handle(asked: BaseRequest) -> Answer:
         return Answer(b"", PLAIN) if asked.path == "/another" else answer
@@ -38,7 +38,7 @@ async def exchange(request: bytes, answer: Answer) -> tuple[list[str], bytes]:
 
 
 async def what_follows(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """What comes before the answer to another request, or ``<closed>`` if there is none."""
+    """Return surplus bytes before the answer to a second request, and ``<closed>`` if that is not answered."""
     received = b""
     with contextlib.suppress(ConnectionError):
         writer.write(b"GET /another HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -62,14 +62,14 @@ PLAIN = {"Content-Type": "text/plain"}
         ("HEAD / HTTP/1.1", "", [], b""),
     ],
 )
-async def test_the_connection_is_kept_as_the_client_wants(
+async def test_connection_is_kept_or_closed_as_the_client_asks(
     request_line: str, field: str, said: list[str], body: bytes
 ) -> None:
     request = "\r\n".join([request_line, "Host: x", *([field] if field else []), "", ""]).encode()
     assert await exchange(request, Answer(b"ok", PLAIN)) == ([*HEAD, *said], body)
 
 
-async def test_an_answer_can_close_the_connection() -> None:
+async def test_answer_closes_the_connection_when_forced() -> None:
     answer = Answer(b"ok", PLAIN, 503)
     answer.force_close()
     lines, body = await exchange(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", answer)
@@ -79,14 +79,14 @@ async def test_an_answer_can_close_the_connection() -> None:
 
 
 @pytest.mark.parametrize("bad", ["a\r\nb: c", "a\nb", "a\x00b"])
-def test_no_field_can_smuggle_another(bad: str) -> None:
+def test_answer_refuses_line_breaks_in_header_fields(bad: str) -> None:
     with pytest.raises(ValueError, match="header field Location"):
         Answer(b"ok", {"Location": bad})
     with pytest.raises(ValueError, match="header field X"):
         Answer(b"ok", PLAIN).add_fields({"X": bad})
 
 
-async def test_fields_of_others_join_those_of_the_answer() -> None:
+async def test_added_fields_do_not_replace_the_answers_own() -> None:
     answer = Answer(b"ok", PLAIN)
     answer.add_fields({"Content-Type": "text/html", "X-Frame-Options": "deny"})
     lines, _ = await exchange(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", answer)

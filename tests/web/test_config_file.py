@@ -1,4 +1,4 @@
-"""--web.config.file: what it may say, and what real clients meet when it says it."""
+"""Test --web.config.file: validation, TLS, basic authentication, headers and rate limit, with curl and openssl."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import bcrypt
@@ -19,7 +20,7 @@ import pytest
 from aiohttp.web import BaseRequest
 
 from probe_exporter.config.module import ConfigError
-from probe_exporter.web import serving, tls
+from probe_exporter.web import serving
 from probe_exporter.web.answers import Answer
 from probe_exporter.web.config_file import LiveWebConfig, load
 from probe_exporter.web.connections import Connections
@@ -39,34 +40,66 @@ TLS = "tls_server_config: {cert_file: leaf.pem, key_file: leaf.key, %s}\n"
 VERIFYING = "client_ca_file: root.pem, client_auth_type: RequireAndVerifyClientCert"
 
 
-@pytest.fixture
-def directory(tmp_path: Path, pki: Pki) -> Path:
-    """Certificates, and a configuration to start with; the web config lies elsewhere than where the exporter runs."""
-    web = tmp_path / "web"
+def furnish(directory: Path, pki: Pki) -> Path:
+    """Write certificates and a configuration. The web config has a directory of its own, to test relative paths."""
+    web = directory / "web"
     web.mkdir()
     for name in ("leaf", "rsa", "root", "client", "foreign_client"):
         for kind in ("pem", "key"):
             shutil.copy(pki.directory / f"{name}.{kind}", web)
-    (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: actor}}\n")
-    return tmp_path
+    (directory / "blackbox.yml").write_text("modules: {http_2xx: {prober: actor}}\n")
+    return directory
+
+
+@contextmanager
+def started(directory: Path, text: str) -> Iterator[Server]:
+    """Run an exporter with this web config."""
+    (directory / "web" / "web.yml").write_text(text)
+    with exporters.ours(directory, "--web.config.file=web/web.yml", f"--modules.dir={PLUGINS}") as exporter:
+        yield exporter
+
+
+@pytest.fixture
+def directory(tmp_path: Path, pki: Pki) -> Path:
+    """Return a directory that the test may change."""
+    return furnish(tmp_path, pki)
 
 
 @pytest.fixture
 def start(directory: Path) -> Start:
-    """Starts an exporter with a web config of these words."""
+    """Return a function that starts an exporter with a web config."""
+    return lambda text: started(directory, text)
 
-    @contextmanager
-    def start(text: str) -> Iterator[Server]:
-        (directory / "web" / "web.yml").write_text(text)
-        flags = ("--web.config.file=web/web.yml", f"--modules.dir={PLUGINS}")
-        with exporters.ours(directory, *flags) as exporter:
-            yield exporter
 
-    return start
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """An exporter that several tests share. It reloads its web config when the file changes."""
+
+    server: Server
+    directory: Path
+
+    def configured(self, text: str) -> Server:
+        """Write the web config and return the exporter, which uses it for the next client."""
+        replace(self.directory / "web" / "web.yml", text)
+        return self.server
+
+
+@pytest.fixture(scope="module")
+def over_tls(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[Shared]:
+    directory = furnish(tmp_path_factory.mktemp("tls"), pki)
+    with started(directory, TLS % "") as server:
+        yield Shared(server, directory)
+
+
+@pytest.fixture(scope="module")
+def in_clear(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[Shared]:
+    directory = furnish(tmp_path_factory.mktemp("clear"), pki)
+    with started(directory, "{}\n") as server:
+        yield Shared(server, directory)
 
 
 def tool(name: str) -> str:
-    """A client's path; skips without it."""
+    """Return the path of a program; skip the test if it is not installed."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -74,13 +107,13 @@ def tool(name: str) -> str:
 
 
 def curl(directory: Path, url: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    """What curl makes of a URL; it trusts the zoo's root."""
+    """Run curl, which trusts the test root certificate."""
     command = [tool("curl"), "-sS", "-i", "--max-time", "60", "--cacert", "root.pem", *flags, url]
     return subprocess.run(command, cwd=directory / "web", capture_output=True, text=True, timeout=120)
 
 
 def s_client(directory: Path, port: int, *flags: str) -> str:
-    """All that `openssl s_client` says about a handshake."""
+    """Return the output of `openssl s_client`."""
     command = [tool("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", "root.pem", *flags]
     done = subprocess.run(command, cwd=directory / "web", input=b"", capture_output=True, timeout=120)
     return (done.stdout + done.stderr).decode("utf-8", "replace")
@@ -91,7 +124,7 @@ def login(port: int, name: str, password: str, path: str = "/-/healthy") -> Resp
     return ask(port, path, headers={"Authorization": f"Basic {given}"})
 
 
-# --- what the file may say ---------------------------------------------------------------------------------
+# --- validation ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -118,7 +151,7 @@ def login(port: int, name: str, password: str, path: str = "/-/healthy") -> Resp
         ("rate_limit: {interval: 1d}\n", "rate_limit.interval", "1d"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place_and_without_secrets(
+def test_load_rejects_errors_with_their_place_and_without_secrets(
     directory: Path, text: str, place: str, says: str
 ) -> None:
     path = directory / "web" / "web.yml"
@@ -143,7 +176,7 @@ def test_what_is_wrong_is_named_with_its_place_and_without_secrets(
         (f"basic_auth_users: {{who: {HASH.replace('$04', '$15')}}}\n", "takes seconds"),
     ],
 )
-def test_what_is_legal_and_questionable_is_a_warning_and_strictly_an_error(
+def test_load_warns_of_questionable_settings_and_rejects_them_when_strict(
     directory: Path, text: str, says: str
 ) -> None:
     path = directory / "web" / "web.yml"
@@ -153,12 +186,12 @@ def test_what_is_legal_and_questionable_is_a_warning_and_strictly_an_error(
         load(path, strict=True)
 
 
-def test_a_missing_file_is_named(directory: Path) -> None:
+def test_load_names_a_missing_file(directory: Path) -> None:
     with pytest.raises(ConfigError, match=r"nope\.yml: can't be read"):
         load(directory / "nope.yml")
 
 
-def test_a_check_checks_this_file_too(directory: Path) -> None:
+def test_config_check_includes_the_web_config(directory: Path) -> None:
     path = directory / "web" / "web.yml"
     flags = ("--config.check", "--web.config.file=web/web.yml", f"--modules.dir={PLUGINS}")
     path.write_text(TLS % "")
@@ -169,27 +202,27 @@ def test_a_check_checks_this_file_too(directory: Path) -> None:
     assert "web.yml:1:20: basic_auth_users.who" in done.stderr
 
 
-def test_a_bad_file_ends_the_start_with_1(directory: Path) -> None:
+def test_start_exits_with_1_if_the_web_config_is_invalid(directory: Path) -> None:
     (directory / "web" / "web.yml").write_text("bogus: 1\n")
     done = run(directory, "--web.config.file=web/web.yml", f"--modules.dir={PLUGINS}")
     assert done.returncode == 1
     assert "web.yml:1:1: bogus: unknown key" in done.stderr
 
 
-# --- TLS ---------------------------------------------------------------------------------------------------
+# --- TLS -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_curl_verifies_and_probes_over_tls(start: Start, directory: Path) -> None:
-    with start(TLS % "") as exporter:
-        answer = curl(directory, f"https://localhost:{exporter.port}/probe?target=x")
-        assert answer.stdout.startswith("HTTP/1.1 200 OK"), answer.stderr
-        assert "probe_success 1\n" in answer.stdout
-        assert "tls=true" in exporter.log.read_text()
+def test_tls_serves_curl_with_a_verified_certificate(over_tls: Shared) -> None:
+    exporter = over_tls.configured(TLS % "")
+    answer = curl(over_tls.directory, f"https://localhost:{exporter.port}/probe?target=x")
+    assert answer.stdout.startswith("HTTP/1.1 200 OK"), answer.stderr
+    assert "probe_success 1\n" in answer.stdout
+    assert "tls=true" in exporter.log.read_text()
 
 
 @pytest.mark.slow
-def test_a_certificate_and_its_key_may_stand_in_the_file(start: Start, directory: Path) -> None:
+def test_tls_takes_certificate_and_key_from_the_web_config_itself(start: Start, directory: Path) -> None:
     blocks = {
         name: (directory / "web" / f"leaf.{kind}").read_text() for name, kind in (("cert", "pem"), ("key", "key"))
     }
@@ -201,15 +234,14 @@ def test_a_certificate_and_its_key_may_stand_in_the_file(start: Start, directory
 
 
 @pytest.mark.slow
-def test_plain_http_to_the_tls_port_gets_400_and_is_told_so(start: Start, directory: Path) -> None:
-    with start(TLS % "") as exporter:
-        answer = curl(directory, f"http://localhost:{exporter.port}/metrics")
-        assert answer.returncode == 0
-        assert answer.stdout.startswith("HTTP/1.0 400 Bad Request")
-        assert "HTTPS" in answer.stdout
+def test_tls_port_answers_plain_http_with_400(over_tls: Shared) -> None:
+    exporter = over_tls.configured(TLS % "")
+    answer = curl(over_tls.directory, f"http://localhost:{exporter.port}/metrics")
+    assert answer.returncode == 0
+    assert answer.stdout.startswith("HTTP/1.0 400 Bad Request")
+    assert "HTTPS" in answer.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "flags", "agreed"),
     [
@@ -227,18 +259,18 @@ def test_plain_http_to_the_tls_port_gets_400_and_is_told_so(start: Start, direct
         ("curve_preferences: [CurveP384]", ["-tls1_3"], "ECDH, secp384r1, 384 bits"),
     ],
 )  # fmt: skip
-def test_versions_suites_and_curves_are_those_of_the_file(
-    start: Start, directory: Path, keys: str, flags: list[str], agreed: str
+def test_tls_negotiates_only_configured_versions_ciphers_and_curves(
+    over_tls: Shared, keys: str, flags: list[str], agreed: str
 ) -> None:
-    """A client that has none of them is told so, by an alert."""
-    with start(TLS % keys) as exporter:
-        said = s_client(directory, exporter.port, *flags)
-        if agreed:
-            assert agreed in said
-            assert "Verify return code: 0 (ok)" in said
-        else:
-            assert "alert" in said
-            assert "Cipher is (NONE)" in said
+    """A client without a common version, cipher or curve gets a TLS alert."""
+    exporter = over_tls.configured(TLS % keys)
+    said = s_client(over_tls.directory, exporter.port, *flags)
+    if agreed:
+        assert agreed in said
+        assert "Verify return code: 0 (ok)" in said
+    else:
+        assert "alert" in said
+        assert "Cipher is (NONE)" in said
 
 
 @pytest.mark.slow
@@ -261,24 +293,22 @@ def test_versions_suites_and_curves_are_those_of_the_file(
     ],
 )
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
-def test_clients_are_served_that_the_policy_lets_in(
-    start: Start, directory: Path, keys: str, client: str, served: bool, version: str
+def test_tls_client_auth_policy_decides_which_clients_are_served(
+    over_tls: Shared, keys: str, client: str, served: bool, version: str
 ) -> None:
-    with start(TLS % keys) as exporter:
-        own = ["--cert", f"{client}.pem", "--key", f"{client}.key"] if client else []
-        flags = [*own, f"--tlsv{version}", "--tls-max", version]
-        answer = curl(directory, f"https://localhost:{exporter.port}/-/healthy", *flags)
-        assert answer.stdout.endswith("Healthy") is served, answer.stderr
+    exporter = over_tls.configured(TLS % keys)
+    own = ["--cert", f"{client}.pem", "--key", f"{client}.key"] if client else []
+    flags = [*own, f"--tlsv{version}", "--tls-max", version]
+    answer = curl(over_tls.directory, f"https://localhost:{exporter.port}/-/healthy", *flags)
+    assert answer.stdout.endswith("Healthy") is served, answer.stderr
 
 
 @pytest.mark.slow
-def test_a_new_certificate_is_there_for_the_next_client_and_a_bad_one_changes_nothing(
-    start: Start, directory: Path
-) -> None:
+def test_tls_certificate_change_applies_to_the_next_client_unless_it_is_invalid(start: Start, directory: Path) -> None:
     web = directory / "web"
     with start(TLS % "") as exporter:
         assert "CN = leaf" in s_client(directory, exporter.port)
-        replace(web / "leaf.pem", (web / "rsa.pem").read_text())  # and not yet its key
+        replace(web / "leaf.pem", (web / "rsa.pem").read_text())  # the key follows later
         assert "CN = leaf" in s_client(directory, exporter.port)
         log = exporter.log.read_text()
         assert log.count("The web configuration has changed and is refused") == 1
@@ -289,14 +319,14 @@ def test_a_new_certificate_is_there_for_the_next_client_and_a_bad_one_changes_no
 
 
 @pytest.mark.slow
-def test_tls_is_not_switched_off_by_a_change(start: Start, directory: Path) -> None:
+def test_tls_stays_on_if_the_changed_file_has_none(start: Start, directory: Path) -> None:
     with start(TLS % "") as exporter:
         replace(directory / "web" / "web.yml", "{}\n")
         assert curl(directory, f"https://localhost:{exporter.port}/-/healthy").stdout.endswith("Healthy")
         assert "TLS can't be switched on or off without a restart" in exporter.log.read_text()
 
 
-def test_clients_that_know_no_tls_leave_nothing_in_the_log(start: Start, directory: Path) -> None:
+def test_tls_handshake_garbage_is_not_logged(start: Start, directory: Path) -> None:
     with start(TLS % VERIFYING) as exporter:
         before = exporter.log.read_text()
         for sent in (b"", b"\x16", b"\x16\x03\x01\x00\x05hello", b"GET / HTTP/1.1\r\n\r\n", os.urandom(3000)):
@@ -310,9 +340,9 @@ def test_clients_that_know_no_tls_leave_nothing_in_the_log(start: Start, directo
         assert exporter.log.read_text() == before
 
 
-async def test_a_handshake_that_never_ends_is_ended(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tls_handshake_times_out(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert HANDSHAKE_SECONDS == 10.0
-    monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(serving, "HANDSHAKE_SECONDS", 0.3)
     path = directory / "web" / "web.yml"
     path.write_text(TLS % "")
     async with AsyncExitStack() as cleanup:
@@ -335,7 +365,7 @@ async def no_answer(request: BaseRequest) -> Answer:
 
 
 def received(connection: socket.socket) -> bytes:
-    """What comes until the connection is closed, however that is done."""
+    """Return what is received; nothing if the connection is closed or reset."""
     try:
         return connection.recv(1000)
     except ConnectionResetError:
@@ -343,38 +373,38 @@ def received(connection: socket.socket) -> bytes:
 
 
 def replace(path: Path, text: str) -> None:
-    """Put a new file in the place of another, as configuration management does."""
+    """Replace a file atomically, as configuration management does."""
     new = path.with_suffix(".new")
     new.write_text(text)
     new.replace(path)
 
 
-# --- users, headers, limits --------------------------------------------------------------------------------
+# --- basic authentication, headers, rate limit ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/-/healthy", "/metrics", "/probe?target=x", "/nope"])
-def test_without_credentials_nothing_is_answered(start: Start, path: str) -> None:
-    with start(f"basic_auth_users: {{who: {HASH}}}\n") as exporter:
-        answer = ask(exporter.port, path)
-        assert (answer.status, answer.text) == (401, "Unauthorized\n")
-        assert answer.headers["www-authenticate"] == "Basic"
-        assert login(exporter.port, "who", "right", path).status in (200, 404)
+def test_basic_auth_protects_every_path(in_clear: Shared, path: str) -> None:
+    exporter = in_clear.configured(f"basic_auth_users: {{who: {HASH}}}\n")
+    answer = ask(exporter.port, path)
+    assert (answer.status, answer.text) == (401, "Unauthorized\n")
+    assert answer.headers["www-authenticate"] == "Basic"
+    assert login(exporter.port, "who", "right", path).status in (200, 404)
 
 
 @pytest.mark.parametrize(
     "header",
     ["Basic", "Basic x", "Basic " + base64.b64encode(b"who").decode(), "Bearer right", "Basic \xff", f"Basic {HASH}"],
 )
-def test_what_are_no_credentials_are_none(start: Start, header: str) -> None:
-    with start(f"basic_auth_users: {{who: {HASH}}}\n") as exporter:
-        assert ask(exporter.port, "/metrics", headers={"Authorization": header}).status == 401
+def test_basic_auth_refuses_malformed_credentials(in_clear: Shared, header: str) -> None:
+    exporter = in_clear.configured(f"basic_auth_users: {{who: {HASH}}}\n")
+    assert ask(exporter.port, "/metrics", headers={"Authorization": header}).status == 401
 
 
-def test_users_come_and_go_without_a_restart(start: Start, directory: Path) -> None:
+def test_basic_auth_follows_changed_users_without_a_restart(start: Start, directory: Path) -> None:
     with start(f"basic_auth_users: {{who: {HASH}}}\n") as exporter:
         for name, password, status in (("who", "right", 200), ("who", "wrong", 401), ("else", "right", 401)):
             assert login(exporter.port, name, password).status == status
-            assert login(exporter.port, name, password).status == status  # as it is remembered
+            assert login(exporter.port, name, password).status == status  # the verdict is cached
         replace(directory / "web" / "web.yml", f"basic_auth_users: {{else: {HASH}}}\n")
         assert login(exporter.port, "who", "right").status == 401
         assert login(exporter.port, "else", "right").status == 200
@@ -388,21 +418,21 @@ def test_users_come_and_go_without_a_restart(start: Start, directory: Path) -> N
         assert ask(exporter.port, "/-/healthy").status == 200
 
 
-def test_a_password_longer_than_bcrypt_reads_and_one_with_colons_are_passwords(start: Start) -> None:
+def test_basic_auth_accepts_passwords_with_colons_and_beyond_72_bytes(in_clear: Shared) -> None:
     long = "a:" * 50
     hashed = bcrypt.hashpw(long.encode()[:72], bcrypt.gensalt(4)).decode()
-    with start(f"basic_auth_users: {{who: {hashed}}}\n") as exporter:
-        assert login(exporter.port, "who", long).status == 200
+    exporter = in_clear.configured(f"basic_auth_users: {{who: {hashed}}}\n")
+    assert login(exporter.port, "who", long).status == 200
 
 
 @pytest.mark.slow
-def test_guessing_costs_the_same_for_known_and_unknown_users_and_delays_nobody(start: Start) -> None:
-    """A hash of cost 11 takes a tenth of a second; who is remembered, or what needs no hash, does not wait for it."""
+def test_basic_auth_guesses_cost_the_same_for_any_user_and_delay_no_remembered_login(start: Start) -> None:
+    """A hash of cost 11 takes 0.1 s of CPU. A login that is cached needs no hash and does not wait for the others."""
     hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(11)).decode()
     with start(f"basic_auth_users: {{who: {hashed}}}\n") as exporter:
         assert login(exporter.port, "who", "right").status == 200
         times = {"who": 0.0, "nobody": 0.0}
-        for number in range(3):  # in turn, so that whatever else goes on here befalls both
+        for number in range(3):  # alternate, so that noise affects both alike
             for name in times:
                 before = cpu_seconds(exporter)
                 assert login(exporter.port, name, f"guess {number}").status == 401
@@ -412,11 +442,11 @@ def test_guessing_costs_the_same_for_known_and_unknown_users_and_delays_nobody(s
             guesses = [guessers.submit(login, exporter.port, "who", f"another {number}") for number in range(16)]
             wait(guesses, return_when=FIRST_COMPLETED)
             assert login(exporter.port, "who", "right").status == 200
-            assert not all(guess.done() for guess in guesses), "it did not wait for those before it"
+            assert not all(guess.done() for guess in guesses), "the login waited for the guesses before it"
             assert {guess.result().status for guess in guesses} == {401}
 
 
-def test_headers_go_with_every_answer(start: Start) -> None:
+def test_configured_headers_are_in_every_answer(in_clear: Shared) -> None:
     values = {
         "Strict-Transport-Security": "max-age=60",
         "X-Content-Type-Options": "nosniff",
@@ -425,12 +455,12 @@ def test_headers_go_with_every_answer(start: Start) -> None:
         "Content-Security-Policy": "default-src https:",
     }
     lines = "".join([f'    {name}: "{value}"\n' for name, value in values.items()])
-    with start(f"http_server_config:\n  headers:\n{lines}basic_auth_users: {{who: {HASH}}}\n") as exporter:
-        for answer in (login(exporter.port, "who", "right"), ask(exporter.port, "/-/healthy")):
-            assert values.items() == {name: answer.headers[name.lower()] for name in values}.items()
+    exporter = in_clear.configured(f"http_server_config:\n  headers:\n{lines}basic_auth_users: {{who: {HASH}}}\n")
+    for answer in (login(exporter.port, "who", "right"), ask(exporter.port, "/-/healthy")):
+        assert values.items() == {name: answer.headers[name.lower()] for name in values}.items()
 
 
-def test_whoever_is_turned_away_at_the_door_is_counted_by_path_and_status(start: Start) -> None:
+def test_unauthorized_requests_are_counted_by_path_and_status(start: Start) -> None:
     with start(f"basic_auth_users: {{who: {HASH}}}\n") as exporter:
         for path in ("/probe?target=x", "/probe?target=y", "/metrics", "/nowhere"):
             assert ask(exporter.port, path).status == 401
@@ -439,11 +469,11 @@ def test_whoever_is_turned_away_at_the_door_is_counted_by_path_and_status(start:
             assert f'probe_exporter_http_requests_total{{code="401",handler="{handler}"}} {number}\n' in shown
 
 
-def test_beyond_the_rate_there_is_429_for_everybody_and_before_the_password(start: Start) -> None:
+def test_rate_limit_answers_429_before_authentication(start: Start) -> None:
     limit = "rate_limit: {interval: 1s, burst: 2}\n"
     with start(f"{limit}http_server_config: {{headers: {{X-Frame-Options: deny}}}}\n") as exporter:
         assert [ask(exporter.port, path).status for path in ("/-/healthy", "/nope")] == [200, 404]
-        until(lambda: ask(exporter.port, "/metrics").status == 429)  # the second answer, unless a second has gone by
+        until(lambda: ask(exporter.port, "/metrics").status == 429)  # at once, unless a second has passed meanwhile
         while (refused := ask(exporter.port, "/metrics")).status != 429:
             pass
         assert "x-frame-options" not in refused.headers  # as in the original

@@ -1,4 +1,4 @@
-"""Slow and broken clients, by real sockets. Where patience is the subject, the test moves the clock."""
+"""Test slow and broken clients on real sockets. Tests of timeouts move a simulated clock."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from tests.web.clock import StandingLoop, advance, happens
 
 PATIENT = Limits()
 BRIEF = Limits(head=4.0, take=4.0, idle=8.0, look=0.5)
-"""Seconds on a clock that stands still. A test's own timeout runs on that clock, too: together they stay below it."""
+"""Seconds of the simulated clock."""
 
 REQUEST = b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n"
 LARGE = bytes(16 << 20)
-"""More than the buffers of any two systems take."""
+"""More than the socket buffers of both sides hold."""
 
 
 @pytest.fixture
 def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
-    """The loop of production, or one whose clock stands still for a test that asks for `still`."""
+    """Return uvloop's factory, or a `StandingLoop` for tests that use the fixture `still`."""
     return StandingLoop if "still" in request.fixturenames else uvloop.new_event_loop
 
 
 @pytest.fixture
 def still() -> None:
-    """Have the clock stand still."""
+    """Use a simulated clock."""
 
 
-class Door:
-    """A server with these limits, and what its tests look at."""
+class Served:
+    """A server with these limits, and its state for assertions."""
 
     def __init__(self, limits: Limits) -> None:
         self.connections = Connections(self.answer, limits)
@@ -44,7 +44,7 @@ class Door:
         self.port = 0
 
     async def answer(self, request: BaseRequest) -> Answer:
-        """As the path wishes: once the test lets it, at length, or at once."""
+        """Answer /slow when the test sets `finish`, /large with a large body, other paths at once."""
         if request.path == "/slow":
             self.begun.set()
             await self.finish.wait()
@@ -52,29 +52,29 @@ class Door:
 
     @property
     def unheard(self) -> int:
-        """How many connections owe the rest of a request."""
+        """Return how many connections have sent no complete request yet."""
         return len(self.connections.unheard)
 
     @property
     def open(self) -> int:
-        """How many connections there are."""
+        """Return the number of open connections."""
         return len(self.connections._server.connections)
 
     @property
     def unread(self) -> int:
-        """The bytes that clients have still to take."""
+        """Return the bytes in write buffers that clients have not read."""
         wires = [connection.transport for connection in self.connections._server.connections]
         return sum(wire.get_write_buffer_size() for wire in wires if isinstance(wire, asyncio.Transport))
 
     async def connect(self, *, limit: int = 1 << 16) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A client."""
+        """Connect a client."""
         return await asyncio.open_connection("127.0.0.1", self.port, limit=limit)
 
 
 @contextlib.asynccontextmanager
-async def door(limits: Limits = PATIENT) -> AsyncIterator[Door]:
-    """Open a door."""
-    one = Door(limits)
+async def serving(limits: Limits = PATIENT) -> AsyncIterator[Served]:
+    """Run a server with these limits."""
+    one = Served(limits)
     server = await asyncio.get_running_loop().create_server(one.connections, "127.0.0.1", 0)
     one.port = server.sockets[0].getsockname()[1]
     watching = asyncio.ensure_future(one.connections.watch())
@@ -90,14 +90,14 @@ async def door(limits: Limits = PATIENT) -> AsyncIterator[Door]:
 
 
 async def reads(reader: asyncio.StreamReader) -> bytes:
-    """All that comes until the end; a reset is one."""
+    """Read until the connection is closed. A reset counts as closed and loses the data."""
     with contextlib.suppress(ConnectionError):
         return await reader.read()
     return b""
 
 
-async def test_who_says_nothing_is_let_go(still: None) -> None:
-    async with door(BRIEF) as one:
+async def test_silent_client_is_disconnected_after_the_head_timeout(still: None) -> None:
+    async with serving(BRIEF) as one:
         reader, writer = await one.connect()
         await happens(lambda: one.unheard == 1)
         await advance(3.9)
@@ -108,8 +108,8 @@ async def test_who_says_nothing_is_let_go(still: None) -> None:
         writer.close()
 
 
-async def test_who_dribbles_is_let_go_however_busily_it_dribbles(still: None) -> None:
-    async with door(BRIEF) as one:
+async def test_client_that_sends_byte_by_byte_is_disconnected_after_the_head_timeout(still: None) -> None:
+    async with serving(BRIEF) as one:
         reader, writer = await one.connect()
         await happens(lambda: one.unheard == 1)
         for byte in REQUEST[:19]:
@@ -124,8 +124,8 @@ async def test_who_dribbles_is_let_go_however_busily_it_dribbles(still: None) ->
         writer.close()
 
 
-async def test_a_second_request_has_to_be_whole_in_time_too(still: None) -> None:
-    async with door(BRIEF) as one:
+async def test_incomplete_second_request_is_disconnected_after_the_head_timeout(still: None) -> None:
+    async with serving(BRIEF) as one:
         reader, writer = await one.connect()
         writer.write(REQUEST % b"")
         assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
@@ -139,8 +139,8 @@ async def test_a_second_request_has_to_be_whole_in_time_too(still: None) -> None
         writer.close()
 
 
-async def test_a_request_in_pieces_is_answered_if_it_is_whole_in_time(still: None) -> None:
-    async with door(BRIEF) as one:
+async def test_request_in_pieces_is_answered_within_the_head_timeout(still: None) -> None:
+    async with serving(BRIEF) as one:
         reader, writer = await one.connect()
         for piece in (b"GET /", b" HTTP/1.1\r\nHo", b"st: x\r\n", b"\r\n"):
             writer.write(piece)
@@ -150,9 +150,9 @@ async def test_a_request_in_pieces_is_answered_if_it_is_whole_in_time(still: Non
         writer.close()
 
 
-async def test_who_says_no_more_and_listens_is_answered_if_that_is_quickly_done(still: None) -> None:
-    """Health checks by ``nc`` close their half once they have asked. What takes longer has a client that is gone."""
-    async with door(BRIEF) as one:
+async def test_half_closed_client_gets_only_a_quick_answer(still: None) -> None:
+    """Health checks with ``nc`` shut down their side after the request. For longer answers it counts as gone."""
+    async with serving(BRIEF) as one:
         for request in [REQUEST % b""] * 20 + [REQUEST % b"slow"]:
             reader, writer = await one.connect()
             writer.write(request)
@@ -170,8 +170,8 @@ async def test_who_says_no_more_and_listens_is_answered_if_that_is_quickly_done(
 
 
 @pytest.mark.parametrize(("path", "said"), [(b"", b"done"), (b"slow", b"")], ids=["at once", "never"])
-async def test_who_says_no_more_is_answered_so_on_the_loop_of_production(path: bytes, said: bytes) -> None:
-    async with door() as one:
+async def test_half_closed_client_gets_only_a_quick_answer_on_uvloop(path: bytes, said: bytes) -> None:
+    async with serving() as one:
         reader, writer = await one.connect()
         writer.write(REQUEST % path)
         writer.write_eof()
@@ -179,12 +179,12 @@ async def test_who_says_no_more_is_answered_so_on_the_loop_of_production(path: b
         writer.close()
 
 
-async def test_time_spent_on_the_answer_is_not_the_client_s(still: None) -> None:
-    async with door(BRIEF) as one:
+async def test_head_timeout_does_not_run_while_a_request_is_answered(still: None) -> None:
+    async with serving(BRIEF) as one:
         reader, writer = await one.connect()
         writer.write(REQUEST % b"slow")
         await one.begun.wait()
-        writer.write(b"GET")  # of the next one
+        writer.write(b"GET")  # the start of the next request
         await advance(6.0)
         await advance(6.0)
         one.finish.set()
@@ -192,8 +192,8 @@ async def test_time_spent_on_the_answer_is_not_the_client_s(still: None) -> None
         writer.close()
 
 
-async def test_a_connection_may_rest_between_requests_and_not_for_ever(still: None) -> None:
-    async with door(BRIEF) as one:
+async def test_idle_connection_is_closed_after_the_idle_timeout(still: None) -> None:
+    async with serving(BRIEF) as one:
         reader, writer = await one.connect()
         for _ in range(2):
             writer.write(REQUEST % b"")
@@ -206,8 +206,8 @@ async def test_a_connection_may_rest_between_requests_and_not_for_ever(still: No
         writer.close()
 
 
-async def test_a_thousand_requests_in_one_piece_have_a_thousand_answers() -> None:
-    async with door() as one:
+async def test_pipelined_requests_are_all_answered() -> None:
+    async with serving() as one:
         reader, writer = await one.connect()
         writer.write(REQUEST % b"" * 1000)
         for _ in range(1000):
@@ -215,8 +215,8 @@ async def test_a_thousand_requests_in_one_piece_have_a_thousand_answers() -> Non
         writer.close()
 
 
-async def test_who_takes_no_answer_is_let_go(still: None) -> None:
-    async with door(BRIEF) as one:
+async def test_client_that_does_not_read_is_disconnected_after_the_take_timeout(still: None) -> None:
+    async with serving(BRIEF) as one:
         reader, writer = await one.connect(limit=1024)
         writer.write(REQUEST % b"large")
         await happens(lambda: one.unread > 0)
@@ -229,20 +229,20 @@ async def test_who_takes_no_answer_is_let_go(still: None) -> None:
         writer.close()
 
 
-async def test_who_takes_an_answer_in_its_time_gets_all_of_it(still: None) -> None:
-    async with door(BRIEF) as one:
+async def test_slow_reader_gets_the_whole_answer_within_the_take_timeout(still: None) -> None:
+    async with serving(BRIEF) as one:
         reader, writer = await one.connect()
         writer.write(REQUEST % b"large")
         await reader.readuntil(b"\r\n\r\n")
-        await advance(0.6)  # it is seen that there is more than the client takes
+        await advance(0.6)  # the server notices unread data
         await reader.readexactly(len(LARGE) // 2)
         await advance(3.0)
         await reader.readexactly(len(LARGE) - len(LARGE) // 2)
         writer.close()
 
 
-async def test_beyond_the_limit_the_oldest_silent_connection_makes_room() -> None:
-    async with door(Limits(unheard=3)) as one:
+async def test_oldest_silent_connection_is_closed_beyond_the_limit() -> None:
+    async with serving(Limits(unheard=3)) as one:
         silent = [await one.connect() for _ in range(5)]
         reader, writer = await one.connect()
         writer.write(REQUEST % b"")

@@ -1,4 +1,4 @@
-"""What supervisors, load balancers and people are told: each check is made to fail, and seen."""
+"""Test /-/healthy, /-/ready and /health: every check passes and fails."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def exporter(tmp_path: Path) -> Iterator[Server]:
 
 
 def health(exporter: Server) -> tuple[int, str, dict[str, dict[str, str]]]:
-    """Status, verdict, and the checks by name."""
+    """Return the HTTP status, the overall status and the checks by name."""
     answer = ask(exporter.port, "/health")
     assert answer.headers["content-type"] == "application/json"
     report: dict[str, Any] = json.loads(answer.text)
@@ -52,28 +52,28 @@ def health(exporter: Server) -> tuple[int, str, dict[str, dict[str, str]]]:
 
 
 def failing(exporter: Server) -> tuple[int, str, str, dict[str, str]]:
-    """What is there to say when one check is not passed: status, verdict, and that check."""
+    """Return the HTTP status, the overall status, and the name and result of the only check that does not pass."""
     status, verdict, checks = health(exporter)
     [(name, check)] = [item for item in checks.items() if item[1]["status"] != "pass"]
     return status, verdict, name, check
 
 
-def test_all_is_well(exporter: Server) -> None:
+def test_all_checks_pass_on_an_idle_exporter(exporter: Server) -> None:
     assert ask(exporter.port, "/-/healthy").text == "Healthy"
     assert ask(exporter.port, "/-/ready").text == "Ready"
     assert health(exporter) == (200, "pass", ALL_WELL)
 
 
-def test_a_short_delay_is_seen_and_no_illness(exporter: Server) -> None:
-    """A prober that sleeps without letting anybody else have a turn."""
+def test_short_event_loop_delay_is_measured_and_healthy(exporter: Server) -> None:
+    """The prober blocks the event loop."""
     assert ask(exporter.port, "/probe?target=block+0.7").status == 200
     assert ask(exporter.port, "/-/healthy").status == 200
     assert own_metric(exporter, "probe_exporter_event_loop_lag_seconds") > 0.19, (
-        "0.7 s, but for half a second to the tick"
+        "at least 0.7 s minus the interval of half a second"
     )
 
 
-def test_a_rejected_reload_stays_healthy_and_shows(exporter: Server, tmp_path: Path) -> None:
+def test_rejected_reload_is_a_warning_and_healthy(exporter: Server, tmp_path: Path) -> None:
     (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: actr}}\n")
     assert ask(exporter.port, "/-/reload", method="POST").status == 500
     assert ask(exporter.port, "/-/healthy").text == "Healthy"
@@ -86,7 +86,7 @@ def test_a_rejected_reload_stays_healthy_and_shows(exporter: Server, tmp_path: P
     assert health(exporter) == (200, "pass", ALL_WELL)
 
 
-def test_draining_is_not_ready_and_still_healthy(exporter: Server, tmp_path: Path) -> None:
+def test_draining_exporter_is_healthy_and_not_ready(exporter: Server, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     with socket.create_connection(("127.0.0.1", exporter.port)) as running:
         running.sendall(f"GET /probe?target=hold+{witness} HTTP/1.0\r\n\r\n".encode())
@@ -97,22 +97,22 @@ def test_draining_is_not_ready_and_still_healthy(exporter: Server, tmp_path: Pat
         assert ask(exporter.port, "/-/healthy").text == "Healthy"
         assert failing(exporter)[:3] == (200, "warn", "readiness")
         witness.unlink()
-        assert running.recv(100).startswith(b"HTTP/1.1 200 "), "the probe that was running got its answer"
+        assert running.recv(100).startswith(b"HTTP/1.1 200 "), "the running probe was not answered"
 
 
 @pytest.mark.parametrize("path", ["/-/ready", "/health"])
-def test_new_paths_are_for_reading(exporter: Server, path: str) -> None:
+def test_ready_and_health_allow_only_get_and_head(exporter: Server, path: str) -> None:
     answer = ask(exporter.port, path, method="POST")
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
     answer = ask(exporter.port, path, method="HEAD")
     assert (answer.status, answer.body) == (200, b"")
 
 
-# --- what a process alone does not come to -------------------------------------------------------------------
+# --- states that a single process does not reach, in-process -------------------------------------------------
 
 
 class Others:
-    """The other workers, as a supervisor that has lost one reports them."""
+    """Other workers with a problem that the test sets."""
 
     def __init__(self) -> None:
         self.lost = ""
@@ -129,7 +129,7 @@ class Others:
 
 @asynccontextmanager
 async def serving(web: Web) -> AsyncIterator[str]:
-    """A server that answers before it was told that everything has started."""
+    """Serve before the start-up is complete."""
     runner = ServerRunner(WebServer(web))
     await runner.setup()
     listener = socket.create_server(("127.0.0.1", 0))
@@ -161,7 +161,7 @@ async def asked(client: ClientSession, url: str) -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
-async def test_an_event_loop_that_was_blocked_is_not_healthy(tmp_path: Path) -> None:
+async def test_blocked_event_loop_is_unhealthy(tmp_path: Path) -> None:
     now = 0.0
     web = a_web(tmp_path, Others())
     web.telemetry.lag._clock = lambda: now
@@ -180,7 +180,7 @@ async def test_an_event_loop_that_was_blocked_is_not_healthy(tmp_path: Path) -> 
     watching.cancel()
 
 
-async def test_starting_is_not_ready(tmp_path: Path) -> None:
+async def test_starting_exporter_is_not_ready(tmp_path: Path) -> None:
     web = a_web(tmp_path, Others())
     async with serving(web) as url, ClientSession() as client:
         assert await asked(client, f"{url}/-/ready") == (503, "The exporter is starting.\n")
@@ -189,7 +189,7 @@ async def test_starting_is_not_ready(tmp_path: Path) -> None:
         assert await asked(client, f"{url}/-/ready") == (200, "Ready")
 
 
-async def test_a_worker_that_died_and_was_not_replaced_is_not_healthy(tmp_path: Path) -> None:
+async def test_dead_worker_is_unhealthy(tmp_path: Path) -> None:
     others = Others()
     web = a_web(tmp_path, others)
     web.health.started()
@@ -202,7 +202,7 @@ async def test_a_worker_that_died_and_was_not_replaced_is_not_healthy(tmp_path: 
         assert (await asked(client, f"{url}/-/ready"))[0] == 200
 
 
-async def test_supervisor_that_does_not_answer_makes_503(tmp_path: Path) -> None:
+async def test_unresponsive_supervisor_gives_503(tmp_path: Path) -> None:
     class Silent(Others):
         async def snapshots(self) -> list[bytes]:
             raise SupervisorTimeout("no answer")
@@ -216,8 +216,8 @@ async def test_supervisor_that_does_not_answer_makes_503(tmp_path: Path) -> None
             assert (answer.status, await answer.text()) == (503, "no answer\n")
 
 
-async def test_metrics_are_those_of_all_workers(tmp_path: Path) -> None:
-    """What the others send is added to one's own."""
+async def test_metrics_are_summed_over_all_workers(tmp_path: Path) -> None:
+    """Snapshots of other workers are added to this worker's metrics."""
     web = a_web(tmp_path, Others())
     web.telemetry.unknown_modules = 2
     beside = snapshot(web.telemetry.registry.collect())

@@ -1,4 +1,4 @@
-"""``/logs`` and ``/history``, asked of the program with its history in memory and in a file."""
+"""Test /logs and /history of an exporter process, with the history in memory and in a file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def exporter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def name() -> str:
-    """A word that no other test probes."""
+    """Return a unique word for targets."""
     return f"n{time.monotonic_ns()}"
 
 
@@ -47,7 +47,7 @@ def history(exporter: Server, **filters: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_an_entry_says_what_was_asked_and_how_it_ended(exporter: Server, name: str) -> None:
+def test_history_entry_has_request_and_result(exporter: Server, name: str) -> None:
     before, began = time.time(), time.monotonic()
     probe(exporter, f"fail {name}", "brief")
     waited = time.monotonic() - began
@@ -66,13 +66,13 @@ def test_an_entry_says_what_was_asked_and_how_it_ended(exporter: Server, name: s
     }
 
 
-def test_a_success_has_no_reason(exporter: Server, name: str) -> None:
+def test_history_entry_of_a_success_has_no_reason(exporter: Server, name: str) -> None:
     probe(exporter, name)
     (entry,) = history(exporter, target=name)
     assert (entry["result"], entry["reason"], entry["phase"], entry["message"]) == ("success", None, None, None)
 
 
-def test_filters_narrow_and_the_newest_comes_first(exporter: Server, name: str) -> None:
+def test_history_filters_combine_and_the_newest_entry_is_first(exporter: Server, name: str) -> None:
     for target, module in (
         (name, "http_2xx"),
         (f"fail {name}", "http_2xx"),
@@ -97,8 +97,8 @@ def test_filters_narrow_and_the_newest_comes_first(exporter: Server, name: str) 
     assert found(module="", target="", result="", reason="", since="", limit="") == found()
 
 
-def test_a_reason_may_be_a_prober_s_own(exporter: Server, name: str) -> None:
-    """And what a prober adds to its failure never hides the verdict."""
+def test_history_filters_by_a_probers_own_reason(exporter: Server, name: str) -> None:
+    """Fields that the prober adds to its failure do not replace the result's own."""
     probe(exporter, f"tire {name}")
     (entry,) = history(exporter, target=f"tire {name}", reason="actor_tired")
     assert (entry["phase"], entry["message"]) == ("acting", "no more")
@@ -110,20 +110,20 @@ def test_a_reason_may_be_a_prober_s_own(exporter: Server, name: str) -> None:
 @pytest.mark.parametrize(
     "ago", [str, lambda t: f"{t:.3f}", lambda t: f"{datetime.fromtimestamp(t, UTC):%Y-%m-%dT%H:%M:%SZ}"]
 )
-def test_since_is_a_time(exporter: Server, name: str, ago: Any) -> None:
+def test_history_since_accepts_unix_seconds_and_rfc3339(exporter: Server, name: str, ago: Any) -> None:
     probe(exporter, name)
     assert len(history(exporter, target=name, since=ago(int(time.time()) - 1000))) == 1
     assert history(exporter, target=name, since=ago(int(time.time()) + 1000)) == []
 
 
 @pytest.mark.parametrize(("since", "found"), [("1h", 1), ("1h30m", 1), ("0", 1), ("1ns", 0)])
-def test_or_an_age(exporter: Server, name: str, since: str, found: int) -> None:
+def test_history_since_accepts_an_age(exporter: Server, name: str, since: str, found: int) -> None:
     probe(exporter, name)
     assert len(history(exporter, target=name, since=since)) == found
 
 
 @pytest.mark.parametrize("since", ["2026-01-01T00:00:00+02:00", "2026-01-01t00:00:00.5z", "2026-01-01 00:00:00-01:00"])
-def test_a_zone_may_be_given_and_its_plus_need_not_be_escaped(exporter: Server, name: str, since: str) -> None:
+def test_history_since_accepts_a_zone_with_an_unescaped_plus(exporter: Server, name: str, since: str) -> None:
     probe(exporter, name)
     answer = ask(exporter.port, f"/history?target={name}&since={since.replace(' ', '%20')}")
     assert len(json.loads(answer.text)["probes"]) == 1
@@ -151,7 +151,7 @@ def test_a_zone_may_be_given_and_its_plus_need_not_be_escaped(exporter: Server, 
         ("id=1&module=x", "id"),
     ],
 )
-def test_a_bad_filter_is_named_in_one_sentence(exporter: Server, query: str, word: str) -> None:
+def test_history_rejects_an_invalid_filter_by_name(exporter: Server, query: str, word: str) -> None:
     answer = ask(exporter.port, f"/history?{query}")
     assert (answer.status, answer.headers["content-type"]) == (400, PLAIN)
     assert answer.text.count("\n") == 1
@@ -159,17 +159,17 @@ def test_a_bad_filter_is_named_in_one_sentence(exporter: Server, query: str, wor
 
 
 @pytest.mark.parametrize("number", ["99999999", "-2", str(1 << 63), "9" * 400])
-def test_what_is_not_held_is_not_found(exporter: Server, number: str) -> None:
+def test_history_and_logs_answer_404_for_unknown_ids(exporter: Server, number: str) -> None:
     for path in (f"/history?id={number}", f"/logs?id={number}"):
         assert ask(exporter.port, path).status == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_the_history_is_only_read(exporter: Server, method: str) -> None:
+def test_history_allows_only_reading(exporter: Server, method: str) -> None:
     assert ask(exporter.port, "/history", method=method).status == 405
 
 
-def test_one_entry_in_full(exporter: Server, name: str) -> None:
+def test_history_by_id_has_settings_events_and_metrics(exporter: Server, name: str) -> None:
     probe(exporter, f"count {name}", "secret")
     (entry,) = history(exporter, target=f"count {name}")
     full = json.loads(ask(exporter.port, f"/history?id={entry['id']}").text)
@@ -188,7 +188,7 @@ def test_one_entry_in_full(exporter: Server, name: str) -> None:
     ]["samples"]
 
 
-def test_the_answers_are_what_the_openapi_document_says(exporter: Server, name: str) -> None:
+def test_history_answers_match_the_openapi_document(exporter: Server, name: str) -> None:
     probe(exporter, f"fail {name}")
     document = json.loads(ask(exporter.port, "/openapi.json").text)
     said = document["paths"]["/history"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
@@ -199,7 +199,7 @@ def test_the_answers_are_what_the_openapi_document_says(exporter: Server, name: 
     assert not check.is_valid({"probes": [{**found[0], "surprise": 1}]})
 
 
-def test_logs_gives_the_newest_of_a_target(exporter: Server, name: str) -> None:
+def test_logs_shows_the_newest_probe_of_a_target(exporter: Server, name: str) -> None:
     for module in ("http_2xx", "brief"):
         probe(exporter, f"fail {name}", module)
     where = f"/logs?target={quote(f'fail {name}')}"
@@ -208,7 +208,7 @@ def test_logs_gives_the_newest_of_a_target(exporter: Server, name: str) -> None:
     assert ask(exporter.port, f"{where}&module=named").status == 404
 
 
-def test_the_landing_page_leads_to_both(exporter: Server, name: str) -> None:
+def test_landing_page_links_to_logs_and_history(exporter: Server, name: str) -> None:
     probe(exporter, f"fail {name}")
     (entry,) = history(exporter, target=f"fail {name}")
     page = ask(exporter.port, "/").text
@@ -218,7 +218,7 @@ def test_the_landing_page_leads_to_both(exporter: Server, name: str) -> None:
     assert 'title="as the target wished">target_invalid' in page
 
 
-# --- a file, over the life of processes ---------------------------------------------------------------------
+# --- a history file and its processes ------------------------------------------------------------------------
 
 
 def kept(directory: Path) -> list[str]:
@@ -226,15 +226,15 @@ def kept(directory: Path) -> list[str]:
         return [entry["target"] for entry in history(again)]
 
 
-def test_what_was_probed_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_history_file_survives_a_restart(tmp_path: Path) -> None:
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(tmp_path, *FLAGS, "--history.path=kept") as exporter:
         for number in range(5):
             probe(exporter, f"t{number}")
-    assert kept(tmp_path) == ["t4", "t3", "t2", "t1", "t0"], "also the last ones, of the moment before the end"
+    assert kept(tmp_path) == ["t4", "t3", "t2", "t1", "t0"], "a result from just before the end is missing"
 
 
-def test_and_after_a_sudden_end(tmp_path: Path) -> None:
+def test_history_file_survives_a_kill(tmp_path: Path) -> None:
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(tmp_path, *FLAGS, "--history.path=kept") as exporter:
         for number in range(5):
@@ -245,7 +245,7 @@ def test_and_after_a_sudden_end(tmp_path: Path) -> None:
     assert kept(tmp_path) == ["t4", "t3", "t2", "t1", "t0"]
 
 
-def test_two_exporters_share_a_file(tmp_path: Path) -> None:
+def test_history_file_is_shared_by_two_exporters(tmp_path: Path) -> None:
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     flags = (*FLAGS, "--history.path=kept")
     with exporters.ours(tmp_path, *flags) as one, exporters.ours(tmp_path, *flags) as other:
@@ -257,7 +257,7 @@ def test_two_exporters_share_a_file(tmp_path: Path) -> None:
             assert ask(exporter.port, "/logs?target=by+one").status == 200
 
 
-def test_a_file_that_is_no_history_stops_the_start(tmp_path: Path) -> None:
+def test_start_fails_if_the_history_file_is_something_else(tmp_path: Path) -> None:
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     (tmp_path / "kept").write_text("notes " * 1000)
     with pytest.raises(RuntimeError, match=r"code 1(?s:.*)kept can't be used as a history: file is not a database"):
@@ -265,7 +265,7 @@ def test_a_file_that_is_no_history_stops_the_start(tmp_path: Path) -> None:
     assert (tmp_path / "kept").read_text() == "notes " * 1000
 
 
-def test_a_file_that_is_spoilt_while_in_use_costs_no_probe(tmp_path: Path) -> None:
+def test_history_file_damaged_in_use_fails_no_probe(tmp_path: Path) -> None:
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(tmp_path, *FLAGS, "--history.path=kept") as exporter:
         probe(exporter, "before")

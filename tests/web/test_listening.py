@@ -1,4 +1,4 @@
-"""Addresses and URLs of the command line mean what they mean to the original."""
+"""Test listen addresses, external URLs and route prefixes, as the original interprets them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from probe_exporter.web.listening import ListenError, Place, listen, open_for_wo
         ("127.0.0.1:", "127.0.0.1", ""),
     ],
 )
-def test_an_address_is_host_and_port(address: str, host: str, port: str) -> None:
+def test_address_is_split_into_host_and_port(address: str, host: str, port: str) -> None:
     assert split_address(address) == (host, port)
 
 
 @pytest.mark.parametrize("address", ["", "foo", "9115", "::1:9115", "[::1]", "[::1", "[::1]9115", "a]b:1"])
-def test_what_is_no_address_is_refused_with_the_forms_that_are(address: str) -> None:
+def test_malformed_address_is_refused_with_the_valid_forms(address: str) -> None:
     with pytest.raises(ListenError, match=r"\[v6\]:port"):
         split_address(address)
 
@@ -40,14 +40,14 @@ def test_what_is_no_address_is_refused_with_the_forms_that_are(address: str) -> 
         ("[::]:0", ["::1"]),
     ],
 )
-def test_a_listening_socket_takes_connections(address: str, clients: list[str]) -> None:
+def test_listening_socket_accepts_connections(address: str, clients: list[str]) -> None:
     with listen(address) as listener:
         for client in clients:
             with socket.create_connection((client, listener.getsockname()[1]), 60):
                 pass
 
 
-def test_workers_have_sockets_of_their_own_at_the_same_address() -> None:
+def test_workers_get_separate_sockets_on_the_same_address() -> None:
     shares = open_for_workers(["127.0.0.1:0", ":0"], 3)
     names = [[listener.name for listener in share] for share in shares]
     assert names[0] == names[1] == names[2]
@@ -64,7 +64,7 @@ def test_workers_have_sockets_of_their_own_at_the_same_address() -> None:
             listener.close()
 
 
-def test_a_port_in_use_is_a_clear_refusal() -> None:
+def test_port_in_use_is_reported() -> None:
     with listen("127.0.0.1:0") as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ListenError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
@@ -74,7 +74,7 @@ def test_a_port_in_use_is_a_clear_refusal() -> None:
 @pytest.mark.parametrize(
     "address", ["192.0.2.1:1", "no-such-host.invalid:1", "127.0.0.1:99999", "127.0.0.1:no-such-service"]
 )
-def test_an_address_that_cannot_be_had_is_named(address: str) -> None:
+def test_unusable_address_is_named_in_the_error(address: str) -> None:
     with pytest.raises(ListenError, match=f"cannot listen on {address}: "):
         listen(address)
 
@@ -101,18 +101,20 @@ def test_an_address_that_cannot_be_had_is_named(address: str) -> None:
         ("/foo/", None, Place("/foo/", "/foo"), "/foo"),
     ],
 )
-def test_prefix_and_front_follow_from_the_flags(url: str | None, prefix: str | None, where: Place, shown: str) -> None:
+def test_route_prefix_and_external_url_follow_from_the_flags(
+    url: str | None, prefix: str | None, where: Place, shown: str
+) -> None:
     assert place(url, prefix, [":9115"]) == (where, shown.replace("HOST", socket.gethostname()))
 
 
 @pytest.mark.parametrize(
     "url", ["'http://x/'", '"x"', "http://x/'", "%zz", ":", "http://[::1", "http://x:port/", "a\nb"]
 )
-def test_what_is_no_external_url_is_refused(url: str) -> None:
+def test_malformed_external_url_is_refused(url: str) -> None:
     with pytest.raises(ListenError, match="external URL"):
         place(url, None, [":9115"])
 
 
-def test_without_an_external_url_an_address_needs_a_port() -> None:
+def test_address_without_port_is_refused_without_an_external_url() -> None:
     with pytest.raises(ListenError, match="foo"):
         place(None, None, ["foo"])

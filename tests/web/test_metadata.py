@@ -1,4 +1,4 @@
-"""/metadata says what the exporter is, where its configuration comes from, and what it can measure."""
+"""Test /metadata: build, configuration, modules, probers and metrics."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return found
 
 
-def test_the_build_is_described(exporter: Server) -> None:
+def test_metadata_describes_the_build(exporter: Server) -> None:
     found = metadata(exporter)
     assert (found["name"], found["version"]) == ("probe-exporter", VERSION)
     assert found["revision"]
@@ -66,7 +66,7 @@ def test_the_build_is_described(exporter: Server) -> None:
     assert process <= datetime.fromisoformat(found["started"]).timestamp() <= time.time()
 
 
-def test_the_configuration_is_described(exporter: Server) -> None:
+def test_metadata_describes_the_configuration(exporter: Server) -> None:
     config = metadata(exporter)["config"]
     assert config["files"] == ["blackbox.yml"]
     data = CONFIG.encode()
@@ -76,7 +76,7 @@ def test_the_configuration_is_described(exporter: Server) -> None:
     assert abs(datetime.fromisoformat(config["loaded"]).timestamp() - stamp) < 1
 
 
-def test_modules_are_described_with_what_a_request_may_set(exporter: Server) -> None:
+def test_metadata_lists_modules_with_their_parameters(exporter: Server) -> None:
     modules = metadata(exporter)["modules"]
     assert [module["name"] for module in modules] == ["free", "http_2xx"]
     assert named(modules, "http_2xx") == {
@@ -92,7 +92,7 @@ def test_modules_are_described_with_what_a_request_may_set(exporter: Server) -> 
     ]
 
 
-def test_probers_are_described_with_their_metrics(exporter: Server) -> None:
+def test_metadata_lists_probers_with_their_metrics(exporter: Server) -> None:
     found = metadata(exporter)
     assert {"http", "tcp", "dns", "icmp", "unix", "grpc", "actor"} <= {prober["name"] for prober in found["probers"]}
     actor = named(found["probers"], "actor")
@@ -107,7 +107,7 @@ def test_probers_are_described_with_their_metrics(exporter: Server) -> None:
     assert named(http["metrics"], "probe_http_duration_seconds")["labels"] == ["phase"]
 
 
-def test_the_schema_of_a_prober_s_settings_judges_them(exporter: Server) -> None:
+def test_metadata_settings_schema_validates_a_probers_settings(exporter: Server) -> None:
     schema = named(metadata(exporter)["probers"], "http")["settings"]
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate({"valid_status_codes": [200], "fail_if_ssl": True}, schema)
@@ -115,7 +115,7 @@ def test_the_schema_of_a_prober_s_settings_judges_them(exporter: Server) -> None
         jsonschema.validate({"valid_status_coeds": [200]}, schema)
 
 
-def test_a_rejected_reload_shows_and_the_next_good_one_is_another(exporter: Server, tmp_path: Path) -> None:
+def test_metadata_shows_a_rejected_reload_until_the_next_good_one(exporter: Server, tmp_path: Path) -> None:
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}") as changed:
         before = metadata(changed)
@@ -135,7 +135,7 @@ def test_a_rejected_reload_shows_and_the_next_good_one_is_another(exporter: Serv
         assert after["started"] == before["started"]
 
 
-def test_nothing_secret_is_told(tmp_path: Path) -> None:
+def test_metadata_contains_no_secret(tmp_path: Path) -> None:
     (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: actor, actor: {password: hunter2}}}\n")
     with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}") as exporter:
         assert "hunter2" not in ask(exporter.port, "/metadata").text

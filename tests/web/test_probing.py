@@ -1,4 +1,4 @@
-"""``/probe`` with several modules and with parameters, and ``/config`` of them, asked of the program that users run."""
+"""Test /probe with several modules and with parameters, and /config of them, on an exporter process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.web.test_routes import hang_up_on, until
 
 PLUGINS = Path(__file__).parents[1] / "own_probers"
 RIVAL = '''
-"""A prober that declares its metrics otherwise than the actor does, and has a label of the name `module`."""
+"""A prober whose metric conflicts with the actor's, and that has a label named `module`."""
 
 from probe_exporter import Metric, Probe, Prober, Settings
 
@@ -28,7 +28,7 @@ WORDS = Metric("probe_actor_words", "Otherwise.", ("module",), type="counter")
 
 
 async def probe_rival(probe: Probe, settings: Settings) -> None:
-    """Counts no words."""
+    """Set the metric."""
     probe.set(WORDS, 7, "core")
 
 
@@ -64,7 +64,7 @@ INFO = re.compile(r'probe_actor_seen_info\{host="([^"]*)"')
 
 @pytest.fixture(scope="module")
 def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One exporter for all tests of this file."""
+    """Run one exporter for all tests of this file."""
     directory = tmp_path_factory.mktemp("probing")
     (directory / "blackbox.yml").write_text(CONFIG)
     (directory / "plugins").mkdir()
@@ -81,7 +81,7 @@ def probe(
 
 
 def values(body: str, name: str) -> dict[str, float]:
-    """The values of one name by its labels as written."""
+    """Return the values of one metric by its labels as written."""
     found = re.findall(rf"^{name}(?:\{{(.*)\}})? (\S+)$", body, re.MULTILINE)
     return {labels: float(value) for labels, value in found}
 
@@ -91,14 +91,14 @@ def own_metric(exporter: Server, name: str) -> float:
 
 
 def held(exporter: Server) -> list[int]:
-    """The numbers of the probes in the history, newest first."""
+    """Return the ids of the probes in the history, newest first."""
     return [int(number) for number in re.findall(r'href="logs\?id=(\d+)"', ask(exporter.port, "/").text)]
 
 
-# --- several modules ---------------------------------------------------------------------------------------
+# --- several modules -----------------------------------------------------------------------------------------
 
 
-def test_several_modules_give_one_answer_with_a_label(exporter: Server) -> None:
+def test_several_modules_give_one_answer_with_a_module_label(exporter: Server) -> None:
     body = probe(exporter, "named,brief", "two words").text
     assert values(body, "probe_success") == {'module="named"': 1, 'module="brief"': 1}
     assert values(body, "probe_actor_seen_info") == {
@@ -112,8 +112,8 @@ def test_several_modules_give_one_answer_with_a_label(exporter: Server) -> None:
         assert len(names) == len(set(names)) > 4
 
 
-def test_each_module_keeps_its_verdict_and_its_timeout(exporter: Server) -> None:
-    """Under the timeout of the scrape, each under its own as well."""
+def test_several_modules_keep_their_own_results_and_timeouts(exporter: Server) -> None:
+    """The timeout of the scrape applies to all, and the timeout of a module to that module."""
     answer = probe(exporter, "http_2xx,brief,named", "wait 0.6", {"X-Prometheus-Scrape-Timeout-Seconds": "60"})
     assert values(answer.text, "probe_success") == {'module="http_2xx"': 1, 'module="brief"': 0, 'module="named"': 1}
     assert values(answer.text, "probe_timeout_seconds") == {
@@ -125,22 +125,22 @@ def test_each_module_keeps_its_verdict_and_its_timeout(exporter: Server) -> None
 
 
 def test_several_modules_run_at_once(exporter: Server, tmp_path: Path) -> None:
-    """Each waits for the other."""
+    """Each probe waits until the other one runs."""
     answer = probe(exporter, "http_2xx,named", f"meet {tmp_path / 'place'}")
     assert values(answer.text, "probe_success") == {'module="http_2xx"': 1, 'module="named"': 1}
 
 
 @pytest.mark.parametrize("asked", ["named", "named,", ",named", "named,named"])
-def test_one_module_is_one_without_a_label(exporter: Server, asked: str) -> None:
+def test_single_module_has_no_module_label(exporter: Server, asked: str) -> None:
     assert values(probe(exporter, asked).text, "probe_success") == {"": 1}
 
 
-def test_a_module_of_exactly_that_name_wins(exporter: Server) -> None:
+def test_module_name_with_a_comma_is_matched_exactly_first(exporter: Server) -> None:
     assert INFO.findall(probe(exporter, "a,b").text) == ["of the comma"]
     assert len(values(probe(exporter, "b,a").text, "probe_success")) == 2
 
 
-def test_a_repeated_module_is_the_first(exporter: Server) -> None:
+def test_repeated_module_parameter_uses_the_first(exporter: Server) -> None:
     body = ask(exporter.port, "/probe?target=x&module=named&module=brief").text
     assert values(body, "probe_success") == {"": 1}
     assert INFO.findall(body) == ["configured.example"]
@@ -150,7 +150,7 @@ def test_a_repeated_module_is_the_first(exporter: Server) -> None:
     ("asked", "name"),
     [("named,no_such,brief", "no_such"), ("no_such,neither", "no_such"), (",", ","), ("named, a", " a")],
 )
-def test_an_unknown_one_among_them_is_named_and_nothing_runs(exporter: Server, asked: str, name: str) -> None:
+def test_unknown_module_among_several_is_refused_and_none_runs(exporter: Server, asked: str, name: str) -> None:
     before, entries = own_metric(exporter, UNKNOWN), held(exporter)
     answer = probe(exporter, asked)
     assert (answer.status, answer.text) == (400, f'Unknown module "{name}"\n')
@@ -158,17 +158,17 @@ def test_an_unknown_one_among_them_is_named_and_nothing_runs(exporter: Server, a
     assert held(exporter) == entries
 
 
-def test_a_request_names_only_so_many(exporter: Server) -> None:
+def test_number_of_modules_is_limited(exporter: Server) -> None:
     answer = probe(exporter, ",".join(f"m{number}" for number in range(17)))
     assert (answer.status, answer.text) == (400, "A request may name 16 modules, and this one names 17\n")
 
 
-def test_probers_that_disagree_about_a_metric_give_a_legal_answer(exporter: Server) -> None:
+def test_conflicting_metric_declarations_give_a_valid_exposition(exporter: Server) -> None:
     answer = probe(exporter, "rival,named")
     assert values(answer.text, "probe_actor_words") == {'module="named"': 1}
     assert values(answer.text, "probe_actor_words_total") == {'exported_module="core",module="rival"': 7}
     done = subprocess.run([peer("promtool"), "check", "metrics"], input=answer.body, capture_output=True, timeout=120)
-    assert done.returncode in (0, 3), done.stderr  # 3: it would have named something otherwise
+    assert done.returncode in (0, 3), done.stderr  # 3: promtool only dislikes a name
     assert b"error" not in done.stderr.lower(), done.stderr
 
 
@@ -179,14 +179,14 @@ def test_probers_that_disagree_about_a_metric_give_a_legal_answer(exporter: Serv
         "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
     ],
 )
-def test_every_format_has_them(exporter: Server, accept: str) -> None:
+def test_several_modules_are_in_every_exposition_format(exporter: Server, accept: str) -> None:
     answer = probe(exporter, "named,brief", headers={"Accept": accept})
     assert answer.headers["content-type"].startswith(accept.partition(";")[0])
     assert answer.body.count(b"configured.example") == 1
     assert answer.body.count(b"brief") == answer.body.count(b"named") > 3
 
 
-def test_each_is_in_the_history_and_in_the_log_by_itself(exporter: Server) -> None:
+def test_several_modules_have_separate_history_entries_and_log_lines(exporter: Server) -> None:
     before = held(exporter)[:1] or [-1]
     target = f"fail {time.monotonic_ns()}"
     assert probe(exporter, "named,brief", target).status == 200
@@ -197,14 +197,14 @@ def test_each_is_in_the_history_and_in_the_log_by_itself(exporter: Server) -> No
         assert len(re.findall(rf'msg="Probe failed" module={module} target="{target}"', log)) == 1
 
 
-def test_debug_shows_each_with_its_settings(exporter: Server) -> None:
+def test_debug_shows_each_module_with_its_settings(exporter: Server) -> None:
     text = probe(exporter, "named,brief", debug="true").text
     assert re.findall("^Module (.*)$", text, re.MULTILINE)[::2] == ["named", "brief"]
     assert text.count("Logs for the probe:\n") == text.count("Module configuration:\n") == 2
-    assert values(text, "probe_success") == {"": 1}, "each as if it had been asked for alone"
+    assert values(text, "probe_success") == {"": 1}, "each module is shown as if requested alone"
 
 
-def test_a_client_that_hangs_up_cancels_all(exporter: Server, tmp_path: Path) -> None:
+def test_disconnected_client_cancels_the_probes_of_all_modules(exporter: Server, tmp_path: Path) -> None:
     def running() -> list[float]:
         found = values(ask(exporter.port, "/metrics").text, "probe_exporter_probes_in_flight")
         return [found[f'module="{module}"'] for module in ("http_2xx", "named")]
@@ -217,25 +217,25 @@ def test_a_client_that_hangs_up_cancels_all(exporter: Server, tmp_path: Path) ->
     assert str(witness) not in ask(exporter.port, "/").text
 
 
-def test_several_modules_need_a_place_each_and_take_turns(tmp_path: Path) -> None:
-    """With one place there is no deadlock, and with none in time all of the request is refused."""
+def test_several_modules_take_one_slot_each(tmp_path: Path) -> None:
+    """One slot is enough. Without a slot in time the whole request is refused."""
     (tmp_path / "blackbox.yml").write_text(CONFIG.replace("  rival: {prober: rival}\n", ""))
     with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}", "--probe.max-concurrent=1") as crowded:
         answer = probe(crowded, "http_2xx,named", "wait 0.1")
         assert set(values(answer.text, "probe_success").values()) == {1}
         answer = probe(crowded, "http_2xx,named", "wait 10", {"X-Prometheus-Scrape-Timeout-Seconds": "1"})
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-        assert probe(crowded, "named").status == 200, "every place was given back"
+        assert probe(crowded, "named").status == 200, "a slot was not freed"
 
 
-def test_hostname_and_parameters_go_to_every_module(exporter: Server) -> None:
+def test_hostname_and_parameters_apply_to_every_module(exporter: Server) -> None:
     assert INFO.findall(probe(exporter, "http_2xx,brief", hostname="h.example").text) == ["h.example"] * 2
     answer = probe(exporter, "http_2xx,named", hostname="h.example")
     assert (answer.status, answer.text) == (400, 'the module says "configured.example" and the request "h.example"\n')
     assert INFO.findall(probe(exporter, "http_2xx,given", token="t", host="p.example").text) == ["", "<p.example>"]
 
 
-# --- parameters --------------------------------------------------------------------------------------------
+# --- parameters ----------------------------------------------------------------------------------------------
 
 
 def test_parameters_reach_the_prober(exporter: Server) -> None:
@@ -256,7 +256,7 @@ def test_parameters_reach_the_prober(exporter: Server) -> None:
     ],
 )
 @pytest.mark.parametrize("asked", ["given", "named,given"])
-def test_what_is_not_legal_is_refused_before_anything_runs(
+def test_invalid_parameters_are_refused_before_any_probe_runs(
     exporter: Server, asked: str, more: dict[str, str], line: str
 ) -> None:
     entries = held(exporter)
@@ -265,7 +265,7 @@ def test_what_is_not_legal_is_refused_before_anything_runs(
     assert held(exporter) == entries
 
 
-def test_what_a_field_cannot_take_is_the_client_s_mistake(exporter: Server) -> None:
+def test_parameter_that_its_field_rejects_gives_400(exporter: Server) -> None:
     answer = probe(exporter, "page", limit="lots")
     assert answer.status == 400
     assert answer.text.startswith('Module "page" can\'t take these parameters: http.body_size_limit: ')
@@ -273,7 +273,7 @@ def test_what_a_field_cannot_take_is_the_client_s_mistake(exporter: Server) -> N
 
 
 @pytest.mark.parametrize("value", ["blue", "a\r\nX-Injected: yes", "a\nX-Injected: yes", "a\r\n\r\nGET /two HTTP/1.1"])
-async def test_a_value_in_a_header_brings_no_other_header(exporter: Server, value: str) -> None:
+async def test_parameter_in_a_header_can_not_inject_another(exporter: Server, value: str) -> None:
     async with Site({"/": reply(200)}) as site:
         query = urlencode({"module": "tenant", "target": site.fill("http://127.0.0.1:{port}/"), "tenant": value})
         assert (await exporter.get(f"/probe?{query}")).status == 200
@@ -284,21 +284,21 @@ async def test_a_value_in_a_header_brings_no_other_header(exporter: Server, valu
         assert [request.all("X-Tenant") for request in site.requests] == [["t blue"]]
 
 
-def test_a_missing_target_is_told_before_parameters(exporter: Server) -> None:
+def test_missing_target_is_reported_before_parameters(exporter: Server) -> None:
     assert ask(exporter.port, "/probe?module=given").text == "The target parameter is missing\n"
 
 
-def test_debug_and_history_show_the_settings_that_were_used(exporter: Server) -> None:
+def test_debug_shows_the_settings_with_parameters_applied(exporter: Server) -> None:
     text = probe(exporter, "given", f"fail {time.monotonic_ns()}", token="sesame", host="p.example", debug="true").text
     shown = yaml.safe_load(text.partition("Module configuration:\n")[2])
     assert shown == {"prober": "actor", "actor": {"host": "<p.example>", "password": "<secret>"}}
     assert "hunter2" not in text
 
 
-# --- /config of some modules -------------------------------------------------------------------------------
+# --- /config of some modules ---------------------------------------------------------------------------------
 
 
-def test_config_shows_a_module_as_a_request_would_run_it(exporter: Server) -> None:
+def test_config_shows_a_module_with_parameters_applied(exporter: Server) -> None:
     answer = ask(exporter.port, "/config?module=given&host=p.example&token=sesame")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     actor = {"host": "<p.example>", "password": "<secret>"}
@@ -308,13 +308,13 @@ def test_config_shows_a_module_as_a_request_would_run_it(exporter: Server) -> No
     assert "hunter2" not in answer.text
 
 
-def test_config_shows_several_and_what_hostname_does(exporter: Server) -> None:
+def test_config_shows_several_modules_with_hostname_applied(exporter: Server) -> None:
     shown = yaml.safe_load(ask(exporter.port, "/config?module=brief,http_2xx&hostname=h.example").text)["modules"]
     assert list(shown) == ["brief", "http_2xx"]
     assert [module["actor"]["host"] for module in shown.values()] == ["h.example"] * 2
 
 
-def test_config_without_a_module_shows_all_with_their_parameters(exporter: Server) -> None:
+def test_config_without_a_module_shows_all_with_parameter_declarations(exporter: Server) -> None:
     for query in ("", "?module=", "?path=x&token=y"):
         shown = yaml.safe_load(ask(exporter.port, f"/config{query}").text)["modules"]
         assert shown.keys() == yaml.safe_load(CONFIG)["modules"].keys()
@@ -332,8 +332,10 @@ def test_config_without_a_module_shows_all_with_their_parameters(exporter: Serve
         ("module=named&hostname=x", 400, 'the module says "configured.example" and the request "x"'),
     ],
 )
-def test_what_config_cannot_show(exporter: Server, query: str, status: int, line: str) -> None:
+def test_config_refuses_unknown_modules_and_invalid_parameters(
+    exporter: Server, query: str, status: int, line: str
+) -> None:
     before = own_metric(exporter, UNKNOWN)
     answer = ask(exporter.port, f"/config?{query}")
     assert (answer.status, answer.text) == (status, f"{line}\n")
-    assert own_metric(exporter, UNKNOWN) == before, "nobody wanted a probe"
+    assert own_metric(exporter, UNKNOWN) == before, "no probe was requested"

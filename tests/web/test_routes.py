@@ -1,4 +1,4 @@
-"""The endpoints, asked over sockets of the program that users run, with a prober that does what its target says."""
+"""Test all endpoints of an exporter process, with a prober that is controlled by its target."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MESSAGES = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFa
 
 @pytest.fixture(scope="module")
 def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One exporter for all tests of this file."""
+    """Run one exporter for all tests of this file."""
     directory = tmp_path_factory.mktemp("web")
     (directory / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(directory, f"--modules.dir={PLUGINS}", "--log.level=debug") as running:
@@ -43,7 +43,7 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def values(body: str) -> dict[str, float]:
-    """Every sample of a text answer, by its name and labels as written."""
+    """Return the samples of a text exposition by name and labels as written."""
     return {
         line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
         for line in body.splitlines()
@@ -60,7 +60,7 @@ def own_metric(exporter: Server, name: str) -> float:
 
 
 def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for something that another process does."""
+    """Wait until a condition is true, for what another process does."""
     give_up = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < give_up, "it did not happen in time"
@@ -68,21 +68,21 @@ def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def hang_up_on(exporter: Server, path: str, running: Callable[[], bool]) -> None:
-    """Ask, wait until that is being answered, and close the connection."""
+    """Send a request, wait until it is being answered, and close the connection."""
     with socket.create_connection(("127.0.0.1", exporter.port)) as impatient:
         impatient.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         until(running)
 
 
 def cpu_seconds(exporter: Server) -> float:
-    """The time of a processor that an exporter's process has had, all its threads together."""
+    """Return the CPU time of the exporter's process, all threads together."""
     return time.clock_gettime((~exporter.process.pid << 3) | 2)  # see clock_getcpuclockid(3)
 
 
-# --- /probe ------------------------------------------------------------------------------------------------
+# --- /probe --------------------------------------------------------------------------------------------------
 
 
-def test_a_probe_answers_with_its_metrics(exporter: Server) -> None:
+def test_probe_answers_with_its_metrics(exporter: Server) -> None:
     before = time.monotonic()
     answer = probe(exporter, "two words")
     waited = time.monotonic() - before
@@ -93,16 +93,16 @@ def test_a_probe_answers_with_its_metrics(exporter: Server) -> None:
     assert shown["probe_timeout_seconds"] == 119.5
 
 
-def test_a_failed_probe_is_a_good_answer(exporter: Server) -> None:
+def test_failed_probe_is_answered_with_200(exporter: Server) -> None:
     answer = probe(exporter, "fail")
     assert answer.status == 200
     shown = values(answer.text)
     assert shown["probe_success"] == 0
     assert shown['probe_failure_info{phase="acting",reason="target_invalid"}'] == 1
-    assert shown["probe_actor_words"] == 1, "what was measured before is there"
+    assert shown["probe_actor_words"] == 1, "samples from before the failure are missing"
 
 
-def test_a_bug_of_a_prober_is_counted_and_keeps_the_series(exporter: Server) -> None:
+def test_exception_in_a_prober_is_counted_and_answered_with_200(exporter: Server) -> None:
     before = own_metric(exporter, "probe_exporter_internal_errors_total")
     answer = probe(exporter, "break")
     assert answer.status == 200
@@ -111,14 +111,14 @@ def test_a_bug_of_a_prober_is_counted_and_keeps_the_series(exporter: Server) -> 
     assert "a bug of the prober" in exporter.log.read_text()
 
 
-def test_an_author_s_registry_is_in_the_answer(exporter: Server) -> None:
+def test_probers_own_registry_is_in_the_answer(exporter: Server) -> None:
     shown = values(probe(exporter, "count").text)
     assert shown["probe_actor_counted_total"] == 2
     assert shown['probe_actor_spread_bucket{le="2.0"}'] == 1
     assert not [name for name in shown if "_created" in name]
 
 
-def test_each_probe_has_a_registry_of_its_own(exporter: Server) -> None:
+def test_probers_own_registry_is_new_for_each_probe(exporter: Server) -> None:
     for _ in range(2):
         assert values(probe(exporter, "count").text)["probe_actor_counted_total"] == 2
     assert "probe_actor_counted_total" not in values(probe(exporter, "x").text)
@@ -141,13 +141,13 @@ def test_each_probe_has_a_registry_of_its_own(exporter: Server) -> None:
         ("target=%20", " "),
     ],
 )
-def test_the_target_reaches_the_prober_decoded_once(exporter: Server, query: str, target: str) -> None:
+def test_target_is_decoded_once(exporter: Server, query: str, target: str) -> None:
     answer = ask(exporter.port, f"/probe?{query}")
     assert f'probe_actor_seen_info{{host="",target="{target}"}} 1\n' in answer.text
 
 
 @pytest.mark.parametrize("query", ["module=", "module=;", "module=%zz", "module=http_2xx&module=no_such"])
-def test_without_a_module_it_is_http_2xx(exporter: Server, query: str) -> None:
+def test_missing_module_means_http_2xx(exporter: Server, query: str) -> None:
     assert ask(exporter.port, f"/probe?target=x&{query}").status == 200
 
 
@@ -171,7 +171,9 @@ def test_without_a_module_it_is_http_2xx(exporter: Server, query: str) -> None:
         ),
     ],
 )
-def test_what_is_wrong_first_is_told(exporter: Server, query: str, header: str, status: int, line: str) -> None:
+def test_first_error_of_a_request_is_reported(
+    exporter: Server, query: str, header: str, status: int, line: str
+) -> None:
     headers = {"X-Prometheus-Scrape-Timeout-Seconds": header} if header else {}
     answer = ask(exporter.port, f"/probe?{query}", headers=headers)
     assert (answer.status, answer.text) == (status, f"{line}\n")
@@ -179,19 +181,19 @@ def test_what_is_wrong_first_is_told(exporter: Server, query: str, header: str, 
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_an_unknown_module_is_counted(exporter: Server) -> None:
+def test_unknown_module_is_counted(exporter: Server) -> None:
     before = own_metric(exporter, "blackbox_module_unknown_total")
     probe(exporter, "x", "no_such")
     assert own_metric(exporter, "blackbox_module_unknown_total") == before + 1
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
-def test_probing_takes_a_get_request(exporter: Server, method: str) -> None:
+def test_probe_allows_only_get(exporter: Server, method: str) -> None:
     answer = ask(exporter.port, "/probe?target=x", method=method)
     assert (answer.status, answer.headers["allow"]) == (405, "GET")
 
 
-def test_a_form_body_is_no_query(exporter: Server) -> None:
+def test_form_body_is_ignored(exporter: Server) -> None:
     assert ask(exporter.port, "/probe", method="GET", body=b"target=x").text == "The target parameter is missing\n"
 
 
@@ -206,7 +208,7 @@ def test_a_form_body_is_no_query(exporter: Server) -> None:
         ("brief", "nan", 0.2),
     ],
 )
-def test_the_timeout_comes_from_header_offset_and_module(
+def test_timeout_follows_from_header_offset_and_module(
     exporter: Server, module: str, header: str, timeout: float
 ) -> None:
     headers = {"X-Prometheus-Scrape-Timeout-Seconds": header} if header else {}
@@ -214,33 +216,33 @@ def test_the_timeout_comes_from_header_offset_and_module(
     assert values(answer.text)["probe_timeout_seconds"] == timeout
 
 
-def test_a_probe_ends_at_its_timeout(exporter: Server) -> None:
+def test_probe_fails_at_its_timeout(exporter: Server) -> None:
     shown = values(probe(exporter, "hang /dev/null", "brief").text)
     assert shown["probe_success"] == 0
     assert shown['probe_failure_info{phase="acting",reason="timeout_probe"}'] == 1
 
 
-def test_hostname_is_the_prober_s_business(exporter: Server) -> None:
+def test_hostname_is_passed_to_the_prober(exporter: Server) -> None:
     def host(more: str, module: str = "http_2xx") -> list[str]:
         return re.findall(r'host="([^"]*)"', probe(exporter, "x", module, more).text)
 
     assert host("&hostname=a.example") == ["a.example"]
     assert host("&hostname=configured.example", "named") == ["configured.example"]
     assert host("&hostname=", "named") == ["configured.example"]
-    assert host("") == [""], "the module itself is as it was"
+    assert host("") == [""], "the module was changed"
 
 
-def test_a_client_that_hangs_up_cancels_its_probe(exporter: Server, tmp_path: Path) -> None:
+def test_disconnected_client_cancels_its_probe(exporter: Server, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     hang_up_on(exporter, f"/probe?target=hang+{quote(str(witness))}", witness.exists)
     until(lambda: witness.read_text() == "cancelled")
-    assert str(witness) not in ask(exporter.port, "/").text, "nobody waited for it, so it is not in the history"
+    assert str(witness) not in ask(exporter.port, "/").text, "a cancelled probe is not in the history"
 
 
-# --- formats and compression -------------------------------------------------------------------------------
+# --- formats and compression ---------------------------------------------------------------------------------
 
 
-def test_openmetrics_is_for_those_who_ask(exporter: Server) -> None:
+def test_openmetrics_is_sent_if_accepted(exporter: Server) -> None:
     for path in ("/probe?target=count", "/metrics"):
         answer = ask(exporter.port, path, headers={"Accept": "application/openmetrics-text;version=1.0.0"})
         media = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
@@ -250,7 +252,7 @@ def test_openmetrics_is_for_those_who_ask(exporter: Server) -> None:
 
 
 @pytest.mark.parametrize("path", ["/probe?target=count", "/metrics"])
-def test_protocol_buffers_are_for_those_who_ask(exporter: Server, path: str) -> None:
+def test_protocol_buffers_are_sent_if_accepted(exporter: Server, path: str) -> None:
     types = re.findall(r"# TYPE (\S+)", ask(exporter.port, path).text)
     headers = {"Accept": f"{MESSAGES}; encoding=delimited;q=0.6,text/plain;q=0.5", "Accept-Encoding": "gzip"}
     answer = ask(exporter.port, path, headers=headers)
@@ -264,7 +266,7 @@ def test_protocol_buffers_are_for_those_who_ask(exporter: Server, path: str) -> 
 
 
 @pytest.mark.parametrize("path", ["/probe?target=x", "/metrics"])
-def test_gzip_is_for_those_who_ask(exporter: Server, path: str) -> None:
+def test_gzip_is_sent_if_accepted(exporter: Server, path: str) -> None:
     packed = ask(exporter.port, path, headers={"Accept-Encoding": "br, gzip;q=0.5"})
     assert packed.headers["content-encoding"] == "gzip"
     plain = ask(exporter.port, path, headers={"Accept-Encoding": "br, *"})
@@ -272,14 +274,14 @@ def test_gzip_is_for_those_who_ask(exporter: Server, path: str) -> None:
     assert values(packed.text).keys() == values(plain.text).keys()
 
 
-# --- debug output, logs and history ------------------------------------------------------------------------
+# --- debug document, logs and history ------------------------------------------------------------------------
 
 
-def test_the_debug_document_has_log_metrics_and_module(exporter: Server) -> None:
+def test_debug_document_has_log_metrics_and_module(exporter: Server) -> None:
     headers = {"Accept-Encoding": "gzip", "Accept": "application/openmetrics-text"}
     answer = ask(exporter.port, "/probe?target=fail&module=brief&debug=true", headers=headers)
     assert (answer.status, answer.headers["content-type"]) == (200, PLAIN)
-    assert "content-encoding" not in answer.headers, "it is for people"
+    assert "content-encoding" not in answer.headers, "the debug document is not compressed"
     log, metrics, module = answer.text.split("\n\n\n\n")
     heading, *lines = log.splitlines()
     assert heading == "Logs for the probe:"
@@ -294,18 +296,18 @@ def test_the_debug_document_has_log_metrics_and_module(exporter: Server) -> None
 
 
 @pytest.mark.parametrize("word", ["True", "1", "", "false"])
-def test_debug_is_exactly_true(exporter: Server, word: str) -> None:
+def test_debug_is_on_only_for_true(exporter: Server, word: str) -> None:
     assert probe(exporter, "x", more=f"&debug={word}").headers["content-type"] == TEXT
 
 
-def test_the_debug_document_shows_what_hostname_did_and_no_secrets(exporter: Server) -> None:
+def test_debug_document_shows_hostname_applied_and_no_secrets(exporter: Server) -> None:
     text = probe(exporter, "x", "secret", "&debug=true&hostname=a.example").text
     assert "host: a.example" in text
     assert "<secret>" in text
     assert "hunter2" not in text
 
 
-def test_every_probe_is_held_and_found_by_number_and_by_target(exporter: Server) -> None:
+def test_logs_finds_probes_by_id_and_by_target(exporter: Server) -> None:
     unique = f"fail {time.monotonic_ns()}"
     first = probe(exporter, unique, more="&debug=true").text
     probe(exporter, f"{unique} later")
@@ -341,23 +343,23 @@ def test_every_probe_is_held_and_found_by_number_and_by_target(exporter: Server)
         ("?target=no+such+target&module=http_2xx", 404),
     ],
 )
-def test_what_logs_cannot_answer(exporter: Server, query: str, status: int) -> None:
+def test_logs_refuses_invalid_queries(exporter: Server, query: str, status: int) -> None:
     answer = ask(exporter.port, f"/logs{query}")
     assert (answer.status, answer.headers["content-type"]) == (status, PLAIN)
     assert answer.text.count("\n") == 1
 
 
-def test_requests_that_are_refused_leave_no_entry(exporter: Server) -> None:
+def test_refused_requests_have_no_history_entry(exporter: Server) -> None:
     before = ask(exporter.port, "/").text.count("logs?id=")
     probe(exporter, "x", "no_such")
     probe(exporter, "")
     assert ask(exporter.port, "/").text.count("logs?id=") == before
 
 
-# --- pages and administration ------------------------------------------------------------------------------
+# --- pages and administration --------------------------------------------------------------------------------
 
 
-def test_the_landing_page_links_relatively_and_escapes(exporter: Server) -> None:
+def test_landing_page_has_relative_links_and_escapes_html(exporter: Server) -> None:
     probe(exporter, "<script>alert('&')</script>", "<b>&")
     answer = ask(exporter.port, "/")
     assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -375,7 +377,7 @@ def test_the_landing_page_links_relatively_and_escapes(exporter: Server) -> None
     assert page.index("Success") > 0
 
 
-def test_the_configuration_is_shown_with_its_secrets_masked(exporter: Server) -> None:
+def test_config_page_masks_secrets(exporter: Server) -> None:
     answer = ask(exporter.port, "/config")
     assert (answer.status, answer.headers["content-type"]) == (200, PLAIN)
     shown = yaml.safe_load(answer.text)["modules"]
@@ -385,8 +387,8 @@ def test_the_configuration_is_shown_with_its_secrets_masked(exporter: Server) ->
 
 
 @pytest.mark.slow
-def test_a_long_configuration_is_shown_and_delays_nobody(tmp_path: Path) -> None:
-    """As `/metadata` and the landing page are."""
+def test_config_page_of_many_modules_does_not_block_other_requests(tmp_path: Path) -> None:
+    """The same holds for /metadata and the landing page."""
     modules = "".join(f"  m{number}: {{prober: actor}}\n" for number in range(5000))
     (tmp_path / "blackbox.yml").write_text(f"modules:\n{modules}")
     with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}") as exporter:
@@ -399,22 +401,22 @@ def test_a_long_configuration_is_shown_and_delays_nobody(tmp_path: Path) -> None
                 ask(exporter.port, "/-/healthy")
                 waits.append(cpu_seconds(exporter) - before)
         assert asked.result().text.count("prober: actor") == 5000
-        assert max(waits) < (cpu_seconds(exporter) - began) / 2, "nobody waited for half of the work"
+        assert max(waits) < (cpu_seconds(exporter) - began) / 2, "another request waited for half of the work"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
-def test_health_is_one_word(exporter: Server, method: str) -> None:
+def test_healthy_answers_one_word(exporter: Server, method: str) -> None:
     answer = ask(exporter.port, "/-/healthy", method=method)
     assert (answer.status, answer.headers["content-type"]) == (200, PLAIN)
     assert answer.body == (b"" if method == "HEAD" else b"Healthy")
 
 
-def test_scrapes_of_the_exporter_itself_are_counted(exporter: Server) -> None:
+def test_metrics_requests_are_counted(exporter: Server) -> None:
     before = own_metric(exporter, 'promhttp_metric_handler_requests_total{code="200"}')
     assert own_metric(exporter, 'promhttp_metric_handler_requests_total{code="200"}') == before + 1
 
 
-def test_answers_are_counted_by_path_and_code(exporter: Server) -> None:
+def test_requests_are_counted_by_path_and_status(exporter: Server) -> None:
     def counted(handler: str, code: int) -> float:
         name = f'probe_exporter_http_requests_total{{code="{code}",handler="{handler}"}}'
         return values(ask(exporter.port, "/metrics").text).get(name, 0)
@@ -427,8 +429,8 @@ def test_answers_are_counted_by_path_and_code(exporter: Server) -> None:
 
 
 @pytest.mark.slow
-def test_invented_names_leave_no_series(exporter: Server) -> None:
-    """10,000 requests, each with a module, a target, a path and parameters that nobody has heard of."""
+def test_unknown_names_create_no_series(exporter: Server) -> None:
+    """Send 10,000 requests with unknown modules, targets, paths and parameters."""
 
     def names() -> set[str]:
         return set(values(ask(exporter.port, "/metrics").text))
@@ -455,13 +457,13 @@ def _skip_answer(answers: BinaryIO) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "HEAD"])
-def test_reloading_takes_a_post_request(exporter: Server, method: str) -> None:
+def test_reload_allows_only_post(exporter: Server, method: str) -> None:
     answer = ask(exporter.port, "/-/reload", method=method)
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("path", ["/nope", "/probe/", "/metrics/x", "/-/unready", "/debug/pprof/"])
-def test_unknown_paths_are_not_found(exporter: Server, path: str) -> None:
+def test_unknown_path_is_404(exporter: Server, path: str) -> None:
     answer = ask(exporter.port, path)
     assert (answer.status, answer.text) == (404, "Not found\n")
 
@@ -479,18 +481,18 @@ def test_unknown_paths_are_not_found(exporter: Server, path: str) -> None:
         ("/%0d%0aSet-Cookie:x//", "/%0D%0ASet-Cookie%3Ax/"),
     ],
 )
-def test_an_untidy_path_is_redirected_to_the_tidy_one(exporter: Server, path: str, location: str) -> None:
+def test_unnormalised_path_is_redirected(exporter: Server, path: str, location: str) -> None:
     answer = ask(exporter.port, path)
     assert (answer.status, answer.headers["location"]) == (301, location)
     assert "set-cookie" not in answer.headers
 
 
-def test_a_path_may_be_escaped_or_absolute(exporter: Server) -> None:
+def test_path_may_be_escaped_or_absolute(exporter: Server) -> None:
     assert ask(exporter.port, "/%6detrics").status == 200
     assert ask(exporter.port, f"http://127.0.0.1:{exporter.port}/-/healthy").text == "Healthy"
 
 
-def test_a_target_may_be_long(exporter: Server) -> None:
+def test_target_may_be_long(exporter: Server) -> None:
     target = "x" * 60_000
     assert f'target="{target}"' in probe(exporter, target).text
 
@@ -498,7 +500,7 @@ def test_a_target_may_be_long(exporter: Server) -> None:
 @pytest.mark.parametrize(
     "sent", [b"garbage\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nX: %s\r\n\r\n" % (b"x" * 100_000)]
 )
-def test_what_is_no_request_gets_a_400_and_no_line_in_the_log(exporter: Server, sent: bytes) -> None:
+def test_malformed_request_gets_400_and_is_not_logged(exporter: Server, sent: bytes) -> None:
     before = exporter.log.read_text()
     with socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
         connection.sendall(sent)
@@ -507,5 +509,5 @@ def test_what_is_no_request_gets_a_400_and_no_line_in_the_log(exporter: Server, 
     assert exporter.log.read_text() == before
 
 
-def test_nobody_is_told_versions_that_are_not_ours(exporter: Server) -> None:
+def test_server_header_has_no_version(exporter: Server) -> None:
     assert ask(exporter.port, "/").headers["server"] == "probe-exporter"

@@ -1,4 +1,4 @@
-"""Secrets in every place that can hold one: nobody is shown any, whatever the probe came to and whoever asks."""
+"""Test that a secret in any setting or target is in no answer, log or file, whatever the result of the probe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.asking import ask
 from tests.exporters import Server
 
 SECRET = "hunter2"
-"""Part of every secret below, and of nothing else."""
+"""Part of every secret below and of nothing else."""
 
 CONFIG = """
 modules:
@@ -56,7 +56,7 @@ modules:
 
 
 class Echo(BaseHTTPRequestHandler):
-    """A server that says back all that it was told, where a client looks at it."""
+    """A server that returns the received header values in Location and X-Told."""
 
     def do_GET(self) -> None:
         told = " ".join([value for name, value in self.headers.items() if name.lower() not in ("host", "user-agent")])
@@ -68,10 +68,10 @@ class Echo(BaseHTTPRequestHandler):
         self.send_header("X-Told", told)
         self.end_headers()
 
-    do_POST = do_GET  # noqa: N815  # http.server calls it so
+    do_POST = do_GET  # noqa: N815  # the name that http.server calls
 
     def log_message(self, *_: object) -> None:
-        """Say nothing on stderr."""
+        """Write nothing to stderr."""
 
 
 @pytest.fixture(scope="module")
@@ -109,29 +109,33 @@ TARGETS = [
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_nobody_is_shown_a_secret(exporter: Server, echo: int, module: str) -> None:
+def test_secrets_are_in_no_answer_about_a_probe(exporter: Server, echo: int, module: str) -> None:
     for target in TARGETS:
         where = f"module={module}&target={quote(target.format(port=echo))}&token=p-hunter2"
         timeout = {"X-Prometheus-Scrape-Timeout-Seconds": "1.5"}
-        assert "probe_success" in hide(ask(exporter.port, f"/probe?{where}", headers=timeout).text)
-        assert "Module configuration" in hide(ask(exporter.port, f"/probe?{where}&debug=true", headers=timeout).text)
+        assert "probe_success" in without_secret(ask(exporter.port, f"/probe?{where}", headers=timeout).text)
+        assert "Module configuration" in without_secret(
+            ask(exporter.port, f"/probe?{where}&debug=true", headers=timeout).text
+        )
         by_target = f"module={module}&target={quote(target.format(port=echo))}"
-        assert "Module configuration" in hide(ask(exporter.port, f"/logs?{by_target}").text)
-        listed = json.loads(hide(ask(exporter.port, f"/history?{by_target}").text))["probes"]
-        assert len(listed) >= 2, "both probes are found, by the target as it was asked for"
-        assert hide(ask(exporter.port, f"/history?id={listed[0]['id']}").text).startswith("{")
+        assert "Module configuration" in without_secret(ask(exporter.port, f"/logs?{by_target}").text)
+        listed = json.loads(without_secret(ask(exporter.port, f"/history?{by_target}").text))["probes"]
+        assert len(listed) >= 2, "both probes are found by the target as requested"
+        assert without_secret(ask(exporter.port, f"/history?id={listed[0]['id']}").text).startswith("{")
 
 
-def test_nor_in_the_page_the_configuration_the_log_or_the_file(exporter: Server) -> None:
+def test_secrets_are_in_no_page_log_or_history_file(exporter: Server) -> None:
+    target = quote("http://user:u-hunter2@127.0.0.1:1/")
+    assert "probe_success 0" in without_secret(ask(exporter.port, f"/probe?module=proxy&target={target}").text)
     for path in ("/", "/config", "/metrics", "/metadata", *(f"/config?module={module}" for module in MODULES)):
-        hide(ask(exporter.port, path).text)
-    assert "Probe failed" in hide(exporter.log.read_text())
+        without_secret(ask(exporter.port, path).text)
+    assert "Probe failed" in without_secret(exporter.log.read_text())
     for file in Path(exporter.log.parent).glob("history*"):
         assert SECRET.encode() not in file.read_bytes()
 
 
-def hide(text: str) -> str:
-    """The text, which holds no secret."""
+def without_secret(text: str) -> str:
+    """Return the text; fail if it contains a secret."""
     start = max(0, text.find(SECRET) - 300)
     assert SECRET not in text, text[start : start + 600]
     return text

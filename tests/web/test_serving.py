@@ -1,4 +1,4 @@
-"""Signals, reloads and the end of the exporter, as an init system and a Prometheus meet them."""
+"""Test signals, reloads, draining, route prefixes and listen addresses of an exporter process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 import pytest
 
-from probe_exporter import cli
 from probe_exporter.config.current import Configuration, Source
+from probe_exporter.exporter import _reload_interval
 from probe_exporter.flags import parse
 from probe_exporter.history.memory import MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog
@@ -45,13 +45,13 @@ Start = Callable[..., AbstractContextManager[Server]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """Starts an exporter of the test's own, with flags of its choice."""
+    """Return a function that starts an exporter with flags."""
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     return lambda *flags: exporters.ours(tmp_path, f"--modules.dir={PLUGINS}", *flags)
 
 
 def ask_beside(exporter: Server, path: str, headers: Mapping[str, str] | None = None) -> Queue[Response | Exception]:
-    """Ask in a thread; the answer, or what happened to the connection, arrives in the queue."""
+    """Send a request from a thread; the queue gets the answer or the exception."""
     answers: Queue[Response | Exception] = Queue()
 
     def run() -> None:
@@ -71,26 +71,26 @@ def answer_of(answers: Queue[Response | Exception], seconds: float = 60) -> Resp
 
 
 def begin(exporter: Server, script: str, directory: Path) -> tuple[Queue[Response | Exception], Path]:
-    """A probe that has begun: its answer to come, and the file in which it leaves its notes."""
+    """Start a probe and wait until it runs; return the queue for its answer, and the file that it writes."""
     witness = directory / f"witness-{time.monotonic_ns()}"
     answers = ask_beside(exporter, f"/probe?debug=true&target={quote(f'{script} {witness}')}")
     until(witness.exists)
     return answers, witness
 
 
-# --- the end -----------------------------------------------------------------------------------------------
+# --- shutdown ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_an_idle_exporter_ends_at_once_with_0(start: Start, sent: signal.Signals) -> None:
+def test_signal_ends_an_idle_exporter_with_0(start: Start, sent: signal.Signals) -> None:
     with start("--web.drain-timeout=1h") as exporter:
         assert ask(exporter.port, "/-/healthy").status == 200
         exporter.process.send_signal(sent)
         assert exporter.process.wait(60) == 0
 
 
-def test_an_idle_connection_does_not_hold_up_the_end(start: Start) -> None:
-    """A Prometheus keeps its connection open between scrapes."""
+def test_shutdown_does_not_wait_for_idle_connections(start: Start) -> None:
+    """Prometheus keeps its connection open between scrapes."""
     with (
         start("--web.drain-timeout=1h") as exporter,
         socket.create_connection(("127.0.0.1", exporter.port)) as connection,
@@ -101,7 +101,7 @@ def test_an_idle_connection_does_not_hold_up_the_end(start: Start) -> None:
         assert exporter.process.wait(60) == 0
 
 
-def test_running_probes_finish_and_new_ones_are_refused(start: Start, tmp_path: Path) -> None:
+def test_shutdown_finishes_running_probes_and_refuses_new_ones(start: Start, tmp_path: Path) -> None:
     with start("--web.drain-timeout=1h") as exporter:
         running, witness = begin(exporter, "hold", tmp_path)
         exporter.process.terminate()
@@ -114,7 +114,7 @@ def test_running_probes_finish_and_new_ones_are_refused(start: Start, tmp_path: 
         assert exporter.process.wait(60) == 0
 
 
-def test_probes_that_do_not_finish_in_time_are_cancelled(start: Start, tmp_path: Path) -> None:
+def test_shutdown_cancels_probes_after_the_drain_timeout(start: Start, tmp_path: Path) -> None:
     with start("--web.drain-timeout=500ms") as exporter:
         _, witness = begin(exporter, "hang", tmp_path)
         before = time.monotonic()
@@ -125,7 +125,7 @@ def test_probes_that_do_not_finish_in_time_are_cancelled(start: Start, tmp_path:
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_waits_no_longer(start: Start, tmp_path: Path, second: signal.Signals) -> None:
+def test_second_signal_ends_the_drain(start: Start, tmp_path: Path, second: signal.Signals) -> None:
     with start("--web.drain-timeout=1h") as exporter:
         begin(exporter, "hang", tmp_path)
         exporter.process.terminate()
@@ -134,10 +134,10 @@ def test_a_second_signal_waits_no_longer(start: Start, tmp_path: Path, second: s
         assert exporter.process.wait(60) == 0
 
 
-# --- reloading ---------------------------------------------------------------------------------------------
+# --- reloading -----------------------------------------------------------------------------------------------
 
 
-def test_a_post_reloads(start: Start, tmp_path: Path) -> None:
+def test_reload_request_reloads(start: Start, tmp_path: Path) -> None:
     with start() as exporter:
         (tmp_path / "blackbox.yml").write_text(BETTER)
         answer = ask(exporter.port, "/-/reload", method="POST", body=b"")
@@ -145,7 +145,7 @@ def test_a_post_reloads(start: Start, tmp_path: Path) -> None:
         assert ask(exporter.port, "/probe?module=other&target=x").status == 200
 
 
-def test_a_post_that_finds_a_bad_config_says_why_and_changes_nothing(start: Start, tmp_path: Path) -> None:
+def test_reload_request_reports_an_invalid_config_and_keeps_the_old_one(start: Start, tmp_path: Path) -> None:
     with start() as exporter:
         (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: nonsense}}\n")
         answer = ask(exporter.port, "/-/reload", method="POST")
@@ -157,7 +157,7 @@ def test_a_post_that_finds_a_bad_config_says_why_and_changes_nothing(start: Star
         assert "nonsense" in exporter.log.read_text()
 
 
-def test_a_post_without_a_change_refreshes_the_timestamp(start: Start) -> None:
+def test_reload_request_without_a_change_updates_the_timestamp(start: Start) -> None:
     with start() as exporter:
         stamp = own_metric(exporter, STAMP)
         assert ask(exporter.port, "/-/reload", method="POST").status == 200
@@ -171,7 +171,7 @@ def test_sighup_reloads(start: Start, tmp_path: Path) -> None:
         until(lambda: ask(exporter.port, "/probe?module=other&target=x").status == 200)
 
 
-def test_sighup_with_a_bad_config_is_only_logged(start: Start, tmp_path: Path) -> None:
+def test_sighup_logs_an_invalid_config_and_keeps_the_old_one(start: Start, tmp_path: Path) -> None:
     with start() as exporter:
         (tmp_path / "blackbox.yml").write_text("modules: [\n")
         exporter.process.send_signal(signal.SIGHUP)
@@ -181,14 +181,14 @@ def test_sighup_with_a_bad_config_is_only_logged(start: Start, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_timer_reloads_what_has_changed(start: Start, tmp_path: Path) -> None:
+def test_auto_reload_applies_changes(start: Start, tmp_path: Path) -> None:
     with start("--config.enable-auto-reload", "--config.auto-reload-interval=1") as exporter:
         (tmp_path / "blackbox.yml").write_text(BETTER)
         until(lambda: ask(exporter.port, "/probe?module=other&target=x").status == 200)
 
 
 class Watched(Source):
-    """The file of a configuration that counts how often it is looked at."""
+    """A configuration source that counts how often it is checked for changes."""
 
     looks = 0
 
@@ -199,15 +199,15 @@ class Watched(Source):
 
 @pytest.fixture
 def new_loop() -> NewLoop:
-    """For the asynchronous tests, whose time the test makes."""
+    """Use a simulated clock for the asynchronous tests."""
     return StandingLoop
 
 
 @asynccontextmanager
 async def served(directory: Path, *words: str) -> AsyncIterator[Configuration]:
-    """What these flags make the exporter do by itself, in this process and without an address."""
+    """Run the server of this process with these flags and no listen address."""
     (directory / "blackbox.yml").write_text("modules: {http_2xx: {prober: http}}\n")
-    telemetry, interval = Telemetry(), cli._reload_interval(parse(words))
+    telemetry, interval = Telemetry(), _reload_interval(parse(words))
     configuration = Configuration(Watched((str(directory / "blackbox.yml"),)), telemetry)
     history = MemoryHistory(1, 1 << 20, ProbeLog(), telemetry.history_lost)
     place = Place("/", "/")
@@ -223,12 +223,12 @@ async def served(directory: Path, *words: str) -> AsyncIterator[Configuration]:
 
 
 async def look(configuration: Configuration, number: int) -> None:
-    """Let a second pass; the file is looked at, off the event loop, for the so-manieth time."""
+    """Advance the clock by a second and wait until the file was checked `number` times."""
     await advance(1.0)
     await happens(lambda: Watched.looks == number and not configuration._one_at_a_time.locked())
 
 
-async def test_the_timer_is_silent_without_a_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_auto_reload_does_nothing_without_a_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     words = ("--config.enable-auto-reload", "--config.auto-reload-interval=1")
     async with served(tmp_path, *words) as configuration:
         loaded = configuration.loaded
@@ -242,14 +242,14 @@ async def test_the_timer_is_silent_without_a_change(tmp_path: Path, caplog: pyte
 
 
 @pytest.mark.parametrize("words", [[], ["--config.enable-auto-reload", "--config.auto-reload-interval=0"]])
-async def test_without_a_timer_nothing_is_reloaded(tmp_path: Path, words: list[str]) -> None:
+async def test_auto_reload_is_off_by_default_and_at_interval_0(tmp_path: Path, words: list[str]) -> None:
     async with served(tmp_path, *words):
         for _ in range(5):
             await advance(4.0)
         assert Watched.looks == 0
 
 
-def test_a_running_probe_keeps_the_config_it_began_with(start: Start, tmp_path: Path) -> None:
+def test_running_probe_keeps_its_config_across_a_reload(start: Start, tmp_path: Path) -> None:
     with start() as exporter:
         running, witness = begin(exporter, "hold", tmp_path)
         (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: actor, actor: {host: new.example}}}\n")
@@ -259,18 +259,18 @@ def test_a_running_probe_keeps_the_config_it_began_with(start: Start, tmp_path: 
         assert "new.example" in ask(exporter.port, "/probe?target=x&debug=true").text
 
 
-# --- where it is reached -----------------------------------------------------------------------------------
+# --- addresses and paths -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("flags", "root"),
     [
-        (["--web.route-prefix=/p"], "/p/"),  # the original sends people round in a circle
+        (["--web.route-prefix=/p"], "/p/"),  # the original redirects in a loop
         (["--web.external-url=http://front.example/p/"], "http://front.example/p"),
         (["--web.external-url=http://front.example/q", "--web.route-prefix=p/"], "http://front.example/q"),
     ],
 )
-def test_under_a_prefix_everything_is_there_and_nothing_elsewhere(start: Start, flags: list[str], root: str) -> None:
+def test_route_prefix_applies_to_every_path(start: Start, flags: list[str], root: str) -> None:
     with start(*flags) as exporter:
         for path in ("probe?target=x", "metrics", "config", "-/healthy", ""):
             assert ask(exporter.port, f"/p/{path}").status == 200, path
@@ -287,7 +287,7 @@ def test_under_a_prefix_everything_is_there_and_nothing_elsewhere(start: Start, 
         assert ask(exporter.port, "/p/-/reload", method="POST").status == 200
 
 
-def test_all_addresses_are_served(start: Start) -> None:
+def test_every_listen_address_is_served(start: Start) -> None:
     other, everywhere = free_port(), free_port()
     flags = [f"--web.listen-address=[::1]:{other}", f"--web.listen-address=:{everywhere}"]
     with start(*flags) as exporter:
@@ -305,7 +305,7 @@ def test_all_addresses_are_served(start: Start) -> None:
             assert f"msg=Listening address={address} tls=false\n" in log
 
 
-def test_the_soft_limit_on_open_files_becomes_the_hard_one(start: Start, tmp_path: Path) -> None:
+def test_open_file_limit_is_raised_to_the_hard_limit(start: Start, tmp_path: Path) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     port = free_port()
     command = [

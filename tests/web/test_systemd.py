@@ -1,4 +1,4 @@
-"""Sockets that are passed instead of opened, and sockets that have a path."""
+"""Test systemd socket activation and Unix sockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PASSING = (*FLAGS, "--web.systemd-socket")
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A working directory with a good config."""
+    """Return a working directory with a valid config."""
     (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: actor}}\n")
     return tmp_path
 
@@ -39,13 +39,13 @@ for number, descriptor in enumerate(map(int, filter(None, passed.split(",")))):
 os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.executable, [sys.executable, "-m", "probe_exporter", *command])
 """
-"""Does what systemd does between fork and exec."""
+"""Passes sockets as systemd does between fork and exec."""
 
 
 @contextmanager
 def activated(directory: Path, sockets: Sequence[socket.socket], *flags: str) -> Iterator[Path]:
-    """An exporter that is passed these sockets; its log."""
-    # Numbers beyond those that they are passed as, so that none is overwritten before its turn.
+    """Run an exporter with these passed sockets; yield its log file."""
+    # Duplicate to high numbers, so that dup2 in the launcher overwrites none of them.
     passed = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 50) for one in sockets]
     command = [sys.executable, "-c", LAUNCHER, ",".join(map(str, passed)), *flags]
     log = directory / "log"
@@ -68,7 +68,7 @@ def activated(directory: Path, sockets: Sequence[socket.socket], *flags: str) ->
 
 
 def find(name: str) -> str:
-    """A tool's path; skips without it."""
+    """Return the path of a program; skip the test if it is not installed."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -76,17 +76,17 @@ def find(name: str) -> str:
 
 
 def ask_path(path: Path) -> bytes:
-    """What an exporter says over its Unix socket."""
+    """Return the answer to /-/healthy over a Unix socket."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
         connection.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
         return connection.makefile("rb").read()
 
 
-# --- passed ------------------------------------------------------------------------------------------------
+# --- passed sockets ------------------------------------------------------------------------------------------
 
 
-def test_all_passed_sockets_are_served_and_no_address_of_our_own(directory: Path) -> None:
+def test_passed_sockets_are_served_and_no_other_address(directory: Path) -> None:
     path = directory / "passed.sock"
     ports = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     with ports[0], ports[1], socket.socket(socket.AF_UNIX) as at_path:
@@ -98,10 +98,10 @@ def test_all_passed_sockets_are_served_and_no_address_of_our_own(directory: Path
             assert ask_path(path).endswith(b"Healthy")
             assert log.read_text().count("Listening") == 3
             assert "9115" not in log.read_text()
-    assert path.exists()  # it is the one's who made it
+    assert path.exists()  # the process that made it removes it
 
 
-def test_several_workers_share_a_passed_socket(directory: Path) -> None:
+def test_passed_socket_is_shared_by_workers(directory: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     with listener, activated(directory, [listener], *PASSING, "--workers=2") as log:
         until(lambda: log.read_text().count("Listening") == 2)
@@ -109,8 +109,8 @@ def test_several_workers_share_a_passed_socket(directory: Path) -> None:
             assert ask(listener.getsockname()[1], "/probe?target=x").status == 200
 
 
-def test_a_client_that_came_before_the_exporter_is_served(directory: Path) -> None:
-    """What socket activation is for: nobody is refused while the exporter starts or is replaced."""
+def test_passed_socket_serves_clients_that_connected_before_the_start(directory: Path) -> None:
+    """With socket activation no connection is refused while the exporter starts or is replaced."""
     listener = socket.create_server(("127.0.0.1", 0))
     with listener, socket.create_connection(listener.getsockname()) as early:
         early.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
@@ -118,7 +118,7 @@ def test_a_client_that_came_before_the_exporter_is_served(directory: Path) -> No
             assert early.makefile("rb").read().endswith(b"Healthy")
 
 
-def test_without_an_external_url_the_start_is_refused(directory: Path) -> None:
+def test_start_is_refused_without_an_external_url(directory: Path) -> None:
     done = run(directory, f"--modules.dir={PLUGINS}", "--web.systemd-socket")
     assert done.returncode == 1
     assert "--web.external-url" in done.stderr
@@ -127,9 +127,9 @@ def test_without_an_external_url_the_start_is_refused(directory: Path) -> None:
 @pytest.mark.parametrize(
     "variables",
     [{}, {"LISTEN_FDS": "1"}, {"LISTEN_FDS": "1", "LISTEN_PID": "1"}],
-    ids=["none", "nobody's", "another's"],
+    ids=["no variables", "no LISTEN_PID", "LISTEN_PID of another process"],
 )
-def test_without_passed_sockets_the_start_is_refused(directory: Path, variables: dict[str, str]) -> None:
+def test_start_is_refused_without_passed_sockets(directory: Path, variables: dict[str, str]) -> None:
     command = [sys.executable, "-m", "probe_exporter", *PASSING]
     environment = {**_environment(), **variables}
     done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=120)
@@ -137,19 +137,19 @@ def test_without_passed_sockets_the_start_is_refused(directory: Path, variables:
     assert "no sockets were passed" in done.stderr
 
 
-def test_a_number_of_none_is_none(directory: Path) -> None:
+def test_start_is_refused_with_zero_passed_sockets(directory: Path) -> None:
     with pytest.raises(RuntimeError, match="no sockets were passed"), activated(directory, [], *PASSING):
         pass
 
 
-def test_what_is_passed_has_to_be_a_listening_stream_socket(directory: Path) -> None:
+def test_passed_datagram_socket_is_refused(directory: Path) -> None:
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     start = activated(directory, [datagrams], *PASSING)
     with datagrams, pytest.raises(RuntimeError, match="no listening stream socket"), start:
         pass
 
 
-def test_systemd_s_own_tool_activates_it(directory: Path) -> None:
+def test_systemd_socket_activate_starts_the_exporter(directory: Path) -> None:
     tool = find("systemd-socket-activate")
     port, log = free_port(), directory / "log"
     command = [tool, f"--listen=127.0.0.1:{port}", "-E", "PYTHONPATH", sys.executable, "-m", "probe_exporter", *PASSING]
@@ -157,21 +157,21 @@ def test_systemd_s_own_tool_activates_it(directory: Path) -> None:
         assert ask(port, "/probe?target=x").status == 200
 
 
-# --- with a path -------------------------------------------------------------------------------------------
+# --- Unix sockets --------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def served(directory: Path, *flags: str) -> Iterator[None]:
-    """An exporter with these flags, once it listens on the last of its addresses."""
+    """Run an exporter and wait until it listens on all its addresses."""
     log = directory / "log"
     command = [sys.executable, "-m", "probe_exporter", *flags]
     wanted = sum(flag.startswith("--web.listen-address") for flag in flags)
-    ready = lambda: log.read_text().count("Listening") == wanted  # noqa: E731  # it says all in one line
+    ready = lambda: log.read_text().count("Listening") == wanted  # noqa: E731  # one expression
     with running(command, directory, log, ready, environment=_environment()):
         yield
 
 
-def test_a_unix_socket_is_served_beside_a_port_and_taken_away_at_the_end(directory: Path) -> None:
+def test_unix_socket_is_served_and_removed_at_the_end(directory: Path) -> None:
     path, port = directory / "own.sock", free_port()
     flags = (*FLAGS, f"--web.listen-address=unix://{path}", f"--web.listen-address=127.0.0.1:{port}")
     log = directory / "log"
@@ -184,7 +184,7 @@ def test_a_unix_socket_is_served_beside_a_port_and_taken_away_at_the_end(directo
     assert not path.exists()
 
 
-def test_a_socket_that_a_process_left_behind_is_replaced_and_one_in_use_is_not(directory: Path) -> None:
+def test_stale_unix_socket_is_replaced_unless_it_is_in_use(directory: Path) -> None:
     path = directory / "left.sock"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
@@ -195,7 +195,7 @@ def test_a_socket_that_a_process_left_behind_is_replaced_and_one_in_use_is_not(d
         assert ask_path(path).endswith(b"Healthy")
 
 
-def test_a_file_is_not_replaced_by_a_socket(directory: Path) -> None:
+def test_unix_socket_does_not_replace_a_file(directory: Path) -> None:
     path = directory / "file"
     path.write_text("precious")
     done = run(directory, *FLAGS, f"--web.listen-address=unix:{path}")
@@ -203,7 +203,7 @@ def test_a_file_is_not_replaced_by_a_socket(directory: Path) -> None:
     assert path.read_text() == "precious"
 
 
-def test_a_path_alone_does_not_tell_where_the_exporter_is_reached(directory: Path) -> None:
+def test_unix_socket_alone_requires_an_external_url(directory: Path) -> None:
     done = run(directory, f"--modules.dir={PLUGINS}", f"--web.listen-address=unix:{directory}/x.sock")
     assert done.returncode == 1
     assert "--web.external-url" in done.stderr
