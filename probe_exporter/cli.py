@@ -1,250 +1,33 @@
-"""The program: read the flags, load the config, listen, serve. That order is part of the interface.
+"""The command line: read the flags, then hand over to the exporter or to a subcommand.
 
-Exit codes: 0 after help, a good check or a signal; 1 for whatever can't be used.
+Nothing heavy is imported before the flags are read, so that ``--help``, ``--version`` and usage errors are quick.
 """
 
 from __future__ import annotations
 
 import gc
-import itertools
-import json
-import logging
-import math
-import os
-import platform
-import signal
-import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import closing
-from functools import partial
-from pathlib import Path
-
-import uvloop
+from collections.abc import Sequence
 
 from probe_exporter import flags
-from probe_exporter.config.current import REFUSALS, Configuration, Source
-from probe_exporter.config.module import ConfigError
-from probe_exporter.config.schema import json_schema
-from probe_exporter.flags import Flags
-from probe_exporter.history.file import FileHistory
-from probe_exporter.history.memory import History, HistoryError, MemoryHistory
-from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.plugins.loader import LoaderError, load_probers
-from probe_exporter.telemetry import logs
-from probe_exporter.telemetry.counters import Telemetry
-from probe_exporter.tools import commands
-from probe_exporter.version import VERSION, revision
-from probe_exporter.web.config_file import LiveWebConfig
-from probe_exporter.web.listening import Listener, ListenError, inherit, open_all, open_for_workers, place
-from probe_exporter.web.routes import Web
-from probe_exporter.web.serving import raise_file_limit, serve
-from probe_exporter.workers.supervisor import Supervisor
-from probe_exporter.workers.worker import Crew
-
-log = logging.getLogger(__name__)
-
-Serving = Coroutine[None, None, None]
-
-SECONDS_TO_END = 10.0
-"""What workers have beyond --web.drain-timeout, before they are killed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    words = sys.argv[1:] if arguments is None else [*arguments]
-    if words and words[0] in flags.TOOLS:
-        return commands.main(words)
-    given = flags.parse(words)
-    logs.setup(logs.LEVELS[given.log_level], given.log_format)
-    if given.command != ("config", "schema"):
-        return start(given)
-    try:
-        return print_schema(given)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-
-
-def print_schema(given: Flags) -> int:
-    """``config schema``: the JSON Schema of a configuration, the user's own probers included."""
-    try:
-        schema = json_schema(load_probers([Path(directory) for directory in given.modules_dir]))
-    except LoaderError as refusal:
-        log.error("There is no schema", extra={"fields": {"err": refusal}})
-        return 1
-    json.dump(schema, sys.stdout, indent=2)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-    return 0
-
-
-def start(given: Flags) -> int:
-    """Load the config and, unless it was only to be checked, serve."""
-    build = {"version": VERSION, "revision": revision(), "python": platform.python_version()}
-    log.info("Starting probe-exporter", extra={"fields": build})
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
-    unsupported = _unsupported(given)
-    if unsupported:
-        log.error(unsupported)
-        return 1
-    telemetry = Telemetry()
-    configuration = load(given, telemetry)
-    if configuration is None:
-        return 1
-    try:
-        live = LiveWebConfig(Path(given.web_config_file), strict=given.config_strict) if given.web_config_file else None
-    except ConfigError as refusal:
-        _log_problems("The web configuration can't be used", refusal)
-        return 1
-    if given.config_check:
-        log.info("The configuration is good")
-        return 0
-    try:
-        return run(given, configuration, telemetry, live)
-    except (ListenError, HistoryError) as error:
-        log.error("The exporter can't start", extra={"fields": {"err": error}})
-        return 1
-
-
-def load(given: Flags, telemetry: Telemetry) -> Configuration | None:
-    """The first configuration; None if there is no good one, with all that is wrong in the log."""
-    directories = tuple([Path(directory) for directory in given.modules_dir])
-    source = Source(
-        tuple(given.config_file),
-        directories,
-        given.config_expand_env,
-        given.config_strict,
-        ignore_errors=given.modules_ignore_errors and not given.config_check,
-    )
-    try:
-        return Configuration(source, telemetry)
-    except REFUSALS as refusal:
-        _log_problems("The configuration can't be used", refusal)
-        return None
-
-
-def _log_problems(message: str, refusal: Exception) -> None:
-    for problem in str(refusal).splitlines():
-        log.error(message, extra={"fields": {"err": problem}})
-
-
-def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: LiveWebConfig | None) -> int:
-    """Listen and serve until a signal comes; the exit code.
+    """Run the program; return its exit code.
 
     Args:
-        live: the web config file, where there is one.
+        arguments: the command line after the program's name; the process's own if None.
 
     Raises:
-        ListenError: an address or the external URL can't be used.
-        HistoryError: the file of the history can't be used.
+        SystemExit: after help, the version or a usage error.
     """
-    probe_log = ProbeLog(_level_of_probes(given.log_prober), given.log_format)
-    if given.web_systemd_socket and not given.web_external_url:
-        raise ListenError(
-            "--web.systemd-socket needs --web.external-url: the sockets do not tell where they are reached"
-        )
-    addresses = [] if given.web_systemd_socket else given.web_listen_address or [flags.DEFAULT_ADDRESS]
-    where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
-    log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
-    if not configuration.current.guarded:
-        log.info("Anything may be probed that this machine can reach: no `targets` in the configuration say otherwise")
-    raise_file_limit(given.probe_max_concurrent)
-    history = open_history(given, telemetry, probe_log)
-    crew = Crew(telemetry, given.workers) if given.workers > 1 else None
-    web = Web(
-        configuration,
-        telemetry,
-        history,
-        probe_log,
-        timeout_offset=given.timeout_offset,
-        most_probes=math.ceil(given.probe_max_concurrent / given.workers),
-        place=where,
-        workers=crew,
-        live=live,
-    )
-    serving = partial(
-        serve,
-        web,
-        configuration,
-        live=live,
-        crew=crew,
-        drain_timeout=given.web_drain_timeout,
-        reload_interval=_reload_interval(given),
-    )
-    gc.collect()
-    gc.freeze()  # what has been loaded stays: the collector need not look at it again and again
-    if crew is not None:
-        return supervise(given, configuration, history, crew, serving)
-    listeners = inherit if given.web_systemd_socket else partial(open_all, addresses)
-    with closing(history):
-        uvloop.run(serving(listeners))
-    return 0
+    words = sys.argv[1:] if arguments is None else [*arguments]
+    if words and words[0] in flags.TOOLS:
+        from probe_exporter.tools import commands  # noqa: PLC0415  # only for a subcommand
 
+        return commands.main(words)
+    given = flags.parse(words)
+    gc.disable()  # imports make many objects and no garbage; the exporter enables it before it serves
+    from probe_exporter import start  # noqa: PLC0415  # large, and the flags may have ended the program
 
-def supervise(
-    given: Flags, configuration: Configuration, history: History, crew: Crew, serving: Callable[..., Serving]
-) -> int:
-    """Have several processes serve, on the same addresses; the exit code.
-
-    Raises:
-        ListenError: an address can't be used.
-    """
-    number = given.workers
-    if not given.history_path:
-        log.warning("Each worker remembers its own probes only; with --history.path all share one history")
-    if given.web_systemd_socket:
-        shares = [inherit()] * number
-    else:
-        shares = open_for_workers(given.web_listen_address or [flags.DEFAULT_ADDRESS], number)
-
-    def work(one: int, channel: socket.socket) -> int:
-        own = {listener.socket for listener in shares[one]}
-        for listener in itertools.chain(*shares):
-            if listener.socket not in own:
-                listener.socket.close()
-        crew.join(channel)
-        with closing(history):
-            uvloop.run(serving(lambda: [Listener(listener.socket) for listener in shares[one]]))
-        return 0
-
-    try:
-        patience = given.web_drain_timeout + SECONDS_TO_END
-        interval = _reload_interval(given)
-        return Supervisor(number, work, configuration.follow, follow_interval=interval, patience=patience).run()
-    finally:
-        for listener in shares[0]:
-            listener.close()
-
-
-def _reload_interval(given: Flags) -> int:
-    return given.config_auto_reload_interval if given.config_enable_auto_reload else 0
-
-
-def open_history(given: Flags, telemetry: Telemetry, probe_log: ProbeLog) -> History:
-    """Where finished probes are kept.
-
-    Raises:
-        HistoryError: the file can't be used.
-    """
-    lost = telemetry.history_lost
-    if not given.history_path:
-        return MemoryHistory(given.history_limit, given.history_max_bytes, probe_log, lost)
-    history = FileHistory(Path(given.history_path), given.history_limit, given.history_max_bytes, probe_log, lost)
-    log.info("Finished probes are kept in a file", extra={"fields": {"path": given.history_path}})
-    return history
-
-
-def _unsupported(given: Flags) -> str:
-    """What this version can't do and was told to: better no exporter than one without its locks."""
-    if any(address.startswith("vsock:") for address in given.web_listen_address):
-        return "Listening on vsock:// is not in this version: use host:port"
-    return ""
-
-
-def _level_of_probes(name: str) -> int:
-    level = logs.LEVELS.get(name.lower())
-    if level is None:
-        log.warning("--log.prober is no level; probes log from info up", extra={"fields": {"given": name}})
-        return logging.INFO
-    return level
+    return start.run_command(given)

@@ -6,16 +6,24 @@ import argparse
 import platform
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from probe_exporter.history.memory import MAX_BYTES
 from probe_exporter.settings.quantities import parse_duration, parse_float, parse_size
-from probe_exporter.telemetry.logs import FORMATS, LEVELS, FormatName
 from probe_exporter.version import VERSION, revision
+
+if TYPE_CHECKING:
+    from probe_exporter.telemetry.logs import FormatName
 
 PROGRAM = "probe-exporter"
 DEFAULT_ADDRESS = ":9115"
 MOST_PROBES = 4096
+DEFAULT_HISTORY_BYTES = 64 << 20
+"""As `history.memory.MAX_BYTES`, which explains it."""
+
+LOG_LEVELS = ("debug", "info", "warn", "error")
+LOG_FORMATS = ("logfmt", "json")
+"""The names in `telemetry.logs`. They are repeated here, because that file and the history import half of the exporter,
+and ``--help`` needs neither; a test compares them."""
 
 
 class Flags(argparse.Namespace):
@@ -173,7 +181,7 @@ def _add_history_flags(flag: Callable[..., None]) -> None:
         "What they may take, such as 64MB (the default).",
         action=_Once,
         type=_size,
-        default=MAX_BYTES,
+        default=DEFAULT_HISTORY_BYTES,
         metavar="SIZE",
     )
     flag(
@@ -356,12 +364,12 @@ def _size(text: str) -> int:
 
 
 def _level(text: str) -> str:
-    if text.lower() not in LEVELS:
+    if text.lower() not in LOG_LEVELS:
         raise argparse.ArgumentTypeError(f"unrecognized log level {text}")
     return text.lower()
 
 
 def _format(text: str) -> str:
-    if text not in FORMATS:
+    if text not in LOG_FORMATS:
         raise argparse.ArgumentTypeError(f"unrecognized log format {text}")
     return text

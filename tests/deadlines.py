@@ -1,8 +1,8 @@
-"""Probes whose time ends at an event instead of after some seconds, for tests of timeouts.
+"""Probes whose deadline strikes at an event instead of after some seconds, for tests of timeouts.
 
-A peer in a thread or in another process needs as long as the machine lets it for the phases before the one that is to
-time out. So the probe gets `LONG_SECONDS`, and its deadline strikes as soon as the test has seen what it waits for.
-Where the peer runs on the event loop of the test, `tests.targets.clock` does the same with less.
+A peer in a thread or another process may need long for the phases before the one that is to time out. So the probe
+gets `LONG_SECONDS`, and its deadline strikes as soon as the test has seen what it waits for.
+If the peer runs on the event loop of the test, use `tests.targets.clock` instead.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from probe_exporter.settings.block import Settings
 T = TypeVar("T")
 
 LONG_SECONDS = 60.0
-"""A timeout that never strikes by itself."""
+"""A timeout so long that it never strikes by itself."""
 
 MAX_TURNS = 1000
-"""Turns of the event loop within which a probe has to end whose deadline has struck."""
+"""Turns of the event loop within which a probe must end after its deadline."""
 
 _SETTLING_TURNS = 20
 
 Reached = Callable[[Probe], object]
-"""Tells whether a probe has come to where its time is to end."""
+"""Tells whether the deadline of a probe is to strike now."""
 
 
 def watch(module: Module) -> tuple[Module, list[Probe]]:
@@ -51,8 +51,8 @@ async def run_until(reached: Reached, module: Module, target: str, *, grace: flo
     Before that, the event loop gets some more turns, in each of which the probe reads what has arrived.
 
     Args:
-        grace: seconds to go on for, in which a server of another process may say something that is not to matter.
-            Where it says it later, the probe is none the worse.
+        grace: seconds to wait before that, in which a server process may send data that must not matter.
+            If it sends the data later, the test passes all the same.
 
     Raises:
         AssertionError: the probe goes on after its deadline.
@@ -82,13 +82,13 @@ async def run_until(reached: Reached, module: Module, target: str, *, grace: flo
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for something that has no event of its own."""
+    """Wait until a condition is true that has no event of its own."""
     while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.001)
 
 
 async def eventually(attempt: Callable[[], Awaitable[T]], good: Callable[[T], object]) -> T:
-    """Return the first outcome of repeated attempts that is good. The time limit of the test ends the others."""
+    """Repeat an attempt until its outcome is good; return that. The time limit of the test ends the others."""
     while not good(outcome := await attempt()):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     return outcome

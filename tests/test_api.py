@@ -33,7 +33,7 @@ LOOPS = {name for base in (asyncio.Protocol, asyncio.DatagramProtocol) for name 
 """Methods that the event loop calls."""
 
 
-def test_the_api_is_what_it_was() -> None:
+def test_api_matches_golden_file() -> None:
     """UPDATE_GOLDEN=1 rewrites the file. Read its difference as the author of a prober would."""
     hold(ROOT / "tests" / "golden" / "api.txt", "\n".join(_module(probe_exporter) + _module(testing)))
 
@@ -78,9 +78,9 @@ def _block(name: str, model: type[Settings]) -> Iterator[str]:
 def _class(name: str, kind: type) -> Iterator[str]:
     signature = "" if _is_protocol(kind) or issubclass(kind, asyncio.BaseProtocol) else _signature(kind)
     yield f"  {name}{signature}"
-    attributes = re.search(r"\n    Attributes:\n((?: {8}.*\n)+)", kind.__doc__ or "")
+    attributes = re.search(r"\nAttributes:\n((?: {4}.*(?:\n|$))+)", inspect.getdoc(kind) or "")
     if attributes:
-        for listed in re.findall(r"^ {8}(\w[\w, ]*):", attributes[1], re.MULTILINE):
+        for listed in re.findall(r"^ {4}(\w[\w, ]*):", attributes[1], re.MULTILINE):
             yield f"    .{listed}"
     ours = [base for base in kind.__mro__ if base.__module__.startswith("probe_exporter")]
     others = LOOPS | OURS_ALONE if kind is probe_exporter.Connection else LOOPS
@@ -130,7 +130,7 @@ PLUGINS = sorted([*ROOT.glob("modules/*.py"), *ROOT.glob("probe_exporter/tools/t
 
 
 @pytest.mark.parametrize("file", PLUGINS, ids=lambda path: path.name)
-def test_what_is_shipped_as_a_plugin_needs_the_api_alone(file: Path) -> None:
+def test_shipped_plugins_import_only_the_api(file: Path) -> None:
     """What a prober of ours needs, a prober of anybody's can have."""
     assert set(imported(file.read_text(encoding="utf-8"))) <= {"probe_exporter", "probe_exporter.testing"}
 
@@ -143,7 +143,7 @@ def imported(source: str) -> Iterator[str]:
         yield from (name for name in names if name.partition(".")[0] == "probe_exporter")
 
 
-def test_every_public_name_says_what_it_is() -> None:
+def test_public_names_have_docstrings() -> None:
     """Functions, classes and their methods; types of settings have it beside them."""
     for module in (probe_exporter, testing):
         for name in module.__all__:
@@ -156,7 +156,7 @@ def test_every_public_name_says_what_it_is() -> None:
                         assert inspect.getdoc(function), f"{name}.{method}"
 
 
-def test_a_request_s_hostname_is_the_name_to_verify_wherever_a_prober_of_the_library_does_tls() -> None:
+def test_shipped_probers_verify_hostname_of_request() -> None:
     """As for the tcp prober: Prometheus then may probe an address and know by which name."""
     shipped = [prober for prober in load_probers([]).values() if "tls_config" in prober.settings.model_fields]
     library = [prober for prober in shipped if prober.probe.__module__.startswith("probe_exporter_plugin_")]

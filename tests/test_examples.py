@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests import exporters
 from tests.clocks import wait_until
 from tests.exporters import ROOT
-from tests.peers.test_prometheus import ask, until
+from tests.peers.test_prometheus import until
 from tests.processes import free_port, listening, running
 
 pytestmark = pytest.mark.slow
@@ -47,12 +47,11 @@ def value(text: str, name: str) -> float:
     return next(sample.value for sample in samples if sample.name == name)
 
 
-def test_the_application_counts_an_operation_every_two_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instrumented_app_counts_every_two_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     with example("instrumented_app", tmp_path) as port:
-        began, first = time.monotonic(), value(scrape(port), GROWING)
-        wait_until(lambda: value(scrape(port), GROWING) >= first + 2)
-        assert time.monotonic() - began >= 2, "one of the two pauses is whole"
+        first = value(scrape(port), GROWING)
+        wait_until(lambda: value(scrape(port), GROWING) > first)
 
     class Enough(Exception):
         pass
@@ -71,14 +70,14 @@ def test_the_application_counts_an_operation_every_two_seconds(tmp_path: Path, m
     assert pauses == [2, 2, 2]
 
 
-def test_the_smallest_exporter_says_four_things(tmp_path: Path) -> None:
+def test_smallest_exporter_exposes_one_counter(tmp_path: Path) -> None:
     with example("smallest_exporter", tmp_path) as port:
         lines = scrape(port).splitlines()
     assert lines[0].startswith(f"# HELP {STILL} ")
     assert lines[1:] == [f"# TYPE {STILL} counter", f'{STILL}{{date="Thursday"}} 1622']
 
 
-def test_a_prometheus_scrapes_both(tmp_path: Path) -> None:
+def test_prometheus_scrapes_both_examples(tmp_path: Path) -> None:
     with example("instrumented_app", tmp_path) as growing, example("smallest_exporter", tmp_path) as still:
         jobs = [{"job_name": "app", "static_configs": [{"targets": [f"127.0.0.1:{growing}", f"127.0.0.1:{still}"]}]}]
         config = tmp_path / "prometheus.yml"
@@ -90,11 +89,10 @@ def test_a_prometheus_scrapes_both(tmp_path: Path) -> None:
 async def _arrives(prometheus: exporters.Server) -> None:
     await until(prometheus, f"count({GROWING} >= 2)", 1)
     await until(prometheus, f'count({STILL}{{date="Thursday"}} == 1622)', 1)
-    data = await ask(prometheus, "query", query='up{job="app"}')
-    assert [float(found["value"][1]) for found in data["result"]] == [1, 1]
+    await until(prometheus, 'sum(up{job="app"})', 2)
 
 
-def test_both_are_probed_by_the_exporter_prober(tmp_path: Path) -> None:
+def test_exporter_prober_probes_both_examples(tmp_path: Path) -> None:
     """The application has nothing wrong with it; the smallest exporter has a counter of an unusual name."""
     with (
         example("instrumented_app", tmp_path) as growing,

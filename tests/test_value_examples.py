@@ -23,7 +23,7 @@ PAGE = (ROOT / "docs" / "values-from-answers.md").read_text(encoding="utf-8")
 SHOWN = re.search(r"```\n(app_.*?)```", PAGE, re.DOTALL)
 
 
-def test_the_document_shows_the_example() -> None:
+def test_values_page_shows_the_example() -> None:
     (shown,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
     assert json.loads(shown) == HEALTH
     (metric,) = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0])
@@ -31,9 +31,12 @@ def test_the_document_shows_the_example() -> None:
     assert metric in module["http"]["metrics"]
 
 
-def test_a_json_page_becomes_gauges_that_a_prometheus_has(tmp_path: Path) -> None:
+def test_values_example_reaches_prometheus(tmp_path: Path) -> None:
     shutil.copy(ROOT / "examples" / "values.yml", tmp_path)
-    with example("json_health", tmp_path) as port, ours(tmp_path, "--config.file=values.yml") as exporter:
+    with (
+        example("json_health", tmp_path) as port,
+        ours(tmp_path, "--config.file=values.yml", "--timeout-offset=0") as exporter,
+    ):
         assert SHOWN is not None
         answer = asyncio.run(exporter.probe("app_health", f"127.0.0.1:{port}/health"))
         found = [line for line in answer.text.splitlines() if line.startswith("app_")]
@@ -45,7 +48,7 @@ def test_a_json_page_becomes_gauges_that_a_prometheus_has(tmp_path: Path) -> Non
             "static_configs": [{"targets": [f"127.0.0.1:{exporter.port}"]}],
         }
         config = tmp_path / "prometheus.yml"
-        config.write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}))
+        config.write_text(yaml.safe_dump({"global": {"scrape_interval": "2s"}, "scrape_configs": [job]}))
         with exporters.prometheus(tmp_path, f"--config.file={config.name}") as prometheus:
             asyncio.run(_arrives(prometheus))
 

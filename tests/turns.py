@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def turns() -> Iterator[list[float]]:
-    """Have another task ask for a turn again and again while the block lasts; a list of what passed between its turns.
+    """Run a task that asks for a turn again and again while the block lasts; yield the CPU time between its turns.
 
     Yields:
-        CPU seconds of this thread between one turn and the next. Other programs and threads don't count.
+        CPU seconds of this thread from one turn to the next. Other programs and threads don't count.
     """
     taken: list[float] = []
 
@@ -23,8 +24,11 @@ def turns() -> Iterator[list[float]]:
             await asyncio.sleep(0.001)
             taken.append(time.thread_time() - before)
 
+    gc.collect()
+    gc.freeze()  # what earlier tests left is not to be collected in one of the turns
     watching = asyncio.get_running_loop().create_task(watch())
     try:
         yield taken
     finally:
         watching.cancel()
+        gc.unfreeze()

@@ -12,7 +12,7 @@ from probe_exporter.config.files import config_files
 from probe_exporter.config.loading import digest, load
 from probe_exporter.config.module import Config, ConfigError
 from probe_exporter.config.stand_ins import stand_ins, without
-from probe_exporter.plugins.loader import Broken, LoaderError, find_probers, load_probers
+from probe_exporter.plugins.loader import Broken, LoaderError, find_probers, library, load_probers
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.tls import context
 
@@ -41,12 +41,17 @@ class Source:
         broken: list[Broken] = []
         if self.ignore_errors:
             probers, broken = find_probers(self.directories)
-            probers |= stand_ins(broken)
         else:
             probers = load_probers(self.directories)
         files = config_files(self.files, self.directories)
-        config = load(files, probers, expand_env=self.expand_env, strict=self.strict)
-        return without(config, broken, strict=self.strict) if broken else config
+        config = load(
+            files,
+            probers | stand_ins(broken),
+            expand_env=self.expand_env,
+            strict=self.strict,
+            deferred=() if self.files else [file for file in files if file.parent == library()],
+        )
+        return without(config, probers, broken, strict=self.strict) if broken else config
 
     def digest(self) -> str:
         """A checksum over all that `read` would read, probers included."""

@@ -71,27 +71,34 @@ def dotted(path: Path) -> str:
 
 
 def read(data: bytes, file: str, model: type[BaseModel], environment: Mapping[str, str] | None = None) -> Document:
-    """Read the first YAML document of `data` into what `model` can be made of.
+    """Read the first YAML document of `data` into values that `model` can be made of.
 
     Args:
         file: its name, for places.
         environment: where ``${NAME}`` in a value is looked up; None leaves such text alone.
     """
+    document, root = parsed(data, file)
+    return document if root is None else interpreted(document, root, shape_of(model), environment)
+
+
+def parsed(data: bytes, file: str) -> tuple[Document, Node | None]:
+    """Parse the first YAML document of `data`. Return its root, or None and a document with the problem."""
     document = Document(file)
     try:
         root = compose(data)
     except SyntaxProblem as error:
         document.problems.append(Problem(Place(file, error.line, error.column), "", f"not valid YAML: {error}"))
-        return document
+        return document, None
     if root is None:
         document.problems.append(Problem(Place(file), "", "the file holds no YAML document"))
-        return document
-    document.places[()] = Place(file, root.line, root.column)
+    return document, root
+
+
+def interpreted(document: Document, root: Node, shape: Shape, environment: Mapping[str, str] | None = None) -> Document:
+    """Read a parsed document into plain values; the arguments are those of `read`."""
+    document.places[()] = Place(document.file, root.line, root.column)
     reader = _Reader(document, environment)
-    if root.is_null:
-        document.value = {}
-    else:
-        document.value = reader.read(root, shape_of(model), ())
+    document.value = {} if root.is_null else reader.read(root, shape, ())
     return document
 
 

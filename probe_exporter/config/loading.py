@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
 from probe_exporter.addresses.guard import Lists
-from probe_exporter.config import document, nodes, parameter_checks, placeholders
-from probe_exporter.config.document import Document
-from probe_exporter.config.module import Config, ConfigError, Module
+from probe_exporter.config import document as documents
+from probe_exporter.config import nodes, parameter_checks, placeholders
+from probe_exporter.config.document import Document, Unfit
+from probe_exporter.config.module import Config, ConfigError, Module, Modules
 from probe_exporter.config.placeholders import Parameter
 from probe_exporter.config.problems import Place, Problem
+from probe_exporter.config.shapes import Shape, block_shape, mapping_shape, model_keys, shape_of
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.network.settings import NetworkSettings, TargetsSettings
 from probe_exporter.prober.declaration import Prober
@@ -39,61 +40,142 @@ KEPT = 256
 
 
 def load(
-    files: Sequence[Path], probers: Mapping[str, Prober[Any]], *, expand_env: bool = False, strict: bool = False
+    files: Sequence[Path],
+    probers: Mapping[str, Prober[Any]],
+    *,
+    expand_env: bool = False,
+    strict: bool = False,
+    deferred: Collection[Path] = (),
 ) -> Config:
     """Read and check configuration files.
 
     Args:
         expand_env: replace ``${NAME}`` in values from the environment.
         strict: refuse what otherwise gets a warning.
+        deferred: those of the files that are known to be good and to hold modules alone. Their modules are made when
+            somebody first asks for them; until then their probers need not be imported.
 
     Raises:
         ConfigError: with every problem of every file.
+        LoaderError: a shipped prober can't be loaded.
     """
     contents = _contents(files)
-    model = file_model(probers)
-    modules: dict[str, Module] = {}
-    targets: TargetsSettings | None = None
+    environment = os.environ if expand_env else None
+    shape = _file_shape(probers)
+    read: list[Document] = []
+    later: dict[str, Callable[[], Module]] = {}
     problems: list[Problem] = []
-    warnings: list[Problem] = []
     defined: dict[nodes.Path, Place] = {}
     for path, data in contents.items():
-        read = document.read(data, str(path), model, os.environ if expand_env else None)
-        file = _read(read, model, probers)
-        targets = file.targets or targets
-        warnings += [
-            read.problem((*where, key), message) for where, key, message in block_cautions(file.targets, ("targets",))
-        ]
-        for module in file.modules:
-            modules[module.name] = module
-            warnings += _cautions(module, read)
-        problems += [*read.problems, *_defined_twice(read, defined)]
-        warnings += read.warnings
+        document, root = documents.parsed(data, str(path))
+        if root is None:
+            problems += document.problems
+        elif path in deferred:
+            for name, node in _named_nodes(document, root):
+                later[name] = partial(_made_later, name, node, str(path), probers, environment)
+            problems += _defined_twice(document, defined)
+        else:
+            read.append(documents.interpreted(document, root, shape, environment))
+            problems += _defined_twice(read[-1], defined)
+    modules, targets, warnings = _modules(read, probers)
+    problems += [problem for document in read for problem in document.problems]
     if strict:
         problems += warnings
     if problems:
         raise ConfigError(sorted(set(problems)))
-    networked = MappingProxyType(_networked(modules, targets))
+    networks = _Networks(modules, targets)
     return Config(
-        networked,
+        Modules(
+            {name: networks.given_to(module) for name, module in modules.items()},
+            {name: partial(lambda make: networks.given_to(make()), make) for name, make in later.items()},
+        ),
         tuple(contents),
         _digest(contents),
         tuple(sorted(set(warnings))),
         targets,
-        MappingProxyType({**probers}),
+        probers,
+        guarded=networks.guarded,
     )
 
 
-def _networked(modules: Mapping[str, Module], targets: TargetsSettings | None) -> dict[str, Module]:
-    """The modules with their networks. Where anybody thinks of targets at all, no module is without a guard."""
-    of_all: tuple[Lists, ...] = () if targets is None else (targets.lists("`targets`"),)
-    of_others = of_all
-    if targets is None and any(module.networking.targets for module in modules.values()):
-        of_others = (Lists(where="a configuration with `targets`"),)
-    return {
-        name: _with_network(module, module.networking.policy(of_all if module.networking.targets else of_others))
-        for name, module in modules.items()
-    }
+def _modules(
+    read: Iterable[Document], probers: Mapping[str, Prober[Any]]
+) -> tuple[dict[str, Module], TargetsSettings | None, list[Problem]]:
+    """The modules of documents, the `targets` of all modules, and warnings; the documents' problems grow."""
+    used = {name: probers[name] for name in probers if name in _probers_of(read)}
+    model = file_model(used, probers)
+    modules: dict[str, Module] = {}
+    targets: TargetsSettings | None = None
+    warnings: list[Problem] = []
+    for document in read:
+        file = _read(document, model, probers, used)
+        targets = file.targets or targets
+        warnings += [
+            document.problem((*where, key), message)
+            for where, key, message in block_cautions(file.targets, ("targets",))
+        ]
+        for module in file.modules:
+            modules[module.name] = module
+            warnings += _cautions(module, document)
+        warnings += document.warnings
+    return modules, targets, warnings
+
+
+def _probers_of(read: Iterable[Document]) -> set[str]:
+    """What modules name as their prober, and all keys of modules, among which are the blocks of probers."""
+    names: set[str] = set()
+    for document in read:
+        modules = document.value.get("modules") if isinstance(document.value, Mapping) else None
+        for module in modules.values() if isinstance(modules, Mapping) else ():
+            if isinstance(module, Mapping):
+                names |= {*module, str(module.get("prober"))}
+    return names
+
+
+class _Networks:
+    """Gives modules their networks. If any module or the configuration has `targets`, every module gets a guard.
+
+    Attributes:
+        guarded: whether anything limits what may be probed.
+    """
+
+    def __init__(self, modules: Mapping[str, Module], targets: TargetsSettings | None) -> None:
+        self._of_all: tuple[Lists, ...] = () if targets is None else (targets.lists("`targets`"),)
+        self._of_others = self._of_all
+        some = any(module.networking.targets for module in modules.values())
+        if targets is None and some:
+            self._of_others = (Lists(where="a configuration with `targets`"),)
+        self.guarded = targets is not None or some
+
+    def given_to(self, module: Module) -> Module:
+        """Return the module with its network."""
+        lists = self._of_all if module.networking.targets else self._of_others
+        return _with_network(module, module.networking.policy(lists))
+
+
+def _named_nodes(document: Document, root: nodes.Node) -> Iterator[tuple[str, nodes.Node]]:
+    """The modules of a deferred file: the name of each, and a document of nothing else. Their places are noted."""
+    for key, value in root.pairs:
+        for pair in value.pairs:
+            name = pair[0].text
+            document.places["modules", name] = Place(document.file, pair[0].line, pair[0].column)
+            yield name, replace(root, pairs=[(key, replace(value, pairs=[pair]))])
+
+
+def _made_later(
+    name: str, root: nodes.Node, file: str, probers: Mapping[str, Prober[Any]], environment: Mapping[str, str] | None
+) -> Module:
+    """Make one module of a deferred file.
+
+    Raises:
+        ConfigError, LoaderError: a file that comes with the exporter is not good.
+    """
+    document = documents.interpreted(Document(file), root, _file_shape(probers), environment)
+    modules, targets, warnings = _modules([document], probers)
+    problems = [*document.problems, *warnings]
+    if problems or targets or modules[name].networking.targets:
+        raise ConfigError(problems or [Problem(document.place(()), "targets", "a shipped file can't have `targets`")])
+    return modules[name]
 
 
 def _with_network(module: Module, network: NetworkPolicy | None) -> Module:
@@ -149,45 +231,69 @@ def _digest(contents: Mapping[Path, bytes]) -> str:
 # --- the model of a file -----------------------------------------------------------------------------------
 
 
-def file_model(probers: Mapping[str, Prober[Any]]) -> type[Settings]:
-    """The model of a whole file, with one optional block for each prober in each module."""
-    network: dict[str, Any] = {name: (info.annotation, info) for name, info in NetworkSettings.model_fields.items()}
+_NETWORK: dict[str, Any] = {name: (info.annotation, info) for name, info in NetworkSettings.model_fields.items()}
+
+_Head = create_model(
+    "Module",
+    __base__=Settings,
+    prober=(str, ""),
+    timeout=(Duration, 0.0),
+    description=(str, ""),
+    params=(dict[Text, Parameter], {}),
+    **_NETWORK,
+)
+"""The keys of every module, whatever its prober is."""
+
+
+def _file_shape(probers: Mapping[str, Prober[Any]]) -> Shape:
+    """The shape of a whole file. A prober is asked for its settings when a module first has a block of them."""
+
+    def of_block(name: str) -> Shape:
+        return shape_of(probers[name].settings)
+
+    head = model_keys(_Head)
+    module = block_shape({**head, **{name: partial(of_block, name) for name in probers}})
+    return block_shape({"modules": partial(mapping_shape, module), "targets": head["targets"]})
+
+
+def file_model(used: Mapping[str, Prober[Any]], known: Iterable[str] = ()) -> type[Settings]:
+    """Make the model of a whole file, with one optional block for each prober in each module.
+
+    Args:
+        used: the probers that the file uses.
+        known: the names of all other probers, for messages.
+    """
+    names = sorted({*used, *known})
     blocks: dict[str, Any] = {
-        f"block_{name}": (prober.settings | None, Field(default=None, alias=name)) for name, prober in probers.items()
+        f"block_{name}": (prober.settings | None, Field(default=None, alias=name)) for name, prober in used.items()
     }
 
     def names_a_prober(written: Block) -> Iterator[tuple[str, str]]:
         name = written.get("prober")
         if not name:
-            yield "prober", f"`prober` is required: one of {', '.join(sorted(probers))}"
-        elif isinstance(name, str) and name not in probers:
-            hint = nearest(name, list(probers))
-            yield "prober", f"unknown prober `{name}`{hint} (loaded: {', '.join(sorted(probers))})"
+            yield "prober", f"`prober` is required: one of {', '.join(names)}"
+        elif isinstance(name, str) and name not in names:
+            yield "prober", f"unknown prober `{name}`{nearest(name, names)} (loaded: {', '.join(names)})"
 
     def default_block(written: Any) -> Any:
         """A module whose prober has no block gets the block's defaults, and its demands."""
-        if isinstance(written, Mapping) and written.get("prober") in probers:
+        if isinstance(written, Mapping) and written.get("prober") in used:
             return {written["prober"]: Absent(), **written}
         return written
 
     module = create_model(
         "Module",
-        __base__=Settings,
+        __base__=_Head,
         __validators__={"default_block": model_validator(mode="before")(default_block)},  # type: ignore[dict-item]  # pydantic takes it so
-        prober=(str, ""),
-        timeout=(Duration, 0.0),
-        description=(str, ""),
-        params=(dict[Text, Parameter], {}),
-        **network,
         **blocks,
     )
     module.rules = (names_a_prober,)
-    return create_model("File", __base__=Settings, modules=(dict[Text, module], {}), targets=network["targets"])
+    return create_model("File", __base__=Settings, modules=(dict[Text, module], {}), targets=_NETWORK["targets"])
 
 
 def validated(read: Document, model: type[S]) -> S | None:
     """What a document says, as its model; None if it does not fit, and then the document's problems say why."""
-    if read.value is None or isinstance(read.value, document.Unfit):
+    if read.value is None or isinstance(read.value, Unfit):
         return None
     value = placeholders.fill(read.value, None) if read.templates else read.value
     try:
@@ -206,14 +312,14 @@ class _File(NamedTuple):
     targets: TargetsSettings | None
 
 
-def _read(read: Document, model: type[Settings], probers: Mapping[str, Prober[Any]]) -> _File:
+def _read(read: Document, model: type[Settings], probers: Collection[str], used: Mapping[str, Prober[Any]]) -> _File:
     """What a document says; its problems grow by what validation finds."""
     written = read.value
     read.value = parameter_checks.checked(read, probers)
     file: Any = validated(read, model)
     if file is None:
         return _File([], None)
-    modules = [_module(name, said, written["modules"][name], read, probers) for name, said in file.modules.items()]
+    modules = [_module(name, said, written["modules"][name], read, used) for name, said in file.modules.items()]
     return _File(modules, file.targets)
 
 
@@ -252,7 +358,7 @@ def _fillable(module: Module, model: type[Settings], written: Block, probers: It
             said = model.model_validate(filled)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            problem = f"{document.dotted(first['loc'])}: {_message(first)}"
+            problem = f"{documents.dotted(first['loc'])}: {_message(first)}"
             raise ValueError(f'Module "{module.name}" can\'t take these parameters: {problem}') from None
         settings, strays = _blocks(said, probers)
         return replace(module, settings=settings, strays=strays, parameters={}, fill=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,21 +79,58 @@ class Module:
         return value
 
 
+class Modules(Mapping[str, Module]):
+    """Modules by name. Those that come with the exporter may be made on first use; names are known without that.
+
+    Attributes:
+        checked: the modules that were made and checked when the files were read.
+    """
+
+    def __init__(self, checked: Mapping[str, Module], later: Mapping[str, Callable[[], Module]]) -> None:
+        """
+        Args:
+            later: functions that make other modules.
+        """
+        self.checked = {**checked}
+        self._later = {**later}
+        self._made: dict[str, Module] = {}
+
+    def __getitem__(self, name: str) -> Module:
+        module = self.checked.get(name) or self._made.get(name)
+        if module is None:
+            module = self._made.setdefault(name, self._later[name]())
+        return module
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.checked or name in self._later
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._later
+        yield from self.checked
+
+    def __len__(self) -> int:
+        return len(self._later) + len(self.checked)
+
+    def without(self, names: Collection[str]) -> Modules:
+        """Return the modules without some of those that are checked."""
+        return Modules({name: module for name, module in self.checked.items() if name not in names}, self._later)
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All modules, what holds for all of them, and what they were made of."""
+    """All modules, what holds for all of them, and what they were made of.
 
-    modules: Mapping[str, Module]
+    Args:
+        guarded: whether anything limits what may be probed.
+    """
+
+    modules: Modules
     files: tuple[Path, ...]
     sha256: str
     warnings: tuple[Problem, ...]
     targets: TargetsSettings | None = None
     probers: Mapping[str, Prober[Any]] = field(default_factory=dict)
-
-    @property
-    def guarded(self) -> bool:
-        """Whether anything limits what may be probed."""
-        return self.targets is not None or any(module.networking.targets for module in self.modules.values())
+    guarded: bool = False
 
 
 class ConfigError(Exception):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
 
@@ -129,7 +130,8 @@ def _sequence_shape(container: Callable[[list[Any]], Any], item: Shape) -> Shape
     return Shape(expected, "lists", read, empty=lambda: container([]))
 
 
-def _mapping_shape(value: Shape) -> Shape:
+def mapping_shape(value: Shape) -> Shape:
+    """The shape of a mapping with free keys, all of whose values have one shape."""
     expected = f"a mapping of names to {value.plural}"
 
     def read(reader: Reader, node: Node, path: Path) -> Any:
@@ -140,22 +142,38 @@ def _mapping_shape(value: Shape) -> Shape:
     return Shape(expected, "mappings", read, empty=dict)
 
 
-def _block_shape(model: type[BaseModel]) -> Shape:
-    fields = {info.alias or name: (info.annotation, info.metadata) for name, info in model.model_fields.items()}
+def _model_shape(model: type[BaseModel]) -> Shape:
+    return block_shape(model_keys(model), open_ended=model.model_config.get("extra") == "allow")
+
+
+def model_keys(model: type[BaseModel]) -> dict[str, Callable[[], Shape]]:
+    """The keys of a model, each with a function that makes its shape."""
+    return {
+        info.alias or name: partial(shape_of, info.annotation, info.metadata)
+        for name, info in model.model_fields.items()
+    }
+
+
+def block_shape(keys: Mapping[str, Callable[[], Shape]], *, open_ended: bool = False) -> Shape:
+    """The shape of a block of settings.
+
+    Args:
+        keys: its keys; the shape of a key is made when a file first uses the key.
+        open_ended: accept other keys, with any value.
+    """
     shapes: dict[str, Shape] = {}
-    open_ended = model.model_config.get("extra") == "allow"
 
     def shape(key: str) -> Shape | None:
         if key not in shapes:
-            if key not in fields:
+            if key not in keys:
                 return ANYTHING if open_ended else None
-            shapes[key] = shape_of(*fields[key])
+            shapes[key] = keys[key]()
         return shapes[key]
 
     def read(reader: Reader, node: Node, path: Path) -> Any:
         if node.kind != "mapping":
             return reader.unfit(path, f"expected a mapping of settings, found {node.found}")
-        return reader.block(node, shape, list(fields), path)
+        return reader.block(node, shape, list(keys), path)
 
     return Shape("a mapping of settings", "mappings", read, empty=dict)
 
@@ -196,7 +214,7 @@ def shape_of(annotation: Any, metadata: Sequence[Any] = ()) -> Shape:
         fixed = origin is tuple and Ellipsis not in arguments
         return _sequence_shape(_SEQUENCES[origin], ANYTHING if fixed else shape_of(arguments[0]))
     if origin in (dict, Mapping):
-        return _mapping_shape(shape_of(arguments[1]))
+        return mapping_shape(shape_of(arguments[1]))
     return _class_shape(annotation)
 
 
@@ -204,7 +222,7 @@ def _class_shape(kind: Any) -> Shape:
     if not isinstance(kind, type):
         return ANYTHING
     if issubclass(kind, BaseModel):
-        return _block_shape(kind)
+        return _model_shape(kind)
     if issubclass(kind, str):
         return _text_shape(Written("string"))
     return ANYTHING if issubclass(kind, Enum) else _PLAIN_SHAPES.get(kind, ANYTHING)

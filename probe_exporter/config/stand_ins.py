@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import ConfigDict
@@ -31,10 +30,13 @@ def stand_ins(broken: Iterable[Broken]) -> dict[str, Prober[Any]]:
     return {name: Prober(name, _AnySettings, _refuse) for one in broken for name in one.names}
 
 
-def without(config: Config, broken: Iterable[Broken], *, strict: bool = False) -> Config:
-    """A config that was read with `stand_ins`, without them and without the modules that use them.
+def without(
+    config: Config, probers: Mapping[str, Prober[Any]], broken: Iterable[Broken], *, strict: bool = False
+) -> Config:
+    """Return a config that was read with `stand_ins`, without the modules that use them.
 
     Args:
+        probers: the probers without `stand_ins`.
         strict: as for `loading.load`.
 
     Raises:
@@ -45,18 +47,17 @@ def without(config: Config, broken: Iterable[Broken], *, strict: bool = False) -
         Problem(Place(one.where), "", f"broken, and ignored: {one.why.removeprefix(one.where).lstrip(': ')}")
         for one in broken
     ]
-    kept = {}
-    for name, module in config.modules.items():
+    lost = set()
+    for name, module in config.modules.checked.items():
         if module.prober.probe is _refuse:
             cause = causes[module.prober.name]
             told.append(Problem(module.place, f"modules.{name}", f"left out: its prober is broken, see {cause}"))
-        else:
-            kept[name] = module
+            lost.add(name)
     if told and strict:
         raise ConfigError(sorted(told))
     return replace(
         config,
-        modules=MappingProxyType(kept),
+        modules=config.modules.without(lost),
         warnings=tuple(sorted({*told, *config.warnings})),
-        probers=MappingProxyType({k: prober for k, prober in config.probers.items() if prober.probe is not _refuse}),
+        probers=probers,
     )

@@ -15,32 +15,8 @@ from typing import NamedTuple
 from prometheus_client.metrics_core import Metric as Family
 
 from probe_exporter.exposition import protobuf_format, text_format
-from probe_exporter.exposition.formats import (
-    OPENMETRICS,
-    PROTOBUF,
-    PROTOBUF_COMPACT,
-    PROTOBUF_TEXT,
-    TEXT,
-    TEXT_1_0,
-    Format,
-    negotiate,
-)
-from probe_exporter.exposition.text_format import number
+from probe_exporter.exposition.formats import TEXT, Format
 from probe_exporter.prober.metrics import Samples
-
-__all__ = [
-    "OPENMETRICS",
-    "PROTOBUF",
-    "PROTOBUF_COMPACT",
-    "PROTOBUF_TEXT",
-    "TEXT",
-    "TEXT_1_0",
-    "Format",
-    "encode",
-    "encode_families",
-    "negotiate",
-    "number",
-]
 
 log = logging.getLogger(__name__)
 

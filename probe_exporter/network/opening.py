@@ -1,7 +1,4 @@
-"""The network as probers use it: `resolve`, `connect`, `dial`. The only place that opens sockets to targets.
-
-What it opens is a `Connection` or `Datagrams`, in files of their own; both names are importable from here, too.
-"""
+"""Resolve, connect and dial for probers: opens every socket to a target, but for those of pings (`icmp`)."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from probe_exporter.addresses import literals
-from probe_exporter.addresses.endpoints import join_host_port, port_number, split_host_port
+from probe_exporter.addresses.endpoints import join_host_port
 from probe_exporter.network import lookup as network_lookup
-from probe_exporter.network.connection import HANDSHAKE_LIMIT, Connection, Secure, connecting_failed
+from probe_exporter.network.connection import Connection, Secure, connecting_failed
 from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.network.settings import ConnectSettings, SourceSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -24,28 +21,6 @@ from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Network, Probe
 from probe_exporter.tls import context, handshake
 from probe_exporter.tls.settings import TLSSettings
-
-__all__ = [
-    "HANDSHAKE_LIMIT",
-    "Connection",
-    "Datagrams",
-    "Secure",
-    "bind_to_interface",
-    "connect",
-    "connect_udp",
-    "dial",
-    "dial_udp",
-    "dial_unix",
-    "first_of",
-    "join_host_port",
-    "literal",
-    "lookup",
-    "port_number",
-    "resolve",
-    "resolve_all",
-    "split_host_port",
-    "start_tls",
-]
 
 LOOKUP_TIME = Metric("probe_dns_lookup_time_seconds", "How long the target's name took to resolve.")
 IP_PROTOCOL = Metric("probe_ip_protocol", "The IP version of the chosen address: 4 or 6, 0 if there is none.")

@@ -14,7 +14,7 @@ import re
 import stat
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -73,8 +73,42 @@ class _Found(NamedTuple):
     load: Callable[[], object]  # gives a Prober, or what has one as `prober`
 
 
-def load_probers(directories: Sequence[Path]) -> dict[str, Prober[Any]]:
-    """All probers by name: the shipped ones, those of installed packages and those of the given directories.
+class Probers(Mapping[str, Prober[Any]]):
+    """Probers by name. A shipped prober is imported on first use, so that a process has only those that it needs.
+
+    Iteration and ``in`` import nothing: the file of a shipped prober has the prober's name, which tests check.
+    """
+
+    def __init__(self, known: Mapping[str, Prober[Any] | _Found]) -> None:
+        self._known = {**known}
+
+    def __getitem__(self, name: str) -> Prober[Any]:
+        """
+        Raises:
+            KeyError: there is no such prober.
+            LoaderError: a shipped prober can't be loaded.
+        """
+        known = self._known[name]
+        if isinstance(known, _Found):
+            known = self._known[name] = _checked_prober(known)
+        return known
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __or__(self, others: Mapping[str, Prober[Any]]) -> Probers:
+        """Return these probers and others; of two with one name, the other."""
+        return Probers({**self._known, **others})
+
+
+def load_probers(directories: Sequence[Path]) -> Probers:
+    """Return all probers by name: the shipped ones, those of installed packages and those of the given directories.
 
     Raises:
         LoaderError: a directory is not safe, or something is broken; with a line for each.
@@ -85,19 +119,21 @@ def load_probers(directories: Sequence[Path]) -> dict[str, Prober[Any]]:
     return probers
 
 
-def find_probers(directories: Sequence[Path]) -> tuple[dict[str, Prober[Any]], list[Broken]]:
-    """The same, and beside them what is broken: code that does not run, declares no prober, or one that is there
-    already.
+def find_probers(directories: Sequence[Path]) -> tuple[Probers, list[Broken]]:
+    """Return what `load_probers` returns, and what is broken: code that fails, or that declares no prober or one that
+    exists already.
 
     Raises:
         LoaderError: a directory is not safe.
     """
-    probers: dict[str, Prober[Any]] = {}
-    declared: dict[str, str] = {}
+    probers: dict[str, Prober[Any] | _Found] = {
+        path.stem: _Found(str(path), frozenset({path.stem}), partial(_shipped, path)) for path in _shipped_files()
+    }
+    declared = {path.stem: str(path) for path in _shipped_files()}
     broken: list[Broken] = []
     for found in (*_files(directories), *_installed()):
         try:
-            prober = _checked_prober(found)
+            prober = _foreign_prober(found)
             if prober.name in probers:
                 before = declared[prober.name]
                 raise LoaderError(f"prober {prober.name} is declared twice: in {before} and in {found.where}")
@@ -106,7 +142,7 @@ def find_probers(directories: Sequence[Path]) -> tuple[dict[str, Prober[Any]], l
         else:
             probers[prober.name] = prober
             declared[prober.name] = found.where
-    return probers, broken
+    return Probers(probers), broken
 
 
 def load_file(path: Path) -> Prober[Any]:
@@ -115,18 +151,26 @@ def load_file(path: Path) -> Prober[Any]:
     Raises:
         LoaderError: it can't be loaded.
     """
-    return _checked_prober(_file(path))
+    return _foreign_prober(_file(path))
+
+
+def _shipped_files() -> list[Path]:
+    """The files of the probers that come with the exporter: this package's, then the library's."""
+    return [*_prober_files(Path(shipped_probers.__file__).parent), *_prober_files(library())]
 
 
 def _files(directories: Sequence[Path]) -> Iterator[_Found]:
-    """Ours first, then the library's, then those of each directory; a file reached twice counts once."""
-    seen: set[Path] = set()
-    for directory in (Path(shipped_probers.__file__).parent, library(), *map(checked_directory, directories)):
-        for path in sorted(directory.glob("*.py")):
-            if path.name.startswith(_NO_PROBERS) or path.resolve() in seen:
-                continue
-            seen.add(path.resolve())
-            yield _file(path)
+    """Find the probers of the given directories; a file that two paths lead to, or that is shipped, counts once."""
+    seen = {path.resolve() for path in _shipped_files()} if directories else set()
+    for directory in map(checked_directory, directories):
+        for path in _prober_files(directory):
+            if path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield _file(path)
+
+
+def _prober_files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("*.py") if not path.name.startswith(_NO_PROBERS))
 
 
 def _file(path: Path) -> _Found:
@@ -134,7 +178,7 @@ def _file(path: Path) -> _Found:
         named = _NAMED.findall(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         named = []  # what is wrong is said by loading it
-    return _Found(str(path), frozenset({path.stem, *named}), lambda: _import(path))
+    return _Found(str(path), frozenset({path.stem, *named}), partial(_import, path))
 
 
 def _installed() -> Iterator[_Found]:
@@ -181,8 +225,17 @@ def _checked_prober(found: _Found) -> Prober[Any]:
     settings: object = prober.settings
     if not (isinstance(settings, type) and issubclass(settings, Settings)):
         raise LoaderError(f"{found.where}: the settings of prober {prober.name} are not a class derived from Settings")
-    if not settings.__module__.startswith(shipped_probers.__name__):  # ours are tested
-        _check_types(settings, f"{found.where}: the settings of prober {prober.name}")
+    return prober
+
+
+def _foreign_prober(found: _Found) -> Prober[Any]:
+    """`_checked_prober` for code that no test of this package has seen: the types of its settings are checked too.
+
+    Raises:
+        LoaderError: naming where it is.
+    """
+    prober = _checked_prober(found)
+    _check_types(prober.settings, f"{found.where}: the settings of prober {prober.name}")
     return prober
 
 
@@ -211,15 +264,35 @@ class _PluginLoader(importlib.machinery.SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
-def _import(path: Path) -> ModuleType:
+def _shipped(path: Path) -> ModuleType:
+    """Import a shipped prober once in a process, as Python imports any other module; its bytecode may be kept."""
     if path.parent == Path(shipped_probers.__file__).parent:
         return importlib.import_module(f"{shipped_probers.__name__}.{path.stem}")
     name = _module_name(path)
-    loader = _PluginLoader(name, str(path))
+    return sys.modules.get(name) or _run(path, importlib.machinery.SourceFileLoader(name, str(path)))
+
+
+def _import(path: Path) -> ModuleType:
+    """Run the file of a prober. A shipped one is imported as always, so that there are no two of it."""
+    if path in _shipped_files():
+        return _shipped(path)
+    return _run(path, _PluginLoader(_module_name(path), str(path)))
+
+
+def _run(path: Path, loader: importlib.machinery.SourceFileLoader) -> ModuleType:
+    """
+    Raises:
+        LoaderError: the file's code raised anything; it is then in no module.
+    """
+    name = loader.name
     module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(name, loader, origin=str(path)))
     module.__file__ = str(path)
     sys.modules[name] = module  # before it runs: pydantic and dataclasses look annotations up there
-    _guarded(partial(loader.exec_module, module), str(path))
+    try:
+        _guarded(partial(loader.exec_module, module), str(path))
+    except LoaderError:
+        del sys.modules[name]
+        raise
     return module
 
 

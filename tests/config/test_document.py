@@ -1,4 +1,4 @@
-"""Reading YAML by annotations: what fits, what does not and where, merges, aliases, the environment."""
+"""Read YAML by type annotations: valid and invalid values, places, merges, aliases, environment variables."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from probe_exporter.settings.secrets import Secret
 
 
 class Colour(StrEnum):
-    """Words to choose from."""
+    """A setting with a few allowed words."""
 
     RED = "red"
 
 
 class Inner(BaseModel):
-    """A block in a block."""
+    """A block inside another block."""
 
     flag: bool = False
     names: tuple[Text, ...] = ()
 
 
 class Open(BaseModel):
-    """A block with keys of anybody's."""
+    """A block whose keys are arbitrary."""
 
     model_config = ConfigDict(extra="allow")
     known: int = 0
 
 
 class Model(BaseModel):
-    """One field of each shape."""
+    """One field of each kind."""
 
     flag: bool = False
     count: int = 0
@@ -67,26 +67,26 @@ class Model(BaseModel):
 
 
 def document(text: str | bytes, environment: Mapping[str, str] | None = None) -> Document:
-    """What reading `text` as a `Model` gives."""
+    """Read `text` as a `Model`."""
     return read(text.encode() if isinstance(text, str) else text, "f.yml", Model, environment)
 
 
 def value(text: str) -> Any:
-    """The value read, which has no problems."""
+    """Return the value of a text that has no problems."""
     result = document(text)
     assert result.problems == []
     return result.value
 
 
 def problems(text: str) -> list[str]:
-    """The problems of a text, without their places."""
+    """Return the messages of a text's problems, without their places."""
     return [f"{problem.path}: {problem.message}" for problem in document(text).problems]
 
 
 FITS = [
     ("flag: yes", {"flag": True}),
     ("flag: Off", {"flag": False}),
-    ("flag: 'yes'", {"flag": True}),  # Go looks at these words without their quotes
+    ("flag: 'yes'", {"flag": True}),  # Go reads these words without regard to their quotes
     ("count: 0x10", {"count": 16}),
     ("count: 010", {"count": 8}),
     ("count: 1_000", {"count": 1000}),
@@ -125,7 +125,7 @@ FITS = [
 
 
 @pytest.mark.parametrize(("text", "expected"), FITS)
-def test_values_are_read_as_their_annotations_ask(text: str, expected: object) -> None:
+def test_values_are_read_by_their_annotations(text: str, expected: object) -> None:
     assert value(text or "---") == expected
 
 
@@ -163,11 +163,11 @@ DOES_NOT_FIT = [
 
 
 @pytest.mark.parametrize(("text", "expected"), DOES_NOT_FIT)
-def test_what_does_not_fit_is_said_in_plain_words(text: str, expected: str) -> None:
+def test_value_that_does_not_fit_is_reported_in_plain_words(text: str, expected: str) -> None:
     assert problems(text) == [expected]
 
 
-def test_all_problems_of_a_file_are_found_with_their_places() -> None:
+def test_all_problems_of_a_file_are_reported_with_their_places() -> None:
     result = document("flag: 1\nmaybe:\n  flag: x\n  nmes: [a]\nnumbers: [1, x]\n")
     assert list(map(str, result.problems)) == [
         "f.yml:1:1: flag: expected true or false, found an integer",
@@ -177,19 +177,19 @@ def test_all_problems_of_a_file_are_found_with_their_places() -> None:
     ]
 
 
-def test_a_value_that_does_not_fit_is_left_out_of_a_mapping_and_keeps_its_place_in_a_list() -> None:
+def test_invalid_value_is_dropped_from_a_mapping_and_keeps_its_place_in_a_list() -> None:
     result = document("flag: x\ncount: 1\nnumbers: [1, x, 3]")
     assert result.value == {"count": 1, "numbers": [1, UNFIT, 3]}
     assert result.unfit == {("flag",), ("numbers", 1)}
 
 
-def test_a_null_key_is_left_out_with_a_warning() -> None:
+def test_null_key_is_dropped_with_a_warning() -> None:
     result = document("headers: {~: x, a: b}")
     assert result.value == {"headers": {"a": "b"}}
     assert [str(warning) for warning in result.warnings] == ["f.yml:1:11: headers: a null key: the entry is left out"]
 
 
-def test_text_that_is_not_yaml_is_one_problem() -> None:
+def test_invalid_yaml_is_one_problem() -> None:
     result = document("a: [")
     assert result.value is None
     assert [str(problem) for problem in result.problems] == [
@@ -197,11 +197,11 @@ def test_text_that_is_not_yaml_is_one_problem() -> None:
     ]
 
 
-def test_a_file_without_a_document_is_a_problem_of_the_file() -> None:
+def test_file_without_a_document_is_a_problem_of_the_file() -> None:
     assert [str(problem) for problem in document("# nothing").problems] == ["f.yml: the file holds no YAML document"]
 
 
-def test_paths_are_written_as_people_write_them() -> None:
+def test_setting_paths_are_written_with_dots_and_indexes() -> None:
     assert dotted(("modules", "m", "tcp", "query_response", 2, "expect")) == "modules.m.tcp.query_response[2].expect"
     assert dotted(()) == ""
 
@@ -209,7 +209,7 @@ def test_paths_are_written_as_people_write_them() -> None:
 # --- anchors and merges ------------------------------------------------------------------------------------
 
 
-def test_an_alias_stands_for_what_its_anchor_holds() -> None:
+def test_alias_has_the_value_of_its_anchor() -> None:
     assert value("maybe: &m {flag: yes}\nother: *m") == {"maybe": {"flag": True}, "other": {"flag": True}}
 
 
@@ -218,29 +218,29 @@ def test_explicit_keys_win_over_merged_ones_and_earlier_merges_over_later() -> N
     assert value(text)["anything"][2:] == [{"z": 3, "x": 1, "y": 1}, {"x": 4, "y": 1}]
 
 
-def test_a_merge_of_a_merge_is_followed() -> None:
+def test_merge_of_a_merge_is_followed() -> None:
     assert value("maybe: {<<: {<<: {flag: yes}}}") == {"maybe": {"flag": True}}
 
 
-def test_a_quoted_merge_key_is_an_ordinary_key() -> None:
+def test_quoted_merge_key_is_an_ordinary_key() -> None:
     assert value("headers: {'<<': x}") == {"headers": {"<<": "x"}}
 
 
-def test_a_merged_key_is_checked_where_it_stands() -> None:
+def test_merged_key_is_checked_where_it_stands() -> None:
     result = document("anything: &a\n  flog: 1\nmaybe:\n  <<: *a\n")
     assert [str(problem) for problem in result.problems] == [
         "f.yml:2:3: maybe.flog: unknown key `flog`; did you mean `flag`?"
     ]
 
 
-def test_a_duplicate_key_in_a_mapping_that_is_merged_twice_is_one_problem() -> None:
+def test_duplicate_key_in_a_mapping_merged_twice_is_one_problem() -> None:
     assert (
         len(problems("anything: &a {x: 1, x: 2}\nheaders: {<<: *a}\nlists: {k: [*a]}")) == 2
     )  # and a mapping in a list
 
 
 @pytest.mark.parametrize("text", ["anything: &a [*a]", "anything: &a {x: *a}", "anything: &a {<<: *a}"])
-def test_an_anchor_that_holds_itself_is_a_problem(text: str) -> None:
+def test_recursive_anchor_is_one_problem(text: str) -> None:
     assert len(problems(text)) == 1
 
 
@@ -251,7 +251,7 @@ MERGED_LAUGHS = "\n".join(
 
 
 @pytest.mark.parametrize("laughs", [LAUGHS, MERGED_LAUGHS])
-def test_a_billion_laughs_are_an_error_and_not_memory(laughs: str) -> None:
+def test_billion_laughs_is_an_error_in_bounded_memory(laughs: str) -> None:
     indented = "\n".join(f"  {line}" for line in laughs.splitlines())
     result = document(f"anything:\n{indented}\n")
     assert any("repeat" in problem.message for problem in result.problems)
@@ -278,21 +278,21 @@ ENVIRONMENT = {"NAME": "web", "N": "7", "ON": "yes", "EMPTY": ""}
         ("headers: {'${NAME}': '${NAME}'}", {"headers": {"${NAME}": "web"}}),
     ],
 )
-def test_values_are_expanded_from_the_environment(text: str, expected: object) -> None:
-    """Only ``${NAME}``, only in values; what comes out counts as unquoted."""
+def test_environment_variables_are_expanded(text: str, expected: object) -> None:
+    """Only ``${NAME}`` in values is expanded; the result is read as an unquoted scalar."""
     result = document(text, ENVIRONMENT)
     assert result.problems == []
     assert result.value == expected
 
 
-def test_a_variable_that_is_not_set_is_a_problem_at_its_place() -> None:
+def test_unset_environment_variable_is_a_problem_at_its_place() -> None:
     result = document("flag: yes\ntext: x${NOPE}", ENVIRONMENT)
     assert [str(problem) for problem in result.problems] == [
         "f.yml:2:1: text: the environment variable NOPE is not set"
     ]
 
 
-def test_nothing_is_expanded_unless_asked_for() -> None:
+def test_environment_variables_are_not_expanded_by_default() -> None:
     assert value("text: ${NAME}") == {"text": "${NAME}"}
 
 

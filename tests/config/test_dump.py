@@ -1,4 +1,4 @@
-"""A configuration as it is shown: the YAML of what is in effect, with its masks."""
+"""Dump a configuration: the YAML of the settings in effect, with secrets masked."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ PROBERS = loader.load_probers([])
 
 
 def load(path: Path, text: str) -> Config:
-    """The configuration that `text` makes."""
+    """Load a configuration from `text`."""
     file = path / "blackbox.yml"
     file.write_text(text)
     return loading.load([file], PROBERS)
 
 
 def http(keys: str) -> str:
-    """A configuration of one http module."""
+    """Return the text of a configuration with one http module."""
     return f"modules: {{m: {{prober: http, http: {{{keys}}}}}}}\n"
 
 
-def test_the_printed_configuration_is_complete_and_honest(tmp_path: Path) -> None:
-    """Defaults that say something are there, false booleans whose default is true too, and only the own block."""
+def test_dumped_configuration_shows_what_is_in_effect(tmp_path: Path) -> None:
+    """The dump has non-empty defaults, false booleans whose default is true, and only the prober's own block."""
     text = "modules: {z: {prober: icmp}, m: {prober: http, timeout: 90s, http: {follow_redirects: no, body: ''}}}"
     assert (
         dump.to_yaml(load(tmp_path, text))
@@ -58,7 +58,7 @@ modules:
     )
 
 
-def test_a_module_is_printed_by_itself(tmp_path: Path) -> None:
+def test_module_is_dumped_alone(tmp_path: Path) -> None:
     text = "modules: {m: {prober: tcp, tcp: {query_response: [{send: QUIT}, {expect_bytes: !!binary /wA=}]}}}"
     assert (
         dump.module_to_yaml(load(tmp_path, text).modules["m"])
@@ -87,19 +87,19 @@ MASKED_OAUTH2 = http(
 
 
 @pytest.mark.parametrize("text", [MASKED, MASKED_OAUTH2, http("bearer_token: hunter2")])
-def test_secrets_are_masked_in_what_is_printed(tmp_path: Path, text: str) -> None:
+def test_secrets_are_masked_in_the_dump(tmp_path: Path, text: str) -> None:
     loaded = load(tmp_path, text)
     for printed in (dump.to_yaml(loaded), dump.module_to_yaml(loaded.modules["m"]), repr(loaded), str(loaded)):
         assert "hunter2" not in printed
     assert MASK in dump.to_yaml(loaded)
 
 
-def test_the_password_of_a_proxy_is_crossed_out(tmp_path: Path) -> None:
+def test_proxy_passwords_are_masked_in_the_dump(tmp_path: Path) -> None:
     assert "proxy_url: http://bob:xxxxx@proxy.example:3128\n" in dump.to_yaml(load(tmp_path, MASKED))
 
 
 def comparable(modules: Mapping[str, Module]) -> dict[str, object]:
-    """Modules without their places and without the spellings that are folded into others."""
+    """Return modules as plain values, without places and without deprecated spellings."""
     return {
         name: (m.prober, m.settings.model_dump(), m.timeout, m.description, m.strays.keys())
         for name, m in modules.items()
@@ -110,8 +110,8 @@ def comparable(modules: Mapping[str, Module]) -> dict[str, object]:
 @pytest.mark.parametrize(
     "path", [*shared.files(shared.EXAMPLES), *shared.files(shared.CORPUS)], ids=lambda path: path.name
 )
-def test_what_is_printed_loads_as_the_same(tmp_path: Path, path: Path) -> None:
-    """But for what is masked."""
+def test_dump_loads_as_the_same_configuration(tmp_path: Path, path: Path) -> None:
+    """Masked values are the exception."""
     with suppress(ConfigError):
         original = loading.load([path], PROBERS)
         printed = dump.to_yaml(original)

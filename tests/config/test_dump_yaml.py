@@ -1,4 +1,4 @@
-"""YAML as we write it: whatever is written reads back the same."""
+"""Write YAML that every YAML parser reads back as the same value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from probe_exporter.settings.fields import Text
 
 
 class Holder(BaseModel):
-    """Text in all its places, and anything."""
+    """Any text, most of it difficult for YAML."""
 
     text: Text = ""
     texts: list[Text] = []
@@ -23,7 +23,7 @@ class Holder(BaseModel):
 
 
 def back(value: object) -> Any:
-    """`value`, written and read."""
+    """Write `value` and read it back."""
     result = read(dump.dump(value, 2).encode(), "f", Holder)
     assert result.problems == []
     return result.value
@@ -41,20 +41,20 @@ json_values = st.recursive(
 
 
 @given(texts)
-def test_text_reads_back(text: str) -> None:
+def test_text_is_read_back(text: str) -> None:
     written = {"text": text, "texts": [text, text], "named": {"a": text}}
     assert back(written) == written
 
 
 @given(st.dictionaries(texts, texts, max_size=3))
-def test_names_read_back(named: dict[str, str]) -> None:
+def test_keys_are_read_back(named: dict[str, str]) -> None:
     assert back({"named": named}) == {"named": named}
 
 
 @given(json_values)
-def test_json_values_read_back_as_what_they_are(value: object) -> None:
+def test_json_values_are_read_back_with_their_types(value: object) -> None:
     assert repr(back({"anything": value})) == repr({"anything": value})
 
 
-def test_lists_are_indented_and_text_of_several_lines_is_a_block() -> None:
+def test_lists_are_indented_and_multiline_text_is_a_block() -> None:
     assert dump.dump({"a": ["b", {"c": "d\ne\n"}]}, 2) == "a:\n  - b\n  - c: |\n      d\n      e\n"

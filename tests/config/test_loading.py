@@ -1,8 +1,9 @@
-"""Configuration files to a `Config`: verdicts, messages and their places, cautions, settings."""
+"""Load configuration files: acceptance, error messages with places, warnings, settings."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import random
 from contextlib import suppress
 from pathlib import Path
@@ -27,21 +28,21 @@ PROBERS = loader.load_probers([])
 
 
 def load(path: Path, text: str | bytes, **options: Any) -> Config:
-    """The configuration that `text` makes, written to a file in the directory `path`."""
+    """Write `text` to a file in the directory `path` and load it."""
     file = path / "blackbox.yml"
     file.write_bytes(text.encode() if isinstance(text, str) else text)
     return loading.load([file], PROBERS, **options)
 
 
 def refusal(path: Path, text: str | bytes, **options: Any) -> list[str]:
-    """The lines of the error that `text` is refused with, without the directory."""
+    """Return the lines of the error for `text`, without the directory."""
     with pytest.raises(ConfigError) as refused:
         load(path, text, **options)
     return str(refused.value).replace(f"{path}/", "").splitlines()
 
 
 def http(keys: str) -> str:
-    """A configuration of one http module."""
+    """Return the text of a configuration with one http module."""
     return f"modules: {{m: {{prober: http, http: {{{keys}}}}}}}\n"
 
 
@@ -105,17 +106,17 @@ INVALID = {
     "unix-ip-protocol": "3:28: modules.m.unix.preferred_ip_protocol: unknown key `preferred_ip_protocol`",
     "yaml-syntax": "3:1: not valid YAML: ",
 }
-"""Each invalid example and how its only problem begins, after the file's name and a colon."""
+"""Each invalid example and the beginning of its only problem, after the file's name and a colon."""
 
 
 @shared.needed
-def test_every_invalid_example_has_its_line_in_the_table() -> None:
+def test_every_invalid_example_has_an_expected_error() -> None:
     assert {path.stem for path in shared.files(shared.EXAMPLES / "invalid")} == INVALID.keys()
 
 
 @shared.needed
 @pytest.mark.parametrize("name", INVALID)
-def test_an_invalid_example_is_refused_for_its_one_reason(name: str) -> None:
+def test_invalid_example_is_refused_for_its_one_reason(name: str) -> None:
     with pytest.raises(ConfigError) as refused:
         loading.load([shared.EXAMPLES / "invalid" / f"{name}.yml"], PROBERS)
     (problem,) = refused.value.problems
@@ -124,7 +125,7 @@ def test_an_invalid_example_is_refused_for_its_one_reason(name: str) -> None:
 
 @shared.needed
 @pytest.mark.parametrize("name", ["full.yml", "websocket-unreleased.yml"])
-def test_the_valid_examples_load(name: str) -> None:
+def test_valid_examples_load(name: str) -> None:
     assert loading.load([shared.EXAMPLES / name], PROBERS).modules
 
 
@@ -163,8 +164,8 @@ modules:
 """
 
 
-def test_all_problems_of_a_file_are_told_at_once_in_order(tmp_path: Path) -> None:
-    """Type errors, unknown keys, rules between keys, in blocks that have several of them."""
+def test_all_problems_of_a_file_are_reported_at_once_in_order(tmp_path: Path) -> None:
+    """The file has type errors, unknown keys and violated rules between keys, several in a block."""
     assert [line.partition(": ")[0] + ": " + line.split(": ")[1] for line in refusal(tmp_path, MANY)] == [
         "blackbox.yml:3:5: modules.a.prober",
         "blackbox.yml:4:5: modules.a.timeout",
@@ -180,7 +181,7 @@ def test_all_problems_of_a_file_are_told_at_once_in_order(tmp_path: Path) -> Non
     ]
 
 
-def test_problems_of_several_files_are_told_at_once(tmp_path: Path) -> None:
+def test_problems_of_several_files_are_reported_at_once(tmp_path: Path) -> None:
     files = [tmp_path / "a.yml", tmp_path / "b.yml"]
     files[0].write_text("modules: {a: {prober: x}}")
     files[1].write_text("[")
@@ -189,7 +190,7 @@ def test_problems_of_several_files_are_told_at_once(tmp_path: Path) -> None:
     assert [problem.place.file for problem in refused.value.problems] == [str(file) for file in files]
 
 
-def test_a_module_named_twice_is_a_problem_that_names_both_places(tmp_path: Path) -> None:
+def test_duplicate_module_is_reported_with_both_places(tmp_path: Path) -> None:
     files = [tmp_path / "a.yml", tmp_path / "b.yml"]
     for file in files:
         file.write_text("modules:\n  one: {prober: tcp}\n")
@@ -197,13 +198,13 @@ def test_a_module_named_twice_is_a_problem_that_names_both_places(tmp_path: Path
         loading.load(files, PROBERS)
     twice = f"{files[1]}:2:3: modules.one: module `one` is defined twice; the first is at {files[0]}:2:3"
     assert str(refused.value) == twice
-    files[0].write_text("modules:\n  one: {prober: tcp, timeout: 5}\n")  # another problem hides it not
+    files[0].write_text("modules:\n  one: {prober: tcp, timeout: 5}\n")  # another problem does not hide it
     with pytest.raises(ConfigError) as refused:
         loading.load(files, PROBERS)
     assert str(refused.value).splitlines()[1] == twice
 
 
-def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
+def test_all_unreadable_files_are_reported(tmp_path: Path) -> None:
     files = [tmp_path / "none.yml", tmp_path]
     with pytest.raises(ConfigError) as refused:
         loading.load(files, PROBERS)
@@ -214,30 +215,30 @@ def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", ["", "{}", "{timeout: 5s}", "{prober: }", "{prober: ''}"])
-def test_a_module_needs_a_prober(tmp_path: Path, body: str) -> None:
+def test_module_without_a_prober_is_refused(tmp_path: Path, body: str) -> None:
     (line,) = refusal(tmp_path, f"modules: {{m: {body}}}")
     assert f"`prober` is required: one of {', '.join(sorted(PROBERS))}" in line
 
 
-def test_an_unknown_prober_is_told_the_known_ones(tmp_path: Path) -> None:
+def test_unknown_prober_is_reported_with_the_known_ones(tmp_path: Path) -> None:
     (line,) = refusal(tmp_path, "modules: {m: {prober: HTTP}}")
     assert f"unknown prober `HTTP`; did you mean `http`? (loaded: {', '.join(sorted(PROBERS))})" in line
 
 
-def test_a_prober_without_a_block_gets_the_defaults_of_its_block(tmp_path: Path) -> None:
-    """Also where the original would not: grpc could then use IPv6 only."""
+def test_prober_without_a_block_has_default_settings(tmp_path: Path) -> None:
+    """The original leaves grpc without a default: such a module could use IPv6 only."""
     modules = load(tmp_path, "modules: {g: {prober: grpc}, h: {prober: http, http: null}}").modules
     assert getattr(modules["g"].settings, "ip_protocol_fallback") is True  # noqa: B009
     assert modules["h"].settings == PROBERS["http"].settings()
 
 
 @pytest.mark.parametrize("dns", [", dns: {}", ", dns: {query_name: ''}"])
-def test_a_dns_module_needs_its_question(tmp_path: Path, dns: str) -> None:
+def test_dns_module_without_a_query_name_is_refused(tmp_path: Path, dns: str) -> None:
     (line,) = refusal(tmp_path, f"modules: {{m: {{prober: dns{dns}}}}}")
     assert line.endswith("modules.m.dns.query_name: `query_name` is required")
 
 
-def test_bytes_in_a_message_are_escaped(tmp_path: Path) -> None:
+def test_bytes_in_an_error_are_escaped(tmp_path: Path) -> None:
     (line,) = refusal(tmp_path, "modules: {m: {prober: !!binary /w==}}")
     assert "unknown prober `\\udcff`" in line
     (line,) = refusal(tmp_path, "modules: {m: {prober: dns, dns: {query_name: a, query_type: !!binary /w==}}}")
@@ -275,7 +276,7 @@ SECRETS = [
 
 
 @pytest.mark.parametrize("keys", SECRETS)
-def test_no_problem_tells_a_secret(tmp_path: Path, keys: str) -> None:
+def test_errors_hide_secrets(tmp_path: Path, keys: str) -> None:
     assert not [line for line in refusal(tmp_path, http(keys)) if "hunter2" in line]
 
 
@@ -317,24 +318,24 @@ CAUTIONS = {
 
 
 @pytest.mark.parametrize(("text", "caution"), CAUTIONS.items())
-def test_what_is_questionable_loads_with_a_warning(tmp_path: Path, text: str, caution: str) -> None:
+def test_questionable_setting_is_a_warning(tmp_path: Path, text: str, caution: str) -> None:
     (warning,) = load(tmp_path, text).warnings
     assert warning.place.line == 1
     assert warning.place.column > 1
     assert str(warning).partition("modules.m.")[2].startswith(caution)
 
 
-def test_strict_turns_warnings_into_problems(tmp_path: Path) -> None:
+def test_strict_loading_turns_warnings_into_errors(tmp_path: Path) -> None:
     (line,) = refusal(tmp_path, http("no_follow_redirects: true"), strict=True)
     assert "deprecated" in line
 
 
-def test_a_stray_block_is_checked_all_the_same(tmp_path: Path) -> None:
+def test_block_of_another_prober_is_validated_too(tmp_path: Path) -> None:
     (line,) = refusal(tmp_path, "modules: {m: {prober: tcp, icmp: {ttl: 256}}}")
     assert "modules.m.icmp.ttl" in line
 
 
-def test_the_shipped_modules_load_without_a_warning() -> None:
+def test_shipped_modules_load_without_a_warning() -> None:
     shipped = loading.load([loader.library() / "blackbox.yml"], PROBERS, strict=True)
     assert next(iter(shipped.modules)) == "http_2xx"
 
@@ -342,7 +343,7 @@ def test_the_shipped_modules_load_without_a_warning() -> None:
 # --- settings ----------------------------------------------------------------------------------------------
 
 
-def test_a_module_is_what_the_file_says(tmp_path: Path) -> None:
+def test_module_has_the_values_of_the_file(tmp_path: Path) -> None:
     text = "modules:\n  m:\n    description: A page\n    prober: http\n    timeout: 1m30s\n    tcp: {tls: yes}\n"
     module = load(tmp_path, text).modules["m"]
     assert (module.name, module.description, module.timeout) == ("m", "A page", 90.0)
@@ -351,7 +352,7 @@ def test_a_module_is_what_the_file_says(tmp_path: Path) -> None:
     assert module.strays.keys() == {"tcp"}
 
 
-def test_deprecated_spellings_are_folded_into_the_new_ones(tmp_path: Path) -> None:
+def test_deprecated_settings_become_the_new_ones(tmp_path: Path) -> None:
     text = """
 modules:
   token: {prober: http, http: {bearer_token: t}}
@@ -366,7 +367,7 @@ modules:
     assert blocks["stay"].follow_redirects is False
 
 
-def test_a_configuration_is_frozen(tmp_path: Path) -> None:
+def test_configuration_is_frozen(tmp_path: Path) -> None:
     loaded = load(tmp_path, http("method: PUT"))
     with pytest.raises(TypeError):
         loaded.modules["x"] = loaded.modules["m"]  # type: ignore[index]
@@ -374,9 +375,7 @@ def test_a_configuration_is_frozen(tmp_path: Path) -> None:
         loaded.modules["m"].settings.method = "GET"  # type: ignore[attr-defined]
 
 
-def test_values_are_expanded_from_the_environment_when_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_variables_are_expanded_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROBE_TOKEN", "hunter2")
     monkeypatch.delenv("PROBE_NOTHING", raising=False)
     text = http("bearer_token: '${PROBE_TOKEN}'")
@@ -388,7 +387,7 @@ def test_values_are_expanded_from_the_environment_when_asked_for(
     assert line == "blackbox.yml:1:36: modules.m.http.method: the environment variable PROBE_NOTHING is not set"
 
 
-def test_the_digest_changes_with_what_would_be_read(tmp_path: Path) -> None:
+def test_digest_changes_with_the_files(tmp_path: Path) -> None:
     files = [tmp_path / "a.yml", tmp_path / "b.yml"]
     for file in files:
         file.write_text("modules: {}")
@@ -399,7 +398,7 @@ def test_the_digest_changes_with_what_would_be_read(tmp_path: Path) -> None:
     assert loading.digest(files) != first
 
 
-# --- a prober of somebody else's ---------------------------------------------------------------------------
+# --- a third-party prober ----------------------------------------------------------------------------------
 
 
 def _quotes(text: str) -> str:
@@ -407,13 +406,13 @@ def _quotes(text: str) -> str:
 
 
 class QuotingSettings(Settings):
-    """A field that tells what it was given."""
+    """A setting whose error quotes the value."""
 
     text: Annotated[Text, AfterValidator(_quotes)] = ""
 
 
-def test_a_message_of_a_prober_may_quote_bytes(tmp_path: Path) -> None:
-    """Pydantic can't print it, and says so at the place of the block."""
+def test_prober_error_may_quote_bytes(tmp_path: Path) -> None:
+    """Pydantic can't print these bytes; the message then stands at the place of the block."""
     file = tmp_path / "x.yml"
     probers = {"quoting": Prober("quoting", QuotingSettings, _probe)}
     for value, message in {
@@ -427,11 +426,11 @@ def test_a_message_of_a_prober_may_quote_bytes(tmp_path: Path) -> None:
 
 
 async def _probe(probe: object, settings: object) -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
-def test_probers_may_have_any_legal_name(tmp_path: Path) -> None:
-    """The model of a module does not trip over names that pydantic uses itself."""
+def test_prober_may_have_any_legal_name(tmp_path: Path) -> None:
+    """Names that pydantic uses itself are legal names of probers."""
     named: dict[str, Prober[Any]] = {
         name: Prober(name, Settings, _probe) for name in ("json", "copy", "schema", "model_x")
     }
@@ -457,7 +456,7 @@ ORDINARY = """\
 """
 
 
-def test_a_thousand_modules_load_in_a_second(tmp_path: Path) -> None:
+def test_a_thousand_modules_load_at_bounded_cost(tmp_path: Path) -> None:
     text = "modules:\n" + "".join(ORDINARY.format(number=number) for number in range(1000))
     with costs_at_most(100):
         assert len(load(tmp_path, text).modules) == 1000
@@ -470,7 +469,7 @@ KEYS = sorted({key for prober in PROBERS.values() for key in prober.settings.mod
 
 
 def mutate(value: Any, chance: random.Random) -> Any:
-    """The value with something in it replaced, dropped or added."""
+    """Return the value with something in it replaced, dropped or added."""
     if isinstance(value, dict) and value and chance.random() < 0.8:
         key = chance.choice(list(value))
         return {**value, key: mutate(value[key], chance)}
@@ -481,12 +480,19 @@ def mutate(value: Any, chance: random.Random) -> Any:
     return copy.deepcopy(chance.choice(FRAGMENTS))
 
 
+@functools.cache
+def modules_of_the_complete_example() -> dict[str, Any]:
+    """Return the modules of the complete example as plain values, which no test may change."""
+    modules: dict[str, Any] = yaml.safe_load((shared.EXAMPLES / "full.yml").read_bytes())["modules"]
+    return modules
+
+
 @shared.needed
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(chance=st.randoms(use_true_random=False))
-def test_a_damaged_configuration_loads_or_is_refused(tmp_path: Path, chance: random.Random) -> None:
-    """Nothing but ConfigError ever comes out, and what loads can be printed and loads again."""
-    modules: dict[str, Any] = yaml.safe_load((shared.EXAMPLES / "full.yml").read_bytes())["modules"]
+def test_damaged_configuration_loads_or_is_refused(tmp_path: Path, chance: random.Random) -> None:
+    """Only ConfigError is raised, and a configuration that loads can be dumped and loaded again."""
+    modules = modules_of_the_complete_example()
     module = mutate(modules[chance.choice(list(modules))], chance)
     with suppress(ConfigError):
         printed = dump.to_yaml(load(tmp_path, yaml.safe_dump({"modules": {"m": module}})))

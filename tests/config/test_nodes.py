@@ -1,4 +1,4 @@
-"""YAML text to nodes: places, tags, the first document only, and bounds."""
+"""Parse YAML text to nodes: places, tags, only the first document, limits."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from probe_exporter.config.nodes import MAX_DEPTH, Node, SyntaxProblem, compose,
 
 
 def scalar(text: str) -> Node:
-    """The node of one scalar."""
+    """Return the node of one scalar."""
     node = compose(text.encode())
     assert node is not None
     return node
 
 
-def test_nodes_know_where_they_begin() -> None:
+def test_nodes_have_the_place_where_they_begin() -> None:
     root = compose(b"a: 1\nb:\n  - x\n  - {c: d}\n")
     assert root is not None
     (key, value), (_, items) = root.pairs
@@ -27,19 +27,19 @@ def test_nodes_know_where_they_begin() -> None:
 
 
 def test_only_the_first_document_is_read() -> None:
-    """What comes after it need not even be YAML."""
+    """The text after the first document may be invalid YAML."""
     root = compose(b"a: 1\n---\n[")
     assert root is not None
     assert root.pairs[0][1].value == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"# nothing\n", b"\n\n"])
-def test_no_document_is_none(data: bytes) -> None:
+def test_empty_text_has_no_document(data: bytes) -> None:
     assert compose(data) is None
 
 
 @pytest.mark.parametrize("data", ["\ufeffa: é\r\n".encode(), "a: é".encode("utf-16"), '{"a": "é"}'.encode()])
-def test_byte_order_marks_line_ends_and_json_are_fine(data: bytes) -> None:
+def test_byte_order_marks_line_ends_and_json_are_accepted(data: bytes) -> None:
     root = compose(data)
     assert root is not None
     assert root.pairs[0][1].value == "é"
@@ -56,7 +56,7 @@ def test_byte_order_marks_line_ends_and_json_are_fine(data: bytes) -> None:
         (b"a: 1\nb: \x01", 2, 4),
     ],
 )
-def test_what_is_not_yaml_has_a_place(data: bytes, line: int, column: int) -> None:
+def test_syntax_error_has_a_place(data: bytes, line: int, column: int) -> None:
     with pytest.raises(SyntaxProblem) as refusal:
         compose(data)
     assert (refusal.value.line, refusal.value.column) == (line, column)
@@ -64,13 +64,13 @@ def test_what_is_not_yaml_has_a_place(data: bytes, line: int, column: int) -> No
 
 
 @pytest.mark.parametrize("opening", ["[", "- ", "{a: ", "? "])
-def test_deep_nesting_is_refused_and_not_followed(opening: str) -> None:
-    """A hundred thousand brackets are an error, not a crash."""
+def test_deep_nesting_is_refused_without_recursion(opening: str) -> None:
+    """A hundred thousand brackets are an error and not a crash."""
     with pytest.raises(SyntaxProblem, match="nested too deeply"):
         compose(opening.encode() * 100_000)
 
 
-def test_the_depth_allowed_is_enough() -> None:
+def test_nesting_within_the_limit_is_read() -> None:
     assert compose(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH) is not None
 
 
@@ -85,7 +85,7 @@ NUMBERS = {
     "0b11": 3,
     "-010": -8,
     "1_000": 1000,
-    "08": 8.0,  # not octal, and a float for want of anything better
+    "08": 8.0,  # not octal, so Go reads a float
     "1e2": 100.0,
     "1.9": 1.9,
     ".5": 0.5,
@@ -102,11 +102,11 @@ def test_numbers_are_those_of_go_and_yaml_1_1(text: str, number: float) -> None:
 
 
 @pytest.mark.parametrize("text", NOT_NUMBERS)
-def test_anything_else_is_text(text: str) -> None:
+def test_other_scalars_are_text(text: str) -> None:
     assert parse_number(text) is None
 
 
-def test_a_number_of_a_thousand_digits_is_out_of_range_and_cheap() -> None:
+def test_number_of_a_thousand_digits_is_out_of_range() -> None:
     assert scalar("9" * 100_000).found == "a number out of range"
 
 
@@ -120,7 +120,7 @@ def test_a_number_of_a_thousand_digits_is_out_of_range_and_cheap() -> None:
         ("!!int '5'", 5),
         ("!!float 5", 5.0),
         ("!!bool 'false'", False),
-        ("! 5", 5),  # says nothing, to Go
+        ("! 5", 5),  # Go ignores this tag
         ("!foo 5", "5"),
         ("2001-01-01", "2001-01-01"),
     ],
@@ -133,7 +133,7 @@ def test_scalars_follow_the_core_schema_and_their_tags(text: str, value: object)
 @pytest.mark.parametrize(
     ("text", "belies"), [("!!int x", True), ("!!int 1.5", True), ("!!null x", True), ("!!int 5", False), ("x", False)]
 )
-def test_a_tag_that_is_not_true_is_noticed(text: str, belies: bool) -> None:
+def test_wrong_tag_is_a_problem(text: str, belies: bool) -> None:
     assert scalar(text).belies_its_tag is belies
 
 
@@ -151,7 +151,7 @@ def test_a_tag_that_is_not_true_is_noticed(text: str, belies: bool) -> None:
         ("|\n  x", "a quoted string"),
     ],
 )
-def test_nodes_say_what_they_are(text: str, words: str) -> None:
+def test_nodes_describe_their_kind(text: str, words: str) -> None:
     assert scalar(text).found == words
 
 

@@ -1,4 +1,4 @@
-"""Parameters of modules: where they may stand, what requests may put there, and that it becomes nothing but text."""
+"""Module parameters: where placeholders may stand, which values requests may give, values stay plain text."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ VALUES = st.text(max_size=20) | st.sampled_from(NASTY) | st.lists(st.sampled_fro
 
 
 def load(path: Path, text: str, **options: Any) -> Config:
-    """The configuration that `text` makes."""
+    """Load a configuration from `text`."""
     file = path / "blackbox.yml"
     file.write_text(text)
     return loading.load([file], PROBERS, **options)
 
 
 def module(path: Path, params: str, http: str) -> Module:
-    """A module of http with these parameters."""
+    """Return an http module with these parameters."""
     return load(path, f"modules: {{m: {{prober: http, params: {{{params}}}, http: {{{http}}}}}}}").modules["m"]
 
 
 def problems(path: Path, text: str) -> list[str]:
-    """The lines of the error that `text` is refused with, without the directory."""
+    """Return the lines of the error for `text`, without the directory."""
     with pytest.raises(ConfigError) as refused:
         load(path, text)
     return str(refused.value).replace(f"{path}/", "").splitlines()
 
 
 def settings(module: Module, **request: str) -> Any:
-    """The settings for a request."""
+    """Return the module's settings for a request with these parameters."""
     return module.given(request).settings
 
 
@@ -72,7 +72,7 @@ def settings(module: Module, **request: str) -> Any:
         ("$1 ${NAME} $$", ("$1 ${NAME} $$",)),
     ],
 )
-def test_placeholders_are_found_in_text(text: str, parts: tuple[str, ...]) -> None:
+def test_placeholders_are_parsed_from_text(text: str, parts: tuple[str, ...]) -> None:
     template = parse(text, str)
     assert template.parts == parts
     assert template.source == text
@@ -91,7 +91,7 @@ PLAIN = st.recursive(
 
 
 def leaves(plain: Any, path: tuple[Any, ...] = ()) -> Iterable[tuple[tuple[Any, ...], Any]]:
-    """Every value that holds no others, and every empty one, with the way to it."""
+    """Yield each value that is not a container or is an empty one, with its path."""
     inside = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
     if not inside:
         yield path, plain
@@ -100,7 +100,7 @@ def leaves(plain: Any, path: tuple[Any, ...] = ()) -> Iterable[tuple[tuple[Any, 
 
 
 @given(plain=PLAIN, a=VALUES, b=VALUES)
-def test_a_value_changes_nothing_but_the_strings_it_stands_in(plain: Any, a: str, b: str) -> None:
+def test_filling_changes_only_strings_with_placeholders(plain: Any, a: str, b: str) -> None:
     before, after = dict(leaves(plain)), dict(leaves(placeholders.fill(plain, {"a": a, "b": b})))
     assert before.keys() == after.keys()
     for path, value in before.items():
@@ -124,12 +124,17 @@ EVERYWHERE = """
 ANYTHING = "a: {pattern: '(?s).*', max_length: 10000, default: d}"
 
 
+@pytest.fixture(scope="module")
+def parameter_everywhere(tmp_path_factory: pytest.TempPathFactory) -> Module:
+    """Return a module with the parameter ``a`` in many of its values."""
+    return module(tmp_path_factory.mktemp("everywhere"), ANYTHING, EVERYWHERE)
+
+
 @given(value=VALUES)
-def test_a_value_is_that_text_wherever_it_stands_and_nothing_else_changes(
-    tmp_path_factory: pytest.TempPathFactory, value: str
+def test_parameter_value_is_inserted_verbatim_in_every_kind_of_setting(
+    parameter_everywhere: Module, value: str
 ) -> None:
-    made = module(tmp_path_factory.mktemp("x"), ANYTHING, EVERYWHERE)
-    block, default = settings(made, a=value), settings(made)
+    block, default = settings(parameter_everywhere, a=value), settings(parameter_everywhere)
     assert (block.method, block.body, block.headers) == (f"M{value}", f"b{value}", {"X": f"x{value}", "Y": "y"})
     assert block.http_headers["Z"].values == (f"v{value}", "w")
     assert [secret.reveal() for secret in block.http_headers["Z"].secrets] == [f"s{value}"]
@@ -140,8 +145,8 @@ def test_a_value_is_that_text_wherever_it_stands_and_nothing_else_changes(
         assert getattr(block, key) == getattr(default, key)
 
 
-def test_values_are_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither for parameters nor for the environment; and the environment brings no placeholders in."""
+def test_parameter_values_are_not_expanded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values are inserted verbatim, and what the environment inserts is no placeholder."""
     monkeypatch.setenv("PROBE_X", "${param:b}")
     text = (
         "modules: {m: {prober: http, params: {a: {pattern: .*}, b: {pattern: .*, default: B}}, "
@@ -152,7 +157,7 @@ def test_values_are_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.Monk
         assert settings(made, a=value).body == f"${{param:b}} {value} B ${{PROBE_X}} ${{param:a}}"
 
 
-def test_what_is_not_text_takes_a_parameter_too(tmp_path: Path) -> None:
+def test_parameter_may_stand_for_a_number_boolean_or_size(tmp_path: Path) -> None:
     made = module(
         tmp_path,
         "n: {pattern: .*, default: '204'}, b: {pattern: .*, default: 'no'}, s: {pattern: .*, default: 1MB}",
@@ -185,8 +190,10 @@ def test_what_is_not_text_takes_a_parameter_too(tmp_path: Path) -> None:
         ({"must": "a", "may": "ax"}, 'The parameter "may" of module "m" does not match a|x*'),
     ],
 )
-def test_what_is_not_legal_is_refused_in_a_sentence(tmp_path: Path, request_: dict[str, str], sentence: str) -> None:
-    """The whole value has to match, whatever alternatives the pattern has."""
+def test_illegal_parameter_value_is_refused_with_a_message(
+    tmp_path: Path, request_: dict[str, str], sentence: str
+) -> None:
+    """The whole value must match, whatever alternatives the pattern has."""
     made = module(
         tmp_path,
         "must: {pattern: '[a-z]+'}, may: {pattern: 'a|x*', max_length: 8, default: xx}",
@@ -197,8 +204,8 @@ def test_what_is_not_legal_is_refused_in_a_sentence(tmp_path: Path, request_: di
     assert str(refused.value) == sentence
 
 
-def test_a_value_has_to_please_the_field_as_an_author_s_would(tmp_path: Path) -> None:
-    """And what the field says then tells no secret."""
+def test_parameter_value_is_validated_by_the_setting(tmp_path: Path) -> None:
+    """The message of the setting then contains no secret."""
     made = module(tmp_path, ANYTHING, "proxy_url: 'http://u:hunter2@${param:a}/'")
     assert settings(made, a="proxy.example:1").proxy_url == "http://u:hunter2@proxy.example:1/"
     for value in ("a\r\nX: y", "a b", "[", "%zz"):
@@ -207,21 +214,21 @@ def test_a_value_has_to_please_the_field_as_an_author_s_would(tmp_path: Path) ->
         assert "hunter2" not in str(refused.value)
 
 
-def test_a_regular_expression_that_a_value_breaks_is_refused(tmp_path: Path) -> None:
+def test_parameter_value_that_breaks_a_regexp_is_refused(tmp_path: Path) -> None:
     made = module(tmp_path, ANYTHING, "fail_if_body_not_matches_regexp: ['v=${param:a}']")
     assert settings(made, a="1.0").fail_if_body_not_matches_regexp[0].text == "v=1.0"
     with pytest.raises(ValueError, match=r"fail_if_body_not_matches_regexp\[0\]: not a regular expression"):
         made.given({"a": "("})
 
 
-def test_the_same_values_are_the_same_module(tmp_path: Path) -> None:
+def test_same_parameter_values_give_the_same_module(tmp_path: Path) -> None:
     made = module(tmp_path, ANYTHING, "body: '${param:a}'")
     assert made.given({"a": "x"}) is made.given({"a": "x", "undeclared": "y"})
     assert made.given({"a": "d"}) is made.given({})
     assert made.given({"a": "y"}) is not made.given({"a": "x"})
 
 
-def test_only_so_many_values_are_kept(tmp_path: Path) -> None:
+def test_cache_of_filled_modules_is_bounded(tmp_path: Path) -> None:
     made = module(tmp_path, ANYTHING, "body: '${param:a}'")
     first = settings(made, a="0")
     for number in range(loading.KEPT + 1):
@@ -229,7 +236,7 @@ def test_only_so_many_values_are_kept(tmp_path: Path) -> None:
     assert settings(made, a="0") is not first
 
 
-def test_a_module_without_parameters_is_itself(tmp_path: Path) -> None:
+def test_module_without_parameters_is_returned_unchanged(tmp_path: Path) -> None:
     made = load(tmp_path, "modules: {m: {prober: http}}").modules["m"]
     assert made.given({"a": "x"}) is made
 
@@ -259,7 +266,7 @@ def test_a_module_without_parameters_is_itself(tmp_path: Path) -> None:
         ("params: {a: {pattern: .*, default: x}}, http: {fail_if_ssl: '${param:a}'}", "http.fail_if_ssl: expected"),
     ],
 )
-def test_mistakes_are_found_at_load_with_their_place(tmp_path: Path, text: str, problem: str) -> None:
+def test_parameter_errors_are_reported_at_load_with_their_place(tmp_path: Path, text: str, problem: str) -> None:
     (line,) = problems(tmp_path, f"modules:\n  m: {{prober: http, {text}}}\n")
     assert line.startswith("blackbox.yml:2:")
     assert int(line.split(":")[2]) > 3
@@ -267,7 +274,7 @@ def test_mistakes_are_found_at_load_with_their_place(tmp_path: Path, text: str, 
 
 
 @pytest.mark.parametrize("name", sorted(placeholders.RESERVED))
-def test_what_the_exporter_means_by_itself_can_be_no_parameter(tmp_path: Path, name: str) -> None:
+def test_reserved_name_can_not_be_a_parameter(tmp_path: Path, name: str) -> None:
     lines = problems(
         tmp_path,
         f"modules: {{m: {{prober: http, params: {{{name}: {{pattern: x}}}}, http: {{body: '${{param:{name}}}'}}}}}}",
@@ -275,13 +282,13 @@ def test_what_the_exporter_means_by_itself_can_be_no_parameter(tmp_path: Path, n
     assert lines == [f"blackbox.yml:1:38: modules.m.params.{name}: `{name}` has a meaning of its own in requests"]
 
 
-def test_a_parameter_that_nothing_uses_is_questionable(tmp_path: Path) -> None:
+def test_unused_parameter_is_a_warning(tmp_path: Path) -> None:
     (warning,) = load(tmp_path, "modules: {m: {prober: http, params: {a: {pattern: x}}}}").warnings
     assert str(warning).endswith("blackbox.yml:1:38: modules.m.params.a: nothing in the module says ${param:a}")
 
 
-def test_without_params_a_placeholder_is_the_text_it_always_was(tmp_path: Path) -> None:
-    """A configuration that blackbox_exporter reads means the same here; what looks like a mistake is told."""
+def test_placeholder_is_plain_text_in_a_module_without_params(tmp_path: Path) -> None:
+    """A configuration for blackbox_exporter keeps its meaning; text that looks like a mistake is a warning."""
     text = "modules: {m: {prober: http, http: {body: '${param:a} $${param:b}', headers: {X: '$${param:c}'}}}}"
     loaded = load(tmp_path, text)
     block = settings(loaded.modules["m"], a="x")
@@ -290,8 +297,8 @@ def test_without_params_a_placeholder_is_the_text_it_always_was(tmp_path: Path) 
     assert "modules.m.http.body: ${param:a} is plain text here: the module has no `params`" in str(warning)
 
 
-def test_parameters_reach_modules_through_anchors_and_merges(tmp_path: Path) -> None:
-    """Each module with its own; the text between them is shared."""
+def test_parameters_work_through_anchors_and_merges(tmp_path: Path) -> None:
+    """Each module has its own parameters; the text between the placeholders is shared."""
     text = """
 modules:
   a: &a
@@ -308,7 +315,7 @@ modules:
     assert settings(modules["b"], p="x").body == "b x"
 
 
-def test_cautions_are_for_what_requests_cannot_change(tmp_path: Path) -> None:
+def test_warnings_about_values_skip_what_requests_can_change(tmp_path: Path) -> None:
     text = "modules: {m: {prober: http, params: {a: {pattern: '[A-Z]+'}}, http: {method: '${param:a}'}}}"
     assert load(tmp_path, text, strict=True).modules
 
@@ -322,7 +329,7 @@ def test_other_files_have_no_placeholders() -> None:
     assert file.text == "${param:a}"
 
 
-def test_the_guard_of_a_module_is_that_of_all_it_is_made_into(tmp_path: Path) -> None:
+def test_filled_modules_share_the_guard_of_their_module(tmp_path: Path) -> None:
     block = "targets: {deny: [127.0.0.1]}, params: {a: {pattern: x}}, http: {body: '${param:a}'}"
     text = f"modules: {{m: {{prober: http, {block}}}}}"
     made = load(tmp_path, text).modules["m"]
@@ -330,8 +337,8 @@ def test_the_guard_of_a_module_is_that_of_all_it_is_made_into(tmp_path: Path) ->
     assert made.given({"a": "x"}).network is made.network
 
 
-def test_a_thousand_modules_with_parameters_load_in_seconds(tmp_path: Path) -> None:
-    """Time grows with their number, and not with its square."""
+def test_a_thousand_modules_with_parameters_load_at_bounded_cost(tmp_path: Path) -> None:
+    """The cost grows with the number of modules and not with its square."""
     body = "prober: http, params: {a: {pattern: x, default: x}}, http: {body: '${param:a}', method: '${param:a}'}"
     text = "modules:\n" + "".join(f"  m{number}: {{{body}}}\n" for number in range(1000))
     with costs_at_most(150):
@@ -339,13 +346,13 @@ def test_a_thousand_modules_with_parameters_load_in_seconds(tmp_path: Path) -> N
 
 
 def with_each_value_as_a_parameter() -> dict[str, Any]:
-    """Every module of the complete example as often as its blocks have values, with one of them as a parameter."""
+    """Return each module of the complete example once per value in its blocks, with that value as a parameter."""
     modules = {}
     for name, written in yaml.safe_load((shared.EXAMPLES / "full.yml").read_text())["modules"].items():
         for path, value in leaves(written):
             if len(path) < 2 or path[0] not in PROBERS or not isinstance(value, str | int | float):
                 continue
-            if "claims" in path and not isinstance(value, str):  # of any type, so that a parameter is text there
+            if "claims" in path and not isinstance(value, str):  # of any type, so a parameter there is text
                 continue
             copied = copy.deepcopy(written)
             inside = functools.reduce(lambda block, key: block[key], path[:-1], copied)
@@ -357,8 +364,8 @@ def with_each_value_as_a_parameter() -> dict[str, Any]:
 
 
 @shared.needed
-def test_any_value_may_be_a_parameter_and_whatever_comes_is_taken_or_refused(tmp_path: Path) -> None:
-    """With its default a module is what it was without; no other value is our bug."""
+def test_any_setting_may_be_a_parameter_and_any_value_is_accepted_or_refused(tmp_path: Path) -> None:
+    """With defaults a module equals the original one; other values are accepted or refused, never an internal error."""
     example = load(tmp_path, (shared.EXAMPLES / "full.yml").read_text()).modules
     loaded = load(tmp_path, yaml.safe_dump({"modules": with_each_value_as_a_parameter()})).modules
     assert len(loaded) > 150
@@ -373,7 +380,7 @@ def test_any_value_may_be_a_parameter_and_whatever_comes_is_taken_or_refused(tmp
 # --- what is shown -----------------------------------------------------------------------------------------
 
 
-def test_the_configuration_shows_placeholders_and_loads_again(tmp_path: Path) -> None:
+def test_dump_shows_placeholders_and_loads_again(tmp_path: Path) -> None:
     params = "a: {pattern: '.*', default: d}, b: {pattern: '[0-9]+', max_length: 3}"
     text = f"modules: {{m: {{prober: http, params: {{{params}}}, http: {{body: 'x ${{param:a}} ${{param:b}}'}}}}}}"
     printed = dump.to_yaml(load(tmp_path, text))
@@ -386,12 +393,12 @@ def test_the_configuration_shows_placeholders_and_loads_again(tmp_path: Path) ->
     assert dump.to_yaml(load(tmp_path, printed)) == printed
 
 
-def test_where_placeholders_are_not_legal_the_defaults_are_shown(tmp_path: Path) -> None:
+def test_dump_shows_defaults_where_placeholders_are_not_legal(tmp_path: Path) -> None:
     made = module(tmp_path, "n: {pattern: .*, default: '204'}", "valid_status_codes: ['${param:n}']")
     assert yaml.safe_load(dump.module_to_yaml(made))["http"]["valid_status_codes"] == [204]
 
 
-def test_secrets_stay_masked_with_parameters_in_them(tmp_path: Path) -> None:
+def test_secrets_with_parameters_stay_masked(tmp_path: Path) -> None:
     made = module(
         tmp_path, ANYTHING, "basic_auth: {username: alice, password: 'hunter2${param:a}'}, body: '${param:a}'"
     )
@@ -401,7 +408,7 @@ def test_secrets_stay_masked_with_parameters_in_them(tmp_path: Path) -> None:
         assert "hunter2" not in text
 
 
-def test_the_schema_knows_parameters() -> None:
+def test_schema_describes_parameters() -> None:
     described = schema.json_schema(PROBERS)["$defs"]
     assert described["Module"]["properties"]["params"]["description"]
     assert described["Parameter"]["required"] == ["pattern"]

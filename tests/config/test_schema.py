@@ -1,4 +1,4 @@
-"""The JSON Schema for editors: it takes what loads, refuses what clearly does not, and explains itself."""
+"""The JSON Schema for editors accepts what loads, refuses clear errors and has descriptions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PROBERS = loader.load_probers([])
 
 
 def plain(text: str | bytes) -> object:
-    """A file as an editor sees it: ``!!binary`` is text to it."""
+    """Return a file's content as an editor sees it, which reads ``!!binary`` as text."""
     return json.loads(json.dumps(yaml.safe_load(text), default=lambda data: data.decode("latin-1")))
 
 
 SCHEMA = Draft202012Validator(schema.json_schema(PROBERS))
 
 
-def test_the_schema_is_one() -> None:
+def test_schema_is_valid() -> None:
     Draft202012Validator.check_schema(schema.json_schema(PROBERS))
 
 
@@ -33,7 +33,7 @@ def test_the_schema_is_one() -> None:
 @pytest.mark.parametrize(
     "path", [*shared.files(shared.EXAMPLES), *shared.files(shared.CORPUS)], ids=lambda path: path.name
 )
-def test_the_schema_takes_what_loads(path: Path) -> None:
+def test_schema_accepts_every_file_that_loads(path: Path) -> None:
     try:
         loading.load([path], PROBERS)
     except ConfigError:
@@ -63,11 +63,11 @@ def test_the_schema_takes_what_loads(path: Path) -> None:
         "modules: {m: {prober: unix, unix: {preferred_ip_protocol: ip4}}}",
     ],
 )
-def test_the_schema_refuses_clear_errors(text: str) -> None:
+def test_schema_refuses_clear_errors(text: str) -> None:
     assert not SCHEMA.is_valid(plain(text))
 
 
-def test_the_schema_takes_placeholders_for_what_is_not_any_text() -> None:
+def test_schema_accepts_placeholders_in_typed_settings() -> None:
     module = yaml.safe_load("""
         prober: http
         params: {p: {pattern: '[0-9]+', default: '200'}}
@@ -88,7 +88,7 @@ def test_the_schema_takes_placeholders_for_what_is_not_any_text() -> None:
         assert not SCHEMA.is_valid({"modules": {"m": wrong}})
 
 
-def test_the_schema_explains_itself() -> None:
+def test_schema_describes_every_setting() -> None:
     described = schema.json_schema(PROBERS)
     module = described["$defs"]["Module"]["properties"]
     assert described["$schema"] == "https://json-schema.org/draft/2020-12/schema"

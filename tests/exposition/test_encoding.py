@@ -1,4 +1,4 @@
-"""What comes out is what Prometheus reads, in each format, to the last digit."""
+"""Encode samples so that Prometheus reads back each value exactly, in each format."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FORMATS = [pytest.param(TEXT, id="text"), pytest.param(OPENMETRICS, id="openmetr
 
 
 def parse(body: bytes, format: Format) -> list[Family]:
-    """With prometheus_client's own parser of that format."""
+    """Parse with prometheus_client's own parser of that format."""
     text = body.decode()
     return list((parse_text if format.encoding == "text" else parse_openmetrics)(text))
 
@@ -39,7 +39,7 @@ def series(families: Iterable[Family]) -> Series:
 
 
 def same(one: Series, other: Series) -> bool:
-    """Equal, with NaN equal to itself."""
+    """Compare two sets of series; NaN equals NaN."""
     return one.keys() == other.keys() and all(
         value == other[key] or (math.isnan(value) and math.isnan(other[key])) for key, value in one.items()
     )
@@ -85,23 +85,23 @@ GO = [  # strconv.FormatFloat(x, 'g', -1, 64) as the original's answers show it
 
 
 @pytest.mark.parametrize(("value", "text"), GO, ids=[text for _, text in GO])
-def test_numbers_are_written_as_go_writes_them(value: float, text: str) -> None:
+def test_number_is_written_as_go_writes_it(value: float, text: str) -> None:
     assert number(value) == text
 
 
 @pytest.mark.parametrize("value", [0, 1, 200, 999999, 1000000, -5, 3668918509, True])
-def test_whole_numbers_are_written_alike_as_int_and_as_float(value: int) -> None:
+def test_whole_number_is_written_alike_as_int_and_float(value: int) -> None:
     assert number(value) == number(float(value))
 
 
 @given(st.floats())
-def test_a_number_reads_back_as_itself(value: float) -> None:
+def test_number_is_read_back(value: float) -> None:
     back = float(number(value))
     assert back == value or (math.isnan(back) and math.isnan(value))
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_the_exponent_begins_where_go_begins_it(value: float) -> None:
+def test_number_has_an_exponent_where_go_writes_one(value: float) -> None:
     text = number(value)
     assert ("e" in text) == (value != 0 and not 1e-4 <= abs(value) < 1e6)
 
@@ -114,7 +114,7 @@ names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True)
 
 @st.composite
 def filled(draw: st.DrawFn) -> Samples:
-    """One run's samples: any legal names, any label values, any numbers."""
+    """Draw the samples of a run: any legal names, label values and numbers."""
     samples = Samples()
     for index in range(draw(st.integers(0, 5))):
         label_names = draw(st.lists(names.filter(lambda n: not n.startswith("__")), max_size=3, unique=True))
@@ -137,7 +137,7 @@ def wanted(samples: Samples) -> Series:
 
 @pytest.mark.parametrize("format", FORMATS)
 @given(samples=filled())
-def test_a_run_s_samples_read_back_as_themselves(format: Format, samples: Samples) -> None:
+def test_samples_are_read_back(format: Format, samples: Samples) -> None:
     families = parse(encode(samples, format), format)
     assert same(series(families), wanted(samples))
     helps = {metric.name.removesuffix("_total"): metric.help for metric in samples.families}
@@ -145,15 +145,15 @@ def test_a_run_s_samples_read_back_as_themselves(format: Format, samples: Sample
 
 
 @given(samples=filled())
-def test_both_ways_of_encoding_agree(samples: Samples) -> None:
-    """A Samples is a collector too: going through prometheus_client's families must not change the answer."""
+def test_samples_and_collector_encode_alike(samples: Samples) -> None:
+    """`Samples` is a collector too: encoding via prometheus_client's families must give the same answer."""
     short = parse(encode(samples, TEXT), TEXT)
     long = parse(encode_families(samples.collect(), TEXT), TEXT)
     assert same(series(short), series(long))
     assert [family.name for family in short] == [family.name for family in long]
 
 
-def test_a_text_answer_to_the_byte() -> None:
+def test_text_answer_to_the_byte() -> None:
     samples = Samples()
     samples.set(Metric("probe_success", 'Whether it "worked"\\\nor not.'), 1)
     phases = Metric("probe_http_duration_seconds", "Phases.", ("phase",))
@@ -179,7 +179,7 @@ def test_a_text_answer_to_the_byte() -> None:
     )
 
 
-def test_openmetrics_names_the_counter_s_family_without_total_and_ends_with_eof() -> None:
+def test_openmetrics_family_of_a_counter_omits_total_and_ends_with_eof() -> None:
     samples = Samples()
     samples.set(Metric("probe_tries", 'The "tries".', type="counter"), 3)
     assert encode(samples, OPENMETRICS).decode() == (
@@ -187,19 +187,19 @@ def test_openmetrics_names_the_counter_s_family_without_total_and_ends_with_eof(
     )
 
 
-def test_no_samples_are_an_empty_answer() -> None:
+def test_no_samples_give_an_empty_answer() -> None:
     assert encode(Samples(), TEXT) == b""
     assert encode(Samples(), OPENMETRICS) == b"# EOF\n"
 
 
-def test_of_two_declarations_of_one_name_the_first_stands() -> None:
+def test_first_of_two_declarations_of_one_name_wins() -> None:
     samples = Samples()
     samples.set(Metric("probe_twice", "One."), 1)
     samples.set(Metric("probe_twice", "Other."), 2)
     assert encode(samples).decode() == "# HELP probe_twice One.\n# TYPE probe_twice gauge\nprobe_twice 1\n"
 
 
-def test_text_that_is_not_utf8_costs_a_character_not_the_answer() -> None:
+def test_text_that_is_not_utf8_loses_a_character_and_not_the_answer() -> None:
     samples = Samples()
     samples.set(Metric("probe_expect_info", "What was said.", ("word",)), 1, "caf\udce9")
     assert b'probe_expect_info{word="caf?"} 1\n' in encode(samples)
@@ -209,7 +209,7 @@ def test_text_that_is_not_utf8_costs_a_character_not_the_answer() -> None:
 
 
 def a_registry() -> CollectorRegistry:
-    """One of each of prometheus_client's types."""
+    """Return a registry with one metric of each of prometheus_client's types."""
     registry = CollectorRegistry()
     counter = Counter("hits", "Hits.", ["path"], registry=registry)
     counter.labels("/").inc(2, exemplar={"trace": "b"})
@@ -225,15 +225,15 @@ def a_registry() -> CollectorRegistry:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_every_type_of_prometheus_client_reads_back(format: Format) -> None:
+def test_prometheus_client_types_are_read_back(format: Format) -> None:
     registry = a_registry()
     created = {key: value for key, value in series(registry.collect()).items() if key[0].endswith("_created")}
     expected = {key: value for key, value in series(registry.collect()).items() if key not in created}
-    assert created, "prometheus_client makes them, and nobody wants them"
+    assert created, "prometheus_client adds these samples, which are left out"
     assert series(parse(encode_families(registry.collect(), format), format)) == expected
 
 
-def test_types_have_the_names_that_each_format_knows() -> None:
+def test_type_names_are_those_of_each_format() -> None:
     families = list(a_registry().collect())
 
     def types(format: Format) -> dict[str, str]:
@@ -258,7 +258,7 @@ def test_types_have_the_names_that_each_format_knows() -> None:
     }
 
 
-def test_families_and_label_sets_are_sorted_and_buckets_stay_in_order() -> None:
+def test_families_and_label_sets_are_sorted_and_buckets_keep_their_order() -> None:
     lines = encode_families(a_registry().collect()).decode().splitlines()
     names = [line.split(" ")[2] for line in lines if line.startswith("# TYPE")]
     assert names == sorted(names)
@@ -276,7 +276,7 @@ def test_families_and_label_sets_are_sorted_and_buckets_stay_in_order() -> None:
     ]
 
 
-def test_exemplars_are_kept_in_openmetrics_only() -> None:
+def test_exemplars_are_written_in_openmetrics_only() -> None:
     families = list(a_registry().collect())
     body = encode_families(families, OPENMETRICS)
     exemplars = [s.exemplar for f in parse(body, OPENMETRICS) for s in f.samples if s.exemplar is not None]
@@ -291,14 +291,14 @@ def test_timestamps_are_seconds_in_openmetrics_and_milliseconds_in_text() -> Non
     assert b"seen 1 1700000000.5\n" in encode_families([family], OPENMETRICS)
 
 
-def test_the_sum_of_a_gauge_histogram_is_a_gauge_in_text() -> None:
+def test_gauge_histogram_sum_is_a_gauge_in_text() -> None:
     family = GaugeHistogramMetricFamily("age", "Age.", buckets=[("1.0", 2), ("+Inf", 3)], gsum_value=7)
     types = {f.name: f.type for f in parse(encode_families([family], TEXT), TEXT)}
     assert types == {"age": "histogram", "age_gsum": "gauge", "age_gcount": "gauge"}
     assert {f.type for f in parse(encode_families([family], OPENMETRICS), OPENMETRICS)} == {"gaugehistogram"}
 
 
-def test_a_family_without_samples_is_absent() -> None:
+def test_family_without_samples_is_omitted() -> None:
     registry = CollectorRegistry()
     Gauge("never_set", "Has labels and no children.", ["a"], registry=registry)
     assert encode_families(registry.collect()) == b""
@@ -313,7 +313,7 @@ def test_a_family_without_samples_is_absent() -> None:
         ("allow-utf-8", b'{"a.b","c.d"="1"} 2\n', b'{"a.b","c.d"="1"} 2\n'),
     ],
 )
-def test_names_beyond_the_legacy_set_are_escaped_as_agreed(escaping: str, text: bytes, openmetrics: bytes) -> None:
+def test_utf8_names_are_escaped_as_negotiated(escaping: str, text: bytes, openmetrics: bytes) -> None:
     family = GaugeMetricFamily("a.b", "Dotted.", labels=["c.d"])
     family.add_metric(["1"], 2)
     assert text in encode_families([family], Format("text", TEXT.media, escaping))
@@ -327,7 +327,7 @@ def test_legacy_names_are_never_escaped(escaping: str) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_an_author_s_registry_is_merged_and_sorted(format: Format) -> None:
+def test_registry_of_an_author_is_merged_and_sorted(format: Format) -> None:
     samples = Samples()
     samples.set(Metric("probe_success", "Verdict."), 1)
     samples.set(Metric("probe_zeal", "Last."), 2)
@@ -337,8 +337,8 @@ def test_an_author_s_registry_is_merged_and_sorted(format: Format) -> None:
     assert names == ["probe_a", "probe_success", "probe_tasks", "probe_zeal"]
 
 
-def test_what_the_exporter_reports_itself_wins_over_an_author_s_registry(caplog: pytest.LogCaptureFixture) -> None:
-    """Two families of one name are no legal answer, and `probe_success` is the runner's to say."""
+def test_own_metric_wins_over_the_registry_of_an_author(caplog: pytest.LogCaptureFixture) -> None:
+    """Two families of one name are illegal, and only the runner may set `probe_success`."""
     encoding._warn_of_duplicate.cache_clear()  # another test may have caused the warning
     samples = Samples()
     samples.set(Metric("probe_success", "Verdict."), 0)
@@ -352,7 +352,7 @@ def test_what_the_exporter_reports_itself_wins_over_an_author_s_registry(caplog:
 
 
 @pytest.mark.slow
-def test_promtool_finds_nothing_wrong() -> None:
+def test_promtool_accepts_the_answer() -> None:
     samples = Samples()
     for metric in (Metric("probe_success", "Verdict."), Metric("probe_tries_total", "Tries.", type="counter")):
         samples.set(metric, 1)
@@ -368,7 +368,7 @@ def test_promtool_finds_nothing_wrong() -> None:
 # --- info and histogram, as authors declare them -----------------------------------------------------------
 
 
-def test_info_and_histogram_have_their_place_in_each_format() -> None:
+def test_info_and_histogram_are_encoded_in_each_format() -> None:
     samples = Samples()
     samples.set(Metric("probe_server_info", "Itself.", ("version",), type="info"), 1, "7")
     assert encode(samples, TEXT).decode().splitlines() == [
@@ -395,8 +395,8 @@ def test_info_and_histogram_have_their_place_in_each_format() -> None:
 
 
 @pytest.mark.parametrize("format", [TEXT, OPENMETRICS, PROTOBUF])
-def test_a_number_that_no_float_holds_is_infinite(format: Format) -> None:
-    """A peer may claim any size; that must not cost the answer."""
+def test_number_too_large_for_a_float_is_infinite(format: Format) -> None:
+    """A peer may announce any size; the answer must still be encoded."""
     samples = Samples()
     samples.set(Metric("probe_claim_bytes", "Claimed."), 10**400)
     samples.set(Metric("probe_debts", "Owed.", ("whom",)), -(10**400), "all")
@@ -408,7 +408,7 @@ def test_a_number_that_no_float_holds_is_infinite(format: Format) -> None:
 
 
 @pytest.mark.parametrize("format", [TEXT, OPENMETRICS, PROTOBUF])
-def test_so_it_is_beside_what_an_author_has_in_the_registry(format: Format) -> None:
+def test_number_too_large_for_a_float_is_infinite_beside_a_registry(format: Format) -> None:
     samples = Samples()
     samples.set(Metric("probe_claim_bytes", "Claimed."), 10**400)
     samples.observe(Metric("probe_trip_seconds", "Each.", type="histogram", buckets=(1.0,)), 0.5)

@@ -1,4 +1,4 @@
-"""Samples of several modules in one answer: each has its module, and the answer is legal whatever was declared."""
+"""Merge the samples of several modules into one answer: each series has its module, and the answer is always legal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PHASES = Metric("probe_seconds", "Seconds.", ("phase",))
 
 
 def samples(*values: tuple[Metric, float, tuple[str, ...]]) -> Samples:
-    """What a probe measured."""
+    """Return the samples of a probe."""
     made = Samples()
     for metric, value, labels in values:
         made.set(metric, value, *labels)
@@ -32,11 +32,11 @@ def samples(*values: tuple[Metric, float, tuple[str, ...]]) -> Samples:
 
 
 def lines(runs: dict[str, Samples]) -> list[str]:
-    """The text of an answer."""
+    """Return the lines of the merged answer as text."""
     return encode(merged(runs)).decode().splitlines()
 
 
-def test_every_series_has_its_module_and_every_family_one_head() -> None:
+def test_merged_series_have_a_module_label_and_families_one_head() -> None:
     first = samples((PLAIN, 1, ()), (PHASES, 0.5, ("a",)), (PHASES, 2, ("b",)))
     second = samples((PLAIN, 0, ()), (PHASES, 3, ("a",)))
     assert lines({"one": first, "two": second}) == [
@@ -52,7 +52,7 @@ def test_every_series_has_its_module_and_every_family_one_head() -> None:
     ]
 
 
-def test_of_two_declarations_the_first_one_s_help_counts_and_all_labels_do() -> None:
+def test_merged_declarations_use_the_first_help_and_all_labels() -> None:
     other = Metric("probe_seconds", "Otherwise.", ("way",))
     assert lines({"one": samples((PHASES, 1, ("a",))), "two": samples((other, 2, ("b",)))}) == [
         "# HELP probe_seconds Seconds.",
@@ -62,8 +62,8 @@ def test_of_two_declarations_the_first_one_s_help_counts_and_all_labels_do() -> 
     ]
 
 
-def test_of_two_types_neither_counts() -> None:
-    """One family can't have two, and none of the samples is to be lost."""
+def test_merged_families_of_two_types_become_gauges() -> None:
+    """A family can't have two types, and no sample may be lost."""
     counter = Metric("probe_things_total", "Counted.", type="counter")
     gauge = Metric("probe_things_total", "Seen.")
     base = Metric("probe_things", "Base.")
@@ -77,7 +77,7 @@ def test_of_two_types_neither_counts() -> None:
     ]
 
 
-def test_a_counter_stays_one_however_it_is_spelt() -> None:
+def test_merged_counter_is_recognised_by_either_spelling() -> None:
     short = Metric("probe_things", "Counted.", type="counter")
     long = Metric("probe_things_total", "Counted.", type="counter")
     assert lines({"one": samples((short, 1, ())), "two": samples((long, 2, ()))})[1:] == [
@@ -87,7 +87,7 @@ def test_a_counter_stays_one_however_it_is_spelt() -> None:
     ]
 
 
-def test_a_prober_s_own_module_label_steps_aside() -> None:
+def test_module_label_of_a_prober_becomes_exported_module() -> None:
     own = Metric("probe_parts", "Parts.", ("module", "exported_module"))
     assert lines({"one": samples((own, 1, ("core", "x")))})[2:] == [
         'probe_parts{exported_exported_module="core",exported_module="x",module="one"} 1'
@@ -95,7 +95,7 @@ def test_a_prober_s_own_module_label_steps_aside() -> None:
 
 
 def with_registry(kind: type[Counter | Gauge | Histogram], *labels: str) -> Samples:
-    """A run whose author uses prometheus_client's own types."""
+    """Return a run whose author uses prometheus_client's own types."""
     made = samples((PLAIN, 1, ()))
     thing = kind("probe_own", "Own.", labels, registry=made.registry)
     child = thing.labels(*labels) if labels else thing
@@ -103,7 +103,7 @@ def with_registry(kind: type[Counter | Gauge | Histogram], *labels: str) -> Samp
     return made
 
 
-def test_what_authors_registered_is_merged_too() -> None:
+def test_merged_answer_includes_registries_of_authors() -> None:
     runs = {
         "one": with_registry(Histogram),
         "two": with_registry(Histogram, "module"),
@@ -116,7 +116,7 @@ def test_what_authors_registered_is_merged_too() -> None:
     assert 'probe_up{module="three"} 1' in shown
 
 
-def test_of_two_registries_types_the_first_stands(caplog: pytest.LogCaptureFixture) -> None:
+def test_merged_registries_with_two_types_keep_the_first(caplog: pytest.LogCaptureFixture) -> None:
     merging._warn_of_another_type.cache_clear()  # another test may have caused the warning
     shown = lines({"one": with_registry(Counter), "two": with_registry(Histogram)})
     assert [line for line in shown if line.startswith("probe_own")] == ['probe_own_total{module="one"} 2']
@@ -136,7 +136,7 @@ METRICS = st.builds(
 
 @st.composite
 def runs_of_modules(draw: st.DrawFn) -> dict[str, Samples]:
-    """Two or three runs; within one, a name is declared once, as everywhere."""
+    """Draw two or three runs; each declares a name once."""
     runs = {}
     for module in ("one", "two", "three")[: draw(st.integers(2, 3))]:
         metrics = draw(st.lists(METRICS, unique_by=lambda m: m.name.removesuffix("_total"), max_size=4))
@@ -152,7 +152,7 @@ def parsed(text: str, openmetrics: bool) -> Iterator[tuple[str, dict[str, str], 
 
 
 @given(runs=runs_of_modules())
-def test_the_answer_is_legal_and_complete_whatever_is_declared(runs: dict[str, Samples]) -> None:
+def test_merged_answer_is_legal_and_complete_for_any_declarations(runs: dict[str, Samples]) -> None:
     expected = sum(len(series) for run in runs.values() for series in run.families.values())
     together = merged(runs)
     for format in (TEXT, OPENMETRICS):
@@ -167,7 +167,7 @@ def test_the_answer_is_legal_and_complete_whatever_is_declared(runs: dict[str, S
     assert encode(together, PROTOBUF) or not expected
 
 
-def test_promtool_takes_it() -> None:
+def test_promtool_accepts_the_merged_answer() -> None:
     runs = {"one": with_registry(Counter), "two": samples((PLAIN, 1, ()), (PHASES, 1, ("a",)))}
     done = subprocess.run(
         [peer("promtool"), "check", "metrics"], input=encode(merged(runs)), capture_output=True, timeout=60

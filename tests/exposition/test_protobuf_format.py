@@ -1,4 +1,4 @@
-"""What goes out as protocol buffers comes out of Google's decoder as it went in, and Prometheus knows what it is."""
+"""Encode samples as protocol buffers that Google's decoder reads back and that Prometheus understands."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def read(families: Iterable[Any]) -> Series:
-    """The series that Prometheus makes of messages: those of a histogram and a summary spelt out."""
+    """Return the series that Prometheus makes of messages, with those of histograms and summaries expanded."""
     return {(name, frozenset(labels.items())): value for family in families for name, labels, value in _series(family)}
 
 
@@ -65,7 +65,7 @@ def one(family: Family, format: Format = PROTOBUF) -> Any:
 
 
 @given(samples=filled())
-def test_a_run_s_samples_read_back_as_themselves(samples: Samples) -> None:
+def test_samples_are_read_back(samples: Samples) -> None:
     families = decode(encode(samples, PROTOBUF))
     assert same(read(families), wanted(samples))
     assert [family.name for family in families] == sorted(family.name for family in families)
@@ -74,14 +74,14 @@ def test_a_run_s_samples_read_back_as_themselves(samples: Samples) -> None:
 
 
 @given(samples=filled())
-def test_both_ways_of_encoding_agree(samples: Samples) -> None:
+def test_samples_and_collector_encode_alike(samples: Samples) -> None:
     short, long = encode(samples, PROTOBUF), encode_families(samples.collect(), PROTOBUF)
     assert same(read(decode(short)), read(decode(long)))
     assert len(short) == len(long)
 
 
 @given(samples=filled())
-def test_the_text_forms_say_the_same(samples: Samples) -> None:
+def test_text_forms_hold_the_same_message(samples: Samples) -> None:
     messages = read(decode(encode(samples, PROTOBUF)))
     spelt = encode(samples, PROTOBUF_TEXT).decode().split("\n\n")
     assert spelt.pop() == "", "an empty line after each"
@@ -91,7 +91,7 @@ def test_the_text_forms_say_the_same(samples: Samples) -> None:
     assert same(read([text_format.Parse(line, MetricFamily()) for line in lines]), messages)
 
 
-def test_the_text_forms_look_as_the_original_s() -> None:
+def test_text_forms_look_like_those_of_the_original() -> None:
     samples = Samples()
     samples.set(Metric("probe_ip_addr_hash", "Which\naddress."), 3668918509)
     samples.set(Metric("probe_phase", "Phases.", ("phase",)), 5.5e-06, 't"ls')
@@ -109,7 +109,7 @@ def test_the_text_forms_look_as_the_original_s() -> None:
 
 
 @given(st.floats())
-def test_every_number_survives(value: float) -> None:
+def test_number_is_read_back(value: float) -> None:
     samples = Samples()
     samples.set(Metric("probe_number", "Any."), value)
     for format in (PROTOBUF, PROTOBUF_TEXT):
@@ -119,8 +119,8 @@ def test_every_number_survives(value: float) -> None:
         assert back == value or (math.isnan(back) and math.isnan(value))
 
 
-def test_the_same_series_with_other_values_is_another_answer() -> None:
-    """The page is remembered, the numbers are not."""
+def test_changed_values_change_the_cached_answer() -> None:
+    """The encoded series are cached, but not their values."""
     metric = Metric("probe_number", "Any.")
     for value in (1.0, 2.0):
         samples = Samples()
@@ -128,18 +128,18 @@ def test_the_same_series_with_other_values_is_another_answer() -> None:
         assert decode(encode(samples, PROTOBUF))[0].metric[0].gauge.value == value
 
 
-def test_no_samples_are_an_empty_answer() -> None:
+def test_no_samples_give_an_empty_answer() -> None:
     for format in (PROTOBUF, PROTOBUF_TEXT, PROTOBUF_COMPACT):
         assert encode(Samples(), format) == b""
 
 
-def test_text_that_is_not_utf8_costs_a_character_not_the_answer() -> None:
+def test_text_that_is_not_utf8_loses_a_character_and_not_the_answer() -> None:
     samples = Samples()
     samples.set(Metric("probe_expect_info", "What was said.", ("word",)), 1, "caf\udce9")
     assert decode(encode(samples, PROTOBUF))[0].metric[0].label[0].value == "caf?"
 
 
-def test_a_long_label_has_a_long_length() -> None:
+def test_long_label_has_a_long_length() -> None:
     samples = Samples()
     samples.set(Metric("probe_expect_info", "What was said.", ("word",)), 1, "x" * 70_000)
     assert decode(encode(samples, PROTOBUF))[0].metric[0].label[0].value == "x" * 70_000
@@ -148,7 +148,7 @@ def test_a_long_label_has_a_long_length() -> None:
 # --- prometheus_client's types -----------------------------------------------------------------------------
 
 
-def test_every_type_of_prometheus_client_reads_back() -> None:
+def test_prometheus_client_types_are_read_back() -> None:
     registry = a_registry()
     expected = {key: value for key, value in series(registry.collect()).items() if not key[0].endswith("_created")}
     families = decode(encode_families(registry.collect(), PROTOBUF))
@@ -165,7 +165,7 @@ def test_every_type_of_prometheus_client_reads_back() -> None:
     assert {family.name: family.unit for family in families if family.unit} == {"size_bytes": "bytes"}
 
 
-def test_an_author_s_registry_is_merged_and_sorted() -> None:
+def test_registry_of_an_author_is_merged_and_sorted() -> None:
     samples = Samples()
     samples.set(Metric("probe_success", "Verdict."), 1)
     samples.registry.register(_Fixed([GaugeMetricFamily("probe_a", "First.", 2)]))
@@ -175,7 +175,7 @@ def test_an_author_s_registry_is_merged_and_sorted() -> None:
 
 
 class _Fixed:
-    """A collector of these families."""
+    """A collector that returns these families."""
 
     def __init__(self, families: list[Family]) -> None:
         self._families = families
@@ -184,7 +184,7 @@ class _Fixed:
         return self._families
 
 
-def test_exemplars_and_timestamps_arrive() -> None:
+def test_exemplars_and_timestamps_are_read_back() -> None:
     lag = next(family for family in a_registry().collect() if family.name == "lag")
     bucket = one(lag).metric[0].histogram.bucket[1]
     assert (bucket.exemplar.label[0].value, bucket.exemplar.value) == ("a", 0.7)
@@ -197,7 +197,7 @@ def test_exemplars_and_timestamps_arrive() -> None:
     assert one(long_ago).metric[0].timestamp_ms == -1000
 
 
-def test_the_rarer_types() -> None:
+def test_rare_types_are_encoded() -> None:
     age = GaugeHistogramMetricFamily("age", "Age.", buckets=[("1.0", 2), ("+Inf", 3)], gsum_value=7)
     assert (one(age).type, one(age).metric[0].histogram.sample_count) == (5, 3)
     assert one(age).metric[0].histogram.sample_sum == 7
@@ -216,7 +216,7 @@ def test_the_rarer_types() -> None:
         ("allow-utf-8", "a.b", "c.d"),
     ],
 )
-def test_names_beyond_the_legacy_set_are_escaped_as_agreed(escaping: str, name: str, label: str) -> None:
+def test_utf8_names_are_escaped_as_negotiated(escaping: str, name: str, label: str) -> None:
     family = GaugeMetricFamily("a.b", "Dotted.", labels=["c.d"])
     family.add_metric(["1"], 2)
     message = one(family, Format("protobuf", PROTOBUF.media, escaping))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.history import memory, record
+from probe_exporter.history import memory
 from probe_exporter.history.memory import MAX_BYTES, TOO_LARGE, MemoryHistory, Query, Recent, weight
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.prober.declaration import Prober
@@ -262,7 +262,7 @@ async def test_add_neither_weighs_nor_renders(monkeypatch: pytest.MonkeyPatch) -
         return 1
 
     monkeypatch.setattr(memory, "weight", weigh)
-    monkeypatch.setattr(record, "entry", lambda *_: done.append("rendered"))
+    monkeypatch.setattr(memory, "entry", lambda *_: done.append("rendered"))
     history = a_history(limit=1000)
     for _ in range(memory.MOST_UNSETTLED - 1):
         history.add(finished("x"))

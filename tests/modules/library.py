@@ -1,4 +1,4 @@
-"""What the tests of the library share: a module as it is shipped or changed, a probe of it, peers that misbehave."""
+"""Helpers for tests of the module library: shipped modules, probes of them, peers that misbehave."""
 
 from __future__ import annotations
 
@@ -20,40 +20,43 @@ from tests.deadlines import run_until
 from tests.targets import End, Pki, Repeat
 from tests.targets.talker import Hear, Talk, Talker, Turn, talk, then_silence
 
+PROBERS = loader.load_probers([])
+"""Every prober, loaded once for all test files."""
+
 OURS = frozenset({Reason.INTERNAL_ERROR})
-"""What no peer can bring about."""
+"""Reasons that no peer may cause."""
 
 
 @lru_cache
 def library(name: str) -> Config:
-    """The ready-made modules of one file, beyond reproach."""
-    return loading.load([loader.library() / f"{name}.yml"], loader.load_probers([]), strict=True)
+    """Return the shipped modules of one file, loaded without warnings."""
+    return loading.load([loader.library() / f"{name}.yml"], PROBERS, strict=True)
 
 
 def shipped(file: str, name: str = "", **settings: Any) -> Module:
-    """A ready-made module, with settings of the test's own."""
+    """Return a shipped module with changed settings."""
     module = library(file).modules[name or file]
     written = module.settings.model_dump(exclude_unset=True) | settings
     return replace(module, settings=type(module.settings).model_validate(written))
 
 
 def trust(pki: Pki) -> dict[str, str]:
-    """A tls_config that trusts the zoo's root."""
+    """Return a tls_config that trusts the test root."""
     return {"ca_file": str(pki.directory / "root.pem"), "server_name": "localhost"}
 
 
 async def probe(module: Module, target: object, timeout: float = 20.0) -> Result:
-    """Run it."""
+    """Run one probe."""
     return await run(module, str(target), timeout)
 
 
 async def probe_talker(
     module: Module, script: Talk, pki: Pki, timeout: float = 20.0, *, times_out: bool = False
 ) -> tuple[Result, bytes]:
-    """Probe a scripted peer: the result, and what the peer heard.
+    """Probe a scripted peer. Return the result and what the peer heard.
 
     Args:
-        times_out: the time of the probe ends once the peer has said and heard all of its script.
+        times_out: let the deadline strike once the peer has played its script.
     """
     async with Talker(script, pki.directory) as talker:
         target = talker.fill("127.0.0.1:{port}")
@@ -66,12 +69,12 @@ async def probe_talker(
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def measured(result: Result) -> dict[str, dict[tuple[str, ...], float]]:
-    """What only this prober measures, by name: no times, no addresses."""
+    """Return the prober's own samples by name, without durations and addresses."""
     general = ("probe_success", "probe_duration", "probe_timeout", "probe_failure", "probe_dns", "probe_ip_")
     return {
         metric.name: dict(values)
@@ -81,7 +84,7 @@ def measured(result: Result) -> dict[str, dict[tuple[str, ...], float]]:
 
 
 def phases(result: Result) -> set[str]:
-    """The phases that were timed."""
+    """Return the phases that have a duration."""
     return {
         labels[0]
         for metric, values in result.probe.samples.families.items()
@@ -93,23 +96,23 @@ def phases(result: Result) -> set[str]:
 # --- peers that misbehave ----------------------------------------------------------------------------------
 
 STRANGERS: dict[str, Talk] = {
-    "nothing": then_silence(),
-    "closes at once": talk(),
-    "resets at once": talk(end=End.RESET),
+    "no response": then_silence(),
+    "closed at once": talk(),
+    "reset at once": talk(end=End.RESET),
     "one byte": talk(b"\0"),
-    "noise": talk(bytes(range(256)) * 64),
-    "a web server": talk(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"),
-    "a mail server": talk(b"220 mail.example.test ESMTP\r\n", Hear(bytes=1), b"500 what?\r\n"),
-    "a flood without a line": talk(Repeat(b"x" * 65536, 512)),
-    "a flood of lines": talk(Repeat(b"x\r\n" * 16384, 512)),
-    "a flood of zeros": talk(Repeat(bytes(65536), 512)),
-    "a flood of ones": talk(Repeat(b"\xff" * 65536, 512)),
+    "every byte": talk(bytes(range(256)) * 64),
+    "HTTP server": talk(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"),
+    "SMTP server": talk(b"220 mail.example.test ESMTP\r\n", Hear(bytes=1), b"500 what?\r\n"),
+    "flood without newline": talk(Repeat(b"x" * 65536, 512)),
+    "flood of lines": talk(Repeat(b"x\r\n" * 16384, 512)),
+    "flood of zeros": talk(Repeat(bytes(65536), 512)),
+    "flood of ones": talk(Repeat(b"\xff" * 65536, 512)),
 }
 """Peers that speak another protocol, or none."""
 
 
 async def expect_failure(module: Module, script: Talk, pki: Pki) -> Result:
-    """Whatever the peer does, the probe fails in time, for a reason that is not a bug."""
+    """Probe a scripted peer; assert that the probe fails, and not with an internal error."""
     result, _ = await probe_talker(module, script, pki, times_out=script.end is End.HOLD)
     assert result.failure is not None
     assert result.failure.reason not in OURS, result.failure.message
@@ -117,7 +120,7 @@ async def expect_failure(module: Module, script: Talk, pki: Pki) -> Result:
 
 
 def cuts(turns: tuple[Turn, ...], step: int = 1) -> Iterator[Talk]:
-    """A dialogue that ends within what the peer says, at every byte of it."""
+    """Yield dialogues that end at every byte of what the peer says."""
     for place, turn in enumerate(turns):
         if isinstance(turn, bytes):
             for size in range(0, len(turn), step):
@@ -125,7 +128,7 @@ def cuts(turns: tuple[Turn, ...], step: int = 1) -> Iterator[Talk]:
 
 
 def damaged(turns: tuple[Turn, ...], number: int = 500) -> Iterator[Talk]:
-    """A dialogue that ends in something damaged: bytes are changed, left out or put in, the same at every run."""
+    """Yield dialogues with changed, missing or inserted bytes, the same at every run."""
     dice = random.Random(1)
     places = [place for place, turn in enumerate(turns) if isinstance(turn, bytes)]
     for _ in range(number):
@@ -139,9 +142,9 @@ def damaged(turns: tuple[Turn, ...], number: int = 500) -> Iterator[Talk]:
 
 
 async def expect_no_bug(module: Module, script: Talk, pki: Pki) -> None:
-    """Whatever the peer says, the probe ends with something that can be shown, and is not at a loss.
+    """Probe a scripted peer; assert no internal error, and that the samples can be encoded.
 
-    Each may wait for the other, or be too slow: all the same here.
+    Both sides may wait for each other, so the timeout is short. Whether it strikes does not matter.
     """
     result, _ = await probe_talker(module, script, pki, timeout=0.3)
     assert result.failure is None or result.failure.reason not in OURS, (result.failure.message, script)

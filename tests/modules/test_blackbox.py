@@ -1,4 +1,4 @@
-"""The modules that run where no configuration is given: their names, and that each passes against what it is for."""
+"""The default modules (blackbox.yml): their names, and that each passes against its kind of server."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from probe_exporter.protocols.dialogue.steps import EXPECT_INFO
 from probe_exporter.runner import Result, run
 from probe_exporter.tls.settings import TLSSettings
 from tests.deadlines import in_phase, run_until
+from tests.modules.library import PROBERS
 from tests.servers.bind import SERIAL, Bind
 from tests.servers.dovecot import Dovecot
 from tests.servers.grpc_health import GrpcHealth
@@ -27,13 +28,13 @@ from tests.servers.postgresql import PostgreSql
 from tests.targets import Answer, Pki, Site, Tls, http3, reply
 from tests.targets.talker import Hear, Talker, then_silence
 
-SHIPPED = loading.load([loader.library() / "blackbox.yml"], loader.load_probers([]), strict=True).modules
+SHIPPED = loading.load([loader.library() / "blackbox.yml"], PROBERS, strict=True).modules
 
 DEFAULT = (
     "http_2xx", "http_post_2xx", "tcp_connect", "pop3s_banner", "grpc", "grpc_plain", "ssh_banner",
     "ssh_banner_extract", "irc_banner", "icmp", "icmp_ttl5", "http_3xx", "postgresql", "websocket",
 )  # fmt: skip
-"""Names of the original's default configuration."""
+"""Module names of the original's default configuration."""
 
 EXAMPLES = (
     "http_2xx_example", "http_with_proxy", "http_with_proxy_and_headers", "http_post_2xx", "http_post_body_file",
@@ -41,7 +42,7 @@ EXAMPLES = (
     "http_gzip", "http_gzip_with_accept_encoding", "tls_connect", "tcp_connect_example", "imap_starttls",
     "smtp_starttls", "irc_banner_example", "icmp_example", "dns_udp_example", "dns_soa", "dns_tcp_example",
 )  # fmt: skip
-"""Names of its example."""
+"""Module names of the original's example configuration."""
 
 OURS = (
     "smtp_banner", "smtps_banner", "imap_banner", "imaps_banner", "pop3_banner", "pop3_starttls", "dns_tls_example",
@@ -49,13 +50,13 @@ OURS = (
 )  # fmt: skip
 
 
-def test_every_name_of_the_originals_is_there() -> None:
+def test_shipped_names_are_those_of_the_original_and_ours() -> None:
     assert set(SHIPPED) == {*DEFAULT, *EXAMPLES, *OURS}
     assert next(iter(SHIPPED)) == "http_2xx"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_each_says_what_it_is_for_in_one_line(name: str) -> None:
+def test_shipped_module_has_a_description_of_one_line(name: str) -> None:
     assert 10 < len(SHIPPED[name].description) < 120
     assert "\n" not in SHIPPED[name].description
 
@@ -64,7 +65,7 @@ def test_each_says_what_it_is_for_in_one_line(name: str) -> None:
 
 
 def shipped(name: str, pki: Pki | None = None) -> Module:
-    """A shipped module, which trusts the zoo's authority if it is given."""
+    """Return a shipped module; with `pki` it trusts the test root."""
     module = SHIPPED[name]
     if pki is None:
         return module
@@ -86,37 +87,37 @@ MAIL = {
     "imap_banner": "dovecot.imap", "imap_starttls": "dovecot.imap", "imaps_banner": "dovecot.imaps",
     "pop3_banner": "dovecot.pop3", "pop3_starttls": "dovecot.pop3", "pop3s_banner": "dovecot.pop3s",
 }  # fmt: skip
-"""The port that each module of mail is for."""
+"""The port that each mail module is for."""
 
 NO_MAIL = {
     "smtp": "dovecot.imap", "smtps": "dovecot.imaps", "imap": "dovecot.pop3", "imaps": "dovecot.pop3s",
     "pop3": "dovecot.imap", "pop3s": "dovecot.imaps",
 }  # fmt: skip
-"""A port where another protocol is spoken, by what a module's name begins with."""
+"""A port of another protocol, by the beginning of the module's name."""
 
 
 def target(port: str, request: pytest.FixtureRequest) -> str:
-    """The address of a server's port, whose fixture is started."""
+    """Start a server's fixture; return the address of one of its ports."""
     name, _, attribute = port.partition(".")
     return f"127.0.0.1:{getattr(request.getfixturevalue(name), attribute)}"
 
 
 @pytest.fixture
 def mail(request: pytest.FixtureRequest, name: str) -> str:
-    """What the module in question is for."""
+    """Return the target that the module is for."""
     return target(MAIL[name], request)
 
 
 @pytest.fixture
 def no_mail(request: pytest.FixtureRequest, name: str) -> str:
-    """What speaks another protocol."""
+    """Return a target that speaks another protocol."""
     return target(NO_MAIL[name.partition("_")[0]], request)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAIL)
-async def test_mail(name: str, mail: str, pki: Pki) -> None:
-    """Each passes with a certificate that is good, and fails at one that is not, if it looks at any."""
+async def test_mail_module_verifies_certificates(name: str, mail: str, pki: Pki) -> None:
+    """A module over TLS passes with a trusted certificate and fails without trust."""
     assert why(await probe(name, mail, pki)) is None
     stranger = Reason.CERTIFICATE_UNKNOWN_AUTHORITY if "starttls" in name or name.endswith("s_banner") else None
     assert why(await probe(name, mail)) is stranger
@@ -124,14 +125,14 @@ async def test_mail(name: str, mail: str, pki: Pki) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAIL)
-async def test_mail_of_another_kind_fails(name: str, no_mail: str, pki: Pki) -> None:
+async def test_mail_module_times_out_on_another_protocol(name: str, no_mail: str, pki: Pki) -> None:
     result = await run_until(in_phase("dialogue"), shipped(name, pki), no_mail, grace=0.3)
     assert why(result) is Reason.TIMEOUT_DIALOGUE
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ssh_banner", "ssh_banner_extract"])
-async def test_ssh(name: str, openssh: OpenSsh) -> None:
+async def test_ssh_modules_read_the_banner(name: str, openssh: OpenSsh) -> None:
     result = await probe(name, f"127.0.0.1:{openssh.port}")
     assert why(result) is None
     shown = result.probe.samples.labelled.items()
@@ -145,7 +146,7 @@ async def test_ssh(name: str, openssh: OpenSsh) -> None:
 
 
 @pytest.mark.slow
-async def test_tcp_and_tls(dovecot: Dovecot, pki: Pki) -> None:
+async def test_tcp_and_tls_modules_connect(dovecot: Dovecot, pki: Pki) -> None:
     for name in ("tcp_connect", "tcp_connect_example"):
         assert why(await probe(name, f"127.0.0.1:{dovecot.imap}")) is None
     assert why(await probe("tls_connect", f"127.0.0.1:{dovecot.imaps}", pki)) is None
@@ -153,15 +154,15 @@ async def test_tcp_and_tls(dovecot: Dovecot, pki: Pki) -> None:
 
 
 @pytest.mark.slow
-async def test_postgresql(postgresql: PostgreSql, openssh: OpenSsh, pki: Pki) -> None:
+async def test_postgresql_module_verifies_certificates(postgresql: PostgreSql, openssh: OpenSsh, pki: Pki) -> None:
     assert why(await probe("postgresql", f"127.0.0.1:{postgresql.port}", pki)) is None
     assert why(await probe("postgresql", f"127.0.0.1:{postgresql.port}")) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
-    # "SSH-2.0-…" begins with what agrees to TLS, and goes on.
+    # "SSH-2.0-…" begins with S, the agreement to TLS, and goes on in plain text.
     assert why(await probe("postgresql", f"127.0.0.1:{openssh.port}", pki)) is Reason.TLS_HANDSHAKE
 
 
 @pytest.mark.slow
-async def test_dns_of_each_transport(bind: Bind, pki: Pki) -> None:
+async def test_dns_modules_pass_over_each_transport(bind: Bind, pki: Pki) -> None:
     for name in ("dns_udp_example", "dns_tcp_example", "dns_mx_example", "dns_soa"):
         assert why(await probe(name, f"127.0.0.1:{bind.port}")) is None, name
     assert why(await probe("dns_tls_example", f"127.0.0.1:{bind.tls_port}", pki)) is None
@@ -172,8 +173,8 @@ async def test_dns_of_each_transport(bind: Bind, pki: Pki) -> None:
 
 
 @pytest.mark.parametrize("name", ["irc_banner", "irc_banner_example"])
-async def test_irc(name: str, pki: Pki) -> None:
-    """A server that wants to know whether somebody is there before it welcomes."""
+async def test_irc_modules_answer_the_ping(name: str, pki: Pki) -> None:
+    """The server sends a PING before it welcomes the client."""
     script = then_silence(
         b":irc.test NOTICE * :*** Looking up your hostname\r\n", Hear(lines=2), b"PING :4711\r\n", Hear(),
         b":irc.test 001 probe :Welcome\r\n",
@@ -185,13 +186,13 @@ async def test_irc(name: str, pki: Pki) -> None:
 
 
 @pytest.mark.slow
-async def test_grpc(grpc_health: GrpcHealth, pki: Pki) -> None:
+async def test_grpc_modules_check_health(grpc_health: GrpcHealth, pki: Pki) -> None:
     assert why(await probe("grpc_plain", f"127.0.0.1:{grpc_health.plain}")) is None
     assert why(await probe("grpc", f"127.0.0.1:{grpc_health.secure}", pki)) is None
     assert why(await probe("grpc", f"127.0.0.1:{grpc_health.secure}")) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
 
 
-async def test_websocket() -> None:
+async def test_websocket_module_connects() -> None:
     async def listen(connection: ServerConnection) -> None:
         await connection.wait_closed()
 
@@ -201,7 +202,7 @@ async def test_websocket() -> None:
 
 
 @pytest.mark.parametrize("name", ["icmp", "icmp_ttl5", "icmp_example"])
-async def test_icmp(name: str) -> None:
+async def test_icmp_modules_ping(name: str) -> None:
     result = await probe(name, "127.0.0.1")
     if why(result) is Reason.ICMP_PERMISSION:
         pytest.skip("neither ping_group_range nor CAP_NET_RAW lets us ping")
@@ -221,12 +222,14 @@ PAGES: dict[str, Answer] = {
     "http_gzip_with_accept_encoding": reply(200, gzip.compress(b"ok"), ("Content-Encoding", "gzip")),
     "http_2xx_example": reply(200, b"Download the latest version here", ("Access-Control-Allow-Origin", "*")),
 }
-"""A page that each module is content with."""
+"""A page that passes each module."""
 
 
 @pytest.mark.parametrize("name", PAGES)
-async def test_web_pages(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And none is content with what another server says by mistake."""
+async def test_http_modules_pass_their_page_and_fail_another(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No module passes a page with status 500."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "body.txt").write_text("body")
     async with Site({"/": PAGES[name], "/other": reply(500, b"{}")}) as site:
@@ -239,7 +242,7 @@ async def test_web_pages(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert asked.all("Accept-Encoding") == (["gzip"] if "gzip" in name else [])
 
 
-async def test_an_authority_of_ones_own(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_http_module_trusts_its_own_authority(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     async with Site({"/": JSON}, Tls(), pki.directory) as site:
         target = site.fill("https://localhost:{tls_port}/")
@@ -248,6 +251,6 @@ async def test_an_authority_of_ones_own(pki: Pki, tmp_path: Path, monkeypatch: p
         assert why(await probe("http_custom_ca_example", target)) is None
 
 
-async def test_a_page_over_http3(pki: Pki) -> None:
+async def test_http_module_passes_over_http3(pki: Pki) -> None:
     async with Site({"/": http3.reply(200, b"ok")}, quic=http3.Quic(), pki=pki.directory) as site:
         assert why(await probe("http_3xx", site.fill("https://localhost:{quic_port}/"), pki)) is None

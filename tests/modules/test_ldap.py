@@ -1,4 +1,4 @@
-"""The ldap prober, against slapd and against peers that are none; its filters are held against ldapsearch's."""
+"""The ldap prober against slapd and scripted peers; its filters against ldapsearch."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from tests.targets.talker import Hear, Secure, Talk, Talker, Turn, talk, then_si
 LOGIN = {"bind_dn": USER, "password": PASSWORD}
 
 
-# --- real ones ---------------------------------------------------------------------------------------------
+# --- real servers ------------------------------------------------------------------------------------------
 
 
-async def test_a_real_one_describes_itself(slapd: Slapd) -> None:
+async def test_slapd_root_entry_is_reported(slapd: Slapd) -> None:
     result = await probe(shipped("ldap"), f"127.0.0.1:{slapd.port}")
     assert why(result) is None
     assert measured(result) == {
@@ -45,7 +45,7 @@ async def test_a_real_one_describes_itself(slapd: Slapd) -> None:
     assert phases(result) == {"resolve", "connect", "bind", "search"}
 
 
-async def test_a_real_one_describes_itself_over_tls(slapd: Slapd, pki: Pki) -> None:
+async def test_slapd_root_entry_is_reported_over_tls(slapd: Slapd, pki: Pki) -> None:
     for name, port, more in (("ldaps", slapd.tls_port, set()), ("ldap_starttls", slapd.port, {"starttls"})):
         result = await probe(shipped("ldap", name, tls_config=trust(pki)), f"127.0.0.1:{port}")
         assert why(result) is None
@@ -74,7 +74,7 @@ PEOPLE_ARE = {"base": PEOPLE, "scope": "one"}
         ({"base": BASE, "scope": "sub", "filter": "(ou:dn:=people)"}, 4),
     ],
 )
-async def test_what_a_search_finds(slapd: Slapd, settings: dict[str, Any], entries: int) -> None:
+async def test_search_counts_entries(slapd: Slapd, settings: dict[str, Any], entries: int) -> None:
     result = await probe(shipped("ldap", **settings), f"127.0.0.1:{slapd.port}")
     assert why(result) is None
     assert measured(result)["probe_ldap_entries"] == {(): entries}
@@ -95,18 +95,20 @@ async def test_what_a_search_finds(slapd: Slapd, settings: dict[str, Any], entri
         ({**PEOPLE_ARE, "filter": "(cn=Dan)"}, (Reason.EXPECTATION, "search"), 0),
     ],
 )
-async def test_what_fails_and_how(slapd: Slapd, settings: dict[str, Any], verdict: tuple[str, str], code: int) -> None:
+async def test_slapd_error_has_its_reason_and_code(
+    slapd: Slapd, settings: dict[str, Any], verdict: tuple[str, str], code: int
+) -> None:
     result = await probe(shipped("ldap", **settings), f"127.0.0.1:{slapd.port}")
     assert why(result) == verdict
     assert measured(result)["probe_ldap_result_code"][verdict[1:]] == code
     assert PASSWORD not in str(result.probe.events)
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 
 def ber(tag: int, *parts: bytes) -> bytes:
-    """As Active Directory writes it: every length in four bytes."""
+    """Encode a value with its length in four bytes, as Active Directory does."""
     value = b"".join(parts)
     return bytes([tag, 0x84]) + len(value).to_bytes(4, "big") + value
 
@@ -150,14 +152,14 @@ REFERENCE = message(2, 0x73, ber(0x04, b"ldap://elsewhere.example.test/"))
 
 
 def directory(*said: bytes) -> tuple[Turn, ...]:
-    """A server that takes the bind, and says this to the search."""
+    """Return a script: accept the bind, answer the search with `said`."""
     return (Hear(bytes=len(BIND)), BOUND, Hear(bytes=len(SEARCH)), b"".join(said))
 
 
-async def test_what_is_said_and_heard(pki: Pki) -> None:
+async def test_dialogue_is_bind_search_unbind(pki: Pki) -> None:
     result, heard = await probe_talker(shipped("ldap"), then_silence(*directory(ROOT, DONE)), pki)
     assert why(result) is None
-    limit = len(BIND) + SEARCH.index(b"\2\1\5") + 2  # the seconds that are left, which the server may search for
+    limit = len(BIND) + SEARCH.index(b"\2\1\5") + 2  # the time limit of the search: the seconds left
     assert 1 <= heard[limit] <= 20
     assert heard[:limit] + b"\5" + heard[limit + 1 :] == BIND + SEARCH + UNBIND
     values = measured(result)
@@ -165,7 +167,7 @@ async def test_what_is_said_and_heard(pki: Pki) -> None:
     assert values["probe_ldap_naming_context_info"] == {("dc=a",): 1, ("dc=b",): 1}
 
 
-async def test_what_it_says_of_itself_is_cut(pki: Pki) -> None:
+async def test_root_entry_values_are_bounded(pki: Pki) -> None:
     boast = entry(2, attribute(b"namingContexts", *[b"dc=%03d" % n for n in range(200)]),
                   attribute(b"vendorName", b"x" * 1000, b"y"))  # fmt: skip
     result, _ = await probe_talker(shipped("ldap"), then_silence(*directory(boast, DONE)), pki)
@@ -196,7 +198,7 @@ async def test_references_are_counted_and_not_followed(pki: Pki) -> None:
         (80, Reason.TARGET_ERROR),
     ],
 )
-async def test_how_a_bind_may_end(pki: Pki, code: int, reason: str) -> None:
+async def test_bind_result_has_its_reason(pki: Pki, code: int, reason: str) -> None:
     script = then_silence(Hear(bytes=len(BIND)), ended(1, 0x61, code, b"because"))
     result, _ = await probe_talker(shipped("ldap"), script, pki)
     assert why(result) == (reason, "bind")
@@ -208,7 +210,7 @@ async def test_how_a_bind_may_end(pki: Pki, code: int, reason: str) -> None:
 @pytest.mark.parametrize(
     ("said", "verdict"),
     [
-        ([ROOT, ended(2, 0x65, 4)], Reason.TARGET_ERROR),  # it stopped before it could be known how many there are
+        ([ROOT, ended(2, 0x65, 4)], Reason.TARGET_ERROR),  # the server stopped before the number is known
         ([ended(2, 0x65, 50)], Reason.AUTHENTICATION),
         ([DONE], Reason.EXPECTATION),
         ([ended(0, 0x78, 52)], Reason.TARGET_NOT_READY),
@@ -227,8 +229,8 @@ async def test_how_a_bind_may_end(pki: Pki, code: int, reason: str) -> None:
         ([message(2, 0x64, ber(0x04), ber(0x30, ber(0x30)))], Reason.PROTOCOL_ERROR),
         ([ber(0x30, ber(0x02, b"\2"))], Reason.PROTOCOL_ERROR),
         ([ber(0x30, ber(0x04, b"\2"), ber(0x65, ber(0x0A, b"\0"), ber(0x04), ber(0x04)))], Reason.PROTOCOL_ERROR),
-        ([b"\x30\x0c\x02\x01\x02\x65\x07\x0a\x01\x00\x04\x00\x04\x05"], Reason.PROTOCOL_ERROR),  # cut
-        ([b"\x30\x0c\x02\x01\x02\x65\x07\x0a\x01\x00\x04\x80\x04\x00"], Reason.PROTOCOL_ERROR),  # of no definite length
+        ([b"\x30\x0c\x02\x01\x02\x65\x07\x0a\x01\x00\x04\x00\x04\x05"], Reason.PROTOCOL_ERROR),  # truncated
+        ([b"\x30\x0c\x02\x01\x02\x65\x07\x0a\x01\x00\x04\x80\x04\x00"], Reason.PROTOCOL_ERROR),  # indefinite length
         ([b"\x30\x80"], Reason.PROTOCOL_ERROR),
         ([b"\x30\x85"], Reason.PROTOCOL_ERROR),
         ([b"\x30\x83\x04\x00\x01"], Reason.PROTOCOL_ERROR),
@@ -238,7 +240,7 @@ async def test_how_a_bind_may_end(pki: Pki, code: int, reason: str) -> None:
         ([b"\x30\x05\x02\x01\x02\x65\x82"], Reason.PROTOCOL_ERROR),
     ],
 )
-async def test_how_a_search_may_end(pki: Pki, said: list[bytes], verdict: str) -> None:
+async def test_search_result_has_its_reason(pki: Pki, said: list[bytes], verdict: str) -> None:
     result, _ = await probe_talker(shipped("ldap"), then_silence(*directory(*said)), pki)
     assert why(result) == (verdict, "search")
 
@@ -254,14 +256,14 @@ async def test_how_a_search_may_end(pki: Pki, said: list[bytes], verdict: str) -
         (ended(0, 0x78, 52), Reason.TARGET_NOT_READY),
     ],
 )
-async def test_without_tls_nothing_is_told(pki: Pki, said: bytes, reason: str) -> None:
+async def test_starttls_refusal_ends_before_the_bind(pki: Pki, said: bytes, reason: str) -> None:
     module = shipped("ldap", "ldap_starttls", tls_config=trust(pki), **LOGIN)
     result, heard = await probe_talker(module, then_silence(Hear(bytes=len(START_TLS)), said), pki)
     assert why(result) == (reason, "starttls")
     assert heard == START_TLS
 
 
-async def test_a_certificate_of_another_name_ends_it_before_the_bind(pki: Pki) -> None:
+async def test_starttls_certificate_of_another_name_ends_before_the_bind(pki: Pki) -> None:
     module = shipped("ldap", "ldap_starttls", tls_config={**trust(pki), "server_name": "other.example.test"}, **LOGIN)
     script = then_silence(Hear(bytes=len(START_TLS)), ended(1, 0x78), Secure())
     result, _ = await probe_talker(module, script, pki)
@@ -270,11 +272,11 @@ async def test_a_certificate_of_another_name_ends_it_before_the_bind(pki: Pki) -
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
 @pytest.mark.parametrize("name", ["ldap", "ldap_starttls"])
-async def test_a_stranger_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
     await expect_failure(shipped("ldap", name), script, pki)
 
 
-async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
+async def test_truncated_dialogue_is_connection_closed(pki: Pki) -> None:
     for script in cuts(directory(ROOT, DONE)):
         result = await expect_failure(shipped("ldap"), script, pki)
         assert result.failure is not None
@@ -295,12 +297,12 @@ async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
         ({"max_entries": 10_001}, "less than or equal to 10000"),
     ],
 )
-def test_what_is_refused_at_load(settings: dict[str, Any], said: str) -> None:
+def test_settings_without_sense_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         shipped("ldap", **settings)
 
 
-def test_what_is_warned_of_at_load() -> None:
+def test_settings_that_contradict_are_a_caution() -> None:
     odd = shipped("ldap", **LOGIN, bind=False, min_entries=2, max_entries=1)
     assert dict(odd.settings.cautions()).keys() == {"min_entries", "bind_dn"}
     assert not dict(shipped("ldap", **LOGIN).settings.cautions())
@@ -349,13 +351,13 @@ FILTERS = [
         "(!" * 51 + "(cn=a)" + ")" * 51, "(" * 10_000,
     ],
 )  # fmt: skip
-def test_what_is_no_filter(text: str) -> None:
+def test_invalid_filter_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"not an LDAP filter such as \(uid=probe\): .* at character \d+$"):
         compile_filter(text)
 
 
-async def test_filters_are_those_of_ldapsearch(pki: Pki) -> None:
-    """All in one: what is said is the same, byte by byte."""
+async def test_filters_are_encoded_as_by_ldapsearch(pki: Pki) -> None:
+    """One filter contains all others, and both clients encode it to the same bytes."""
     program = shutil.which("ldapsearch")
     if program is None:
         pytest.skip("ldapsearch is not installed")

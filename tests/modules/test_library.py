@@ -1,4 +1,4 @@
-"""The library is whole: each prober has ready modules, a page and tests, and a page tells of all that is there."""
+"""The module library is complete: each prober has shipped modules, tests, and a page that names everything."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from probe_exporter.network.settings import SourceSettings
 from probe_exporter.plugins import loader
 from probe_exporter.plugins.inventory import declared
 from probe_exporter.prober.failure import Reason
+from tests.modules.library import PROBERS
 
-PROBERS = loader.load_probers([])
 LIBRARY = loader.library()
 DOCS = Path(__file__).parents[2] / "docs/modules"
 NAMES = sorted(path.stem for path in LIBRARY.glob("*.py"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_prober_has_its_page_and_its_tests(name: str) -> None:
+def test_prober_has_a_page_and_tests(name: str) -> None:
     assert (DOCS / f"{name}.md").exists()
     assert (Path(__file__).parent / f"test_{name}.py").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_prober_has_modules_that_are_ready(name: str) -> None:
+def test_prober_has_shipped_modules(name: str) -> None:
     modules = loading.load([LIBRARY / f"{name}.yml"], PROBERS, strict=True).modules
     assert name in modules
     for module in modules.values():
@@ -35,8 +35,8 @@ def test_a_prober_has_modules_that_are_ready(name: str) -> None:
         assert 10 < len(module.description) < 120
 
 
-def test_no_two_modules_have_one_name() -> None:
-    """Which the loader refuses; here all files are loaded at once."""
+def test_module_names_are_unique_across_files() -> None:
+    """The loader refuses duplicates; here it loads all files at once."""
     assert len(loading.load(sorted(LIBRARY.glob("*.yml")), PROBERS, strict=True).modules) > len(NAMES)
 
 
@@ -44,7 +44,7 @@ PAGES = sorted(DOCS.glob("*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_examples_of_a_page_load(page: Path, tmp_path: Path) -> None:
+def test_page_examples_load(page: Path, tmp_path: Path) -> None:
     examples = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert examples or page.stem not in NAMES
     for example in examples:
@@ -53,7 +53,7 @@ def test_the_examples_of_a_page_load(page: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_page_names_all_that_there_is(name: str) -> None:
+def test_page_names_all_metrics_settings_reasons_and_modules(name: str) -> None:
     text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     prober = PROBERS[name]
     modules = loading.load([LIBRARY / f"{name}.yml"], PROBERS, strict=True).modules
@@ -65,7 +65,7 @@ def test_a_page_names_all_that_there_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_names_nothing_that_is_not_there(page: Path) -> None:
+def test_page_names_only_what_exists(page: Path) -> None:
     modules = loading.load([LIBRARY / f"{page.stem}.yml"], PROBERS).modules
     (prober,) = {module.prober.name: module.prober for module in modules.values()}.values()
     text = page.read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ def test_a_page_names_nothing_that_is_not_there(page: Path) -> None:
 
 
 def first_column(text: str, heading: str) -> set[str]:
-    """What stands as code in the first column of the tables under a heading."""
+    """Return the code in the first column of the tables under a heading."""
     section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert section is not None, f"no section {heading}"
     rows = [row.split("|")[1] for row in section[1].splitlines() if row.startswith("|")]

@@ -1,4 +1,4 @@
-"""The ready-made modules of SMTP, IMAP and POP3, against postfix, dovecot, and servers that say other things."""
+"""The shipped modules for SMTP, IMAP and POP3 against postfix, dovecot and scripted servers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import Reason
 from probe_exporter.tls.settings import TLSSettings
 from tests.deadlines import in_phase, run_until
-from tests.modules.library import expect_failure, library, measured, probe, probe_talker, trust, why
+from tests.modules.library import PROBERS, expect_failure, library, measured, probe, probe_talker, trust, why
 from tests.servers.dovecot import PASSWORD, Dovecot
 from tests.servers.postfix import Postfix
 from tests.targets import Pki
@@ -23,29 +23,29 @@ UNKNOWN = (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
 
 
 def trusting(module: Module, pki: Pki) -> Module:
-    """The same, with trust in the zoo's authority."""
+    """Return the same module with trust in the test root."""
     settings = module.settings.model_copy(update={"tls_config": TLSSettings.model_validate(trust(pki))})
     return dataclasses.replace(module, settings=settings)
 
 
 def shipped(name: str, pki: Pki) -> Module:
-    """A ready-made module, with trust in the zoo's authority."""
+    """Return a shipped module with trust in the test root."""
     return trusting(library(name[:4]).modules[name], pki)
 
 
 def of_ones_own(name: str, pki: Pki, path: Path, password: str) -> Module:
-    """An example, copied and given a user and a password."""
+    """Return an example module, copied and given a user and a password."""
     text = (loader.library() / f"{name[:4]}.yml").read_text()
     copied = path / "modules.yml"
     copied.write_text(text.replace("username", "probe").replace("mysecret", password))
-    return trusting(loading.load([copied], loader.load_probers([]), strict=True).modules[name], pki)
+    return trusting(loading.load([copied], PROBERS, strict=True).modules[name], pki)
 
 
 MODULES = [name for file in ("smtp", "imap", "pop3") for name in library(file).modules]
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_each_says_what_it_is_for_in_one_line(name: str) -> None:
+def test_module_has_a_description_of_one_line(name: str) -> None:
     assert 10 < len(library(name[:4]).modules[name].description) < 120
 
 
@@ -53,7 +53,7 @@ def test_each_says_what_it_is_for_in_one_line(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["smtp", "smtps"])
-async def test_smtp_shows_how_the_server_greets(postfix: Postfix, pki: Pki, name: str) -> None:
+async def test_smtp_module_reports_the_greeting(postfix: Postfix, pki: Pki, name: str) -> None:
     target = f"127.0.0.1:{postfix.port if name == 'smtp' else postfix.tls_port}"
     result = await probe(shipped(name, pki), target)
     assert why(result) is None
@@ -62,18 +62,18 @@ async def test_smtp_shows_how_the_server_greets(postfix: Postfix, pki: Pki, name
     assert why(await probe(library("smtp").modules[name], target)) == (UNKNOWN if name == "smtps" else None)
 
 
-async def test_smtp_size(postfix: Postfix, pki: Pki) -> None:
+async def test_smtp_size_module_reports_the_limit(postfix: Postfix, pki: Pki) -> None:
     result = await probe(shipped("smtp_size", pki), f"127.0.0.1:{postfix.port}")
     assert why(result) is None
     assert measured(result)["probe_expect_info"] == {("10240000",): 1}
 
 
-async def test_smtp_no_relay(postfix: Postfix, pki: Pki) -> None:
+async def test_smtp_no_relay_module_passes_without_relay(postfix: Postfix, pki: Pki) -> None:
     assert why(await probe(shipped("smtp_no_relay", pki), f"127.0.0.1:{postfix.port}")) is None
 
 
 @pytest.mark.parametrize("name", ["smtp_submission", "smtps_submission"])
-async def test_a_server_where_nobody_can_log_in_is_none_for_submission(postfix: Postfix, pki: Pki, name: str) -> None:
+async def test_submission_module_times_out_without_auth(postfix: Postfix, pki: Pki, name: str) -> None:
     target = f"127.0.0.1:{postfix.tls_port if name.startswith('smtps') else postfix.port}"
     result = await run_until(in_phase("dialogue"), shipped(name, pki), target, grace=0.3)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
@@ -84,7 +84,7 @@ async def test_a_server_where_nobody_can_log_in_is_none_for_submission(postfix: 
 
 
 @pytest.mark.parametrize("name", ["imap", "imaps"])
-async def test_imap_shows_what_the_server_can(dovecot: Dovecot, pki: Pki, name: str) -> None:
+async def test_imap_module_reports_capabilities(dovecot: Dovecot, pki: Pki, name: str) -> None:
     target = f"127.0.0.1:{getattr(dovecot, name)}"
     result = await probe(shipped(name, pki), target)
     assert why(result) is None
@@ -95,7 +95,7 @@ async def test_imap_shows_what_the_server_can(dovecot: Dovecot, pki: Pki, name: 
 
 
 @pytest.mark.parametrize("name", ["pop3", "pop3s", "pop3s_sasl"])
-async def test_pop3(dovecot: Dovecot, pki: Pki, name: str) -> None:
+async def test_pop3_module_passes(dovecot: Dovecot, pki: Pki, name: str) -> None:
     target = f"127.0.0.1:{getattr(dovecot, name.partition('_')[0])}"
     result = await probe(shipped(name, pki), target)
     assert why(result) is None
@@ -107,7 +107,9 @@ async def test_pop3(dovecot: Dovecot, pki: Pki, name: str) -> None:
     ("name", "port"),
     [("imap_starttls_login_example", "imap"), ("imaps_login_example", "imaps"), ("pop3s_login_example", "pop3s")],
 )
-async def test_a_mailbox_opens_to_its_user(dovecot: Dovecot, pki: Pki, tmp_path: Path, name: str, port: str) -> None:
+async def test_login_module_passes_with_the_right_password_only(
+    dovecot: Dovecot, pki: Pki, tmp_path: Path, name: str, port: str
+) -> None:
     target = f"127.0.0.1:{getattr(dovecot, port)}"
     assert why(await probe(of_ones_own(name, pki, tmp_path, PASSWORD), target)) is None
     result = await run_until(in_phase("dialogue"), of_ones_own(name, pki, tmp_path, "wrong"), target, grace=0.3)
@@ -115,31 +117,31 @@ async def test_a_mailbox_opens_to_its_user(dovecot: Dovecot, pki: Pki, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["imap_starttls_login_example", "imaps_login_example", "pop3s_login_example"])
-def test_no_password_is_shown(pki: Pki, tmp_path: Path, name: str) -> None:
+def test_login_module_shows_no_password(pki: Pki, tmp_path: Path, name: str) -> None:
     shown = str(of_ones_own(name, pki, tmp_path, PASSWORD).settings.model_dump())
     assert "LOGOUT" in shown or "QUIT" in shown
     assert PASSWORD not in shown
 
 
 NO_MAIL = {"smtp": "imap", "imap": "pop3", "pop3": "imap"}
-"""A protocol that each is not."""
+"""Another protocol for each."""
 
 
 @pytest.mark.parametrize("name", MODULES)
-async def test_mail_of_another_kind_fails(dovecot: Dovecot, pki: Pki, name: str) -> None:
+async def test_module_times_out_on_another_protocol(dovecot: Dovecot, pki: Pki, name: str) -> None:
     port = NO_MAIL[name[:4]] + ("s" if name.partition("_")[0].endswith("s") else "")
     target = f"127.0.0.1:{getattr(dovecot, port)}"
     result = await run_until(in_phase("dialogue"), shipped(name, pki), target, grace=0.3)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 EHLO = b"EHLO probe-exporter.invalid\r\n"
 GREETED: tuple[Turn, ...] = (b"220 mail.test ESMTP\r\n", Hear())
 
 
-async def test_submission_shows_how_users_may_log_in(pki: Pki) -> None:
+async def test_submission_module_reports_auth_mechanisms(pki: Pki) -> None:
     script = talk(
         *GREETED, b"250-mail.test\r\n250 STARTTLS\r\n", Hear(), b"220 go on\r\n", Secure(),
         Hear(), b"250-mail.test\r\n250-AUTH PLAIN LOGIN\r\n250 HELP\r\n", Hear(), b"221 bye\r\n",
@@ -150,8 +152,8 @@ async def test_submission_shows_how_users_may_log_in(pki: Pki) -> None:
     assert heard == EHLO + b"STARTTLS\r\n" + EHLO + b"QUIT\r\n"
 
 
-async def test_submission_without_tls_is_none(pki: Pki) -> None:
-    """Whatever else the server offers in clear."""
+async def test_submission_module_times_out_without_tls(pki: Pki) -> None:
+    """The server offers AUTH without TLS, which does not count."""
     script = then_silence(*GREETED, b"250-mail.test\r\n250 AUTH PLAIN LOGIN\r\n")
     result, heard = await probe_talker(shipped("smtp_submission", pki), script, pki, times_out=True)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
@@ -167,7 +169,7 @@ async def test_submission_without_tls_is_none(pki: Pki) -> None:
         (b"250 ok\r\n", b"250 ok\r\n", (Reason.TIMEOUT_DIALOGUE, "dialogue")),
     ],
 )
-async def test_an_open_relay_fails_and_gets_no_mail(
+async def test_no_relay_module_fails_on_an_open_relay_and_sends_no_mail(
     pki: Pki, sender: bytes, recipient: bytes, verdict: tuple[str, str] | None
 ) -> None:
     script = then_silence(*GREETED, b"250 mail.test\r\n", Hear(), sender, Hear(), recipient, Hear(), b"221 bye\r\n")
@@ -179,8 +181,8 @@ async def test_an_open_relay_fails_and_gets_no_mail(
 
 
 @pytest.mark.parametrize("name", ["smtp", "smtp_size", "smtp_submission", "smtp_no_relay"])
-async def test_nothing_is_said_before_the_greeting_has_ended(pki: Pki, name: str) -> None:
-    """Servers turn away whoever does."""
+async def test_client_waits_for_the_end_of_the_greeting(pki: Pki, name: str) -> None:
+    """Servers reject clients that speak before that."""
     result, heard = await probe_talker(shipped(name, pki), then_silence(b"220-mail.test\r\n"), pki, times_out=True)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
     assert heard == b""
@@ -202,7 +204,7 @@ async def test_nothing_is_said_before_the_greeting_has_ended(pki: Pki, name: str
         ("pop3", talk(b"+OK\r\n", Hear(), b"+OK\r\nTOP\r\n")),
     ],
 )
-async def test_a_server_that_refuses_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_server_refusal_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
     result = await expect_failure(shipped(name, pki), script, pki)
     assert result.failure is not None
     assert result.failure.reason in (Reason.DIALOGUE_NO_MATCH, Reason.DIALOGUE_CLOSED)

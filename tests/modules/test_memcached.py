@@ -1,4 +1,4 @@
-"""The memcached prober, against memcached and against peers that are none."""
+"""The memcached prober against memcached and scripted peers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STATS = (
 GOOD = (Hear(), VERSION, Hear(), STATS)
 
 
-async def test_a_real_one_says_its_version_and_counts(memcached: int) -> None:
+async def test_memcached_version_and_statistics_are_reported(memcached: int) -> None:
     result = await probe(shipped("memcached"), f"127.0.0.1:{memcached}")
     assert why(result) is None
     values = measured(result)
@@ -57,7 +57,7 @@ async def test_each_statistic_has_its_metric(pki: Pki) -> None:
     assert heard == b"version\r\nstats\r\n"
 
 
-async def test_the_statistics_can_be_left_out(pki: Pki) -> None:
+async def test_statistics_can_be_left_out(pki: Pki) -> None:
     result, heard = await probe_talker(shipped("memcached", stats=False), then_silence(Hear(), VERSION), pki)
     assert why(result) is None
     assert set(measured(result)) == {"probe_memcached_server_info"}
@@ -78,12 +78,12 @@ async def test_the_statistics_can_be_left_out(pki: Pki) -> None:
         (VERSION, b"CLIENT_ERROR no\r\n", (Reason.TARGET_ERROR, "stats")),
     ],
 )
-async def test_what_it_should_not_say_fails(pki: Pki, version: bytes, stats: bytes, reason: tuple[str, str]) -> None:
+async def test_invalid_response_has_its_reason(pki: Pki, version: bytes, stats: bytes, reason: tuple[str, str]) -> None:
     result, _ = await probe_talker(shipped("memcached"), then_silence(Hear(), version, Hear(), stats), pki)
     assert why(result) == reason
 
 
-async def test_what_it_says_can_be_shown_whatever_it_is(pki: Pki) -> None:
+async def test_extreme_values_can_be_exported(pki: Pki) -> None:
     stats = b"STAT uptime " + b"9" * 2000 + b"\r\nEND\r\n"
     script = then_silence(Hear(), b"VERSION " + b"x" * 2000 + b"\r\n", Hear(), stats)
     result, _ = await probe_talker(shipped("memcached"), script, pki)
@@ -93,17 +93,17 @@ async def test_what_it_says_can_be_shown_whatever_it_is(pki: Pki) -> None:
 
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
-async def test_a_stranger_fails_the_probe(pki: Pki, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, script: Talk) -> None:
     await expect_failure(shipped("memcached"), script, pki)
 
 
-async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
+async def test_truncated_dialogue_is_connection_closed(pki: Pki) -> None:
     for script in cuts(GOOD):
         result = await expect_failure(shipped("memcached"), script, pki)
         assert result.failure is not None
         assert result.failure.reason is Reason.CONNECT_CLOSED
 
 
-async def test_whatever_is_damaged_is_no_bug_of_ours(pki: Pki) -> None:
+async def test_damaged_dialogue_is_no_internal_error(pki: Pki) -> None:
     for script in damaged(GOOD):
         await expect_no_bug(shipped("memcached"), script, pki)

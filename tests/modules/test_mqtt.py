@@ -1,4 +1,4 @@
-"""The mqtt prober, against mosquitto and against peers that are none."""
+"""The mqtt prober against mosquitto and scripted peers."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ LOGIN = {"username": USER, "password": PASSWORD}
 VERSIONS = ("3.1.1", "5.0")
 
 
-# --- real ones ---------------------------------------------------------------------------------------------
+# --- real servers ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["mqtt", "mqtt5"])
-async def test_a_real_one_lets_anybody_in(mosquitto: Mosquitto, name: str) -> None:
+async def test_mosquitto_accepts_an_anonymous_session(mosquitto: Mosquitto, name: str) -> None:
     result = await probe(shipped("mqtt", name), f"127.0.0.1:{mosquitto.port}")
     assert why(result) is None
     assert measured(result) == {"probe_mqtt_reason_code": {("connack",): 0}}
     assert phases(result) == {"resolve", "connect", "session"}
 
 
-async def test_a_real_one_lets_anybody_in_over_tls(mosquitto: Mosquitto, pki: Pki) -> None:
+async def test_mosquitto_accepts_an_anonymous_session_over_tls(mosquitto: Mosquitto, pki: Pki) -> None:
     result = await probe(shipped("mqtt", "mqtts", tls_config=trust(pki)), f"127.0.0.1:{mosquitto.tls_port}")
     assert why(result) is None
     assert "probe_ssl_earliest_cert_expiry" in measured(result)
@@ -52,7 +52,7 @@ async def test_a_real_one_lets_anybody_in_over_tls(mosquitto: Mosquitto, pki: Pk
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("qos", [0, 1])
-async def test_what_is_published_comes_back(mosquitto: Mosquitto, version: str, qos: int) -> None:
+async def test_published_message_comes_back(mosquitto: Mosquitto, version: str, qos: int) -> None:
     module = shipped("mqtt", version=version, topic="probe/round", qos=qos, **LOGIN)
     result = await probe(module, f"127.0.0.1:{mosquitto.closed_port}")
     assert why(result) is None
@@ -65,8 +65,8 @@ async def test_what_is_published_comes_back(mosquitto: Mosquitto, version: str, 
 
 
 @pytest.mark.parametrize(("version", "came"), [("3.1.1", 1), ("5.0", 0)])
-async def test_what_others_left_on_the_topic_is_not_ours(mosquitto: Mosquitto, version: str, came: int) -> None:
-    """A retained message comes first with 3.1.1; 5.0 has a way to leave it out."""
+async def test_retained_message_of_others_is_counted_apart(mosquitto: Mosquitto, version: str, came: int) -> None:
+    """With 3.1.1 a retained message arrives first; 5.0 can exclude it."""
     topic = f"left/behind/{version}"
     reader, writer = await asyncio.open_connection("127.0.0.1", mosquitto.port)
     writer.write(CONNECT_NOBODY + packet(0x33, text(topic), b"\0\1", b"of others"))
@@ -78,7 +78,7 @@ async def test_what_others_left_on_the_topic_is_not_ours(mosquitto: Mosquitto, v
         assert measured(result)["probe_mqtt_other_messages"] == {(): came}
 
 
-async def test_many_probes_at_once_keep_their_messages_apart(mosquitto: Mosquitto) -> None:
+async def test_concurrent_probes_keep_their_messages_apart(mosquitto: Mosquitto) -> None:
     module = shipped("mqtt", topic="all/at/once", qos=1)
     results = await asyncio.gather(*[probe(module, f"127.0.0.1:{mosquitto.port}") for _ in range(20)])
     assert [why(result) for result in results] == [None] * 20
@@ -87,14 +87,16 @@ async def test_many_probes_at_once_keep_their_messages_apart(mosquitto: Mosquitt
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("settings", [{}, {**LOGIN, "password": "wrong"}, {**LOGIN, "username": "nobody"}])
-async def test_who_is_not_let_in(mosquitto: Mosquitto, version: str, settings: dict[str, str]) -> None:
+async def test_wrong_credentials_are_an_authentication_failure(
+    mosquitto: Mosquitto, version: str, settings: dict[str, str]
+) -> None:
     result = await probe(shipped("mqtt", version=version, **settings), f"127.0.0.1:{mosquitto.closed_port}")
     assert why(result) == (Reason.AUTHENTICATION, "session")
     assert PASSWORD not in str(result.probe.events)
 
 
-async def test_a_topic_that_we_may_not_write(mosquitto: Mosquitto) -> None:
-    """A broker of 5.0 says so; one of 3.1.1 says nothing."""
+async def test_topic_without_write_permission_fails(mosquitto: Mosquitto) -> None:
+    """A broker reports it in 5.0, and ignores the message in 3.1.1."""
     target = f"127.0.0.1:{mosquitto.closed_port}"
     told, untold = (shipped("mqtt", version=version, topic=READ_ONLY, qos=1, **LOGIN) for version in ("5.0", "3.1.1"))
     assert why(await probe(told, target)) == (Reason.AUTHENTICATION, "round_trip")
@@ -102,12 +104,12 @@ async def test_a_topic_that_we_may_not_write(mosquitto: Mosquitto) -> None:
     assert why(result) == (Reason.TIMEOUT_PROBE, "round_trip")
 
 
-async def test_an_identifier_of_the_modules_own(mosquitto: Mosquitto) -> None:
+async def test_client_id_of_the_module_is_used(mosquitto: Mosquitto) -> None:
     result = await probe(shipped("mqtt", client_id="a probe of ours", **LOGIN), f"127.0.0.1:{mosquitto.closed_port}")
     assert why(result) is None
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 
 def text(value: str) -> bytes:
@@ -115,7 +117,7 @@ def text(value: str) -> bytes:
 
 
 def packet(first: int, *parts: bytes) -> bytes:
-    """Of less than 128 bytes."""
+    """Encode a packet of less than 128 bytes."""
     body = b"".join(parts)
     return bytes([first, len(body)]) + body
 
@@ -130,7 +132,7 @@ SUBACK, SUBACK_1 = b"\x90\3\0\1\0", b"\x90\3\0\1\1"
 OTHER = packet(0x30, text("t"), b"of others")
 
 
-async def test_what_is_said(pki: Pki) -> None:
+async def test_connect_packet_of_3_1_1_has_the_settings(pki: Pki) -> None:
     result, heard = await probe_talker(shipped("mqtt", **LOGIN), then_silence(Hear(bytes=47), CONNACK), pki)
     assert why(result) is None
     start, name, rest = heard[:14], heard[14:31], heard[31:]
@@ -140,7 +142,7 @@ async def test_what_is_said(pki: Pki) -> None:
     assert rest == text(USER) + text(PASSWORD) + b"\xe0\0"
 
 
-async def test_what_is_said_in_5(pki: Pki) -> None:
+async def test_packets_of_5_have_the_settings(pki: Pki) -> None:
     module = shipped("mqtt", "mqtt5", client_id="me", topic="t", qos=1)
     script = then_silence(Hear(bytes=22), CONNACK_5, Hear(bytes=9))
     result, heard = await probe_talker(module, script, pki, times_out=True)
@@ -168,7 +170,7 @@ async def test_what_is_said_in_5(pki: Pki) -> None:
         (0xFF, Reason.TARGET_ERROR),
     ],
 )
-async def test_why_a_broker_may_not_let_us_in(pki: Pki, code: int, reason: str) -> None:
+async def test_connack_code_has_its_reason(pki: Pki, code: int, reason: str) -> None:
     script = then_silence(CONNECT_5, bytes([0x20, 2, 0, code]))
     result, _ = await probe_talker(shipped("mqtt", "mqtt5"), script, pki)
     assert why(result) == (reason, "session")
@@ -182,8 +184,8 @@ async def test_why_a_broker_may_not_let_us_in(pki: Pki, code: int, reason: str) 
         b"\xd0\0", b"\xe0\0", OTHER,
     ],
 )  # fmt: skip
-async def test_what_is_no_answer_to_who_we_are(pki: Pki, said: bytes) -> None:
-    """It is known at once, with nothing more to come."""
+async def test_invalid_connack_fails_at_once(pki: Pki, said: bytes) -> None:
+    """The probe fails without waiting for more bytes."""
     result, _ = await probe_talker(shipped("mqtt"), then_silence(CONNECT, said), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "session")
 
@@ -204,7 +206,7 @@ async def test_what_is_no_answer_to_who_we_are(pki: Pki, said: bytes) -> None:
         (OTHER * 1000, Reason.EXPECTATION),
     ],
 )
-async def test_what_it_may_say_to_a_subscription(pki: Pki, said: bytes, reason: str) -> None:
+async def test_subscribe_response_has_its_reason(pki: Pki, said: bytes, reason: str) -> None:
     script = then_silence(CONNECT, CONNACK, SUBSCRIBE, said)
     result, _ = await probe_talker(shipped("mqtt", topic="t"), script, pki)
     assert why(result) == (reason, "subscribe")
@@ -214,7 +216,10 @@ async def test_what_it_may_say_to_a_subscription(pki: Pki, said: bytes, reason: 
     ("said", "reason"),
     [
         (b"\x40\2\0\1", Reason.TIMEOUT_PROBE),
-        (OTHER + b"\x40\4\0\1\x10\0", Reason.TIMEOUT_PROBE),  # nobody listens, says 5.0: we do, and may yet hear it
+        (
+            OTHER + b"\x40\4\0\1\x10\0",
+            Reason.TIMEOUT_PROBE,
+        ),  # no subscriber, says 5.0; we are one, and may still receive it
         (b"\x40\4\0\1\x87\0", Reason.AUTHENTICATION),
         (b"\x40\3\0\1\x97", Reason.TARGET_ERROR),
         (b"\x40\2\0\1\x40\2\0\1", Reason.PROTOCOL_ERROR),
@@ -231,7 +236,7 @@ async def test_what_it_may_say_to_a_subscription(pki: Pki, said: bytes, reason: 
         (b"\xe0\1\x9d", Reason.TARGET_ERROR),
     ],
 )
-async def test_what_it_may_say_to_a_message(pki: Pki, said: bytes, reason: str) -> None:
+async def test_publish_response_has_its_reason(pki: Pki, said: bytes, reason: str) -> None:
     script = then_silence(CONNECT, CONNACK, SUBSCRIBE, SUBACK_1, Hear(bytes=45), said)
     times_out = reason == Reason.TIMEOUT_PROBE
     result, _ = await probe_talker(shipped("mqtt", topic="t", qos=1), script, pki, times_out=times_out)
@@ -240,14 +245,14 @@ async def test_what_it_may_say_to_a_message(pki: Pki, said: bytes, reason: str) 
 
 
 @pytest.mark.parametrize("properties", [b"", b"\x05", b"\x80", b"\xff\xff\xff\xff\x01"])
-async def test_properties_that_are_cut(pki: Pki, properties: bytes) -> None:
+async def test_truncated_properties_fail(pki: Pki, properties: bytes) -> None:
     said = packet(0x30, text("t"), properties)
     script = then_silence(CONNECT_5, CONNACK_5, Hear(bytes=9), b"\x90\4\0\1\0\0", Hear(bytes=44), said)
     result, _ = await probe_talker(shipped("mqtt", "mqtt5", topic="t"), script, pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "round_trip")
 
 
-async def test_a_message_of_quality_1_gets_its_receipt(pki: Pki) -> None:
+async def test_message_of_qos_1_is_acknowledged(pki: Pki) -> None:
     said = packet(0x32, text("t"), b"\x12\x34", b"of others")
     script = then_silence(CONNECT, CONNACK, SUBSCRIBE, SUBACK_1, Hear(bytes=45), said)
     result, heard = await probe_talker(shipped("mqtt", topic="t", qos=1), script, pki, times_out=True)
@@ -258,11 +263,11 @@ async def test_a_message_of_quality_1_gets_its_receipt(pki: Pki) -> None:
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
 @pytest.mark.parametrize("name", ["mqtt", "mqtt5"])
-async def test_a_stranger_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
     await expect_failure(shipped("mqtt", name), script, pki)
 
 
-async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
+async def test_truncated_dialogue_is_connection_closed(pki: Pki) -> None:
     turns: tuple[Turn, ...] = (CONNECT, CONNACK, SUBSCRIBE, OTHER + SUBACK, PUBLISH, OTHER)
     for script in cuts(turns):
         result = await expect_failure(shipped("mqtt", topic="t"), script, pki)
@@ -284,11 +289,11 @@ async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
         ({"version": "3.1"}, "'3.1.1' or '5.0'"),
     ],
 )
-def test_what_is_refused_at_load(settings: dict[str, Any], said: str) -> None:
+def test_settings_without_sense_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         shipped("mqtt", **settings)
 
 
-async def test_a_text_beyond_64_kib_can_not_be_sent(mosquitto: Mosquitto) -> None:
+async def test_client_id_beyond_64_kib_fails(mosquitto: Mosquitto) -> None:
     result = await probe(shipped("mqtt", client_id="x" * 65_536), f"127.0.0.1:{mosquitto.port}")
     assert why(result) == (Reason.SETTINGS_UNUSABLE, "session")

@@ -1,4 +1,4 @@
-"""The mysql prober, against a MariaDB, a source and its replica, and against peers that are none, or MySQL."""
+"""The mysql prober against MariaDB, alone and replicated, and scripted servers, among them MySQL."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ LOGIN = {"user": USER, "password": PASSWORD}
 KEY = rsa.generate_private_key(65537, 2048)
 
 
-# --- real ones ---------------------------------------------------------------------------------------------
+# --- real servers ------------------------------------------------------------------------------------------
 
 
-async def test_a_real_one_takes_connections(mariadb: MariaDb) -> None:
+async def test_mariadb_version_is_reported_without_login(mariadb: MariaDb) -> None:
     result = await probe(shipped("mysql"), f"127.0.0.1:{mariadb.port}")
     assert why(result) is None
     ((version,),) = measured(result)["probe_mysql_server_info"]
@@ -60,7 +60,7 @@ async def test_a_real_one_takes_connections(mariadb: MariaDb) -> None:
     assert phases(result) == {"resolve", "connect", "greeting", "auth"}
 
 
-async def test_a_real_one_takes_connections_over_tls(mariadb: MariaDb, pki: Pki) -> None:
+async def test_mariadb_version_is_reported_over_tls(mariadb: MariaDb, pki: Pki) -> None:
     result = await probe(shipped("mysql", "mysql_tls", tls_config=trust(pki)), f"127.0.0.1:{mariadb.port}")
     assert why(result) is None
     assert "probe_ssl_earliest_cert_expiry" in measured(result)
@@ -69,7 +69,7 @@ async def test_a_real_one_takes_connections_over_tls(mariadb: MariaDb, pki: Pki)
     assert why(refused) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
 
 
-async def test_with_a_login_it_answers_a_query(mariadb: MariaDb) -> None:
+async def test_login_runs_the_query_and_reports_read_only(mariadb: MariaDb) -> None:
     result = await probe(shipped("mysql", role="", writable=True, **LOGIN), f"127.0.0.1:{mariadb.port}")
     assert why(result) is None
     values = measured(result)
@@ -78,11 +78,11 @@ async def test_with_a_login_it_answers_a_query(mariadb: MariaDb) -> None:
     assert phases(result) == {"resolve", "connect", "greeting", "auth", "query", "state"}
 
 
-async def test_a_replica_tells_how_far_it_is(mariadb_pair: MariaDbPair) -> None:
+async def test_replica_reports_its_lag(mariadb_pair: MariaDbPair) -> None:
     module = shipped("mysql", role="replica", max_lag="1h", user=MONITOR, password=PASSWORD)
     result = await eventually(
         lambda: probe(module, f"127.0.0.1:{mariadb_pair.replica}"),
-        lambda result: why(result) != (Reason.EXPECTATION, "state"),  # until it has connected to its source
+        lambda result: why(result) != (Reason.EXPECTATION, "state"),  # before it has connected to its source
     )
     assert why(result) is None
     values = measured(result)
@@ -95,7 +95,7 @@ async def test_a_replica_tells_how_far_it_is(mariadb_pair: MariaDbPair) -> None:
     }
 
 
-async def test_a_replica_is_no_primary_and_the_other_way_round(mariadb_pair: MariaDbPair) -> None:
+async def test_role_and_writable_are_checked(mariadb_pair: MariaDbPair) -> None:
     login = {"user": MONITOR, "password": PASSWORD}
     source, replica = (f"127.0.0.1:{port}" for port in (mariadb_pair.source, mariadb_pair.replica))
     for target, settings, verdict in (
@@ -107,7 +107,7 @@ async def test_a_replica_is_no_primary_and_the_other_way_round(mariadb_pair: Mar
         assert why(await probe(shipped("mysql", **login, **settings), target)) == verdict
 
 
-async def test_a_user_that_may_not_ask_for_replication_is_told_where_it_matters(mariadb_pair: MariaDbPair) -> None:
+async def test_missing_replication_privilege_matters_only_for_max_lag(mariadb_pair: MariaDbPair) -> None:
     target = f"127.0.0.1:{mariadb_pair.replica}"
     result = await probe(shipped("mysql", **LOGIN), target)
     assert why(result) is None
@@ -136,7 +136,7 @@ async def test_a_user_that_may_not_ask_for_replication_is_told_where_it_matters(
         ({"query": ""}, None),
     ],
 )
-async def test_what_can_come_of_a_login(
+async def test_login_and_query_have_their_reason(
     mariadb: MariaDb, settings: dict[str, str], verdict: tuple[str, str] | None
 ) -> None:
     module, target = shipped("mysql", **{**LOGIN, **settings}), f"127.0.0.1:{mariadb.port}"
@@ -148,23 +148,23 @@ async def test_what_can_come_of_a_login(
     assert PASSWORD not in str(result.probe.events)
 
 
-async def test_a_user_may_be_let_in_over_tls_alone(mariadb: MariaDb, pki: Pki) -> None:
+async def test_user_that_requires_tls_logs_in_over_tls(mariadb: MariaDb, pki: Pki) -> None:
     module = shipped("mysql", "mysql_tls", tls_config=trust(pki), user=TLS_ONLY, password=PASSWORD)
     assert why(await probe(module, f"127.0.0.1:{mariadb.port}")) is None
 
 
-async def test_a_full_server_says_so_in_place_of_a_greeting(mariadb: MariaDb) -> None:
+async def test_full_server_is_reported_instead_of_the_greeting(mariadb: MariaDb) -> None:
     module, target = shipped("mysql"), f"127.0.0.1:{mariadb.port}"
     with contextlib.ExitStack() as others:
-        for _ in range(MOST_CONNECTIONS + 1):  # one more is for those who look after it
+        for _ in range(MOST_CONNECTIONS + 1):  # one more is reserved for administrators
             other = others.enter_context(socket.create_connection(("127.0.0.1", mariadb.port), timeout=60))
             assert other.recv(1)
         assert why(await probe(module, target)) == (Reason.TARGET_FULL, "greeting")
-    # It takes a moment to see that they have gone.
+    # The server notices the closed connections after a moment.
     await eventually(lambda: probe(module, target), lambda result: result.success)
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 NONCE = b"20 letters, as it is"
 NATIVE, CACHING = b"mysql_native_password", b"caching_sha2_password"
@@ -199,7 +199,7 @@ def table(names: list[bytes], *rows: Sequence[bytes | None]) -> bytes:
 
 
 def heard(body: bytes) -> Hear:
-    """Wait for a packet of that size."""
+    """Wait for a packet with a body of that size."""
     return Hear(bytes=4 + len(body))
 
 
@@ -225,7 +225,7 @@ QUERIED = (query(b"SELECT 1"), table([b"1"], [b"1"]))
 
 
 def logged_in() -> tuple[Turn, ...]:
-    """A login, and the answer to the first query."""
+    """Return the turns of a login and of the first query."""
     return (greeting(), answer_to(20), packet(2, WELCOME), *QUERIED)
 
 
@@ -234,7 +234,7 @@ def state_of(*sources: list[bytes | None], read_only: bytes = b"1") -> tuple[Tur
 
 
 def knows_native(proof: bytes) -> bool:
-    """As a server judges that keeps the double hash."""
+    """Verify a proof as a server does, from the double hash of the password."""
     stored = hashlib.sha1(hashlib.sha1(PASSWORD.encode()).digest()).digest()
     mixed = hashlib.sha1(NONCE + stored).digest()
     return hashlib.sha1(bytes(a ^ b for a, b in zip(proof, mixed, strict=True))).digest() == stored
@@ -247,20 +247,20 @@ def knows_caching(proof: bytes) -> bool:
 
 
 def proof_in(said: bytes) -> bytes:
-    """The proof in our answer to the greeting."""
+    """Return the proof in the client's answer to the greeting."""
     size = said[36 + len(USER) + 1]
     return said[36 + len(USER) + 2 :][:size]
 
 
-async def test_a_native_password_is_proved(pki: Pki) -> None:
+async def test_native_password_is_proved_without_sending_it(pki: Pki) -> None:
     result, said = await probe_talker(shipped("mysql", **LOGIN), then_silence(*logged_in(), *state_of()), pki)
     assert why(result) is None
     assert knows_native(proof_in(said))
-    assert said.endswith(packet(0, b"\x01"))  # goodbye
+    assert said.endswith(packet(0, b"\x01"))  # COM_QUIT
     assert PASSWORD.encode() not in said
 
 
-async def test_a_caching_password_that_the_server_remembers_is_proved(pki: Pki) -> None:
+async def test_cached_password_is_proved_without_sending_it(pki: Pki) -> None:
     script = then_silence(greeting(CACHING), answer_to(32), packet(2, b"\x01\x03") + packet(3, WELCOME),
                           *QUERIED, *state_of())  # fmt: skip
     result, said = await probe_talker(shipped("mysql", **LOGIN), script, pki)
@@ -269,7 +269,7 @@ async def test_a_caching_password_that_the_server_remembers_is_proved(pki: Pki) 
     assert PASSWORD.encode() not in said
 
 
-async def test_a_server_may_want_another_proof_than_it_began_with(pki: Pki) -> None:
+async def test_auth_switch_is_followed(pki: Pki) -> None:
     switch = packet(2, b"\xfe" + CACHING + b"\0" + NONCE + b"\0")
     script = then_silence(greeting(b"sha256_password"), answer_to(20), switch, heard(bytes(32)), packet(4, WELCOME),
                           *QUERIED, *state_of())  # fmt: skip
@@ -280,7 +280,7 @@ async def test_a_server_may_want_another_proof_than_it_began_with(pki: Pki) -> N
     assert knows_caching(proof[:32])
 
 
-async def test_a_caching_password_goes_to_a_server_that_forgot_it_over_tls(pki: Pki) -> None:
+async def test_uncached_password_is_sent_over_tls(pki: Pki) -> None:
     script = then_silence(greeting(CACHING), Hear(bytes=36), Secure(), answer_to(32), packet(3, b"\x01\x04"),
                           heard(PASSWORD.encode() + b"\0"), packet(5, WELCOME),
                           *QUERIED, *state_of())  # fmt: skip
@@ -293,7 +293,7 @@ def pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-async def test_without_tls_it_takes_the_servers_key_if_that_is_wanted(pki: Pki) -> None:
+async def test_uncached_password_is_encrypted_with_the_server_s_key_if_allowed(pki: Pki) -> None:
     script = then_silence(greeting(CACHING), answer_to(32), packet(2, b"\x01\x04"), heard(b"\x02"),
                           packet(4, b"\x01" + pem(KEY)), heard(bytes(256)), packet(6, WELCOME), *QUERIED,
                           *state_of())  # fmt: skip
@@ -304,7 +304,7 @@ async def test_without_tls_it_takes_the_servers_key_if_that_is_wanted(pki: Pki) 
     assert bytes(a ^ b for a, b in zip(mixed, NONCE, strict=False)) == PASSWORD.encode() + b"\0"
 
 
-async def test_without_tls_a_password_goes_to_nobody_that_only_asks(pki: Pki) -> None:
+async def test_uncached_password_is_not_sent_without_tls(pki: Pki) -> None:
     script = then_silence(greeting(CACHING), answer_to(32), packet(2, b"\x01\x04"))
     result, said = await probe_talker(shipped("mysql", **LOGIN), script, pki)
     assert why(result) == (Reason.AUTHENTICATION, "auth")
@@ -321,7 +321,7 @@ async def test_without_tls_a_password_goes_to_nobody_that_only_asks(pki: Pki) ->
         pem(rsa.generate_private_key(65537, 1024))[:-40],
     ],
 )
-async def test_what_is_no_key_breaks_the_protocol(pki: Pki, key: bytes) -> None:
+async def test_invalid_server_key_is_a_protocol_error(pki: Pki, key: bytes) -> None:
     script = then_silence(greeting(CACHING), answer_to(32), packet(2, b"\x01\x04"), heard(b"\x02"),
                           packet(4, b"\x01" + key))  # fmt: skip
     result, _ = await probe_talker(shipped("mysql", fetch_server_key=True, **LOGIN), script, pki)
@@ -333,21 +333,21 @@ async def test_what_is_no_key_breaks_the_protocol(pki: Pki, key: bytes) -> None:
     [
         (b"\xfe" + b"mysql_clear_password\0", Reason.AUTHENTICATION),
         (b"\xfe" + b"dialog\0Password:", Reason.AUTHENTICATION),
-        (b"\xfe", Reason.AUTHENTICATION),  # that of before 4.1
+        (b"\xfe", Reason.AUTHENTICATION),  # the authentication before 4.1
         (b"\xfe" + NATIVE + b"\0short", Reason.PROTOCOL_ERROR),
-        (b"\x01\x04", Reason.AUTHENTICATION),  # of a native password
+        (b"\x01\x04", Reason.AUTHENTICATION),  # invalid for mysql_native_password
         (b"\x02", Reason.PROTOCOL_ERROR),
         (b"\xfb/etc/passwd", Reason.PROTOCOL_ERROR),
     ],
 )
-async def test_what_a_server_may_not_want(pki: Pki, request_: bytes, reason: Reason) -> None:
+async def test_unsupported_auth_request_has_its_reason(pki: Pki, request_: bytes, reason: Reason) -> None:
     script = then_silence(greeting(), answer_to(20), packet(2, request_))
     result, said = await probe_talker(shipped("mysql", **LOGIN), script, pki)
     assert why(result) == (reason, "auth")
     assert PASSWORD.encode() not in said
 
 
-async def test_a_login_comes_to_an_end(pki: Pki) -> None:
+async def test_endless_auth_switches_are_a_protocol_error(pki: Pki) -> None:
     switches = b"".join(packet(2 + 2 * turn, b"\xfe" + NATIVE + b"\0" + NONCE) for turn in range(11))
     result, _ = await probe_talker(shipped("mysql", **LOGIN), then_silence(greeting(), switches), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "auth")
@@ -360,14 +360,14 @@ async def test_a_login_comes_to_an_end(pki: Pki) -> None:
         (greeting() + b"and something in clear", Reason.PROTOCOL_ERROR),
     ],
 )
-async def test_tls_begins_in_good_order_or_not_at_all(pki: Pki, said: bytes, reason: Reason) -> None:
+async def test_tls_refusal_or_early_data_ends_before_the_login(pki: Pki, said: bytes, reason: Reason) -> None:
     module = shipped("mysql", "mysql_tls", tls_config=trust(pki), **LOGIN)
     result, told = await probe_talker(module, then_silence(said), pki)
     assert why(result) == (reason, "")
     assert USER.encode() not in told
 
 
-async def test_a_certificate_is_verified_before_anything_is_told(pki: Pki) -> None:
+async def test_certificate_is_verified_before_the_login(pki: Pki) -> None:
     module = shipped("mysql", "mysql_tls", tls_config={**trust(pki), "server_name": "other.example.test"}, **LOGIN)
     result, said = await probe_talker(module, then_silence(greeting(), Hear(bytes=36), Secure()), pki)
     assert why(result) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
@@ -385,7 +385,7 @@ async def test_a_certificate_is_verified_before_anything_is_told(pki: Pki) -> No
     ],
 )
 @pytest.mark.parametrize("words", [b"#08004why not", b"why not"])
-async def test_an_error_may_come_in_place_of_a_greeting(pki: Pki, code: int, reason: str, words: bytes) -> None:
+async def test_error_packet_instead_of_greeting_has_its_reason(pki: Pki, code: int, reason: str, words: bytes) -> None:
     result, _ = await probe_talker(shipped("mysql"), then_silence(error(0, code, words)), pki)
     assert why(result) == (reason, "greeting")
     assert result.failure is not None
@@ -398,7 +398,7 @@ async def test_an_error_may_come_in_place_of_a_greeting(pki: Pki, code: int, rea
         (packet(2, WELCOME), None),
         (error(2, 1045), None),
         (error(2, 1698), None),
-        (packet(2, b"\xfedialog\0"), (Reason.TIMEOUT_PROBE, "auth")),  # our empty answer has to be judged
+        (packet(2, b"\xfedialog\0"), (Reason.TIMEOUT_PROBE, "auth")),  # the server has to answer our empty answer
         (packet(2, b"\xfedialog\0") + error(4, 1045), None),
         (error(2, 1203), (Reason.TARGET_FULL, "auth")),
         (error(2, 3032), (Reason.TARGET_NOT_READY, "auth")),
@@ -406,18 +406,18 @@ async def test_an_error_may_come_in_place_of_a_greeting(pki: Pki, code: int, rea
         (packet(2, b"\x05"), (Reason.PROTOCOL_ERROR, "auth")),
     ],
 )
-async def test_without_a_login_a_refusal_is_as_good_as_a_welcome(
+async def test_refused_login_passes_without_credentials(
     pki: Pki, answer: bytes, verdict: tuple[str, str] | None
 ) -> None:
-    """And it takes one: a MySQL counts who leaves before that."""
+    """The prober waits for it, because MySQL counts clients that leave before as errors."""
     script = then_silence(greeting(), Hear(bytes=70), answer)
     times_out = verdict == (Reason.TIMEOUT_PROBE, "auth")
     result, said = await probe_talker(shipped("mysql"), script, pki, times_out=times_out)
     assert why(result) == verdict
-    assert b"probe_exporter\0\0" in said  # a name, and no proof
+    assert b"probe_exporter\0\0" in said  # the user name without a proof
 
 
-async def test_an_old_server_knows_no_plugins_and_a_new_one_learns_who_we_are(pki: Pki) -> None:
+async def test_capabilities_decide_plugin_name_and_attributes(pki: Pki) -> None:
     for capabilities, told in ((MODERN, [0, 0]), (MODERN | PLUGINS | ATTRIBUTES, [1, 1])):
         script = then_silence(greeting(capabilities=capabilities), Hear(bytes=52), error(2, 1045))
         result, said = await probe_talker(shipped("mysql"), script, pki)
@@ -435,13 +435,13 @@ async def test_an_old_server_knows_no_plugins_and_a_new_one_learns_who_we_are(pk
         greeting(capabilities=PLUGINS)[4:],
     ],
 )
-async def test_what_is_no_greeting_of_this_century_breaks_the_protocol(pki: Pki, body: bytes) -> None:
+async def test_invalid_greeting_is_a_protocol_error(pki: Pki, body: bytes) -> None:
     result, said = await probe_talker(shipped("mysql"), then_silence(packet(0, body)), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "greeting")
     assert said == b""
 
 
-async def test_a_version_is_no_place_for_a_novel(pki: Pki) -> None:
+async def test_server_version_is_bounded(pki: Pki) -> None:
     result, _ = await probe_talker(shipped("mysql"), then_silence(greeting(version=b"x" * 9999), error(2, 1045)), pki)
     ((version,),) = measured(result)["probe_mysql_server_info"]
     assert len(version) == 128
@@ -470,14 +470,14 @@ async def test_a_version_is_no_place_for_a_novel(pki: Pki) -> None:
         ((READ_ONLY, packet(1, b"\x01") + packet(2, b"\0\0\0\0\xfb")), {}, (Reason.PROTOCOL_ERROR, "state")),
     ],
 )
-async def test_what_it_says_of_itself(
+async def test_replica_state_has_its_verdict(
     pki: Pki, answer: tuple[Turn, ...], settings: dict[str, str], verdict: tuple[str, str] | None
 ) -> None:
     result, _ = await probe_talker(shipped("mysql", **LOGIN, **settings), then_silence(*logged_in(), *answer), pki)
     assert why(result) == verdict
 
 
-async def test_each_channel_has_its_own_lag(pki: Pki) -> None:
+async def test_each_replication_channel_has_its_lag(pki: Pki) -> None:
     answer = state_of(RUNNING, [b"Connecting", b"Yes", None, b"archive"])
     result, _ = await probe_talker(shipped("mysql", **LOGIN), then_silence(*logged_in(), *answer), pki)
     assert why(result) is None
@@ -487,7 +487,7 @@ async def test_each_channel_has_its_own_lag(pki: Pki) -> None:
     assert values["probe_mysql_replica_lag_seconds"] == {("",): 7}
 
 
-async def test_an_older_mysql_is_asked_in_its_own_words(pki: Pki) -> None:
+async def test_older_mysql_is_asked_for_slave_status(pki: Pki) -> None:
     answer = (READ_ONLY, table([b"read_only"], [b"1"]), REPLICA_STATUS, error(1, 1064), SLAVE_STATUS,
               table(OLD_STATE, RUNNING))  # fmt: skip
     result, _ = await probe_talker(shipped("mysql", **LOGIN), then_silence(*logged_in(), *answer), pki)
@@ -495,7 +495,7 @@ async def test_an_older_mysql_is_asked_in_its_own_words(pki: Pki) -> None:
     assert measured(result)["probe_mysql_replica_lag_seconds"] == {("",): 7}
 
 
-async def test_rows_beyond_need_are_not_kept(pki: Pki) -> None:
+async def test_replica_rows_are_bounded(pki: Pki) -> None:
     channels = [[b"Yes", b"Yes", b"1", b"%d" % number] for number in range(300)]
     answer = (READ_ONLY, table([b"read_only"], [b"1"]), REPLICA_STATUS, table(STATE, *channels))
     result, _ = await probe_talker(shipped("mysql", **LOGIN), then_silence(*logged_in(), *answer), pki)
@@ -503,7 +503,7 @@ async def test_rows_beyond_need_are_not_kept(pki: Pki) -> None:
     assert len(measured(result)["probe_mysql_replica_lag_seconds"]) == 256
 
 
-def test_what_needs_a_login_is_refused_at_load() -> None:
+def test_settings_that_need_a_login_are_refused_without() -> None:
     for key, value in (("role", "primary"), ("max_lag", "1s"), ("query", "SELECT 2"), ("password", "x")):
         with pytest.raises(ValueError, match=r"needs a (login|`user`)"):
             shipped("mysql", **{key: value})
@@ -511,17 +511,17 @@ def test_what_needs_a_login_is_refused_at_load() -> None:
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
 @pytest.mark.parametrize("name", ["mysql", "mysql_tls"])
-async def test_a_stranger_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
     await expect_failure(shipped("mysql", name), script, pki)
 
 
-async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
+async def test_truncated_dialogue_is_connection_closed(pki: Pki) -> None:
     for script in cuts((*logged_in(), *state_of(RUNNING))):
         result = await expect_failure(shipped("mysql", **LOGIN), script, pki)
         assert result.failure is not None
         assert result.failure.reason is Reason.CONNECT_CLOSED
 
 
-async def test_whatever_is_damaged_is_no_bug_of_ours(pki: Pki) -> None:
+async def test_damaged_dialogue_is_no_internal_error(pki: Pki) -> None:
     for script in damaged((*logged_in(), *state_of(RUNNING))):
         await expect_no_bug(shipped("mysql", **LOGIN), script, pki)

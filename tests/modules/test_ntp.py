@@ -1,4 +1,4 @@
-"""The ntp prober, against chronyd, and against clocks that are wrong, far, rude or none."""
+"""The ntp prober against chronyd and scripted servers with wrong clocks or responses."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ YEAR = 365.25 * 86400
 TO_1970 = 2_208_988_800
 
 
-# --- real ones ---------------------------------------------------------------------------------------------
+# --- real servers ------------------------------------------------------------------------------------------
 
 
 def assert_offset(values: dict[str, dict[tuple[str, ...], float]], expected: float) -> None:
-    """Hold an offset against the true one: it can't be further from it than half the delay (RFC 5905, section 11.1)."""
+    """Assert that an offset is within half the delay of the true one (RFC 5905, section 11.1)."""
     offset, delay = (values[f"probe_ntp_{name}_seconds"][()] for name in ("offset", "delay"))
-    assert abs(offset - expected) <= delay / 2 + 0.001  # clocks tell no more than that
+    assert abs(offset - expected) <= delay / 2 + 0.001  # the precision of the clocks
 
 
 @pytest.mark.parametrize("name", ["ntp", "ntp_close"])
-async def test_a_real_one_tells_the_time(chrony: int, name: str) -> None:
-    """That of this machine: it is the same clock."""
+async def test_chrony_offset_is_within_half_the_delay(chrony: int, name: str) -> None:
+    """The server and the prober use the same clock."""
     result = await probe(shipped("ntp", name, max_stratum=STRATUM), f"127.0.0.1:{chrony}")
     assert why(result) is None
     values = measured(result)
@@ -49,14 +49,14 @@ async def test_a_real_one_tells_the_time(chrony: int, name: str) -> None:
     assert phases(result) == {"resolve", "query"}
 
 
-async def test_a_real_one_may_be_too_far_from_a_reference_clock(chrony: int) -> None:
+async def test_chrony_beyond_max_stratum_is_too_far(chrony: int) -> None:
     result = await probe(shipped("ntp", "ntp_close"), f"127.0.0.1:{chrony}")
     assert why(result) == ("ntp_too_far", "")
     assert measured(result)["probe_ntp_stratum"] == {(): STRATUM}
 
 
-async def test_a_real_one_without_a_source_says_so(chrony_lost: int) -> None:
-    """It sends no kiss of death, though its stratum looks like one."""
+async def test_chrony_without_source_is_unsynchronized(chrony_lost: int) -> None:
+    """The response is no kiss of death, although its stratum looks like one."""
     result = await probe(shipped("ntp"), f"127.0.0.1:{chrony_lost}")
     assert why(result) == ("ntp_unsynchronized", "")
     values = measured(result)
@@ -66,11 +66,11 @@ async def test_a_real_one_without_a_source_says_so(chrony_lost: int) -> None:
     assert "probe_ntp_reference_age_seconds" not in values
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 
 def stamp(seconds: float) -> int:
-    """Unix time as NTP writes it, of whatever era."""
+    """Return Unix time as an NTP timestamp, in any era."""
     return int((seconds + TO_1970) * 2**32) % 2**64
 
 
@@ -87,7 +87,7 @@ def answer(
     origin: bytes = b"",
     has_time: bool = True,
 ) -> bytes:
-    """What a server says now whose clock is `ahead`, and which says that it `took` so long to answer."""
+    """Return a response: `ahead` is the server's clock error, `took` its processing time, in seconds."""
     now = time.time() + ahead
     times = (stamp(now - 60), stamp(now - took), stamp(now)) if has_time else (0, 0, 0)
     return (
@@ -97,11 +97,11 @@ def answer(
 
 
 Answers = Callable[[int, bytes], Awaitable[list[bytes]]]
-"""What a server says to its nth question, and when."""
+"""Returns the responses to the n-th query; may wait before."""
 
 
 class Clock(asyncio.DatagramProtocol):
-    """A scripted server; it keeps what it is asked."""
+    """A scripted server that records the queries."""
 
     def __init__(self, sock: socket.socket, answers: Answers) -> None:
         self.heard: list[bytes] = []
@@ -115,12 +115,12 @@ class Clock(asyncio.DatagramProtocol):
 
     async def _answer(self, number: int, question: bytes, sender: tuple[str, int]) -> None:
         for datagram in await self._answers(number, question):
-            self._sock.sendto(datagram, sender)  # the transport does not send what is empty
+            self._sock.sendto(datagram, sender)  # the transport does not send empty datagrams
 
 
 @asynccontextmanager
 async def clock(answers: Answers) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server's address, and what it is asked."""
+    """Run a server; yield its address and the queries it receives."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setblocking(False)
     sock.bind(("127.0.0.1", 0))
@@ -133,7 +133,7 @@ async def clock(answers: Answers) -> AsyncIterator[tuple[str, list[bytes]]]:
 
 
 def always(**fields: Any) -> Answers:
-    """The same answer to each question."""
+    """Return `Answers` that are the same for each query."""
 
     async def answers(number: int, question: bytes) -> list[bytes]:
         return [answer(question, **fields)]
@@ -142,7 +142,7 @@ def always(**fields: Any) -> Answers:
 
 
 def silent(*numbers: int) -> Answers:
-    """An answer to each question but these."""
+    """Return `Answers` that leave out these queries."""
 
     async def answers(number: int, question: bytes) -> list[bytes]:
         return [] if number in numbers else [answer(question)]
@@ -151,22 +151,22 @@ def silent(*numbers: int) -> Answers:
 
 
 async def ask(answers: Answers, timeout: float = 20.0, **settings: Any) -> tuple[Result, list[bytes]]:
-    """Probe a scripted server: the result, and what the server was asked."""
+    """Probe a scripted server. Return the result and the queries it received."""
     async with clock(answers) as (target, heard):
         result = await probe(shipped("ntp", **settings), target, timeout)
     assert result.failure is None or result.failure.reason not in OURS, result.failure.message
     return result, heard
 
 
-async def test_a_question_tells_nothing() -> None:
-    """Neither our time nor the same number twice."""
+async def test_request_carries_a_random_number_and_no_time() -> None:
+    """Queries carry neither our time nor the same number twice."""
     _, heard = await ask(always(), samples=3)
     assert [question[:40] for question in heard] == [b"\x23" + bytes(39)] * 3
     assert len({question[40:] for question in heard}) == 3
     assert all(len(question) == 48 for question in heard)
 
 
-async def test_what_the_answer_says_of_the_server() -> None:
+async def test_response_fields_are_reported() -> None:
     result, _ = await ask(always(leap=1))
     assert why(result) is None
     values = measured(result)
@@ -183,14 +183,14 @@ async def test_what_the_answer_says_of_the_server() -> None:
     ("stratum", "reference", "label"),
     [(1, b"GPS\0", "GPS"), (1, b"\xffPS\0", "\N{REPLACEMENT CHARACTER}PS"), (2, b"GPS\0", "71.80.83.0")],
 )
-async def test_whom_the_server_has_its_time_from(stratum: int, reference: bytes, label: str) -> None:
+async def test_reference_id_is_a_label(stratum: int, reference: bytes, label: str) -> None:
     result, _ = await ask(always(stratum=stratum, reference=reference))
     assert measured(result)["probe_ntp_reference_info"] == {(label,): 1}
 
 
 @pytest.mark.parametrize("ahead", [0.0, 1.5, -1.5, 100.0, 14 * YEAR, 60 * YEAR, -26 * YEAR, -50 * YEAR])
-async def test_how_far_the_clocks_are_apart(ahead: float) -> None:
-    """Also where one is in the era that begins in 2036, and the other in that before (or 1970 has not come yet)."""
+async def test_offset_is_the_difference_of_the_clocks(ahead: float) -> None:
+    """This holds across NTP eras (the next begins in 2036) and before 1970."""
     result, _ = await ask(always(ahead=ahead))
     assert why(result) is None
     values = measured(result)
@@ -200,13 +200,13 @@ async def test_how_far_the_clocks_are_apart(ahead: float) -> None:
 
 @pytest.fixture
 def time_of_day(clock: fake_clock.Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `time.time` skip what the test's clock skips."""
+    """Let `time.time` follow the test's clock."""
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + clock.ahead)
 
 
 @pytest.mark.usefixtures("time_of_day")
-async def test_the_time_that_the_server_took_is_no_delay() -> None:
+async def test_server_s_processing_time_is_no_delay() -> None:
     async def answers(number: int, question: bytes) -> list[bytes]:
         await asyncio.sleep(8)
         return [answer(question, took=8)]
@@ -218,7 +218,7 @@ async def test_the_time_that_the_server_took_is_no_delay() -> None:
 
 
 @pytest.mark.usefixtures("time_of_day")
-async def test_a_way_that_is_slow_in_one_direction_looks_like_half_of_an_offset() -> None:
+async def test_one_way_delay_looks_like_half_an_offset() -> None:
     async def answers(number: int, question: bytes) -> list[bytes]:
         await asyncio.sleep(8)
         return [answer(question)]
@@ -230,7 +230,7 @@ async def test_a_way_that_is_slow_in_one_direction_looks_like_half_of_an_offset(
 
 
 @pytest.mark.usefixtures("time_of_day")
-async def test_the_answer_that_came_fastest_counts() -> None:
+async def test_fastest_response_counts() -> None:
     async def answers(number: int, question: bytes) -> list[bytes]:
         await asyncio.sleep({1: 4, 2: 0, 3: 2}[number])
         return [answer(question, ahead=100 * number)]
@@ -240,11 +240,11 @@ async def test_the_answer_that_came_fastest_counts() -> None:
     assert_offset(measured(result), 200)
 
 
-# --- those who say no, or nothing --------------------------------------------------------------------------
+# --- refusals and silence ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [b"RATE", b"DENY", b"RSTR"])
-async def test_a_kiss_of_death_is_obeyed(code: bytes) -> None:
+async def test_kiss_of_death_ends_the_queries(code: bytes) -> None:
     result, heard = await ask(always(stratum=0, reference=code, leap=3, has_time=False))
     assert why(result) == ("ntp_kiss_of_death", "query")
     assert result.failure is not None
@@ -252,7 +252,7 @@ async def test_a_kiss_of_death_is_obeyed(code: bytes) -> None:
     assert len(heard) == 1
 
 
-async def test_who_has_answered_may_wish_to_be_asked_no_more() -> None:
+async def test_kiss_of_death_after_a_response_does_not_fail() -> None:
     async def answers(number: int, question: bytes) -> list[bytes]:
         return [answer(question) if number == 1 else answer(question, stratum=0, reference=b"RATE")]
 
@@ -262,7 +262,7 @@ async def test_who_has_answered_may_wish_to_be_asked_no_more() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_who_has_answered_may_fall_silent() -> None:
+async def test_silence_after_a_response_does_not_fail() -> None:
     result, heard = await ask(silent(2, 3, 4))
     assert why(result) is None
     assert len(heard) == 2
@@ -270,20 +270,20 @@ async def test_who_has_answered_may_fall_silent() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_question_that_is_lost_is_asked_again() -> None:
+async def test_lost_query_is_repeated() -> None:
     result, heard = await ask(silent(1, 2), samples=3)
     assert why(result) is None
     assert len(heard) == 3
 
 
 @pytest.mark.usefixtures("clock")
-async def test_silence_is_a_reason_of_its_own() -> None:
+async def test_silent_server_has_its_own_reason() -> None:
     result, heard = await ask(silent(1, 2, 3, 4))
     assert why(result) == ("ntp_no_answer", "query")
     assert len(heard) == 4
 
 
-async def test_a_closed_port_is_a_refusal() -> None:
+async def test_closed_port_is_refused() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -291,7 +291,7 @@ async def test_a_closed_port_is_a_refusal() -> None:
     assert why(result) == (Reason.CONNECT_REFUSED, "query")
 
 
-# --- those who do not know the time ------------------------------------------------------------------------
+# --- unsynchronized servers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ async def test_a_closed_port_is_a_refusal() -> None:
         ({"stratum": 255, "reference": b"\x0a\0\0\1"}, {("10.0.0.1",): 1}),
     ],
 )
-async def test_a_server_that_does_not_know_the_time_says_so(
+async def test_unsynchronized_server_has_its_own_reason(
     fields: dict[str, Any], labels: dict[tuple[str, ...], float] | None
 ) -> None:
     result, _ = await ask(always(**fields))
@@ -324,14 +324,16 @@ async def test_a_server_that_does_not_know_the_time_says_so(
         ({}, {"max_root_distance": "499ms"}, ("ntp_too_far", "")),
     ],
 )
-async def test_limits(fields: dict[str, Any], settings: dict[str, Any], verdict: tuple[str, str] | None) -> None:
-    """What was measured is reported, whatever the verdict."""
+async def test_limits_decide_the_verdict_and_all_is_reported(
+    fields: dict[str, Any], settings: dict[str, Any], verdict: tuple[str, str] | None
+) -> None:
+    """The measurements are reported with any verdict."""
     result, _ = await ask(always(**fields), **settings)
     assert why(result) == verdict
     assert "probe_ntp_offset_seconds" in measured(result)
 
 
-# --- those who are no servers ------------------------------------------------------------------------------
+# --- invalid responses -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -339,14 +341,14 @@ async def test_limits(fields: dict[str, Any], settings: dict[str, Any], verdict:
     [{"mode": 3}, {"mode": 5}, {"mode": 0}, {"version": 0}, {"version": 5}, {"has_time": False}],
     ids=str,
 )
-async def test_an_answer_that_is_none(fields: dict[str, Any]) -> None:
+async def test_invalid_response_is_a_protocol_error(fields: dict[str, Any]) -> None:
     result, _ = await ask(always(**fields))
     assert why(result) == (Reason.PROTOCOL_ERROR, "query")
     assert measured(result) == {}
 
 
 @pytest.mark.parametrize("size", range(48))
-async def test_a_short_answer(size: int) -> None:
+async def test_short_response_is_a_protocol_error(size: int) -> None:
     async def answers(number: int, question: bytes) -> list[bytes]:
         return [answer(question)[:size]]
 
@@ -354,7 +356,7 @@ async def test_a_short_answer(size: int) -> None:
     assert why(result) == (Reason.PROTOCOL_ERROR, "query")
 
 
-async def test_what_follows_an_answer_is_none_of_our_business() -> None:
+async def test_bytes_after_a_response_are_ignored() -> None:
     async def answers(number: int, question: bytes) -> list[bytes]:
         return [answer(question) + bytes(20)]
 
@@ -364,8 +366,8 @@ async def test_what_follows_an_answer_is_none_of_our_business() -> None:
 
 @pytest.mark.parametrize("origin", [bytes(8), b"\xff" * 8])
 @pytest.mark.usefixtures("clock")
-async def test_an_answer_to_another_question_is_none(origin: bytes) -> None:
-    """The right one may still come."""
+async def test_response_to_another_query_is_ignored(origin: bytes) -> None:
+    """The right response may come later."""
 
     async def answers(number: int, question: bytes) -> list[bytes]:
         return [answer(question, origin=origin, ahead=99), answer(question, origin=origin, stratum=0), answer(question)]
@@ -378,7 +380,7 @@ async def test_an_answer_to_another_question_is_none(origin: bytes) -> None:
 
 
 @pytest.mark.usefixtures("time_of_day")
-async def test_an_answer_that_comes_late_is_to_another_question() -> None:
+async def test_late_response_is_ignored() -> None:
     late: list[bytes] = []
 
     async def answers(number: int, question: bytes) -> list[bytes]:
@@ -390,7 +392,7 @@ async def test_an_answer_that_comes_late_is_to_another_question() -> None:
     assert_offset(measured(result), 0)
 
 
-async def test_a_flood_of_strays_ends_the_probe() -> None:
+async def test_flood_of_stray_responses_fails_the_probe() -> None:
     async def answers(number: int, question: bytes) -> list[bytes]:
         return [answer(question, origin=b"\xff" * 8)] * 1000
 

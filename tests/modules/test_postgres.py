@@ -1,4 +1,4 @@
-"""The postgres prober, against a primary and a standby, and against peers that are none."""
+"""The postgres prober against PostgreSQL, alone, replicated and behind PgBouncer, and scripted peers."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from tests.targets.talker import Hear, Secure, Talk, Turn, then_silence
 LOGIN = {"user": USER, "password": PASSWORD}
 
 
-# --- real ones ---------------------------------------------------------------------------------------------
+# --- real servers ------------------------------------------------------------------------------------------
 
 
-async def test_a_real_one_takes_connections(postgresql: PostgreSql) -> None:
+async def test_postgres_accepts_connections_without_login(postgresql: PostgreSql) -> None:
     result = await probe(shipped("postgres"), f"127.0.0.1:{postgresql.port}")
     assert why(result) is None
     assert measured(result) == {}
     assert phases(result) == {"resolve", "connect", "startup"}
 
 
-async def test_a_real_one_takes_connections_over_tls(postgresql: PostgreSql, pki: Pki) -> None:
+async def test_postgres_accepts_connections_over_tls(postgresql: PostgreSql, pki: Pki) -> None:
     module = shipped("postgres", "postgres_tls", tls_config=trust(pki))
     result = await probe(module, f"127.0.0.1:{postgresql.port}")
     assert why(result) is None
@@ -52,7 +52,7 @@ async def test_a_real_one_takes_connections_over_tls(postgresql: PostgreSql, pki
     assert why(refused) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
 
 
-async def test_with_a_login_a_primary_answers_a_query(postgresql: PostgreSql) -> None:
+async def test_login_runs_the_query_on_a_primary(postgresql: PostgreSql) -> None:
     result = await probe(shipped("postgres", role="primary", **LOGIN), f"127.0.0.1:{postgresql.port}")
     assert why(result) is None
     values = measured(result)
@@ -63,21 +63,21 @@ async def test_with_a_login_a_primary_answers_a_query(postgresql: PostgreSql) ->
     assert phases(result) == {"resolve", "connect", "startup", "auth", "query"}
 
 
-async def test_a_standby_says_that_it_is_one(postgresql_standby: PostgreSql) -> None:
+async def test_standby_without_primary_reports_recovery(postgresql_standby: PostgreSql) -> None:
     target = f"127.0.0.1:{postgresql_standby.port}"
     result = await probe(shipped("postgres", role="standby", **LOGIN), target)
     assert why(result) is None
     assert measured(result)["probe_postgres_in_recovery"] == {(): 1}
-    assert "probe_postgres_replay_lag_seconds" not in measured(result)  # it has never replayed anything
+    assert "probe_postgres_replay_lag_seconds" not in measured(result)  # it has not replayed anything yet
     assert why(await probe(shipped("postgres", role="primary", **LOGIN), target)) == (Reason.EXPECTATION, "")
     assert why(await probe(shipped("postgres", max_lag="10s", **LOGIN), target)) == (Reason.EXPECTATION, "")
 
 
-async def test_a_standby_that_follows_has_no_lag_however_long_nobody_writes(postgresql_pair: PostgreSqlPair) -> None:
+async def test_standby_in_sync_has_no_lag_without_writes(postgresql_pair: PostgreSqlPair) -> None:
     module = shipped("postgres", role="standby", max_lag="10s", **LOGIN)
     result = await eventually(
         lambda: probe(module, f"127.0.0.1:{postgresql_pair.standby}"),
-        lambda result: why(result) != (Reason.EXPECTATION, ""),  # until it has connected to its primary
+        lambda result: why(result) != (Reason.EXPECTATION, ""),  # before it has connected to its primary
     )
     assert why(result) is None
     assert measured(result)["probe_postgres_replay_lag_seconds"] == {(): 0}
@@ -85,19 +85,19 @@ async def test_a_standby_that_follows_has_no_lag_however_long_nobody_writes(post
     assert why(primary) is None
 
 
-async def test_a_standby_that_replays_nothing_lags(postgresql_pair: PostgreSqlPair) -> None:
-    """What came and is not replayed yet has an age."""
+async def test_standby_that_does_not_replay_has_lag(postgresql_pair: PostgreSqlPair) -> None:
+    """The lag is the age of a transaction that is received and not replayed."""
     standby, primary = (f"127.0.0.1:{port}" for port in (postgresql_pair.standby, postgresql_pair.primary))
 
     async def say(target: str, query: str) -> None:
         assert why(await probe(shipped("postgres", query=query, **LOGIN), target)) is None
 
     async def until_true(condition: str) -> None:
-        """Wait until something is true of the standby: as long as it is not, we divide by zero."""
+        """Wait until an SQL condition is true on the standby; the query divides by zero as long as it is false."""
         module = shipped("postgres", query=f"SELECT 1 / ({condition})::int", **LOGIN)
         await eventually(lambda: probe(module, standby), lambda result: result.success)
 
-    await say(primary, "SELECT txid_current()")  # a transaction that the standby hears of and replays
+    await say(primary, "SELECT txid_current()")  # a transaction that the standby replays
     await until_true("pg_last_xact_replay_timestamp() IS NOT NULL")
     await say(standby, "SELECT pg_wal_replay_pause()")
     try:
@@ -128,7 +128,7 @@ async def test_a_standby_that_replays_nothing_lags(postgresql_pair: PostgreSqlPa
         ({"query": "DO $$ BEGIN RAISE NOTICE 'hear'; END $$"}, None),
     ],
 )
-async def test_what_can_come_of_a_login(
+async def test_login_and_query_have_their_reason(
     postgresql: PostgreSql, settings: dict[str, str], verdict: tuple[str, str] | None
 ) -> None:
     module = shipped("postgres", **{**LOGIN, **settings})
@@ -141,7 +141,7 @@ async def test_what_can_come_of_a_login(
     assert PASSWORD not in str(result.probe.events)
 
 
-async def test_one_behind_pgbouncer_answers_as_itself(pgbouncer: PostgreSql, pki: Pki) -> None:
+async def test_pgbouncer_answers_like_postgres(pgbouncer: PostgreSql, pki: Pki) -> None:
     target = f"127.0.0.1:{pgbouncer.port}"
     assert why(await probe(shipped("postgres"), target)) is None
     assert why(await probe(shipped("postgres", "postgres_tls", tls_config=trust(pki)), target)) is None
@@ -156,7 +156,7 @@ async def test_one_behind_pgbouncer_answers_as_itself(pgbouncer: PostgreSql, pki
         assert why(await probe(shipped("postgres", **{**LOGIN, **settings}), target)) == (reason, "auth")
 
 
-async def test_a_full_pool_says_so(pgbouncer: PostgreSql) -> None:
+async def test_full_pool_is_target_full(pgbouncer: PostgreSql) -> None:
     target = f"127.0.0.1:{pgbouncer.port}"
     waiting, let_in = watch(shipped("postgres", query="SELECT pg_sleep(60)", **LOGIN))
     clients = [asyncio.create_task(probe(waiting, target, 60.0)) for _ in range(MOST_CLIENTS)]
@@ -169,7 +169,7 @@ async def test_a_full_pool_says_so(pgbouncer: PostgreSql) -> None:
     await eventually(lambda: probe(shipped("postgres", **LOGIN), target), lambda result: result.success)
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 
 def message(kind: bytes, body: bytes = b"") -> bytes:
@@ -200,12 +200,12 @@ def state(recovering: bytes, *lag: bytes) -> bytes:
 
 
 def then_answers() -> tuple[Turn, ...]:
-    """What follows a login."""
+    """Return the turns after a login."""
     return (WELCOME + READY, QUERY, row(b"1") + READY, STATE, state(b"f", b"0"), Hear(bytes=5))
 
 
-async def test_an_old_login_is_understood(pki: Pki) -> None:
-    """MD5, which today's servers only ask for where they are told to."""
+async def test_md5_login_is_supported(pki: Pki) -> None:
+    """Today's servers ask for MD5 only if they are configured to."""
     script = then_silence(STARTUP, ASK_MD5, Hear(bytes=1 + 4 + 36), *then_answers())
     result, heard = await probe_talker(shipped("postgres", **LOGIN), script, pki)
     assert why(result) is None
@@ -215,8 +215,8 @@ async def test_an_old_login_is_understood(pki: Pki) -> None:
     assert measured(result)["probe_postgres_server_info"] == {("15.4",): 1}
 
 
-async def test_a_password_goes_in_clear_over_tls_alone(pki: Pki) -> None:
-    """Or whoever sits on the way, and whoever is a target, has only to ask."""
+async def test_cleartext_password_is_sent_over_tls_alone(pki: Pki) -> None:
+    """Otherwise any man in the middle, and any target, could ask for it."""
     said = message(b"p", PASSWORD.encode() + b"\0")
     module = shipped("postgres", "postgres_tls", tls_config=trust(pki), **LOGIN)
     script = then_silence(Hear(bytes=8), b"S", Secure(), STARTUP, ASK_CLEAR, Hear(bytes=len(said)), *then_answers())
@@ -241,7 +241,7 @@ async def test_a_password_goes_in_clear_over_tls_alone(pki: Pki) -> None:
         (message(b"D", struct.pack("!HI", 1, 99)), {}, (Reason.PROTOCOL_ERROR, "query")),
     ],
 )
-async def test_what_it_says_of_recovery(
+async def test_recovery_state_has_its_verdict(
     pki: Pki, answer: bytes, settings: dict[str, str], verdict: tuple[str, str] | None
 ) -> None:
     script = then_silence(STARTUP, WELCOME + READY, QUERY, READY, STATE, answer)
@@ -263,9 +263,7 @@ async def test_what_it_says_of_recovery(
         (b"28P01", None),
     ],
 )
-async def test_without_a_login_a_refusal_is_as_good_as_a_welcome(
-    pki: Pki, code: bytes, verdict: tuple[str, str] | None
-) -> None:
+async def test_refused_login_passes_without_credentials(pki: Pki, code: bytes, verdict: tuple[str, str] | None) -> None:
     result, _ = await probe_talker(shipped("postgres"), then_silence(Hear(bytes=8), error(code)), pki)
     assert why(result) == verdict
 
@@ -278,14 +276,14 @@ async def test_without_a_login_a_refusal_is_as_good_as_a_welcome(
         (b"S and something in clear", Reason.PROTOCOL_ERROR),
     ],
 )
-async def test_what_it_may_say_to_tls(pki: Pki, said: bytes, reason: Reason) -> None:
+async def test_starttls_response_has_its_reason(pki: Pki, said: bytes, reason: Reason) -> None:
     module = shipped("postgres", "postgres_tls", tls_config=trust(pki))
     result, heard = await probe_talker(module, then_silence(Hear(bytes=8), said), pki)
     assert why(result) == (reason, "")
     assert heard == struct.pack("!II", 8, 80877103)
 
 
-async def test_an_old_tls_is_refused_by_name(pki: Pki) -> None:
+async def test_certificate_of_another_name_is_refused(pki: Pki) -> None:
     module = shipped("postgres", "postgres_tls", tls_config={**trust(pki), "server_name": "other.example.test"})
     result, _ = await probe_talker(module, then_silence(Hear(bytes=8), b"S", Secure()), pki)
     assert why(result) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
@@ -298,31 +296,31 @@ def challenge(text: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("second", "reason"),
     [
-        (challenge(b"r=ours,s=c2FsdA==,i=4096"), Reason.PROTOCOL_ERROR),  # not our nonce
+        (challenge(b"r=ours,s=c2FsdA==,i=4096"), Reason.PROTOCOL_ERROR),  # not the client's nonce
         (challenge(b"nonsense"), Reason.PROTOCOL_ERROR),
         (challenge(b""), Reason.PROTOCOL_ERROR),
-        (message(b"R", struct.pack("!I", 0)), Reason.AUTHENTICATION),  # a welcome without any proof
+        (message(b"R", struct.pack("!I", 0)), Reason.AUTHENTICATION),  # AuthenticationOk without a proof
         (message(b"R", struct.pack("!I", 12) + b"v=AAAA"), Reason.AUTHENTICATION),
         (message(b"R", struct.pack("!I", 7)), Reason.AUTHENTICATION),  # GSSAPI
         (message(b"R"), Reason.AUTHENTICATION),
     ],
 )
-async def test_a_server_has_to_know_the_password(pki: Pki, second: bytes, reason: Reason) -> None:
+async def test_scram_server_must_prove_the_password(pki: Pki, second: bytes, reason: Reason) -> None:
     ask = message(b"R", struct.pack("!I", 10) + b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")
     script = then_silence(STARTUP, ask, Hear(bytes=55), second, READY)
     result, _ = await probe_talker(shipped("postgres", **LOGIN), script, pki)
     assert why(result) == (reason, "auth")
 
 
-async def test_a_server_has_one_challenge_and_no_long_one(pki: Pki) -> None:
-    """Each costs us a hash, and is remembered."""
+async def test_scram_server_gets_one_challenge_of_bounded_cost(pki: Pki) -> None:
+    """Each challenge costs the client a hash."""
     for changes, said in (({}, 2), ({b"s": base64.b64encode(bytes(2000))}, 1), ({b"i": b"100001"}, 1)):
         heard = await challenged(pki, changes)
         assert heard.count(b"p\0\0\0") == said
 
 
 async def challenged(pki: Pki, changes: dict[bytes, bytes]) -> bytes:
-    """What a server hears that challenges twice, with our own nonce: it has to be one that listens."""
+    """Return what a server hears that sends two challenges with the client's nonce."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         said.append(await reader.readexactly(STARTUP.bytes))
@@ -343,24 +341,24 @@ async def challenged(pki: Pki, changes: dict[bytes, bytes]) -> bytes:
     return b"".join(said)
 
 
-async def test_what_needs_a_login_is_refused_at_load() -> None:
+async def test_settings_that_need_a_login_are_refused_without() -> None:
     for key, value in (("role", "primary"), ("max_lag", "1s"), ("query", "SELECT 2"), ("password", "x")):
         with pytest.raises(ValueError, match=r"needs a (login|`user`)"):
             shipped("postgres", **{key: value})
 
 
-async def test_notices_have_no_end(pki: Pki) -> None:
+async def test_endless_notices_are_a_protocol_error(pki: Pki) -> None:
     result, _ = await probe_talker(shipped("postgres"), then_silence(Hear(bytes=8), message(b"N") * 1001), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "startup")
 
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
 @pytest.mark.parametrize("name", ["postgres", "postgres_tls"])
-async def test_a_stranger_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
     await expect_failure(shipped("postgres", name), script, pki)
 
 
-async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
+async def test_truncated_dialogue_is_connection_closed(pki: Pki) -> None:
     turns = (STARTUP, WELCOME + READY, QUERY, row(b"1") + READY, STATE, state(b"t", b"1"))
     for script in cuts(turns):
         result = await expect_failure(shipped("postgres", **LOGIN), script, pki)
@@ -368,6 +366,6 @@ async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
         assert result.failure.reason is Reason.CONNECT_CLOSED
 
 
-async def test_whatever_is_damaged_is_no_bug_of_ours(pki: Pki) -> None:
+async def test_damaged_dialogue_is_no_internal_error(pki: Pki) -> None:
     for script in damaged((STARTUP, ASK_MD5, Hear(bytes=1 + 4 + 36), *then_answers())):
         await expect_no_bug(shipped("postgres", **LOGIN), script, pki)

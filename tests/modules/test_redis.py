@@ -1,4 +1,4 @@
-"""The redis prober, against redis-server, a master and its replica, and peers that are none."""
+"""The redis prober against redis-server, alone and replicated, and scripted peers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bulk(text: str) -> bytes:
 
 
 def server(replication: str, mode: str = "standalone") -> tuple[Turn, ...]:
-    """What a Redis says to PING and both INFOs."""
+    """Return the turns of a server that answers PING and both INFO commands."""
     return (
         Hear(bytes=len(PING)), b"+PONG\r\n",
         Hear(bytes=len(INFO_SERVER)), bulk(f"# Server\r\nredis_version:7.0.15\r\nredis_mode:{mode}\r\n"),
@@ -54,10 +54,10 @@ CUT_OFF = (
 )
 
 
-# --- real ones ---------------------------------------------------------------------------------------------
+# --- real servers ------------------------------------------------------------------------------------------
 
 
-async def test_a_real_one_answers(redis: Redis) -> None:
+async def test_redis_info_is_reported(redis: Redis) -> None:
     result = await probe(shipped("redis"), f"127.0.0.1:{redis.port}")
     assert why(result) is None
     values = measured(result)
@@ -67,7 +67,7 @@ async def test_a_real_one_answers(redis: Redis) -> None:
     assert phases(result) == {"resolve", "connect", "ping", "info"}
 
 
-async def test_a_real_one_answers_over_tls(redis: Redis, pki: Pki) -> None:
+async def test_redis_info_is_reported_over_tls(redis: Redis, pki: Pki) -> None:
     result = await probe(shipped("redis", "redis_tls", tls_config=trust(pki)), f"127.0.0.1:{redis.tls_port}")
     assert why(result) is None
     assert "probe_ssl_earliest_cert_expiry" in measured(result)
@@ -76,11 +76,11 @@ async def test_a_real_one_answers_over_tls(redis: Redis, pki: Pki) -> None:
     assert why(refused) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
 
 
-async def test_a_master_tells_how_far_its_replica_is(redis_pair: RedisPair) -> None:
+async def test_master_reports_its_replica_s_lag(redis_pair: RedisPair) -> None:
     module = shipped("redis", "redis_master", password=PASSWORD)
     result = await eventually(
         lambda: probe(module, f"127.0.0.1:{redis_pair.master}"),
-        lambda result: "probe_redis_replica_lag_bytes" in measured(result),  # which a replica says once a second
+        lambda result: "probe_redis_replica_lag_bytes" in measured(result),  # a replica reports it once a second
     )
     lags = measured(result)
     replica = (f"127.0.0.1:{redis_pair.replica}",)
@@ -90,7 +90,7 @@ async def test_a_master_tells_how_far_its_replica_is(redis_pair: RedisPair) -> N
     assert lags["probe_redis_connected_replicas"] == {(): 1}
 
 
-async def test_a_replica_tells_when_it_last_heard_from_its_master(redis_pair: RedisPair) -> None:
+async def test_replica_reports_its_link_to_the_master(redis_pair: RedisPair) -> None:
     result = await probe(shipped("redis", "redis_replica", password=PASSWORD), f"127.0.0.1:{redis_pair.replica}")
     assert why(result) is None
     values = measured(result)
@@ -99,13 +99,13 @@ async def test_a_replica_tells_when_it_last_heard_from_its_master(redis_pair: Re
     assert values["probe_redis_master_silent_seconds"][()] >= 0
 
 
-async def test_a_replica_is_no_master(redis_pair: RedisPair) -> None:
+async def test_replica_fails_a_probe_for_a_master(redis_pair: RedisPair) -> None:
     result = await probe(shipped("redis", "redis_master", password=PASSWORD), f"127.0.0.1:{redis_pair.replica}")
     assert why(result) == (Reason.EXPECTATION, "info")
     assert measured(result)["probe_redis_role_info"] == {("slave",): 1}
 
 
-async def test_a_real_sentinel_says_that_it_is_one(redis_sentinel: int) -> None:
+async def test_sentinel_reports_its_role(redis_sentinel: int) -> None:
     result = await probe(shipped("redis", role="sentinel"), f"127.0.0.1:{redis_sentinel}")
     assert why(result) is None
     assert measured(result)["probe_redis_role_info"] == {("sentinel",): 1}
@@ -124,14 +124,16 @@ async def test_a_real_sentinel_says_that_it_is_one(redis_sentinel: int) -> None:
         ({"username": LIMITED, "password": LIMITED_PASSWORD, "role": "master"}, (Reason.AUTHENTICATION, "info")),
     ],
 )
-async def test_who_may_ask(redis_pair: RedisPair, settings: dict[str, str], verdict: tuple[str, str] | None) -> None:
+async def test_login_has_its_reason(
+    redis_pair: RedisPair, settings: dict[str, str], verdict: tuple[str, str] | None
+) -> None:
     result = await probe(shipped("redis", **settings), f"127.0.0.1:{redis_pair.master}")
     assert why(result) == verdict
     assert not any(secret in str(result.probe.events) for secret in (PASSWORD, USER_PASSWORD, LIMITED_PASSWORD))
 
 
-async def test_a_user_that_may_only_ping_pings(redis_pair: RedisPair) -> None:
-    """What it may not ask is left out, unless the module needs it."""
+async def test_user_without_info_permission_passes_the_ping(redis_pair: RedisPair) -> None:
+    """INFO is optional unless the module needs it."""
     result = await probe(
         shipped("redis", username=LIMITED, password=LIMITED_PASSWORD), f"127.0.0.1:{redis_pair.master}"
     )
@@ -140,7 +142,7 @@ async def test_a_user_that_may_only_ping_pings(redis_pair: RedisPair) -> None:
     assert phases(result) == {"resolve", "connect", "auth", "ping", "info"}
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 
 async def test_each_replica_of_a_master_has_its_lag(pki: Pki) -> None:
@@ -164,26 +166,26 @@ async def test_each_replica_of_a_master_has_its_lag(pki: Pki) -> None:
         (CUT_OFF, {"max_lag": "100s"}, (Reason.EXPECTATION, "info")),
     ],
 )
-async def test_what_the_module_expects_of_replication(
+async def test_role_and_max_lag_are_checked(
     pki: Pki, replication: str, settings: dict[str, str], verdict: tuple[str, str] | None
 ) -> None:
     result, _ = await probe_talker(shipped("redis", **settings), then_silence(*server(replication)), pki)
     assert why(result) == verdict
 
 
-async def test_a_replica_that_has_lost_its_master_says_since_when(pki: Pki) -> None:
+async def test_disconnected_replica_reports_since_when(pki: Pki) -> None:
     result, _ = await probe_talker(shipped("redis"), then_silence(*server(CUT_OFF)), pki)
     assert measured(result)["probe_redis_master_link_up"] == {(): 0}
     assert measured(result)["probe_redis_master_silent_seconds"] == {(): 77}
 
 
-async def test_a_sentinel_is_a_role_of_its_own(pki: Pki) -> None:
+async def test_sentinel_mode_is_a_role(pki: Pki) -> None:
     result, _ = await probe_talker(shipped("redis", role="sentinel"), then_silence(*server("", "sentinel")), pki)
     assert why(result) is None
     assert measured(result)["probe_redis_role_info"] == {("sentinel",): 1}
 
 
-async def test_a_valkey_is_called_by_its_name(pki: Pki) -> None:
+async def test_valkey_is_reported_by_its_name(pki: Pki) -> None:
     said = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\nserver_mode:sentinel\r\n"
     script = then_silence(Hear(bytes=len(PING)), b"+PONG\r\n", Hear(bytes=len(INFO_SERVER)), bulk(said),
                           Hear(bytes=len(INFO_REPLICATION)), bulk(""))  # fmt: skip
@@ -192,13 +194,13 @@ async def test_a_valkey_is_called_by_its_name(pki: Pki) -> None:
     assert measured(result)["probe_redis_server_info"] == {("valkey", "8.1.0", "sentinel"): 1}
 
 
-async def test_a_replica_is_named_as_a_target_would_be(pki: Pki) -> None:
+async def test_replica_label_is_a_target(pki: Pki) -> None:
     odd = MASTER.replace("192.0.2.1", "2001:db8::1")
     result, _ = await probe_talker(shipped("redis"), then_silence(*server(odd)), pki)
     assert measured(result)["probe_redis_replica_lag_bytes"][("[2001:db8::1]:6379",)] == 10
 
 
-async def test_what_it_says_of_itself_is_bounded(pki: Pki) -> None:
+async def test_info_values_are_bounded(pki: Pki) -> None:
     replicas = "".join(f"slave{n}:ip={n}{'x' * 200},port=1,state=online,offset=1,lag=1\r\n" for n in range(1000))
     said = f"role:{'x' * 9999}\r\nconnected_slaves:1000\r\nmaster_repl_offset:1\r\n{replicas}"
     result, _ = await probe_talker(shipped("redis"), then_silence(*server(said, "y" * 9999)), pki)
@@ -225,35 +227,35 @@ async def test_what_it_says_of_itself_is_bounded(pki: Pki) -> None:
         (b"$2\r\nPONG\r\n", Reason.PROTOCOL_ERROR),
     ],
 )
-async def test_what_it_may_answer_instead_of_pong(pki: Pki, answer: bytes, reason: Reason) -> None:
+async def test_ping_response_has_its_reason(pki: Pki, answer: bytes, reason: Reason) -> None:
     result, _ = await probe_talker(shipped("redis"), then_silence(Hear(bytes=len(PING)), answer), pki)
     assert why(result) == (reason, "ping")
 
 
 @pytest.mark.parametrize("number", ["far", "", "9" * 400, "9" * 5000])
-async def test_a_number_that_is_none_breaks_the_protocol(pki: Pki, number: str) -> None:
+async def test_invalid_number_is_a_protocol_error(pki: Pki, number: str) -> None:
     odd = MASTER.replace("offset=90", f"offset={number}")
     result, _ = await probe_talker(shipped("redis"), then_silence(*server(odd)), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "info")
 
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
-async def test_a_stranger_fails_the_probe(pki: Pki, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, script: Talk) -> None:
     await expect_failure(shipped("redis"), script, pki)
 
 
-async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
+async def test_truncated_dialogue_is_connection_closed(pki: Pki) -> None:
     for script in cuts(server(REPLICA)):
         result = await expect_failure(shipped("redis"), script, pki)
         assert result.failure is not None
         assert result.failure.reason is Reason.CONNECT_CLOSED
 
 
-async def test_a_reset_is_one(pki: Pki) -> None:
+async def test_reset_connection_has_its_own_reason(pki: Pki) -> None:
     result = await expect_failure(shipped("redis"), talk(Hear(bytes=len(PING)), end=End.RESET), pki)
     assert why(result) == (Reason.CONNECT_RESET, "ping")
 
 
-async def test_whatever_is_damaged_is_no_bug_of_ours(pki: Pki) -> None:
+async def test_damaged_dialogue_is_no_internal_error(pki: Pki) -> None:
     for script in damaged(server(MASTER)):
         await expect_no_bug(shipped("redis", max_lag="5s"), script, pki)

@@ -1,4 +1,4 @@
-"""The ssh prober, against sshd, against who changes what sshd says, and against peers that are none."""
+"""The ssh prober against sshd, directly and behind a tampering proxy, and scripted peers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ALGORITHMS = {
     "rsa-sha2-512": "rsa",
     "rsa-sha2-256": "rsa",
 }
-"""The key that each signs with."""
+"""The host key of each signature algorithm."""
 
 EXCHANGES = (
     "curve25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384",
@@ -48,10 +48,10 @@ EXCHANGES = (
 )  # fmt: skip
 
 
-# --- a real one --------------------------------------------------------------------------------------------
+# --- a real server -----------------------------------------------------------------------------------------
 
 
-async def test_a_real_one_proves_to_have_its_key(openssh: OpenSsh) -> None:
+async def test_sshd_proves_its_host_key(openssh: OpenSsh) -> None:
     result = await probe(shipped("ssh"), f"127.0.0.1:{openssh.port}")
     assert why(result) is None
     values = measured(result)
@@ -66,8 +66,8 @@ async def test_a_real_one_proves_to_have_its_key(openssh: OpenSsh) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-async def test_each_key_is_proved_by_each_of_its_algorithms(openssh: OpenSsh, algorithm: str) -> None:
-    """The fingerprint is the one that ssh-keygen prints, and so are the bits."""
+async def test_host_key_is_proved_by_each_algorithm(openssh: OpenSsh, algorithm: str) -> None:
+    """Fingerprint and bits are those that ssh-keygen prints."""
     kind = ALGORITHMS[algorithm]
     module = shipped("ssh", host_key_algorithms=[algorithm], host_keys=[openssh.fingerprints[kind]])
     result = await probe(module, f"127.0.0.1:{openssh.port}")
@@ -81,8 +81,8 @@ async def test_each_key_is_proved_by_each_of_its_algorithms(openssh: OpenSsh, al
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
-async def test_each_key_exchange(openssh: OpenSsh, exchange: str) -> None:
-    """Often enough for secrets of which some need a zero in front, and some not."""
+async def test_key_exchange_of_each_kind_passes(openssh: OpenSsh, exchange: str) -> None:
+    """Ten runs, so that some shared secrets need a leading zero byte."""
     for _ in range(10):
         result = await probe(shipped("ssh", key_exchanges=[exchange]), f"127.0.0.1:{openssh.port}")
         assert why(result) is None
@@ -90,19 +90,19 @@ async def test_each_key_exchange(openssh: OpenSsh, exchange: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("ssh_ed25519", "ed25519"), ("ssh_ecdsa", "nistp256"), ("ssh_rsa", "rsa")])
-async def test_each_ready_made_module_asks_for_its_key(openssh: OpenSsh, name: str, kind: str) -> None:
+async def test_shipped_module_asks_for_its_host_key(openssh: OpenSsh, name: str, kind: str) -> None:
     result = await probe(shipped("ssh", name), f"127.0.0.1:{openssh.port}")
     assert why(result) is None
     ((_, fingerprint),) = measured(result)["probe_ssh_host_key_info"]
     assert fingerprint == openssh.fingerprints[kind]
 
 
-async def test_any_of_the_expected_keys_will_do(openssh: OpenSsh) -> None:
+async def test_host_key_may_be_any_of_the_expected(openssh: OpenSsh) -> None:
     everything = list(openssh.fingerprints.values())
     assert why(await probe(shipped("ssh", host_keys=everything), f"127.0.0.1:{openssh.port}")) is None
 
 
-async def test_another_key_than_expected_fails_and_is_shown(openssh: OpenSsh) -> None:
+async def test_unexpected_host_key_fails_and_is_reported(openssh: OpenSsh) -> None:
     module = shipped("ssh", host_keys=[openssh.fingerprints["rsa"]])
     result = await probe(module, f"127.0.0.1:{openssh.port}")
     assert why(result) == ("ssh_host_key_mismatch", "key_exchange")
@@ -121,17 +121,17 @@ async def test_another_key_than_expected_fails_and_is_shown(openssh: OpenSsh) ->
         {"key_exchanges": ["diffie-hellman-group1-sha1"]},
     ],
 )
-def test_what_can_never_match_is_refused_at_load(settings: dict[str, Any]) -> None:
+def test_settings_that_can_not_match_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         shipped("ssh", **settings)
 
 
-# --- somebody in between -----------------------------------------------------------------------------------
+# --- a tampering proxy -------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def in_between(port: int, change: Callable[[bytes], bytes]) -> AsyncIterator[tuple[int, Awaitable[bytes]]]:
-    """A port that leads to another, and changes what comes from there; and all that one who connected said."""
+    """Run a proxy that changes the server's data; yield its port and all that the client sent."""
     heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -157,13 +157,13 @@ async def in_between(port: int, change: Callable[[bytes], bytes]) -> AsyncIterat
 
 
 def flip(pattern: bytes) -> Callable[[bytes], bytes]:
-    """Another byte in place of the one that follows a pattern."""
+    """Return a function that flips a bit of the byte after a pattern."""
     return lambda data: re.sub(
         b"(" + pattern + b")(.)", lambda m: m[1] + bytes([m[2][0] ^ 1]), data, count=1, flags=re.DOTALL
     )
 
 
-async def test_nothing_is_said_but_what_has_to_be(openssh: OpenSsh) -> None:
+async def test_client_sends_only_kexinit_exchange_and_disconnect(openssh: OpenSsh) -> None:
     async with in_between(openssh.port, bytes) as (port, heard):
         assert why(await probe(shipped("ssh"), f"127.0.0.1:{port}")) is None
         introduction, _, packets = (await heard).partition(b"\r\n")
@@ -187,19 +187,19 @@ async def test_nothing_is_said_but_what_has_to_be(openssh: OpenSsh) -> None:
             "ecdsa-sha2-nistp256", rb"ecdsa-sha2-nistp256\0\0\0[\x40-\x50]\0\0\0[\x1a-\x21].", id="signature of ECDSA"
         ),
         pytest.param("ssh-ed25519", rb"ssh-ed25519\0\0\0\x20", id="host key"),
-        pytest.param("ssh-ed25519", rb"\0\0\0\x20.{32}\0\0\0\x20", id="half of the exchange"),
+        pytest.param("ssh-ed25519", rb"\0\0\0\x20.{32}\0\0\0\x20", id="exchange value"),
         pytest.param("ssh-ed25519", rb"curve25519-sha25", id="algorithms"),
-        pytest.param("ssh-ed25519", rb"OpenSSH_", id="introduction"),
+        pytest.param("ssh-ed25519", rb"OpenSSH_", id="banner"),
     ],
 )
-async def test_any_change_on_the_way_spoils_the_proof(openssh: OpenSsh, algorithm: str, pattern: bytes) -> None:
+async def test_tampered_exchange_is_a_bad_signature(openssh: OpenSsh, algorithm: str, pattern: bytes) -> None:
     async with in_between(openssh.port, flip(pattern)) as (port, _):
         result = await probe(shipped("ssh", host_key_algorithms=[algorithm]), f"127.0.0.1:{port}")
     assert why(result) == ("ssh_bad_signature", "key_exchange")
     assert "probe_ssh_host_key_info" not in measured(result)
 
 
-# --- scripted ones -----------------------------------------------------------------------------------------
+# --- scripted peers ----------------------------------------------------------------------------------------
 
 
 def string(data: bytes) -> bytes:
@@ -212,7 +212,7 @@ def packet(kind: int, body: bytes = b"") -> bytes:
 
 
 def offer(**changed: str) -> bytes:
-    """A KEXINIT; what is changed is `kex`, `key`, `cipher`, `mac` or `compression`."""
+    """Return a KEXINIT; the arguments change `kex`, `key`, `cipher`, `mac` or `compression`."""
     known = {"kex": "curve25519-sha256", "key": "ssh-ed25519", "cipher": "aes128-ctr", "mac": "hmac-sha2-256"}
     known |= {"compression": "none"} | changed
     twice = [known[name] for name in ("cipher", "mac", "compression") for _ in range(2)]
@@ -244,8 +244,8 @@ WHOLE: tuple[Turn, ...] = (BANNER, offer(), reply())
         ({"kex": ""}, "no key exchange"),
     ],
 )
-async def test_nothing_in_common_is_a_reason_of_its_own(pki: Pki, offered: dict[str, str], named: str) -> None:
-    """And says what the server has."""
+async def test_missing_common_algorithm_has_its_own_reason(pki: Pki, offered: dict[str, str], named: str) -> None:
+    """The message names what the server offers."""
     result, _ = await probe_talker(shipped("ssh"), talk(BANNER, offer(**offered)), pki)
     assert why(result) == ("ssh_no_common_algorithm", "key_exchange")
     assert result.failure is not None
@@ -255,7 +255,7 @@ async def test_nothing_in_common_is_a_reason_of_its_own(pki: Pki, offered: dict[
     )
 
 
-async def test_what_the_module_likes_best_is_taken(pki: Pki) -> None:
+async def test_first_algorithm_of_the_module_is_chosen(pki: Pki) -> None:
     module = shipped("ssh", host_key_algorithms=["rsa-sha2-256", "ssh-ed25519"])
     script = talk(BANNER, offer(kex="ecdh-sha2-nistp521,ecdh-sha2-nistp384", key="ssh-ed25519,rsa-sha2-256"))
     result, _ = await probe_talker(module, script, pki)
@@ -289,7 +289,7 @@ TRICK = string(b"ssh-ed25519 " + base64.b64encode(KEY)) + KEY
         ({"point": b""}, Reason.PROTOCOL_ERROR),
     ],
 )
-async def test_a_proof_that_is_none(pki: Pki, changed: dict[str, bytes], reason: str) -> None:
+async def test_invalid_proof_has_its_reason(pki: Pki, changed: dict[str, bytes], reason: str) -> None:
     result, _ = await probe_talker(shipped("ssh"), talk(BANNER, offer(), reply(**changed)), pki)
     assert why(result) == (reason, "key_exchange")
 
@@ -306,7 +306,7 @@ async def test_a_proof_that_is_none(pki: Pki, changed: dict[str, bytes], reason:
         ("diffie-hellman-group14-sha256", b"\0" + b"\xff" * 256),
     ],
 )
-async def test_a_half_of_an_exchange_that_is_none(pki: Pki, exchange: str, point: bytes) -> None:
+async def test_invalid_exchange_value_is_a_protocol_error(pki: Pki, exchange: str, point: bytes) -> None:
     result, _ = await probe_talker(shipped("ssh"), talk(BANNER, offer(kex=exchange), reply(point=point)), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "key_exchange")
 
@@ -327,7 +327,7 @@ async def test_a_half_of_an_exchange_that_is_none(pki: Pki, exchange: str, point
         ([Repeat(packet(IGNORE, string(b"")), 99), offer(key="ssh-dss")], "ssh_no_common_algorithm"),
     ],
 )
-async def test_what_may_come_instead_of_an_offer(pki: Pki, said: list[Turn], reason: str) -> None:
+async def test_packet_instead_of_kexinit_has_its_reason(pki: Pki, said: list[Turn], reason: str) -> None:
     result, _ = await probe_talker(shipped("ssh"), then_silence(BANNER, *said), pki)
     assert why(result) == (reason, "key_exchange")
 
@@ -344,7 +344,7 @@ async def test_what_may_come_instead_of_an_offer(pki: Pki, said: list[Turn], rea
         (b"x" * 1025, Reason.PROTOCOL_ERROR),
     ],
 )
-async def test_what_is_no_introduction(pki: Pki, said: bytes, reason: Reason) -> None:
+async def test_invalid_banner_has_its_reason(pki: Pki, said: bytes, reason: Reason) -> None:
     result, _ = await probe_talker(shipped("ssh"), then_silence(said), pki)
     assert why(result) == (reason, "banner")
 
@@ -357,7 +357,7 @@ async def test_what_is_no_introduction(pki: Pki, said: bytes, reason: Reason) ->
         (b"SSH-2.0-\xff\r\n", ("2.0", "\N{REPLACEMENT CHARACTER}", "")),
     ],
 )
-async def test_an_introduction_in_its_parts(pki: Pki, said: bytes, labels: tuple[str, str, str]) -> None:
+async def test_banner_is_reported_in_parts(pki: Pki, said: bytes, labels: tuple[str, str, str]) -> None:
     result, heard = await probe_talker(shipped("ssh"), talk(said), pki)
     assert why(result) == (Reason.CONNECT_CLOSED, "key_exchange")
     assert measured(result) == {"probe_ssh_server_info": {labels: 1}}
@@ -365,22 +365,22 @@ async def test_an_introduction_in_its_parts(pki: Pki, said: bytes, labels: tuple
 
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
-async def test_a_stranger_fails_the_probe(pki: Pki, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, script: Talk) -> None:
     await expect_failure(shipped("ssh"), script, pki)
 
 
-async def test_an_end_anywhere_fails_the_probe(pki: Pki) -> None:
+async def test_truncated_dialogue_is_connection_closed(pki: Pki) -> None:
     for script in cuts(WHOLE):
         result = await expect_failure(shipped("ssh"), script, pki)
         assert result.failure is not None
         assert result.failure.reason is Reason.CONNECT_CLOSED
 
 
-async def test_a_reset_is_one(pki: Pki) -> None:
+async def test_reset_connection_has_its_own_reason(pki: Pki) -> None:
     result = await expect_failure(shipped("ssh"), talk(BANNER, Hear(), Hear(bytes=100), end=End.RESET), pki)
     assert why(result) == (Reason.CONNECT_RESET, "key_exchange")
 
 
-async def test_silence_ends_with_the_deadline(pki: Pki) -> None:
+async def test_silent_server_times_out_in_the_key_exchange_phase(pki: Pki) -> None:
     result = await expect_failure(shipped("ssh"), then_silence(BANNER, offer()), pki)
     assert why(result) == (Reason.TIMEOUT_PROBE, "key_exchange")

@@ -36,7 +36,7 @@ def a_udp_socket(address: str = "127.0.0.1") -> socket.socket:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-async def test_datagrams_go_to_one_address_and_come_from_it(address: str) -> None:
+async def test_datagrams_ignore_other_senders(address: str) -> None:
     """What another socket sends to ours is not heard."""
     with a_udp_socket(address) as peer, a_udp_socket(address) as stranger:
         datagrams = await dial_udp(a_probe(), address, peer.getsockname()[1])
@@ -52,7 +52,7 @@ async def test_datagrams_go_to_one_address_and_come_from_it(address: str) -> Non
         datagrams.close()
 
 
-async def test_the_time_of_a_datagram_is_that_of_its_arrival() -> None:
+async def test_datagram_time_is_its_arrival() -> None:
     """Not that of reading it, which may be later."""
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
@@ -71,7 +71,7 @@ async def test_the_time_of_a_datagram_is_that_of_its_arrival() -> None:
         datagrams.close()
 
 
-async def test_a_udp_port_where_nobody_listens_refuses() -> None:
+async def test_datagrams_report_refused_port() -> None:
     """As soon as ICMP says so, and again to whoever asks again."""
     with a_udp_socket() as peer:
         port = peer.getsockname()[1]
@@ -84,7 +84,7 @@ async def test_a_udp_port_where_nobody_listens_refuses() -> None:
     datagrams.close()
 
 
-async def test_a_peer_that_goes_away_after_an_answer_has_reset_the_connection() -> None:
+async def test_datagrams_report_reset_if_peer_closes_after_response() -> None:
     """And the answer is read first."""
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
@@ -101,7 +101,7 @@ async def test_a_peer_that_goes_away_after_an_answer_has_reset_the_connection() 
     datagrams.close()
 
 
-async def test_datagrams_have_a_way_and_a_source_or_a_reason() -> None:
+async def test_datagrams_report_unusable_route_and_source() -> None:
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1], source="127.0.0.9")
         datagrams.send(b"question")
@@ -124,7 +124,7 @@ def socket_of(datagrams: Datagrams) -> socket.socket:
     return found
 
 
-async def test_a_flood_of_datagrams_is_lost_beyond_a_limit() -> None:
+async def test_datagrams_are_dropped_beyond_buffer_limit() -> None:
     """As where the buffer of a socket is full."""
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
@@ -143,7 +143,7 @@ async def test_a_flood_of_datagrams_is_lost_beyond_a_limit() -> None:
         datagrams.close()
 
 
-async def test_reading_datagrams_can_be_cancelled_and_begun_again() -> None:
+async def test_datagram_read_can_be_cancelled_and_retried() -> None:
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")

@@ -71,7 +71,7 @@ async def the_end_of(client: QuicClient) -> ProbeFailed:
 # --- beginning ---------------------------------------------------------------------------------------------
 
 
-async def test_the_handshake_shows_what_the_server_showed(pki: Pki) -> None:
+async def test_quic_handshake_reports_server_certificates(pki: Pki) -> None:
     async with connected(pki, Quic(suite="CHACHA20_POLY1305_SHA256")) as client:
         pass
     shown = client.handshake
@@ -86,7 +86,7 @@ async def test_the_handshake_shows_what_the_server_showed(pki: Pki) -> None:
     ]
 
 
-async def test_suites_are_offered_in_the_order_of_the_original(pki: Pki) -> None:
+async def test_quic_offers_suites_in_order_of_original(pki: Pki) -> None:
     """So that a server that follows the client chooses the same."""
     assert [suite.name for suite in quic._SUITES] == [
         "AES_128_GCM_SHA256",
@@ -95,7 +95,7 @@ async def test_suites_are_offered_in_the_order_of_the_original(pki: Pki) -> None
     ]
 
 
-async def test_the_addresses_are_tried_in_turn(pki: Pki) -> None:
+async def test_quic_dial_tries_addresses_in_turn(pki: Pki) -> None:
     """And the last one gives the reason."""
     async with site(pki, Quic()) as target:
         client = await dial(pki, target["quic_port"], "127.0.0.2", "127.0.0.1")
@@ -116,20 +116,20 @@ async def test_the_addresses_are_tried_in_turn(pki: Pki) -> None:
         pytest.param(Quic("wrong_name"), Reason.CERTIFICATE_WRONG_NAME, id="another name"),
     ],
 )
-async def test_how_a_connection_does_not_come_about(pki: Pki, behaviour: Quic, reason: Reason) -> None:
+async def test_quic_dial_failure_has_reason(pki: Pki, behaviour: Quic, reason: Reason) -> None:
     async with site(pki, behaviour) as target:
         with pytest.raises(ProbeFailed) as failed:
             await dial(pki, target["quic_port"])
     assert failed.value.reason is reason
 
 
-async def test_a_server_may_ask_where_we_are(pki: Pki) -> None:
+async def test_quic_dial_answers_retry(pki: Pki) -> None:
     """By a Retry packet, which costs a round trip."""
     async with connected(pki, Quic(retry=True)) as client:
         assert client.handshake is not None
 
 
-async def test_names_that_cannot_be_asked_for(pki: Pki) -> None:
+async def test_quic_dial_refuses_unusable_settings(pki: Pki) -> None:
     """A setting that can't be used is no failure of the server's."""
     for name, settings in (("", trusting(pki)), ("localhost", TLSSettings(max_version="TLS12"))):
         with pytest.raises(ProbeFailed) as failed:
@@ -140,7 +140,7 @@ async def test_names_that_cannot_be_asked_for(pki: Pki) -> None:
 # --- going on ----------------------------------------------------------------------------------------------
 
 
-async def test_a_peer_is_kept_from_giving_us_up(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_quic_sends_keep_alive(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     """While we wait for a slow answer, it hears from us now and then."""
     monkeypatch.setattr(quic, "KEEP_ALIVE", 0.05)
     behaviour = Quic()
@@ -154,7 +154,7 @@ async def test_a_peer_is_kept_from_giving_us_up(pki: Pki, monkeypatch: pytest.Mo
         waiting.cancel()
 
 
-async def test_without_a_sign_of_life_the_peer_is_given_up(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_quic_idle_timeout_closes_connection(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     for seconds in (0.2, 2.0, 10.0):  # the handshake must come to its end within each silence
         monkeypatch.setattr(quic, "IDLE_LIMIT", seconds)
         with contextlib.suppress(ProbeFailed):
@@ -164,7 +164,7 @@ async def test_without_a_sign_of_life_the_peer_is_given_up(pki: Pki, monkeypatch
     raise AssertionError("no handshake within the limit")
 
 
-async def test_the_end_is_told_once_and_again(pki: Pki) -> None:
+async def test_quic_end_is_reported_repeatedly(pki: Pki) -> None:
     """Whoever asks after the end gets the same answer, and does not wait for it."""
     behaviour = Quic()
     async with connected(pki, behaviour) as client:
@@ -188,7 +188,7 @@ async def provoked(pki: Pki, act: Callable[[QuicConnection], None]) -> ProbeFail
         return await the_end_of(client)
 
 
-async def test_a_peer_can_not_make_us_keep_a_gap_of_any_size(pki: Pki) -> None:
+async def test_quic_bounds_out_of_order_data(pki: Pki) -> None:
     """One byte at the far end of each window would make aioquic open the window ever wider and keep all between."""
 
     def leave_gaps(server: QuicConnection) -> None:
@@ -205,7 +205,7 @@ async def test_a_peer_can_not_make_us_keep_a_gap_of_any_size(pki: Pki) -> None:
     assert failure.reason is Reason.CONNECT_FAILED
 
 
-async def test_a_peer_can_not_make_us_keep_a_message_of_tls_of_any_size(pki: Pki) -> None:
+async def test_quic_bounds_tls_messages(pki: Pki) -> None:
     """Such as a session ticket of 16 megabytes, of which aioquic would copy all that it has at every packet."""
 
     def send_a_large_ticket(server: QuicConnection) -> None:
@@ -215,7 +215,7 @@ async def test_a_peer_can_not_make_us_keep_a_message_of_tls_of_any_size(pki: Pki
     assert failure.reason is Reason.CONNECT_FAILED
 
 
-async def test_a_handshake_has_a_size(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_quic_bounds_handshake_size(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand certificates are too many."""
     chain = (pki.directory / "leaf.pem").read_text() + (pki.directory / "intermediate.pem").read_text() * 1000
     monkeypatch.setattr("aioquic.quic.connection.CRYPTO_BUFFER_SIZE", 1 << 20)  # of the server
@@ -227,7 +227,7 @@ async def test_a_handshake_has_a_size(pki: Pki, tmp_path: Path, monkeypatch: pyt
     assert failed.value.reason is Reason.TLS_HANDSHAKE
 
 
-async def test_garbage_between_does_no_harm(pki: Pki) -> None:
+async def test_quic_ignores_garbage_datagrams(pki: Pki) -> None:
     """What does not decrypt is dropped, whoever sent it."""
     async with connected(pki, Quic()) as client:
         for garbage in (b"", b"\x40", bytes(1200), b"\xc0" + bytes(30), b"\xff" * 1500):
@@ -283,7 +283,7 @@ ZOO = [
 
 @pytest.mark.parametrize("authority", ["root", "intermediate", "leaf", "self_signed", "twin_roots", "none"])
 @pytest.mark.parametrize("certificate", ZOO)
-def test_certificates_are_judged_as_over_tcp(pki: Pki, certificate: str, authority: str) -> None:
+def test_quic_verifies_certificates_like_tcp(pki: Pki, certificate: str, authority: str) -> None:
     """By the same rules: the same errors, the same reason and words, the same verified chain."""
     settings = TLSSettings(insecure_skip_verify=True) if authority == "none" else trusting(pki, authority)
     for name in ("localhost", "127.0.0.1", "no.example.test", "www.example.test."):
@@ -298,7 +298,7 @@ def test_certificates_are_judged_as_over_tcp(pki: Pki, certificate: str, authori
             assert udp.verify_errors == ()
 
 
-def test_the_system_trusts_nobody_of_the_zoo(pki: Pki) -> None:
+def test_system_store_trusts_no_test_certificate(pki: Pki) -> None:
     """Without ca_file both ask the system's store."""
     for judged in (
         over_tcp(pki, "leaf", TLSSettings(), "localhost"),
@@ -308,7 +308,7 @@ def test_the_system_trusts_nobody_of_the_zoo(pki: Pki) -> None:
         assert judged.reason is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
 
 
-def test_contexts_are_shared_and_made_anew(pki: Pki, tmp_path: Path) -> None:
+def test_quic_contexts_are_shared_until_files_change(pki: Pki, tmp_path: Path) -> None:
     """One for equal settings, and another when a file has changed; a client's own certificate comes along."""
     path = tmp_path / "ca.pem"
     path.write_bytes((pki.directory / "root.pem").read_bytes())

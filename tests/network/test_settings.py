@@ -70,13 +70,13 @@ modules:
 """
 
 
-def test_a_module_without_any_of_it_has_no_network(tmp_path: Path) -> None:
+def test_module_without_network_settings_has_default_network(tmp_path: Path) -> None:
     loaded = load(tmp_path, "modules: {m: {prober: tcp}}")
     assert loaded.modules["m"].network is None
     assert not loaded.guarded
 
 
-def test_targets_of_all_and_of_a_module_make_its_guard(tmp_path: Path) -> None:
+def test_targets_of_file_and_module_are_combined(tmp_path: Path) -> None:
     loaded = load(tmp_path, WHOLE)
     of_all, own = loaded.modules["other"].network, loaded.modules["m"].network
     assert of_all is not None
@@ -88,7 +88,7 @@ def test_targets_of_all_and_of_a_module_make_its_guard(tmp_path: Path) -> None:
     assert loaded.guarded
 
 
-def test_what_is_in_effect_is_shown_and_loads_to_the_same(tmp_path: Path) -> None:
+def test_shown_network_settings_load_to_the_same(tmp_path: Path) -> None:
     loaded = load(tmp_path, WHOLE)
     text = dump.to_yaml(loaded)
     for line in ("- '*.secret.example'", "- '*.example.org:443'", "- unix:/run/*", "- '[::1]:53'", "timeout: 2s"):
@@ -129,24 +129,24 @@ def test_what_is_in_effect_is_shown_and_loads_to_the_same(tmp_path: Path) -> Non
         ("source_ip_address: localhost", "1:28: modules.m.source_ip_address: 'localhost' is not an IP address"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(tmp_path: Path, keys: str, problem: str) -> None:
+def test_network_setting_error_names_its_place(tmp_path: Path, keys: str, problem: str) -> None:
     (line,) = refusal(tmp_path, f"modules: {{m: {{prober: tcp, {keys}}}}}")
     assert line.startswith(f"0.yml:{problem}")
 
 
-def test_targets_of_all_are_written_once(tmp_path: Path) -> None:
+def test_top_level_targets_are_refused_twice(tmp_path: Path) -> None:
     (line,) = refusal(tmp_path, "targets: {deny: [a.test]}\n", "targets: {deny: [b.test]}\n")
     assert re.fullmatch(r"1\.yml:1:1: targets: `targets` is defined twice; the first is at .*0\.yml:1:1", line)
 
 
-def test_targets_of_all_hold_for_the_modules_of_every_file(tmp_path: Path) -> None:
+def test_top_level_targets_apply_to_modules_of_all_files(tmp_path: Path) -> None:
     loaded = load(tmp_path, "modules: {m: {prober: tcp}}", "targets: {deny: [a.test]}")
     network = loaded.modules["m"].network
     assert network is not None
     assert network.guard is not None
 
 
-def test_a_list_that_permits_nothing_is_worth_a_warning(tmp_path: Path) -> None:
+def test_targets_that_allow_nothing_cause_warning(tmp_path: Path) -> None:
     for text, where in [
         ("targets: {allow: []}", "targets.allow"),
         ("modules: {m: {prober: tcp, targets: {allow: []}}}", "modules.m.targets.allow"),
@@ -155,7 +155,7 @@ def test_a_list_that_permits_nothing_is_worth_a_warning(tmp_path: Path) -> None:
         assert f"{where}: an empty list permits nothing" in str(warning)
 
 
-def test_editors_know_the_keys() -> None:
+def test_schema_has_network_settings() -> None:
     schema = json_schema(PROBERS)
     assert "targets" in schema["properties"]
     assert {"allow", "deny"} <= schema["$defs"]["TargetsSettings"]["properties"].keys()
@@ -165,7 +165,7 @@ def test_editors_know_the_keys() -> None:
     assert json.dumps(schema)
 
 
-async def test_a_request_can_not_fill_in_what_guards_it(tmp_path: Path) -> None:
+async def test_parameters_are_refused_in_targets(tmp_path: Path) -> None:
     """The guard of a module stays when parameters make another module of it; and no parameter gets into it."""
     text = """
 targets: {deny: [127.0.0.1]}
@@ -193,7 +193,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
 """What some probers can't do without."""
 
 
-async def test_every_prober_with_a_host_asks_the_modules_servers(tmp_path: Path) -> None:
+async def test_every_prober_uses_module_resolver(tmp_path: Path) -> None:
     """None of them reaches anybody: what counts is that they asked."""
     zone = Zone({"*": [["127.0.0.1"]]})
     async with DnsServer(zone) as server:
@@ -220,7 +220,7 @@ def comes_from(sock: socket.socket) -> str:
 
 
 @pytest.mark.parametrize(("own", "expected"), [("", "127.0.0.9"), ("127.0.0.8", "127.0.0.8")])
-async def test_the_source_address_of_a_module_is_for_every_prober(tmp_path: Path, own: str, expected: str) -> None:
+async def test_every_prober_uses_module_source_address(tmp_path: Path, own: str, expected: str) -> None:
     """The prober's own key wins."""
     for name in ("tcp", "udp", "dns", "http", "websocket"):
         kind = socket.SOCK_DGRAM if name in ("udp", "dns") else socket.SOCK_STREAM
@@ -241,7 +241,7 @@ async def test_the_source_address_of_a_module_is_for_every_prober(tmp_path: Path
             assert came_from == (expected if has_key else "127.0.0.9"), name
 
 
-async def test_a_source_address_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+async def test_unusable_source_address_is_reported(tmp_path: Path) -> None:
     for name, target in [("tcp", "127.0.0.1:9"), ("icmp", "127.0.0.1"), ("http", "http://127.0.0.1:9/")]:
         text = json.dumps({"modules": {"m": {"prober": name, "source_ip_address": "::1"}}})
         result = await run(load(tmp_path, text).modules["m"], target, 60.0)
@@ -253,7 +253,7 @@ async def test_a_source_address_that_leads_nowhere_is_told(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["tcp", "icmp", "udp", "http"])
-async def test_an_interface_that_there_is_not_is_named(tmp_path: Path, name: str) -> None:
+async def test_missing_interface_is_reported(tmp_path: Path, name: str) -> None:
     block = {"query_response": [{"send": "a"}, {"expect": "a"}]} if name == "udp" else {}
     text = json.dumps({"modules": {"m": {"prober": name, "source_interface": "nosuch0", name: block}}})
     target = {"icmp": "127.0.0.1", "http": "http://127.0.0.1:9/"}.get(name, "127.0.0.1:9")
@@ -367,7 +367,7 @@ async def until_heard(far: Far, module: Module, target: str) -> None:
     ("target", "first", "second"), [(FAR, "10.91.1.1", "10.91.3.1"), (FAR_6, "fd91:1::1", "fd91:3::1")]
 )
 @pytest.mark.parametrize("name", PROBES)
-def test_packets_leave_by_the_interface_that_the_module_names(
+def test_source_interface_selects_outgoing_interface(
     tmp_path: Path, laid: tuple[Network, Far], name: str, target: str, first: str, second: str, net_raw: bool
 ) -> None:
     """Whatever the routes would prefer; the far host sees the address of that interface."""
@@ -396,7 +396,7 @@ def test_packets_leave_by_the_interface_that_the_module_names(
             assert far.has_heard() == {expected}, interface
 
 
-def test_a_socket_that_is_tied_already_takes_a_capability_that_is_named() -> None:
+def test_rebinding_interface_reports_missing_capability() -> None:
     """As every socket does before Linux 5.7."""
 
     def twice() -> str:

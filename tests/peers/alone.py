@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.exporters import Server, probe_path
-from tests.peers.cases import AT_ONCE, Case, Outcome, Settings, _requests, _samples
+from tests.peers.cases import AMPLE, LATE, SHORT, Case, Outcome, Settings, Turns, _requests, _samples
 from tests.targets import Answer, End, Pause, Site, Tls, raw, redirect, reply, silence
 from tests.targets.udp import Part, Responder, Trick
 from tests.targets.websocket import CONTINUATION, PING, UPGRADE, WebsocketSite, close, frame, upgraded
@@ -34,10 +34,10 @@ class Alone(Case):
 
 async def run_all(cases: Iterable[Alone], exporter: Server, pki: Path) -> dict[str, Outcome]:
     """Run cases, several at a time, each with a target of its own."""
-    slots = asyncio.Semaphore(AT_ONCE)
+    turns = Turns()
 
     async def one(case: Alone) -> tuple[str, Outcome]:
-        async with slots:
+        async with turns.of(case):
             return case.name, await run(case, exporter, pki)
 
     return dict(await asyncio.gather(*map(one, cases)))
@@ -66,14 +66,12 @@ WSS = "wss://127.0.0.1:{tls_port}/"
 HELLO = frame(b"hello bob")
 GREETS = upgraded(HELLO)
 TRUST = {"ca_file": "pki/root.pem"}
-SHORT = "500ms"
-"""The time of cases that nothing ends but the deadline."""
 
 Step = Mapping[str, object]
 
 
 def ws(
-    name: str, answer: Answer | None = None, target: str = WS, timeout: str = "3s", tls: Tls | Answer | None = None,
+    name: str, answer: Answer | None = None, target: str = WS, timeout: str = AMPLE, tls: Tls | Answer | None = None,
     **settings: object,
 ) -> Alone:  # fmt: skip
     """A probe of a WebSocket server."""
@@ -84,12 +82,12 @@ def ws(
     )  # fmt: skip
 
 
-def wss(name: str, tls: Tls | Answer, timeout: str = "3s", **config: object) -> Alone:
+def wss(name: str, tls: Tls | Answer, timeout: str = AMPLE, **config: object) -> Alone:
     """The same over TLS."""
     return ws(name, target=WSS, timeout=timeout, tls=tls, http_config={"tls_config": {**TRUST, **config}})
 
 
-def says(name: str, answer: Answer, *steps: Step, timeout: str = "3s") -> Alone:
+def says(name: str, answer: Answer, *steps: Step, timeout: str = AMPLE) -> Alone:
     """A dialogue in messages."""
     return ws(name, answer, timeout=timeout, query_response=list(steps))
 
@@ -189,7 +187,7 @@ ASK = {"send": "ping"}
 
 
 def udp(
-    name: str, *steps: Step, answers: Answers = ECHOES, target: str = "127.0.0.1:{port}", timeout: str = "3s",
+    name: str, *steps: Step, answers: Answers = ECHOES, target: str = "127.0.0.1:{port}", timeout: str = AMPLE,
     **settings: object,
 ) -> Alone:  # fmt: skip
     """A probe of a UDP port."""
@@ -224,7 +222,7 @@ UDP_ANSWERS = (
     udp("expect_bytes of fewer", ASK, {"expect_bytes": "pong"}),
     udp("an empty answer", ASK, {"expect": "^$"}, answers={b"ping": [b""]}),
     udp("no answer", ASK, TOLD, answers={}, timeout=SHORT),
-    udp("an answer that comes late", ASK, TOLD, answers={b"ping": [Pause(2.0), b"pong"]}, timeout=SHORT),
+    udp("an answer that comes late", ASK, TOLD, answers={b"ping": [LATE, b"pong"]}, timeout=SHORT),
     udp("an answer of a stranger", ASK, {"expect": "."}, answers={b"ping": [Trick.STRANGER]}, timeout=SHORT),
     udp("one answer of two", ASK, TOLD, TOLD, timeout=SHORT),
     udp("a datagram too large", {"send": "x" * 70_000}, TOLD),

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.exporters import Response, Server, probe_path
 from tests.peers.ports import Ports
-from tests.targets import Answer, Request, Site, Tls, http2, reply
+from tests.targets import Answer, Pause, Request, Site, Tls, http2, reply
 from tests.targets.dns import DnsServer
 from tests.targets.http3 import Quic
 from tests.targets.proxy import HttpProxy, ProxyServer, SocksProxy
@@ -27,8 +27,20 @@ from tests.targets.talker import Talk, Talker
 
 Settings = Mapping[str, object]
 
+AMPLE = "60s"
+"""The timeout of a module whose probe ends by itself: so long that not even a slow machine reaches it."""
+
+SHORT = "2s"
+"""The timeout of a module whose target stays silent, so that nothing but the timeout ends the probe."""
+
+LATE = Pause(600.0)
+"""What comes after this comes too late, however slow the machine is."""
+
 AT_ONCE = 8
-"""Cases probed at the same time; those with a deadline mostly wait."""
+"""Cases that are probed at the same time."""
+
+SILENT_AT_ONCE = 32
+"""Cases with `SHORT` that are probed at the same time: they cost nothing while they wait."""
 
 UNDER_WAY = 0.02
 """Seconds that a request may still be under way when the exporter has already told how the probe ended."""
@@ -50,7 +62,7 @@ class Case:
         proxy: how the proxy behaves that stands at ``{proxy}`` and, with TLS, at ``{tls_proxy}``.
         greeting: said to everybody who connects, instead of waiting for a request.
         opening: how HTTP/2 begins on the plain port, to a client that speaks it there.
-        timeout: of the module.
+        timeout: of the module: `AMPLE`, or `SHORT` where only the timeout ends the probe.
         parameters: of the request to ``/probe``, beside or instead of `module` and `target`; None drops one.
         headers: of the request to ``/probe``.
         talk: what the target says and hears instead, where it is no web site; ``{port}`` or ``{socket}`` names it.
@@ -69,7 +81,7 @@ class Case:
     opening: bytes = http2.OPENING
     quic: Quic | None = None
     proxy: HttpProxy | SocksProxy | None = None
-    timeout: str = "5s"
+    timeout: str = AMPLE
     parameters: Mapping[str, str | None] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     talk: Talk | None = None
@@ -115,12 +127,23 @@ def _inline(value: object, directory: Path) -> object:
     return value
 
 
+class Turns:
+    """Limits how many cases are probed at the same time."""
+
+    def __init__(self) -> None:
+        self._busy, self._silent = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(SILENT_AT_ONCE)
+
+    def of(self, case: Case) -> asyncio.Semaphore:
+        """Return what a case waits for."""
+        return self._silent if case.timeout == SHORT else self._busy
+
+
 async def run_all(cases: Sequence[Case], exporter: Server, pki: Path, ports: Ports) -> dict[str, Outcome]:
     """Run cases against one exporter, several at a time, each with a site of its own."""
-    slots = asyncio.Semaphore(AT_ONCE)
+    turns = Turns()
 
     async def one(case: Case) -> tuple[str, Outcome]:
-        async with slots:
+        async with turns.of(case):
             return case.name, await run(case, exporter, pki, ports.of(case.module))
 
     return dict(await asyncio.gather(*map(one, cases)))

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from probe_exporter.protocols.dns import codes
-from tests.peers.cases import Case
+from tests.peers.cases import AMPLE, LATE, SHORT, Case
 from tests.targets import Pause, Tls
 from tests.targets.dns import (
     DnsServer,
@@ -35,7 +35,6 @@ SOA = record("example.test", "SOA", "ns1.test. host.test. 2024010101 7200 3600 1
 NEWER = record("example.test", "SOA", "ns1.test. host.test. 4294967295 7200 3600 1209600 300", 3600)
 OK = Says([A])
 FULL = Says([A, AAAA], [NS], [MX, opt()])
-SHORT = "500ms"
 LOCAL = "127.0.0.1:{port}"
 TLS: dict[str, Any] = {"transport_protocol": "tcp", "dns_over_tls": True}
 TRUST = {"ca_file": "pki/root.pem"}
@@ -46,7 +45,7 @@ def dns(
     script: Script = OK,
     target: str = LOCAL,
     *,
-    timeout: str = "3s",
+    timeout: str = AMPLE,
     tls: Tls | None = None,
     raw: bool = False,
     hang_up: bool = False,
@@ -59,7 +58,7 @@ def dns(
     return Case(f"dns {words}", asked, target, dns=server, timeout=timeout, prober="dns", pinned=pinned)
 
 
-def over_both(words: str, script: Script, *, timeout: str = "3s", **settings: Any) -> tuple[Case, Case]:
+def over_both(words: str, script: Script, *, timeout: str = AMPLE, **settings: Any) -> tuple[Case, Case]:
     """The same over UDP and over TCP."""
     over_tcp: dict[str, Any] = {**settings, "transport_protocol": "tcp"}
     return (
@@ -112,7 +111,7 @@ ASKING = (
     dns("query name beyond ASCII", query_name="grün.test"),
     dns("query name with an empty label", query_name="a..b"),
     dns("query name with a long label", query_name="a" * 64),
-    dns("query name too long", query_name=".".join(["a" * 63] * 4)),
+    dns("query name too long", query_name=".".join(["a" * 63] * 4), timeout=SHORT),
     *(dns(f"query type {type_}", query_type=type_) for type_ in ("ANY", "AAAA", "CAA", "NSAP-PTR", "OPT", "Reserved")),
     *(dns(f"query type {type_} too", query_type=type_, pinned=False) for type_ in codes.TYPES),
     dns("query name beyond ASCII escaped", query_name=r"gr\195\188n.test"),
@@ -203,7 +202,7 @@ WRONG = (
     *over_both("bytes behind the message", Says([A], after=b"abc")),
     *over_both("truncated", Says([A], flags=0x8380)),
     *over_both("large", Says(LONG)),
-    dns("late", one_after_another(Pause(0.9), OK), timeout=SHORT),
+    dns("late", one_after_another(LATE, OK), timeout=SHORT),
     dns("slow", one_after_another(Pause(0.2), OK)),
     dns("hung up at once over tcp", silence, hang_up=True, transport_protocol="tcp"),
     dns("a length and nothing over tcp", garbage(b"\0\x40"), raw=True, hang_up=True, transport_protocol="tcp"),

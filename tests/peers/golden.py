@@ -17,6 +17,7 @@ from probe_exporter.version import VERSION
 from tests.peers.cases import Case, Outcome
 
 DIRECTORY = Path(__file__).parents[1] / "golden"
+UPDATING = bool(os.environ.get("UPDATE_GOLDEN"))
 
 
 class Outcomes(Protocol):
@@ -26,14 +27,25 @@ class Outcomes(Protocol):
 
 
 def hold(path: Path, text: str) -> None:
-    """Hold `text` against a golden file; ``UPDATE_GOLDEN=1`` rewrites the file instead."""
-    if os.environ.get("UPDATE_GOLDEN"):
+    """Assert that a golden file has this text; with ``UPDATE_GOLDEN=1``, rewrite the file instead."""
+    if UPDATING:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return
     pinned = path.read_text().splitlines() if path.exists() else []
     changes = list(difflib.unified_diff(pinned, text.splitlines(), path.name, "now", lineterm="", n=3))
     assert not changes, "\n".join(changes)
+
+
+def different(path: Path, text: str) -> set[str]:
+    """Return the names of the cases whose text is not that of a golden file."""
+    pinned = _sections(path.read_text()) if path.exists() else {}
+    return {name for name, section in _sections(text).items() if pinned.get(name) != section}
+
+
+def _sections(text: str) -> dict[str, str]:
+    """Return the text of each case, by its name."""
+    return {part.partition("\n")[0]: part for part in text.rstrip("\n").split("\n\n== ")[1:]}
 
 
 def render(title: str, cases: Iterable[Case], outcomes: Outcomes, plain: Case, names: Mapping[str, str]) -> str:

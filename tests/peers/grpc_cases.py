@@ -10,7 +10,7 @@ import gzip
 import ssl
 from collections.abc import Mapping
 
-from tests.peers.cases import Case
+from tests.peers.cases import AMPLE, LATE, SHORT, Case
 from tests.targets import Answer, End, Pause, Tls, grpc, http2, raw, silence
 from tests.targets.grpc import (
     CONTENT_TYPE,
@@ -42,7 +42,7 @@ def call(
     answer: Answer = HEALTHY,
     target: str = PLAINLY,
     *,
-    timeout: str = "3s",
+    timeout: str = AMPLE,
     opening: bytes = http2.OPENING,
     parameters: Mapping[str, str | None] | None = None,
     **asked: object,
@@ -60,7 +60,7 @@ def secure(
     answer: Answer = HEALTHY,
     target: str = SECURELY,
     *,
-    timeout: str = "3s",
+    timeout: str = AMPLE,
     config: Mapping[str, object] = TRUST,
     parameters: Mapping[str, str | None] | None = None,
     **asked: object,
@@ -242,15 +242,15 @@ FRAMING = (
     call("the end after the message", opened(data(message(status(SERVING)), end=False), READ, end=End.CLOSE)),
     call("the end in the message", opened(data(message(status(SERVING))[:3], end=False), READ, end=End.CLOSE)),
     call("a reset connection", said(Pause(0.1), end=End.RESET)),
-    call("a bad frame", said(frame(6, b"1234567")), timeout="1s"),
+    call("a bad frame", said(frame(6, b"1234567"))),
     call("a bad field", said(headers((":status", "200"), CONTENT_TYPE, ("x-Upper", "1")))),
     call("late but in time", said(Pause(0.3), OPENED, data(message(status(SERVING)), end=False), trailers())),
-    call("too late", said(Pause(1.5), OPENED, data(message(status(SERVING)), end=False), trailers()), timeout="500ms"),
-    Case("grpc of a server that speaks HTTP/1", target=PLAINLY, prober="grpc", timeout="1s",
+    call("too late", said(LATE, OPENED, data(message(status(SERVING)), end=False), trailers()), timeout=SHORT),
+    Case("grpc of a server that speaks HTTP/1", target=PLAINLY, prober="grpc",
          greeting=silence(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")),
-    Case("grpc of a server that speaks SMTP", target=PLAINLY, prober="grpc", timeout="1s",
+    Case("grpc of a server that speaks SMTP", target=PLAINLY, prober="grpc",
          greeting=silence(b"220 mail.example.test ESMTP\r\n")),
-    Case("grpc of a server that hangs up", target=PLAINLY, prober="grpc", timeout="1s", greeting=raw()),
+    Case("grpc of a server that hangs up", target=PLAINLY, prober="grpc", greeting=raw()),
 )  # fmt: skip
 
 SECURE = (
@@ -301,7 +301,7 @@ SECURE = (
            Tls(alpn=("h2",), opening=settings((http2.INITIAL_WINDOW_SIZE, 0)), grant=3)),
     Case("grpc plain with a CA that is not there", {"tls_config": {"ca_file": "pki/none.pem"}}, PLAINLY,
          grpc.at(HEALTHY), prober="grpc"),
-    Case("grpc plain on a TLS port", {}, SECURELY, grpc.at(HEALTHY), H2, prober="grpc", timeout="1s"),
+    Case("grpc plain on a TLS port", {}, SECURELY, grpc.at(HEALTHY), H2, prober="grpc"),
 )  # fmt: skip
 
 GROUPS: dict[str, tuple[Case, ...]] = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.peers.cases import Case, Settings
+from tests.peers.cases import AMPLE, SHORT, Case, Settings
 from tests.peers.http_cases import ARRIVED as PLAINLY_ARRIVED
 from tests.peers.http_cases import (
     BROTLI,
@@ -44,7 +44,6 @@ BOTH = Tls(alpn=("h2", "http/1.1"))
 OK = http2.reply(200, b"ok")
 ARRIVED = http2.reply(200, b"arrived")
 SWITCHED = raw(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nrest")
-SHORT = "800ms"
 
 
 def over(
@@ -54,14 +53,14 @@ def over(
     *,
     target: str = OVER_TLS,
     tls: Tls = BOTH,
-    timeout: str = "5s",
+    timeout: str = AMPLE,
 ) -> Case:
     """A case over HTTP/2: what the module asks, and what the server answers."""
     pages = answer if isinstance(answer, Mapping) else at(answer)
     return Case(f"http2 {name}", {**TRUST, **(asked or {})}, target, pages, tls, timeout=timeout)
 
 
-def opened(name: str, opening: bytes, answer: Answer = OK, *, timeout: str = "5s") -> Case:
+def opened(name: str, opening: bytes, answer: Answer = OK, *, timeout: str = AMPLE) -> Case:
     """A case of a server that begins as it should not."""
     return over(name, answer=answer, tls=Tls(alpn=("h2",), opening=opening), timeout=timeout)
 
@@ -307,7 +306,7 @@ COMPRESSED = (
     malformed("hpack of a table made small", raw_headers(b"\x20" + b"\x88"), data(b"ok")),
     malformed("hpack of a table changed too late", raw_headers(b"\x88\x20"), data(b"ok")),
     malformed("hpack bomb", raw_headers(
-        b"\x88\x40\x03x-a" + integer(4000, 7) + b"a" * 4000 + b"\xbe" * 10_000), data(b"ok"), timeout="5s"),
+        b"\x88\x40\x03x-a" + integer(4000, 7) + b"a" * 4000 + b"\xbe" * 10_000), data(b"ok"), timeout=AMPLE),
     malformed("hpack of the dynamic table", raw_headers(b"\x88\x40\x03x-a\x011\xbe\xbe"), data(b"ok")),
     malformed("hpack of a field larger than the table", raw_headers(
         b"\x88\x40\x03x-a" + integer(5000, 7) + b"a" * 5000 + b"\xbe"), data(b"ok")),
@@ -398,10 +397,10 @@ FRAMES = (
     malformed("silence after a 103", head(103)),
     malformed("silence in the body", OK_HEAD, data(b"o", end=False)),
     malformed("silence in a frame of data", OK_HEAD, frame(0, b"o", 1, 1, length=2)),
-    malformed("a flood of pings", ping() * 5000, OK_HEAD, data(b"ok"), timeout="5s"),
-    malformed("a flood of settings", settings((4, 100)) * 5000, OK_HEAD, data(b"ok"), timeout="5s"),
+    malformed("a flood of pings", ping() * 5000, OK_HEAD, data(b"ok"), timeout=AMPLE),
+    malformed("a flood of settings", settings((4, 100)) * 5000, OK_HEAD, data(b"ok"), timeout=AMPLE),
     malformed("a flood of empty continuations", frame(1, b"\x88", 0, 1), frame(9, b"", 0, 1) * 9000,
-              frame(9, b"", 4, 1), data(b"ok"), timeout="5s"),
+              frame(9, b"", 4, 1), data(b"ok"), timeout=AMPLE),
 )  # fmt: skip
 
 OPENINGS = (
@@ -418,7 +417,7 @@ OPENINGS = (
     opened("opening and no settings at all", b"", raw(OK_HEAD, data(b"ok"), end=End.HOLD)),
     opened("opening and no acknowledgement", http2.OPENING, raw(OK_HEAD, data(b"ok"), end=End.HOLD)),
     *(
-        over(name, {"headers": {"User-Agent": "us"}}, answer, tls=Tls(alpn=("h2",), opening=opening), timeout="1s")
+        over(name, {"headers": {"User-Agent": "us"}}, answer, tls=Tls(alpn=("h2",), opening=opening))
         for name, opening, answer in (
             ("opening refused", http2.OPENING, said(reset(http2.REFUSED_STREAM))),
             ("opening with going away", http2.OPENING + goaway(0), said(end=End.CLOSE)),

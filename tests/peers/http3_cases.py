@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tests.peers.cases import Case, Settings
+from tests.peers.cases import AMPLE, SHORT, Case, Settings
 from tests.peers.http_cases import ARRIVED as PLAINLY_ARRIVED
 from tests.peers.http_cases import BROTLI, DEFLATED, IP4, MODIFIED, TRUST, ZIPPED, at, matcher, tls
 from tests.targets import Answer, End, Pause, Repeat, Tls, http3
@@ -47,7 +47,6 @@ LOCALHOST = "https://localhost:{quic_port}/"
 HTTP3 = {"enable_http3": True, "enable_http2": False}
 OK = reply(200, b"ok")
 ARRIVED = reply(200, b"arrived")
-SHORT = "700ms"
 
 
 def over(
@@ -57,7 +56,7 @@ def over(
     *,
     target: str = OVER_QUIC,
     quic: Quic | None = None,
-    timeout: str = "5s",
+    timeout: str = AMPLE,
 ) -> Case:
     """A case over HTTP/3: what the module asks, and what the server answers."""
     return Case(
@@ -70,7 +69,7 @@ def over(
     )
 
 
-def malformed(name: str, *parts: Part, end: End = End.CLOSE, timeout: str = "5s") -> Case:
+def malformed(name: str, *parts: Part, end: End = End.CLOSE, timeout: str = AMPLE) -> Case:
     """A case of one peculiar answer."""
     return over(name, answer=said(*parts, end=end), timeout=timeout)
 
@@ -175,7 +174,7 @@ def redirected(
     *,
     status: int = 302,
     target: str = OVER_QUIC,
-    timeout: str = "5s",
+    timeout: str = AMPLE,
 ) -> Case:
     """A case of one redirect."""
     answer = {"/": redirect(status, location), "/next": ARRIVED}
@@ -371,7 +370,7 @@ HANDSHAKE = (
     over("version minimum of 1.0", tls(min_version="TLS10")),
     over("retry", quic=Quic(retry=True)),
     over("QUIC version 2 alone", quic=Quic(versions=(0x6B3343CF,))),
-    over("no version of QUIC that we know", quic=Quic(versions=(0x0A1A2A3A,)), timeout="1s"),
+    over("no version of QUIC that we know", quic=Quic(versions=(0x0A1A2A3A,)), timeout=SHORT),
     over("another protocol by ALPN", quic=Quic(alpn=("doq",))),
     over("refused by QUIC", quic=Quic(refuses=True)),
     over("nobody home", quic=Quic(stateless=()), timeout=SHORT),

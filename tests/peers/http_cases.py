@@ -10,7 +10,7 @@ import ssl
 import zlib
 from collections.abc import Mapping
 
-from tests.peers.cases import Case, Settings
+from tests.peers.cases import SHORT, Case, Settings
 from tests.targets import Answer, End, Pause, Repeat, Tls, chunked, raw, redirect, reply, silence
 
 FILES = {
@@ -281,16 +281,16 @@ FRONT = (
     *(
         Case(f"front timeout header {name}", headers={"X-Prometheus-Scrape-Timeout-Seconds": value})
         for name, value in {
-            "ordinary": "10", "shorter": "3", "of an exponent": "1e1", "of a hexadecimal": "0x1p1",
-            "with underscore": "1_0", "with blanks": " 3 ", "zero": "0", "empty": "", "of a word": "soon",
+            "ordinary": "100", "shorter": "30", "of an exponent": "1e2", "of a hexadecimal": "0x1p5",
+            "with underscore": "1_00", "with blanks": " 30 ", "zero": "0", "empty": "", "of a word": "soon",
             "below the offset": "0.4", "at the offset": "0.5", "negative": "-1", "infinite": "inf",
             "not a number": "nan",
         }.items()
     ),
     Case("front timeout header without module timeout", timeout="0s",
-         headers={"X-Prometheus-Scrape-Timeout-Seconds": "3"}),
+         headers={"X-Prometheus-Scrape-Timeout-Seconds": "30"}),
     Case("front no timeout anywhere", timeout="0s"),
-    Case("front timeout header cuts short", headers={"X-Prometheus-Scrape-Timeout-Seconds": "0.8"},
+    Case("front timeout header cuts short", headers={"X-Prometheus-Scrape-Timeout-Seconds": "2.5"},
          pages=at(silence())),
 )  # fmt: skip
 
@@ -600,7 +600,7 @@ REDIRECTS = (
     ),
     Case("redirect to a failing status", pages={"/": redirect(302, "/next"), "/next": reply(503, b"no")}),
     Case("redirect to a malformed answer", pages={"/": redirect(302, "/next"), "/next": raw(b"nonsense\r\n\r\n")}),
-    Case("redirect to silence", pages={"/": redirect(302, "/next"), "/next": silence()}, timeout="400ms"),
+    Case("redirect to silence", pages={"/": redirect(302, "/next"), "/next": silence()}, timeout=SHORT),
     Case("redirect to a cut body", pages={
         "/": redirect(302, "/next"), "/next": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok")}),
     Case("redirect with two locations", pages={
@@ -779,27 +779,27 @@ ANSWERS = (
 FAILURES = (
     Case("refused", target="http://127.0.0.1:{dead}/"),
     Case("refused over TLS", target="https://127.0.0.1:{dead}/"),
-    Case("silence", pages=at(silence()), timeout="400ms"),
-    Case("silence after one byte", pages=at(silence(b"H")), timeout="400ms"),
-    Case("silence in the headers", pages=at(silence(b"HTTP/1.1 200 OK\r\nX-A: b\r\n")), timeout="400ms"),
-    Case("silence after a 100", pages=at(silence(b"HTTP/1.1 100 Continue\r\n\r\n")), timeout="400ms"),
+    Case("silence", pages=at(silence()), timeout=SHORT),
+    Case("silence after one byte", pages=at(silence(b"H")), timeout=SHORT),
+    Case("silence in the headers", pages=at(silence(b"HTTP/1.1 200 OK\r\nX-A: b\r\n")), timeout=SHORT),
+    Case("silence after a 100", pages=at(silence(b"HTTP/1.1 100 Continue\r\n\r\n")), timeout=SHORT),
     Case("silence before the body", pages=at(silence(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")),
-         timeout="400ms"),
+         timeout=SHORT),
     Case("silence in the body", pages=at(silence(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfive!")),
-         timeout="400ms"),
+         timeout=SHORT),
     Case("silence in the body with a match", {"fail_if_body_matches_regexp": ["six"]},
-         pages=at(silence(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfive!")), timeout="400ms"),
+         pages=at(silence(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfive!")), timeout=SHORT),
     Case("silence in a chunk",
-         pages=at(silence(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nfive!")), timeout="400ms"),
+         pages=at(silence(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nfive!")), timeout=SHORT),
     Case("silence on a failed status", pages=at(silence(b"HTTP/1.1 500 No\r\nContent-Length: 9\r\n\r\nfive!")),
-         timeout="400ms"),
+         timeout=SHORT),
     Case("silence in a gzip body", {"compression": "gzip"},
-         pages=at(silence(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + ZIPPED[:5])), timeout="400ms"),
+         pages=at(silence(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + ZIPPED[:5])), timeout=SHORT),
     Case("silence in the body of a refused redirect", {"follow_redirects": False, "valid_status_codes": [302]},
-         pages=at(silence(b"HTTP/1.1 302 F\r\nLocation: /x\r\nContent-Length: 9\r\n\r\nfive!")), timeout="400ms"),
+         pages=at(silence(b"HTTP/1.1 302 F\r\nLocation: /x\r\nContent-Length: 9\r\n\r\nfive!")), timeout=SHORT),
     Case("silence in the body of a followed redirect",
          pages={"/": silence(b"HTTP/1.1 302 F\r\nLocation: /next\r\nContent-Length: 9\r\n\r\nfive!"),
-                "/next": ARRIVED}, timeout="900ms"),
+                "/next": ARRIVED}, timeout=SHORT),
     Case("a slow answer in time", pages=at(raw(Pause(0.2), b"HTTP/1.1 200 OK" + LENGTH_2))),
     Case("a dripping answer in time", pages=at(raw(b"HTTP/1.1 200 OK\r\n\r\n", Repeat(b"x", 5, every=0.03)))),
     Case("no timeout left", timeout="1ns"),
@@ -919,8 +919,8 @@ TLS = (
          pages=at(raw(b"HTTP/1.1 200 OK\r\n\r\nok", Pause(0.15), end=End.RESET))),
     Case("tls with a malformed answer", TRUST, OVER_TLS, tls=Tls(), pages=at(raw(b"nonsense\r\n\r\n"))),
     Case("tls with no answer", TRUST, OVER_TLS, tls=Tls(), pages=at(raw(b""))),
-    Case("tls with silence", TRUST, OVER_TLS, tls=Tls(), pages=at(silence()), timeout="600ms"),
-    Case("tls stalled in the handshake", TRUST, OVER_TLS, tls=silence(), timeout="400ms"),
+    Case("tls with silence", TRUST, OVER_TLS, tls=Tls(), pages=at(silence()), timeout=SHORT),
+    Case("tls stalled in the handshake", TRUST, OVER_TLS, tls=silence(), timeout=SHORT),
     Case("tls answered with garbage", TRUST, OVER_TLS, tls=raw(b"garbage in place of a handshake\r\n")),
     Case("tls answered with plain HTTP", TRUST, OVER_TLS, tls=raw(b"HTTP/1.1 400 Bad Request" + LENGTH_2)),
     Case("tls answered with an alert", TRUST, OVER_TLS, tls=raw(b"\x15\x03\x03\x00\x02\x02\x28")),

@@ -5,10 +5,12 @@ What takes a network with a router in it stands in tests/probers/test_icmp.py.
 
 from __future__ import annotations
 
-from tests.peers.cases import Case
+from tests.peers.cases import AMPLE, SHORT, Case
 
 
-def icmp(name: str, target: str = "127.0.0.1", *, timeout: str = "2s", pinned: bool = True, **settings: object) -> Case:
+def icmp(
+    name: str, target: str = "127.0.0.1", *, timeout: str = AMPLE, pinned: bool = True, **settings: object
+) -> Case:
     """A ping with the block's settings."""
     return Case(f"icmp {name}", settings, target, pages={}, timeout=timeout, prober="icmp", pinned=pinned)
 
@@ -25,15 +27,15 @@ TARGETS = (
     icmp("of IPv6 in full", "0:0:0:0:0:0:0:1"),
     icmp("of IPv6 with zeros", "::0001"),
     icmp("of IPv4 in IPv6", "::ffff:127.0.0.1"),
-    icmp("of IPv6 with a zone", "::1%lo"),
-    icmp("of IPv6 with a zone by number", "::1%1"),
-    icmp("of IPv6 with a zone that is not there", "fe80::1%nowhere0", timeout="500ms"),
+    icmp("of IPv6 with a zone", "::1%lo", timeout=SHORT),
+    icmp("of IPv6 with a zone by number", "::1%1", timeout=SHORT),
+    icmp("of IPv6 with a zone that is not there", "fe80::1%nowhere0", timeout=SHORT),
     icmp("of IPv6 in brackets", "[::1]"),
     icmp("of IPv4 in brackets", "[127.0.0.1]"),
     icmp("of a name", "localhost", preferred_ip_protocol="ip4"),
     icmp("of a name without fallback", "localhost", preferred_ip_protocol="ip4", ip_protocol_fallback=False),
-    icmp("of the address of nobody", "0.0.0.0", timeout="500ms"),
-    icmp("of everybody", "127.255.255.255", timeout="500ms"),
+    icmp("of the address of nobody", "0.0.0.0", timeout=SHORT),
+    icmp("of everybody", "127.255.255.255", timeout=SHORT),
     icmp("of a port", "127.0.0.1:80"),
     icmp("of IPv6 and a port", "[::1]:80"),
     icmp("of a URL", "http://127.0.0.1/"),
@@ -43,7 +45,7 @@ TARGETS = (
     icmp("of an address with zeros", "127.0.0.01"),
     icmp("of a name with a blank", "local host"),
     icmp("of a name that is none", "a..b"),
-    icmp("of IPv6 in IPv4", "::127.0.0.1", timeout="500ms"),
+    icmp("of IPv6 in IPv4", "::127.0.0.1", timeout=SHORT),
 )
 
 FAMILIES = (
@@ -63,13 +65,13 @@ SOURCES = (
     icmp("from loopback", source_ip_address="127.0.0.1"),
     icmp("from another address of loopback", source_ip_address="127.0.0.9"),
     icmp("from IPv6", "::1", source_ip_address="::1"),
-    icmp("from an address of nobody", source_ip_address="192.0.2.1", timeout="500ms"),
-    icmp("from an IPv6 address of nobody", "::1", source_ip_address="2001:db8::1", timeout="500ms"),
-    icmp("from IPv6 to IPv4", source_ip_address="::1", timeout="500ms"),
-    icmp("from IPv4 to IPv6", "::1", source_ip_address="127.0.0.1", timeout="500ms"),
-    icmp("from no address", source_ip_address="here", timeout="500ms"),
+    icmp("from an address of nobody", source_ip_address="192.0.2.1", timeout=SHORT),
+    icmp("from an IPv6 address of nobody", "::1", source_ip_address="2001:db8::1", timeout=SHORT),
+    icmp("from IPv6 to IPv4", source_ip_address="::1", timeout=SHORT),
+    icmp("from IPv4 to IPv6", "::1", source_ip_address="127.0.0.1", timeout=SHORT),
+    icmp("from no address", source_ip_address="here", timeout=SHORT),
     icmp("from loopback unfragmented", source_ip_address="127.0.0.9", dont_fragment=True),
-    icmp("from an address of nobody unfragmented", source_ip_address="192.0.2.1", dont_fragment=True, timeout="500ms"),
+    icmp("from an address of nobody unfragmented", source_ip_address="192.0.2.1", dont_fragment=True, timeout=SHORT),
 )
 
 SIZES = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.peers.cases import Case, Settings
+from tests.peers.cases import AMPLE, SHORT, Case, Settings
 from tests.peers.http_cases import IP4, LOCALHOST_TLS, OVER_TLS, TRUST, at
 from tests.targets import Answer, End, Pause, Repeat, Tls, raw, redirect, reply, silence
 from tests.targets.answers import Part
@@ -22,7 +22,6 @@ ANY = "http://0.0.0.0:{port}/"
 NOWHERE = "http://nowhere.invalid:{port}/"
 ARRIVED = reply(200, b"arrived")
 SKIP = {"skip_resolve_phase_with_proxy": True}
-SHORT = "400ms"
 
 
 def via(
@@ -33,7 +32,7 @@ def via(
     *,
     proxy: HttpProxy | SocksProxy | None = None,
     pages: Mapping[str, Answer] | None = None,
-    timeout: str = "5s",
+    timeout: str = AMPLE,
     pinned: bool = True,
 ) -> Case:
     """A case through the proxy at `url`, with a target that speaks both HTTP and TLS."""
@@ -236,35 +235,35 @@ FAILURES = (
     *(
         via(f"answers CONNECT {name}", target=OVER_TLS, proxy=HttpProxy(connect=answer), timeout=timeout)
         for name, answer, timeout in (
-            ("407", reply(407, b"who?", ("Proxy-Authenticate", "Basic realm=x")), "5s"),
-            *((str(code), reply(code, b"no"), "5s") for code in (201, 204, 302, 400, 403, 404, 500, 502, 503, 504)),
-            ("299", reply("299 Odd"), "5s"),
-            ("101", raw(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), "5s"),
-            ("500 without reason", raw(b"HTTP/1.1 500\r\n\r\n"), "5s"),
-            *((name, raw(*said), "5s") for name, said in LYING.items()),
-            ("with a reset", raw(end=End.RESET), "5s"),
+            ("407", reply(407, b"who?", ("Proxy-Authenticate", "Basic realm=x")), AMPLE),
+            *((str(code), reply(code, b"no"), AMPLE) for code in (201, 204, 302, 400, 403, 404, 500, 502, 503, 504)),
+            ("299", reply("299 Odd"), AMPLE),
+            ("101", raw(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), AMPLE),
+            ("500 without reason", raw(b"HTTP/1.1 500\r\n\r\n"), AMPLE),
+            *((name, raw(*said), AMPLE) for name, said in LYING.items()),
+            ("with a reset", raw(end=End.RESET), AMPLE),
             ("with silence", silence(), SHORT),
             ("with half a head", silence(b"HTTP/1.1 200 OK\r\n"), SHORT),
-            ("with drops", raw(Repeat(b"X", 50, every=0.05)), SHORT),
-            ("200 and ends", raw(ESTABLISHED, Pause(0.1)), "5s"),
-            ("200 and says something else", silence(ESTABLISHED, Pause(0.1), b"220 mail.example.test\r\n"), "5s"),
+            ("with drops", raw(Repeat(b"X", 10_000, every=0.05)), SHORT),
+            ("200 and ends", raw(ESTABLISHED, Pause(0.1)), AMPLE),
+            ("200 and says something else", silence(ESTABLISHED, Pause(0.1), b"220 mail.example.test\r\n"), AMPLE),
             ("200 and nothing more", silence(ESTABLISHED), SHORT),
         )
     ),
     *(
         via(f"answers a request {name}", proxy=HttpProxy(forward=answer), timeout=timeout)
         for name, answer, timeout in (
-            ("407", reply(407, b"who?", ("Proxy-Authenticate", "Basic realm=x")), "5s"),
-            ("403", reply(403, b"no"), "5s"),
-            ("502", reply(502), "5s"),
-            *((name, raw(*said), "5s") for name, said in LYING.items()),
+            ("407", reply(407, b"who?", ("Proxy-Authenticate", "Basic realm=x")), AMPLE),
+            ("403", reply(403, b"no"), AMPLE),
+            ("502", reply(502), AMPLE),
+            *((name, raw(*said), AMPLE) for name, said in LYING.items()),
             ("with silence", silence(), SHORT),
         )
     ),
     via("answers a request 407 that is valid", asked={"valid_status_codes": [407]},
         proxy=HttpProxy(forward=reply(407))),
     *(
-        via(f"is not there ({name})", url, target=target, timeout="1s")
+        via(f"is not there ({name})", url, target=target)
         for name, url in {
             "refused": "http://127.0.0.1:{dead}", "SOCKS refused": "socks5://127.0.0.1:{dead}",
             "no host": "http://", "no port": "ftp://127.0.0.1", "relative": "foo",

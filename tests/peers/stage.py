@@ -1,9 +1,9 @@
-"""Run the cases against our exporter and the original, each group of cases once, whichever test process asks first.
+"""Run the cases against our exporter and the original, each case once, whichever test process asks first.
 
 * `Stage` is what both exporters share: certificates, files and one configuration with the module of every case.
 * `Runs` is one exporter on that stage. It starts with the first case that is asked for and serves the whole session.
 * pytest-xdist runs the tests of one session in several processes. What one process has made (certificates, the
-  outcomes of a group) lies in a file under a lock, so that another process reads it and does not make it again.
+  outcomes of a chunk of cases) lies in a file under a lock: another process reads it and does not make it again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import fcntl
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -49,6 +49,8 @@ TABLES = (
 GROUPS = {name: group for table in TABLES for name, group in table.items()}
 ALL = {case.name: case for group in GROUPS.values() for case in group}
 GROUP_OF = {case.name: name for name, group in GROUPS.items() for case in group}
+CHUNK_OF = {case.name: "silence" if case.timeout == cases.SHORT else GROUP_OF[case.name] for case in ALL.values()}
+"""What is run together: a group, but all cases that wait for a timeout at once, so that they wait side by side."""
 PLAIN = {name: next(iter(table.values()))[0] for table in TABLES for name in table}
 """By group, the case that golden files are written as differences from: the first of its table."""
 
@@ -118,7 +120,7 @@ def prepare(directory: Path) -> Stage:
 
 @dataclass
 class Runs:
-    """The outcomes of one exporter: ``runs[name]`` runs the case, with its group, unless that has been done.
+    """The outcomes of one exporter: ``runs[name]`` runs the case, with the others of its chunk, unless that is done.
 
     Attributes:
         name: ``ours`` or ``original``.
@@ -136,25 +138,40 @@ class Runs:
 
     def __getitem__(self, name: str) -> Outcome:
         if name not in self._known:
-            group = GROUP_OF[name]
-            self._known |= made_once(self.stage.directory / f"{self.name}-{group}.pickle", lambda: self._run(group))
+            chunk = CHUNK_OF[name]
+            self._known |= made_once(self.stage.directory / f"{self.name}-{chunk}.pickle", lambda: self._run(chunk))
         return self._known[name]
 
-    def again(self, case: Case) -> Outcome:
-        """Run one case alone, on an exporter of its own, with more time."""
-        amount, unit = re.fullmatch(r"(\d+)(\w+)", case.timeout).groups()  # type: ignore[union-attr]
-        patient = replace(case, timeout=f"{int(amount) * PATIENCE}{unit}")
-        with self.stage.exporter(self.start, {case.name: patient}) as exporter:
-            return self._ask([patient], exporter)[case.name]
+    def again(self, selected: Iterable[Case], patience: int = 1) -> dict[str, Outcome]:
+        """Run cases once more, one after another, on a new exporter, which has no tokens or connections of before.
+
+        Args:
+            selected: the cases.
+            patience: factor for their timeouts.
+        """
+        slow = {case.name: replace(case, timeout=_times(case.timeout, patience)) for case in selected}
+        if not slow:
+            return {}
+        with self.stage.exporter(self.start, slow) as exporter:
+            return {name: self._ask([case], exporter)[name] for name, case in slow.items()}
 
     def close(self) -> None:
         """End the exporter."""
         self._stack.close()
 
-    def _run(self, group: str) -> dict[str, Outcome]:
+    def _run(self, chunk: str) -> dict[str, Outcome]:
+        together = [ALL[name] for name in ALL if CHUNK_OF[name] == chunk and name in self.selected]
+        return self._ask(together, self._running())
+
+    def _running(self) -> Server:
         if self._server is None:
             self._server = self._stack.enter_context(self.stage.exporter(self.start, ALL))
-        return self._ask([case for case in GROUPS[group] if case.name in self.selected], self._server)
+        return self._server
 
     def _ask(self, selected: list[Case], exporter: Server) -> dict[str, Outcome]:
         return asyncio.run(cases.run_all(selected, exporter, self.stage.pki, self.stage.ports))
+
+
+def _times(timeout: str, factor: int) -> str:
+    """Return a multiple of a timeout such as ``500ms``."""
+    return re.sub(r"\d+", lambda amount: str(int(amount[0]) * factor), timeout)

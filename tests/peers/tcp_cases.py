@@ -8,15 +8,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 
-from tests.peers.cases import Case
+from tests.peers.cases import AMPLE, SHORT, Case
 from tests.targets import Pause, Repeat
 from tests.targets.answers import End
 from tests.targets.talker import Finish, Hear, Secure, Talk, talk, then_silence
 
 TRUST = {"ca_file": "pki/root.pem"}
 ANY = {"insecure_skip_verify": True}
-SHORT = "500ms"
-"""The time of cases that nothing ends but the deadline."""
 
 Step = Mapping[str, object]
 
@@ -25,13 +23,13 @@ GREETS = then_silence(b"220 host ESMTP x\r\n")
 
 
 def tcp(
-    name: str, script: Talk = SILENT, target: str = "127.0.0.1:{port}", timeout: str = "3s", **settings: object
+    name: str, script: Talk = SILENT, target: str = "127.0.0.1:{port}", timeout: str = AMPLE, **settings: object
 ) -> Case:
     """A probe of a port."""
     return Case(f"tcp {name}", settings, target, talk=script, timeout=timeout, prober="tcp")
 
 
-def says(name: str, script: Talk, *steps: Step, timeout: str = "3s", **settings: object) -> Case:
+def says(name: str, script: Talk, *steps: Step, timeout: str = AMPLE, **settings: object) -> Case:
     """A dialogue with a port."""
     return Case(
         f"tcp {name}",
@@ -44,11 +42,17 @@ def says(name: str, script: Talk, *steps: Step, timeout: str = "3s", **settings:
 
 
 def unix(
-    name: str, script: Talk, *steps: Step, target: str = "{socket}", over: str = "unix", **settings: object
+    name: str,
+    script: Talk,
+    *steps: Step,
+    target: str = "{socket}",
+    over: str = "unix",
+    timeout: str = AMPLE,
+    **settings: object,
 ) -> Case:
     """The same with a Unix socket."""
     asked = {"query_response": list(steps), **settings} if steps else settings
-    return Case(f"unix {name}", asked, target, talk=script, over=over, timeout="1s", prober="unix")
+    return Case(f"unix {name}", asked, target, talk=script, over=over, timeout=timeout, prober="unix")
 
 
 def label(name: str, value: str) -> dict[str, str]:
@@ -146,6 +150,7 @@ EXPECTING = (
         {"expect": "login: ", "send": "me"},
         {"expect": "Password", "send": "x"},
         {"expect": "^welcome$"},
+        timeout=SHORT,  # the original waits for the end of a line
     ),
     says(
         "expect a prompt that goes on",
@@ -507,7 +512,7 @@ UNIX = (
     unix("of a URL", SILENT, target="unix:///{socket}"),
     unix("of a path too long", SILENT, target="pki/" + "x" * 200),
     unix("says a line", GREETS, {"expect": "^220 ([^ ]+)", "labels": [label("host", "$1")]}),
-    unix("says nothing", SILENT, {"expect": "^220"}),
+    unix("says nothing", SILENT, {"expect": "^220"}, timeout=SHORT),
     unix(
         "says bytes",
         then_silence(b"ok\n", Hear(), b"+PONG\r\n"),

@@ -29,7 +29,7 @@ def original() -> str:
 def theirs(original: str, path: Path) -> bool:
     """Whether the original takes a file."""
     command = [original, "--config.check", f"--config.file={path}"]
-    return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+    return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
 
 
 def ours(path: Path) -> bool:

@@ -400,7 +400,7 @@ def test_a_command_line_ends_alike(directory: Path, invocation: Invocation) -> N
             cwd=directory,
             env=exporters._environment(),
             capture_output=True,
-            timeout=20,
+            timeout=300,
         )
 
     original, ours = run(peer("blackbox_exporter")), run(sys.executable, "-m", "probe_exporter")

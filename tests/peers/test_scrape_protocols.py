@@ -18,7 +18,7 @@ import yaml
 
 from tests import exporters
 from tests.exporters import Server, peer
-from tests.peers.test_prometheus import LOOKS_EVERY, ask, until
+from tests.peers.test_prometheus import ARRIVES_WITHIN, LOOKS_EVERY, ask, until
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ def config(relay: Relay) -> dict[str, Any]:
     jobs = [(f"{kind}-{protocol}", path, protocol) for protocol in PROTOCOLS for kind, path in PATHS.items()]
     target = f"127.0.0.1:{relay.exporter.port}/-/healthy"
     return {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "global": {"scrape_interval": "3s", "scrape_timeout": "3s"},
         "scrape_configs": [
             {
                 "job_name": name,
@@ -136,7 +136,7 @@ async def collect(directory: Path) -> dict[str, Stored]:
             with exporters.prometheus(directory, f"--config.file={file.name}") as prometheus:
                 await until(prometheus, "count(up)", len(PROTOCOLS) * len(PATHS))
                 found: dict[str, Stored] = {}
-                for _ in range(round(20 / LOOKS_EVERY)):
+                for _ in range(round(ARRIVES_WITHIN / LOOKS_EVERY)):
                     await asyncio.sleep(LOOKS_EVERY)
                     found = {kind: await stored(prometheus, kind, relay) for kind in PATHS}
                     if all(_alike(one) for one in found.values()):

@@ -44,7 +44,8 @@ async def test_prometheus_refuses_nothing_that_we_read(tmp_path: Path) -> None:
             for number, name in enumerate(PAGES)
         ]
         config = tmp_path / "prometheus.yml"
-        config.write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}))
+        often = {"scrape_interval": "3s", "scrape_timeout": "3s"}
+        config.write_text(yaml.safe_dump({"global": often, "scrape_configs": jobs}))
         with exporters.prometheus(tmp_path, f"--config.file={config.name}") as prometheus:
             up: dict[str, float] = {}
             while len(up) < len(PAGES):

@@ -1,4 +1,4 @@
-"""One query to a DNS server, from its target to its verdict: reasons, phases and seconds, and what it measures.
+"""The dns prober against scripted servers: reasons, phases, durations and metrics.
 
 Side by side with the original stand the values (tests/peers); here stands what only ours has, and why it happens.
 """
@@ -57,17 +57,17 @@ async def one(script: Script, timeout: float = 20.0, **settings: Any) -> Result:
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """The duration of each phase."""
+    """Return the duration of each phase, in seconds."""
     return {phase: value for (phase,), value in result.probe.samples.labelled.get(dns.DURATION, {}).items()}
 
 
 def counted(result: Result) -> tuple[float, ...]:
-    """Records of the three sections, and whether the query succeeded."""
+    """Return the number of records in the three sections, and whether the query succeeded."""
     metrics = (dns.ANSWER_RRS, dns.AUTHORITY_RRS, dns.ADDITIONAL_RRS, dns.QUERY_SUCCEEDED)
     return tuple(result.probe.samples.get(metric) for metric in metrics)
 
@@ -78,7 +78,7 @@ BOTH = pytest.mark.parametrize("transport", ["udp", "tcp"])
 
 
 @BOTH
-async def test_a_good_answer_passes(transport: str) -> None:
+async def test_valid_response_passes(transport: str) -> None:
     result = await one(Says([A, A], [A], [A, opt()]), transport_protocol=transport)
     assert why(result) is None
     assert counted(result) == (2, 1, 2, 1)
@@ -87,7 +87,7 @@ async def test_a_good_answer_passes(transport: str) -> None:
     assert seconds(result)["request"] > 0
 
 
-async def test_an_answer_over_tls_passes_and_shows_its_certificate(pki: Pki) -> None:
+async def test_dns_over_tls_passes_and_reports_the_certificate(pki: Pki) -> None:
     async with DnsServer(OK, Tls(), pki.directory) as server:
         settings: dict[str, Any] = {
             **TCP,
@@ -101,7 +101,7 @@ async def test_an_answer_over_tls_passes_and_shows_its_certificate(pki: Pki) -> 
     assert handshake.VERSION_INFO in result.probe.samples.labelled
 
 
-async def test_a_certificate_that_does_not_verify_is_shown_all_the_same(pki: Pki) -> None:
+async def test_unverified_certificate_is_reported(pki: Pki) -> None:
     async with DnsServer(OK, Tls(), pki.directory) as server:
         result = await probe(server, "localhost:{tls_port}", dns_over_tls=True, **TCP)
     assert why(result) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
@@ -111,13 +111,13 @@ async def test_a_certificate_that_does_not_verify_is_shown_all_the_same(pki: Pki
 
 
 @pytest.mark.usefixtures("clock")
-async def test_the_seconds_are_those_of_the_wire() -> None:
+async def test_durations_count_the_server_s_delay_in_its_phase() -> None:
     result = await one(one_after_another(Pause(10), OK))
     assert 9.9 < seconds(result)["request"] < 15
     assert seconds(result)["connect"] < 5
 
 
-async def test_each_query_has_an_id_of_its_own_and_no_edns() -> None:
+async def test_queries_have_random_ids_and_no_edns() -> None:
     asked = []
 
     def script(query: bytes) -> list[bytes]:
@@ -132,13 +132,13 @@ async def test_each_query_has_an_id_of_its_own_and_no_edns() -> None:
 
 
 @pytest.mark.parametrize("size", [20, 1000])
-async def test_a_large_datagram_is_read(size: int) -> None:
+async def test_large_datagram_is_read_whole(size: int) -> None:
     result = await one(Says([A] * size))
     assert why(result) is None
     assert counted(result)[0] == size
 
 
-async def test_a_truncated_answer_is_taken_as_it_is() -> None:
+async def test_truncated_response_is_accepted_without_retry_over_tcp() -> None:
     async with DnsServer(Says([A], flags=0x8380)) as server:
         assert why(await probe(server)) is None
         assert len(server.requests) == 1
@@ -148,60 +148,63 @@ async def test_a_truncated_answer_is_taken_as_it_is() -> None:
 
 QUESTION = name("other.example.test") + b"\0\1\0\1"
 AT_ONCE: dict[str, tuple[Script, Reason]] = {
-    "another question": (Says([A], question=QUESTION), Reason.DNS_RESPONSE_WRONG_QUESTION),
-    "another type": (Says([A], question=name("www.example.test") + b"\0\2\0\1"), Reason.DNS_RESPONSE_WRONG_QUESTION),
+    "wrong name in the question": (Says([A], question=QUESTION), Reason.DNS_RESPONSE_WRONG_QUESTION),
+    "wrong type in the question": (
+        Says([A], question=name("www.example.test") + b"\0\2\0\1"),
+        Reason.DNS_RESPONSE_WRONG_QUESTION,
+    ),
     "no response flag": (Says([A], flags=0x0180), Reason.DNS_RESPONSE_NO_FLAG),
-    "the query comes back": (echo, Reason.DNS_RESPONSE_NO_FLAG),
+    "query sent back": (echo, Reason.DNS_RESPONSE_NO_FLAG),
     "garbage": (garbage(b"\xff" * 40), Reason.DNS_RESPONSE_MALFORMED),
     "too short for a header": (garbage(b"\xff" * 5), Reason.DNS_RESPONSE_MALFORMED),
-    "a record that is cut": (Says([A], cut=1), Reason.DNS_RESPONSE_MALFORMED),
-    "an address of three bytes": (Says([record("a", "A", b"abc")]), Reason.DNS_RESPONSE_MALFORMED),
-    "a refusal": (Says(flags=0x8185), Reason.DNS_RCODE),
-    "an extended response code": (Says(additional=[opt(ttl=0x01000000)]), Reason.DNS_RCODE),
+    "truncated record": (Says([A], cut=1), Reason.DNS_RESPONSE_MALFORMED),
+    "address of three bytes": (Says([record("a", "A", b"abc")]), Reason.DNS_RESPONSE_MALFORMED),
+    "refused": (Says(flags=0x8185), Reason.DNS_RCODE),
+    "extended response code": (Says(additional=[opt(ttl=0x01000000)]), Reason.DNS_RCODE),
 }
 
 
 @BOTH
 @pytest.mark.parametrize(("script", "reason"), AT_ONCE.values(), ids=AT_ONCE)
-async def test_what_comes_is_not_what_was_asked_for(script: Script, reason: Reason, transport: str) -> None:
+async def test_invalid_response_fails_with_its_reason(script: Script, reason: Reason, transport: str) -> None:
     result = await one(script, transport_protocol=transport)
     assert why(result) == (reason, "validation" if reason is Reason.DNS_RCODE else "request")
-    assert result.duration < 20  # it is not waited for
+    assert result.duration < 20  # the default timeout: the probe does not wait for it
     assert counted(result)[3] == (reason is Reason.DNS_RCODE)
     assert seconds(result)["request"] > 0
 
 
 @BOTH
 @pytest.mark.usefixtures("clock")
-async def test_silence(transport: str) -> None:
+async def test_silent_server_times_out_in_the_request_phase(transport: str) -> None:
     result = await one(silence, 8.0, transport_protocol=transport)
     assert why(result) == (Reason.DNS_QUERY_TIMEOUT, "request")
     assert counted(result) == (0, 0, 0, 0)
     assert 4 < seconds(result)["request"] <= result.duration < 12
 
 
-async def test_a_datagram_with_another_id_is_passed_over() -> None:
+async def test_datagram_with_another_id_is_ignored() -> None:
     result = await one(one_after_another(Says([A, A], number=1), Says([A, A], number=3, cut=1), OK))
     assert why(result) is None
     assert counted(result)[0] == 1
 
 
 @pytest.mark.usefixtures("clock")
-async def test_nothing_but_datagrams_with_another_id() -> None:
+async def test_datagrams_with_another_id_alone_fail_at_the_deadline() -> None:
     result = await one(Says([A], number=1), 8.0)
     assert why(result) == (Reason.DNS_RESPONSE_WRONG_ID, "request")
     assert result.duration >= 8
 
 
-async def test_another_id_over_tcp() -> None:
+async def test_response_with_another_id_over_tcp_fails_at_once() -> None:
     result = await one(Says([A], number=1), **TCP)
     assert why(result) == (Reason.DNS_RESPONSE_WRONG_ID, "request")
-    assert result.duration < 20  # it is not waited for
+    assert result.duration < 20  # the default timeout: the probe does not wait for it
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_datagram_from_elsewhere_is_not_heard() -> None:
-    """A spoofed answer: right in every way, from another port."""
+async def test_datagram_from_another_port_is_ignored() -> None:
+    """The answer is spoofed: valid, but from another port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as other:
         server.bind(("127.0.0.1", 0))
         asking = asyncio.create_task(run(module(), f"127.0.0.1:{server.getsockname()[1]}", 8.0))
@@ -213,7 +216,7 @@ async def test_a_datagram_from_elsewhere_is_not_heard() -> None:
 
 
 @pytest.mark.parametrize(("transport", "phase"), [("udp", "request"), ("tcp", "connect")])
-async def test_nobody_listens(transport: str, phase: str) -> None:
+async def test_closed_port_is_refused(transport: str, phase: str) -> None:
     with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as closed:
         stream.bind(("127.0.0.1", 0))
         closed.bind(("127.0.0.1", 0))
@@ -223,12 +226,12 @@ async def test_nobody_listens(transport: str, phase: str) -> None:
     assert why(result) == (Reason.CONNECT_REFUSED, phase)
 
 
-async def test_a_connection_that_is_closed_instead() -> None:
+async def test_connection_closed_without_response_fails() -> None:
     async with DnsServer(silence, hang_up=True) as server:
         assert why(await probe(server, **TCP)) == (Reason.CONNECT_CLOSED, "request")
 
 
-async def test_a_message_in_pieces() -> None:
+async def test_response_in_pieces_is_assembled() -> None:
     def pieces(query: bytes) -> list[bytes | Pause]:
         message = OK(query)[0]
         assert isinstance(message, bytes)
@@ -239,8 +242,8 @@ async def test_a_message_in_pieces() -> None:
         assert why(await probe(server, **TCP)) is None
 
 
-async def test_the_handshake_and_the_answer_share_one_deadline(pki: Pki) -> None:
-    """The original gives each the whole time: here the deadline that was set before the handshake ends the query."""
+async def test_handshake_and_query_share_one_deadline(pki: Pki) -> None:
+    """The original gives each of them the whole timeout; here the deadline of the probe ends the query."""
     trust = {"ca_file": str(pki.directory / "root.pem")}
     async with Talker(then_silence(Pause(0.4), Secure()), pki.directory) as talker:
         asking = module(dns_over_tls=True, tls_config=trust, **TCP)
@@ -250,8 +253,8 @@ async def test_the_handshake_and_the_answer_share_one_deadline(pki: Pki) -> None
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_tls_handshake_that_does_not_end(pki: Pki) -> None:
-    """One deadline for everything: the handshake has no time of its own (compat 9.4)."""
+async def test_unfinished_tls_handshake_times_out_in_the_tls_phase(pki: Pki) -> None:
+    """The handshake has no timeout of its own."""
     async with DnsServer(silence) as server:
         result = await probe(server, timeout=8.0, dns_over_tls=True, **TCP)
     assert why(result) == (Reason.TLS_TIMEOUT, "tls")
@@ -260,26 +263,26 @@ async def test_a_tls_handshake_that_does_not_end(pki: Pki) -> None:
 # --- settings and targets ----------------------------------------------------------------------------------
 
 UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
-    "a transport that is none": ({"transport_protocol": "sctp"}, ""),
+    "unknown transport": ({"transport_protocol": "sctp"}, ""),
     "TLS over UDP": ({"dns_over_tls": True}, ""),
-    "a source that is no address": ({"source_ip_address": "eth0"}, ""),
-    "a name that is none": ({"query_name": "a..b"}, ""),
-    "a response code that is none": ({"valid_rcodes": ["NOERROR", "OK"]}, "validation"),
-    "a regexp that is none": ({"validate_answer_rrs": {"fail_if_matches_regexp": ["("]}}, "validation"),
+    "source that is no address": ({"source_ip_address": "eth0"}, ""),
+    "invalid query name": ({"query_name": "a..b"}, ""),
+    "unknown response code": ({"valid_rcodes": ["NOERROR", "OK"]}, "validation"),
+    "invalid regexp": ({"validate_answer_rrs": {"fail_if_matches_regexp": ["("]}}, "validation"),
 }
 
 
 @pytest.mark.parametrize(("settings", "phase"), UNUSABLE.values(), ids=UNUSABLE)
-async def test_settings_that_cannot_be_used(settings: dict[str, Any], phase: str) -> None:
+async def test_unusable_settings_fail_the_probe(settings: dict[str, Any], phase: str) -> None:
     assert why(await one(OK, **settings)) == (Reason.SETTINGS_UNUSABLE, phase)
 
 
-async def test_the_source_address_is_used() -> None:
+async def test_source_address_is_used() -> None:
     assert why(await one(OK, source_ip_address="127.0.0.1")) is None
     assert why(await one(OK, source_ip_address="192.0.2.1")) == (Reason.CONNECT_FAILED, "connect")
 
 
-async def test_badvers_is_a_name_of_badsig() -> None:
+async def test_badvers_and_badsig_name_the_same_rcode() -> None:
     badvers = Says(additional=[opt(ttl=0x01000000)])
     assert why(await one(badvers, valid_rcodes=["BADVERS"])) is None
     assert why(await one(badvers, valid_rcodes=["BADSIG"])) is None
@@ -289,7 +292,7 @@ SECTIONS = {"answer": Reason.DNS_ANSWER_MISMATCH, "authority": Reason.DNS_AUTHOR
 
 
 @pytest.mark.parametrize(("section", "reason"), [*SECTIONS.items(), ("additional", Reason.DNS_ADDITIONAL_MISMATCH)])
-async def test_a_section_that_is_not_as_demanded_is_the_reason(section: str, reason: Reason) -> None:
+async def test_section_validator_decides_the_reason(section: str, reason: Reason) -> None:
     says = Says(**{section: [A]})  # type: ignore[arg-type]
     forbidding: dict[str, Any] = {f"validate_{section}_rrs": {"fail_if_matches_regexp": ["192"]}}
     demanding: dict[str, Any] = {f"validate_{section}_rrs": {"fail_if_not_matches_regexp": ["192"]}}
@@ -298,12 +301,12 @@ async def test_a_section_that_is_not_as_demanded_is_the_reason(section: str, rea
 
 
 @pytest.mark.parametrize("target", ["a:", "a:0", "a:65536", "a:b", "[::1]:", "a:-1", ":53"])
-async def test_a_target_without_a_host_or_a_port_that_is_none(target: str) -> None:
+async def test_target_without_valid_host_and_port_is_invalid(target: str) -> None:
     assert why(await run(module(), target, 20.0)) == (Reason.TARGET_INVALID, "")
 
 
-async def test_the_default_ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody listens at these; what is refused names the port."""
+async def test_default_port_depends_on_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens on these ports; the error message names the port."""
     result = await run(module(dns_over_tls=True, **TCP), "127.0.0.254", 20.0)
     assert result.failure is not None
     assert "127.0.0.254:853" in result.failure.message
@@ -324,11 +327,11 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize(("written", "wire"), WRITTEN.items())
-def test_names_to_ask_for(written: bytes, wire: bytes) -> None:
+def test_query_name_is_encoded(written: bytes, wire: bytes) -> None:
     assert name_to_wire(written) == wire
 
 
 @pytest.mark.parametrize("written", [b"a..b", b".a", b"..", b"a" * 64, b"a\\", b"\\256", b".".join([b"a" * 63] * 4)])
-def test_names_that_cannot_be_asked_for(written: bytes) -> None:
+def test_query_name_that_is_invalid_is_refused(written: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         name_to_wire(written)

@@ -1,9 +1,10 @@
-"""Probes of exporters, good and bad: what fails them, what is only reported, and what it costs to be lied to."""
+"""The exporter prober against scripted exporters: verdicts, metrics, limits."""
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import PROTOBUF, TEXT
 from probe_exporter.exposition.protobuf_format import delimited_blocks
 from probe_exporter.plugins import loader
+from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import exporter
 from probe_exporter.probers.exporter import ExporterSettings, prober, with_hostname
@@ -46,7 +48,7 @@ ABOUT = reply(
 async def probe(
     pages: Mapping[str, Answer] | Answer, target: str = "127.0.0.1:{port}", timeout: float = 20.0, **settings: Any
 ) -> tuple[Result, Site]:
-    """Probe a site of its own."""
+    """Probe a scripted site."""
     module = Module("m", prober, ExporterSettings.model_validate(settings), 0.0, Place("test.yml"))
     async with Site({"/metrics": pages} if isinstance(pages, Answer) else pages) as site:
         result = await run(module, site.fill(target), timeout)
@@ -54,12 +56,12 @@ async def probe(
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def samples(result: Result) -> dict[str, float]:
-    """All that was measured, by series."""
+    """Return every sample by its series."""
     lines = encode(result.probe.samples, TEXT).decode().splitlines()
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
@@ -67,7 +69,7 @@ def samples(result: Result) -> dict[str, float]:
 # --- the metrics API ---------------------------------------------------------------------------------------
 
 
-async def test_a_page_of_metrics_passes_and_is_counted() -> None:
+async def test_metrics_page_passes_and_is_counted() -> None:
     result, site = await probe(OK)
     assert why(result) is None
     found = samples(result)
@@ -84,7 +86,7 @@ async def test_a_page_of_metrics_passes_and_is_counted() -> None:
     ]  # fmt: skip
 
 
-async def test_what_is_asked_for_is_a_page_of_metrics() -> None:
+async def test_request_accepts_the_formats_of_the_module() -> None:
     _, site = await probe(OK, formats=["protobuf", "text"], headers={"X-A": "b"})
     accepted = site.requests[0].all("Accept")[0]
     assert accepted.startswith("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delim")
@@ -104,7 +106,7 @@ TARGETS = {
 
 
 @pytest.mark.parametrize("target", TARGETS)
-async def test_a_target_without_a_path_means_metrics(target: str) -> None:
+async def test_target_without_path_means_metrics(target: str) -> None:
     result, site = await probe(dict.fromkeys(TARGETS.values(), OK), target)
     assert why(result) is None
     assert site.requests[0].path == TARGETS[target]
@@ -128,12 +130,12 @@ GOOD = {
     "protocol buffers": reply(200, messages(), MESSAGES),
     "gzip": reply(200, gzip.compress(PAGE), TYPE, ("Content-Encoding", "gzip")),
     "chunks": chunked(PAGE[:10], PAGE[10:], headers=[TYPE]),
-    "a page with a redirect to it": redirect(302, "/there"),
+    "redirect to a page": redirect(302, "/there"),
 }
 
 
 @pytest.mark.parametrize("name", GOOD)
-async def test_a_page_in_any_format_and_coding_is_read(name: str) -> None:
+async def test_metrics_page_is_read_in_any_format_and_coding(name: str) -> None:
     result, _ = await probe({"/metrics": GOOD[name], "/there": OK}, formats=["protobuf", "openmetrics", "text"])
     assert why(result) is None
     assert samples(result)['probe_exporter_families{type="counter"}'] == 1
@@ -144,30 +146,30 @@ BAD: dict[str, tuple[Answer, tuple[str, str]]] = {
     "5xx": (reply(503, PAGE, TYPE), (Reason.HTTP_STATUS, "")),
     "204": (reply(204), (Reason.HTTP_STATUS, "")),
     "HTML": (reply(200, b"<html></html>", ("Content-Type", "text/html")), (exporter.CONTENT_TYPE, "")),
-    "HTML that says it is text": (reply(200, b"<html>\n</html>\n", TYPE), MALFORMED),
+    "HTML served as text": (reply(200, b"<html>\n</html>\n", TYPE), MALFORMED),
     "no Content-Type": (reply(200, PAGE), (exporter.CONTENT_TYPE, "")),
-    "a format that was not asked for": (reply(200, messages(), MESSAGES), (exporter.CONTENT_TYPE, "")),
+    "format that was not requested": (reply(200, messages(), MESSAGES), (exporter.CONTENT_TYPE, "")),
     "TYPE twice": (reply(200, b"# TYPE a gauge\n# TYPE a gauge\na 1\n", TYPE), MALFORMED),
     "TYPE after samples": (reply(200, b"a 1\n# TYPE a gauge\n", TYPE), MALFORMED),
     "no EOF": (reply(200, openmetrics()[:-6], OPENMETRICS), MALFORMED),
-    "half a line": (reply(200, PAGE[:-4], TYPE), MALFORMED),
-    "an unknown coding": (
+    "truncated line": (reply(200, PAGE[:-4], TYPE), MALFORMED),
+    "unknown content coding": (
         reply(200, PAGE, TYPE, ("Content-Encoding", "zstd")),
         (Reason.HTTP_CONTENT_ENCODING, "transfer"),
     ),
-    "no gzip": (reply(200, PAGE, TYPE, ("Content-Encoding", "gzip")), (Reason.HTTP_CONTENT_ENCODING, "transfer")),
-    "the end in the body": (
+    "invalid gzip": (reply(200, PAGE, TYPE, ("Content-Encoding", "gzip")), (Reason.HTTP_CONTENT_ENCODING, "transfer")),
+    "truncated body": (
         raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\na 1\n"),
         (Reason.HTTP_BODY_TRUNCATED, "transfer"),
     ),
-    "no HTTP": (raw(b"SSH-2.0-x\r\n", end=End.HOLD), (Reason.HTTP_PROTOCOL_ERROR, "processing")),
-    "the end at once": (raw(), (Reason.CONNECT_CLOSED, "processing")),
+    "not HTTP": (raw(b"SSH-2.0-x\r\n", end=End.HOLD), (Reason.HTTP_PROTOCOL_ERROR, "processing")),
+    "closed at once": (raw(), (Reason.CONNECT_CLOSED, "processing")),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_a_page_that_is_none_fails_for_its_reason(name: str) -> None:
-    """And health is asked for all the same."""
+async def test_invalid_metrics_page_fails_with_its_reason(name: str) -> None:
+    """The prober asks for health although the page failed."""
     answer, expected = BAD[name]
     result, site = await probe({"/metrics": answer, "/-/healthy": HEALTHY})
     assert why(result) == expected
@@ -176,50 +178,50 @@ async def test_a_page_that_is_none_fails_for_its_reason(name: str) -> None:
     assert site.requests[-1].path == "/metadata"
 
 
-async def test_messages_cut_off_fail() -> None:
+async def test_truncated_protobuf_page_fails() -> None:
     result, _ = await probe(reply(200, messages()[:-3], MESSAGES), formats=["protobuf"])
     assert why(result) == MALFORMED
 
 
-async def test_a_page_without_a_type_is_read_where_the_module_says_how() -> None:
+async def test_page_without_content_type_is_read_in_the_fallback_format() -> None:
     result, _ = await probe(reply(200, PAGE), fallback_format="text")
     assert why(result) is None
 
 
 @pytest.mark.usefixtures("clock")
-async def test_silence_ends_with_the_deadline() -> None:
+async def test_silent_server_times_out_in_the_transfer_phase() -> None:
     result, _ = await probe(silence(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\na 1\n"))
     assert why(result) == (Reason.TIMEOUT_TRANSFER, "transfer")
     assert 20 <= result.duration < 25
 
 
-async def test_a_dead_port_is_asked_once() -> None:
+async def test_closed_port_is_asked_once() -> None:
     result, _ = await probe(OK, "127.0.0.1:{dead}")
     assert why(result) == (Reason.CONNECT_REFUSED, "connect")
     assert "probe_exporter_healthy" not in samples(result)
     assert 'probe_exporter_duration_seconds{phase="health"}' not in samples(result)
 
 
-async def test_a_bomb_of_gzip_ends_at_the_limit() -> None:
+async def test_gzip_bomb_fails_at_the_size_limit() -> None:
     bomb = gzip.compress(b"# " + b" " * (80 * 1024 * 1024) + b"\n", compresslevel=1)
     result, _ = await probe(reply(200, bomb, TYPE, ("Content-Encoding", "gzip")), timeout=60)
     assert why(result) == (Reason.HTTP_BODY_TOO_LARGE, "transfer")
 
 
-async def test_a_page_without_an_end_ends_at_the_limit() -> None:
+async def test_endless_page_fails_at_the_size_limit() -> None:
     endless = raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n", Repeat(b"a 1\n" * 1000, 10**6))
     result, _ = await probe(endless, body_size_limit="100KB")
     assert why(result) == (Reason.HTTP_BODY_TOO_LARGE, "transfer")
 
 
-async def test_a_page_has_as_many_samples_as_the_module_allows() -> None:
+async def test_sample_limit_is_enforced() -> None:
     body = b"".join(b'a{n="%d"} 1\n' % number for number in range(100))
     assert why((await probe(reply(200, body, TYPE), sample_limit=100))[0]) is None
     assert why((await probe(reply(200, body, TYPE), sample_limit=99))[0]) == (exporter.TOO_MANY_SAMPLES, "parse")
 
 
-async def test_a_large_page_keeps_nobody_waiting() -> None:
-    """100,000 samples are read in many short turns, between which others have theirs."""
+async def test_large_page_is_parsed_in_short_turns() -> None:
+    """100,000 samples are parsed in many short turns of the event loop."""
     lines = [b'http_requests_total{path="/api/%d",code="200"} %d\n' % (number, number) for number in range(100_000)]
     body = b"# HELP http_requests_total x\n# TYPE http_requests_total counter\n" + b"".join(lines)
     with turns() as taken:
@@ -229,7 +231,7 @@ async def test_a_large_page_keeps_nobody_waiting() -> None:
     assert max(taken) < sum(taken) / 4
 
 
-async def test_a_deadline_ends_the_reading_of_a_large_page() -> None:
+async def test_deadline_ends_the_parsing_of_a_large_page() -> None:
     body = b"".join(b'a{n="%d"} 1\n' % number for number in range(400_000))
     module = Module("m", prober, ExporterSettings(), 0.0, Place("test.yml"))
     async with Site({"/metrics": reply(200, body, TYPE)}) as site:
@@ -237,7 +239,7 @@ async def test_a_deadline_ends_the_reading_of_a_large_page() -> None:
     assert why(result) == (Reason.TIMEOUT_PROBE, "parse")
 
 
-async def test_tls_is_reported(pki: Pki) -> None:
+async def test_tls_certificate_is_reported(pki: Pki) -> None:
     settings = ExporterSettings.model_validate({"tls_config": {"ca_file": str(pki.directory / "root.pem")}})
     async with Site({"/metrics": OK}, Tls(), pki.directory) as site:
         module = Module("m", prober, settings, 0.0, Place("test.yml"))
@@ -249,7 +251,7 @@ async def test_tls_is_reported(pki: Pki) -> None:
 # --- the linter --------------------------------------------------------------------------------------------
 
 
-async def test_findings_are_counted_and_logged_and_fail_nothing() -> None:
+async def test_lint_findings_are_counted_and_logged_without_failing() -> None:
     page = b"# TYPE app_jobs counter\napp_jobs 5\napp_jobs 5\n"
     result, _ = await probe(reply(200, page, TYPE))
     assert why(result) is None
@@ -261,7 +263,7 @@ async def test_findings_are_counted_and_logged_and_fail_nothing() -> None:
     assert logged == ["help_missing", "counter_without_total", "duplicate_series"]
 
 
-async def test_findings_fail_where_the_module_requires_that_there_are_none() -> None:
+async def test_lint_findings_fail_the_probe_if_required() -> None:
     page = reply(200, b"app_jobs 5\n", TYPE)
     result, _ = await probe(page, require={"lint": True})
     assert why(result) == (exporter.LINT_FINDINGS, "lint")
@@ -271,7 +273,7 @@ async def test_findings_fail_where_the_module_requires_that_there_are_none() -> 
     assert why(result) is None
 
 
-def test_the_settings_know_every_rule() -> None:
+def test_settings_know_every_lint_rule() -> None:
     assert get_args(exporter.Rule) == tuple(lint.RULES)
 
 
@@ -283,17 +285,17 @@ HEALTH: dict[str, tuple[Mapping[str, Answer], float | None, str | None]] = {
     "the last path": ({"/healthz": HEALTHY}, 1, None),
     "a path that answers 503, and one 200": ({"/-/healthy": reply(503), "/health": HEALTHY}, 1, None),
     "a path that answers 503": ({"/health": reply(503)}, 0, exporter.UNHEALTHY),
-    "a path that wants a login": ({"/health": redirect(302, "/metrics")}, 0, exporter.UNHEALTHY),
-    "a path that hangs up": ({"/health": raw()}, 0, exporter.UNHEALTHY),
-    "a path that says nothing": ({"/health": SILENT}, 0, exporter.UNHEALTHY),
+    "a path that redirects to a login": ({"/health": redirect(302, "/metrics")}, 0, exporter.UNHEALTHY),
+    "a path that closes the connection": ({"/health": raw()}, 0, exporter.UNHEALTHY),
+    "a path that does not answer": ({"/health": SILENT}, 0, exporter.UNHEALTHY),
     "none": ({}, None, exporter.NO_HEALTH),
-    "a path for other methods": ({"/health": reply(405)}, None, exporter.NO_HEALTH),
+    "a path that does not allow GET": ({"/health": reply(405)}, None, exporter.NO_HEALTH),
 }
 
 
 @pytest.mark.parametrize("name", HEALTH)
 @pytest.mark.usefixtures("clock")
-async def test_health_is_reported_and_fails_only_what_requires_it(name: str) -> None:
+async def test_health_is_reported_and_fails_the_probe_only_if_required(name: str) -> None:
     pages, healthy, reason = HEALTH[name]
     result, _ = await probe({"/metrics": OK, **pages})
     assert why(result) is None
@@ -302,7 +304,7 @@ async def test_health_is_reported_and_fails_only_what_requires_it(name: str) -> 
     assert why(result) == (None if reason is None else (reason, "health"))
 
 
-async def test_health_is_asked_where_the_module_says() -> None:
+async def test_health_is_asked_at_the_configured_paths() -> None:
     _, site = await probe({"/metrics": OK}, health_paths=["/up?deep=1"], metadata_path="")
     assert [request.line for request in site.requests][1:] == ["GET /up?deep=1 HTTP/1.1"]
     _, site = await probe({"/metrics": OK}, health_paths=[], metadata_path="")
@@ -315,20 +317,20 @@ METADATA: dict[str, tuple[Mapping[str, Answer], str | None]] = {
     "a document": ({"/metadata": ABOUT}, 'source="/metadata",version="1.2"'),
     "a metric": ({"/metrics": reply(200, PAGE + BUILD, TYPE)}, 'source="app_build_info",version="2.0"'),
     "both": ({"/metrics": reply(200, PAGE + BUILD, TYPE), "/metadata": ABOUT}, 'source="/metadata",version="1.2"'),
-    "a metric of the language": ({"/metrics": reply(200, PAGE + b"go_build_info 1\n", TYPE)}, None),
-    "no JSON": ({"/metadata": reply(200, b"{", JSON)}, None),
-    "no object": ({"/metadata": reply(200, b"[1]", JSON)}, None),
+    "build info of the Go runtime": ({"/metrics": reply(200, PAGE + b"go_build_info 1\n", TYPE)}, None),
+    "invalid JSON": ({"/metadata": reply(200, b"{", JSON)}, None),
+    "JSON that is no object": ({"/metadata": reply(200, b"[1]", JSON)}, None),
     "deep JSON": ({"/metadata": reply(200, b"[" * 100_000, JSON)}, None),
-    "a page of another type": ({"/metadata": reply(200, b"{}")}, None),
-    "too much": ({"/metadata": reply(200, b" " * 2_000_000, JSON)}, None),
-    "silence": ({"/metadata": SILENT}, None),
+    "another content type": ({"/metadata": reply(200, b"{}")}, None),
+    "document beyond the limit": ({"/metadata": reply(200, b" " * 2_000_000, JSON)}, None),
+    "no response": ({"/metadata": SILENT}, None),
     "nothing": ({}, None),
 }
 
 
 @pytest.mark.parametrize("name", METADATA)
 @pytest.mark.usefixtures("clock")
-async def test_metadata_are_reported_and_fail_only_what_requires_them(name: str) -> None:
+async def test_metadata_is_reported_and_fails_the_probe_only_if_required(name: str) -> None:
     pages, labels = METADATA[name]
     result, _ = await probe({"/metrics": OK, **pages})
     assert why(result) is None
@@ -338,7 +340,7 @@ async def test_metadata_are_reported_and_fail_only_what_requires_them(name: str)
     assert why(result) == (None if labels else (exporter.NO_METADATA, "metadata"))
 
 
-async def test_what_metadata_say_is_cut_to_the_length_of_a_label() -> None:
+async def test_metadata_is_cut_to_the_length_of_a_label() -> None:
     about = reply(200, b'{"name": "%s", "version": 5}' % (b"x" * 500), JSON)
     result, _ = await probe({"/metrics": OK, "/metadata": about})
     (name,) = [name for name in samples(result) if name.startswith("probe_exporter_metadata_info")]
@@ -362,7 +364,7 @@ app_long{l="%s"} 1
 """ % (b"x" * 300)
 
 
-async def test_chosen_series_go_into_the_answer() -> None:
+async def test_reexposed_series_are_in_the_answer() -> None:
     result, _ = await probe(reply(200, SERIES, TYPE), reexpose={"names": ["app_jobs_*", "app_*_count", "probe_*"]})
     found = samples(result)
     assert found['app_jobs_total{kind="a"}'] == 5
@@ -375,7 +377,7 @@ async def test_chosen_series_go_into_the_answer() -> None:
     assert "# TYPE app_seconds_count untyped\n" in text
 
 
-async def test_series_beyond_the_limits_are_left_out_and_counted() -> None:
+async def test_reexposed_series_beyond_the_limit_are_dropped_and_counted() -> None:
     result, _ = await probe(reply(200, SERIES, TYPE), reexpose={"names": ["app_*"], "limit": 2, "prefix": "their_"})
     found = samples(result)
     assert {name for name in found if "app_" in name} == {f'their_app_jobs_total{{kind="{kind}"}}' for kind in "ab"}
@@ -384,12 +386,12 @@ async def test_series_beyond_the_limits_are_left_out_and_counted() -> None:
     assert samples(result)["probe_exporter_left_out_series"] == 1
 
 
-async def test_a_prefix_makes_room_for_the_series_of_a_prober() -> None:
+async def test_reexposed_series_with_prefix_do_not_clash_with_those_of_a_prober() -> None:
     result, _ = await probe(reply(200, SERIES, TYPE), reexpose={"names": ["probe_*"], "prefix": "their_"})
     assert samples(result)["their_probe_success"] == 0
 
 
-async def test_values_are_of_the_page_its_head_and_the_metadata() -> None:
+async def test_values_come_from_page_header_and_metadata() -> None:
     metrics = [
         {"name": "a", "help": "x", "from": {"regexp": r"up (\d)"}},
         {"name": "b", "help": "x", "from": {"header": "Content-Length"}},
@@ -403,11 +405,17 @@ async def test_values_are_of_the_page_its_head_and_the_metadata() -> None:
     assert why(result) == (Reason.VALUE_MISSING, "values")
 
 
-async def test_a_redirect_of_metadata_to_where_nobody_may_probe_fails_the_probe(tmp_path: Path) -> None:
-    """What the module does not require may fail; what the configuration forbids may not even be tried unseen."""
+@cache
+def probers() -> Mapping[str, Prober[Any]]:
+    """Return every prober, loaded once."""
+    return loader.load_probers([])
+
+
+async def test_metadata_redirect_to_a_denied_target_fails_the_probe(tmp_path: Path) -> None:
+    """Metadata may fail without failing the probe, but a denied target always fails it."""
     path = tmp_path / "a.yml"
     path.write_text("modules: {m: {prober: exporter, targets: {deny: [127.0.0.77]}}}")
-    module = loading.load([path], loader.load_probers([])).modules["m"]
+    module = loading.load([path], probers()).modules["m"]
     pages = {"/metrics": OK, "/metadata": redirect(302, "http://127.0.0.77:1/")}
     async with Site(pages) as site:
         result = await run(module, site.fill("127.0.0.1:{port}"), 20.0)
@@ -434,12 +442,12 @@ async def test_a_redirect_of_metadata_to_where_nobody_may_probe_fails_the_probe(
     ],
     ids=str,
 )
-def test_settings_that_can_not_be_meant_are_refused(settings: dict[str, Any]) -> None:
+def test_settings_without_sense_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         ExporterSettings.model_validate(settings)
 
 
-def test_health_that_is_required_and_not_asked_for_is_a_caution() -> None:
+def test_required_health_without_paths_is_a_caution() -> None:
     settings = ExporterSettings.model_validate({"require": {"health": True}, "health_paths": []})
     assert [key for key, _ in settings.cautions()] == ["health_paths"]
 
@@ -455,15 +463,15 @@ PLACES = {
 
 
 @pytest.mark.parametrize("written", PLACES)
-def test_a_mistake_is_told_where_it_stands(written: str, tmp_path: Path) -> None:
+def test_settings_error_names_its_position(written: str, tmp_path: Path) -> None:
     path = tmp_path / "a.yml"
     path.write_text(f"modules: {{m: {{prober: exporter, exporter: {{{written}}}}}}}\n")
     with pytest.raises(ConfigError) as refused:
-        loading.load([path], loader.load_probers([]))
+        loading.load([path], probers())
     assert str(refused.value).partition("a.yml:")[2].startswith(PLACES[written])
 
 
-def test_token_source_is_the_same_for_every_api_and_hostname() -> None:
+def test_oauth2_token_source_is_shared_by_every_api_and_hostname() -> None:
     oauth2 = {"client_id": "a", "token_url": "http://127.0.0.1:1/token"}
     settings = ExporterSettings.model_validate({"oauth2": oauth2})
     named = with_hostname(settings, "app.example")
@@ -474,7 +482,7 @@ def test_token_source_is_the_same_for_every_api_and_hostname() -> None:
         }
 
 
-async def test_a_hostname_goes_to_every_api() -> None:
+async def test_hostname_is_the_host_header_of_every_request() -> None:
     settings = with_hostname(ExporterSettings.model_validate({"headers": {"X-A": "b"}}), "app.example")
     async with Site({"/metrics": OK}) as site:
         await run(Module("m", prober, settings, 0.0, Place("test.yml")), site.fill("127.0.0.1:{port}"), 20.0)

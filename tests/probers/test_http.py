@@ -1,4 +1,4 @@
-"""One probe of a web page, from its target to its verdict: reasons, phases and seconds, and what it leaves behind.
+"""The http prober against scripted sites: reasons, phases, durations, redirects, cleanup.
 
 Side by side with the original stand the values (tests/peers); here stands what only ours has, and why it happens.
 """
@@ -33,28 +33,28 @@ def module(**settings: Any) -> Module:
 
 
 async def probe(site: Site, target: str = "http://127.0.0.1:{port}/", timeout: float = 20.0, **settings: Any) -> Result:
-    """Probe a page of a site that is being served."""
+    """Probe a page of a running site."""
     return await run(module(**settings), site.fill(target), timeout)
 
 
 async def one(pages: Answer | Mapping[str, Answer], timeout: float = 20.0, **settings: Any) -> Result:
-    """Probe the first page of a site of its own."""
+    """Probe the first page of a new site."""
     async with Site({"/": pages} if isinstance(pages, Answer) else pages) as site:
         return await probe(site, timeout=timeout, **settings)
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """The duration of each phase."""
+    """Return the duration of each phase, in seconds."""
     return {phase: value for (phase,), value in result.probe.samples.labelled.get(http.DURATION, {}).items()}
 
 
 def spent(result: Result) -> set[str]:
-    """The phases that took any time."""
+    """Return the phases with a duration above 0."""
     return {phase for phase, value in seconds(result).items() if value > 0}
 
 
@@ -63,7 +63,7 @@ ALL = {"resolve", "connect", "tls", "processing", "transfer"}
 
 @pytest.fixture
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some names for the loopback."""
+    """Give loopback addresses some names."""
     path = tmp_path / "hosts"
     path.write_text("127.0.0.1 localhost www.example.test\n::1 six.test\n127.0.0.77 other.test\n127.0.0.1 other.test\n")
     monkeypatch.setattr(lookup, "HOSTS", path)
@@ -72,7 +72,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- success -----------------------------------------------------------------------------------------------
 
 
-async def test_a_good_page_passes() -> None:
+async def test_valid_page_passes() -> None:
     result = await one(OK)
     assert why(result) is None
     assert set(seconds(result)) == ALL
@@ -80,7 +80,7 @@ async def test_a_good_page_passes() -> None:
 
 
 @pytest.mark.usefixtures("hosts")
-async def test_a_good_page_over_tls_passes(pki: Pki) -> None:
+async def test_valid_page_over_tls_passes(pki: Pki) -> None:
     async with Site({"/": OK}, Tls(), pki.directory) as site:
         tls_config = {"ca_file": str(pki.directory / "root.pem")}
         result = await probe(site, "https://localhost:{tls_port}/", tls_config=tls_config)
@@ -92,8 +92,8 @@ async def test_a_good_page_over_tls_passes(pki: Pki) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_the_seconds_are_those_of_the_wire() -> None:
-    """Each pause of the server is in the phase that it falls into, and in no other."""
+async def test_durations_count_the_server_s_delay_in_its_phase() -> None:
+    """A pause of the server counts in the phase that it falls into and in no other."""
     page = raw(Pause(4), b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", Pause(12), b"ok")
     result = await one(page)
     found = seconds(result)
@@ -105,7 +105,7 @@ async def test_the_seconds_are_those_of_the_wire() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_the_seconds_are_summed_over_redirects() -> None:
+async def test_durations_are_summed_over_redirects() -> None:
     late = (Pause(4),)
     pages = {
         "/": raw(*late, *redirect(302, "/1").parts),
@@ -127,23 +127,23 @@ NOT_EVEN_RESOLVED = {
 
 
 @pytest.mark.parametrize(("target", "reason"), NOT_EVEN_RESOLVED.values(), ids=NOT_EVEN_RESOLVED)
-async def test_what_is_no_url_has_no_phases(target: str, reason: Reason) -> None:
+async def test_invalid_url_has_no_phases(target: str, reason: Reason) -> None:
     result = await run(module(), target, 20.0)
     assert why(result) == (reason, "")
     assert seconds(result) == {}
 
 
 ONLY_RESOLVED: dict[str, tuple[str, dict[str, Any], tuple[Reason, str]]] = {
-    "a name that is none": ("http://a..b/", {}, (Reason.DNS_RESOLUTION, "resolve")),
-    "the wrong family": (
+    "invalid host name": ("http://a..b/", {}, (Reason.DNS_RESOLUTION, "resolve")),
+    "address of the wrong family": (
         "http://127.0.0.1/",
         {"preferred_ip_protocol": "ip6", "ip_protocol_fallback": False},
         (Reason.DNS_NO_ADDRESS, "resolve"),
     ),
-    "a method that is none": ("http://127.0.0.1/", {"method": "GE T"}, (Reason.SETTINGS_UNUSABLE, "")),
-    "a missing body_file": ("http://127.0.0.1/", {"body_file": "none"}, (Reason.SETTINGS_UNUSABLE, "")),
-    "a missing ca_file": ("http://127.0.0.1/", {"tls_config": {"ca_file": "none"}}, (Reason.SETTINGS_UNUSABLE, "")),
-    "a secret manager": (
+    "invalid method": ("http://127.0.0.1/", {"method": "GE T"}, (Reason.SETTINGS_UNUSABLE, "")),
+    "missing body_file": ("http://127.0.0.1/", {"body_file": "none"}, (Reason.SETTINGS_UNUSABLE, "")),
+    "missing ca_file": ("http://127.0.0.1/", {"tls_config": {"ca_file": "none"}}, (Reason.SETTINGS_UNUSABLE, "")),
+    "secret manager": (
         "http://127.0.0.1/",
         {"authorization": {"credentials_ref": "x"}},
         (Reason.SETTINGS_UNUSABLE, ""),
@@ -152,7 +152,7 @@ ONLY_RESOLVED: dict[str, tuple[str, dict[str, Any], tuple[Reason, str]]] = {
 
 
 @pytest.mark.parametrize(("target", "settings", "expected"), ONLY_RESOLVED.values(), ids=ONLY_RESOLVED)
-async def test_what_fails_before_it_sets_out_has_one_phase(
+async def test_failure_before_the_request_has_only_the_resolve_phase(
     target: str, settings: dict[str, Any], expected: tuple[Reason, str]
 ) -> None:
     result = await run(module(**settings), target, 20.0)
@@ -161,7 +161,7 @@ async def test_what_fails_before_it_sets_out_has_one_phase(
 
 
 @pytest.mark.parametrize("settings", [{"headers": {"X A": "1"}}, {"bearer_token_file": "none"}])
-async def test_a_request_that_can_not_be_made_has_all_phases_and_spends_no_time_in_them(
+async def test_unusable_request_has_all_phases_without_time(
     settings: dict[str, Any],
 ) -> None:
     result = await run(module(**settings), "http://127.0.0.1/", 20.0)
@@ -176,27 +176,27 @@ BEGUN = {"resolve", "connect", "processing"}
 WHOLE = ALL - {"tls"}
 
 ANSWERS: dict[str, tuple[Answer, tuple[Reason, str], set[str]]] = {
-    "closes at once": (raw(), (Reason.CONNECT_CLOSED, "processing"), NO_ANSWER),
-    "resets at once": (raw(end=End.RESET), (Reason.CONNECT_RESET, "processing"), NO_ANSWER),
-    "says nothing": (silence(), (Reason.TIMEOUT_RESPONSE, "processing"), NO_ANSWER),
-    "is not HTTP": (raw(b"SSH-2.0-x\r\n"), (Reason.HTTP_PROTOCOL_ERROR, "processing"), BEGUN),
-    "holds on and is not HTTP": (silence(b"220 x ESMTP\r\n"), (Reason.HTTP_PROTOCOL_ERROR, "processing"), BEGUN),
-    "stops in the head": (silence(b"HTTP/1.1 200 OK\r\n"), (Reason.TIMEOUT_RESPONSE, "processing"), BEGUN),
-    "ends in the head": (raw(b"HTTP/1.1 200 OK\r\n"), (Reason.HTTP_PROTOCOL_ERROR, "processing"), BEGUN),
-    "says that it will answer": (
+    "closed at once": (raw(), (Reason.CONNECT_CLOSED, "processing"), NO_ANSWER),
+    "reset at once": (raw(end=End.RESET), (Reason.CONNECT_RESET, "processing"), NO_ANSWER),
+    "no response": (silence(), (Reason.TIMEOUT_RESPONSE, "processing"), NO_ANSWER),
+    "not HTTP": (raw(b"SSH-2.0-x\r\n"), (Reason.HTTP_PROTOCOL_ERROR, "processing"), BEGUN),
+    "not HTTP and kept open": (silence(b"220 x ESMTP\r\n"), (Reason.HTTP_PROTOCOL_ERROR, "processing"), BEGUN),
+    "stops in the headers": (silence(b"HTTP/1.1 200 OK\r\n"), (Reason.TIMEOUT_RESPONSE, "processing"), BEGUN),
+    "closed in the headers": (raw(b"HTTP/1.1 200 OK\r\n"), (Reason.HTTP_PROTOCOL_ERROR, "processing"), BEGUN),
+    "100 Continue alone": (
         silence(b"HTTP/1.1 100 Continue\r\n\r\n"),
         (Reason.TIMEOUT_RESPONSE, "processing"),
         BEGUN,
     ),
-    "has endless headers": (
+    "endless headers": (
         raw(b"HTTP/1.1 200 OK\r\n", Repeat(b"X-A: %s\r\n" % (b"a" * 65536), 170)),
         (Reason.HTTP_HEADERS_TOO_LARGE, "processing"),
         BEGUN,
     ),
     "stops in the body": (silence(HEAD, b"five!"), (Reason.TIMEOUT_TRANSFER, "transfer"), WHOLE),
-    "ends in the body": (raw(HEAD, b"five!"), (Reason.HTTP_BODY_TRUNCATED, "transfer"), WHOLE),
-    "resets in the body": (raw(HEAD, b"five!", Pause(2), end=End.RESET), (Reason.CONNECT_RESET, "transfer"), WHOLE),
-    "breaks its chunks": (
+    "closed in the body": (raw(HEAD, b"five!"), (Reason.HTTP_BODY_TRUNCATED, "transfer"), WHOLE),
+    "reset in the body": (raw(HEAD, b"five!", Pause(2), end=End.RESET), (Reason.CONNECT_RESET, "transfer"), WHOLE),
+    "invalid chunk": (
         raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfive!oops"),
         (Reason.HTTP_PROTOCOL_ERROR, "transfer"),
         WHOLE,
@@ -206,8 +206,10 @@ ANSWERS: dict[str, tuple[Answer, tuple[Reason, str], set[str]]] = {
 
 @pytest.mark.parametrize(("answer", "expected", "phases"), ANSWERS.values(), ids=ANSWERS)
 @pytest.mark.usefixtures("clock")
-async def test_how_an_answer_fails(answer: Answer, expected: tuple[Reason, str], phases: set[str]) -> None:
-    """Where a status came it stays, and so does the count of the bytes that came after it."""
+async def test_response_fault_has_its_reason_and_phases(
+    answer: Answer, expected: tuple[Reason, str], phases: set[str]
+) -> None:
+    """The status and the bytes received before the failure are reported."""
     result = await one(answer)
     assert why(result) == expected
     assert set(seconds(result)) == ALL
@@ -217,14 +219,14 @@ async def test_how_an_answer_fails(answer: Answer, expected: tuple[Reason, str],
     assert samples.get(http.BODY_LENGTH) == (5 if phases == WHOLE else 0)
 
 
-async def test_a_port_where_nobody_listens_refuses() -> None:
+async def test_closed_port_is_refused() -> None:
     async with Site({}) as site:
         result = await probe(site, "http://127.0.0.1:{dead}/")
     assert why(result) == (Reason.CONNECT_REFUSED, "connect")
     assert spent(result) == {"resolve"}
 
 
-async def test_a_port_that_is_none_is_an_invalid_target() -> None:
+async def test_port_out_of_range_is_an_invalid_target() -> None:
     result = await run(module(), "http://127.0.0.1:99999/", 20.0)
     assert result.failure is not None
     assert result.failure.reason is Reason.TARGET_INVALID
@@ -239,7 +241,7 @@ async def test_a_port_that_is_none_is_an_invalid_target() -> None:
         ("unknown_root", Reason.CERTIFICATE_UNKNOWN_AUTHORITY),
     ],
 )
-async def test_a_bad_certificate_is_shown_and_spends_no_time(pki: Pki, certificate: str, reason: Reason) -> None:
+async def test_untrusted_certificate_is_reported_without_durations(pki: Pki, certificate: str, reason: Reason) -> None:
     async with Site({"/": OK}, Tls(certificate), pki.directory) as site:
         tls_config = {"ca_file": str(pki.directory / "root.pem")}
         result = await probe(site, "https://127.0.0.1:{tls_port}/", tls_config=tls_config)
@@ -251,7 +253,7 @@ async def test_a_bad_certificate_is_shown_and_spends_no_time(pki: Pki, certifica
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_handshake_that_stalls_is_a_timeout_of_tls(pki: Pki) -> None:
+async def test_unfinished_tls_handshake_times_out_in_the_tls_phase(pki: Pki) -> None:
     async with Site({"/": OK}, silence(), pki.directory) as site:
         settings = {"tls_config": {"insecure_skip_verify": True}}
         result = await probe(site, "https://127.0.0.1:{tls_port}/", timeout=8.0, **settings)
@@ -262,42 +264,40 @@ async def test_a_handshake_that_stalls_is_a_timeout_of_tls(pki: Pki) -> None:
 
 MATCHES_OK = [{"header": "X-A", "regexp": "ok"}]
 DEMANDS: dict[str, tuple[dict[str, Any], Answer, Reason | None]] = {
-    "a status": ({}, reply(500, b"no"), Reason.HTTP_STATUS),
-    "a status listed": ({"valid_status_codes": [500]}, reply(500, b"no"), None),
-    "a version": ({"valid_http_versions": ["HTTP/1.0"]}, OK, Reason.HTTP_VERSION),
-    "no header that matches": (
+    "status": ({}, reply(500, b"no"), Reason.HTTP_STATUS),
+    "listed status": ({"valid_status_codes": [500]}, reply(500, b"no"), None),
+    "HTTP version": ({"valid_http_versions": ["HTTP/1.0"]}, OK, Reason.HTTP_VERSION),
+    "forbidden header": (
         {"fail_if_header_matches": MATCHES_OK},
         reply(200, b"", ("X-A", "ok")),
         Reason.HTTP_HEADER_MISMATCH,
     ),
-    "a header": ({"fail_if_header_not_matches": MATCHES_OK}, OK, Reason.HTTP_HEADER_MISMATCH),
-    "no such body": ({"fail_if_body_matches_regexp": ["^ok$"]}, OK, Reason.HTTP_BODY_MISMATCH),
-    "such a body": ({"fail_if_body_not_matches_regexp": ["absent"]}, OK, Reason.HTTP_BODY_MISMATCH),
-    "a body that is there": ({"fail_if_body_not_matches_regexp": ["ok"]}, chunked(b"o", b"k"), None),
-    "JSON": ({"fail_if_body_json_matches_cel": "true"}, OK, Reason.HTTP_BODY_MISMATCH),
-    "JSON of no such kind": (
+    "missing header": ({"fail_if_header_not_matches": MATCHES_OK}, OK, Reason.HTTP_HEADER_MISMATCH),
+    "forbidden body": ({"fail_if_body_matches_regexp": ["^ok$"]}, OK, Reason.HTTP_BODY_MISMATCH),
+    "missing body": ({"fail_if_body_not_matches_regexp": ["absent"]}, OK, Reason.HTTP_BODY_MISMATCH),
+    "body that matches": ({"fail_if_body_not_matches_regexp": ["ok"]}, chunked(b"o", b"k"), None),
+    "body that is not JSON": ({"fail_if_body_json_matches_cel": "true"}, OK, Reason.HTTP_BODY_MISMATCH),
+    "forbidden JSON": (
         {"fail_if_body_json_matches_cel": "body.n == 1"},
         reply(200, b'{"n": 1}'),
         Reason.HTTP_BODY_MISMATCH,
     ),
-    "JSON of such a kind": ({"fail_if_body_json_not_matches_cel": "body.n == 1"}, reply(200, b'{"n": 1}'), None),
-    "text and JSON": (
+    "JSON that matches": ({"fail_if_body_json_not_matches_cel": "body.n == 1"}, reply(200, b'{"n": 1}'), None),
+    "text and JSON that match": (
         {"fail_if_body_not_matches_regexp": ["n"], "fail_if_body_json_not_matches_cel": "body.n == 1"},
         reply(200, b'{"n": 1}'),
         None,
     ),
     "no TLS": ({"fail_if_not_ssl": True}, OK, Reason.TLS_REQUIRED),
-    "a small body": ({"body_size_limit": "1B"}, OK, Reason.HTTP_BODY_TOO_LARGE),
-    "gzip": ({"compression": "gzip"}, OK, Reason.HTTP_CONTENT_ENCODING),
-    "gzip that is there": ({"compression": "gzip"}, reply(200, gzip.compress(b"ok")), None),
-    "a coding that is none": ({"compression": "zip"}, OK, Reason.SETTINGS_UNUSABLE),
+    "body size": ({"body_size_limit": "1B"}, OK, Reason.HTTP_BODY_TOO_LARGE),
+    "missing gzip": ({"compression": "gzip"}, OK, Reason.HTTP_CONTENT_ENCODING),
+    "gzip as demanded": ({"compression": "gzip"}, reply(200, gzip.compress(b"ok")), None),
+    "unknown coding": ({"compression": "zip"}, OK, Reason.SETTINGS_UNUSABLE),
 }
 
 
 @pytest.mark.parametrize(("settings", "answer", "reason"), DEMANDS.values(), ids=DEMANDS)
-async def test_a_demand_that_is_not_met_is_the_reason(
-    settings: dict[str, Any], answer: Answer, reason: Reason | None
-) -> None:
+async def test_failed_check_is_the_reason(settings: dict[str, Any], answer: Answer, reason: Reason | None) -> None:
     result = await one(answer, **settings)
     assert (result.failure.reason if result.failure else None) is reason
     regexp = any("match" in key and "cel" not in key for key in settings)
@@ -310,7 +310,7 @@ async def test_a_demand_that_is_not_met_is_the_reason(
         assert http.FAILED_BY_CEL not in result.probe.samples.plain
 
 
-async def test_the_first_demand_that_is_not_met_is_the_reason_and_the_rest_is_measured_all_the_same() -> None:
+async def test_first_failed_check_is_the_reason_and_all_is_measured() -> None:
     settings: dict[str, Any] = {
         "valid_http_versions": ["HTTP/2.0"],
         "fail_if_body_matches_regexp": ["no"],
@@ -323,7 +323,7 @@ async def test_the_first_demand_that_is_not_met_is_the_reason_and_the_rest_is_me
 
 
 @pytest.mark.usefixtures("hosts")
-async def test_tls_can_be_forbidden(pki: Pki) -> None:
+async def test_fail_if_ssl_forbids_tls(pki: Pki) -> None:
     async with Site({"/": OK}, Tls(), pki.directory) as site:
         settings: dict[str, Any] = {"fail_if_ssl": True, "tls_config": {"insecure_skip_verify": True}}
         result = await probe(site, "https://127.0.0.1:{tls_port}/", **settings)
@@ -333,7 +333,7 @@ async def test_tls_can_be_forbidden(pki: Pki) -> None:
 # --- redirects ---------------------------------------------------------------------------------------------
 
 
-async def test_ten_redirects_are_followed_and_the_eleventh_is_not() -> None:
+async def test_redirects_are_followed_ten_times() -> None:
     pages = {"/": redirect(302, "/1"), **{f"/{number}": redirect(302, f"/{number + 1}") for number in range(1, 20)}}
     result = await one({**pages, "/10": OK})
     assert why(result) is None
@@ -345,7 +345,7 @@ async def test_ten_redirects_are_followed_and_the_eleventh_is_not() -> None:
     assert why(await one(pages, valid_status_codes=[302])) is None
 
 
-async def test_a_redirect_that_is_not_to_be_followed_is_the_answer() -> None:
+async def test_redirect_that_is_not_followed_is_the_response() -> None:
     async with Site({"/": redirect(301, "/x"), "/x": OK}) as site:
         result = await probe(site, follow_redirects=False, valid_status_codes=[301])
         assert len(site.requests) == 1
@@ -354,8 +354,8 @@ async def test_a_redirect_that_is_not_to_be_followed_is_the_answer() -> None:
     assert result.probe.samples.get(http.BODY_LENGTH) == 0
 
 
-async def test_the_body_of_a_refused_redirect_is_read_where_it_is_judged() -> None:
-    """The original fails such a demand always."""
+async def test_redirect_body_is_read_for_checks_if_not_followed() -> None:
+    """The original always fails such a check."""
     settings: dict[str, Any] = {
         "follow_redirects": False,
         "valid_status_codes": [301],
@@ -365,7 +365,7 @@ async def test_the_body_of_a_refused_redirect_is_read_where_it_is_judged() -> No
 
 
 @pytest.mark.parametrize("location", ["ftp://a.test/", "/%zz", "http://a.test:x/"])
-async def test_a_redirect_to_nowhere_fails_and_keeps_what_was_seen(location: str) -> None:
+async def test_redirect_to_invalid_location_fails_and_keeps_the_response(location: str) -> None:
     result = await one(redirect(302, location))
     assert result.failure is not None
     assert result.failure.reason is Reason.HTTP_REDIRECT
@@ -379,11 +379,11 @@ async def test_a_redirect_to_nowhere_fails_and_keeps_what_was_seen(location: str
         ("http://127.0.0.1:{dead}/", (Reason.CONNECT_REFUSED, "connect")),
         ("http://a..b/", (Reason.DNS_RESOLUTION, "resolve")),
         ("http://127.0.0.1:{port}/silent", (Reason.TIMEOUT_RESPONSE, "processing")),
-        ("https://127.0.0.1:{port}/", (Reason.TLS_TIMEOUT, "tls")),  # it waits for the end of a head
+        ("https://127.0.0.1:{port}/", (Reason.TLS_TIMEOUT, "tls")),  # the plain site waits for the end of a request
     ],
 )
 @pytest.mark.usefixtures("clock")
-async def test_a_redirect_to_a_dead_end_fails_there_and_keeps_what_was_seen(
+async def test_redirect_to_failing_target_fails_and_keeps_the_response(
     location: str, expected: tuple[Reason, str]
 ) -> None:
     pages = {"/": redirect(302, location), "/silent": silence()}
@@ -394,8 +394,8 @@ async def test_a_redirect_to_a_dead_end_fails_there_and_keeps_what_was_seen(
 
 
 @pytest.mark.usefixtures("hosts")
-async def test_a_redirect_on_the_same_host_keeps_address_name_and_credentials(pki: Pki) -> None:
-    """Even where the location names it in full; the certificate must bear the configured name at each hop."""
+async def test_redirect_to_the_same_host_keeps_address_name_and_credentials(pki: Pki) -> None:
+    """This holds for a location with a host, too. The certificate must have the configured name at each hop."""
     pages = {"/": redirect(302, "https://localhost:{tls_port}/x"), "/x": OK}
     async with Site(pages, Tls(), pki.directory) as site:
         settings: dict[str, Any] = {
@@ -409,7 +409,7 @@ async def test_a_redirect_on_the_same_host_keeps_address_name_and_credentials(pk
 
 
 @pytest.mark.usefixtures("hosts")
-async def test_a_redirect_to_another_host_leaves_name_and_credentials(pki: Pki) -> None:
+async def test_redirect_to_another_host_drops_name_and_credentials(pki: Pki) -> None:
     pages = {"/": redirect(302, "https://localhost:{tls_port}/x"), "/x": OK}
     async with Site(pages, Tls(), pki.directory) as site:
         settings: dict[str, Any] = {
@@ -430,7 +430,7 @@ async def test_a_redirect_to_another_host_leaves_name_and_credentials(pki: Pki) 
 
 
 @pytest.mark.usefixtures("hosts")
-async def test_a_redirect_to_another_host_tries_its_addresses_in_turn() -> None:
+async def test_redirect_to_another_host_tries_its_addresses_in_turn() -> None:
     async with Site({"/": redirect(302, "http://other.test:{port}/x"), "/x": OK}) as site:
         assert why(await probe(site)) is None
         assert [request.all("Host") for request in site.requests] == [
@@ -450,7 +450,7 @@ async def test_cookies_are_kept_for_one_probe() -> None:
 # --- uploads -----------------------------------------------------------------------------------------------
 
 
-async def test_a_large_file_is_uploaded_whole(tmp_path: Path) -> None:
+async def test_large_file_is_uploaded_whole(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"0123456789abcdef" * 65536)
     async with Site({"/": OK}) as site:
         result = await probe(site, method="POST", body_file=str(tmp_path / "large"))
@@ -459,26 +459,26 @@ async def test_a_large_file_is_uploaded_whole(tmp_path: Path) -> None:
 
 
 def bytes_read() -> int:
-    """All that this process has read so far, from files and sockets."""
+    """Return the bytes that this process has read so far, from files and sockets."""
     return int(Path("/proc/self/io").read_text().split()[1])
 
 
-async def test_an_answer_may_come_before_the_upload_ends(tmp_path: Path) -> None:
-    """As of a server that has seen enough. It ends the upload long before its end."""
+async def test_response_before_the_end_of_an_upload_ends_it(tmp_path: Path) -> None:
+    """A server may answer before it has read the whole request. The prober then stops the upload."""
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 30)
     async with Site({}, greeting=reply(413, b"too large")) as site:
         before = bytes_read()
         result = await probe(site, timeout=60, method="POST", body_file=str(tmp_path / "huge"))
     assert bytes_read() - before < 1 << 28
-    # The server's reset may overtake its answer.
+    # The server's reset may arrive before its response is read.
     assert why(result) in {(Reason.HTTP_STATUS, "validation"), (Reason.CONNECT_RESET, "processing")}
 
 
 # --- cancellation and leftovers ----------------------------------------------------------------------------
 
 
-async def test_a_cancelled_probe_hangs_up() -> None:
+async def test_cancelled_probe_closes_its_connection() -> None:
     async with Site({"/": silence(b"HTTP/1.1 200 OK\r\n\r\n")}) as site:
         running = asyncio.create_task(probe(site, timeout=60.0))
         await site.reached(1)
@@ -488,15 +488,15 @@ async def test_a_cancelled_probe_hangs_up() -> None:
         await site.abandoned.wait()
 
 
-@pytest.mark.parametrize("name", ["stops in the head", "stops in the body"])
+@pytest.mark.parametrize("name", ["stops in the headers", "stops in the body"])
 @pytest.mark.usefixtures("clock")
-async def test_a_probe_that_ran_out_of_time_hangs_up(name: str) -> None:
+async def test_timed_out_probe_closes_its_connection(name: str) -> None:
     async with Site({"/": ANSWERS[name][0]}) as site:
         await probe(site)
         await site.abandoned.wait()
 
 
-async def test_a_large_body_that_nobody_looks_at_is_counted_to_its_end() -> None:
+async def test_large_body_is_counted_to_its_end() -> None:
     result = await one(raw(b"HTTP/1.1 200 OK\r\n\r\n", Repeat(bytes(1 << 20), 80)))
     assert why(result) is None
     assert result.probe.samples.get(http.BODY_LENGTH) == 80 << 20
@@ -505,7 +505,7 @@ async def test_a_large_body_that_nobody_looks_at_is_counted_to_its_end() -> None
 # --- the log -----------------------------------------------------------------------------------------------
 
 
-async def test_the_log_tells_the_story_and_no_secret() -> None:
+async def test_log_has_each_step_and_no_secret() -> None:
     pages = {"/": redirect(302, "/x"), "/x": OK}
     async with Site(pages) as site:
         settings: dict[str, Any] = {
@@ -540,7 +540,7 @@ def test_hostname_is_the_host_header() -> None:
     assert dict(changed.template.headers)["X-A"] == "1"
 
 
-def test_hostname_may_repeat_a_configured_header_and_not_contradict_it() -> None:
+def test_hostname_conflicts_with_another_host_header() -> None:
     settings = HttpSettings(headers={"host": "www.test"})
     assert with_hostname(settings, "www.test") is settings
     for other in ("WWW.test", "other.test", ""):
@@ -549,7 +549,7 @@ def test_hostname_may_repeat_a_configured_header_and_not_contradict_it() -> None
 
 
 @pytest.mark.usefixtures("hosts")
-async def test_hostname_is_the_name_that_tls_asks_for_and_verifies(pki: Pki) -> None:
+async def test_hostname_is_the_sni_and_verified_name(pki: Pki) -> None:
     async with Site({"/": OK}, Tls("wildcard"), pki.directory) as site:
         settings = HttpSettings.model_validate({"tls_config": {"ca_file": str(pki.directory / "root.pem")}})
         settings = with_hostname(settings, "any.example.test:8443")
@@ -563,7 +563,7 @@ async def test_hostname_is_the_name_that_tls_asks_for_and_verifies(pki: Pki) -> 
 
 
 @pytest.mark.usefixtures("hosts")
-async def test_the_family_can_be_chosen() -> None:
+async def test_ip_protocol_follows_the_target() -> None:
     async with Site({"/": OK}) as site:
         for host, protocol in (("six.test", 6), ("localhost", 4), ("[::1]", 6), ("127.0.0.1", 4)):
             result = await probe(site, f"http://{host}:{{port}}/")
@@ -571,7 +571,7 @@ async def test_the_family_can_be_chosen() -> None:
             assert result.probe.samples.get(opening.IP_PROTOCOL) == protocol
 
 
-async def test_a_target_is_reached_at_its_unspecified_address_too() -> None:
+async def test_unspecified_address_reaches_the_target() -> None:
     async with Site({"/": OK}) as site:
         assert why(await probe(site, "http://0.0.0.0:{port}/")) is None
         assert why(await probe(site, "http://[::]:{port}/")) is None

@@ -1,4 +1,4 @@
-"""Metrics that the http prober makes of an answer: when there is one to look at, and when a body is kept for them."""
+"""The http prober's user-defined metrics: from which responses they are read, and when the body is kept."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ async def probe(answer: Answer, *metrics: dict[str, Any], **settings: Any) -> Re
 
 
 def values(result: Result) -> list[str]:
-    """The module's own samples."""
+    """Return the samples that the module defines."""
     return [line for line in encode(result.probe.samples, TEXT).decode().splitlines() if line.startswith("app_")]
 
 
-async def test_a_page_s_values_stand_beside_what_every_probe_measures() -> None:
+async def test_values_stand_beside_the_probe_s_metrics() -> None:
     result = await probe(reply(200, PAGE, ("X-Age", "3")), LENGTH, COUNT, AGE)
     assert result.success
     assert values(result) == ["app_age_seconds 3", "app_count 7", "app_length 7"]
 
 
-async def test_a_page_that_says_it_is_ill_has_values_all_the_same() -> None:
+async def test_values_are_read_from_a_failed_page() -> None:
     result = await probe(reply(503, PAGE), LENGTH)
     assert result.failure is not None
     assert result.failure.reason is Reason.HTTP_STATUS
     assert values(result) == ["app_length 7"]
 
 
-async def test_the_status_is_the_reason_where_a_value_is_missing_too() -> None:
+async def test_failed_status_comes_before_missing_value_as_the_reason() -> None:
     result = await probe(reply(503, b"{}"), {**LENGTH, "required": True})
     assert result.failure is not None
     assert result.failure.reason is Reason.HTTP_STATUS
@@ -59,20 +59,20 @@ async def test_the_status_is_the_reason_where_a_value_is_missing_too() -> None:
     assert (result.failure.reason, result.phase) == (Reason.VALUE_MISSING, "values")
 
 
-async def test_a_redirect_that_is_not_followed_has_values() -> None:
+async def test_values_are_read_from_a_redirect_that_is_not_followed() -> None:
     answer = redirect(302, "/there", ("X-Age", "3"), body=PAGE)
     result = await probe(answer, LENGTH, AGE, follow_redirects=False, valid_status_codes=[302])
     assert values(result) == ["app_age_seconds 3", "app_length 7"]
 
 
-async def test_a_page_that_is_judged_is_read_once() -> None:
+async def test_page_with_checks_and_values_is_read_once() -> None:
     result = await probe(reply(200, PAGE), LENGTH, fail_if_body_not_matches_regexp=["length"], method="GET")
     assert result.success
     assert values(result) == ["app_length 7"]
 
 
-async def test_an_endless_page_ends_at_the_limit_for_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probe_exporter.protocols.http.content.JSON_LIMIT", 10_000)
+async def test_endless_page_fails_at_the_document_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probe_exporter.probers.http.JSON_LIMIT", 10_000)
     endless = raw(b"HTTP/1.1 200 OK\r\n\r\n", Repeat(b" " * 1000, 10**6))
     result = await probe(endless, LENGTH)
     assert result.failure is not None
@@ -80,7 +80,7 @@ async def test_an_endless_page_ends_at_the_limit_for_documents(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("metrics", "held"), [([], False), ([AGE], False), ([COUNT], True), ([LENGTH], True)])
-async def test_a_body_is_held_only_where_a_value_is_looked_for_in_it(
+async def test_body_is_kept_only_if_a_value_needs_it(
     metrics: list[dict[str, Any]], held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -90,13 +90,13 @@ async def test_a_body_is_held_only_where_a_value_is_looked_for_in_it(
             seen.append(options.get("hold", False))
             super().__init__(*arguments, **options)
 
-    monkeypatch.setattr("probe_exporter.protocols.http.content.Body", Body)
+    monkeypatch.setattr("probe_exporter.probers.http.Body", Body)
     await probe(reply(200, PAGE), *metrics)
     assert seen[-1] is held
 
 
 @pytest.mark.slow
-async def test_parameters_and_several_modules_go_with_values(tmp_path: Path) -> None:
+async def test_values_work_with_parameters_and_several_modules(tmp_path: Path) -> None:
     http = {"metrics": [{**LENGTH, "from": {"json": "$.${param:key}"}, "labels": {"key": "${param:key}"}}]}
     module = {"prober": "http", "params": {"key": {"pattern": "[a-z]+", "default": "size"}}, "http": http}
     (tmp_path / "a.yml").write_text(yaml.safe_dump({"modules": {"one": module, "two": module}}))

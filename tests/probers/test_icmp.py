@@ -1,4 +1,4 @@
-"""Pings on loopback and through networks of the test's own: what is measured, and the reason of each failure.
+"""The icmp prober on loopback and through a network of namespaces: metrics and reasons.
 
 Through a network each test runs twice: on the unprivileged datagram sockets of the kernel, and on raw ones.
 """
@@ -39,7 +39,7 @@ SERIES = (icmp.LOSS, icmp.RTT_MIN, icmp.RTT_AVG, icmp.RTT_MAX, icmp.RTT_STDDEV, 
 
 
 def may_ping() -> bool:
-    """Whether this process has permission to ping from here."""
+    """Return whether this process has permission to ping."""
     for family, protocol in ((socket.AF_INET, socket.IPPROTO_ICMP), (socket.AF_INET6, socket.IPPROTO_ICMPV6)):
         for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
             try:
@@ -56,7 +56,7 @@ on_loopback = pytest.mark.skipif(not may_ping(), reason="neither ping_group_rang
 
 
 async def ping(target: str, timeout: float = 20.0, **settings: Any) -> Result:
-    """Ping a target once, as a request for a probe would."""
+    """Run one probe of a target."""
     return await run(module(**settings), target, timeout)
 
 
@@ -65,23 +65,23 @@ def module(**settings: Any) -> Module:
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def message(result: Result) -> str:
-    """What a failure says to a person."""
+    """Return the message of the failure."""
     assert result.failure is not None
     return result.failure.message
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """The duration of each phase."""
+    """Return the duration of each phase, in seconds."""
     return {phase: value for (phase,), value in result.probe.samples.labelled[icmp.DURATION].items()}
 
 
 def value(result: Result, metric: Metric) -> float | None:
-    """A sample without labels; None if there is none."""
+    """Return a sample without labels, or None."""
     return result.probe.samples.plain.get(metric)
 
 
@@ -100,19 +100,19 @@ def value(result: Result, metric: Metric) -> float | None:
         {"interval": -1},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
+def test_settings_without_sense_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         IcmpSettings.model_validate(settings)
 
 
-def test_a_payload_that_no_packet_holds_is_questionable() -> None:
+def test_payload_too_large_for_a_packet_is_a_caution() -> None:
     assert [key for key, _ in IcmpSettings(payload_size=65508).cautions()] == ["payload_size"]
     assert list(IcmpSettings(payload_size=65507).cautions()) == []
 
 
 @pytest.mark.parametrize(("size", "payload"), [(0, icmp.TEXT), (4, icmp.TEXT[:4]), (30, icmp.TEXT + b"\0\0")])
-def test_a_payload_is_the_text_cut_or_filled_up(size: int, payload: bytes) -> None:
-    """As long as the original's where no size is given: paths treat packets by size."""
+def test_payload_is_the_text_cut_or_padded(size: int, payload: bytes) -> None:
+    """Without a size it is as long as the original's, because paths may treat packets by their size."""
     assert IcmpSettings(payload_size=size).payload == payload
     assert len(icmp.TEXT) == 28
 
@@ -122,7 +122,7 @@ def test_a_payload_is_the_text_cut_or_filled_up(size: int, payload: bytes) -> No
 
 @on_loopback
 @pytest.mark.parametrize(("target", "version"), [("127.0.0.1", 4), ("::1", 6), ("[::1]", 6), ("::1%lo", 6)])
-async def test_a_host_that_answers_passes(target: str, version: int) -> None:
+async def test_answering_host_passes(target: str, version: int) -> None:
     result = await ping(target)
     assert why(result) is None
     assert value(result, opening.IP_PROTOCOL) == version
@@ -134,7 +134,7 @@ async def test_a_host_that_answers_passes(target: str, version: int) -> None:
 
 
 @on_loopback
-async def test_a_name_is_looked_up(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_name_is_resolved_by_preference(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.77 four.test both.test\n::1 six.test both.test\n")
     monkeypatch.setattr(lookup, "HOSTS", hosts)
@@ -150,7 +150,7 @@ async def test_a_name_is_looked_up(tmp_path: Any, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("target", ["", "[]", "[::1", "127.0.0.1:80", "http://127.0.0.1/", "[::1]:80", " "])
-async def test_what_is_no_host_fails(target: str) -> None:
+async def test_invalid_host_fails(target: str) -> None:
     result = await ping(target)
     assert result.failure is not None
     assert result.phase == "resolve"
@@ -160,21 +160,21 @@ async def test_what_is_no_host_fails(target: str) -> None:
 @on_loopback
 @pytest.mark.parametrize("target", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("size", [1, 28, 29, 1472, 9001, 65487])
-async def test_a_payload_of_any_size_comes_back(target: str, size: int) -> None:
+async def test_payload_of_any_size_is_returned(target: str, size: int) -> None:
     assert why(await ping(target, payload_size=size)) is None
 
 
 @on_loopback
 @pytest.mark.parametrize("target", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("size", [65600, 10**9, 10**18, 10**30])
-async def test_a_payload_that_no_packet_holds_fails_and_takes_no_memory(target: str, size: int) -> None:
+async def test_payload_too_large_for_a_packet_fails_without_allocating_it(target: str, size: int) -> None:
     result = await ping(target, payload_size=size)
     assert why(result) == (Reason.ICMP_PACKET_TOO_BIG, "rtt")
     assert seconds(result)["rtt"] == 0
 
 
 @on_loopback
-async def test_an_interface_that_does_not_exist_is_named() -> None:
+async def test_unknown_interface_is_named_in_the_error() -> None:
     result = await ping("fe80::1%nowhere0")
     assert why(result) == (Reason.TARGET_INVALID, "setup")
     assert "nowhere0" in message(result)
@@ -182,13 +182,13 @@ async def test_an_interface_that_does_not_exist_is_named() -> None:
 
 @on_loopback
 @pytest.mark.parametrize(("target", "source"), [("127.0.0.1", "127.0.0.9"), ("::1", "::1")])
-async def test_a_source_address_of_this_machine_is_used(target: str, source: str) -> None:
+async def test_local_source_address_is_used(target: str, source: str) -> None:
     assert why(await ping(target, source_ip_address=source)) is None
 
 
 @on_loopback
 @pytest.mark.parametrize(("target", "source"), [("127.0.0.1", "192.0.2.1"), ("::1", "2001:db8::1")])
-async def test_a_source_address_of_another_machine_fails(target: str, source: str) -> None:
+async def test_foreign_source_address_fails(target: str, source: str) -> None:
     result = await ping(target, source_ip_address=source)
     assert why(result) == (Reason.ICMP_SEND_FAILED, "setup")
     assert message(result) == f"sending from {source} failed: Cannot assign requested address"
@@ -196,12 +196,12 @@ async def test_a_source_address_of_another_machine_fails(target: str, source: st
 
 @on_loopback
 @pytest.mark.parametrize(("target", "source"), [("127.0.0.1", "::1"), ("::1", "127.0.0.1"), ("::1", "here")])
-async def test_a_source_address_of_the_other_family_fails(target: str, source: str) -> None:
+async def test_source_address_of_the_other_family_fails(target: str, source: str) -> None:
     assert why(await ping(target, source_ip_address=source)) == (Reason.SETTINGS_UNUSABLE, "setup")
 
 
 @on_loopback
-async def test_a_series_has_its_own_gauges() -> None:
+async def test_series_sets_its_own_gauges() -> None:
     result = await ping("127.0.0.1", count=5, interval="20ms")
     assert why(result) is None
     assert value(result, icmp.LOSS) == 0
@@ -214,7 +214,7 @@ async def test_a_series_has_its_own_gauges() -> None:
 
 
 @on_loopback
-async def test_a_series_that_does_not_fit_into_the_deadline_fails_at_once() -> None:
+async def test_series_longer_than_the_timeout_fails_at_once() -> None:
     result = await ping("127.0.0.1", timeout=20.0, count=3, interval="10s")
     assert why(result) == (Reason.SETTINGS_UNUSABLE, "setup")
     assert icmp.LOSS not in result.probe.samples.plain  # nothing was sent
@@ -222,9 +222,9 @@ async def test_a_series_that_does_not_fit_into_the_deadline_fails_at_once() -> N
 
 
 @on_loopback
-async def test_two_thousand_at_once_all_get_their_own_replies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To one address they differ in their sequence numbers alone; the kernel's buffer holds some hundred replies."""
-    monkeypatch.setattr(pings, "_RECEIVE_BUFFER", 100_000)  # what an ordinary user may have
+async def test_two_thousand_concurrent_pings_get_their_own_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pings of one address differ only in their sequence number, and the kernel buffers only some hundred replies."""
+    monkeypatch.setattr(pings, "_RECEIVE_BUFFER", 100_000)  # the limit for an ordinary user
     before = threading.active_count(), len(asyncio.all_tasks())
     results = await asyncio.gather(*(ping(f"127.0.{number % 8}.1", timeout=200.0) for number in range(2000)))
     assert [why(result) for result in results] == [None] * 2000
@@ -233,14 +233,14 @@ async def test_two_thousand_at_once_all_get_their_own_replies(monkeypatch: pytes
 
 
 @on_loopback
-async def test_all_pings_share_a_socket_per_family() -> None:
+async def test_pings_share_a_socket_per_family() -> None:
     await asyncio.gather(*(ping(target) for target in ("127.0.0.1", "127.0.0.2", "::1", "::1")))
     assert sorted(kind.version for kind in pings._channels[asyncio.get_running_loop()]) == [4, 6]
 
 
 @on_loopback
-async def test_nobody_is_waited_for_after_the_deadline() -> None:
-    """Nor after a client has hung up."""
+async def test_cancelled_ping_is_forgotten() -> None:
+    """The ping is cancelled, as when the client of the request disconnects."""
     pinging, probes = watch(module(count=2, interval="10s"))
     task = asyncio.create_task(run(pinging, "127.0.0.1", 20.0))
     await until(lambda: probes and probes[0].current_phase == "rtt")
@@ -257,12 +257,14 @@ async def test_nobody_is_waited_for_after_the_deadline() -> None:
 def laid() -> Iterator[Network]:
     namespaces.require()
     with namespaces.network() as network:
+        # Linux limits the types in this mask to a burst of 50 for all namespaces together.
+        network.router.sysctl(ipv4__icmp_ratemask=0)
         yield network
 
 
 @pytest.fixture(params=["datagram", "raw"])
 def path(laid: Network, request: pytest.FixtureRequest) -> Network:
-    """A network as new, whose near host pings by the one or the other kind of socket."""
+    """Reset the network, and choose the kind of socket that its near host pings with."""
     near, router, far = laid.near, laid.router, laid.far
     near.sysctl(ipv4__ping_group_range="0 2147483647" if request.param == "datagram" else "1 0")
     router.nft("")
@@ -275,7 +277,7 @@ def path(laid: Network, request: pytest.FixtureRequest) -> Network:
 
 
 def through(path: Network, *targets: str, timeout: float = 20.0, **settings: Any) -> list[Result]:
-    """Ping targets at the same time from the near host; without CAP_NET_RAW where datagram sockets are to do."""
+    """Ping targets concurrently from the near host; without CAP_NET_RAW if it is to use datagram sockets."""
 
     async def all_of_them() -> list[Result]:
         return await asyncio.gather(*(ping(target, timeout, **settings) for target in targets))
@@ -284,7 +286,7 @@ def through(path: Network, *targets: str, timeout: float = 20.0, **settings: Any
 
 
 def until_silence(path: Network, target: str, **settings: Any) -> Result:
-    """Ping a target that is not expected to answer from the near host; the time ends soon after the request."""
+    """Ping a target from the near host that does not answer; the deadline strikes soon after the request."""
 
     async def one() -> Result:
         return await run_until(in_phase("rtt"), module(**settings), target, grace=0.1)
@@ -297,12 +299,12 @@ def uses_datagrams(path: Network) -> bool:
 
 
 TRIES = 20
-"""A machine that is busy with other things may delay a reply, though not each time."""
+"""Attempts for a measurement: a busy machine may delay some replies, but not all."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [FAR, FAR_6])
-def test_the_far_host_answers_through_the_router(path: Network, target: str) -> None:
+def test_far_host_answers_through_the_router(path: Network, target: str) -> None:
     (result,) = through(path, target)
     assert why(result) is None
     assert value(result, icmp.HOP_LIMIT) == 63
@@ -310,7 +312,7 @@ def test_the_far_host_answers_through_the_router(path: Network, target: str) -> 
 
 
 @pytest.mark.slow
-def test_a_link_local_address_is_reached_by_its_zone(path: Network) -> None:
+def test_link_local_address_is_reached_by_its_zone(path: Network) -> None:
     found = re.search(r"inet6 (fe80::\S+)/64", path.router.run("ip", "address", "show", "dev", "host1"))
     assert found is not None
     (plain,) = through(path, f"{found[1]}%eth0")
@@ -319,8 +321,8 @@ def test_a_link_local_address_is_reached_by_its_zone(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_the_source_address_is_what_the_far_host_sees(path: Network) -> None:
-    """Only the second address of the near host may ping."""
+def test_source_address_is_seen_by_the_target(path: Network) -> None:
+    """The far host drops requests from the first address of the near host."""
     path.near.ip("address", "replace", "10.91.1.9/24", "dev", "eth0")
     path.near.ip("address", "replace", "fd91:1::9/64", "dev", "eth0", "nodad")
     path.far.nft(
@@ -334,7 +336,7 @@ def test_the_source_address_is_what_the_far_host_sees(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_the_hop_limit_is_that_of_the_reply(path: Network) -> None:
+def test_hop_limit_is_that_of_the_reply(path: Network) -> None:
     path.far.sysctl(ipv4__ip_default_ttl=200)
     (result,) = through(path, FAR)
     assert value(result, icmp.HOP_LIMIT) == 199
@@ -342,7 +344,7 @@ def test_the_hop_limit_is_that_of_the_reply(path: Network) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "router"), [(FAR, "10.91.1.254"), (FAR_6, "fd91:1::fe")])
-def test_a_ttl_too_small_ends_the_probe_at_once(path: Network, target: str, router: str) -> None:
+def test_ttl_exceeded_fails_the_probe_at_once(path: Network, target: str, router: str) -> None:
     (failed,) = through(path, target, ttl=1)
     (passed,) = through(path, target, ttl=2)
     assert why(failed) == (Reason.ICMP_TIME_EXCEEDED, "rtt")
@@ -362,7 +364,7 @@ def test_a_ttl_too_small_ends_the_probe_at_once(path: Network, target: str, rout
         (FAR_6, "icmpv6 type echo-request reject with icmpv6 type addr-unreachable", "address unreachable"),
     ],
 )
-def test_an_unreachable_host_ends_the_probe_at_once(path: Network, target: str, rule: str, words: str) -> None:
+def test_unreachable_host_fails_the_probe_at_once(path: Network, target: str, rule: str, words: str) -> None:
     path.router.nft(f"table inet f {{\n chain c {{\n type filter hook forward priority 0\n {rule}\n }}\n}}")
     (result,) = through(path, target)
     assert why(result) == (Reason.ICMP_UNREACHABLE, "rtt")
@@ -371,8 +373,8 @@ def test_an_unreachable_host_ends_the_probe_at_once(path: Network, target: str, 
 
 
 @pytest.mark.slow
-def test_the_error_of_one_ping_is_not_that_of_another(path: Network) -> None:
-    """All share a socket, on which the kernel reports errors to whoever calls next."""
+def test_error_fails_only_the_ping_it_is_about(path: Network) -> None:
+    """All pings share a socket, and the kernel reports an error to the next call on it."""
     rule = "ip daddr 10.91.2.9 reject with icmp type host-unreachable"
     path.router.nft(f"table inet f {{\n chain c {{\n type filter hook forward priority 0\n {rule}\n }}\n}}")
     path.far.ip("address", "replace", "10.91.2.9/24", "dev", "eth0")
@@ -381,8 +383,8 @@ def test_the_error_of_one_ping_is_not_that_of_another(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_an_error_that_nobody_has_read_yet_does_not_fail_the_next_ping(path: Network) -> None:
-    """It comes while the event loop is busy, and the next to send is told of it."""
+def test_unread_error_does_not_fail_the_next_ping(path: Network) -> None:
+    """The error arrives while the event loop is busy, and the kernel reports it to the next send."""
 
     async def at_once() -> Result:
         time.sleep(0.1)  # noqa: ASYNC251  # nothing may be read meanwhile
@@ -397,8 +399,8 @@ def test_an_error_that_nobody_has_read_yet_does_not_fail_the_next_ping(path: Net
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [FAR, FAR_6])
-def test_an_error_leaves_the_socket_as_good_as_before(path: Network, target: str) -> None:
-    """libuv stops watching a descriptor that polls as an error; pings after that one went unanswered once."""
+def test_error_leaves_the_socket_usable(path: Network, target: str) -> None:
+    """libuv stops watching a descriptor that polls as an error. Later pings then got no reply."""
 
     async def one_after_the_other() -> list[tuple[str, str] | None]:
         found = []
@@ -412,8 +414,8 @@ def test_an_error_leaves_the_socket_as_good_as_before(path: Network, target: str
 
 
 @pytest.mark.slow
-def test_a_ttl_of_0_is_the_systems_unless_packets_stay_whole(path: Network) -> None:
-    """As in the original, where those have a TTL of 64 then."""
+def test_ttl_zero_is_the_system_default_unless_dont_fragment(path: Network) -> None:
+    """As in the original, which uses 64 with dont_fragment."""
     path.near.sysctl(ipv4__ip_default_ttl=1)
     try:
         (plain,) = through(path, FAR, ttl=0)
@@ -425,7 +427,7 @@ def test_a_ttl_of_0_is_the_systems_unless_packets_stay_whole(path: Network) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [FAR, FAR_6])
-def test_silence_lasts_until_the_deadline(path: Network, target: str) -> None:
+def test_silent_host_times_out_in_the_rtt_phase(path: Network, target: str) -> None:
     path.far.sysctl(ipv4__icmp_echo_ignore_all=1, ipv6__icmp__echo_ignore_all=1)
     result = until_silence(path, target)
     assert why(result) == (Reason.ICMP_TIMEOUT, "rtt")
@@ -433,7 +435,7 @@ def test_silence_lasts_until_the_deadline(path: Network, target: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_without_a_route_fails(path: Network) -> None:
+def test_missing_route_fails(path: Network) -> None:
     path.near.ip("route", "delete", "default")
     try:
         (result,) = through(path, "203.0.113.1")
@@ -443,7 +445,7 @@ def test_a_network_without_a_route_fails(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_a_firewall_of_this_machine_is_told_from_silence(path: Network) -> None:
+def test_local_firewall_is_told_from_a_timeout(path: Network) -> None:
     path.near.nft("table inet f {\n chain c {\n type filter hook output priority 0\n ip daddr 10.91.2.2 drop\n }\n}")
     try:
         (result,) = through(path, FAR)
@@ -454,8 +456,8 @@ def test_a_firewall_of_this_machine_is_told_from_silence(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_what_may_not_be_cut_up_has_to_fit_into_every_link(path: Network) -> None:
-    """28 bytes of headers and 1372 of payload fit into 1400, and one more does not, probe after probe."""
+def test_dont_fragment_payload_must_fit_every_link(path: Network) -> None:
+    """28 bytes of headers and 1372 of payload fit into an MTU of 1400; one byte more does not."""
     for host, device in ((path.router, "host2"), (path.far, "eth0")):
         host.ip("link", "set", device, "mtu", "1400")
     for _ in range(2):
@@ -470,7 +472,7 @@ def test_what_may_not_be_cut_up_has_to_fit_into_every_link(path: Network) -> Non
 
 
 @pytest.mark.slow
-def test_what_may_not_be_cut_up_has_to_fit_into_the_first_link(path: Network) -> None:
+def test_dont_fragment_payload_must_fit_the_first_link(path: Network) -> None:
     (fits,) = through(path, FAR, payload_size=1472, dont_fragment=True)
     (too_big,) = through(path, FAR, payload_size=1473, dont_fragment=True)
     (cut_up,) = through(path, FAR, payload_size=1473)
@@ -479,8 +481,8 @@ def test_what_may_not_be_cut_up_has_to_fit_into_the_first_link(path: Network) ->
 
 
 @pytest.mark.slow
-def test_ipv6_learns_how_much_a_path_takes(path: Network) -> None:
-    """No router cuts up IPv6: the first too large a packet fails, and tells this machine to cut up the next."""
+def test_ipv6_path_mtu_is_learnt_from_the_first_failure(path: Network) -> None:
+    """Routers do not fragment IPv6. The first large packet fails, and the kernel then fragments the next."""
     for host, device in ((path.router, "host2"), (path.far, "eth0")):
         host.ip("link", "set", device, "mtu", "1400")
     (first,) = through(path, FAR_6, payload_size=1400, dont_fragment=True)
@@ -492,7 +494,7 @@ def test_ipv6_learns_how_much_a_path_takes(path: Network) -> None:
 
 
 def lose(path: Network, every: int) -> None:
-    """Have the router drop one request of so many, beginning with the first."""
+    """Have the router drop every n-th request, beginning with the first."""
     rules = [f"{type_} type echo-request numgen inc mod {every} == 0 drop" for type_ in ("icmp", "icmpv6")]
     lines = ["table inet f {", " chain c {", "  type filter hook forward priority 0", *rules, " }", "}"]
     path.router.nft("\n".join(lines))
@@ -500,14 +502,14 @@ def lose(path: Network, every: int) -> None:
 
 @dataclass(frozen=True)
 class Found:
-    """What somebody found out about a path: the share of requests without a reply, and seconds of the round trip."""
+    """A measurement of a path: the share of requests without a reply, and the round trip in seconds."""
 
     loss: float
     rtt: tuple[float, float, float] | None  # lowest, mean and highest
 
 
 def by_ours(path: Network, target: str, count: int, timeout: float = 20.0) -> Found:
-    """What our series says. The last reply may take at least the interval: so that it is in time on a busy machine."""
+    """Measure with our series. Its interval is also how long it waits for the last reply, so it is not too short."""
     (result,) = through(path, target, timeout=timeout, count=count, interval="60ms")
     loss = value(result, icmp.LOSS)
     assert loss is not None
@@ -516,13 +518,13 @@ def by_ours(path: Network, target: str, count: int, timeout: float = 20.0) -> Fo
 
 
 def by_ping(path: Network, target: str, count: int) -> Found:
-    """What ping says: ``12 packets transmitted, 9 received, 25% packet loss …  rtt min/avg/max/mdev = …``."""
+    """Measure with ping: ``12 packets transmitted, 9 received, 25% packet loss …  rtt min/avg/max/mdev = …``."""
     said = path.near.run("ping", "-q", "-c", str(count), "-i", "0.02", "-W", "1", target)
     return _found(r"(\d+) packets transmitted, (\d+) received", r"= ([\d.]+)/([\d.]+)/([\d.]+)/", said)
 
 
 def by_fping(path: Network, target: str, count: int) -> Found:
-    """What fping says: ``… xmt/rcv/%loss = 12/9/25%, min/avg/max = …``; it exits with 1 if something got lost."""
+    """Measure with fping: ``… xmt/rcv/%loss = 12/9/25%, min/avg/max = …``; it exits with 1 if something got lost."""
     said = path.near.run("sh", "-c", f"fping -q -c {count} -p 20 -t 1000 {target} 2>&1 || true")
     return _found(r"xmt/rcv/%loss = (\d+)/(\d+)/", r"min/avg/max = ([\d.]+)/([\d.]+)/([\d.]+)", said)
 
@@ -538,8 +540,8 @@ def _found(counts: str, milliseconds: str, said: str) -> Found:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [FAR, FAR_6])
 @pytest.mark.parametrize(("every", "count"), [(2, 6), (3, 9), (4, 12), (10, 20)])
-def test_every_nth_lost_is_an_nth(path: Network, target: str, every: int, count: int) -> None:
-    """And ping and fping find the same on the same path, where they need to be asked but once."""
+def test_loss_is_the_share_of_lost_requests(path: Network, target: str, every: int, count: int) -> None:
+    """ping and fping measure the same loss; one of the two kinds of socket is enough for them."""
     lose(path, every)
     ways = (by_ours,) if uses_datagrams(path) else (by_ours, by_ping, by_fping)
     found = [by(path, target, count).loss for by in ways]
@@ -547,8 +549,8 @@ def test_every_nth_lost_is_an_nth(path: Network, target: str, every: int, count:
 
 
 @pytest.mark.slow
-def test_a_series_without_a_reply_is_a_loss_of_all(path: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says so shortly before the deadline, here long enough before for any machine."""
+def test_series_without_reply_is_total_loss(path: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The series ends MARGIN before the deadline; the margin here is long enough for a busy machine."""
     monkeypatch.setattr(icmp, "MARGIN", 2.0)
     path.far.sysctl(ipv4__icmp_echo_ignore_all=1)
     (result,) = through(path, FAR, timeout=2.5, count=3, interval="50ms")
@@ -560,10 +562,10 @@ def test_a_series_without_a_reply_is_a_loss_of_all(path: Network, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_a_series_ends_at_the_first_error(path: Network) -> None:
-    (result,) = through(path, FAR, ttl=1, count=4, interval="6s")
+def test_series_ends_at_the_first_error(path: Network) -> None:
+    (result,) = through(path, FAR, timeout=120.0, ttl=1, count=4, interval="30s")
     assert why(result) == (Reason.ICMP_TIME_EXCEEDED, "rtt")
-    assert result.duration < 6
+    assert result.duration < 30  # no second request was sent
     assert value(result, icmp.LOSS) == 1
 
 
@@ -571,7 +573,7 @@ def test_a_series_ends_at_the_first_error(path: Network) -> None:
 
 
 def late(*delays: float) -> Respond:
-    """Answers to echo requests after delays, one after the other, beginning anew when they are over."""
+    """Return a responder that delays its replies by these seconds in turn."""
 
     def respond(sock: socket.socket, stop: threading.Event) -> None:
         number = 0
@@ -592,15 +594,15 @@ def late(*delays: float) -> Respond:
 
 
 def answer(asked: bytes) -> bytes:
-    """The reply to an echo request: another type, and the checksum changed by just that (RFC 1624)."""
+    """Return the reply to an echo request: another type, and the checksum adjusted for it (RFC 1624)."""
     total = struct.unpack("!H", asked[2:4])[0] + 0x0800
     return b"\0\0" + struct.pack("!H", (total & 0xFFFF) + (total >> 16)) + asked[4:]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.03, 0.1])
-def test_the_round_trip_is_the_delay_of_the_path(path: Network, delay: float) -> None:
-    """And ping and fping find the same on the same path."""
+def test_rtt_is_the_delay_of_the_path(path: Network, delay: float) -> None:
+    """ping and fping measure the same delay."""
 
     def one(path: Network, target: str, count: int) -> Found:
         (result,) = through(path, target)
@@ -622,8 +624,8 @@ def test_the_round_trip_is_the_delay_of_the_path(path: Network, delay: float) ->
 
 
 @pytest.mark.slow
-def test_loss_and_delay_together(path: Network) -> None:
-    """A reply that is late is not lost, and one that is lost has no round trip."""
+def test_loss_and_delay_are_measured_together(path: Network) -> None:
+    """A late reply is not lost, and a lost one has no round trip."""
     lose(path, 4)
     with path.far.responding(late(0.05)):
         found = [by(path, FAR, 12) for by in (by_ours, by_ping, by_fping)]
@@ -637,8 +639,8 @@ MEASURED = pytest.approx([0, 0.05, 0.15, 0.25, 0.1, 0.2], abs=0.045)
 
 
 @pytest.mark.slow
-def test_min_avg_max_stddev_and_jitter_are_those_of_the_path(path: Network) -> None:
-    """Round trips of 50, 250, 50 and 250 ms: 150 in the mean, 100 from the mean each, 200 from one to the next."""
+def test_rtt_statistics_are_those_of_the_path(path: Network) -> None:
+    """Round trips of 50, 250, 50 and 250 ms have a mean of 150, a deviation of 100 and a jitter of 200 ms."""
     found = []
     for _ in range(TRIES):
         with path.far.responding(late(0.05, 0.25)):
@@ -651,8 +653,8 @@ def test_min_avg_max_stddev_and_jitter_are_those_of_the_path(path: Network) -> N
 
 
 @pytest.mark.slow
-def test_a_busy_event_loop_does_not_make_the_path_look_slow(path: Network) -> None:
-    """The kernel says when the reply arrived."""
+def test_busy_event_loop_does_not_add_to_the_rtt(path: Network) -> None:
+    """The kernel's timestamp of the reply counts."""
 
     async def busy() -> Result:
         asyncio.get_running_loop().call_later(0.005, time.sleep, 0.3)
@@ -672,8 +674,8 @@ def test_a_busy_event_loop_does_not_make_the_path_look_slow(path: Network) -> No
 
 
 @pytest.mark.slow
-def test_replies_that_are_not_ours_do_not_count(path: Network) -> None:
-    """From another address, with another payload or another number: the right one, later, is the reply."""
+def test_foreign_replies_are_ignored(path: Network) -> None:
+    """They have another address, payload, sequence number or identifier. The right reply comes later."""
 
     def forge(sock: socket.socket, stop: threading.Event) -> None:
         sock.settimeout(0.05)
@@ -703,8 +705,8 @@ def test_replies_that_are_not_ours_do_not_count(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_an_error_about_a_request_to_somebody_else_is_not_ours(path: Network) -> None:
-    """Even if all else in it is that of our request, which is answered later."""
+def test_error_about_another_target_is_ignored(path: Network) -> None:
+    """Everything else in it is that of our request, which is answered later."""
 
     def mislead(sock: socket.socket, stop: threading.Event) -> None:
         sock.settimeout(0.05)
@@ -731,7 +733,7 @@ def test_an_error_about_a_request_to_somebody_else_is_not_ours(path: Network) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["127.0.0.1", "::1"])
-def test_without_permission_the_failure_says_what_gives_it(laid: Network, target: str) -> None:
+def test_missing_permission_names_what_grants_it(laid: Network, target: str) -> None:
     laid.near.sysctl(ipv4__ping_group_range="1 0")
     result = laid.near.wait_for(lambda: ping(target), net_raw=False)
     assert why(result) == (Reason.ICMP_PERMISSION, "setup")
@@ -741,7 +743,7 @@ def test_without_permission_the_failure_says_what_gives_it(laid: Network, target
 
 
 @pytest.mark.slow
-def test_permission_given_later_is_found_without_a_restart(laid: Network) -> None:
+def test_permission_granted_later_works_without_restart(laid: Network) -> None:
     async def twice() -> tuple[Result, Result]:
         refused = await ping("127.0.0.1")
         laid.near.sysctl(ipv4__ping_group_range="0 2147483647")

@@ -1,4 +1,4 @@
-"""Probes of BIND 9: every type of record in a zone, zones signed and unsigned, and what it refuses."""
+"""The dns prober against BIND 9: every record type, signed and unsigned zones, refusals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALL = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
 async def ask(bind: Bind, pki: Pki, name: str, type_: str, transport: str = "udp", **settings: Any) -> Result:
-    """One query to the server, whose certificate is trusted."""
+    """Send one query to the server. Its certificate is trusted."""
     block: dict[str, Any] = {
         "query_name": name, "query_type": type_, **TRANSPORTS[transport],
         "tls_config": {"ca_file": str(pki.directory / "root.pem")}, **settings,
@@ -42,18 +42,18 @@ def why(result: Result) -> str | None:
 
 
 def counted(result: Result) -> tuple[float, ...]:
-    """Records of the answer, the authority and the additional section."""
+    """Return the number of records in the answer, authority and additional section."""
     return tuple(result.probe.samples.get(one) for one in (dns.ANSWER_RRS, dns.AUTHORITY_RRS, dns.ADDITIONAL_RRS))
 
 
 def only(*texts: str) -> dict[str, list[str]]:
-    """A validator that each of the records has to be one of these, and every one of these to be there."""
+    """Return a validator: every record must be one of these texts."""
     one_of = "|".join(re.escape(text).replace(r"\	", r"\t") for text in texts)
     return {"fail_if_not_matches_regexp": [f"^(?:{one_of})$"]}
 
 
 @pytest.mark.parametrize("type_", DATA)
-async def test_every_type_of_record_is_read_as_it_was_written(type_: str, bind: Bind, pki: Pki) -> None:
+async def test_record_of_every_type_is_read_as_written(type_: str, bind: Bind, pki: Pki) -> None:
     texts = [f"{owner(type_)}\t300\tIN\t{type_}\t{data}" for data in DATA[type_]]
     result = await ask(bind, pki, owner(type_), type_, "tcp", validate_answer_rrs=only(*texts))
     assert why(result) is None, result.failure
@@ -61,7 +61,7 @@ async def test_every_type_of_record_is_read_as_it_was_written(type_: str, bind: 
 
 
 @ALL
-async def test_the_serial_is_that_of_the_zone(transport: str, bind: Bind, pki: Pki) -> None:
+async def test_soa_serial_is_reported(transport: str, bind: Bind, pki: Pki) -> None:
     result = await ask(bind, pki, PLAIN, "SOA", transport)
     assert why(result) is None
     assert result.probe.samples.get(dns.SERIAL) == SERIAL
@@ -69,7 +69,7 @@ async def test_the_serial_is_that_of_the_zone(transport: str, bind: Bind, pki: P
 
 
 @ALL
-async def test_a_name_that_is_not_there(transport: str, bind: Bind, pki: Pki) -> None:
+async def test_missing_name_is_nxdomain(transport: str, bind: Bind, pki: Pki) -> None:
     result = await ask(bind, pki, f"nobody.{PLAIN}", "A", transport)
     assert (why(result), counted(result)) == (Reason.DNS_RCODE, (0, 1, 0))
     assert result.probe.samples.get(dns.QUERY_SUCCEEDED) == 1
@@ -78,35 +78,35 @@ async def test_a_name_that_is_not_there(transport: str, bind: Bind, pki: Pki) ->
     assert why(await ask(bind, pki, f"nobody.{PLAIN}", "A", transport, **expected)) is None
 
 
-async def test_a_type_that_a_name_does_not_have_is_no_error(bind: Bind, pki: Pki) -> None:
+async def test_missing_type_is_an_empty_answer(bind: Bind, pki: Pki) -> None:
     result = await ask(bind, pki, f"a.{PLAIN}", "MX")
     assert (why(result), counted(result)) == (None, (0, 1, 0))
     result = await ask(bind, pki, f"a.{PLAIN}", "MX", validate_answer_rrs={"fail_if_none_matches_regexp": ["."]})
     assert why(result) is Reason.DNS_ANSWER_MISMATCH
 
 
-async def test_any_type(bind: Bind, pki: Pki) -> None:
-    """The default of `query_type`."""
+async def test_any_query_returns_all_records(bind: Bind, pki: Pki) -> None:
+    """ANY is the default of `query_type`."""
     result = await ask(bind, pki, f"mx.{PLAIN}", "ANY", "tcp", validate_answer_rrs=only(
         *(f"mx.{PLAIN}.\t300\tIN\tMX\t{data}" for data in DATA["MX"])))  # fmt: skip
     assert (why(result), counted(result)[0]) == (None, 2)
 
 
 @pytest.mark.parametrize("type_", ["AXFR", "IXFR"])
-async def test_a_transfer_is_refused(type_: str, bind: Bind, pki: Pki) -> None:
+async def test_zone_transfer_is_refused(type_: str, bind: Bind, pki: Pki) -> None:
     assert why(await ask(bind, pki, PLAIN, type_, "tcp")) is Reason.DNS_RCODE
     assert why(await ask(bind, pki, PLAIN, type_, "tcp", valid_rcodes=["REFUSED"])) is None
 
 
 @ALL
-async def test_a_zone_of_somebody_else_is_refused(transport: str, bind: Bind, pki: Pki) -> None:
+async def test_foreign_zone_is_refused(transport: str, bind: Bind, pki: Pki) -> None:
     result = await ask(bind, pki, "www.elsewhere.test", "A", transport)
     assert result.failure is not None
     assert result.failure.reason is Reason.DNS_RCODE
     assert "REFUSED" in result.failure.message
 
 
-async def test_a_delegation_stands_in_the_other_sections(bind: Bind, pki: Pki) -> None:
+async def test_delegation_is_in_authority_and_additional_sections(bind: Bind, pki: Pki) -> None:
     servers, addresses = (line.replace("cut\t", f"cut.{PLAIN}.\t") for line in DELEGATION)
     result = await ask(
         bind, pki, f"www.cut.{PLAIN}", "A", recursion_desired=False,
@@ -116,8 +116,8 @@ async def test_a_delegation_stands_in_the_other_sections(bind: Bind, pki: Pki) -
 
 
 @ALL
-async def test_what_a_datagram_does_not_hold_is_truncated(transport: str, bind: Bind, pki: Pki) -> None:
-    """Nobody asked for more than 512 bytes, and as in the original nobody tries again over TCP."""
+async def test_large_answer_is_truncated_over_udp_alone(transport: str, bind: Bind, pki: Pki) -> None:
+    """The query has no EDNS size, and the prober does not retry over TCP, as the original doesn't."""
     result = await ask(bind, pki, f"large.{PLAIN}", "TXT", transport)
     assert why(result) is None
     assert (counted(result)[0] == len(LARGE)) == (transport != "udp")
@@ -131,7 +131,7 @@ async def test_what_a_datagram_does_not_hold_is_truncated(transport: str, bind: 
         (f"mx.{SIGNED}", "NSEC", [rf"^mx\.{SIGNED}\.\t300\tIN\tNSEC\tns\.{SIGNED}\. MX RRSIG NSEC$"]),
     ],
 )
-async def test_a_signed_zone_has_keys_and_signatures(
+async def test_signed_zone_has_keys_and_signatures(
     name: str, type_: str, demanded: list[str], bind: Bind, pki: Pki
 ) -> None:
     for regexp in demanded:
@@ -142,7 +142,7 @@ async def test_a_signed_zone_has_keys_and_signatures(
     assert (why(result), counted(result)[0]) == (None, 0)
 
 
-async def test_the_servers_version_is_of_another_class(bind: Bind, pki: Pki) -> None:
+async def test_server_version_is_read_in_class_chaos(bind: Bind, pki: Pki) -> None:
     validator = {"fail_if_not_matches_regexp": [r'^version\.bind\.\t0\tCH\tTXT\t"9\.']}
     result = await ask(bind, pki, "version.bind", "TXT", query_class="CH", validate_answer_rrs=validator)
     assert why(result) is None
@@ -156,5 +156,7 @@ async def test_the_servers_version_is_of_another_class(bind: Bind, pki: Pki) -> 
         ({"dns_over_tls": False}, Reason.CONNECT_CLOSED),
     ],
 )
-async def test_dns_over_tls_is_verified(settings: dict[str, Any], reason: Reason | None, bind: Bind, pki: Pki) -> None:
+async def test_dns_over_tls_certificate_is_verified(
+    settings: dict[str, Any], reason: Reason | None, bind: Bind, pki: Pki
+) -> None:
     assert why(await ask(bind, pki, PLAIN, "SOA", "tls", **settings)) is reason

@@ -1,4 +1,4 @@
-"""Probes of servers that are none of ours, over TCP, UDP and Unix sockets: what real software says is understood."""
+"""The tcp, udp and unix probers against real servers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Step = dict[str, Any]
 
 
 async def probe(prober: Prober[Any], where: int | str, *steps: Step, **settings: Any) -> Result:
-    """Hold a dialogue with a port of loopback, or with a socket."""
+    """Run a dialogue with a loopback port or a Unix socket."""
     made = prober.settings.model_validate({"query_response": list(steps), **settings})
     target = where if isinstance(where, str) else f"127.0.0.1:{where}"
     return await run(Module("m", prober, made, 0.0, Place("test.yml")), target, 20.0)
@@ -40,7 +40,7 @@ def why(result: Result) -> str | None:
 
 
 def raw(data: str | bytes) -> str:
-    """Bytes, or what they are in hexadecimal, as `send_bytes` and `expect_bytes` take them."""
+    """Return bytes, given as such or in hexadecimal, as `send_bytes` and `expect_bytes` take them."""
     return (bytes.fromhex(data) if isinstance(data, str) else data).decode(errors="surrogateescape")
 
 
@@ -53,7 +53,7 @@ def trust(pki: Pki) -> dict[str, Any]:
 PING = ({"send": "PING\r"}, {"expect": r"^\+PONG$"})
 
 
-async def test_redis_answers_over_tcp_and_its_socket(redis: Redis) -> None:
+async def test_redis_answers_over_tcp_and_unix_socket(redis: Redis) -> None:
     assert why(await probe(tcp.prober, redis.port, *PING)) is None
     assert why(await probe(unix.prober, redis.path, *PING)) is None
 
@@ -63,7 +63,7 @@ async def test_redis_answers_over_tls(redis: Redis, pki: Pki) -> None:
     assert why(await probe(tcp.prober, redis.tls_port, *PING, tls=True)) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
 
 
-async def test_redis_answers_in_bytes(redis: Redis) -> None:
+async def test_redis_answers_binary_steps(redis: Redis) -> None:
     steps: list[Step] = [
         {"send_bytes": "*2\r\n$4\r\nECHO\r\n$2\r\nhi\r\n"},
         {"expect_bytes": "$2\r\nhi\r\n"},
@@ -74,7 +74,7 @@ async def test_redis_answers_in_bytes(redis: Redis) -> None:
     assert why(await probe(unix.prober, redis.path, *steps)) is None
 
 
-async def test_what_redis_refuses_is_no_answer(redis: Redis) -> None:
+async def test_redis_error_does_not_match(redis: Redis) -> None:
     result = await probe(tcp.prober, redis.port, {"send": "NONSENSE\r"}, {"expect_bytes": "+OK"})
     assert why(result) is Reason.DIALOGUE_BYTES_MISMATCH
 
@@ -82,13 +82,13 @@ async def test_what_redis_refuses_is_no_answer(redis: Redis) -> None:
 # --- others that talk in lines -----------------------------------------------------------------------------
 
 
-async def test_sshd_closes_on_who_speaks_another_protocol(openssh: OpenSsh) -> None:
+async def test_sshd_closes_on_another_protocol(openssh: OpenSsh) -> None:
     steps = {"expect": "^SSH-2.0-OpenSSH_", "send": "GET / HTTP/1.0\r"}, {"expect": "^HTTP"}
     assert why(await probe(tcp.prober, openssh.port, *steps)) is Reason.DIALOGUE_NO_MATCH
     assert why(await probe(tcp.prober, openssh.port, tls=True)) is Reason.TLS_HANDSHAKE
 
 
-async def test_the_certificate_behind_starttls_is_shown(dovecot: Dovecot, pki: Pki) -> None:
+async def test_starttls_certificate_is_reported_by_dovecot(dovecot: Dovecot, pki: Pki) -> None:
     steps = {"expect": r"^\* OK", "send": "a STARTTLS\r"}, {"expect": "^a OK", "starttls": True}
     result = await probe(tcp.prober, dovecot.imap, *steps, **trust(pki))
     assert why(result) is None
@@ -98,8 +98,8 @@ async def test_the_certificate_behind_starttls_is_shown(dovecot: Dovecot, pki: P
     assert shown[0] == shown[1]
 
 
-async def test_a_login_over_imap(dovecot: Dovecot, pki: Pki) -> None:
-    """The password is right, and then it is not."""
+async def test_imap_login_answer_depends_on_the_password(dovecot: Dovecot, pki: Pki) -> None:
+    """One password is right, the other is wrong."""
     for password, answer in (("hunter2", "OK"), ("wrong", "NO")):
         steps = {"expect": r"^\* OK", "send": f"a LOGIN me {password}\r"}, {"expect": f"^a {answer} "}
         assert why(await probe(tcp.prober, dovecot.imaps, *steps, tls=True, **trust(pki))) is None
@@ -115,19 +115,19 @@ async def test_memcached_answers_over_tcp_and_udp(memcached: int) -> None:
 # --- those that talk in bytes ------------------------------------------------------------------------------
 
 
-async def test_postgresql_agrees_to_tls(postgresql: PostgreSql, postgresql_standby: PostgreSql, pki: Pki) -> None:
+async def test_postgresql_accepts_starttls(postgresql: PostgreSql, postgresql_standby: PostgreSql, pki: Pki) -> None:
     steps = {"send_bytes": raw("00000008 04d2162f")}, {"expect_bytes": "S"}, {"starttls": True}
     for server in (postgresql, postgresql_standby):
         assert why(await probe(tcp.prober, server.port, *steps, **trust(pki))) is None
         assert why(await probe(tcp.prober, server.port, *steps)) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
 
 
-async def test_mariadb_greets_in_binary(mariadb: MariaDb) -> None:
+async def test_mariadb_greeting_matches_as_prompt(mariadb: MariaDb) -> None:
     greeting = {"expect": r"\d+\.\d+\.\d+-MariaDB", "expect_prompt": True}
     assert why(await probe(tcp.prober, mariadb.port, greeting)) is None
 
 
-async def test_slapd_lets_anybody_bind(slapd: Slapd, pki: Pki) -> None:
+async def test_slapd_accepts_anonymous_bind(slapd: Slapd, pki: Pki) -> None:
     steps = (
         {"send_bytes": raw("300c 0201 01 6007 0201 03 0400 8000")},  # bind, version 3, no name, no password
         {"expect_bytes": raw("300c 0201 01 6107 0a01 00 0400 0400")},  # success
@@ -136,7 +136,7 @@ async def test_slapd_lets_anybody_bind(slapd: Slapd, pki: Pki) -> None:
     assert why(await probe(tcp.prober, slapd.tls_port, *steps, tls=True, **trust(pki))) is None
 
 
-async def test_mosquitto_welcomes_and_refuses(mosquitto: Mosquitto, pki: Pki) -> None:
+async def test_mosquitto_accepts_and_refuses_connections(mosquitto: Mosquitto, pki: Pki) -> None:
     connect = {"send_bytes": raw("100c 0004 4d515454 04 02 003c 0000")}  # MQTT 3.1.1, no name, no password
     accepted, refused = ({"expect_bytes": raw(f"2002 00 {code}")} for code in ("00", "05"))
     assert why(await probe(tcp.prober, mosquitto.port, connect, accepted)) is None
@@ -146,7 +146,7 @@ async def test_mosquitto_welcomes_and_refuses(mosquitto: Mosquitto, pki: Pki) ->
 
 
 async def test_chrony_answers_with_its_stratum(chrony: int) -> None:
-    """After a byte of no leap second, version 4 and mode 4, which is a server's."""
+    """The first byte says: no leap second, version 4, mode 4 (server)."""
     answer = {"expect": rf"^\x24\x{STRATUM:02x}"}
     assert why(await probe(udp.prober, chrony, {"send_bytes": raw(REQUEST)}, answer)) is None
     other = {"expect": rf"^\x24\x{STRATUM + 1:02x}"}

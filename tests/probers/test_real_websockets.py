@@ -1,4 +1,4 @@
-"""Probes of WebSocket servers that others wrote: aiohttp, websockets, nginx before either, and proxies on the way."""
+"""The websocket prober against servers of aiohttp and websockets, directly, behind nginx and through proxies."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def why(result: Result) -> str | None:
 
 
 PING_SECONDS = 2.0
-"""How often a server pings; it waits for an answer for half of that."""
+"""Seconds between pings of a server, which waits half of that for the pong."""
 
 WAIT_SECONDS = 7.0
-"""For how long a server that is told to wait says nothing."""
+"""Seconds that a server waits that is told to."""
 
 
 class Aiohttp:
-    """aiohttp's server: greets, echoes text, sends bytes back in reverse; it knows how each connection ended."""
+    """aiohttp's server: it greets, echoes text, reverses bytes, and records the close codes."""
 
     def __init__(self, *, pings: bool = False) -> None:
         self.closed: list[int | None] = []
@@ -55,7 +55,7 @@ class Aiohttp:
         self._heartbeat = PING_SECONDS if pings else None
 
     async def _chat(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(heartbeat=self._heartbeat)  # it leaves who does not answer
+        socket = web.WebSocketResponse(heartbeat=self._heartbeat)  # closes a connection without pong
         await socket.prepare(request)
         await socket.send_str("hello you")
         async for message in socket:
@@ -83,7 +83,7 @@ class Aiohttp:
 
 
 class Websockets:
-    """The websockets library's server, which does the same."""
+    """The same with the websockets library."""
 
     def __init__(self, *, pings: bool = False) -> None:
         self.closed: list[int | None] = []
@@ -111,7 +111,7 @@ servers = pytest.mark.parametrize("make", [Aiohttp, Websockets])
 
 
 @servers
-async def test_a_server_is_understood_and_understands(make: type[Aiohttp | Websockets]) -> None:
+async def test_server_and_prober_exchange_messages(make: type[Aiohttp | Websockets]) -> None:
     server, port = make(), free_port()
     async with server.listening(port):
         result = await probe(f"ws://127.0.0.1:{port}/", *CHAT)
@@ -122,8 +122,8 @@ async def test_a_server_is_understood_and_understands(make: type[Aiohttp | Webso
 
 @servers
 @pytest.mark.usefixtures("clock")
-async def test_pings_on_the_way_are_answered(make: type[Aiohttp | Websockets]) -> None:
-    """Who does not answer a ping in time is left; the steps take longer."""
+async def test_server_pings_are_answered_during_steps(make: type[Aiohttp | Websockets]) -> None:
+    """The server closes a connection whose pong is late, and the steps take longer than that."""
     server, port = make(pings=True), free_port()
     steps = {"expect": "hello", "send": "wait"}, {"expect": "echo", "send": "wait"}, {"expect": "echo"}
     async with server.listening(port):
@@ -132,7 +132,7 @@ async def test_pings_on_the_way_are_answered(make: type[Aiohttp | Websockets]) -
 
 @servers
 @pytest.mark.usefixtures("clock")
-async def test_a_server_has_the_last_word(make: type[Aiohttp | Websockets]) -> None:
+async def test_last_step_decides_the_verdict(make: type[Aiohttp | Websockets]) -> None:
     server, port = make(), free_port()
     async with server.listening(port):
         result = await probe(f"ws://127.0.0.1:{port}/", {"expect": "goodbye"})
@@ -144,7 +144,7 @@ async def test_a_server_has_the_last_word(make: type[Aiohttp | Websockets]) -> N
 
 @servers
 @pytest.mark.parametrize("secure", [False, True])
-async def test_through_nginx(
+async def test_probe_passes_through_nginx(
     make: type[Aiohttp | Websockets], secure: bool, pki: Pki, websocket_proxy: WebsocketProxy
 ) -> None:
     server, trust = make(), {"tls_config": {"ca_file": str(pki.directory / "root.pem")}}
@@ -154,14 +154,16 @@ async def test_through_nginx(
         assert why(result) is None
         assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
         await server.gone.wait()
+        server.gone.clear()
         members = {"basic_auth": {"username": "user", "password": "hunter2"}}
         assert why(await probe(f"{target}/members", *CHAT, http_config=trust | members)) is None
+        await server.gone.wait()
     assert server.closed == [1000, 1000]
 
 
 @pytest.mark.parametrize(("path", "status"), [("/members", 401), ("/moved", 301), ("/forgetful", 400), ("/", 502)])
-async def test_what_nginx_refuses(path: str, status: int, websocket_proxy: WebsocketProxy) -> None:
-    """Wrong credentials; a redirect; headers of the upgrade that it drops; nobody behind it."""
+async def test_nginx_refusal_has_its_status(path: str, status: int, websocket_proxy: WebsocketProxy) -> None:
+    """Wrong credentials, a redirect, upgrade headers that nginx drops, a dead backend."""
     server = Aiohttp()
     async with server.listening(websocket_proxy.back if path != "/" else free_port()):
         result = await probe(f"ws://127.0.0.1:{websocket_proxy.port}{path}")
@@ -169,7 +171,7 @@ async def test_what_nginx_refuses(path: str, status: int, websocket_proxy: Webso
     assert result.probe.samples.get(STATUS_CODE) == status
 
 
-async def test_through_proxies_of_others(tinyproxy: int, microsocks: int) -> None:
+async def test_probe_passes_through_proxies(tinyproxy: int, microsocks: int) -> None:
     server, port = Aiohttp(), free_port()
     async with server.listening(port):
         for proxy in (f"http://user:hunter2@127.0.0.1:{tinyproxy}", f"socks5://user:hunter2@127.0.0.1:{microsocks}"):

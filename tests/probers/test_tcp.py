@@ -1,4 +1,4 @@
-"""Probes of a port: the phases and reasons that only ours has, and what `query_response` can say beyond the original.
+"""The tcp prober against scripted peers: phases, reasons, and the extensions of `query_response`.
 
 Side by side with the original stand the values (tests/peers).
 """
@@ -33,7 +33,7 @@ def module(**settings: Any) -> Module:
 async def probe(
     pki: Pki, script: Talk, *steps: dict[str, Any], timeout: float = 20.0, target: str = "127.0.0.1:{port}", **more: Any
 ) -> tuple[Result, list[str]]:
-    """Probe a talker of its own: the result, and what the talker heard."""
+    """Probe a new talker. Return the result and what the talker heard."""
     async with Talker(script, pki.directory) as talker:
         result = await run(module(query_response=list(steps), **more), talker.fill(target), timeout)
         await talker.finished()
@@ -43,7 +43,7 @@ async def probe(
 async def probe_until_silence(
     pki: Pki, phase: str, script: Talk, *steps: dict[str, Any], **more: Any
 ) -> tuple[Result, list[str]]:
-    """The same, where the time of the probe ends once it is in a phase and the talker has said all."""
+    """Do the same, but let the deadline strike once the probe is in `phase` and the talker has said all."""
     async with Talker(script, pki.directory) as talker:
         result = await run_until(
             lambda probe: probe.current_phase == phase and talker.silent.is_set(),
@@ -54,12 +54,12 @@ async def probe_until_silence(
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """The duration of each phase."""
+    """Return the duration of each phase, in seconds."""
     return {phase: value for (phase,), value in result.probe.samples.labelled.get(DURATION, {}).items()}
 
 
@@ -70,7 +70,7 @@ def trust(pki: Pki) -> dict[str, str]:
 # --- settings ----------------------------------------------------------------------------------------------
 
 
-def test_the_hostname_of_a_request_becomes_the_server_name() -> None:
+def test_hostname_parameter_becomes_the_server_name() -> None:
     settings = TcpSettings.model_validate({"tls_config": {"insecure_skip_verify": True}})
     named = prober.with_hostname(settings, "mail.example")
     assert named.tls_config.server_name == "mail.example"
@@ -78,7 +78,7 @@ def test_the_hostname_of_a_request_becomes_the_server_name() -> None:
     assert settings.tls_config.server_name == ""
 
 
-def test_a_server_name_in_the_settings_wins() -> None:
+def test_server_name_in_the_settings_wins_over_hostname() -> None:
     settings = TcpSettings.model_validate({"tls_config": {"server_name": "mail.example"}})
     assert prober.with_hostname(settings, "other.example") is settings
 
@@ -86,14 +86,14 @@ def test_a_server_name_in_the_settings_wins() -> None:
 # --- phases ------------------------------------------------------------------------------------------------
 
 
-async def test_a_port_that_takes_connections_passes(pki: Pki) -> None:
+async def test_open_port_passes(pki: Pki) -> None:
     result, _ = await probe(pki, then_silence())
     assert why(result) is None
     assert set(seconds(result)) == {"resolve", "connect"}
     assert all(value > 0 for value in seconds(result).values())
 
 
-async def test_the_seconds_are_in_the_phase_that_took_them(pki: Pki) -> None:
+async def test_durations_count_the_server_s_delay_in_its_phase(pki: Pki) -> None:
     script = then_silence(Pause(0.1), b"go\n", Pause(0.4), Secure(), Pause(0.1), b"ok\n")
     steps = {"expect": "go", "starttls": True}, {"expect": "ok"}
     result, _ = await probe(pki, script, *steps, tls_config=trust(pki))
@@ -105,13 +105,13 @@ async def test_the_seconds_are_in_the_phase_that_took_them(pki: Pki) -> None:
     assert sum(found.values()) <= result.duration
 
 
-async def test_a_probe_that_times_out_tells_how_far_it_came(pki: Pki) -> None:
+async def test_timed_out_probe_reports_the_phases_before(pki: Pki) -> None:
     result, _ = await probe_until_silence(pki, "tls", then_silence(), tls=True, tls_config=trust(pki))
     assert why(result) == (Reason.TLS_TIMEOUT, "tls")
     assert set(seconds(result)) == {"resolve", "connect"}
 
 
-async def test_a_dialogue_that_times_out_has_a_reason_of_its_own(pki: Pki) -> None:
+async def test_timed_out_dialogue_has_its_own_reason(pki: Pki) -> None:
     result, _ = await probe_until_silence(pki, "dialogue", then_silence(b"no\n"), {"expect": "yes"})
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
     assert 0 < seconds(result)["dialogue"] <= result.duration
@@ -133,18 +133,18 @@ async def test_a_dialogue_that_times_out_has_a_reason_of_its_own(pki: Pki) -> No
         ("127.0.0.1:{dead}", (Reason.CONNECT_REFUSED, "connect")),
     ],
 )
-async def test_a_bad_target_fails(pki: Pki, target: str, expected: tuple[Reason, str]) -> None:
+async def test_invalid_target_fails(pki: Pki, target: str, expected: tuple[Reason, str]) -> None:
     result, _ = await probe(pki, then_silence(), target=target)
     assert why(result) == expected
 
 
 @pytest.mark.parametrize("source", ["nonsense", "::1"])
-async def test_a_source_that_leads_nowhere_is_a_mistake_in_the_settings(pki: Pki, source: str) -> None:
+async def test_unusable_source_address_fails(pki: Pki, source: str) -> None:
     result, _ = await probe(pki, then_silence(), source_ip_address=source)
     assert why(result) == (Reason.SETTINGS_UNUSABLE, "")
 
 
-async def test_the_source_is_what_the_target_sees(pki: Pki) -> None:
+async def test_source_address_is_seen_by_the_target(pki: Pki) -> None:
     seen = []
 
     def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -176,7 +176,7 @@ BYTES = {"expect_bytes": "yes"}
         (talk(b"ye", Pause(0.5), end=End.RESET), YES, Reason.CONNECT_RESET, 0, 0),
     ],
 )
-async def test_a_dialogue_that_fails_says_why(
+async def test_failed_dialogue_has_its_reason(
     pki: Pki, script: Talk, step: dict[str, Any], reason: Reason, by_regexp: int, by_bytes: int
 ) -> None:
     result, _ = await probe(pki, script, step)
@@ -185,8 +185,8 @@ async def test_a_dialogue_that_fails_says_why(
     assert result.probe.samples.get(FAILED_BY_BYTES) == by_bytes
 
 
-async def test_a_peer_that_reads_slowly_is_not_waited_for_beyond_the_deadline(pki: Pki) -> None:
-    """It takes one byte at a time."""
+async def test_slow_reader_times_out_in_the_dialogue_phase(pki: Pki) -> None:
+    """The peer reads one byte at a time."""
     script, step = talk(Hear(), end=End.RESET), {"send": "x" * 9_000_000, **BYTES}
     async with Talker(script, pki.directory) as talker:
         result = await run_until(
@@ -196,22 +196,24 @@ async def test_a_peer_that_reads_slowly_is_not_waited_for_beyond_the_deadline(pk
     assert [result.probe.samples.get(metric) for metric in (FAILED_BY_REGEXP, FAILED_BY_BYTES)] == [0, 0]
 
 
-async def test_a_label_must_be_text(pki: Pki) -> None:
-    """The original drops the request; the series would be lost."""
+async def test_label_that_is_not_text_fails(pki: Pki) -> None:
+    """The original drops the request, so the series would be lost."""
     step = {"expect": "(.*)", "labels": [{"name": "a", "value": "$1"}]}
     result, _ = await probe(pki, then_silence(b"\xff\n"), step)
     assert why(result) == (Reason.DIALOGUE_LABEL_INVALID, "dialogue")
 
 
-async def test_a_peer_that_reads_nothing_is_not_waited_for_beyond_the_deadline(pki: Pki) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # the kernel takes the connection, and nobody reads
+async def test_peer_that_does_not_read_times_out_in_the_dialogue_phase(pki: Pki) -> None:
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as listener:  # the kernel accepts the connection, but nothing reads from it
         asking = module(query_response=[{"send": "x" * 20_000_000}])
         result = await run_until(in_phase("dialogue"), asking, f"127.0.0.1:{listener.getsockname()[1]}")
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
 
 
-async def test_a_flood_of_lines_keeps_nobody_waiting(pki: Pki) -> None:
-    """Others get their turn while one probe wades through lines, and the deadline holds."""
+async def test_flood_of_lines_is_read_in_short_turns(pki: Pki) -> None:
+    """Other tasks get their turn during the flood, and the deadline ends the probe."""
     asking = module(query_response=[{"expect": "never"}])
     async with Talker(then_silence(Repeat(b"\n" * 100_000, 10_000)), pki.directory) as talker:
         with turns() as taken:
@@ -223,7 +225,7 @@ async def test_a_flood_of_lines_keeps_nobody_waiting(pki: Pki) -> None:
 # --- TLS ---------------------------------------------------------------------------------------------------
 
 
-async def test_the_name_to_verify_is_the_targets(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_name_to_verify_is_the_target_s(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = pki.directory / "hosts"
     hosts.write_text("127.0.0.1 localhost\n")
     monkeypatch.setattr(lookup, "HOSTS", hosts)
@@ -232,7 +234,7 @@ async def test_the_name_to_verify_is_the_targets(pki: Pki, monkeypatch: pytest.M
     unnamed, _ = await probe(pki, script, tls=True, tls_config=trust(pki))
     assert why(named) is None
     assert why(unnamed) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
-    for result in (named, unnamed):  # also where it does not verify
+    for result in (named, unnamed):  # also if it does not verify
         assert {
             handshake.CERTIFICATE_INFO,
             handshake.VERSION_INFO,
@@ -240,17 +242,17 @@ async def test_the_name_to_verify_is_the_targets(pki: Pki, monkeypatch: pytest.M
         } <= result.probe.samples.labelled.keys()
 
 
-async def test_tls_within_tls(pki: Pki) -> None:
-    """The original dies of a second handshake in one probe."""
+async def test_second_starttls_fails_or_times_out(pki: Pki) -> None:
+    """The original crashes on a second handshake in one probe."""
 
     steps = {"starttls": True}, {"starttls": True}
     result, _ = await probe(pki, then_silence(Secure(), Secure()), *steps, tls_config=trust(pki))
-    assert why(result) in {(Reason.TLS_HANDSHAKE, "tls"), (Reason.TLS_TIMEOUT, "tls")}  # our talker can't either
+    assert why(result) in {(Reason.TLS_HANDSHAKE, "tls"), (Reason.TLS_TIMEOUT, "tls")}  # the talker does not support it
     assert seconds(result)["tls"] > 0
 
 
-async def test_plain_text_where_tls_begins_is_no_part_of_it(pki: Pki) -> None:
-    """What came with the last line in the clear is forgotten: it may be somebody else's (CVE-2011-0411)."""
+async def test_plain_text_before_starttls_is_dropped(pki: Pki) -> None:
+    """Data received with the last plain line is dropped, as it may be injected (CVE-2011-0411)."""
     script = then_silence(b"go\nforged\n", Secure(), b"true\n")
     steps = {"expect": "go", "starttls": True}, {"expect": "(.*)", "labels": [{"name": "said", "value": "$1"}]}
     result, _ = await probe(pki, script, *steps, tls_config=trust(pki))
@@ -258,7 +260,7 @@ async def test_plain_text_where_tls_begins_is_no_part_of_it(pki: Pki) -> None:
     assert list(labelled) == [("true",)]
 
 
-async def test_plain_text_after_bytes_breaks_tls(pki: Pki) -> None:
+async def test_plain_text_after_expect_bytes_breaks_starttls(pki: Pki) -> None:
     steps = {"expect_bytes": "S"}, {"starttls": True}
     result, _ = await probe(pki, then_silence(b"SX", Secure()), *steps, tls_config=trust(pki))
     assert why(result) == (Reason.TLS_HANDSHAKE, "dialogue")
@@ -267,7 +269,7 @@ async def test_plain_text_after_bytes_breaks_tls(pki: Pki) -> None:
 # --- what the original can't -------------------------------------------------------------------------------
 
 
-async def test_bytes_are_sent_as_they_are(pki: Pki) -> None:
+async def test_send_bytes_are_sent_unchanged(pki: Pki) -> None:
     request = "\x00\x00\x00\x08\x04\udcd2\x16/"
     result, heard = await probe(
         pki, then_silence(Hear(8), b"S"), {"send_bytes": request}, BYTES | {"expect_bytes": "S"}
@@ -276,13 +278,13 @@ async def test_bytes_are_sent_as_they_are(pki: Pki) -> None:
     assert heard == [repr(b"\x00\x00\x00\x08\x04\xd2\x16/")]
 
 
-async def test_send_without_a_newline(pki: Pki) -> None:
+async def test_send_without_newline_adds_none(pki: Pki) -> None:
     step = {"expect": "(g)o", "send": "a$1", "send_without_newline": True}
     _, heard = await probe(pki, then_silence(b"go\n", Hear(2)), step)
     assert heard == [repr(b"ag")]
 
 
-async def test_a_prompt_matches_when_nothing_follows(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_prompt_matches_after_silence(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "QUIET", 0.05)
     script = then_silence(b"login: ", Hear(), b"Password: ", Hear(), b"\r\nwelcome\r\n")
     steps = {"expect": "login: $", "send": "me"}, {"expect": "^Password: $", "send": "x"}, {"expect": "^welcome$"}
@@ -291,7 +293,7 @@ async def test_a_prompt_matches_when_nothing_follows(pki: Pki, monkeypatch: pyte
     assert heard == [repr(b"me\n"), repr(b"x\n")]
 
 
-async def test_a_prompt_matches_at_once_where_no_newline_is_expected(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_prompt_matches_at_once_with_expect_prompt(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "QUIET", 60.0)
     steps = {"expect": "login: $", "expect_prompt": True, "send": "me"}, {"expect": "^welcome$"}
     result, _ = await probe(pki, then_silence(b"login: ", Hear(), b"welcome\n"), *steps, timeout=240.0)
@@ -299,8 +301,8 @@ async def test_a_prompt_matches_at_once_where_no_newline_is_expected(pki: Pki, m
     assert seconds(result)["dialogue"] < 60
 
 
-async def test_a_line_that_pauses_is_read_to_its_end(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the original, what matches early still waits for the rest of its line."""
+async def test_line_with_a_pause_is_read_to_its_end(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the original, a match waits for the rest of its line."""
     monkeypatch.setattr(lines, "QUIET", 60.0)
     step = {"expect": "^220 ([^ ]*)", "labels": [{"name": "host", "value": "$1"}]}
     result, _ = await probe(pki, then_silence(b"220 ho", Pause(0.1), b"st ready\r\n"), step, timeout=240.0)
@@ -308,14 +310,14 @@ async def test_a_line_that_pauses_is_read_to_its_end(pki: Pki, monkeypatch: pyte
     assert list(labelled) == [("host",)]
 
 
-async def test_a_peer_that_says_no_more_can_still_be_told_something(pki: Pki) -> None:
+async def test_half_closed_peer_still_receives(pki: Pki) -> None:
     result, heard = await probe(pki, then_silence(b"ok\n", Finish(), Hear()), {"expect": "ok", "send": "bye"})
     assert why(result) is None
     assert heard == [repr(b"bye\n")]
 
 
-def test_a_plus_that_is_none_is_questionable() -> None:
-    r"""``^+OK`` stands in many a configuration, and matches ``OK`` alone."""
+def test_unescaped_plus_is_a_caution() -> None:
+    r"""``^+OK`` stands in many configurations, but matches only ``OK``."""
     mistaken, meant = ({"query_response": [{"expect": text}]} for text in ("^+OK", r"^\+OK"))
     (step,) = TcpSettings.model_validate(mistaken).query_response
     assert [key for key, _ in step.cautions()] == ["expect"]

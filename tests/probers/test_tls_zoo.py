@@ -57,16 +57,16 @@ ZOO = {
     "self-signed": Kind(Secure("self_signed"), Reason.CERTIFICATE_UNKNOWN_AUTHORITY, {"unknown_authority"}),
     "self-signed and trusted": Kind(Secure("self_signed"), None, config={"ca_file": "self_signed.pem"}),
     "unknown root": Kind(Secure("unknown_root"), Reason.CERTIFICATE_UNKNOWN_AUTHORITY, {"unknown_authority"}),
-    "by an intermediate that has ended": Kind(Secure("by_old_intermediate"), Reason.CERTIFICATE_EXPIRED, {"expired"}),
-    "by what is no authority": Kind(
+    "expired intermediate": Kind(Secure("by_old_intermediate"), Reason.CERTIFICATE_EXPIRED, {"expired"}),
+    "signed by a certificate that is no authority": Kind(
         Secure("by_pretender"), Reason.CERTIFICATE_INVALID, {"not_an_authority", "wrong_purpose"}
     ),
-    "for clients": Kind(Secure("for_clients"), Reason.CERTIFICATE_INVALID, {"wrong_purpose"}),
+    "for clients only": Kind(Secure("for_clients"), Reason.CERTIFICATE_INVALID, {"wrong_purpose"}),
     "intermediate missing": Kind(
         Secure("no_intermediate"), Reason.CERTIFICATE_UNKNOWN_AUTHORITY, {"unknown_authority"}
     ),
     "intermediate as ca_file": Kind(Secure("no_intermediate"), None, config={"ca_file": "intermediate.pem"}),
-    "not looked at": Kind(Secure("expired"), None, config={"insecure_skip_verify": True}),
+    "expired and not verified": Kind(Secure("expired"), None, config={"insecure_skip_verify": True}),
     "client certificate required": Kind(Secure(client_ca="root"), None, config={**ROOT, **CLIENT}),
     "client certificate required over TLS 1.2": Kind(
         Secure(client_ca="root", maximum=TLS_1_2), None, config={**ROOT, **CLIENT}, version="TLS 1.2"
@@ -80,21 +80,21 @@ ZOO = {
 
 REFUSED = {
     "no client certificate over TLS 1.2": Kind(Secure(client_ca="root", maximum=TLS_1_2), Reason.TLS_HANDSHAKE),
-    "a stranger's client certificate over TLS 1.2": Kind(
+    "unknown client certificate over TLS 1.2": Kind(
         Secure(client_ca="root", maximum=TLS_1_2), Reason.TLS_HANDSHAKE, config={**ROOT, **STRANGER}
     ),
-    "1.2 only, and 1.3 wanted": Kind(
+    "1.2 only, and 1.3 required": Kind(
         Secure(maximum=TLS_1_2), Reason.TLS_HANDSHAKE, config={**ROOT, "min_version": "TLS13"}
     ),
-    "1.3 only, and 1.2 wanted": Kind(
+    "1.3 only, and 1.2 required": Kind(
         Secure(minimum=TLS_1_3), Reason.TLS_HANDSHAKE, config={**ROOT, "max_version": "TLS12"}
     ),
 }
-"""Those where the handshake does not come to its end."""
+"""Kinds whose handshake fails."""
 
 
 async def probe(kind: Kind, pki: Pki, **settings: Any) -> Result:
-    """Probe a server of a kind."""
+    """Probe a server of this kind."""
     config = {key: str(pki.directory / value) if key.endswith("_file") else value for key, value in kind.config.items()}
     block = TcpSettings.model_validate({"tls": True, "tls_config": config, "preferred_ip_protocol": "ip4", **settings})
     async with Talker(then_silence(kind.server, b"220 ready\r\n"), pki.directory) as talker:
@@ -102,12 +102,12 @@ async def probe(kind: Kind, pki: Pki, **settings: Any) -> Result:
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 @pytest.mark.parametrize("name", ZOO)
-async def test_a_certificate_is_judged_and_shown(name: str, pki: Pki) -> None:
+async def test_certificate_is_verified_and_reported(name: str, pki: Pki) -> None:
     kind = ZOO[name]
     result = await probe(kind, pki)
     assert why(result) == (None if kind.reason is None else (kind.reason, "tls"))
@@ -122,16 +122,14 @@ async def test_a_certificate_is_judged_and_shown(name: str, pki: Pki) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_handshake_that_is_refused(name: str, pki: Pki) -> None:
+async def test_refused_handshake_has_its_reason(name: str, pki: Pki) -> None:
     result = await probe(REFUSED[name], pki)
     assert why(result) == (REFUSED[name].reason, "tls")
 
 
 @pytest.mark.parametrize("config", [ROOT, {**ROOT, **STRANGER}])
-async def test_a_client_that_is_refused_over_tls_1_3_learns_it_when_it_listens(
-    config: dict[str, str], pki: Pki
-) -> None:
-    """The server looks at the client's certificate after the client has ended the handshake (RFC 8446, 2)."""
+async def test_client_refused_over_tls_1_3_learns_it_when_reading(config: dict[str, str], pki: Pki) -> None:
+    """The server verifies the client's certificate after the client has finished the handshake (RFC 8446, 2)."""
     kind = Kind(Secure(client_ca="root"), None, config=config)
     assert why(await probe(kind, pki)) is None
     result = await probe(kind, pki, query_response=[{"expect": "^220 "}])

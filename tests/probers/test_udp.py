@@ -1,4 +1,4 @@
-"""Probes of a UDP port. The original has no such prober: what is promised stands here alone."""
+"""The udp prober against scripted peers. The original has no such prober."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def probe(
     timeout: float = 20.0,
     **more: Any,
 ) -> tuple[Result, Responder]:
-    """Probe a responder of its own; the result, and the responder with what it heard."""
+    """Probe a new responder. Return the result, and the responder with what it heard."""
     settings = UdpSettings.model_validate({"query_response": list(steps), **more})
     async with Responder(answers) as responder:
         result = await run(Module("m", prober, settings, 0.0, Place("t")), responder.fill(target), timeout)
@@ -43,17 +43,17 @@ async def probe(
 
 
 def why(result: Result) -> tuple[object, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure, None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def flags(result: Result) -> tuple[float, float]:
-    """Failed due to regex, failed due to bytes."""
+    """Return whether the probe failed due to a regexp, and due to bytes."""
     return result.probe.samples.get(FAILED_BY_REGEXP), result.probe.samples.get(FAILED_BY_BYTES)
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """The duration of each phase."""
+    """Return the duration of each phase, in seconds."""
     return {phase: value for (phase,), value in result.probe.samples.labelled.get(DURATION, {}).items()}
 
 
@@ -70,8 +70,8 @@ def seconds(result: Result) -> dict[str, float]:
         ({"query_response": [{"expect": "a", "expect_bytes": "b"}]}, "exclude each other"),
     ],
 )
-def test_a_module_that_could_never_fail_is_refused(settings: dict[str, Any], message: str) -> None:
-    """UDP has no connection: without an answer nothing is known."""
+def test_settings_that_can_not_fail_are_refused(settings: dict[str, Any], message: str) -> None:
+    """UDP has no connection, so without an answer nothing is known."""
     with pytest.raises(ValidationError) as refused:
         UdpSettings.model_validate(settings)
     assert message in str(refused.value)
@@ -86,14 +86,14 @@ def test_a_module_that_could_never_fail_is_refused(settings: dict[str, Any], mes
         ([PING, {"expect": "pong", "expect_prompt": True}], "`expect_prompt` is for streams"),
     ],
 )
-def test_what_will_not_work_is_told_at_load(steps: list[Step], words: str) -> None:
+def test_settings_that_will_not_work_are_a_caution(steps: list[Step], words: str) -> None:
     ((key, caution),) = UdpSettings.model_validate({"query_response": steps}).cautions()
     assert key == "query_response"
     assert words in caution
 
 
-def test_it_is_a_prober_by_its_file_alone(tmp_path: Path) -> None:
-    """A copy of the file, put where a user's probers are, is the same prober under another name."""
+def test_prober_file_works_as_a_user_s_prober(tmp_path: Path) -> None:
+    """A copy of the file in a user's prober directory is the same prober under another name."""
     source = Path(udp.__file__).read_text().replace('Prober("udp"', 'Prober("datagram"')
     (tmp_path / "datagram.py").write_text(source.replace("probe_udp_duration", "probe_datagram_duration"))
     assert load_probers([tmp_path])["datagram"].settings.__name__ == "UdpSettings"
@@ -112,7 +112,7 @@ def test_it_is_a_prober_by_its_file_alone(tmp_path: Path) -> None:
         (PING, {"expect": "pong", "send": "who"}, {"expect": "^me$"}),
     ],
 )
-async def test_an_answer_as_expected(steps: tuple[Step, ...]) -> None:
+async def test_expected_answer_passes(steps: tuple[Step, ...]) -> None:
     result, _ = await probe(ANSWERS, *steps)
     assert why(result) is None
     assert flags(result) == (0, 0)
@@ -120,7 +120,7 @@ async def test_an_answer_as_expected(steps: tuple[Step, ...]) -> None:
     assert all(value > 0 for value in seconds(result).values())
 
 
-async def test_labels_tell_what_an_answer_says() -> None:
+async def test_labels_are_taken_from_the_answer() -> None:
     step = {"expect": r"^pong (?P<n>\d+)$", "labels": [{"name": "n", "value": "no. $n"}], "send": "got ${n}"}
     result, responder = await probe(ANSWERS, PING, step)
     (labelled,) = (v for metric, v in result.probe.samples.labelled.items() if metric.name == EXPECT_INFO.name)
@@ -128,15 +128,15 @@ async def test_labels_tell_what_an_answer_says() -> None:
     assert responder.heard[0] == repr(b"ping")
 
 
-async def test_a_step_sends_one_datagram_as_it_is_written() -> None:
-    """A datagram has its own end: no newline is added."""
+async def test_step_sends_one_datagram_unchanged() -> None:
+    """No newline is added, because a datagram has its own end."""
     steps = {"send": "plain $1"}, {"send": "x" * 60_000}, {"send_bytes": "a\n"}, PING, {"expect": "pong"}
     _, responder = await probe(ANSWERS, *steps)
     assert responder.heard == [repr(b"plain $1"), "60000 bytes", repr(b"a\n"), repr(b"ping")]
 
 
-async def test_each_step_takes_one_datagram() -> None:
-    """Nothing is passed over: a wrong answer is a failure, and not a longer wait."""
+async def test_step_takes_one_datagram() -> None:
+    """No datagram is skipped: a wrong answer fails the probe at once."""
     answers: Mapping[bytes, Sequence[Part]] = {b"ping": [b"one", b"two", b"", b"four"]}
     steps = {"expect": "^one$"}, {"expect_bytes": "two"}, {"expect": "^$"}, {"expect": "four"}
     result, _ = await probe(answers, PING, *steps)
@@ -145,7 +145,7 @@ async def test_each_step_takes_one_datagram() -> None:
     assert why(result) == (Reason.DIALOGUE_NO_MATCH, "dialogue")
 
 
-async def test_a_large_datagram_is_read() -> None:
+async def test_large_datagram_is_read_whole() -> None:
     result, _ = await probe({b"ping": [b"x" * 60_000 + b"!"]}, PING, {"expect": "x!$"})
     assert why(result) is None
 
@@ -153,14 +153,14 @@ async def test_a_large_datagram_is_read() -> None:
 @pytest.mark.parametrize(
     ("target", "version"), [("127.0.0.1:{port}", 4), ("[::1]:{port}", 6), ("[::ffff:127.0.0.1]:{port}", 4)]
 )
-async def test_both_families(target: str, version: int) -> None:
+async def test_target_may_be_of_both_families(target: str, version: int) -> None:
     result, _ = await probe(ANSWERS, PING, {"expect": "pong"}, target=target)
     assert why(result) is None
     assert result.probe.samples.get(IP_PROTOCOL) == version
 
 
 @pytest.mark.parametrize(("preferred", "version"), [("ip4", 4), ("ip6", 6)])
-async def test_a_name_is_resolved_as_the_module_prefers(
+async def test_name_is_resolved_by_preference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preferred: str, version: int
 ) -> None:
     (tmp_path / "hosts").write_text("127.0.0.1 both.test\n::1 both.test\n")
@@ -172,7 +172,7 @@ async def test_a_name_is_resolved_as_the_module_prefers(
     assert result.probe.samples.get(IP_PROTOCOL) == version
 
 
-async def test_the_source_is_what_the_target_sees() -> None:
+async def test_source_address_is_seen_by_the_target() -> None:
     result, responder = await probe(ANSWERS, PING, {"expect": "pong"}, source_ip_address="127.0.0.9")
     assert why(result) is None
     assert responder.sources == ["127.0.0.9"]
@@ -182,19 +182,19 @@ async def test_the_source_is_what_the_target_sees() -> None:
 
 
 @pytest.mark.parametrize("target", ["127.0.0.1:{dead}", "[::1]:{dead}"])
-async def test_a_port_that_nobody_listens_on_ends_the_probe_at_once(target: str) -> None:
+async def test_closed_port_fails_the_probe_at_once(target: str) -> None:
     result, _ = await probe(ANSWERS, PING, {"expect": "pong"}, target=target)
     assert why(result) == (Reason.UDP_PORT_UNREACHABLE, "dialogue")
-    assert result.duration < 20  # it is not waited for
+    assert result.duration < 20  # the default timeout: the probe does not wait for it
     assert flags(result) == (0, 0)
 
 
-async def test_a_port_that_is_closed_in_the_midst_is_unreachable_too() -> None:
+async def test_port_closed_during_the_dialogue_is_unreachable() -> None:
     answers: Mapping[bytes, Sequence[Part]] = {b"ping": [b"pong", Trick.LEAVE]}
     steps = PING, {"expect": "pong", "send": "ping"}, {"expect": "pong", "send": "ping"}, {"expect": "pong"}
     result, _ = await probe(answers, *steps)
     assert why(result) == (Reason.UDP_PORT_UNREACHABLE, "dialogue")
-    assert result.duration < 20  # it is not waited for
+    assert result.duration < 20  # the default timeout: the probe does not wait for it
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ async def test_a_port_that_is_closed_in_the_midst_is_unreachable_too() -> None:
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("clock")
-async def test_an_answer_that_fails_says_why(
+async def test_failed_answer_has_its_reason(
     answers: Mapping[bytes, Sequence[Part]], steps: tuple[Step, ...], reason: Reason, by_regexp: int, by_bytes: int
 ) -> None:
     result, _ = await probe(answers, *steps)
@@ -239,21 +239,21 @@ async def test_an_answer_that_fails_says_why(
         ("nobody.invalid:{port}", (Reason.DNS_NAME_NOT_FOUND, "resolve")),
     ],
 )
-async def test_a_bad_target_fails(target: str, expected: tuple[Reason, str]) -> None:
+async def test_invalid_target_fails(target: str, expected: tuple[Reason, str]) -> None:
     result, responder = await probe(ANSWERS, PING, {"expect": "pong"}, target=target)
     assert why(result) == expected
     assert responder.heard == []
 
 
 @pytest.mark.parametrize("source", ["nonsense", "::1"])
-async def test_a_source_that_leads_nowhere_is_a_mistake_in_the_settings(source: str) -> None:
+async def test_unusable_source_address_fails(source: str) -> None:
     result, _ = await probe(ANSWERS, PING, {"expect": "pong"}, source_ip_address=source)
     assert why(result) == (Reason.SETTINGS_UNUSABLE, "")
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_flood_of_answers_ends_with_the_deadline() -> None:
-    """What nobody has read yet is kept up to a limit; the rest is lost, as it is in a socket's own buffer."""
+async def test_flood_of_answers_ends_with_the_deadline() -> None:
+    """Unread datagrams are buffered up to a limit; the rest is dropped."""
     answers: Mapping[bytes, Sequence[Part]] = {b"ping": [b"x" * 1000] * 2000}
     result, _ = await probe(answers, PING, *[{"expect": "x"}] * 5000)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
@@ -262,8 +262,8 @@ async def test_a_flood_of_answers_ends_with_the_deadline() -> None:
 # --- a server that others wrote ----------------------------------------------------------------------------
 
 
-async def test_bind_answers_in_bytes(bind: Bind) -> None:
-    """A query for plain.test, type SOA, made by hand: what a module can do for a protocol that has no prober."""
+async def test_bind_answers_a_query_in_bytes(bind: Bind) -> None:
+    """The query is for plain.test, type SOA, in bytes: a module can probe protocols without a prober."""
     query = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x05plain\x04test\x00\x00\x06\x00\x01"
     settings = UdpSettings.model_validate(
         {"query_response": [{"send_bytes": query}, {"expect": r"^\x{12}4[\x{80}-\x{ff}\x{fffd}]."}]}

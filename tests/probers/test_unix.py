@@ -1,4 +1,4 @@
-"""Probes of a Unix socket: where they find it, and what only ours has. The dialogue itself is test_tcp's."""
+"""The unix prober: paths, names for TLS, and reasons. test_tcp covers the dialogue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def why(result: Result) -> tuple[str, str] | None:
 
 
 @pytest.mark.parametrize("over", ["unix", "abstract"])
-async def test_a_socket_is_talked_to(pki: Pki, over: str) -> None:
+async def test_socket_dialogue_passes(pki: Pki, over: str) -> None:
     async with Talker(GREETS, pki.directory, over) as talker:
         target = talker.path if over == "unix" else talker.fill("{socket}")
         result = await probe(target, {"expect": "^220 (.*)$", "send": "$1"})
@@ -39,14 +39,14 @@ async def test_a_socket_is_talked_to(pki: Pki, over: str) -> None:
     assert {phase for (phase,) in result.probe.samples.labelled[DURATION]} == {"connect", "dialogue"}
 
 
-async def test_a_path_is_relative_to_the_working_directory(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_path_is_relative_to_the_working_directory(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pki.directory.parent)
     async with Talker(GREETS, pki.directory, "unix") as talker:
         assert why(await probe(talker.fill("{socket}"))) is None
 
 
 @pytest.mark.parametrize("target", ["/no/such/é\udcff", "@é\udcff"])
-async def test_a_path_may_be_bytes_of_any_kind(target: str) -> None:
+async def test_path_may_be_any_bytes(target: str) -> None:
     assert why(await probe(target)) == (Reason.CONNECT_REFUSED, "connect")
 
 
@@ -61,15 +61,17 @@ async def test_a_path_may_be_bytes_of_any_kind(target: str) -> None:
         ("a\0b", Reason.TARGET_INVALID),
     ],
 )
-async def test_where_nobody_listens(pki: Pki, monkeypatch: pytest.MonkeyPatch, target: str, reason: Reason) -> None:
+async def test_path_without_listener_fails(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch, target: str, reason: Reason
+) -> None:
     monkeypatch.chdir(pki.directory)
     result = await probe(target)
     assert why(result) == (reason, "connect")
     assert DURATION not in result.probe.samples.labelled
 
 
-async def test_a_queue_that_is_full_fails_at_once(pki: Pki) -> None:
-    """The kernel says so instead of letting us wait."""
+async def test_full_accept_queue_fails_at_once(pki: Pki) -> None:
+    """The kernel refuses the connection instead of queueing it."""
     with socket.socket(socket.AF_UNIX) as listener:
         path = str(pki.directory / "full.sock")
         listener.bind(path)
@@ -85,7 +87,7 @@ async def test_a_queue_that_is_full_fails_at_once(pki: Pki) -> None:
 
 
 @pytest.mark.parametrize("steps", [(), ({"starttls": True},)])
-async def test_a_certificate_needs_a_name_that_a_path_is_not(pki: Pki, steps: tuple[dict[str, Any], ...]) -> None:
+async def test_tls_without_server_name_fails(pki: Pki, steps: tuple[dict[str, Any], ...]) -> None:
     authority = {"ca_file": str(pki.directory / "root.pem")}
     for more, expected in (
         ({}, Reason.SETTINGS_UNUSABLE),
@@ -98,7 +100,7 @@ async def test_a_certificate_needs_a_name_that_a_path_is_not(pki: Pki, steps: tu
         assert (result.failure.reason if result.failure else None) is expected
 
 
-def test_a_missing_name_is_told_at_load() -> None:
+def test_tls_without_server_name_is_a_caution() -> None:
     def cautions(**settings: Any) -> list[str]:
         return [key for key, _ in UnixSettings.model_validate(settings).cautions()]
 

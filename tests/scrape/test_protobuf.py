@@ -1,4 +1,4 @@
-"""Protocol buffers as Google's encoder writes them, and messages that are legal there and no metrics."""
+"""Read protocol buffers of Google's encoder, and refuse legal messages that are no metrics."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def family(type: int, name: str = "a", help: str = "x") -> Any:
 
 
 def delimited(*messages: Any) -> bytes:
-    """Messages, each with its length before it; they are short."""
+    """Return messages, each with its length before it; they are short."""
     encoded = [message if isinstance(message, bytes) else message.SerializeToString() for message in messages]
     assert all(len(one) < 128 for one in encoded)
     return b"".join(bytes([len(one)]) + one for one in encoded)
 
 
 def read(body: bytes) -> tuple[Page, dict[tuple[str, ...], float]]:
-    """A page, and its samples by name and values of labels."""
+    """Return a page, and its samples by name and label values."""
     kept = Selection(lambda _: True, lambda _: True, 1000)
     page = Page(1000, kept)
     for _ in protobuf.read(body, page):
@@ -33,7 +33,7 @@ def read(body: bytes) -> tuple[Page, dict[tuple[str, ...], float]]:
     return page, {(sample.name, *[value for _, value in sample.labels]): sample.value for sample in kept.kept}
 
 
-def test_each_kind_of_value() -> None:
+def test_values_of_each_type_are_read() -> None:
     counter, gauge, untyped = family(COUNTER, "c_total"), family(GAUGE, "g"), family(UNTYPED, "u", "")
     counter.metric.add(counter={"value": 5}, label=[{"name": "l", "value": "ü"}], timestamp_ms=1)
     gauge.metric.add(gauge={"value": -1.5})
@@ -45,7 +45,7 @@ def test_each_kind_of_value() -> None:
     ]  # fmt: skip
 
 
-def test_histograms_and_summaries_are_the_samples_of_their_text() -> None:
+def test_histograms_and_summaries_give_the_samples_of_the_text_format() -> None:
     histogram, summary = family(HISTOGRAM, "h"), family(SUMMARY, "s")
     buckets = [{"cumulative_count": 1, "upper_bound": 0.5}]
     histogram.metric.add(histogram={"sample_count": 3, "sample_sum": 4.5, "bucket": buckets})
@@ -58,21 +58,21 @@ def test_histograms_and_summaries_are_the_samples_of_their_text() -> None:
     assert page.samples == 7
 
 
-def test_a_value_that_is_not_written_is_zero() -> None:
+def test_missing_value_is_zero() -> None:
     one = family(GAUGE)
     one.metric.add().gauge.SetInParent()
     assert read(delimited(one))[1] == {("a",): 0}
 
 
-def test_a_native_histogram_is_one_sample() -> None:
-    """Its schema is field 5, its zero threshold field 6: fields that Google's decoder is not told of here."""
+def test_native_histogram_is_one_sample() -> None:
+    """Field 5 is the schema and field 6 the zero threshold; the definition used here does not have them."""
     native = b"\x08\x03\x28\x04\x31" + b"\0" * 8  # sample_count: 3, schema: 2, zero_threshold: 0
     metric = b"\x3a" + bytes([len(native)]) + native
     body = b"\x0a\x01h\x18\x04\x22" + bytes([len(metric)]) + metric
     assert read(delimited(body))[1] == {("h",): 3}
 
 
-def test_fields_that_nobody_knows_are_passed_over() -> None:
+def test_unknown_fields_are_skipped() -> None:
     one = family(GAUGE)
     one.metric.add(gauge={"value": 1})
     unknown = b"\xf8\x01\x05" + b"\xfa\x01\x02ab" + b"\xf9\x01" + b"\0" * 8 + b"\xfd\x01" + b"\0" * 4
@@ -107,7 +107,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_family_is_refused_for_its_reason(name: str) -> None:
+def test_invalid_message_is_refused_for_its_reason(name: str) -> None:
     messages, said = REFUSED[name]
     with pytest.raises(Malformed, match=said):
         read(delimited(*(messages if isinstance(messages, list) else [messages])))

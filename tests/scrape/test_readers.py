@@ -1,4 +1,4 @@
-"""Readers of pages against those who write them: prometheus_client, Google's protobuf, and our own encoder."""
+"""Compare the readers of pages with the writers: prometheus_client, Google's protobuf, and our own encoder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Series = tuple[str, tuple[tuple[str, str], ...], float]
 
 
 def taken(read: Read, body: bytes) -> tuple[Page, list[Series]]:
-    """All of a page."""
+    """Read a whole page; return it and its series."""
     everything = Selection(lambda _: True, lambda _: True, 10**6)
     page = Page(10**6, everything)
     for _ in read(body, page):
@@ -37,7 +37,7 @@ def taken(read: Read, body: bytes) -> tuple[Page, list[Series]]:
 
 
 def refusal(read: Read, body: bytes) -> str | None:
-    """Why a page can't be read; None if it can."""
+    """Return why a page can't be read; None if it can."""
     try:
         taken(read, body)
     except Malformed as error:
@@ -46,12 +46,12 @@ def refusal(read: Read, body: bytes) -> str | None:
 
 
 def text_of(registry: CollectorRegistry) -> bytes:
-    """What prometheus_client writes."""
+    """Return a registry as prometheus_client's text."""
     return generate_text(registry)
 
 
 def openmetrics_of(registry: CollectorRegistry) -> bytes:
-    """The same as OpenMetrics, whose writer and parser are not typed."""
+    """Return a registry as OpenMetrics; the library's writer and parser are not typed."""
     body: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
     return body
 
@@ -63,7 +63,7 @@ COUNTS = st.floats(0, 1e12)
 
 @st.composite
 def registries(draw: st.DrawFn) -> CollectorRegistry:
-    """Some metrics of all types, with labels that need escapes."""
+    """Draw a registry with metrics of all types and labels that need escapes."""
     registry = CollectorRegistry()
     for number, kind in enumerate(draw(st.lists(st.sampled_from("cghsie"), max_size=6))):
         name, help, label = f"{kind}_{number}", draw(TEXTS), draw(TEXTS)
@@ -91,7 +91,7 @@ MORE = settings(max_examples=150)
 
 @MORE
 @given(registries())
-def test_what_prometheus_client_writes_as_text_is_read_as_it_reads_it(registry: CollectorRegistry) -> None:
+def test_text_of_prometheus_client_is_read_as_its_parser_reads_it(registry: CollectorRegistry) -> None:
     body = text_of(registry)
     page, series = taken(text.read, body)
     parsed = [sample for family in parse_text(body.decode()) for sample in family.samples]
@@ -102,7 +102,7 @@ def test_what_prometheus_client_writes_as_text_is_read_as_it_reads_it(registry: 
 
 @MORE
 @given(registries())
-def test_the_same_as_openmetrics(registry: CollectorRegistry) -> None:
+def test_openmetrics_of_prometheus_client_is_read_as_its_parser_reads_it(registry: CollectorRegistry) -> None:
     body = openmetrics_of(registry)
     page, series = taken(openmetrics.read, body)
     families = list(parse_openmetrics(body.decode()))  # type: ignore[no-untyped-call]
@@ -114,13 +114,13 @@ def test_the_same_as_openmetrics(registry: CollectorRegistry) -> None:
 
 @MORE
 @given(registries())
-def test_what_we_write_as_protocol_buffers_is_read_as_text_of_the_same(registry: CollectorRegistry) -> None:
+def test_protobuf_of_the_exporter_is_read_like_its_text(registry: CollectorRegistry) -> None:
     body = b"".join(block for _, block in delimited_blocks(registry.collect(), PROTOBUF))
     _, series = taken(protobuf.read, body)
     _, written = taken(text.read, text_of(registry))
 
     def comparable(found: list[Series]) -> Counter[Series]:
-        """Without what has no place in a message: when something was created; bounds as numbers."""
+        """Leave out what a message can't hold: creation times; compare bounds as numbers."""
         return Counter(
             (name, tuple((k, str(float(v)) if k in ("le", "quantile") else v) for k, v in labels), value)
             for name, labels, value in found
@@ -132,13 +132,13 @@ def test_what_we_write_as_protocol_buffers_is_read_as_text_of_the_same(registry:
 
 @MORE
 @given(st.binary(max_size=200) | TEXTS.map(str.encode) | st.from_regex(r"# [A-Z]+ a\{b=\"").map(str.encode))
-def test_garbage_is_read_or_refused_and_nothing_else(body: bytes) -> None:
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     for read in (text.read, openmetrics.read, protobuf.read):
         refusal(read, body)
 
 
 def everything() -> CollectorRegistry:
-    """A registry with a metric of each type."""
+    """Return a registry with a metric of each type."""
     registry = CollectorRegistry()
     Counted("c", "h", ["l"], registry=registry).labels('x\n"\\').inc()
     Gauge("g", "", registry=registry).set(-1.5)
@@ -162,7 +162,7 @@ def test_text_cut_off_within_a_line_is_refused() -> None:
         assert (refusal(text.read, cut) is None) is cut.endswith(b"\n"), cut
 
 
-def test_messages_cut_off_anywhere_but_between_two_are_refused() -> None:
+def test_protobuf_cut_off_within_a_message_is_refused() -> None:
     blocks = [block for _, block in delimited_blocks(everything().collect(), PROTOBUF)]
     ends = {sum(map(len, blocks[:number])) for number in range(len(blocks) + 1)}
     body = b"".join(blocks)
@@ -171,13 +171,13 @@ def test_messages_cut_off_anywhere_but_between_two_are_refused() -> None:
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_a_message_that_lies_about_its_insides_is_refused(place: int) -> None:
-    """Lengths that are longer than what they are in, tags of kinds that are none, numbers that do not end."""
+def test_protobuf_message_with_wrong_insides_is_refused(place: int) -> None:
+    """Lengths beyond the enclosing message, tags of unknown kinds, numbers that do not end."""
     wrong = [b"\x0a\xff\xff\xff\xff\x0fx", b"\x0b", b"\xff" * 11][place]
     assert refusal(protobuf.read, bytes([len(wrong)]) + wrong) is not None
 
 
-def test_a_page_has_so_many_samples_and_no_more() -> None:
+def test_page_with_more_samples_than_the_limit_is_refused() -> None:
     body = b"".join(b"a%d 1\n" % number for number in range(100))
     for _ in text.read(body, Page(100)):
         pass
@@ -200,13 +200,13 @@ EVIL = {
 
 
 @pytest.mark.parametrize("name", EVIL)
-def test_a_hostile_line_takes_no_longer_than_an_honest_one(name: str) -> None:
+def test_hostile_line_has_bounded_cost(name: str) -> None:
     with costs_at_most(25):
         for read in (text.read, openmetrics.read):
             refusal(read, EVIL[name])
 
 
-def test_families_that_are_there_already_are_a_collector() -> None:
+def test_given_families_are_a_collector() -> None:
     families = list(everything().collect())
     registry = CollectorRegistry()
     registry.register(Given(families))

@@ -1,4 +1,4 @@
-"""Which format an answer announces, and what is asked for."""
+"""Recognise the format of a page by its Content-Type, and request formats by Accept."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ANNOUNCED = {
 
 
 @pytest.mark.parametrize("content_type", ANNOUNCED)
-def test_a_content_type_announces_a_format_or_none(content_type: str) -> None:
+def test_content_type_announces_a_format_or_none(content_type: str) -> None:
     found = announced(content_type)
     assert (found.name if found else None) == ANNOUNCED[content_type]
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_what_is_asked_for_is_what_our_own_exporter_gives(name: str) -> None:
-    """Alone, and before the others."""
+def test_accept_header_requests_each_format_that_the_exporter_offers(name: str) -> None:
+    """The format is requested alone, and before the others."""
     for names in ([name], [name, *[other for other in FORMATS if other != name]]):
         found = announced(formats.negotiate(accept(names)).content_type)
         assert found is not None

@@ -1,7 +1,7 @@
-"""Servers that others wrote, as Debian ships them: each on free ports of loopback, with a configuration of its own.
+"""Real servers as Debian ships them, started for tests: each on free loopback ports with its own configuration.
 
-One file each. It ends in a generator with `@server` over it, which makes the fixture of that name; adding a server adds
-a file and edits none (and `.ci/run` installs its package). It starts when the first test asks for it, and serves
+Each has a file. It ends in a generator decorated with `@server`, which makes the fixture of that name; a new server is
+a new file (and a package in `.ci/run`). The server starts when the first test asks for it, and serves
 all tests of the session::
 
     @server
@@ -11,8 +11,8 @@ all tests of the session::
         with room.running("memcached", "-l", "127.0.0.1", "-p", port, "-u", "root", ready=listening(port)):
             yield port
 
-A server says first what it needs of the machine, with `Room.needs`: programs, the users that they become, files of its
-packages. Where any of it is missing, its tests are skipped and say why; in CI they fail.
+A fixture first checks with `Room.needs` what its server needs: programs, the users they run as, files of its
+packages. If anything is missing, its tests are skipped with the reason; in CI they fail.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ __all__ = ["NOBODY", "Room", "having_said", "listening", "server"]
 T = TypeVar("T")
 
 NOBODY = "nobody"
-"""The user for programs that refuse to be root's."""
+"""The user for programs that refuse to run as root."""
 
 _ELSEWHERE = ("usr/sbin", "usr/local/sbin", "usr/lib/postfix/sbin", "usr/lib/postgresql/*/bin")
-"""Where servers stand that are not on an ordinary user's PATH."""
+"""Directories of servers that are not on an ordinary user's PATH."""
 
 
 _made: dict[Callable[[Room], None], Path] = {}
-"""What `Room.copy_of` copies."""
+"""The directories that `Room.copy_of` copies."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """Where one server lives: a directory with a short path that every user may enter, and certificates.
+    """The working directory of one server, with a short path that every user may enter, and certificates.
 
     Attributes:
         directory: empty at first; gone with the server.
@@ -63,28 +63,28 @@ class Room:
     pki: Pki
 
     def port(self) -> int:
-        """A free port of loopback."""
+        """Return a free loopback port."""
         return free_port()
 
     def write(self, name: str, text: str) -> Path:
-        """Put a file into the directory; its path."""
+        """Write a file in the directory; return its path."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
 
     def certificate(self, name: str = "leaf") -> tuple[Path, Path]:
-        """A certificate of the zoo with its chain, and its key: copies in the directory."""
+        """Copy a test certificate with its chain, and its key, into the directory; return their paths."""
         certificate, key = (Path(shutil.copy(self.pki.directory / f"{name}.{kind}", self.directory))
                             for kind in ("pem", "key"))  # fmt: skip
         key.chmod(0o600)
         return certificate, key
 
     def copy_of(self, name: str, make: Callable[[Room], None]) -> Path:
-        """Copy a directory that takes long to make into this one; `make` makes it once a session, in a room of its own.
+        """Copy a directory that is slow to make into this one; `make` is called once a session, with its own room.
 
         Args:
-            name: of the directory that `make` leaves in its room.
+            name: the directory that `make` creates in its room.
         """
         if make not in _made:
             room = Path(tempfile.mkdtemp(prefix=f"{name}-"))
@@ -102,8 +102,8 @@ class Room:
 
         Args:
             programs: by name.
-            users, groups: by name; an ordinary user needs none, as the server runs as that user.
-            files: patterns of absolute paths, of each of which there has to be one.
+            users, groups: by name; only checked for root, whose servers change their user.
+            files: patterns of absolute paths; each must match a file.
             root: whether an ordinary user can't start the server.
         """
         lacking = [name for name in programs if _program(name) is None]
@@ -117,12 +117,12 @@ class Room:
             pytest.skip(f"this machine lacks {', '.join(lacking)}")
 
     def program(self, name: str) -> str:
-        """The path of a program; skips where it is not installed."""
+        """Return the path of a program; skip if it is not installed."""
         self.needs(name)
         return str(_program(name))
 
     def run(self, program: str, *arguments: object, stdin: str = "", user: str | None = None) -> str:
-        """Run a program to its end, in the directory; what it printed.
+        """Run a program in the directory until it ends; return its output.
 
         Raises:
             RuntimeError: it failed; with what it printed.
@@ -138,19 +138,19 @@ class Room:
     def running(
         self, program: str, *arguments: object, ready: Ready, user: str | None = None
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        """Have a server run in the directory while the block lasts, which begins once it is ready: `processes.running`.
+        """Run a server in the directory while the block lasts; the block begins once it is ready (`processes.running`).
 
         Args:
             program: its name.
-            arguments: its arguments; it has to stay in the foreground.
+            arguments: its arguments; the server must stay in the foreground.
             ready: mostly ``listening(port)``, or ``having_said("ready", room.log(program))``.
-            user: whom it runs as, and whose the directory is from then on, if root starts it.
+            user: the user that it runs as if root starts it; the directory then belongs to that user.
         """
         command = [self.program(program), *map(str, arguments)]
         return running(command, self.directory, self.log(program), ready, user=self._give(user))
 
     def log(self, program: str) -> Path:
-        """What a program that runs here writes to standard output and standard error."""
+        """Return the file with the standard output and standard error of a program."""
         return self.directory / f"{program}.log"
 
     def _give(self, user: str | None) -> str | None:
@@ -174,8 +174,8 @@ def _is_known(lookup: Callable[[str], object], name: str) -> bool:
 
 
 def server(make: Callable[[Room], Iterator[T]]) -> Any:
-    """A fixture, of the function's name, out of a generator that starts a server in a room and yields what tests need
-    to know of it."""
+    """Make a fixture of the function's name from a generator that starts a server in a room and yields what tests
+    need to know of it."""
 
     @pytest.fixture(scope="session", name=make.__name__)
     def fixture(pki: Pki) -> Iterator[T]:

@@ -1,7 +1,7 @@
-"""``python _grpc_server.py PLAIN SECURE MUTUAL BARE PKI READY``: gRPC servers of Google's grpcio on these ports.
+"""``python _grpc_server.py PLAIN SECURE MUTUAL BARE PKI READY``: run gRPC servers (grpcio) on these ports.
 
-A process of its own, for grpcio keeps threads and does not like to be forked. It imports nothing of ours, so that it
-runs wherever it is started from.
+It is a process of its own because grpcio has threads and must not be forked. It imports no other file of ours, so it
+runs from any directory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 TOKEN = "Bearer sesame"
 DATA = b"\x00\xff\x10"
-"""The metadata ``authorization`` and ``x-data-bin`` without which the service ``closed`` answers nobody."""
+"""The metadata ``authorization`` and ``x-data-bin`` that the service ``closed`` requires."""
 
 SLOW = 1.5
 """Seconds after which the service ``slow`` answers."""
@@ -25,7 +25,7 @@ STATUSES = {
     "": "SERVING", "up": "SERVING", "grün": "SERVING", "closed": "SERVING", "slow": "SERVING", "down": "NOT_SERVING",
     "unknown": "UNKNOWN",
 }  # fmt: skip
-"""The services, and what is said of each."""
+"""The services and their status."""
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def _add_services(serving: Any) -> None:
 
 
 def _interceptor(grpc: Any) -> Any:
-    """What the services ``closed`` and ``slow`` are like."""
+    """Make the interceptor of the services ``closed`` and ``slow``."""
 
     class Doorkeeper(grpc.ServerInterceptor):  # type: ignore[misc]
         def intercept_service(self, go_on: Callable[[Any], Any], details: Any) -> Any:

@@ -1,4 +1,4 @@
-"""named of BIND 9: an unsigned zone with a record of every type, and a signed one; over UDP, TCP and TLS."""
+"""BIND 9 (named): an unsigned zone with a record of every type, and a signed one, over UDP, TCP and TLS."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ zone "{example}" {{ type primary; file "{example}"; }};
 
 PLAIN, SIGNED = "plain.test", "signed.test"
 EXAMPLE = "example.com"
-"""What the shipped modules ask for."""
+"""The zone that the shipped modules query."""
 
 SERIAL = 2026112201
 
@@ -92,10 +92,10 @@ DATA = {
     "X25": ["311061700956"],
     "ZONEMD": [f"{SERIAL} 1 1 {'c68090d90a7aed71' * 6}"],
 }  # fmt: skip
-"""For each type the data of its records, written as blackbox_exporter shows them; each type has a name of its own."""
+"""The data of the records of each type, as blackbox_exporter prints them; each type has its own owner name."""
 
 LARGE = [f'"{letter * 200}"' for letter in "abcdefgh"]
-"""The TXT records of ``large``: too much for a datagram without EDNS."""
+"""The TXT records of ``large``: too large for a datagram without EDNS."""
 
 DELEGATION = ("cut\t300\tIN\tNS\tns.cut", "ns.cut\t300\tIN\tA\t192.0.2.53")
 
@@ -124,19 +124,19 @@ def bind(room: Room) -> Iterator[Bind]:
         CONFIG.format(directory=room.directory, port=made.port, tls_port=made.tls_port, certificate=certificate,
                       key=key, plain=PLAIN, signed=SIGNED, example=EXAMPLE),
     )  # fmt: skip
-    # It listens before it knows its zones.
+    # It listens before it has loaded its zones.
     ready = having_said(" running\n", room.log("named"))
     with room.running("named", "-g", "-c", config, ready=ready, user=NOBODY):
         yield made
 
 
 def owner(type_: str, zone: str = PLAIN) -> str:
-    """Who has the records of a type."""
+    """Return the owner name of the records of a type."""
     return f"{type_.lower()}.{zone}."
 
 
 def zone(name: str, *types: str) -> str:
-    """A zone with the records of these types, one a line."""
+    """Return a zone file with the records of these types."""
     lines = [f"$ORIGIN {name}.", f"@ 300 IN SOA ns host {SERIAL} 7200 3600 1209600 300", "@ 300 IN NS ns"]
     lines += ["ns 300 IN A 127.0.0.1", *DELEGATION, *(f"large 30 IN TXT {text}" for text in LARGE)]
     lines += [f"{owner(type_, name)}\t300\tIN\t{type_}\t{one}" for type_ in types for one in DATA[type_]]

@@ -1,4 +1,4 @@
-"""chronyd: an NTP server that trusts this machine's clock and leaves it alone, and one that trusts nobody."""
+"""chronyd: an NTP server with this machine's clock as its source, and one without a source. Neither sets the clock."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ bindcmdaddress /
 pidfile {directory}/pid
 """
 REQUEST = bytes([0b00_100_011]) + bytes(47)
-"""A question of a client of NTP 4 (RFC 5905, 7.3)."""
+"""A client's query of NTP 4 (RFC 5905, 7.3)."""
 
 
 @server
 def chrony(room: Room) -> Iterator[int]:
-    """Synchronized, for all it knows."""
+    """A server that is synchronized to its local clock."""
     yield from _chronyd(room, f"local stratum {STRATUM}")
 
 
 @server
 def chrony_lost(room: Room) -> Iterator[int]:
-    """Without a source of time."""
+    """A server without a time source."""
     yield from _chronyd(room, "")
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from tests.servers import NOBODY, Room, listening, server
 
 PASSWORD = "hunter2"
-"""Of every user."""
+"""The password of every user."""
 
 CONFIG = """
 base_dir = {directory}/run
@@ -56,7 +56,7 @@ service pop3-login {{
 }}
 service anvil {{
   chroot =
-  unix_listener anvil-auth-penalty {{  # or whoever logs in after a wrong password has to wait
+  unix_listener anvil-auth-penalty {{  # no delay after a wrong password
     mode = 0
   }}
 }}
@@ -86,7 +86,7 @@ def dovecot(room: Room) -> Iterator[Dovecot]:
     )  # fmt: skip
     made = Dovecot(*(room.port() for _ in range(4)))
     certificate, key = room.certificate()
-    # Root has the users of the package to choose from; anybody else is all of them.
+    # Root can use the users of the package; any other user runs everything itself.
     me = {"user": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
     users = "" if os.geteuid() == 0 else USERS.format(**me)
     owner = {"user": NOBODY, "group": "nogroup"} if os.geteuid() == 0 else me

@@ -30,7 +30,7 @@ def grpc_health(room: Room) -> Iterator[GrpcHealth]:
     made = GrpcHealth(*(room.port() for _ in range(4)))
     ports = (made.plain, made.secure, made.mutual, made.bare)
     ready = room.directory / "ready"
-    # -P: Python is not to look for packages in this directory, whose files have their names.
+    # -P: Python must not import from this directory, whose files are named like packages.
     command = [sys.executable, "-P", _grpc_server.__file__, *map(str, (*ports, room.pki.directory, ready))]
     with running(command, room.directory, room.directory / "log", ready.exists):
         yield made

@@ -1,4 +1,4 @@
-"""mariadbd of MariaDB, over TCP and TLS: one by itself; a source and its replica."""
+"""MariaDB (mariadbd) over TCP and TLS: a single server, and a source with its replica."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tests.servers import NOBODY, Room, listening, server
 
-USER, PASSWORD = "probe", "hunter2"  # may log in, and do nothing else
-MONITOR = "monitor"  # with the same password, may ask for the state of replication, too
-TLS_ONLY = "careful"  # with the same password, is let in over TLS alone
-OTHERWISE = "otherwise"  # with the same password, in a way that is MariaDB's own (ed25519)
+USER, PASSWORD = "probe", "hunter2"  # may only log in
+MONITOR = "monitor"  # with the same password, may also read the replication status
+TLS_ONLY = "careful"  # with the same password, may log in over TLS only
+OTHERWISE = "otherwise"  # with the same password, uses MariaDB's own authentication (ed25519)
 MOST_CONNECTIONS = 10
 LOG_SIZE = "4M"
 _REPLICATOR = "replicator"
@@ -31,14 +31,14 @@ GRANT REPLICATION REPLICA ON *.* TO '{_REPLICATOR}'@'127.0.0.1';
 
 @dataclass(frozen=True)
 class MariaDb:
-    """A running mariadbd, where `USER` and others log in with `PASSWORD` (mysql_native_password): its port."""
+    """A running mariadbd: `USER` and others log in with `PASSWORD` (mysql_native_password)."""
 
     port: int
 
 
 @dataclass(frozen=True)
 class MariaDbPair:
-    """A source and its replica, which takes no writes: their ports."""
+    """A running source and its read-only replica: their ports."""
 
     source: int
     replica: int
@@ -65,7 +65,7 @@ def mariadb_pair(room: Room) -> Iterator[MariaDbPair]:
 
 @contextmanager
 def _running(room: Room, data: Path, first: str, *more: str) -> Iterator[int]:
-    """One mariadbd with the databases of a directory, which begins with what `first` says: its port."""
+    """Run one mariadbd with the databases of a directory, after the SQL in `first`; yield its port."""
     port = room.port()
     certificate, key = room.certificate()
     options = {

@@ -1,4 +1,4 @@
-"""memcached, over TCP and UDP at one port."""
+"""memcached over TCP and UDP on one port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""microsocks: a SOCKS5 proxy that wants a password."""
+"""microsocks: a SOCKS5 proxy that requires a password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mosquitto: an MQTT broker, open to all on one port, by password on another, and over TLS on a third."""
+"""mosquitto: an MQTT broker with an anonymous port, a port that requires a password, and a TLS port."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.servers import NOBODY, Room, listening, server
 
 USER, PASSWORD = "probe", "hunter2"
 READ_ONLY = "readonly/probe"
-"""A topic that `USER` may read and not write; `probe/…` it may both, and nothing else."""
+"""A topic that `USER` may only read; it may read and write `probe/…`, and nothing else."""
 RIGHTS = f"""
 user {USER}
 topic readwrite probe/#

@@ -1,4 +1,4 @@
-"""nginx: a site over HTTP/2, and whatever else a test writes the server blocks of."""
+"""nginx: a site over HTTP/2, and other servers from the server blocks of a test."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LARGE = 20_000_000
 
 
 def serving(room: Room, blocks: str, port: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    """Have an nginx run with these server blocks, one of which listens on `port`, and with the leaf certificate."""
+    """Run an nginx with these server blocks, one of which listens on `port`, and with the leaf certificate."""
     room.needs("nginx")
     certificate, key = room.certificate()
     user = "user root;" if os.geteuid() == 0 else ""
@@ -62,7 +62,7 @@ def serving(room: Room, blocks: str, port: int) -> AbstractContextManager[subpro
 
 @dataclass(frozen=True)
 class Nginx:
-    """A running nginx that speaks HTTP/2, and says GOAWAY with its first response."""
+    """A running nginx that speaks HTTP/2 and sends GOAWAY with its first response."""
 
     port: int
 

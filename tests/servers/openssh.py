@@ -1,4 +1,4 @@
-"""sshd of OpenSSH, with a host key of every kind; nobody can log in."""
+"""OpenSSH (sshd) with a host key of every kind. No user can log in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = {
     "nistp384": ("ecdsa", "384"),
     "nistp521": ("ecdsa", "521"),
 }
-"""What ssh-keygen calls them, and their bits."""
+"""The type and bits of each host key for ssh-keygen."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,6 @@ def openssh(room: Room) -> Iterator[OpenSsh]:
         fingerprints[kind] = room.run("ssh-keygen", "-l", "-f", path).split()[1]
         lines.append(f"HostKey {path}")
     config = room.write("sshd_config", "\n".join([*lines, ""]))
-    # As root it would ask for a directory of the system's; it speaks to strangers without being root.
+    # As root it would need a system directory; it needs no root for the key exchange.
     with room.running("sshd", "-D", "-e", "-f", config, ready=listening(port), user=NOBODY):
         yield OpenSsh(port, fingerprints)

@@ -1,4 +1,4 @@
-"""postfix: SMTP with STARTTLS, and SMTP in TLS from the first byte. It delivers nothing."""
+"""postfix: SMTP with STARTTLS, and SMTP over TLS. It delivers nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ rewrite unix - - n - - trivial-rewrite
 tlsmgr unix - - n 1000? 1 tlsmgr
 """
 DAEMONS = ("smtpd", "anvil", "postlogd", "proxymap", "trivial-rewrite", "tlsmgr")
-"""Those that `MASTER` names, by their programs."""
+"""The programs of the services in `MASTER`."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,6 @@ def postfix(room: Room) -> Iterator[Postfix]:
         (room.directory / name).mkdir()
     shutil.chown(room.directory / "data", "postfix")
     config = ("-c", room.directory / "conf")
-    room.run("postfix", *config, "check")  # makes the directories of the queue
+    room.run("postfix", *config, "check")  # creates the queue directories
     with room.running("master", *config, "-d", ready=listening(made.port, made.tls_port)):
         yield made

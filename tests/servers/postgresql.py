@@ -1,4 +1,4 @@
-"""postgres of PostgreSQL, over TCP and TLS: alone, as a standby without a primary, both together, behind PgBouncer."""
+"""PostgreSQL over TCP and TLS: a single server, a standby without a primary, a pair of both, one behind PgBouncer."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ READ_ONLY = "ready to accept read-only connections"
 
 @dataclass(frozen=True)
 class PostgreSql:
-    """A running postgres, where `USER` logs in to `DATABASE` with `PASSWORD` (SCRAM): its port."""
+    """A running postgres: `USER` logs in to `DATABASE` with `PASSWORD` (SCRAM)."""
 
     port: int
 
 
 @dataclass(frozen=True)
 class PostgreSqlPair:
-    """A primary, and a standby that follows it: their ports."""
+    """A running primary and its standby: their ports."""
 
     primary: int
     standby: int
@@ -56,7 +56,7 @@ def postgresql_pair(room: Room) -> Iterator[PostgreSqlPair]:
 
 @server
 def pgbouncer(room: Room) -> Iterator[PostgreSql]:
-    """A pool for transactions; it knows `USER`, no database but `DATABASE`, and takes `MOST_CLIENTS`."""
+    """A transaction pool for `USER` and `DATABASE` only, with at most `MOST_CLIENTS` clients."""
     room.needs("pgbouncer")
     with _running(room, _made(room)) as behind:
         made = PostgreSql(room.port())
@@ -75,7 +75,7 @@ def pgbouncer(room: Room) -> Iterator[PostgreSql]:
 
 
 def _made(room: Room) -> Path:
-    """A directory with empty databases."""
+    """Make a directory with empty databases."""
     room.needs("initdb", "postgres")
     return room.copy_of("data", _initdb)
 
@@ -91,14 +91,14 @@ def _initdb(room: Room) -> None:
 
 @contextmanager
 def _running(room: Room, data: Path, ready: str = "ready to accept connections") -> Iterator[int]:
-    """One postgres with the databases of a directory: its port."""
+    """Run one postgres with the databases of a directory; yield its port."""
     port = room.port()
     certificate, key = room.certificate()
     log = room.write(f"{data.name}.log", "")
     settings = {
         "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
         "ssl": "on", "ssl_cert_file": certificate, "ssl_key_file": key, "shared_buffers": "1MB",
-        "client_connection_check_interval": "100ms",  # a query whose client has gone does not hold up the shutdown
+        "client_connection_check_interval": "100ms",  # so that a query without client does not delay the shutdown
         "logging_collector": "on", "log_directory": room.directory, "log_filename": log.name,
     }  # fmt: skip
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]

@@ -1,4 +1,4 @@
-"""redis-server: over TCP, over TLS and over its socket; a master with its replica; a sentinel that watches nothing."""
+"""redis-server over TCP, TLS and a Unix socket; a master with a replica; a sentinel without masters."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def redis(room: Room) -> Iterator[Redis]:
 
 @dataclass(frozen=True)
 class RedisPair:
-    """A master that wants a password, and its replica: their ports."""
+    """A running master that requires a password, and its replica: their ports."""
 
     master: int
     replica: int
 
 
-PASSWORD = "of-all"  # of the user that everybody is
-USER, USER_PASSWORD = "prober", "of-one"  # may PING and ask for INFO, and nothing else
+PASSWORD = "of-all"  # of the default user
+USER, USER_PASSWORD = "prober", "of-one"  # may only PING and INFO
 LIMITED, LIMITED_PASSWORD = "pinger", "of-another"  # may only PING
 
 

@@ -1,4 +1,4 @@
-"""slapd of OpenLDAP: a directory with few entries, over LDAP with StartTLS and over LDAPS."""
+"""OpenLDAP (slapd): a small directory over LDAP with StartTLS and over LDAPS."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.servers import NOBODY, Room, listening, server
 BASE = "dc=example,dc=test"
 USER, PASSWORD = f"cn=probe,{BASE}", "hunter2"
 PEOPLE = f"ou=people,{BASE}"
-"""Where three entries stand: Ann, Bob and Cid."""
+"""The parent of three entries: Ann, Bob and Cid."""
 ELSEWHERE = "dc=elsewhere"
-"""What another server would have, if anybody asked for it."""
+"""A suffix that the server refers to another server."""
 
 CONFIG = """
 include /etc/ldap/schema/core.schema
@@ -59,7 +59,7 @@ sn: Doe
 
 @dataclass(frozen=True)
 class Slapd:
-    """A running slapd, where `USER` binds with `PASSWORD` and anybody reads: the ports of LDAP and of LDAPS."""
+    """A running slapd: `USER` binds with `PASSWORD`, anonymous clients may read. The ports of LDAP and LDAPS."""
 
     port: int
     tls_port: int

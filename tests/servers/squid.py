@@ -1,4 +1,4 @@
-"""squid: an HTTP proxy that reaches nothing but localhost, and knows it by name only."""
+"""squid: an HTTP proxy that allows only the host name localhost."""
 
 from __future__ import annotations
 

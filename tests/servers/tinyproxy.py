@@ -1,4 +1,4 @@
-"""tinyproxy: an HTTP proxy that wants a password."""
+"""tinyproxy: an HTTP proxy that requires a password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nginx in front of a WebSocket server that the test runs itself, plain and over TLS."""
+"""nginx in front of a WebSocket server that the test runs itself, without and with TLS."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BLOCKS = """
 
 @dataclass(frozen=True)
 class WebsocketProxy:
-    """A running nginx: its ports, and the one that it passes connections on to."""
+    """A running nginx: its ports, and the port of its backend."""
 
     port: int
     tls_port: int

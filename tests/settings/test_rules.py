@@ -54,27 +54,27 @@ def broken(**written: object) -> list[tuple[str, str]]:
         {"inner": {"name": "x"}},
     ],
 )
-def test_a_block_that_breaks_no_rule_is_taken(written: dict[str, object]) -> None:
+def test_rules_accept_valid_block(written: dict[str, object]) -> None:
     assert isinstance(Block.model_validate(written), Block)
 
 
-def test_keys_exclude_each_other() -> None:
+def test_rules_refuse_exclusive_keys() -> None:
     assert broken(a="x", b="y") == [("b", "`b` and `a` exclude each other")]
 
 
-def test_an_empty_block_is_set() -> None:
+def test_rules_count_empty_block_as_set() -> None:
     assert ("inner", "`inner` and `a` exclude each other") in broken(a="x", inner={})
 
 
-def test_a_required_key_may_not_be_empty() -> None:
+def test_rules_refuse_empty_required_key() -> None:
     assert broken(inner={"name": ""}) == broken(inner={}) == [("inner.name", "`name` is required")]
 
 
-def test_a_key_needs_one_of_others() -> None:
+def test_rules_refuse_key_without_needed_key() -> None:
     assert broken(no_proxy="x", anyhow=False) == [("no_proxy", "`no_proxy` needs a proxy")]
 
 
-def test_no_error_hides_another() -> None:
+def test_rules_report_all_errors() -> None:
     """Errors of fields, of rules and of blocks within come together."""
     assert broken(a="x", b="y", count="z", inner={}, unknown=1, no_proxy="x") == [
         ("inner.name", "`name` is required"),
@@ -86,7 +86,7 @@ def test_no_error_hides_another() -> None:
     ]
 
 
-def test_an_error_holds_no_input() -> None:
+def test_rules_errors_hide_input() -> None:
     """It may be a secret."""
     with pytest.raises(ValidationError) as refused:
         Block.model_validate({"secret": ["hunter2"], "a": "x", "b": "y"})

@@ -1,4 +1,4 @@
-"""Scripted loopback targets: every byte they send, and when, is chosen by the test."""
+"""Scripted targets on loopback: a test chooses every byte that they send, and when."""
 
 from tests.targets.answers import (
     Answer,

@@ -1,4 +1,4 @@
-"""What a scripted target says: bytes, pauses and how the connection ends. No I/O here; `site` plays them."""
+"""The scripted answer of a target: bytes, pauses, and how the connection ends. No I/O; `site` sends them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Header = tuple[str, str]
 
 
 class End(Enum):
-    """How a target leaves the connection once all is said."""
+    """How a target leaves the connection at the end of its answer."""
 
     CLOSE = "close"
     RESET = "reset"
@@ -20,7 +20,7 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Silence between two parts."""
+    """A pause between two parts."""
 
     seconds: float
 
@@ -36,19 +36,19 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of all that is said; the connection stays until the client closes it, so that nothing resets it."""
+    """The end of the data; the connection stays open until the client closes it, so that nothing resets it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """Bytes that announce their own length, and so are made when the ports that they name are known."""
+    """Bytes that depend on port numbers, and so are made when the ports are known."""
 
-    make: Callable[[Callable[[str], str]], bytes]  # given what fills in ports
+    make: Callable[[Callable[[str], str]], bytes]  # receives a function that fills in ports
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Something done to what carries the answer, where it is more than a line of bytes."""
+    """An action on the connection that is more than sending bytes."""
 
     do: Callable[..., None]
 
@@ -65,21 +65,21 @@ class Answer:
 
 
 def raw(*parts: Part, end: End = End.CLOSE) -> Answer:
-    """An answer given byte by byte."""
+    """Return an answer given byte by byte."""
     return Answer(parts, end)
 
 
 def silence(*parts: Part) -> Answer:
-    """Say `parts` (perhaps nothing) and then never anything again."""
+    """Return an answer that sends `parts` and then nothing more, on an open connection."""
     return Answer(parts, End.HOLD)
 
 
 def head(status: int | str, headers: Sequence[Header] = (), version: str = "HTTP/1.1") -> bytes:
-    """A status line and headers, up to and with the empty line.
+    """Return a status line and headers, with the empty line after them.
 
     Args:
-        status: a code, which gets its usual reason phrase, or all that follows the version verbatim.
-        headers: names and values in order, duplicates welcome.
+        status: a code, which gets its usual reason phrase, or the text after the version.
+        headers: names and values in order; duplicates are allowed.
         version: the first word of the status line.
     """
     if isinstance(status, int):
@@ -91,19 +91,19 @@ def head(status: int | str, headers: Sequence[Header] = (), version: str = "HTTP
 def reply(
     status: int | str = 200, body: bytes = b"", *headers: Header, version: str = "HTTP/1.1", length: bool = True
 ) -> Answer:
-    """An ordinary answer. Without `length` only the end of the connection ends the body."""
+    """Return an ordinary answer. Without `length` only the end of the connection ends the body."""
     announced = [("Content-Length", str(len(body)))] if length else []
     return raw(head(status, [*headers, *announced], version) + body)
 
 
 def chunked(*chunks: bytes, headers: Sequence[Header] = (), trailer: bytes = b"") -> Answer:
-    """A 200 in chunked coding, one chunk per argument."""
+    """Return a 200 in chunked coding, one chunk per argument."""
     framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     started = head(200, [*headers, ("Transfer-Encoding", "chunked")])
     return raw(started + framed + b"0\r\n" + trailer + b"\r\n")
 
 
 def redirect(status: int, location: str | None, *headers: Header, body: bytes = b"moved") -> Answer:
-    """A 3xx; `location` may hold placeholders such as ``{port}`` that the site fills in."""
+    """Return a 3xx; the site fills in placeholders such as ``{port}`` in `location`."""
     to = [("Location", location)] if location is not None else []
     return reply(status, body, *to, *headers)

@@ -1,4 +1,4 @@
-"""A `DnsServer` gives scripted answers over UDP, TCP and TLS, and keeps what it was asked; every byte is the test's."""
+"""A scripted DNS server over UDP, TCP and TLS; a test chooses every byte of its answers."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from tests.targets.site import Request, Tls, both_loopbacks
 
 Part = bytes | Pause
 Script = Callable[[bytes], Sequence[Part]]
-"""From the query to what is said: each of the bytes is a message, sent as a datagram or with its length before it."""
+"""From a query to the answer: each item is a message, sent as a datagram or with its length before it."""
 
 
 def name(text: str) -> bytes:
-    """A name on the wire; for plain names only."""
+    """Encode a name; for plain names only."""
     labels = [label.encode() for label in text.split(".") if label]
     return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
 
 
 def record(owner: str | bytes, type_: str | int, data: str | bytes, ttl: int = 300, class_: int = 1) -> bytes:
-    """A record on the wire, uncompressed.
+    """Encode a record without compression.
 
     Args:
         owner: a plain name, or what is on the wire.
@@ -50,13 +50,13 @@ def record(owner: str | bytes, type_: str | int, data: str | bytes, ttl: int = 3
 
 
 def opt(options: bytes = b"", *, size: int = 1232, ttl: int = 0) -> bytes:
-    """An OPT record; `ttl` holds the extended response code, the version and the flags."""
+    """Encode an OPT record; `ttl` holds the extended response code, the version and the flags."""
     return record(b"\0", 41, options, ttl, size)
 
 
 @dataclass(frozen=True, slots=True)
 class Says:
-    """A script that responds with some records.
+    """Return a script that responds with some records.
 
     Args:
         answer, authority, additional: records on the wire.
@@ -90,7 +90,7 @@ class Says:
 
 @dataclass
 class Zone:
-    """A script that knows the addresses of some names, and of the name ``*`` those of any other.
+    """Return a script with the addresses of some names; those of ``*`` serve any other name.
 
     Args:
         names: by name; several answers are given in turn (by type of query), the last one from then on.
@@ -120,7 +120,7 @@ class Zone:
 
 
 def one_after_another(*scripts: Script | Pause) -> Script:
-    """What several scripts say, in turn."""
+    """Return a script that sends the answers of several scripts, one after another."""
 
     def say(query: bytes) -> list[Part]:
         return [part for script in scripts for part in ([script] if isinstance(script, Pause) else script(query))]
@@ -129,17 +129,17 @@ def one_after_another(*scripts: Script | Pause) -> Script:
 
 
 def echo(query: bytes) -> Sequence[Part]:
-    """The query itself comes back."""
+    """Return a script that sends the query back."""
     return [query]
 
 
 def silence(query: bytes) -> Sequence[Part]:
-    """Nothing is said."""
+    """Return a script that never answers."""
     return []
 
 
 def garbage(data: bytes) -> Script:
-    """Some bytes, behind the query's id if there are enough of them to be a message."""
+    """Return a script that sends some bytes, after the query's id if they are long enough for a message."""
     return lambda query: [query[:2] + data if len(data) >= 10 else data]
 
 
@@ -148,12 +148,12 @@ class DnsServer:
     """A scripted DNS server; an async context manager that listens on both loopbacks while it is entered.
 
     Args:
-        script: what is said to a query.
+        script: returns the answers to a query.
         tls: the behaviour of the TLS port; None for no port.
         pki: directory with the certificates; needed with `tls`.
         raw: bytes are sent over TCP as they are, without a length before them.
-        hang_up: TCP connections are closed once all is said.
-        ports: those to listen on, by name, where somebody has to know them beforehand.
+        hang_up: whether TCP connections are closed after the answers.
+        ports: fixed port numbers by name.
     """
 
     script: Script
@@ -193,7 +193,7 @@ class DnsServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def again(self, pki: Path) -> DnsServer:
-        """A server of the same behaviour that has not been asked anything yet."""
+        """Return a server of the same behaviour without any requests yet."""
         return DnsServer(self.script, self.tls, pki, self.raw, self.hang_up)
 
     def __getitem__(self, name: str) -> int:
@@ -206,16 +206,16 @@ class DnsServer:
         return text
 
     def blank(self, text: str) -> str:
-        """Nothing of what a query says holds a port."""
+        """Return `text`: no query contains a port."""
         return text
 
     def begin(self, work: asyncio.Task[None]) -> None:
-        """Work that ends with the server at the latest."""
+        """Start work that ends with the server at the latest."""
         self._tasks.add(work)
         work.add_done_callback(self._tasks.discard)
 
     async def answers(self, query: bytes, transport: str, server_name: str | None = None) -> Sequence[Part]:
-        """Note a query; what to say to it."""
+        """Note a query and return its answers."""
         flags, *counts = struct.unpack_from(">5H", query, 2)
         asked = dns.message.from_wire(query)
         questions = ", ".join(str(one) for one in asked.question)

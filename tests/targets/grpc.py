@@ -1,6 +1,6 @@
-"""What a scripted gRPC server says: messages and trailers, in good order or not, over the frames of `http2`.
+"""Answers of a scripted gRPC server: messages and trailers, valid or not, over the frames of `http2`.
 
-No code of the exporter's is used here, nor grpcio's: what they would refuse to say is said as well.
+It uses neither the exporter's code nor grpcio, because these refuse to send invalid messages.
 """
 
 from __future__ import annotations
@@ -19,52 +19,52 @@ OPENED = head(200, CONTENT_TYPE)
 """The head of every response to a call."""
 
 READ = Finish()
-"""Let the client read what was said before the connection ends: what it sends after a plain close would reset it."""
+"""Let the client read everything before the connection ends: what it sends after a plain close would reset it."""
 
 
 def varint(number: int) -> bytes:
-    """A number of protobuf's; a negative one as its complement of 64 bits."""
+    """Encode a varint of protobuf; a negative number as its complement of 64 bits."""
     number %= 1 << 64
     return bytes((number & 127 | 128,)) + varint(number >> 7) if number > 127 else bytes((number,))
 
 
 def status(number: int) -> bytes:
-    """A HealthCheckResponse; 0 is the default, which nobody writes."""
+    """Encode a HealthCheckResponse; 0 is the default, which is not written."""
     return b"\x08" + varint(number) if number else b""
 
 
 def message(content: bytes = b"", *, flag: int = 0, length: int | None = None) -> bytes:
-    """A message as it is sent; `length` is what its head says in place of the truth."""
+    """Return a message with its head; `length` replaces the true length."""
     return bytes((flag,)) + (len(content) if length is None else length).to_bytes(4, "big") + content
 
 
 def trailers(code: int | str = 0, text: str | None = None, *fields: Header) -> bytes:
-    """How a call ends."""
+    """Return the trailers of a call."""
     worded = [] if text is None else [("grpc-message", text)]
     return headers(("grpc-status", str(code)), *worded, *fields, end=True)
 
 
 def healthy(number: int = SERVING) -> Answer:
-    """The answer of a server that knows the service."""
+    """Return the answer of a server that knows the service."""
     return content(status(number))
 
 
 def content(encoded: bytes) -> Answer:
-    """A call that goes well and returns one message."""
+    """Return the answer of a successful call with one message."""
     return said(OPENED, data(message(encoded), end=False), trailers())
 
 
 def failed(code: int | str, text: str | None = None, *fields: Header) -> Answer:
-    """A call that fails before there is any message: its head is its end ("Trailers-Only")."""
+    """Return a failure without any message: the head is also the end ("Trailers-Only")."""
     worded = [] if text is None else [("grpc-message", text)]
     return said(head(200, CONTENT_TYPE, ("grpc-status", str(code)), *worded, *fields, end=True))
 
 
 def at(answer: Answer) -> Mapping[str, Answer]:
-    """A server with this answer to a health check."""
+    """Return the pages of a server with this answer to a health check."""
     return {PATH: answer}
 
 
 def opened(*parts: Part, end: End = End.HOLD) -> Answer:
-    """A response that begins as it should, and goes on with these parts."""
+    """Return a response with a valid head, which goes on with these parts."""
     return said(OPENED, *parts, end=end)

@@ -1,6 +1,6 @@
-"""What a scripted HTTP/2 server says: frames made byte by byte, in good order or not (RFC 9113).
+"""Answers of a scripted HTTP/2 server: frames made byte by byte, valid or not (RFC 9113).
 
-No code of the exporter's is used here: header fields go out as HPACK literals, which need no state, and requests are
+It does not use the exporter's code: header fields are sent as HPACK literals, which need no state, and requests are
 read with python-hyper's decoder.
 """
 
@@ -31,17 +31,17 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX
 )
 
 MOST = 16384
-"""The largest payload of a frame that a client takes unless it says otherwise."""
+"""The largest payload of a frame that a client accepts by default."""
 
 
 def frame(kind: int, payload: bytes = b"", flags: int = 0, stream: int = 0, *, length: int | None = None) -> bytes:
-    """One frame; `length` is what its head says in place of the truth."""
+    """Encode a frame; `length` replaces the true length."""
     size = len(payload) if length is None else length
     return size.to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
 def settings(*pairs: tuple[int, int]) -> bytes:
-    """A SETTINGS frame."""
+    """Return a SETTINGS frame."""
     return frame(SETTINGS, b"".join(key.to_bytes(2, "big") + value.to_bytes(4, "big") for key, value in pairs))
 
 
@@ -49,35 +49,35 @@ SETTINGS_ACK = frame(SETTINGS, flags=ACK)
 
 
 def window_update(increment: int, stream: int = 0) -> bytes:
-    """A WINDOW_UPDATE frame."""
+    """Return a WINDOW_UPDATE frame."""
     return frame(WINDOW_UPDATE, increment.to_bytes(4, "big"), stream=stream)
 
 
 def reset(code: int = CANCEL, stream: int = 1) -> bytes:
-    """A RST_STREAM frame."""
+    """Return a RST_STREAM frame."""
     return frame(RST_STREAM, code.to_bytes(4, "big"), stream=stream)
 
 
 def goaway(last: int = 1, code: int = NO_ERROR, debug: bytes = b"") -> bytes:
-    """A GOAWAY frame: streams after `last` were not looked at."""
+    """Return a GOAWAY frame: streams after `last` were not processed."""
     return frame(GOAWAY, last.to_bytes(4, "big") + code.to_bytes(4, "big") + debug)
 
 
 def ping(data: bytes = b"12345678", flags: int = 0) -> bytes:
-    """A PING frame."""
+    """Return a PING frame."""
     return frame(PING, data, flags)
 
 
-FIRST_WINDOW = 65535  # for whoever has not read the settings yet
+FIRST_WINDOW = 65535  # until the client has read the settings
 LARGEST_WINDOW = (1 << 31) - 1
 OPENING = settings((MAX_CONCURRENT_STREAMS, 100), (INITIAL_WINDOW_SIZE, LARGEST_WINDOW)) + window_update(
     LARGEST_WINDOW - FIRST_WINDOW
 )
-"""What a server says as soon as it is connected; it takes large uploads too."""
+"""The server's first frames; they allow large uploads too."""
 
 
 def block(*fields: Header) -> bytes:
-    """A header block of literals (RFC 7541, 6.2.2): it leaves no trace in the decoder."""
+    """Encode a header block of literals (RFC 7541, section 6.2.2), which leave no trace in the decoder."""
     return b"".join(b"\0" + _string(name) + _string(value) for name, value in fields)
 
 
@@ -87,7 +87,7 @@ def _string(text: str) -> bytes:
 
 
 def integer(number: int, prefix: int, first: int = 0) -> bytes:
-    """A number of HPACK's (RFC 7541, 5.1), below the bits `first`."""
+    """Encode an HPACK integer (RFC 7541, section 5.1), below the bits `first`."""
     most = (1 << prefix) - 1
     if number < most:
         return bytes((first | number,))
@@ -100,7 +100,7 @@ def integer(number: int, prefix: int, first: int = 0) -> bytes:
 
 
 def raw_headers(fragment: bytes, *, end: bool = False, stream: int = 1, size: int = MOST) -> bytes:
-    """A HEADERS frame and as many CONTINUATIONs as a header block of any kind needs."""
+    """Return a HEADERS frame and the necessary CONTINUATION frames for a header block."""
     pieces = [fragment[start : start + size] for start in range(0, len(fragment), size)] or [b""]
     frames = []
     for number, piece in enumerate(pieces):
@@ -111,34 +111,34 @@ def raw_headers(fragment: bytes, *, end: bool = False, stream: int = 1, size: in
 
 
 def headers(*fields: Header, end: bool = False, stream: int = 1, size: int = MOST) -> bytes:
-    """Header fields, pseudo-headers among them, as frames."""
+    """Encode header fields, pseudo-headers included, as frames."""
     return raw_headers(block(*fields), end=end, stream=stream, size=size)
 
 
 def head(status: int | str = 200, *fields: Header, end: bool = False) -> bytes:
-    """The head of a response."""
+    """Return the head of a response."""
     return headers((":status", str(status)), *fields, end=end)
 
 
 def data(content: bytes = b"", *, end: bool = True, stream: int = 1, size: int = MOST) -> bytes:
-    """Content in DATA frames, the last of which ends the stream."""
+    """Return content in DATA frames, the last of which ends the stream."""
     pieces = [content[start : start + size] for start in range(0, len(content), size)] or [b""]
     flags = [0] * (len(pieces) - 1) + [END_STREAM if end else 0]
     return b"".join(frame(DATA, piece, flag, stream) for piece, flag in zip(pieces, flags, strict=True))
 
 
 def padded(content: bytes, padding: int, *, end: bool = True, stream: int = 1) -> bytes:
-    """A DATA frame with padding."""
+    """Return a DATA frame with padding."""
     return frame(DATA, bytes((padding,)) + content + bytes(padding), PADDED | (END_STREAM if end else 0), stream)
 
 
 def said(*parts: Part, end: End = End.HOLD) -> Answer:
-    """An answer given frame by frame; the connection stays until the client leaves, as HTTP/2 servers have it."""
+    """Return an answer given frame by frame; the connection stays open until the client closes it."""
     return Answer((SETTINGS_ACK, *parts), end)
 
 
 def reply(status: int | str = 200, body: bytes = b"", *fields: Header, length: bool = True) -> Answer:
-    """An ordinary answer; with ``{port}`` and the like in a header, ports are filled in when it is given."""
+    """Return an ordinary answer; the site fills in ``{port}`` and the like in headers."""
     announced = [("content-length", str(len(body)))] if length else []
 
     def make(fill: Callable[[str], str]) -> bytes:
@@ -149,19 +149,19 @@ def reply(status: int | str = 200, body: bytes = b"", *fields: Header, length: b
 
 
 def redirect(status: int, location: str, *fields: Header, body: bytes = b"moved") -> Answer:
-    """A 3xx; `location` may hold placeholders such as ``{port}``."""
+    """Return a 3xx; `location` may hold placeholders such as ``{port}``."""
     return reply(status, body, ("location", location), *fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request as it came: fields in order, and the body."""
+    """A request as it arrived: fields in order, and the body."""
 
     fields: Sequence[Header]
     body: bytes
 
     def first(self, name: str) -> str:
-        """The first value of a field; empty if there is none."""
+        """Return the first value of a field; empty if there is none."""
         return next((value for key, value in self.fields if key == name), "")
 
 
@@ -204,7 +204,7 @@ async def read_request(
 
 
 async def read_frame(reader: asyncio.StreamReader) -> tuple[int, int, int, bytes]:
-    """Kind, flags, stream and payload of the next frame."""
+    """Read a frame; return its type, flags, stream and payload."""
     start = await reader.readexactly(9)
     payload = await reader.readexactly(int.from_bytes(start[:3], "big"))
     return start[3], start[4], int.from_bytes(start[5:], "big"), payload

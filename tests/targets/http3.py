@@ -1,7 +1,7 @@
-"""What a scripted HTTP/3 server says, frame by frame, and the server that says it (RFC 9114).
+"""A scripted HTTP/3 server and its answers, frame by frame (RFC 9114).
 
-QUIC and the reading of requests are aioquic's. No code of the exporter's is used here: header fields go out as QPACK
-literals, which need no state.
+aioquic provides QUIC and reads the requests. The exporter's code is not used: header fields are sent as QPACK literals,
+which need no state.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ NO_ERROR, GENERAL_PROTOCOL_ERROR, INTERNAL_ERROR = 0x100, 0x101, 0x102
 REQUEST_REJECTED, REQUEST_CANCELLED, MESSAGE_ERROR = 0x10B, 0x10C, 0x10E
 
 WAITING = 1 << 20
-"""Bytes that a flood may have waiting in the server."""
+"""Bytes of a flood that the server may hold."""
 
 
 def frame(kind: int, payload: bytes = b"", *, length: int | None = None) -> bytes:
-    """One frame; `length` is what its head says in place of the truth."""
+    """Encode a frame; `length` replaces the true length."""
     return encode_uint_var(kind) + encode_uint_var(len(payload) if length is None else length) + payload
 
 
 def block(*fields: Header) -> bytes:
-    """A field section of literals (RFC 9204, 4.5.6), which refers to no table."""
+    """Encode a field section of literals (RFC 9204, section 4.5.6), which refer to no table."""
     return b"\0\0" + b"".join(_string(name, 3, 0x20) + _string(value, 7) for name, value in fields)
 
 
@@ -55,31 +55,31 @@ def _string(text: str, prefix: int, first: int = 0) -> bytes:
 
 
 def headers(*fields: Header) -> bytes:
-    """Header fields, pseudo-headers among them, as a frame."""
+    """Encode header fields, pseudo-headers included, as a frame."""
     return frame(HEADERS, block(*fields))
 
 
 def head(status: int | str = 200, *fields: Header) -> bytes:
-    """The head of a response."""
+    """Return the head of a response."""
     return headers((":status", str(status)), *fields)
 
 
 def data(content: bytes = b"") -> bytes:
-    """Content as a frame."""
+    """Return content as a frame."""
     return frame(DATA, content)
 
 
 SETTLED = encode_uint_var(CONTROL) + frame(SETTINGS)
-"""How a control stream begins."""
+"""The first bytes of a control stream."""
 
 
 def said(*parts: Part, end: End = End.CLOSE) -> Answer:
-    """An answer given frame by frame; at its end the stream is closed or reset, never the connection."""
+    """Return an answer given frame by frame; its end closes or resets the stream, never the connection."""
     return Answer(parts, end)
 
 
 def reply(status: int | str = 200, body: bytes = b"", *fields: Header, length: bool = True) -> Answer:
-    """An ordinary answer; with ``{quic_port}`` and the like in a header, ports are filled in when it is given."""
+    """Return an ordinary answer; the site fills in ``{quic_port}`` and the like in headers."""
     announced = [("content-length", str(len(body)))] if length else []
 
     def make(fill: Callable[[str], str]) -> bytes:
@@ -90,15 +90,15 @@ def reply(status: int | str = 200, body: bytes = b"", *fields: Header, length: b
 
 
 def redirect(status: int, location: str, *fields: Header, body: bytes = b"moved") -> Answer:
-    """A 3xx; `location` may hold placeholders such as ``{quic_port}``."""
+    """Return a 3xx; `location` may hold placeholders such as ``{quic_port}``."""
     return reply(status, body, ("location", location), *fields)
 
 
-# What is done to the connection rather than said on the stream of the answer.
+# Actions on the connection, beside the stream of the answer.
 
 
 def opened(kind: int, content: bytes) -> Act:
-    """One more unidirectional stream of the server's."""
+    """Open one more unidirectional stream of the server."""
 
     def do(quic: QuicConnection, stream: int) -> None:
         quic.send_stream_data(
@@ -109,58 +109,58 @@ def opened(kind: int, content: bytes) -> Act:
 
 
 def both_ways(content: bytes) -> Act:
-    """A bidirectional stream of the server's, which HTTP/3 has no use for."""
+    """Open a bidirectional stream of the server, which HTTP/3 does not allow."""
     return Act(lambda quic, stream: quic.send_stream_data(quic.get_next_available_stream_id(), content))
 
 
 def on_control(content: bytes, *, end: bool = False) -> Act:
-    """More on the control stream, which is the first that the server opened."""
+    """Send more on the control stream, the first that the server opened."""
     return Act(lambda quic, stream: quic.send_stream_data(3, content, end))
 
 
 def goaway(refused_from: int) -> Act:
-    """A GOAWAY: requests from this one on are not looked at."""
+    """Send GOAWAY: requests from this one on are not processed."""
     return on_control(frame(GOAWAY, encode_uint_var(refused_from)))
 
 
 def reset(code: int = INTERNAL_ERROR) -> Act:
-    """The end of the answer's stream by RESET_STREAM."""
+    """End the answer's stream by RESET_STREAM."""
     return Act(lambda quic, stream: quic.reset_stream(stream, code))
 
 
 def stop(code: int = NO_ERROR) -> Act:
-    """STOP_SENDING: the rest of the request is not wanted."""
+    """Send STOP_SENDING: the server does not want the rest of the request."""
     return Act(lambda quic, stream: quic.stop_stream(stream, code))
 
 
 def close(code: int = NO_ERROR, phrase: str = "") -> Act:
-    """The end of the connection, with a code of HTTP/3's."""
+    """Close the connection with an error code of HTTP/3."""
     return Act(lambda quic, stream: quic.close(error_code=code, reason_phrase=phrase))
 
 
 def close_transport(code: int = QuicErrorCode.INTERNAL_ERROR, phrase: str = "") -> Act:
-    """The end of the connection, with a code of QUIC's."""
+    """Close the connection with an error code of QUIC."""
     return Act(lambda quic, stream: quic.close(error_code=code, frame_type=0, reason_phrase=phrase))
 
 
 @dataclass(frozen=True, slots=True)
 class Quic:
-    """How the QUIC port of a site behaves.
+    """The behaviour of a site's QUIC port.
 
     Args:
-        certificate: a name of `Pki`'s zoo.
-        client_ca: a name of `Pki`'s zoo; clients must show a certificate signed by it.
+        certificate: name of a `Pki` certificate.
+        client_ca: name of a `Pki` certificate that must have signed the client's certificate.
         suite: the only cipher suite, by aioquic's name.
         alpn: protocols to choose from, best first.
         versions: of QUIC.
-        retry: whether a client must show first that it is where it says it is.
-        opening: what the first unidirectional stream begins with.
-        refuses: whether every connection is refused once its hello has come.
-        stateless: datagrams that answer every datagram, in place of a handshake.
-        window: bytes that a client may send on a stream, and never more; 0 for as many as it likes.
-        idle_timeout: seconds of silence after which a client is forgotten.
-        early: what is answered as soon as the head of a request is there.
-        connections: everybody who has connected.
+        retry: whether the client's address is validated first (Retry packet).
+        opening: first bytes of the first unidirectional stream.
+        refuses: whether each connection is refused after its ClientHello.
+        stateless: datagrams sent in answer to each datagram, instead of a handshake.
+        window: bytes that a client may ever send on a stream; 0 for no limit.
+        idle_timeout: seconds without packets after which a connection is dropped.
+        early: answer sent as soon as the head of a request has arrived.
+        connections: all connections so far.
     """
 
     certificate: str = "leaf"
@@ -179,7 +179,7 @@ class Quic:
 
 
 class Stage(Protocol):
-    """What the server asks of its site."""
+    """The parts of the site that the server uses."""
 
     abandoned: asyncio.Event
 
@@ -187,14 +187,14 @@ class Stage(Protocol):
         """Put ports in place of their names."""
 
     async def arrived(self, line: str, headers: list[Header], body: bytes, server_name: str) -> Answer:
-        """Note a request; its answer."""
+        """Note a request and return its answer."""
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Work that ends with the site at the latest."""
+        """Start work that ends with the site at the latest."""
 
 
 async def serve(sock: socket.socket, quic: Quic, pki: Path, stage: Stage) -> contextlib.AbstractContextManager[Any]:
-    """Listen on a bound UDP socket; close what is returned to end."""
+    """Listen on a bound UDP socket; the result closes it."""
     loop = asyncio.get_running_loop()
     if quic.stateless is not None:
         datagrams = quic.stateless
@@ -235,7 +235,7 @@ class _Stateless(asyncio.DatagramProtocol):
 
 
 class _Connection(QuicConnectionProtocol):
-    """One client: its requests are handed to the site, whose answers are played."""
+    """A client's connection: passes its requests to the site and sends the answers."""
 
     def __init__(
         self, connection: QuicConnection, quic: Quic, authority: x509.Certificate | None, stage: Stage
@@ -251,7 +251,7 @@ class _Connection(QuicConnectionProtocol):
         self._ended = asyncio.Event()
         if authority is not None:
             _ask_for_certificate(connection)
-        if quic.window:  # aioquic would open it wider and wider
+        if quic.window:  # aioquic would enlarge it
             connection._write_stream_limits = lambda *_, **__: None  # type: ignore[method-assign]
 
     def quic_event_received(self, event: QuicEvent) -> None:
@@ -324,21 +324,21 @@ class _Connection(QuicConnectionProtocol):
                     await self._send(stream, content)
 
     async def _send(self, stream: int, content: bytes, *, end: bool = False) -> None:
-        """Send, but no more than the client takes; to nobody once it has left."""
+        """Send no more than the client takes, and nothing once it has closed."""
         with contextlib.suppress(RuntimeError):  # the stream was reset
             self._quic.send_stream_data(stream, content, end)
         self.transmit()
-        while self._waiting(stream) > WAITING and not self._ended.is_set():  # noqa: ASYNC110  # aioquic tells nobody
+        while self._waiting(stream) > WAITING and not self._ended.is_set():  # noqa: ASYNC110  # aioquic has no event for this
             await asyncio.sleep(0.001)
 
     def _waiting(self, stream: int) -> int:
-        """Bytes that wait to be sent, or to be acknowledged."""
+        """Return the bytes that wait to be sent or acknowledged."""
         known = self._quic._streams.get(stream)
         return known.sender._buffer_stop - known.sender._buffer_start if known else 0
 
 
 class _Http(H3Connection):
-    """Reads requests, and begins as the case says."""
+    """Reads requests; its first unidirectional stream is scripted."""
 
     def __init__(self, quic: QuicConnection, opening: bytes) -> None:
         self._opening = opening
@@ -352,7 +352,7 @@ class _Http(H3Connection):
 
 
 def _ask_for_certificate(connection: QuicConnection) -> None:
-    """Have a server ask its client for a certificate, as aioquic's own tests do."""
+    """Make a server request its client's certificate, as aioquic's own tests do."""
     initialize = connection._initialize
 
     def asking(peer_cid: bytes) -> None:
@@ -363,7 +363,7 @@ def _ask_for_certificate(connection: QuicConnection) -> None:
 
 
 class _Hello:
-    """What aioquic forgets of a client's hello: the name asked for. It is read before the next hello comes."""
+    """Keeps the server name of the last ClientHello, which aioquic forgets; it is read before the next one comes."""
 
     server_name = ""
 

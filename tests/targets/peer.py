@@ -1,4 +1,4 @@
-"""A peer on loopback that a test plays itself, byte by byte; and what is needed to connect to it."""
+"""A peer on loopback that a test plays byte by byte, and helpers to connect to it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Play = Callable[[socket.socket], Awaitable[None]]
 
 @asynccontextmanager
 async def peer(play: Play, family: int = socket.AF_INET, receive_buffer: int = 0) -> AsyncIterator[int]:
-    """A server on a port of loopback that plays the same to everybody who connects; its sockets close in the end."""
+    """Listen on a port of loopback and play the same for every client; its sockets close in the end."""
     loop = asyncio.get_running_loop()
     with socket.socket(family) as listener:
         if receive_buffer:
@@ -80,7 +80,7 @@ async def say(connected: socket.socket, data: bytes) -> None:
 
 
 async def hold(connected: socket.socket) -> None:
-    """Say nothing, for as long as the client stays."""
+    """Send nothing until the client closes."""
     while await take(connected):
         pass
 
@@ -103,7 +103,7 @@ async def failing(awaitable: Awaitable[object]) -> ProbeFailed:
 
 
 class Shaker:
-    """A TLS server in a thread, for one client: what it learns of the client, and of how the handshake ended.
+    """A TLS server in a thread, for one client; it keeps what the client sent and how the handshake ended.
 
     Attributes:
         failure: the error that its handshake ended with.
@@ -139,7 +139,7 @@ class Shaker:
         self._listener.close()
 
     async def end(self) -> None:
-        """Wait until the server has seen the end."""
+        """Wait until the server's thread has ended."""
         await asyncio.to_thread(self._thread.join, NO_TIME)
         assert not self._thread.is_alive()
 

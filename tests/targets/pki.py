@@ -1,7 +1,7 @@
-"""A zoo of certificates, made anew for every test session: good ones and each kind of bad one.
+"""Test certificates, made for every test session: valid ones and each kind of invalid one.
 
-`Pki(directory)` writes ``<name>.pem`` (what a server sends, leaf first) and ``<name>.key`` for every name
-below. All are relative to now; every certificate expires at a time of its own, so that an expiry names its owner.
+`Pki(directory)` writes ``<name>.pem`` (the chain that a server sends, leaf first) and ``<name>.key`` for every name
+below. All dates are relative to now. Each certificate has a different expiry, so that an expiry identifies it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-# In the order of the certificate; the label puts them into another (compat.md 4.0).
+# In the order of the certificate; the label has another (compat.md 4.0).
 RICH = x509.Name(
     [
         x509.NameAttribute(NameOID.COUNTRY_NAME, "US"),
@@ -85,7 +85,7 @@ MULTI_VALUED = x509.Name(
 
 
 class Pki:
-    """Makes the zoo in `directory` and knows what to call each value that changes from session to session."""
+    """Makes the certificates in `directory`, and names each value that changes between sessions."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -147,7 +147,7 @@ class Pki:
         leaf = self._issue("with_bystander", self.intermediate)
         bystander = self._issue("bystander", self.stranger, days=5)
         self._write("with_bystander", leaf.key, [leaf.certificate, *leaf.above, bystander.certificate])
-        # One authority, two root certificates: every leaf below has two chains, with two expiries.
+        # One authority with two root certificates: every leaf below has two chains, with two expiries.
         short = self._issue("short_root", None, ca=True, days=20, subject=_name("twin root"))
         twin = self._issue("long_root", None, ca=True, days=40, subject=_name("twin root"), key=short.key)
         self._issue("twin", short, days=60)
@@ -169,7 +169,7 @@ class Pki:
         serial: int | None = None,
         usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
     ) -> Issued:
-        """Make one certificate and write it, its chain (without the root) and its key."""
+        """Make a certificate and write it with its chain (without the root) and its key."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         subject = _name(name.replace("_", " ")) if subject is None else subject
         expires = self._now + datetime.timedelta(days=days, seconds=-next(self._apart))
@@ -203,7 +203,7 @@ class Pki:
             (self.directory / f"{name}.key").write_bytes(key.private_bytes(pem, *plain))
 
     def _name_values(self, name: str, certificate: x509.Certificate) -> None:
-        # Short serial numbers were chosen by hand, mean something and stay as they are.
+        # Short serial numbers are chosen by hand and keep their value.
         self.names[certificate.fingerprint(hashes.SHA256()).hex()] = f"<sha256 of {name}>"
         self.names[str(int(certificate.not_valid_after_utc.timestamp()))] = f"<expiry of {name}>"
         if certificate.serial_number >> 64:

@@ -1,7 +1,7 @@
-"""Scripted proxies: HTTP (forwarding and tunnels) and SOCKS5, over TCP or TLS, each keeping what it was asked.
+"""Scripted proxies: HTTP (forwarding and tunnels) and SOCKS5, over TCP or TLS, which keep their requests.
 
-They connect to loopback only, whatever host they are asked for; the port is as asked. What a proxy says can be replaced
-byte by byte, and its silence too.
+They connect to the requested port, but always on loopback, whatever the requested host. A test can replace each of a
+proxy's messages, byte by byte or by silence.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ OPEN, PASSWORD = 0, 2
 
 @dataclass(frozen=True, slots=True)
 class HttpProxy:
-    """How an HTTP proxy behaves.
+    """The behaviour of an HTTP proxy.
 
     Args:
-        connect: said to a CONNECT, instead of opening a tunnel.
-        forward: said to any other request, instead of passing it on.
-        established: what announces a tunnel.
-        certificate: a name of `Pki`'s zoo, for its TLS port.
-        greeting: said to everybody who connects, instead of reading anything.
+        connect: answer to CONNECT instead of opening a tunnel.
+        forward: answer to any other request instead of forwarding it.
+        established: bytes that announce a tunnel.
+        certificate: name of a `Pki` certificate for the TLS port.
+        greeting: sent to each client instead of reading anything.
     """
 
     connect: Answer | None = None
@@ -43,14 +43,14 @@ class HttpProxy:
 
 @dataclass(frozen=True, slots=True)
 class SocksProxy:
-    """How a SOCKS5 proxy behaves: it asks for a password if the client offers to give one.
+    """The behaviour of a SOCKS5 proxy: it requests a password if the client offers one.
 
     Args:
-        method: said instead of a choice of method.
-        asks: goes on, after `method`, by asking for a password.
-        verdict: said to a user and a password.
-        reply: said instead of connecting.
-        opened: what announces a connection.
+        method: answer instead of choosing a method.
+        asks: whether it requests a password after `method`.
+        verdict: answer to user and password.
+        reply: answer instead of connecting.
+        opened: bytes that announce a connection.
     """
 
     method: Answer | None = None
@@ -62,7 +62,7 @@ class SocksProxy:
 
 @dataclass
 class ProxyServer(Site):
-    """One scripted proxy, listening while it is entered: on ``port``, and with TLS on ``tls_port``."""
+    """A scripted proxy that listens while it is entered: on ``port``, and with TLS on ``tls_port``."""
 
     pages: Mapping[str, Answer] = field(default_factory=dict)
     behaviour: HttpProxy | SocksProxy = field(default_factory=HttpProxy)
@@ -161,7 +161,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def _join(here: Stream, there: Stream) -> None:
-    """Carry bytes both ways until both sides have ended."""
+    """Copy bytes both ways until both sides have ended."""
     try:
         await asyncio.gather(_carry(here[0], there[1]), _carry(there[0], here[1]))
     finally:
@@ -175,5 +175,5 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             await writer.drain()
         if writer.can_write_eof():
             writer.write_eof()
-        else:  # TLS has no end of one direction
+        else:  # TLS can't end one direction only
             writer.close()

@@ -1,7 +1,7 @@
-"""A `Site` plays answers to whoever connects and keeps what it was asked.
+"""A `Site` sends scripted answers to all clients and keeps their requests.
 
-It listens on both loopback addresses, with plain HTTP on one port, TLS on another and QUIC on a third, so that one
-case of a table is one site and nothing is shared between cases.
+It listens on both loopback addresses, with plain HTTP on one port, TLS on another and QUIC on a third. Each case of a
+table has its own site, and cases share nothing.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ LINGER_RESET = b"\1\0\0\0\0\0\0\0"  # struct linger {on, 0 seconds}: close sends
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How the TLS port of a site behaves.
+    """The behaviour of a site's TLS port.
 
     Args:
-        certificate: a name of `Pki`'s zoo.
+        certificate: name of a `Pki` certificate.
         minimum: lowest version spoken.
         maximum: highest version spoken.
         ciphers: OpenSSL's list for TLS 1.2 and below.
-        client_ca: a name of `Pki`'s zoo; clients must show a certificate signed by it.
+        client_ca: name of a `Pki` certificate that must have signed the client's certificate.
         alpn: protocols to choose from, best first; with ``h2``, pages are answers of `http2`.
-        opening: said first to a client that agreed on ``h2``.
-        grant: by how much the window for such a client's body grows at a time; 0 if `opening` says all of it.
+        opening: first bytes sent to a client that agreed on ``h2``.
+        grant: bytes by which the window for such a client's body grows each time; 0 if `opening` sets it.
     """
 
     certificate: str = "leaf"
@@ -52,7 +52,7 @@ class Tls:
 
 @dataclass(slots=True)
 class Request:
-    """One request as it arrived; a chunked body is stored decoded."""
+    """A request as it arrived; a chunked body is stored decoded."""
 
     line: str
     headers: list[tuple[str, str]]
@@ -67,22 +67,22 @@ class Request:
         return words[1].partition("?")[0] if len(words) > 1 else ""
 
     def all(self, name: str) -> list[str]:
-        """Every value of one header, in order."""
+        """Return every value of one header, in order."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
 
 @dataclass
 class Site:
-    """One scripted target; an async context manager that listens while it is entered.
+    """A scripted target; an async context manager that listens while it is entered.
 
     Args:
         pages: an answer per path; other paths get a 404.
         tls: the behaviour of the TLS port, or the answer played instead of a handshake; None for no port.
         quic: the behaviour of the QUIC port, where pages are answers of `http3`; None for no port.
         pki: directory with the certificates; needed with `Tls`.
-        greeting: said to everybody who connects, before (and instead of) reading a request.
-        opening: said first to a client that speaks HTTP/2 on the plain port, knowing that we do.
-        ports: those to listen on, by name, where somebody has to know them beforehand; others are any.
+        greeting: sent to each client instead of reading a request.
+        opening: first bytes sent to a client that uses HTTP/2 with prior knowledge on the plain port.
+        ports: fixed port numbers by name; the others are free ones.
     """
 
     pages: Mapping[str, Answer]
@@ -94,7 +94,7 @@ class Site:
     opening: bytes = http2.OPENING
     requests: list[Request] = field(default_factory=list)
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a client closed a connection that a page held open."""
+    """Set when a client has closed a connection that a page held open."""
     _arrival: asyncio.Condition = field(default_factory=asyncio.Condition)
     _names: dict[int, str] = field(default_factory=dict)
     _ports: dict[str, int] = field(default_factory=dict)
@@ -121,7 +121,7 @@ class Site:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._open.aclose()
-        for _ in range(3):  # turns of the loop that a connection accepted just now takes to become a task
+        for _ in range(3):  # an accepted connection becomes a task after some turns of the loop
             await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
@@ -129,7 +129,7 @@ class Site:
         await asyncio.sleep(0)
 
     def __getitem__(self, name: str) -> int:
-        """A port: ``port``, ``tls_port``, or ``dead``, where nobody listens."""
+        """Return a port: ``port``, ``tls_port``, or ``dead``, where nothing listens."""
         return self._ports[name]
 
     def fill(self, text: str) -> str:
@@ -139,13 +139,13 @@ class Site:
         return text
 
     def blank(self, text: str) -> str:
-        """The opposite of `fill`."""
+        """Put names in place of port numbers."""
         for name, port in self._ports.items():
             text = re.sub(rf"(?<![1-9]){port}(?!\d)", f"{{{name}}}", text)
         return text
 
     async def reached(self, number: int) -> None:
-        """Wait until so many requests have arrived."""
+        """Wait until this number of requests has arrived."""
         async with self._arrival:
             await self._arrival.wait_for(lambda: len(self.requests) >= number)
 
@@ -174,11 +174,11 @@ class Site:
             self._open.enter_context(await http3.serve(sock, quic, self.pki, self))
 
     async def arrived(self, line: str, headers: list[Header], body: bytes, server_name: str) -> Answer:
-        """Note a request over QUIC; its answer."""
+        """Note a request over QUIC and return its answer."""
         return await self._note(Request(line, headers, body, server_name)) or http3.reply(404)
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Work that ends with the site at the latest."""
+        """Start work that ends with the site at the latest."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -211,7 +211,7 @@ class Site:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, instead: Answer | None) -> None:
         try:
             if instead is not None:
-                await reader.read(65536)  # the hello of a client that expects TLS
+                await reader.read(65536)  # the ClientHello
                 await self._play(instead, reader, writer)
             elif self.greeting is not None:
                 await self._play(self.greeting, reader, writer)
@@ -258,7 +258,7 @@ class Site:
                 await asyncio.sleep(seconds)
             case Repeat(data, times, every):
                 for _ in range(times):
-                    await asyncio.sleep(every)  # 0 too: or the loop never finds out that the client has gone
+                    await asyncio.sleep(every)  # also for 0: the loop must see that a client closes
                     writer.write(data)
                     await writer.drain()
 
@@ -267,13 +267,13 @@ class Site:
 
 
 PRIOR_KNOWLEDGE = "PRI * HTTP/2.0"
-"""How HTTP/2 begins where nobody asked whether it may (RFC 9113, 3.3); to HTTP/1 it is a request."""
+"""The beginning of HTTP/2 with prior knowledge (RFC 9113, section 3.3); HTTP/1 reads it as a request."""
 
 NOT_HERE = reply(404, b"this target has no such page")
 
 
 def both_loopbacks(kind: socket.SocketKind = socket.SOCK_STREAM, port: int = 0) -> list[socket.socket]:
-    """Two sockets with the same port, on 127.0.0.1 and on ::1.
+    """Return two sockets with the same port, on 127.0.0.1 and on ::1.
 
     Args:
         port: which one; 0 for any. One that such sockets hold without listening can be had again.
@@ -297,7 +297,7 @@ def both_loopbacks(kind: socket.SocketKind = socket.SOCK_STREAM, port: int = 0) 
 
 
 async def _finish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Say that nothing more comes, and read until the client has closed the connection."""
+    """End our direction of the connection, and read until the client has closed it."""
     if writer.can_write_eof():
         writer.write_eof()
         while await reader.read(65536):

@@ -1,4 +1,4 @@
-"""A `Talker` holds its half of a dialogue with whoever connects, over TCP or a Unix socket, and keeps what it hears."""
+"""A `Talker` plays its half of a scripted dialogue with each client, over TCP or a Unix socket."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Hear:
-    """Wait until so many bytes have come, or so many lines."""
+    """Wait for a number of bytes or lines."""
 
     bytes: int = 0
     lines: int = 1
@@ -33,7 +33,7 @@ class Hear:
 
 @dataclass(frozen=True, slots=True)
 class Secure:
-    """Become a TLS server, with a certificate of `Pki`'s zoo."""
+    """Become a TLS server, with one of the test certificates."""
 
     certificate: str = "leaf"
     minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
@@ -43,7 +43,7 @@ class Secure:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Say that nothing more comes, and go on listening."""
+    """End our direction of the connection, and go on reading."""
 
 
 Turn = bytes | Pause | Repeat | Hear | Secure | Finish
@@ -51,28 +51,28 @@ Turn = bytes | Pause | Repeat | Hear | Secure | Finish
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """Half a dialogue: what to say and to wait for, in turn."""
+    """Half a dialogue: turns of sending and waiting."""
 
     turns: tuple[Turn, ...]
     end: End = End.CLOSE
 
 
 def talk(*turns: Turn, end: End = End.CLOSE) -> Talk:
-    """A talk, turn by turn, which ends with the connection."""
+    """Return a talk that ends with the connection."""
     return Talk(turns, end)
 
 
 def then_silence(*turns: Turn) -> Talk:
-    """The same, and the connection stays open for as long as the other side likes."""
+    """Return a talk after which the connection stays open until the client closes it."""
     return Talk(turns, End.HOLD)
 
 
 @dataclass
 class Talker:
-    """One scripted target; an async context manager that listens while it is entered.
+    """A scripted target; an async context manager that listens while it is entered.
 
     Args:
-        script: what it says and hears, the same for everybody who connects.
+        script: the turns of the dialogue, the same for each client.
         pki: the directory with the certificates, and for the socket.
         over: ``tcp``, ``unix`` or ``abstract``.
     """
@@ -82,12 +82,12 @@ class Talker:
     over: str = "tcp"
     heard: list[str] = field(default_factory=list)
     silent: threading.Event = field(default_factory=threading.Event)
-    """Set once one who connected has been told the whole script."""
+    """Set once the whole script has been played to a client."""
     _names: dict[str, str] = field(default_factory=dict)
     _sockets: list[socket.socket] = field(default_factory=list)
     _listening: list[socket.socket] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
-    _starting: threading.Lock = field(default_factory=threading.Lock)  # a thread that is listed has started
+    _starting: threading.Lock = field(default_factory=threading.Lock)  # a listed thread has started
 
     async def __aenter__(self) -> Self:
         dead = socket.socket()
@@ -106,12 +106,12 @@ class Talker:
     ) -> None:
         for sock in [*self._sockets]:
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)  # which wakes whoever waits for it
+                sock.shutdown(socket.SHUT_RDWR)  # wakes the threads that wait for it
             sock.close()
         with self._starting:
             threads = [*self._threads]
         for thread in threads:
-            await asyncio.to_thread(thread.join, PATIENCE)  # the other side may need the loop to close
+            await asyncio.to_thread(thread.join, PATIENCE)  # the client may need the loop to close
             assert not thread.is_alive()
 
     def _listeners(self) -> list[socket.socket]:
@@ -135,19 +135,19 @@ class Talker:
         return str(self.pki.parent / self._names["socket"])
 
     def fill(self, text: str) -> str:
-        """Put names in place of ``{port}``, ``{dead}`` and ``{socket}``."""
+        """Put values in place of ``{port}``, ``{dead}`` and ``{socket}``."""
         for word, name in self._names.items():
             text = text.replace(f"{{{word}}}", name)
         return text
 
     def blank(self, text: str) -> str:
-        """The opposite of `fill`."""
+        """Put names in place of these values."""
         for word, name in self._names.items():
             text = re.sub(rf"(?<![\w]){re.escape(name)}(?!\w)", f"{{{word}}}", text)
         return text
 
     async def finished(self) -> None:
-        """Wait until everybody who connected has gone, or for as long as its patience lasts."""
+        """Wait until all clients have gone, for at most `PATIENCE` seconds."""
         with self._starting:
             threads = self._threads[len(self._listening) :]
         for thread in threads:
@@ -226,7 +226,7 @@ def _finish(connected: socket.socket) -> None:
 
 
 def _all(connected: socket.socket) -> bytes:
-    """What the other side says until it closes."""
+    """Read until the client closes."""
     heard = b""
     while piece := connected.recv(65536):
         heard += piece

@@ -1,4 +1,4 @@
-"""A `Responder` says scripted datagrams to each that comes, on both loopbacks, and keeps what it hears."""
+"""A `Responder` answers datagrams with scripted ones, on both loopbacks, and keeps what it receives."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.targets.site import both_loopbacks
 
 
 class Trick(Enum):
-    """Something else than a datagram to the one who asked."""
+    """An answer other than a datagram from the socket that was asked."""
 
-    LEAVE = "leave"  # the port is closed: who sends to it now hears from ICMP
-    STRANGER = "stranger"  # somebody else answers, from another port
+    LEAVE = "leave"  # close the port: the next datagram to it causes an ICMP error
+    STRANGER = "stranger"  # another socket answers, from another port
 
 
 Part = bytes | Pause | Trick
@@ -28,10 +28,10 @@ Part = bytes | Pause | Trick
 
 @dataclass
 class Responder:
-    """One scripted target; an async context manager that listens while it is entered.
+    """A scripted target; an async context manager that listens while it is entered.
 
     Args:
-        answers: what is said to a datagram, by its bytes; ``b"*"`` for any other.
+        answers: the answer to a datagram, by its bytes; ``b"*"`` for any other.
     """
 
     answers: Mapping[bytes, Sequence[Part]]
@@ -43,7 +43,7 @@ class Responder:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        dead = both_loopbacks(socket.SOCK_DGRAM)  # free a moment ago, and not among those that are given out next
+        dead = both_loopbacks(socket.SOCK_DGRAM)  # just freed, and not among the next ports that are given out
         self._names["dead"] = str(dead[0].getsockname()[1])
         for sock in dead:
             sock.close()
@@ -64,19 +64,19 @@ class Responder:
         await asyncio.sleep(0)
 
     def fill(self, text: str) -> str:
-        """Put names in place of ``{port}`` and ``{dead}``, where nobody listens."""
+        """Put port numbers in place of ``{port}`` and ``{dead}``, where nothing listens."""
         for word, name in self._names.items():
             text = text.replace(f"{{{word}}}", name)
         return text
 
     def blank(self, text: str) -> str:
-        """The opposite of `fill`."""
+        """Put names in place of port numbers."""
         for word, name in self._names.items():
             text = re.sub(rf"(?<!\w){name}(?!\w)", f"{{{word}}}", text)
         return text
 
     def hear(self, data: bytes, sender: tuple[str, int], us: _Socket) -> None:
-        """Note a datagram, and begin to answer it."""
+        """Note a datagram, and start to answer it."""
         self.heard.append(repr(data) if len(data) < 1000 else f"{len(data)} bytes")
         self.sources.append(sender[0])
         task = asyncio.create_task(self._answer(self.answers.get(data, self.answers.get(b"*", ())), sender, us))
@@ -87,7 +87,7 @@ class Responder:
         for part in parts:
             match part:
                 case bytes():
-                    us.sock.sendto(part, sender)  # the transport does not send what is empty
+                    us.sock.sendto(part, sender)  # the transport does not send empty datagrams
                 case Pause(seconds):
                     await asyncio.sleep(seconds)
                 case Trick.LEAVE:

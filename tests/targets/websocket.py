@@ -1,6 +1,6 @@
-"""A scripted WebSocket server: it answers the handshake as it should or as the test says, and keeps what it hears.
+"""A scripted WebSocket server: it upgrades as it should or as the test says, and keeps the frames that it receives.
 
-Frames are made and read here byte by byte, by nothing that the exporter uses.
+It makes and reads frames byte by byte, without the exporter's code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NAMES = {CONTINUATION: "continuation", TEXT: "text", BINARY: "binary", CLOSE: "close", PING: "ping", PONG: "pong"}
 
 ACCEPT = "ACCEPT-KEY"
-"""In an answer it stands for what the client's key has to be answered with."""
+"""Placeholder in an answer for the value that belongs to the client's key."""
 
 UPGRADE: tuple[Header, ...] = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", ACCEPT))
 
@@ -28,7 +28,7 @@ UPGRADE: tuple[Header, ...] = (("Upgrade", "websocket"), ("Connection", "Upgrade
 def frame(
     payload: bytes = b"", opcode: int = TEXT, *, fin: bool = True, reserved: int = 0, mask: bytes = b"", size: int = 0
 ) -> bytes:
-    """A frame (RFC 6455, section 5.2).
+    """Encode a frame (RFC 6455, section 5.2).
 
     Args:
         reserved: the three reserved bits.
@@ -53,12 +53,12 @@ def _masked(payload: bytes, mask: bytes) -> bytes:
 
 
 def close(code: int = 1000, reason: str = "") -> bytes:
-    """A close frame."""
+    """Return a close frame."""
     return frame(struct.pack(">H", code) + reason.encode(), CLOSE)
 
 
 def upgraded(*parts: Part, end: End = End.HOLD, headers: Sequence[Header] = UPGRADE) -> Answer:
-    """The answer to the upgrade, and what is said after it in the same breath; then it listens."""
+    """Return the answer to the upgrade with the first part in the same segment; then the server reads."""
     first, rest = (parts[0], parts[1:]) if parts and isinstance(parts[0], bytes) else (b"", parts)
     assert isinstance(first, bytes)
     return Answer((head("101 Switching Protocols", headers) + first, *rest), end)
@@ -66,7 +66,7 @@ def upgraded(*parts: Part, end: End = End.HOLD, headers: Sequence[Header] = UPGR
 
 @dataclass
 class WebsocketSite(Site):
-    """A site whose pages are WebSocket endpoints; `heard` are the frames that came, in words."""
+    """A site whose pages are WebSocket endpoints; `heard` describes the frames that arrived."""
 
     heard: list[str] = field(default_factory=list)
 
@@ -87,7 +87,7 @@ class WebsocketSite(Site):
         await super()._play(Answer((), answer.end), reader, writer)
 
     async def quiet(self) -> None:
-        """Wait until everybody who connected has gone."""
+        """Wait until all clients have gone."""
         await asyncio.wait_for(asyncio.gather(*self._tasks, return_exceptions=True), 25)
 
 
@@ -97,7 +97,7 @@ def _accepting(part: Part, key: str) -> Part:
 
 
 async def _hear(reader: asyncio.StreamReader) -> str:
-    """The next frame of a client, as "kind payload"."""
+    """Read a client's frame and return it as "kind payload"."""
     first, second = await reader.readexactly(2)
     size = second & 0x7F
     if size >= 126:

@@ -20,7 +20,7 @@ import pytest
 from aiohttp.web import BaseRequest
 
 from probe_exporter.config.module import ConfigError
-from probe_exporter.web import serving, tls
+from probe_exporter.web import serving
 from probe_exporter.web.answers import Answer
 from probe_exporter.web.config_file import LiveWebConfig, load
 from probe_exporter.web.connections import Connections
@@ -342,7 +342,7 @@ def test_tls_handshake_garbage_is_not_logged(start: Start, directory: Path) -> N
 
 async def test_tls_handshake_times_out(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert HANDSHAKE_SECONDS == 10.0
-    monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(serving, "HANDSHAKE_SECONDS", 0.3)
     path = directory / "web" / "web.yml"
     path.write_text(TLS % "")
     async with AsyncExitStack() as cleanup:

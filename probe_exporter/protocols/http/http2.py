@@ -1,4 +1,4 @@
-"""HTTP/2 as a client that asks one thing of one connection and leaves (RFC 9113).
+"""HTTP/2, without I/O: a request to frames, the frames of one stream to a response (RFC 9113).
 
 The reader takes what Go's client takes and refuses what that refuses, and everything it reads is bounded. Imported at
 the first probe whose server agrees on HTTP/2.

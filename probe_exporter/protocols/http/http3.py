@@ -1,6 +1,6 @@
-"""HTTP/3 as a client that asks one thing of one connection and leaves (RFC 9114).
+"""HTTP/3, without I/O: frames to a response, and what the server may say on its other streams (RFC 9114).
 
-The readers have no I/O; they take what Go's client takes and refuse what that refuses, and everything they read is
+The readers take what Go's client takes and refuse what that refuses, and everything they read is
 bounded. Imported at the first probe over HTTP/3.
 """
 

@@ -1,6 +1,6 @@
-"""The messages of a health check are what protobuf's own library writes and reads, and nothing else is taken for one.
+"""Read and write the messages of a gRPC health check exactly as protobuf's own library does.
 
-In one place that library is laxer than Go's and ours: within a group that it skips, a field may have the number 0.
+One difference is intended: in a group that it skips, that library accepts a field with the number 0; Go and we do not.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ message = pytest.importorskip("google.protobuf.message")
 
 
 @pytest.mark.parametrize("service", ["", "a", "my.Service", "grün", "s" * 127, "s" * 128, "s" * 20_000])
-def test_a_request_is_what_protobuf_writes(service: str) -> None:
+def test_health_request_equals_that_of_protobuf(service: str) -> None:
     assert request(service.encode()) == google.HealthCheckRequest(service=service).SerializeToString()
 
 
-def test_the_names_are_those_of_the_definition() -> None:
+def test_health_status_names_are_those_of_the_definition() -> None:
     defined = google.HealthCheckResponse.ServingStatus
     assert {name: defined.Value(name) for name in STATUSES} == dict(defined.items())
     service = google.DESCRIPTOR.services_by_name["Health"]
@@ -29,17 +29,17 @@ def test_the_names_are_those_of_the_definition() -> None:
 
 
 @given(st.integers(-(2**31), 2**31 - 1))
-def test_a_response_is_read_as_protobuf_wrote_it(status: int) -> None:
+def test_health_response_of_protobuf_is_read_back(status: int) -> None:
     assert read_response(google.HealthCheckResponse(status=status).SerializeToString()) == status
 
 
-def test_a_status_without_a_name_goes_by_its_number() -> None:
+def test_health_status_without_a_name_is_shown_as_its_number() -> None:
     assert [name_of(status) for status in (0, 1, 2, 3, 4, -1)] == [*STATUSES, "4", "-1"]
 
 
 @st.composite
 def fields(draw: st.DrawFn, depth: int = 0) -> bytes:
-    """A field of any kind, mostly the first one."""
+    """Draw a field of any kind, most often the first one."""
     number = draw(st.sampled_from([1, 1, 1, 2, 15, 16, 2**29 - 1, 1 if depth else 0]))
     kind = draw(st.integers(0, 7))
     tag = varint(number << 3 | kind)
@@ -59,7 +59,7 @@ def fields(draw: st.DrawFn, depth: int = 0) -> bytes:
 
 
 def agrees(data: bytes) -> None:
-    """Ours and Google's reader say the same of some bytes, or both refuse them."""
+    """Check that our reader and Google's return the same status for some bytes, or both refuse them."""
     try:
         expected = google.HealthCheckResponse.FromString(data).status
     except message.DecodeError:
@@ -70,7 +70,7 @@ def agrees(data: bytes) -> None:
 
 
 @given(st.lists(fields(), max_size=4), st.integers(0, 3))
-def test_what_others_add_is_passed_over_as_protobuf_does(parts: list[bytes], missing: int) -> None:
+def test_unknown_fields_are_skipped_as_protobuf_does(parts: list[bytes], missing: int) -> None:
     whole = b"".join(parts)
     agrees(whole[: len(whole) - missing])
 
@@ -80,7 +80,7 @@ def test_any_bytes_are_read_or_refused_as_protobuf_does(data: bytes) -> None:
     agrees(data)
 
 
-def test_the_status_of_somebody_else_s_group_is_not_the_answer_s() -> None:
+def test_status_inside_an_unknown_group_is_ignored() -> None:
     data = b"\x08\x01\x13\x08\x02\x14"  # status 1, then field 2: a group in which field 1 is 2
     assert read_response(data) == 1
     agrees(data)
@@ -90,6 +90,6 @@ def test_the_status_of_somebody_else_s_group_is_not_the_answer_s() -> None:
     "data",
     [b"\x13" * 1000, b"\x13" * 101 + b"\x14" * 101, b"\xff" * 1000, b"\x22\xff\xff\xff\xff\x0f", b"\x08" * 9999],
 )
-def test_what_has_no_bounds_is_refused(data: bytes) -> None:
+def test_unbounded_nesting_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         read_response(data)

@@ -1,4 +1,4 @@
-"""The rule about Accept-Encoding and compression: each line is what the original says of the pair."""
+"""Check Accept-Encoding headers against a configured compression: each line is the original's verdict on the pair."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ REFUSED += ["gzip;x=1;q=1", "gzip;q=0;x=1", "gzip;Q=1", "gzip;", "gzip;q=", "gzi
 
 
 @pytest.mark.parametrize("header", ALLOWED)
-def test_a_header_that_allows_gzip(header: str) -> None:
+def test_accept_encoding_allows_gzip(header: str) -> None:
     assert accepts(header, "gzip")
 
 
 @pytest.mark.parametrize("header", REFUSED)
-def test_a_header_that_does_not(header: str) -> None:
+def test_accept_encoding_does_not_allow_gzip(header: str) -> None:
     assert not accepts(header, "gzip")

@@ -1,4 +1,4 @@
-"""Each demand of a module passes what meets it and fails what does not, with its reason."""
+"""Check a response against the module's settings: status, version, headers, body, CEL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from probe_exporter.settings.regexps import Regexp
 
 
 def failing(reason: Reason) -> pytest.RaisesExc[ProbeFailed]:
-    """Expects a failure with this reason."""
+    """Expect a failure with this reason."""
     return pytest.RaisesExc(ProbeFailed, check=lambda failed: failed.reason is reason)
 
 
@@ -24,24 +24,24 @@ def failing(reason: Reason) -> pytest.RaisesExc[ProbeFailed]:
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
-def test_by_default_every_2xx_is_good(status: int) -> None:
+def test_status_check_accepts_every_2xx_by_default(status: int) -> None:
     checks.status_code(status, ())
 
 
 @pytest.mark.parametrize("status", [0, 99, 101, 199, 300, 404, 600, 2000])
-def test_by_default_nothing_else_is_good(status: int) -> None:
+def test_status_check_rejects_all_but_2xx_by_default(status: int) -> None:
     with failing(Reason.HTTP_STATUS):
         checks.status_code(status, ())
 
 
-def test_listed_status_codes_are_good_and_no_others() -> None:
+def test_status_check_accepts_only_listed_codes() -> None:
     checks.status_code(404, (301, 404))
     with failing(Reason.HTTP_STATUS) as failed:
         checks.status_code(200, (301, 404))
     assert failed.value.message == "the status code is 200, expected 301, 404"
 
 
-def test_listed_versions_are_good_and_no_others() -> None:
+def test_version_check_accepts_only_listed_versions() -> None:
     checks.version("HTTP/1.1", ())
     checks.version("HTTP/1.1", ("HTTP/1.0", "HTTP/1.1"))
     with failing(Reason.HTTP_VERSION):
@@ -68,8 +68,8 @@ TWO = response(b"X-A: first one", b"X-A: second \xff", b"X-Empty:")
 
 
 @pytest.mark.parametrize(("regexp", "matches"), [("first", True), ("SECOND", False), ("^second", True), ("ab", False)])
-def test_a_header_matches_if_one_of_its_values_does(regexp: str, matches: bool) -> None:
-    """In any case of the name; which of `forbidden` and `demanded` fails, is the opposite of the other."""
+def test_header_matches_if_one_of_its_values_matches(regexp: str, matches: bool) -> None:
+    """Names match in any case. `forbidden` fails where `demanded` passes, and the other way round."""
     matcher = Matcher("x-a", Regexp(regexp))
     if matches:
         checks.headers(TWO, [], [matcher])
@@ -81,23 +81,23 @@ def test_a_header_matches_if_one_of_its_values_does(regexp: str, matches: bool) 
             checks.headers(TWO, [], [matcher])
 
 
-def test_a_missing_header_fails_either_demand() -> None:
+def test_missing_header_fails_both_kinds_of_matcher() -> None:
     matcher = Matcher("X-B", Regexp("."))
     for forbidden, demanded in (([matcher], []), ([], [matcher])):
         with failing(Reason.HTTP_HEADER_MISMATCH):
             checks.headers(TWO, forbidden, demanded)
 
 
-def test_a_missing_header_that_may_be_missing_fails_no_demand() -> None:
+def test_missing_header_passes_if_allow_missing_is_set() -> None:
     matcher = Matcher("X-B", Regexp("."), allow_missing=True)
     checks.headers(TWO, [matcher], [matcher])
 
 
-def test_an_empty_header_is_not_missing() -> None:
+def test_empty_header_is_not_missing() -> None:
     checks.headers(TWO, [Matcher("X-Empty", Regexp("."))], [Matcher("X-Empty", Regexp("^$"))])
 
 
-def test_bytes_of_a_header_that_are_not_utf8_count_as_one_character_each() -> None:
+def test_header_bytes_that_are_not_utf8_match_one_character_each() -> None:
     checks.headers(TWO, [], [Matcher("X-A", Regexp("^second .$"))])
 
 
@@ -105,8 +105,8 @@ def test_bytes_of_a_header_that_are_not_utf8_count_as_one_character_each() -> No
 
 
 @pytest.mark.parametrize("size", [0, OFF_THE_LOOP])
-async def test_a_body_is_searched_whole_and_unanchored(size: int) -> None:
-    """Also where it is so large that a thread does it."""
+async def test_body_regexps_search_the_whole_body_unanchored(size: int) -> None:
+    """A thread searches large bodies."""
     text = bytes(size) + b"\nneedle\n"
     await checks.body(text, [Regexp("absent"), Regexp("^needle")], [Regexp("needle"), Regexp("(?m)^needle$")])
     with failing(Reason.HTTP_BODY_MISMATCH):
@@ -115,13 +115,13 @@ async def test_a_body_is_searched_whole_and_unanchored(size: int) -> None:
         await checks.body(text, [], [Regexp("needle"), Regexp("absent")])
 
 
-async def test_the_first_demand_that_is_not_met_is_named() -> None:
+async def test_body_check_names_the_first_regexp_that_fails() -> None:
     with failing(Reason.HTTP_BODY_MISMATCH) as failed:
         await checks.body(b"text", [Regexp("t")], [Regexp("absent")])
     assert failed.value.message == "the body matches the regular expression t"
 
 
-async def test_only_large_bodies_are_searched_in_a_thread() -> None:
+async def test_body_check_uses_a_thread_only_for_large_bodies() -> None:
     seen: list[threading.Thread] = []
 
     class Watching(Regexp):
@@ -142,7 +142,7 @@ DOCUMENT = b'{"n": 1, "list": [1, 2.5], "text": "a", "none": null, "yes": true}'
     "expression",
     ["body.n == 1", "body.n == 1.0", "size(body.list) == 2", "body.list[1] > 2", "body.yes", "!has(body.absent)"],
 )
-def test_what_is_demanded_of_a_document_may_not_be_forbidden(expression: str) -> None:
+def test_cel_expression_true_passes_one_setting_and_fails_the_other(expression: str) -> None:
     checks.json_body(DOCUMENT, None, Cel(expression))
     checks.json_body(DOCUMENT, Cel(f"!({expression})"), None)
     for forbidden, demanded in ((Cel(expression), None), (None, Cel(f"!({expression})"))):
@@ -151,29 +151,29 @@ def test_what_is_demanded_of_a_document_may_not_be_forbidden(expression: str) ->
 
 
 @pytest.mark.parametrize("expression", ["body.absent", "body.text > 1", "body.n", "body.text", "body.none", "1"])
-def test_what_is_neither_true_nor_false_fails_either_demand(expression: str) -> None:
-    """An evaluation that fails, or one that gives no boolean."""
+def test_cel_expression_without_boolean_result_fails_both_settings(expression: str) -> None:
+    """An evaluation that fails, or a result that is not boolean."""
     for forbidden, demanded in ((Cel(expression), None), (None, Cel(expression))):
         with failing(Reason.HTTP_BODY_MISMATCH):
             checks.json_body(DOCUMENT, forbidden, demanded)
 
 
-def test_numbers_are_doubles() -> None:
-    """As they are to the original: adding an integer has no overload."""
+def test_cel_numbers_are_doubles() -> None:
+    """CEL has no overload that adds an integer to a double, as in the original."""
     checks.json_body(DOCUMENT, None, Cel("body.n + 1.0 == 2.0 && int(body.n) + 1 == 2"))
     with failing(Reason.HTTP_BODY_MISMATCH):
         checks.json_body(DOCUMENT, None, Cel("body.n + 1 == 2"))
 
 
 @pytest.mark.parametrize("text", [b"", b"plain", b"{", b'{"a": 1} x', b"{'a': 1}", b'{"a": "\xff"}', b"[" * 100_000])
-def test_what_is_not_json_fails(text: bytes) -> None:
+def test_cel_check_fails_on_a_body_that_is_not_json(text: bytes) -> None:
     with failing(Reason.HTTP_BODY_MISMATCH) as failed:
         checks.json_body(text, Cel("false"), None)
     assert failed.value.message == "the body is not JSON"
 
 
 @pytest.mark.parametrize("text", [b"1", b'"a"', b"null", b"[]", b" {} \r\n"])
-def test_any_json_is_a_document(text: bytes) -> None:
+def test_cel_check_reads_any_json_value(text: bytes) -> None:
     checks.json_body(text, Cel("false"), Cel("true"))
 
 
@@ -203,7 +203,7 @@ def test_any_json_is_a_document(text: bytes) -> None:
         ("Fri, 31 Dec 9999 23:59:59 GMT", 253402300799),
     ],
 )
-def test_a_date_of_http_is_read_as_the_original_reads_it(text: str, seconds: float) -> None:
+def test_http_date_is_parsed_as_the_original_parses_it(text: str, seconds: float) -> None:
     assert parse_date(text) == seconds
 
 
@@ -231,5 +231,5 @@ def test_a_date_of_http_is_read_as_the_original_reads_it(text: str, seconds: flo
         "Mon, 0\u0662 Jan 2006 15:04:05 GMT",
     ],
 )
-def test_what_the_original_does_not_read_is_no_date(text: str) -> None:
+def test_http_date_that_the_original_rejects_is_no_date(text: str) -> None:
     assert parse_date(text) is None

@@ -1,4 +1,4 @@
-"""Cookies go where RFC 6265 lets them go, in the form in which they came."""
+"""Store and send cookies as RFC 6265 says, with values as the server sent them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from probe_exporter.protocols.http.url import parse
 
 
 async def sent(origin: str, values: list[str], *destinations: str) -> list[str]:
-    """What goes with requests to `destinations` after `origin` has set cookies."""
+    """Return the Cookie header for each of `destinations` after `origin` has set cookies."""
     cookies = Cookies()
     cookies.store(parse(origin), values)
     return [cookies.header(parse(destination)) for destination in destinations]
@@ -34,17 +34,17 @@ async def sent(origin: str, values: list[str], *destinations: str) -> list[str]:
         ("__Host-x.y=1", "__Host-x.y=1"),
     ],
 )
-async def test_a_value_is_sent_as_it_came(value: str, header: str) -> None:
-    """Within quotes where there were quotes, or a blank or a comma makes them necessary: Go's rule."""
+async def test_cookie_value_is_sent_as_received(value: str, header: str) -> None:
+    """A value is quoted if it was quoted, or if a blank or a comma requires it, as in Go."""
     assert await sent("http://a.test/", [value], "http://a.test/") == [header]
 
 
 @pytest.mark.parametrize("value", ["", ";", "x", "=1", "x y=1", "x(=1", 'x=a"b', "x=a\\b", "x=\u00e9", "x=a\x01b"])
-async def test_what_is_no_cookie_is_passed_over(value: str) -> None:
+async def test_set_cookie_that_is_invalid_is_ignored(value: str) -> None:
     assert await sent("http://a.test/", [value, "good=1"], "http://a.test/") == ["good=1"]
 
 
-async def test_a_cookie_without_domain_belongs_to_its_host_alone() -> None:
+async def test_cookie_without_domain_is_sent_to_its_host_only() -> None:
     assert await sent("http://a.test/", ["x=1"], "http://a.test:81/", "http://b.a.test/", "http://test/") == [
         "x=1",
         "",
@@ -53,19 +53,19 @@ async def test_a_cookie_without_domain_belongs_to_its_host_alone() -> None:
 
 
 @pytest.mark.parametrize("domain", ["a.test", ".a.test", "A.Test"])
-async def test_a_cookie_with_a_domain_goes_to_all_of_it(domain: str) -> None:
+async def test_cookie_with_domain_is_sent_to_all_its_subdomains(domain: str) -> None:
     destinations = ("http://a.test/", "http://b.a.test/", "http://c.b.a.test/", "http://ba.test/", "http://test/")
     assert await sent("http://b.a.test/", [f"x=1; Domain={domain}"], *destinations) == ["x=1", "x=1", "x=1", "", ""]
 
 
 @pytest.mark.parametrize("domain", ["other.test", "c.b.a.test", "ba.test", "test", ".", "\u0378", "\udcff.a.test"])
-async def test_a_cookie_for_a_domain_that_is_not_the_hosts_is_refused(domain: str) -> None:
+async def test_cookie_for_a_foreign_domain_is_refused(domain: str) -> None:
     destinations = ("http://b.a.test/", "http://other.test/", "http://c.b.a.test/", "http://ba.test/")
     assert await sent("http://b.a.test/", [f"x=1; Domain={domain}"], *destinations) == [""] * 4
 
 
 @pytest.mark.parametrize(("host", "domain"), [("b.co.uk", "co.uk"), ("b.test", "test"), ("a.github.io", "github.io")])
-async def test_a_cookie_for_a_whole_public_suffix_is_refused(host: str, domain: str) -> None:
+async def test_cookie_for_a_public_suffix_is_refused(host: str, domain: str) -> None:
     assert await sent(f"http://{host}/", [f"x=1; Domain={domain}"], f"http://{host}/", f"http://c.{domain}/") == [
         "",
         "",
@@ -73,7 +73,7 @@ async def test_a_cookie_for_a_whole_public_suffix_is_refused(host: str, domain: 
 
 
 @pytest.mark.parametrize("host", ["co.uk", "localhost", "github.io"])
-async def test_a_public_suffix_may_set_cookies_for_itself(host: str) -> None:
+async def test_cookie_of_a_public_suffix_host_is_sent_to_that_host(host: str) -> None:
     assert await sent(f"http://{host}/", [f"x=1; Domain={host}"], f"http://{host}/", f"http://c.{host}/") == [
         "x=1",
         "",
@@ -81,12 +81,12 @@ async def test_a_public_suffix_may_set_cookies_for_itself(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[fe80::1%25lo]", "::1"])
-async def test_hosts_that_are_addresses_have_cookies(host: str) -> None:
+async def test_cookie_of_an_address_is_sent_to_that_address(host: str) -> None:
     assert await sent(f"http://{host}:80/", ["x=1"], f"http://{host}:81/", "http://127.0.0.2/") == ["x=1", ""]
 
 
 @pytest.mark.parametrize(("domain", "header"), [("127.0.0.1", "x=1"), ("0.0.1", ""), ("1", "")])
-async def test_an_address_has_no_domain_above_it(domain: str, header: str) -> None:
+async def test_cookie_domain_of_an_address_must_be_that_address(domain: str, header: str) -> None:
     assert await sent("http://127.0.0.1/", [f"x=1; Domain={domain}"], "http://127.0.0.1/") == [header]
 
 
@@ -98,7 +98,7 @@ async def test_an_address_has_no_domain_above_it(domain: str, header: str) -> No
         ("http://a.test./", "http://a.test/"),
     ],
 )
-async def test_a_host_is_the_same_in_any_spelling(origin: str, destination: str) -> None:
+async def test_cookie_matches_its_host_in_any_spelling(origin: str, destination: str) -> None:
     assert await sent(origin, ["x=1"], destination) == ["x=1"]
 
 
@@ -117,13 +117,13 @@ PATHS = ["/", "/p", "/px", "/p/", "/p/q", "/p/q/r", "/p/q/r/s?t=/u"]
         ("x=1; Path=/elsewhere", []),
     ],
 )
-async def test_a_cookie_goes_to_its_path_and_below(value: str, paths: list[str]) -> None:
-    """By default to the directory it came from."""
+async def test_cookie_is_sent_to_its_path_and_below(value: str, paths: list[str]) -> None:
+    """The default path is the directory of the URL."""
     headers = await sent("http://a.test/p/q/r?s=/t", [value], *(f"http://a.test{path}" for path in PATHS))
     assert [path for path, header in zip(PATHS, headers, strict=True) if header] == paths
 
 
-async def test_a_secure_cookie_goes_over_tls_only() -> None:
+async def test_secure_cookie_is_sent_over_tls_only() -> None:
     assert await sent("https://a.test/", ["x=1; Secure", "y=2"], "http://a.test/", "https://a.test/") == [
         "y=2",
         "x=1; y=2",
@@ -141,18 +141,18 @@ async def test_a_secure_cookie_goes_over_tls_only() -> None:
         "expires=Sat, 01 Jan 2000 00:00:00 GMT",
     ],
 )
-async def test_a_cookie_of_the_past_is_deleted(end: str) -> None:
+async def test_expired_cookie_is_deleted(end: str) -> None:
     assert await sent("http://a.test/", ["x=1", "y=2", f"x=; {end}"], "http://a.test/") == ["y=2"]
 
 
 @pytest.mark.parametrize(
     "end", ["Max-Age=1000", "Expires=Fri, 01 Jan 2100 00:00:00 GMT", "Max-Age=soon", "Expires=tomorrow", "Expires="]
 )
-async def test_a_cookie_of_the_future_or_of_no_known_time_is_sent(end: str) -> None:
+async def test_cookie_with_future_or_unparsable_expiry_is_sent(end: str) -> None:
     assert await sent("http://a.test/", [f"x=1; {end}"], "http://a.test/") == ["x=1"]
 
 
-async def test_a_cookie_may_expire_during_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cookie_expires_during_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
     cookies = Cookies()
@@ -163,11 +163,11 @@ async def test_a_cookie_may_expire_during_a_probe(monkeypatch: pytest.MonkeyPatc
     assert cookies.header(parse("http://a.test/")) == ""
 
 
-async def test_longer_paths_come_first_and_older_cookies_before_newer() -> None:
+async def test_cookies_are_sent_longest_path_first_then_oldest_first() -> None:
     """A cookie that is set again keeps its place (RFC 6265, sections 5.3 and 5.4)."""
     values = ["a=1; Path=/", "b=2; Path=/p/q", "c=3; Path=/p", "d=4; Path=/", "a=5; Path=/"]
     assert await sent("http://a.test/", values, "http://a.test/p/q/") == ["b=2; c=3; a=5; d=4"]
 
 
-async def test_cookies_of_one_name_and_different_paths_are_different() -> None:
+async def test_cookies_with_the_same_name_and_different_paths_are_distinct() -> None:
     assert await sent("http://a.test/", ["a=1; Path=/", "a=2; Path=/p"], "http://a.test/p") == ["a=2; a=1"]

@@ -1,4 +1,4 @@
-"""Field sections of QPACK: whatever another implementation writes we read, and the other way round; within bounds."""
+"""Encode and decode QPACK field sections: compatible with another implementation, within limits."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ FIELDS = st.lists(st.tuples(NAMES, VALUES) | st.sampled_from(STATIC_TABLE), min_
 
 
 @given(FIELDS)
-def test_what_we_write_another_decoder_reads(fields: list[tuple[bytes, bytes]]) -> None:
-    """And it needs no dynamic table for it."""
+def test_encoded_section_is_read_by_another_decoder(fields: list[tuple[bytes, bytes]]) -> None:
+    """The section uses no dynamic table."""
     assert pylsqpack.Decoder(0, 0).feed_header(0, encode(fields))[1] == fields
     assert decode(encode(fields), PLENTY) == fields
 
 
 @given(FIELDS)
-def test_what_another_encoder_writes_we_read(fields: list[tuple[bytes, bytes]]) -> None:
-    """Huffman's code, the static table and literals."""
+def test_section_of_another_encoder_is_decoded(fields: list[tuple[bytes, bytes]]) -> None:
+    """The sections use Huffman's code, the static table and literals."""
     _, section = pylsqpack.Encoder().encode(0, fields)
     assert decode(section, PLENTY) == fields
 
 
 @given(st.binary(max_size=40))
-def test_garbage_is_refused_or_read_as_another_decoder_reads_it(garbage: bytes) -> None:
-    """No bytes at all raise anything but ValueError; empty names are the caller's to refuse."""
+def test_any_bytes_are_refused_or_decoded_as_another_decoder_does(garbage: bytes) -> None:
+    """Only ValueError is raised; the caller refuses empty names."""
     section = b"\0\0" + garbage
     try:
         fields = decode(section, PLENTY)
@@ -46,8 +46,8 @@ def test_garbage_is_refused_or_read_as_another_decoder_reads_it(garbage: bytes) 
         assert pylsqpack.Decoder(0, 0).feed_header(0, section)[1] == fields
 
 
-def test_secrets_are_never_indexed() -> None:
-    """Whoever passes the header on is told so (RFC 9204, 7.1.3): the bit N is set in both kinds of literals."""
+def test_encoder_never_indexes_secrets() -> None:
+    """The bit N in literals tells proxies not to index a field (RFC 9204, section 7.1.3)."""
     by_index = encode([(b"authorization", b"Basic eA==")])
     by_name = encode([(b"x-secret", b"1")])
     assert by_index[2] & 0xF0 == 0x70
@@ -71,29 +71,29 @@ def test_secrets_are_never_indexed() -> None:
         pytest.param(b"\0\0\x51\x82\xff\xff", id="a broken Huffman code"),
     ],
 )
-def test_what_is_no_section_is_refused(section: bytes) -> None:
+def test_invalid_section_is_refused(section: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # the message is for people
         decode(section, PLENTY)
 
 
-def test_the_limit_is_of_what_comes_out() -> None:
-    """Every field counts its name, its value and 32 bytes, as in SETTINGS_MAX_FIELD_SECTION_SIZE."""
+def test_size_limit_counts_decoded_fields() -> None:
+    """Each field counts its name, its value and 32 bytes, as in SETTINGS_MAX_FIELD_SECTION_SIZE."""
     fields = [(b"x", b"y" * 7)] * 10
     assert decode(encode(fields), 400) == fields
     with pytest.raises(SectionTooLarge):
         decode(encode(fields), 399)
 
 
-def test_a_bomb_of_short_references_ends_at_the_limit() -> None:
-    """One byte stands for a header of 80; the time stays in proportion to the limit."""
+def test_bomb_of_short_references_ends_at_the_limit() -> None:
+    """One byte stands for a header of 80; the cost is proportional to the limit."""
     longest = max(range(63), key=lambda index: sum(map(len, STATIC_TABLE[index])))
     bomb = b"\0\0" + bytes((0xC0 | longest,)) * PLENTY
     with costs_at_most(50), pytest.raises(SectionTooLarge):
         decode(bomb, PLENTY)
 
 
-def test_the_static_table_is_that_of_the_rfc() -> None:
-    """As another implementation has it."""
+def test_static_table_equals_that_of_the_rfc() -> None:
+    """The table of another implementation is the same."""
     references = [b"\0\0" + header_block.integer(index, 6, 0xC0) for index in range(len(STATIC_TABLE))]
     assert tuple(pylsqpack.Decoder(0, 0).feed_header(0, one)[1][0] for one in references) == STATIC_TABLE
     assert len(STATIC_TABLE) == 99

@@ -1,4 +1,4 @@
-"""A stream of frames is taken apart the same however it is cut, and what can't be a frame is refused at its head."""
+"""Split a stream into HTTP/2 frames, however it is cut, and refuse invalid frames by their head."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ FRAMES = st.lists(
 
 
 @given(sent=FRAMES, places=st.lists(st.integers(0, 900)))
-def test_frames_cut_anywhere_are_read_back(sent: list[tuple[int, int, int, bytes]], places: list[int]) -> None:
+def test_frames_are_read_back_however_they_are_cut(sent: list[tuple[int, int, int, bytes]], places: list[int]) -> None:
     data = b"".join(frames.frame(*one) for one in sent)
     edges = [0, *sorted(place for place in places if place < len(data)), len(data)]
     reader = FrameReader()
     assert [one for start, end in pairwise(edges) for one in reader.feed(data[start:end])] == sent
 
 
-def test_a_frame_is_what_the_rfc_says() -> None:
-    """Section 4.1: 24 bits of length, 8 of kind, 8 of flags, a reserved one, 31 of the stream."""
+def test_frame_layout_follows_the_rfc() -> None:
+    """Section 4.1: 24 bits of length, 8 of type, 8 of flags, a reserved one, 31 of the stream id."""
     assert frames.frame(frames.DATA, frames.END_STREAM, 5, b"ab") == b"\x00\x00\x02\x00\x01\x00\x00\x00\x05ab"
     assert frames.frame(0xFA, 0xFF, 2**31 - 1, b"x" * 258)[:9] == b"\x00\x01\x02\xfa\xff\x7f\xff\xff\xff"
 
 
-def test_the_reserved_bit_means_nothing() -> None:
+def test_reserved_bit_is_ignored() -> None:
     assert list(FrameReader().feed(b"\x00\x00\x00\x04\x00\x80\x00\x00\x00")) == [(frames.SETTINGS, 0, 0, b"")]
 
 
-def test_a_frame_may_be_as_large_as_agreed_and_no_larger() -> None:
+def test_frame_size_limit_is_inclusive() -> None:
     largest = http2.frame(http2.DATA, b"x" * 16384, stream=1)
     assert [payload for *_, payload in FrameReader().feed(largest)] == [b"x" * 16384]
     with pytest.raises(Violation, match="16385 bytes") as refused:
@@ -45,7 +45,7 @@ def test_a_frame_may_be_as_large_as_agreed_and_no_larger() -> None:
     assert refused.value.reason is Reason.HTTP_PROTOCOL_ERROR
 
 
-def test_an_answer_in_http1_is_called_by_its_name() -> None:
+def test_http1_answer_is_reported_as_http1() -> None:
     with pytest.raises(Violation, match="answers in HTTP/1"):
         list(FrameReader().feed(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
 
@@ -60,5 +60,5 @@ def test_settings_are_read_back() -> None:
 @pytest.mark.parametrize(
     ("code", "words"), [(0, "NO_ERROR"), (11, "ENHANCE_YOUR_CALM"), (13, "HTTP_1_1_REQUIRED"), (99, "error 99")]
 )
-def test_an_error_code_is_told_in_words(code: int, words: str) -> None:
+def test_error_code_is_described_in_words(code: int, words: str) -> None:
     assert frames.describe(code) == words

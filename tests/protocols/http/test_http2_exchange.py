@@ -1,11 +1,9 @@
-"""Probes over HTTP/2, against a scripted server that misbehaves on purpose and against a real nginx."""
+"""Probe over HTTP/2: a scripted server that misbehaves, and a real nginx."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
-import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.probers.http import prober
 from probe_exporter.runner import Result
-from tests.exporters import ROOT
 from tests.servers.nginx import LARGE, Nginx
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, http2
 from tests.targets.answers import Made, raw
@@ -57,7 +54,7 @@ async def probe(
 
 
 def metrics(result: Result) -> dict[str, float]:
-    """The samples without labels, and the durations by phase."""
+    """Return the samples without labels, and the durations by phase."""
     found = {}
     for metric, samples in result.probe.samples.families.items():
         for labels, value in samples.items():
@@ -76,7 +73,7 @@ def reason(result: Result) -> str:
 # --- a good answer -----------------------------------------------------------------------------------------
 
 
-async def test_a_probe_over_http2_reports_what_one_over_http1_does(pki: Pki) -> None:
+async def test_http2_probe_reports_the_metrics_of_http1(pki: Pki) -> None:
     result, _ = await probe(pki, said(OK), valid_http_versions=["HTTP/2.0"])
     assert result.success, result.failure
     found = metrics(result)
@@ -86,7 +83,7 @@ async def test_a_probe_over_http2_reports_what_one_over_http1_does(pki: Pki) -> 
 
 
 @pytest.mark.usefixtures("clock")
-async def test_processing_is_measured_to_the_headers_and_not_to_the_server_s_settings(pki: Pki) -> None:
+async def test_processing_ends_with_the_headers_and_not_with_settings(pki: Pki) -> None:
     result, _ = await probe(pki, said(ping(), Pause(5), head(), Pause(5), data(b"ok")))
     found = metrics(result)
     assert 4 < found["processing"] < 9
@@ -94,15 +91,15 @@ async def test_processing_is_measured_to_the_headers_and_not_to_the_server_s_set
 
 
 @pytest.mark.usefixtures("clock")
-async def test_an_interim_response_ends_processing(pki: Pki) -> None:
+async def test_processing_ends_with_an_interim_response(pki: Pki) -> None:
     result, _ = await probe(pki, said(head(103), Pause(8), OK))
     assert metrics(result)["processing"] < 4
     assert result.duration > 6
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_server_may_answer_before_it_is_asked(pki: Pki, version: ssl.TLSVersion) -> None:
-    """Over TLS 1.2 what it says arrives with the end of the handshake. It is asked all the same."""
+async def test_response_before_the_request_is_accepted(pki: Pki, version: ssl.TLSVersion) -> None:
+    """Over TLS 1.2 the response arrives with the end of the handshake. The request is sent all the same."""
     result, site = await probe(pki, said(), tls=Tls(alpn=("h2",), maximum=version, opening=OPENING + OK))
     assert result.success, result.failure
     assert 0 < metrics(result)["processing"] < result.duration
@@ -118,7 +115,7 @@ async def test_http2_is_offered_first_and_only_if_enabled(pki: Pki) -> None:
     assert metrics(result)["version"] == 1.1
 
 
-async def test_a_request_for_an_upgrade_goes_over_http1(pki: Pki) -> None:
+async def test_upgrade_request_uses_http1(pki: Pki) -> None:
     answer = raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n")
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
     result, site = await probe(pki, answer, tls=Tls(alpn=("h2", "http/1.1")), headers=upgrade, valid_status_codes=[101])
@@ -126,8 +123,8 @@ async def test_a_request_for_an_upgrade_goes_over_http1(pki: Pki) -> None:
     assert site.requests[0].all("Upgrade") == ["websocket"]
 
 
-async def last_words(pki: Pki, answer: bytes, **asked: Any) -> bytes:
-    """What the exporter says from its request to its leaving."""
+async def bytes_after_the_request(pki: Pki, answer: bytes, **asked: Any) -> bytes:
+    """Return all bytes that the exporter sends after its request."""
     heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,16 +144,16 @@ async def last_words(pki: Pki, answer: bytes, **asked: Any) -> bytes:
         return await heard
 
 
-PARTINGS = {
-    "in good order": (OK, b""),
-    "before the end": (head(200, ("content-length", "9")) + data(bytes(9), end=False), goaway(0)),
+CLOSINGS = {
+    "after a complete response": (OK, b""),
+    "before the end of the body": (head(200, ("content-length", "9")) + data(bytes(9), end=False), goaway(0)),
     "after a violation": (frame(http2.PING, b"short"), goaway(0, http2.FRAME_SIZE_ERROR)),
 }
 
 
-@pytest.mark.parametrize(("answer", "farewell"), PARTINGS.values(), ids=PARTINGS)
-async def test_we_say_why_we_leave_unless_all_is_well(pki: Pki, answer: bytes, farewell: bytes) -> None:
-    assert await last_words(pki, answer, body_size_limit="5B") == SETTINGS_ACK + farewell
+@pytest.mark.parametrize(("answer", "closing"), CLOSINGS.values(), ids=CLOSINGS)
+async def test_closing_sends_goaway_unless_the_response_is_complete(pki: Pki, answer: bytes, closing: bytes) -> None:
+    assert await bytes_after_the_request(pki, answer, body_size_limit="5B") == SETTINGS_ACK + closing
 
 
 # --- bodies that we send -----------------------------------------------------------------------------------
@@ -167,7 +164,7 @@ SMALL_WINDOW = settings((http2.INITIAL_WINDOW_SIZE, 0)) + http2.window_update(ht
 
 @pytest.mark.parametrize("size", [5, 16384, 16385, len(BODY)])
 @pytest.mark.parametrize("from_file", [False, True])
-async def test_a_body_is_sent_whole(pki: Pki, tmp_path: Path, size: int, from_file: bool) -> None:
+async def test_request_body_is_sent_whole(pki: Pki, tmp_path: Path, size: int, from_file: bool) -> None:
     (tmp_path / "body").write_text(BODY[:size])
     asked: dict[str, Any] = {"body_file": str(tmp_path / "body")} if from_file else {"body": BODY[:size]}
     result, site = await probe(pki, said(OK), method="POST", **asked)
@@ -177,8 +174,8 @@ async def test_a_body_is_sent_whole(pki: Pki, tmp_path: Path, size: int, from_fi
 
 
 @pytest.mark.parametrize("grant", [100, 40_000])
-async def test_a_body_is_sent_as_far_as_the_server_takes_it(pki: Pki, grant: int) -> None:
-    """The scripted server fails if it gets more than it granted."""
+async def test_request_body_respects_the_window_of_the_server(pki: Pki, grant: int) -> None:
+    """The scripted server fails if it receives more than it granted."""
     body = BODY[:80_000] if grant < 1000 else BODY
     tls = Tls(alpn=("h2",), opening=SMALL_WINDOW, grant=grant)
     result, site = await probe(pki, said(OK), tls=tls, method="POST", body=body)
@@ -186,7 +183,7 @@ async def test_a_body_is_sent_as_far_as_the_server_takes_it(pki: Pki, grant: int
     assert site.requests[0].body == body.encode()
 
 
-async def test_a_server_that_takes_no_body_may_answer_all_the_same(pki: Pki) -> None:
+async def test_response_without_window_for_the_body_is_accepted(pki: Pki) -> None:
     opening = SMALL_WINDOW + head(413, end=True)
     result, _ = await probe(
         pki, said(), tls=Tls(alpn=("h2",), opening=opening), method="POST", body=BODY, valid_status_codes=[413]
@@ -195,7 +192,7 @@ async def test_a_server_that_takes_no_body_may_answer_all_the_same(pki: Pki) -> 
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_server_that_takes_no_body_and_says_nothing_is_waited_for_until_the_deadline(pki: Pki) -> None:
+async def test_request_without_window_or_response_times_out(pki: Pki) -> None:
     tls = Tls(alpn=("h2",), opening=SMALL_WINDOW)
     result, _ = await probe(pki, said(), tls=tls, method="POST", body=BODY, timeout=20)
     assert reason(result) == "timeout_response"
@@ -206,14 +203,14 @@ async def test_a_server_that_takes_no_body_and_says_nothing_is_waited_for_until_
 
 
 def in_turn(*answers: bytes) -> Answer:
-    """A server that says one thing on the first connection and another on the second."""
+    """Return a server that sends one answer on the first connection and another on the second."""
     turns = iter(answers)
     return said(Made(lambda fill: next(turns)))
 
 
 @pytest.mark.parametrize("refusal", [reset(http2.REFUSED_STREAM), goaway(0)])
-async def test_a_request_that_was_not_looked_at_is_made_once_more(pki: Pki, tmp_path: Path, refusal: bytes) -> None:
-    """As when the server is restarted; with its file from the beginning."""
+async def test_unprocessed_request_is_repeated_once(pki: Pki, tmp_path: Path, refusal: bytes) -> None:
+    """A server does this when it restarts; a body file is sent again from its beginning."""
     (tmp_path / "body").write_text(BODY)
     asked: dict[str, Any] = {"method": "POST", "body_file": str(tmp_path / "body")}
     result, site = await probe(pki, in_turn(refusal, OK), **asked)
@@ -221,18 +218,18 @@ async def test_a_request_that_was_not_looked_at_is_made_once_more(pki: Pki, tmp_
     assert [request.body for request in site.requests] == [BODY.encode()] * 2
 
 
-async def test_a_request_that_is_refused_again_has_failed(pki: Pki) -> None:
+async def test_unprocessed_request_fails_if_refused_twice(pki: Pki) -> None:
     result, site = await probe(pki, said(reset(http2.REFUSED_STREAM)))
     assert reason(result) == "connect_reset"
     assert len(site.requests) == 2
 
 
-async def test_a_request_that_may_have_been_looked_at_is_not_repeated(pki: Pki) -> None:
+async def test_request_that_may_have_been_processed_is_not_repeated(pki: Pki) -> None:
     _, site = await probe(pki, said(reset(http2.INTERNAL_ERROR)))
     assert len(site.requests) == 1
 
 
-async def test_what_fails_the_second_time_is_what_is_told(pki: Pki) -> None:
+async def test_repeated_request_reports_the_second_failure(pki: Pki) -> None:
     result, _ = await probe(pki, in_turn(goaway(0), head(200) + data(b"o", end=False) + reset()))
     assert (reason(result), result.phase) == ("http_body_truncated", "transfer")
 
@@ -285,15 +282,15 @@ MISBEHAVIOUR = {
     ],
 )
 @pytest.mark.usefixtures("clock")
-async def test_a_server_that_misbehaves_has_its_reason_in_time(pki: Pki, answer: Answer, expected: str) -> None:
+async def test_misbehaving_server_has_its_reason_within_the_timeout(pki: Pki, answer: Answer, expected: str) -> None:
     timeout = 15 if expected.startswith("timeout_") else 60
     result, _ = await probe(pki, answer, timeout=timeout)
     assert reason(result) == expected
     assert result.duration < timeout + 5
 
 
-async def test_many_pings_before_an_answer_are_endured_and_answered(pki: Pki) -> None:
-    """Also if the server reads none of what we answer before it has said all."""
+async def test_many_pings_before_a_response_are_answered(pki: Pki) -> None:
+    """The server reads none of our answers before it has sent everything."""
     result, _ = await probe(pki, said(Repeat(ping() * 1000, 9), OK))
     assert result.success, result.failure
 
@@ -305,7 +302,7 @@ Ask = Callable[..., Coroutine[None, None, Result]]
 
 @pytest.fixture
 def ask(nginx: Nginx, pki: Pki) -> Ask:
-    """Probes a page of a running nginx."""
+    """Return a function that probes a page of a running nginx."""
 
     async def probe(path: str, **asked: object) -> Result:
         return await runner.run(module(pki, **asked), f"https://localhost:{nginx.port}{path}", 60)
@@ -320,7 +317,7 @@ async def test_nginx_is_probed_over_http2(ask: Ask) -> None:
     assert result.success, result.failure
 
 
-async def test_nginx_answers_head_and_errors_without_a_body(ask: Ask) -> None:
+async def test_nginx_responses_to_head_and_errors_have_no_body(ask: Ask) -> None:
     result = await ask("/", method="HEAD")
     assert result.success, result.failure
     result = await ask("/gone", valid_status_codes=[410])
@@ -333,12 +330,12 @@ async def test_nginx_sends_a_large_body_as_the_window_grows(ask: Ask) -> None:
     assert metrics(result)["uncompressed_body_length"] == LARGE
 
 
-async def test_nginx_compresses(ask: Ask) -> None:
+async def test_nginx_compresses_over_http2(ask: Ask) -> None:
     result = await ask("/", compression="gzip", fail_if_body_not_matches_regexp=["^good morning$"])
     assert result.success, result.failure
 
 
-async def test_nginx_redirects(ask: Ask) -> None:
+async def test_nginx_redirects_over_http2(ask: Ask) -> None:
     """Every hop has a connection of its own."""
     for path, length in (("/moved", 12), ("/elsewhere", LARGE)):
         result = await ask(path)
@@ -347,8 +344,8 @@ async def test_nginx_redirects(ask: Ask) -> None:
         assert (found["redirects"], found["uncompressed_body_length"]) == (1, length)
 
 
-async def test_nginx_takes_a_large_body(ask: Ask, tmp_path: Path) -> None:
-    """It gives 64 KiB of window at first, and more as it stores what came."""
+async def test_nginx_takes_a_large_body_over_http2(ask: Ask, tmp_path: Path) -> None:
+    """nginx grants 64 KiB of window at first, and more as it stores the body."""
     (tmp_path / "body").write_bytes(b"x" * 5_000_000)
     result = await ask(
         "/count",
@@ -359,7 +356,7 @@ async def test_nginx_takes_a_large_body(ask: Ask, tmp_path: Path) -> None:
     assert result.success, result.failure
 
 
-async def test_many_probes_at_once_do_not_disturb_one_another(ask: Ask) -> None:
+async def test_concurrent_http2_probes_do_not_disturb_each_other(ask: Ask) -> None:
     results = await asyncio.gather(*(ask("/") for _ in range(50)))
     assert all(result.success for result in results)
 
@@ -367,8 +364,6 @@ async def test_many_probes_at_once_do_not_disturb_one_another(ask: Ask) -> None:
 # --- what it costs others ----------------------------------------------------------------------------------
 
 
-def test_http2_is_loaded_at_the_first_server_that_speaks_it() -> None:
-    """Neither it nor HPACK's tables are loaded at start."""
-    code = "import sys, probe_exporter.probers.http; print([m for m in sys.modules if 'http2' in m or 'hpack' in m])"
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+def test_http2_is_imported_by_the_first_server_that_speaks_it(modules_at_start: frozenset[str]) -> None:
+    """HPACK's tables are not loaded at start either."""
+    assert not [name for name in modules_at_start if "http2" in name or "hpack" in name]

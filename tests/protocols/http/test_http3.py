@@ -1,4 +1,4 @@
-"""HTTP/3 without I/O: a response is read the same however its bytes are cut, and everything read is bounded."""
+"""Read HTTP/3 responses without I/O: the same result however they are cut, everything bounded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MORE = "more bytes may come: the stream has not ended"
 
 @dataclass(frozen=True)
 class Read:
-    """What came out of a response."""
+    """The outcome of a response."""
 
     status: int = 0
     length: int = 0
@@ -50,7 +50,7 @@ class Read:
 
 
 def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> Read:
-    """Feed pieces, then the end of the stream; the body is taken after each."""
+    """Feed pieces, then the end of the stream; take the body after each."""
     reader = ResponseReader(method)
     body = b""
     failure: Reason | str | None = None
@@ -88,21 +88,21 @@ BROKEN = head(200) + data(b"good") + frame(SETTINGS) + data(b"bad")
 
 
 @given(st.sampled_from([OK, ODD, TRUNCATED, BROKEN]), st.data())
-def test_a_response_is_read_the_same_however_it_is_cut(response: bytes, cuts: st.DataObject) -> None:
-    """The reader keeps what it needs of a frame that has not come whole, and no more."""
+def test_reader_result_does_not_depend_on_how_the_response_is_cut(response: bytes, cuts: st.DataObject) -> None:
+    """The reader keeps only the necessary part of an incomplete frame."""
     places = sorted(cuts.draw(st.lists(st.integers(0, len(response)), max_size=12)))
     pieces = [response[start:end] for start, end in zip([0, *places], [*places, len(response)], strict=True)]
     assert read(pieces) == read([response])
 
 
-def test_what_it_is_read_as() -> None:
+def test_reader_returns_status_length_body_and_failure() -> None:
     assert read([OK]) == Read(200, 5, b"hello")
     assert read([ODD]) == Read(404, -1, b"not here")
     assert read([TRUNCATED]) == Read(200, 9, b"five!", Reason.HTTP_BODY_TRUNCATED)
     assert read([BROKEN]) == Read(200, -1, b"good", Reason.HTTP_PROTOCOL_ERROR)
 
 
-def test_the_version_is_what_a_module_calls_it() -> None:
+def test_version_is_that_of_the_setting() -> None:
     """``valid_http_versions`` says HTTP/3.0, and the metric 3."""
     reader = ResponseReader("GET")
     reader.feed(head(200), end=True)
@@ -110,7 +110,7 @@ def test_the_version_is_what_a_module_calls_it() -> None:
     assert float(reader.version) == 3
 
 
-def test_headers_keep_their_bytes_and_their_order() -> None:
+def test_headers_keep_their_bytes_and_order() -> None:
     reader = ResponseReader("GET")
     reader.feed(head(200, ("x-a", "grün"), ("set-cookie", "a=1"), ("set-cookie", "b=\udcff")), end=False)
     assert reader.headers == [("x-a", "grün"), ("set-cookie", "a=1"), ("set-cookie", "b=\udcff")]
@@ -138,30 +138,32 @@ def test_headers_keep_their_bytes_and_their_order() -> None:
         ),
     ],
 )
-def test_where_there_is_no_body_none_is_missed(method: str, response: bytes, expected: Read) -> None:
+def test_response_that_must_not_have_a_body_is_complete_without_one(
+    method: str, response: bytes, expected: Read
+) -> None:
     assert read([response], method=method) == expected
 
 
-def test_the_end_comes_from_the_stream_alone() -> None:
-    """A body is not complete when it has its length: trailers may follow, or an error."""
+def test_body_ends_only_with_the_stream() -> None:
+    """A body of its announced length is not complete: trailers or an error may follow."""
     assert read([OK], end=False) == Read(200, 5, b"hello", MORE)
 
 
 @pytest.mark.parametrize("cut", [b"", head(103)])
-def test_a_stream_that_ends_without_a_response_says_why(cut: bytes) -> None:
+def test_stream_that_ends_without_a_response_has_a_reason(cut: bytes) -> None:
     assert read([cut]).failure is (Reason.HTTP_PROTOCOL_ERROR if cut else Reason.CONNECT_CLOSED)
 
 
 @given(st.integers(0, 2**62 - 1))
-def test_numbers_of_every_length(number: int) -> None:
-    """As another implementation writes them, and not before they are whole."""
+def test_varints_of_every_length_are_read_back(number: int) -> None:
+    """Another implementation writes them; an incomplete one is not read."""
     encoded = encode_uint_var(number)
     assert read_varint(b"x" + encoded + b"y", 1) == (number, 1 + len(encoded))
     assert all(read_varint(encoded[:size]) is None for size in range(len(encoded)))
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**62 - 1), st.binary(max_size=30)), max_size=8), st.data())
-def test_frames_come_out_as_they_went_in(frames: list[tuple[int, bytes]], cuts: st.DataObject) -> None:
+def test_frame_splitter_returns_frames_as_they_were_sent(frames: list[tuple[int, bytes]], cuts: st.DataObject) -> None:
     stream = b"".join(frame(kind, payload) for kind, payload in frames)
     places = sorted(cuts.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     splitter, whole, payload = FrameSplitter(), [], b""
@@ -191,13 +193,13 @@ def test_frames_come_out_as_they_went_in(frames: list[tuple[int, bytes]], cuts: 
         ),
     ],
 )
-def test_what_is_no_content_ends_at_a_limit(stream: list[bytes], reason: Reason) -> None:
-    """However long it goes on, and in little memory."""
+def test_data_other_than_content_is_bounded(stream: list[bytes], reason: Reason) -> None:
+    """Memory stays bounded however long it goes on."""
     tracemalloc.start()
     try:
         first, again = stream
         reader = ResponseReader("GET")
-        with pytest.raises(ProbeFailed) as failed:  # noqa: PT012  # which of the calls raises is not the point
+        with pytest.raises(ProbeFailed) as failed:  # noqa: PT012  # any of the calls may raise
             reader.feed(first, end=False)
             for _ in range(1 << 17):
                 reader.feed(again, end=False)
@@ -208,8 +210,8 @@ def test_what_is_no_content_ends_at_a_limit(stream: list[bytes], reason: Reason)
         tracemalloc.stop()
 
 
-def test_a_frame_of_unknown_type_is_not_kept() -> None:
-    """It may be as long as it likes, up to the limit of what is no content."""
+def test_frame_of_unknown_type_is_not_held() -> None:
+    """The frame may be as long as the limit of data other than content."""
     tracemalloc.start()
     try:
         reader = ResponseReader("GET")
@@ -221,7 +223,7 @@ def test_a_frame_of_unknown_type_is_not_kept() -> None:
         tracemalloc.stop()
 
 
-def test_a_large_head_within_the_limit_is_read() -> None:
+def test_large_head_within_the_limit_is_read() -> None:
     fields = [(f"x-{number}", "a" * 900) for number in range(1000)]
     reader = ResponseReader("GET")
     reader.feed(head(200, *fields), end=True)
@@ -244,18 +246,18 @@ def on_control(content: bytes) -> list[tuple[int, bytes]]:
         pytest.param(
             [(3, encode_uint_var(CONTROL) + frame(0x21) + frame(SETTINGS, b"\x06\x40\xff"))], id="grease first"
         ),
-        pytest.param(on_control(frame(GOAWAY, b"\x04")), id="a farewell"),
-        pytest.param(on_control(frame(MAX_PUSH_ID, b"\5") + frame(0x3, b"\5")), id="about pushes"),
+        pytest.param(on_control(frame(GOAWAY, b"\x04")), id="goaway"),
+        pytest.param(on_control(frame(MAX_PUSH_ID, b"\5") + frame(0x3, b"\5")), id="push frames"),
         pytest.param(
-            [*SETTLED, (7, encode_uint_var(ENCODER)), (11, encode_uint_var(DECODER))], id="streams without use"
+            [*SETTLED, (7, encode_uint_var(ENCODER)), (11, encode_uint_var(DECODER))], id="QPACK streams without data"
         ),
         pytest.param([(11, encode_uint_var(DECODER) + b"\x40")], id="a cancellation of the request's field section"),
         pytest.param([(3, encode_uint_var(0x1F21) + b"anything")], id="a stream of unknown type"),
         pytest.param([(3, b"\x40"), (3, b"\x00"), (3, frame(SETTINGS))], id="a type cut in two"),
     ],
 )
-def test_what_a_server_may_say_beside_the_response(said: list[tuple[int, bytes]]) -> None:
-    """Byte by byte too."""
+def test_server_streams_tolerate_what_the_rfc_allows(said: list[tuple[int, bytes]]) -> None:
+    """The data is also fed byte by byte."""
     for step in (1, 1000):
         streams = ServerStreams()
         for stream, content in said:
@@ -273,17 +275,17 @@ def test_what_a_server_may_say_beside_the_response(said: list[tuple[int, bytes]]
         pytest.param(on_control(data(b"x")), id="data"),
         pytest.param(on_control(head(200)), id="headers"),
         pytest.param(on_control(frame(0x6, b"12345678")), id="HTTP/2's ping"),
-        pytest.param(on_control(frame(GOAWAY, b"\x01")), id="a farewell to nobody"),
+        pytest.param(on_control(frame(GOAWAY, b"\x01")), id="goaway with an invalid stream"),
         pytest.param([*SETTLED, (7, encode_uint_var(CONTROL))], id="a second control stream"),
         pytest.param([*SETTLED, (7, encode_uint_var(PUSH) + b"\0")], id="a push"),
         pytest.param([(7, encode_uint_var(ENCODER) + b"\x3f\xe1\x1f")], id="a dynamic table"),
-        pytest.param([(7, encode_uint_var(DECODER) + b"\x80")], id="an acknowledgement of nothing"),
+        pytest.param([(7, encode_uint_var(DECODER) + b"\x80")], id="acknowledgement without a dynamic table"),
         pytest.param([(7, encode_uint_var(DECODER) + b"\x40\x01")], id="an increment after a cancellation"),
         pytest.param([*SETTLED, (3, frame(0x21) * (1 << 16))], id="a flood of frames"),
-        pytest.param([*SETTLED, (3, frame(GOAWAY, length=1 << 40) + b"\0" * (1 << 21))], id="a farewell without end"),
+        pytest.param([*SETTLED, (3, frame(GOAWAY, length=1 << 40) + b"\0" * (1 << 21))], id="endless goaway"),
     ],
 )
-def test_what_a_server_may_not_say(said: list[tuple[int, bytes]]) -> None:
+def test_server_streams_refuse_what_the_rfc_forbids(said: list[tuple[int, bytes]]) -> None:
     streams = ServerStreams()
     with pytest.raises(ProbeFailed) as failed:  # noqa: PT012  # the last of the calls raises
         for stream, content in said:
@@ -293,8 +295,8 @@ def test_what_a_server_may_not_say(said: list[tuple[int, bytes]]) -> None:
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("kind", [CONTROL, ENCODER, DECODER])
-def test_the_streams_of_the_connection_must_not_end(kind: int, reset: bool) -> None:
-    """Neither by the end of the stream nor by a reset; any other may."""
+def test_server_streams_of_the_connection_must_not_end(kind: int, reset: bool) -> None:
+    """Neither the end of the stream nor a reset is allowed; other streams may end."""
     streams = ServerStreams()
     streams.feed(3, encode_uint_var(kind), end=False)
     streams.feed(7, encode_uint_var(0x21) + b"over", end=True)
@@ -303,7 +305,7 @@ def test_the_streams_of_the_connection_must_not_end(kind: int, reset: bool) -> N
         streams.end(3) if reset else streams.feed(3, b"", end=True)
 
 
-def test_codes_are_named_as_in_the_rfc() -> None:
+def test_error_codes_have_their_rfc_names() -> None:
     assert describe(0x10B) == "REQUEST_REJECTED"
     assert describe(0x200) == "QPACK_DECOMPRESSION_FAILED"
     assert describe(0x1234) == "error 0x1234"

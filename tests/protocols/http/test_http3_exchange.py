@@ -1,12 +1,10 @@
-"""Probes over HTTP/3 against a scripted server: what is measured and sent, and how it ends when the server is bad."""
+"""Probe over HTTP/3 against a scripted server: metrics, uploads, failures of the server."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import logging
-import subprocess
-import sys
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -56,24 +54,24 @@ def module(pki: Pki, **asked: object) -> Module:
 
 @dataclass(frozen=True)
 class Probed:
-    """A probe that has ended, and its target."""
+    """A finished probe and its target."""
 
     result: Result
     site: Site
 
     @property
     def reason(self) -> str:
-        """Why it failed, and in which phase."""
+        """Return why the probe failed, and in which phase."""
         failure = self.result.failure
         return f"{failure.reason.value} ({self.result.probe.failed_phase})" if failure else "no failure"
 
     def metric(self, name: str, *labels: str) -> float:
-        """One sample."""
+        """Return one sample."""
         families = self.result.probe.samples.families
         return next(samples[labels] for metric, samples in families.items() if metric.name == name)
 
     def seconds(self, phase: str) -> float:
-        """How long a phase took."""
+        """Return the seconds of a phase."""
         return self.metric("probe_http_duration_seconds", phase)
 
 
@@ -96,7 +94,7 @@ async def probe(
 # --- a good answer -----------------------------------------------------------------------------------------
 
 
-async def test_a_probe_over_http3(pki: Pki) -> None:
+async def test_http3_probe_reports_its_metrics(pki: Pki) -> None:
     probed = await probe(pki, reply(200, b"some body"))
     assert probed.reason == "no failure"
     assert probed.metric("probe_http_status_code") == 200
@@ -108,8 +106,8 @@ async def test_a_probe_over_http3(pki: Pki) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_the_phases_do_not_overlap(pki: Pki) -> None:
-    """The handshake counts once: until the first answer it is `connect`, from there on `tls`."""
+async def test_phases_do_not_overlap(pki: Pki) -> None:
+    """The handshake counts once: until the first datagram as `connect`, afterwards as `tls`."""
     probed = await probe(pki, said(Pause(5), head(200), data(b"o"), Pause(5), data(b"k")))
     phases = [probed.seconds(name) for name in ("connect", "tls", "processing", "transfer")]
     assert all(seconds > 0 for seconds in phases)
@@ -125,23 +123,23 @@ async def test_the_phases_do_not_overlap(pki: Pki) -> None:
 @pytest.mark.parametrize(
     ("target", "version"), [("https://127.0.0.1:{quic_port}/", 4), ("https://[::1]:{quic_port}/", 6)]
 )
-async def test_both_versions_of_ip(pki: Pki, target: str, version: int) -> None:
+async def test_http3_works_over_ipv4_and_ipv6(pki: Pki, target: str, version: int) -> None:
     probed = await probe(pki, target=target)
     assert probed.reason == "no failure"
     assert probed.metric("probe_ip_protocol") == version
 
 
 @pytest.mark.parametrize("target", ["http://localhost:{quic_port}/x", "localhost:{quic_port}/x"])
-async def test_a_target_without_tls_is_asked_over_tls(pki: Pki, target: str) -> None:
-    """By a scheme of http or none at all; the log says so."""
+async def test_http3_target_without_https_scheme_is_probed_over_tls(pki: Pki, target: str) -> None:
+    """A target with the scheme http, or without one, uses https; the log says so."""
     probed = await probe(pki, {"/x": OK}, target=target)
     assert probed.reason == "no failure"
     assert [event for event in probed.result.probe.events if "https" in event.message]
 
 
 @pytest.mark.usefixtures("clock")
-async def test_redirects_bring_cookies_and_credentials_along(pki: Pki) -> None:
-    """Each hop is a connection of its own, and the times add up."""
+async def test_redirects_keep_cookies_and_credentials(pki: Pki) -> None:
+    """Each hop has its own connection, and the durations add up."""
     pages = {"/": redirect(302, "/next", ("set-cookie", "a=1")), "/next": said(Pause(5), head(200), data(b"ok"))}
     probed = await probe(pki, pages, basic_auth={"username": "alice", "password": "secret"})
     first, second = probed.site.requests
@@ -151,8 +149,8 @@ async def test_redirects_bring_cookies_and_credentials_along(pki: Pki) -> None:
     assert probed.seconds("processing") > 4
 
 
-async def test_any_server_of_aioquic_understands_us(pki: Pki) -> None:
-    """One that opens all streams of HTTP/3 and allows a dynamic table, with nothing scripted."""
+async def test_plain_aioquic_server_is_probed(pki: Pki) -> None:
+    """The server opens all streams of HTTP/3 and allows a dynamic table; nothing is scripted."""
 
     class Server(QuicConnectionProtocol):
         http: H3Connection | None = None
@@ -186,8 +184,8 @@ async def test_any_server_of_aioquic_understands_us(pki: Pki) -> None:
 # --- uploads -----------------------------------------------------------------------------------------------
 
 
-async def test_a_large_body_is_sent_whole(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """From the settings and from a file alike."""
+async def test_large_request_body_is_sent_whole(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The body comes from the settings or from a file."""
     path = tmp_path_factory.mktemp("bodies") / "body"
     path.write_bytes(MEBIBYTE)
     for source, value in (("body", MEBIBYTE.decode()), ("body_file", str(path))):
@@ -197,8 +195,8 @@ async def test_a_large_body_is_sent_whole(pki: Pki, tmp_path_factory: pytest.Tem
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_file_is_read_no_faster_than_it_is_sent(pki: Pki) -> None:
-    """A server that takes no more does not make us hold the rest."""
+async def test_upload_reads_a_file_no_faster_than_it_sends(pki: Pki) -> None:
+    """If the server takes no more data, the rest of the file is not read."""
     window = 100_000
     async with Site({"/": OK}, pki=pki.directory, quic=Quic(window=window)) as site:
         url = parse(site.fill("https://127.0.0.1:{quic_port}/"))
@@ -225,8 +223,8 @@ async def dialled(pki: Pki, port: int) -> AsyncIterator[quic.QuicClient]:
         client.close(0)
 
 
-async def test_a_server_that_wants_no_more_of_the_body_is_listened_to(pki: Pki) -> None:
-    """STOP_SENDING in the middle of an upload ends the upload, and not the probe."""
+async def test_stop_sending_ends_the_upload_and_not_the_probe(pki: Pki) -> None:
+    """STOP_SENDING arrives in the middle of the upload."""
     async with Site({}, pki=pki.directory, quic=Quic(early=said(stop(), head(200), data(b"enough")))) as site:
         url = parse(site.fill("https://127.0.0.1:{quic_port}/"))
         async with dialled(pki, site["quic_port"]) as client:
@@ -249,23 +247,23 @@ async def test_a_server_that_wants_no_more_of_the_body_is_listened_to(pki: Pki) 
         ((head(200), data(b"o"), on_control(b"", end=True)), "http_protocol_error (transfer)"),
     ],
 )
-async def test_what_came_before_the_failure_counts(pki: Pki, parts: tuple[object, ...], reason: str) -> None:
-    """However close together they come: status, length and version are those of the response."""
+async def test_metrics_from_before_a_failure_are_kept(pki: Pki, parts: tuple[object, ...], reason: str) -> None:
+    """Status, length and version are those of the response, even if the failure follows at once."""
     probed = await probe(pki, said(*parts, end=End.HOLD))  # type: ignore[arg-type]
     assert probed.reason == reason
     assert probed.metric("probe_http_status_code") == 200
     assert probed.metric("probe_http_uncompressed_body_length") == 1
 
 
-async def test_a_message_names_the_code(pki: Pki) -> None:
-    """For people: in the words of the RFC, with what the server had to say."""
+async def test_failure_names_the_error_code_and_phrase(pki: Pki) -> None:
+    """The message has the RFC's name of the code and the server's phrase."""
     probed = await probe(pki, said(close(0x102, "out of order"), end=End.HOLD))
     assert probed.result.failure is not None
     assert probed.result.failure.message == "the server closed the connection (INTERNAL_ERROR) out of order"
 
 
-async def test_a_rejected_request_is_made_once_more(pki: Pki) -> None:
-    """The server says that it did not look at it (RFC 9114, section 4.1.1)."""
+async def test_rejected_request_is_repeated_once(pki: Pki) -> None:
+    """The server says that it did not process the request (RFC 9114, section 4.1.1)."""
     probed = await probe(pki, said(reset(0x10B), end=End.HOLD))
     assert probed.reason == "connect_reset (processing)"
     assert len(probed.site.requests) == 2
@@ -282,35 +280,35 @@ async def test_a_rejected_request_is_made_once_more(pki: Pki) -> None:
     ],
     ids=["connect", "tls", "processing", "transfer"],
 )
-async def test_the_deadline_holds_in_every_phase(pki: Pki, behaviour: Quic, answer: Answer, reason: str) -> None:
+async def test_timeout_in_each_phase_has_its_reason(pki: Pki, behaviour: Quic, answer: Answer, reason: str) -> None:
     probed = await probe(pki, answer, behaviour=behaviour, timeout=8)
     assert probed.reason == reason
     assert 8 <= probed.result.duration < 12
 
 
-async def test_a_large_body_takes_little_memory(pki: Pki) -> None:
-    """One that is only counted is not kept: not by us and not by aioquic."""
-    await probe(pki)  # imports and caches
+async def test_large_body_that_is_only_counted_takes_little_memory(pki: Pki) -> None:
+    """Neither the exporter nor aioquic keeps such a body."""
+    await probe(pki)  # load modules and fill caches
     tracemalloc.start()
     try:
-        probed = await probe(pki, said(head(200), Repeat(frame(0, MEBIBYTE[:65536]), 48)), timeout=200)
+        probed = await probe(pki, said(head(200), Repeat(frame(0, MEBIBYTE[:65536]), 32)), timeout=200)
         assert probed.reason == "no failure"
-        assert probed.metric("probe_http_uncompressed_body_length") == 48 * 65536
+        assert probed.metric("probe_http_uncompressed_body_length") == 32 * 65536
         mine = tracemalloc.Filter(True, "*/probe_exporter/*"), tracemalloc.Filter(True, "*/aioquic/quic/stream.py")
         held = sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(mine).traces)
         assert held < 1 << 20
-        assert tracemalloc.get_traced_memory()[1] < 8 << 20  # the server's own megabyte among it
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20  # includes the server's own megabyte
     finally:
         tracemalloc.stop()
 
 
-async def test_an_endless_head_ends_at_the_limit(pki: Pki) -> None:
+async def test_endless_head_ends_at_the_limit(pki: Pki) -> None:
     probed = await probe(pki, said(frame(1, length=1 << 40), Repeat(b"\x51" * 65536, 100)), timeout=100)
     assert probed.reason == "http_headers_too_large (processing)"
 
 
-async def test_what_a_server_does_wrong_is_not_in_our_log(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
-    """It is the probe's result; aioquic would warn about it too."""
+async def test_server_errors_are_not_logged(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
+    """The failure is the probe's result; aioquic would log a warning too."""
     with caplog.at_level(logging.WARNING):
         await probe(pki, behaviour=Quic(alpn=("doq",)))
         await probe(pki, said(reset(), close(), end=End.HOLD))
@@ -319,9 +317,9 @@ async def test_what_a_server_does_wrong_is_not_in_our_log(pki: Pki, caplog: pyte
 
 
 @pytest.mark.usefixtures("clock")
-async def test_nothing_is_left_behind(pki: Pki) -> None:
-    """Neither sockets nor tasks, however the probe ends: well, badly, late, or because nobody waits any more."""
-    await probe(pki)  # imports and caches
+async def test_probe_leaves_no_tasks_or_sockets_behind(pki: Pki) -> None:
+    """The probe may succeed, fail, time out or be cancelled."""
+    await probe(pki)  # load modules and fill caches
     tasks, descriptors = asyncio.all_tasks(), list(Path("/proc/self/fd").iterdir())
     for answer in (OK, said(reset()), said(end=End.HOLD)):
         await probe(pki, answer, timeout=6)
@@ -337,8 +335,8 @@ async def test_nothing_is_left_behind(pki: Pki) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == len(descriptors)
 
 
-async def test_a_failed_verification_is_told_to_the_server_and_nothing_else_is(pki: Pki) -> None:
-    """Our own certificate never reaches a server that has not proved who it is."""
+async def test_failed_verification_is_told_to_the_server_without_our_certificate(pki: Pki) -> None:
+    """Our certificate is sent only to a verified server."""
     settings = {
         "ca_file": str(pki.directory / "stranger.pem"),
         "cert_file": str(pki.directory / "client.pem"),
@@ -356,7 +354,6 @@ async def test_a_failed_verification_is_told_to_the_server_and_nothing_else_is(p
     assert shown.subject.rfc4514_string() == "CN=client"
 
 
-def test_aioquic_is_loaded_by_the_first_probe_that_needs_it() -> None:
-    """Most exporters never do."""
-    code = "import sys, probe_exporter.cli, probe_exporter.probers.http; sys.exit('aioquic' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_aioquic_is_imported_by_the_first_probe_that_needs_it(modules_at_start: frozenset[str]) -> None:
+    """Most exporters never need it."""
+    assert "aioquic" not in modules_at_start

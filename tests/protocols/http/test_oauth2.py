@@ -1,12 +1,13 @@
-"""Tokens are asked for once, kept while they are good, and never anybody's business but the target's.
+"""Request OAuth 2.0 tokens: once, reused while they are valid, shown to the target only.
 
-What is asked for and what counts as an answer is held against the original in tests/peers.
+tests/peers compares requests and accepted responses with the original.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import gzip
 import json
 import time
@@ -36,7 +37,7 @@ OK = reply(200, b"ok")
 
 
 def token(name: str = "abc", expires_in: float | None = 3600, **more: object) -> Answer:
-    """An answer with a token."""
+    """Return a response with a token."""
     fields = {"access_token": name, "expires_in": expires_in, **more}
     return reply(200, json.dumps(fields).encode(), ("Content-Type", "application/json"))
 
@@ -58,12 +59,12 @@ class Server(Site):
 
     @property
     def shown(self) -> list[str]:
-        """The Authorization headers that the target was shown; "" for none."""
+        """The Authorization headers that the target received; "" for none."""
         rest = [request for request in self.requests if request.path != "/token"]
         return [value for request in rest for value in request.all("Authorization") or [""]]
 
     def module(self, block: Mapping[str, object] | None = None, **settings: Any) -> Module:
-        """A module with a token of this server's."""
+        """Return a module with a token of this server."""
         oauth2 = {
             "client_id": "id", "client_secret": "hunter2", "token_url": self.fill("http://127.0.0.1:{port}/token"),
             **(block or {}),
@@ -72,17 +73,17 @@ class Server(Site):
         return Module("m", prober, HttpSettings.model_validate(settings), 0.0, Place("test.yml"))
 
     async def probe(self, module: Module, target: str = "http://127.0.0.1:{port}/", timeout: float = 60.0) -> Result:
-        """One probe of this target."""
+        """Probe this target once."""
         return await run(module, self.fill(target), timeout)
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def told(result: Result) -> str:
-    """All that is said about a probe."""
+    """Return everything that is reported about a probe."""
     said = [f"{event.message} {event.fields}" for event in result.probe.events]
     return " ".join([result.failure.message if result.failure else "", *said])
 
@@ -90,7 +91,7 @@ def told(result: Result) -> str:
 # --- once --------------------------------------------------------------------------------------------------
 
 
-async def test_a_token_is_kept() -> None:
+async def test_token_is_reused() -> None:
     async with Server() as server:
         module = server.module()
         for _ in range(3):
@@ -99,14 +100,14 @@ async def test_a_token_is_kept() -> None:
         assert server.shown == ["Bearer abc"] * 3
 
 
-async def test_each_module_has_its_own() -> None:
+async def test_token_belongs_to_one_module() -> None:
     async with Server() as server:
         await server.probe(server.module())
         await server.probe(server.module())
         assert len(server.asked) == 2
 
 
-async def test_a_parameter_of_the_request_makes_no_new_module() -> None:
+async def test_token_is_shared_by_variants_of_a_module() -> None:
     async with Server() as server:
         module = server.module()
         for name in ("a.test", "b.test"):
@@ -116,7 +117,7 @@ async def test_a_parameter_of_the_request_makes_no_new_module() -> None:
 
 
 @pytest.mark.parametrize("expires_in", [None, 0, -5, 9])
-async def test_a_token_of_no_or_short_life_is_used_once(expires_in: float | None) -> None:
+async def test_token_without_or_with_short_lifetime_is_used_once(expires_in: float | None) -> None:
     async with Server(token(expires_in=expires_in)) as server:
         module = server.module()
         for _ in range(2):
@@ -125,7 +126,7 @@ async def test_a_token_of_no_or_short_life_is_used_once(expires_in: float | None
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_token_is_kept_until_shortly_before_its_end() -> None:
+async def test_token_is_reused_until_shortly_before_it_expires() -> None:
     async with Server(token(expires_in=20)) as server:
         module = server.module()
         for _ in range(2):
@@ -137,7 +138,7 @@ async def test_a_token_is_kept_until_shortly_before_its_end() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_probes_at_once_wait_for_one_token() -> None:
+async def test_concurrent_probes_wait_for_one_token_request() -> None:
     async with Server() as server:
         server.changing["/token"] = raw(Pause(5), *token().parts)
         module = server.module()
@@ -148,21 +149,21 @@ async def test_probes_at_once_wait_for_one_token() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_probes_at_once_share_a_refusal_and_it_is_not_kept() -> None:
+async def test_concurrent_probes_share_a_refusal_that_is_not_kept() -> None:
     async with Server() as server:
         server.changing["/token"] = Answer((Pause(3), *REFUSED.parts))
         module = server.module()
         results = await asyncio.gather(*(server.probe(module) for _ in range(5)))
         assert {why(result) for result in results} == {(Reason.OAUTH2_TOKEN, "token")}
         assert len({id(result.failure) for result in results}) == 5
-        assert len(server.asked) == 2  # in the header and in the form
+        assert len(server.asked) == 2  # once with the header and once with the form
         server.changing["/token"] = token()
         assert why(await server.probe(module)) is None
 
 
 @pytest.mark.usefixtures("clock")
-async def test_who_leaves_does_not_end_the_wait_of_others() -> None:
-    """The first probe, which made the request, has less time than it takes."""
+async def test_timed_out_probe_does_not_end_the_token_request_of_others() -> None:
+    """The first probe, which made the request, times out before the token arrives."""
     async with Server() as server:
         server.changing["/token"] = raw(Pause(12), *token().parts)
         module = server.module()
@@ -173,7 +174,7 @@ async def test_who_leaves_does_not_end_the_wait_of_others() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_client_that_hangs_up_does_not_either() -> None:
+async def test_cancelled_probe_does_not_end_the_token_request_of_others() -> None:
     async with Server() as server:
         server.changing["/token"] = raw(Pause(5), *token().parts)
         module = server.module()
@@ -187,7 +188,7 @@ async def test_a_client_that_hangs_up_does_not_either() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_the_request_ends_when_nobody_waits() -> None:
+async def test_token_request_ends_when_no_probe_waits() -> None:
     async with Server(silence()) as server:
         module = server.module()
         results = await asyncio.gather(*(server.probe(module, timeout=8) for _ in range(3)))
@@ -201,7 +202,7 @@ async def test_the_request_ends_when_nobody_waits() -> None:
 # --- a token that the target refuses -----------------------------------------------------------------------
 
 
-async def test_a_kept_token_that_is_refused_is_replaced_at_once(tmp_path: Path) -> None:
+async def test_reused_token_that_the_target_refuses_is_replaced_at_once(tmp_path: Path) -> None:
     (tmp_path / "body").write_bytes(b"all of it")
     async with Server() as server:
         module = server.module(method="POST", body_file=str(tmp_path / "body"))
@@ -217,7 +218,7 @@ async def test_a_kept_token_that_is_refused_is_replaced_at_once(tmp_path: Path) 
         assert len(server.asked) == 2
 
 
-async def test_a_new_token_that_is_refused_is_the_result_and_not_kept() -> None:
+async def test_new_token_that_the_target_refuses_fails_and_is_not_kept() -> None:
     async with Server() as server:
         server.changing["/"] = reply(401, b"no")
         module = server.module()
@@ -229,7 +230,7 @@ async def test_a_new_token_that_is_refused_is_the_result_and_not_kept() -> None:
             assert len(server.shown) == number
 
 
-async def test_a_refusal_that_is_wanted_is_a_success() -> None:
+async def test_refusal_is_a_success_if_its_status_is_valid() -> None:
     async with Server() as server:
         server.changing["/"] = reply(401, b"no")
         assert why(await server.probe(server.module(valid_status_codes=[401]))) is None
@@ -267,7 +268,7 @@ async def test_a_refusal_that_is_wanted_is_a_success() -> None:
         (raw(end=End.RESET), Reason.OAUTH2_CONNECT, "reset"),
     ],
 )
-async def test_no_token_is_its_own_reason(answer: Answer, reason: Reason, words: str) -> None:
+async def test_token_failure_has_its_own_reason(answer: Answer, reason: Reason, words: str) -> None:
     async with Server(answer) as server:
         result = await server.probe(server.module())
         assert why(result) == (reason, "token")
@@ -294,7 +295,9 @@ async def test_no_token_is_its_own_reason(answer: Answer, reason: Reason, words:
         ({"scopes": ["a"], "endpoint_params": {"scope": "b"}}, Reason.SETTINGS_UNUSABLE, "scope"),
     ],
 )
-async def test_what_can_t_be_asked(block: dict[str, Any], reason: Reason, words: str) -> None:
+async def test_token_request_with_unusable_settings_fails_before_it_is_sent(
+    block: dict[str, Any], reason: Reason, words: str
+) -> None:
     async with Server() as server:
         block = {key: server.fill(value) if key == "token_url" else value for key, value in block.items()}
         result = await server.probe(server.module(block))
@@ -305,7 +308,7 @@ async def test_what_can_t_be_asked(block: dict[str, Any], reason: Reason, words:
 
 
 @pytest.mark.parametrize("key", ["client_secret_ref", "client_certificate_key_ref"])
-async def test_references_can_t_be_followed(key: str) -> None:
+async def test_secret_references_are_refused(key: str) -> None:
     async with Server() as server:
         grant = JWT_BEARER if key.startswith("client_cert") else ""
         result = await server.probe(server.module({"client_secret": "", key: "x", "grant_type": grant}))
@@ -316,7 +319,7 @@ async def test_references_can_t_be_followed(key: str) -> None:
 
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"])
-async def test_a_token_server_has_no_more_time_than_the_probe(part: bytes) -> None:
+async def test_token_request_ends_with_the_timeout_of_the_probe(part: bytes) -> None:
     async with Server(silence(*([part] if part else []))) as server:
         result = await server.probe(server.module(), timeout=8)
         assert why(result) == (Reason.OAUTH2_TIMEOUT, "token")
@@ -324,7 +327,7 @@ async def test_a_token_server_has_no_more_time_than_the_probe(part: bytes) -> No
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_token_s_time_is_in_no_phase() -> None:
+async def test_token_request_counts_in_no_phase() -> None:
     async with Server() as server:
         server.changing["/token"] = raw(Pause(10), *token().parts)
         result = await server.probe(server.module())
@@ -336,7 +339,7 @@ async def test_a_token_s_time_is_in_no_phase() -> None:
 # --- what is sent ------------------------------------------------------------------------------------------
 
 
-async def test_client_credentials_go_in_a_header_and_then_in_the_form() -> None:
+async def test_client_credentials_are_sent_in_a_header_and_then_in_the_form() -> None:
     async with Server(REFUSED) as server:
         await server.probe(server.module({"client_id": "i d", "scopes": ["a", "b"], "endpoint_params": {"x": "ü"}}))
         first, second = server.asked
@@ -350,7 +353,7 @@ async def test_client_credentials_go_in_a_header_and_then_in_the_form() -> None:
         assert first.all("Content-Type") == second.all("Content-Type") == ["application/x-www-form-urlencoded"]
 
 
-async def test_a_secret_file_is_read_for_each_request(tmp_path: Path) -> None:
+async def test_client_secret_file_is_read_for_each_request(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     async with Server(token(expires_in=None)) as server:
         module = server.module({"client_secret": "", "client_secret_file": str(path)})
@@ -361,7 +364,7 @@ async def test_a_secret_file_is_read_for_each_request(tmp_path: Path) -> None:
         assert sent == [b"id:one", b"id:two"]
 
 
-async def test_the_token_server_is_told_who_asks() -> None:
+async def test_token_request_has_the_user_agent_of_the_module() -> None:
     async with Server() as server:
         await server.probe(server.module())
         await server.probe(server.module(headers={"User-Agent": "somebody/1"}))
@@ -369,7 +372,7 @@ async def test_the_token_server_is_told_who_asks() -> None:
         assert server.asked[1].all("User-Agent") == ["somebody/1"]
 
 
-async def test_headers_for_the_target_are_not_for_the_token_server() -> None:
+async def test_token_request_has_no_headers_of_the_target() -> None:
     async with Server() as server:
         await server.probe(
             server.module(headers={"X-A": "1", "Host": "h.test"}, http_headers={"X-B": {"values": ["2"]}})
@@ -380,7 +383,7 @@ async def test_headers_for_the_target_are_not_for_the_token_server() -> None:
         }  # fmt: skip
 
 
-async def test_a_token_goes_no_further_than_its_host() -> None:
+async def test_token_is_not_sent_to_another_host() -> None:
     async with Server() as server:
         server.changing["/"] = redirect(302, "/next")
         server.changing["/next"] = redirect(302, "http://0.0.0.0:{port}/last")
@@ -389,7 +392,7 @@ async def test_a_token_goes_no_further_than_its_host() -> None:
         assert server.shown == ["Bearer abc", "Bearer abc", ""]
 
 
-async def test_a_client_secret_goes_no_further_than_its_host() -> None:
+async def test_client_secret_is_not_sent_to_another_host() -> None:
     async with Server(redirect(307, "http://0.0.0.0:{port}/elsewhere")) as server:
         server.changing["/elsewhere"] = token()
         assert why(await server.probe(server.module())) is None
@@ -397,7 +400,7 @@ async def test_a_client_secret_goes_no_further_than_its_host() -> None:
         assert server.requests[1].all("Authorization") == []
 
 
-async def test_an_answer_may_be_compressed() -> None:
+async def test_token_response_may_be_compressed() -> None:
     body = gzip.compress(b'{"access_token": "abc"}')
     async with Server(reply(200, body, ("Content-Encoding", "gzip"))) as server:
         assert why(await server.probe(server.module())) is None
@@ -408,7 +411,7 @@ async def test_an_answer_may_be_compressed() -> None:
         assert why(await server.probe(server.module())) == (Reason.OAUTH2_TOKEN, "token")
 
 
-async def test_tls_and_proxy_of_the_token_request_are_its_own(pki: Pki) -> None:
+async def test_token_request_has_its_own_tls_and_proxy(pki: Pki) -> None:
     async with Server(tls=Tls(), pki=pki) as server, ProxyServer({}, behaviour=HttpProxy()) as proxy:
         trust = {"ca_file": str(pki.directory / "root.pem")}
         block = {
@@ -427,7 +430,6 @@ async def test_tls_and_proxy_of_the_token_request_are_its_own(pki: Pki) -> None:
 
 # --- assertions --------------------------------------------------------------------------------------------
 
-KEY = rsa.generate_private_key(65537, 2048)
 FORMATS = {
     "PKCS8": serialization.PrivateFormat.PKCS8,
     "PKCS1": serialization.PrivateFormat.TraditionalOpenSSL,
@@ -435,17 +437,23 @@ FORMATS = {
 ALGORITHMS = {"RS256": hashes.SHA256(), "RS384": hashes.SHA384(), "RS512": hashes.SHA512()}
 
 
+@functools.cache
+def key() -> rsa.RSAPrivateKey:
+    """Return the key that signs all assertions."""
+    return rsa.generate_private_key(65537, 2048)
+
+
 def pem(form: str = "PKCS8") -> str:
-    return KEY.private_bytes(serialization.Encoding.PEM, FORMATS[form], serialization.NoEncryption()).decode()
+    return key().private_bytes(serialization.Encoding.PEM, FORMATS[form], serialization.NoEncryption()).decode()
 
 
 def signing(**more: object) -> dict[str, object]:
-    """An ``oauth2`` block of the grant with an assertion."""
+    """Return an ``oauth2`` block of the grant with an assertion."""
     return {"grant_type": JWT_BEARER, "client_secret": "", "client_certificate_key": pem(), **more}
 
 
 def opened(request: Request, algorithm: str = "RS256") -> tuple[dict[str, Any], dict[str, Any], dict[str, list[str]]]:
-    """Header and claims of the assertion in a request, whose signature is checked, and the other fields."""
+    """Verify the assertion of a request; return its header, its claims, and the other form fields."""
     form = parse_qs(request.body.decode())
     text, _, signature = form.pop("assertion")[0].rpartition(".")
 
@@ -453,12 +461,12 @@ def opened(request: Request, algorithm: str = "RS256") -> tuple[dict[str, Any], 
         assert "=" not in segment
         return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
 
-    KEY.public_key().verify(plain(signature), text.encode(), padding.PKCS1v15(), ALGORITHMS[algorithm])
+    key().public_key().verify(plain(signature), text.encode(), padding.PKCS1v15(), ALGORITHMS[algorithm])
     header, claims = (json.loads(plain(segment)) for segment in text.split("."))
     return header, claims, form
 
 
-async def test_an_assertion_says_who_we_are() -> None:
+async def test_assertion_has_the_default_claims() -> None:
     earliest = int(time.time())
     async with Server() as server:
         assert why(await server.probe(server.module(signing()))) is None
@@ -476,7 +484,7 @@ async def test_an_assertion_says_who_we_are() -> None:
         assert server.shown == ["Bearer abc"]
 
 
-async def test_an_assertion_says_what_is_configured() -> None:
+async def test_assertion_has_the_configured_header_and_claims() -> None:
     async with Server() as server:
         block = signing(
             iss="me", audience="them", client_certificate_key_id="k1", scopes=["a", "b"],
@@ -490,7 +498,7 @@ async def test_an_assertion_says_what_is_configured() -> None:
         assert form == {"grant_type": [JWT_BEARER], "scope": ["a b"], "p": ["1"]}
 
 
-async def test_configured_claims_win() -> None:
+async def test_assertion_claims_of_the_configuration_win() -> None:
     own = {"sub": "S", "iss": "I", "aud": "A", "exp": 5, "iat": 3, "jti": "J", "scope": "z"}
     async with Server() as server:
         await server.probe(server.module(signing(claims=own, scopes=["a"])))
@@ -498,14 +506,14 @@ async def test_configured_claims_win() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-async def test_an_assertion_is_signed_as_configured(algorithm: str) -> None:
+async def test_assertion_is_signed_with_the_configured_algorithm(algorithm: str) -> None:
     async with Server() as server:
         await server.probe(server.module(signing(signature_algorithm=algorithm)))
         assert opened(server.asked[0], algorithm)[0]["alg"] == algorithm
 
 
 @pytest.mark.parametrize("form", FORMATS)
-async def test_a_key_may_be_in_a_file(form: str, tmp_path: Path) -> None:
+async def test_assertion_key_may_be_in_a_file(form: str, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text(pem(form))
     async with Server() as server:
         block = signing(client_certificate_key="", client_certificate_key_file=str(tmp_path / "key.pem"))
@@ -513,7 +521,7 @@ async def test_a_key_may_be_in_a_file(form: str, tmp_path: Path) -> None:
         opened(server.asked[0])
 
 
-async def test_every_assertion_is_another() -> None:
+async def test_assertion_is_different_each_time() -> None:
     async with Server(token(expires_in=None)) as server:
         module = server.module(signing())
         for _ in range(2):
@@ -521,14 +529,14 @@ async def test_every_assertion_is_another() -> None:
         assert len({opened(request)[1]["jti"] for request in server.asked}) == 2
 
 
-async def test_a_refused_assertion_is_refused_once() -> None:
+async def test_refused_assertion_is_sent_once() -> None:
     async with Server(REFUSED) as server:
         result = await server.probe(server.module(signing()))
         assert why(result) == (Reason.OAUTH2_TOKEN, "token")
         assert len(server.asked) == 1
 
 
-async def test_parameters_may_name_the_grant_and_not_the_assertion() -> None:
+async def test_endpoint_params_may_set_the_grant_type_but_not_the_assertion() -> None:
     async with Server() as server:
         await server.probe(server.module(signing(endpoint_params={"grant_type": "other"})))
         assert opened(server.asked[0])[2] == {"grant_type": ["other"]}
@@ -537,7 +545,7 @@ async def test_parameters_may_name_the_grant_and_not_the_assertion() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "garbage", "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n"])
-async def test_a_bad_key_is_told_without_being_shown(key: str) -> None:
+async def test_invalid_key_is_reported_without_being_shown(key: str) -> None:
     async with Server() as server:
         result = await server.probe(server.module(signing(client_certificate_key=key)))
         assert why(result) == (Reason.SETTINGS_UNUSABLE, "token")
@@ -545,7 +553,7 @@ async def test_a_bad_key_is_told_without_being_shown(key: str) -> None:
         assert server.requests == []
 
 
-async def test_a_key_of_another_kind_is_refused(pki: Pki) -> None:
+async def test_key_that_is_not_rsa_is_refused(pki: Pki) -> None:
     async with Server() as server:
         block = signing(client_certificate_key="", client_certificate_key_file=str(pki.directory / "leaf.key"))
         result = await server.probe(server.module(block))
@@ -569,6 +577,6 @@ async def test_a_key_of_another_kind_is_refused(pki: Pki) -> None:
         ({"proxy_url": "ftp://p.test"}, ["proxy_url"]),
     ],
 )
-def test_what_is_questionable_is_a_warning(written: dict[str, object], keys: list[str]) -> None:
+def test_questionable_oauth2_setting_is_a_warning(written: dict[str, object], keys: list[str]) -> None:
     block = {"client_id": "id", "token_url": "http://a.test/", **written}
     assert [key for key, _ in OAuth2.model_validate(block).cautions()] == keys

@@ -1,4 +1,4 @@
-"""Which proxy a URL goes through is decided as Go's clients decide it, by name or by address, once for all probes."""
+"""Choose the proxy for a URL as Go's clients do: by name or by address, parsed once for all probes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HTTPS = parse("https://www.example.test/")
 
 
 def chosen(proxies: Proxies, url: str, *addresses: str) -> str:
-    """The proxy for a URL as text; empty for none."""
+    """Return the proxy for a URL as text; empty for none."""
     proxy = proxies.choose(parse(url), addresses)
     return str(proxy) if proxy is not None else ""
 
@@ -43,7 +43,7 @@ def chosen(proxies: Proxies, url: str, *addresses: str) -> str:
         ("http://[nonsense", "http", "", 0),
     ],
 )
-def test_a_url_is_a_proxy(url: str, scheme: str, host: str, port: int) -> None:
+def test_proxy_url_is_parsed(url: str, scheme: str, host: str, port: int) -> None:
     proxy = Proxy.parse(url, [])
     assert (proxy.scheme, proxy.host, proxy.port) == (scheme, host, port)
 
@@ -58,12 +58,12 @@ def test_a_url_is_a_proxy(url: str, scheme: str, host: str, port: int) -> None:
         ("http://:p@p.test", "", "p"),
     ],
 )
-def test_credentials_are_decoded(url: str, user: str | None, password: str | None) -> None:
+def test_proxy_credentials_are_decoded(url: str, user: str | None, password: str | None) -> None:
     proxy = Proxy.parse(url, [])
     assert (proxy.user, proxy.password) == (user, password)
 
 
-def test_a_proxy_shows_no_secrets() -> None:
+def test_proxy_hides_its_secrets() -> None:
     proxy = Proxy.parse("http://user:hunter2@proxy.test:3128", [("X-Secret", "hunter3")])
     assert "hunter" not in repr(proxy)
     assert str(proxy) == "http://proxy.test:3128"
@@ -137,17 +137,17 @@ def test_only_a_plain_request_is_forwarded() -> None:
         ("2001:db8::/32", "192.0.2.1", False),
     ],
 )
-def test_a_rule_exempts_what_it_fits(rules: str, host: str, exempt: bool) -> None:
+def test_no_proxy_rule_exempts_matching_hosts(rules: str, host: str, exempt: bool) -> None:
     assert NoProxy(rules).exempts(host, 80) is exempt
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
-def test_loopback_is_exempt_by_any_list(host: str) -> None:
+def test_any_no_proxy_list_exempts_loopback(host: str) -> None:
     assert NoProxy("x").exempts(host, 80)
 
 
 @pytest.mark.parametrize("host", ["localhost.example.test", "x.localhost", "0.0.0.0", "::", "128.0.0.1"])
-def test_what_resembles_loopback_is_not(host: str) -> None:
+def test_host_that_resembles_loopback_is_not_exempt(host: str) -> None:
     assert not NoProxy("x").exempts(host, 80)
 
 
@@ -155,39 +155,39 @@ def test_what_resembles_loopback_is_not(host: str) -> None:
     ("rules", "exempt"),
     [("192.0.2.0/24", True), ("192.0.2.9", True), ("example.test", True), ("192.0.3.0/24", False), ("x", False)],
 )
-def test_a_rule_fits_the_name_or_its_address(rules: str, exempt: bool) -> None:
+def test_no_proxy_rule_matches_the_name_or_its_address(rules: str, exempt: bool) -> None:
     assert NoProxy(rules).exempts("www.example.test", 80, ["192.0.2.9"]) is exempt
 
 
-def test_a_name_for_loopback_is_exempt_once_its_address_is_known() -> None:
+def test_name_for_loopback_is_exempt_once_resolved() -> None:
     assert NoProxy("x").exempts("www.example.test", 80, ["127.0.0.1"])
     assert not NoProxy("x").exempts("www.example.test", 80)
 
 
-def test_the_address_of_a_literal_is_its_own() -> None:
+def test_address_literal_matches_only_as_itself() -> None:
     assert not NoProxy("192.0.2.9").exempts("192.0.2.1", 80, ["192.0.2.9"])
 
 
 @given(st.text(), st.text(min_size=1))
-def test_no_list_is_an_error(rules: str, host: str) -> None:
+def test_any_no_proxy_list_is_accepted(rules: str, host: str) -> None:
     NoProxy(rules).exempts(host, 80)
 
 
 # --- configured --------------------------------------------------------------------------------------------
 
 
-def test_a_configured_proxy_is_for_every_scheme_and_host() -> None:
+def test_configured_proxy_serves_every_scheme_and_host() -> None:
     proxies = Proxies.configured("http://p.test:1", "", [])
     for url in ("http://www.example.test/", "https://www.example.test/", "http://127.0.0.1/", "https://localhost/"):
         assert chosen(proxies, url) == "http://p.test:1"
 
 
-def test_an_empty_proxy_is_none() -> None:
+def test_empty_proxy_url_is_no_proxy() -> None:
     assert chosen(Proxies.configured("", "", []), "http://www.example.test/") == ""
     assert chosen(Proxies.configured("", "x", []), "http://www.example.test/") == ""
 
 
-def test_a_list_makes_loopback_direct() -> None:
+def test_no_proxy_list_makes_loopback_direct() -> None:
     proxies = Proxies.configured("http://p.test:1", "a.test", [])
     assert chosen(proxies, "http://localhost/") == ""
     assert chosen(proxies, "http://a.test/") == ""
@@ -195,7 +195,7 @@ def test_a_list_makes_loopback_direct() -> None:
     assert chosen(proxies, "http://b.test/", "127.0.0.2") == ""
 
 
-def test_the_port_of_a_rule_is_the_scheme_s_where_the_url_names_none() -> None:
+def test_no_proxy_port_defaults_to_that_of_the_scheme() -> None:
     proxies = Proxies.configured("http://p.test:1", "www.example.test:443", [])
     assert chosen(proxies, "https://www.example.test/") == ""
     assert chosen(proxies, "http://www.example.test/") == "http://p.test:1"
@@ -205,13 +205,13 @@ def test_the_port_of_a_rule_is_the_scheme_s_where_the_url_names_none() -> None:
 # --- from the environment ----------------------------------------------------------------------------------
 
 
-def test_the_environment_has_a_proxy_for_each_scheme() -> None:
+def test_environment_has_a_proxy_for_each_scheme() -> None:
     proxies = Proxies.from_environment({"HTTP_PROXY": "http://a.test:1", "https_proxy": "socks5://b.test"}, [])
     assert chosen(proxies, "http://www.example.test/") == "http://a.test:1"
     assert chosen(proxies, "https://www.example.test/") == "socks5://b.test:1080"
 
 
-def test_small_letters_win() -> None:
+def test_environment_lower_case_variable_wins() -> None:
     environment = {
         "HTTP_PROXY": "http://a.test:1", "http_proxy": "http://b.test:1", "HTTPS_PROXY": "http://c.test:1",
         "https_proxy": "", "NO_PROXY": "x.test", "no_proxy": "y.test", "ALL_PROXY": "http://d.test:1",
@@ -224,16 +224,16 @@ def test_small_letters_win() -> None:
 
 
 @pytest.mark.parametrize("value", ["p.test:3128", "u:w@p.test:3128", "http://p.test:3128"])
-def test_a_variable_may_leave_the_scheme_out(value: str) -> None:
+def test_environment_variable_may_omit_the_scheme(value: str) -> None:
     assert chosen(Proxies.from_environment({"http_proxy": value}, []), "http://a.test/") == "http://p.test:3128"
 
 
 @pytest.mark.parametrize("value", ["", "http://", "http://[nonsense", ":80"])
-def test_an_unusable_variable_counts_as_unset(value: str) -> None:
+def test_environment_variable_that_is_unusable_counts_as_unset(value: str) -> None:
     assert chosen(Proxies.from_environment({"http_proxy": value}, []), "http://a.test/") == ""
 
 
-def test_the_environment_exempts_loopback_and_its_own_list() -> None:
+def test_environment_exempts_loopback_and_no_proxy() -> None:
     proxies = Proxies.from_environment({"http_proxy": "p.test:1", "NO_PROXY": "a.test,192.0.2.0/24"}, [])
     assert chosen(proxies, "http://localhost/") == ""
     assert chosen(proxies, "http://127.0.0.1/") == ""
@@ -245,13 +245,13 @@ def test_the_environment_exempts_loopback_and_its_own_list() -> None:
 # --- settings ----------------------------------------------------------------------------------------------
 
 
-def test_settings_are_parsed_once() -> None:
+def test_proxy_settings_are_parsed_once() -> None:
     settings = HttpClientSettings.model_validate({"proxy_url": "http://p.test:1", "no_proxy": "x"})
     assert settings.proxies is settings.proxies
     assert settings.model_copy(update={"follow_redirects": False}).proxies is settings.proxies
 
 
-def test_settings_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_settings_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", "p.test:1")
@@ -260,7 +260,7 @@ def test_settings_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(settings.proxies, "http://a.test/") == "http://p.test:1"
 
 
-def test_headers_for_connect_are_sorted_and_can_be_sent() -> None:
+def test_connect_headers_are_sorted_and_sanitised() -> None:
     settings = HttpClientSettings.model_validate(
         {"proxy_url": "http://p", "proxy_connect_header": {"X-B": ["2", "1"], "X-A": ["a\r\nb"], "X C": ["3"]}}
     )
@@ -281,10 +281,10 @@ def test_headers_for_connect_are_sorted_and_can_be_sent() -> None:
         ({"proxy_url": "http://p.test", "proxy_connect_header": {"X A": ["1"]}}, ["proxy_connect_header"]),
     ],
 )
-def test_a_proxy_that_is_questionable_is_a_warning(written: dict[str, object], keys: list[str]) -> None:
+def test_questionable_proxy_setting_is_a_warning(written: dict[str, object], keys: list[str]) -> None:
     assert [key for key, _ in HttpClientSettings.model_validate(written).cautions()] == keys
 
 
-def test_http3_and_a_proxy_is_a_warning() -> None:
+def test_http3_with_a_proxy_is_a_warning() -> None:
     written = {"enable_http3": True, "enable_http2": False, "proxy_url": "http://p.test:1"}
     assert [key for key, _ in HttpSettings.model_validate(written).cautions()] == ["proxy_url"]

@@ -1,4 +1,4 @@
-"""Probes through proxies that others wrote: tinyproxy, squid and microsocks, as Debian ships them."""
+"""Probe through real proxies: tinyproxy, squid and microsocks, as Debian ships them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def site(pki: Pki, alpn: tuple[str, ...] = ()) -> Site:
 
 
 @pytest.mark.parametrize("target", [PLAIN, OVER_TLS, PLAIN + "away"])
-async def test_tinyproxy_lets_us_through(target: str, pki: Pki, tinyproxy: int) -> None:
+async def test_tinyproxy_passes_requests(target: str, pki: Pki, tinyproxy: int) -> None:
     async with site(pki) as there:
         result = await probe(there, target, f"http://user:hunter2@127.0.0.1:{tinyproxy}")
         assert why(result) is None
@@ -69,18 +69,20 @@ async def test_tinyproxy_forwards_a_body(pki: Pki, tinyproxy: int, tmp_path: Pat
     [
         ("", PLAIN, Reason.PROXY_REFUSED),
         ("", OVER_TLS, Reason.PROXY_REFUSED),
-        ("user:wrong@", PLAIN, Reason.HTTP_STATUS),  # tinyproxy says 401, as only a target should
+        ("user:wrong@", PLAIN, Reason.HTTP_STATUS),  # tinyproxy sends 401, the status of a target
         ("user:wrong@", OVER_TLS, Reason.PROXY_REFUSED),
     ],
 )
-async def test_tinyproxy_refuses_strangers(user: str, target: str, reason: Reason, pki: Pki, tinyproxy: int) -> None:
+async def test_tinyproxy_refuses_unauthenticated_clients(
+    user: str, target: str, reason: Reason, pki: Pki, tinyproxy: int
+) -> None:
     async with site(pki) as there:
         result = await probe(there, target, f"http://{user}127.0.0.1:{tinyproxy}")
         assert why(result) is reason
         assert there.requests == []
 
 
-async def test_http2_through_tinyproxy(pki: Pki, tinyproxy: int) -> None:
+async def test_tinyproxy_tunnels_http2(pki: Pki, tinyproxy: int) -> None:
     async with site(pki, ("h2",)) as there:
         result = await probe(there, OVER_TLS, f"http://user:hunter2@127.0.0.1:{tinyproxy}")
         assert why(result) is None
@@ -88,8 +90,8 @@ async def test_http2_through_tinyproxy(pki: Pki, tinyproxy: int) -> None:
 
 
 @pytest.mark.parametrize("target", [PLAIN, OVER_TLS, PLAIN + "away"])
-async def test_squid_lets_us_through_by_name(target: str, pki: Pki, squid: int) -> None:
-    """The original asks for the address, which this one does not allow, unless it skips resolving."""
+async def test_squid_passes_requests_by_name(target: str, pki: Pki, squid: int) -> None:
+    """The original sends the address unless it skips resolving; this squid does not allow addresses."""
     async with site(pki) as there:
         for skip in (False, True):
             result = await probe(there, target, f"http://127.0.0.1:{squid}", skip_resolve_phase_with_proxy=skip)
@@ -97,7 +99,7 @@ async def test_squid_lets_us_through_by_name(target: str, pki: Pki, squid: int) 
             assert result.probe.samples.get(http.BODY_LENGTH) == 1_000_000
 
 
-async def test_squid_s_rules_and_errors(pki: Pki, squid: int) -> None:
+async def test_squid_refusals_and_errors_have_their_reasons(pki: Pki, squid: int) -> None:
     async with site(pki) as there:
         url = f"http://127.0.0.1:{squid}"
         assert why(await probe(there, "https://127.0.0.1:{tls_port}/", url)) is Reason.PROXY_REFUSED
@@ -109,14 +111,14 @@ async def test_squid_s_rules_and_errors(pki: Pki, squid: int) -> None:
 
 @pytest.mark.parametrize("target", [PLAIN, OVER_TLS, PLAIN + "away"])
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
-async def test_microsocks_lets_us_through(scheme: str, target: str, pki: Pki, microsocks: int) -> None:
+async def test_microsocks_passes_requests(scheme: str, target: str, pki: Pki, microsocks: int) -> None:
     async with site(pki) as there:
         result = await probe(there, target, f"{scheme}://user:hunter2@127.0.0.1:{microsocks}")
         assert why(result) is None
         assert result.probe.samples.get(http.BODY_LENGTH) == 1_000_000
 
 
-async def test_microsocks_refuses(pki: Pki, microsocks: int) -> None:
+async def test_microsocks_refusals_have_their_reason(pki: Pki, microsocks: int) -> None:
     async with site(pki) as there:
         for user in ("", "user:wrong@"):
             assert why(await probe(there, PLAIN, f"socks5://{user}127.0.0.1:{microsocks}")) is Reason.PROXY_REFUSED

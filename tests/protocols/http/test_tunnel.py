@@ -1,6 +1,6 @@
-"""The way through a proxy: what it is told, byte by byte, and whose fault it is when the way does not open.
+"""Connect through a proxy: the bytes of CONNECT and SOCKS5, and the reasons when a tunnel fails.
 
-What comes of all that for a module's metrics is held against the original in tests/peers.
+tests/peers compares the resulting metrics with the original.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ AGENT = "User-Agent: Blackbox-Exporter/0.28.0 probe-exporter/"
 
 @pytest.fixture(autouse=True)
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names for this machine, of which those of 0.0.0.0 are no loopback to the rules of proxies."""
+    """Names for this machine; no_proxy rules do not treat those of 0.0.0.0 as loopback."""
     path = tmp_path / "hosts"
     path.write_text("127.0.0.1 localhost\n0.0.0.0 any.test\n127.0.0.9 two.test\n127.0.0.1 two.test\n")
     monkeypatch.setattr(lookup, "HOSTS", path)
 
 
 class Stage:
-    """A target and a proxy, and probes of the one through the other."""
+    """A target and a proxy, and probes of the target through the proxy."""
 
     def __init__(self, site: Site, proxy: ProxyServer) -> None:
         self.site = site
         self.proxy = proxy
 
     async def probe(self, target: str = "http://127.0.0.1:{port}/", timeout: float = 60.0, **settings: Any) -> Result:
-        """Probe a target by a module with the given settings; ports of the proxy are filled in."""
+        """Probe a target with the given settings; ports of the proxy are filled in."""
         settings = {"preferred_ip_protocol": "ip4", "proxy_url": "http://127.0.0.1:{proxy}", **settings}
         for word, port in {"{proxy}": "port", "{tls_proxy}": "tls_port"}.items():
             if word in settings["proxy_url"]:
@@ -67,7 +67,7 @@ class Stage:
 
     @property
     def asked(self) -> list[str]:
-        """What the proxy was asked, without headers."""
+        """The request lines that the proxy received, with port names."""
         return [self.site.blank(request.line) for request in self.proxy.requests]
 
 
@@ -78,7 +78,7 @@ async def staged(
     pages: Mapping[str, Answer] | None = None,
     tls: Tls | None = None,
 ) -> AsyncIterator[Stage]:
-    """A `Stage` while it is entered."""
+    """Start a target and a proxy for the length of the block."""
     site = Site(pages or {"/": OK}, tls or Tls(), pki.directory)
     proxy = ProxyServer({}, pki=pki.directory, behaviour=behaviour or HttpProxy())
     async with site, proxy:
@@ -86,7 +86,7 @@ async def staged(
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return reason and phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
@@ -95,7 +95,7 @@ def seconds(result: Result, phase: str) -> float:
 
 
 def trusting(pki: Pki, **more: object) -> dict[str, Any]:
-    """A `tls_config` for the test's authority."""
+    """Return a `tls_config` that trusts the test's authority."""
     return {"tls_config": {"ca_file": str(pki.directory / "root.pem"), **more}}
 
 
@@ -108,21 +108,21 @@ def head(url: str, *headers: tuple[str, str]) -> list[str]:
     return [line if not line.startswith(AGENT) else AGENT for line in lines[:-2]]
 
 
-def test_connect_names_host_port_and_ourselves() -> None:
+def test_connect_request_has_host_port_and_user_agent() -> None:
     assert head("http://p") == ["CONNECT www.example.test:443 HTTP/1.1", "Host: www.example.test:443", AGENT]
 
 
-def test_connect_carries_the_credentials_of_the_url() -> None:
+def test_connect_request_has_the_credentials_of_the_url() -> None:
     assert "Proxy-Authorization: Basic dXMgZXI6cEBzcw==" in head("http://us%20er:p%40ss@p")
     assert "Proxy-Authorization: Basic dTo=" in head("http://u@p")
 
 
-def test_connect_carries_the_headers_configured_for_it() -> None:
+def test_connect_request_has_the_configured_headers() -> None:
     lines = head("http://p", ("X-A", "1"), ("X-A", "2"), ("x-b", "3"), ("Proxy-Authorization", "mine"))
     assert lines[-4:] == ["X-A: 1", "X-A: 2", "x-b: 3", "Proxy-Authorization: mine"]
 
 
-def test_configured_headers_replace_our_name_and_nothing_else() -> None:
+def test_connect_request_headers_replace_only_the_user_agent() -> None:
     lines = head(
         "http://u:p@p", ("user-agent", "me"), ("Host", "h"), ("Content-Length", "3"), ("proxy-authorization", "mine")
     )
@@ -138,7 +138,7 @@ def test_configured_headers_replace_our_name_and_nothing_else() -> None:
 
 
 def talk(answers: list[bytes], host: str = "127.0.0.1", user: str | None = None, password: str = "") -> list[bytes]:
-    """What we say while a proxy answers; each answer is as long as we wait for."""
+    """Return the client's messages; each of the proxy's answers must have the length that the client expects."""
     dialogue = socks5(host, 443, user, password)
     said, wanted = next(dialogue)
     everything = [said]
@@ -165,18 +165,18 @@ def test_socks_with_credentials() -> None:
     assert said == [b"\5\2\0\2", b"\1\5us\xffer\5p\xc3\xa4ss", TO_IPV4, b""]
 
 
-def test_socks_with_credentials_that_nobody_wants() -> None:
+def test_socks_with_credentials_that_are_not_requested() -> None:
     assert talk([b"\5\0", b"\5\0\0\1", b"\0\0\0\0\0\0"], user="u") == [b"\5\2\0\2", TO_IPV4, b""]
 
 
-def test_socks_to_a_name_and_to_ipv6() -> None:
+def test_socks_with_a_name_and_with_ipv6() -> None:
     answers = [b"\5\0", b"\5\0\0\1", b"\0\0\0\0\0\0"]
     assert talk(answers, "a.test")[1] == b"\5\1\0\3\6a.test\1\xbb"
     assert talk(answers, "bücher.test")[1] == b"\5\1\0\3\x12xn--bcher-kva.test\1\xbb"
     assert talk(answers, "2001:db8::1")[1] == b"\5\1\0\4 \1\r\xb8" + bytes(11) + b"\1\1\xbb"
 
 
-def test_socks_reads_any_address_in_an_answer() -> None:
+def test_socks_reads_any_bound_address() -> None:
     talk([b"\5\0", b"\5\0\0\4", bytes(18)])
     talk([b"\5\0", b"\5\0\0\3", b"\4", b"host\0\7"])
     talk([b"\5\0", b"\5\0\0\3", b"\0", b"\0\7"])
@@ -198,7 +198,7 @@ def test_socks_reads_any_address_in_an_answer() -> None:
         ([b"\5\0", b"\5\x5d\0\1"], Reason.PROXY_REFUSED, "it says 93"),
     ],
 )
-def test_socks_refusals_and_lies(answers: list[bytes], reason: Reason, words: str) -> None:
+def test_socks_refusals_and_violations_have_their_reason(answers: list[bytes], reason: Reason, words: str) -> None:
     with pytest.raises(ProbeFailed) as failed:
         talk(answers)
     assert failed.value.reason is reason
@@ -208,7 +208,7 @@ def test_socks_refusals_and_lies(answers: list[bytes], reason: Reason, words: st
 @pytest.mark.parametrize(
     ("verdict", "reason"), [(b"\1\1", Reason.PROXY_REFUSED), (b"\5\0", Reason.PROXY_PROTOCOL_ERROR)]
 )
-def test_socks_password_refused(verdict: bytes, reason: Reason) -> None:
+def test_socks_refused_password_has_its_reason(verdict: bytes, reason: Reason) -> None:
     with pytest.raises(ProbeFailed) as failed:
         talk([b"\5\2", verdict], user="u", password="hunter2")
     assert failed.value.reason is reason
@@ -216,20 +216,20 @@ def test_socks_password_refused(verdict: bytes, reason: Reason) -> None:
 
 
 @pytest.mark.parametrize(("user", "password"), [("", "p"), ("u" * 256, "p"), ("u", "p" * 256), ("ü" * 128, "")])
-def test_socks_credentials_have_a_size(user: str, password: str) -> None:
+def test_socks_credentials_are_limited_in_size(user: str, password: str) -> None:
     with pytest.raises(ProbeFailed) as failed:
         talk([b"\5\2"], user=user, password=password)
     assert failed.value.reason is Reason.SETTINGS_UNUSABLE
 
 
-def test_socks_names_have_a_size() -> None:
+def test_socks_names_are_limited_in_size() -> None:
     with pytest.raises(ProbeFailed) as failed:
         talk([b"\5\0"], host="a" * 256)
     assert failed.value.reason is Reason.TARGET_INVALID
 
 
 @given(st.lists(st.binary(min_size=4, max_size=300)))
-def test_socks_survives_anything(answers: list[bytes]) -> None:
+def test_socks_survives_any_answer(answers: list[bytes]) -> None:
     dialogue = socks5("a.test", 443, "u", "p")
     _, wanted = next(dialogue)
     try:
@@ -256,8 +256,8 @@ def behaviour(way: str) -> HttpProxy | SocksProxy:
 
 @pytest.mark.parametrize("target", ["http://127.0.0.1:{port}/", "https://127.0.0.1:{tls_port}/"])
 @pytest.mark.parametrize("way", WAYS)
-async def test_every_way_leads_there(way: str, target: str, pki: Pki) -> None:
-    """TLS within TLS is one of them."""
+async def test_every_proxy_scheme_reaches_every_target_scheme(way: str, target: str, pki: Pki) -> None:
+    """One case is TLS within TLS."""
     async with staged(pki, behaviour(way)) as stage:
         result = await stage.probe(target, proxy_url=WAYS[way], **trusting(pki))
         assert why(result) is None
@@ -267,7 +267,7 @@ async def test_every_way_leads_there(way: str, target: str, pki: Pki) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_much_goes_both_ways(way: str, pki: Pki, tmp_path: Path) -> None:
+async def test_tunnel_carries_large_bodies_both_ways(way: str, pki: Pki, tmp_path: Path) -> None:
     sent, received = bytes(range(256)) * 8192, b"0123456789abcdef" * 131_072
     (tmp_path / "body").write_bytes(sent)
     async with staged(pki, behaviour(way), {"/": reply(200, received)}) as stage:
@@ -281,14 +281,14 @@ async def test_much_goes_both_ways(way: str, pki: Pki, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_http2_goes_through(way: str, pki: Pki) -> None:
+async def test_tunnel_carries_http2(way: str, pki: Pki) -> None:
     async with staged(pki, behaviour(way), {"/": http2.reply(200, b"ok")}, Tls(alpn=("h2",))) as stage:
         result = await stage.probe("https://127.0.0.1:{tls_port}/", proxy_url=WAYS[way], **trusting(pki))
         assert why(result) is None
         assert result.probe.samples.get(http.VERSION) == 2
 
 
-async def test_the_certificate_is_the_target_s_not_the_proxy_s(pki: Pki) -> None:
+async def test_tunnel_reports_the_certificate_of_the_target(pki: Pki) -> None:
     async with staged(pki, HttpProxy(certificate="rich")) as stage:
         result = await stage.probe("https://127.0.0.1:{tls_port}/", proxy_url=WAYS["https"], **trusting(pki))
         assert why(result) is None
@@ -296,7 +296,7 @@ async def test_the_certificate_is_the_target_s_not_the_proxy_s(pki: Pki) -> None
         assert subject == "CN=leaf"
 
 
-async def test_a_proxy_is_told_the_name_and_socks5_the_address(pki: Pki) -> None:
+async def test_proxy_receives_the_name_and_socks5_the_address(pki: Pki) -> None:
     target = "https://localhost:{tls_port}/"
     for url, behaviour, line in (
         ("http://127.0.0.1:{proxy}", HttpProxy(), "CONNECT localhost:{tls_port} HTTP/1.1"),
@@ -308,14 +308,14 @@ async def test_a_proxy_is_told_the_name_and_socks5_the_address(pki: Pki) -> None
             assert stage.asked[-1] == line
 
 
-async def test_a_forwarded_request_names_its_host(pki: Pki) -> None:
+async def test_forwarded_request_has_an_absolute_url(pki: Pki) -> None:
     async with staged(pki) as stage:
         await stage.probe("http://localhost:{port}/?a b#c", proxy_url="http://u:p@127.0.0.1:{proxy}")
         assert stage.asked == ["GET http://localhost:{port}/?a%20b HTTP/1.1"]
         assert stage.proxy.requests[0].all("Proxy-Authorization") == ["Basic dTpw"]
 
 
-async def test_skipped_resolving_leaves_the_name_to_the_proxy(pki: Pki) -> None:
+async def test_skip_resolve_leaves_the_name_to_the_proxy(pki: Pki) -> None:
     async with staged(pki) as stage:
         result = await stage.probe("http://nowhere.invalid:{port}/", skip_resolve_phase_with_proxy=True)
         assert why(result) is None
@@ -323,7 +323,7 @@ async def test_skipped_resolving_leaves_the_name_to_the_proxy(pki: Pki) -> None:
         assert "resolve" not in {phase for (phase,) in result.probe.samples.labelled[http.DURATION]}
 
 
-async def test_an_exempt_host_is_resolved_even_so(pki: Pki) -> None:
+async def test_exempt_host_is_resolved_even_if_resolving_is_skipped(pki: Pki) -> None:
     async with staged(pki) as stage:
         result = await stage.probe("http://any.test:{port}/", skip_resolve_phase_with_proxy=True, no_proxy="any.test")
         assert why(result) is None
@@ -332,7 +332,7 @@ async def test_an_exempt_host_is_resolved_even_so(pki: Pki) -> None:
 
 
 @pytest.mark.parametrize("rules", ["any.test", ".test", "0.0.0.0", "0.0.0.0/32"])
-async def test_a_target_is_exempt_by_its_name_or_its_address(rules: str, pki: Pki) -> None:
+async def test_no_proxy_matches_the_name_or_the_address_of_the_target(rules: str, pki: Pki) -> None:
     async with staged(pki) as stage:
         assert why(await stage.probe("http://any.test:{port}/", no_proxy=rules)) is None
         assert stage.asked == []
@@ -340,14 +340,14 @@ async def test_a_target_is_exempt_by_its_name_or_its_address(rules: str, pki: Pk
         assert stage.asked == ["GET http://any.test:{port}/ HTTP/1.1"]
 
 
-async def test_every_address_of_a_proxy_is_tried(pki: Pki) -> None:
+async def test_proxy_addresses_are_tried_one_after_another(pki: Pki) -> None:
     async with staged(pki) as stage:
         result = await stage.probe(proxy_url="http://two.test:{proxy}")
         assert why(result) is None
         assert any("trying the next" in event.message for event in result.probe.events)
 
 
-async def test_each_hop_chooses_anew(pki: Pki) -> None:
+async def test_redirect_hops_choose_their_proxy_anew(pki: Pki) -> None:
     pages = {
         "/": redirect(302, "https://any.test:{tls_port}/direct"),
         "/direct": redirect(302, "http://nowhere.invalid:{port}/last"),
@@ -369,7 +369,7 @@ async def test_each_hop_chooses_anew(pki: Pki) -> None:
         assert stage.asked == ["GET http://nowhere.invalid:{port}/last HTTP/1.1"]
 
 
-async def test_the_proxy_s_credentials_stay_with_the_proxy(pki: Pki) -> None:
+async def test_proxy_credentials_are_not_sent_to_the_target(pki: Pki) -> None:
     async with staged(pki) as stage:
         await stage.probe(
             "https://localhost:{tls_port}/", proxy_url="http://u:p@127.0.0.1:{proxy}",
@@ -381,7 +381,7 @@ async def test_the_proxy_s_credentials_stay_with_the_proxy(pki: Pki) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_the_tunnel_counts_as_connecting(pki: Pki) -> None:
+async def test_tunnel_time_counts_as_connect(pki: Pki) -> None:
     slow = raw(Pause(2), b"HTTP/1.1 200 OK\r\n\r\n")
     async with staged(pki, HttpProxy(connect=Answer(slow.parts, End.HOLD))) as stage:
         result = await stage.probe("https://127.0.0.1:{tls_port}/", timeout=8)
@@ -395,7 +395,7 @@ async def test_the_tunnel_counts_as_connecting(pki: Pki) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 async def test_socks_answers_may_come_in_pieces(size: int, pki: Pki) -> None:
-    """The last piece holds the beginning of what the target says."""
+    """The last piece contains the beginning of the target's response."""
     said = OPENED + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     pieces = [part for at in range(0, len(said), size) for part in (said[at : at + size], Pause(0.002))]
     async with staged(pki, SocksProxy(reply=raw(*pieces))) as stage:
@@ -404,8 +404,8 @@ async def test_socks_answers_may_come_in_pieces(size: int, pki: Pki) -> None:
         assert result.probe.samples.get(http.BODY_LENGTH) == 2
 
 
-async def test_tls_within_tls_ends_from_the_inside(pki: Pki) -> None:
-    """Both layers say goodbye, each within the one around it."""
+async def test_tls_within_tls_closes_both_layers(pki: Pki) -> None:
+    """Both layers send close_notify, the inner one inside the outer one."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.directory / "leaf.pem", pki.directory / "leaf.key")
     heard: asyncio.Queue[object] = asyncio.Queue()
@@ -440,7 +440,7 @@ async def test_tls_within_tls_ends_from_the_inside(pki: Pki) -> None:
         connection.send(b"hello")
         connection.close()
         said = [await asyncio.wait_for(heard.get(), 60) for _ in range(4)]
-        assert said == [None, b"hello", b"", b""]  # an end without goodbye would be an error
+        assert said == [None, b"hello", b"", b""]  # an end without close_notify would be an error
 
 
 # --- failures ----------------------------------------------------------------------------------------------
@@ -466,7 +466,7 @@ PLAIN = "http://127.0.0.1:{port}/"
         (raw(Repeat(b"HTTP/1.1 100 Continue\r\n\r\n", 1000, every=1)), Reason.PROXY_TIMEOUT),
     ],
 )
-async def test_connect_answered_otherwise_is_the_proxy_s_fault(connect: Answer, reason: Reason, pki: Pki) -> None:
+async def test_connect_failure_is_blamed_on_the_proxy(connect: Answer, reason: Reason, pki: Pki) -> None:
     async with staged(pki, HttpProxy(connect=connect)) as stage:
         result = await stage.probe(OVER_TLS, timeout=8)
         assert why(result) == (reason, "proxy")
@@ -482,14 +482,14 @@ async def test_connect_answered_otherwise_is_the_proxy_s_fault(connect: Answer, 
         (SocksProxy(raw(b"\5\xff")), Reason.PROXY_REFUSED),
         (SocksProxy(reply=raw(b"\5\5\0\1" + bytes(6))), Reason.PROXY_REFUSED),
         (SocksProxy(reply=raw(b"\5\5")), Reason.PROXY_PROTOCOL_ERROR),
-        (SocksProxy(raw(b"")), Reason.PROXY_TIMEOUT),  # it goes on to wait for what we say
+        (SocksProxy(raw(b"")), Reason.PROXY_TIMEOUT),  # the proxy continues and waits for the client
         (SocksProxy(raw(end=End.RESET)), Reason.PROXY_PROTOCOL_ERROR),
         (SocksProxy(raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")), Reason.PROXY_PROTOCOL_ERROR),
         (SocksProxy(silence()), Reason.PROXY_TIMEOUT),
         (SocksProxy(reply=silence(b"\5\0\0")), Reason.PROXY_TIMEOUT),
     ],
 )
-async def test_socks_failures_are_the_proxy_s_fault(behaviour: SocksProxy, reason: Reason, pki: Pki) -> None:
+async def test_socks_failure_is_blamed_on_the_proxy(behaviour: SocksProxy, reason: Reason, pki: Pki) -> None:
     async with staged(pki, behaviour) as stage:
         result = await stage.probe(PLAIN, timeout=8, proxy_url=WAYS["socks5"])
         assert why(result) == (reason, "proxy")
@@ -507,7 +507,9 @@ async def test_socks_failures_are_the_proxy_s_fault(behaviour: SocksProxy, reaso
     ],
 )
 @pytest.mark.parametrize("target", [PLAIN, OVER_TLS])
-async def test_a_proxy_that_can_t_be_reached(url: str, reason: Reason, words: str, target: str, pki: Pki) -> None:
+async def test_unreachable_proxy_fails_in_phase_proxy(
+    url: str, reason: Reason, words: str, target: str, pki: Pki
+) -> None:
     async with staged(pki, HttpProxy(greeting=raw(b"220 mail.test\r\n"))) as stage:
         result = await stage.probe(target, proxy_url=url.replace("://", "://user:hunter2@"))
         assert why(result) == (reason, "proxy")
@@ -517,21 +519,21 @@ async def test_a_proxy_that_can_t_be_reached(url: str, reason: Reason, words: st
 
 
 @pytest.mark.parametrize("url", ["http://", "foo", "ftp://127.0.0.1"])
-async def test_a_proxy_that_is_nowhere(url: str, pki: Pki) -> None:
+async def test_invalid_proxy_url_is_unusable_settings(url: str, pki: Pki) -> None:
     async with staged(pki) as stage:
         result = await stage.probe(proxy_url=url)
         assert why(result) == (Reason.SETTINGS_UNUSABLE, "")
         assert seconds(result, "connect") == 0
 
 
-async def test_a_proxy_whose_certificate_is_refused_is_not_reported_as_the_target(pki: Pki) -> None:
+async def test_proxy_certificate_is_not_reported_as_that_of_the_target(pki: Pki) -> None:
     async with staged(pki, HttpProxy(certificate="expired")) as stage:
         result = await stage.probe(OVER_TLS, proxy_url=WAYS["https"], **trusting(pki))
         assert why(result) == (Reason.PROXY_CONNECT, "proxy")
         assert handshake.CERTIFICATE_INFO not in result.probe.samples.labelled
 
 
-async def test_the_target_s_certificate_is_the_target_s_fault(pki: Pki) -> None:
+async def test_target_certificate_failure_through_a_proxy_is_a_tls_failure(pki: Pki) -> None:
     async with staged(pki, tls=Tls("expired")) as stage:
         result = await stage.probe(OVER_TLS, **trusting(pki))
         assert why(result) == (Reason.CERTIFICATE_EXPIRED, "tls")
@@ -539,15 +541,15 @@ async def test_the_target_s_certificate_is_the_target_s_fault(pki: Pki) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_silent_tls_handshake_with_the_proxy(pki: Pki) -> None:
+async def test_silent_tls_handshake_with_the_proxy_times_out(pki: Pki) -> None:
     async with staged(pki, HttpProxy(greeting=silence())) as stage:
         result = await stage.probe(OVER_TLS, timeout=8, proxy_url="https://127.0.0.1:{proxy}")
         assert why(result) == (Reason.PROXY_TIMEOUT, "proxy")
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_handshake_with_the_proxy_that_takes_too_long(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handshake has a limit of its own, whatever time is left."""
+async def test_tls_handshake_with_the_proxy_has_its_own_limit(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handshake has its own limit, whatever time is left."""
     monkeypatch.setattr(connections, "HANDSHAKE_LIMIT", 5)
     async with staged(pki, HttpProxy(greeting=silence())) as stage:
         result = await stage.probe(OVER_TLS, timeout=20, proxy_url="https://127.0.0.1:{proxy}")
@@ -555,7 +557,7 @@ async def test_a_handshake_with_the_proxy_that_takes_too_long(pki: Pki, monkeypa
         assert 5 <= result.duration < 10
 
 
-async def test_407_is_the_proxy_s_refusal_of_a_request(pki: Pki) -> None:
+async def test_status_407_is_a_refusal_of_the_proxy(pki: Pki) -> None:
     async with staged(pki, HttpProxy(forward=reply(407, b"who?"))) as stage:
         result = await stage.probe(PLAIN)
         assert why(result) == (Reason.PROXY_REFUSED, "validation")
@@ -563,7 +565,7 @@ async def test_407_is_the_proxy_s_refusal_of_a_request(pki: Pki) -> None:
         assert why(await stage.probe(PLAIN, valid_status_codes=[407])) is None
 
 
-async def test_an_endless_answer_to_connect_is_bounded(pki: Pki) -> None:
+async def test_endless_connect_response_is_bounded(pki: Pki) -> None:
     flood = raw(b"HTTP/1.1 200 OK\r\n", Repeat(b"X: " + b"y" * 65_000 + b"\r\n", 1000))
     async with staged(pki, HttpProxy(connect=flood)) as stage:
         tracemalloc.start()
@@ -576,8 +578,8 @@ async def test_an_endless_answer_to_connect_is_bounded(pki: Pki) -> None:
 
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("way", ["http", "https", "socks5"])
-async def test_a_failed_probe_leaves_the_proxy_alone(way: str, pki: Pki) -> None:
-    """The connection is closed at once, not when somebody collects it."""
+async def test_timed_out_probe_closes_the_proxy_connection(way: str, pki: Pki) -> None:
+    """The connection is closed at once and not by the garbage collector."""
     waiting = SocksProxy(reply=silence()) if way == "socks5" else HttpProxy(connect=silence())
     async with staged(pki, waiting) as stage:
         result = await stage.probe(OVER_TLS, timeout=8, proxy_url=WAYS[way], **trusting(pki))
@@ -585,7 +587,7 @@ async def test_a_failed_probe_leaves_the_proxy_alone(way: str, pki: Pki) -> None
         await asyncio.wait_for(stage.proxy.abandoned.wait(), 5)
 
 
-async def test_no_secret_of_a_proxy_is_told(pki: Pki) -> None:
+async def test_proxy_secrets_are_not_reported(pki: Pki) -> None:
     async with staged(pki, HttpProxy(connect=reply(407))) as stage:
         result = await stage.probe(
             OVER_TLS, proxy_url="http://us%65r:hunter2@127.0.0.1:{proxy}",
@@ -596,8 +598,8 @@ async def test_no_secret_of_a_proxy_is_told(pki: Pki) -> None:
         assert "hunter" not in " ".join(told)
 
 
-async def test_an_established_tunnel_may_say_much(pki: Pki) -> None:
-    """Headers of an answer to CONNECT mean nothing, and a body is none (RFC 9110, 9.3.6)."""
+async def test_connect_response_may_have_many_headers_and_ignored_body(pki: Pki) -> None:
+    """The response to CONNECT has no body, and its headers have no meaning (RFC 9110, section 9.3.6)."""
     said = ESTABLISHED[:-2] + b"Content-Length: 3\r\nX-Long: " + b"y" * 100_000 + b"\r\n\r\nabc"
     async with staged(pki, HttpProxy(established=said)) as stage:
         assert why(await stage.probe(OVER_TLS, **trusting(pki))) is None

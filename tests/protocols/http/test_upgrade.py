@@ -1,4 +1,4 @@
-"""The upgrade to WebSocket, without sockets."""
+"""The WebSocket upgrade without I/O: the request, and the check of the response."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ANSWER = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
 def response(head: str) -> ResponseReader:
-    """A response with this head, as it is read from a connection."""
+    """Return a response with this head, as read from a connection."""
     reader = ResponseReader("GET")
     reader.feed(head.replace("\n", "\r\n").encode())
     assert reader.head_complete
     return reader
 
 
-def test_the_example_of_the_rfc() -> None:
+def test_upgrade_accepts_the_example_of_the_rfc() -> None:
     check_upgrade(
         response(
             "HTTP/1.1 101 Switching Protocols\nUpgrade: websocket\nConnection: Upgrade\n"
@@ -34,7 +34,7 @@ def test_the_example_of_the_rfc() -> None:
     )
 
 
-def test_frames_that_come_with_the_head_are_not_lost() -> None:
+def test_frames_that_come_with_the_head_are_kept() -> None:
     reader = response(
         f"HTTP/1.1 101 x\nUpgrade: websocket\nConnection: upgrade\nSec-WebSocket-Accept: {ANSWER}\n\n\x01"
     )
@@ -60,20 +60,20 @@ def test_frames_that_come_with_the_head_are_not_lost() -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_refusal_says_what_came(head: str, reason: Reason, fields: dict[str, object]) -> None:
+def test_refused_upgrade_reports_what_came(head: str, reason: Reason, fields: dict[str, object]) -> None:
     with pytest.raises(ProbeFailed) as failed:
         check_upgrade(response(head), KEY)
     assert failed.value.reason is reason
     assert failed.value.fields == fields
 
 
-def test_a_key_is_sixteen_bytes_and_never_the_same() -> None:
+def test_upgrade_key_is_sixteen_random_bytes() -> None:
     keys = {make_key() for _ in range(100)}
     assert len(keys) == 100
     assert {len(base64.b64decode(key)) for key in keys} == {16}
 
 
-def test_the_request_in_bytes() -> None:
+def test_upgrade_request_to_the_byte() -> None:
     given = [("Origin", "http://a"), ("X", "1"), ("x", "2"), ("user-agent", "me"), ("host", "b.test")]
     request = upgrade_request(parse("http://a.test:81/chat?x=1"), KEY, given, "Bearer t")
     assert request.head().decode().split("\r\n") == [
@@ -94,7 +94,7 @@ def test_the_request_in_bytes() -> None:
 
 
 @pytest.mark.parametrize("name", ["Upgrade", "CONNECTION", "Sec-WebSocket-Key", "sec-websocket-version", "a b", ""])
-def test_a_header_that_can_not_be_sent(name: str) -> None:
+def test_upgrade_header_that_can_not_be_sent_fails(name: str) -> None:
     with pytest.raises(ProbeFailed) as failed:
         upgrade_request(parse("http://a.test/"), KEY, [(name, "x")], "")
     assert failed.value.reason is Reason.SETTINGS_UNUSABLE

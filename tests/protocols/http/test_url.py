@@ -1,4 +1,4 @@
-"""Targets and redirects go where they say, kept as typed; what is no URL is said to be none."""
+"""Parse targets and redirect locations, keep them as typed, refuse what is no URL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from probe_exporter.protocols.http.url import URL, has_authority, host_only, par
 
 
 def target(text: str) -> tuple[str, str, int, str, str]:
-    """Scheme, host, port, Host header and path of a target."""
+    """Return scheme, host, port, Host header and path of a target."""
     url = parse_target(text)
     return url.scheme, url.host, url.port, url.authority, url.path
 
@@ -48,7 +48,7 @@ def target(text: str) -> tuple[str, str, int, str, str]:
         ("https:///p", ("https", "", 443, "", "/p")),
     ],
 )
-def test_a_target_is_a_url_or_one_without_its_scheme(text: str, expected: tuple[str, str, int, str, str]) -> None:
+def test_target_may_omit_the_scheme(text: str, expected: tuple[str, str, int, str, str]) -> None:
     assert target(text) == expected
 
 
@@ -72,8 +72,8 @@ def test_a_target_is_a_url_or_one_without_its_scheme(text: str, expected: tuple[
         ("/\udcff", "/%FF"),
     ],
 )
-def test_path_and_query_are_sent_as_typed_where_a_request_line_can_carry_them(typed: str, sent: str) -> None:
-    """Nothing is decoded, cleaned or normalised; a fragment stays at home."""
+def test_path_and_query_are_sent_as_typed(typed: str, sent: str) -> None:
+    """Nothing is decoded, cleaned or normalised; the fragment is dropped."""
     assert parse_target(f"http://a.test{typed}").path == sent
 
 
@@ -96,8 +96,8 @@ def test_user_information_is_decoded(typed: str, user: str | None, password: str
     assert (url.user, url.password, url.host, url.authority) == (user, password, "a.test", "a.test:81")
 
 
-def test_user_information_does_not_show() -> None:
-    """A URL ends up in logs and in Referer headers."""
+def test_user_information_is_not_shown() -> None:
+    """A URL appears in logs and in Referer headers."""
     assert str(parse_target("http://user:secret@a.test:81/p?q#f")) == "http://a.test:81/p?q"
 
 
@@ -141,13 +141,13 @@ def test_user_information_does_not_show() -> None:
         "http://a.test/#%zz",
     ],
 )
-def test_what_is_no_url_is_refused(text: str) -> None:
+def test_invalid_url_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse_target(text)
 
 
 @pytest.mark.parametrize("text", ["ftp://a.test/", "//a.test/", "/p", "", "http:/a.test", "mailto:a@b.test"])
-def test_only_http_and_https_are_absolute(text: str) -> None:
+def test_url_of_another_scheme_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not an http or https URL"):
         parse(text)
 
@@ -179,7 +179,7 @@ BASE = "https://user:secret@a.test:81/p/q?r#s"
         ("http://[::1]:82/x", "http://[::1]:82/x"),
     ],
 )
-def test_a_redirect_leads_where_rfc_3986_says(location: str, leads_to: str) -> None:
+def test_location_is_resolved_as_in_rfc_3986(location: str, leads_to: str) -> None:
     assert str(parse(BASE).join(location)) == leads_to
 
 
@@ -197,7 +197,7 @@ def test_a_redirect_leads_where_rfc_3986_says(location: str, leads_to: str) -> N
         "http://b c/",
     ],
 )
-def test_a_redirect_to_nowhere_is_refused(location: str) -> None:
+def test_invalid_location_is_refused(location: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse(BASE).join(location)
 
@@ -213,7 +213,7 @@ def test_a_redirect_to_nowhere_is_refused(location: str) -> None:
         ("?x", False),
     ],
 )
-def test_a_location_names_its_host_or_does_not(location: str, expected: bool) -> None:
+def test_location_with_an_authority_is_recognised(location: str, expected: bool) -> None:
     assert has_authority(location) is expected
 
 
@@ -230,8 +230,8 @@ def test_a_location_names_its_host_or_does_not(location: str, expected: bool) ->
         ("a.test:b", "a.test:b"),
     ],
 )
-def test_a_host_header_has_a_host(authority: str, host: str) -> None:
-    """The name that TLS verifies is without the port."""
+def test_host_name_is_taken_from_the_authority(authority: str, host: str) -> None:
+    """TLS verifies the name without the port."""
     assert host_only(authority) == host
 
 
@@ -239,8 +239,8 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 
 
 @given(TEXT)
-def test_any_text_is_a_target_or_is_refused(text: str) -> None:
-    """And what is sent of it is one line of ASCII without blanks."""
+def test_any_text_is_a_target_or_refused(text: str) -> None:
+    """The request target is one line of ASCII without blanks."""
     try:
         url = parse_target(text)
     except ValueError:
@@ -251,7 +251,7 @@ def test_any_text_is_a_target_or_is_refused(text: str) -> None:
 
 
 @given(TEXT)
-def test_any_location_leads_somewhere_or_is_refused(location: str) -> None:
+def test_any_location_is_resolved_or_refused(location: str) -> None:
     try:
         url = parse(BASE).join(location)
     except ValueError:

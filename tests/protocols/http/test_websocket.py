@@ -1,4 +1,4 @@
-"""What is said over a WebSocket, byte by byte, without sockets; the other side's frames are made by the test."""
+"""WebSocket messages without I/O; the test makes the server's frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.targets.websocket import BINARY, CONTINUATION, PING, close, frame
 
 
 def messages(conversation: Conversation, *pieces: bytes) -> list[bytes]:
-    """All messages that some data holds, fed piece by piece."""
+    """Return all messages in some data that is fed piece by piece."""
     found = []
     for piece in pieces:
         conversation.feed(piece)
@@ -31,7 +31,7 @@ SAID = (
 HEARD = [b"one", b"", b"two", b"x" * 300]
 
 
-def test_messages_are_the_same_wherever_the_data_is_cut() -> None:
+def test_messages_do_not_depend_on_how_the_data_is_cut() -> None:
     assert messages(Conversation(), SAID) == HEARD
     assert messages(Conversation(), *(bytes([byte]) for byte in SAID)) == HEARD
     for cut in range(1, len(SAID)):
@@ -39,7 +39,7 @@ def test_messages_are_the_same_wherever_the_data_is_cut() -> None:
 
 
 @given(st.lists(st.tuples(st.binary(max_size=SLICE * 3), st.integers(1, 5)), max_size=8), st.integers(1, 9000))
-def test_any_messages_in_any_fragments_come_out_whole(spoken: list[tuple[bytes, int]], step: int) -> None:
+def test_messages_are_joined_from_any_fragments(spoken: list[tuple[bytes, int]], step: int) -> None:
     data = b""
     for payload, count in spoken:
         cuts = [len(payload) * at // count for at in range(count + 1)]
@@ -50,8 +50,8 @@ def test_any_messages_in_any_fragments_come_out_whole(spoken: list[tuple[bytes, 
 
 
 @given(st.binary(min_size=1, max_size=200))
-def test_no_bytes_break_it(data: bytes) -> None:
-    """Whatever a server sends, there are messages, or a reason, or more is awaited."""
+def test_any_bytes_are_messages_or_a_failure(data: bytes) -> None:
+    """Any bytes give messages, a failure, or a wait for more."""
     conversation = Conversation()
     messages(conversation, data)
     conversation.feed(b"")
@@ -60,7 +60,7 @@ def test_no_bytes_break_it(data: bytes) -> None:
     assert failure.reason.startswith("websocket_")
 
 
-def test_what_came_before_a_failure_is_heard_first() -> None:
+def test_messages_before_a_failure_are_returned_first() -> None:
     conversation = Conversation()
     conversation.feed(frame(b"one") + frame(b"two") + close(1001))
     assert conversation.next() == b"one"
@@ -70,7 +70,7 @@ def test_what_came_before_a_failure_is_heard_first() -> None:
     assert conversation.failure.fields == {"code": 1001, "close_reason": ""}
 
 
-def test_the_end_before_any_goodbye_is_one_failure_and_after_it_another() -> None:
+def test_connection_end_without_close_frame_fails_differently() -> None:
     rude, polite = Conversation(), Conversation()
     rude.feed(b"")
     assert messages(polite, close(1000, "done"), b"") == []
@@ -80,8 +80,8 @@ def test_the_end_before_any_goodbye_is_one_failure_and_after_it_another() -> Non
     assert "done" in polite.failure.message
 
 
-def test_the_limit_is_on_the_whole_of_a_message() -> None:
-    """Its fragments are counted together, and an announcement is enough."""
+def test_message_size_limit_counts_all_fragments() -> None:
+    """The limit applies to all fragments together; an announced length is enough to fail."""
     half = b"x" * (MESSAGE_LIMIT // 2)
     whole, larger, announced = Conversation(), Conversation(), Conversation()
     assert messages(whole, frame(half, fin=False), frame(half, CONTINUATION)) == [half + half]
@@ -92,7 +92,7 @@ def test_the_limit_is_on_the_whole_of_a_message() -> None:
         assert conversation.failure.reason is Reason.WEBSOCKET_MESSAGE_TOO_LARGE
 
 
-def test_one_turn_reads_no_more_than_a_slice() -> None:
+def test_one_turn_reads_at_most_one_slice() -> None:
     conversation = Conversation()
     conversation.feed(frame(b"", PING) * SLICE)
     assert conversation.next() is None
@@ -101,7 +101,7 @@ def test_one_turn_reads_no_more_than_a_slice() -> None:
 
 
 @pytest.mark.parametrize(("data", "answer"), [(close(1000), 0x88), (frame(b"x", reserved=1), 0x88)])
-def test_nothing_is_said_after_goodbye(data: bytes, answer: int) -> None:
+def test_nothing_is_sent_after_a_close_frame(data: bytes, answer: int) -> None:
     conversation = Conversation()
     messages(conversation, data)
     assert conversation.outgoing()[0] == answer
@@ -111,8 +111,8 @@ def test_nothing_is_said_after_goodbye(data: bytes, answer: int) -> None:
     assert conversation.outgoing() == b""
 
 
-def test_what_is_sent_is_masked_each_time_anew() -> None:
-    """RFC 6455, 5.3: or a script could choose the bytes that a proxy sees."""
+def test_frames_are_masked_with_a_new_key_each_time() -> None:
+    """RFC 6455, section 5.3: otherwise a script could choose the bytes that a proxy sees."""
     conversation = Conversation()
     sent = set()
     for _ in range(10):

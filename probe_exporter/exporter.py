@@ -1,0 +1,165 @@
+"""Serve probes until a signal arrives: open the history and the sockets, then run the server or its workers."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+import math
+import socket
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import uvloop
+
+from probe_exporter import flags
+from probe_exporter.config.current import Configuration
+from probe_exporter.flags import Flags
+from probe_exporter.history.file import FileHistory
+from probe_exporter.history.memory import History, HistoryError, MemoryHistory
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.telemetry import logs
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.web.config_file import LiveWebConfig
+from probe_exporter.web.listening import Listener, ListenError, inherit, open_all, open_for_workers, place
+from probe_exporter.web.routes import Web
+from probe_exporter.web.serving import raise_file_limit, serve
+from probe_exporter.workers.supervisor import Supervisor
+from probe_exporter.workers.worker import Crew
+
+log = logging.getLogger(__name__)
+
+Serving = Coroutine[None, None, None]
+
+SECONDS_TO_END = 10.0
+"""What workers have beyond --web.drain-timeout, before they are killed."""
+
+
+def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: LiveWebConfig | None) -> int:
+    """Serve until a signal arrives; log an error and return 1 if an address or the history can't be used.
+
+    Args:
+        live: the web config file, where there is one.
+    """
+    try:
+        return _run(given, configuration, telemetry, live)
+    except (ListenError, HistoryError) as error:
+        log.error("The exporter can't start", extra={"fields": {"err": error}})
+        return 1
+
+
+def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: LiveWebConfig | None) -> int:
+    """Listen and serve until a signal arrives; return the exit code.
+
+    Args:
+        live: the web config file, where there is one.
+
+    Raises:
+        ListenError: an address or the external URL can't be used.
+        HistoryError: the file of the history can't be used.
+    """
+    probe_log = ProbeLog(_level_of_probes(given.log_prober), given.log_format)
+    if given.web_systemd_socket and not given.web_external_url:
+        raise ListenError(
+            "--web.systemd-socket needs --web.external-url: the sockets do not tell where they are reached"
+        )
+    addresses = [] if given.web_systemd_socket else given.web_listen_address or [flags.DEFAULT_ADDRESS]
+    where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
+    log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
+    if not configuration.current.guarded:
+        log.info("Anything may be probed that this machine can reach: no `targets` in the configuration say otherwise")
+    raise_file_limit(given.probe_max_concurrent)
+    history = open_history(given, telemetry, probe_log)
+    crew = Crew(telemetry, given.workers) if given.workers > 1 else None
+    web = Web(
+        configuration,
+        telemetry,
+        history,
+        probe_log,
+        timeout_offset=given.timeout_offset,
+        most_probes=math.ceil(given.probe_max_concurrent / given.workers),
+        place=where,
+        workers=crew,
+        live=live,
+    )
+    serving = partial(
+        serve,
+        web,
+        configuration,
+        live=live,
+        crew=crew,
+        drain_timeout=given.web_drain_timeout,
+        reload_interval=_reload_interval(given),
+    )
+    gc.collect()
+    gc.enable()
+    gc.freeze()  # what has been loaded stays: the collector need not look at it again and again
+    if crew is not None:
+        return supervise(given, configuration, history, crew, serving)
+    listeners = inherit if given.web_systemd_socket else partial(open_all, addresses)
+    with closing(history):
+        uvloop.run(serving(listeners))
+    return 0
+
+
+def supervise(
+    given: Flags, configuration: Configuration, history: History, crew: Crew, serving: Callable[..., Serving]
+) -> int:
+    """Have several processes serve, on the same addresses; the exit code.
+
+    Raises:
+        ListenError: an address can't be used.
+    """
+    number = given.workers
+    if not given.history_path:
+        log.warning("Each worker remembers its own probes only; with --history.path all share one history")
+    if given.web_systemd_socket:
+        shares = [inherit()] * number
+    else:
+        shares = open_for_workers(given.web_listen_address or [flags.DEFAULT_ADDRESS], number)
+
+    def work(one: int, channel: socket.socket) -> int:
+        own = {listener.socket for listener in shares[one]}
+        for listener in itertools.chain(*shares):
+            if listener.socket not in own:
+                listener.socket.close()
+        crew.join(channel)
+        with closing(history):
+            uvloop.run(serving(lambda: [Listener(listener.socket) for listener in shares[one]]))
+        return 0
+
+    try:
+        patience = given.web_drain_timeout + SECONDS_TO_END
+        interval = _reload_interval(given)
+        return Supervisor(number, work, configuration.follow, follow_interval=interval, patience=patience).run()
+    finally:
+        for listener in shares[0]:
+            listener.close()
+
+
+def _reload_interval(given: Flags) -> int:
+    return given.config_auto_reload_interval if given.config_enable_auto_reload else 0
+
+
+def open_history(given: Flags, telemetry: Telemetry, probe_log: ProbeLog) -> History:
+    """Where finished probes are kept.
+
+    Raises:
+        HistoryError: the file can't be used.
+    """
+    lost = telemetry.history_lost
+    if not given.history_path:
+        return MemoryHistory(given.history_limit, given.history_max_bytes, probe_log, lost)
+    history = FileHistory(Path(given.history_path), given.history_limit, given.history_max_bytes, probe_log, lost)
+    log.info("Finished probes are kept in a file", extra={"fields": {"path": given.history_path}})
+    return history
+
+
+def _level_of_probes(name: str) -> int:
+    level = logs.LEVELS.get(name.lower())
+    if level is None:
+        log.warning("--log.prober is no level; probes log from info up", extra={"fields": {"given": name}})
+        return logging.INFO
+    return level
