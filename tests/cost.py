@@ -19,7 +19,7 @@ def costs_at_most(millions: float) -> Iterator[None]:
 
 @contextmanager
 def dearest_call_costs_at_most(millions: float) -> Iterator[Callable[..., None]]:
-    """Yield a function that calls another one with arguments; fail if one call takes more CPU time than so many million additions.
+    """Yield a function that calls another one; fail if one call takes more CPU time than so many million additions.
 
     What earlier tests have left is not collected in the block, because that could fall into any call.
     """

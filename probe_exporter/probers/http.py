@@ -20,7 +20,7 @@ from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import FAILED_BY_REGEXP
 from probe_exporter.protocols.http import checks, http1
 from probe_exporter.protocols.http.checks import parse_date
-from probe_exporter.protocols.http.content import CODINGS, JSON_LIMIT, Body, accepts
+from probe_exporter.protocols.http.content import CODINGS, DEFAULT_MAX_JSON_BYTES, Body, accepts, receive
 from probe_exporter.protocols.http.exchange import Exchange
 from probe_exporter.protocols.http.journey import MOST_REDIRECTS, Journey
 from probe_exporter.protocols.http.oauth2 import TokenSource
@@ -281,7 +281,7 @@ class _Visit:
         hold = by_regexp or by_cel or settings.holds_body
         if not self._journey.refused or hold:
             as_json = by_cel or settings.reads_json
-            read = await self._read_body(exchange, hold=hold, default_limit=JSON_LIMIT if as_json else 0)
+            read = await self._read_body(exchange, hold=hold, default_limit=DEFAULT_MAX_JSON_BYTES if as_json else 0)
             if read and (by_regexp or by_cel):
                 with self._probe.phase("validation"):
                     await self._judge_body(by_cel)
@@ -317,9 +317,7 @@ class _Visit:
                 if coding not in CODINGS:
                     self._probe.fail(ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{coding!r} is not a known compression"))
                 self._body = body = Body(coding if coding in CODINGS else "", limit=limit, hold=hold)
-                while piece := await exchange.body():
-                    body.feed(piece)
-                body.end()
+                await receive(exchange, body)
             except ProbeFailed as failed:
                 self._probe.fail(failed)
                 return False
