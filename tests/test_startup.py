@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -238,8 +239,9 @@ def cpu_seconds(*arguments: str) -> float:
     return min(map(_cpu_seconds, [arguments] * 5))
 
 
-def _cpu_seconds(arguments: tuple[str, ...]) -> float:
-    process = subprocess.Popen([sys.executable, *arguments], env=_environment(), stdout=subprocess.DEVNULL)
+def _cpu_seconds(arguments: tuple[str, ...], environment: dict[str, str] | None = None) -> float:
+    command = [sys.executable, *arguments]
+    process = subprocess.Popen(command, env=environment or _environment(), stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)  # else the object would wait for a process that is gone
     assert process.returncode == 0
@@ -249,3 +251,31 @@ def _cpu_seconds(arguments: tuple[str, ...]) -> float:
 @pytest.mark.parametrize("flag", ["--version", "--help"])
 def test_help_and_version_cost_little_more_than_reading_flags(flag: str) -> None:
     assert cpu_seconds("-m", "probe_exporter", flag) <= 4 * cpu_seconds("-c", "import argparse")
+
+
+HEALTHY = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def cpu_seconds_until_healthy(directory: Path, environment: dict[str, str]) -> float:
+    """CPU time of an exporter with its shipped modules, from its start to its first answer."""
+    port = free_port()
+    command = [sys.executable, "-m", "probe_exporter", f"--web.listen-address=127.0.0.1:{port}"]
+    with running(command, directory, directory / "exporter.log", listening(port), environment=environment) as process:
+        with socket.create_connection(("127.0.0.1", port), 600) as connection:
+            connection.sendall(HEALTHY)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        threads = Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+        return sum(int(file.read_text().split()[0]) for file in threads) / 1e9
+
+
+@pytest.mark.slow
+def test_serving_costs_little_more_than_importing_its_libraries(tmp_path: Path) -> None:
+    """Both with bytecode, which installers make: the first run of each only writes it."""
+    environment = {k: v for k, v in _environment().items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(tmp_path / "bytecode")
+    code = "import aiohttp.web, pydantic, uvloop, prometheus_client"
+    runs = [
+        (cpu_seconds_until_healthy(tmp_path, environment), _cpu_seconds(("-c", code), environment)) for _ in range(6)
+    ]
+    served, imported = map(min, zip(*runs[1:], strict=True))
+    assert served <= 1.6 * imported

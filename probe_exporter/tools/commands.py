@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run_tool(given: argparse.Namespace) -> int:
-    """Run the tool that was asked for. All that is large is imported here and below: help and usage errors need none."""
-    from probe_exporter.config.current import REFUSALS  # noqa: PLC0415  # the same
+    """Run the tool that was asked for."""
+    from probe_exporter.config.current import REFUSALS  # noqa: PLC0415  # help and usage errors need nothing large
     from probe_exporter.config.single import NotRun  # noqa: PLC0415  # the same
     from probe_exporter.telemetry import logs  # noqa: PLC0415  # the same
     from probe_exporter.tools.listing import NotThere  # noqa: PLC0415  # the same
