@@ -26,7 +26,6 @@ LOG_FORMATS = ("logfmt", "json")
 and ``--help`` needs neither; a test compares them."""
 
 
-
 class Flags(argparse.Namespace):
     """What the command line says. A name here is the flag's, with underscores."""
 

@@ -121,5 +121,3 @@ def _unsupported(given: Flags) -> str:
     if any(address.startswith("vsock:") for address in given.web_listen_address):
         return "Listening on vsock:// is not in this version: use host:port"
     return ""
-
-

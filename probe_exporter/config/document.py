@@ -94,9 +94,7 @@ def parsed(data: bytes, file: str) -> tuple[Document, Node | None]:
     return document, root
 
 
-def interpreted(
-    document: Document, root: Node, shape: Shape, environment: Mapping[str, str] | None = None
-) -> Document:
+def interpreted(document: Document, root: Node, shape: Shape, environment: Mapping[str, str] | None = None) -> Document:
     """Read a parsed document into plain values; the arguments are those of `read`."""
     document.places[()] = Place(document.file, root.line, root.column)
     reader = _Reader(document, environment)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationError, create_model, model_validator
@@ -313,9 +312,7 @@ class _File(NamedTuple):
     targets: TargetsSettings | None
 
 
-def _read(
-    read: Document, model: type[Settings], probers: Collection[str], used: Mapping[str, Prober[Any]]
-) -> _File:
+def _read(read: Document, model: type[Settings], probers: Collection[str], used: Mapping[str, Prober[Any]]) -> _File:
     """What a document says; its problems grow by what validation finds."""
     written = read.value
     read.value = parameter_checks.checked(read, probers)
