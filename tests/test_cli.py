@@ -1,4 +1,4 @@
-"""The program from outside: exit codes, what goes where, and the order of things at start."""
+"""Tests of the command line: exit codes, output streams and the order of the start."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ BAD = "modules:\n  one: {prober: http, tiemout: 3s}\n  two: {prober: nonsense}\n
 
 
 def run(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """The program to its end, which is not far."""
+    """Run the program until it exits."""
     command = [sys.executable, "-m", "probe_exporter", *flags]
     return subprocess.run(command, cwd=directory, env=_environment(), capture_output=True, text=True, timeout=600)
 
 
 def run_here(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """The same in this process, for runs that end before they serve: it is cheaper by the start of a program."""
+    """Run the same in this process, without the cost of a new one; only for runs that exit before serving."""
     root, out, err = logging.getLogger(), io.StringIO(), io.StringIO()
     level, handlers, hangup = root.level, root.handlers[:], signal.getsignal(signal.SIGHUP)
     others = {name: logging.getLogger(name).level for name in ("asyncio", "aiohttp")}
@@ -55,12 +55,12 @@ def messages(text: str) -> list[str]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A working directory with a good config."""
+    """Return a working directory with a good config."""
     (tmp_path / "blackbox.yml").write_text(GOOD)
     return tmp_path
 
 
-def test_a_good_config_checks_with_0(directory: Path) -> None:
+def test_config_check_exits_with_0_for_good_config(directory: Path) -> None:
     done = run(directory, "--config.check")
     assert (done.returncode, done.stdout) == (0, "")
     assert messages(done.stderr) == [
@@ -70,7 +70,7 @@ def test_a_good_config_checks_with_0(directory: Path) -> None:
     ]
 
 
-def test_a_bad_config_checks_with_1_and_all_its_errors(directory: Path) -> None:
+def test_config_check_exits_with_1_and_reports_all_errors(directory: Path) -> None:
     (directory / "blackbox.yml").write_text(BAD)
     done = run(directory, "--config.check")
     assert (done.returncode, done.stdout) == (1, "")
@@ -78,7 +78,7 @@ def test_a_bad_config_checks_with_1_and_all_its_errors(directory: Path) -> None:
     assert "blackbox.yml:3:" in done.stderr
 
 
-def test_warnings_are_shown_and_forgiven_unless_strict(directory: Path) -> None:
+def test_config_check_fails_on_warnings_only_if_strict(directory: Path) -> None:
     (directory / "blackbox.yml").write_text(QUESTIONABLE)
     done = run_here(directory, "--config.check")
     assert done.returncode == 0
@@ -96,14 +96,14 @@ def test_warnings_are_shown_and_forgiven_unless_strict(directory: Path) -> None:
         (["--modules.dir=missing"], "missing"),
     ],
 )
-def test_what_cannot_be_loaded_ends_with_1(directory: Path, flags: list[str], says: str) -> None:
+def test_missing_config_exits_with_1(directory: Path, flags: list[str], says: str) -> None:
     done = run_here(directory, *flags)
     assert done.returncode == 1
     assert messages(done.stderr)[-1] == '"The configuration can\'t be used"'
     assert says in done.stderr
 
 
-def test_without_a_config_the_shipped_modules_are_used(tmp_path: Path) -> None:
+def test_shipped_modules_are_used_without_config(tmp_path: Path) -> None:
     done = run_here(tmp_path, "--config.check")
     assert done.returncode == 0
     modules = re.search(r"modules=(\d+)", done.stderr)
@@ -111,14 +111,14 @@ def test_without_a_config_the_shipped_modules_are_used(tmp_path: Path) -> None:
     assert int(modules[1]) >= 12
 
 
-def test_a_config_file_is_relative_to_the_working_directory_and_may_be_many(directory: Path) -> None:
+def test_config_file_is_relative_and_repeatable(directory: Path) -> None:
     (directory / "more").mkdir()
     (directory / "more" / "a.yml").write_text("modules: {two: {prober: http}}\n")
     done = run_here(directory, "--config.check", "--config.file=blackbox.yml", "--config.file=more")
     assert "files=blackbox.yml,more/a.yml modules=2" in done.stderr
 
 
-def test_a_port_in_use_is_said_and_ends_with_1(directory: Path) -> None:
+def test_port_in_use_exits_with_1(directory: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run(directory, f"--web.listen-address={address}")
@@ -134,9 +134,7 @@ def test_a_port_in_use_is_said_and_ends_with_1(directory: Path) -> None:
         (["--web.listen-address=nowhere"], "has no port"),
     ],
 )
-def test_a_bad_url_or_address_ends_with_1_after_the_config_is_loaded(
-    directory: Path, flags: list[str], says: str
-) -> None:
+def test_bad_url_or_address_exits_with_1(directory: Path, flags: list[str], says: str) -> None:
     done = run_here(directory, *flags)
     assert done.returncode == 1
     assert messages(done.stderr)[1:] == ['"Loaded the configuration"', '"The exporter can\'t start"']
@@ -144,24 +142,24 @@ def test_a_bad_url_or_address_ends_with_1_after_the_config_is_loaded(
 
 
 @pytest.mark.parametrize("flag", ["--web.external-url=%zz", "--web.listen-address=nowhere"])
-def test_a_check_does_not_look_at_the_web_flags(directory: Path, flag: str) -> None:
+def test_config_check_ignores_web_flags(directory: Path, flag: str) -> None:
     assert run_here(directory, "--config.check", flag).returncode == 0
 
 
-def test_what_this_version_cannot_do_is_refused_and_not_ignored(directory: Path) -> None:
+def test_unsupported_vsock_address_is_refused(directory: Path) -> None:
     done = run_here(directory, "--web.listen-address=vsock://:9115")
     assert done.returncode == 1
     assert "not in this version" in done.stderr
 
 
-def test_usage_errors_are_one_line_and_1(directory: Path) -> None:
+def test_usage_error_is_one_line_and_exits_with_1(directory: Path) -> None:
     done = run(directory, "--nope")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "probe-exporter: error: unknown long flag '--nope', try --help\n"
 
 
-def test_an_unknown_probe_level_is_only_a_warning(directory: Path) -> None:
-    """Seen by the port being in use: the start gets past it."""
+def test_unknown_probe_log_level_is_a_warning(directory: Path) -> None:
+    """The program gets far enough to find the port in use."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run(directory, f"--web.listen-address={address}", "--log.prober=loud")
@@ -169,19 +167,19 @@ def test_an_unknown_probe_level_is_only_a_warning(directory: Path) -> None:
     assert len(re.findall(r"level=WARN .*loud", done.stderr)) == 1
 
 
-def test_the_log_level_and_format_are_obeyed(directory: Path) -> None:
+def test_log_level_and_format_are_applied(directory: Path) -> None:
     assert run_here(directory, "--config.check", "--log.level=Error").stderr == ""
     lines = run_here(directory, "--config.check", "--log.format=json").stderr.splitlines()
     assert [json.loads(line)["level"] for line in lines] == ["INFO", "INFO", "INFO"]
 
 
-def test_the_version_is_printed(directory: Path) -> None:
+def test_version_is_printed(directory: Path) -> None:
     done = run(directory, "--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert VERSION in done.stdout
 
 
-def test_the_schema_is_json_and_knows_the_user_s_probers(directory: Path) -> None:
+def test_config_schema_includes_own_probers(directory: Path) -> None:
     done = run_here(directory, "config", "schema", f"--modules.dir={PLUGINS}")
     assert (done.returncode, done.stderr) == (0, "")
     module = json.loads(done.stdout)["$defs"]["Module"]
@@ -189,7 +187,7 @@ def test_the_schema_is_json_and_knows_the_user_s_probers(directory: Path) -> Non
     assert {"http", "actor"} <= set(names)
 
 
-def test_a_schema_of_a_broken_prober_is_refused(directory: Path) -> None:
+def test_config_schema_refuses_broken_prober(directory: Path) -> None:
     (directory / "broken.py").write_text("nonsense(\n")
     done = run(directory, "config", "schema", f"--modules.dir={directory}")
     assert (done.returncode, done.stdout) == (1, "")

@@ -1,4 +1,4 @@
-"""The programs of examples/ run as they stand, and a real Prometheus scrapes them."""
+"""Tests of the programs in examples/: they run unchanged, and a real Prometheus scrapes them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GROWING, STILL = "myapp_processed_ops_total", "myapp_processed_ops_total1"
 
 @contextmanager
 def example(name: str, directory: Path) -> Iterator[int]:
-    """One of the programs on a port of its own, which is its only argument."""
+    """Run one of the programs on a free port, its only argument."""
     port = free_port()
     command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), str(port)]
     with running(command, directory, directory / f"{name}.log", listening(port)):
@@ -47,7 +47,7 @@ def value(text: str, name: str) -> float:
     return next(sample.value for sample in samples if sample.name == name)
 
 
-def test_the_application_counts_an_operation_every_two_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instrumented_app_counts_every_two_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     with example("instrumented_app", tmp_path) as port:
         first = value(scrape(port), GROWING)
@@ -70,14 +70,14 @@ def test_the_application_counts_an_operation_every_two_seconds(tmp_path: Path, m
     assert pauses == [2, 2, 2]
 
 
-def test_the_smallest_exporter_says_four_things(tmp_path: Path) -> None:
+def test_smallest_exporter_exposes_one_counter(tmp_path: Path) -> None:
     with example("smallest_exporter", tmp_path) as port:
         lines = scrape(port).splitlines()
     assert lines[0].startswith(f"# HELP {STILL} ")
     assert lines[1:] == [f"# TYPE {STILL} counter", f'{STILL}{{date="Thursday"}} 1622']
 
 
-def test_a_prometheus_scrapes_both(tmp_path: Path) -> None:
+def test_prometheus_scrapes_both_examples(tmp_path: Path) -> None:
     with example("instrumented_app", tmp_path) as growing, example("smallest_exporter", tmp_path) as still:
         jobs = [{"job_name": "app", "static_configs": [{"targets": [f"127.0.0.1:{growing}", f"127.0.0.1:{still}"]}]}]
         config = tmp_path / "prometheus.yml"
@@ -92,8 +92,8 @@ async def _arrives(prometheus: exporters.Server) -> None:
     await until(prometheus, 'sum(up{job="app"})', 2)
 
 
-def test_both_are_probed_by_the_exporter_prober(tmp_path: Path) -> None:
-    """The application has nothing wrong with it; the smallest exporter has a counter of an unusual name."""
+def test_exporter_prober_probes_both_examples(tmp_path: Path) -> None:
+    """The application has no lint findings; the smallest exporter has a counter with an unusual name."""
     with (
         example("instrumented_app", tmp_path) as growing,
         example("smallest_exporter", tmp_path) as still,

@@ -1,4 +1,4 @@
-"""An existing unit file or container spec works as it stands: names, forms, defaults and refusals are kept."""
+"""Tests of the flags: an existing unit file or container spec works unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = """
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a command line is refused with."""
+    """Return the error line for a command line."""
     with pytest.raises(SystemExit) as exit:
         flags.parse(arguments)
     shown = capsys.readouterr()
@@ -29,7 +29,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line
 
 
-def test_defaults() -> None:
+def test_flags_have_defaults() -> None:
     given = vars(flags.parse([]))
     assert given == {
         "command": (),
@@ -88,7 +88,7 @@ def test_defaults() -> None:
         (["config", "--modules.dir=x", "schema"], "command", ("config", "schema")),
     ],
 )
-def test_forms(arguments: list[str], name: str, value: object) -> None:
+def test_flags_accept_all_forms(arguments: list[str], name: str, value: object) -> None:
     assert getattr(flags.parse(arguments), name) == value
 
 
@@ -124,7 +124,7 @@ def test_forms(arguments: list[str], name: str, value: object) -> None:
         (["@/no/such/file"], "/no/such/file"),
     ],
 )
-def test_what_is_misunderstood_is_refused_in_one_line(
+def test_flags_refuse_bad_arguments_in_one_line(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refused(capsys, *arguments)
@@ -133,7 +133,7 @@ def test_what_is_misunderstood_is_refused_in_one_line(
     assert line.endswith(", try --help")
 
 
-def test_a_file_holds_one_argument_per_line(tmp_path: Path) -> None:
+def test_flags_read_arguments_from_file(tmp_path: Path) -> None:
     file = tmp_path / "flags"
     file.write_text("--config.file=a b.yml\n--history.limit\n7\n")
     given = flags.parse(["--config.check", f"@{file}"])
@@ -141,7 +141,7 @@ def test_a_file_holds_one_argument_per_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help", "--help-long", "--help-man"])
-def test_help_names_every_flag_on_stdout(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_flag(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         flags.parse([flag])
     shown = capsys.readouterr()
@@ -150,7 +150,7 @@ def test_help_names_every_flag_on_stdout(flag: str, capsys: pytest.CaptureFixtur
     assert [name for name in NAMES.split() if name not in text] == []
 
 
-def test_the_version_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         flags.parse(["--version"])
     shown = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""What is installed is complete: built from a checkout or from an sdist, it runs with no file beside it."""
+"""Tests of the wheel and the sdist: they are complete and run without the source tree."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checked_out() -> str:
-    """The commit of this checkout; empty where there is none."""
+    """Return the commit of this checkout; empty without git."""
     answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return answer.stdout.strip() if (ROOT / ".git").exists() else ""
 
 
-def test_a_wheel_runs_on_its_own_modules(wheel: Path, tmp_path: Path) -> None:
+def test_wheel_runs_with_its_own_modules(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     elsewhere = tmp_path / "elsewhere"
@@ -54,8 +54,8 @@ def test_a_wheel_runs_on_its_own_modules(wheel: Path, tmp_path: Path) -> None:
     assert f"revision={checked_out() or 'unknown'} " in done.stderr
 
 
-def test_a_wheel_has_what_authors_of_probers_need(wheel: Path, tmp_path: Path) -> None:
-    """The templates, the types and the pytest plugin, with every warning an error."""
+def test_wheel_includes_templates_types_and_plugin(wheel: Path, tmp_path: Path) -> None:
+    """The wheel has the templates, the types and the pytest plugin; warnings are errors."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     elsewhere = tmp_path / "elsewhere"
@@ -73,7 +73,7 @@ def test_a_wheel_has_what_authors_of_probers_need(wheel: Path, tmp_path: Path) -
     assert (tmp_path / "site" / "probe_exporter" / "py.typed").exists()
 
 
-def test_a_wheel_holds_the_command_the_licence_and_every_module(wheel: Path) -> None:
+def test_wheel_includes_command_licence_and_modules(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (entry_points,) = [name for name in names if name.endswith("/entry_points.txt")]
@@ -85,7 +85,7 @@ def test_a_wheel_holds_the_command_the_licence_and_every_module(wheel: Path) -> 
     assert not [name for name in names if name.startswith(("tests/", "modules/"))]
 
 
-def test_an_sdist_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+def test_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     sdist = build("sdist", ROOT, tmp_path / "sdist")
     unpacked = tmp_path / "source"
     unpacked.mkdir()
@@ -99,13 +99,13 @@ def test_an_sdist_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
                 assert one.read(name) == other.read(name), name
 
 
-def test_building_leaves_nothing_behind_in_the_tree(wheel: Path) -> None:
+def test_build_leaves_tree_unchanged(wheel: Path) -> None:
     assert wheel.exists()
     assert not (ROOT / "probe_exporter" / "REVISION").exists()
 
 
-def test_everything_that_is_required_is_pinned() -> None:
-    """Pins and requirements are two files; this keeps them one."""
+def test_constraints_pin_all_requirements() -> None:
+    """constraints.txt pins each requirement."""
 
     def names(lines: list[str]) -> set[str]:
         bare = [line.partition("#")[0].strip() for line in lines]

@@ -1,4 +1,4 @@
-"""However a prober ends, its run has a result: in time, with a reason, and with all it measured before."""
+"""Tests of the runner: each run ends in time with a result, a reason and the metrics set before."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ Act = Callable[[Probe], Awaitable[None]]
 
 @pytest.fixture
 def new_loop() -> NewLoop:
-    """Deadlines are kept on a simulated clock, so they strike at exact times."""
+    """Return a loop with a simulated clock, so that deadlines strike at exact times."""
     return SimulatedLoop
 
 
 def module(act: Act) -> Module:
-    """A module whose prober does what a test says."""
+    """Return a module whose prober runs `act`."""
 
     async def probe_act(probe: Probe, settings: Settings) -> None:
         await act(probe)
@@ -49,7 +49,7 @@ def module(act: Act) -> Module:
 
 
 async def ran(act: Act, timeout: float = 5.0) -> Result:
-    """The result of a run, which has ended within its time."""
+    """Return the result of a run and check that it ended within its timeout."""
     started = simulated().time()
     result = await run(module(act), "a target", timeout)
     assert simulated().time() - started <= max(timeout, 0) + TICK + ROUNDING
@@ -67,7 +67,7 @@ async def succeed(probe: Probe) -> None:
 # --- success -----------------------------------------------------------------------------------------------
 
 
-async def test_a_probe_that_returns_has_succeeded() -> None:
+async def test_run_succeeds_if_prober_returns() -> None:
     before, began = time.time(), time.perf_counter()
     result = await ran(succeed)
     took = time.perf_counter() - began
@@ -85,7 +85,7 @@ async def test_a_probe_that_returns_has_succeeded() -> None:
     }
 
 
-async def test_the_prober_gets_its_module_and_the_time_it_has() -> None:
+async def test_run_passes_settings_and_remaining_time() -> None:
     seen: list[object] = []
     settings = Settings()
 
@@ -96,7 +96,7 @@ async def test_the_prober_gets_its_module_and_the_time_it_has() -> None:
     assert seen == ["a target", settings, 5.0]
 
 
-async def test_the_log_has_a_beginning_and_an_end() -> None:
+async def test_run_logs_beginning_and_end() -> None:
     async def act(probe: Probe) -> None:
         probe.log("In between")
 
@@ -108,7 +108,7 @@ async def test_the_log_has_a_beginning_and_an_end() -> None:
 # --- failure -----------------------------------------------------------------------------------------------
 
 
-async def test_a_probe_that_raises_has_failed_in_the_phase_where_it_raised() -> None:
+async def test_run_fails_in_phase_that_raised() -> None:
     async def act(probe: Probe) -> None:
         probe.set(MEASURED, 1)
         with probe.phase("processing"):
@@ -132,7 +132,7 @@ async def test_a_probe_that_raises_has_failed_in_the_phase_where_it_raised() -> 
     }
 
 
-async def test_a_probe_that_noted_a_failure_has_failed_though_it_returns() -> None:
+async def test_run_fails_if_failure_was_noted() -> None:
     async def act(probe: Probe) -> None:
         with probe.phase("validation"):
             probe.fail(ProbeFailed(Reason.HTTP_STATUS, "first"))
@@ -143,8 +143,8 @@ async def test_a_probe_that_noted_a_failure_has_failed_though_it_returns() -> No
     assert series(result)["probe_measured"] == {(): 1}
 
 
-async def test_the_first_failure_is_the_one_reported() -> None:
-    """Whatever is noted, raised or runs out later."""
+async def test_run_reports_first_failure() -> None:
+    """Later failures, exceptions and timeouts are not reported."""
 
     async def note(probe: Probe) -> None:
         probe.fail(ProbeFailed(Reason.HTTP_STATUS, "first"))
@@ -176,7 +176,7 @@ async def test_the_first_failure_is_the_one_reported() -> None:
     ("phase", "reason"),
     [*TIMEOUTS.items(), ("validation", Reason.TIMEOUT_PROBE), ("", Reason.TIMEOUT_PROBE)],
 )
-async def test_a_deadline_is_named_after_the_phase_it_passes_in(phase: str, reason: Reason) -> None:
+async def test_run_timeout_reason_depends_on_phase(phase: str, reason: Reason) -> None:
     async def act(probe: Probe) -> None:
         probe.set(MEASURED, 1)
         if not phase:
@@ -194,8 +194,8 @@ async def test_a_deadline_is_named_after_the_phase_it_passes_in(phase: str, reas
     assert series(result)["probe_timeout_seconds"] == {(): 0.05}
 
 
-async def test_a_timeout_of_the_probers_own_is_not_the_deadline() -> None:
-    """It should have become a `ProbeFailed`; that it did not is the prober's bug."""
+async def test_run_reports_own_timeout_error_as_internal_error() -> None:
+    """The prober should have raised `ProbeFailed`; this is a bug of the prober."""
 
     async def act(probe: Probe) -> None:
         async with asyncio.timeout(0.01):
@@ -206,8 +206,8 @@ async def test_a_timeout_of_the_probers_own_is_not_the_deadline() -> None:
     assert result.failure.reason is Reason.INTERNAL_ERROR
 
 
-async def test_a_prober_may_clean_up_when_its_time_is_over() -> None:
-    """And what it raises while it does is not lost either."""
+async def test_run_lets_prober_clean_up_after_timeout() -> None:
+    """An exception raised during the clean-up is reported."""
 
     async def act(probe: Probe) -> None:
         try:
@@ -229,7 +229,7 @@ async def test_a_prober_may_clean_up_when_its_time_is_over() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0])
-async def test_without_any_time_a_probe_fails_at_its_first_wait(timeout: float) -> None:
+async def test_run_without_time_fails_at_first_wait(timeout: float) -> None:
     async def act(probe: Probe) -> None:
         probe.set(MEASURED, 1)
         await asyncio.sleep(60)
@@ -239,7 +239,7 @@ async def test_without_any_time_a_probe_fails_at_its_first_wait(timeout: float) 
     assert result.failure.reason is Reason.TIMEOUT_PROBE
 
 
-async def test_many_runs_end_each_in_its_own_time() -> None:
+async def test_runs_end_each_at_their_own_timeout() -> None:
     async def act(probe: Probe) -> None:
         await asyncio.sleep(60)
 
@@ -253,7 +253,7 @@ async def test_many_runs_end_each_in_its_own_time() -> None:
         assert timeout - ROUNDING <= took <= timeout + TICK + ROUNDING
 
 
-async def test_the_duration_counts_all_that_the_prober_waits_for() -> None:
+async def test_run_duration_includes_waiting() -> None:
     waited = 0.0
 
     async def act(probe: Probe) -> None:
@@ -265,7 +265,7 @@ async def test_the_duration_counts_all_that_the_prober_waits_for() -> None:
     assert (await ran(act)).duration >= round(waited, 9) > 0.01
 
 
-async def test_however_much_time_there_is_it_can_be_counted() -> None:
+async def test_run_accepts_huge_timeout() -> None:
     assert (await ran(succeed, timeout=1e300)).success
 
 
@@ -273,10 +273,10 @@ async def test_however_much_time_there_is_it_can_be_counted() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("hush"), ValueError("hush"), AssertionError("hush"), OSError("hush")])
-async def test_a_bug_is_an_internal_error_with_a_traceback_in_the_log(
+async def test_run_reports_bug_as_internal_error_with_traceback(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And with the series that were there; what the error says, which may be a secret, is in that log alone."""
+    """Metrics set before are kept; the error's text, which may be a secret, is only in the log."""
 
     async def act(probe: Probe) -> None:
         probe.set(MEASURED, 1)
@@ -298,8 +298,8 @@ async def test_a_bug_is_an_internal_error_with_a_traceback_in_the_log(
 
 @pytest.mark.parametrize("noted", [True, False])
 @pytest.mark.parametrize("declared", [True, False])
-async def test_a_reason_of_its_own_is_reported_if_the_prober_has_declared_it(noted: bool, declared: bool) -> None:
-    """The list of reasons is closed: what counts probes by reason must know them all."""
+async def test_run_reports_own_reason_only_if_declared(noted: bool, declared: bool) -> None:
+    """The list of reasons is closed, because probes are counted by reason."""
     tired = OwnReason("act_tired", "The actor sleeps.")
 
     async def probe_act(probe: Probe, settings: Settings) -> None:
@@ -314,7 +314,7 @@ async def test_a_reason_of_its_own_is_reported_if_the_prober_has_declared_it(not
     assert series(result)["probe_failure_info"] == {(reason, ""): 1}
 
 
-async def test_a_failure_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
+async def test_run_logs_no_traceback_for_failure(caplog: pytest.LogCaptureFixture) -> None:
     async def act(probe: Probe) -> None:
         raise ProbeFailed(Reason.HTTP_STATUS, "as it happens")
 
@@ -325,7 +325,7 @@ async def test_a_failure_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
 # --- cancellation ------------------------------------------------------------------------------------------
 
 
-async def test_a_cancelled_run_is_cancelled_and_leaves_no_socket() -> None:
+async def test_run_cancelled_releases_socket() -> None:
     connected, left = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -352,8 +352,8 @@ async def test_a_cancelled_run_is_cancelled_and_leaves_no_socket() -> None:
         await asyncio.wait_for(left.wait(), PATIENCE)
 
 
-async def test_a_run_that_ends_in_time_leaves_no_cancellation_behind() -> None:
-    """The task goes on to other things, such as answering."""
+async def test_run_leaves_no_cancellation_behind() -> None:
+    """The task continues with other work, such as writing the response."""
     await ran(succeed)
     task = asyncio.current_task()
     assert task is not None
@@ -369,7 +369,7 @@ async def test_a_run_that_ends_in_time_leaves_no_cancellation_behind() -> None:
 # --- declarations ------------------------------------------------------------------------------------------
 
 
-def test_the_names_that_dashboards_know() -> None:
+def test_run_metrics_have_stable_names() -> None:
     assert [metric.name for metric in (SUCCESS, DURATION, TIMEOUT, FAILURE)] == [
         "probe_success",
         "probe_duration_seconds",

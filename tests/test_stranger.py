@@ -1,4 +1,4 @@
-"""A prober that nobody here has seen: a file of 40 lines in a directory, and an exporter told of the directory."""
+"""Tests of a user's prober: one file of 40 lines in a directory that `--modules.dir` names."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ MODULES = "modules: {finger_root: {prober: finger, finger: {user: root}}}"
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stranger, and a module of it."""
+    """A directory with the prober's file and a module of it."""
     path = tmp_path_factory.mktemp("stranger")
     (path / "finger.py").write_text(FINGER)
     (path / "finger.yml").write_text(MODULES)
@@ -72,11 +72,11 @@ def exporter(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
-def test_it_is_one_file_of_40_lines() -> None:
+def test_own_prober_has_less_than_40_lines() -> None:
     assert len([line for line in FINGER.splitlines() if line]) < 40
 
 
-async def test_it_probes_and_measures(exporter: Server) -> None:
+async def test_own_prober_probes_and_measures(exporter: Server) -> None:
     with serve(expect(b"root\r\n"), b"Login: root\r\n") as target:
         answer = await exporter.probe("finger_root", str(target))
     assert "\nprobe_success 1\n" in answer.text
@@ -84,14 +84,14 @@ async def test_it_probes_and_measures(exporter: Server) -> None:
     assert '\nprobe_finger_duration_seconds{phase="query"} ' in answer.text
 
 
-async def test_it_fails_with_its_own_reason(exporter: Server) -> None:
+async def test_own_prober_fails_with_own_reason(exporter: Server) -> None:
     with serve(expect(b"root\r\n"), b"root: No such user.\r\n") as target:
         answer = await exporter.probe("finger_root", str(target))
     assert '\nprobe_failure_info{phase="",reason="finger_unknown_user"} 1\n' in answer.text
     assert "\nprobe_finger_answer_bytes 21\n" in answer.text, "what was measured before is there"
 
 
-async def test_its_deadline_is_kept_for_it(exporter: Server) -> None:
+async def test_own_prober_times_out(exporter: Server) -> None:
     with serve(expect(b"root\r\n"), b"Login: ", hold()) as target:
         path = f"/probe?module=finger_root&target={target}"
         answer = await async_timed_out(
@@ -101,7 +101,7 @@ async def test_its_deadline_is_kept_for_it(exporter: Server) -> None:
     assert '\nprobe_failure_info{phase="query",reason="timeout_probe"} 1\n' in answer.text
 
 
-async def test_it_shows_up_in_metadata(exporter: Server) -> None:
+async def test_own_prober_appears_in_metadata(exporter: Server) -> None:
     metadata = json.loads((await exporter.get("/metadata")).text)
     (prober,) = [prober for prober in metadata["probers"] if prober["name"] == "finger"]
     assert prober["description"] == "Asks a host what it knows of a user."
@@ -122,7 +122,7 @@ async def test_it_shows_up_in_metadata(exporter: Server) -> None:
         ("{user: [root]}", "modules.m.finger.user: expected a string, found a list"),
     ],
 )
-def test_its_settings_are_checked_like_ours(directory: Path, tmp_path: Path, block: str, problem: str) -> None:
+def test_own_prober_settings_are_checked(directory: Path, tmp_path: Path, block: str, problem: str) -> None:
     (tmp_path / "mine.yml").write_text(f"modules:\n  m: {{prober: finger, finger: {block}}}\n")
     done = run_here(tmp_path, "--config.file=mine.yml", f"--modules.dir={directory}", "--config.check")
     assert done.returncode == 1
@@ -130,7 +130,7 @@ def test_its_settings_are_checked_like_ours(directory: Path, tmp_path: Path, blo
     assert problem in done.stderr
 
 
-def test_once_it_is_broken_the_exporter_does_not_start(directory: Path, tmp_path: Path) -> None:
+def test_broken_own_prober_prevents_start(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "finger.py").write_text(FINGER.replace("Regexp, ", ""))
     (tmp_path / "finger.yml").write_text(MODULES)
     for flags in [(), ("--config.check",), ("--config.check", "--modules.ignore-errors")]:
@@ -139,7 +139,7 @@ def test_once_it_is_broken_the_exporter_does_not_start(directory: Path, tmp_path
         assert "finger.py can't be loaded: NameError: name 'Regexp' is not defined (line 18)" in done.stderr
 
 
-async def test_the_exporter_starts_without_it_when_told_to_and_reload_mends_it(tmp_path: Path) -> None:
+async def test_broken_own_prober_can_be_ignored_and_reloaded(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
     (own / "finger.py").write_text(FINGER.replace("Regexp, ", ""))

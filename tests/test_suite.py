@@ -36,10 +36,10 @@ SIMULATED = re.compile(r"^clock$|usefixtures\(.*'(clock|time_of_day)'")
 DURATION_NAME = re.compile(r"(^|_)(elapsed|took|duration|waited)$")
 
 ALLOWED: dict[str, str] = {
-    "prober/test_run.py:test_a_phase_is_timed: judgements_of_time": "the phase has the inner one in it",
+    "prober/test_run.py:test_phase_measures_seconds: judgements_of_time": "the phase has the inner one in it",
     "servers/_grpc_server.py:check: sleeps": "a server that is slower than the probe's timeout; its tests wait for it",
     "test_runner.py:act: short_waits": "a timeout that the test wants to end",
-    "test_runner.py:test_many_runs_end_each_in_its_own_time: judgements_of_time": "a simulated clock",
+    "test_runner.py:test_runs_end_each_at_their_own_timeout: judgements_of_time": "a simulated clock",
 }
 """Findings that stay, as ``file:function: rule``, each with its reason."""
 

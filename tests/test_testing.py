@@ -1,4 +1,4 @@
-"""The pytest plugin: peers do what their script says, and what a probe made of them is told as it was."""
+"""Tests of the pytest plugin: scripted peers, and the outcome of probes against them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def lines(file: Path) -> Prober[Any]:
     return load_prober(file)
 
 
-def test_a_script_is_played_turn_by_turn(lines: Prober[Any]) -> None:
+def test_serve_plays_script_in_order(lines: Prober[Any]) -> None:
     with serve(expect(b"one\r\n"), wait(0.1), b"an ", wait(0.05), b"answer\n") as target:
         began = time.perf_counter()
         result = run_prober(lines, target, timeout=PATIENCE)
@@ -103,15 +103,13 @@ def test_a_script_is_played_turn_by_turn(lines: Prober[Any]) -> None:
     assert ("Connected", {"port": target.port}) in result.log
 
 
-def test_a_line_may_be_expected_by_a_pattern(lines: Prober[Any]) -> None:
+def test_expect_accepts_pattern(lines: Prober[Any]) -> None:
     with serve(expect(re.compile(rb"^t\w+\r\n$")), b"fine\n") as target:
         assert run_prober(lines, target, {"say": "twelve"}).success
 
 
 @pytest.mark.parametrize("expected", [b"two\r\n", b"one\r\nand more", re.compile(rb"^two")])
-def test_a_probe_that_does_not_keep_to_the_script_fails_the_test(
-    lines: Prober[Any], expected: bytes | re.Pattern[bytes]
-) -> None:
+def test_expect_fails_test_on_mismatch(lines: Prober[Any], expected: bytes | re.Pattern[bytes]) -> None:
     with pytest.raises(AssertionError, match=r"of the probe, heard b'one"), serve(expect(expected), b"x\n") as target:
         timed_out(lambda seconds: run_prober(lines, target, timeout=seconds), lambda _: target.heard)
 
@@ -128,7 +126,7 @@ def test_a_probe_that_does_not_keep_to_the_script_fails_the_test(
     ],
     ids=["close", "cut", "flood", "hold", "reset", "wait"],
 )
-def test_every_way_to_misbehave(lines: Prober[Any], turn: Turn, reason: str, phase: str) -> None:
+def test_serve_can_misbehave(lines: Prober[Any], turn: Turn, reason: str, phase: str) -> None:
     with serve(expect(b"one\r\n"), turn) as target:
         result = timed_out(
             lambda seconds: run_prober(lines, target, timeout=seconds),
@@ -139,13 +137,13 @@ def test_every_way_to_misbehave(lines: Prober[Any], turn: Turn, reason: str, pha
     assert result.message
 
 
-def test_nobody_listens_any_more_after_the_block(lines: Prober[Any]) -> None:
+def test_serve_stops_listening_after_block(lines: Prober[Any]) -> None:
     with serve() as target:
         pass
     assert run_prober(lines, target).reason == "connect_refused"
 
 
-def test_tls_at_once_and_in_the_midst(lines: Prober[Any]) -> None:
+def test_serve_speaks_tls_and_starttls(lines: Prober[Any]) -> None:
     with serve(expect(b"one\r\n"), b"in secret\n", tls=True) as target:
         result = run_prober(lines, target, {"tls": True, "tls_config": target.tls_config})
         assert result.success
@@ -163,12 +161,12 @@ def test_tls_at_once_and_in_the_midst(lines: Prober[Any]) -> None:
         (Certificate(names=("elsewhere.test",)), "certificate_wrong_name"),
     ],
 )
-def test_a_certificate_may_be_bad(lines: Prober[Any], certificate: Certificate, reason: str) -> None:
+def test_serve_can_show_bad_certificate(lines: Prober[Any], certificate: Certificate, reason: str) -> None:
     with serve(tls=True, certificate=certificate) as target:
         assert run_prober(lines, target, {"tls": True, "tls_config": target.tls_config}).reason == reason
 
 
-def test_a_turn_may_be_any_function(lines: Prober[Any]) -> None:
+def test_serve_accepts_function_as_turn(lines: Prober[Any]) -> None:
     def echo(peer: Peer) -> None:
         peer.send(peer.line())
 
@@ -176,7 +174,7 @@ def test_a_turn_may_be_any_function(lines: Prober[Any]) -> None:
         assert run_prober(lines, target, {"say": "echo"}).metrics == {'probe_lines_bytes{line="echo"}': 5}
 
 
-def test_a_mistake_in_such_a_function_fails_the_test(lines: Prober[Any]) -> None:
+def test_serve_reports_error_in_turn_function(lines: Prober[Any]) -> None:
     def mistaken(peer: Peer) -> None:
         raise AssertionError("not what I thought")
 
@@ -184,7 +182,7 @@ def test_a_mistake_in_such_a_function_fails_the_test(lines: Prober[Any]) -> None
         run_prober(lines, target, timeout=PATIENCE)
 
 
-def test_a_udp_peer_answers_as_it_is_told(lines: Prober[Any]) -> None:
+def test_serve_udp_answers_by_function(lines: Prober[Any]) -> None:
     with serve_udp(lambda query: [query.upper() + b"!"] if query == b"one" else []) as target:
         assert run_prober(lines, target, {"udp": True}).metrics == {'probe_lines_bytes{line="one"}': 4}
         unanswered = timed_out(
@@ -195,21 +193,21 @@ def test_a_udp_peer_answers_as_it_is_told(lines: Prober[Any]) -> None:
         assert set(target.heard) == {b"one", b"two"}
 
 
-def test_a_udp_peer_ends(lines: Prober[Any]) -> None:
+def test_serve_udp_releases_port(lines: Prober[Any]) -> None:
     with serve_udp(lambda query: []) as target:
         assert isinstance(target, UdpServer)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", target.port))
 
 
-def test_settings_are_read_as_from_yaml(lines: Prober[Any]) -> None:
+def test_run_prober_reads_settings_as_from_yaml(lines: Prober[Any]) -> None:
     with pytest.raises(ValueError, match=r"settings sya: unknown key `sya`; did you mean `say`\?"):
         run_prober(lines, "127.0.0.1:1", {"sya": "x"})
     with pytest.raises(ValueError, match="settings tls: expected true or false, found an integer"):
         run_prober(lines, "127.0.0.1:1", {"tls": 3})
 
 
-def test_a_module_with_parameters_is_run(lines: Prober[Any], tmp_path: Path) -> None:
+def test_run_module_fills_in_parameters(lines: Prober[Any], tmp_path: Path) -> None:
     yml = tmp_path / "lines.yml"
     yml.write_text(
         'modules: {asking: {prober: lines, params: {what: {pattern: "[a-z]+"}}, lines: {say: "${param:what}"}}}'
@@ -233,8 +231,8 @@ print(*[name for name in sys.modules if name.split(".")[0] == "aiohttp" or name.
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
-def test_the_fixtures_end_their_peers_and_tell_what_went_wrong(file: Path, tmp_path: Path) -> None:
-    """As an author's pytest runs them, with every warning an error."""
+def test_fixtures_stop_peers_and_report_mismatch(file: Path, tmp_path: Path) -> None:
+    """Run a separate pytest with every warning as an error."""
     (tmp_path / "test_lines.py").write_text(
         f"""
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""docs/writing-a-prober.md is true: its files are written out and run, its commands are typed, its answers compared."""
+"""Tests of docs/writing-a-prober.md: its files are run and its commands give the shown output."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ PROBERS = [name for name in FILES if name.endswith(".py") and not name.startswit
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the tutorial's files."""
+    """Return a directory with the tutorial's files."""
     directory = tmp_path_factory.mktemp("tutorial")
     for name, text in FILES.items():
         (directory / name).write_text(text, encoding="utf-8")
     return directory
 
 
-def test_the_files_are_those_that_are_spoken_of() -> None:
+def test_tutorial_has_expected_files() -> None:
     assert [*FILES] == ["teapot.py", "teapot.yml", "test_teapot.py", "mailroom.py", "kettle.py", "pyproject.toml"]
 
 
-def test_the_first_prober_has_less_than_40_lines() -> None:
+def test_tutorial_first_prober_has_less_than_40_lines() -> None:
     assert len([line for line in FILES["teapot.py"].splitlines() if line]) < 40
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".py")])
-def test_the_api_alone_is_imported(name: str) -> None:
+def test_tutorial_imports_only_the_api(name: str) -> None:
     assert set(imported(FILES[name])) <= {"probe_exporter", "probe_exporter.testing"}
 
 
@@ -56,7 +56,7 @@ def test_the_api_alone_is_imported(name: str) -> None:
     ],
     ids=["ruff", "format", "mypy"],
 )
-def test_the_code_is_held_to_what_ours_is(written: Path, check: list[str]) -> None:
+def test_tutorial_code_passes_lint(written: Path, check: list[str]) -> None:
     files = [name for name in FILES if name.endswith(".py")]
     done = python(written, "-m", *check, os.devnull if "mypy" in check else str(ROOT / "pyproject.toml"), *files)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -76,8 +76,8 @@ TYPED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.split("\n")[0])
-def test_commands_answer_as_shown(written: Path, session: str) -> None:
-    """But for how long things took, the lines of the log, and any others where the page has an ellipsis."""
+def test_tutorial_commands_give_shown_output(written: Path, session: str) -> None:
+    """Durations, log lines and lines under an ellipsis are not compared."""
     for command, answer in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE):
         program, *words = command.split()
         done = python(written, *TYPED[program], *words)
@@ -97,8 +97,8 @@ def timeless(line: str) -> str:
 # --- the probers -------------------------------------------------------------------------------------------
 
 
-async def test_the_prober_works_in_a_running_exporter(written: Path, tmp_path: Path) -> None:
-    """Loaded from its directory, with its modules, its reason and its metrics."""
+async def test_tutorial_prober_works_in_exporter(written: Path, tmp_path: Path) -> None:
+    """The exporter loads the prober from its directory, with modules, reason and metrics."""
     with (
         ours(tmp_path, f"--modules.dir={written}") as exporter,
         serve(expect(b"TEA?\r\n"), b"TEA 93.5 0\r\n") as teapot,
@@ -121,7 +121,7 @@ def mailroom(*more: object) -> Server:
     return serve(b"220 post.example hello\r\n", *more)  # type: ignore[arg-type]  # turns
 
 
-def test_the_mailroom_logs_in_over_tls(written: Path) -> None:
+def test_tutorial_mailroom_logs_in_over_tls(written: Path) -> None:
     prober = load_prober(written / "mailroom.py")
     tls = (expect(b"STARTTLS\n"), b"220 go on\r\n", start_tls())
     with mailroom(*tls, expect(b"LOGIN me hush\n"), b"235 welcome\r\n") as target:
@@ -135,7 +135,7 @@ def test_the_mailroom_logs_in_over_tls(written: Path) -> None:
         assert run_prober(prober, target, {**MAILROOM, "starttls": False}).reason == "dialogue_no_match"
 
 
-def test_the_mailroom_s_rules_and_cautions_speak(written: Path, tmp_path: Path) -> None:
+def test_tutorial_mailroom_rules_and_cautions_apply(written: Path, tmp_path: Path) -> None:
     prober = load_prober(written / "mailroom.py")
     with pytest.raises(ValueError, match="settings username: a username needs a `password`"):
         run_prober(prober, "127.0.0.1:1", {"username": "me"})
@@ -145,7 +145,7 @@ def test_the_mailroom_s_rules_and_cautions_speak(written: Path, tmp_path: Path) 
     assert str(warning).endswith("modules.m.mailroom.starttls: the password goes over the wire in plain text")
 
 
-def test_the_kettle_is_asked_until_it_answers(written: Path) -> None:
+def test_tutorial_kettle_retries_until_answer(written: Path) -> None:
     prober = load_prober(written / "kettle.py")
     asked: list[bytes] = []
 
@@ -172,13 +172,13 @@ def test_the_kettle_is_asked_until_it_answers(written: Path) -> None:
         assert run_prober(prober, kettle, timeout=PATIENCE).reason == "protocol_error"
 
 
-def test_every_setting_type_of_the_table_is_in_the_api() -> None:
+def test_tutorial_setting_types_are_in_the_api() -> None:
     named = set(re.findall(r"^\| .*?`([A-Z]\w+)`.*?\|", TEXT, re.MULTILINE)) - {"Metric"}
     assert named
     assert named <= set(probe_exporter.__all__)
 
 
-def test_metrics_are_declared_and_reported_as_the_table_has_it() -> None:
+def test_tutorial_metric_table_is_correct() -> None:
     rows = re.findall(r"^\| `(Metric\(.*?\))` \| (.*) \|$", TEXT, re.MULTILINE)
     assert len(rows) == 5
     for declaration, reports in rows:
@@ -195,8 +195,8 @@ def test_metrics_are_declared_and_reported_as_the_table_has_it() -> None:
 
 
 @pytest.mark.slow
-def test_the_package_adds_the_prober(written: Path, tmp_path: Path) -> None:
-    """Built and installed by pip into a place of its own, without a flag for the exporter."""
+def test_tutorial_package_adds_prober(written: Path, tmp_path: Path) -> None:
+    """pip builds and installs the package; the exporter needs no flag."""
     command = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--no-index"]
     done = python(written, *command, "--no-build-isolation", "--target", str(tmp_path / "site"), ".")
     assert done.returncode == 0, done.stderr

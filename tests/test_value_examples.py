@@ -1,4 +1,4 @@
-"""examples/values.yml makes metrics of a JSON page as docs/values-from-answers.md says, and a Prometheus has them."""
+"""Tests of examples/values.yml: the metrics are those of docs/values-from-answers.md and reach a Prometheus."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE = (ROOT / "docs" / "values-from-answers.md").read_text(encoding="utf-8")
 SHOWN = re.search(r"```\n(app_.*?)```", PAGE, re.DOTALL)
 
 
-def test_the_document_shows_the_example() -> None:
+def test_values_page_shows_the_example() -> None:
     (shown,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
     assert json.loads(shown) == HEALTH
     (metric,) = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0])
@@ -31,7 +31,7 @@ def test_the_document_shows_the_example() -> None:
     assert metric in module["http"]["metrics"]
 
 
-def test_a_json_page_becomes_gauges_that_a_prometheus_has(tmp_path: Path) -> None:
+def test_values_example_reaches_prometheus(tmp_path: Path) -> None:
     shutil.copy(ROOT / "examples" / "values.yml", tmp_path)
     with (
         example("json_health", tmp_path) as port,

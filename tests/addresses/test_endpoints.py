@@ -1,4 +1,4 @@
-"""Where a target is: what host:port means, and what is neither."""
+"""Tests of targets: how host:port is parsed and which text is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
     ("host", "port", "text"),
     [("a.test", 80, "a.test:80"), ("::1", "http", "[::1]:http"), ("127.0.0.1", 1, "127.0.0.1:1")],
 )
-def test_host_and_port_are_joined(host: str, port: int | str, text: str) -> None:
+def test_join_host_port_brackets_ipv6_addresses(host: str, port: int | str, text: str) -> None:
     assert endpoints.join_host_port(host, port) == text
 
 
@@ -27,14 +27,14 @@ def test_host_and_port_are_joined(host: str, port: int | str, text: str) -> None
         (":", ("", "")),
     ],
 )
-def test_a_target_has_a_host_and_a_port(target: str, parts: tuple[str, str]) -> None:
+def test_host_and_port_splits_targets(target: str, parts: tuple[str, str]) -> None:
     assert endpoints.split_host_port(target) == parts
 
 
 @pytest.mark.parametrize(
     "target", ["", "host", "::1", "::1:80", "[::1]", "[::1]80", "[::1]:80:90", "a[b]:1", "[::1:80"]
 )
-def test_what_is_no_host_and_port(target: str) -> None:
+def test_host_and_port_refuses_malformed_targets(target: str) -> None:
     with pytest.raises(ProbeFailed) as failed:
         endpoints.split_host_port(target)
     assert failed.value.reason is Reason.TARGET_INVALID
@@ -43,18 +43,18 @@ def test_what_is_no_host_and_port(target: str) -> None:
 @pytest.mark.parametrize(
     ("port", "number"), [("80", 80), ("http", 80), ("HTTPS", 443), ("ssh", 22), ("+7", 7), ("-1", -1), ("", 0)]
 )
-def test_a_port_has_a_number_or_the_name_of_a_service(port: str, number: int) -> None:
+def test_port_accepts_numbers_and_service_names(port: str, number: int) -> None:
     assert endpoints.port_number(port) == number
 
 
-def test_a_service_may_have_its_port_over_one_protocol_alone() -> None:
+def test_port_looks_services_up_per_protocol() -> None:
     assert endpoints.port_number("domain", "udp") == endpoints.port_number("domain", "tcp") == 53
     with pytest.raises(ProbeFailed):
         endpoints.port_number("ssh", "udp")
 
 
 @pytest.mark.parametrize("port", ["nosuchservice", "8_0", "0x50", "é", "\udcff", "9" * 40, "a\0b"])
-def test_what_is_no_port(port: str) -> None:
+def test_port_refuses_other_text(port: str) -> None:
     with pytest.raises(ProbeFailed) as failed:
         endpoints.port_number(port)
     assert failed.value.reason is Reason.TARGET_INVALID
@@ -72,12 +72,12 @@ def test_what_is_no_port(port: str) -> None:
         ("a.test:ssh", ("a.test", 22)),
     ],
 )
-def test_a_target_may_leave_out_its_port(target: str, parts: tuple[str, int]) -> None:
+def test_host_and_port_uses_default_port(target: str, parts: tuple[str, int]) -> None:
     assert endpoints.host_and_port(target, 6379) == parts
 
 
 @pytest.mark.parametrize("target", ["", ":", ":80", "[]", "a.test:", "a.test:0", "a.test:65536", "[::1]x", "a.test:-1"])
-def test_what_names_no_host_or_no_port(target: str) -> None:
+def test_host_and_port_refuses_target_without_host_or_port(target: str) -> None:
     with pytest.raises(ProbeFailed) as failed:
         endpoints.host_and_port(target, 6379)
     assert failed.value.reason is Reason.TARGET_INVALID

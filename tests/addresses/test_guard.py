@@ -1,4 +1,4 @@
-"""What may be probed: whatever a target is spelt like, and whoever sends the probe on, nothing arrives that is denied.
+"""Tests of the guard: no spelling, redirect or proxy lets a probe reach a denied target.
 
 Loopback stands for the network that has to be kept safe. Listeners of the test's own would take any packet for it, and
 a name server of the test's own answers for every name: a lookup that should not have been made is seen, too.
@@ -49,7 +49,7 @@ LOOPBACK = ["127.0.0.0/8", "::1"]
 
 @dataclass
 class Trap:
-    """TCP and UDP listeners on a port of both loopbacks, which nothing may reach.
+    """TCP and UDP listeners on one port of both loopbacks, which no probe may reach.
 
     Every address of 127.0.0.0/8 is covered, because a socket without an address of its own listens there too.
     """
@@ -81,7 +81,7 @@ class Trap:
             sock.close()
 
     def arrivals(self) -> int:
-        """Connections and datagrams since the last call."""
+        """Return the number of connections and datagrams since the last call."""
         count = 0
         for sock in self._streams:
             with contextlib.suppress(BlockingIOError):
@@ -114,7 +114,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @dataclass
 class Exporter:
-    """Modules of a configuration, and the name server that they ask."""
+    """The modules of a configuration and their name server."""
 
     modules: Any
     zone: Zone
@@ -127,7 +127,7 @@ class Exporter:
 async def exporter(
     tmp_path: Path, modules: dict[str, Any], zone: dict[str, Any] | None = None, targets: object = None
 ) -> AsyncIterator[Exporter]:
-    """A configuration, written to a file and read. Every name is looked up at a server of the test."""
+    """Load a configuration whose modules use the test's name server for every name."""
     answers = Zone({"*": [["127.0.0.1", "::1"]]} if zone is None else zone)
     async with DnsServer(answers) as server:
         resolver = {"servers": [f"127.0.0.1:{server['port']}"], "timeout": "20s"}
@@ -140,7 +140,7 @@ async def exporter(
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return the reason and the phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
@@ -207,10 +207,10 @@ def literal_in_a_target(host: str) -> str:
     "targets", [{"deny": LOOPBACK}, {"allow": ["10.0.0.0/8", "allowed.test"]}], ids=["deny", "allow"]
 )
 @pytest.mark.parametrize("host", [*ADDRESSES, *OLD_ADDRESSES, *UNICODE_ADDRESSES, *NAMES])
-async def test_no_spelling_of_a_host_gets_past_the_guard(
+async def test_guard_denies_every_spelling_of_a_host(
     tmp_path: Path, trap: Trap, host: str, targets: dict[str, Any]
 ) -> None:
-    """By no prober that has a host in its target; and no name server hears of what is an address."""
+    """For each prober with a host in its target; addresses are never sent to the name server."""
     modules = {
         "http": {"prober": "http"},
         "http3": {"prober": "http", "http": {"enable_http3": True, "enable_http2": False}},
@@ -237,7 +237,7 @@ async def test_no_spelling_of_a_host_gets_past_the_guard(
 
 
 @pytest.mark.parametrize("url", URLS)
-async def test_no_spelling_of_a_url_gets_past_the_guard(tmp_path: Path, trap: Trap, url: str) -> None:
+async def test_guard_denies_every_spelling_of_a_url(tmp_path: Path, trap: Trap, url: str) -> None:
     targets = {"deny": LOOPBACK, "allow": ["allowed.test", "10.0.0.0/8"]}
     zone = {"allowed.test": [["10.1.1.1"]]}  # nothing is to be sent there either: port 9 is not permitted
     targets["deny"] = [*targets["deny"], "10.1.1.1"]
@@ -247,7 +247,7 @@ async def test_no_spelling_of_a_url_gets_past_the_guard(tmp_path: Path, trap: Tr
     assert trap.arrivals() == 0
 
 
-def test_there_are_many_spellings() -> None:
+def test_spellings_are_distinct_and_many() -> None:
     every = [*ADDRESSES, *OLD_ADDRESSES, *UNICODE_ADDRESSES, *NAMES, *URLS]
     assert len(set(every)) == len(every) >= 60
 
@@ -255,8 +255,8 @@ def test_there_are_many_spellings() -> None:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "[::]", "[::1%lo]", "any.test"]
 )
-async def test_without_targets_the_trap_works(tmp_path: Path, trap: Trap, host: str) -> None:
-    """What the tests above rest on: without a guard these do arrive."""
+async def test_trap_is_reached_without_targets(tmp_path: Path, trap: Trap, host: str) -> None:
+    """Check the tests above: without a guard, these probes do arrive."""
     modules = {"tcp": {"prober": "tcp"}, "dns": {"prober": "dns", "dns": {"query_name": "example.test"}}}
     async with exporter(tmp_path, modules) as exporting:
         assert (await exporting.probe("tcp", f"{host}:{trap.port}")).success
@@ -272,7 +272,7 @@ async def test_without_targets_the_trap_works(tmp_path: Path, trap: Trap, host: 
 TCP = {"m": {"prober": "tcp"}}
 
 
-async def test_a_name_that_is_denied_is_not_even_looked_up(tmp_path: Path, trap: Trap) -> None:
+async def test_guard_does_not_look_up_denied_name(tmp_path: Path, trap: Trap) -> None:
     targets = {"deny": ["*.secret.test", "other.test"]}
     async with exporter(tmp_path, TCP, targets=targets) as exporting:
         for host in (
@@ -288,13 +288,13 @@ async def test_a_name_that_is_denied_is_not_even_looked_up(tmp_path: Path, trap:
             assert why(await exporting.probe("m", f"{host}:{trap.port}")) is None
 
 
-async def test_a_name_that_no_entry_can_be_for_is_not_looked_up(tmp_path: Path, trap: Trap) -> None:
+async def test_guard_does_not_look_up_name_without_matching_entry(tmp_path: Path, trap: Trap) -> None:
     async with exporter(tmp_path, TCP, targets={"allow": ["*.example.test"]}) as exporting:
         assert why(await exporting.probe("m", f"example.test:{trap.port}")) == DENIED_BY_NAME
         assert exporting.zone.asked == []
 
 
-async def test_an_entry_for_addresses_is_for_names_that_have_them(tmp_path: Path, trap: Trap) -> None:
+async def test_guard_address_entry_applies_to_names_that_resolve_to_it(tmp_path: Path, trap: Trap) -> None:
     zone = {"good.test": [["127.0.0.5"]], "bad.test": [["127.0.0.6"]]}
     async with exporter(tmp_path, TCP, zone, {"allow": ["127.0.0.5"]}) as exporting:
         assert why(await exporting.probe("m", f"good.test:{trap.port}")) is None
@@ -317,15 +317,15 @@ async def test_an_entry_for_addresses_is_for_names_that_have_them(tmp_path: Path
         "255.255.255.255",
     ],
 )
-async def test_a_name_can_not_be_rebound_to_this_host_or_its_link(tmp_path: Path, trap: Trap, address: str) -> None:
-    """Whoever owns a name that is allowed may take it to other hosts, and not to the exporter's own."""
+async def test_guard_prevents_dns_rebinding_to_loopback_or_link_local(tmp_path: Path, trap: Trap, address: str) -> None:
+    """The owner of an allowed name may point it to other hosts, but not to the exporter's own host."""
     async with exporter(tmp_path, TCP, {"*": [[address]]}, {"allow": ["*.example.test"]}) as exporting:
         assert why(await exporting.probe("m", f"a.example.test:{trap.port}")) == DENIED
     assert trap.arrivals() == 0
 
 
-async def test_a_name_that_changes_its_mind_is_judged_by_where_the_probe_goes(tmp_path: Path, trap: Trap) -> None:
-    """The address that was checked is the one that is connected to: nothing is looked up in between."""
+async def test_guard_checks_the_address_connected_to_even_if_dns_changes(tmp_path: Path, trap: Trap) -> None:
+    """The probe connects to the address that was checked, without a second lookup."""
     zone = {"rebound.test": [["127.0.0.5"], ["127.0.0.1"], ["127.0.0.5"]]}
     async with exporter(tmp_path, TCP, zone, {"allow": ["127.0.0.5"]}) as exporting:
         target = f"rebound.test:{trap.port}"
@@ -340,7 +340,7 @@ HTTP = {"prober": "http", "timeout": "60s"}
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_judged_as_a_target_is(tmp_path: Path, trap: Trap, status: int) -> None:
+async def test_guard_checks_redirects(tmp_path: Path, trap: Trap, status: int) -> None:
     zone = {"site.test": [["127.0.0.1"]], "elsewhere.test": [["127.0.0.3"]]}
     for location in (
         "http://127.0.0.3:{}/",
@@ -355,7 +355,7 @@ async def test_a_redirect_is_judged_as_a_target_is(tmp_path: Path, trap: Trap, s
     assert trap.arrivals() == 0
 
 
-async def test_a_redirect_to_a_denied_name_is_not_looked_up(tmp_path: Path) -> None:
+async def test_guard_does_not_look_up_denied_redirect(tmp_path: Path) -> None:
     targets = {"deny": ["denied.test"]}
     async with (
         Site({"/": redirect(302, "http://denied.test/")}) as site,
@@ -365,7 +365,7 @@ async def test_a_redirect_to_a_denied_name_is_not_looked_up(tmp_path: Path) -> N
         assert exporting.zone.asked == []
 
 
-async def test_a_redirect_of_http3_is_judged(tmp_path: Path, trap: Trap, pki: Pki) -> None:
+async def test_guard_checks_redirects_over_http3(tmp_path: Path, trap: Trap, pki: Pki) -> None:
     http = {"enable_http3": True, "enable_http2": False, "tls_config": {"insecure_skip_verify": True}}
     module, targets = {**HTTP, "http": http}, {"allow": ["127.0.0.1"]}
     pages = {"/": redirect3(302, f"https://127.0.0.3:{trap.port}/")}
@@ -377,7 +377,7 @@ async def test_a_redirect_of_http3_is_judged(tmp_path: Path, trap: Trap, pki: Pk
     assert trap.arrivals() == 0
 
 
-async def test_the_token_endpoint_is_judged(tmp_path: Path, trap: Trap) -> None:
+async def test_guard_checks_token_endpoint(tmp_path: Path, trap: Trap) -> None:
     oauth2 = {"client_id": "i", "client_secret": "s", "token_url": f"http://127.0.0.3:{trap.port}/token"}
     async with Site({"/": reply(200, b"ok")}) as site:
         module = {**HTTP, "http": {"oauth2": oauth2}}
@@ -388,7 +388,7 @@ async def test_the_token_endpoint_is_judged(tmp_path: Path, trap: Trap) -> None:
     assert trap.arrivals() == 0
 
 
-async def test_a_proxy_is_judged_by_its_address(tmp_path: Path, trap: Trap) -> None:
+async def test_guard_checks_proxy_address(tmp_path: Path, trap: Trap) -> None:
     for scheme in ("http", "socks5"):
         module = {**HTTP, "http": {"proxy_url": f"{scheme}://127.0.0.3:{trap.port}"}}
         async with exporter(tmp_path, {"m": module}, targets={"deny": ["127.0.0.3"]}) as exporting:
@@ -413,8 +413,8 @@ PROXIED = [
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("kind", ["http", "socks5", "socks5h"])
 @pytest.mark.parametrize("host", PROXIED)
-async def test_a_proxy_hears_of_no_denied_target(tmp_path: Path, kind: str, scheme: str, host: str) -> None:
-    """However a proxy would read it: it may know spellings that we do not look up."""
+async def test_guard_sends_no_denied_target_to_proxy(tmp_path: Path, kind: str, scheme: str, host: str) -> None:
+    """A proxy may accept spellings of a name that the exporter does not look up."""
     async with ProxyServer(behaviour=HttpProxy() if kind == "http" else SocksProxy()) as proxy:
         http = {"proxy_url": f"{kind}://127.0.0.1:{proxy['port']}", "skip_resolve_phase_with_proxy": True}
         targets = {"deny": ["127.0.0.3", "denied.test"]}
@@ -426,7 +426,7 @@ async def test_a_proxy_hears_of_no_denied_target(tmp_path: Path, kind: str, sche
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5", "socks5h"])
-async def test_a_websocket_goes_through_no_proxy_to_a_denied_target(tmp_path: Path, kind: str) -> None:
+async def test_guard_sends_no_denied_websocket_target_to_proxy(tmp_path: Path, kind: str) -> None:
     async with ProxyServer(behaviour=HttpProxy() if kind == "http" else SocksProxy()) as proxy:
         client = {"proxy_url": f"{kind}://127.0.0.1:{proxy['port']}"}
         module = {"prober": "websocket", "websocket": {"http_config": client}}
@@ -441,8 +441,8 @@ async def test_a_websocket_goes_through_no_proxy_to_a_denied_target(tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5h"])
-async def test_a_name_behind_a_proxy_needs_an_entry_for_names(tmp_path: Path, kind: str) -> None:
-    """What the proxy takes its address for nobody knows: a range of addresses does not vouch for it."""
+async def test_guard_requires_name_entry_for_names_behind_proxy(tmp_path: Path, kind: str) -> None:
+    """The proxy resolves the name, so an address range can't allow it."""
     async with (
         ProxyServer(behaviour=HttpProxy() if kind == "http" else SocksProxy()) as proxy,
         Site({"/": reply()}) as site,
@@ -469,13 +469,13 @@ async def test_a_name_behind_a_proxy_needs_an_entry_for_names(tmp_path: Path, ki
 
 
 @pytest.mark.parametrize("entry", ["*", "*:80", "any.test", "*.test:80"])
-def test_a_name_behind_a_proxy_is_denied_by_every_entry_that_is_for_it(entry: str) -> None:
+def test_guard_denies_names_behind_proxy_by_any_entry(entry: str) -> None:
     guarded = guarding(deny=[entry])
     assert denied(lambda: guarded.check_proxied("any.test", 80, []))
     assert not denied(lambda: guarding(["*"], ["*:81", "test", "0.0.0.0/0"]).check_proxied("any.test", 80, []))
 
 
-async def test_socks5_by_address_is_allowed_by_the_name_that_led_there(tmp_path: Path) -> None:
+async def test_guard_allows_socks5_address_by_its_name(tmp_path: Path) -> None:
     async with ProxyServer(behaviour=SocksProxy()) as proxy, Site({"/": reply()}) as site:
         http = {"proxy_url": f"socks5://127.0.0.1:{proxy['port']}", "preferred_ip_protocol": "ip4"}
         targets = {"allow": [f"127.0.0.1:{proxy['port']}", "*.test"]}
@@ -513,7 +513,7 @@ async def test_socks5_by_address_is_allowed_by_the_name_that_led_there(tmp_path:
         (None, {"allow": ["127.0.0.0/8"]}, True),
     ],
 )
-async def test_both_blocks_have_to_permit_and_to_deny_is_stronger(
+async def test_guard_needs_both_blocks_to_allow_and_deny_wins(
     tmp_path: Path,
     trap: Trap,
     everywhere: dict[str, list[str]] | None,
@@ -544,16 +544,16 @@ METADATA = [
     "targets", [{}, {"deny": ["10.0.0.1"]}, {"allow": ["*"]}, {"allow": ["0.0.0.0/0", "::/0", "128.0.0.0/1"]}]
 )
 @pytest.mark.parametrize("address", METADATA)
-async def test_link_local_and_metadata_addresses_need_an_entry_of_their_own(
+async def test_guard_requires_explicit_entry_for_link_local_and_metadata_addresses(
     tmp_path: Path, targets: dict[str, Any], address: str
 ) -> None:
-    """Not one packet leaves for them; that is why a test may try."""
+    """No packet is sent to these addresses."""
     async with exporter(tmp_path, {"m": {"prober": "tcp"}, "i": {"prober": "icmp"}}, targets=targets) as exporting:
         assert why(await exporting.probe("m", f"{literal_in_a_target(address)}:80")) == DENIED
         assert why(await exporting.probe("i", address)) == (Reason.TARGET_DENIED, "setup")
 
 
-async def test_targets_of_one_module_guard_the_others_against_metadata(tmp_path: Path) -> None:
+async def test_guard_of_one_module_protects_metadata_for_all(tmp_path: Path) -> None:
     modules = {"m": {"prober": "tcp"}, "other": {"prober": "icmp", "targets": {"deny": ["10.0.0.1"]}}}
     async with exporter(tmp_path, modules) as exporting:
         assert why(await exporting.probe("m", "169.254.169.254:80")) == DENIED
@@ -569,7 +569,7 @@ def permits(guarded: Guard, address: str, port: int = 80, name: str = "") -> boo
 
 
 def denied(check: Callable[[], object]) -> bool:
-    """Whether it is refused, for the one reason that there is."""
+    """Return whether the guard refuses it."""
     try:
         check()
     except ProbeFailed as failed:
@@ -597,11 +597,11 @@ def denied(check: Callable[[], object]) -> bool:
         (["0.0.0.0"], "0.0.0.0", True),
     ],
 )
-def test_an_entry_of_its_own_lies_within_the_range(allow: list[str], address: str, permitted: bool) -> None:
+def test_guard_explicit_entry_lies_within_the_range(allow: list[str], address: str, permitted: bool) -> None:
     assert permits(guarding(allow), address) is permitted
 
 
-def test_an_entry_for_a_name_does_not_allow_its_address_by_itself() -> None:
+def test_guard_name_entry_does_not_allow_bare_address() -> None:
     guarded = guarding(["*.example.org", "shop.example.com:443"])
     assert permits(guarded, "10.1.2.3", 80, "a.example.org")
     assert permits(guarded, "10.1.2.3", 443, "Shop.Example.Com.")
@@ -612,14 +612,14 @@ def test_an_entry_for_a_name_does_not_allow_its_address_by_itself() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(guard.METADATA_NAMES))
-def test_the_names_of_metadata_services_need_an_entry_of_their_own(name: str) -> None:
+def test_guard_requires_explicit_entry_for_metadata_names(name: str) -> None:
     for allow in (None, ["*"], ["*.internal", "*.goog", "*.com", "*.ec2.internal"]):
         assert denied(lambda allow=allow: guarding(allow).check_proxied(name.upper(), 80, []))  # type: ignore[misc]
     assert not denied(lambda: guarding([name]).check_proxied(name, 80, []))
 
 
-async def test_network_of_another_run_does_not_know_the_names_of_this_one(tmp_path: Path) -> None:
-    """A token is fetched by a run of its own, so that its names permit nothing to the probe that waits for it."""
+async def test_guard_forgets_resolved_names_between_runs(tmp_path: Path) -> None:
+    """A token is fetched in a separate run, so names resolved there allow nothing in the probe itself."""
     async with exporter(tmp_path, TCP, {"good.test": [["192.0.2.1"]]}, {"allow": ["good.test"]}) as exporting:
         policy = exporting.modules["m"].network
         assert policy is not None
@@ -631,8 +631,8 @@ async def test_network_of_another_run_does_not_know_the_names_of_this_one(tmp_pa
         assert denied(lambda: network.check("192.0.2.1", 80))
 
 
-async def test_what_is_no_address_is_not_connected_to_under_a_guard(trap: Trap) -> None:
-    """Not even by a prober that forgets to resolve: the system would do it, unseen."""
+async def test_guard_refuses_to_connect_to_non_address(trap: Trap) -> None:
+    """Otherwise the system would resolve a name without the guard."""
     for host in ("localhost", "127.1", "2130706433", "internal.test"):
         probe = Probe("t", 1e9, network=NetworkPolicy(guarding(deny=LOOPBACK)).for_run())
         for attempt in (dial(probe, [host], trap.port), dial_udp(probe, host, trap.port)):
@@ -658,7 +658,9 @@ async def test_what_is_no_address_is_not_connected_to_under_a_guard(trap: Trap) 
         ("haproxy_socket", "10.1.2.3", 443, "", False),
     ],
 )
-def test_the_example_means_what_it_says(module: str, address: str, port: int, name: str, permitted: bool) -> None:
+def test_guard_example_in_docs_behaves_as_described(
+    module: str, address: str, port: int, name: str, permitted: bool
+) -> None:
     loaded = loading.load([ROOT / "examples" / "guarded.yml"], PROBERS)
     assert not loaded.warnings
     network = loaded.modules[module].network
@@ -674,7 +676,7 @@ def test_the_example_means_what_it_says(module: str, address: str, port: int, na
 
 @pytest.fixture
 def unix(tmp_path: Path) -> Iterator[Path]:
-    """A socket in a directory, with links to both beside it."""
+    """Make a Unix socket in a directory, and links to both."""
     directory = tmp_path / "run"
     directory.mkdir()
     (tmp_path / "link").symlink_to(directory)
@@ -703,7 +705,7 @@ def unix(tmp_path: Path) -> Iterator[Path]:
         ({"allow": ["*", "0.0.0.0/0"]}, False),
     ],
 )
-async def test_a_unix_socket_is_judged_by_where_it_is(
+async def test_guard_checks_unix_socket_by_path(
     tmp_path: Path, unix: Path, targets: dict[str, list[str]], permitted: bool
 ) -> None:
     filled = {key: [entry.format(unix) for entry in entries] for key, entries in targets.items()}
@@ -714,7 +716,7 @@ async def test_a_unix_socket_is_judged_by_where_it_is(
             assert why(await exporting.probe("m", relative)) == (None if permitted else DENIED), relative
 
 
-async def test_a_socket_without_a_file_is_judged_by_its_name(tmp_path: Path) -> None:
+async def test_guard_checks_abstract_unix_socket_by_name(tmp_path: Path) -> None:
     name = f"probe-exporter-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0{name}")
@@ -731,7 +733,7 @@ async def test_a_socket_without_a_file_is_judged_by_its_name(tmp_path: Path) -> 
 # --- the exporter as a whole -------------------------------------------------------------------------------
 
 
-async def test_the_exporter_says_that_its_door_is_open_and_counts_whom_it_turns_away(tmp_path: Path) -> None:
+async def test_exporter_logs_missing_targets_and_counts_denials(tmp_path: Path) -> None:
     (tmp_path / "open.yml").write_text("modules: {m: {prober: tcp}}")
     (tmp_path / "guarded.yml").write_text("targets: {deny: [127.0.0.1]}\nmodules: {m: {prober: tcp}}")
     with ours(tmp_path, "--config.file=open.yml") as exporter, ours(tmp_path, "--config.file=guarded.yml") as guarded:
@@ -757,7 +759,7 @@ async def test_the_exporter_says_that_its_door_is_open_and_counts_whom_it_turns_
         "_sip.a.test",
     ],
 )  # fmt: skip
-def test_an_entry_is_kept_as_it_was_written(text: str) -> None:
+def test_entry_keeps_its_spelling(text: str) -> None:
     assert str(guard.parse(text)) == text
 
 
@@ -791,7 +793,7 @@ def test_an_entry_is_kept_as_it_was_written(text: str) -> None:
         ("fd00::/8:443", "neither an address nor a range"),
     ],
 )
-def test_what_is_no_entry_is_refused_with_the_reason(text: str, complaint: str) -> None:
+def test_entry_refuses_malformed_text(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=r".") as refused:
         guard.parse(text)
     assert complaint in str(refused.value)
@@ -810,7 +812,7 @@ PREFIXES_6 = st.integers(0, 128).flatmap(
 
 
 def near(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> st.SearchStrategy[IPv4Address | IPv6Address]:
-    """Addresses in a range, at its edges and anywhere."""
+    """Generate addresses in a range, including its edges."""
     low, high, most = int(network.network_address), int(network.broadcast_address), 2**network.max_prefixlen - 1
     numbers = st.one_of(
         st.integers(low, high), st.sampled_from([max(low - 1, 0), low, high, min(high + 1, most)]), st.integers(0, most)
@@ -819,7 +821,7 @@ def near(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> st.SearchStr
 
 
 def spellings(number: int) -> st.SearchStrategy[str]:
-    """An IPv4 address in some way that inet_aton(3) reads."""
+    """Generate spellings of an IPv4 address that inet_aton(3) accepts."""
     a, b, c, d = number.to_bytes(4, "big")
     forms = [str(number), hex(number), f"0{number:o}", f"{a}.{number & 0xFFFFFF}", f"{a}.{b}.{number & 0xFFFF}",
              f"0x{a:x}.0{b:o}.{c}.{d}", f"0x{a:02X}.{b}.0x{number & 0xFFFF:x}", f"{a}.{b}.{c}.{d}."]  # fmt: skip
@@ -827,7 +829,7 @@ def spellings(number: int) -> st.SearchStrategy[str]:
 
 
 @given(st.one_of(PREFIXES_4, PREFIXES_6).flatmap(lambda network: st.tuples(st.just(network), near(network))))
-def test_a_range_denies_what_is_in_it(drawn: tuple[Any, IPv4Address | IPv6Address]) -> None:
+def test_range_entry_denies_contained_addresses(drawn: tuple[Any, IPv4Address | IPv6Address]) -> None:
     """Together with what may be reached by way of an address, and nothing else; and it allows what is in it."""
     network, address = drawn
     sight = look(str(address))
@@ -848,7 +850,7 @@ def test_a_range_denies_what_is_in_it(drawn: tuple[Any, IPv4Address | IPv6Addres
         lambda network: near(network).flatmap(lambda a: st.tuples(st.just(network), st.just(a), spellings(int(a))))
     )
 )
-def test_every_spelling_is_judged_as_the_address_is(drawn: tuple[Any, IPv4Address, str]) -> None:
+def test_spelling_of_address_is_judged_like_the_address(drawn: tuple[Any, IPv4Address, str]) -> None:
     network, address, spelling = drawn
     assert str(address) in readings(spelling)
     if address in network:
@@ -858,7 +860,7 @@ def test_every_spelling_is_judged_as_the_address_is(drawn: tuple[Any, IPv4Addres
 
 
 @given(st.text(max_size=30))
-def test_no_host_breaks_the_guard(host: str) -> None:
+def test_guard_accepts_any_host_without_error(host: str) -> None:
     guarded = guarding(["*.example.org", "10.0.0.0/8"], ["other.test", "192.168.0.0/16"])
     with contextlib.suppress(ProbeFailed):
         guarded.check_name(host)

@@ -1,4 +1,4 @@
-"""A bad config never replaces a good one, and what has not changed is not read twice."""
+"""Tests of the current configuration: a bad file never replaces a good one, and unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BROKEN = PROBER.replace("async def", "1 / 0\n\n\nasync def", 1)
 
 
 class Setup:
-    """A config file, what is loaded from it, and how the reloads went."""
+    """A config file, the configuration loaded from it, and the reload metrics."""
 
     def __init__(self, directory: Path, text: str = GOOD) -> None:
         self.directory = directory
@@ -64,17 +64,17 @@ def setup(tmp_path: Path) -> Setup:
     return Setup(tmp_path)
 
 
-def test_a_bad_config_is_none_to_start_with(tmp_path: Path) -> None:
+def test_first_load_refuses_bad_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tiemout"):
         Setup(tmp_path, BAD)
 
 
-def test_the_first_load_counts_as_a_reload(setup: Setup) -> None:
+def test_first_load_counts_as_reload(setup: Setup) -> None:
     assert (setup.modules, setup.successful) == ({"one"}, 1)
     assert setup.stamp
 
 
-async def test_a_changed_file_is_swapped_in(setup: Setup) -> None:
+async def test_reload_applies_changed_file(setup: Setup) -> None:
     before = setup.configuration.current
     setup.file.write_text(BETTER)
     await setup.configuration.reload()
@@ -82,7 +82,7 @@ async def test_a_changed_file_is_swapped_in(setup: Setup) -> None:
     assert set(before.modules) == {"one"}, "running probes keep theirs"
 
 
-async def test_a_bad_file_is_refused_and_the_config_before_stays(setup: Setup) -> None:
+async def test_reload_keeps_config_if_file_is_bad(setup: Setup) -> None:
     stamp = setup.stamp
     setup.file.write_text(BAD)
     with pytest.raises(ConfigError, match=r"blackbox\.yml:1:31: modules\.one\.tiemout"):
@@ -90,7 +90,7 @@ async def test_a_bad_file_is_refused_and_the_config_before_stays(setup: Setup) -
     assert (setup.modules, setup.successful, setup.stamp) == ({"one"}, 0, stamp)
 
 
-async def test_a_bad_file_is_refused_as_often_as_somebody_asks(setup: Setup) -> None:
+async def test_reload_refuses_bad_file_each_time(setup: Setup) -> None:
     setup.file.write_text(BAD)
     for _ in range(2):
         with pytest.raises(ConfigError):
@@ -98,7 +98,7 @@ async def test_a_bad_file_is_refused_as_often_as_somebody_asks(setup: Setup) -> 
 
 
 @pytest.mark.parametrize("again", ["reload", "reload_if_changed"])
-async def test_all_is_well_once_the_file_is_mended(setup: Setup, again: str) -> None:
+async def test_reload_succeeds_after_file_is_fixed(setup: Setup, again: str) -> None:
     setup.file.write_text(BAD)
     with pytest.raises(ConfigError):
         await setup.configuration.reload()
@@ -107,7 +107,7 @@ async def test_all_is_well_once_the_file_is_mended(setup: Setup, again: str) -> 
     assert setup.successful == 1
 
 
-async def test_a_reload_without_a_change_refreshes_the_timestamp_and_keeps_the_config(setup: Setup) -> None:
+async def test_reload_without_change_updates_timestamp_only(setup: Setup) -> None:
     before, stamp = setup.configuration.current, setup.stamp
     await setup.configuration.reload()
     assert setup.configuration.current is before
@@ -116,9 +116,7 @@ async def test_a_reload_without_a_change_refreshes_the_timestamp_and_keeps_the_c
     assert setup.stamp > stamp
 
 
-async def test_a_tick_without_a_change_does_nothing_and_says_nothing(
-    setup: Setup, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_auto_reload_without_change_does_nothing(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "probe_exporter")
     before, stamp = setup.configuration.current, setup.stamp
     await setup.configuration.reload_if_changed()
@@ -127,14 +125,14 @@ async def test_a_tick_without_a_change_does_nothing_and_says_nothing(
     assert caplog.records == []
 
 
-async def test_a_tick_swaps_in_a_changed_file(setup: Setup) -> None:
+async def test_auto_reload_applies_changed_file(setup: Setup) -> None:
     setup.file.write_text(BETTER)
     await setup.configuration.reload_if_changed()
     assert setup.modules == {"one", "two"}
 
 
 @pytest.mark.parametrize("harm", ["spoil", "remove"])
-async def test_a_tick_refuses_a_bad_file_once(setup: Setup, harm: str) -> None:
+async def test_auto_reload_logs_bad_file_once(setup: Setup, harm: str) -> None:
     if harm == "spoil":
         setup.file.write_text(BAD)
     else:
@@ -146,7 +144,7 @@ async def test_a_tick_refuses_a_bad_file_once(setup: Setup, harm: str) -> None:
     assert (setup.modules, setup.successful) == ({"one"}, 0)
 
 
-async def test_a_new_prober_file_is_a_change(setup: Setup) -> None:
+async def test_auto_reload_notices_new_prober_file(setup: Setup) -> None:
     (setup.directory / "own.py").write_text(PROBER % "first")
     setup.file.write_text("modules: {mine: {prober: own}}\n")
     await setup.configuration.reload()
@@ -156,29 +154,29 @@ async def test_a_new_prober_file_is_a_change(setup: Setup) -> None:
     assert setup.configuration.current.modules["mine"].prober.description == "second"
 
 
-async def test_a_broken_prober_file_is_refused(setup: Setup) -> None:
+async def test_reload_refuses_broken_prober_file(setup: Setup) -> None:
     (setup.directory / "own.py").write_text("import no_such_module_anywhere\n")
     with pytest.raises(LoaderError, match=r"own\.py"):
         await setup.configuration.reload()
     assert (setup.modules, setup.successful) == ({"one"}, 0)
 
 
-async def test_warnings_are_logged_and_do_not_refuse(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+async def test_reload_logs_warnings(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
     setup.file.write_text("modules: {one: {prober: http, http: {no_follow_redirects: true}}}\n")
     await setup.configuration.reload()
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert any("no_follow_redirects" in warning for warning in warnings)
 
 
-async def test_strictly_a_warning_refuses(tmp_path: Path) -> None:
+async def test_reload_refuses_warnings_if_strict(tmp_path: Path) -> None:
     file = tmp_path / "blackbox.yml"
     file.write_text("modules: {one: {prober: http, http: {no_follow_redirects: true}}}\n")
     with pytest.raises(ConfigError, match="no_follow_redirects"):
         Configuration(Source((str(file),), strict=True), Telemetry())
 
 
-async def test_the_tls_of_a_config_that_is_gone_goes_with_it(tmp_path: Path) -> None:
-    """One that is refused takes nothing along."""
+async def test_reload_drops_tls_contexts_of_old_config(tmp_path: Path) -> None:
+    """A refused configuration changes nothing else."""
     setup = Setup(tmp_path)
     context = client_context(TLSSettings())
     setup.file.write_text(BAD)
@@ -193,8 +191,8 @@ async def test_the_tls_of_a_config_that_is_gone_goes_with_it(tmp_path: Path) -> 
 # --- probers that are broken -------------------------------------------------------------------------------
 
 
-async def test_a_new_prober_file_is_picked_up_with_its_modules(setup: Setup) -> None:
-    """And a changed one, and one that is gone."""
+async def test_reload_loads_new_prober_file_and_its_modules(setup: Setup) -> None:
+    """The same holds for a changed file and a removed file."""
     own = setup.directory / "own.py"
     own.write_text(PROBER % "first")
     (setup.directory / "own.yml").write_text("modules: {mine: {prober: own}}")
@@ -209,7 +207,7 @@ async def test_a_new_prober_file_is_picked_up_with_its_modules(setup: Setup) -> 
     assert setup.modules == {"one", "mine"}, "the config before stays in use"
 
 
-async def test_a_prober_that_breaks_is_refused_and_the_one_before_stays(setup: Setup) -> None:
+async def test_reload_keeps_prober_if_its_file_breaks(setup: Setup) -> None:
     own = setup.directory / "own.py"
     own.write_text(PROBER % "good")
     await setup.configuration.reload()
@@ -226,7 +224,7 @@ modules:
 """
 
 
-def test_on_demand_broken_probers_and_their_modules_are_left_out_each_with_a_warning(tmp_path: Path) -> None:
+def test_ignore_errors_drops_broken_probers_and_their_modules(tmp_path: Path) -> None:
     (tmp_path / "renamed.py").write_text(BROKEN)  # declares `own`, and never gets to it
     (tmp_path / "own.yml").write_text(MODULES)
     source = Source((str(tmp_path / "own.yml"),), (tmp_path,), ignore_errors=True)
@@ -240,14 +238,14 @@ def test_on_demand_broken_probers_and_their_modules_are_left_out_each_with_a_war
     ]
 
 
-def test_a_misspelt_prober_is_no_broken_one(tmp_path: Path) -> None:
+def test_ignore_errors_refuses_unknown_prober(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(BROKEN)
     (tmp_path / "own.yml").write_text("modules: {mine: {prober: htpp}}")
     with pytest.raises(ConfigError, match="unknown prober `htpp`"):
         Source((str(tmp_path / "own.yml"),), (tmp_path,), ignore_errors=True).read()
 
 
-def test_strict_and_forgiving_is_strict(tmp_path: Path) -> None:
+def test_ignore_errors_refuses_broken_prober_if_strict(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(BROKEN)
     (tmp_path / "own.yml").write_text("modules: {mine: {prober: own}}")
     with pytest.raises(ConfigError) as refused:

@@ -10,7 +10,8 @@ import struct
 import pytest
 
 from probe_exporter.prober.failure import Reason
-from tests.deadlines import eventually, in_phase, run_until, until, watch
+from tests.clocks import until
+from tests.deadlines import eventually, in_phase, run_until, watch
 from tests.modules.library import (
     STRANGERS,
     cuts,

@@ -1,6 +1,6 @@
-"""Connections over real sockets on loopback: every way they stall, break and end has its reason and its time.
+"""Tests of TCP and TLS connections over loopback: reads, writes, close, reset and handshake failures.
 
-All of it runs on asyncio's loop and on uvloop, whose transports differ in what they buffer and when.
+Each test runs on asyncio's loop and on uvloop, because their transports buffer differently.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def new_loop(request: pytest.FixtureRequest) -> NewLoop:
 
 
 async def finish(connected: socket.socket) -> None:
-    """End our half in good order, and read the rest: closing before that would be a reset."""
+    """Shut down our half and read the rest; closing with unread data would send a reset."""
     connected.shutdown(socket.SHUT_WR)
     with contextlib.suppress(ConnectionError):
         await hold(connected)
@@ -60,7 +60,7 @@ async def finish(connected: socket.socket) -> None:
 # --- reading -----------------------------------------------------------------------------------------------
 
 
-async def test_what_arrives_is_read_once_and_then_the_end() -> None:
+async def test_read_returns_data_once_then_eof() -> None:
     go_on = asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
@@ -79,8 +79,8 @@ async def test_what_arrives_is_read_once_and_then_the_end() -> None:
         connection.close()
 
 
-async def test_a_peer_may_cut_what_it_says_anywhere() -> None:
-    """Bytes by number, up to a mark, and whatever is left: however they come."""
+async def test_read_methods_work_wherever_data_is_split() -> None:
+    """`exactly`, `until` and `read` return the same for every split."""
     said = b"12345first line\r\nsecond\r\nrest"
     for cut in range(len(said)):
         go_on = asyncio.Event()
@@ -104,8 +104,8 @@ async def test_a_peer_may_cut_what_it_says_anywhere() -> None:
             connection.close()
 
 
-async def test_many_small_messages_in_one_piece_cost_what_few_do() -> None:
-    """A peer that sends so has no more of our time than others: none of the rest is moved for each."""
+async def test_read_cost_is_linear_for_many_small_messages() -> None:
+    """Reading one message does not copy the rest of the buffer."""
 
     async def cost(pairs: int) -> float:
         connection = Connection()
@@ -123,7 +123,7 @@ async def test_many_small_messages_in_one_piece_cost_what_few_do() -> None:
     assert await cost(75_000) < 25 * 5 * few
 
 
-async def test_what_is_read_after_a_part_is_the_rest_of_it() -> None:
+async def test_read_returns_rest_after_partial_reads() -> None:
     connection = Connection()
     connection.data_received(b"one\ntwo")
     assert await connection.until(b"\n", limit=10) == b"one"
@@ -135,7 +135,7 @@ async def test_what_is_read_after_a_part_is_the_rest_of_it() -> None:
     assert not connection.waiting
 
 
-async def test_what_never_ends_or_ends_too_soon_fails() -> None:
+async def test_read_fails_on_missing_delimiter_and_early_eof() -> None:
     async def play(sock: socket.socket) -> None:
         await asyncio.get_running_loop().sock_sendall(sock, b"1234567890")
 
@@ -156,7 +156,7 @@ async def test_what_never_ends_or_ends_too_soon_fails() -> None:
             connection.close()
 
 
-async def test_what_arrived_before_a_reset_is_read_before_it_is_told() -> None:
+async def test_read_returns_data_received_before_reset() -> None:
     async def play(connected: socket.socket) -> None:
         await say(connected, b"last words")
         await take(connected)
@@ -174,8 +174,8 @@ async def test_what_arrived_before_a_reset_is_read_before_it_is_told() -> None:
 
 
 @pytest.mark.parametrize("answer", [b"no more", b"no more" * 10_000], ids=["short", "long"])
-async def test_what_arrived_is_read_also_where_it_is_writing_that_finds_the_reset(answer: bytes) -> None:
-    """A server that answers and closes without reading all of the request (413) resets: its answer has come before."""
+async def test_read_returns_data_if_write_finds_reset(answer: bytes) -> None:
+    """A server that responds early (413) and closes sends its response before the reset."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = await dial(a_probe(), ["127.0.0.1"], listener.getsockname()[1])
         connection.send(b"request")
@@ -188,7 +188,7 @@ async def test_what_arrived_is_read_also_where_it_is_writing_that_finds_the_rese
         assert (await failing(connection.read())).reason is Reason.CONNECT_RESET
 
 
-async def test_a_peer_may_close_its_half_and_still_listen() -> None:
+async def test_write_works_after_peer_half_closes() -> None:
     heard: list[bytes] = []
     ended = asyncio.Event()
 
@@ -208,7 +208,7 @@ async def test_a_peer_may_close_its_half_and_still_listen() -> None:
     assert heard == [b"still here"]
 
 
-async def test_reading_can_be_cancelled_and_begun_again() -> None:
+async def test_read_can_be_cancelled_and_retried() -> None:
     async def play(connected: socket.socket) -> None:
         await take(connected)
         await say(connected, b"at last")
@@ -228,12 +228,12 @@ FLOOD = 100 * 1024 * 1024
 
 
 def writable(sock: socket.socket) -> bool:
-    """Whether the system takes more to be sent."""
+    """Return whether the kernel accepts more data to send."""
     return bool(select.select([], [sock], [], 0)[1])
 
 
-async def test_a_peer_that_floods_is_made_to_wait() -> None:
-    """What nobody reads stays in its own and the system's buffers; once somebody does, all of it comes."""
+async def test_read_buffer_is_bounded_if_peer_floods() -> None:
+    """Unread data stays in the peer's and the kernel's buffers; later reads return all of it."""
     sent = 0
     pouring: list[socket.socket] = []
 
@@ -260,8 +260,8 @@ async def test_a_peer_that_floods_is_made_to_wait() -> None:
 # --- writing -----------------------------------------------------------------------------------------------
 
 
-async def test_writing_waits_for_a_peer_that_does_not_read() -> None:
-    """What is under way is bounded, and the rest goes out as the peer takes it."""
+async def test_write_waits_for_slow_peer() -> None:
+    """The write buffer is bounded, and the rest is sent as the peer reads."""
     go, all_taken = asyncio.Event(), asyncio.Event()
     taken = 0
 
@@ -296,8 +296,8 @@ async def test_writing_waits_for_a_peer_that_does_not_read() -> None:
 
 
 @pytest.mark.parametrize("half_closed", [False, True])
-async def test_writing_to_a_peer_that_is_gone_fails(half_closed: bool) -> None:
-    """Also where it had said before that it would say nothing more: an upload must not run on into nothing."""
+async def test_write_fails_after_peer_resets(half_closed: bool) -> None:
+    """This also holds after the peer half-closed: an upload must not continue without a reader."""
     go_on = asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
@@ -320,7 +320,7 @@ async def test_writing_to_a_peer_that_is_gone_fails(half_closed: bool) -> None:
     assert failed.reason in (Reason.CONNECT_RESET, Reason.CONNECT_CLOSED)
 
 
-async def test_writing_after_closing_fails() -> None:
+async def test_write_fails_after_close() -> None:
     async with peer(hold) as port:
         connection = await dial(a_probe(), ["127.0.0.1"], port)
         connection.close()
@@ -331,7 +331,7 @@ async def test_writing_after_closing_fails() -> None:
 # --- closing -----------------------------------------------------------------------------------------------
 
 
-async def test_what_was_sent_goes_out_before_the_end() -> None:
+async def test_close_flushes_sent_data() -> None:
     heard: list[bytes] = []
     ended = asyncio.Event()
 
@@ -351,7 +351,7 @@ async def test_what_was_sent_goes_out_before_the_end() -> None:
     assert b"".join(heard) == b"all of this<end>"
 
 
-async def test_aborting_drops_the_connection() -> None:
+async def test_abort_drops_connection() -> None:
     ended = asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
@@ -366,10 +366,10 @@ async def test_aborting_drops_the_connection() -> None:
         await asyncio.wait_for(ended.wait(), PATIENCE)
 
 
-async def test_a_closed_connection_holds_no_socket_though_its_peer_never_reads(
+async def test_close_releases_socket_if_peer_never_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A stalled peer would otherwise cost a descriptor for each probe of it."""
+    """Otherwise each probe of a stalled peer would leak a descriptor."""
     monkeypatch.setattr(connections, "LINGER", 0.2)
     released = asyncio.Event()
 
@@ -393,7 +393,7 @@ async def test_a_closed_connection_holds_no_socket_though_its_peer_never_reads(
 # --- TLS ---------------------------------------------------------------------------------------------------
 
 
-async def test_tls_begins_with_the_connection(pki: Pki) -> None:
+async def test_tls_connects_and_reports_version(pki: Pki) -> None:
     with Shaker(pki, say=b"welcome") as server:
         probe = a_probe()
         connection = await connect(probe, "127.0.0.1", server.port, over_tls(pki))
@@ -420,10 +420,10 @@ async def test_tls_begins_with_the_connection(pki: Pki) -> None:
         ("self_signed", Reason.CERTIFICATE_UNKNOWN_AUTHORITY, {"unknown_authority"}),
     ],
 )
-async def test_a_refused_certificate_is_reported_and_the_server_is_told(
+async def test_tls_reports_refused_certificate_and_sends_alert(
     pki: Pki, version: str, certificate: str, reason: Reason, errors: set[str]
 ) -> None:
-    """By an alert, before anything else; our own certificate it never sees."""
+    """The server gets an alert and never sees the client's certificate."""
     identity = {"cert_file": str(pki.directory / "client.pem"), "key_file": str(pki.directory / "client.key")}
     with Shaker(pki, certificate, version=version, client_ca="root") as server:
         probe = a_probe()
@@ -439,7 +439,7 @@ async def test_a_refused_certificate_is_reported_and_the_server_is_told(
 
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
-async def test_a_client_certificate_reaches_the_server_that_asks(pki: Pki, version: str) -> None:
+async def test_tls_sends_client_certificate_on_request(pki: Pki, version: str) -> None:
     identity = {"cert_file": str(pki.directory / "client.pem"), "key_file": str(pki.directory / "client.key")}
     with Shaker(pki, version=version, client_ca="root", say=b"hello") as server:
         connection = await connect(a_probe(), "127.0.0.1", server.port, over_tls(pki, **identity))
@@ -451,8 +451,8 @@ async def test_a_client_certificate_reaches_the_server_that_asks(pki: Pki, versi
 
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
-async def test_a_server_that_wants_a_client_certificate_in_vain_is_a_tls_failure(pki: Pki, version: str) -> None:
-    """In TLS 1.3 that shows only when we read."""
+async def test_tls_fails_without_required_client_certificate(pki: Pki, version: str) -> None:
+    """In TLS 1.3 the error appears only on the first read."""
 
     async def talk(port: int) -> None:
         connection = await connect(a_probe(), "127.0.0.1", port, over_tls(pki))
@@ -465,14 +465,14 @@ async def test_a_server_that_wants_a_client_certificate_in_vain_is_a_tls_failure
         assert (await failing(talk(server.port))).reason is Reason.TLS_HANDSHAKE
 
 
-async def test_a_handshake_that_the_server_refuses_is_a_tls_failure(pki: Pki) -> None:
+async def test_tls_fails_if_server_refuses_handshake(pki: Pki) -> None:
     with Shaker(pki, version="TLSv1_2") as server:
         failed = await failing(connect(a_probe(), "127.0.0.1", server.port, over_tls(pki, min_version="TLS13")))
     assert failed.reason is Reason.TLS_HANDSHAKE
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x16\x03\x01", b"\0" * 1000])
-async def test_a_server_that_does_not_speak_tls_is_a_tls_failure(pki: Pki, answer: bytes) -> None:
+async def test_tls_fails_if_server_speaks_plaintext(pki: Pki, answer: bytes) -> None:
     async def play(connected: socket.socket) -> None:
         await take(connected)
         await say(connected, answer)
@@ -485,7 +485,7 @@ async def test_a_server_that_does_not_speak_tls_is_a_tls_failure(pki: Pki, answe
     assert probe.current_phase == "tls"
 
 
-async def test_a_server_that_closes_in_the_handshake_is_a_tls_failure(pki: Pki) -> None:
+async def test_tls_fails_if_server_closes_during_handshake(pki: Pki) -> None:
     async def play(connected: socket.socket) -> None:
         await take(connected)
         await finish(connected)
@@ -494,7 +494,7 @@ async def test_a_server_that_closes_in_the_handshake_is_a_tls_failure(pki: Pki) 
         assert (await failing(connect(a_probe(), "127.0.0.1", port, over_tls(pki)))).reason is Reason.TLS_HANDSHAKE
 
 
-async def test_a_server_that_resets_in_the_handshake_has_reset_the_connection(pki: Pki) -> None:
+async def test_tls_reports_reset_during_handshake(pki: Pki) -> None:
     async def play(connected: socket.socket) -> None:
         await take(connected)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -503,8 +503,8 @@ async def test_a_server_that_resets_in_the_handshake_has_reset_the_connection(pk
         assert (await failing(connect(a_probe(), "127.0.0.1", port, over_tls(pki)))).reason is Reason.CONNECT_RESET
 
 
-async def test_a_handshake_has_its_own_limit(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that stalls or drips; its socket is gone afterwards."""
+async def test_tls_handshake_has_its_own_timeout(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server never answers; the socket is closed afterwards."""
     monkeypatch.setattr(connections, "HANDSHAKE_LIMIT", 0.1)
     left = asyncio.Event()
 
@@ -521,7 +521,7 @@ async def test_a_handshake_has_its_own_limit(pki: Pki, monkeypatch: pytest.Monke
     assert probe.current_phase == "tls"
 
 
-async def test_a_handshake_that_is_cancelled_leaves_no_socket(pki: Pki) -> None:
+async def test_tls_handshake_cancelled_releases_socket(pki: Pki) -> None:
     begun, left = asyncio.Event(), asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
@@ -540,8 +540,8 @@ async def test_a_handshake_that_is_cancelled_leaves_no_socket(pki: Pki) -> None:
         await asyncio.wait_for(left.wait(), PATIENCE)
 
 
-async def test_an_answer_that_comes_with_the_handshake_is_read(pki: Pki) -> None:
-    """TLS 1.2: a server's last message of the handshake and its first words in one segment."""
+async def test_tls_reads_data_sent_with_last_handshake_message(pki: Pki) -> None:
+    """In TLS 1.2, one segment carries the last handshake message and the first data."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.directory / "leaf.pem", pki.directory / "leaf.key")
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -572,7 +572,7 @@ def secure(pki: Pki, name: str = "localhost") -> Secure:
     return Secure(client_context(trust(pki)), name)
 
 
-async def test_starttls_in_the_middle_of_a_conversation(pki: Pki) -> None:
+async def test_starttls_upgrades_open_connection(pki: Pki) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.directory / "leaf.pem", pki.directory / "leaf.key")
 
@@ -602,8 +602,8 @@ async def test_starttls_in_the_middle_of_a_conversation(pki: Pki) -> None:
         connection.close()
 
 
-async def test_plain_text_before_the_handshake_does_not_pass_for_secure(pki: Pki) -> None:
-    """Somebody in between could have put it there: it is part of the handshake, which fails by it."""
+async def test_starttls_rejects_injected_plaintext(pki: Pki) -> None:
+    """A man in the middle could have injected the text, so it counts as part of the handshake, which fails."""
 
     async def play(connected: socket.socket) -> None:
         await say(connected, b"220 go\r\n250 injected\r\n")
@@ -618,7 +618,7 @@ async def test_plain_text_before_the_handshake_does_not_pass_for_secure(pki: Pki
     assert failed.reason is Reason.TLS_HANDSHAKE
 
 
-async def test_a_large_answer_over_tls_arrives_whole_and_bounded(pki: Pki) -> None:
+async def test_tls_reads_large_response_with_bounded_buffer(pki: Pki) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.directory / "leaf.pem", pki.directory / "leaf.key")
     size = 20 << 20

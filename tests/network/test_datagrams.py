@@ -1,4 +1,4 @@
-"""Datagrams over real sockets on loopback: who hears them, when they came, and why none did. On both event loops."""
+"""Tests of UDP datagrams over loopback, on both event loops: sender, arrival time and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def new_loop(request: pytest.FixtureRequest) -> NewLoop:
 
 
 def a_udp_socket(address: str = "127.0.0.1") -> socket.socket:
-    """A socket on a port of its own, to be a peer with."""
+    """Return a bound UDP socket."""
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind((address, 0))
     sock.settimeout(PATIENCE)
@@ -36,8 +36,8 @@ def a_udp_socket(address: str = "127.0.0.1") -> socket.socket:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-async def test_datagrams_go_to_one_address_and_come_from_it(address: str) -> None:
-    """What another socket sends to ours is not heard."""
+async def test_datagrams_ignore_other_senders(address: str) -> None:
+    """Datagrams from another socket are not received."""
     with a_udp_socket(address) as peer, a_udp_socket(address) as stranger:
         datagrams = await dial_udp(a_probe(), address, peer.getsockname()[1])
         datagrams.send(b"question")
@@ -52,8 +52,8 @@ async def test_datagrams_go_to_one_address_and_come_from_it(address: str) -> Non
         datagrams.close()
 
 
-async def test_the_time_of_a_datagram_is_that_of_its_arrival() -> None:
-    """Not that of reading it, which may be later."""
+async def test_datagram_time_is_its_arrival() -> None:
+    """The time of reading may be later."""
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")
@@ -71,8 +71,8 @@ async def test_the_time_of_a_datagram_is_that_of_its_arrival() -> None:
         datagrams.close()
 
 
-async def test_a_udp_port_where_nobody_listens_refuses() -> None:
-    """As soon as ICMP says so, and again to whoever asks again."""
+async def test_datagrams_report_refused_port() -> None:
+    """The error comes with the ICMP message and is raised on each read."""
     with a_udp_socket() as peer:
         port = peer.getsockname()[1]
     datagrams = await dial_udp(a_probe(), "127.0.0.1", port)
@@ -84,8 +84,8 @@ async def test_a_udp_port_where_nobody_listens_refuses() -> None:
     datagrams.close()
 
 
-async def test_a_peer_that_goes_away_after_an_answer_has_reset_the_connection() -> None:
-    """And the answer is read first."""
+async def test_datagrams_report_reset_if_peer_closes_after_response() -> None:
+    """The response is read before the error."""
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")
@@ -101,7 +101,7 @@ async def test_a_peer_that_goes_away_after_an_answer_has_reset_the_connection() 
     datagrams.close()
 
 
-async def test_datagrams_have_a_way_and_a_source_or_a_reason() -> None:
+async def test_datagrams_report_unusable_route_and_source() -> None:
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1], source="127.0.0.9")
         datagrams.send(b"question")
@@ -124,8 +124,8 @@ def socket_of(datagrams: Datagrams) -> socket.socket:
     return found
 
 
-async def test_a_flood_of_datagrams_is_lost_beyond_a_limit() -> None:
-    """As where the buffer of a socket is full."""
+async def test_datagrams_are_dropped_beyond_buffer_limit() -> None:
+    """The kernel does the same when a socket's buffer is full."""
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")
@@ -143,7 +143,7 @@ async def test_a_flood_of_datagrams_is_lost_beyond_a_limit() -> None:
         datagrams.close()
 
 
-async def test_reading_datagrams_can_be_cancelled_and_begun_again() -> None:
+async def test_datagram_read_can_be_cancelled_and_retried() -> None:
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")

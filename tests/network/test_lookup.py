@@ -1,4 +1,4 @@
-"""Names become addresses in the order hosts file, DNS; each way of failing has its reason; nothing is remembered."""
+"""Tests of name lookup: the hosts file before DNS, a reason for each failure, no cached answer for the next scrape."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """A name server of a few names; it keeps what it was asked, and never answers for ``silent.test``."""
+    """A name server that records queries and does not answer those for ``silent.test``."""
 
     def __init__(self) -> None:
         self.zone: dict[str, list[str]] = {}
@@ -53,7 +53,7 @@ class NameServer(asyncio.DatagramProtocol):
             self._answer(data, address)
 
     def answer(self, name: str, addresses: list[str]) -> None:
-        """Answer at last what was asked for ``silent.test``."""
+        """Answer the queries for ``silent.test`` that are waiting."""
         self.zone[name] = addresses
         for data, address in self._unanswered:
             self._answer(data, address)
@@ -71,7 +71,7 @@ class NameServer(asyncio.DatagramProtocol):
 
 
 def _question(data: bytes) -> tuple[str, int, bytes]:
-    """The name and the type that a query asks for, and its question as it is on the wire."""
+    """Return the name and type of a query, and its question section as bytes."""
     question = data[12 : data.index(b"\0", 12) + 5]
     labels, at = [], 0
     while question[at]:
@@ -82,7 +82,7 @@ def _question(data: bytes) -> tuple[str, int, bytes]:
 
 @asynccontextmanager
 async def name_server(patience: float = 20.0) -> AsyncIterator[NameServer]:
-    """A name server on loopback, which this loop's resolver asks and no other.
+    """Run a name server on loopback, the only one of this loop's resolver.
 
     Args:
         patience: seconds after which the resolver gives up; few where it is to do so.
@@ -102,7 +102,7 @@ async def name_server(patience: float = 20.0) -> AsyncIterator[NameServer]:
 
 @pytest.fixture(autouse=True)
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hosts file of the test; empty at first."""
+    """The test's hosts file, initially empty."""
     path = tmp_path / "hosts"
     path.touch()
     monkeypatch.setattr(lookup, "HOSTS", path)
@@ -110,7 +110,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def failure(host: str, family: int = 0) -> str:
-    """Why a name has no addresses."""
+    """Return the reason why a lookup fails."""
     with pytest.raises(ProbeFailed) as failed:
         await lookup.lookup(host, family)
     return failed.value.reason
@@ -130,7 +130,7 @@ async def failure(host: str, family: int = 0) -> str:
         ("fe80::1%eth0", "fe80::1%eth0"),
     ],
 )
-def test_an_address_is_known_without_a_lookup(text: str, address: str) -> None:
+def test_literal_normalises_addresses(text: str, address: str) -> None:
     assert literals.literal(text) == address
 
 
@@ -138,8 +138,8 @@ def test_an_address_is_known_without_a_lookup(text: str, address: str) -> None:
     "text",
     ["", "localhost", "127.1", "0x7f000001", "2130706433", "127.0.0.01", "127.0.0.1.", "[::1]", "::1:2:3::", " ::1"],
 )
-def test_what_is_no_address_is_a_name(text: str) -> None:
-    """No guessing as inet_aton does."""
+def test_literal_returns_none_for_names(text: str) -> None:
+    """Forms that only inet_aton accepts are names."""
     assert literals.literal(text) is None
 
 
@@ -153,11 +153,11 @@ def test_what_is_no_address_is_a_name(text: str) -> None:
         ("::ffff:127.0.0.1", 3668918509),
     ],
 )
-def test_the_hash_of_an_address_is_the_originals(address: str, value: int) -> None:
+def test_fingerprint_equals_the_originals(address: str, value: int) -> None:
     assert literals.fingerprint(literals.literal(address) or "") == value
 
 
-def test_the_version_of_an_address() -> None:
+def test_version_of_address() -> None:
     assert (literals.version("127.0.0.1"), literals.version("::1"), literals.version("fe80::1%eth0")) == (4, 6, 6)
 
 
@@ -187,7 +187,7 @@ not-an-address nobody.test
         ("mapped.test", ["192.0.2.4"]),
     ],
 )
-async def test_a_name_of_the_hosts_file_is_not_asked_for(hosts: Path, host: str, addresses: list[str]) -> None:
+async def test_lookup_prefers_hosts_file(hosts: Path, host: str, addresses: list[str]) -> None:
     hosts.write_text(HOSTS)
     async with name_server() as server:
         server.zone[host.lower().rstrip(".")] = ["192.0.2.99"]
@@ -195,8 +195,8 @@ async def test_a_name_of_the_hosts_file_is_not_asked_for(hosts: Path, host: str,
         assert server.asked == []
 
 
-async def test_the_hosts_file_wins_whole(hosts: Path) -> None:
-    """A name that it knows has no other addresses, of no other family."""
+async def test_lookup_uses_hosts_file_for_both_families(hosts: Path) -> None:
+    """A name in the hosts file gets no address from DNS, even of the other family."""
     hosts.write_text("192.0.2.1 here.test\n")
     async with name_server() as server:
         server.zone["here.test"] = ["2001:db8::1"]
@@ -205,7 +205,7 @@ async def test_the_hosts_file_wins_whole(hosts: Path) -> None:
         assert server.asked == []
 
 
-async def test_a_changed_hosts_file_is_read_anew(hosts: Path) -> None:
+async def test_lookup_reads_changed_hosts_file(hosts: Path) -> None:
     hosts.write_text("192.0.2.1 here.test\n")
     assert lookup.in_hosts_file("here.test") == ("192.0.2.1",)
     hosts.write_text("192.0.2.2 here.test\n")
@@ -213,14 +213,14 @@ async def test_a_changed_hosts_file_is_read_anew(hosts: Path) -> None:
     assert lookup.in_hosts_file("here.test") == ("192.0.2.2",)
 
 
-async def test_a_missing_hosts_file_knows_nobody(hosts: Path) -> None:
+async def test_lookup_works_without_hosts_file(hosts: Path) -> None:
     hosts.unlink()
     async with name_server() as server:
         server.zone["a.test"] = ["192.0.2.1"]
         assert await lookup.lookup("a.test") == ["192.0.2.1"]
 
 
-async def test_a_hosts_file_that_is_not_utf8_is_read_all_the_same(hosts: Path) -> None:
+async def test_lookup_reads_hosts_file_with_invalid_utf8(hosts: Path) -> None:
     hosts.write_bytes(b"192.0.2.1 here.test # \xff\n192.0.2.2 \xff.test\n")
     assert await lookup.lookup("here.test") == ["192.0.2.1"]
 
@@ -228,7 +228,7 @@ async def test_a_hosts_file_that_is_not_utf8_is_read_all_the_same(hosts: Path) -
 # --- DNS ---------------------------------------------------------------------------------------------------
 
 
-async def test_both_families_are_asked_for_unless_one_will_do() -> None:
+async def test_lookup_queries_only_needed_families() -> None:
     async with name_server() as server:
         for host in ("both.test", "four.test", "six.test"):
             server.zone[host] = ["192.0.2.1", "2001:db8::1"]
@@ -239,7 +239,7 @@ async def test_both_families_are_asked_for_unless_one_will_do() -> None:
 
 
 @pytest.mark.parametrize("family", [0, 4, 6])
-async def test_why_a_name_has_no_address(family: int) -> None:
+async def test_lookup_failure_has_reason(family: int) -> None:
     async with name_server() as server:
         server.zone |= {"four.test": ["192.0.2.1"], "six.test": ["2001:db8::1"], "none.test": []}
         server.codes |= {"broken.test": SERVFAIL, "refused.test": REFUSED}
@@ -253,7 +253,7 @@ async def test_why_a_name_has_no_address(family: int) -> None:
         assert await failure("silent.test", family) is Reason.DNS_TIMEOUT
 
 
-async def test_a_name_beyond_ascii_is_asked_for_in_ascii() -> None:
+async def test_lookup_encodes_idn() -> None:
     async with name_server() as server:
         server.zone["xn--bcher-kva.test"] = ["192.0.2.1"]
         assert await lookup.lookup("B\u00fccher.test", 4) == ["192.0.2.1"]
@@ -281,27 +281,27 @@ async def test_a_name_beyond_ascii_is_asked_for_in_ascii() -> None:
         "\udcff.test",
     ],
 )
-async def test_what_can_be_no_name_is_not_asked_for(host: str) -> None:
+async def test_lookup_does_not_query_invalid_names(host: str) -> None:
     async with name_server() as server:
         assert await failure(host) is Reason.DNS_RESOLUTION
         assert server.asked == []
 
 
 @pytest.mark.parametrize("host", ["a_b.test", "_a.test", "1.test", "a-b.test", "0x7f000001", "a.test."])
-async def test_odd_names_are_names(host: str) -> None:
+async def test_lookup_accepts_unusual_names(host: str) -> None:
     async with name_server() as server:
         server.zone[host.rstrip(".")] = ["192.0.2.1"]
         assert await lookup.lookup(host, 4) == ["192.0.2.1"]
 
 
-async def test_a_short_name_is_looked_for_in_the_search_domains() -> None:
+async def test_lookup_uses_search_domains() -> None:
     async with name_server() as server:
         server.zone["short.search.test"] = ["192.0.2.1"]
         assert await lookup.lookup("short", 4) == ["192.0.2.1"]
 
 
 async def moved(before: str, after: str, resolver: lookup.Resolver | None = None) -> None:
-    """Look a name up until its old address is forgotten, which c-ares does in a thread of its own."""
+    """Repeat the lookup until the old address is forgotten, which c-ares does in its own thread."""
     give_up = time.monotonic() + PATIENCE
     while (found := await lookup.lookup("moving.test", 4, resolver=resolver)) == [before]:
         assert time.monotonic() < give_up, "the old address is still remembered"
@@ -309,8 +309,8 @@ async def moved(before: str, after: str, resolver: lookup.Resolver | None = None
     assert found == [after]
 
 
-async def test_an_answer_is_not_remembered_for_the_next_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long the name server says that it holds: a probe is to see what a client would see."""
+async def test_lookup_forgets_answers_between_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The TTL does not matter: each probe must see the current answer."""
     assert lookup.MEMORY < 5  # the shortest interval in use
     monkeypatch.setattr(lookup, "MEMORY", 0.1)
     async with name_server() as server:
@@ -324,7 +324,7 @@ async def test_an_answer_is_not_remembered_for_the_next_scrape(monkeypatch: pyte
         assert failed.value.reason is Reason.DNS_RESOLUTION
 
 
-async def test_a_lookup_under_way_is_not_lost_when_answers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lookup_in_progress_survives_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "MEMORY", 0.1)
     async with name_server() as server:
         server.zone["a.test"] = ["192.0.2.1"]
@@ -340,8 +340,8 @@ async def test_a_lookup_under_way_is_not_lost_when_answers_are_forgotten(monkeyp
         assert await lookup.lookup("a.test", 4) == ["192.0.2.1"]
 
 
-async def test_one_silent_name_server_holds_up_nobody() -> None:
-    """A hundred lookups wait at once, and another is answered meanwhile."""
+async def test_lookup_is_not_delayed_by_unanswered_ones() -> None:
+    """A lookup is answered while a hundred others wait."""
     async with name_server() as server:
         server.zone["quick.test"] = ["192.0.2.1"]
         waiting = [asyncio.create_task(lookup.lookup("silent.test", 4)) for _ in range(100)]
@@ -359,8 +359,8 @@ async def test_one_silent_name_server_holds_up_nobody() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "[::1]:{}"])
-async def test_a_module_has_its_names_from_its_own_servers(hosts: Path, address: str) -> None:
-    """Not from the hosts file, though it has the name, nor by search domains: what is asked for is what is written."""
+async def test_own_resolver_ignores_hosts_file_and_search_domains(hosts: Path, address: str) -> None:
+    """The resolver asks for the name as written, without the hosts file and search domains."""
     hosts.write_text("192.0.2.9 both.test\n")
     zone = Zone({"both.test": [["192.0.2.1", "2001:db8::1"]], "six.test": [["2001:db8::6"]]})
     async with DnsServer(zone) as server:
@@ -383,11 +383,11 @@ async def test_a_module_has_its_names_from_its_own_servers(hosts: Path, address:
 
 
 def refusing(query: bytes) -> list[bytes]:
-    """A script: the server will not answer."""
+    """A script that answers with REFUSED."""
     return [query[:2] + b"\x81\x85" + query[4:]]
 
 
-async def test_why_a_modules_own_servers_give_no_address() -> None:
+async def test_own_resolver_failure_has_reason() -> None:
     for script, timeout, reason in [(silence, 0.4, Reason.DNS_TIMEOUT), (refusing, 20.0, Reason.DNS_RESOLUTION)]:
         async with DnsServer(script) as server:
             own = lookup.resolver((f"127.0.0.1:{server['port']}",), timeout)
@@ -403,13 +403,13 @@ async def test_why_a_modules_own_servers_give_no_address() -> None:
         assert failed.value.reason in (Reason.DNS_RESOLUTION, Reason.DNS_TIMEOUT)
 
 
-async def test_the_next_server_is_asked_while_there_is_time() -> None:
+async def test_own_resolver_tries_next_server() -> None:
     async with DnsServer(silence) as silent, DnsServer(Zone({"a.test": [["192.0.2.1"]]})) as server:
         own = lookup.resolver((f"127.0.0.1:{silent['port']}", f"127.0.0.1:{server['port']}"), 8.0)
         assert await lookup.lookup("a.test", 4, resolver=own) == ["192.0.2.1"]
 
 
-async def test_the_answers_of_a_modules_own_servers_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_own_resolver_forgets_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "MEMORY", 0.05)
     zone = Zone({"moving.test": [["192.0.2.1"], ["192.0.2.2"]]})
     async with DnsServer(zone) as server:
@@ -418,8 +418,8 @@ async def test_the_answers_of_a_modules_own_servers_are_not_remembered(monkeypat
         await moved("192.0.2.1", "192.0.2.2", own)
 
 
-def test_modules_with_equal_servers_share_a_resolver_and_let_go_of_it() -> None:
-    """A configuration that is gone leaves neither threads nor descriptors, on however many loops it was used."""
+def test_own_resolver_is_shared_and_released() -> None:
+    """A dropped configuration leaks no threads and no descriptors, on any number of event loops."""
 
     def resources() -> tuple[int, int]:
         gc.collect()

@@ -1,6 +1,6 @@
-"""Resolving and connecting over real sockets on loopback: each way that it begins or fails has its reason.
+"""Tests of resolving and connecting over loopback: chosen address, reported phases and reasons of failures.
 
-All of it runs on asyncio's loop and on uvloop, whose transports differ in what they buffer and when.
+Each test runs on asyncio's loop and on uvloop, because their transports buffer differently.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("::ffff:127.0.0.1", "ip4", False, "127.0.0.1"),
     ],
 )
-async def test_an_address_of_the_preferred_family_is_chosen_or_the_others_first(
+async def test_resolve_chooses_preferred_family_then_fallback(
     host: str, preferred: str, fallback: bool, address: str
 ) -> None:
     probe = a_probe()
@@ -86,7 +86,7 @@ async def test_an_address_of_the_preferred_family_is_chosen_or_the_others_first(
         ("", "ip4", Reason.TARGET_INVALID),
     ],
 )
-async def test_without_a_permitted_address_the_metrics_say_so(host: str, preferred: str, reason: Reason) -> None:
+async def test_resolve_reports_zero_without_usable_address(host: str, preferred: str, reason: Reason) -> None:
     probe = a_probe()
     assert (await failing(resolve(probe, host, preferred=preferred, fallback=False))).reason is reason
     assert probe.samples.get(opening.IP_PROTOCOL) == 0
@@ -114,7 +114,7 @@ async def test_connect_resolves_and_connects(host: str, family: int) -> None:
     assert probe.current_phase == ""
 
 
-async def test_an_ipv6_zone_is_part_of_the_address() -> None:
+async def test_dial_accepts_ipv6_zone() -> None:
     async with peer(greet, socket.AF_INET6) as port:
         connection = await dial(a_probe(), ["::1%1"], port)
         assert await everything(connection) == b"hello"
@@ -127,7 +127,7 @@ def unused_port() -> int:
         return int(sock.getsockname()[1])
 
 
-async def test_a_port_where_nobody_listens_refuses() -> None:
+async def test_dial_reports_refused_port() -> None:
     probe = a_probe()
     failed = await failing(dial(probe, ["127.0.0.1"], unused_port()))
     assert failed.reason is Reason.CONNECT_REFUSED
@@ -135,17 +135,17 @@ async def test_a_port_where_nobody_listens_refuses() -> None:
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536, 99999])
-async def test_what_is_no_port_is_an_invalid_target(port: int) -> None:
+async def test_dial_refuses_invalid_port(port: int) -> None:
     assert (await failing(dial(a_probe(), ["127.0.0.1"], port))).reason is Reason.TARGET_INVALID
 
 
-async def test_an_address_without_a_way_to_it_is_unreachable() -> None:
-    """A multicast address takes no connections; the system says so at once."""
+async def test_dial_reports_unreachable_address() -> None:
+    """The kernel refuses TCP connections to a multicast address at once."""
     failed = await failing(dial(a_probe(), ["224.0.0.1"], 9))
     assert failed.reason is Reason.CONNECT_UNREACHABLE
 
 
-async def test_the_addresses_are_tried_in_turn() -> None:
+async def test_dial_tries_addresses_in_turn() -> None:
     probe = a_probe()
     async with peer(greet) as port:
         connection = await dial(probe, ["127.0.0.77", "::1", "127.0.0.1"], port)
@@ -155,13 +155,13 @@ async def test_the_addresses_are_tried_in_turn() -> None:
     assert probe.current_phase == ""
 
 
-async def test_the_last_address_gives_the_reason() -> None:
+async def test_dial_fails_with_reason_of_last_address() -> None:
     async with peer(hold) as port:
         failed = await failing(dial(a_probe(), ["127.0.0.77", "224.0.0.1"], port))
     assert failed.reason is Reason.CONNECT_UNREACHABLE
 
 
-async def test_the_source_address_can_be_chosen() -> None:
+async def test_connect_uses_source_address() -> None:
     async def tell(connected: socket.socket) -> None:
         await say(connected, connected.getpeername()[0].encode())
 
@@ -179,14 +179,14 @@ async def test_the_source_address_can_be_chosen() -> None:
         ("no address", Reason.SETTINGS_UNUSABLE),
     ],
 )
-async def test_a_source_address_that_is_not_ours_fails(source: str, reason: Reason) -> None:
+async def test_connect_fails_with_foreign_source_address(source: str, reason: Reason) -> None:
     async with peer(hold) as port:
         failed = await failing(connect(a_probe(), "127.0.0.1", port, SourceSettings(source_ip_address=source)))
     assert failed.reason is reason
 
 
 def full_listener(stack: contextlib.ExitStack) -> int:
-    """A port that takes no more connections: a SYN to it is never answered."""
+    """Return a port whose backlog is full, so a SYN is never answered."""
     listener = stack.enter_context(socket.socket())
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
@@ -198,7 +198,7 @@ def full_listener(stack: contextlib.ExitStack) -> int:
     return port
 
 
-async def test_connecting_can_be_cancelled_in_the_middle() -> None:
+async def test_dial_can_be_cancelled_while_connecting() -> None:
     with contextlib.ExitStack() as stack:
         port = full_listener(stack)
         probe = a_probe()
@@ -212,7 +212,7 @@ async def test_connecting_can_be_cancelled_in_the_middle() -> None:
 SECONDS = Metric("probe_own_duration_seconds", "How long.", ("phase",))
 
 
-async def test_connect_reports_its_phases_to_a_prober_s_own_metric(pki: Pki) -> None:
+async def test_connect_reports_phases_to_own_metric(pki: Pki) -> None:
     with Shaker(pki, say=b"welcome") as server:
         probe = a_probe()
         with await connect(probe, "127.0.0.1", server.port, over_tls(pki), seconds=SECONDS) as connection:
@@ -225,7 +225,7 @@ async def test_connect_reports_its_phases_to_a_prober_s_own_metric(pki: Pki) -> 
     assert probe.current_phase == ""
 
 
-async def test_connect_takes_the_settings_of_the_way() -> None:
+async def test_connect_applies_source_settings() -> None:
     async with peer(greet) as port:
         failed = await failing(
             connect(a_probe(), "127.0.0.1", port, SourceSettings(ip_protocol_fallback=False), seconds=SECONDS)
@@ -233,7 +233,7 @@ async def test_connect_takes_the_settings_of_the_way() -> None:
     assert failed.reason is Reason.DNS_NO_ADDRESS
 
 
-async def test_a_block_closes_its_connection_however_it_ends() -> None:
+async def test_connection_block_closes_on_error() -> None:
     heard: list[bytes] = []
     listened = asyncio.Event()
 
@@ -251,7 +251,7 @@ async def test_a_block_closes_its_connection_however_it_ends() -> None:
         await connection.write(b"more")
 
 
-async def test_what_is_put_back_comes_first() -> None:
+async def test_put_back_data_is_read_first() -> None:
     async with peer(greet) as port:
         with await connect(a_probe(), "127.0.0.1", port) as connection:
             assert await connection.exactly(4) == b"hell"
@@ -260,7 +260,7 @@ async def test_what_is_put_back_comes_first() -> None:
 
 
 @pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
-async def test_connect_udp_resolves_and_talks(host: str, family: int) -> None:
+async def test_connect_udp_resolves_and_exchanges_datagrams(host: str, family: int) -> None:
     with socket.socket(family, socket.SOCK_DGRAM) as other:
         other.settimeout(PATIENCE)
         other.bind((host, 0))
@@ -274,7 +274,7 @@ async def test_connect_udp_resolves_and_talks(host: str, family: int) -> None:
     assert [*probe.samples.labelled[SECONDS]] == [("resolve",)]
 
 
-async def test_connect_udp_takes_the_settings_of_the_way() -> None:
+async def test_connect_udp_applies_source_settings() -> None:
     own = SourceSettings(source_ip_address="127.0.0.42")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.settimeout(PATIENCE)
@@ -288,8 +288,8 @@ async def test_connect_udp_takes_the_settings_of_the_way() -> None:
 # --- leaks -------------------------------------------------------------------------------------------------
 
 
-async def test_connections_leave_nothing_behind(pki: Pki) -> None:
-    """Neither objects nor descriptors, whatever became of them."""
+async def test_connections_leak_no_objects_or_descriptors(pki: Pki) -> None:
+    """This holds after success and after failure."""
 
     left = 0
 

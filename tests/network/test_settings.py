@@ -1,4 +1,4 @@
-"""What a module says of its network: the settings and their mistakes, and where the packets of its probes leave."""
+"""Tests of network settings: their validation, and the resolver, source address and interface that probes use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROBERS = loader.load_probers([])
 
 
 def load(tmp_path: Path, *texts: str, **options: Any) -> Config:
-    """The configuration that some files make."""
+    """Load a configuration from some texts."""
     files = []
     for number, text in enumerate(texts):
         files.append(tmp_path / f"{number}.yml")
@@ -40,14 +40,14 @@ def load(tmp_path: Path, *texts: str, **options: Any) -> Config:
 
 
 def refusal(tmp_path: Path, *texts: str) -> list[str]:
-    """The lines of the error that files are refused with, without the directory."""
+    """Return the lines of the error for these files, without the directory."""
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, *texts)
     return str(refused.value).replace(f"{tmp_path}/", "").splitlines()
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return the reason and the phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
@@ -70,13 +70,13 @@ modules:
 """
 
 
-def test_a_module_without_any_of_it_has_no_network(tmp_path: Path) -> None:
+def test_module_without_network_settings_has_default_network(tmp_path: Path) -> None:
     loaded = load(tmp_path, "modules: {m: {prober: tcp}}")
     assert loaded.modules["m"].network is None
     assert not loaded.guarded
 
 
-def test_targets_of_all_and_of_a_module_make_its_guard(tmp_path: Path) -> None:
+def test_targets_of_file_and_module_are_combined(tmp_path: Path) -> None:
     loaded = load(tmp_path, WHOLE)
     of_all, own = loaded.modules["other"].network, loaded.modules["m"].network
     assert of_all is not None
@@ -88,7 +88,7 @@ def test_targets_of_all_and_of_a_module_make_its_guard(tmp_path: Path) -> None:
     assert loaded.guarded
 
 
-def test_what_is_in_effect_is_shown_and_loads_to_the_same(tmp_path: Path) -> None:
+def test_shown_network_settings_load_to_the_same(tmp_path: Path) -> None:
     loaded = load(tmp_path, WHOLE)
     text = dump.to_yaml(loaded)
     for line in ("- '*.secret.example'", "- '*.example.org:443'", "- unix:/run/*", "- '[::1]:53'", "timeout: 2s"):
@@ -129,24 +129,24 @@ def test_what_is_in_effect_is_shown_and_loads_to_the_same(tmp_path: Path) -> Non
         ("source_ip_address: localhost", "1:28: modules.m.source_ip_address: 'localhost' is not an IP address"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(tmp_path: Path, keys: str, problem: str) -> None:
+def test_network_setting_error_names_its_place(tmp_path: Path, keys: str, problem: str) -> None:
     (line,) = refusal(tmp_path, f"modules: {{m: {{prober: tcp, {keys}}}}}")
     assert line.startswith(f"0.yml:{problem}")
 
 
-def test_targets_of_all_are_written_once(tmp_path: Path) -> None:
+def test_top_level_targets_are_refused_twice(tmp_path: Path) -> None:
     (line,) = refusal(tmp_path, "targets: {deny: [a.test]}\n", "targets: {deny: [b.test]}\n")
     assert re.fullmatch(r"1\.yml:1:1: targets: `targets` is defined twice; the first is at .*0\.yml:1:1", line)
 
 
-def test_targets_of_all_hold_for_the_modules_of_every_file(tmp_path: Path) -> None:
+def test_top_level_targets_apply_to_modules_of_all_files(tmp_path: Path) -> None:
     loaded = load(tmp_path, "modules: {m: {prober: tcp}}", "targets: {deny: [a.test]}")
     network = loaded.modules["m"].network
     assert network is not None
     assert network.guard is not None
 
 
-def test_a_list_that_permits_nothing_is_worth_a_warning(tmp_path: Path) -> None:
+def test_targets_that_allow_nothing_cause_warning(tmp_path: Path) -> None:
     for text, where in [
         ("targets: {allow: []}", "targets.allow"),
         ("modules: {m: {prober: tcp, targets: {allow: []}}}", "modules.m.targets.allow"),
@@ -155,7 +155,7 @@ def test_a_list_that_permits_nothing_is_worth_a_warning(tmp_path: Path) -> None:
         assert f"{where}: an empty list permits nothing" in str(warning)
 
 
-def test_editors_know_the_keys() -> None:
+def test_schema_has_network_settings() -> None:
     schema = json_schema(PROBERS)
     assert "targets" in schema["properties"]
     assert {"allow", "deny"} <= schema["$defs"]["TargetsSettings"]["properties"].keys()
@@ -165,8 +165,8 @@ def test_editors_know_the_keys() -> None:
     assert json.dumps(schema)
 
 
-async def test_a_request_can_not_fill_in_what_guards_it(tmp_path: Path) -> None:
-    """The guard of a module stays when parameters make another module of it; and no parameter gets into it."""
+async def test_parameters_are_refused_in_targets(tmp_path: Path) -> None:
+    """The guard stays the same when parameters are filled in, and it accepts no parameters."""
     text = """
 targets: {deny: [127.0.0.1]}
 modules:
@@ -193,8 +193,8 @@ BLOCKS: dict[str, dict[str, Any]] = {
 """What some probers can't do without."""
 
 
-async def test_every_prober_with_a_host_asks_the_modules_servers(tmp_path: Path) -> None:
-    """None of them reaches anybody: what counts is that they asked."""
+async def test_every_prober_uses_module_resolver(tmp_path: Path) -> None:
+    """No probe reaches a target; the test checks the queries."""
     zone = Zone({"*": [["127.0.0.1"]]})
     async with DnsServer(zone) as server:
         resolver = {"servers": [f"127.0.0.1:{server['port']}"]}
@@ -211,7 +211,7 @@ async def test_every_prober_with_a_host_asks_the_modules_servers(tmp_path: Path)
 
 
 def comes_from(sock: socket.socket) -> str:
-    """The address of whoever connects or sends a datagram."""
+    """Return the address of the client that connects or sends a datagram."""
     if sock.type is not socket.SOCK_STREAM:
         return str(sock.recvfrom(1000)[1][0])
     connected, peer = sock.accept()
@@ -220,8 +220,8 @@ def comes_from(sock: socket.socket) -> str:
 
 
 @pytest.mark.parametrize(("own", "expected"), [("", "127.0.0.9"), ("127.0.0.8", "127.0.0.8")])
-async def test_the_source_address_of_a_module_is_for_every_prober(tmp_path: Path, own: str, expected: str) -> None:
-    """The prober's own key wins."""
+async def test_every_prober_uses_module_source_address(tmp_path: Path, own: str, expected: str) -> None:
+    """The prober's own key takes precedence."""
     for name in ("tcp", "udp", "dns", "http", "websocket"):
         kind = socket.SOCK_DGRAM if name in ("udp", "dns") else socket.SOCK_STREAM
         with socket.socket(socket.AF_INET, kind) as sock:
@@ -241,7 +241,7 @@ async def test_the_source_address_of_a_module_is_for_every_prober(tmp_path: Path
             assert came_from == (expected if has_key else "127.0.0.9"), name
 
 
-async def test_a_source_address_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+async def test_unusable_source_address_is_reported(tmp_path: Path) -> None:
     for name, target in [("tcp", "127.0.0.1:9"), ("icmp", "127.0.0.1"), ("http", "http://127.0.0.1:9/")]:
         text = json.dumps({"modules": {"m": {"prober": name, "source_ip_address": "::1"}}})
         result = await run(load(tmp_path, text).modules["m"], target, 60.0)
@@ -253,7 +253,7 @@ async def test_a_source_address_that_leads_nowhere_is_told(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["tcp", "icmp", "udp", "http"])
-async def test_an_interface_that_there_is_not_is_named(tmp_path: Path, name: str) -> None:
+async def test_missing_interface_is_reported(tmp_path: Path, name: str) -> None:
     block = {"query_response": [{"send": "a"}, {"expect": "a"}]} if name == "udp" else {}
     text = json.dumps({"modules": {"m": {"prober": name, "source_interface": "nosuch0", name: block}}})
     target = {"icmp": "127.0.0.1", "http": "http://127.0.0.1:9/"}.get(name, "127.0.0.1:9")
@@ -268,7 +268,7 @@ PORT = 4433
 
 
 class Far:
-    """What listens in the far host: a TCP port, and a UDP port that echoes and keeps whom it heard."""
+    """Listeners in the far host: a TCP port, and a UDP port that echoes and records its clients."""
 
     def __init__(self, host: Namespace) -> None:
         self.heard: list[str] = []
@@ -301,7 +301,7 @@ class Far:
         return self.heard[-1] not in (FAR, FAR_6)  # itself: it is time to end
 
     def has_heard(self) -> set[str]:
-        """Who was there, as soon as somebody was."""
+        """Wait for the first client; return the addresses of all clients."""
         wait_until(lambda: self.heard)
         return set(self.heard)
 
@@ -354,7 +354,7 @@ PROBES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 async def until_heard(far: Far, module: Module, target: str) -> None:
-    """Probe until the far host has heard something."""
+    """Probe until the far host has received a packet."""
     probing = asyncio.create_task(run(module, target, 120.0))
     await until(lambda: far.heard)
     probing.cancel()
@@ -367,10 +367,10 @@ async def until_heard(far: Far, module: Module, target: str) -> None:
     ("target", "first", "second"), [(FAR, "10.91.1.1", "10.91.3.1"), (FAR_6, "fd91:1::1", "fd91:3::1")]
 )
 @pytest.mark.parametrize("name", PROBES)
-def test_packets_leave_by_the_interface_that_the_module_names(
+def test_source_interface_selects_outgoing_interface(
     tmp_path: Path, laid: tuple[Network, Far], name: str, target: str, first: str, second: str, net_raw: bool
 ) -> None:
-    """Whatever the routes would prefer; the far host sees the address of that interface."""
+    """The interface overrides the routes; the far host sees its address."""
     network, far = laid
     module, pattern = PROBES[name]
     host = f"[{target}]" if ":" in target else target
@@ -396,8 +396,8 @@ def test_packets_leave_by_the_interface_that_the_module_names(
             assert far.has_heard() == {expected}, interface
 
 
-def test_a_socket_that_is_tied_already_takes_a_capability_that_is_named() -> None:
-    """As every socket does before Linux 5.7."""
+def test_rebinding_interface_reports_missing_capability() -> None:
+    """Before Linux 5.7, every such socket needs the capability."""
 
     def twice() -> str:
         namespaces.give_up_net_raw()

@@ -1,4 +1,4 @@
-"""What a prober can measure is found in its code: all that it sets, and nothing that only others do."""
+"""Tests of the metric inventory: it lists all metrics that a prober's code can set and no others."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def names(prober: str) -> set[str]:
 
 
 @pytest.mark.parametrize("prober", sorted(PROBERS))
-def test_the_metrics_of_a_prober_s_own_file_are_among_them(prober: str) -> None:
+def test_inventory_includes_metrics_of_prober_file(prober: str) -> None:
     file = sys.modules[PROBERS[prober].probe.__module__]
     assert {metric.name for metric in declared(file)} <= names(prober)
 
 
-def test_what_it_calls_is_looked_into() -> None:
-    """Of the address: set by what all connections go through. Of TLS: set by what tcp and http do with them."""
+def test_inventory_includes_metrics_of_called_functions() -> None:
+    """All probers that connect set the address metrics; tcp and http also set those of TLS."""
     for prober in ("http", "tcp"):
         assert {"probe_ip_protocol", "probe_dns_lookup_time_seconds", "probe_tls_version_info"} <= names(prober)
     assert "probe_ip_protocol" in names("icmp")
 
 
-def test_what_only_others_measure_is_not_among_them() -> None:
+def test_inventory_excludes_metrics_of_other_probers() -> None:
     assert not [name for name in names("icmp") if "tls" in name or "http" in name or "dns_answer" in name]
     assert not [name for name in names("tcp") if "http" in name or "icmp" in name]
     assert not names("http") & {metric.name for metric in declared(runner)}, "those of every probe"
@@ -47,7 +47,7 @@ Run = Callable[[Probe, "Nothing"], Awaitable[None]]
 
 
 class Nothing(Settings):
-    """Settings of this file's own."""
+    """Settings of the test's own prober."""
 
 
 @lru_cache
@@ -74,12 +74,12 @@ async def _function(probe: Probe, settings: Nothing) -> None:
 
 
 @pytest.mark.parametrize("probe", [_function, partial(_function), _Object(), _Object().__call__])
-def test_what_is_decorated_cached_or_an_object_is_looked_into_as_well(probe: Run) -> None:
+def test_inventory_follows_decorated_cached_and_bound_functions(probe: Run) -> None:
     assert measured(Prober("roundabout", Nothing, probe)) == [ROUNDABOUT]
 
 
-def test_every_series_of_the_golden_files_was_announced() -> None:
-    """What probers answered with in the side-by-side tests is what they were said to answer with."""
+def test_inventory_covers_golden_files() -> None:
+    """Each series of the golden files is in the inventory of its prober."""
     announced = {metric.name for prober in PROBERS for metric in measured(PROBERS[prober])}
     announced |= {metric.name for metric in declared(runner)}
     seen = {name for path in GOLDEN.rglob("*") if path.is_file() for name in _series(path.read_text())}

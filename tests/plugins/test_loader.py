@@ -1,4 +1,4 @@
-"""What is loaded: probers and configuration files, ours and the user's, and what is refused and why."""
+"""Tests of the loader: which probers and configuration files it loads, and which it refuses with what error."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ prober = Prober("quake", QuakeSettings, probe_quake)
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A directory of the user's own."""
+    """A directory of user files."""
     path = tmp_path / "modules"
     path.mkdir(mode=0o755)
     return path
 
 
 def refusal(*directories: Path) -> str:
-    """Why probers can't be loaded from these directories."""
+    """Return the error of loading probers from these directories."""
     with pytest.raises(LoaderError) as refused:
         load_probers(directories)
     return str(refused.value)
@@ -68,12 +68,12 @@ def refusal(*directories: Path) -> str:
 # --- probers -----------------------------------------------------------------------------------------------
 
 
-def test_the_shipped_probers_are_always_there() -> None:
+def test_loader_always_loads_shipped_probers() -> None:
     assert set(SHIPPED) <= load_probers([]).keys()
 
 
-def test_a_file_in_a_directory_adds_a_prober_and_its_modules(directory: Path) -> None:
-    """One file, no registration: its block is checked and its modules load."""
+def test_loader_adds_prober_and_modules_of_directory(directory: Path) -> None:
+    """One file without registration is enough: its settings are checked and its modules load."""
     (directory / "quake.py").write_text(QUAKE)
     (directory / "quake.yml").write_text("modules: {cache: {prober: quake, quake: {password: x}}}")
     before = list(sys.path)
@@ -83,23 +83,23 @@ def test_a_file_in_a_directory_adds_a_prober_and_its_modules(directory: Path) ->
     assert sys.path == before
 
 
-def test_a_prober_of_the_library_is_a_shipped_one(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loader_marks_library_probers_as_shipped(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (directory / "quake.py").write_text(QUAKE)
     monkeypatch.setattr(loader, "library", lambda: directory)
     assert "quake" in load_probers([])
     assert "quake" in load_probers([directory])  # named once more, it is still one file
 
 
-def test_an_edit_counts_at_once(directory: Path) -> None:
-    """Two edits within a second, of the same length: no bytecode is kept."""
+def test_loader_reads_edited_file(directory: Path) -> None:
+    """Two edits of the same length within a second are both read, because no bytecode is cached."""
     for name in ("quake", "tides"):
         (directory / "quake.py").write_text(QUAKE.replace('Prober("quake"', f'Prober("{name}"'))
         assert name in load_probers([directory])
     assert not list(directory.rglob("*.pyc"))
 
 
-def test_all_that_is_broken_is_told_at_once_and_the_rest_can_be_had(directory: Path) -> None:
-    """A line for each; what it was probably called is known, though it never ran."""
+def test_loader_reports_all_broken_files_and_keeps_the_rest(directory: Path) -> None:
+    """Each file has a line; the prober's probable name is known although the file did not run."""
     source = QUAKE.replace('Prober("quake"', 'Prober("tides"').replace("class ", "1 / 0\nclass ", 1)
     (directory / "one.py").write_text(source)
     (directory / "two.py").write_text("raise ValueError('no')")
@@ -115,7 +115,7 @@ def test_all_that_is_broken_is_told_at_once_and_the_rest_can_be_had(directory: P
     ]
 
 
-def test_files_of_one_name_in_two_directories_do_not_meet(directory: Path, tmp_path: Path) -> None:
+def test_loader_separates_files_of_same_name(directory: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (directory / "probe.py").write_text(QUAKE)
@@ -123,13 +123,13 @@ def test_files_of_one_name_in_two_directories_do_not_meet(directory: Path, tmp_p
     assert {"quake", "valkey"} < load_probers([directory, other]).keys()
 
 
-def test_hidden_files_helpers_and_tests_are_passed_over(directory: Path) -> None:
+def test_loader_skips_hidden_files_helpers_and_tests(directory: Path) -> None:
     for name in ("_helper.py", ".editor.py", "test_quake.py", "conftest.py"):
         (directory / name).write_text("raise RuntimeError")
     assert load_probers([directory]).keys() == load_probers([]).keys()
 
 
-def test_two_probers_of_one_name_are_an_error_that_names_both_files(directory: Path) -> None:
+def test_loader_refuses_duplicate_prober_name(directory: Path) -> None:
     (directory / "mine.py").write_text(QUAKE.replace('Prober("quake"', 'Prober("http"'))
     message = refusal(directory)
     assert message.startswith("prober http is declared twice: in ")
@@ -159,7 +159,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("source", "reason"), BROKEN.items())
-def test_a_broken_file_is_named_with_its_reason(directory: Path, source: str, reason: str) -> None:
+def test_loader_reports_broken_file_with_reason(directory: Path, source: str, reason: str) -> None:
     (directory / "quake.py").write_text(source)
     message = refusal(directory)
     assert message.startswith(f"{directory}/quake.py")
@@ -167,7 +167,7 @@ def test_a_broken_file_is_named_with_its_reason(directory: Path, source: str, re
     assert "\n" not in message
 
 
-def test_a_directory_that_anybody_may_write_to_is_refused(directory: Path) -> None:
+def test_loader_refuses_world_writable_directory(directory: Path) -> None:
     directory.chmod(0o777)
     message = refusal(directory)
     assert message == (
@@ -179,13 +179,13 @@ def test_a_directory_that_anybody_may_write_to_is_refused(directory: Path) -> No
         config_files([str(directory)], [])
 
 
-def test_a_prober_that_anybody_may_write_to_is_refused(directory: Path) -> None:
+def test_loader_refuses_world_writable_file(directory: Path) -> None:
     (directory / "quake.py").write_text(QUAKE)
     (directory / "quake.py").chmod(0o666)
     assert f"chmod o-w {directory}/quake.py" in refusal(directory)
 
 
-def test_a_directory_mounted_read_only_is_as_good_as_any(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loader_accepts_read_only_mount(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kubernetes mounts configuration with mode 0777 and read-only."""
     directory.chmod(0o777)
     (directory / "quake.py").write_text(QUAKE)
@@ -197,7 +197,7 @@ def test_a_directory_mounted_read_only_is_as_good_as_any(directory: Path, monkey
 
 
 @pytest.mark.parametrize(("name", "reason"), [("none", "can't be read: No such file"), ("file", "is not a directory")])
-def test_a_directory_must_be_one(tmp_path: Path, name: str, reason: str) -> None:
+def test_loader_refuses_non_directory(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "file").touch()
     assert reason in refusal(tmp_path / name)
 
@@ -219,7 +219,7 @@ version = "1.2"
 
 
 def install(site: Path, source: Path, entry_points: str) -> None:
-    """Build a package of somebody's own with the usual tools and unpack its wheel, which is what pip does to it."""
+    """Build a user's package with the usual tools and unpack its wheel, as pip does."""
     package = source / "quake_prober"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(QUAKE)
@@ -233,7 +233,7 @@ def install(site: Path, source: Path, entry_points: str) -> None:
 
 
 def check(site: Path, directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Start the exporter in a new process that sees the installed package, and have it check a module of its prober."""
+    """Run `--config.check` in a new process that sees the installed package."""
     (directory / "quake.yml").write_text("modules: {shaken: {prober: quake, quake: {password: x}}}")
     command = [sys.executable, "-m", "probe_exporter", "--config.check", "--config.file=quake.yml", *flags]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
@@ -242,15 +242,15 @@ def check(site: Path, directory: Path, *flags: str) -> subprocess.CompletedProce
 
 @pytest.mark.slow
 @pytest.mark.parametrize("value", ["quake_prober", "quake_prober:prober"])
-def test_an_installed_package_adds_a_prober(directory: Path, tmp_path: Path, value: str) -> None:
-    """Its entry point names the prober, or the module that declares it. Nothing else is said to the exporter."""
+def test_entry_point_adds_prober(directory: Path, tmp_path: Path, value: str) -> None:
+    """The entry point names the prober, or the module that declares it; no flag is needed."""
     install(tmp_path / "site", tmp_path / "source", f'quake = "{value}"')
     done = check(tmp_path / "site", directory)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
-def test_a_broken_package_is_named_with_its_version_and_the_reason(directory: Path, tmp_path: Path) -> None:
+def test_entry_point_error_names_package_version_and_reason(directory: Path, tmp_path: Path) -> None:
     install(tmp_path / "site", tmp_path / "source", 'quake = "quake_prober.broken"\nother = "quake_prober:nothing"')
     done = check(tmp_path / "site", directory)
     assert done.returncode == 1
@@ -263,20 +263,18 @@ def test_a_broken_package_is_named_with_its_version_and_the_reason(directory: Pa
 # --- configuration files -----------------------------------------------------------------------------------
 
 
-def test_without_a_name_the_shipped_modules_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_files_default_to_shipped_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert config_files([], []) == sorted(loader.library().glob("*.yml"))
 
 
-def test_without_a_name_blackbox_yml_comes_before_the_shipped_modules(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_config_files_prefer_blackbox_yml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("blackbox.yml").touch()
     assert config_files([], []) == [Path("blackbox.yml")]
 
 
-def test_files_of_given_directories_join_in_either_case(
+def test_config_files_include_modules_directories(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -287,7 +285,7 @@ def test_files_of_given_directories_join_in_either_case(
     assert config_files(["mine.yml"], [directory]) == [Path("mine.yml"), *joined]
 
 
-def test_a_name_may_be_a_file_a_directory_or_a_pattern(directory: Path) -> None:
+def test_config_files_accept_file_directory_and_pattern(directory: Path) -> None:
     for name in ("b.yml", "a.yml", "c.yaml", "d.txt"):
         (directory / name).touch()
     assert config_files([str(directory / "d.txt")], []) == [directory / "d.txt"]
@@ -296,25 +294,25 @@ def test_a_name_may_be_a_file_a_directory_or_a_pattern(directory: Path) -> None:
     assert [path.name for path in config_files([str(directory / "**" / "*.txt")], [])] == ["d.txt"]
 
 
-def test_a_file_named_twice_is_read_once(directory: Path) -> None:
+def test_config_files_drop_duplicates(directory: Path) -> None:
     file = directory / "a.yml"
     file.touch()
     assert config_files([str(file), str(directory), str(directory / "*.yml")], [directory]) == [file]
 
 
-def test_a_named_file_that_is_not_there_is_an_error_of_the_configuration(tmp_path: Path) -> None:
-    """It is read, and that fails with its name."""
+def test_config_files_report_missing_file_on_load(tmp_path: Path) -> None:
+    """Reading the file fails with an error that names it."""
     (path,) = config_files([str(tmp_path / "none.yml")], [])
     with pytest.raises(module.ConfigError, match=r"none\.yml: can't be read: No such file or directory"):
         loading.load([path], {})
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
+def test_config_files_accept_file_named_like_pattern(tmp_path: Path) -> None:
     (tmp_path / "a[1].yml").touch()
     assert config_files([str(tmp_path / "a[1].yml")], []) == [tmp_path / "a[1].yml"]
 
 
-def test_a_pattern_or_directory_without_a_match_is_an_error(directory: Path) -> None:
+def test_config_files_refuse_pattern_or_directory_without_match(directory: Path) -> None:
     with pytest.raises(LoaderError, match=r"no file matches .*/\*\.yml"):
         config_files([str(directory / "*.yml")], [])
     with pytest.raises(LoaderError, match=r"holds no \.yml or \.yaml file"):

@@ -1,4 +1,4 @@
-"""A deadline ends what overstays it, and nothing else.
+"""Tests of deadlines: they end work that takes too long, and nothing else.
 
 The clock is simulated, so every time here is exact.
 """
@@ -28,14 +28,14 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def test_work_that_ends_in_time_is_left_alone() -> None:
+async def test_deadline_ignores_work_that_ends_in_time() -> None:
     with Deadline(now() + 0.05) as deadline:
         await asyncio.sleep(0)
     await asyncio.sleep(0.1)
     assert not deadline.expired
 
 
-async def test_it_strikes_within_a_tick_and_never_early() -> None:
+async def test_deadline_strikes_within_a_tick_and_never_early() -> None:
     for seconds in (0.0, 0.004, 0.02, 0.073):
         started = now()
         with pytest.raises(TimeoutError), Deadline(started + seconds):
@@ -44,12 +44,12 @@ async def test_it_strikes_within_a_tick_and_never_early() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-5.0, -0.001, 0.0])
-async def test_one_that_has_passed_strikes_at_the_first_wait(seconds: float) -> None:
+async def test_deadline_in_the_past_strikes_at_first_wait(seconds: float) -> None:
     with pytest.raises(TimeoutError), Deadline(now() + seconds):
         await asyncio.sleep(10)
 
 
-async def test_each_of_many_strikes_at_its_own_time() -> None:
+async def test_deadlines_strike_each_at_their_own_time() -> None:
     async def one(seconds: float) -> float:
         started = now()
         try:
@@ -64,7 +64,7 @@ async def test_each_of_many_strikes_at_its_own_time() -> None:
     assert all(w - ROUNDING <= g <= w + TICK + ROUNDING for w, g in zip(wanted, got, strict=True))
 
 
-async def test_an_earlier_one_set_later_strikes_first() -> None:
+async def test_deadline_set_later_can_strike_first() -> None:
     order: list[str] = []
 
     async def one(name: str, seconds: float) -> None:
@@ -78,7 +78,7 @@ async def test_an_earlier_one_set_later_strikes_first() -> None:
     assert order == ["early", "late"]
 
 
-async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+async def test_deadline_passes_cancellation_through() -> None:
     async def work() -> None:
         with Deadline(now() + 10):
             await asyncio.sleep(10)
@@ -90,7 +90,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
         await task
 
 
-async def test_a_cancellation_at_the_same_moment_is_not_lost() -> None:
+async def test_deadline_keeps_simultaneous_cancellation() -> None:
     async def work() -> None:
         with Deadline(now() + 0.02):
             await asyncio.sleep(10)
@@ -103,7 +103,7 @@ async def test_a_cancellation_at_the_same_moment_is_not_lost() -> None:
         await task
 
 
-async def test_nested_the_inner_one_may_strike_and_the_outer_one_go_on() -> None:
+async def test_deadline_nested_inner_strikes_alone() -> None:
     with Deadline(now() + 10) as outer:
         with pytest.raises(TimeoutError), Deadline(now() + 0.02):
             await asyncio.sleep(10)
@@ -111,12 +111,12 @@ async def test_nested_the_inner_one_may_strike_and_the_outer_one_go_on() -> None
     assert not outer.expired
 
 
-async def test_an_error_of_the_work_itself_passes() -> None:
+async def test_deadline_passes_errors_through() -> None:
     with pytest.raises(ZeroDivisionError), Deadline(now() + 1):
         math.floor(1 / 0)
 
 
-async def test_what_may_be_left_out_has_a_part_of_the_time() -> None:
+async def test_within_limits_optional_work() -> None:
     with Deadline(now() + 1) as whole:
         with pytest.raises(Late), within(0.05):
             await asyncio.sleep(5)
@@ -125,7 +125,7 @@ async def test_what_may_be_left_out_has_a_part_of_the_time() -> None:
     assert not whole.expired
 
 
-async def test_the_whole_time_ends_its_parts() -> None:
+async def test_within_does_not_hide_outer_deadline() -> None:
     with pytest.raises(TimeoutError), Deadline(now() + 0.05) as whole, within(5):
         await asyncio.sleep(5)
     assert whole.expired

@@ -1,4 +1,4 @@
-"""A metric is declared once and rightly; a run's samples are an ordinary collector of prometheus_client."""
+"""Tests of metric declarations and samples; samples are an ordinary collector of prometheus_client."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ LABELLED = Metric("probe_labelled", "With labels.", ("phase", "reason"))
 
 
 @pytest.mark.parametrize("name", ["probe_success", "a", "_a", "A:b_0", "a" * 200])
-def test_a_legal_name_is_accepted(name: str) -> None:
+def test_metric_accepts_legal_name(name: str) -> None:
     assert Metric(name, "help").name == name
 
 
 @pytest.mark.parametrize("name", ["", "0a", "a-b", "a b", "a.b", "\u00e9", "a\n", "a{b}"])
-def test_a_name_outside_the_data_model_is_refused(name: str) -> None:
+def test_metric_refuses_illegal_name(name: str) -> None:
     with pytest.raises(ValueError, match="is not a metric name"):
         Metric(name, "help")
 
 
 @pytest.mark.parametrize("label", ["", "0a", "a-b", "a:b", "__name__", "__a", "\u00e9", "a\n"])
-def test_a_label_outside_the_data_model_is_refused(label: str) -> None:
+def test_metric_refuses_illegal_label(label: str) -> None:
     with pytest.raises(ValueError, match=r"is not a label name \(metric probe_x\)"):
         Metric("probe_x", "help", ("good", label))
 
 
-def test_a_label_declared_twice_is_refused() -> None:
+def test_metric_refuses_duplicate_label() -> None:
     with pytest.raises(ValueError, match="declares a label twice"):
         Metric("probe_x", "help", ("a", "b", "a"))
 
@@ -39,7 +39,7 @@ def test_a_label_declared_twice_is_refused() -> None:
 @pytest.mark.parametrize(
     ("metric", "labels"), [(PLAIN, ("a",)), (LABELLED, ()), (LABELLED, ("a",)), (LABELLED, tuple("abc"))]
 )
-def test_a_sample_has_the_labels_of_its_declaration(metric: Metric, labels: tuple[str, ...]) -> None:
+def test_sample_needs_declared_labels(metric: Metric, labels: tuple[str, ...]) -> None:
     samples = Samples()
     with pytest.raises(ValueError, match=f"{metric.name} takes {len(metric.labels)} label values"):
         samples.set(metric, 1, *labels)
@@ -48,7 +48,7 @@ def test_a_sample_has_the_labels_of_its_declaration(metric: Metric, labels: tupl
     assert samples.families == {}
 
 
-def test_the_last_value_set_counts() -> None:
+def test_sample_keeps_last_value() -> None:
     samples = Samples()
     samples.set(PLAIN, 1)
     samples.set(PLAIN, 2)
@@ -58,7 +58,7 @@ def test_the_last_value_set_counts() -> None:
     assert samples.families == {PLAIN: {(): 2}, LABELLED: {("a", "b"): 5, ("a", "c"): 4}}
 
 
-def test_adding_begins_at_zero() -> None:
+def test_sample_addition_starts_at_zero() -> None:
     samples = Samples()
     for metric, labels in ((PLAIN, ()), (LABELLED, ("a", "b"))):
         samples.add(metric, 1.5, *labels)
@@ -66,7 +66,7 @@ def test_adding_begins_at_zero() -> None:
         assert samples.get(metric, *labels) == 3.5
 
 
-def test_what_is_not_set_has_no_value() -> None:
+def test_sample_not_set_has_no_value() -> None:
     samples = Samples()
     samples.set(LABELLED, 1, "a", "b")
     assert math.isnan(samples.get(PLAIN))
@@ -75,7 +75,7 @@ def test_what_is_not_set_has_no_value() -> None:
     assert samples.get(LABELLED, "x", "y", default=-1) == -1
 
 
-def test_runs_share_nothing() -> None:
+def test_samples_of_runs_are_separate() -> None:
     one, other = Samples(), Samples()
     one.set(PLAIN, 1)
     one.registry.register(other)
@@ -84,7 +84,7 @@ def test_runs_share_nothing() -> None:
 
 
 def exposed(samples: Samples) -> dict[str, float]:
-    """What prometheus_client exposes of some samples, through a registry like any other collector."""
+    """Return the text that prometheus_client exposes for the samples."""
     registry = CollectorRegistry()
     registry.register(samples)
     families = text_string_to_metric_families(generate_latest(registry).decode())
@@ -109,7 +109,7 @@ def test_samples_are_a_collector() -> None:
     }
 
 
-def test_what_an_author_registers_is_collected_too() -> None:
+def test_samples_include_own_registry() -> None:
     samples = Samples()
     samples.set(PLAIN, 1)
     Gauge("probe_theirs", "Of an author.", registry=samples.registry).set(7)
@@ -123,7 +123,7 @@ def test_what_an_author_registers_is_collected_too() -> None:
     }
 
 
-def test_a_declaration_shows_itself() -> None:
+def test_metric_repr_shows_declaration() -> None:
     assert repr(LABELLED) == "Metric('probe_labelled', labels=('phase', 'reason'))"
 
 
@@ -133,7 +133,7 @@ INFO = Metric("probe_server_info", "What the server says of itself.", ("version"
 LATENCY = Metric("probe_latency_seconds", "Each round trip.", ("way",), type="histogram", buckets=(0.1, 1))
 
 
-def test_a_histogram_counts_what_it_observes() -> None:
+def test_histogram_counts_observations() -> None:
     samples = Samples()
     for value in (0.05, 0.1, 0.5, 7):
         samples.observe(LATENCY, value, "there")
@@ -159,7 +159,7 @@ def test_a_histogram_counts_what_it_observes() -> None:
     }
 
 
-def test_an_info_is_a_family_of_its_own_type() -> None:
+def test_info_metric_has_info_type() -> None:
     samples = Samples()
     samples.set(INFO, 1, "7.0")
     (family,) = samples.collect()
@@ -169,7 +169,7 @@ def test_an_info_is_a_family_of_its_own_type() -> None:
     ]
 
 
-def test_a_histogram_is_not_set_and_nothing_else_is_observed() -> None:
+def test_histogram_refuses_set_and_gauge_refuses_observe() -> None:
     samples = Samples()
     words = "is a histogram: it takes observations, with 1 label values"
     with pytest.raises(ValueError, match=words):
@@ -183,12 +183,12 @@ def test_a_histogram_is_not_set_and_nothing_else_is_observed() -> None:
 
 
 @pytest.mark.parametrize("buckets", [(), (1, 0.1), (1, 1)])
-def test_a_histogram_has_rising_buckets(buckets: tuple[float, ...]) -> None:
+def test_histogram_refuses_unsorted_buckets(buckets: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="a histogram has buckets, rising ones"):
         Metric("probe_x", "help", type="histogram", buckets=buckets)
 
 
-def test_what_does_not_fit_the_type_is_refused() -> None:
+def test_metric_refuses_options_of_other_types() -> None:
     with pytest.raises(ValueError, match="has buckets and is no histogram"):
         Metric("probe_x", "help", buckets=(1,))
     with pytest.raises(ValueError, match="no label le"):

@@ -1,4 +1,4 @@
-"""A run keeps what it measured, what it saw and how it first failed; settings refuse what they do not know."""
+"""Tests of `Probe` and `Settings`: phases, failures, samples, log events and validation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def failure(message: str = "no", reason: Reason = Reason.HTTP_STATUS) -> ProbeFa
 # --- reasons -----------------------------------------------------------------------------------------------
 
 
-def test_reasons_are_label_values_of_one_form() -> None:
+def test_reasons_are_lower_case_names() -> None:
     """Words joined by underscores; the constant is the value in capitals."""
     for reason in Reason:
         assert reason.value == reason.name.lower()
@@ -39,12 +39,12 @@ def test_reasons_are_label_values_of_one_form() -> None:
         assert reason.value.isascii()
 
 
-def test_every_phase_that_can_run_out_has_a_reason_that_says_so() -> None:
+def test_timeout_reasons_cover_all_phases() -> None:
     assert all(reason.value.startswith("timeout_") or reason.value.endswith("_timeout") for reason in TIMEOUTS.values())
     assert set(TIMEOUTS) >= {"resolve", "connect", "tls", "processing", "transfer"}
 
 
-def test_a_failure_says_why() -> None:
+def test_probe_failed_has_reason_message_and_fields() -> None:
     failed = failure("the status code is 500")
     assert (failed.reason, failed.message, failed.fields) == (
         Reason.HTTP_STATUS,
@@ -57,7 +57,7 @@ def test_a_failure_says_why() -> None:
 # --- phases ------------------------------------------------------------------------------------------------
 
 
-def test_a_phase_is_timed() -> None:
+def test_phase_measures_seconds() -> None:
     probe = Probe("target", 0)
     before = time.perf_counter()
     with probe.phase("connect") as phase:
@@ -70,7 +70,7 @@ def test_a_phase_is_timed() -> None:
     assert phase.name == "connect"
 
 
-def test_a_phase_reports_itself_and_adds_up() -> None:
+def test_phase_adds_seconds_to_metric() -> None:
     probe = Probe("target", 0)
     seconds = Metric("probe_own_duration_seconds", "How long.", ("phase",))
     with probe.phase("query", seconds) as first:
@@ -81,7 +81,7 @@ def test_a_phase_reports_itself_and_adds_up() -> None:
     assert probe.samples.get(seconds, "query") == round(probe.samples.get(seconds, "query"), 9)
 
 
-def test_a_phase_reports_how_long_it_took_to_fail() -> None:
+def test_phase_reports_seconds_on_failure() -> None:
     probe = Probe("target", 0)
     seconds = Metric("probe_own_duration_seconds", "How long.", ("phase",))
     with pytest.raises(ProbeFailed), probe.phase("query", seconds):  # noqa: PT012
@@ -90,7 +90,7 @@ def test_a_phase_reports_how_long_it_took_to_fail() -> None:
     assert probe.samples.get(seconds, "query") >= 0.01
 
 
-def test_phases_nest_and_end() -> None:
+def test_phases_nest() -> None:
     probe = Probe("target", 0)
     seen = [probe.current_phase]
     with probe.phase("outer"):
@@ -102,7 +102,7 @@ def test_phases_nest_and_end() -> None:
     assert seen == ["", "outer", "inner", "outer", ""]
 
 
-def test_a_failure_keeps_the_innermost_phase_it_happened_in() -> None:
+def test_failure_keeps_innermost_phase() -> None:
     probe = Probe("target", 0)
     with pytest.raises(ProbeFailed), probe.phase("outer"), probe.phase("inner") as phase:  # noqa: PT012
         time.sleep(0.01)
@@ -111,7 +111,7 @@ def test_a_failure_keeps_the_innermost_phase_it_happened_in() -> None:
     assert phase.seconds >= 0.01
 
 
-def test_a_phase_after_a_failed_one_is_reported_as_itself() -> None:
+def test_phase_after_failed_phase_is_current() -> None:
     probe = Probe("target", 0)
     with pytest.raises(ProbeFailed), probe.phase("first"):
         raise failure()
@@ -123,7 +123,7 @@ def test_a_phase_after_a_failed_one_is_reported_as_itself() -> None:
 # --- failing -----------------------------------------------------------------------------------------------
 
 
-def test_the_first_failure_noted_is_kept_with_its_phase() -> None:
+def test_first_failure_is_kept_with_its_phase() -> None:
     probe = Probe("target", 0)
     first, second = failure("first"), failure("second", Reason.HTTP_BODY_MISMATCH)
     with probe.phase("validation"):
@@ -134,8 +134,8 @@ def test_the_first_failure_noted_is_kept_with_its_phase() -> None:
     assert probe.failed_phase == "validation"
 
 
-def test_a_failure_that_is_kept_keeps_nothing_else() -> None:
-    """Not the frames it came through, and what was in them."""
+def test_failure_releases_its_traceback() -> None:
+    """A kept failure does not keep the frames of its traceback."""
     probe = Probe("target", 0)
     try:
         try:
@@ -153,7 +153,7 @@ def test_a_failure_that_is_kept_keeps_nothing_else() -> None:
 # --- measuring and logging ---------------------------------------------------------------------------------
 
 
-def test_a_probe_sets_and_adds_samples() -> None:
+def test_probe_sets_and_adds_samples() -> None:
     probe = Probe("target", 0)
     probe.set(PLAIN, 2)
     probe.add(PLAIN, 3)
@@ -163,7 +163,7 @@ def test_a_probe_sets_and_adds_samples() -> None:
         probe.set(LABELLED, 1, "x")
 
 
-def test_a_probe_has_a_registry_of_its_own() -> None:
+def test_probe_has_its_own_registry() -> None:
     one, other = Probe("target", 0), Probe("target", 0)
     for probe, value in ((one, 1), (other, 2)):
         Gauge("probe_theirs", "The same name twice.", registry=probe.registry).set(value)
@@ -171,7 +171,7 @@ def test_a_probe_has_a_registry_of_its_own() -> None:
     assert other.registry.get_sample_value("probe_theirs") == 2
 
 
-def test_time_remains_until_the_deadline() -> None:
+def test_remaining_counts_down_to_deadline() -> None:
     now = 100.0
     probe = Probe("target", 102.5, clock=lambda: now)
     assert probe.remaining == 2.5
@@ -179,7 +179,7 @@ def test_time_remains_until_the_deadline() -> None:
     assert probe.remaining == -0.5
 
 
-def test_an_event_is_data_and_knows_where_it_was_noted() -> None:
+def test_log_event_has_fields_and_source_line() -> None:
     probe = Probe("target", 0)
     before = time.time()
     probe.log("Making request", url="http://a.test/", message="a field of this name too")
@@ -188,7 +188,7 @@ def test_an_event_is_data_and_knows_where_it_was_noted() -> None:
     assert before <= first.time <= time.time()
     assert (first.level, first.message) == (logging.DEBUG, "Making request")
     assert first.fields == {"url": "http://a.test/", "message": "a field of this name too"}
-    assert first.code.co_name == "test_an_event_is_data_and_knows_where_it_was_noted"
+    assert first.code.co_name == "test_log_event_has_fields_and_source_line"
     assert second.line == first.line + 1
     assert (second.level, second.fields) == (logging.WARNING, {})
 
@@ -216,7 +216,7 @@ class Outer(Settings):
 
 
 def errors(written: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with a block, by the dotted path of the key."""
+    """Return the errors of a block by the dotted path of the key."""
     with pytest.raises(ValidationError) as failed:
         Outer.model_validate(written)
     return {".".join(map(str, error["loc"])): error["msg"] for error in failed.value.errors()}
@@ -228,30 +228,30 @@ def test_settings_are_frozen() -> None:
         settings.name = "other"  # type: ignore[misc]
 
 
-def test_a_misspelt_key_is_an_error() -> None:
+def test_settings_refuse_unknown_key() -> None:
     assert set(errors({"name": "n", "nmae": "m"})) == {"nmae"}
 
 
-def test_all_errors_of_a_block_are_told_at_once() -> None:
-    """Broken rules, unknown keys and wrong types, here and further in."""
+def test_settings_report_all_errors() -> None:
+    """Rules, unknown keys and wrong types are reported, also in nested blocks."""
     found = errors({"x": "1", "y": "2", "z": "3", "inner": {"a": "1", "b": "2", "c": "3"}, "secret": 5})
     assert set(found) == {"name", "y", "z", "inner.b", "inner.c", "secret"}
     assert found["name"] == "`name` is required"
     assert found["y"] == "`y` and `x` exclude each other"
 
 
-def test_a_rule_about_a_block_that_is_no_block_is_not_asked() -> None:
+def test_settings_skip_rules_for_invalid_block() -> None:
     assert set(errors({"name": "n", "inner": "text"})) == {"inner"}
 
 
-def test_an_error_does_not_show_what_was_written() -> None:
-    """It may be a secret."""
+def test_settings_errors_hide_input() -> None:
+    """The input may be a secret."""
     with pytest.raises(ValidationError) as failed:
         Outer.model_validate({"secret": ["hush"], "x": "hush", "y": "hush"})
     assert "hush" not in str(failed.value)
 
 
-def test_cautions_are_no_errors() -> None:
+def test_cautions_are_not_errors() -> None:
     assert list(Outer(name="n", x="1").cautions()) == [("x", "questionable")]
     assert list(Inner(a="1").cautions()) == []
 
@@ -263,7 +263,7 @@ async def probe_nothing(probe: Probe, settings: Inner) -> None:
     """Does nothing."""
 
 
-def test_hostname_means_nothing_to_a_prober_that_does_not_say_otherwise() -> None:
+def test_hostname_is_ignored_by_default() -> None:
     settings = Inner(a="1")
     assert Prober("nothing", Inner, probe_nothing).with_hostname(settings, "host") is settings
 
@@ -271,7 +271,7 @@ def test_hostname_means_nothing_to_a_prober_that_does_not_say_otherwise() -> Non
 # --- reasons of one prober ---------------------------------------------------------------------------------
 
 
-def test_a_reason_of_its_own_begins_with_the_probers_name() -> None:
+def test_own_reason_begins_with_prober_name() -> None:
     stale = OwnReason("actor_stale", "The actor has not moved.")
     assert (stale.value, stale.meaning) == ("actor_stale", "The actor has not moved.")
     assert Prober("actor", Inner, probe_nothing, reasons=(stale,)).reasons == (stale,)
@@ -279,12 +279,12 @@ def test_a_reason_of_its_own_begins_with_the_probers_name() -> None:
         Prober("other", Inner, probe_nothing, reasons=(stale,))
 
 
-def test_a_reason_that_all_have_is_nobodys_own() -> None:
+def test_own_reason_refuses_common_reason() -> None:
     with pytest.raises(ValueError, match="unlike dns_timeout"):
         Prober("dns", Inner, probe_nothing, reasons=(OwnReason("dns_timeout", "No answer."),))
 
 
 @pytest.mark.parametrize("value", ["", "stale", "Actor_stale", "actor stale", "actor_", "_stale", "actor-stale"])
-def test_what_can_be_no_reason(value: str) -> None:
+def test_own_reason_refuses_invalid_names(value: str) -> None:
     with pytest.raises(ValueError, match="can't be a reason"):
         OwnReason(value, "Meaning.")

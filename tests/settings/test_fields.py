@@ -1,4 +1,4 @@
-"""Field types: what each reads and refuses, that it prints back what it read, and that secrets stay secret."""
+"""Tests of field types: accepted and refused values, printing, and masking of secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.clocks import cpu_seconds
 
 
 @pytest.mark.parametrize("value", [5, 5.0, True, None, ["5s"]])
-def test_a_duration_needs_its_unit(value: object) -> None:
+def test_duration_needs_unit(value: object) -> None:
     with pytest.raises(ValidationError, match=r"needs a unit|expected a duration"):
         TypeAdapter(Duration).validate_python(value)
 
@@ -41,19 +41,19 @@ class Everything(BaseModel):
     cel: Cel | None = None
 
 
-def test_bytes_survive_in_text() -> None:
-    """A model takes text whose bytes are not UTF-8, and `encode` gives them back."""
+def test_text_keeps_undecodable_bytes() -> None:
+    """A model accepts text with bytes that are not UTF-8, and `encode` returns them."""
     text = b"\xff\x00ok".decode("utf-8", "surrogateescape")
     assert encode(Everything(text=text).text) == b"\xff\x00ok"
 
 
 @pytest.mark.parametrize("port", [0, 65536, -1])
-def test_a_port_is_16_bits_and_not_0(port: int) -> None:
+def test_port_is_between_1_and_65535(port: int) -> None:
     with pytest.raises(ValidationError):
         Everything(port=port)
 
 
-def test_a_secret_shows_itself_to_nobody() -> None:
+def test_secret_is_masked() -> None:
     settings = Everything(secret=Secret("hunter2"))
     shown = [str(settings.secret), repr(settings.secret), f"{settings}", repr(settings), settings.model_dump_json()]
     assert not [text for text in shown if "hunter2" in text]
@@ -62,32 +62,32 @@ def test_a_secret_shows_itself_to_nobody() -> None:
 
 
 @pytest.mark.parametrize("value", [["hunter2"], {"hunter2": 1}, 5, b"hunter2"])
-def test_a_secret_of_the_wrong_type_is_not_told(value: object) -> None:
+def test_secret_of_wrong_type_is_not_shown(value: object) -> None:
     with pytest.raises(ValidationError) as refusal:
         TypeAdapter(Secret).validate_python(value)
     assert "hunter2" not in refusal.value.errors()[0]["msg"]
 
 
-def test_secrets_compare_by_their_text() -> None:
+def test_secrets_compare_by_text() -> None:
     assert Secret("a") == Secret("a") != Secret("b")
     assert not Secret("")
     assert len({Secret("a"), Secret("a")}) == 1
 
 
-def test_everything_prints_what_it_read() -> None:
+def test_fields_print_what_they_read() -> None:
     written = {"duration": "1m30s", "size": "1MiB", "regexp": "^a", "late": "(", "cel": "body.ok", "text": "t"}
     printed = Everything.model_validate(written).model_dump()
     assert {key: printed[key] for key in written} == written
 
 
-def test_everything_describes_itself_to_editors() -> None:
+def test_fields_have_json_schema() -> None:
     properties: dict[str, Any] = Everything.model_json_schema()["properties"]
     assert properties["duration"]["pattern"]
     assert properties["port"]["maximum"] == 65535
     assert "RE2" in properties["regexp"]["description"]
 
 
-def test_the_nearest_name_is_offered_only_if_it_is_near() -> None:
+def test_nearest_suggests_only_similar_names() -> None:
     assert nearest("metod", ["method", "headers"]) == "; did you mean `method`?"
     assert nearest("aaaa", ["A", "AAAA"]) == "; did you mean `AAAA`?"
     assert nearest("interval", ["prober", "timeout"]) == ""
@@ -112,24 +112,24 @@ NOT_IN_GOS_DIALECT = [
 
 
 @pytest.mark.parametrize("text", IN_GOS_DIALECT)
-def test_the_dialect_is_gos(text: str) -> None:
+def test_regexp_accepts_go_syntax(text: str) -> None:
     assert Regexp(text).text == text
 
 
 @pytest.mark.parametrize("text", [*NOT_IN_GOS_DIALECT, "\udcff"])
-def test_other_dialects_are_refused(text: str) -> None:
-    """Look-around, references, RE2's own ``\\C`` and patterns that are not UTF-8."""
+def test_regexp_refuses_other_syntax(text: str) -> None:
+    """Refused are look-around, back-references, RE2's ``\\C`` and patterns that are not UTF-8."""
     with pytest.raises(ValueError, match="RE2"):
         Regexp(text)
 
 
-def test_a_refused_regexp_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_regexp_refusal_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="missing"):
         Regexp("(")
     assert capfd.readouterr() == ("", "")
 
 
-def test_all_matches_of_a_regexp_one_after_another() -> None:
+def test_regexp_finds_all_matches() -> None:
     regexp = Regexp(r"(?P<key>\w)=(\d)")
     assert regexp.groups == 2
     assert regexp.names == {"key": 1}
@@ -137,7 +137,7 @@ def test_all_matches_of_a_regexp_one_after_another() -> None:
     assert [match.groups() for match in found] == [(b"a", b"1"), (b"c", b"3"), (b"d", b"5")]
 
 
-def test_a_large_regexp_compiles() -> None:
+def test_regexp_compiles_large_pattern() -> None:
     """Go has no limit of 8 MiB per expression."""
     assert Regexp(r"\pL{1000}").search(("é" * 1000).encode())
 
@@ -159,12 +159,12 @@ def test_a_large_regexp_compiles() -> None:
         ("[^a]", b"a\xc3a", b"\xc3"),
     ],
 )
-def test_matching_is_on_bytes_as_in_go(pattern: str, data: bytes, found: bytes | None) -> None:
+def test_regexp_matches_bytes_as_in_go(pattern: str, data: bytes, found: bytes | None) -> None:
     match = Regexp(pattern).search(data)
     assert (match.group() if match else None) == found
 
 
-def test_groups_have_names_in_any_data() -> None:
+def test_regexp_named_groups_work_on_any_data() -> None:
     for data in (b"ab", "éab".encode(), b"\xffab"):
         regexp = Regexp("(?P<first>a)(b)")
         match = regexp.search(data)
@@ -173,7 +173,7 @@ def test_groups_have_names_in_any_data() -> None:
         assert regexp.names == {"first": 1}
 
 
-def test_groups_of_data_that_is_not_utf8_are_its_own_bytes() -> None:
+def test_regexp_groups_keep_invalid_utf8() -> None:
     match = Regexp(r"(?P<first>\w+)(.)(x)?b(.)").search(b"\xfe a\xffb\xfd")
     assert match is not None
     assert match.groups() == (b"a", b"\xff", None, b"\xfd")
@@ -183,14 +183,14 @@ def test_groups_of_data_that_is_not_utf8_are_its_own_bytes() -> None:
 
 
 @given(st.binary(max_size=40))
-def test_every_span_lies_in_the_data(data: bytes) -> None:
+def test_regexp_spans_lie_in_data(data: bytes) -> None:
     match = Regexp(r"(?s)^(.*?)(\W?)$").search(data)
     assert match is not None
     assert match.span() == (0, len(data))
     assert (match.group(1) or b"") + (match.group(2) or b"") == data
 
 
-def test_a_search_takes_linear_time_in_garbage() -> None:
+def test_regexp_search_is_linear() -> None:
     regexp = Regexp("(a+)+$")
 
     def search(size: int) -> None:
@@ -201,7 +201,7 @@ def test_a_search_takes_linear_time_in_garbage() -> None:
     assert cpu_seconds(lambda: search(2_000_000)) < 20 * 6 * cpu_seconds(lambda: search(100_000), runs=10)
 
 
-def test_a_late_regexp_keeps_its_error_for_later() -> None:
+def test_late_regexp_keeps_error() -> None:
     good, bad = LateRegexp("a"), LateRegexp("(")
     assert (good.regexp, good.error) == (Regexp("a"), "")
     assert bad.regexp is None
@@ -211,17 +211,17 @@ def test_a_late_regexp_keeps_its_error_for_later() -> None:
 # --- CEL ---------------------------------------------------------------------------------------------------
 
 
-def test_cel_is_compiled_once_and_evaluated_on_json() -> None:
+def test_cel_evaluates_on_json() -> None:
     expression = Cel("has(body.items) && body.items.all(i, i.n > 0)")
     assert expression.evaluate({"items": [{"n": 1.0}, {"n": 2.5}]}) is True
     assert expression.evaluate({}) is False
 
 
-def test_a_result_that_is_not_boolean_is_found_when_it_is_evaluated() -> None:
+def test_cel_refuses_non_boolean_result() -> None:
     assert Cel("1 + 1").evaluate(None) == 2
 
 
-def test_a_missing_key_is_an_error_of_the_evaluation() -> None:
+def test_cel_reports_missing_key() -> None:
     with pytest.raises(ValueError, match=r'^Key not found in map : "ok"$'):
         Cel("body.ok").evaluate({})
     assert Cel("body.ok || true").evaluate({}) is True
@@ -235,7 +235,7 @@ def test_a_missing_key_is_an_error_of_the_evaluation() -> None:
         ("1 + 'a'", "found no matching overload for '_+_' applied to '(int, string)' (at character 3)"),
     ],
 )
-def test_a_bad_expression_is_explained_in_a_line(text: str, reason: str) -> None:
+def test_cel_explains_bad_expression_in_one_line(text: str, reason: str) -> None:
     with pytest.raises(ValueError) as refusal:  # noqa: PT011  # the text is compared below
         Cel(text)
     assert reason in str(refusal.value)
@@ -246,25 +246,25 @@ def test_a_bad_expression_is_explained_in_a_line(text: str, reason: str) -> None
 
 
 @pytest.mark.parametrize("count", [100, LONGEST_COPIED])
-def test_an_expression_may_copy_a_list_of_reasonable_length(count: int) -> None:
+def test_cel_copies_list_within_limit(count: int) -> None:
     assert Cel("body.a.map(x, x * 2.0).size() > 0").evaluate({"a": [1.0] * count}) is True
 
 
 @pytest.mark.parametrize("macro", ["map(x, x)", "filter(x, true)"])
-def test_an_expression_may_not_copy_a_list_of_any_length(macro: str) -> None:
-    """Its time grows with the square of the length, and nobody else is served meanwhile."""
+def test_cel_refuses_to_copy_long_list(macro: str) -> None:
+    """Copying is quadratic and blocks the event loop."""
     with pytest.raises(ValueError, match="at most 4000 elements"):
         Cel(f"body.a.b.{macro}.size() > 0").evaluate({"a": {"b": [1.0] * (LONGEST_COPIED + 1)}})
 
 
-def test_an_expression_without_end_ends_as_an_error() -> None:
-    """The library counts the rounds of all comprehensions together."""
+def test_cel_stops_endless_expression() -> None:
+    """The library counts the iterations of all comprehensions together."""
     items = [float(number) for number in range(1000)]
     with pytest.raises(ValueError, match="budget"):
         Cel("body.all(x, body.all(y, body.exists(z, z == y)))").evaluate(items)
 
 
-def test_a_body_nested_too_deep_is_an_error_of_the_expression() -> None:
+def test_cel_reports_deeply_nested_body() -> None:
     body: object = []
     for _ in range(100_000):
         body = [body]

@@ -1,4 +1,4 @@
-"""Durations and sizes: what is read and refused is what Go reads and refuses, and what is printed reads back."""
+"""Tests of durations and sizes: they are parsed and printed as Go does it, and round-trip."""
 
 from __future__ import annotations
 
@@ -65,28 +65,28 @@ GO_PRINTS = {
 
 
 @pytest.mark.parametrize(("text", "seconds"), GO_DURATIONS.items())
-def test_durations_are_read_as_go_reads_them(text: str, seconds: float) -> None:
+def test_parse_duration_reads_as_go(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds, abs=1e-12)
 
 
 @pytest.mark.parametrize("text", [*GO_REFUSES_DURATIONS, "9223372037s", "9223372036854775808ns"])
-def test_what_go_refuses_is_no_duration(text: str) -> None:
+def test_parse_duration_refuses_what_go_refuses(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|unit"):
         parse_duration(text)
 
 
 @pytest.mark.parametrize(("seconds", "text"), GO_PRINTS.items())
-def test_durations_are_printed_as_go_prints_them(seconds: float, text: str) -> None:
+def test_format_duration_prints_as_go(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
 @given(st.integers(-(10**15), 10**15))
-def test_a_printed_duration_reads_back_to_the_nanosecond(nanoseconds: int) -> None:
+def test_duration_round_trips_to_the_nanosecond(nanoseconds: int) -> None:
     assert parse_duration(format_duration(nanoseconds / 1e9)) == nanoseconds / 1e9
 
 
 @given(st.text(alphabet="0123456789.+-nuµmshd ", max_size=12))
-def test_anything_like_a_duration_is_read_or_refused(text: str) -> None:
+def test_parse_duration_accepts_or_refuses_any_text(text: str) -> None:
     try:
         seconds = parse_duration(text)
     except ValueError:
@@ -115,23 +115,23 @@ GO_REFUSES_SIZES = ["", "10", "1024", "10kb", "10K", "1 MB", "1MB1KiB", "1ZB", "
 
 
 @pytest.mark.parametrize(("text", "size"), SIZES.items())
-def test_sizes_are_powers_of_1024(text: str, size: int) -> None:
-    """A negative one stands for no limit, as in the original."""
+def test_parse_size_uses_powers_of_1024(text: str, size: int) -> None:
+    """A negative number means no limit, as in the original."""
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", [*GO_REFUSES_SIZES, "9223372036854775807B"])
-def test_other_sizes_are_refused(text: str) -> None:
+def test_parse_size_refuses_other_text(text: str) -> None:
     with pytest.raises(ValueError, match=r"size|unit|large|digits"):
         parse_size(text)
 
 
 @given(st.integers(0, 1 << 50))
-def test_a_printed_size_reads_back(size: int) -> None:
+def test_size_round_trips(size: int) -> None:
     assert parse_size(format_size(size)) == size
 
 
-def test_sizes_are_printed_as_sums() -> None:
+def test_format_size_prints_sums() -> None:
     assert [format_size(size) for size in (0, 10 << 20, 5 << 19, 1025)] == ["0B", "10MiB", "2MiB512KiB", "1KiB1B"]
 
 
@@ -158,11 +158,11 @@ def test_sizes_are_printed_as_sums() -> None:
         ("1e-400", 0.0),
     ],
 )
-def test_a_float_is_whatever_go_takes_for_one(text: str, value: float) -> None:
+def test_parse_float_accepts_what_go_accepts(text: str, value: float) -> None:
     assert parse_float(text) == value
 
 
-def test_nan_is_a_float() -> None:
+def test_parse_float_accepts_nan() -> None:
     assert math.isnan(parse_float("NaN"))
 
 
@@ -195,6 +195,6 @@ def test_nan_is_a_float() -> None:
         "infin",
     ],
 )
-def test_whatever_go_refuses_is_refused(text: str) -> None:
+def test_parse_float_refuses_what_go_refuses(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a number|is out of range"):
         parse_float(text)

@@ -1,4 +1,4 @@
-"""Rules between keys: what they find, and that an error elsewhere in the block hides none."""
+"""Tests of rules between keys: what they refuse, and that one error does not hide another."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from probe_exporter.settings.secrets import Secret
 
 
 class Inner(Settings):
-    """A block with a rule in a block."""
+    """Settings with a rule in a nested block."""
 
     rules = (required("name"),)
     name: Text = ""
 
 
 class Block(Settings):
-    """A block with one rule of each kind."""
+    """Settings with one rule of each kind."""
 
     rules = (
         exclusive("a", "b", "inner"),
@@ -36,7 +36,7 @@ class Block(Settings):
 
 
 def broken(**written: object) -> list[tuple[str, str]]:
-    """The errors of a block, as pairs of a path and a message."""
+    """Return the errors of a block as pairs of path and message."""
     with pytest.raises(ValidationError) as refused:
         Block.model_validate(written)
     return [(".".join(map(str, error["loc"])), error["msg"]) for error in refused.value.errors()]
@@ -54,28 +54,28 @@ def broken(**written: object) -> list[tuple[str, str]]:
         {"inner": {"name": "x"}},
     ],
 )
-def test_a_block_that_breaks_no_rule_is_taken(written: dict[str, object]) -> None:
+def test_rules_accept_valid_block(written: dict[str, object]) -> None:
     assert isinstance(Block.model_validate(written), Block)
 
 
-def test_keys_exclude_each_other() -> None:
+def test_rules_refuse_exclusive_keys() -> None:
     assert broken(a="x", b="y") == [("b", "`b` and `a` exclude each other")]
 
 
-def test_an_empty_block_is_set() -> None:
+def test_rules_count_empty_block_as_set() -> None:
     assert ("inner", "`inner` and `a` exclude each other") in broken(a="x", inner={})
 
 
-def test_a_required_key_may_not_be_empty() -> None:
+def test_rules_refuse_empty_required_key() -> None:
     assert broken(inner={"name": ""}) == broken(inner={}) == [("inner.name", "`name` is required")]
 
 
-def test_a_key_needs_one_of_others() -> None:
+def test_rules_refuse_key_without_needed_key() -> None:
     assert broken(no_proxy="x", anyhow=False) == [("no_proxy", "`no_proxy` needs a proxy")]
 
 
-def test_no_error_hides_another() -> None:
-    """Errors of fields, of rules and of blocks within come together."""
+def test_rules_report_all_errors() -> None:
+    """Errors of fields, rules and nested blocks are reported together."""
     assert broken(a="x", b="y", count="z", inner={}, unknown=1, no_proxy="x") == [
         ("inner.name", "`name` is required"),
         ("count", "Input should be a valid integer, unable to parse string as an integer"),
@@ -86,8 +86,8 @@ def test_no_error_hides_another() -> None:
     ]
 
 
-def test_an_error_holds_no_input() -> None:
-    """It may be a secret."""
+def test_rules_errors_hide_input() -> None:
+    """The input may be a secret."""
     with pytest.raises(ValidationError) as refused:
         Block.model_validate({"secret": ["hunter2"], "a": "x", "b": "y"})
     assert "hunter2" not in str(refused.value)

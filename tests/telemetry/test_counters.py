@@ -1,4 +1,4 @@
-"""The names that dashboards and alerts of the original look for are there from the start."""
+"""Tests of the exporter's own metrics: names, counting by module and reason, and removal on reload."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def value(telemetry: Telemetry, name: str, **labels: str) -> float:
     return found
 
 
-def test_the_names_that_others_read_are_there_from_the_start() -> None:
+def test_metrics_exist_from_the_start() -> None:
     lines = text(Telemetry()).splitlines()
     types = dict(line.split(" ")[2:] for line in lines if line.startswith("# TYPE"))
     assert {name: types.get(name) for name in FROM_THE_START} == FROM_THE_START
 
 
-def test_counters_that_alerts_watch_begin_at_zero() -> None:
+def test_counters_start_at_zero() -> None:
     telemetry = Telemetry()
     assert value(telemetry, "blackbox_module_unknown_total") == 0
     assert value(telemetry, "probe_exporter_internal_errors_total") == 0
@@ -61,7 +61,7 @@ def test_counters_that_alerts_watch_begin_at_zero() -> None:
         assert value(telemetry, "promhttp_metric_handler_requests_total", code=code) == 0
 
 
-def test_the_build_is_named_as_ours_and_as_the_original_s() -> None:
+def test_build_info_has_both_names() -> None:
     families = {family.name: family for family in parse(text(Telemetry()))}
     for name in ("blackbox_exporter_build_info", "probe_exporter_build_info"):
         (sample,) = families[name].samples
@@ -70,7 +70,7 @@ def test_the_build_is_named_as_ours_and_as_the_original_s() -> None:
         assert sample.labels["revision"]
 
 
-def test_reloading_shows() -> None:
+def test_reload_metrics_follow_reloads() -> None:
     telemetry = Telemetry()
     before = time.time()
     telemetry.reload_succeeded()
@@ -82,14 +82,14 @@ def test_reloading_shows() -> None:
     assert value(telemetry, "blackbox_exporter_config_last_reload_success_timestamp_seconds") == stamp
 
 
-def test_two_exporters_of_one_process_do_not_share_their_metrics() -> None:
+def test_telemetry_objects_share_no_metrics() -> None:
     one, other = Telemetry(), Telemetry()
     one.unknown_modules += 1
     assert value(one, "blackbox_module_unknown_total") == 1
     assert value(other, "blackbox_module_unknown_total") == 0
 
 
-def test_the_process_is_this_one() -> None:
+def test_process_metrics_describe_this_process() -> None:
     telemetry = Telemetry()
     assert value(telemetry, "process_open_fds") >= 3
     assert value(telemetry, "process_resident_memory_bytes") > 1 << 20
@@ -145,7 +145,7 @@ def test_durations_and_waits_are_histograms() -> None:
     assert value(telemetry, "probe_exporter_probe_wait_seconds_sum", module="http") == 3.02
 
 
-def test_denied_targets_are_counted_also_of_modules_that_are_gone() -> None:
+def test_denied_targets_keep_count_of_removed_modules() -> None:
     telemetry = probed("http", "dns")
     for module in ("http", "dns"):
         telemetry.tally(module).start()
@@ -158,7 +158,7 @@ def test_denied_targets_are_counted_also_of_modules_that_are_gone() -> None:
 # --- cardinality -------------------------------------------------------------------------------------------
 
 
-def test_only_modules_of_the_configuration_have_series() -> None:
+def test_unknown_modules_add_no_series() -> None:
     telemetry = probed("http", "dns")
     telemetry.tally("http").start()
     before = len(text(telemetry).splitlines())
@@ -169,7 +169,7 @@ def test_only_modules_of_the_configuration_have_series() -> None:
     assert len(text(telemetry).splitlines()) == before
 
 
-def test_a_module_that_a_reload_removes_takes_its_series_with_it() -> None:
+def test_removed_module_loses_its_series() -> None:
     telemetry = probed("http", "dns")
     kept, gone = telemetry.tally("http"), telemetry.tally("dns")
     kept.start()
@@ -185,7 +185,7 @@ def test_a_module_that_a_reload_removes_takes_its_series_with_it() -> None:
 
 
 def test_recording_a_probe_is_cheap() -> None:
-    """It takes a third of the CPU time of one observation of prometheus_client's histogram; the promise is twice."""
+    """The CPU time is at most twice that of one observation of prometheus_client's histogram; measured: a third."""
     telemetry = probed("http")
     histogram = Histogram("probe_duration_seconds", "To compare with.", ["module"], registry=CollectorRegistry())
 

@@ -1,4 +1,4 @@
-"""A late event loop is seen: afterwards, and while it is late."""
+"""Tests of the event loop lag: it is visible during a delay and afterwards."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ async def watched(lag: Lag) -> AsyncIterator[None]:
         watching.cancel()
 
 
-async def test_a_loop_that_is_free_is_not_late() -> None:
+async def test_lag_is_zero_if_loop_is_free() -> None:
     lag = Lag(simulated().time)
     async with watched(lag):
         await asyncio.sleep(EVERY * 1.2)
         assert lag.worst() == pytest.approx(0)
 
 
-async def test_a_blocked_loop_is_late_by_as_much_at_once_and_afterwards() -> None:
+async def test_lag_shows_blocked_loop_during_and_after() -> None:
     loop = simulated()
     lag = Lag(loop.time)
     async with watched(lag):
@@ -49,8 +49,8 @@ async def test_a_blocked_loop_is_late_by_as_much_at_once_and_afterwards() -> Non
         assert lag.worst() == pytest.approx(0.3), "after it"
 
 
-async def test_the_clock_is_not_the_loops_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default: that of an event loop may stand still while the loop is blocked."""
+async def test_lag_uses_its_own_clock_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop's clock may stand still while the loop is blocked."""
     monkeypatch.setattr(lags, "EVERY", 0.01)
     lag = Lag()
     async with watched(lag):
@@ -60,7 +60,7 @@ async def test_the_clock_is_not_the_loops_own(monkeypatch: pytest.MonkeyPatch) -
         assert lag.worst() >= 0.04
 
 
-async def test_a_late_tick_is_forgotten_in_time() -> None:
+async def test_lag_forgets_late_tick() -> None:
     now = 0.0
     lag = Lag(lambda: now)
     assert lag.worst() == 0, "nothing was due yet"

@@ -1,4 +1,4 @@
-"""Log lines are what tools for Go's logs read: logfmt quoted as slog quotes, or one JSON object each."""
+"""Tests of log lines: logfmt with slog's quoting, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOON = 1_782_907_200.123456
 
 @pytest.fixture
 def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The local zone is that of the test's parameter."""
+    """Set the local time zone to the test's parameter."""
     monkeypatch.setenv("TZ", request.param)
     time.tzset()
     yield
@@ -59,7 +59,7 @@ def quiet_again() -> Iterator[None]:
     ],
     indirect=["zone"],
 )
-def test_time_is_in_the_local_zone(logfmt_time: str, json_time: str) -> None:
+def test_log_time_is_in_local_zone(logfmt_time: str, json_time: str) -> None:
     assert logfmt(NOON, logging.INFO, "a.py:1", "m", {}).split(" ")[0] == f"time={logfmt_time}"
     assert json.loads(as_json(NOON, logging.INFO, "a.py:1", "m", {}))["time"][:26] == json_time[:26]
     assert json.loads(as_json(NOON, logging.INFO, "a.py:1", "m", {}))["time"][29:] == json_time[29:]
@@ -90,20 +90,20 @@ def test_time_is_in_the_local_zone(logfmt_time: str, json_time: str) -> None:
         (b"caf\xe9", "caf\\xe9"),
     ],
 )
-def test_logfmt_quotes_what_needs_it(value: object, text: str) -> None:
+def test_logfmt_quotes_where_needed(value: object, text: str) -> None:
     line = logfmt(NOON, logging.WARNING, "a.py:1", "m", {"key": value})
     assert line.partition(" ")[2] == f"level=WARN source=a.py:1 msg=m key={text}"
 
 
 @given(st.text(), st.dictionaries(st.text(min_size=1), st.text() | st.floats() | st.integers() | st.none()))
-def test_a_line_is_one_line_whatever_is_in_it(message: str, fields: dict[str, object]) -> None:
+def test_log_entry_is_one_line(message: str, fields: dict[str, object]) -> None:
     for line in (logfmt, as_json):
         text = line(NOON, logging.INFO, "a.py:1", message, fields)
         assert len(text.splitlines()) == 1 or not any(c in text for c in "\n\r")
     assert json.loads(as_json(NOON, logging.INFO, "a.py:1", message, fields))["msg"] == message
 
 
-def test_a_json_line_keeps_numbers_and_refuses_to_lose_its_own_keys() -> None:
+def test_json_log_keeps_numbers_and_reserved_keys() -> None:
     fields = {"duration": 0.5, "ok": True, "huge": float("inf"), "msg": "a field", "list": (1, "a"), "none": None}
     line = json.loads(as_json(NOON, logging.ERROR, "a.py:1", "the message", fields))
     assert list(line) == ["time", "level", "source", "msg", "duration", "ok", "huge", "list", "none"]
@@ -112,7 +112,7 @@ def test_a_json_line_keeps_numbers_and_refuses_to_lose_its_own_keys() -> None:
 
 
 @pytest.mark.usefixtures("quiet_again")
-def test_the_application_s_log_says_where_and_with_what() -> None:
+def test_application_log_has_source_and_fields() -> None:
     stream = io.StringIO()
     logs.setup(logging.INFO, "logfmt", stream)
     log = logging.getLogger("probe_exporter.test")
@@ -124,7 +124,7 @@ def test_the_application_s_log_says_where_and_with_what() -> None:
 
 @pytest.mark.usefixtures("quiet_again")
 @pytest.mark.parametrize("format", ["logfmt", "json"])
-def test_a_traceback_stays_on_its_line(format: logs.FormatName) -> None:
+def test_traceback_stays_on_one_line(format: logs.FormatName) -> None:
     stream = io.StringIO()
     logs.setup(logging.INFO, format, stream)
     try:
@@ -133,7 +133,7 @@ def test_a_traceback_stays_on_its_line(format: logs.FormatName) -> None:
         logging.getLogger("probe_exporter.test").exception("A bug")
     (line,) = stream.getvalue().splitlines()
     assert "it broke" in line
-    assert "test_a_traceback_stays_on_its_line" in line
+    assert "test_traceback_stays_on_one_line" in line
 
 
 def a_result() -> Result:
@@ -152,7 +152,7 @@ def a_result() -> Result:
         (logging.ERROR, ['"Probe failed"']),
     ],
 )
-def test_a_probe_s_log_begins_at_its_level(level: int, messages: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_probe_log_respects_level(level: int, messages: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     log = ProbeLog(level)
     text = log.text(a_result())
     assert re.findall(r'msg=("[^"]*"|\S+)', text) == messages
@@ -161,7 +161,7 @@ def test_a_probe_s_log_begins_at_its_level(level: int, messages: list[str], caps
     assert without_time.sub("", capsys.readouterr().err) == without_time.sub("", text)
 
 
-def test_each_line_of_a_probe_names_source_module_and_target() -> None:
+def test_probe_log_names_source_module_and_target() -> None:
     (line,) = ProbeLog(logging.ERROR).text(a_result()).splitlines()
     pattern = (
         r'time=\S+ level=ERROR source=test_logs\.py:\d+ msg="Probe failed" module=one target="tar get" err="no luck"'
@@ -171,7 +171,7 @@ def test_each_line_of_a_probe_names_source_module_and_target() -> None:
     assert list(json.loads(line)) == ["time", "level", "source", "msg", "module", "target", "err"]
 
 
-def test_a_probe_with_nothing_to_say_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_probe_log_without_entries_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     probe = Probe("x", 0.0)
     probe.log("Quiet")
     result = Result(MODULES["one"], "x", probe, None, "", 0.0, 0.0, 1.0)
@@ -190,7 +190,7 @@ async def fails(probe: Probe, settings: Settings) -> None:
 
 @pytest.mark.parametrize("level", ["debug", "info", "warn", "error"])
 @pytest.mark.parametrize("format", ["logfmt", "json"])
-async def test_a_failed_probe_has_one_line_that_says_why(
+async def test_probe_log_explains_failure_in_one_line(
     level: str, format: logs.FormatName, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = Module("m", Prober("p", Settings, fails), Settings(), 0.0, Place("test.yml"))
@@ -221,7 +221,7 @@ async def test_a_failed_probe_has_one_line_that_says_why(
 
 @pytest.mark.usefixtures("quiet_again")
 @pytest.mark.parametrize("format", ["logfmt", "json"])
-def test_the_application_s_log_shows_no_password_of_a_url(format: logs.FormatName) -> None:
+def test_application_log_masks_url_passwords(format: logs.FormatName) -> None:
     stream = io.StringIO()
     logs.setup(logging.INFO, format, stream)
     log = logging.getLogger("probe_exporter.test")

@@ -1,4 +1,4 @@
-"""What is shown holds no password: not of a URL, wherever it stands, and not of the module."""
+"""Tests of masking: shown text contains no password of a URL or a module."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from probe_exporter.telemetry.masking import Mask, mask_urls
         ("'http://u:p@h' is no URL", "'http://u:xxxxx@h' is no URL"),
     ],
 )
-def test_the_password_of_a_url_is_crossed_out(text: str, shown: str) -> None:
+def test_masking_replaces_url_password(text: str, shown: str) -> None:
     assert mask_urls(text) == shown
 
 
@@ -42,12 +42,12 @@ def test_the_password_of_a_url_is_crossed_out(text: str, shown: str) -> None:
         "/run/a.sock",
     ],
 )
-def test_what_is_no_password_stays(text: str) -> None:
+def test_masking_keeps_other_text(text: str) -> None:
     assert mask_urls(text) == text
 
 
 @given(st.from_regex(r"[^\s/?#@]+", fullmatch=True), st.sampled_from(["", "http://", "https://", "socks5://"]))
-def test_no_password_gets_through(password: str, scheme: str) -> None:
+def test_masking_hides_any_password(password: str, scheme: str) -> None:
     assert mask_urls(f"{scheme}user:{password}@host:80/path") == f"{scheme}user:xxxxx@host:80/path"
 
 
@@ -88,11 +88,11 @@ SETTINGS = Outer(
         ("abc is too short to be looked for", "abc is too short to be looked for"),
     ],
 )
-def test_the_secrets_of_module_and_target_are_found_in_any_text(text: str, shown: str) -> None:
+def test_masking_hides_secrets_of_module_and_target(text: str, shown: str) -> None:
     assert Mask("http://me:pa%20ss@h/", SETTINGS).text(text) == shown
 
 
-def test_data_is_masked_to_its_depths_and_fit_for_json() -> None:
+def test_masking_covers_nested_data() -> None:
     mask = Mask("target", SETTINGS)
     value = {"a": ["deep secret", {"deep secret": b"first\xff"}], "b": (1, None, True, 0.5), "c": {Secret("x")}}
     assert mask.plain(value) == {
@@ -125,7 +125,7 @@ def test_data_is_masked_to_its_depths_and_fit_for_json() -> None:
         "stats",
     ],
 )
-def test_a_command_that_carries_no_secret_is_shown(send: str) -> None:
+def test_masking_shows_harmless_command(send: str) -> None:
     assert Step(send=send).model_dump()["send"] == send
 
 
@@ -144,11 +144,11 @@ def test_a_command_that_carries_no_secret_is_shown(send: str) -> None:
         "\udcff\x00",
     ],
 )
-def test_any_other_may_be_one_and_is_masked(send: str) -> None:
+def test_masking_hides_other_commands(send: str) -> None:
     assert Step(send=send).model_dump()["send"] == "<secret>"
     assert Step(send_bytes=send).model_dump()["send_bytes"] == "<secret>"
 
 
 @pytest.mark.parametrize("name", ["Authorization", "cookie", "X-Api-Key", "api_key", "PRIVATE-TOKEN", "client_secret"])
-def test_a_header_named_so_is_masked(name: str) -> None:
+def test_masking_hides_secret_headers(name: str) -> None:
     assert Outer(headers={name: "x", "Accept": "y"}).model_dump()["headers"] == {name: "<secret>", "Accept": "y"}

@@ -1,4 +1,4 @@
-"""Certificates become labels and numbers in exactly the original's form; they match names as RFC 6125 says."""
+"""Tests of certificate labels, which equal the original's, and of name matching (RFC 6125)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def issue(
     serial: int = 1,
     ends: datetime.datetime = BEGIN + datetime.timedelta(days=1),
 ) -> x509.Certificate:
-    """A certificate of which a test looks at one thing."""
+    """Return a certificate for a test of one field."""
     subject = x509.Name([]) if subject is None else subject
     builder = x509.CertificateBuilder(subject, subject, KEY.public_key(), serial, BEGIN, ends)
     if names:
@@ -35,7 +35,7 @@ def issue(
 
 
 def named(*attributes: tuple[x509.ObjectIdentifier, str]) -> str:
-    """The label of a name of these attributes."""
+    """Return the label of a name with these attributes."""
     return certificates.distinguished_name(x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes]))
 
 
@@ -46,7 +46,7 @@ def from_zoo(pki: Pki, name: str) -> x509.Certificate:
     return x509.load_pem_x509_certificate((pki.directory / f"{name}.pem").read_bytes())
 
 
-def test_the_rich_subject_of_the_reference(pki: Pki) -> None:
+def test_subject_matches_the_reference(pki: Pki) -> None:
     """compat.md, 4.0: groups in a fixed order, the rest in reverse."""
     assert certificates.read(from_zoo(pki, "rich")).labels.subject == (
         "SERIALNUMBER=SN42,CN=leaf.test,OU=OU1,O=Org1+O=Org2,POSTALCODE=75000,STREET=1 main,L=Paris \u00e9,ST=Calif,"
@@ -54,24 +54,24 @@ def test_the_rich_subject_of_the_reference(pki: Pki) -> None:
     )
 
 
-def test_a_name_of_several_values_in_one_place_is_flattened(pki: Pki) -> None:
+def test_subject_flattens_multi_valued_rdn(pki: Pki) -> None:
     assert certificates.read(from_zoo(pki, "multi_valued")).labels.subject == "CN=multi,OU=two,C=US"
 
 
-def test_an_empty_name_is_an_empty_label(pki: Pki) -> None:
+def test_subject_empty_gives_empty_label(pki: Pki) -> None:
     assert certificates.read(from_zoo(pki, "nameless")).labels.subject == ""
 
 
-def test_the_issuer_is_named_like_the_subject(pki: Pki) -> None:
+def test_issuer_is_formatted_like_subject(pki: Pki) -> None:
     assert certificates.read(from_zoo(pki, "leaf")).labels.issuer == "CN=intermediate"
 
 
-def test_values_of_one_kind_are_joined_but_of_names_and_serial_numbers_the_last_counts() -> None:
+def test_subject_joins_values_but_keeps_last_common_name_and_serial() -> None:
     twice = [(oid, value) for value in ("1", "2") for oid in (NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER)]
     assert named(*twice, (NameOID.LOCALITY_NAME, "b"), (NameOID.LOCALITY_NAME, "a")) == "SERIALNUMBER=2,CN=2,L=b+L=a"
 
 
-def test_other_attributes_come_last_and_in_reverse() -> None:
+def test_subject_puts_other_attributes_last_in_reverse() -> None:
     assert named(
         (NameOID.DOMAIN_COMPONENT, "test"),
         (NameOID.DOMAIN_COMPONENT, "example"),
@@ -80,7 +80,7 @@ def test_other_attributes_come_last_and_in_reverse() -> None:
     ) == ("CN=a,1.2.840.113549.1.9.1=x\\,y,0.9.2342.19200300.100.1.25=example,0.9.2342.19200300.100.1.25=test")
 
 
-def test_an_attribute_that_is_no_text_is_shown_as_its_bytes() -> None:
+def test_subject_shows_non_text_attribute_as_bytes() -> None:
     attribute = x509.NameAttribute(NameOID.X500_UNIQUE_IDENTIFIER, b"\0\x01\xff", _ASN1Type.BitString)
     assert certificates.distinguished_name(x509.Name([attribute])) == "2.5.4.45=#0303" + "0001ff"
 
@@ -102,7 +102,7 @@ def test_an_attribute_that_is_no_text_is_shown_as_its_bytes() -> None:
         ("caf\u00e9 \u4e2d", "caf\u00e9 \u4e2d"),
     ],
 )
-def test_what_has_a_meaning_in_a_name_is_escaped(value: str, label: str) -> None:
+def test_subject_escapes_special_characters(value: str, label: str) -> None:
     assert named((NameOID.COMMON_NAME, value)) == f"CN={label}"
 
 
@@ -113,24 +113,24 @@ def test_what_has_a_meaning_in_a_name_is_escaped(value: str, label: str) -> None
     ("serial", "label"),
     [(1, "01"), (9, "09"), (0x7F, "7f"), (0x80, "80"), (0x100, "0100"), (0x0A00000000000001, "0a00000000000001")],
 )
-def test_a_serial_number_has_two_digits_for_each_byte(serial: int, label: str) -> None:
+def test_serial_number_has_two_digits_per_byte(serial: int, label: str) -> None:
     assert certificates.read(issue(serial=serial)).labels.serialnumber == label
 
 
-def test_the_fingerprint_is_of_the_whole_certificate_in_lower_case(pki: Pki) -> None:
+def test_fingerprint_is_lower_case_hash_of_certificate(pki: Pki) -> None:
     fingerprint = certificates.read(from_zoo(pki, "leaf")).labels.fingerprint_sha256
     assert pki.names[fingerprint] == "<sha256 of leaf>"
 
 
-def test_alternative_names_are_the_dns_names_in_their_order(pki: Pki) -> None:
+def test_alternative_names_are_dns_names_in_order(pki: Pki) -> None:
     labels = certificates.read(from_zoo(pki, "many_names")).labels
     assert labels.subjectalternative == "b.example.test,a.example.test,localhost,www.example.test"
     assert certificates.read(issue()).labels.subjectalternative == ""
     assert certificates.read(issue(x509.RFC822Name("a@b.test"))).labels.subjectalternative == ""
 
 
-def test_what_does_not_parse_is_an_empty_label() -> None:
-    """A certificate that breaks the rules in one place still shows the rest."""
+def test_unparsable_extension_gives_empty_label() -> None:
+    """One invalid extension does not hide the other labels."""
     broken = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), b"\x30\x03\x82\x01")
     builder = x509.CertificateBuilder(
         x509.Name([]), x509.Name([]), KEY.public_key(), 7, BEGIN, BEGIN + datetime.timedelta(days=1)
@@ -144,13 +144,13 @@ def test_what_does_not_parse_is_an_empty_label() -> None:
 # --- expiry ------------------------------------------------------------------------------------------------
 
 
-def test_the_first_to_end_gives_the_expiry() -> None:
+def test_earliest_expiry_counts() -> None:
     chain = [issue(ends=BEGIN + datetime.timedelta(seconds=seconds)) for seconds in (90, 30, 60)]
     assert [certificates.read(certificate).expiry for certificate in chain] == [1577836890, 1577836830, 1577836860]
     assert certificates.earliest_expiry(map(certificates.read, chain)) == 1577836830
 
 
-def test_a_certificate_may_end_after_the_clocks_of_1970_do() -> None:
+def test_expiry_may_exceed_32_bits() -> None:
     far = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
     assert certificates.read(issue(ends=far)).expiry == 253402300799
 
@@ -185,8 +185,8 @@ def names(*texts: str) -> Sequence[x509.GeneralName]:
         ("127.0.0.1", "127.0.0.1", False),
     ],
 )
-def test_a_name_matches_as_rfc_6125_has_it(pattern: str, host: str, matches: bool) -> None:
-    """A wildcard stands for one whole label, the first."""
+def test_name_matches_as_rfc_6125(pattern: str, host: str, matches: bool) -> None:
+    """A wildcard matches exactly one label, the first."""
     assert certificates.read(issue(*names("other.test", pattern))).is_for(host) is matches
 
 
@@ -202,24 +202,24 @@ def test_a_name_matches_as_rfc_6125_has_it(pattern: str, host: str, matches: boo
         ("127.0.0.1", "localhost", False),
     ],
 )
-def test_an_address_matches_an_address(address: str, host: str, matches: bool) -> None:
+def test_address_matches_address(address: str, host: str, matches: bool) -> None:
     certificate = issue(x509.IPAddress(ipaddress.ip_address(address)), *names("other.test"))
     assert certificates.read(certificate).is_for(host) is matches
 
 
 @pytest.mark.parametrize("host", ["a.test", "127.0.0.1", ""])
-def test_a_common_name_is_no_name(host: str) -> None:
+def test_common_name_does_not_match(host: str) -> None:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host or "x")])
     assert not certificates.read(issue(subject=subject)).is_for(host)
 
 
 @pytest.mark.parametrize("host", ["", "a b", "*.a.test", "a..test", "\u0378.test", "\udcff.test"])
-def test_what_is_no_host_matches_nothing(host: str) -> None:
+def test_invalid_host_matches_nothing(host: str) -> None:
     assert not certificates.read(issue(*names("*.a.test", "a.test"))).is_for(host)
 
 
-def test_the_same_certificate_is_read_once() -> None:
-    """Equal bytes are equal, also where OpenSSL made another object of them."""
+def test_certificate_is_parsed_once() -> None:
+    """Equal bytes give the same object, even if OpenSSL made another one."""
     first = issue(*names("a.test"))
     second = x509.load_der_x509_certificate(first.public_bytes(serialization.Encoding.DER))
     assert certificates.read(first).labels is certificates.read(second).labels

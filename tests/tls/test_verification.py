@@ -1,6 +1,6 @@
-"""A handshake shows what the peer showed, whether it verifies or not; settings become contexts, or say why they can't.
+"""Tests of TLS verification: handshakes, certificate errors, client certificates and contexts.
 
-The server is the standard library's, in memory: what crosses between the two is bytes, cut as the test likes.
+The server is the standard library's, in memory; the test splits the bytes between client and server.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.targets import Pki
 
 @pytest.fixture(autouse=True)
 def nothing_remembered() -> Iterator[None]:
-    """Every test begins without contexts."""
+    """Start each test without cached contexts."""
     forget_contexts()
     yield
     forget_contexts()
@@ -57,7 +57,7 @@ class Server:
         self.seen = b""
 
     def take(self, data: bytes) -> bytes:
-        """Bytes from the client, and what the server says to them."""
+        """Pass bytes from the client to the server; return the server's bytes."""
         self.seen += data
         self._in.write(data)
         try:
@@ -74,12 +74,12 @@ class Server:
         return self._out.read()
 
     def say(self, data: bytes) -> bytes:
-        """`data` as records for the client."""
+        """Return `data` as records for the client."""
         self.connection.write(data)
         return self._out.read()
 
     def bye(self) -> bytes:
-        """The server's last record."""
+        """Return the server's close_notify."""
         with pytest.raises(ssl.SSLWantReadError):
             self.connection.unwrap()
         return self._out.read()
@@ -87,7 +87,7 @@ class Server:
 
 @dataclass
 class Zoo:
-    """Makes servers and clients of the certificates of the zoo."""
+    """Makes servers and clients with the test certificates."""
 
     pki: Pki
     names: dict[int, str | None] = field(default_factory=dict)
@@ -138,7 +138,7 @@ def zoo(pki: Pki) -> Zoo:
 
 
 def shake(layer: Layer, server: Server, piece: int = 1 << 20) -> None:
-    """Carry the handshake to and fro, in pieces of some size, until both are done.
+    """Run the handshake in pieces of a given size until both sides are done.
 
     Raises:
         ProbeFailed: the client gives up; the server has then been told.
@@ -158,7 +158,7 @@ def shake(layer: Layer, server: Server, piece: int = 1 << 20) -> None:
 
 
 def refused(layer: Layer, server: Server, piece: int = 1 << 20) -> VerificationFailed:
-    """How the verification of a server's certificate fails."""
+    """Return the failed verification of a server's certificate."""
     with pytest.raises(VerificationFailed) as failed:
         shake(layer, server, piece)
     return failed.value
@@ -195,7 +195,7 @@ def certificates_in(zoo: Zoo, name: str) -> list[Certificate]:
     ],
 )
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
-def test_a_good_certificate_verifies(zoo: Zoo, name: str, host: str, version: str) -> None:
+def test_verification_accepts_good_certificate(zoo: Zoo, name: str, host: str, version: str) -> None:
     layer = client_context(zoo.trust()).layer(host)
     shake(layer, zoo.server(name, versions=(version, version)))
     handshake = layer.handshake
@@ -209,8 +209,8 @@ def test_a_good_certificate_verifies(zoo: Zoo, name: str, host: str, version: st
 
 
 @pytest.mark.parametrize("anchor", ["leaf", "intermediate", "root"])
-def test_anything_in_ca_file_is_an_anchor(zoo: Zoo, anchor: str) -> None:
-    """A leaf or an intermediate too, as for the original."""
+def test_verification_trusts_any_certificate_in_ca_file(zoo: Zoo, anchor: str) -> None:
+    """A leaf or intermediate certificate is trusted too, as in the original."""
     alone = certificate(zoo, anchor)
     layer = client_context(TLSSettings(ca=alone.public_bytes(Encoding.PEM).decode())).layer("localhost")
     shake(layer, zoo.server("leaf"))
@@ -219,7 +219,7 @@ def test_anything_in_ca_file_is_an_anchor(zoo: Zoo, anchor: str) -> None:
     assert certificates.read(alone) in layer.handshake.verified
 
 
-def test_of_two_roots_the_longer_lived_gives_the_chain(zoo: Zoo) -> None:
+def test_verification_prefers_longer_lived_root(zoo: Zoo) -> None:
     for bundle in ("twin_roots", "twin_roots_reversed"):
         layer = client_context(zoo.trust(bundle)).layer("localhost")
         shake(layer, zoo.server("twin"))
@@ -228,13 +228,13 @@ def test_of_two_roots_the_longer_lived_gives_the_chain(zoo: Zoo) -> None:
         assert layer.handshake.verified[-1].x509 == certificate(zoo, "long_root")
 
 
-def test_authorities_may_stand_in_the_settings(zoo: Zoo) -> None:
+def test_verification_accepts_inline_ca(zoo: Zoo) -> None:
     layer = client_context(TLSSettings(ca=Path(zoo.path("root.pem")).read_text())).layer("localhost")
     shake(layer, zoo.server())
     assert layer.handshake is not None
 
 
-def test_the_name_is_asked_for_unless_it_is_an_address(zoo: Zoo) -> None:
+def test_sni_is_sent_for_names_only(zoo: Zoo) -> None:
     asked = {}
     for host in ("localhost", "www.example.test", "127.0.0.1", "::1"):
         server = zoo.server()
@@ -243,7 +243,7 @@ def test_the_name_is_asked_for_unless_it_is_an_address(zoo: Zoo) -> None:
     assert asked == {"localhost": "localhost", "www.example.test": "www.example.test", "127.0.0.1": None, "::1": None}
 
 
-def test_a_name_beyond_ascii_is_asked_for_in_ascii(zoo: Zoo) -> None:
+def test_sni_encodes_idn(zoo: Zoo) -> None:
     server = zoo.server()
     failed = refused(client_context(zoo.trust()).layer("b\u00fccher.example.test"), server)
     assert failed.reason is Reason.CERTIFICATE_WRONG_NAME
@@ -269,8 +269,8 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
-def test_a_bad_certificate_is_refused_with_all_that_is_wrong(zoo: Zoo, name: str, version: str) -> None:
-    """The handshake is shown as far as it went, and the server is told by an alert."""
+def test_verification_reports_all_errors(zoo: Zoo, name: str, version: str) -> None:
+    """The failure shows the handshake so far, and the server gets an alert."""
     server = zoo.server(name, versions=(version, version))
     failed = refused(client_context(zoo.trust()).layer("localhost"), server)
     reason, errors = BAD[name]
@@ -285,7 +285,7 @@ def test_a_bad_certificate_is_refused_with_all_that_is_wrong(zoo: Zoo, name: str
 
 
 @pytest.mark.parametrize("name", ["leaf", *BAD])
-def test_without_verification_every_certificate_will_do(zoo: Zoo, name: str) -> None:
+def test_skipped_verification_accepts_any_certificate(zoo: Zoo, name: str) -> None:
     layer = client_context(TLSSettings(insecure_skip_verify=True)).layer("")
     shake(layer, zoo.server(name))
     assert layer.handshake is not None
@@ -295,8 +295,8 @@ def test_without_verification_every_certificate_will_do(zoo: Zoo, name: str) -> 
 
 @pytest.mark.parametrize("name", ["leaf", "rsa", "all_wrong"])
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
-def test_a_handshake_shows_the_same_however_its_bytes_are_cut(zoo: Zoo, name: str, version: str) -> None:
-    """Cipher and all; also of a certificate that is refused."""
+def test_handshake_is_the_same_wherever_data_is_split(zoo: Zoo, name: str, version: str) -> None:
+    """Cipher, version and certificates are the same, also for a refused certificate."""
     shown = []
     for piece in (1 << 20, 1, 5, 43, 100):
         layer = client_context(zoo.trust()).layer("localhost")
@@ -311,15 +311,15 @@ def test_a_handshake_shows_the_same_however_its_bytes_are_cut(zoo: Zoo, name: st
     assert shown[0].cipher
 
 
-def test_a_verifying_client_needs_a_name(zoo: Zoo) -> None:
+def test_verification_needs_server_name(zoo: Zoo) -> None:
     with pytest.raises(ProbeFailed) as failed:
         client_context(zoo.trust()).layer("")
     assert failed.value.reason is Reason.SETTINGS_UNUSABLE
 
 
 @pytest.mark.parametrize("name", ["a b", "a..b", "\u0378", "\udcff", "a\0b", "x" * 300, "b\u00fccher..test", "."])
-def test_a_name_that_can_be_no_name_fails_and_breaks_nothing(zoo: Zoo, name: str) -> None:
-    """It comes from a Host header or from a request's parameter."""
+def test_invalid_server_name_fails(zoo: Zoo, name: str) -> None:
+    """The name may come from a Host header or a request parameter."""
     with pytest.raises(ProbeFailed) as failed:
         shake(client_context(zoo.trust()).layer(name), zoo.server())
     assert failed.value.reason in (Reason.SETTINGS_UNUSABLE, Reason.CERTIFICATE_WRONG_NAME)
@@ -337,7 +337,7 @@ def test_a_name_that_can_be_no_name_fails_and_breaks_nothing(zoo: Zoo, name: str
         ("TLS13", "TLSv1_3", "TLS 1.3"),
     ],
 )
-def test_each_version_can_be_asked_for(zoo: Zoo, setting: str, attribute: str, shown: str) -> None:
+def test_tls_version_can_be_chosen(zoo: Zoo, setting: str, attribute: str, shown: str) -> None:
     for settings in ({"min_version": setting, "max_version": setting}, {"min_version": "TLS10"}):
         layer = client_context(zoo.trust(**settings)).layer("localhost")
         shake(layer, zoo.server("rsa", versions=(attribute, attribute)))
@@ -354,24 +354,22 @@ def test_each_version_can_be_asked_for(zoo: Zoo, setting: str, attribute: str, s
         ({"min_version": "TLS10", "max_version": "TLS11"}, ("TLSv1_2", "TLSv1_3")),
     ],
 )
-def test_without_a_common_version_there_is_no_handshake(
-    zoo: Zoo, settings: dict[str, str], versions: tuple[str, str]
-) -> None:
+def test_handshake_fails_without_common_version(zoo: Zoo, settings: dict[str, str], versions: tuple[str, str]) -> None:
     with pytest.raises(ProbeFailed) as failed:
         shake(client_context(zoo.trust(**settings)).layer("localhost"), zoo.server(versions=versions))
     assert failed.value.reason is Reason.TLS_HANDSHAKE
     assert "version" in failed.value.message
 
 
-def test_a_minimum_above_the_maximum_fails() -> None:
+def test_minimum_version_above_maximum_fails() -> None:
     with pytest.raises(ProbeFailed) as failed:
         client_context(TLSSettings(min_version="TLS13", max_version="TLS12"))
     assert failed.value.reason is Reason.SETTINGS_UNUSABLE
 
 
 @pytest.mark.parametrize("openssl", CIPHERS)
-def test_ciphers_have_their_iana_names(zoo: Zoo, openssl: str) -> None:
-    """Also where OpenSSL does not tell, because the certificate was refused before."""
+def test_cipher_has_iana_name(zoo: Zoo, openssl: str) -> None:
+    """The protocol is known even if the certificate was refused before OpenSSL reports it."""
     number, iana = CIPHERS[openssl]
     name = "leaf" if "ECDSA" in openssl else "rsa"
     server = zoo.server(name, versions=("TLSv1_2", "TLSv1_2"), ciphers=openssl)
@@ -386,14 +384,14 @@ def test_ciphers_have_their_iana_names(zoo: Zoo, openssl: str) -> None:
 
 
 @pytest.mark.parametrize("cipher", ["AES128-GCM-SHA256", "AES128-SHA"])
-def test_ciphers_that_the_original_does_not_offer_are_not_offered(zoo: Zoo, cipher: str) -> None:
+def test_cipher_list_matches_the_original(zoo: Zoo, cipher: str) -> None:
     server = zoo.server("rsa", versions=("TLSv1_2", "TLSv1_2"), ciphers=f"{cipher}:@SECLEVEL=0")
     with pytest.raises(ProbeFailed) as failed:
         shake(client_context(zoo.trust()).layer("localhost"), server)
     assert failed.value.reason is Reason.TLS_HANDSHAKE
 
 
-def test_the_server_chooses_among_the_protocols_offered(zoo: Zoo) -> None:
+def test_alpn_protocol_is_chosen_by_server(zoo: Zoo) -> None:
     layer = client_context(zoo.trust(), ("h2", "http/1.1")).layer("localhost")
     shake(layer, zoo.server(alpn=("http/1.1",)))
     assert layer.handshake is not None
@@ -416,7 +414,7 @@ VERSIONS = pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 
 @VERSIONS
 @pytest.mark.parametrize("inline", [False, True])
-def test_a_client_certificate_is_shown_to_who_asks(zoo: Zoo, version: str, inline: bool) -> None:
+def test_client_certificate_is_sent_on_request(zoo: Zoo, version: str, inline: bool) -> None:
     settings = client(zoo)
     if inline:
         texts = {
@@ -429,15 +427,15 @@ def test_a_client_certificate_is_shown_to_who_asks(zoo: Zoo, version: str, inlin
 
 
 @VERSIONS
-def test_a_client_certificate_is_not_shown_to_who_does_not_ask(zoo: Zoo, version: str) -> None:
+def test_client_certificate_is_not_sent_without_request(zoo: Zoo, version: str) -> None:
     server = zoo.server(versions=(version, version))
     shake(client_context(client(zoo)).layer("localhost"), server)
     assert server.connection.getpeercert(binary_form=True) is None
 
 
 @VERSIONS
-def test_a_client_certificate_is_not_shown_to_who_has_not_proved_itself(zoo: Zoo, version: str) -> None:
-    """A server whose certificate is refused gets an alert, and nothing else."""
+def test_client_certificate_is_not_sent_to_unverified_server(zoo: Zoo, version: str) -> None:
+    """A server with a refused certificate gets only an alert."""
     server = zoo.server("wrong_name", versions=(version, version), client_ca="root")
     refused(client_context(client(zoo)).layer("localhost"), server)
     assert "alert" in str(server.failure)
@@ -448,8 +446,8 @@ def test_a_client_certificate_is_not_shown_to_who_has_not_proved_itself(zoo: Zoo
 
 @VERSIONS
 @pytest.mark.parametrize("name", ["", "foreign_client"])
-def test_a_server_that_refuses_the_client_is_a_tls_failure(zoo: Zoo, version: str, name: str) -> None:
-    """In TLS 1.3 the client learns of it only after its own handshake."""
+def test_handshake_fails_if_server_refuses_client(zoo: Zoo, version: str, name: str) -> None:
+    """In TLS 1.3, the client learns of the refusal only after its own handshake."""
     settings = client(zoo, name) if name else zoo.trust()
     with pytest.raises(ProbeFailed) as failed:
         shake(client_context(settings).layer("localhost"), zoo.server(versions=(version, version), client_ca="root"))
@@ -458,7 +456,7 @@ def test_a_server_that_refuses_the_client_is_a_tls_failure(zoo: Zoo, version: st
 
 
 @VERSIONS
-def test_a_server_may_ask_and_take_no_certificate(zoo: Zoo, version: str) -> None:
+def test_optional_client_certificate_may_be_absent(zoo: Zoo, version: str) -> None:
     server = zoo.server(versions=(version, version), client_ca="root", required=False)
     shake(client_context(zoo.trust()).layer("localhost"), server)
     assert server.ready
@@ -468,7 +466,7 @@ def test_a_server_may_ask_and_take_no_certificate(zoo: Zoo, version: str) -> Non
 
 
 def unusable(settings: TLSSettings) -> str:
-    """Why settings can't be used."""
+    """Return the reason why settings can't be used."""
     with pytest.raises(ProbeFailed) as failed:
         client_context(settings)
     assert failed.value.reason is Reason.SETTINGS_UNUSABLE
@@ -477,14 +475,14 @@ def unusable(settings: TLSSettings) -> str:
 
 @pytest.mark.parametrize("key", ["ca_file", "cert_file", "key_file"])
 @pytest.mark.parametrize("skip", [False, True])
-def test_a_file_that_can_not_be_read_fails(zoo: Zoo, key: str, skip: bool) -> None:
+def test_unreadable_tls_file_fails(zoo: Zoo, key: str, skip: bool) -> None:
     settings = client(zoo, insecure_skip_verify=skip).model_copy(update={key: zoo.path("none.pem")})
     assert key in unusable(settings)
 
 
 @pytest.mark.parametrize("key", ["ca_file", "cert_file", "key_file"])
 @pytest.mark.parametrize("skip", [False, True])
-def test_a_file_that_is_no_pem_fails(zoo: Zoo, key: str, skip: bool) -> None:
+def test_non_pem_file_fails(zoo: Zoo, key: str, skip: bool) -> None:
     unusable(client(zoo, insecure_skip_verify=skip).model_copy(update={key: zoo.path("garbage.pem")}))
 
 
@@ -497,17 +495,17 @@ def test_a_file_that_is_no_pem_fails(zoo: Zoo, key: str, skip: bool) -> None:
         {"cert_ref": "x", "key_ref": "x"},
     ],
 )
-def test_text_that_is_no_certificate_fails(settings: dict[str, str]) -> None:
+def test_inline_text_without_certificate_fails(settings: dict[str, str]) -> None:
     unusable(TLSSettings.model_validate(settings))
 
 
-def test_a_key_of_another_certificate_fails_and_is_not_quoted(zoo: Zoo) -> None:
+def test_mismatched_key_fails_without_being_shown(zoo: Zoo) -> None:
     key = Path(zoo.path("leaf.key")).read_text()
     message = unusable(client(zoo).model_copy(update={"key_file": zoo.path("leaf.key")}))
     assert not any(line in message for line in key.splitlines()[1:-1])
 
 
-def test_an_empty_bundle_fails(tmp_path: Path) -> None:
+def test_empty_ca_bundle_fails(tmp_path: Path) -> None:
     (tmp_path / "empty.pem").touch()
     unusable(TLSSettings(ca_file=str(tmp_path / "empty.pem")))
 
@@ -515,20 +513,20 @@ def test_an_empty_bundle_fails(tmp_path: Path) -> None:
 # --- contexts ----------------------------------------------------------------------------------------------
 
 
-def test_equal_settings_share_a_context(zoo: Zoo) -> None:
+def test_context_is_shared_by_equal_settings(zoo: Zoo) -> None:
     assert client_context(zoo.trust()) is client_context(zoo.trust())
     assert client_context(zoo.trust()) is not client_context(zoo.trust(), ("h2",))
     assert client_context(zoo.trust()) is not client_context(zoo.trust("stranger"))
 
 
-def test_a_forgotten_context_is_made_anew(zoo: Zoo) -> None:
+def test_context_is_recreated_after_forgetting(zoo: Zoo) -> None:
     before = client_context(zoo.trust())
     forget_contexts()
     assert client_context(zoo.trust()) is not before
 
 
-def test_a_changed_file_is_noticed_at_the_next_probe(zoo: Zoo, tmp_path: Path) -> None:
-    """Whether it was written over or replaced, and also when it came to be or went."""
+def test_context_is_recreated_after_file_change(zoo: Zoo, tmp_path: Path) -> None:
+    """This holds for overwritten, replaced, new and removed files."""
     path = tmp_path / "ca.pem"
     settings = TLSSettings(ca_file=str(path))
     unusable(settings)
@@ -557,7 +555,7 @@ def connected(zoo: Zoo, **options: Any) -> tuple[Layer, Server]:
 
 
 @VERSIONS
-def test_plain_text_crosses_both_ways(zoo: Zoo, version: str) -> None:
+def test_layer_encrypts_and_decrypts(zoo: Zoo, version: str) -> None:
     layer, server = connected(zoo, versions=(version, version))
     large = bytes(range(256)) * 4096
     towards = layer.encrypt(b"hello") + layer.encrypt(large)
@@ -576,15 +574,15 @@ def test_plain_text_crosses_both_ways(zoo: Zoo, version: str) -> None:
 
 
 @VERSIONS
-def test_a_peer_may_say_that_nothing_more_comes(zoo: Zoo, version: str) -> None:
+def test_layer_reports_close_notify(zoo: Zoo, version: str) -> None:
     layer, server = connected(zoo, versions=(version, version))
     assert layer.decrypt(server.say(b"last words") + server.bye()) == b"last words"
     assert layer.ended
 
 
 @VERSIONS
-def test_what_came_before_nonsense_is_not_lost(zoo: Zoo, version: str) -> None:
-    """An answer that is followed by what is no record, in one piece or several."""
+def test_layer_keeps_data_before_invalid_record(zoo: Zoo, version: str) -> None:
+    """A response is followed by an invalid record, in one piece or several."""
     for piece in (1 << 20, 1):
         layer, server = connected(zoo, versions=(version, version))
         data = server.say(b"an answer") + b"nonsense that is no record"
@@ -594,7 +592,7 @@ def test_what_came_before_nonsense_is_not_lost(zoo: Zoo, version: str) -> None:
         assert layer.failure.reason is Reason.TLS_HANDSHAKE
 
 
-def test_we_say_that_nothing_more_comes(zoo: Zoo) -> None:
+def test_layer_sends_close_notify(zoo: Zoo) -> None:
     layer, server = connected(zoo)
     layer.close()
     server.take(layer.outgoing())
@@ -602,7 +600,7 @@ def test_we_say_that_nothing_more_comes(zoo: Zoo) -> None:
 
 
 @pytest.mark.parametrize("hello", [b"220 mail.example.test ESMTP\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0" * 64])
-def test_what_does_not_speak_tls_is_a_tls_failure(zoo: Zoo, hello: bytes) -> None:
+def test_layer_fails_on_plaintext(zoo: Zoo, hello: bytes) -> None:
     layer = client_context(zoo.trust()).layer("localhost")
     assert not layer.advance(b"")
     with pytest.raises(ProbeFailed) as failed:
@@ -614,7 +612,7 @@ def test_what_does_not_speak_tls_is_a_tls_failure(zoo: Zoo, hello: bytes) -> Non
 
 
 def reported(handshake: Handshake, *, as_the_original: bool = False) -> dict[str, dict[tuple[str, ...], float]]:
-    """What a handshake sets, by metric."""
+    """Return the samples that a handshake sets, by metric."""
     probe = Probe("target", 0.0)
     report(probe, handshake)
     if as_the_original:
@@ -622,7 +620,7 @@ def reported(handshake: Handshake, *, as_the_original: bool = False) -> dict[str
     return {metric.name: dict(samples) for metric, samples in probe.samples.families.items()}
 
 
-def test_a_good_handshake_is_reported(zoo: Zoo) -> None:
+def test_report_sets_metrics_of_good_handshake(zoo: Zoo) -> None:
     layer, _ = connected(zoo, versions=("TLSv1_3", "TLSv1_3"))
     assert layer.handshake is not None
     leaf, root = certificate(zoo, "leaf"), certificate(zoo, "root")
@@ -637,7 +635,7 @@ def test_a_good_handshake_is_reported(zoo: Zoo) -> None:
     }
 
 
-def test_the_earliest_expiry_is_of_all_that_was_sent_and_the_chains_of_what_was_verified(zoo: Zoo) -> None:
+def test_report_takes_earliest_expiry_of_sent_and_chain_expiry_of_verified(zoo: Zoo) -> None:
     layer = client_context(zoo.trust()).layer("localhost")
     shake(layer, zoo.server("with_bystander"))
     assert layer.handshake is not None
@@ -648,7 +646,7 @@ def test_the_earliest_expiry_is_of_all_that_was_sent_and_the_chains_of_what_was_
     assert values["probe_ssl_last_chain_expiry_timestamp_seconds"] == {(): leaf}
 
 
-def test_a_refused_certificate_is_reported_with_one_series_for_each_error(zoo: Zoo) -> None:
+def test_report_has_one_series_per_verification_error(zoo: Zoo) -> None:
     failed = refused(client_context(zoo.trust()).layer("localhost"), zoo.server("all_wrong"))
     values = reported(failed.handshake)
     leaf = certificate(zoo, "all_wrong")
@@ -658,8 +656,8 @@ def test_a_refused_certificate_is_reported_with_one_series_for_each_error(zoo: Z
     assert "probe_ssl_last_chain_expiry_timestamp_seconds" not in values
 
 
-def test_without_verification_the_chain_has_no_end_but_where_the_original_gives_it_one(zoo: Zoo) -> None:
-    """Year 1, for which alerts of its users are written; anybody else's would go off."""
+def test_report_has_chain_expiry_without_verification_as_the_original(zoo: Zoo) -> None:
+    """The original reports year 1 there, and alerts of its users expect it."""
     layer = client_context(TLSSettings(insecure_skip_verify=True)).layer("localhost")
     shake(layer, zoo.server("expired"))
     assert layer.handshake is not None
@@ -672,14 +670,14 @@ def test_without_verification_the_chain_has_no_end_but_where_the_original_gives_
 # --- contexts ----------------------------------------------------------------------------------------------
 
 
-def test_the_name_to_ask_for_makes_no_context_of_its_own() -> None:
-    """Requests choose it (``hostname``), and every one would be kept."""
+def test_context_is_shared_by_server_names() -> None:
+    """Requests choose the name (``hostname``), so a context per name would grow without limit."""
     context = client_context(TLSSettings(insecure_skip_verify=True))
     for name in ("a.example", "b.example"):
         assert client_context(TLSSettings(insecure_skip_verify=True, server_name=name)) is context
 
 
-def test_of_many_contexts_those_used_last_are_remembered() -> None:
+def test_context_cache_keeps_recently_used() -> None:
     settings = TLSSettings(insecure_skip_verify=True)
     first, second = client_context(settings, ("first",)), client_context(settings, ("second",))
     for number in range(MOST_CONTEXTS - 1):

@@ -1,4 +1,4 @@
-"""Values from answers: what is declared, what an answer makes of it, and what it can't."""
+"""Tests of metrics that a module takes from responses: JSON, regular expressions and headers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def declared(**settings: Any) -> ValueSettings:
 def found(
     *metrics: ValueSettings, document: object = DOCUMENT, text: bytes | None = None, headers: Any = None
 ) -> tuple[list[str], Probe]:
-    """The samples of an answer, as text without comments; and the probe."""
+    """Return the samples of a response as text without comments, and the probe."""
     probe = Probe("target", 0.0)
     body = json.dumps(document).encode() if text is None else text
     by_name: dict[str, list[str]] = headers or {}
@@ -94,12 +94,12 @@ FOUND: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_a_document_s_values(name: str) -> None:
+def test_json_values_become_series(name: str) -> None:
     settings, lines = FOUND[name]
     assert found(declared(**settings))[0] == lines
 
 
-def test_matches_of_a_regular_expression_are_series() -> None:
+def test_regexp_matches_become_series() -> None:
     metric = declared(
         **{"from": {"regexp": r"queue (?P<queue>\w+): (?P<value>\d+)"}, "labels": {"queue": {"group": "queue"}}}
     )
@@ -107,11 +107,11 @@ def test_matches_of_a_regular_expression_are_series() -> None:
     assert lines == ['app_x{queue="mail"} 3', 'app_x{queue="web"} 5']
 
 
-def test_the_first_group_is_the_value_where_none_is_called_so() -> None:
+def test_regexp_first_group_is_value_by_default() -> None:
     assert found(declared(**{"from": {"regexp": r"load: (\S+) (\S+)"}}), text=b"load: 0.5 0.7 \xff")[0] == ["app_x 0.5"]
 
 
-def test_headers_are_values_and_labels() -> None:
+def test_headers_become_values_and_labels() -> None:
     headers = {"x-age": ["12"], "server": ["s"], "x-load": ["a=1, b=2"]}
     one = declared(**{"from": {"header": "X-Age"}, "labels": {"server": {"header": "Server"}}})
     other = declared(
@@ -124,7 +124,7 @@ def test_headers_are_values_and_labels() -> None:
     assert found(one, other, headers=headers)[0] == ['app_load{k="a"} 1', 'app_load{k="b"} 2', 'app_x{server="s"} 12']
 
 
-def test_what_is_required_and_missing_fails_the_probe() -> None:
+def test_missing_required_value_fails_probe() -> None:
     lines, probe = found(declared(**{"from": {"json": "$.nowhere"}, "required": True}))
     assert lines == []
     assert probe.failure is not None
@@ -132,21 +132,21 @@ def test_what_is_required_and_missing_fails_the_probe() -> None:
     assert found(declared(**{"from": {"json": "$.nowhere"}}))[1].failure is None
 
 
-def test_what_is_no_json_says_so() -> None:
+def test_invalid_json_is_reported() -> None:
     _, probe = found(declared(**{"from": {"json": "$.a"}, "required": True}), text=b"<html>")
     assert probe.failure is not None
     assert "not JSON" in probe.failure.message
     assert [event.message for event in probe.events] == ["A value of the answer is no metric"]
 
 
-def test_series_beyond_the_limit_are_left_out() -> None:
+def test_series_beyond_limit_are_dropped() -> None:
     metric = declared(**{"from": {"json": "$[*]"}, "labels": {"n": {"key": True}}, "limit": 3})
     lines, probe = found(metric, document=list(range(10)))
     assert len(lines) == 3
     assert "more than 3 series" in str(probe.events[0].fields["why"])
 
 
-def test_a_page_of_nothing_but_matches_is_not_looked_at_for_ever() -> None:
+def test_regexp_matches_are_limited() -> None:
     metric = declared(**{"from": {"regexp": "(.)"}, "values": {"a": 1}})
     lines, probe = found(metric, text=b"a" * 1_000_000)
     assert lines == ["app_x 1"]
@@ -154,14 +154,14 @@ def test_a_page_of_nothing_but_matches_is_not_looked_at_for_ever() -> None:
     assert "more than 10000 matches" in str(probe.events[-1].fields["why"])
 
 
-def test_a_label_that_is_too_long_costs_its_series() -> None:
+def test_long_label_drops_its_series() -> None:
     metric = declared(**{"from": {"json": "$.n"}, "labels": {"l": {"json": "$.l"}}, "label_value_length_limit": 5})
     assert found(metric, document={"n": 1, "l": "123456"})[0] == []
     assert found(metric, document={"n": 1, "l": "12345"})[0] == ['app_x{l="12345"} 1']
 
 
-def test_a_large_document_keeps_nobody_waiting() -> None:
-    """Queries on megabytes run in a thread, and within their steps."""
+def test_large_document_does_not_block_event_loop() -> None:
+    """Queries on large documents run in a thread and within the step limit."""
     body = json.dumps([[0] * 1000] * 700).encode()
     metric = declared(**{"from": {"json": "$..nowhere"}, "required": True})
     other = declared(**{"name": "app_y", "from": {"json": "$[?@.a == 1]"}})
@@ -180,7 +180,7 @@ def test_a_large_document_keeps_nobody_waiting() -> None:
     assert turns > 10, "without a thread it would have two"
 
 
-def test_a_scrape_of_several_modules_names_the_module() -> None:
+def test_module_label_is_exported_label_if_modules_are_merged() -> None:
     metric = declared(**{"from": {"json": "$.queues.*"}, "labels": {"module": {"key": True}}})
     runs = {name: found(metric)[1].samples for name in ("a", "b")}
     text = encode(merged(runs), OPENMETRICS).decode()
@@ -194,7 +194,7 @@ def test_a_scrape_of_several_modules_names_the_module() -> None:
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_no_document_is_a_bug(document: object) -> None:
+def test_any_document_is_handled(document: object) -> None:
     labels = {"k": {"key": True}, "i": {"item": "$.a"}, "d": {"json": "$.b"}}
     metrics = [
         declared(**{"from": {"json": query}, "labels": labels})
@@ -229,7 +229,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("written", REFUSED)
-def test_a_declaration_that_is_none_is_refused_where_it_stands(written: str, tmp_path: Path) -> None:
+def test_invalid_declaration_is_refused_with_its_place(written: str, tmp_path: Path) -> None:
     given = {"name": "name: x", "help": "help: x", "from": "from: {json: $.a}"}
     given |= {written.partition(":")[0]: written}
     path = tmp_path / "a.yml"
@@ -240,7 +240,7 @@ def test_a_declaration_that_is_none_is_refused_where_it_stands(written: str, tmp
     assert ":1:" in str(refused.value)
 
 
-def test_two_metrics_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_duplicate_metric_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.yml"
     one = "{name: x, help: x, from: {header: a}}"
     other = "{name: x_total, type: counter, help: x, from: {header: a}}"

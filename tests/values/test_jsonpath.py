@@ -1,4 +1,4 @@
-"""JSONPath: what the RFC's examples select, and that no query and no document takes for ever."""
+"""Tests of JSONPath: the examples of RFC 9535, and the bound on the cost of a query."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ SELECTED: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("query", SELECTED)
-def test_a_query_selects_what_the_rfc_says(query: str) -> None:
+def test_jsonpath_selects_as_rfc_9535(query: str) -> None:
     found = [value for _, value in JsonPath(query).nodes(metered(STORE), 100)]
     assert sorted([str(value) for value in found]) == sorted([str(value) for value in SELECTED[query]])
 
 
-def test_a_node_comes_with_its_name_or_index() -> None:
+def test_jsonpath_returns_name_or_index_of_node() -> None:
     assert [key for key, _ in JsonPath("$.store.*").nodes(metered(STORE), 9)] == ["book", "bicycle"]
     assert [key for key, _ in JsonPath("$.store.book[1:]").nodes(metered(STORE), 9)] == ["1", "2"]
 
 
 @pytest.mark.parametrize("scalar", ['"[1]"', "5", "null", "true"])
-def test_a_document_that_is_a_scalar_has_one_node(scalar: str) -> None:
-    """Text that looks like JSON stays text."""
+def test_jsonpath_scalar_document_has_one_node(scalar: str) -> None:
+    """A string that looks like JSON stays a string."""
     assert JsonPath("$").nodes(metered(json.loads(scalar)), 9) == [("", json.loads(scalar))]
     assert JsonPath("$.*").nodes(metered(json.loads(scalar)), 9) == []
 
@@ -61,7 +61,7 @@ def test_a_document_that_is_a_scalar_has_one_node(scalar: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "a", "$.", "$.a ", "$[?@.a =~ /(a+)+$/]", "$.a | $.b", "$[?typeof(@) == 'x']", "$[?@.* == 1]"]
 )
-def test_what_is_no_query_of_the_rfc_is_refused(text: str) -> None:
+def test_jsonpath_refuses_other_syntax(text: str) -> None:
     with pytest.raises(ValueError, match="not a JSONPath query"):
         JsonPath(text)
 
@@ -89,13 +89,13 @@ HOSTILE: dict[str, tuple[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def plain_cost() -> float:
-    """CPU seconds that a plain query takes for half of the elements that it may look at."""
+    """CPU seconds of a plain query that looks at half of the allowed elements."""
     plain, document = JsonPath("$[*][*]"), [[0] * 1000] * (STEPS // 2000)
     return cpu_seconds(lambda: plain.nodes(metered(document), STEPS), runs=2)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_document_keeps_a_query_busy(name: str, plain_cost: float) -> None:
+def test_jsonpath_cost_is_bounded(name: str, plain_cost: float) -> None:
     query, document = HOSTILE[name]
     path, said = JsonPath(query), ""
     began = time.process_time()
@@ -109,12 +109,12 @@ def test_no_document_keeps_a_query_busy(name: str, plain_cost: float) -> None:
 
 
 @given(st.text("$.[]*?@'\"()abc019&|!=<>,:- \\", max_size=20).map("${}".format))
-def test_text_is_a_query_or_refused_as_none(text: str) -> None:
+def test_jsonpath_accepts_or_refuses_any_text(text: str) -> None:
     with suppress(ValueError):
         JsonPath(text).nodes(metered(STORE), 10)
 
 
-def test_queries_on_one_document_pay_together() -> None:
+def test_jsonpath_queries_share_one_limit() -> None:
     document = metered([[0] * 1000] * 90)
     path = JsonPath("$[*][*]")
     assert len(path.nodes(document, 10**6)) == 90_000

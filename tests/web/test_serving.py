@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 import pytest
 
-from probe_exporter import cli
 from probe_exporter.config.current import Configuration, Source
+from probe_exporter.exporter import _reload_interval
 from probe_exporter.flags import parse
 from probe_exporter.history.memory import MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog
@@ -207,7 +207,7 @@ def new_loop() -> NewLoop:
 async def served(directory: Path, *words: str) -> AsyncIterator[Configuration]:
     """Run the server of this process with these flags and no listen address."""
     (directory / "blackbox.yml").write_text("modules: {http_2xx: {prober: http}}\n")
-    telemetry, interval = Telemetry(), cli._reload_interval(parse(words))
+    telemetry, interval = Telemetry(), _reload_interval(parse(words))
     configuration = Configuration(Watched((str(directory / "blackbox.yml"),)), telemetry)
     history = MemoryHistory(1, 1 << 20, ProbeLog(), telemetry.history_lost)
     place = Place("/", "/")

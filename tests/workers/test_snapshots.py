@@ -1,4 +1,4 @@
-"""Several processes' metrics are one exporter's: counts add up, and nothing counted is lost with a process."""
+"""Tests of metric snapshots: merging the metrics of several workers, and keeping counters of exited ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def series(collected: list[Family]) -> Series:
 
 
 def worker(*modules: str, running: int = 0, reloaded: bool = True) -> Telemetry:
-    """A process that has probed with these modules."""
+    """Return the telemetry of a process that probed with these modules."""
     telemetry = Telemetry()
     telemetry.configured(("http", "dns"))
     for module in modules:
@@ -39,7 +39,7 @@ def value(collected: list[Family], name: str, **labels: str) -> float:
     return series(collected)[name, frozenset(labels.items())]
 
 
-def test_a_snapshot_is_read_back_as_it_was() -> None:
+def test_snapshot_round_trips() -> None:
     telemetry = worker("http", "dns", running=1)
     collected = list(telemetry.registry.collect())
     back = families(snapshot(collected))
@@ -47,12 +47,12 @@ def test_a_snapshot_is_read_back_as_it_was() -> None:
     assert [(f.name, f.type, f.documentation) for f in back] == [(f.name, f.type, f.documentation) for f in collected]
 
 
-def test_one_alone_is_its_own_sum() -> None:
+def test_merge_of_one_snapshot_is_itself() -> None:
     one = taken(worker("http"))
     assert series(merged([one])) == series(families(one))
 
 
-def test_counts_of_all_workers_add_up() -> None:
+def test_merge_adds_counters() -> None:
     total = merged([taken(worker("http", "http", running=2)), taken(worker("http", "dns", running=1))])
     probes = "probe_exporter_probes_total"
     assert value(total, probes, module="http", result="success", reason="") == 3
@@ -67,7 +67,7 @@ def test_counts_of_all_workers_add_up() -> None:
     assert value(total, "process_open_fds") >= 6
 
 
-def test_what_is_no_count_is_not_added() -> None:
+def test_merge_does_not_add_gauges() -> None:
     early, late = worker(), worker(reloaded=False)
     late.lag._recent.append(7.5)
     total = merged([taken(early), taken(late)])
@@ -81,7 +81,7 @@ def test_what_is_no_count_is_not_added() -> None:
     assert value(total, "process_start_time_seconds") == start
 
 
-def test_what_a_worker_counted_outlives_it_and_what_it_was_does_not() -> None:
+def test_settled_snapshot_keeps_counters_only() -> None:
     alive, gone = taken(worker("http", running=1)), taken(worker("http", "dns", running=5))
     gone = snapshot(merged([settled(gone), settled(gone)]))
     total = merged([alive, gone])
@@ -91,8 +91,8 @@ def test_what_a_worker_counted_outlives_it_and_what_it_was_does_not() -> None:
     assert value(total, "process_open_fds") == value(families(alive), "process_open_fds")
 
 
-def test_every_family_of_ours_knows_how_it_is_merged() -> None:
-    """A gauge that is 1 in each worker has to be 1 in the sum: a new one needs a row in the table."""
+def test_every_family_has_merge_rule() -> None:
+    """A gauge that is 1 in each worker must be 1 in the sum, so each new family needs a merge rule."""
     one = taken(worker("http"))
     ones = {key for key, value in series(families(one)).items() if value == 1 and "_info" in key[0]}
     assert ones
@@ -100,6 +100,6 @@ def test_every_family_of_ours_knows_how_it_is_merged() -> None:
 
 
 @pytest.mark.parametrize("junk", [b"", b"{}x", b'[{"name": 1}]'])
-def test_what_is_no_snapshot_is_refused(junk: bytes) -> None:
+def test_snapshot_refuses_other_data(junk: bytes) -> None:
     with pytest.raises((ValueError, KeyError)):
         merged([junk])

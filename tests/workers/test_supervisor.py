@@ -1,4 +1,4 @@
-"""--workers: several processes that are one exporter, also while one is stopped or killed, and at the end."""
+"""Tests of `--workers`: shared connections, reload, dead and stopped workers, and shutdown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PROBES = 'probe_exporter_probes_total{module="http_2xx",reason="",result="succes
 
 @contextlib.contextmanager
 def two_workers(directory: Path, *flags: str) -> Iterator[Server]:
-    """An exporter of two workers, once both listen."""
+    """Start an exporter with two workers and wait until both listen."""
     (directory / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(directory, f"--modules.dir={PLUGINS}", "--workers=2", *flags) as exporter:
         until(lambda: exporter.log.read_text().count("Listening") == 2)
@@ -47,25 +47,25 @@ def two_workers(directory: Path, *flags: str) -> Iterator[Server]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """Starts an exporter of two workers."""
+    """Return a function that starts an exporter with two workers."""
     return partial(two_workers, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One exporter for the tests that leave it as it was."""
+    """One exporter, shared by tests that do not change it."""
     with two_workers(tmp_path_factory.mktemp("steady")) as exporter:
         yield exporter
 
 
 def workers(exporter: Server) -> list[int]:
-    """The processes that serve."""
+    """Return the process ids of the workers."""
     process = exporter.process.pid
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def sockets(process: int) -> int:
-    """How many sockets a process has."""
+    """Return the number of open sockets of a process."""
     links = []
     for link in Path(f"/proc/{process}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -79,7 +79,7 @@ def probe_times(exporter: Server, number: int) -> None:
 
 
 def asked_somebody(exporter: Server, path: str) -> tuple[int, str]:
-    """The first answer to some questions asked at once: connections are divided among workers that answer or not."""
+    """Send several requests at once and return the first response, because a stopped worker answers none."""
     with ExitStack() as stack:
         asking = [stack.enter_context(socket.create_connection(("127.0.0.1", exporter.port))) for _ in range(24)]
         for connection in asking:
@@ -91,7 +91,7 @@ def asked_somebody(exporter: Server, path: str) -> tuple[int, str]:
 
 
 def kill(exporter: Server, process: int) -> None:
-    """Kill a worker, and see that the supervisor knows."""
+    """Kill a worker and wait until the supervisor has noticed."""
     os.kill(process, signal.SIGKILL)
     until(lambda: f"process={process} signal=SIGKILL" in exporter.log.read_text())
 
@@ -99,7 +99,7 @@ def kill(exporter: Server, process: int) -> None:
 # --- one exporter ------------------------------------------------------------------------------------------
 
 
-def test_connections_are_divided_and_counts_add_up(steady: Server) -> None:
+def test_workers_share_connections_and_sum_counters(steady: Server) -> None:
     exporter = steady
     with ExitStack() as stack:
         first, second = workers(exporter)
@@ -117,25 +117,25 @@ def test_connections_are_divided_and_counts_add_up(steady: Server) -> None:
         assert shown.count("# TYPE process_cpu_seconds_total counter\n") == 1
 
 
-def test_a_history_in_a_file_is_everybody_s(start: Start, tmp_path: Path) -> None:
+def test_workers_share_history_file(start: Start, tmp_path: Path) -> None:
     with start(f"--history.path={tmp_path}/history") as exporter:
         probe_times(exporter, 20)
         until(lambda: len(json.loads(ask(exporter.port, "/history").text)["probes"]) == 20)
         assert "remembers its own probes only" not in exporter.log.read_text()
 
 
-def test_without_a_file_the_log_says_that_each_remembers_its_own(steady: Server) -> None:
+def test_workers_without_history_file_log_warning(steady: Server) -> None:
     assert "remembers its own probes only; with --history.path" in steady.log.read_text()
 
 
-def test_a_port_that_another_exporter_of_several_workers_has_is_taken(steady: Server, tmp_path: Path) -> None:
+def test_workers_port_in_use_is_refused(steady: Server, tmp_path: Path) -> None:
     flags = (f"--modules.dir={PLUGINS}", "--workers=2", f"--web.listen-address=127.0.0.1:{steady.port}")
     done = run(tmp_path, *flags)
     assert done.returncode == 1
     assert "Address already in use" in done.stderr
 
 
-def test_a_unix_socket_is_shared_and_taken_away_at_the_end(tmp_path: Path) -> None:
+def test_workers_share_unix_socket_and_remove_it(tmp_path: Path) -> None:
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     path, log = tmp_path / "own.sock", tmp_path / "log"
     flags = [
@@ -158,7 +158,7 @@ def test_a_unix_socket_is_shared_and_taken_away_at_the_end(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("by", ["post", "signal"])
-def test_a_reload_is_everybody_s_and_also_that_of_a_worker_to_come(start: Start, tmp_path: Path, by: str) -> None:
+def test_reload_reaches_all_and_future_workers(start: Start, tmp_path: Path, by: str) -> None:
     with start() as exporter:
         (tmp_path / "blackbox.yml").write_text(BETTER)
         if by == "post":
@@ -173,7 +173,7 @@ def test_a_reload_is_everybody_s_and_also_that_of_a_worker_to_come(start: Start,
             assert ask(exporter.port, "/probe?module=other&target=x").status == 200
 
 
-def test_a_bad_configuration_is_refused_by_all_with_one_answer(start: Start, tmp_path: Path) -> None:
+def test_reload_of_bad_config_is_refused_once_for_all_workers(start: Start, tmp_path: Path) -> None:
     with start() as exporter:
         (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: nonsense}}\n")
         answer = ask(exporter.port, "/-/reload", method="POST")
@@ -188,7 +188,7 @@ def test_a_bad_configuration_is_refused_by_all_with_one_answer(start: Start, tmp
 # --- workers that fail -------------------------------------------------------------------------------------
 
 
-def test_a_worker_that_dies_is_replaced_its_clients_wait_and_its_counts_stay(start: Start) -> None:
+def test_dead_worker_is_replaced_and_its_counters_stay(start: Start) -> None:
     with start() as exporter:
         probe_times(exporter, 20)
         assert own_metric(exporter, PROBES) == 20
@@ -202,7 +202,7 @@ def test_a_worker_that_dies_is_replaced_its_clients_wait_and_its_counts_stay(sta
         assert own_metric(exporter, PROBES) == 30
 
 
-def test_a_worker_that_dies_again_and_again_is_replaced_more_and_more_slowly_and_health_says_so(start: Start) -> None:
+def test_worker_dying_repeatedly_is_replaced_with_backoff(start: Start) -> None:
     with start() as exporter:
         healthy, status, text = workers(exporter)[1], 0, ""
         for killed in range(1, 9):
@@ -222,7 +222,7 @@ def test_a_worker_that_dies_again_and_again_is_replaced_more_and_more_slowly_and
         until(lambda: asked_somebody(exporter, "/-/healthy") == (200, "Healthy"))
 
 
-def test_a_worker_that_does_not_answer_delays_metrics_by_a_second_and_health_says_so(start: Start) -> None:
+def test_stopped_worker_does_not_prevent_metrics(start: Start) -> None:
     with start() as exporter:
         probe_times(exporter, 20)
         assert own_metric(exporter, PROBES) == 20
@@ -237,7 +237,7 @@ def test_a_worker_that_does_not_answer_delays_metrics_by_a_second_and_health_say
         until(lambda: own_metric(exporter, PROBES) == 20 and ask(exporter.port, "/-/healthy").status == 200)
 
 
-def test_a_worker_that_hangs_is_found_out_though_nobody_asks_for_metrics(start: Start) -> None:
+def test_stopped_worker_is_detected_by_heartbeat(start: Start) -> None:
     with start() as exporter:
         hanging = workers(exporter)[0]
         os.kill(hanging, signal.SIGSTOP)
@@ -248,7 +248,7 @@ def test_a_worker_that_hangs_is_found_out_though_nobody_asks_for_metrics(start: 
         until(lambda: [ask(exporter.port, "/-/healthy").text for _ in range(10)] == ["Healthy"] * 10)
 
 
-def test_without_a_supervisor_the_workers_end(start: Start) -> None:
+def test_workers_exit_if_supervisor_dies(start: Start) -> None:
     with start() as exporter:
         children = workers(exporter)
         exporter.process.kill()
@@ -261,8 +261,10 @@ def test_without_a_supervisor_the_workers_end(start: Start) -> None:
 
 @pytest.mark.parametrize("whole_group", [False, True])
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_running_probes_finish_whoever_gets_the_signal(tmp_path: Path, sent: signal.Signals, whole_group: bool) -> None:
-    """A terminal and systemd send it to all processes; that is no second signal, which would wait no longer."""
+def test_signal_to_supervisor_or_group_lets_probes_finish(
+    tmp_path: Path, sent: signal.Signals, whole_group: bool
+) -> None:
+    """Terminals and systemd signal all processes of the group; this does not count as a second signal."""
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     port, log = free_port(), tmp_path / "log"
     flags = [f"--modules.dir={PLUGINS}", "--workers=2", f"--web.listen-address=127.0.0.1:{port}"]
@@ -288,7 +290,7 @@ def test_running_probes_finish_whoever_gets_the_signal(tmp_path: Path, sent: sig
         process.wait()
 
 
-def test_a_second_signal_waits_no_longer(start: Start, tmp_path: Path) -> None:
+def test_second_signal_cancels_probes(start: Start, tmp_path: Path) -> None:
     with start() as exporter:
         witness = begin(exporter, "hang", tmp_path)[1]
         exporter.process.terminate()

@@ -1,4 +1,4 @@
-"""Lines over a byte stream: each part byte by byte, and whole dialogues with a peer that is cut anywhere."""
+"""Tests of line dialogues over a byte stream, with the data split at every place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROUNDING = 1e-6  # seconds
 
 @pytest.fixture
 def new_loop() -> NewLoop:
-    """Silence is counted on a simulated clock; real sockets are waited for."""
+    """Return a loop with a simulated clock; it still waits for real sockets."""
     return SimulatedLoop
 
 
@@ -38,7 +38,7 @@ def new_loop() -> NewLoop:
 
 
 def lines_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
-    """The lines of `data` fed in pieces, and the rest."""
+    """Return the lines of `data` fed in pieces, and the rest."""
     received, lines = Received(), []
     for start, end in pairwise([0, *cuts, len(data)]):
         received.feed(data[start:end])
@@ -47,7 +47,7 @@ def lines_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     return [*lines, received.rest]
 
 
-def test_lines_are_the_same_wherever_the_data_is_cut() -> None:
+def test_lines_are_the_same_wherever_data_is_split() -> None:
     data = b"one\r\n\ntwo\rtwo\r\r\n\r\nrest\r"
     whole = [b"one", b"", b"two\rtwo\r", b"", b"rest"]
     assert lines_of(data, []) == whole
@@ -58,7 +58,7 @@ def test_lines_are_the_same_wherever_the_data_is_cut() -> None:
 
 @pytest.mark.parametrize(("size", "end"), [(65535, b"\n"), (65534, b"\r\n")])
 @pytest.mark.parametrize("cut", [1, 65534, 65535])
-def test_a_line_has_at_most_65535_bytes(size: int, end: bytes, cut: int) -> None:
+def test_lines_have_at_most_65535_bytes(size: int, end: bytes, cut: int) -> None:
     assert lines_of(b"x" * size + end, [cut]) == [b"x" * size, b""]
     for longer in (b"x" * (size + 1) + end, b"x" * 65536):
         with pytest.raises(ProbeFailed) as failed:
@@ -66,8 +66,8 @@ def test_a_line_has_at_most_65535_bytes(size: int, end: bytes, cut: int) -> None
         assert failed.value.reason is Reason.DIALOGUE_LINE_TOO_LONG
 
 
-def test_a_long_rest_is_searched_once() -> None:
-    """A peer that sends byte by byte costs what it sends, and not its square."""
+def test_lines_search_long_rest_once() -> None:
+    """The cost of a peer that sends single bytes is linear."""
 
     def fed_byte_by_byte(size: int) -> None:
         received = Received()
@@ -80,7 +80,7 @@ def test_a_long_rest_is_searched_once() -> None:
     assert cpu_seconds(lambda: fed_byte_by_byte(LONGEST_LINE - 1)) < 16 * 4 * one_part
 
 
-def test_bytes_are_taken_from_where_the_lines_end() -> None:
+def test_take_continues_after_last_line() -> None:
     received = Received()
     received.feed(b"ab\ncd\nef")
     assert received.line() == b"ab"
@@ -94,7 +94,7 @@ def test_bytes_are_taken_from_where_the_lines_end() -> None:
 
 
 class Pieces:
-    """A stream that gives out its pieces one by one, then ends; or goes on in silence after a None."""
+    """A stream that returns its pieces one by one, then ends; after a None it stays silent."""
 
     def __init__(self, *pieces: bytes | None) -> None:
         self.pieces = list(pieces)
@@ -113,7 +113,7 @@ class Pieces:
 
 
 async def hold(stream: Pieces, *steps: dict[str, Any], timeout: float = 20.0) -> tuple[Probe, list[bytes]]:
-    """Walk through steps with a stream; the probe, and what had been sent at each start of TLS."""
+    """Run the steps; return the probe and the data sent before each start of TLS."""
     loop = asyncio.get_running_loop()
     probe = Probe("target", loop.time() + timeout, loop.time)
     secured = []
@@ -137,7 +137,7 @@ ANSWERS = (
 )
 
 
-async def test_a_dialogue_is_the_same_wherever_the_data_is_cut() -> None:
+async def test_dialogue_is_the_same_wherever_data_is_split() -> None:
     cuts = [(), *((cut,) for cut in range(1, len(CONVERSATION))), tuple(range(1, len(CONVERSATION)))]
     for places in cuts:
         stream = Pieces(*(CONVERSATION[start:end] for start, end in pairwise([0, *places, len(CONVERSATION)])))
@@ -147,50 +147,50 @@ async def test_a_dialogue_is_the_same_wherever_the_data_is_cut() -> None:
 
 
 @pytest.mark.parametrize("end", range(len(CONVERSATION) - 1))
-async def test_a_dialogue_that_is_cut_short_fails(end: int) -> None:
+async def test_dialogue_fails_on_early_eof(end: int) -> None:
     with pytest.raises(ProbeFailed) as failed:
         await hold(Pieces(CONVERSATION[: end + 1]), *ANSWERS)
     assert failed.value.reason in (Reason.DIALOGUE_CLOSED, Reason.DIALOGUE_NO_MATCH)
 
 
-async def test_tls_begins_with_nothing_left_over() -> None:
+async def test_starttls_discards_buffered_lines() -> None:
     stream = Pieces(b"go\nforged\n", b"true\n")
     _, secured = await hold(stream, {"expect": "go", "send": "x", "starttls": True}, {"expect": "^true$"})
     assert secured == [b"x\n"]
 
 
-async def test_tls_after_bytes_begins_where_they_end() -> None:
+async def test_starttls_after_bytes_refuses_leftover() -> None:
     await hold(Pieces(b"S"), {"expect_bytes": "S"}, {"starttls": True})
     with pytest.raises(ProbeFailed) as failed:
         await hold(Pieces(b"SX"), {"expect_bytes": "S"}, {"starttls": True})
     assert failed.value.reason is Reason.TLS_HANDSHAKE
 
 
-async def test_a_prompt_is_waited_for_until_the_peer_is_silent() -> None:
+async def test_prompt_matches_after_peer_is_silent() -> None:
     started = simulated().time()
     await hold(Pieces(b"log", b"in: ", None), {"expect": "^login: $"})
     assert QUIET - ROUNDING <= simulated().time() - started <= QUIET + 2 * TICK
 
 
-async def test_a_prompt_leaves_time_for_what_follows() -> None:
-    """Of a short time only a part is spent on waiting for a newline."""
+async def test_prompt_uses_only_part_of_short_timeout() -> None:
+    """Only part of a short timeout is spent waiting for a newline."""
     started = simulated().time()
     await hold(Pieces(b"login: ", None), {"expect": "^login: $"}, timeout=0.8)
     assert simulated().time() - started < 0.4
 
 
-async def test_what_is_no_prompt_is_no_match() -> None:
+async def test_prompt_mismatch_times_out() -> None:
     with pytest.raises(TimeoutError):
         await hold(Pieces(b"log", None), {"expect": "^login: $"}, timeout=0.2)
 
 
-async def test_an_expected_prompt_is_not_waited_for() -> None:
+async def test_prompt_expected_matches_at_once() -> None:
     started = simulated().time()
     await hold(Pieces(b"lo", b"gin: ", None), {"expect": "^login: $", "expect_prompt": True})
     assert simulated().time() - started < ROUNDING
 
 
-async def test_a_line_is_read_to_its_end_before_it_counts() -> None:
+async def test_line_is_matched_when_complete() -> None:
     stream = Pieces(b"220 ho", b"st x\n", None)
     await hold(stream, {"expect": "^220 ([^ ]*)", "send": "$1"})
     assert stream.sent == b"host\n"
@@ -203,7 +203,7 @@ STARTTLS = [Step(send="STARTTLS"), Step(expect=Regexp("^220"), starttls=True)]
 
 
 async def conversed(target: Server, steps: Sequence[Step], rest: bytes, secure: TLSSettings | None = None) -> Probe:
-    """Hold a dialogue, after which the peer has exactly this left to say; what matched is in the probe's log."""
+    """Run a dialogue and check that `rest` is left to read; the matches are in the probe's log."""
     loop = asyncio.get_running_loop()
     probe = Probe(str(target), loop.time() + 60, loop.time)
     with await connect(probe, "127.0.0.1", target.port) as connection:
@@ -218,14 +218,14 @@ def matched(probe: Probe) -> object:
     return next(event.fields["matches"] for event in probe.events if event.message == "Matched")
 
 
-async def test_what_each_step_expected_is_returned_and_what_follows_is_there_to_be_read() -> None:
+async def test_converse_returns_matches_and_leaves_rest() -> None:
     steps = [Step(expect=Regexp("^22[0-9]")), Step(send="HELO"), Step(expect=Regexp(r"b\w+"), send="$0")]
     with serve(b"hi\n220 x\n", expect(b"HELO\n"), b"a\nbe\n\0\1binary\n", expect(b"be\n"), b"\2") as target:
         probe = await conversed(target, steps, b"\0\1binary\n\2")
     assert matched(probe) == [b"220", b"be"]
 
 
-async def test_a_step_goes_on_inside_tls_which_is_timed() -> None:
+async def test_converse_continues_after_starttls() -> None:
     steps = [*STARTTLS, Step(send="again"), Step(expect=Regexp("yes"))]
     script = (expect(b"STARTTLS\n"), b"220\n", start_tls(), expect(b"again\n"), b"yes\nrest")
     with serve(*script) as target:
@@ -236,13 +236,13 @@ async def test_a_step_goes_on_inside_tls_which_is_timed() -> None:
     assert 0 < probe.samples.get(SECONDS, "tls") < took
 
 
-async def test_tls_in_the_midst_is_verified_without_settings_too() -> None:
+async def test_converse_verifies_certificate_by_default() -> None:
     with serve(expect(b"STARTTLS\n"), b"220\n", start_tls()) as target, pytest.raises(ProbeFailed) as failed:
         await conversed(target, STARTTLS, b"")
     assert failed.value.reason is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
 
 
-async def test_a_dialogue_that_fails_says_what_came_instead() -> None:
+async def test_converse_failure_shows_last_line() -> None:
     with serve(b"500 no\n") as target, pytest.raises(ProbeFailed) as failed:
         await conversed(target, [Step(expect=Regexp("^220"))], b"")
     assert failed.value.reason is Reason.DIALOGUE_NO_MATCH

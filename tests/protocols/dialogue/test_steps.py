@@ -1,4 +1,4 @@
-"""A dialogue: what its settings may hold, and what its templates make of a match."""
+"""Tests of dialogue steps: their settings, and how templates expand a match."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from probe_exporter.settings.regexps import Regexp
 
 
 def broken(*steps: dict[str, Any]) -> list[str]:
-    """What is wrong with a dialogue of these steps."""
+    """Return the validation errors of a dialogue with these steps."""
     with pytest.raises(ValidationError) as refused:
         DialogueSettings.model_validate({"query_response": list(steps)})
     return [error["msg"] for error in refused.value.errors()]
@@ -29,23 +29,23 @@ def broken(*steps: dict[str, Any]) -> list[str]:
         {"expect": "(a)", "labels": [{"name": "a", "value": "$1"}, {"name": "b"}]},
     ],
 )
-def test_a_step_is_taken(step: dict[str, Any]) -> None:
+def test_step_accepts_valid_combinations(step: dict[str, Any]) -> None:
     assert len(DialogueSettings.model_validate({"query_response": [step]}).query_response) == 1
 
 
-def test_an_empty_list_of_labels_is_not_no_list() -> None:
-    """It makes a metric without labels."""
+def test_step_distinguishes_empty_labels_from_none() -> None:
+    """An empty list makes a metric without labels."""
     steps = DialogueSettings.model_validate({"query_response": [{}, {"labels": []}]}).query_response
     assert [step.labels for step in steps] == [None, ()]
 
 
 @pytest.mark.parametrize("expect", ["", "a"])
-def test_a_step_expects_a_line_or_bytes(expect: str) -> None:
+def test_step_refuses_expect_with_expect_bytes(expect: str) -> None:
     assert broken({"expect": expect, "expect_bytes": "b"}) == ["`expect_bytes` and `expect` exclude each other"]
 
 
-def test_labels_have_names_of_their_own() -> None:
-    """Two of one name in a step could not be exposed, nor could labels in two steps."""
+def test_step_refuses_duplicate_labels() -> None:
+    """Duplicate labels, and labels in two steps, could not be exposed."""
     label = {"name": "a", "value": "x"}
     assert broken({"labels": [label, label]}) == ["the label a is here twice"]
     assert broken({"labels": [{"value": "x"}]}) == ["`name` is required"]
@@ -53,19 +53,19 @@ def test_labels_have_names_of_their_own() -> None:
     assert broken(steps[0], {}, steps[1]) == ["only one step may have `labels`"]
 
 
-def test_labels_without_expect_have_no_effect() -> None:
+def test_labels_without_expect_cause_caution() -> None:
     settings = DialogueSettings.model_validate({"query_response": [{"labels": []}, {"labels": [{"name": "a"}]}]})
     assert [list(step.cautions()) for step in settings.query_response] == [
         [("labels", "labels have no effect without `expect`")]
     ] * 2
 
 
-def test_a_label_is_utf8() -> None:
+def test_label_value_must_be_utf8() -> None:
     assert broken({"labels": [{"name": "a", "value": "\udcff"}]}) == ["a label's value must be UTF-8"]
 
 
 @pytest.mark.parametrize(("name", "questionable"), [("a_1", False), ("a-b", True), ("__a", True), ("é", True)])
-def test_a_name_that_prometheus_does_not_take_is_questionable(name: str, questionable: bool) -> None:
+def test_label_name_illegal_in_prometheus_causes_caution(name: str, questionable: bool) -> None:
     assert bool(list(Label(name=name).cautions())) is questionable
 
 
@@ -105,11 +105,11 @@ def expanded(
         ("\udcff$1\udcfe", b"\xffhost\xfe"),
     ],
 )
-def test_a_template_is_expanded_as_in_go(template: str, text: bytes) -> None:
+def test_template_expands_as_in_go(template: str, text: bytes) -> None:
     assert expanded(template) == text
 
 
-def test_what_matched_is_put_in_as_it_came() -> None:
+def test_template_inserts_matched_bytes_unchanged() -> None:
     assert expanded("<$1>", b"\xff\xfe", "^.(.)$") == b"<\xfe>"
 
 
@@ -117,15 +117,15 @@ def test_what_matched_is_put_in_as_it_came() -> None:
     ("name", "legal"),
     [("a_1", "a_1"), ("a-b.c", "a_b_c"), ("1st", "_st"), ("é", "_"), ("__a", "_a"), ("-_a", "_a"), ("_a", "_a")],
 )
-def test_a_label_gets_a_name_that_prometheus_takes(name: str, legal: str) -> None:
+def test_label_name_is_made_legal(name: str, legal: str) -> None:
     step = Step.model_validate({"expect": "x", "labels": [{"name": name, "value": "y"}]})
     assert step.info is not None
     assert step.info.labels == (legal,)
 
 
-def test_labels_that_get_one_name_are_one_label() -> None:
+def test_labels_with_same_legal_name_are_refused() -> None:
     assert broken({"expect": "x", "labels": [{"name": "a-b"}, {"name": "a.b"}]}) == ["the label a.b is here twice"]
 
 
-def test_text_or_bytes_are_sent() -> None:
+def test_step_refuses_send_with_send_bytes() -> None:
     assert broken({"send": "a", "send_bytes": "b"}) == ["`send_bytes` and `send` exclude each other"]

@@ -1,4 +1,4 @@
-"""ICMP echo packets, byte by byte: what is sent, what counts as an answer, and what an error message is about."""
+"""Tests of ICMP messages, byte by byte: requests, replies and error messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from probe_exporter.protocols.icmp.messages import Answer, Trouble, checksum, pa
 
 
 def slow_checksum(data: bytes) -> int:
-    """RFC 1071 as it is written: words added one by one, each carry brought round."""
+    """Compute the checksum as RFC 1071 writes it: add word by word and fold each carry."""
     total = 0
     for index in range(0, len(data), 2):
         total += int.from_bytes(data[index : index + 2].ljust(2, b"\0"), "big")
@@ -26,7 +26,7 @@ def slow_checksum(data: bytes) -> int:
 def ip4(
     content: bytes, *, destination: str = "192.0.2.9", protocol: int = 1, ttl: int = 57, options: bytes = b""
 ) -> bytes:
-    """An IPv4 packet."""
+    """Return an IPv4 packet."""
     words = 5 + len(options) // 4
     addresses = ipaddress.IPv4Address("192.0.2.1").packed + ipaddress.IPv4Address(destination).packed
     length = 4 * words + len(content)
@@ -34,13 +34,13 @@ def ip4(
 
 
 def ip6(content: bytes, *, destination: str = "2001:db8::9", following: int = 58) -> bytes:
-    """An IPv6 packet."""
+    """Return an IPv6 packet."""
     addresses = ipaddress.IPv6Address("2001:db8::1").packed + ipaddress.IPv6Address(destination).packed
     return struct.pack("!IHBB", 6 << 28, len(content), following, 64) + addresses + content
 
 
 def error(kind: int, code: int, about: bytes, *, third: int = 0, fourth: int = 0) -> bytes:
-    """An ICMP error message."""
+    """Return an ICMP error message."""
     return struct.pack("!BBHHH", kind, code, 0xBEEF, third, fourth) + about
 
 
@@ -50,17 +50,17 @@ ECHO_6 = request(6, 0x1234, 7, b"abcd")
 # --- what is sent ------------------------------------------------------------------------------------------
 
 
-def test_a_request_of_ipv4() -> None:
+def test_request_ipv4_bytes() -> None:
     # 0800 + 0102 + 0003 + 6162 + 6300 = cd67, inverted 3298
     assert request(4, 0x0102, 3, b"abc") == bytes.fromhex("0800 3298 0102 0003 616263")
 
 
-def test_a_request_of_ipv6_leaves_the_checksum_to_the_kernel() -> None:
+def test_request_ipv6_leaves_checksum_to_kernel() -> None:
     assert request(6, 0x0102, 3, b"abc") == bytes.fromhex("8000 0000 0102 0003 616263")
 
 
-def test_the_checksum_of_rfc_1071() -> None:
-    """The example of section 3: the words sum up to ddf2."""
+def test_checksum_example_of_rfc_1071() -> None:
+    """In the example of section 3, the words sum to ddf2."""
     assert checksum(bytes.fromhex("0001 f203 f4f5 f6f7")) == 0xDDF2 ^ 0xFFFF
 
 
@@ -68,18 +68,18 @@ def test_the_checksum_of_rfc_1071() -> None:
     ("data", "expected"),
     [(b"", 0xFFFF), (b"\0\0", 0xFFFF), (b"\xff\xff", 0), (b"\xff\xfe\0\1", 0), (b"\xff", 0x00FF), (b"\1", 0xFEFF)],
 )
-def test_checksums_at_the_edges(data: bytes, expected: int) -> None:
+def test_checksum_edge_cases(data: bytes, expected: int) -> None:
     assert checksum(data) == slow_checksum(data) == expected
 
 
 @given(st.binary(max_size=300))
-def test_the_checksum_is_the_sum_of_the_words(data: bytes) -> None:
+def test_checksum_equals_slow_sum(data: bytes) -> None:
     assert checksum(data) == slow_checksum(data)
 
 
 @given(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=100))
-def test_a_packet_with_its_checksum_sums_up_to_nothing(identifier: int, sequence: int, payload: bytes) -> None:
-    """So every receiver checks it."""
+def test_request_sums_to_zero(identifier: int, sequence: int, payload: bytes) -> None:
+    """Receivers check the checksum this way."""
     assert slow_checksum(request(4, identifier, sequence, payload)) == 0
 
 
@@ -87,29 +87,29 @@ def test_a_packet_with_its_checksum_sums_up_to_nothing(identifier: int, sequence
 
 
 @given(st.sampled_from([4, 6]), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=100))
-def test_a_reply_says_what_the_request_said(version: int, identifier: int, sequence: int, payload: bytes) -> None:
+def test_reply_parses_to_request_fields(version: int, identifier: int, sequence: int, payload: bytes) -> None:
     reply = bytes([messages.REPLIES[version]]) + request(version, identifier, sequence, payload)[1:]
     assert parse(version, reply) == Answer(identifier, sequence, payload)
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_request_is_no_reply(version: int) -> None:
-    """On loopback a raw socket may see what it sent."""
+def test_parse_ignores_request(version: int) -> None:
+    """On loopback, a raw socket may receive its own request."""
     assert parse(version, request(version, 1, 1, b"")) is None
 
 
-def test_a_reply_of_another_code_is_none() -> None:
+def test_parse_ignores_reply_with_other_code() -> None:
     assert parse(4, bytes.fromhex("0001 0000 0001 0001")) is None
     assert parse(6, bytes.fromhex("8101 0000 0001 0001")) is None
 
 
-def test_a_reply_of_the_other_family_is_none() -> None:
+def test_parse_ignores_reply_of_other_family() -> None:
     assert parse(6, bytes.fromhex("0000 0000 0001 0001")) is None
     assert parse(4, bytes.fromhex("8100 0000 0001 0001")) is None
 
 
 @pytest.mark.parametrize("length", range(8))
-def test_a_message_cut_short_says_nothing(length: int) -> None:
+def test_parse_ignores_short_message(length: int) -> None:
     assert parse(4, bytes(8)[:length]) is None
 
 
@@ -128,7 +128,7 @@ def test_a_message_cut_short_says_nothing(length: int) -> None:
         (12, 0, Reason.ICMP_UNREACHABLE, "ICMP type 12, code 0"),
     ],
 )
-def test_errors_of_ipv4(kind: int, code: int, reason: Reason, words: str) -> None:
+def test_parse_ipv4_errors(kind: int, code: int, reason: Reason, words: str) -> None:
     said = parse(4, error(kind, code, ip4(ECHO_4), third=5, fourth=6))
     assert said == Trouble(4, kind, code, 0, "192.0.2.9", 0x1234, 7)
     assert (said.reason, str(said)) == (reason, words)
@@ -143,14 +143,14 @@ def test_errors_of_ipv4(kind: int, code: int, reason: Reason, words: str) -> Non
         (4, 1, Reason.ICMP_UNREACHABLE, "ICMP type 4, code 1"),
     ],
 )
-def test_errors_of_ipv6(kind: int, code: int, reason: Reason, words: str) -> None:
+def test_parse_ipv6_errors(kind: int, code: int, reason: Reason, words: str) -> None:
     said = parse(6, error(kind, code, ip6(ECHO_6), third=5, fourth=6))
     assert said == Trouble(6, kind, code, 0, "2001:db8::9", 0x1234, 7)
     assert (said.reason, str(said)) == (reason, words)
 
 
-def test_a_packet_too_big_names_the_mtu() -> None:
-    """In 16 bits of IPv4's message (RFC 1191, 4), in 32 of IPv6's (RFC 4443, 3.2)."""
+def test_packet_too_big_reports_mtu() -> None:
+    """The MTU has 16 bits in IPv4 (RFC 1191, section 4) and 32 in IPv6 (RFC 4443, section 3.2)."""
     four = parse(4, error(3, 4, ip4(ECHO_4), fourth=1400))
     six = parse(6, error(2, 0, ip6(ECHO_6), third=1, fourth=2))
     assert isinstance(four, Trouble)
@@ -159,23 +159,23 @@ def test_a_packet_too_big_names_the_mtu() -> None:
     assert (six.reason, str(six)) == (Reason.ICMP_PACKET_TOO_BIG, "packet too big (MTU 65538)")
 
 
-def test_an_error_needs_no_more_than_eight_bytes_of_the_request() -> None:
-    """RFC 792 promises no more."""
+def test_parse_error_needs_eight_bytes_of_request() -> None:
+    """RFC 792 guarantees no more."""
     assert isinstance(parse(4, error(3, 1, ip4(ECHO_4[:8]))), Trouble)
     assert parse(4, error(3, 1, ip4(ECHO_4[:7]))) is None
 
 
-def test_an_embedded_header_may_have_options() -> None:
+def test_parse_error_with_ip_options() -> None:
     said = parse(4, error(11, 0, ip4(ECHO_4, options=bytes(40))))
     assert said == Trouble(4, 11, 0, 0, "192.0.2.9", 0x1234, 7)
 
 
-def test_an_embedded_packet_may_be_a_first_fragment() -> None:
+def test_parse_error_about_first_fragment() -> None:
     fragment = struct.pack("!BBHI", 58, 0, 1, 99)  # offset 0, more to come
     assert isinstance(parse(6, error(3, 1, ip6(fragment + ECHO_6, following=44))), Trouble)
 
 
-def test_a_later_fragment_has_no_icmp_header() -> None:
+def test_parse_ignores_error_about_later_fragment() -> None:
     fragment = struct.pack("!BBHI", 58, 0, 185 << 3, 99)
     assert parse(6, error(3, 1, ip6(fragment + ECHO_6, following=44))) is None
 
@@ -193,28 +193,28 @@ def test_a_later_fragment_has_no_icmp_header() -> None:
         ip6(ECHO_6),
     ],
 )
-def test_errors_about_something_else_say_nothing(about: bytes) -> None:
+def test_parse_ignores_ipv4_error_about_other_packets(about: bytes) -> None:
     assert parse(4, error(3, 1, about)) is None
 
 
 @pytest.mark.parametrize("about", [b"", ip6(ECHO_6)[:47], ip6(ECHO_6, following=17), ip4(ECHO_4), ip6(ECHO_6[:7])])
-def test_errors_of_ipv6_about_something_else_say_nothing(about: bytes) -> None:
+def test_parse_ignores_ipv6_error_about_other_packets(about: bytes) -> None:
     assert parse(6, error(1, 3, about)) is None
 
 
 @given(st.sampled_from([4, 6]), st.sampled_from([0, 1, 2, 3, 4, 11, 12, 129]), st.binary(max_size=120))
-def test_no_message_breaks_the_parser(version: int, kind: int, rest: bytes) -> None:
+def test_parse_accepts_any_bytes(version: int, kind: int, rest: bytes) -> None:
     parse(version, bytes([kind]) + rest)
 
 
 # --- the header that a raw socket shows --------------------------------------------------------------------
 
 
-def test_an_ip_header_is_taken_off() -> None:
+def test_strip_ip_returns_ttl_and_content() -> None:
     assert strip_ip(ip4(b"content", ttl=57)) == (57, b"content")
     assert strip_ip(ip4(b"content", ttl=1, options=bytes(8))) == (1, b"content")
 
 
 @pytest.mark.parametrize("packet", [b"", bytes(19), ip6(b""), b"\x46" + ip4(b"")[1:]])
-def test_what_is_no_ipv4_packet_is_dropped(packet: bytes) -> None:
+def test_strip_ip_drops_other_packets(packet: bytes) -> None:
     assert strip_ip(packet) is None
