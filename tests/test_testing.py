@@ -223,7 +223,7 @@ def test_run_module_fills_in_parameters(lines: Prober[Any], tmp_path: Path) -> N
 @pytest.mark.parametrize("value", ['"1"', "None", "[]"])
 def test_run_prober_fails_probe_that_sets_no_number(file: Path, tmp_path: Path, value: str) -> None:
     wrong = tmp_path / "lines.py"
-    wrong.write_text(re.sub(r'LENGTH, .*, "', f'LENGTH, {value}, "', file.read_text()))
+    wrong.write_text(re.sub(r"(?<=set\(LENGTH, ).*(?=, )", value, file.read_text()))
     with serve(expect(b"one\r\n"), b"answer\n") as target:
         result = run_prober(load_prober(wrong), target, timeout=PATIENCE)
     assert (result.success, result.reason) == (False, "internal_error")
