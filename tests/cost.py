@@ -12,11 +12,11 @@ def costs_at_most(millions: float) -> Iterator[None]:
     """Fail if the block takes more CPU time than so many million additions in Python (about 20 ms each in 2026)."""
     started = time.process_time()
     yield
-    spent = (time.process_time() - started) / _seconds_of_a_million_additions()
+    spent = (time.process_time() - started) / seconds_of_a_million_additions()
     assert spent < millions, f"as much CPU time as {spent:.0f} million additions, and at most {millions:g} are expected"
 
 
-def _seconds_of_a_million_additions() -> float:
+def seconds_of_a_million_additions() -> float:
     """Return the median of three measurements: others on the machine disturb the work as they disturb these."""
     return sorted(_measure() for _ in range(3))[1]
 
