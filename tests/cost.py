@@ -13,13 +13,13 @@ def costs_at_most(millions: float) -> Iterator[None]:
     """Fail if the block takes more CPU time than so many million additions in Python (about 20 ms each in 2026)."""
     started = time.process_time()
     yield
-    spent = (time.process_time() - started) / _seconds_of_a_million_additions()
+    spent = (time.process_time() - started) / seconds_of_a_million_additions()
     assert spent < millions, f"as much CPU time as {spent:.0f} million additions, and at most {millions:g} are expected"
 
 
 @contextmanager
 def dearest_call_costs_at_most(millions: float) -> Iterator[Callable[..., None]]:
-    """Yield a function that calls another one; fail if one call takes more CPU time than so many million additions.
+    """Yield a function that calls another one; fail if a call takes more CPU time than so many million additions.
 
     What earlier tests have left is not collected in the block, because that could fall into any call.
     """
@@ -38,11 +38,11 @@ def dearest_call_costs_at_most(millions: float) -> Iterator[Callable[..., None]]
         yield call
     finally:
         gc.unfreeze()
-    dearest = max(spent) / _seconds_of_a_million_additions()
+    dearest = max(spent) / seconds_of_a_million_additions()
     assert dearest < millions, f"a call takes as much CPU time as {dearest:.2f} million additions"
 
 
-def _seconds_of_a_million_additions() -> float:
+def seconds_of_a_million_additions() -> float:
     """Return the median of three measurements: others on the machine disturb the work as they disturb these."""
     return sorted(_measure() for _ in range(3))[1]
 
