@@ -22,7 +22,7 @@ from probe_exporter.protocols.http import checks, http1
 from probe_exporter.protocols.http.checks import parse_date
 from probe_exporter.protocols.http.content import CODINGS, DEFAULT_MAX_JSON_BYTES, Body, accepts, receive
 from probe_exporter.protocols.http.exchange import Exchange
-from probe_exporter.protocols.http.journey import MOST_REDIRECTS, Journey
+from probe_exporter.protocols.http.journey import MAX_REDIRECTS, Journey
 from probe_exporter.protocols.http.oauth2 import TokenSource
 from probe_exporter.protocols.http.request import Template, check_references, with_host_header
 from probe_exporter.protocols.http.response import Response
@@ -271,7 +271,7 @@ class _Visit:
         settings, exchange = self._settings, self._journey.last
         assert exchange is not None
         with self._probe.phase("validation"):
-            good = self._head_is_good(exchange.response)
+            good = await self._head_is_good(exchange.response)
         by_regexp = good and bool(settings.fail_if_body_matches_regexp or settings.fail_if_body_not_matches_regexp)
         by_cel = good and settings.has_cel
         # A body that can't be read fails its first demand, as in the original.
@@ -294,14 +294,14 @@ class _Visit:
                     self._probe, settings.metrics, finding.Answer(exchange.response.get_all, text, text)
                 )
 
-    def _head_is_good(self, response: Response) -> bool:
+    async def _head_is_good(self, response: Response) -> bool:
         settings = self._settings
         try:
-            if self._journey.redirects > MOST_REDIRECTS and response.status not in settings.valid_status_codes:
-                raise ProbeFailed(Reason.HTTP_REDIRECT, f"there were more than {MOST_REDIRECTS} redirects")
+            if self._journey.redirects > MAX_REDIRECTS and response.status not in settings.valid_status_codes:
+                raise ProbeFailed(Reason.HTTP_REDIRECT, f"there were more than {MAX_REDIRECTS} redirects")
             checks.status_code(response.status, settings.valid_status_codes)
             self._failed_by_regexp = True
-            checks.headers(response, settings.fail_if_header_matches, settings.fail_if_header_not_matches)
+            await checks.headers(response, settings.fail_if_header_matches, settings.fail_if_header_not_matches)
             self._failed_by_regexp = False
         except ProbeFailed as failed:
             self._probe.fail(failed)

@@ -9,7 +9,7 @@ import pytest
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http import checks
-from probe_exporter.protocols.http.checks import OFF_THE_LOOP, parse_date
+from probe_exporter.protocols.http.checks import MAX_INLINE_BYTES, parse_date
 from probe_exporter.protocols.http.http1 import ResponseReader
 from probe_exporter.settings.cel import Cel
 from probe_exporter.settings.regexps import Regexp
@@ -68,43 +68,55 @@ TWO = response(b"X-A: first one", b"X-A: second \xff", b"X-Empty:")
 
 
 @pytest.mark.parametrize(("regexp", "matches"), [("first", True), ("SECOND", False), ("^second", True), ("ab", False)])
-def test_header_matches_if_one_of_its_values_matches(regexp: str, matches: bool) -> None:
+async def test_header_matches_if_one_of_its_values_matches(regexp: str, matches: bool) -> None:
     """Names match in any case. `forbidden` fails where `demanded` passes, and the other way round."""
     matcher = Matcher("x-a", Regexp(regexp))
     if matches:
-        checks.headers(TWO, [], [matcher])
+        await checks.headers(TWO, [], [matcher])
         with failing(Reason.HTTP_HEADER_MISMATCH):
-            checks.headers(TWO, [matcher], [])
+            await checks.headers(TWO, [matcher], [])
     else:
-        checks.headers(TWO, [matcher], [])
+        await checks.headers(TWO, [matcher], [])
         with failing(Reason.HTTP_HEADER_MISMATCH):
-            checks.headers(TWO, [], [matcher])
+            await checks.headers(TWO, [], [matcher])
 
 
-def test_missing_header_fails_both_kinds_of_matcher() -> None:
+async def test_missing_header_fails_both_kinds_of_matcher() -> None:
     matcher = Matcher("X-B", Regexp("."))
     for forbidden, demanded in (([matcher], []), ([], [matcher])):
         with failing(Reason.HTTP_HEADER_MISMATCH):
-            checks.headers(TWO, forbidden, demanded)
+            await checks.headers(TWO, forbidden, demanded)
 
 
-def test_missing_header_passes_if_allow_missing_is_set() -> None:
+async def test_missing_header_passes_if_allow_missing_is_set() -> None:
     matcher = Matcher("X-B", Regexp("."), allow_missing=True)
-    checks.headers(TWO, [matcher], [matcher])
+    await checks.headers(TWO, [matcher], [matcher])
 
 
-def test_empty_header_is_not_missing() -> None:
-    checks.headers(TWO, [Matcher("X-Empty", Regexp("."))], [Matcher("X-Empty", Regexp("^$"))])
+async def test_empty_header_is_not_missing() -> None:
+    await checks.headers(TWO, [Matcher("X-Empty", Regexp("."))], [Matcher("X-Empty", Regexp("^$"))])
 
 
-def test_header_bytes_that_are_not_utf8_match_one_character_each() -> None:
-    checks.headers(TWO, [], [Matcher("X-A", Regexp("^second .$"))])
+async def test_header_check_uses_a_thread_only_for_large_values() -> None:
+    seen: list[threading.Thread] = []
+
+    class Watching(Regexp):
+        def search(self, data: bytes) -> None:
+            seen.append(threading.current_thread())
+
+    for size in (MAX_INLINE_BYTES, MAX_INLINE_BYTES + 1):
+        await checks.headers(response(b"X-A: " + b"a" * size), [Matcher("X-A", Watching("x"))], [])
+    assert [thread is threading.main_thread() for thread in seen] == [True, False]
+
+
+async def test_header_bytes_that_are_not_utf8_match_one_character_each() -> None:
+    await checks.headers(TWO, [], [Matcher("X-A", Regexp("^second .$"))])
 
 
 # --- body --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [0, OFF_THE_LOOP])
+@pytest.mark.parametrize("size", [0, MAX_INLINE_BYTES])
 async def test_body_regexps_search_the_whole_body_unanchored(size: int) -> None:
     """A thread searches large bodies."""
     text = bytes(size) + b"\nneedle\n"
@@ -128,8 +140,8 @@ async def test_body_check_uses_a_thread_only_for_large_bodies() -> None:
         def search(self, data: bytes) -> None:
             seen.append(threading.current_thread())
 
-    await checks.body(bytes(OFF_THE_LOOP - 1), [Watching("x")], [])
-    await checks.body(bytes(OFF_THE_LOOP), [Watching("x")], [])
+    await checks.body(bytes(MAX_INLINE_BYTES), [Watching("x")], [])
+    await checks.body(bytes(MAX_INLINE_BYTES + 1), [Watching("x")], [])
     assert [thread is threading.main_thread() for thread in seen] == [True, False]
 
 
@@ -229,6 +241,7 @@ def test_http_date_is_parsed_as_the_original_parses_it(text: str, seconds: float
         "Mon, 02-Jan-06 15:04:05 GMT",
         "2006-01-02T15:04:05Z",
         "Mon, 0\u0662 Jan 2006 15:04:05 GMT",
+        "Mon," + " " * 1_000_000 + "02 Jan 2006 15:04:05 GMT",
     ],
 )
 def test_http_date_that_the_original_rejects_is_no_date(text: str) -> None:
