@@ -332,7 +332,7 @@ class _Visit:
             self._failed_by_regexp = False
             if by_cel:
                 self._failed_by_cel = True
-                checks.json_body(
+                await checks.json_body(
                     text, settings.fail_if_body_json_matches_cel, settings.fail_if_body_json_not_matches_cel
                 )
                 self._failed_by_cel = False

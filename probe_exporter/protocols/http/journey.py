@@ -226,7 +226,7 @@ class Journey:
         return await self._look_up(host, opening.resolve_all(self._probe, host, preferred=preferred))
 
     async def _look_up(self, host: str, lookup: Awaitable[list[str]]) -> list[str]:
-        """Return the result of a lookup; from the second hop on its time counts here (`resolve` has that of the first)."""
+        """Return the result of a lookup; its time counts from the second hop on (the first: see `resolve`)."""
         started = time.perf_counter()
         try:
             return await lookup

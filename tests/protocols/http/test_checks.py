@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -13,6 +15,8 @@ from probe_exporter.protocols.http.checks import MAX_INLINE_BYTES, parse_date
 from probe_exporter.protocols.http.http1 import ResponseReader
 from probe_exporter.settings.cel import Cel
 from probe_exporter.settings.regexps import Regexp
+from tests.cost import seconds_of_a_million_additions
+from tests.turns import turns
 
 
 def failing(reason: Reason) -> pytest.RaisesExc[ProbeFailed]:
@@ -154,39 +158,93 @@ DOCUMENT = b'{"n": 1, "list": [1, 2.5], "text": "a", "none": null, "yes": true}'
     "expression",
     ["body.n == 1", "body.n == 1.0", "size(body.list) == 2", "body.list[1] > 2", "body.yes", "!has(body.absent)"],
 )
-def test_cel_expression_true_passes_one_setting_and_fails_the_other(expression: str) -> None:
-    checks.json_body(DOCUMENT, None, Cel(expression))
-    checks.json_body(DOCUMENT, Cel(f"!({expression})"), None)
+async def test_cel_expression_true_passes_one_setting_and_fails_the_other(expression: str) -> None:
+    await checks.json_body(DOCUMENT, None, Cel(expression))
+    await checks.json_body(DOCUMENT, Cel(f"!({expression})"), None)
     for forbidden, demanded in ((Cel(expression), None), (None, Cel(f"!({expression})"))):
         with failing(Reason.HTTP_BODY_MISMATCH):
-            checks.json_body(DOCUMENT, forbidden, demanded)
+            await checks.json_body(DOCUMENT, forbidden, demanded)
 
 
 @pytest.mark.parametrize("expression", ["body.absent", "body.text > 1", "body.n", "body.text", "body.none", "1"])
-def test_cel_expression_without_boolean_result_fails_both_settings(expression: str) -> None:
+async def test_cel_expression_without_boolean_result_fails_both_settings(expression: str) -> None:
     """An evaluation that fails, or a result that is not boolean."""
     for forbidden, demanded in ((Cel(expression), None), (None, Cel(expression))):
         with failing(Reason.HTTP_BODY_MISMATCH):
-            checks.json_body(DOCUMENT, forbidden, demanded)
+            await checks.json_body(DOCUMENT, forbidden, demanded)
 
 
-def test_cel_numbers_are_doubles() -> None:
+async def test_cel_numbers_are_doubles() -> None:
     """CEL has no overload that adds an integer to a double, as in the original."""
-    checks.json_body(DOCUMENT, None, Cel("body.n + 1.0 == 2.0 && int(body.n) + 1 == 2"))
+    await checks.json_body(DOCUMENT, None, Cel("body.n + 1.0 == 2.0 && int(body.n) + 1 == 2"))
     with failing(Reason.HTTP_BODY_MISMATCH):
-        checks.json_body(DOCUMENT, None, Cel("body.n + 1 == 2"))
+        await checks.json_body(DOCUMENT, None, Cel("body.n + 1 == 2"))
 
 
-@pytest.mark.parametrize("text", [b"", b"plain", b"{", b'{"a": 1} x', b"{'a': 1}", b'{"a": "\xff"}', b"[" * 100_000])
-def test_cel_check_fails_on_a_body_that_is_not_json(text: bytes) -> None:
+@pytest.mark.parametrize("text", [b"", b"plain", b"{", b'{"a": 1} x', b"{'a': 1}", b"[" * 100_000])
+async def test_cel_check_fails_on_a_body_that_is_not_json(text: bytes) -> None:
     with failing(Reason.HTTP_BODY_MISMATCH) as failed:
-        checks.json_body(text, Cel("false"), None)
-    assert failed.value.message == "the body is not JSON"
+        await checks.json_body(text, Cel("false"), None)
+    assert failed.value.message == "the body is not JSON, or nested too deep"
 
 
 @pytest.mark.parametrize("text", [b"1", b'"a"', b"null", b"[]", b" {} \r\n"])
-def test_cel_check_reads_any_json_value(text: bytes) -> None:
-    checks.json_body(text, Cel("false"), Cel("true"))
+async def test_cel_check_reads_any_json_value(text: bytes) -> None:
+    await checks.json_body(text, Cel("false"), Cel("true"))
+
+
+async def test_cel_check_reads_json_as_go_does() -> None:
+    await checks.json_body(b'{"a": "\xff\xc3", "b": "\\ud800"}', Cel("false"), Cel("body.a == '\\ufffd\\ufffd'"))
+    for text in (b"NaN", b"1e999", b"\xef\xbb\xbf{}", "{}".encode("utf-16")):
+        with failing(Reason.HTTP_BODY_MISMATCH):
+            await checks.json_body(text, Cel("false"), None)
+
+
+async def test_cel_check_shortens_the_value_in_its_message() -> None:
+    with failing(Reason.HTTP_BODY_MISMATCH) as failed:
+        await checks.json_body(b'"' + b"a" * 10_000 + b'"', None, Cel("body"))
+    assert len(failed.value.message) < 300
+
+
+LARGE = {
+    "lists": b"[" + b"[]," * 2_600_000 + b"[]]",
+    "objects": b"[" + b'{"a":1},' * 500_000 + b"{}]",
+    "one text": b'["' + b"a" * 8_000_000 + b'"]',
+    "not UTF-8": b'["' + b"\xff" * 8_000_000 + b'"]',
+    "surrogates": b'["' + b"\\ud800" * 1_000_000 + b'"]',
+    "not JSON": b"[" + b"[]," * 2_000_000,
+    "deep": b"[" * 4_000_000 + b"]" * 4_000_000,
+}
+SMALL = {
+    "lists": b"[" + b"[]," * 21_000 + b"[]]",
+    "objects": b"[" + b'{"a":1},' * 8_000 + b"{}]",
+    "not UTF-8": b'["' + b"a\xff" * 32_000 + b'"]',
+    "surrogates": b'["' + b"\\ud800" * 10_000 + b'"]',
+    "numbers": b"[" + b"1e9," * 16_000 + b"1]",
+    "a long number": b"[" + b"1" * 65_000 + b"]",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expression"),
+    [
+        *(pytest.param(text, "body == 1", id=f"8 MB of {name}") for name, text in LARGE.items()),
+        *(pytest.param(text, "body == 1", id=f"64 KiB of {name}") for name, text in SMALL.items()),
+        *(
+            pytest.param(text, f"body.{macro}(x, x != 'a')", id=f"{macro} on {name}")
+            for name, text in SMALL.items()
+            for macro in ("all", "map", "filter")
+        ),
+    ],
+)
+async def test_cel_check_does_not_block_the_event_loop(text: bytes, expression: str) -> None:
+    """The budget for one turn of the event loop is 20 ms, about a million additions."""
+    with turns() as taken:
+        with suppress(ProbeFailed):
+            await checks.json_body(text, None, Cel(expression))
+        await asyncio.sleep(0.01)
+    assert taken
+    assert max(taken) < seconds_of_a_million_additions()
 
 
 # --- dates -------------------------------------------------------------------------------------------------
