@@ -259,7 +259,7 @@ async def test_lint_findings_are_counted_and_logged_without_failing() -> None:
     assert found['probe_exporter_lint_findings{rule="counter_without_total"}'] == 1
     assert found['probe_exporter_lint_findings{rule="help_missing"}'] == 1
     assert found['probe_exporter_lint_findings{rule="duplicate_series"}'] == 1
-    logged = [event.fields["rule"] for event in result.probe.events if event.message == "Against the conventions"]
+    logged = [event.fields["rule"] for event in result.probe.events if event.message == "A convention is violated"]
     assert logged == ["help_missing", "counter_without_total", "duplicate_series"]
 
 
