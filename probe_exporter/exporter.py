@@ -70,7 +70,7 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
     log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
     if not configuration.current.guarded:
         log.info("Anything may be probed that this machine can reach: no `targets` in the configuration say otherwise")
-    raise_file_limit(given.probe_max_concurrent)
+    max_probes = raise_file_limit(math.ceil(given.probe_max_concurrent / given.workers))
     history = open_history(given, telemetry, probe_log)
     crew = Crew(telemetry, given.workers) if given.workers > 1 else None
     web = Web(
@@ -79,7 +79,7 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
         history,
         probe_log,
         timeout_offset=given.timeout_offset,
-        max_probes=math.ceil(given.probe_max_concurrent / given.workers),
+        max_probes=max_probes,
         place=where,
         workers=crew,
         live=live,
@@ -87,7 +87,6 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
     serving = partial(
         serve,
         web,
-        configuration,
         live=live,
         crew=crew,
         drain_timeout=given.web_drain_timeout,

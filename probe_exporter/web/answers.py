@@ -99,10 +99,14 @@ def _head(status_and_fields: tuple[int, tuple[tuple[str, str], ...]]) -> bytes:
 Handler = Callable[[BaseRequest, str], Awaitable[Answer]]
 """What answers one path: it is given the request and its query, still encoded."""
 
-_PLAIN_HEADERS = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
-_JSON_HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+_NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
+"""In every response: what a target or a client made up must not become HTML in a browser."""
+
+_PLAIN_HEADERS = {"Content-Type": "text/plain; charset=utf-8", **_NO_SNIFFING}
+_JSON_HEADERS = {"Content-Type": "application/json", **_NO_SNIFFING}
 _HTML_HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
+    **_NO_SNIFFING,
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
 }
 
@@ -120,11 +124,11 @@ class Refused(Exception):
 def exposition(request: BaseRequest, body: bytes, content_type: str) -> Answer:
     """Metrics in the format that was negotiated, packed if the client takes that."""
     if not wants_gzip(request.headers.get("Accept-Encoding", "")):
-        return Answer(body, {"Content-Type": content_type})
+        return Answer(body, {"Content-Type": content_type, **_NO_SNIFFING})
     # The lowest level: 8 µs for a probe's 2 kB against 10 at the default, and 1 % larger.
     packer = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     packed = packer.compress(body) + packer.flush()
-    return Answer(packed, {"Content-Type": content_type, "Content-Encoding": "gzip"})
+    return Answer(packed, {"Content-Type": content_type, "Content-Encoding": "gzip", **_NO_SNIFFING})
 
 
 def plain(text: str) -> Answer:

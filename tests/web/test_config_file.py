@@ -328,6 +328,7 @@ def test_tls_stays_on_if_the_changed_file_has_none(start: Start, directory: Path
 
 def test_tls_handshake_garbage_is_not_logged(start: Start, directory: Path) -> None:
     with start(TLS % VERIFYING) as exporter:
+        until(lambda: "Listening" in exporter.log.read_text())
         before = exporter.log.read_text()
         for sent in (b"", b"\x16", b"\x16\x03\x01\x00\x05hello", b"GET / HTTP/1.1\r\n\r\n", os.urandom(3000)):
             with socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:

@@ -404,7 +404,24 @@ def test_config_page_of_many_modules_does_not_block_other_requests(tmp_path: Pat
         assert max(waits) < (cpu_seconds(exporter) - began) / 2, "another request waited for half of the work"
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/", "/metrics", "/config", "/logs", "/history", "/-/healthy", "/-/ready", "/health"])
+def test_pages_allow_only_get_and_head(exporter: Server, path: str, method: str) -> None:
+    answer = ask(exporter.port, path, method=method)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/metrics", "/config", "/probe?target=x", "/probe?target=x&debug=true", "/probe", "/history", "/logs",
+     "/-/healthy", "/-/ready", "/health", "/metadata", "/openapi.json", "/nothing", "//", "/-/reload"],
+)  # fmt: skip
+def test_every_response_forbids_sniffing(exporter: Server, path: str) -> None:
+    for headers in ({}, {"Accept-Encoding": "gzip"}, {"Accept": "application/openmetrics-text"}):
+        assert ask(exporter.port, path, headers=headers).headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_healthy_answers_one_word(exporter: Server, method: str) -> None:
     answer = ask(exporter.port, "/-/healthy", method=method)
     assert (answer.status, answer.headers["content-type"]) == (200, PLAIN)
