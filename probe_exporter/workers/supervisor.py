@@ -250,7 +250,8 @@ class Supervisor:
     def _tell_problem(self) -> None:
         """Say what is wrong to all, so that each can say it; and when it is not any more."""
         dead = len(self._vacant)
-        words = [f"{dead} of {self._number} workers has died and is not replaced yet."] if dead else []
+        have, are = ("has", "is") if dead == 1 else ("have", "are")
+        words = [f"{dead} of {self._number} workers {have} died and {are} not replaced yet."] if dead else []
         words += [f"Worker {worker.number} does not answer." for worker in self._workers.values() if worker.silent]
         if " ".join(words) != self._problem:
             self._problem = " ".join(words)

@@ -108,7 +108,7 @@ def test_exception_in_a_prober_is_counted_and_answered_with_200(exporter: Server
     assert answer.status == 200
     assert values(answer.text)['probe_failure_info{phase="acting",reason="internal_error"}'] == 1
     assert own_metric(exporter, "probe_exporter_internal_errors_total") == before + 1
-    assert "a bug of the prober" in exporter.log.read_text()
+    until(lambda: "a bug of the prober" in exporter.log.read_text())
 
 
 def test_probers_own_registry_is_in_the_answer(exporter: Server) -> None:
@@ -518,6 +518,7 @@ def test_target_may_be_long(exporter: Server) -> None:
     "sent", [b"garbage\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nX: %s\r\n\r\n" % (b"x" * 100_000)]
 )
 def test_malformed_request_gets_400_and_is_not_logged(exporter: Server, sent: bytes) -> None:
+    until(lambda: "Listening" in exporter.log.read_text())
     before = exporter.log.read_text()
     with socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
         connection.sendall(sent)

@@ -154,7 +154,7 @@ def test_reload_request_reports_an_invalid_config_and_keeps_the_old_one(start: S
         assert "nonsense" in answer.text
         assert own_metric(exporter, SUCCESSFUL) == 0
         assert ask(exporter.port, "/probe?target=x").status == 200
-        assert "nonsense" in exporter.log.read_text()
+        until(lambda: "nonsense" in exporter.log.read_text())
 
 
 def test_reload_request_without_a_change_updates_the_timestamp(start: Start) -> None:
@@ -300,6 +300,7 @@ def test_every_listen_address_is_served(start: Start) -> None:
             with socket.create_connection((host, port), 60) as connection:
                 connection.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
                 assert connection.makefile("rb").read().endswith(b"\r\n\r\nHealthy")
+        until(lambda: exporter.log.read_text().count("Listening") == 3)
         log = exporter.log.read_text()
         for address in (f"127.0.0.1:{exporter.port}", f"[::1]:{other}", f"[::]:{everywhere}"):
             assert f"msg=Listening address={address} tls=false\n" in log
@@ -320,7 +321,7 @@ def test_probes_beyond_the_open_file_limit_wait_and_get_503(tmp_path: Path) -> N
         refused = [answer_of(answers) for answers in answers if not answers.empty()]
         until(lambda: sum(not one.empty() for one in answers) + len(refused) == 28)
         assert ask(port, "/-/healthy").status == 200
-        assert "wanted=4096 allowed=16" in log.read_text()
+        until(lambda: "wanted=4096 allowed=16" in log.read_text())
 
 
 def test_open_file_limit_is_raised_to_the_hard_limit(start: Start, tmp_path: Path) -> None:
