@@ -11,8 +11,8 @@ import idna
 from probe_exporter.addresses.cache import remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
-# What DNS is asked for: labels of letters, digits, underscores, and hyphens within. Digits alone are an address
-# misspelt (127.1, 127.0.0.01), at which c-ares would guess.
+# What DNS is asked for: labels of letters, digits, underscores, and hyphens within. Digits alone are a misspelt address
+# (127.1, 127.0.0.01), which no resolver should guess at.
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 _DNS_NAME = re.compile(rf"(?=.{{1,253}}\.?$)(?=.*[A-Za-z_-]){_LABEL}(?:\.{_LABEL})*\.?|\.")
 

@@ -17,6 +17,7 @@ from probe_exporter.tls.certificates import Certificate
 
 _SHA256 = lib.EVP_get_digestbyname(b"sha256")
 
+
 def sent(connection: SSL.Connection) -> tuple[Certificate, ...]:
     """What the peer sent, its own certificate first.
 

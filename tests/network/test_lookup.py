@@ -29,7 +29,7 @@ NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """A name server of a few names; it keeps what it was asked, and never answers for ``silent.test``."""
+    """A name server that records queries and does not answer those for ``silent.test``."""
 
     def __init__(self) -> None:
         self.zone: dict[str, list[str]] = {}
@@ -52,7 +52,7 @@ class NameServer(asyncio.DatagramProtocol):
             self._answer(data, address)
 
     def answer(self, name: str, addresses: list[str]) -> None:
-        """Answer at last what was asked for ``silent.test``."""
+        """Answer the queries for ``silent.test`` that are waiting."""
         self.zone[name] = addresses
         for data, address in self._unanswered:
             self._answer(data, address)
@@ -70,7 +70,7 @@ class NameServer(asyncio.DatagramProtocol):
 
 
 def _question(data: bytes) -> tuple[str, int, bytes]:
-    """The name and the type that a query asks for, and its question as it is on the wire."""
+    """Return the name and type of a query, and its question section as bytes."""
     question = data[12 : data.index(b"\0", 12) + 5]
     labels, at = [], 0
     while question[at]:
@@ -99,7 +99,7 @@ async def name_server(seconds: int = 20) -> AsyncIterator[NameServer]:
 
 @pytest.fixture(autouse=True)
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hosts file of the test; empty at first."""
+    """The test's hosts file, initially empty."""
     path = tmp_path / "hosts"
     path.touch()
     monkeypatch.setattr(lookup, "HOSTS", path)
@@ -108,7 +108,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def failure(host: str, family: int = 0) -> str:
-    """Why a name has no addresses."""
+    """Return the reason why a lookup fails."""
     with pytest.raises(ProbeFailed) as failed:
         await lookup.lookup(host, family)
     return failed.value.reason
@@ -137,7 +137,7 @@ def test_literal_normalises_addresses(text: str, address: str) -> None:
     ["", "localhost", "127.1", "0x7f000001", "2130706433", "127.0.0.01", "127.0.0.1.", "[::1]", "::1:2:3::", " ::1"],
 )
 def test_literal_returns_none_for_names(text: str) -> None:
-    """No guessing as inet_aton does."""
+    """Forms that only inet_aton accepts are names."""
     assert literals.literal(text) is None
 
 
@@ -194,7 +194,7 @@ async def test_lookup_prefers_hosts_file(hosts: Path, host: str, addresses: list
 
 
 async def test_lookup_uses_hosts_file_for_both_families(hosts: Path) -> None:
-    """A name that it knows has no other addresses, of no other family."""
+    """A name in the hosts file gets no address from DNS, even of the other family."""
     hosts.write_text("192.0.2.1 here.test\n")
     async with name_server() as server:
         server.zone["here.test"] = ["2001:db8::1"]
@@ -370,7 +370,7 @@ async def test_lookup_remembers_nothing() -> None:
 
 
 async def test_lookup_is_not_delayed_by_unanswered_ones() -> None:
-    """A hundred lookups wait at once, and another is answered meanwhile."""
+    """A lookup is answered while a hundred others wait."""
     async with name_server() as server:
         server.zone["quick.test"] = ["192.0.2.1"]
         waiting = [asyncio.create_task(lookup.lookup("silent.test", 4)) for _ in range(100)]
@@ -386,7 +386,7 @@ async def test_lookup_is_not_delayed_by_unanswered_ones() -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 async def test_own_resolver_ignores_hosts_file_and_search_domains(hosts: Path, address: str) -> None:
-    """Not from the hosts file, though it has the name, nor by search domains: what is asked for is what is written."""
+    """The resolver asks for the name as written, without the hosts file and search domains."""
     hosts.write_text("192.0.2.9 both.test\n")
     zone = Zone({"both.test": [["192.0.2.1", "2001:db8::1"]], "six.test": [["2001:db8::6"]]})
     async with DnsServer(zone) as server:
@@ -409,7 +409,7 @@ async def test_own_resolver_ignores_hosts_file_and_search_domains(hosts: Path, a
 
 
 def refusing(query: bytes) -> list[bytes]:
-    """A script: the server will not answer."""
+    """A script that answers with REFUSED."""
     return [query[:2] + b"\x81\x85" + query[4:]]
 
 

@@ -1,6 +1,6 @@
-"""Resolving and connecting over real sockets on loopback: each way that it begins or fails has its reason.
+"""Tests of resolving and connecting over loopback: chosen address, reported phases and reasons of failures.
 
-All of it runs on asyncio's loop and on uvloop, whose transports differ in what they buffer and when.
+Each test runs on asyncio's loop and on uvloop, because their transports buffer differently.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ async def test_dial_refuses_invalid_port(port: int) -> None:
 
 
 async def test_dial_reports_unreachable_address() -> None:
-    """A multicast address takes no connections; the system says so at once."""
+    """The kernel refuses TCP connections to a multicast address at once."""
     failed = await failing(dial(a_probe(), ["224.0.0.1"], 9))
     assert failed.reason is Reason.CONNECT_UNREACHABLE
 
@@ -207,7 +207,7 @@ async def test_connect_fails_with_foreign_source_address(source: str, reason: Re
 
 
 def full_listener(stack: contextlib.ExitStack) -> int:
-    """A port that takes no more connections: a SYN to it is never answered."""
+    """Return a port whose backlog is full, so a SYN is never answered."""
     listener = stack.enter_context(socket.socket())
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
@@ -310,7 +310,7 @@ async def test_connect_udp_applies_source_settings() -> None:
 
 
 async def test_connections_leak_no_objects_or_descriptors(pki: Pki) -> None:
-    """Neither objects nor descriptors, whatever became of them."""
+    """This holds after success and after failure."""
 
     left = 0
 

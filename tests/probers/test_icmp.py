@@ -29,7 +29,8 @@ from probe_exporter.probers.icmp import IcmpSettings, prober
 from probe_exporter.protocols.icmp import messages, pings
 from probe_exporter.runner import Result, run
 from tests import namespaces
-from tests.deadlines import in_phase, run_until, until, watch
+from tests.clocks import until
+from tests.deadlines import in_phase, run_until, watch
 from tests.namespaces import Network
 
 FAR, FAR_6 = "10.91.2.2", "fd91:2::2"

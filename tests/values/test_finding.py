@@ -1,4 +1,4 @@
-"""Values from answers: what is declared, what an answer makes of it, and what it can't."""
+"""Tests of metrics that a module takes from responses: JSON, regular expressions and headers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def declared(**settings: Any) -> ValueSettings:
 def found(
     *metrics: ValueSettings, document: object = DOCUMENT, text: bytes | None = None, headers: Any = None
 ) -> tuple[list[str], Probe]:
-    """The samples of an answer, as text without comments; and the probe."""
+    """Return the samples of a response as text without comments, and the probe."""
     probe = Probe("target", 0.0)
     body = json.dumps(document).encode() if text is None else text
     by_name: dict[str, list[str]] = headers or {}
@@ -161,7 +161,7 @@ def test_long_label_drops_its_series() -> None:
 
 
 def test_large_document_does_not_block_event_loop() -> None:
-    """Queries on megabytes run in a thread, and within their steps."""
+    """Queries on large documents run in a thread and within the step limit."""
     body = json.dumps([[0] * 1000] * 700).encode()
     metric = declared(**{"from": {"json": "$..nowhere"}, "required": True})
     other = declared(**{"name": "app_y", "from": {"json": "$[?@.a == 1]"}})

@@ -1,4 +1,4 @@
-"""JSONPath: what the RFC's examples select, and that no query and no document takes for ever."""
+"""Tests of JSONPath: the examples of RFC 9535, and the bound on the cost of a query."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_jsonpath_returns_name_or_index_of_node() -> None:
 
 @pytest.mark.parametrize("scalar", ['"[1]"', "5", "null", "true"])
 def test_jsonpath_scalar_document_has_one_node(scalar: str) -> None:
-    """Text that looks like JSON stays text."""
+    """A string that looks like JSON stays a string."""
     assert JsonPath("$").nodes(metered(json.loads(scalar)), 9) == [("", json.loads(scalar))]
     assert JsonPath("$.*").nodes(metered(json.loads(scalar)), 9) == []
 
@@ -89,7 +89,7 @@ HOSTILE: dict[str, tuple[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def plain_cost() -> float:
-    """CPU seconds that a plain query takes for half of the elements that it may look at."""
+    """CPU seconds of a plain query that looks at half of the allowed elements."""
     plain, document = JsonPath("$[*][*]"), [[0] * 1000] * (STEPS // 2000)
     return cpu_seconds(lambda: plain.nodes(metered(document), STEPS), runs=2)
 

@@ -1,4 +1,4 @@
-"""Lines over a byte stream: each part byte by byte, and whole dialogues with a peer that is cut anywhere."""
+"""Tests of line dialogues over a byte stream, with the data split at every place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROUNDING = 1e-6  # seconds
 
 @pytest.fixture
 def new_loop() -> NewLoop:
-    """Silence is counted on a simulated clock; real sockets are waited for."""
+    """Return a loop with a simulated clock; it still waits for real sockets."""
     return SimulatedLoop
 
 
@@ -38,7 +38,7 @@ def new_loop() -> NewLoop:
 
 
 def lines_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
-    """The lines of `data` fed in pieces, and the rest."""
+    """Return the lines of `data` fed in pieces, and the rest."""
     received, lines = Received(), []
     for start, end in pairwise([0, *cuts, len(data)]):
         received.feed(data[start:end])
@@ -67,7 +67,7 @@ def test_lines_have_at_most_65535_bytes(size: int, end: bytes, cut: int) -> None
 
 
 def test_lines_search_long_rest_once() -> None:
-    """A peer that sends byte by byte costs what it sends, and not its square."""
+    """The cost of a peer that sends single bytes is linear."""
 
     def fed_byte_by_byte(size: int) -> None:
         received = Received()
@@ -94,7 +94,7 @@ def test_take_continues_after_last_line() -> None:
 
 
 class Pieces:
-    """A stream that gives out its pieces one by one, then ends; or goes on in silence after a None."""
+    """A stream that returns its pieces one by one, then ends; after a None it stays silent."""
 
     def __init__(self, *pieces: bytes | None) -> None:
         self.pieces = list(pieces)
@@ -113,7 +113,7 @@ class Pieces:
 
 
 async def hold(stream: Pieces, *steps: dict[str, Any], timeout: float = 20.0) -> tuple[Probe, list[bytes]]:
-    """Walk through steps with a stream; the probe, and what had been sent at each start of TLS."""
+    """Run the steps; return the probe and the data sent before each start of TLS."""
     loop = asyncio.get_running_loop()
     probe = Probe("target", loop.time() + timeout, loop.time)
     secured = []
@@ -173,7 +173,7 @@ async def test_prompt_matches_after_peer_is_silent() -> None:
 
 
 async def test_prompt_uses_only_part_of_short_timeout() -> None:
-    """Of a short time only a part is spent on waiting for a newline."""
+    """Only part of a short timeout is spent waiting for a newline."""
     started = simulated().time()
     await hold(Pieces(b"login: ", None), {"expect": "^login: $"}, timeout=0.8)
     assert simulated().time() - started < 0.4
@@ -203,7 +203,7 @@ STARTTLS = [Step(send="STARTTLS"), Step(expect=Regexp("^220"), starttls=True)]
 
 
 async def conversed(target: Server, steps: Sequence[Step], rest: bytes, secure: TLSSettings | None = None) -> Probe:
-    """Hold a dialogue, after which the peer has exactly this left to say; what matched is in the probe's log."""
+    """Run a dialogue and check that `rest` is left to read; the matches are in the probe's log."""
     loop = asyncio.get_running_loop()
     probe = Probe(str(target), loop.time() + 60, loop.time)
     with await connect(probe, "127.0.0.1", target.port) as connection:

@@ -1,4 +1,4 @@
-"""A dialogue: what its settings may hold, and what its templates make of a match."""
+"""Tests of dialogue steps: their settings, and how templates expand a match."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from probe_exporter.settings.regexps import Regexp
 
 
 def broken(*steps: dict[str, Any]) -> list[str]:
-    """What is wrong with a dialogue of these steps."""
+    """Return the validation errors of a dialogue with these steps."""
     with pytest.raises(ValidationError) as refused:
         DialogueSettings.model_validate({"query_response": list(steps)})
     return [error["msg"] for error in refused.value.errors()]
@@ -34,7 +34,7 @@ def test_step_accepts_valid_combinations(step: dict[str, Any]) -> None:
 
 
 def test_step_distinguishes_empty_labels_from_none() -> None:
-    """It makes a metric without labels."""
+    """An empty list makes a metric without labels."""
     steps = DialogueSettings.model_validate({"query_response": [{}, {"labels": []}]}).query_response
     assert [step.labels for step in steps] == [None, ()]
 
@@ -45,7 +45,7 @@ def test_step_refuses_expect_with_expect_bytes(expect: str) -> None:
 
 
 def test_step_refuses_duplicate_labels() -> None:
-    """Two of one name in a step could not be exposed, nor could labels in two steps."""
+    """Duplicate labels, and labels in two steps, could not be exposed."""
     label = {"name": "a", "value": "x"}
     assert broken({"labels": [label, label]}) == ["the label a is here twice"]
     assert broken({"labels": [{"value": "x"}]}) == ["`name` is required"]
