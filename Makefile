@@ -23,6 +23,9 @@ ifndef PYTHON
 PYTHON := $(or $(call usable,$(comma) venv$(comma) ensurepip),$(call usable))
 endif
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+# What `make quick` runs: tests of code that starts no program and hardly waits.
+UNITS  := addresses exposition network prober protocols scrape settings telemetry tls test_flags.py test_layers.py \
+          test_runner.py
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
 CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples,$(if $(wildcard $(d)/*.py),$(d)))
 
@@ -35,7 +38,7 @@ test: $(VENV)/.test
 	$(PYTEST) $(ARGS)
 
 quick: $(VENV)/.test
-	$(BIN)/pytest -q -m "not slow" $(ARGS)
+	$(PYTEST) -q -m "not slow and not generated" $(addprefix tests/,$(UNITS)) $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

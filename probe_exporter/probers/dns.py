@@ -159,10 +159,7 @@ async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "transport_protocol is neither udp nor tcp")
     default = PORT_OF_TLS if settings.dns_over_tls else PORT
     host, port = host_and_port(probe.target, default, settings.transport_protocol or "udp")
-    address = await opening.resolve(
-        probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
-    )
-    probe.set(DURATION, probe.samples.get(opening.LOOKUP_TIME), "resolve")
+    address = await opening.choose_address(probe, host, settings, DURATION)
     _check_usable(settings)
     if settings.transport_protocol == "tcp":
         response = await _ask_over_tcp(probe, settings, host, address, port)
