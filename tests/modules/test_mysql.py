@@ -7,6 +7,7 @@ import hashlib
 import socket
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -509,7 +510,8 @@ async def test_server_without_state_passes_unless_settings_need_it(pki: Pki, ans
     assert why(result) is None
     assert any("question" in event.fields for event in result.probe.events)
     assert "probe_mysql_replica_io_running" not in measured(result)
-    for settings in ({"writable": True, "role": "primary"}, {"writable": True, "max_lag": "1s"}):
+    needed: list[dict[str, Any]] = [{"writable": True, "role": "primary"}, {"writable": True, "max_lag": "1s"}]
+    for settings in needed:
         failed, _ = await probe_talker(shipped("mysql", **LOGIN, **settings), script, pki)
         assert why(failed) is not None
 
