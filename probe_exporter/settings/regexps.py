@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 import re2  # type: ignore[import-untyped]  # it has neither stubs nor annotations
 
+from probe_exporter.settings import go_regexps
 from probe_exporter.settings.fields import SCALAR_TYPES, Scalar, Written, encode
 
 _OPTIONS = re2.Options()
@@ -83,8 +84,6 @@ class Regexp(Scalar):
 
 
 def _compile(text: str) -> Any:
-    if _any_byte(text):
-        raise ValueError(r"RE2 as Go has it knows no \C (a single byte)")
     try:
         compiled = _compile_re2(text)
     except UnicodeEncodeError:
@@ -94,6 +93,10 @@ def _compile(text: str) -> Any:
         raise ValueError(f"not a regular expression (RE2): {reason}") from None
     if not all(name.isascii() for name in compiled.groupindex):
         raise ValueError("not a regular expression (RE2 as Go has it): the name of a group must be ASCII")
+    try:
+        go_regexps.check(text)
+    except ValueError as refusal:
+        raise ValueError(f"not a regular expression (RE2 as Go has it): {refusal}") from None
     return compiled
 
 
@@ -104,17 +107,6 @@ def _compile_re2(pattern: str) -> Any:
         if b"too large" not in error.args[0]:
             raise
         return re2.compile(pattern, _ROOMY)
-
-
-def _any_byte(text: str) -> bool:
-    r"""Whether an unescaped ``\C`` stands in `text`, outside of ``\Q…\E``: RE2 has it, Go refuses it."""
-    at = text.find("\\")
-    while 0 <= at < len(text) - 1:
-        if text[at + 1] == "C":
-            return True
-        after = text.find("\\E", at + 2) if text[at + 1] == "Q" else at
-        at = text.find("\\", after + 2) if after >= 0 else -1
-    return False
 
 
 def _search_mended(compiled: Any, data: bytes) -> Match | None:
