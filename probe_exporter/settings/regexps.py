@@ -1,4 +1,4 @@
-"""Regular expressions in settings: RE2, compiled when the file is read, matched on bytes as Go matches them."""
+"""Regular expressions in settings: compile them with RE2 at load, match bytes as Go does."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from probe_exporter.settings.fields import SCALAR_TYPES, Scalar, Written, encode
 
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
-_ROOMY = re2.Options()  # what Go compiles may need more than the 8 MiB that RE2 allows a pattern
+_ROOMY = re2.Options()  # Go compiles patterns that need more than RE2's default limit of 8 MiB
 _ROOMY.log_errors = False
 _ROOMY.max_mem = 64 << 20
 
 
 class Match(Protocol):
-    """A match of `Regexp.search`: groups are bytes of the searched data, None where a group took no part."""
+    """A match of `Regexp.search`. Groups are bytes of the searched data, or None for a group that did not match."""
 
     def group(self, group: int | str = 0, /) -> bytes | None: ...
     def groups(self) -> tuple[bytes | None, ...]: ...
@@ -36,13 +36,13 @@ class Regexp(Scalar):
     def __init__(self, text: str) -> None:
         """
         Raises:
-            ValueError: not a regular expression of this dialect.
+            ValueError: `text` is no regular expression of this dialect.
         """
         self.text = text
         self._compiled = _compile(text)
 
     def search(self, data: bytes) -> Match | None:
-        """The first match anywhere in `data`; a byte that is not UTF-8 counts as U+FFFD, as in Go."""
+        """Return the first match anywhere in `data`. As in Go, a byte that is not UTF-8 counts as U+FFFD."""
         if not data.isascii():
             try:
                 data.decode()
@@ -52,12 +52,12 @@ class Regexp(Scalar):
         return found
 
     def find_all(self, data: bytes) -> Iterator[Match]:
-        """All matches in `data`, one after another; what is not UTF-8 is U+FFFD here in the matches too."""
+        """Yield all matches in `data`. Bytes that are not UTF-8 are U+FFFD in the matches, too."""
         found: Iterator[Match] = self._compiled.finditer(data.decode("utf-8", "replace").encode())
         return found
 
     def matches_all(self, text: str) -> bool:
-        """Whether this matches `text` from its beginning to its end."""
+        """Return whether the expression matches the whole of `text`."""
         return self._compiled.fullmatch(text.encode("utf-8", _REPLACEMENT)) is not None
 
     @property
@@ -67,7 +67,7 @@ class Regexp(Scalar):
 
     @property
     def groups(self) -> int:
-        """How many groups there are, with and without names."""
+        """The number of groups, with and without names."""
         return int(self._compiled.groups)
 
     def __eq__(self, other: object) -> bool:
@@ -110,7 +110,7 @@ def _compile_re2(pattern: str) -> Any:
 
 
 def _search_mended(compiled: Any, data: bytes) -> Match | None:
-    """Search `data` as Go reads it: each byte that is not UTF-8 is one U+FFFD; the match is of `data`."""
+    """Search `data` as Go does: each byte that is not UTF-8 counts as one U+FFFD. The match has bytes of `data`."""
     text = data.decode("utf-8", "surrogateescape")
     mended = text.encode("utf-8", _REPLACEMENT)
     found = compiled.search(mended)
@@ -128,7 +128,7 @@ codecs.register_error(_REPLACEMENT, _replace_surrogates)
 
 
 class _MendedMatch:
-    """A match in mended data, told in terms of the data as it was received."""
+    """A match in data with U+FFFD in it; positions and groups refer to the data as it was received."""
 
     __slots__ = ("_found", "_mended", "_text")
 
@@ -138,7 +138,7 @@ class _MendedMatch:
         self._mended = mended
 
     def _offset(self, mended: int) -> int:
-        """Where a position in the mended data lies in the data."""
+        """Convert a position in the changed data to one in the received data."""
         return len(encode(self._text[: len(self._mended[:mended].decode("utf-8", "ignore"))]))
 
     def span(self, group: int = 0, /) -> tuple[int, int]:
@@ -154,9 +154,10 @@ class _MendedMatch:
 
 
 class LateRegexp(Scalar):
-    """A regular expression that may turn out to be none: that is a warning at load and a failure when it is used.
+    """A regular expression whose errors are warnings at load; a probe that uses it then fails.
 
-    `error` says why it can't be used, and is empty otherwise.
+    Attributes:
+        error: why the expression can't be used; empty if it can.
     """
 
     __slots__ = ("error", "regexp", "text")

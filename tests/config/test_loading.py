@@ -323,7 +323,9 @@ CAUTIONS = {
     "modules: {m: {prober: tcp, tcp: {tls: true, query_response: [{expect: x}, {starttls: true}]}}}": (
         "tcp.tls: TLS begins at once, and a step has `starttls`"
     ),
-    "modules: {m: {prober: unix, unix: {tls: true, query_response: [{starttls: true}], tls_config: {server_name: x}}}}": "unix.tls: TLS begins at",
+    "modules: {m: {prober: unix, unix: {tls: true, query_response: [{starttls: yes}], tls_config: {ca: x}}}}": (
+        "unix.tls: TLS begins at once"
+    ),
     "modules: {m: {prober: dns}}": "dns.query_name: `query_name` is required: every probe",
     "modules: {m: {prober: dns, dns: null}}": "dns.query_name: `query_name` is required: every probe",
     "modules: {m: {prober: dns, dns: {query_name: a, transport_protocol: sctp}}}": "dns.transport_protocol: neither",
