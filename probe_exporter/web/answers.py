@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
 from http import HTTPStatus
 
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.web import BaseRequest, StreamResponse
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.web.parameters import wants_gzip
 
 SERVER = "probe-exporter"
@@ -38,7 +38,7 @@ class Answer(StreamResponse):
         super().__init__(status=status)
         self.body = body
         self._fields = fields
-        self._head = _head(status, tuple(fields.items()))
+        self._head = _head((status, tuple(fields.items())))
         self._writer: AbstractStreamWriter | None = None
 
     def add_fields(self, fields: Mapping[str, str]) -> None:
@@ -48,7 +48,7 @@ class Answer(StreamResponse):
             ValueError: a field holds what none may.
         """
         self._fields = {**fields, **self._fields}
-        self._head = _head(self._status, tuple(self._fields.items()))
+        self._head = _head((self._status, tuple(self._fields.items())))
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter:
         """Send all of it.
@@ -80,13 +80,14 @@ def _connection(modern: bool, keep_alive: bool) -> str:
     return "Connection: keep-alive\r\n" if keep_alive else "Connection: close\r\n"
 
 
-@lru_cache(maxsize=256)
-def _head(status: int, fields: tuple[tuple[str, str], ...]) -> bytes:
-    """The status line and the fields that an answer does not have alone.
+@remembered(256 << 10)
+def _head(status_and_fields: tuple[int, tuple[tuple[str, str], ...]]) -> bytes:
+    """Return the status line and the header fields that many responses share.
 
     Raises:
         ValueError: a field would end the line, or the head.
     """
+    status, fields = status_and_fields
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n", f"Server: {SERVER}\r\n"]
     for name, value in fields:
         if _UNFIT.search(name) or _UNFIT.search(value):

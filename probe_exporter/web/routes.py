@@ -28,7 +28,7 @@ from probe_exporter.web.health import Health
 from probe_exporter.web.histories import MOST_LISTED, Histories
 from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
-from probe_exporter.web.parameters import decode_query
+from probe_exporter.web.parameters import TooManyParameters, decode_query
 from probe_exporter.web.probing import Probing
 from probe_exporter.web.selection import UnknownModule, named, prepared
 from probe_exporter.workers import snapshots
@@ -66,7 +66,7 @@ class Web:
         probe_log: ProbeLog,
         *,
         timeout_offset: float,
-        most_probes: int,
+        max_probes: int,
         place: Place,
         workers: Workers | None = None,
         live: LiveWebConfig | None = None,
@@ -74,12 +74,12 @@ class Web:
         """
         Args:
             timeout_offset: seconds that are kept for an answer to travel.
-            most_probes: probes that run at once.
+            max_probes: probes that may run at once.
             place: where all this is reached.
             workers: the other processes that serve beside this one, if there are any.
             live: the web config file, if there is one.
         """
-        self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, most_probes)
+        self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes)
         self._configuration = configuration
         self.telemetry = telemetry
         self._histories = Histories(history, configuration)
@@ -115,6 +115,8 @@ class Web:
             answer = await route.handler(request, query)
         except Refused as refused:
             answer = refusal(refused)
+        except TooManyParameters as bad:
+            answer = refusal(Refused(400, str(bad)))
         except SupervisorTimeout as late:
             answer = refusal(Refused(503, str(late)))
         except Exception as error:

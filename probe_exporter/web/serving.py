@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
 from probe_exporter.config.current import REFUSALS, Configuration
+from probe_exporter.runner import identify
+from probe_exporter.telemetry.watchdog import Watchdog
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.connections import Connections
 from probe_exporter.web.door import Door
@@ -58,6 +60,9 @@ async def serve(
         cleanup.push_async_callback(connections.close)
         background.start(connections.watch())
         background.start(web.telemetry.lag.watch())
+        watchdog = Watchdog(web.telemetry.lag, identify)
+        watchdog.start()
+        cleanup.callback(watchdog.stop)
         if crew is not None:
             await crew.connect()
         ending = Ending()

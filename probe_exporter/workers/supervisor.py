@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from probe_exporter.telemetry import log_output
 from probe_exporter.workers.snapshots import merged, settled, snapshot
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,11 @@ class Supervisor:
         self._code = 0
 
     def run(self) -> int:
-        """Supervise until all workers have ended; the exit code."""
+        """Supervise until all workers have ended, and return the exit code."""
+        with log_output.nonblocking():
+            return self._run()
+
+    def _run(self) -> int:
         wake, signals = socket.socketpair()
         for end in (wake, signals):
             end.setblocking(False)

@@ -154,8 +154,8 @@ def test_missing_module_means_http_2xx(exporter: Server, query: str) -> None:
 @pytest.mark.parametrize(
     ("query", "header", "status", "line"),
     [
-        ("module=no_such&target=x", "", 400, 'Unknown module "no_such"'),
-        ("module=no_such", "abc", 400, 'Unknown module "no_such"'),
+        ("module=no_such&target=x", "", 400, 'Unknown module "no_such". /config lists all modules'),
+        ("module=no_such", "abc", 400, 'Unknown module "no_such". /config lists all modules'),
         ("module=brief&target=x", "abc", 400, "Cannot parse the scrape timeout header: 'abc' is not a number"),
         ("module=brief", "abc", 400, "Cannot parse the scrape timeout header: 'abc' is not a number"),
         ("module=brief", "10", 400, "The target parameter is missing"),

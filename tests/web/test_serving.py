@@ -211,7 +211,7 @@ async def served(directory: Path, *words: str) -> AsyncIterator[Configuration]:
     configuration = Configuration(Watched((str(directory / "blackbox.yml"),)), telemetry)
     history = MemoryHistory(1, 1 << 20, ProbeLog(), telemetry.history_lost)
     place = Place("/", "/")
-    web = Web(configuration, telemetry, history, ProbeLog(), timeout_offset=0.5, most_probes=1, place=place)
+    web = Web(configuration, telemetry, history, ProbeLog(), timeout_offset=0.5, max_probes=1, place=place)
     serving = asyncio.ensure_future(serve(web, configuration, list, drain_timeout=1.0, reload_interval=interval))
     await happens(lambda: not web.health._starting)
     await turns()
