@@ -1,7 +1,7 @@
 # make run    make an environment, install, and serve on :9115   (make run ARGS="--config.file=my.yml")
 # make test   everything, in parallel     (make test JOBS=0 ARGS="-k redirect": in one process, some of the tests)
-# make quick  what takes seconds
-# make lint   ruff and mypy --strict
+# make quick  the unit tests that take milliseconds: some thousand, in seconds
+# make lint   ruff, codespell and mypy --strict: all that CI checks
 # make bench  side by side with the original
 # make docs   write the generated parts of docs/ anew
 # make constraints   pin what a fresh environment resolves to today
@@ -9,8 +9,10 @@
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
-# Test processes: a number, or auto for one per core (at most eight). A worker that has nothing left takes tests from another.
+# Test processes: a number, or auto for one per core, at most eight. A process that has no tests left takes some of
+# another.
 JOBS   ?= auto
+PYTEST  = $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal
 # The distribution's own Python where there is one: built with profile-guided optimisation, it probes for three quarters of
 # the CPU that a version manager's plain build takes. `make run PYTHON=…` for another.
 PYTHONS := /usr/bin/python3 python3 python3.11 python3.12 python3.13 python3.14
@@ -21,23 +23,30 @@ ifndef PYTHON
 PYTHON := $(or $(call usable,$(comma) venv$(comma) ensurepip),$(call usable))
 endif
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+# What `make quick` runs: tests of code that starts no program and hardly waits.
+UNITS  := addresses exposition network prober protocols scrape settings telemetry tls test_flags.py test_layers.py \
+          test_runner.py
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
 CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples,$(if $(wildcard $(d)/*.py),$(d)))
 
-.PHONY: run test quick lint bench docs constraints clean python
+.PHONY: run test quick lint types bench docs constraints clean python
 
 run: $(VENV)/.run
 	$(BIN)/probe-exporter $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal $(ARGS)
+	$(PYTEST) $(ARGS)
 
 quick: $(VENV)/.test
-	$(BIN)/pytest -q -m "not slow" $(ARGS)
+	$(PYTEST) -q -m "not slow and not generated" $(addprefix tests/,$(UNITS)) $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	git ls-files -z | xargs -0 $(BIN)/codespell
+	$(MAKE) types
+
+types: $(VENV)/.test
 	$(BIN)/mypy $(CODE)
 
 bench: $(VENV)/.test

@@ -51,6 +51,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     return True
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests that hypothesis runs with a hundred examples, so that `make quick` leaves them out."""
+    if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        item.add_marker("generated")
+
+
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     """Return the certificates that tests share, made once a session."""

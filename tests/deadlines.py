@@ -19,6 +19,7 @@ from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result
 from probe_exporter.settings.block import Settings
+from tests.clocks import until
 
 T = TypeVar("T")
 
@@ -79,12 +80,6 @@ async def run_until(reached: Reached, module: Module, target: str, *, grace: flo
         await asyncio.sleep(0)
     assert probing.done(), "the probe goes on after its deadline"
     return await probing
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition is true that has no event of its own."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
 
 
 async def eventually(attempt: Callable[[], Awaitable[T]], good: Callable[[T], object]) -> T:

@@ -1,7 +1,7 @@
-"""The plugin API is what it was: names, signatures, fields and defaults are pinned in tests/golden/api.txt.
+"""Tests of the plugin API: names, signatures, fields and defaults are pinned in tests/golden/api.txt.
 
-A change of that file is a change that somebody's prober may feel. It goes with a line in CHANGELOG.md; what is taken
-away or renamed waits for a major version (docs/writing-a-prober.md says so).
+A change of that file may break a prober of a user. It needs a line in CHANGELOG.md; a removal or a
+rename waits for a major version (see docs/writing-a-prober.md).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOOPS = {name for base in (asyncio.Protocol, asyncio.DatagramProtocol) for name 
 
 
 def test_api_matches_golden_file() -> None:
-    """UPDATE_GOLDEN=1 rewrites the file. Read its difference as the author of a prober would."""
+    """UPDATE_GOLDEN=1 rewrites the file. Review the diff as the author of a prober."""
     hold(ROOT / "tests" / "golden" / "api.txt", "\n".join(_module(probe_exporter) + _module(testing)))
 
 
@@ -105,13 +105,13 @@ def _called(name: str, function: Any) -> str:
 
 
 def _signature(value: Any) -> str:
-    """As it is written: annotations are text in our files, and are shown without quotes."""
+    """Return an annotation as written, without quotes."""
     text = _briefly(re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(value))))
     return re.sub(r"\(self, |\(self\)", _without_self, text)
 
 
 def _briefly(text: str) -> str:
-    """Defaults that are functions, or blocks of defaults, by their names."""
+    """Return the name of a default that is a function or a block."""
     text = re.sub(r"<(?:built-in )?function (\w+)(?: at 0x\w+)?>", r"\1", text)
     return re.sub(r"(= |^)(\w*Settings|Certificate)\((?:[^()]|\([^()]*\))*\)", r"\1\2()", text)
 
@@ -131,12 +131,12 @@ PLUGINS = sorted([*ROOT.glob("modules/*.py"), *ROOT.glob("probe_exporter/tools/t
 
 @pytest.mark.parametrize("file", PLUGINS, ids=lambda path: path.name)
 def test_shipped_plugins_import_only_the_api(file: Path) -> None:
-    """What a prober of ours needs, a prober of anybody's can have."""
+    """Shipped probers use only what user probers can use."""
     assert set(imported(file.read_text(encoding="utf-8"))) <= {"probe_exporter", "probe_exporter.testing"}
 
 
 def imported(source: str) -> Iterator[str]:
-    """The modules of the exporter that some code imports."""
+    """Return the exporter's modules that some code imports."""
     for node in ast.walk(ast.parse(source)):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -157,7 +157,7 @@ def test_public_names_have_docstrings() -> None:
 
 
 def test_shipped_probers_verify_hostname_of_request() -> None:
-    """As for the tcp prober: Prometheus then may probe an address and know by which name."""
+    """Prometheus may then probe an address and give the name to verify."""
     shipped = [prober for prober in load_probers([]).values() if "tls_config" in prober.settings.model_fields]
     library = [prober for prober in shipped if prober.probe.__module__.startswith("probe_exporter_plugin_")]
     assert len(library) > 3

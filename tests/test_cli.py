@@ -1,4 +1,4 @@
-"""The program from outside: exit codes, what goes where, and the order of things at start."""
+"""Tests of the command line: exit codes, output streams and the order of the start."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ BAD = "modules:\n  one: {prober: http, tiemout: 3s}\n  two: {prober: nonsense}\n
 
 
 def run(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """The program to its end, which is not far."""
+    """Run the program until it exits."""
     command = [sys.executable, "-m", "probe_exporter", *flags]
     return subprocess.run(command, cwd=directory, env=_environment(), capture_output=True, text=True, timeout=600)
 
 
 def run_here(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """The same in this process, for runs that end before they serve: it is cheaper by the start of a program."""
+    """Run the same in this process, without the cost of a new one; only for runs that exit before serving."""
     root, out, err = logging.getLogger(), io.StringIO(), io.StringIO()
     level, handlers, hangup = root.level, root.handlers[:], signal.getsignal(signal.SIGHUP)
     others = {name: logging.getLogger(name).level for name in ("asyncio", "aiohttp")}
@@ -55,7 +55,7 @@ def messages(text: str) -> list[str]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A working directory with a good config."""
+    """Return a working directory with a good config."""
     (tmp_path / "blackbox.yml").write_text(GOOD)
     return tmp_path
 
@@ -159,7 +159,7 @@ def test_usage_error_is_one_line_and_exits_with_1(directory: Path) -> None:
 
 
 def test_unknown_probe_log_level_is_a_warning(directory: Path) -> None:
-    """Seen by the port being in use: the start gets past it."""
+    """The program gets far enough to find the port in use."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run(directory, f"--web.listen-address={address}", "--log.prober=loud")

@@ -1,4 +1,4 @@
-"""The documents say what the code does."""
+"""Tests of the documentation: generated pages, links and commands match the code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def generator() -> ModuleType:
 
 @pytest.mark.parametrize("name", ["metrics.md", "migration.md"])
 def test_generated_pages_are_up_to_date(name: str) -> None:
-    """If this fails: `make docs`, and look at what has changed."""
+    """If this fails, run `make docs` and review the diff."""
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == generator().PAGES[name]()
 
 
@@ -50,7 +50,7 @@ def test_files_name_no_registry_or_local_path() -> None:
 
 
 async def test_readme_commands_give_shown_output(tmp_path: Path) -> None:
-    """Each curl of the README's first screen gives the lines that it shows, but for the time things took."""
+    """Each curl of the README's first screen gives the shown lines, apart from durations."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.findall(r"\$ curl -s 'localhost:9115(\S+)' \| grep (.*)\n([^$]*?)```", readme)
     assert len(shown) == 2
@@ -62,5 +62,5 @@ async def test_readme_commands_give_shown_output(tmp_path: Path) -> None:
 
 
 def without_time(line: str) -> str:
-    """A sample of seconds without its value, unless it is a whole number: that was not measured."""
+    """Replace the value of a seconds sample, unless it is a whole number."""
     return re.sub(r"(?<=[s}] )\d\.\d+(e-\d+)?$", "…", line) if "_seconds" in line else line

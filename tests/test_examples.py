@@ -1,4 +1,4 @@
-"""The programs of examples/ run as they stand, and a real Prometheus scrapes them."""
+"""Tests of the programs in examples/: they run unchanged, and a real Prometheus scrapes them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GROWING, STILL = "myapp_processed_ops_total", "myapp_processed_ops_total1"
 
 @contextmanager
 def example(name: str, directory: Path) -> Iterator[int]:
-    """One of the programs on a port of its own, which is its only argument."""
+    """Run one of the programs on a free port, its only argument."""
     port = free_port()
     command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), str(port)]
     with running(command, directory, directory / f"{name}.log", listening(port)):
@@ -93,7 +93,7 @@ async def _arrives(prometheus: exporters.Server) -> None:
 
 
 def test_exporter_prober_probes_both_examples(tmp_path: Path) -> None:
-    """The application has nothing wrong with it; the smallest exporter has a counter of an unusual name."""
+    """The application has no lint findings; the smallest exporter has a counter with an unusual name."""
     with (
         example("instrumented_app", tmp_path) as growing,
         example("smallest_exporter", tmp_path) as still,

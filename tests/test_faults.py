@@ -1,4 +1,4 @@
-"""Targets at their worst: every probe ends in time, with its reason, in bounded memory, and disturbs no other.
+"""Tests of misbehaving targets: each probe ends with its reason, in bounded memory, and does not delay others.
 
 That a probe ends in time shows in its reason: a fault without an end is ended by the timeout or by nothing, and any
 other fault has a timeout that never strikes. The exporter runs as its own process, as users run it, so that its memory
@@ -52,7 +52,7 @@ BOMB = gzip.compress(bytes(2**29), 1)  # half a gigabyte in two megabytes
 
 @dataclass(frozen=True)
 class Fault:
-    """One misbehaviour of a target, and why the probe of it fails."""
+    """One misbehaviour of a target, and the reason of the failed probe."""
 
     name: str
     reason: str
@@ -70,7 +70,7 @@ class Fault:
 
 
 def body(*parts: Part, length: int | None = None, end: End = End.HOLD) -> Answer:
-    """A good head, and then whatever."""
+    """Return a response with a good head and the given body parts."""
     announced = "" if length is None else f"Content-Length: {length}\r\n"
     return raw(f"HTTP/1.1 200 OK\r\n{announced}\r\n".encode(), *parts, end=end)
 
@@ -79,7 +79,7 @@ GIGABYTE = Repeat(MEBIBYTE, 1024)
 
 
 def over_http2(name: str, reason: str, *parts: Part, settings: Mapping[str, object] | None = None) -> Fault:
-    """What a server of HTTP/2 does once it has been asked."""
+    """Return the fault of an HTTP/2 server that sends these parts after the request."""
     trusting = {"tls_config": {"insecure_skip_verify": True}, **(settings or {})}
     return Fault(
         f"{name} over http2",
@@ -165,7 +165,7 @@ OTHERS: Mapping[str, object] = {
 
 @pytest.fixture(scope="module")
 def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One exporter for all faults: it must survive each of them."""
+    """One exporter for all faults; it must survive each of them."""
     directory = tmp_path_factory.mktemp("faults")
     (directory / "large").write_bytes(MEBIBYTE * 50)
     faulty = {
@@ -183,13 +183,13 @@ def value(response: Response, name: str) -> float | None:
 
 
 def reason(response: Response) -> str | None:
-    """Why a probe failed; None if it did not."""
+    """Return the reason of a failed probe; None on success."""
     found = re.search(r'^probe_failure_info\{.*\breason="(\w+)".*\} 1$', response.text, re.MULTILINE)
     return found[1] if found else None
 
 
 async def probed(exporter: Server, module: str, target: str, seconds: float) -> Response:
-    """Probe with a timeout; it is kept, and never strikes early."""
+    """Probe with a timeout and check that it did not strike early."""
     within = {"X-Prometheus-Scrape-Timeout-Seconds": f"{seconds + OFFSET}"}
     began = time.monotonic()
     response = await exporter.get(probe_path(module=module, target=target), within)
@@ -202,7 +202,7 @@ async def probed(exporter: Server, module: str, target: str, seconds: float) -> 
 async def ends(
     exporter: Server, module: str, target: str, expected: str, deadlines: Sequence[float] = DEADLINES
 ) -> Response:
-    """Probe until it ends with the reason, with more time for each attempt if it is to run out of time."""
+    """Probe with growing timeouts until the reason is not a timeout of an earlier phase."""
     return await async_timed_out(
         lambda seconds: probed(exporter, module, target, seconds),
         lambda response: reason(response) not in TIMEOUT_REASONS - {expected},
@@ -212,7 +212,7 @@ async def ends(
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
 async def test_faulty_target_fails_with_its_reason(fault: Fault, exporter: Server, pki: Pki) -> None:
-    """A failed probe, within the deadline, for the reason that the fault is, in bounded memory."""
+    """The probe fails within its timeout, with the fault's reason, in bounded memory."""
     exporter.forget_peak()
     async with Site({"/": fault.page}, fault.tls, pki.directory, fault.greeting) as site:
         response = await ends(exporter, fault.module, site.fill(fault.target), fault.reason, fault.deadlines)
@@ -221,7 +221,7 @@ async def test_faulty_target_fails_with_its_reason(fault: Fault, exporter: Serve
 
 
 async def test_hanging_connect_times_out(exporter: Server) -> None:
-    """A target whose queue of connections is full: the connect itself never ends."""
+    """The target's backlog is full, so connecting never ends."""
     with contextlib.ExitStack() as sockets:
         full = sockets.enter_context(socket.socket())
         full.bind(("127.0.0.1", 0))
@@ -236,7 +236,7 @@ async def test_hanging_connect_times_out(exporter: Server) -> None:
 
 
 async def test_large_body_is_counted_and_not_held(exporter: Server) -> None:
-    """Without anything to match, a body of any size is only counted: memory stays what it was."""
+    """Without a regular expression, a body of any size is only counted and memory does not grow."""
     async with Site({"/": body(GIGABYTE, length=2**30, end=End.CLOSE)}) as site:
         exporter.forget_peak()
         before = exporter.resident()
@@ -247,7 +247,7 @@ async def test_large_body_is_counted_and_not_held(exporter: Server) -> None:
 
 
 async def test_memory_of_large_bodies_is_released(exporter: Server) -> None:
-    """A body that was too large is gone with its probe; the history keeps what was said, not what was read."""
+    """A body over the limit is released after its probe; the history does not keep it."""
     async with Site({"/": body(GIGABYTE, length=2**30)}) as site:
         await exporter.probe("sends_a_gigabyte_to_hold", site.fill(TARGET))
         before = exporter.resident()
@@ -258,7 +258,7 @@ async def test_memory_of_large_bodies_is_released(exporter: Server) -> None:
 
 @pytest.mark.parametrize("page", [silence(), body(Repeat(b"x", ENDLESS, 0.01))], ids=["silent", "dripping"])
 async def test_disconnected_client_cancels_its_probe(page: Answer, exporter: Server) -> None:
-    """The target sees the connection closed long before the deadline of the probe."""
+    """The target's connection is closed before the probe's timeout."""
     async with Site({"/": page}) as site:
         async with exporter.asking(probe_path(module="plain", target=site.fill(TARGET))):
             await site.reached(1)
@@ -268,7 +268,7 @@ async def test_disconnected_client_cancels_its_probe(page: Answer, exporter: Ser
 
 
 async def test_hanging_probes_do_not_delay_others(exporter: Server) -> None:
-    """A good target is probed while two hundred others hang, and those end in time, too."""
+    """A good target is probed while two hundred others hang; the hanging probes time out."""
     exporter.forget_peak()
     async with Site({"/": reply(200, b"ok"), "/silent": silence()}) as site:
         silent = site.fill("http://127.0.0.1:{port}/silent")
@@ -286,7 +286,7 @@ async def test_hanging_probes_do_not_delay_others(exporter: Server) -> None:
 
 
 async def test_exporter_serves_after_all_faults(exporter: Server) -> None:
-    """No fault left anything behind: no connection, no error of ours."""
+    """The faults leave no connection and no internal error behind."""
     async with Site({"/": reply(200, b"ok")}) as site:
         response = await exporter.probe("plain", site.fill(TARGET))
     assert value(response, "probe_success") == 1

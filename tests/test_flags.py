@@ -1,4 +1,4 @@
-"""An existing unit file or container spec works as it stands: names, forms, defaults and refusals are kept."""
+"""Tests of the flags: an existing unit file or container spec works unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = """
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a command line is refused with."""
+    """Return the error line for a command line."""
     with pytest.raises(SystemExit) as exit:
         flags.parse(arguments)
     shown = capsys.readouterr()

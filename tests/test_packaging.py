@@ -1,4 +1,4 @@
-"""What is installed is complete: built from a checkout or from an sdist, it runs with no file beside it."""
+"""Tests of the wheel and the sdist: they are complete and run without the source tree."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checked_out() -> str:
-    """The commit of this checkout; empty where there is none."""
+    """Return the commit of this checkout; empty without git."""
     answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return answer.stdout.strip() if (ROOT / ".git").exists() else ""
 
@@ -55,7 +55,7 @@ def test_wheel_runs_with_its_own_modules(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_wheel_includes_templates_types_and_plugin(wheel: Path, tmp_path: Path) -> None:
-    """The templates, the types and the pytest plugin, with every warning an error."""
+    """The wheel has the templates, the types and the pytest plugin; warnings are errors."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     elsewhere = tmp_path / "elsewhere"
@@ -105,7 +105,7 @@ def test_build_leaves_tree_unchanged(wheel: Path) -> None:
 
 
 def test_constraints_pin_all_requirements() -> None:
-    """Pins and requirements are two files; this keeps them one."""
+    """constraints.txt pins each requirement."""
 
     def names(lines: list[str]) -> set[str]:
         bare = [line.partition("#")[0].strip() for line in lines]

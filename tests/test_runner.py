@@ -1,4 +1,4 @@
-"""However a prober ends, its run has a result: in time, with a reason, and with all it measured before."""
+"""Tests of the runner: each run ends in time with a result, a reason and the metrics set before."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import uvloop
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
+from probe_exporter.exposition.encoding import encode
 from probe_exporter.network import opening
 from probe_exporter.prober.deadline import TICK
 from probe_exporter.prober.declaration import Prober
@@ -30,18 +31,19 @@ pytestmark = pytest.mark.usefixtures("new_loop")
 ROUNDING = 1e-6  # seconds
 
 MEASURED = Metric("probe_measured", "Something.")
+NAMED = Metric("probe_named", "Something with a name.", ("name",))
 
 Act = Callable[[Probe], Awaitable[None]]
 
 
 @pytest.fixture
 def new_loop() -> NewLoop:
-    """Deadlines are kept on a simulated clock, so they strike at exact times."""
+    """Return a loop with a simulated clock, so that deadlines strike at exact times."""
     return SimulatedLoop
 
 
 def module(act: Act) -> Module:
-    """A module whose prober does what a test says."""
+    """Return a module whose prober runs `act`."""
 
     async def probe_act(probe: Probe, settings: Settings) -> None:
         await act(probe)
@@ -50,7 +52,7 @@ def module(act: Act) -> Module:
 
 
 async def ran(act: Act, timeout: float = 5.0) -> Result:
-    """The result of a run, which has ended within its time."""
+    """Return the result of a run and check that it ended within its timeout."""
     started = simulated().time()
     result = await run(module(act), "a target", timeout)
     assert simulated().time() - started <= max(timeout, 0) + TICK + ROUNDING
@@ -145,7 +147,7 @@ async def test_run_fails_if_failure_was_noted() -> None:
 
 
 async def test_run_reports_first_failure() -> None:
-    """Whatever is noted, raised or runs out later."""
+    """Later failures, exceptions and timeouts are not reported."""
 
     async def note(probe: Probe) -> None:
         probe.fail(ProbeFailed(Reason.HTTP_STATUS, "first"))
@@ -196,7 +198,7 @@ async def test_run_timeout_reason_depends_on_phase(phase: str, reason: Reason) -
 
 
 async def test_run_reports_own_timeout_error_as_internal_error() -> None:
-    """It should have become a `ProbeFailed`; that it did not is the prober's bug."""
+    """The prober should have raised `ProbeFailed`; this is a bug of the prober."""
 
     async def act(probe: Probe) -> None:
         async with asyncio.timeout(0.01):
@@ -208,7 +210,7 @@ async def test_run_reports_own_timeout_error_as_internal_error() -> None:
 
 
 async def test_run_lets_prober_clean_up_after_timeout() -> None:
-    """And what it raises while it does is not lost either."""
+    """An exception raised during the clean-up is reported."""
 
     async def act(probe: Probe) -> None:
         try:
@@ -277,7 +279,7 @@ async def test_run_accepts_huge_timeout() -> None:
 async def test_run_reports_bug_as_internal_error_with_traceback(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And with the series that were there; what the error says, which may be a secret, is in that log alone."""
+    """Metrics set before are kept; the error's text, which may be a secret, is only in the log."""
 
     async def act(probe: Probe) -> None:
         probe.set(MEASURED, 1)
@@ -297,10 +299,33 @@ async def test_run_reports_bug_as_internal_error_with_traceback(
     assert "hush" not in str([event.fields for event in result.probe.events])
 
 
+@pytest.mark.parametrize(
+    ("give", "said"),
+    [
+        (lambda probe: probe.set(MEASURED, "1"), "metric probe_measured was given str in place of a number"),
+        (lambda probe: probe.add(MEASURED, None), "metric probe_measured was given NoneType in place of a number"),
+        (lambda probe: probe.set(NAMED, 1, 5), "metric probe_named: label name was given int in place of text"),
+    ],
+)
+async def test_run_names_metric_that_was_given_no_sample(give: Callable[[Probe], None], said: str) -> None:
+    """Else the response could not be written, and would be lost with all that the probe measured."""
+
+    async def act(probe: Probe) -> None:
+        probe.set(MEASURED, 1)
+        give(probe)
+
+    result = await ran(act)
+    assert series(result)["probe_failure_info"] == {("internal_error", ""): 1}
+    assert series(result)["probe_measured"] == {(): 1}
+    assert result.failure is not None
+    assert result.failure.message == f"{said}; the exporter's log has more"
+    assert encode(result.probe.samples)
+
+
 @pytest.mark.parametrize("noted", [True, False])
 @pytest.mark.parametrize("declared", [True, False])
 async def test_run_reports_own_reason_only_if_declared(noted: bool, declared: bool) -> None:
-    """The list of reasons is closed: what counts probes by reason must know them all."""
+    """The list of reasons is closed, because probes are counted by reason."""
     tired = OwnReason("act_tired", "The actor sleeps.")
 
     async def probe_act(probe: Probe, settings: Settings) -> None:
@@ -354,7 +379,7 @@ async def test_run_cancelled_releases_socket() -> None:
 
 
 async def test_run_leaves_no_cancellation_behind() -> None:
-    """The task goes on to other things, such as answering."""
+    """The task continues with other work, such as writing the response."""
     await ran(succeed)
     task = asyncio.current_task()
     assert task is not None

@@ -1,4 +1,4 @@
-"""A prober that nobody here has seen: a file of 40 lines in a directory, and an exporter told of the directory."""
+"""Tests of a user's prober: one file of 40 lines in a directory that `--modules.dir` names."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ MODULES = "modules: {finger_root: {prober: finger, finger: {user: root}}}"
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stranger, and a module of it."""
+    """A directory with the prober's file and a module of it."""
     path = tmp_path_factory.mktemp("stranger")
     (path / "finger.py").write_text(FINGER)
     (path / "finger.yml").write_text(MODULES)

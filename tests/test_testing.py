@@ -1,4 +1,4 @@
-"""The pytest plugin: peers do what their script says, and what a probe made of them is told as it was."""
+"""Tests of the pytest plugin: scripted peers, and the outcome of probes against them."""
 
 from __future__ import annotations
 
@@ -222,6 +222,16 @@ def test_run_module_fills_in_parameters(lines: Prober[Any], tmp_path: Path) -> N
         run_module(lines, yml, "aksing", target)
 
 
+@pytest.mark.parametrize("value", ['"1"', "None", "[]"])
+def test_run_prober_fails_probe_that_sets_no_number(file: Path, tmp_path: Path, value: str) -> None:
+    wrong = tmp_path / "lines.py"
+    wrong.write_text(re.sub(r"(?<=set\(LENGTH, ).*(?=, )", value, file.read_text()))
+    with serve(expect(b"one\r\n"), b"answer\n") as target:
+        result = run_prober(load_prober(wrong), target, timeout=PATIENCE)
+    assert (result.success, result.reason) == (False, "internal_error")
+    assert "metric probe_lines_bytes was given" in result.message
+
+
 @pytest.mark.parametrize("module", ["testing", "flags", "tools.commands"])
 def test_module_imports_nothing_of_the_server(module: str) -> None:
     """The plugin is loaded by every pytest where the exporter is installed, the others by every command."""
@@ -234,7 +244,7 @@ print(*[name for name in sys.modules if name.split(".")[0] == "aiohttp" or name.
 
 
 def test_fixtures_stop_peers_and_report_mismatch(file: Path, tmp_path: Path) -> None:
-    """As an author's pytest runs them, with every warning an error."""
+    """Run a separate pytest with every warning as an error."""
     (tmp_path / "test_lines.py").write_text(
         f"""
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""docs/writing-a-prober.md is true: its files are written out and run, its commands are typed, its answers compared."""
+"""Tests of docs/writing-a-prober.md: its files are run and its commands give the shown output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROBERS = [name for name in FILES if name.endswith(".py") and not name.startswit
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the tutorial's files."""
+    """Return a directory with the tutorial's files."""
     directory = tmp_path_factory.mktemp("tutorial")
     for name, text in FILES.items():
         (directory / name).write_text(text, encoding="utf-8")
@@ -77,7 +77,7 @@ TYPED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.split("\n")[0])
 def test_tutorial_commands_give_shown_output(written: Path, session: str) -> None:
-    """But for how long things took, the lines of the log, and any others where the page has an ellipsis."""
+    """Durations, log lines and lines under an ellipsis are not compared."""
     for command, answer in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE):
         program, *words = command.split()
         done = python(written, *TYPED[program], *words)
@@ -98,7 +98,7 @@ def timeless(line: str) -> str:
 
 
 async def test_tutorial_prober_works_in_exporter(written: Path, tmp_path: Path) -> None:
-    """Loaded from its directory, with its modules, its reason and its metrics."""
+    """The exporter loads the prober from its directory, with modules, reason and metrics."""
     with (
         ours(tmp_path, f"--modules.dir={written}") as exporter,
         serve(expect(b"TEA?\r\n"), b"TEA 93.5 0\r\n") as teapot,
@@ -196,7 +196,7 @@ def test_tutorial_metric_table_is_correct() -> None:
 
 @pytest.mark.slow
 def test_tutorial_package_adds_prober(written: Path, tmp_path: Path) -> None:
-    """Built and installed by pip into a place of its own, without a flag for the exporter."""
+    """pip builds and installs the package; the exporter needs no flag."""
     command = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--no-index"]
     done = python(written, *command, "--no-build-isolation", "--target", str(tmp_path / "site"), ".")
     assert done.returncode == 0, done.stderr

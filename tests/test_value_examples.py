@@ -1,4 +1,4 @@
-"""examples/values.yml makes metrics of a JSON page as docs/values-from-answers.md says, and a Prometheus has them."""
+"""Tests of examples/values.yml: the metrics are those of docs/values-from-answers.md and reach a Prometheus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a target is: what host:port means, and what is neither."""
+"""Tests of targets: how host:port is parsed and which text is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be probed: whatever a target is spelt like, and whoever sends the probe on, nothing arrives that is denied.
+"""Tests of the guard: no spelling, redirect or proxy lets a probe reach a denied target.
 
 Loopback stands for the network that has to be kept safe. Listeners of the test's own would take any packet for it, and
 a name server of the test's own answers for every name: a lookup that should not have been made is seen, too.
@@ -49,7 +49,7 @@ LOOPBACK = ["127.0.0.0/8", "::1"]
 
 @dataclass
 class Trap:
-    """TCP and UDP listeners on a port of both loopbacks, which nothing may reach.
+    """TCP and UDP listeners on one port of both loopbacks, which no probe may reach.
 
     Every address of 127.0.0.0/8 is covered, because a socket without an address of its own listens there too.
     """
@@ -81,7 +81,7 @@ class Trap:
             sock.close()
 
     def arrivals(self) -> int:
-        """Connections and datagrams since the last call."""
+        """Return the number of connections and datagrams since the last call."""
         count = 0
         for sock in self._streams:
             with contextlib.suppress(BlockingIOError):
@@ -114,7 +114,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @dataclass
 class Exporter:
-    """Modules of a configuration, and the name server that they ask."""
+    """The modules of a configuration and their name server."""
 
     modules: Any
     zone: Zone
@@ -127,7 +127,7 @@ class Exporter:
 async def exporter(
     tmp_path: Path, modules: dict[str, Any], zone: dict[str, Any] | None = None, targets: object = None
 ) -> AsyncIterator[Exporter]:
-    """A configuration, written to a file and read. Every name is looked up at a server of the test."""
+    """Load a configuration whose modules use the test's name server for every name."""
     answers = Zone({"*": [["127.0.0.1", "::1"]]} if zone is None else zone)
     async with DnsServer(answers) as server:
         resolver = {"servers": [f"127.0.0.1:{server['port']}"], "timeout": "20s"}
@@ -140,7 +140,7 @@ async def exporter(
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return the reason and the phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
@@ -210,7 +210,7 @@ def literal_in_a_target(host: str) -> str:
 async def test_guard_denies_every_spelling_of_a_host(
     tmp_path: Path, trap: Trap, host: str, targets: dict[str, Any]
 ) -> None:
-    """By no prober that has a host in its target; and no name server hears of what is an address."""
+    """For each prober with a host in its target; addresses are never sent to the name server."""
     modules = {
         "http": {"prober": "http"},
         "http3": {"prober": "http", "http": {"enable_http3": True, "enable_http2": False}},
@@ -256,7 +256,7 @@ def test_spellings_are_distinct_and_many() -> None:
     "host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "[::]", "[::1%lo]", "any.test"]
 )
 async def test_trap_is_reached_without_targets(tmp_path: Path, trap: Trap, host: str) -> None:
-    """What the tests above rest on: without a guard these do arrive."""
+    """Check the tests above: without a guard, these probes do arrive."""
     modules = {"tcp": {"prober": "tcp"}, "dns": {"prober": "dns", "dns": {"query_name": "example.test"}}}
     async with exporter(tmp_path, modules) as exporting:
         assert (await exporting.probe("tcp", f"{host}:{trap.port}")).success
@@ -318,14 +318,14 @@ async def test_guard_address_entry_applies_to_names_that_resolve_to_it(tmp_path:
     ],
 )
 async def test_guard_prevents_dns_rebinding_to_loopback_or_link_local(tmp_path: Path, trap: Trap, address: str) -> None:
-    """Whoever owns a name that is allowed may take it to other hosts, and not to the exporter's own."""
+    """The owner of an allowed name may point it to other hosts, but not to the exporter's own host."""
     async with exporter(tmp_path, TCP, {"*": [[address]]}, {"allow": ["*.example.test"]}) as exporting:
         assert why(await exporting.probe("m", f"a.example.test:{trap.port}")) == DENIED
     assert trap.arrivals() == 0
 
 
 async def test_guard_checks_the_address_connected_to_even_if_dns_changes(tmp_path: Path, trap: Trap) -> None:
-    """The address that was checked is the one that is connected to: nothing is looked up in between."""
+    """The probe connects to the address that was checked, without a second lookup."""
     zone = {"rebound.test": [["127.0.0.5"], ["127.0.0.1"], ["127.0.0.5"]]}
     async with exporter(tmp_path, TCP, zone, {"allow": ["127.0.0.5"]}) as exporting:
         target = f"rebound.test:{trap.port}"
@@ -414,7 +414,7 @@ PROXIED = [
 @pytest.mark.parametrize("kind", ["http", "socks5", "socks5h"])
 @pytest.mark.parametrize("host", PROXIED)
 async def test_guard_sends_no_denied_target_to_proxy(tmp_path: Path, kind: str, scheme: str, host: str) -> None:
-    """However a proxy would read it: it may know spellings that we do not look up."""
+    """A proxy may accept spellings of a name that the exporter does not look up."""
     async with ProxyServer(behaviour=HttpProxy() if kind == "http" else SocksProxy()) as proxy:
         http = {"proxy_url": f"{kind}://127.0.0.1:{proxy['port']}", "skip_resolve_phase_with_proxy": True}
         targets = {"deny": ["127.0.0.3", "denied.test"]}
@@ -442,7 +442,7 @@ async def test_guard_sends_no_denied_websocket_target_to_proxy(tmp_path: Path, k
 
 @pytest.mark.parametrize("kind", ["http", "socks5h"])
 async def test_guard_requires_name_entry_for_names_behind_proxy(tmp_path: Path, kind: str) -> None:
-    """What the proxy takes its address for nobody knows: a range of addresses does not vouch for it."""
+    """The proxy resolves the name, so an address range can't allow it."""
     async with (
         ProxyServer(behaviour=HttpProxy() if kind == "http" else SocksProxy()) as proxy,
         Site({"/": reply()}) as site,
@@ -547,7 +547,7 @@ METADATA = [
 async def test_guard_requires_explicit_entry_for_link_local_and_metadata_addresses(
     tmp_path: Path, targets: dict[str, Any], address: str
 ) -> None:
-    """Not one packet leaves for them; that is why a test may try."""
+    """No packet is sent to these addresses."""
     async with exporter(tmp_path, {"m": {"prober": "tcp"}, "i": {"prober": "icmp"}}, targets=targets) as exporting:
         assert why(await exporting.probe("m", f"{literal_in_a_target(address)}:80")) == DENIED
         assert why(await exporting.probe("i", address)) == (Reason.TARGET_DENIED, "setup")
@@ -569,7 +569,7 @@ def permits(guarded: Guard, address: str, port: int = 80, name: str = "") -> boo
 
 
 def denied(check: Callable[[], object]) -> bool:
-    """Whether it is refused, for the one reason that there is."""
+    """Return whether the guard refuses it."""
     try:
         check()
     except ProbeFailed as failed:
@@ -619,7 +619,7 @@ def test_guard_requires_explicit_entry_for_metadata_names(name: str) -> None:
 
 
 async def test_guard_forgets_resolved_names_between_runs(tmp_path: Path) -> None:
-    """A token is fetched by a run of its own, so that its names permit nothing to the probe that waits for it."""
+    """A token is fetched in a separate run, so names resolved there allow nothing in the probe itself."""
     async with exporter(tmp_path, TCP, {"good.test": [["192.0.2.1"]]}, {"allow": ["good.test"]}) as exporting:
         policy = exporting.modules["m"].network
         assert policy is not None
@@ -632,7 +632,7 @@ async def test_guard_forgets_resolved_names_between_runs(tmp_path: Path) -> None
 
 
 async def test_guard_refuses_to_connect_to_non_address(trap: Trap) -> None:
-    """Not even by a prober that forgets to resolve: the system would do it, unseen."""
+    """Otherwise the system would resolve a name without the guard."""
     for host in ("localhost", "127.1", "2130706433", "internal.test"):
         probe = Probe("t", 1e9, network=NetworkPolicy(guarding(deny=LOOPBACK)).for_run())
         for attempt in (dial(probe, [host], trap.port), dial_udp(probe, host, trap.port)):
@@ -676,7 +676,7 @@ def test_guard_example_in_docs_behaves_as_described(
 
 @pytest.fixture
 def unix(tmp_path: Path) -> Iterator[Path]:
-    """A socket in a directory, with links to both beside it."""
+    """Make a Unix socket in a directory, and links to both."""
     directory = tmp_path / "run"
     directory.mkdir()
     (tmp_path / "link").symlink_to(directory)
@@ -812,7 +812,7 @@ PREFIXES_6 = st.integers(0, 128).flatmap(
 
 
 def near(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> st.SearchStrategy[IPv4Address | IPv6Address]:
-    """Addresses in a range, at its edges and anywhere."""
+    """Generate addresses in a range, including its edges."""
     low, high, most = int(network.network_address), int(network.broadcast_address), 2**network.max_prefixlen - 1
     numbers = st.one_of(
         st.integers(low, high), st.sampled_from([max(low - 1, 0), low, high, min(high + 1, most)]), st.integers(0, most)
@@ -821,7 +821,7 @@ def near(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> st.SearchStr
 
 
 def spellings(number: int) -> st.SearchStrategy[str]:
-    """An IPv4 address in some way that inet_aton(3) reads."""
+    """Generate spellings of an IPv4 address that inet_aton(3) accepts."""
     a, b, c, d = number.to_bytes(4, "big")
     forms = [str(number), hex(number), f"0{number:o}", f"{a}.{number & 0xFFFFFF}", f"{a}.{b}.{number & 0xFFFF}",
              f"0x{a:x}.0{b:o}.{c}.{d}", f"0x{a:02X}.{b}.0x{number & 0xFFFF:x}", f"{a}.{b}.{c}.{d}."]  # fmt: skip

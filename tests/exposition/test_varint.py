@@ -1,4 +1,4 @@
-"""Whole numbers as protocol buffers carry them, there and back."""
+"""Tests of variable-length integers of protocol buffers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Connections over real sockets on loopback: every way they stall, break and end has its reason and its time.
+"""Tests of TCP and TLS connections over loopback: reads, writes, close, reset and handshake failures.
 
-All of it runs on asyncio's loop and on uvloop, whose transports differ in what they buffer and when.
+Each test runs on asyncio's loop and on uvloop, because their transports buffer differently.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def new_loop(request: pytest.FixtureRequest) -> NewLoop:
 
 
 async def finish(connected: socket.socket) -> None:
-    """End our half in good order, and read the rest: closing before that would be a reset."""
+    """Shut down our half and read the rest; closing with unread data would send a reset."""
     connected.shutdown(socket.SHUT_WR)
     with contextlib.suppress(ConnectionError):
         await hold(connected)
@@ -80,7 +80,7 @@ async def test_read_returns_data_once_then_eof() -> None:
 
 
 async def test_read_methods_work_wherever_data_is_split() -> None:
-    """Bytes by number, up to a mark, and whatever is left: however they come."""
+    """`exactly`, `until` and `read` return the same for every split."""
     said = b"12345first line\r\nsecond\r\nrest"
     for cut in range(len(said)):
         go_on = asyncio.Event()
@@ -105,7 +105,7 @@ async def test_read_methods_work_wherever_data_is_split() -> None:
 
 
 async def test_read_cost_is_linear_for_many_small_messages() -> None:
-    """A peer that sends so has no more of our time than others: none of the rest is moved for each."""
+    """Reading one message does not copy the rest of the buffer."""
 
     async def cost(pairs: int) -> float:
         connection = Connection()
@@ -121,6 +121,28 @@ async def test_read_cost_is_linear_for_many_small_messages() -> None:
     few = min([await cost(3_000) for _ in range(5)])
     # To move the rest for each would make 25 times as many cost 600 times as much.
     assert await cost(75_000) < 25 * 5 * few
+
+
+@pytest.mark.parametrize(("size", "number", "turns"), [(8, 20_000, 300), (16_384, 200, 150)])
+async def test_reads_of_buffered_messages_share_the_loop(size: int, number: int, turns: int) -> None:
+    """A peer that sends many messages at once does not delay other tasks until all of them are read."""
+    connection = Connection()
+    message = b"x" * (size - 1) + b"\n"
+    connection.data_received(message * number)
+    others = 0
+
+    async def count() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    for _ in range(number // 2):
+        await connection.exactly(size)
+        await connection.until(b"\n", limit=size)
+    counting.cancel()
+    assert others >= turns
 
 
 async def test_read_returns_rest_after_partial_reads() -> None:
@@ -175,7 +197,7 @@ async def test_read_returns_data_received_before_reset() -> None:
 
 @pytest.mark.parametrize("answer", [b"no more", b"no more" * 10_000], ids=["short", "long"])
 async def test_read_returns_data_if_write_finds_reset(answer: bytes) -> None:
-    """A server that answers and closes without reading all of the request (413) resets: its answer has come before."""
+    """A server that responds early (413) and closes sends its response before the reset."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = await dial(a_probe(), ["127.0.0.1"], listener.getsockname()[1])
         connection.send(b"request")
@@ -228,12 +250,12 @@ FLOOD = 100 * 1024 * 1024
 
 
 def writable(sock: socket.socket) -> bool:
-    """Whether the system takes more to be sent."""
+    """Return whether the kernel accepts more data to send."""
     return bool(select.select([], [sock], [], 0)[1])
 
 
 async def test_read_buffer_is_bounded_if_peer_floods() -> None:
-    """What nobody reads stays in its own and the system's buffers; once somebody does, all of it comes."""
+    """Unread data stays in the peer's and the kernel's buffers; later reads return all of it."""
     sent = 0
     pouring: list[socket.socket] = []
 
@@ -261,7 +283,7 @@ async def test_read_buffer_is_bounded_if_peer_floods() -> None:
 
 
 async def test_write_waits_for_slow_peer() -> None:
-    """What is under way is bounded, and the rest goes out as the peer takes it."""
+    """The write buffer is bounded, and the rest is sent as the peer reads."""
     go, all_taken = asyncio.Event(), asyncio.Event()
     taken = 0
 
@@ -297,7 +319,7 @@ async def test_write_waits_for_slow_peer() -> None:
 
 @pytest.mark.parametrize("half_closed", [False, True])
 async def test_write_fails_after_peer_resets(half_closed: bool) -> None:
-    """Also where it had said before that it would say nothing more: an upload must not run on into nothing."""
+    """This also holds after the peer half-closed: an upload must not continue without a reader."""
     go_on = asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
@@ -369,7 +391,7 @@ async def test_abort_drops_connection() -> None:
 async def test_close_releases_socket_if_peer_never_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A stalled peer would otherwise cost a descriptor for each probe of it."""
+    """Otherwise each probe of a stalled peer would leak a descriptor."""
     monkeypatch.setattr(connections, "LINGER", 0.2)
     released = asyncio.Event()
 
@@ -423,7 +445,7 @@ async def test_tls_connects_and_reports_version(pki: Pki) -> None:
 async def test_tls_reports_refused_certificate_and_sends_alert(
     pki: Pki, version: str, certificate: str, reason: Reason, errors: set[str]
 ) -> None:
-    """By an alert, before anything else; our own certificate it never sees."""
+    """The server gets an alert and never sees the client's certificate."""
     identity = {"cert_file": str(pki.directory / "client.pem"), "key_file": str(pki.directory / "client.key")}
     with Shaker(pki, certificate, version=version, client_ca="root") as server:
         probe = a_probe()
@@ -452,7 +474,7 @@ async def test_tls_sends_client_certificate_on_request(pki: Pki, version: str) -
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 async def test_tls_fails_without_required_client_certificate(pki: Pki, version: str) -> None:
-    """In TLS 1.3 that shows only when we read."""
+    """In TLS 1.3 the error appears only on the first read."""
 
     async def talk(port: int) -> None:
         connection = await connect(a_probe(), "127.0.0.1", port, over_tls(pki))
@@ -504,7 +526,7 @@ async def test_tls_reports_reset_during_handshake(pki: Pki) -> None:
 
 
 async def test_tls_handshake_has_its_own_timeout(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that stalls or drips; its socket is gone afterwards."""
+    """The server never answers; the socket is closed afterwards."""
     monkeypatch.setattr(connections, "HANDSHAKE_LIMIT", 0.1)
     left = asyncio.Event()
 
@@ -541,7 +563,7 @@ async def test_tls_handshake_cancelled_releases_socket(pki: Pki) -> None:
 
 
 async def test_tls_reads_data_sent_with_last_handshake_message(pki: Pki) -> None:
-    """TLS 1.2: a server's last message of the handshake and its first words in one segment."""
+    """In TLS 1.2, one segment carries the last handshake message and the first data."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.directory / "leaf.pem", pki.directory / "leaf.key")
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -603,7 +625,7 @@ async def test_starttls_upgrades_open_connection(pki: Pki) -> None:
 
 
 async def test_starttls_rejects_injected_plaintext(pki: Pki) -> None:
-    """Somebody in between could have put it there: it is part of the handshake, which fails by it."""
+    """A man in the middle could have injected the text, so it counts as part of the handshake, which fails."""
 
     async def play(connected: socket.socket) -> None:
         await say(connected, b"220 go\r\n250 injected\r\n")

@@ -1,4 +1,4 @@
-"""Datagrams over real sockets on loopback: who hears them, when they came, and why none did. On both event loops."""
+"""Tests of UDP datagrams over loopback, on both event loops: sender, arrival time and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def new_loop(request: pytest.FixtureRequest) -> NewLoop:
 
 
 def a_udp_socket(address: str = "127.0.0.1") -> socket.socket:
-    """A socket on a port of its own, to be a peer with."""
+    """Return a bound UDP socket."""
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind((address, 0))
     sock.settimeout(PATIENCE)
@@ -37,7 +37,7 @@ def a_udp_socket(address: str = "127.0.0.1") -> socket.socket:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 async def test_datagrams_ignore_other_senders(address: str) -> None:
-    """What another socket sends to ours is not heard."""
+    """Datagrams from another socket are not received."""
     with a_udp_socket(address) as peer, a_udp_socket(address) as stranger:
         datagrams = await dial_udp(a_probe(), address, peer.getsockname()[1])
         datagrams.send(b"question")
@@ -53,7 +53,7 @@ async def test_datagrams_ignore_other_senders(address: str) -> None:
 
 
 async def test_datagram_time_is_its_arrival() -> None:
-    """Not that of reading it, which may be later."""
+    """The time of reading may be later."""
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")
@@ -72,7 +72,7 @@ async def test_datagram_time_is_its_arrival() -> None:
 
 
 async def test_datagrams_report_refused_port() -> None:
-    """As soon as ICMP says so, and again to whoever asks again."""
+    """The error comes with the ICMP message and is raised on each read."""
     with a_udp_socket() as peer:
         port = peer.getsockname()[1]
     datagrams = await dial_udp(a_probe(), "127.0.0.1", port)
@@ -85,7 +85,7 @@ async def test_datagrams_report_refused_port() -> None:
 
 
 async def test_datagrams_report_reset_if_peer_closes_after_response() -> None:
-    """And the answer is read first."""
+    """The response is read before the error."""
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")
@@ -125,7 +125,7 @@ def socket_of(datagrams: Datagrams) -> socket.socket:
 
 
 async def test_datagrams_are_dropped_beyond_buffer_limit() -> None:
-    """As where the buffer of a socket is full."""
+    """The kernel does the same when a socket's buffer is full."""
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
         datagrams.send(b"question")

@@ -1,6 +1,6 @@
-"""Resolving and connecting over real sockets on loopback: each way that it begins or fails has its reason.
+"""Tests of resolving and connecting over loopback: chosen address, reported phases and reasons of failures.
 
-All of it runs on asyncio's loop and on uvloop, whose transports differ in what they buffer and when.
+Each test runs on asyncio's loop and on uvloop, because their transports buffer differently.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import uvloop
 from probe_exporter.addresses import literals
 from probe_exporter.network import lookup, opening
 from probe_exporter.network.connection import Connection
-from probe_exporter.network.opening import connect, connect_udp, dial, resolve
-from probe_exporter.network.settings import SourceSettings
+from probe_exporter.network.opening import choose_address, connect, connect_udp, dial, resolve
+from probe_exporter.network.settings import AddressSettings, SourceSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.tls import layer
@@ -94,6 +94,27 @@ async def test_resolve_reports_zero_without_usable_address(host: str, preferred:
     assert probe.samples.get(opening.LOOKUP_TIME) >= 0
 
 
+SECONDS = Metric("probe_any_duration_seconds", "How long each phase took.", ("phase",))
+
+
+@pytest.mark.usefixtures("hosts")
+async def test_choose_address_obeys_settings_and_reports_seconds() -> None:
+    probe = a_probe()
+    settings = AddressSettings(preferred_ip_protocol="ip4", ip_protocol_fallback=False)
+    assert await choose_address(probe, "both.test", settings, SECONDS) == "127.0.0.1"
+    assert probe.samples.get(SECONDS, "resolve") == probe.samples.get(opening.LOOKUP_TIME) > 0
+    assert (await failing(choose_address(a_probe(), "six.test", settings))).reason is Reason.DNS_NO_ADDRESS
+
+
+@pytest.mark.usefixtures("hosts")
+async def test_choose_address_reports_no_seconds_of_a_failure() -> None:
+    probe = a_probe()
+    settings = AddressSettings(preferred_ip_protocol="ip4", ip_protocol_fallback=False)
+    await failing(choose_address(probe, "six.test", settings, SECONDS))
+    assert SECONDS not in probe.samples.families
+    assert probe.samples.get(opening.LOOKUP_TIME) > 0
+
+
 # --- connecting --------------------------------------------------------------------------------------------
 
 
@@ -140,7 +161,7 @@ async def test_dial_refuses_invalid_port(port: int) -> None:
 
 
 async def test_dial_reports_unreachable_address() -> None:
-    """A multicast address takes no connections; the system says so at once."""
+    """The kernel refuses TCP connections to a multicast address at once."""
     failed = await failing(dial(a_probe(), ["224.0.0.1"], 9))
     assert failed.reason is Reason.CONNECT_UNREACHABLE
 
@@ -186,7 +207,7 @@ async def test_connect_fails_with_foreign_source_address(source: str, reason: Re
 
 
 def full_listener(stack: contextlib.ExitStack) -> int:
-    """A port that takes no more connections: a SYN to it is never answered."""
+    """Return a port whose backlog is full, so a SYN is never answered."""
     listener = stack.enter_context(socket.socket())
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
@@ -289,7 +310,7 @@ async def test_connect_udp_applies_source_settings() -> None:
 
 
 async def test_connections_leak_no_objects_or_descriptors(pki: Pki) -> None:
-    """Neither objects nor descriptors, whatever became of them."""
+    """This holds after success and after failure."""
 
     left = 0
 

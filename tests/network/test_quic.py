@@ -1,4 +1,4 @@
-"""QUIC connections on loopback: how they begin and end, what they bound; certificates are judged as over TCP."""
+"""Tests of QUIC connections over loopback: handshake, close, limits, and the same certificate rules as over TCP."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def site(pki: Pki, behaviour: Quic) -> Site:
 
 @asynccontextmanager
 async def connected(pki: Pki, behaviour: Quic) -> AsyncIterator[QuicClient]:
-    """A connection to a server of its own."""
+    """Connect to a new server."""
     async with site(pki, behaviour) as target:
         client = await dial(pki, target["quic_port"])
         try:
@@ -60,7 +60,7 @@ async def connected(pki: Pki, behaviour: Quic) -> AsyncIterator[QuicClient]:
 
 
 async def the_end_of(client: QuicClient) -> ProbeFailed:
-    """Take part until it is over; why it is."""
+    """Process events until the connection ends; return the failure."""
     try:
         while True:
             await client.turn()
@@ -87,7 +87,7 @@ async def test_quic_handshake_reports_server_certificates(pki: Pki) -> None:
 
 
 async def test_quic_offers_suites_in_order_of_original(pki: Pki) -> None:
-    """So that a server that follows the client chooses the same."""
+    """A server that follows the client's order then chooses the same suite."""
     assert [suite.name for suite in quic._SUITES] == [
         "AES_128_GCM_SHA256",
         "AES_256_GCM_SHA384",
@@ -96,7 +96,7 @@ async def test_quic_offers_suites_in_order_of_original(pki: Pki) -> None:
 
 
 async def test_quic_dial_tries_addresses_in_turn(pki: Pki) -> None:
-    """And the last one gives the reason."""
+    """The last address gives the reason."""
     async with site(pki, Quic()) as target:
         client = await dial(pki, target["quic_port"], "127.0.0.2", "127.0.0.1")
         assert client.handshake is not None
@@ -124,13 +124,13 @@ async def test_quic_dial_failure_has_reason(pki: Pki, behaviour: Quic, reason: R
 
 
 async def test_quic_dial_answers_retry(pki: Pki) -> None:
-    """By a Retry packet, which costs a round trip."""
+    """The server sends a Retry packet, which costs a round trip."""
     async with connected(pki, Quic(retry=True)) as client:
         assert client.handshake is not None
 
 
 async def test_quic_dial_refuses_unusable_settings(pki: Pki) -> None:
-    """A setting that can't be used is no failure of the server's."""
+    """An unusable setting is not reported as a failure of the server."""
     for name, settings in (("", trusting(pki)), ("localhost", TLSSettings(max_version="TLS12"))):
         with pytest.raises(ProbeFailed) as failed:
             await quic.dial(a_probe(), ["127.0.0.1"], 1, quic_context(settings), name, "h3")
@@ -141,7 +141,7 @@ async def test_quic_dial_refuses_unusable_settings(pki: Pki) -> None:
 
 
 async def test_quic_sends_keep_alive(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While we wait for a slow answer, it hears from us now and then."""
+    """While the client waits for a slow response, it sends pings."""
     monkeypatch.setattr(quic, "KEEP_ALIVE", 0.05)
     behaviour = Quic()
     async with connected(pki, behaviour) as client:
@@ -165,7 +165,7 @@ async def test_quic_idle_timeout_closes_connection(pki: Pki, monkeypatch: pytest
 
 
 async def test_quic_end_is_reported_repeatedly(pki: Pki) -> None:
-    """Whoever asks after the end gets the same answer, and does not wait for it."""
+    """A later call fails at once with the same error."""
     behaviour = Quic()
     async with connected(pki, behaviour) as client:
         behaviour.connections[0].close(error_code=QuicErrorCode.INTERNAL_ERROR, frame_type=0, reason_phrase="broken")
@@ -180,7 +180,7 @@ async def test_quic_end_is_reported_repeatedly(pki: Pki) -> None:
 
 
 async def provoked(pki: Pki, act: Callable[[QuicConnection], None]) -> ProbeFailed:
-    """Connect, say a word, let `act` do its worst to the server's side of the connection, and see how it ends."""
+    """Connect, let `act` manipulate the server's connection, send data and return the failure."""
     behaviour = Quic()
     async with connected(pki, behaviour) as client:
         act(behaviour.connections[0])
@@ -189,7 +189,7 @@ async def provoked(pki: Pki, act: Callable[[QuicConnection], None]) -> ProbeFail
 
 
 async def test_quic_bounds_out_of_order_data(pki: Pki) -> None:
-    """One byte at the far end of each window would make aioquic open the window ever wider and keep all between."""
+    """One byte at the end of each window would make aioquic widen the window and buffer the gap."""
 
     def leave_gaps(server: QuicConnection) -> None:
         stream = server.get_next_available_stream_id()
@@ -206,7 +206,7 @@ async def test_quic_bounds_out_of_order_data(pki: Pki) -> None:
 
 
 async def test_quic_bounds_tls_messages(pki: Pki) -> None:
-    """Such as a session ticket of 16 megabytes, of which aioquic would copy all that it has at every packet."""
+    """An example is a session ticket of 16 MB, which aioquic would copy for every packet."""
 
     def send_a_large_ticket(server: QuicConnection) -> None:
         server._crypto_streams[Epoch.ONE_RTT].sender.write(b"\x04\xff\xff\xff" + bytes(1 << 20))
@@ -216,7 +216,7 @@ async def test_quic_bounds_tls_messages(pki: Pki) -> None:
 
 
 async def test_quic_bounds_handshake_size(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand certificates are too many."""
+    """The server sends a thousand certificates."""
     chain = (pki.directory / "leaf.pem").read_text() + (pki.directory / "intermediate.pem").read_text() * 1000
     monkeypatch.setattr("aioquic.quic.connection.CRYPTO_BUFFER_SIZE", 1 << 20)  # of the server
     (tmp_path / "long.pem").write_text(chain)
@@ -228,7 +228,7 @@ async def test_quic_bounds_handshake_size(pki: Pki, tmp_path: Path, monkeypatch:
 
 
 async def test_quic_ignores_garbage_datagrams(pki: Pki) -> None:
-    """What does not decrypt is dropped, whoever sent it."""
+    """Datagrams that do not decrypt are dropped."""
     async with connected(pki, Quic()) as client:
         for garbage in (b"", b"\x40", bytes(1200), b"\xc0" + bytes(30), b"\xff" * 1500):
             client._receive(garbage)
@@ -241,7 +241,7 @@ async def test_quic_ignores_garbage_datagrams(pki: Pki) -> None:
 
 
 def over_tcp(pki: Pki, certificate: str, settings: TLSSettings, name: str) -> Handshake | VerificationFailed:
-    """What a handshake of TLS 1.3 over TCP makes of a certificate, in memory."""
+    """Return the result of a TLS 1.3 handshake in memory."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(pki.directory / f"{certificate}.pem", pki.directory / f"{certificate}.key")
@@ -265,7 +265,7 @@ def over_tcp(pki: Pki, certificate: str, settings: TLSSettings, name: str) -> Ha
 
 
 def over_quic(pki: Pki, certificate: str, settings: TLSSettings, name: str) -> Handshake | VerificationFailed:
-    """What a handshake of QUIC makes of it."""
+    """Return the result of verifying the same certificate for QUIC."""
     sent = x509.load_pem_x509_certificates((pki.directory / f"{certificate}.pem").read_bytes())
     shown = Handshake("TLS 1.3", "TLS_AES_256_GCM_SHA384", [certificates.read(one) for one in sent], None)
     try:
@@ -284,7 +284,7 @@ ZOO = [
 @pytest.mark.parametrize("authority", ["root", "intermediate", "leaf", "self_signed", "twin_roots", "none"])
 @pytest.mark.parametrize("certificate", ZOO)
 def test_quic_verifies_certificates_like_tcp(pki: Pki, certificate: str, authority: str) -> None:
-    """By the same rules: the same errors, the same reason and words, the same verified chain."""
+    """Errors, reason, message and verified chain are the same."""
     settings = TLSSettings(insecure_skip_verify=True) if authority == "none" else trusting(pki, authority)
     for name in ("localhost", "127.0.0.1", "no.example.test", "www.example.test."):
         tcp, udp = over_tcp(pki, certificate, settings, name), over_quic(pki, certificate, settings, name)
@@ -299,7 +299,7 @@ def test_quic_verifies_certificates_like_tcp(pki: Pki, certificate: str, authori
 
 
 def test_system_store_trusts_no_test_certificate(pki: Pki) -> None:
-    """Without ca_file both ask the system's store."""
+    """Without ca_file, both use the system's store."""
     for judged in (
         over_tcp(pki, "leaf", TLSSettings(), "localhost"),
         over_quic(pki, "leaf", TLSSettings(), "localhost"),
@@ -309,7 +309,7 @@ def test_system_store_trusts_no_test_certificate(pki: Pki) -> None:
 
 
 def test_quic_contexts_are_shared_until_files_change(pki: Pki, tmp_path: Path) -> None:
-    """One for equal settings, and another when a file has changed; a client's own certificate comes along."""
+    """Equal settings share a context until a file changes; the context has the client certificate."""
     path = tmp_path / "ca.pem"
     path.write_bytes((pki.directory / "root.pem").read_bytes())
     settings = TLSSettings(

@@ -1,4 +1,4 @@
-"""What a module says of its network: the settings and their mistakes, and where the packets of its probes leave."""
+"""Tests of network settings: their validation, and the resolver, source address and interface that probes use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROBERS = loader.load_probers([])
 
 
 def load(tmp_path: Path, *texts: str, **options: Any) -> Config:
-    """The configuration that some files make."""
+    """Load a configuration from some texts."""
     files = []
     for number, text in enumerate(texts):
         files.append(tmp_path / f"{number}.yml")
@@ -40,14 +40,14 @@ def load(tmp_path: Path, *texts: str, **options: Any) -> Config:
 
 
 def refusal(tmp_path: Path, *texts: str) -> list[str]:
-    """The lines of the error that files are refused with, without the directory."""
+    """Return the lines of the error for these files, without the directory."""
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, *texts)
     return str(refused.value).replace(f"{tmp_path}/", "").splitlines()
 
 
 def why(result: Result) -> tuple[str, str] | None:
-    """Reason and phase of a failure; None for success."""
+    """Return the reason and the phase of a failure; None for success."""
     return None if result.failure is None else (result.failure.reason, result.phase)
 
 
@@ -166,7 +166,7 @@ def test_schema_has_network_settings() -> None:
 
 
 async def test_parameters_are_refused_in_targets(tmp_path: Path) -> None:
-    """The guard of a module stays when parameters make another module of it; and no parameter gets into it."""
+    """The guard stays the same when parameters are filled in, and it accepts no parameters."""
     text = """
 targets: {deny: [127.0.0.1]}
 modules:
@@ -194,7 +194,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
 
 
 async def test_every_prober_uses_module_resolver(tmp_path: Path) -> None:
-    """None of them reaches anybody: what counts is that they asked."""
+    """No probe reaches a target; the test checks the queries."""
     zone = Zone({"*": [["127.0.0.1"]]})
     async with DnsServer(zone) as server:
         resolver = {"servers": [f"127.0.0.1:{server['port']}"]}
@@ -211,7 +211,7 @@ async def test_every_prober_uses_module_resolver(tmp_path: Path) -> None:
 
 
 def comes_from(sock: socket.socket) -> str:
-    """The address of whoever connects or sends a datagram."""
+    """Return the address of the client that connects or sends a datagram."""
     if sock.type is not socket.SOCK_STREAM:
         return str(sock.recvfrom(1000)[1][0])
     connected, peer = sock.accept()
@@ -221,7 +221,7 @@ def comes_from(sock: socket.socket) -> str:
 
 @pytest.mark.parametrize(("own", "expected"), [("", "127.0.0.9"), ("127.0.0.8", "127.0.0.8")])
 async def test_every_prober_uses_module_source_address(tmp_path: Path, own: str, expected: str) -> None:
-    """The prober's own key wins."""
+    """The prober's own key takes precedence."""
     for name in ("tcp", "udp", "dns", "http", "websocket"):
         kind = socket.SOCK_DGRAM if name in ("udp", "dns") else socket.SOCK_STREAM
         with socket.socket(socket.AF_INET, kind) as sock:
@@ -268,7 +268,7 @@ PORT = 4433
 
 
 class Far:
-    """What listens in the far host: a TCP port, and a UDP port that echoes and keeps whom it heard."""
+    """Listeners in the far host: a TCP port, and a UDP port that echoes and records its clients."""
 
     def __init__(self, host: Namespace) -> None:
         self.heard: list[str] = []
@@ -301,7 +301,7 @@ class Far:
         return self.heard[-1] not in (FAR, FAR_6)  # itself: it is time to end
 
     def has_heard(self) -> set[str]:
-        """Who was there, as soon as somebody was."""
+        """Wait for the first client; return the addresses of all clients."""
         wait_until(lambda: self.heard)
         return set(self.heard)
 
@@ -354,7 +354,7 @@ PROBES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 async def until_heard(far: Far, module: Module, target: str) -> None:
-    """Probe until the far host has heard something."""
+    """Probe until the far host has received a packet."""
     probing = asyncio.create_task(run(module, target, 120.0))
     await until(lambda: far.heard)
     probing.cancel()
@@ -370,7 +370,7 @@ async def until_heard(far: Far, module: Module, target: str) -> None:
 def test_source_interface_selects_outgoing_interface(
     tmp_path: Path, laid: tuple[Network, Far], name: str, target: str, first: str, second: str, net_raw: bool
 ) -> None:
-    """Whatever the routes would prefer; the far host sees the address of that interface."""
+    """The interface overrides the routes; the far host sees its address."""
     network, far = laid
     module, pattern = PROBES[name]
     host = f"[{target}]" if ":" in target else target
@@ -397,7 +397,7 @@ def test_source_interface_selects_outgoing_interface(
 
 
 def test_rebinding_interface_reports_missing_capability() -> None:
-    """As every socket does before Linux 5.7."""
+    """Before Linux 5.7, every such socket needs the capability."""
 
     def twice() -> str:
         namespaces.give_up_net_raw()

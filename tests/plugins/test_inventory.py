@@ -1,4 +1,4 @@
-"""What a prober can measure is found in its code: all that it sets, and nothing that only others do."""
+"""Tests of the metric inventory: it lists all metrics that a prober's code can set and no others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_inventory_includes_metrics_of_prober_file(prober: str) -> None:
 
 
 def test_inventory_includes_metrics_of_called_functions() -> None:
-    """Of the address: set by what all connections go through. Of TLS: set by what tcp and http do with them."""
+    """All probers that connect set the address metrics; tcp and http also set those of TLS."""
     for prober in ("http", "tcp"):
         assert {"probe_ip_protocol", "probe_dns_lookup_time_seconds", "probe_tls_version_info"} <= names(prober)
     assert "probe_ip_protocol" in names("icmp")
@@ -47,7 +47,7 @@ Run = Callable[[Probe, "Nothing"], Awaitable[None]]
 
 
 class Nothing(Settings):
-    """Settings of this file's own."""
+    """Settings of the test's own prober."""
 
 
 @lru_cache
@@ -79,7 +79,7 @@ def test_inventory_follows_decorated_cached_and_bound_functions(probe: Run) -> N
 
 
 def test_inventory_covers_golden_files() -> None:
-    """What probers answered with in the side-by-side tests is what they were said to answer with."""
+    """Each series of the golden files is in the inventory of its prober."""
     announced = {metric.name for prober in PROBERS for metric in measured(PROBERS[prober])}
     announced |= {metric.name for metric in declared(runner)}
     seen = {name for path in GOLDEN.rglob("*") if path.is_file() for name in _series(path.read_text())}

@@ -1,4 +1,4 @@
-"""What is loaded: probers and configuration files, ours and the user's, and what is refused and why."""
+"""Tests of the loader: which probers and configuration files it loads, and which it refuses with what error."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ prober = Prober("quake", QuakeSettings, probe_quake)
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A directory of the user's own."""
+    """A directory of user files."""
     path = tmp_path / "modules"
     path.mkdir(mode=0o755)
     return path
 
 
 def refusal(*directories: Path) -> str:
-    """Why probers can't be loaded from these directories."""
+    """Return the error of loading probers from these directories."""
     with pytest.raises(LoaderError) as refused:
         load_probers(directories)
     return str(refused.value)
@@ -73,7 +73,7 @@ def test_loader_always_loads_shipped_probers() -> None:
 
 
 def test_loader_adds_prober_and_modules_of_directory(directory: Path) -> None:
-    """One file, no registration: its block is checked and its modules load."""
+    """One file without registration is enough: its settings are checked and its modules load."""
     (directory / "quake.py").write_text(QUAKE)
     (directory / "quake.yml").write_text("modules: {cache: {prober: quake, quake: {password: x}}}")
     before = list(sys.path)
@@ -91,7 +91,7 @@ def test_loader_marks_library_probers_as_shipped(directory: Path, monkeypatch: p
 
 
 def test_loader_reads_edited_file(directory: Path) -> None:
-    """Two edits within a second, of the same length: no bytecode is kept."""
+    """Two edits of the same length within a second are both read, because no bytecode is cached."""
     for name in ("quake", "tides"):
         (directory / "quake.py").write_text(QUAKE.replace('Prober("quake"', f'Prober("{name}"'))
         assert name in load_probers([directory])
@@ -99,7 +99,7 @@ def test_loader_reads_edited_file(directory: Path) -> None:
 
 
 def test_loader_reports_all_broken_files_and_keeps_the_rest(directory: Path) -> None:
-    """A line for each; what it was probably called is known, though it never ran."""
+    """Each file has a line; the prober's probable name is known although the file did not run."""
     source = QUAKE.replace('Prober("quake"', 'Prober("tides"').replace("class ", "1 / 0\nclass ", 1)
     (directory / "one.py").write_text(source)
     (directory / "two.py").write_text("raise ValueError('no')")
@@ -219,7 +219,7 @@ version = "1.2"
 
 
 def install(site: Path, source: Path, entry_points: str) -> None:
-    """Build a package of somebody's own with the usual tools and unpack its wheel, which is what pip does to it."""
+    """Build a user's package with the usual tools and unpack its wheel, as pip does."""
     package = source / "quake_prober"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(QUAKE)
@@ -233,7 +233,7 @@ def install(site: Path, source: Path, entry_points: str) -> None:
 
 
 def check(site: Path, directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Start the exporter in a new process that sees the installed package, and have it check a module of its prober."""
+    """Run `--config.check` in a new process that sees the installed package."""
     (directory / "quake.yml").write_text("modules: {shaken: {prober: quake, quake: {password: x}}}")
     command = [sys.executable, "-m", "probe_exporter", "--config.check", "--config.file=quake.yml", *flags]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
@@ -243,7 +243,7 @@ def check(site: Path, directory: Path, *flags: str) -> subprocess.CompletedProce
 @pytest.mark.slow
 @pytest.mark.parametrize("value", ["quake_prober", "quake_prober:prober"])
 def test_entry_point_adds_prober(directory: Path, tmp_path: Path, value: str) -> None:
-    """Its entry point names the prober, or the module that declares it. Nothing else is said to the exporter."""
+    """The entry point names the prober, or the module that declares it; no flag is needed."""
     install(tmp_path / "site", tmp_path / "source", f'quake = "{value}"')
     done = check(tmp_path / "site", directory)
     assert done.returncode == 0, done.stderr
@@ -301,7 +301,7 @@ def test_config_files_drop_duplicates(directory: Path) -> None:
 
 
 def test_config_files_report_missing_file_on_load(tmp_path: Path) -> None:
-    """It is read, and that fails with its name."""
+    """Reading the file fails with an error that names it."""
     (path,) = config_files([str(tmp_path / "none.yml")], [])
     with pytest.raises(module.ConfigError, match=r"none\.yml: can't be read: No such file or directory"):
         loading.load([path], {})

@@ -1,4 +1,4 @@
-"""A deadline ends what overstays it, and nothing else.
+"""Tests of deadlines: they end work that takes too long, and nothing else.
 
 The clock is simulated, so every time here is exact.
 """

@@ -1,7 +1,8 @@
-"""A run keeps what it measured, what it saw and how it first failed; settings refuse what they do not know."""
+"""Tests of `Probe` and `Settings`: phases, failures, samples, log events and validation."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator
@@ -134,8 +135,43 @@ def test_first_failure_is_kept_with_its_phase() -> None:
     assert probe.failed_phase == "validation"
 
 
+def refuse(message: str) -> None:
+    raise failure(message)
+
+
+async def test_failed_optional_question_is_logged_and_passes() -> None:
+    probe = Probe("target", deadline=asyncio.get_running_loop().time() + 100)
+    with probe.phase("ping"), probe.optional("INFO"), probe.phase("info"):
+        refuse("unknown command")
+    assert [(event.message, event.fields) for event in probe.events] == [
+        ("No usable answer to an optional question", {"question": "INFO", "err": "unknown command"})
+    ]
+    assert probe.failure is None
+    assert probe.current_phase == ""
+
+
+async def test_unanswered_optional_question_gets_half_of_the_time() -> None:
+    probe = Probe("target", deadline=asyncio.get_running_loop().time() + 0.2, clock=asyncio.get_running_loop().time)
+    with probe.optional("INFO"):
+        await asyncio.Event().wait()
+    assert [event.fields["err"] for event in probe.events] == ["no answer in time"]
+
+
+async def test_failed_needed_question_fails_the_probe() -> None:
+    probe = Probe("target", deadline=asyncio.get_running_loop().time() + 100)
+    with pytest.raises(ProbeFailed), probe.optional("INFO", needed=True):
+        raise failure()
+    assert probe.events == []
+
+
+async def test_bug_in_an_optional_question_is_not_hidden() -> None:
+    probe = Probe("target", deadline=asyncio.get_running_loop().time() + 100)
+    with pytest.raises(ZeroDivisionError), probe.optional("INFO"):
+        raise ZeroDivisionError
+
+
 def test_failure_releases_its_traceback() -> None:
-    """Not the frames it came through, and what was in them."""
+    """A kept failure does not keep the frames of its traceback."""
     probe = Probe("target", 0)
     try:
         try:
@@ -216,7 +252,7 @@ class Outer(Settings):
 
 
 def errors(written: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with a block, by the dotted path of the key."""
+    """Return the errors of a block by the dotted path of the key."""
     with pytest.raises(ValidationError) as failed:
         Outer.model_validate(written)
     return {".".join(map(str, error["loc"])): error["msg"] for error in failed.value.errors()}
@@ -233,7 +269,7 @@ def test_settings_refuse_unknown_key() -> None:
 
 
 def test_settings_report_all_errors() -> None:
-    """Broken rules, unknown keys and wrong types, here and further in."""
+    """Rules, unknown keys and wrong types are reported, also in nested blocks."""
     found = errors({"x": "1", "y": "2", "z": "3", "inner": {"a": "1", "b": "2", "c": "3"}, "secret": 5})
     assert set(found) == {"name", "y", "z", "inner.b", "inner.c", "secret"}
     assert found["name"] == "`name` is required"
@@ -245,7 +281,7 @@ def test_settings_skip_rules_for_invalid_block() -> None:
 
 
 def test_settings_errors_hide_input() -> None:
-    """It may be a secret."""
+    """The input may be a secret."""
     with pytest.raises(ValidationError) as failed:
         Outer.model_validate({"secret": ["hush"], "x": "hush", "y": "hush"})
     assert "hush" not in str(failed.value)

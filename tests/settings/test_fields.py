@@ -1,4 +1,4 @@
-"""Field types: what each reads and refuses, that it prints back what it read, and that secrets stay secret."""
+"""Tests of field types: accepted and refused values, printing, and masking of secrets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from probe_exporter.settings.cel import LONGEST_COPIED, Cel
+from probe_exporter.settings.cel import MAX_COPIED_ELEMENTS, Cel
 from probe_exporter.settings.fields import Duration, FilePath, Port, Size, Text, encode, nearest
 from probe_exporter.settings.regexps import LateRegexp, Regexp
 from probe_exporter.settings.secrets import Secret
@@ -42,7 +42,7 @@ class Everything(BaseModel):
 
 
 def test_text_keeps_undecodable_bytes() -> None:
-    """A model takes text whose bytes are not UTF-8, and `encode` gives them back."""
+    """A model accepts text with bytes that are not UTF-8, and `encode` returns them."""
     text = b"\xff\x00ok".decode("utf-8", "surrogateescape")
     assert encode(Everything(text=text).text) == b"\xff\x00ok"
 
@@ -118,7 +118,7 @@ def test_regexp_accepts_go_syntax(text: str) -> None:
 
 @pytest.mark.parametrize("text", [*NOT_IN_GOS_DIALECT, "\udcff"])
 def test_regexp_refuses_other_syntax(text: str) -> None:
-    """Look-around, references, RE2's own ``\\C`` and patterns that are not UTF-8."""
+    """Refused are look-around, back-references, RE2's ``\\C`` and patterns that are not UTF-8."""
     with pytest.raises(ValueError, match="RE2"):
         Regexp(text)
 
@@ -245,20 +245,20 @@ def test_cel_explains_bad_expression_in_one_line(text: str, reason: str) -> None
 # --- limits of expressions ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [100, LONGEST_COPIED])
+@pytest.mark.parametrize("count", [100, MAX_COPIED_ELEMENTS])
 def test_cel_copies_list_within_limit(count: int) -> None:
     assert Cel("body.a.map(x, x * 2.0).size() > 0").evaluate({"a": [1.0] * count}) is True
 
 
 @pytest.mark.parametrize("macro", ["map(x, x)", "filter(x, true)"])
 def test_cel_refuses_to_copy_long_list(macro: str) -> None:
-    """Its time grows with the square of the length, and nobody else is served meanwhile."""
+    """Copying is quadratic and blocks the event loop."""
     with pytest.raises(ValueError, match="at most 4000 elements"):
-        Cel(f"body.a.b.{macro}.size() > 0").evaluate({"a": {"b": [1.0] * (LONGEST_COPIED + 1)}})
+        Cel(f"body.a.b.{macro}.size() > 0").evaluate({"a": {"b": [1.0] * (MAX_COPIED_ELEMENTS + 1)}})
 
 
 def test_cel_stops_endless_expression() -> None:
-    """The library counts the rounds of all comprehensions together."""
+    """The library counts the iterations of all comprehensions together."""
     items = [float(number) for number in range(1000)]
     with pytest.raises(ValueError, match="budget"):
         Cel("body.all(x, body.all(y, body.exists(z, z == y)))").evaluate(items)

@@ -1,4 +1,4 @@
-"""Durations and sizes: what is read and refused is what Go reads and refuses, and what is printed reads back."""
+"""Tests of durations and sizes: they are parsed and printed as Go does it, and round-trip."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ GO_REFUSES_SIZES = ["", "10", "1024", "10kb", "10K", "1 MB", "1MB1KiB", "1ZB", "
 
 @pytest.mark.parametrize(("text", "size"), SIZES.items())
 def test_parse_size_uses_powers_of_1024(text: str, size: int) -> None:
-    """A negative one stands for no limit, as in the original."""
+    """A negative number means no limit, as in the original."""
     assert parse_size(text) == size
 
 

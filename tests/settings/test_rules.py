@@ -1,4 +1,4 @@
-"""Rules between keys: what they find, and that an error elsewhere in the block hides none."""
+"""Tests of rules between keys: what they refuse, and that one error does not hide another."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from probe_exporter.settings.secrets import Secret
 
 
 class Inner(Settings):
-    """A block with a rule in a block."""
+    """Settings with a rule in a nested block."""
 
     rules = (required("name"),)
     name: Text = ""
 
 
 class Block(Settings):
-    """A block with one rule of each kind."""
+    """Settings with one rule of each kind."""
 
     rules = (
         exclusive("a", "b", "inner"),
@@ -36,7 +36,7 @@ class Block(Settings):
 
 
 def broken(**written: object) -> list[tuple[str, str]]:
-    """The errors of a block, as pairs of a path and a message."""
+    """Return the errors of a block as pairs of path and message."""
     with pytest.raises(ValidationError) as refused:
         Block.model_validate(written)
     return [(".".join(map(str, error["loc"])), error["msg"]) for error in refused.value.errors()]
@@ -75,7 +75,7 @@ def test_rules_refuse_key_without_needed_key() -> None:
 
 
 def test_rules_report_all_errors() -> None:
-    """Errors of fields, of rules and of blocks within come together."""
+    """Errors of fields, rules and nested blocks are reported together."""
     assert broken(a="x", b="y", count="z", inner={}, unknown=1, no_proxy="x") == [
         ("inner.name", "`name` is required"),
         ("count", "Input should be a valid integer, unable to parse string as an integer"),
@@ -87,7 +87,7 @@ def test_rules_report_all_errors() -> None:
 
 
 def test_rules_errors_hide_input() -> None:
-    """It may be a secret."""
+    """The input may be a secret."""
     with pytest.raises(ValidationError) as refused:
         Block.model_validate({"secret": ["hunter2"], "a": "x", "b": "y"})
     assert "hunter2" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""A late event loop is seen: afterwards, and while it is late."""
+"""Tests of the event loop lag: it is visible during a delay and afterwards."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_lag_shows_blocked_loop_during_and_after() -> None:
 
 
 async def test_lag_uses_its_own_clock_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default: that of an event loop may stand still while the loop is blocked."""
+    """The event loop's clock may stand still while the loop is blocked."""
     monkeypatch.setattr(lags, "TICK_SECONDS", 0.01)
     lag = Lag()
     async with watched(lag):

@@ -1,4 +1,4 @@
-"""Log lines are what tools for Go's logs read: logfmt quoted as slog quotes, or one JSON object each."""
+"""Tests of log lines: logfmt with slog's quoting, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOON = 1_782_907_200.123456
 
 @pytest.fixture
 def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The local zone is that of the test's parameter."""
+    """Set the local time zone to the test's parameter."""
     monkeypatch.setenv("TZ", request.param)
     time.tzset()
     yield

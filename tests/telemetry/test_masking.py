@@ -1,4 +1,4 @@
-"""What is shown holds no password: not of a URL, wherever it stands, and not of the module."""
+"""Tests of masking: shown text contains no password of a URL or a module."""
 
 from __future__ import annotations
 

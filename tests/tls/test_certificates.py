@@ -1,4 +1,4 @@
-"""Certificates become labels and numbers in exactly the original's form; they match names as RFC 6125 says."""
+"""Tests of certificate labels, which equal the original's, and of name matching (RFC 6125)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def issue(
     serial: int = 1,
     ends: datetime.datetime = BEGIN + datetime.timedelta(days=1),
 ) -> x509.Certificate:
-    """A certificate of which a test looks at one thing."""
+    """Return a certificate for a test of one field."""
     subject = x509.Name([]) if subject is None else subject
     builder = x509.CertificateBuilder(subject, subject, KEY.public_key(), serial, BEGIN, ends)
     if names:
@@ -35,7 +35,7 @@ def issue(
 
 
 def named(*attributes: tuple[x509.ObjectIdentifier, str]) -> str:
-    """The label of a name of these attributes."""
+    """Return the label of a name with these attributes."""
     return certificates.distinguished_name(x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes]))
 
 
@@ -130,7 +130,7 @@ def test_alternative_names_are_dns_names_in_order(pki: Pki) -> None:
 
 
 def test_unparsable_extension_gives_empty_label() -> None:
-    """A certificate that breaks the rules in one place still shows the rest."""
+    """One invalid extension does not hide the other labels."""
     broken = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), b"\x30\x03\x82\x01")
     builder = x509.CertificateBuilder(
         x509.Name([]), x509.Name([]), KEY.public_key(), 7, BEGIN, BEGIN + datetime.timedelta(days=1)
@@ -186,7 +186,7 @@ def names(*texts: str) -> Sequence[x509.GeneralName]:
     ],
 )
 def test_name_matches_as_rfc_6125(pattern: str, host: str, matches: bool) -> None:
-    """A wildcard stands for one whole label, the first."""
+    """A wildcard matches exactly one label, the first."""
     assert certificates.read(issue(*names("other.test", pattern))).is_for(host) is matches
 
 
@@ -219,7 +219,27 @@ def test_invalid_host_matches_nothing(host: str) -> None:
 
 
 def test_certificate_is_parsed_once() -> None:
-    """Equal bytes are equal, also where OpenSSL made another object of them."""
+    """Equal bytes give the same object, even if OpenSSL made another one."""
     first = issue(*names("a.test"))
     second = x509.load_der_x509_certificate(first.public_bytes(serialization.Encoding.DER))
     assert certificates.read(first).labels is certificates.read(second).labels
+
+
+def test_remembered_certificates_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = certificates._Memory()
+    monkeypatch.setattr(certificates, "memory", memory)
+    large = issue(*[x509.DNSName(f"{number:050}.test") for number in range(2000)])
+    assert certificates.read(large).labels.subjectalternative.count(",") == 1999
+    assert memory.known == {}
+    monkeypatch.setattr(certificates, "MAX_REMEMBERED_BYTES", 1 << 20)
+    for serial in range(1, 300):
+        certificates.read(issue(serial=serial))
+        assert memory.bytes <= 1 << 20
+    assert 0 < len(memory.known) < 200
+
+
+def test_certificate_remembers_few_hosts() -> None:
+    certificate = certificates.Certificate(issue(*names("*.a.test")))
+    assert all(certificate.is_for(f"{number}.a.test") for number in range(1000))
+    assert not certificate.is_for("x" * 65536)
+    assert len(certificate._valid_for) <= 64

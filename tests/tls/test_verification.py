@@ -1,6 +1,6 @@
-"""A handshake shows what the peer showed, whether it verifies or not; settings become contexts, or say why they can't.
+"""Tests of TLS verification: handshakes, certificate errors, client certificates and contexts.
 
-The server is the standard library's, in memory: what crosses between the two is bytes, cut as the test likes.
+The server is the standard library's, in memory; the test splits the bytes between client and server.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.targets import Pki
 
 @pytest.fixture(autouse=True)
 def nothing_remembered() -> Iterator[None]:
-    """Every test begins without contexts."""
+    """Start each test without cached contexts."""
     forget_contexts()
     yield
     forget_contexts()
@@ -57,7 +57,7 @@ class Server:
         self.seen = b""
 
     def take(self, data: bytes) -> bytes:
-        """Bytes from the client, and what the server says to them."""
+        """Pass bytes from the client to the server; return the server's bytes."""
         self.seen += data
         self._in.write(data)
         try:
@@ -74,12 +74,12 @@ class Server:
         return self._out.read()
 
     def say(self, data: bytes) -> bytes:
-        """`data` as records for the client."""
+        """Return `data` as records for the client."""
         self.connection.write(data)
         return self._out.read()
 
     def bye(self) -> bytes:
-        """The server's last record."""
+        """Return the server's close_notify."""
         with pytest.raises(ssl.SSLWantReadError):
             self.connection.unwrap()
         return self._out.read()
@@ -87,7 +87,7 @@ class Server:
 
 @dataclass
 class Zoo:
-    """Makes servers and clients of the certificates of the zoo."""
+    """Makes servers and clients with the test certificates."""
 
     pki: Pki
     names: dict[int, str | None] = field(default_factory=dict)
@@ -138,7 +138,7 @@ def zoo(pki: Pki) -> Zoo:
 
 
 def shake(layer: Layer, server: Server, piece: int = 1 << 20) -> None:
-    """Carry the handshake to and fro, in pieces of some size, until both are done.
+    """Run the handshake in pieces of a given size until both sides are done.
 
     Raises:
         ProbeFailed: the client gives up; the server has then been told.
@@ -158,7 +158,7 @@ def shake(layer: Layer, server: Server, piece: int = 1 << 20) -> None:
 
 
 def refused(layer: Layer, server: Server, piece: int = 1 << 20) -> VerificationFailed:
-    """How the verification of a server's certificate fails."""
+    """Return the failed verification of a server's certificate."""
     with pytest.raises(VerificationFailed) as failed:
         shake(layer, server, piece)
     return failed.value
@@ -210,7 +210,7 @@ def test_verification_accepts_good_certificate(zoo: Zoo, name: str, host: str, v
 
 @pytest.mark.parametrize("anchor", ["leaf", "intermediate", "root"])
 def test_verification_trusts_any_certificate_in_ca_file(zoo: Zoo, anchor: str) -> None:
-    """A leaf or an intermediate too, as for the original."""
+    """A leaf or intermediate certificate is trusted too, as in the original."""
     alone = certificate(zoo, anchor)
     layer = client_context(TLSSettings(ca=alone.public_bytes(Encoding.PEM).decode())).layer("localhost")
     shake(layer, zoo.server("leaf"))
@@ -270,7 +270,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 def test_verification_reports_all_errors(zoo: Zoo, name: str, version: str) -> None:
-    """The handshake is shown as far as it went, and the server is told by an alert."""
+    """The failure shows the handshake so far, and the server gets an alert."""
     server = zoo.server(name, versions=(version, version))
     failed = refused(client_context(zoo.trust()).layer("localhost"), server)
     reason, errors = BAD[name]
@@ -282,6 +282,20 @@ def test_verification_reports_all_errors(zoo: Zoo, name: str, version: str) -> N
     assert list(failed.handshake.sent) == certificates_in(zoo, name)
     assert failed.handshake.verified is None
     assert "alert" in str(server.failure)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "common_name_only",
+            "the certificate is not for localhost: it has no subjectAltName, and a common name does not count",
+        ),
+        ("wrong_name", "the certificate is not for localhost"),
+    ],
+)
+def test_wrong_name_says_if_certificate_has_no_names(zoo: Zoo, name: str, message: str) -> None:
+    assert refused(client_context(zoo.trust()).layer("localhost"), zoo.server(name)).message == message
 
 
 @pytest.mark.parametrize("name", ["leaf", *BAD])
@@ -296,7 +310,7 @@ def test_skipped_verification_accepts_any_certificate(zoo: Zoo, name: str) -> No
 @pytest.mark.parametrize("name", ["leaf", "rsa", "all_wrong"])
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 def test_handshake_is_the_same_wherever_data_is_split(zoo: Zoo, name: str, version: str) -> None:
-    """Cipher and all; also of a certificate that is refused."""
+    """Cipher, version and certificates are the same, also for a refused certificate."""
     shown = []
     for piece in (1 << 20, 1, 5, 43, 100):
         layer = client_context(zoo.trust()).layer("localhost")
@@ -319,7 +333,7 @@ def test_verification_needs_server_name(zoo: Zoo) -> None:
 
 @pytest.mark.parametrize("name", ["a b", "a..b", "\u0378", "\udcff", "a\0b", "x" * 300, "b\u00fccher..test", "."])
 def test_invalid_server_name_fails(zoo: Zoo, name: str) -> None:
-    """It comes from a Host header or from a request's parameter."""
+    """The name may come from a Host header or a request parameter."""
     with pytest.raises(ProbeFailed) as failed:
         shake(client_context(zoo.trust()).layer(name), zoo.server())
     assert failed.value.reason in (Reason.SETTINGS_UNUSABLE, Reason.CERTIFICATE_WRONG_NAME)
@@ -369,7 +383,7 @@ def test_minimum_version_above_maximum_fails() -> None:
 
 @pytest.mark.parametrize("openssl", CIPHERS)
 def test_cipher_has_iana_name(zoo: Zoo, openssl: str) -> None:
-    """Also where OpenSSL does not tell, because the certificate was refused before."""
+    """The protocol is known even if the certificate was refused before OpenSSL reports it."""
     number, iana = CIPHERS[openssl]
     name = "leaf" if "ECDSA" in openssl else "rsa"
     server = zoo.server(name, versions=("TLSv1_2", "TLSv1_2"), ciphers=openssl)
@@ -435,7 +449,7 @@ def test_client_certificate_is_not_sent_without_request(zoo: Zoo, version: str) 
 
 @VERSIONS
 def test_client_certificate_is_not_sent_to_unverified_server(zoo: Zoo, version: str) -> None:
-    """A server whose certificate is refused gets an alert, and nothing else."""
+    """A server with a refused certificate gets only an alert."""
     server = zoo.server("wrong_name", versions=(version, version), client_ca="root")
     refused(client_context(client(zoo)).layer("localhost"), server)
     assert "alert" in str(server.failure)
@@ -447,7 +461,7 @@ def test_client_certificate_is_not_sent_to_unverified_server(zoo: Zoo, version: 
 @VERSIONS
 @pytest.mark.parametrize("name", ["", "foreign_client"])
 def test_handshake_fails_if_server_refuses_client(zoo: Zoo, version: str, name: str) -> None:
-    """In TLS 1.3 the client learns of it only after its own handshake."""
+    """In TLS 1.3, the client learns of the refusal only after its own handshake."""
     settings = client(zoo, name) if name else zoo.trust()
     with pytest.raises(ProbeFailed) as failed:
         shake(client_context(settings).layer("localhost"), zoo.server(versions=(version, version), client_ca="root"))
@@ -466,7 +480,7 @@ def test_optional_client_certificate_may_be_absent(zoo: Zoo, version: str) -> No
 
 
 def unusable(settings: TLSSettings) -> str:
-    """Why settings can't be used."""
+    """Return the reason why settings can't be used."""
     with pytest.raises(ProbeFailed) as failed:
         client_context(settings)
     assert failed.value.reason is Reason.SETTINGS_UNUSABLE
@@ -526,7 +540,7 @@ def test_context_is_recreated_after_forgetting(zoo: Zoo) -> None:
 
 
 def test_context_is_recreated_after_file_change(zoo: Zoo, tmp_path: Path) -> None:
-    """Whether it was written over or replaced, and also when it came to be or went."""
+    """This holds for overwritten, replaced, new and removed files."""
     path = tmp_path / "ca.pem"
     settings = TLSSettings(ca_file=str(path))
     unusable(settings)
@@ -582,7 +596,7 @@ def test_layer_reports_close_notify(zoo: Zoo, version: str) -> None:
 
 @VERSIONS
 def test_layer_keeps_data_before_invalid_record(zoo: Zoo, version: str) -> None:
-    """An answer that is followed by what is no record, in one piece or several."""
+    """A response is followed by an invalid record, in one piece or several."""
     for piece in (1 << 20, 1):
         layer, server = connected(zoo, versions=(version, version))
         data = server.say(b"an answer") + b"nonsense that is no record"
@@ -612,7 +626,7 @@ def test_layer_fails_on_plaintext(zoo: Zoo, hello: bytes) -> None:
 
 
 def reported(handshake: Handshake, *, as_the_original: bool = False) -> dict[str, dict[tuple[str, ...], float]]:
-    """What a handshake sets, by metric."""
+    """Return the samples that a handshake sets, by metric."""
     probe = Probe("target", 0.0)
     report(probe, handshake)
     if as_the_original:
@@ -657,7 +671,7 @@ def test_report_has_one_series_per_verification_error(zoo: Zoo) -> None:
 
 
 def test_report_has_chain_expiry_without_verification_as_the_original(zoo: Zoo) -> None:
-    """Year 1, for which alerts of its users are written; anybody else's would go off."""
+    """The original reports year 1 there, and alerts of its users expect it."""
     layer = client_context(TLSSettings(insecure_skip_verify=True)).layer("localhost")
     shake(layer, zoo.server("expired"))
     assert layer.handshake is not None
@@ -671,7 +685,7 @@ def test_report_has_chain_expiry_without_verification_as_the_original(zoo: Zoo) 
 
 
 def test_context_is_shared_by_server_names() -> None:
-    """Requests choose it (``hostname``), and every one would be kept."""
+    """Requests choose the name (``hostname``), so a context per name would grow without limit."""
     context = client_context(TLSSettings(insecure_skip_verify=True))
     for name in ("a.example", "b.example"):
         assert client_context(TLSSettings(insecure_skip_verify=True, server_name=name)) is context

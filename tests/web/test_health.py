@@ -38,8 +38,18 @@ ALL_WELL = {
 
 @pytest.fixture
 def exporter(tmp_path: Path) -> Iterator[Server]:
+    """Run an exporter for one test, which may change it."""
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run an exporter for the tests that leave it as it is."""
+    directory = tmp_path_factory.mktemp("health")
+    (directory / "blackbox.yml").write_text(CONFIG)
+    with exporters.ours(directory, f"--modules.dir={PLUGINS}") as running:
         yield running
 
 
@@ -58,17 +68,17 @@ def failing(exporter: Server) -> tuple[int, str, str, dict[str, str]]:
     return status, verdict, name, check
 
 
-def test_all_checks_pass_on_an_idle_exporter(exporter: Server) -> None:
-    assert ask(exporter.port, "/-/healthy").text == "Healthy"
-    assert ask(exporter.port, "/-/ready").text == "Ready"
-    assert health(exporter) == (200, "pass", ALL_WELL)
+def test_all_checks_pass_on_an_idle_exporter(shared: Server) -> None:
+    assert ask(shared.port, "/-/healthy").text == "Healthy"
+    assert ask(shared.port, "/-/ready").text == "Ready"
+    assert health(shared) == (200, "pass", ALL_WELL)
 
 
-def test_short_event_loop_delay_is_measured_and_healthy(exporter: Server) -> None:
+def test_short_event_loop_delay_is_measured_and_healthy(shared: Server) -> None:
     """The prober blocks the event loop."""
-    assert ask(exporter.port, "/probe?target=block+0.7").status == 200
-    assert ask(exporter.port, "/-/healthy").status == 200
-    assert own_metric(exporter, "probe_exporter_event_loop_lag_seconds") > 0.19, (
+    assert ask(shared.port, "/probe?target=block+0.7").status == 200
+    assert ask(shared.port, "/-/healthy").status == 200
+    assert own_metric(shared, "probe_exporter_event_loop_lag_seconds") > 0.19, (
         "at least 0.7 s minus the interval of half a second"
     )
 
@@ -101,10 +111,10 @@ def test_draining_exporter_is_healthy_and_not_ready(exporter: Server, tmp_path: 
 
 
 @pytest.mark.parametrize("path", ["/-/ready", "/health"])
-def test_ready_and_health_allow_only_get_and_head(exporter: Server, path: str) -> None:
-    answer = ask(exporter.port, path, method="POST")
+def test_ready_and_health_allow_only_get_and_head(shared: Server, path: str) -> None:
+    answer = ask(shared.port, path, method="POST")
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
-    answer = ask(exporter.port, path, method="HEAD")
+    answer = ask(shared.port, path, method="HEAD")
     assert (answer.status, answer.body) == (200, b"")
 
 

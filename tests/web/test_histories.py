@@ -21,12 +21,27 @@ from tests.web.test_routes import CONFIG, PLAIN, PLUGINS, until
 FLAGS = (f"--modules.dir={PLUGINS}", "--history.limit=500")
 
 
-@pytest.fixture(scope="module", params=[[], ["--history.path=kept"]], ids=["memory", "file"])
-def exporter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def with_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("histories")
     (directory / "blackbox.yml").write_text(CONFIG)
-    with exporters.ours(directory, *FLAGS, *request.param) as running:
+    with exporters.ours(directory, *FLAGS) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def with_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("histories")
+    (directory / "blackbox.yml").write_text(CONFIG)
+    with exporters.ours(directory, *FLAGS, "--history.path=kept") as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "file"])
+def exporter(request: pytest.FixtureRequest) -> Server:
+    """Return one of the two exporters. Both run until the module's end, in whatever order the tests come."""
+    found: Server = request.getfixturevalue(f"with_{request.param}")
+    return found
 
 
 @pytest.fixture

@@ -86,12 +86,27 @@ def echo() -> Iterator[int]:
 FLAGS = ["--log.level=debug", "--log.prober=debug", "--log.format=json"]
 
 
-@pytest.fixture(scope="module", params=[[], ["--history.path=history"]], ids=["memory", "file"])
-def exporter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, echo: int) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def with_memory(tmp_path_factory: pytest.TempPathFactory, echo: int) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("secrets")
     (directory / "blackbox.yml").write_text(CONFIG.replace("PORT", str(echo)))
-    with exporters.ours(directory, *FLAGS, *request.param) as running:
+    with exporters.ours(directory, *FLAGS) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def with_file(tmp_path_factory: pytest.TempPathFactory, echo: int) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("secrets")
+    (directory / "blackbox.yml").write_text(CONFIG.replace("PORT", str(echo)))
+    with exporters.ours(directory, *FLAGS, "--history.path=history") as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "file"])
+def exporter(request: pytest.FixtureRequest) -> Server:
+    """Return one of the two exporters. Both run until the module's end, in whatever order the tests come."""
+    found: Server = request.getfixturevalue(f"with_{request.param}")
+    return found
 
 
 MODULES = re.findall(r"^  (\w+):", CONFIG, re.MULTILINE)

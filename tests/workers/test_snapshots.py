@@ -1,4 +1,4 @@
-"""Several processes' metrics are one exporter's: counts add up, and nothing counted is lost with a process."""
+"""Tests of metric snapshots: merging the metrics of several workers, and keeping counters of exited ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def series(collected: list[Family]) -> Series:
 
 
 def worker(*modules: str, running: int = 0, reloaded: bool = True) -> Telemetry:
-    """A process that has probed with these modules."""
+    """Return the telemetry of a process that probed with these modules."""
     telemetry = Telemetry()
     telemetry.configured(("http", "dns"))
     for module in modules:
@@ -92,7 +92,7 @@ def test_settled_snapshot_keeps_counters_only() -> None:
 
 
 def test_every_family_has_merge_rule() -> None:
-    """A gauge that is 1 in each worker has to be 1 in the sum: a new one needs a row in the table."""
+    """A gauge that is 1 in each worker must be 1 in the sum, so each new family needs a merge rule."""
     one = taken(worker("http"))
     ones = {key for key, value in series(families(one)).items() if value == 1 and "_info" in key[0]}
     assert ones

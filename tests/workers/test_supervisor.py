@@ -1,4 +1,4 @@
-"""--workers: several processes that are one exporter, also while one is stopped or killed, and at the end."""
+"""Tests of `--workers`: shared connections, reload, dead and stopped workers, and shutdown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PROBES = 'probe_exporter_probes_total{module="http_2xx",reason="",result="succes
 
 @contextlib.contextmanager
 def two_workers(directory: Path, *flags: str) -> Iterator[Server]:
-    """An exporter of two workers, once both listen."""
+    """Start an exporter with two workers and wait until both listen."""
     (directory / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(directory, f"--modules.dir={PLUGINS}", "--workers=2", *flags) as exporter:
         until(lambda: exporter.log.read_text().count("Listening") == 2)
@@ -47,25 +47,25 @@ def two_workers(directory: Path, *flags: str) -> Iterator[Server]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """Starts an exporter of two workers."""
+    """Return a function that starts an exporter with two workers."""
     return partial(two_workers, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One exporter for the tests that leave it as it was."""
+    """One exporter, shared by tests that do not change it."""
     with two_workers(tmp_path_factory.mktemp("steady")) as exporter:
         yield exporter
 
 
 def workers(exporter: Server) -> list[int]:
-    """The processes that serve."""
+    """Return the process ids of the workers."""
     process = exporter.process.pid
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def sockets(process: int) -> int:
-    """How many sockets a process has."""
+    """Return the number of open sockets of a process."""
     links = []
     for link in Path(f"/proc/{process}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -79,7 +79,7 @@ def probe_times(exporter: Server, number: int) -> None:
 
 
 def asked_somebody(exporter: Server, path: str) -> tuple[int, str]:
-    """The first answer to some questions asked at once: connections are divided among workers that answer or not."""
+    """Send several requests at once and return the first response, because a stopped worker answers none."""
     with ExitStack() as stack:
         asking = [stack.enter_context(socket.create_connection(("127.0.0.1", exporter.port))) for _ in range(24)]
         for connection in asking:
@@ -91,7 +91,7 @@ def asked_somebody(exporter: Server, path: str) -> tuple[int, str]:
 
 
 def kill(exporter: Server, process: int) -> None:
-    """Kill a worker, and see that the supervisor knows."""
+    """Kill a worker and wait until the supervisor has noticed."""
     os.kill(process, signal.SIGKILL)
     until(lambda: f"process={process} signal=SIGKILL" in exporter.log.read_text())
 
@@ -264,7 +264,7 @@ def test_workers_exit_if_supervisor_dies(start: Start) -> None:
 def test_signal_to_supervisor_or_group_lets_probes_finish(
     tmp_path: Path, sent: signal.Signals, whole_group: bool
 ) -> None:
-    """A terminal and systemd send it to all processes; that is no second signal, which would wait no longer."""
+    """Terminals and systemd signal all processes of the group; this does not count as a second signal."""
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     port, log = free_port(), tmp_path / "log"
     flags = [f"--modules.dir={PLUGINS}", "--workers=2", f"--web.listen-address=127.0.0.1:{port}"]

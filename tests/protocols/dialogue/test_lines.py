@@ -1,4 +1,4 @@
-"""Lines over a byte stream: each part byte by byte, and whole dialogues with a peer that is cut anywhere."""
+"""Tests of line dialogues over a byte stream, with the data split at every place."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from probe_exporter.prober.deadline import TICK
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
-from probe_exporter.protocols.dialogue.lines import LONGEST_LINE, QUIET, Lines, Received, converse
+from probe_exporter.protocols.dialogue.lines import MAX_LINE_BYTES, MAX_LOGGED_LINES, QUIET, Lines, Received, converse
 from probe_exporter.protocols.dialogue.steps import DialogueSettings, Step, walk
-from probe_exporter.settings.regexps import Regexp
+from probe_exporter.settings.regexps import Match, Regexp
 from probe_exporter.testing import Server, expect, serve, start_tls
 from probe_exporter.tls.settings import TLSSettings
 from tests.clocks import SimulatedLoop, cpu_seconds, simulated
@@ -30,7 +30,7 @@ ROUNDING = 1e-6  # seconds
 
 @pytest.fixture
 def new_loop() -> NewLoop:
-    """Silence is counted on a simulated clock; real sockets are waited for."""
+    """Return a loop with a simulated clock; it still waits for real sockets."""
     return SimulatedLoop
 
 
@@ -38,7 +38,7 @@ def new_loop() -> NewLoop:
 
 
 def lines_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
-    """The lines of `data` fed in pieces, and the rest."""
+    """Return the lines of `data` fed in pieces, and the rest."""
     received, lines = Received(), []
     for start, end in pairwise([0, *cuts, len(data)]):
         received.feed(data[start:end])
@@ -67,7 +67,7 @@ def test_lines_have_at_most_65535_bytes(size: int, end: bytes, cut: int) -> None
 
 
 def test_lines_search_long_rest_once() -> None:
-    """A peer that sends byte by byte costs what it sends, and not its square."""
+    """The cost of a peer that sends single bytes is linear."""
 
     def fed_byte_by_byte(size: int) -> None:
         received = Received()
@@ -75,9 +75,9 @@ def test_lines_search_long_rest_once() -> None:
             received.feed(b"x")
             assert received.line() is None
 
-    one_part = cpu_seconds(lambda: fed_byte_by_byte(LONGEST_LINE // 16), runs=5)
+    one_part = cpu_seconds(lambda: fed_byte_by_byte(MAX_LINE_BYTES // 16), runs=5)
     # Searched anew for each byte, all of it would cost some 200 times as much as one part.
-    assert cpu_seconds(lambda: fed_byte_by_byte(LONGEST_LINE - 1)) < 16 * 4 * one_part
+    assert cpu_seconds(lambda: fed_byte_by_byte(MAX_LINE_BYTES - 1)) < 16 * 4 * one_part
 
 
 def test_take_continues_after_last_line() -> None:
@@ -94,7 +94,7 @@ def test_take_continues_after_last_line() -> None:
 
 
 class Pieces:
-    """A stream that gives out its pieces one by one, then ends; or goes on in silence after a None."""
+    """A stream that returns its pieces one by one, then ends; after a None it stays silent."""
 
     def __init__(self, *pieces: bytes | None) -> None:
         self.pieces = list(pieces)
@@ -113,7 +113,7 @@ class Pieces:
 
 
 async def hold(stream: Pieces, *steps: dict[str, Any], timeout: float = 20.0) -> tuple[Probe, list[bytes]]:
-    """Walk through steps with a stream; the probe, and what had been sent at each start of TLS."""
+    """Run the steps; return the probe and the data sent before each start of TLS."""
     loop = asyncio.get_running_loop()
     probe = Probe("target", loop.time() + timeout, loop.time)
     secured = []
@@ -173,7 +173,7 @@ async def test_prompt_matches_after_peer_is_silent() -> None:
 
 
 async def test_prompt_uses_only_part_of_short_timeout() -> None:
-    """Of a short time only a part is spent on waiting for a newline."""
+    """Only part of a short timeout is spent waiting for a newline."""
     started = simulated().time()
     await hold(Pieces(b"login: ", None), {"expect": "^login: $"}, timeout=0.8)
     assert simulated().time() - started < 0.4
@@ -196,6 +196,103 @@ async def test_line_is_matched_when_complete() -> None:
     assert stream.sent == b"host\n"
 
 
+async def failure(stream: Pieces, *steps: dict[str, Any]) -> ProbeFailed:
+    with pytest.raises(ProbeFailed) as failed:
+        await hold(stream, *steps)
+    return failed.value
+
+
+GREETED = {"expect": "^220 ", "reject": "^[45]", "send": "QUIT"}
+
+
+@pytest.mark.parametrize("pieces", [(b"220-a\n554 no\n", None), (b"554 ", b"no\r", b"\n", None), (b"554 no", None)])
+async def test_rejected_line_ends_dialogue_at_once(pieces: Sequence[bytes | None]) -> None:
+    """The peer keeps the connection open; a line without a newline counts once the peer is silent."""
+    failed = await failure(Pieces(*pieces), GREETED)
+    assert failed.reason is Reason.DIALOGUE_REJECTED
+    assert failed.fields == {"line": "554 no"}
+
+
+async def test_rejected_last_line_without_newline_is_rejected_at_eof() -> None:
+    assert (await failure(Pieces(b"421 busy"), GREETED)).reason is Reason.DIALOGUE_REJECTED
+
+
+async def test_line_that_matches_expect_is_not_rejected() -> None:
+    stream = Pieces(b"450 later\n")
+    await hold(stream, {"expect": "^[45]", "reject": "^[45]", "send": "QUIT"})
+    assert stream.sent == b"QUIT\n"
+
+
+GREETING = {"expect": "^220[- ]([^ ]*) ?(.*)$", "until": "^220 ", "reject": "^[45]", "send": "EHLO $1 $2"}
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"220-mail.test ESMTP\r\n220-We do not relay\r\n220 no spam\r\n", b"220 mail.test ESMTP\r\n"]
+)
+async def test_until_reads_to_the_last_line_of_a_reply(greeting: bytes) -> None:
+    """Groups are those of the first line."""
+    for end in range(1, len(greeting)):
+        stream = Pieces(greeting[:end], greeting[end:], b"250 ok\n", None)
+        await hold(stream, GREETING, {"expect": "^250 "})
+        assert stream.sent == b"EHLO mail.test ESMTP\n"
+
+
+async def test_until_sends_nothing_before_the_last_line() -> None:
+    early = Pieces(b"220-mail.test ESMTP\r\n220-We do not relay\r\n", None)
+    with pytest.raises(TimeoutError):
+        await hold(early, GREETING)
+    assert early.sent == b""
+
+
+async def test_until_rejects_too() -> None:
+    failed = await failure(Pieces(b"220-mail.test\n", b"421 busy\n", None), GREETING)
+    assert failed.reason is Reason.DIALOGUE_REJECTED
+
+
+async def test_lines_that_do_not_match_are_logged_up_to_a_limit() -> None:
+    loop = asyncio.get_running_loop()
+    probe = Probe("target", loop.time() + 20, loop.time)
+    lines = Lines(probe, Pieces(*(b"line %d\n" % number for number in range(MAX_LOGGED_LINES * 2)), b"end\n"), _nothing)
+    await lines.find(Regexp("end"))
+    logged = [event.fields["line"] for event in probe.events if "does not match" in event.message]
+    assert logged == [f"line {number}" for number in range(MAX_LOGGED_LINES)]
+
+
+async def _nothing() -> None:
+    """Stand in for STARTTLS."""
+
+
+class Counting(Regexp):
+    """A regular expression that counts the bytes it is tried on."""
+
+    __slots__ = ("tried",)
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.tried = 0
+
+    def search(self, data: bytes) -> Match | None:
+        self.tried += len(data)
+        return super().search(data)
+
+
+async def test_long_line_of_single_bytes_is_searched_a_few_times() -> None:
+    """The cost of a peer that sends single bytes grows with the length of its line, not with the square of it."""
+    loop = asyncio.get_running_loop()
+    probe = Probe("target", loop.time() + 60, loop.time)
+    expect = Counting("never")
+    with pytest.raises(ProbeFailed):
+        await Lines(probe, Pieces(*[b"x"] * 20_000), _nothing).find(expect)
+    assert expect.tried < 1024 * 1024 / 2 + 20 * 20_000
+
+
+async def test_long_incomplete_line_matches_after_silence() -> None:
+    loop = asyncio.get_running_loop()
+    probe = Probe("target", loop.time() + 60, loop.time)
+    lines = Lines(probe, Pieces(b"x" * 2000, b"y", b"!", None), _nothing)
+    assert (await lines.find(Regexp("y!$"))).group() == b"y!"
+
+
 # --- converse: steps of an author's own --------------------------------------------------------------------
 
 SECONDS = Metric("probe_own_duration_seconds", "How long.", ("phase",))
@@ -203,7 +300,7 @@ STARTTLS = [Step(send="STARTTLS"), Step(expect=Regexp("^220"), starttls=True)]
 
 
 async def conversed(target: Server, steps: Sequence[Step], rest: bytes, secure: TLSSettings | None = None) -> Probe:
-    """Hold a dialogue, after which the peer has exactly this left to say; what matched is in the probe's log."""
+    """Run a dialogue and check that `rest` is left to read; the matches are in the probe's log."""
     loop = asyncio.get_running_loop()
     probe = Probe(str(target), loop.time() + 60, loop.time)
     with await connect(probe, "127.0.0.1", target.port) as connection:

@@ -1,4 +1,4 @@
-"""A dialogue: what its settings may hold, and what its templates make of a match."""
+"""Tests of dialogue steps: their settings, and how templates expand a match."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from probe_exporter.protocols.dialogue.steps import DialogueSettings, Label, Step
+from probe_exporter.prober.failure import ProbeFailed
+from probe_exporter.protocols.dialogue.steps import MAX_LABEL_BYTES, DialogueSettings, Label, Step
 from probe_exporter.protocols.dialogue.templates import Template
 from probe_exporter.settings.regexps import Regexp
 
 
 def broken(*steps: dict[str, Any]) -> list[str]:
-    """What is wrong with a dialogue of these steps."""
+    """Return the validation errors of a dialogue with these steps."""
     with pytest.raises(ValidationError) as refused:
         DialogueSettings.model_validate({"query_response": list(steps)})
     return [error["msg"] for error in refused.value.errors()]
@@ -34,7 +35,7 @@ def test_step_accepts_valid_combinations(step: dict[str, Any]) -> None:
 
 
 def test_step_distinguishes_empty_labels_from_none() -> None:
-    """It makes a metric without labels."""
+    """An empty list makes a metric without labels."""
     steps = DialogueSettings.model_validate({"query_response": [{}, {"labels": []}]}).query_response
     assert [step.labels for step in steps] == [None, ()]
 
@@ -44,8 +45,25 @@ def test_step_refuses_expect_with_expect_bytes(expect: str) -> None:
     assert broken({"expect": expect, "expect_bytes": "b"}) == ["`expect_bytes` and `expect` exclude each other"]
 
 
+@pytest.mark.parametrize("key", ["reject", "until"])
+def test_step_refuses_key_without_expect(key: str) -> None:
+    assert broken({key: "a", "send": "b"}) == [f"`{key}` needs `expect`"]
+
+
+@pytest.mark.parametrize(("size", "valid"), [(MAX_LABEL_BYTES, True), (MAX_LABEL_BYTES + 1, False)])
+def test_label_value_has_a_limit(size: int, valid: bool) -> None:
+    step = Step.model_validate({"expect": "(?s)(.*)", "labels": [{"name": "a", "value": "$1"}]})
+    found = Regexp("(?s)(.*)").search(b"x" * size)
+    assert found is not None
+    if valid:
+        assert step.values(found) == ("x" * size,)
+    else:
+        with pytest.raises(ProbeFailed, match="more than 65536"):
+            step.values(found)
+
+
 def test_step_refuses_duplicate_labels() -> None:
-    """Two of one name in a step could not be exposed, nor could labels in two steps."""
+    """Duplicate labels, and labels in two steps, could not be exposed."""
     label = {"name": "a", "value": "x"}
     assert broken({"labels": [label, label]}) == ["the label a is here twice"]
     assert broken({"labels": [{"value": "x"}]}) == ["`name` is required"]

@@ -1,4 +1,4 @@
-"""ICMP echo packets, byte by byte: what is sent, what counts as an answer, and what an error message is about."""
+"""Tests of ICMP messages, byte by byte: requests, replies and error messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from probe_exporter.protocols.icmp.messages import Answer, Trouble, checksum, pa
 
 
 def slow_checksum(data: bytes) -> int:
-    """RFC 1071 as it is written: words added one by one, each carry brought round."""
+    """Compute the checksum as RFC 1071 writes it: add word by word and fold each carry."""
     total = 0
     for index in range(0, len(data), 2):
         total += int.from_bytes(data[index : index + 2].ljust(2, b"\0"), "big")
@@ -26,7 +26,7 @@ def slow_checksum(data: bytes) -> int:
 def ip4(
     content: bytes, *, destination: str = "192.0.2.9", protocol: int = 1, ttl: int = 57, options: bytes = b""
 ) -> bytes:
-    """An IPv4 packet."""
+    """Return an IPv4 packet."""
     words = 5 + len(options) // 4
     addresses = ipaddress.IPv4Address("192.0.2.1").packed + ipaddress.IPv4Address(destination).packed
     length = 4 * words + len(content)
@@ -34,13 +34,13 @@ def ip4(
 
 
 def ip6(content: bytes, *, destination: str = "2001:db8::9", following: int = 58) -> bytes:
-    """An IPv6 packet."""
+    """Return an IPv6 packet."""
     addresses = ipaddress.IPv6Address("2001:db8::1").packed + ipaddress.IPv6Address(destination).packed
     return struct.pack("!IHBB", 6 << 28, len(content), following, 64) + addresses + content
 
 
 def error(kind: int, code: int, about: bytes, *, third: int = 0, fourth: int = 0) -> bytes:
-    """An ICMP error message."""
+    """Return an ICMP error message."""
     return struct.pack("!BBHHH", kind, code, 0xBEEF, third, fourth) + about
 
 
@@ -60,7 +60,7 @@ def test_request_ipv6_leaves_checksum_to_kernel() -> None:
 
 
 def test_checksum_example_of_rfc_1071() -> None:
-    """The example of section 3: the words sum up to ddf2."""
+    """In the example of section 3, the words sum to ddf2."""
     assert checksum(bytes.fromhex("0001 f203 f4f5 f6f7")) == 0xDDF2 ^ 0xFFFF
 
 
@@ -79,7 +79,7 @@ def test_checksum_equals_slow_sum(data: bytes) -> None:
 
 @given(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=100))
 def test_request_sums_to_zero(identifier: int, sequence: int, payload: bytes) -> None:
-    """So every receiver checks it."""
+    """Receivers check the checksum this way."""
     assert slow_checksum(request(4, identifier, sequence, payload)) == 0
 
 
@@ -94,7 +94,7 @@ def test_reply_parses_to_request_fields(version: int, identifier: int, sequence:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_parse_ignores_request(version: int) -> None:
-    """On loopback a raw socket may see what it sent."""
+    """On loopback, a raw socket may receive its own request."""
     assert parse(version, request(version, 1, 1, b"")) is None
 
 
@@ -150,7 +150,7 @@ def test_parse_ipv6_errors(kind: int, code: int, reason: Reason, words: str) -> 
 
 
 def test_packet_too_big_reports_mtu() -> None:
-    """In 16 bits of IPv4's message (RFC 1191, 4), in 32 of IPv6's (RFC 4443, 3.2)."""
+    """The MTU has 16 bits in IPv4 (RFC 1191, section 4) and 32 in IPv6 (RFC 4443, section 3.2)."""
     four = parse(4, error(3, 4, ip4(ECHO_4), fourth=1400))
     six = parse(6, error(2, 0, ip6(ECHO_6), third=1, fourth=2))
     assert isinstance(four, Trouble)
@@ -160,7 +160,7 @@ def test_packet_too_big_reports_mtu() -> None:
 
 
 def test_parse_error_needs_eight_bytes_of_request() -> None:
-    """RFC 792 promises no more."""
+    """RFC 792 guarantees no more."""
     assert isinstance(parse(4, error(3, 1, ip4(ECHO_4[:8]))), Trouble)
     assert parse(4, error(3, 1, ip4(ECHO_4[:7]))) is None
 
