@@ -24,10 +24,11 @@ def _cel_compiler() -> Callable[[str], Any]:
     return compiler
 
 
-LONGEST_COPIED = 4000
+MAX_COPIED_ELEMENTS = 4000
 """Elements of the longest list in a body for expressions that copy lists: time grows with the square, to 0.3 s here."""
 
 _COPYING = re.compile(r"\.\s*(map|filter)\s*\(")
+_MACRO = re.compile(r"\.\s*(map|filter|all|exists|exists_one|existsOne)\s*\(")
 
 
 def _longest(value: object) -> int:
@@ -39,9 +40,13 @@ def _longest(value: object) -> int:
 
 
 class Cel(Scalar):
-    """A CEL expression over the variable ``body``, compiled and type-checked at load."""
+    """A CEL expression over the variable ``body``, compiled and type-checked at load.
 
-    __slots__ = ("_compiled", "_copies", "text")
+    Attributes:
+        has_macro: whether it looks at each element of a list or object, so that the body decides what it costs.
+    """
+
+    __slots__ = ("_compiled", "_copies", "has_macro", "text")
     written = Written("CEL expression")
     schema: ClassVar[dict[str, Any]] = {"type": SCALAR_TYPES, "description": "A CEL expression over `body`."}
 
@@ -52,6 +57,7 @@ class Cel(Scalar):
         """
         self.text = text
         self._copies = _COPYING.search(text) is not None
+        self.has_macro = _MACRO.search(text) is not None
         try:
             self._compiled = _cel_compiler()(text)
         except RuntimeError as error:
@@ -64,8 +70,8 @@ class Cel(Scalar):
             ValueError: the evaluation failed, as for a key that is not there, or would take too long.
         """
         try:
-            if self._copies and _longest(body) > LONGEST_COPIED:
-                raise ValueError(f"map() and filter() take lists of at most {LONGEST_COPIED} elements")
+            if self._copies and _longest(body) > MAX_COPIED_ELEMENTS:
+                raise ValueError(f"map() and filter() take lists of at most {MAX_COPIED_ELEMENTS} elements")
             result = self._compiled.eval(data={"body": body})
             value: object = result.value()
         except RecursionError:
@@ -75,6 +81,10 @@ class Cel(Scalar):
         if str(result.type()) in ("ERROR", "UNKNOWN"):
             raise ValueError(_cel_reason(str(value)))
         return value
+
+    def __reduce__(self) -> tuple[type[Cel], tuple[str]]:
+        """Pickle the text alone, for helper processes."""
+        return type(self), (self.text,)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cel) and self.text == other.text
