@@ -254,6 +254,8 @@ def test_tls_port_answers_plain_http_with_400(over_tls: Shared) -> None:
         ("cipher_suites: [TLS_AES_128_GCM_SHA256]", ["-tls1_2"], ""),
         ("cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]", ["-tls1_2"], "ECDHE-ECDSA-AES256-GCM-SHA384"),
         ("cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA]", ["-tls1_2"], "ECDHE-ECDSA-AES256-SHA"),
+        ("cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]",
+         ["-tls1_2"], "ECDHE-ECDSA-AES128-GCM-SHA256"),  # Go's order of preference, not that of the file
         ("cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]",
          ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"], ""),
         ("curve_preferences: [CurveP384]", ["-tls1_3"], "ECDH, secp384r1, 384 bits"),
