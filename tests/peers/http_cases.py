@@ -458,7 +458,8 @@ COMPRESSION = (
     Case("compression gzip with a bad checksum in the second member", {"compression": "gzip"},
          pages=at(reply(200, ZIPPED + ZIPPED[:-8] + b"\0" * 8))),
     *(
-        Case(f"compression gzip header with {name}", {"compression": "gzip"}, pages=at(reply(200, header + ZIPPED[10:])))
+        Case(f"compression gzip header with {name}", {"compression": "gzip"},
+             pages=at(reply(200, header + ZIPPED[10:])))
         for name, header in GZIP_HEADERS.items()
     ),
     Case("compression gzip of two members", {"compression": "gzip"}, pages=at(reply(200, ZIPPED + ZIPPED))),
