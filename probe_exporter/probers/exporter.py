@@ -401,7 +401,7 @@ class _Visit:
                         self._probe.log("There is no metadata API", status_code=response.status)
                         return None
                     self._document = await there.read(MAX_METADATA_BYTES)
-                return await _described(self._document)
+                    return await _described(self._document)
             except (ProbeFailed, Late, ValueError, pool.HelperFailed) as error:
                 self._go_on(error, "metadata")
                 self._probe.log("The metadata API fails", level=logging.INFO, err=str(error))

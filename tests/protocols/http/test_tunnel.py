@@ -190,12 +190,12 @@ def test_socks_reads_any_bound_address() -> None:
         ([b"\4\0"], Reason.PROXY_PROTOCOL_ERROR, "version 4"),
         ([b"HT"], Reason.PROXY_PROTOCOL_ERROR, "version 72"),
         ([b"\5\0", b"\4\0\0\1"], Reason.PROXY_PROTOCOL_ERROR, "version 4"),
-        ([b"\5\0", b"\5\0\1\1"], Reason.PROXY_PROTOCOL_ERROR, "silent"),
+        ([b"\5\0", b"\5\0\1\1"], Reason.PROXY_PROTOCOL_ERROR, "reserved"),
         ([b"\5\0", b"\5\0\0\7"], Reason.PROXY_PROTOCOL_ERROR, "type 7"),
         ([b"\5\0", b"\5\1\0\1"], Reason.PROXY_REFUSED, "127.0.0.1:443: it has a general failure"),
         ([b"\5\0", b"\5\2\0\1"], Reason.PROXY_REFUSED, "rules"),
         ([b"\5\0", b"\5\5\0\1"], Reason.PROXY_REFUSED, "refused"),
-        ([b"\5\0", b"\5\x5d\0\1"], Reason.PROXY_REFUSED, "it says 93"),
+        ([b"\5\0", b"\5\x5d\0\1"], Reason.PROXY_REFUSED, "its reply is 93"),
     ],
 )
 def test_socks_refusals_and_violations_have_their_reason(answers: list[bytes], reason: Reason, words: str) -> None:
