@@ -17,8 +17,10 @@ def turns() -> Iterator[list[float]]:
         CPU seconds of this thread from one turn to the next. Other programs and threads don't count.
     """
     taken: list[float] = []
+    before = time.thread_time()
 
     async def watch() -> None:
+        nonlocal before
         while True:
             before = time.thread_time()
             await asyncio.sleep(0.001)
@@ -30,5 +32,6 @@ def turns() -> Iterator[list[float]]:
     try:
         yield taken
     finally:
+        taken.append(time.thread_time() - before)  # the turn that ends the block
         watching.cancel()
         gc.unfreeze()

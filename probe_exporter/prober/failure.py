@@ -69,6 +69,7 @@ class Reason(StrEnum):
     HTTP_CONTENT_ENCODING = "http_content_encoding", "The body can't be decompressed as the module expects."
     HTTP_PROTOCOL_ERROR = "http_protocol_error", "The response is not HTTP."
     HTTP_HEADERS_TOO_LARGE = "http_headers_too_large", "The response's headers are larger than the limit."
+    DIALOGUE_REJECTED = "dialogue_rejected", "The peer sent something that matches `reject`."
     DIALOGUE_NO_MATCH = "dialogue_no_match", "What the peer sent (a message, or all of it) does not match `expect`."
     DIALOGUE_BYTES_MISMATCH = "dialogue_bytes_mismatch", "The peer sent other bytes than `expect_bytes`."
     DIALOGUE_CLOSED = "dialogue_closed", "The peer closed the connection before it sent what a step expects."

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from probe_exporter.addresses.endpoints import port_number, split_host_port
 from probe_exporter.network.datagrams import Datagrams
-from probe_exporter.network.opening import dial_udp, resolve
+from probe_exporter.network.opening import choose_address, dial_udp
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -54,11 +54,7 @@ DURATION = Metric("probe_udp_duration_seconds", "How long each phase took.", ("p
 async def probe_udp(probe: Probe, settings: UdpSettings) -> None:
     """Sends datagrams to ``host:port``, and holds what comes back against ``query_response``."""
     host, port = split_host_port(probe.target)
-    started = time.perf_counter()
-    address = await resolve(
-        probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
-    )
-    probe.set(DURATION, round(time.perf_counter() - started, 9), "resolve")
+    address = await choose_address(probe, host, settings, DURATION)
     datagrams = await dial_udp(probe, address, port_number(port, "udp"), source=settings.source_ip_address)
     probe.set(FAILED_BY_REGEXP, 0)
     probe.set(FAILED_BY_BYTES, 0)
@@ -74,13 +70,13 @@ async def probe_udp(probe: Probe, settings: UdpSettings) -> None:
 async def _hold(probe: Probe, settings: UdpSettings, datagrams: Datagrams) -> None:
     """Go through the steps, and say of a failure what it means where there is no connection."""
     try:
-        await walk(probe, settings.query_response, Messages(_Channel(datagrams)))
+        await walk(probe, settings.query_response, Messages(probe, _Channel(datagrams)))
     except ProbeFailed as failed:
         if failed.reason in (Reason.CONNECT_REFUSED, Reason.CONNECT_RESET):
             raise ProbeFailed(
                 Reason.UDP_PORT_UNREACHABLE, "the host says that nobody listens there (ICMP port unreachable)"
             ) from None
-        probe.set(FAILED_BY_REGEXP, 1 if failed.reason is Reason.DIALOGUE_NO_MATCH else 0)
+        probe.set(FAILED_BY_REGEXP, 1 if failed.reason in (Reason.DIALOGUE_NO_MATCH, Reason.DIALOGUE_REJECTED) else 0)
         probe.set(FAILED_BY_BYTES, 1 if failed.reason is Reason.DIALOGUE_BYTES_MISMATCH else 0)
         raise
     except asyncio.CancelledError:

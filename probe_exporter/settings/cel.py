@@ -31,6 +31,7 @@ These copy the list for each element, so the time grows with the square; at this
 """
 
 _COPYING = re.compile(r"\.\s*(map|filter)\s*\(")
+_MACRO = re.compile(r"\.\s*(map|filter|all|exists|exists_one|existsOne)\s*\(")
 
 
 def _longest(value: object) -> int:
@@ -42,9 +43,13 @@ def _longest(value: object) -> int:
 
 
 class Cel(Scalar):
-    """A CEL expression over the variable ``body``, compiled and type-checked at load."""
+    """A CEL expression over the variable ``body``, compiled and type-checked at load.
 
-    __slots__ = ("_compiled", "_copies", "text")
+    Attributes:
+        has_macro: whether it looks at each element of a list or object, so that the body decides what it costs.
+    """
+
+    __slots__ = ("_compiled", "_copies", "has_macro", "text")
     written = Written("CEL expression")
     schema: ClassVar[dict[str, Any]] = {"type": SCALAR_TYPES, "description": "A CEL expression over `body`."}
 
@@ -55,6 +60,7 @@ class Cel(Scalar):
         """
         self.text = text
         self._copies = _COPYING.search(text) is not None
+        self.has_macro = _MACRO.search(text) is not None
         try:
             self._compiled = _cel_compiler()(text)
         except RuntimeError as error:
@@ -78,6 +84,10 @@ class Cel(Scalar):
         if str(result.type()) in ("ERROR", "UNKNOWN"):
             raise ValueError(_cel_reason(str(value)))
         return value
+
+    def __reduce__(self) -> tuple[type[Cel], tuple[str]]:
+        """Pickle the text alone, for helper processes."""
+        return type(self), (self.text,)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cel) and self.text == other.text

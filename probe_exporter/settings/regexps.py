@@ -43,17 +43,15 @@ class Regexp(Scalar):
 
     def search(self, data: bytes) -> Match | None:
         """Return the first match anywhere in `data`. As in Go, a byte that is not UTF-8 counts as U+FFFD."""
-        if not data.isascii():
-            try:
-                data.decode()
-            except UnicodeDecodeError:
-                return _search_mended(self._compiled, data)
+        mended = replace_invalid(data)
+        if mended is not data:
+            return _search_mended(self._compiled, data, mended)
         found: Match | None = self._compiled.search(data)
         return found
 
     def find_all(self, data: bytes) -> Iterator[Match]:
         """Yield all matches in `data`. Bytes that are not UTF-8 are U+FFFD in the matches, too."""
-        found: Iterator[Match] = self._compiled.finditer(data.decode("utf-8", "replace").encode())
+        found: Iterator[Match] = self._compiled.finditer(replace_invalid(data))
         return found
 
     def matches_all(self, text: str) -> bool:
@@ -69,6 +67,10 @@ class Regexp(Scalar):
     def groups(self) -> int:
         """The number of groups, with and without names."""
         return int(self._compiled.groups)
+
+    def __reduce__(self) -> tuple[type[Regexp], tuple[str]]:
+        """Pickle the text alone, for helper processes."""
+        return type(self), (self.text,)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Regexp) and self.text == other.text
@@ -109,12 +111,31 @@ def _compile_re2(pattern: str) -> Any:
         return re2.compile(pattern, _ROOMY)
 
 
-def _search_mended(compiled: Any, data: bytes) -> Match | None:
-    """Search `data` as Go does: each byte that is not UTF-8 counts as one U+FFFD. The match has bytes of `data`."""
-    text = data.decode("utf-8", "surrogateescape")
-    mended = text.encode("utf-8", _REPLACEMENT)
+PORTION_BYTES = 256 * 1024
+"""Bytes that `replace_invalid` handles at a time: a thread must not hold the interpreter's lock for long."""
+
+
+def replace_invalid(data: bytes) -> bytes:
+    """Return `data` with U+FFFD for each byte that is not UTF-8, as Go reads it; `data` itself if there is none."""
+    if data.isascii():
+        return data
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    portions, valid = [], True
+    for start in range(0, len(data), PORTION_BYTES):
+        end = start + PORTION_BYTES
+        text = decoder.decode(data[start:end], final=end >= len(data))
+        try:
+            portions.append(text.encode())
+        except UnicodeEncodeError:
+            valid = False
+            portions.append(text.encode("utf-8", _REPLACEMENT))
+    return data if valid else b"".join(portions)
+
+
+def _search_mended(compiled: Any, data: bytes, mended: bytes) -> Match | None:
+    """Search `mended`, which is `data` with U+FFFD for each byte that is not UTF-8. The match has bytes of `data`."""
     found = compiled.search(mended)
-    return None if found is None else _MendedMatch(found, text, mended)
+    return None if found is None else _MendedMatch(found, data, mended)
 
 
 def _replace_surrogates(error: UnicodeError) -> tuple[bytes, int]:
@@ -130,16 +151,17 @@ codecs.register_error(_REPLACEMENT, _replace_surrogates)
 class _MendedMatch:
     """A match in data with U+FFFD in it; positions and groups refer to the data as it was received."""
 
-    __slots__ = ("_found", "_mended", "_text")
+    __slots__ = ("_data", "_found", "_mended")
 
-    def __init__(self, found: Any, text: str, mended: bytes) -> None:
+    def __init__(self, found: Any, data: bytes, mended: bytes) -> None:
         self._found = found
-        self._text = text
+        self._data = data
         self._mended = mended
 
     def _offset(self, mended: int) -> int:
         """Convert a position in the changed data to one in the received data."""
-        return len(encode(self._text[: len(self._mended[:mended].decode("utf-8", "ignore"))]))
+        text = self._data.decode("utf-8", "surrogateescape")
+        return len(encode(text[: len(self._mended[:mended].decode("utf-8", "ignore"))]))
 
     def span(self, group: int = 0, /) -> tuple[int, int]:
         start, end = self._found.span(group)
@@ -147,7 +169,7 @@ class _MendedMatch:
 
     def group(self, group: int | str = 0, /) -> bytes | None:
         start, end = self.span(self._found.re.groupindex[group] if isinstance(group, str) else group)
-        return None if start < 0 else encode(self._text)[start:end]
+        return None if start < 0 else self._data[start:end]
 
     def groups(self) -> tuple[bytes | None, ...]:
         return tuple(self.group(number) for number in range(1, self._found.re.groups + 1))
