@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from string import punctuation
 from typing import Generic, TypeVar
 from urllib.parse import quote, unquote
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.secrets import MASK, Secret, is_credential
 
@@ -130,9 +130,14 @@ class Identity(Generic[T]):
         return id(self.value)
 
 
-@lru_cache(maxsize=256)  # a probe that fails does so again and again
+def _weight(settings: Identity[Settings], secrets: frozenset[str]) -> int:
+    """Return about the bytes of cached settings, which a request's parameters may be part of, and their secrets."""
+    return 4 * len(repr(settings.value)) + sum(map(len, secrets))
+
+
+@remembered(weigh=_weight)  # a probe that fails usually fails again
 def _secrets_of(settings: Identity[Settings]) -> frozenset[str]:
-    """All secrets of some settings, as they are and as they look in a URL."""
+    """Return all secrets of some settings, as they are and as they look in a URL."""
     found = frozenset(_secrets(settings.value))
     return found | {quote(secret, safe=safe) for secret in found for safe in ("", punctuation)}
 
