@@ -16,6 +16,7 @@ from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 
 from probe_exporter.addresses import literals
+from probe_exporter.prober.failure import ProbeFailed, Reason
 
 MAX_REMEMBERED_BYTES = 16 << 20
 """Bytes that all remembered certificates take, by estimate. Targets choose how large theirs are."""
@@ -69,8 +70,15 @@ class Certificate:
 
     @cached_property
     def labels(self) -> LeafLabels:
-        """What the metrics say of it."""
-        return _leaf_labels(self.x509)
+        """What the metrics say of it.
+
+        Raises:
+            ProbeFailed: its subject or issuer can't be read.
+        """
+        try:
+            return _leaf_labels(self.x509)
+        except ValueError as error:
+            raise ProbeFailed(Reason.CERTIFICATE_INVALID, f"a certificate of the peer can't be read: {error}") from None
 
     @cached_property
     def expiry(self) -> float:
