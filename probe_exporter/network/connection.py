@@ -199,7 +199,8 @@ class Connection(asyncio.Protocol):
         """
         while len(self._ahead) < size:
             await self._read_ahead()
-        await self._share_loop(size)
+        if self._turn_is_over(size):
+            await asyncio.sleep(0)
         return self._cut(size)
 
     async def until(self, end: bytes, *, limit: int) -> bytes:
@@ -219,7 +220,8 @@ class Connection(asyncio.Protocol):
                 )
             searched = max(len(self._ahead) - len(end) + 1, 0)
             await self._read_ahead()
-        await self._share_loop(found)
+        if self._turn_is_over(found):
+            await asyncio.sleep(0)
         data = self._cut(found)
         del self._ahead[: len(end)]
         return data
@@ -232,12 +234,13 @@ class Connection(asyncio.Protocol):
         ahead += data
         self._ahead = ahead
 
-    async def _share_loop(self, size: int) -> None:
-        """Give other tasks a turn if the reads since the last one add up: a peer's flood must not delay them."""
+    def _turn_is_over(self, size: int) -> bool:
+        """Return whether the reads since the last turn add up, so that others get one: a flood must not delay them."""
         self._in_turn += size + READ_COST_BYTES
-        if self._in_turn >= TURN_BYTES:
-            self._in_turn = 0
-            await asyncio.sleep(0)
+        if self._in_turn < TURN_BYTES:
+            return False
+        self._in_turn = 0
+        return True
 
     def _cut(self, size: int) -> bytes:
         data = bytes(self._ahead[:size])
