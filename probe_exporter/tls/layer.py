@@ -46,6 +46,8 @@ _VERDICTS = {
 }
 """The errors with a reason of their own, the first that applies giving the probe's; any other is invalid."""
 
+_INVALID_PURPOSE = 26
+
 _PRECEDENCE = tuple(_VERDICTS)
 
 _RECORD = 65536  # several records at once where they came at once
@@ -271,11 +273,21 @@ def collect(connection: SSL.Connection, certificate: crypto.X509, code: int, dep
     """
     check = cast("Check", connection.get_app_data())
     if not ok:
-        check.note(code)
+        if code != _INVALID_PURPOSE or not _is_for_servers(certificate, depth):
+            check.note(code)
         return True
     if depth > 0:
         return True
     return check.check_name(chain.read(certificate))
+
+
+def _is_for_servers(certificate: crypto.X509, depth: int) -> bool:
+    """Whether Go takes a certificate that OpenSSL says is for other purposes.
+
+    Go knows "any" as an extended key usage, and does not look at the key usage of the server's own certificate.
+    """
+    known = chain.read(certificate)
+    return known.is_for_servers if depth == 0 else known.is_for_anything
 
 
 def describe(error: SSL.Error) -> str:
