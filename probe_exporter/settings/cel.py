@@ -1,4 +1,4 @@
-"""CEL expressions in settings: compiled and type-checked when the file is read, evaluated within bounds."""
+"""CEL expressions in settings: compile and type-check them at load, evaluate them with a limit on their cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CEL_END = "Syntax error: mismatched input '<EOF>'"
 
 @functools.cache
 def _cel_compiler() -> Callable[[str], Any]:
-    """The compiler for expressions over ``body``."""
+    """Return the function that compiles expressions over the variable ``body``."""
     # Imported here: it is large, and few configurations use it.
     from cel_expr_python import cel  # type: ignore[import-untyped]  # noqa: PLC0415  # see above
 
@@ -25,14 +25,17 @@ def _cel_compiler() -> Callable[[str], Any]:
 
 
 MAX_COPIED_ELEMENTS = 4000
-"""Elements of the longest list in a body for expressions that copy lists: time grows with the square, to 0.3 s here."""
+"""Elements of the longest list in a body, for expressions with map() or filter().
+
+These copy the list for each element, so the time grows with the square; at this limit it is 0.3 s.
+"""
 
 _COPYING = re.compile(r"\.\s*(map|filter)\s*\(")
 _MACRO = re.compile(r"\.\s*(map|filter|all|exists|exists_one|existsOne)\s*\(")
 
 
 def _longest(value: object) -> int:
-    """The length of the longest list or object within a value as the json module reads it."""
+    """Return the length of the longest list or object in a value from the json module."""
     if not isinstance(value, list | dict):
         return 0
     items = value.values() if isinstance(value, dict) else value
@@ -53,7 +56,7 @@ class Cel(Scalar):
     def __init__(self, text: str) -> None:
         """
         Raises:
-            ValueError: a syntax error, an unknown name, or types that cannot work.
+            ValueError: the expression has a syntax error, an unknown name or a type error.
         """
         self.text = text
         self._copies = _COPYING.search(text) is not None
@@ -64,10 +67,10 @@ class Cel(Scalar):
             raise ValueError(f"not a CEL expression over `body`: {_cel_reason(str(error))}") from None
 
     def evaluate(self, body: object) -> object:
-        """The value of the expression for `body`, a value as the json module reads it.
+        """Evaluate the expression for `body`, a value from the json module.
 
         Raises:
-            ValueError: the evaluation failed, as for a key that is not there, or would take too long.
+            ValueError: the evaluation failed (such as for a missing key) or would take too long.
         """
         try:
             if self._copies and _longest(body) > MAX_COPIED_ELEMENTS:
@@ -76,7 +79,7 @@ class Cel(Scalar):
             value: object = result.value()
         except RecursionError:
             raise ValueError("the body is nested too deep") from None
-        except RuntimeError as error:  # the library's own limit: 10,000 rounds of all comprehensions together
+        except RuntimeError as error:  # such as the library's limit of 10,000 rounds of all comprehensions together
             raise ValueError(_cel_reason(str(error).removeprefix("INTERNAL: "))) from None
         if str(result.type()) in ("ERROR", "UNKNOWN"):
             raise ValueError(_cel_reason(str(value)))
@@ -100,7 +103,7 @@ class Cel(Scalar):
 
 
 def _cel_reason(message: str) -> str:
-    """The sentence in a message of the CEL library, without its source excerpt, codes and token lists."""
+    """Return the sentence in a message of the CEL library, without source excerpt, codes and token lists."""
     line = message.split("\n", 1)[0].split(" [INVALID_ARGUMENT]", 1)[0]
     line = _CEL_CODE.sub("", line).removeprefix("ERROR: <input>:1:")
     line = line.split(" (in container", 1)[0].split(" expecting {", 1)[0]

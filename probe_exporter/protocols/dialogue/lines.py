@@ -320,6 +320,11 @@ class StreamSettings(DialogueSettings):
     tls: bool = False
     tls_config: TLSSettings = TLSSettings()
 
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        if self.tls and any(step.starttls for step in self.query_response):
+            yield "tls", "TLS begins at once, and a step has `starttls`: hardly a server takes a handshake within TLS"
+
 
 async def hold(probe: Probe, connection: Connection, settings: StreamSettings, host: str, seconds: Metric) -> None:
     """Hold a module's dialogue over a new connection, and close it.
