@@ -1,4 +1,7 @@
-"""Cases that fail at present, each with the reason. A case that passes again leaves this list."""
+"""Cases that fail at present, each with the reason; the suite does not run them, `python -m tests.hostile` does.
+
+A case that passes again leaves this list.
+"""
 
 from __future__ import annotations
 
