@@ -124,6 +124,10 @@ async def probe_postgres(probe: Probe, settings: PostgresSettings) -> None:
         with probe.phase("startup", DURATION):
             await connection.write(_startup(settings))
             first = await _receive(connection, error_passes=not settings.user)
+            if first[0] not in b"RE":
+                raise ProbeFailed(
+                    Reason.PROTOCOL_ERROR, "the reply to the startup message is neither a login nor an error"
+                )
         if not settings.user:
             return
         with probe.phase("auth", DURATION):
