@@ -149,8 +149,10 @@ def _set(probe: Probe, metric: Metric, value: float | None, *labels: str) -> Non
 
 def _check(settings: RedisSettings, info: Mapping[str, str]) -> None:
     """Check the server's role and lag against the module's settings."""
-    if settings.role and settings.role != _role(info):
-        raise ProbeFailed(Reason.EXPECTATION, f"the server is a {_role(info)}, not a {settings.role}")
+    role = _role(info)
+    if settings.role and settings.role != role:
+        what = f"is a {role}, not a {settings.role}" if role else "reports no role"
+        raise ProbeFailed(Reason.EXPECTATION, f"the server {what}")
     if not settings.max_lag:
         return
     lags = [_number(replica.get("lag")) for replica in _replicas(info)]

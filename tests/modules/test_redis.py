@@ -164,6 +164,7 @@ async def test_each_replica_of_a_master_has_its_lag(pki: Pki) -> None:
         (REPLICA, {"max_lag": "2s"}, (Reason.EXPECTATION, "info")),
         (REPLICA, {"role": "master"}, (Reason.EXPECTATION, "info")),
         (CUT_OFF, {}, None),
+        ("", {"role": "master"}, (Reason.EXPECTATION, "info")),
         (CUT_OFF, {"max_lag": "100s"}, (Reason.EXPECTATION, "info")),
     ],
 )
