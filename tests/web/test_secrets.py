@@ -15,6 +15,7 @@ import pytest
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Server
+from tests.web.test_routes import until
 
 SECRET = "hunter2"
 """Part of every secret below and of nothing else."""
