@@ -13,7 +13,10 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
+from tests.clocks import Clock, clock
 from tests.targets import Pki
+
+__all__ = ["clock"]  # a fixture
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -34,9 +37,15 @@ pytest_plugins = [f"tests.servers.{path.stem}" for path in sorted(Path(__file__)
 
 
 @pytest.fixture
-def new_loop() -> NewLoop:
-    """Return the factory of an asynchronous test's event loop: uvloop, as in production. A file may override it."""
-    return uvloop.new_event_loop
+def new_loop(request: pytest.FixtureRequest) -> NewLoop:
+    """Return the factory of an asynchronous test's event loop: uvloop, as in production. A file may override it.
+
+    A test that uses the fixture `clock` runs on the loop of that clock.
+    """
+    if "clock" not in request.fixturenames:
+        return uvloop.new_event_loop
+    clock: Clock = request.getfixturevalue("clock")
+    return clock.new_loop
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -17,10 +17,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import exporters
-from tests.clocks import wait_until
 from tests.exporters import ROOT
 from tests.peers.test_prometheus import until
 from tests.processes import free_port, listening, running
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -22,9 +22,10 @@ import yaml
 
 from probe_exporter.prober.failure import TIMEOUTS, Reason
 from tests import exporters
-from tests.clocks import async_timed_out, until
+from tests.deadlines import async_timed_out
 from tests.exporters import Response, Server, probe_path
 from tests.targets import Answer, End, Part, Pause, Pki, Repeat, Site, Tls, http2, raw, redirect, reply, silence
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

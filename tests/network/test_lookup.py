@@ -19,8 +19,8 @@ import pytest
 from probe_exporter.addresses import literals
 from probe_exporter.network import lookup
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from tests.clocks import PATIENCE, until, wait_until
 from tests.targets.dns import DnsServer, Zone, silence
+from tests.waiting import PATIENCE, until, wait_until
 
 A, AAAA = 1, 28
 IMPATIENCE = 0.2
@@ -418,6 +418,7 @@ async def test_own_resolver_forgets_answers(monkeypatch: pytest.MonkeyPatch) -> 
         await moved("192.0.2.1", "192.0.2.2", own)
 
 
+@pytest.mark.slow
 def test_own_resolver_is_shared_and_released() -> None:
     """A dropped configuration leaks no threads and no descriptors, on any number of event loops."""
 

@@ -199,6 +199,7 @@ EVIL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVIL)
 def test_hostile_line_has_bounded_cost(name: str) -> None:
     with costs_at_most(25):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probe_exporter.values.jsonpath import STEPS, JsonPath, metered
-from tests.clocks import cpu_seconds
+from tests.cost import cpu_seconds
 
 STORE = {
     "store": {

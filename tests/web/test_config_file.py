@@ -31,7 +31,8 @@ from tests.asking import ask
 from tests.exporters import Response, Server
 from tests.targets import Pki
 from tests.test_cli import run
-from tests.web.test_routes import PLUGINS, cpu_seconds, until
+from tests.waiting import wait_until
+from tests.web.test_routes import PLUGINS, cpu_seconds
 
 Start = Callable[..., AbstractContextManager[Server]]
 
@@ -473,10 +474,11 @@ def test_rate_limit_answers_429_before_authentication(start: Start) -> None:
     limit = "rate_limit: {interval: 1s, burst: 2}\n"
     with start(f"{limit}http_server_config: {{headers: {{X-Frame-Options: deny}}}}\n") as exporter:
         assert [ask(exporter.port, path).status for path in ("/-/healthy", "/nope")] == [200, 404]
-        until(lambda: ask(exporter.port, "/metrics").status == 429)  # at once, unless a second has passed meanwhile
+        # At once, unless a second has passed meanwhile.
+        wait_until(lambda: ask(exporter.port, "/metrics").status == 429)
         while (refused := ask(exporter.port, "/metrics")).status != 429:
             pass
         assert "x-frame-options" not in refused.headers  # as in the original
-        until(lambda: ask(exporter.port, "/-/healthy").status == 200)
+        wait_until(lambda: ask(exporter.port, "/-/healthy").status == 200)
     with start(f"rate_limit: {{interval: 1h, burst: 1}}\nbasic_auth_users: {{who: {HASH}}}\n") as exporter:
         assert [login(exporter.port, "who", "right").status for _ in range(2)] == [200, 429]

@@ -16,7 +16,8 @@ from tests import exporters
 from tests.asking import ask
 from tests.exporters import Response, Server, peer
 from tests.targets import Site, reply
-from tests.web.test_routes import hang_up_on, until
+from tests.waiting import wait_until
+from tests.web.test_routes import hang_up_on
 
 PLUGINS = Path(__file__).parents[1] / "own_probers"
 RIVAL = '''
@@ -212,7 +213,7 @@ def test_disconnected_client_cancels_the_probes_of_all_modules(exporter: Server,
     witness = tmp_path / "witness"
     path = f"/probe?module=http_2xx,named&target=hang+{quote(str(witness))}"
     hang_up_on(exporter, path, lambda: running() == [1, 1])
-    until(lambda: running() == [0, 0])
+    wait_until(lambda: running() == [0, 0])
     assert witness.read_text() == "cancelled"
     assert str(witness) not in ask(exporter.port, "/").text
 
