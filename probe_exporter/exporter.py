@@ -17,7 +17,6 @@ import uvloop
 from probe_exporter import flags
 from probe_exporter.config.current import Configuration
 from probe_exporter.flags import Flags
-from probe_exporter.history.file import FileHistory
 from probe_exporter.history.memory import History, HistoryError, MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.telemetry import logs
@@ -26,7 +25,6 @@ from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.listening import Listener, ListenError, inherit, open_all, open_for_workers, place
 from probe_exporter.web.routes import Web
 from probe_exporter.web.serving import raise_file_limit, serve
-from probe_exporter.workers.supervisor import Supervisor
 from probe_exporter.workers.worker import Crew
 
 log = logging.getLogger(__name__)
@@ -93,9 +91,8 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
         drain_timeout=given.web_drain_timeout,
         reload_interval=_reload_interval(given),
     )
-    gc.collect()
+    gc.freeze()  # the collector need not look at what was loaded: nearly all of it stays
     gc.enable()
-    gc.freeze()  # what has been loaded stays: the collector need not look at it again and again
     if crew is not None:
         return supervise(given, configuration, history, crew, serving)
     listeners = inherit if given.web_systemd_socket else partial(open_all, addresses)
@@ -112,6 +109,8 @@ def supervise(
     Raises:
         ListenError: an address can't be used.
     """
+    from probe_exporter.workers.supervisor import Supervisor  # noqa: PLC0415  # for several workers alone
+
     number = given.workers
     if not given.history_path:
         log.warning("Each worker remembers its own probes only; with --history.path all share one history")
@@ -152,6 +151,8 @@ def open_history(given: Flags, telemetry: Telemetry, probe_log: ProbeLog) -> His
     lost = telemetry.history_lost
     if not given.history_path:
         return MemoryHistory(given.history_limit, given.history_max_bytes, probe_log, lost)
+    from probe_exporter.history.file import FileHistory  # noqa: PLC0415  # SQLite, for those who want a file
+
     history = FileHistory(Path(given.history_path), given.history_limit, given.history_max_bytes, probe_log, lost)
     log.info("Finished probes are kept in a file", extra={"fields": {"path": given.history_path}})
     return history

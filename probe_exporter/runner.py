@@ -16,7 +16,7 @@ import uvloop
 from probe_exporter.config.module import Module
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import Metric, NotASample
 from probe_exporter.prober.run import Probe
 
 SUCCESS = Metric("probe_success", "Whether the target passed the probe.")
@@ -91,7 +91,8 @@ def _our_bug(probe: Probe, module: Module, error: Exception) -> ProbeFailed:
         exc_info=error,
         extra={"fields": {"module": module.name, "prober": module.prober.name, "target": probe.target}},
     )
-    return ProbeFailed(Reason.INTERNAL_ERROR, f"{type(error).__name__} in the prober; the exporter's log has more")
+    what = str(error) if isinstance(error, NotASample) else f"{type(error).__name__} in the prober"
+    return ProbeFailed(Reason.INTERNAL_ERROR, f"{what}; the exporter's log has more")
 
 
 def _judge(result: Result) -> None:

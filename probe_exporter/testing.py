@@ -3,18 +3,18 @@
 It is a pytest plugin, there wherever probe-exporter is installed: the fixtures `tcp_target` and `udp_target` make peers
 that end with the test. `serve` and `serve_udp` are the same for a ``with`` block, `run_prober` and `run_module` probe.
 All are for plain tests (``def``, not ``async def``): peers run in threads, a probe on an event loop of its own.
+
+pytest imports this file at every start, so the exporter and libraries of its are imported by the first function that
+needs them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import re
 import socket
-import ssl
 import struct
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,21 +23,18 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from probe_exporter import runner
-from probe_exporter.config import single
-from probe_exporter.config.module import Module
-from probe_exporter.history.record import entry
-from probe_exporter.plugins.loader import load_file
-from probe_exporter.prober.declaration import Prober
-from probe_exporter.prober.metrics import Samples
+if TYPE_CHECKING:
+    import ssl
+
+    from cryptography import x509
+
+    from probe_exporter.config.module import Module
+    from probe_exporter.prober.declaration import Prober
+    from probe_exporter.prober.metrics import Samples
 
 __all__ = [
     "Certificate",
@@ -93,6 +90,8 @@ def load_prober(path: Path) -> Prober[Any]:
     Raises:
         LoaderError: it can't be.
     """
+    from probe_exporter.plugins.loader import load_file  # noqa: PLC0415  # see the top of this file
+
     return load_file(path)
 
 
@@ -109,6 +108,8 @@ def run_prober(
     Raises:
         ValueError: the settings are not good; with the message that a configuration file would get.
     """
+    from probe_exporter.config import single  # noqa: PLC0415  # see the top of this file
+
     try:
         module = single.with_settings(prober, json.dumps(settings or {}).encode(), "settings")
     except single.NotRun as refused:
@@ -136,6 +137,8 @@ def run_module(
         ValueError: there is no such module, or the parameters do not fit it.
         ConfigError: the file is not good.
     """
+    from probe_exporter.config import single  # noqa: PLC0415  # see the top of this file
+
     try:
         module = single.of_yaml(prober, file, name)
     except single.NotRun as refused:
@@ -144,6 +147,9 @@ def run_module(
 
 
 def _outcome(module: Module, target: object, timeout: float) -> Outcome:
+    from probe_exporter import runner  # noqa: PLC0415  # see the top of this file
+    from probe_exporter.history.record import entry  # noqa: PLC0415  # the same
+
     result = runner.run_in_new_loop(module, str(target), timeout)
     told = entry(0, result)
     everything = dict(_samples(result.probe.samples))
@@ -277,23 +283,29 @@ class Certificate:
     @cached_property
     def pem(self) -> str:
         """The certificate; as ``ca`` of a ``tls_config`` it verifies itself."""
-        return self._made[0].public_bytes(serialization.Encoding.PEM).decode()
+        return self._pair[0].decode()
 
     @cached_property
     def context(self) -> ssl.SSLContext:
         """For a server that shows it."""
+        import ssl  # noqa: PLC0415  # see the top of this file
+        import tempfile  # noqa: PLC0415  # the same
+
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        key = self._made[1].private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "both.pem"
-            file.write_bytes(key + self.pem.encode())
+            file.write_bytes(self._pair[1] + self._pair[0])
             context.load_cert_chain(file)
         return context
 
     @cached_property
-    def _made(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    def _pair(self) -> tuple[bytes, bytes]:
+        """The certificate and its key, as PEM."""
+        from cryptography import x509  # noqa: PLC0415  # see the top of this file
+        from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415  # the same
+        from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415  # the same
+        from cryptography.x509.oid import NameOID  # noqa: PLC0415  # the same
+
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.names[0])])
         end = datetime.now(UTC) + timedelta(days=self.days)
@@ -308,10 +320,19 @@ class Certificate:
             .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in self.names]), critical=False)
             .sign(key, hashes.SHA256())
         )
-        return certificate, key
+        return (
+            certificate.public_bytes(serialization.Encoding.PEM),
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            ),
+        )
 
 
 def _alternative(name: str) -> x509.GeneralName:
+    import ipaddress  # noqa: PLC0415  # see the top of this file
+
+    from cryptography import x509  # noqa: PLC0415  # the same
+
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
@@ -410,6 +431,8 @@ class Server:
 
 def _finish(peer: Peer) -> None:
     """Close our half in good order, and hear the probe out: to close at once would reset what it still sends."""
+    import ssl  # noqa: PLC0415  # see the top of this file
+
     if isinstance(peer.socket, ssl.SSLSocket):
         with contextlib.suppress(ssl.SSLError):
             peer.socket = peer.socket.unwrap()

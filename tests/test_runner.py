@@ -13,6 +13,7 @@ import pytest
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
+from probe_exporter.exposition.encoding import encode
 from probe_exporter.network import opening
 from probe_exporter.prober.deadline import TICK
 from probe_exporter.prober.declaration import Prober
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("new_loop")
 ROUNDING = 1e-6  # seconds
 
 MEASURED = Metric("probe_measured", "Something.")
+NAMED = Metric("probe_named", "Something with a name.", ("name",))
 
 Act = Callable[[Probe], Awaitable[None]]
 
@@ -295,6 +297,29 @@ async def test_run_reports_bug_as_internal_error_with_traceback(
     assert record.__dict__["fields"] == {"module": "a_module", "prober": "act", "target": "a target"}
     assert "hush" in caplog.text
     assert "hush" not in str([event.fields for event in result.probe.events])
+
+
+@pytest.mark.parametrize(
+    ("give", "said"),
+    [
+        (lambda probe: probe.set(MEASURED, "1"), "metric probe_measured was given str in place of a number"),
+        (lambda probe: probe.add(MEASURED, None), "metric probe_measured was given NoneType in place of a number"),
+        (lambda probe: probe.set(NAMED, 1, 5), "metric probe_named: label name was given int in place of text"),
+    ],
+)
+async def test_run_names_metric_that_was_given_no_sample(give: Callable[[Probe], None], said: str) -> None:
+    """Else the response could not be written, and would be lost with all that the probe measured."""
+
+    async def act(probe: Probe) -> None:
+        probe.set(MEASURED, 1)
+        give(probe)
+
+    result = await ran(act)
+    assert series(result)["probe_failure_info"] == {("internal_error", ""): 1}
+    assert series(result)["probe_measured"] == {(): 1}
+    assert result.failure is not None
+    assert result.failure.message == f"{said}; the exporter's log has more"
+    assert encode(result.probe.samples)
 
 
 @pytest.mark.parametrize("noted", [True, False])

@@ -221,6 +221,16 @@ def test_run_module_fills_in_parameters(lines: Prober[Any], tmp_path: Path) -> N
         run_module(lines, yml, "aksing", target)
 
 
+@pytest.mark.parametrize("value", ['"1"', "None", "[]"])
+def test_run_prober_fails_probe_that_sets_no_number(file: Path, tmp_path: Path, value: str) -> None:
+    wrong = tmp_path / "lines.py"
+    wrong.write_text(re.sub(r"(?<=set\(LENGTH, ).*(?=, )", value, file.read_text()))
+    with serve(expect(b"one\r\n"), b"answer\n") as target:
+        result = run_prober(load_prober(wrong), target, timeout=PATIENCE)
+    assert (result.success, result.reason) == (False, "internal_error")
+    assert "metric probe_lines_bytes was given" in result.message
+
+
 @pytest.mark.parametrize("module", ["testing", "flags", "tools.commands"])
 def test_module_imports_nothing_of_the_server(module: str) -> None:
     """The plugin is loaded by every pytest where the exporter is installed, the others by every command."""

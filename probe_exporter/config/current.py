@@ -7,6 +7,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from probe_exporter.config.files import config_files
 from probe_exporter.config.loading import digest, load
@@ -14,7 +15,6 @@ from probe_exporter.config.module import Config, ConfigError
 from probe_exporter.config.stand_ins import stand_ins, without
 from probe_exporter.plugins.loader import Broken, LoaderError, find_probers, library, load_probers
 from probe_exporter.telemetry.counters import Telemetry
-from probe_exporter.tls import context
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Configuration:
             self._telemetry.reload_failed()
             self.last_error = str(error)
             raise
-        context.forget_contexts()  # else those of settings that are gone would stay; running probes keep theirs
+        (await asyncio.to_thread(_tls_contexts)).forget_contexts()  # else those of settings that are gone would stay
         self._good = True
         return True
 
@@ -158,3 +158,10 @@ class Configuration:
         log.info(message, extra={"fields": {"files": files, "modules": len(config.modules)}})
         for warning in config.warnings:
             log.warning(str(warning))
+
+
+def _tls_contexts() -> ModuleType:
+    """The file that keeps TLS contexts. Running probes keep the contexts that they began with."""
+    from probe_exporter.tls import context  # noqa: PLC0415  # OpenSSL is loaded by the first probe or reload
+
+    return context

@@ -25,6 +25,12 @@ from probe_exporter.tls.layer import Layer, VerificationFailed
 HIGH_WATER = 256 * 1024
 """Bytes received and not yet read at which the peer is made to wait."""
 
+TURN_BYTES = 16 * 1024
+"""Bytes that `exactly` and `until` return in one turn of the event loop; then other tasks get a turn."""
+
+READ_COST_BYTES = 256
+"""Bytes that one such read counts beside its own, so that many small messages share the loop too."""
+
 LINGER = 1.0
 """Seconds for which a closed connection waits for its peer to take the rest."""
 
@@ -64,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._arrived: list[bytes] = []
         self._held = 0  # bytes in _arrived
         self._ahead = bytearray()  # read and not wanted yet, before _arrived; to cut off its front moves nothing
+        self._in_turn = 0  # bytes and costs of reads since the last turn of the event loop
         self._paused = False
         self._ended = False
         self._error: ProbeFailed | None = None
@@ -165,6 +172,7 @@ class Connection(asyncio.Protocol):
         """
         while len(self._ahead) < size:
             await self._read_ahead()
+        await self._share_loop(size)
         return self._cut(size)
 
     async def until(self, end: bytes, *, limit: int) -> bytes:
@@ -184,6 +192,7 @@ class Connection(asyncio.Protocol):
                 )
             searched = max(len(self._ahead) - len(end) + 1, 0)
             await self._read_ahead()
+        await self._share_loop(found)
         data = self._cut(found)
         del self._ahead[: len(end)]
         return data
@@ -195,6 +204,13 @@ class Connection(asyncio.Protocol):
             raise ProbeFailed(Reason.CONNECT_CLOSED, "the peer closed the connection where more was expected")
         ahead += data
         self._ahead = ahead
+
+    async def _share_loop(self, size: int) -> None:
+        """Give other tasks a turn if the reads since the last one add up: a peer's flood must not delay them."""
+        self._in_turn += size + READ_COST_BYTES
+        if self._in_turn >= TURN_BYTES:
+            self._in_turn = 0
+            await asyncio.sleep(0)
 
     def _cut(self, size: int) -> bytes:
         data = bytes(self._ahead[:size])

@@ -15,7 +15,7 @@ from probe_exporter.addresses.endpoints import join_host_port
 from probe_exporter.network import lookup as network_lookup
 from probe_exporter.network.connection import Connection, Secure, connecting_failed
 from probe_exporter.network.datagrams import Datagrams
-from probe_exporter.network.settings import ConnectSettings, SourceSettings
+from probe_exporter.network.settings import AddressSettings, ConnectSettings, SourceSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Network, Probe
@@ -30,6 +30,25 @@ ANY_WAY = SourceSettings()
 """The way to a target for whom any will do."""
 
 T = TypeVar("T")
+
+
+async def choose_address(probe: Probe, host: str, settings: AddressSettings, seconds: Metric | None = None) -> str:
+    """Return the address to probe, chosen as the prober's settings say, and report the choice.
+
+    Args:
+        host: a name or an address (IPv6 without brackets).
+        settings: the prober's own, derived from `AddressSettings`.
+        seconds: a metric with the one label ``phase``, which gets how long ``resolve`` took unless it failed.
+
+    Raises:
+        ProbeFailed: the name does not resolve, or to no permitted address.
+    """
+    address = await resolve(
+        probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
+    )
+    if seconds is not None:
+        probe.set(seconds, probe.samples.get(LOOKUP_TIME), "resolve")
+    return address
 
 
 async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: bool = True) -> str:
@@ -124,7 +143,7 @@ async def connect(
         ProbeFailed: with the reason of whatever did not work.
     """
     with probe.phase("resolve", seconds):
-        address = await _resolve(probe, host, settings)
+        address = await choose_address(probe, host, settings)
     connection = await dial(probe, [address], port, source=settings.source_ip_address)
     if seconds is not None:
         probe.set(seconds, round(connection.connect_seconds, 9), "connect")
@@ -159,12 +178,8 @@ async def connect_udp(
         ProbeFailed: the name does not resolve, or the system knows no way there.
     """
     with probe.phase("resolve", seconds):
-        address = await _resolve(probe, host, settings)
+        address = await choose_address(probe, host, settings)
     return await dial_udp(probe, address, port, source=settings.source_ip_address)
-
-
-async def _resolve(probe: Probe, host: str, settings: SourceSettings) -> str:
-    return await resolve(probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback)
 
 
 async def start_tls(

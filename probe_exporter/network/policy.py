@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.guard import Guard
 from probe_exporter.addresses.spellings import normal
-from probe_exporter.network import lookup
-from probe_exporter.network.lookup import Resolver
+
+if TYPE_CHECKING:
+    from probe_exporter.network.lookup import Resolver
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class RunNetwork:
         Raises:
             ProbeFailed: the policy denies the name, or it does not resolve.
         """
+        from probe_exporter.network import lookup  # noqa: PLC0415  # c-ares is loaded by the first lookup
+
         guard, resolver = self._policy.guard, self._policy.resolver
         if guard is None:
             return await lookup.lookup(host, family, resolver=resolver)

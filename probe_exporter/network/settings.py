@@ -9,19 +9,21 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from probe_exporter.addresses import guard, literals
 from probe_exporter.addresses.endpoints import join_host_port
 from probe_exporter.addresses.guard import Entry, Guard, Lists
-from probe_exporter.network import lookup
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import SCALAR_TYPES, Duration, Text, Written
 from probe_exporter.settings.rules import required
 from probe_exporter.tls.settings import TLSSettings
+
+if TYPE_CHECKING:
+    from probe_exporter.network.lookup import Resolver
 
 
 class AddressSettings(Settings):
@@ -112,6 +114,12 @@ class ResolverSettings(Settings):
     servers: tuple[Annotated[Text, AfterValidator(_server)], ...]
     timeout: Annotated[Duration, AfterValidator(_positive)] = 5.0
 
+    def shared(self) -> Resolver:
+        """Return the resolver that all modules with these settings share."""
+        from probe_exporter.network import lookup  # noqa: PLC0415  # c-ares, which few configurations need at load
+
+        return lookup.resolver(self.servers, self.timeout)
+
 
 def _entry(value: object) -> Entry:
     if isinstance(value, Entry):
@@ -188,5 +196,5 @@ class NetworkSettings(Settings):
         blocks = (*of_all, self.targets.lists("`targets` of the module")) if self.targets else of_all
         if not (blocks or self.resolver or self.source_interface or self.source_ip_address):
             return None
-        asked = None if self.resolver is None else lookup.resolver(self.resolver.servers, self.resolver.timeout)
+        asked = None if self.resolver is None else self.resolver.shared()
         return NetworkPolicy(Guard(blocks) if blocks else None, asked, self.source_ip_address, self.source_interface)

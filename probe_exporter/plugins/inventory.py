@@ -87,7 +87,8 @@ def _globals_of(code: CodeType, scope: Mapping[str, Any], ours: _Ours) -> Iterat
         value = scope.get(name)
         if isinstance(value, ModuleType):
             if value.__name__ in ours:
-                yield from (vars(value)[other] for other in code.co_names if other in vars(value))
+                names = {*dir(value)}  # more than vars(): the plugin API imports a name when it is first used
+                yield from (getattr(value, other) for other in code.co_names if other in names)
         elif value is not None:
             yield value
     for constant in code.co_consts:

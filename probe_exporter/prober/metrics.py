@@ -77,6 +77,41 @@ SUFFIXES = {"counter": "_total", "info": "_info"}
 """What the samples of a family are called beyond the family's name."""
 
 
+class NotASample(TypeError):
+    """A prober gave something that can't be a sample of a metric; the message names the metric."""
+
+
+def _checked_number(metric: Metric, value: object) -> float:
+    """Return a value that is a number, or that becomes one as a Decimal does.
+
+    Raises:
+        NotASample: it is no number. Text that looks like one is none either.
+    """
+    if isinstance(value, float | int):
+        return value
+    if isinstance(value, str | bytes | bytearray):
+        raise NotASample(f"metric {metric.name} was given {type(value).__name__} in place of a number")
+    try:
+        return float(value)  # type: ignore[arg-type]  # whether it can is what we find out
+    except (TypeError, ValueError):
+        raise NotASample(f"metric {metric.name} was given {type(value).__name__} in place of a number") from None
+
+
+def _check_labels(metric: Metric, labels: LabelValues) -> None:
+    """
+    Raises:
+        NotASample: a label value is no text, or text that UTF-8 can't encode.
+    """
+    for name, value in zip(metric.labels, labels, strict=False):
+        if not isinstance(value, str):
+            raise NotASample(f"metric {metric.name}: label {name} was given {type(value).__name__} in place of text")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise NotASample(f"metric {metric.name}: label {name} was given text that is not UTF-8") from None
+
+
 def _misfit(metric: Metric) -> str:
     if metric.type == "histogram":
         return f"{metric.name} is a histogram: it takes observations, with {len(metric.labels)} label values"
@@ -111,30 +146,44 @@ class Samples:
 
         Raises:
             ValueError: the number of label values is not that of the declaration.
+            NotASample: the value is no number, or a label value is no text.
         """
         if len(labels) != metric.arity:
             raise ValueError(_misfit(metric))
+        if type(value) is not float and type(value) is not int:  # quicker than isinstance
+            value = _checked_number(metric, value)
         if not labels:
             self.plain[metric] = value
-        elif metric in self.labelled:
+            return
+        for label in labels:
+            if type(label) is not str or not label.isascii():
+                _check_labels(metric, labels)
+        if metric in self.labelled:
             self.labelled[metric][labels] = value
         else:
             self.labelled[metric] = {labels: value}
 
     def add(self, metric: Metric, value: float, *labels: str) -> None:
-        """Add to one sample, which starts at 0."""
-        self.set(metric, self.get(metric, *labels, default=0.0) + value, *labels)
+        """Add to one sample, which starts at 0.
+
+        Raises:
+            ValueError, NotASample: as `set` does.
+        """
+        self.set(metric, self.get(metric, *labels, default=0.0) + _checked_number(metric, value), *labels)
 
     def observe(self, metric: Metric, value: float, *labels: str) -> None:
         """Count one value in a histogram.
 
         Raises:
             ValueError: the metric is no histogram, or the number of label values is not that of the declaration.
+            NotASample: the value is no number, or a label value is no text.
         """
         if metric.type != "histogram":
             raise ValueError(f"{metric.name} is a {metric.type}, and only a histogram takes observations")
         if len(labels) != len(metric.labels):
             raise ValueError(_misfit(metric))
+        value = _checked_number(metric, value)
+        _check_labels(metric, labels)
         if self._histograms is None:
             self._histograms = {}
         histogram = self._histograms.get(metric)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CodeType, TracebackType
 from typing import NamedTuple, Protocol, Self
 
 from prometheus_client import CollectorRegistry
 
+from probe_exporter.prober.deadline import Late, within
 from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.prober.metrics import Metric, Samples
 
@@ -189,6 +191,27 @@ class Probe:
                 phase that is entered several times adds up. Without it, ``as phase`` and ``phase.seconds`` tell.
         """
         return Phase(self, name, seconds)
+
+    @contextmanager
+    def optional(self, question: str, *, needed: bool = False) -> Iterator[None]:
+        """Ask a question that no setting depends on: a failure inside is logged, and the probe goes on.
+
+        ``with probe.optional("INFO", needed=bool(settings.role)): …``. The block gets half of the remaining time.
+
+        Args:
+            question: what is asked, for the log.
+            needed: let the failure fail the probe, because a setting depends on the answer.
+        """
+        if needed:
+            yield
+            return
+        phase = self.current_phase
+        try:
+            with within(self.remaining / 2):
+                yield
+        except (ProbeFailed, Late) as failed:
+            self.current_phase = phase
+            self.log("No usable answer to an optional question", question=question, err=str(failed))
 
     def fail(self, failure: ProbeFailed) -> None:
         """Note that the probe has failed, and go on measuring; the first failure noted is the one reported.

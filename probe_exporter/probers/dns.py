@@ -1,4 +1,4 @@
-"""The dns prober: one question to one server, and what its answer must be like."""
+"""The dns prober: send one query to a DNS server, and check its response against the module's settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator
 
@@ -20,6 +20,7 @@ from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.dialogue.steps import shown
 from probe_exporter.protocols.dns.codes import CLASSES, RCODES, TYPES, rcode_name
 from probe_exporter.protocols.dns.message import Query, Response, decode, number_of
 from probe_exporter.protocols.dns.wire import Malformed
@@ -45,10 +46,10 @@ def _one_of(names: Iterable[str], what: str) -> Callable[[str], str]:
 
 
 class RRValidator(Settings):
-    """What the records of one section of an answer must be like.
+    """Regular expressions for the records of one section of a response.
 
-    ``fail_if_all_match_regexp`` passes if every record matches every expression, and fails otherwise: its name
-    says the contrary, and its meaning is kept for the configurations that rely on it.
+    ``fail_if_all_match_regexp`` passes if every record matches every expression, and fails otherwise. Its name says
+    the opposite; the original's meaning is kept for existing configurations.
     """
 
     fail_if_matches_regexp: tuple[LateRegexp, ...] = ()
@@ -58,7 +59,7 @@ class RRValidator(Settings):
 
     @cached_property
     def demands_nothing(self) -> bool:
-        """Whether there is nothing to look at."""
+        """Whether no expression is set."""
         return not any(getattr(self, key) for key in type(self).model_fields)
 
     def cautions(self) -> Iterator[tuple[str, str]]:
@@ -69,7 +70,7 @@ class RRValidator(Settings):
 
 
 def _name_where_written(block: Block) -> Iterator[tuple[str, str]]:
-    """A block needs a name to ask for. A module without a block loads, as it always has, and can't probe."""
+    """Require a name in a `dns` block. A module without the block loads, as in the original, and its probes fail."""
     return iter(()) if isinstance(block, Absent) else iter(required("query_name")(block))
 
 
@@ -103,10 +104,10 @@ class DnsSettings(SourceSettings):
 
     @cached_property
     def query(self) -> Query:
-        """The question, as bytes.
+        """The encoded query.
 
         Raises:
-            ProbeFailed: `query_name` is no name.
+            ProbeFailed: `query_name` is not a domain name.
         """
         try:
             return Query.make(
@@ -116,39 +117,49 @@ class DnsSettings(SourceSettings):
                 recursion_desired=self.recursion_desired,
             )
         except ValueError as error:
-            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"query_name can't be asked for: {error}") from None
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"query_name is not a domain name: {error}") from None
 
 
 # --- metrics -----------------------------------------------------------------------------------------------
 
-DURATION = Metric("probe_dns_duration_seconds", "How long each phase took.", ("phase",))
-ANSWER_RRS = Metric("probe_dns_answer_rrs", "How many records the answer section has.")
-AUTHORITY_RRS = Metric("probe_dns_authority_rrs", "How many records the authority section has.")
-ADDITIONAL_RRS = Metric("probe_dns_additional_rrs", "How many records the additional section has.")
-QUERY_SUCCEEDED = Metric("probe_dns_query_succeeded", "Whether a response to the query came, whatever it says.")
-SERIAL = Metric("probe_dns_serial", "The serial number of the zone, of the last SOA record in the answer.")
+DURATION = Metric("probe_dns_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+ANSWER_RRS = Metric("probe_dns_answer_rrs", "Number of records in the answer section.")
+AUTHORITY_RRS = Metric("probe_dns_authority_rrs", "Number of records in the authority section.")
+ADDITIONAL_RRS = Metric("probe_dns_additional_rrs", "Number of records in the additional section.")
+QUERY_SUCCEEDED = Metric("probe_dns_query_succeeded", "Whether the server answered the query, with any response code.")
+TRUNCATED = Metric(
+    "probe_dns_response_truncated", "Whether the server truncated the response (flag TC); 0 without a response."
+)
+SERIAL = Metric("probe_dns_serial", "Serial number of the zone, from the last SOA record of the answer section.")
 
-# --- the story ---------------------------------------------------------------------------------------------
+# --- the probe ---------------------------------------------------------------------------------------------
 
 PORT, PORT_OF_TLS = 53, 853
 
+MAX_INLINE_BYTES = 2048
+"""Size of a message up to which it is decoded and checked on the event loop. Larger ones are decoded in a thread: a
+response of 64 KiB can hold thousands of records, and each regular expression is tried on each of them."""
+
+MAX_INLINE_TEXT_BYTES = 32 * 1024
+"""Size of the records of one section, as text, up to which expressions are tried on the event loop."""
+
+MAX_LOGGED_STRAYS = 10
+"""Log lines about datagrams with another id; the following ones are only counted."""
+
 
 async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
-    """Sends one query to a DNS server and holds its answer against the module's demands."""
+    """Sends one query to a DNS server, and checks its response."""
     if not settings.query_name:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the module has no query_name")
     for phase in ("resolve", "connect", "request"):
         probe.set(DURATION, 0, phase)
-    for metric in (ANSWER_RRS, AUTHORITY_RRS, ADDITIONAL_RRS, QUERY_SUCCEEDED):
+    for metric in (ANSWER_RRS, AUTHORITY_RRS, ADDITIONAL_RRS, QUERY_SUCCEEDED, TRUNCATED):
         probe.set(metric, 0)
     if settings.transport_protocol not in ("", "udp", "tcp"):
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "transport_protocol is neither udp nor tcp")
     default = PORT_OF_TLS if settings.dns_over_tls else PORT
     host, port = host_and_port(probe.target, default, settings.transport_protocol or "udp")
-    address = await opening.resolve(
-        probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
-    )
-    probe.set(DURATION, probe.samples.get(opening.LOOKUP_TIME), "resolve")
+    address = await opening.choose_address(probe, host, settings, DURATION)
     _check_usable(settings)
     if settings.transport_protocol == "tcp":
         response = await _ask_over_tcp(probe, settings, host, address, port)
@@ -156,11 +167,11 @@ async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
         response = await _ask_over_udp(probe, settings, address, port)
     _report(probe, settings, response)
     with probe.phase("validation"):
-        _judge(probe, settings, response)
+        await _check(probe, settings, response)
 
 
 def _check_usable(settings: DnsSettings) -> None:
-    """Find out what can't be used before anything is sent."""
+    """Raise `ProbeFailed` for unusable settings before anything is sent."""
     if settings.dns_over_tls and settings.transport_protocol != "tcp":
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "DNS over TLS needs transport_protocol: tcp")
     source = settings.source_ip_address
@@ -168,12 +179,12 @@ def _check_usable(settings: DnsSettings) -> None:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_ip_address {source!r} is not an IP address")
 
 
-# Asking. The durations are reported wherever it ends.
+# The query. The durations are reported even if it fails.
 
 
 @contextmanager
 def _timed(probe: Probe, name: str) -> Iterator[None]:
-    """A phase whose duration is reported, also if it fails."""
+    """Time a phase and report its duration, also if it fails."""
     phase = probe.phase(name)
     try:
         with phase:
@@ -183,27 +194,30 @@ def _timed(probe: Probe, name: str) -> Iterator[None]:
 
 
 async def _ask_over_udp(probe: Probe, settings: DnsSettings, address: str, port: int) -> Response:
-    """Ask by a datagram. Answers to other queries are passed over, as the original does: they may be late ones."""
+    """Send the query in a datagram. Skip responses to other queries, as the original does: they may just be late."""
     query, number = settings.query, secrets.randbits(16)
     with _timed(probe, "connect"):
         datagrams = await opening.dial_udp(probe, address, port, source=settings.source_ip_address)
-    strangers = 0
+    strays = 0
     try:
         with _timed(probe, "request"):
             datagrams.send(query.message(number))
             while _number_of(message := await datagrams.read()) != number:
-                strangers += 1
-                probe.log("Passing over an answer with another id", bytes=len(message))
-            return _understand(message, query)
+                strays += 1
+                if strays <= MAX_LOGGED_STRAYS:
+                    probe.log("Skipping a response with another id", bytes=len(message))
+                if strays % MAX_LOGGED_STRAYS == 0:
+                    await asyncio.sleep(0)  # a flood of them must not hold the event loop
+            return await _decode(message, query)
     except asyncio.CancelledError:
-        probe.fail(_unanswered(strangers))  # in time, should this be the deadline and not a client that left
+        probe.fail(_unanswered(strays))  # only the first failure counts: the deadline, or a client that disconnected
         raise
     finally:
         datagrams.close()
 
 
 async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address: str, port: int) -> Response:
-    """Ask over a connection, plain or TLS (RFC 7766, RFC 7858)."""
+    """Send the query over TCP or TLS (RFC 7766, RFC 7858)."""
     query, number = settings.query, secrets.randbits(16)
     secure = None
     if settings.dns_over_tls:
@@ -220,7 +234,7 @@ async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address:
             received = await _read_message(connection)
             if _number_of(received) != number:
                 raise _unanswered(1)
-            return _understand(received, query)
+            return await _decode(received, query)
     except asyncio.CancelledError:
         probe.fail(_unanswered(0))
         raise
@@ -229,12 +243,12 @@ async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address:
 
 
 async def _read_message(connection: Connection) -> bytes:
-    """One message, after its length (RFC 1035, 4.2.2)."""
+    """Read one message, which has its length before it (RFC 1035, 4.2.2)."""
     received, size = b"", 2
     while len(received) < size:
         data = await connection.read()
         if not data:
-            raise ProbeFailed(Reason.CONNECT_CLOSED, "the server closed the connection before it had answered")
+            raise ProbeFailed(Reason.CONNECT_CLOSED, "the server closed the connection before it answered")
         received += data
         if len(received) >= 2:
             size = 2 + int.from_bytes(received[:2], "big")
@@ -243,7 +257,7 @@ async def _read_message(connection: Connection) -> bytes:
 
 def _unanswered(strangers: int) -> ProbeFailed:
     if strangers:
-        return ProbeFailed(Reason.DNS_RESPONSE_WRONG_ID, "what came answers another query: its id is not the query's")
+        return ProbeFailed(Reason.DNS_RESPONSE_WRONG_ID, "responses came, but none has the id of the query")
     return ProbeFailed(Reason.DNS_QUERY_TIMEOUT, "no answer to the query in time")
 
 
@@ -254,20 +268,20 @@ def _number_of(message: bytes) -> int:
         raise ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the answer is not DNS: {error}") from None
 
 
-def _understand(message: bytes, query: Query) -> Response:
-    """The message as a response to the query."""
+async def _decode(message: bytes, query: Query) -> Response:
+    """Decode a message that must be the response to the query."""
     try:
-        response = decode(message)
+        response = decode(message) if len(message) <= MAX_INLINE_BYTES else await asyncio.to_thread(decode, message)
     except Malformed as error:
-        raise ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the answer can't be decoded: {error}") from None
+        raise ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the response can't be decoded: {error}") from None
     if not response.is_response:
-        raise ProbeFailed(Reason.DNS_RESPONSE_NO_FLAG, "what came is a query, not a response: it lacks the QR flag")
+        raise ProbeFailed(Reason.DNS_RESPONSE_NO_FLAG, "the server sent a query, not a response: flag QR is missing")
     if not response.answers(query):
         raise ProbeFailed(Reason.DNS_RESPONSE_WRONG_QUESTION, "the response is to another question")
     return response
 
 
-# Judging.
+# The checks.
 
 
 def _report(probe: Probe, settings: DnsSettings, response: Response) -> None:
@@ -275,20 +289,21 @@ def _report(probe: Probe, settings: DnsSettings, response: Response) -> None:
     probe.set(AUTHORITY_RRS, len(response.authority))
     probe.set(ADDITIONAL_RRS, len(response.additional))
     probe.set(QUERY_SUCCEEDED, 1)
+    probe.set(TRUNCATED, 1 if response.is_truncated else 0)
     if settings.query_type == "SOA":
         zones = [record for record in response.answer if record.type == TYPES["SOA"]]
         probe.set(SERIAL, zones[-1].serial if zones else 0)
     probe.log("Got response", rcode=rcode_name(response.rcode), answers=len(response.answer))
 
 
-def _judge(probe: Probe, settings: DnsSettings, response: Response) -> None:
-    """Hold the response against the module's demands, in their order."""
+async def _check(probe: Probe, settings: DnsSettings, response: Response) -> None:
+    """Check the response code, then each section."""
     valid = ("NOERROR",) if settings.valid_rcodes is None else settings.valid_rcodes
     for name in valid:
         if name not in RCODES:
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"valid_rcodes: there is no response code {name!r}")
     if response.rcode not in [RCODES[name] for name in valid]:
-        raise ProbeFailed(Reason.DNS_RCODE, f"the response code {rcode_name(response.rcode)} is none of the valid ones")
+        raise ProbeFailed(Reason.DNS_RCODE, f"the response code {rcode_name(response.rcode)} is not a valid one")
     sections = (
         ("answer", response.answer, settings.validate_answer_rrs, Reason.DNS_ANSWER_MISMATCH),
         ("authority", response.authority, settings.validate_authority_rrs, Reason.DNS_AUTHORITY_MISMATCH),
@@ -297,32 +312,66 @@ def _judge(probe: Probe, settings: DnsSettings, response: Response) -> None:
     for name, records, validator, reason in sections:
         if validator.demands_nothing:
             continue
-        probe.log("Validating records", section=name, records=[record.text for record in records])
-        if broken := _broken(validator, [encode(record.text) for record in records]):
-            raise ProbeFailed(reason, f"the {name} section: {broken}")
+        texts = [record.text for record in records]
+        probe.log("Validating records", section=name, records=texts)
+        if mismatch := await _find_mismatch(validator, texts):
+            what = f"the {name} section: {mismatch.what}{_hint(settings, response)}"
+            raise ProbeFailed(reason, what, **mismatch.fields)
 
 
-def _broken(validator: RRValidator, records: Sequence[bytes]) -> str:
-    """What the records of one section break; empty if nothing."""
-    forbidden = [_compiled(regexp) for regexp in validator.fail_if_matches_regexp] if records else []
-    if any(regexp.search(record) for record in records for regexp in forbidden):
-        return "a record matches an expression that none may match"
-    demanded = [_compiled(regexp) for regexp in validator.fail_if_all_match_regexp] if records else []
-    if not all(regexp.search(record) for record in records for regexp in demanded):
-        return "not every record matches every expression of fail_if_all_match_regexp"
+def _hint(settings: DnsSettings, response: Response) -> str:
+    """Return what a truncated response may have to do with a mismatch, for the end of a sentence."""
+    if not response.is_truncated:
+        return ""
+    over_udp = settings.transport_protocol != "tcp"
+    return "; the response is truncated (flag TC)" + (
+        ", `transport_protocol: tcp` gets all records" if over_udp else ""
+    )
+
+
+class _Mismatch(NamedTuple):
+    """A check that the records of a section fail."""
+
+    what: str
+    fields: dict[str, str]  # the record and the regular expression that decided, if there are such
+
+
+async def _find_mismatch(validator: RRValidator, texts: list[str]) -> _Mismatch | None:
+    """Return the first check that the records fail. Much text is searched in a thread."""
+    records = [encode(text) for text in texts]
+    if sum(map(len, records)) <= MAX_INLINE_TEXT_BYTES:
+        return _mismatch(validator, records)
+    return await asyncio.to_thread(_mismatch, validator, records)
+
+
+def _mismatch(validator: RRValidator, records: Sequence[bytes]) -> _Mismatch | None:
+    for key, outcome in (("fail_if_matches_regexp", True), ("fail_if_all_match_regexp", False)):
+        if records and (found := _first(validator, key, records, outcome)):
+            return found
     if validator.fail_if_not_matches_regexp:
         if not records:
-            return "there is no record to match"
-        demanded = [_compiled(regexp) for regexp in validator.fail_if_not_matches_regexp]
-        if not all(regexp.search(record) for record in records for regexp in demanded):
-            return "a record does not match what every one must match"
+            return _Mismatch("it has no record, and `fail_if_not_matches_regexp` requires one", {})
+        if found := _first(validator, "fail_if_not_matches_regexp", records, False):
+            return found
     if validator.fail_if_none_matches_regexp:
         if not records:
-            return "there is no record to match"
+            return _Mismatch("it has no record, and `fail_if_none_matches_regexp` requires one", {})
         wanted = [_compiled(regexp) for regexp in validator.fail_if_none_matches_regexp]
         if not any(regexp.search(record) for record in records for regexp in wanted):
-            return "no record matches what one must match"
-    return ""
+            return _Mismatch("no record matches any expression of `fail_if_none_matches_regexp`", {})
+    return None
+
+
+def _first(validator: RRValidator, key: str, records: Sequence[bytes], outcome: bool) -> _Mismatch | None:
+    """Return the first pair of a record and an expression of `key` where the search has this outcome."""
+    regexps = [_compiled(regexp) for regexp in getattr(validator, key)]
+    for record in records:
+        for regexp in regexps:
+            if (regexp.search(record) is not None) is outcome:
+                verb = "matches" if outcome else "does not match"
+                fields = {"record": shown(record), "regexp": regexp.text}
+                return _Mismatch(f"a record {verb} an expression of `{key}`", fields)
+    return None
 
 
 def _compiled(regexp: LateRegexp) -> Regexp:

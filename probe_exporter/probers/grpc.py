@@ -16,7 +16,7 @@ from pydantic import Field as Default
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import join_host_port
 from probe_exporter.network.connection import Connection, Secure
-from probe_exporter.network.opening import dial, resolve
+from probe_exporter.network.opening import choose_address, dial
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -92,11 +92,7 @@ async def probe_grpc(probe: Probe, settings: GrpcSettings) -> None:
     probe.set(DURATION, 0, "resolve")
     url = _parse(probe.target, settings)
     secure = _prepare_tls(url, settings)
-    started = time.perf_counter()
-    address = await resolve(
-        probe, url.host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
-    )
-    probe.set(DURATION, round(time.perf_counter() - started, 9), "resolve")
+    address = await choose_address(probe, url.host, settings, DURATION)
     with probe.phase("check"):
         _judge(await _check(probe, settings, _Place(url, address, secure)))
 

@@ -80,13 +80,7 @@ async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
     """Ping a host: send ICMP echo requests and wait for replies."""
     for phase in ("resolve", "setup", "rtt"):
         probe.set(DURATION, 0, phase)
-    address = await opening.resolve(
-        probe,
-        _without_brackets(probe.target),
-        preferred=settings.preferred_ip_protocol,
-        fallback=settings.ip_protocol_fallback,
-    )
-    probe.set(DURATION, probe.samples.get(opening.LOOKUP_TIME), "resolve")
+    address = await opening.choose_address(probe, _without_brackets(probe.target), settings, DURATION)
     with probe.phase("setup") as setup:
         path = Path(
             probe,

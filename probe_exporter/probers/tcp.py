@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 from probe_exporter.addresses.endpoints import port_number, split_host_port
-from probe_exporter.network.opening import dial, resolve
+from probe_exporter.network.opening import choose_address, dial
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.metrics import Metric
@@ -24,11 +22,7 @@ DURATION = Metric("probe_tcp_duration_seconds", "How long each phase took.", ("p
 async def probe_tcp(probe: Probe, settings: TcpSettings) -> None:
     """Connects to ``host:port``, and holds the dialogue of ``query_response``."""
     host, port = split_host_port(probe.target)
-    started = time.perf_counter()
-    address = await resolve(
-        probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
-    )
-    probe.set(DURATION, round(time.perf_counter() - started, 9), "resolve")
+    address = await choose_address(probe, host, settings, DURATION)
     connection = await dial(probe, [address], port_number(port), source=settings.source_ip_address)
     await hold(probe, connection, settings, host, DURATION)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from probe_exporter.addresses.endpoints import port_number, split_host_port
 from probe_exporter.network.datagrams import Datagrams
-from probe_exporter.network.opening import dial_udp, resolve
+from probe_exporter.network.opening import choose_address, dial_udp
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -54,11 +54,7 @@ DURATION = Metric("probe_udp_duration_seconds", "How long each phase took.", ("p
 async def probe_udp(probe: Probe, settings: UdpSettings) -> None:
     """Sends datagrams to ``host:port``, and holds what comes back against ``query_response``."""
     host, port = split_host_port(probe.target)
-    started = time.perf_counter()
-    address = await resolve(
-        probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
-    )
-    probe.set(DURATION, round(time.perf_counter() - started, 9), "resolve")
+    address = await choose_address(probe, host, settings, DURATION)
     datagrams = await dial_udp(probe, address, port_number(port, "udp"), source=settings.source_ip_address)
     probe.set(FAILED_BY_REGEXP, 0)
     probe.set(FAILED_BY_BYTES, 0)

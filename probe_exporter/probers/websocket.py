@@ -148,15 +148,7 @@ class _Visit:
 
     async def resolve(self) -> str:
         """Choose the address."""
-        settings, started = self._settings, time.perf_counter()
-        address = await opening.resolve(
-            self._probe,
-            self._url.host,
-            preferred=settings.preferred_ip_protocol,
-            fallback=settings.ip_protocol_fallback,
-        )
-        self._probe.set(DURATION, round(time.perf_counter() - started, 9), "resolve")
-        return address
+        return await opening.choose_address(self._probe, self._url.host, self._settings, DURATION)
 
     async def open(self, address: str) -> None:
         """Connect and upgrade."""

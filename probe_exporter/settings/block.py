@@ -24,6 +24,7 @@ class Settings(BaseModel):
         validate_default=False,
         arbitrary_types_allowed=True,
         hide_input_in_errors=True,  # it may be a secret
+        defer_build=True,  # until the first validation: most blocks are within others, or nobody uses them
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
 

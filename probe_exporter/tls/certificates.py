@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import ExtensionOID, NameOID
+from cryptography.x509.oid import NameOID
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 
@@ -65,6 +65,11 @@ class Certificate:
         """When it ends, in Unix seconds."""
         return self.x509.not_valid_after_utc.timestamp()
 
+    @cached_property
+    def has_alternative_names(self) -> bool:
+        """Whether it has a subjectAltName, without which it is valid for no host."""
+        return _alternative_names(self.x509) is not None
+
     def is_for(self, host: str) -> bool:
         """Whether it is valid for a host name or address (RFC 6125; the common name does not count)."""
         return _is_for(self, host)
@@ -94,12 +99,16 @@ def _leaf_labels(certificate: x509.Certificate) -> LeafLabels:
 
 
 def _dns_names(certificate: x509.Certificate) -> list[str]:
+    names = _alternative_names(certificate)
+    return [] if names is None else names.get_values_for_type(x509.DNSName)
+
+
+def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
+    """Return the subjectAltName; None if there is none that parses."""
     try:
-        extension = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
-        return []
-    assert isinstance(extension.value, x509.SubjectAlternativeName)
-    return extension.value.get_values_for_type(x509.DNSName)
+        return None
 
 
 def distinguished_name(name: x509.Name) -> str:

@@ -75,7 +75,8 @@ def make_context(settings: TLSSettings, lowest: TLSVersion, highest: TLSVersion)
     level = 1 if lowest >= "TLS12" else 0
     context.set_cipher_list(f"{':'.join(CIPHERS)}:@SECLEVEL={level}".encode())
     context.set_tls13_ciphersuites(":".join(TLS13_CIPHERS).encode())
-    context.set_options(SSL.OP_NO_RENEGOTIATION)
+    # OpenSSL refuses servers without secure renegotiation (RFC 5746) by default; Go, and so the original, accepts them.
+    context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_LEGACY_SERVER_CONNECT)
     # pyOpenSSL has no other way to say it. OpenSSL's default would add an ML-KEM key: see docs/decisions.md.
     openssl.SSL_CTX_set1_curves_list(context._context, ":".join(GROUPS).encode())  # noqa: SLF001  # see above
     if not settings.insecure_skip_verify:

@@ -69,12 +69,13 @@ class Check:
         complete: the peer's own certificate has been looked at, which comes last.
     """
 
-    __slots__ = ("complete", "errors", "server_name")
+    __slots__ = ("_without_names", "complete", "errors", "server_name")
 
     def __init__(self, server_name: str) -> None:
         self.server_name = server_name
         self.errors: list[str] = []
         self.complete = False
+        self._without_names = False
 
     def note(self, code: int) -> None:
         """Remember a verdict of OpenSSL's verification."""
@@ -87,6 +88,7 @@ class Check:
         self.complete = True
         if leaf is None or not leaf.is_for(self.server_name):
             self.errors.append("wrong_name")
+            self._without_names = leaf is not None and not leaf.has_alternative_names
         return not self.errors
 
     def failure(self, handshake: Handshake) -> VerificationFailed:
@@ -95,7 +97,10 @@ class Check:
         reason, sentence = _VERDICTS.get(
             first, (Reason.CERTIFICATE_INVALID, f"the certificate does not verify ({first})")
         )
-        return VerificationFailed(reason, sentence.format(name=self.server_name), handshake)
+        message = sentence.format(name=self.server_name)
+        if first == "wrong_name" and self._without_names:
+            message += ": it has no subjectAltName, and a common name does not count"
+        return VerificationFailed(reason, message, handshake)
 
 
 class Layer:

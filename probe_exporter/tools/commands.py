@@ -12,14 +12,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from probe_exporter.config import single
-from probe_exporter.config.current import REFUSALS, Source
 from probe_exporter.flags import PROGRAM, TOOLS
 from probe_exporter.settings.quantities import parse_duration
-from probe_exporter.telemetry import logs
-from probe_exporter.tools import listing, new, once
+
+if TYPE_CHECKING:
+    from probe_exporter.config.current import Source
 
 UNUSABLE = 2
 INTERRUPTED = 130  # what a shell says of it
@@ -35,6 +34,17 @@ def main(arguments: Sequence[str]) -> int:
         SystemExit: they can't be understood, or ask for help.
     """
     given = _parser().parse_args(arguments)
+    return _run_tool(given)
+
+
+def _run_tool(given: argparse.Namespace) -> int:
+    """Run the tool that was asked for."""
+    from probe_exporter.config.current import REFUSALS  # noqa: PLC0415  # help and usage errors need nothing large
+    from probe_exporter.config.single import NotRun  # noqa: PLC0415  # the same
+    from probe_exporter.telemetry import logs  # noqa: PLC0415  # the same
+    from probe_exporter.tools.listing import NotThere  # noqa: PLC0415  # the same
+    from probe_exporter.tools.new import NotWritten  # noqa: PLC0415  # the same
+
     logs.setup(logging.WARNING, "logfmt")
     run: Callable[[argparse.Namespace], int] = given.run
     try:
@@ -44,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (new.NotWritten, single.NotRun, listing.NotThere, *REFUSALS) as refusal:
+    except (NotWritten, NotRun, NotThere, *REFUSALS) as refusal:
         sys.stderr.write(f"{PROGRAM} {given.tool}: {refusal}\n")
         return UNUSABLE
 
@@ -68,6 +78,8 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _new(given: argparse.Namespace) -> int:
+    from probe_exporter.tools import new  # noqa: PLC0415  # see `_run_tool`
+
     files = new.write(given.name, given.directory)
     prober, _, test = files
     sys.stdout.write(
@@ -106,6 +118,9 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
+    from probe_exporter.config import single  # noqa: PLC0415  # see `_run_tool`
+    from probe_exporter.tools import once  # noqa: PLC0415  # the same
+
     if given.subject.endswith(".py"):
         module = single.of_file(Path(given.subject), given.set, given.module)
     elif given.set or given.module:
@@ -122,11 +137,15 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _modules(given: argparse.Namespace) -> int:
+    from probe_exporter.tools import listing  # noqa: PLC0415  # see `_run_tool`
+
     sys.stdout.write(listing.modules(_source(given).read(), given.names, as_json=given.json))
     return 0
 
 
 def _probers(given: argparse.Namespace) -> int:
+    from probe_exporter.tools import listing  # noqa: PLC0415  # see `_run_tool`
+
     sys.stdout.write(listing.probers(_source(given).read(), given.names, as_json=given.json))
     return 0
 
@@ -167,6 +186,8 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def _source(given: argparse.Namespace) -> Source:
+    from probe_exporter.config.current import Source  # noqa: PLC0415  # see `_run_tool`
+
     return Source(tuple(given.files), tuple(given.directories), given.expand_env)
 
 

@@ -13,9 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import FilePath, Text
 from probe_exporter.settings.rules import Block
@@ -199,6 +196,9 @@ def _set_versions_and_ciphers(context: ServerContext, settings: TlsServer) -> No
 
 
 def _load_certificate(context: ServerContext, settings: TlsServer, directory: Path) -> None:
+    from cryptography import x509  # noqa: PLC0415  # few exporters serve TLS themselves
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415  # the same
+
     certificate_key, certificate = _content("cert", settings.cert_file, settings.cert, directory)
     key_key, key = _content("key", settings.key_file, settings.key.reveal(), directory)
     try:
@@ -312,6 +312,8 @@ class ServerConnection(ssl.SSLObject):
 
 def _names(certificate: bytes) -> Iterator[str]:
     """The alternative names of a certificate that a file can allow."""
+    from cryptography import x509  # noqa: PLC0415  # loaded with the context
+
     parsed = x509.load_der_x509_certificate(certificate)
     try:
         names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

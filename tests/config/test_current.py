@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from probe_exporter.config import dump
 from probe_exporter.config.current import REFUSALS, Configuration, Source
+from probe_exporter.config.loading import load
 from probe_exporter.config.module import ConfigError
-from probe_exporter.plugins.loader import LoaderError
+from probe_exporter.plugins.loader import LoaderError, library, load_probers
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.tls.context import client_context
 from probe_exporter.tls.settings import TLSSettings
@@ -249,3 +251,65 @@ def test_ignore_errors_refuses_broken_prober_if_strict(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         Source((str(tmp_path / "own.yml"),), (tmp_path,), strict=True, ignore_errors=True).read()
     assert len(refused.value.problems) == 2
+
+
+# --- shipped modules ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory without a configuration, so that the shipped modules are in use."""
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "own"
+    own.mkdir(mode=0o755)
+    return own
+
+
+def test_shipped_modules_are_what_they_are_when_all_are_checked_at_load(elsewhere: Path) -> None:
+    """They are made on first use; a test of the library loads all files strictly."""
+    files = sorted(library().glob("*.yml"))
+    checked = load(files, load_probers([]), strict=True)
+    config = Source().read()
+    assert not config.modules.checked
+    assert len(config.modules) == len(checked.modules)
+    assert sorted(config.modules) == sorted(checked.modules)
+    assert dump.to_yaml(config) == dump.to_yaml(checked)
+    assert {name: module.place for name, module in config.modules.items()} == {
+        name: module.place for name, module in checked.modules.items()
+    }
+    assert "icmp" in config.modules
+    assert config.modules["icmp"] is config.modules["icmp"]
+    assert "nothing" not in config.modules
+    assert config.modules.get("nothing") is None
+    assert not config.guarded
+
+
+def test_shipped_modules_have_no_targets_of_their_own(elsewhere: Path) -> None:
+    """A module with `targets` puts a guard on all others, which is decided at load."""
+    assert [name for name, module in Source().read().modules.items() if module.networking.targets] == []
+
+
+def test_targets_of_a_directory_hold_for_shipped_modules(elsewhere: Path) -> None:
+    (elsewhere / "own.yml").write_text("targets: {allow: [192.0.2.0/24]}")
+    config = Source((), (elsewhere,)).read()
+    assert config.guarded
+    assert config.modules["icmp"].network is not None
+
+
+def test_targets_of_one_module_guard_shipped_modules(elsewhere: Path) -> None:
+    (elsewhere / "own.yml").write_text("modules: {mine: {prober: icmp, targets: {deny: [192.0.2.1]}}}")
+    config = Source((), (elsewhere,)).read()
+    network = config.modules["http_2xx"].network
+    assert network is not None
+    assert network.guard is not None
+
+
+def test_name_of_a_shipped_module_can_be_defined_once_only(elsewhere: Path) -> None:
+    (elsewhere / "own.yml").write_text("modules: {icmp: {prober: icmp}}")
+    with pytest.raises(ConfigError, match=r"own\.yml:1:11: modules\.icmp: module `icmp` is defined twice; the first"):
+        Source((), (elsewhere,)).read()
+
+
+def test_reload_finds_the_shipped_modules_again(elsewhere: Path) -> None:
+    before, after = Source().read(), Source((), (elsewhere,)).read()
+    assert before.modules["redis"].prober is after.modules["redis"].prober

@@ -27,7 +27,7 @@ from tests.modules.library import (
 )
 from tests.servers.postgresql import MOST_CLIENTS, PASSWORD, USER, PostgreSql, PostgreSqlPair
 from tests.targets import Pki
-from tests.targets.talker import Hear, Secure, Talk, Turn, then_silence
+from tests.targets.talker import Hear, Secure, Talk, Turn, talk, then_silence
 from tests.waiting import eventually, until
 
 LOGIN = {"user": USER, "password": PASSWORD}
@@ -192,17 +192,19 @@ WELCOME = message(b"R", struct.pack("!I", 0)) + message(b"S", b"server_version\x
 READY = message(b"Z", b"I")
 STARTUP = Hear(bytes=len(USER) + 86)
 QUERY = Hear(bytes=1 + 4 + len("SELECT 1") + 1)
-STATE = Hear(bytes=1 + 4 + 212 + 1)
+RECOVERY = Hear(bytes=1 + 4 + len("SELECT pg_is_in_recovery()") + 1)
+LAG = Hear(bytes=1 + 4 + 191 + 1)
 END = message(b"X")
 
 
-def state(recovering: bytes, *lag: bytes) -> bytes:
-    return row(recovering, *lag) + READY
+def state(recovering: bytes, *lag: bytes) -> tuple[Turn, ...]:
+    """Return the turns of the questions about replication; a primary gets no question about its lag."""
+    return (RECOVERY, row(recovering) + READY, *[turn for one in lag for turn in (LAG, row(one) + READY)])
 
 
 def then_answers() -> tuple[Turn, ...]:
     """Return the turns after a login."""
-    return (WELCOME + READY, QUERY, row(b"1") + READY, STATE, state(b"f", b"0"), Hear(bytes=5))
+    return (WELCOME + READY, QUERY, row(b"1") + READY, *state(b"f"), Hear(bytes=5))
 
 
 async def test_md5_login_is_supported(pki: Pki) -> None:
@@ -229,44 +231,91 @@ async def test_cleartext_password_is_sent_over_tls_alone(pki: Pki) -> None:
     assert PASSWORD.encode() not in heard
 
 
+NO_FUNCTION = error(b"42883") + READY
+NO_ROW = message(b"D", struct.pack("!HI", 1, 99))
+
+
 @pytest.mark.parametrize(
     ("answer", "settings", "verdict"),
     [
         (state(b"t", b"5.5"), {}, None),
         (state(b"t", b"5.5"), {"max_lag": "6s"}, None),
         (state(b"t", b"5.5"), {"max_lag": "5s"}, (Reason.EXPECTATION, "")),
-        (state(b"f", b"5.5"), {"max_lag": "5s"}, None),
-        (state(b"t", b"soon"), {}, (Reason.PROTOCOL_ERROR, "")),
-        (state(b"t"), {}, (Reason.PROTOCOL_ERROR, "")),
-        (READY, {}, (Reason.PROTOCOL_ERROR, "")),
-        (message(b"D", struct.pack("!HI", 1, 99)), {}, (Reason.PROTOCOL_ERROR, "query")),
+        (state(b"f"), {"max_lag": "5s", "role": "primary"}, None),
+        (state(b"f"), {"role": "standby"}, (Reason.EXPECTATION, "")),
+        (state(b"t", b"soon"), {"max_lag": "5s"}, (Reason.PROTOCOL_ERROR, "query")),
+        (state(b"t", b"NaN"), {"max_lag": "5s"}, (Reason.PROTOCOL_ERROR, "query")),
+        (state(b"t", b"soon"), {"role": "standby"}, None),
+        ((RECOVERY, row(b"t") + READY, LAG, NO_FUNCTION), {"role": "standby"}, None),
+        ((RECOVERY, row(b"t") + READY, LAG, NO_FUNCTION), {"max_lag": "5s"}, (Reason.TARGET_ERROR, "query")),
+        ((RECOVERY, READY), {"max_lag": "5s"}, (Reason.PROTOCOL_ERROR, "query")),
+        ((RECOVERY, NO_ROW), {"role": "primary"}, (Reason.PROTOCOL_ERROR, "query")),
     ],
 )
 async def test_recovery_state_has_its_verdict(
-    pki: Pki, answer: bytes, settings: dict[str, str], verdict: tuple[str, str] | None
+    pki: Pki, answer: tuple[Turn, ...], settings: dict[str, str], verdict: tuple[str, str] | None
 ) -> None:
-    script = then_silence(STARTUP, WELCOME + READY, QUERY, READY, STATE, answer)
+    script = then_silence(STARTUP, WELCOME + READY, QUERY, READY, *answer)
     result, _ = await probe_talker(shipped("postgres", **LOGIN, **settings), script, pki)
     assert why(result) == verdict
-    if verdict is None and answer != state(b"f", b"5.5"):
-        assert measured(result)["probe_postgres_replay_lag_seconds"] == {(): 5.5}
+    lag = measured(result).get("probe_postgres_replay_lag_seconds")
+    assert lag == ({(): 5.5} if answer == state(b"t", b"5.5") else None)
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        (RECOVERY, NO_FUNCTION),
+        (RECOVERY, READY),
+        (RECOVERY, NO_ROW),
+        (RECOVERY, b"?" * 9),
+        (RECOVERY,),
+        (RECOVERY, row(b"t") + READY, LAG),
+        (RECOVERY, row(b"t") + READY, LAG, NO_FUNCTION),
+    ],
+)
+async def test_server_without_replication_state_passes(pki: Pki, turns: tuple[Turn, ...]) -> None:
+    """Poolers, and servers that merely speak the protocol, don't know these functions."""
+    script = talk(STARTUP, WELCOME + READY, QUERY, row(b"1") + READY, *turns)
+    result, _ = await probe_talker(shipped("postgres", **LOGIN), script, pki)
+    assert why(result) is None
+    assert any("question" in event.fields for event in result.probe.events)
 
 
 @pytest.mark.parametrize(
     ("code", "verdict"),
     [
         (b"57P03", (Reason.TARGET_NOT_READY, "startup")),
-        (b"57P01", (Reason.TARGET_NOT_READY, "startup")),
-        (b"53300", (Reason.TARGET_FULL, "startup")),
-        (b"08P01\0Mno more connections allowed (max_client_conn)", (Reason.TARGET_FULL, "startup")),
-        (b"08P01", (Reason.TARGET_ERROR, "startup")),
+        (b"", (Reason.TARGET_ERROR, "startup")),  # not an error of PostgreSQL
+        (b"57P01", None),
+        (b"53300", None),
+        (b"08P01\0Mno more connections allowed (max_client_conn)", None),
+        (b"08P01\0Mbouncer config error", None),
+        (b"3D000", None),
         (b"28000", None),
         (b"28P01", None),
     ],
 )
-async def test_refused_login_passes_without_credentials(pki: Pki, code: bytes, verdict: tuple[str, str] | None) -> None:
+async def test_error_without_credentials_passes_as_with_pg_isready(
+    pki: Pki, code: bytes, verdict: tuple[str, str] | None
+) -> None:
     result, _ = await probe_talker(shipped("postgres"), then_silence(Hear(bytes=8), error(code)), pki)
     assert why(result) == verdict
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (b"57P01", Reason.TARGET_NOT_READY),
+        (b"53300", Reason.TARGET_FULL),
+        (b"08P01\0Mno more connections allowed (max_client_conn)", Reason.TARGET_FULL),
+        (b"08P01\0Mbouncer config error", Reason.TARGET_ERROR),
+        (b"28P01", Reason.AUTHENTICATION),
+    ],
+)
+async def test_error_with_credentials_has_its_reason(pki: Pki, code: bytes, reason: Reason) -> None:
+    result, _ = await probe_talker(shipped("postgres", **LOGIN), then_silence(STARTUP, error(code)), pki)
+    assert why(result) == (reason, "startup")
 
 
 @pytest.mark.parametrize(
@@ -342,6 +391,14 @@ async def challenged(pki: Pki, changes: dict[bytes, bytes]) -> bytes:
     return b"".join(said)
 
 
+async def test_second_scram_login_is_a_protocol_error(pki: Pki) -> None:
+    """Each login would cost the client another hash."""
+    ask = message(b"R", struct.pack("!I", 10) + b"SCRAM-SHA-256\0\0")
+    result, heard = await probe_talker(shipped("postgres", **LOGIN), then_silence(STARTUP, ask + ask), pki)
+    assert why(result) == (Reason.PROTOCOL_ERROR, "auth")
+    assert heard.count(b"p\0\0\0") == 1
+
+
 async def test_settings_that_need_a_login_are_refused_without() -> None:
     for key, value in (("role", "primary"), ("max_lag", "1s"), ("query", "SELECT 2"), ("password", "x")):
         with pytest.raises(ValueError, match=r"needs a (login|`user`)"):
@@ -360,9 +417,9 @@ async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Talk)
 
 
 async def test_truncated_dialogue_is_connection_closed(pki: Pki) -> None:
-    turns = (STARTUP, WELCOME + READY, QUERY, row(b"1") + READY, STATE, state(b"t", b"1"))
+    turns = (STARTUP, WELCOME + READY, QUERY, row(b"1") + READY, *state(b"t", b"1"))
     for script in cuts(turns):
-        result = await expect_failure(shipped("postgres", **LOGIN), script, pki)
+        result = await expect_failure(shipped("postgres", max_lag="5s", **LOGIN), script, pki)
         assert result.failure is not None
         assert result.failure.reason is Reason.CONNECT_CLOSED
 

@@ -123,6 +123,28 @@ async def test_read_cost_is_linear_for_many_small_messages() -> None:
     assert await cost(75_000) < 25 * 5 * few
 
 
+@pytest.mark.parametrize(("size", "number", "turns"), [(8, 20_000, 300), (16_384, 200, 150)])
+async def test_reads_of_buffered_messages_share_the_loop(size: int, number: int, turns: int) -> None:
+    """A peer that sends many messages at once does not delay other tasks until all of them are read."""
+    connection = Connection()
+    message = b"x" * (size - 1) + b"\n"
+    connection.data_received(message * number)
+    others = 0
+
+    async def count() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    for _ in range(number // 2):
+        await connection.exactly(size)
+        await connection.until(b"\n", limit=size)
+    counting.cancel()
+    assert others >= turns
+
+
 async def test_read_returns_rest_after_partial_reads() -> None:
     connection = Connection()
     connection.data_received(b"one\ntwo")

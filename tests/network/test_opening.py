@@ -18,8 +18,8 @@ import uvloop
 from probe_exporter.addresses import literals
 from probe_exporter.network import lookup, opening
 from probe_exporter.network.connection import Connection
-from probe_exporter.network.opening import connect, connect_udp, dial, resolve
-from probe_exporter.network.settings import SourceSettings
+from probe_exporter.network.opening import choose_address, connect, connect_udp, dial, resolve
+from probe_exporter.network.settings import AddressSettings, SourceSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.tls import layer
@@ -92,6 +92,27 @@ async def test_resolve_reports_zero_without_usable_address(host: str, preferred:
     assert probe.samples.get(opening.IP_PROTOCOL) == 0
     assert probe.samples.get(opening.IP_HASH) == 0
     assert probe.samples.get(opening.LOOKUP_TIME) >= 0
+
+
+SECONDS = Metric("probe_any_duration_seconds", "How long each phase took.", ("phase",))
+
+
+@pytest.mark.usefixtures("hosts")
+async def test_choose_address_obeys_settings_and_reports_seconds() -> None:
+    probe = a_probe()
+    settings = AddressSettings(preferred_ip_protocol="ip4", ip_protocol_fallback=False)
+    assert await choose_address(probe, "both.test", settings, SECONDS) == "127.0.0.1"
+    assert probe.samples.get(SECONDS, "resolve") == probe.samples.get(opening.LOOKUP_TIME) > 0
+    assert (await failing(choose_address(a_probe(), "six.test", settings))).reason is Reason.DNS_NO_ADDRESS
+
+
+@pytest.mark.usefixtures("hosts")
+async def test_choose_address_reports_no_seconds_of_a_failure() -> None:
+    probe = a_probe()
+    settings = AddressSettings(preferred_ip_protocol="ip4", ip_protocol_fallback=False)
+    await failing(choose_address(probe, "six.test", settings, SECONDS))
+    assert SECONDS not in probe.samples.families
+    assert probe.samples.get(opening.LOOKUP_TIME) > 0
 
 
 # --- connecting --------------------------------------------------------------------------------------------

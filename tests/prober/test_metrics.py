@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from probe_exporter.prober.metrics import Metric, Samples
+from probe_exporter.prober.metrics import Metric, NotASample, Samples
 
 PLAIN = Metric("probe_plain_seconds", "Without labels.")
 LABELLED = Metric("probe_labelled", "With labels.", ("phase", "reason"))
+SPREAD = Metric("probe_spread", "A histogram.", type="histogram", buckets=(1.0,))
+SPREAD_BY_REASON = Metric("probe_spread_by_reason", "A histogram.", ("reason",), type="histogram", buckets=(1.0,))
 
 
 @pytest.mark.parametrize("name", ["probe_success", "a", "_a", "A:b_0", "a" * 200])
@@ -64,6 +69,37 @@ def test_sample_addition_starts_at_zero() -> None:
         samples.add(metric, 1.5, *labels)
         samples.add(metric, 2, *labels)
         assert samples.get(metric, *labels) == 3.5
+
+
+@pytest.mark.parametrize("value", ["1", b"1", None, [], 1j])
+def test_sample_refuses_what_is_no_number(value: Any) -> None:
+    samples = Samples()
+    for give, metric in ((samples.set, PLAIN), (samples.add, PLAIN), (samples.observe, SPREAD)):
+        with pytest.raises(NotASample, match=f"metric {metric.name} was given {type(value).__name__} in place"):
+            give(metric, value)
+    assert list(samples.collect()) == []
+
+
+@pytest.mark.parametrize("value", [True, 3, 10**400, 1.5, math.inf, Fraction(3, 2), Decimal("1.5")])
+def test_sample_takes_whatever_is_a_number(value: Any) -> None:
+    samples = Samples()
+    samples.set(PLAIN, value)
+    assert samples.get(PLAIN) == value
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [(5, "given int in place of text"), (None, "given NoneType in place"), ("\udc80", "given text that is not UTF-8")],
+)
+def test_sample_refuses_label_values_that_are_no_text(label: Any, said: str) -> None:
+    samples = Samples()
+    for give in (samples.set, samples.add):
+        with pytest.raises(NotASample, match=f"metric probe_labelled: label reason was {said}"):
+            give(LABELLED, 1, "connect", label)
+    with pytest.raises(NotASample, match=f"label reason was {said}"):
+        samples.observe(SPREAD_BY_REASON, 1, label)
+    samples.set(LABELLED, 1, "connect", "caf\xe9")
+    assert samples.get(LABELLED, "connect", "caf\xe9") == 1
 
 
 def test_sample_not_set_has_no_value() -> None:

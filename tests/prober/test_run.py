@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator
@@ -132,6 +133,41 @@ def test_first_failure_is_kept_with_its_phase() -> None:
         probe.fail(second)
     assert probe.failure is first
     assert probe.failed_phase == "validation"
+
+
+def refuse(message: str) -> None:
+    raise failure(message)
+
+
+async def test_failed_optional_question_is_logged_and_passes() -> None:
+    probe = Probe("target", deadline=asyncio.get_running_loop().time() + 100)
+    with probe.phase("ping"), probe.optional("INFO"), probe.phase("info"):
+        refuse("unknown command")
+    assert [(event.message, event.fields) for event in probe.events] == [
+        ("No usable answer to an optional question", {"question": "INFO", "err": "unknown command"})
+    ]
+    assert probe.failure is None
+    assert probe.current_phase == ""
+
+
+async def test_unanswered_optional_question_gets_half_of_the_time() -> None:
+    probe = Probe("target", deadline=asyncio.get_running_loop().time() + 0.2, clock=asyncio.get_running_loop().time)
+    with probe.optional("INFO"):
+        await asyncio.Event().wait()
+    assert [event.fields["err"] for event in probe.events] == ["no answer in time"]
+
+
+async def test_failed_needed_question_fails_the_probe() -> None:
+    probe = Probe("target", deadline=asyncio.get_running_loop().time() + 100)
+    with pytest.raises(ProbeFailed), probe.optional("INFO", needed=True):
+        raise failure()
+    assert probe.events == []
+
+
+async def test_bug_in_an_optional_question_is_not_hidden() -> None:
+    probe = Probe("target", deadline=asyncio.get_running_loop().time() + 100)
+    with pytest.raises(ZeroDivisionError), probe.optional("INFO"):
+        raise ZeroDivisionError
 
 
 def test_failure_releases_its_traceback() -> None:

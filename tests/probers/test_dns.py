@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +19,7 @@ from probe_exporter.probers.dns import DnsSettings, prober
 from probe_exporter.protocols.dns.wire import name_to_wire
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import handshake
+from tests.cost import short_turns
 from tests.deadlines import in_phase, run_until
 from tests.targets import Pause, Pki, Tls
 from tests.targets.dns import (
@@ -335,3 +336,107 @@ def test_query_name_is_encoded(written: bytes, wire: bytes) -> None:
 def test_query_name_that_is_invalid_is_refused(written: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         name_to_wire(written)
+
+
+# --- what a mismatch says ----------------------------------------------------------------------------------
+
+B = record("www.example.test", "A", "192.0.2.2")
+
+
+@pytest.mark.parametrize(
+    ("checks", "what", "fields"),
+    [
+        (
+            {"fail_if_matches_regexp": ["never", r"\.2$"]},
+            "a record matches an expression of `fail_if_matches_regexp`",
+            {"record": "www.example.test.\t300\tIN\tA\t192.0.2.2", "regexp": r"\.2$"},
+        ),
+        (
+            {"fail_if_not_matches_regexp": [r"\.1$"]},
+            "a record does not match an expression of `fail_if_not_matches_regexp`",
+            {"record": "www.example.test.\t300\tIN\tA\t192.0.2.2", "regexp": r"\.1$"},
+        ),
+        (
+            {"fail_if_all_match_regexp": [r"\.1$"]},
+            "a record does not match an expression of `fail_if_all_match_regexp`",
+            {"record": "www.example.test.\t300\tIN\tA\t192.0.2.2", "regexp": r"\.1$"},
+        ),
+        (
+            {"fail_if_none_matches_regexp": ["CNAME"]},
+            "no record matches any expression of `fail_if_none_matches_regexp`",
+            {},
+        ),
+    ],
+)
+async def test_mismatch_names_record_and_regular_expression(
+    checks: dict[str, Any], what: str, fields: dict[str, str]
+) -> None:
+    result = await one(Says([A, B]), validate_answer_rrs=checks)
+    assert result.failure is not None
+    assert result.failure.message == f"the answer section: {what}"
+    assert result.failure.fields == fields
+
+
+TRUNCATED_UDP = "; the response is truncated (flag TC), `transport_protocol: tcp` gets all records"
+
+
+@pytest.mark.parametrize(
+    ("transport", "hint"), [("udp", TRUNCATED_UDP), ("tcp", "; the response is truncated (flag TC)")]
+)
+async def test_truncated_response_says_so(transport: str, hint: str) -> None:
+    wanted: dict[str, Any] = {"validate_answer_rrs": {"fail_if_none_matches_regexp": [r"\.9$"]}}
+    cut = await one(Says([A], flags=0x8380), transport_protocol=transport, **wanted)
+    whole = await one(Says([A]), transport_protocol=transport, **wanted)
+    assert cut.failure is not None
+    assert cut.failure.message.endswith(hint)
+    assert whole.failure is not None
+    assert "truncated" not in whole.failure.message
+    assert (cut.probe.samples.get(dns.TRUNCATED), whole.probe.samples.get(dns.TRUNCATED)) == (1, 0)
+
+
+# --- hostile servers ---------------------------------------------------------------------------------------
+
+CHAIN = record(b"\0", 65280, b"".join((0xC000 | at).to_bytes(2, "big") for at in [12, *range(45, 240, 2)]))
+HOSTILE_ANSWERS = {
+    "pointers to a chain of pointers": [CHAIN] + [record(b"\xc0\xe3", "A", b"")] * 5000,
+    "many small records": [record(b"\xc0\x0c", "A", "192.0.2.1")] * 4000,
+    "prefixes": [record(b"\0", "APL", b"\0\1\0\0" * 15000)],
+    "empty strings": [record(b"\0", "TXT", bytes(60000))],
+    "bitmaps of types": [
+        record(b"\0", "NSEC", b"\0" + b"".join(bytes([window, 32]) + b"\xff" * 32 for window in range(256)))
+    ]
+    * 7,
+}
+
+
+@pytest.mark.parametrize("answer", HOSTILE_ANSWERS.values(), ids=HOSTILE_ANSWERS)
+async def test_large_response_is_read_in_short_turns(answer: list[bytes]) -> None:
+    script = Says(answer)
+    async with DnsServer(script) as server:
+        with short_turns():
+            await probe(server, **TCP, validate_answer_rrs={"fail_if_matches_regexp": ["x$", "[a-z]+y$"]})
+
+
+async def test_flood_of_stray_datagrams_is_read_in_short_turns_and_logged_briefly() -> None:
+    """The server sends responses with another id without end; the deadline ends the probe."""
+    stray = Says([A], number=1)
+
+    class Flood(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast("asyncio.DatagramTransport", transport)
+
+        def datagram_received(self, data: bytes, address: tuple[str | object, int]) -> None:
+            self.flood(cast("bytes", stray(data)[0]), address)
+
+        def flood(self, message: bytes, address: tuple[str | object, int]) -> None:
+            for _ in range(200):
+                self.transport.sendto(message, address)
+            asyncio.get_running_loop().call_soon(self.flood, message, address)
+
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Flood, local_addr=("127.0.0.1", 0))
+    target = "127.0.0.1:{}".format(transport.get_extra_info("sockname")[1])
+    with short_turns() as taken:
+        result = await run_until(lambda _: len(taken) > 50, module(), target)
+    transport.abort()
+    assert why(result) == (Reason.DNS_RESPONSE_WRONG_ID, "request")
+    assert len(result.probe.events) < 30

@@ -284,6 +284,20 @@ def test_verification_reports_all_errors(zoo: Zoo, name: str, version: str) -> N
     assert "alert" in str(server.failure)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "common_name_only",
+            "the certificate is not for localhost: it has no subjectAltName, and a common name does not count",
+        ),
+        ("wrong_name", "the certificate is not for localhost"),
+    ],
+)
+def test_wrong_name_says_if_certificate_has_no_names(zoo: Zoo, name: str, message: str) -> None:
+    assert refused(client_context(zoo.trust()).layer("localhost"), zoo.server(name)).message == message
+
+
 @pytest.mark.parametrize("name", ["leaf", *BAD])
 def test_skipped_verification_accepts_any_certificate(zoo: Zoo, name: str) -> None:
     layer = client_context(TLSSettings(insecure_skip_verify=True)).layer("")

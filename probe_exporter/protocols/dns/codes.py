@@ -1,4 +1,4 @@
-"""The numbers of DNS by the names that configurations and records use: IANA's, with the original's additions."""
+"""DNS types, classes and response codes by name: those of IANA, and the original's additions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESINFO=261 TA=32768 DLV=32769 Reserved=65535
 """
 
 TYPES = {name: int(number) for name, _, number in (word.partition("=") for word in _TYPES.split())}
-"""Record types that have a name."""
+"""Numbers of record types by name."""
 
 CLASSES = {"IN": 1, "CS": 2, "CH": 3, "HS": 4, "NONE": 254, "ANY": 255}
 
@@ -25,7 +25,7 @@ RCODES = {
     "NOTIMPL": 4,
     "BADVERS": 16,
 }
-"""Response codes by name; two have another name as well."""
+"""Numbers of response codes by name; two codes have a second name."""
 
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
 CLASS_NAMES = {number: name for name, number in CLASSES.items()}
@@ -33,15 +33,15 @@ RCODE_NAMES = {number: name for name, number in reversed(RCODES.items())}
 
 
 def type_name(number: int) -> str:
-    """``MX``, or ``TYPE65280`` where there is no name (RFC 3597)."""
+    """Return ``MX``, or ``TYPE65280`` for a type without a name (RFC 3597)."""
     return TYPE_NAMES.get(number) or f"TYPE{number}"
 
 
 def class_name(number: int) -> str:
-    """``IN``, or ``CLASS9`` where there is no name (RFC 3597)."""
+    """Return ``IN``, or ``CLASS9`` for a class without a name (RFC 3597)."""
     return CLASS_NAMES.get(number) or f"CLASS{number}"
 
 
 def rcode_name(number: int) -> str:
-    """``NXDOMAIN``, or the number where there is no name."""
+    """Return ``NXDOMAIN``, or the number for a code without a name."""
     return RCODE_NAMES.get(number) or str(number)

@@ -1,4 +1,4 @@
-"""DNS messages without I/O: a question becomes bytes once, and bytes become sections of records (RFC 1035, 4)."""
+"""Encode DNS queries and decode DNS responses, without I/O (RFC 1035, section 4)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from probe_exporter.protocols.dns import rdata
 from probe_exporter.protocols.dns.codes import TYPES
 from probe_exporter.protocols.dns.wire import Malformed, Wire, name_to_wire
 
-RECURSION_DESIRED, RESPONSE = 0x0100, 0x8000
+RECURSION_DESIRED, TRUNCATED, RESPONSE = 0x0100, 0x0200, 0x8000
 OPT = TYPES["OPT"]
 
 _HEADER = struct.Struct(">6H")
@@ -19,26 +19,27 @@ _RECORD = struct.Struct(">HHIH")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked, made once; only the id is new each time."""
+    """A query, encoded once but for its id."""
 
     after_id: bytes
     question: bytes
 
     @classmethod
     def make(cls, name: bytes, type_: int, class_: int, *, recursion_desired: bool) -> Query:
-        """
+        """Encode a query.
+
         Args:
-            name: as people write it, final dot or not.
+            name: as people write it, with or without the final dot.
 
         Raises:
-            ValueError: it is no name.
+            ValueError: it is not a name.
         """
         question = name_to_wire(name) + struct.pack(">HH", type_, class_)
         flags = RECURSION_DESIRED if recursion_desired else 0
         return cls(struct.pack(">5H", flags, 1, 0, 0, 0) + question, question)
 
     def message(self, number: int) -> bytes:
-        """The query with an id."""
+        """Return the query with the id `number`."""
         return number.to_bytes(2, "big") + self.after_id
 
 
@@ -48,23 +49,23 @@ class Record(NamedTuple):
     type: int
     ttl: int
     text: str
-    """As the original prints it: what regular expressions are tried on."""
+    """As the original prints it; regular expressions are matched against this."""
 
     @property
     def serial(self) -> int:
-        """Of a SOA record: the third of its fields, or the fifth from the end."""
+        """The serial number of a SOA record: the third of its fields, which is the fifth from the end."""
         fields = self.text.rsplit(" ", 5)
         return int(fields[1]) if len(fields) == 6 else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response, decoded."""
+    """A decoded response."""
 
     number: int
     flags: int
     question: bytes
-    """As on the wire, in lower case; empty if there is none."""
+    """As on the wire, in lower case; empty if the response has none."""
 
     answer: tuple[Record, ...]
     authority: tuple[Record, ...]
@@ -72,22 +73,27 @@ class Response:
 
     @property
     def rcode(self) -> int:
-        """The response code, with the upper bits that an OPT record has (RFC 6891, 6.1.3)."""
+        """The response code, including the upper bits from an OPT record (RFC 6891, 6.1.3)."""
         upper = next((record.ttl >> 24 for record in reversed(self.additional) if record.type == OPT), 0)
         return upper << 4 | self.flags & 15
 
     @property
     def is_response(self) -> bool:
-        """Whether it says of itself that it is one."""
+        """Whether the QR flag is set."""
         return bool(self.flags & RESPONSE)
 
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the TC flag is set: the server had more records than fitted."""
+        return bool(self.flags & TRUNCATED)
+
     def answers(self, query: Query) -> bool:
-        """Whether the question is that of the query. Servers that refuse may leave it out."""
+        """Return whether the question is that of the query. Servers that refuse a query may leave it out."""
         return self.question in (b"", query.question.lower())
 
 
 def number_of(message: bytes) -> int:
-    """The id of a message.
+    """Return the id of a message.
 
     Raises:
         Malformed: it has no header.
@@ -96,32 +102,33 @@ def number_of(message: bytes) -> int:
 
 
 def decode(message: bytes) -> Response:
-    """Read a message.
+    """Decode a message.
 
-    A count that promises more records than there are is taken for what is there, as the original takes it.
+    If a section has fewer records than its count says, those that are there are returned, as the original does.
 
     Raises:
-        Malformed: it is not DNS, or a record in it is not of its type's form.
+        Malformed: it is not DNS, or the data of a record does not fit its type.
     """
     number, flags, *counts = _HEADER.unpack(_header(message))
     wire = Wire(message, _HEADER.size)
-    question = b"".join([_read_question(wire) for _ in range(counts[0])])
+    question = _read_questions(wire, counts[0])
     sections = [_read_section(wire, count) for count in counts[1:]]
     return Response(number, flags, question, *sections)
 
 
 def _header(message: bytes) -> bytes:
     if len(message) < _HEADER.size:
-        raise Malformed(f"{len(message)} bytes are no DNS message")
+        raise Malformed(f"a DNS message has at least {_HEADER.size} bytes, not {len(message)}")
     return message[: _HEADER.size]
 
 
-def _read_question(wire: Wire) -> bytes:
-    if wire.at == wire.end:
-        return b""
+def _read_questions(wire: Wire, count: int) -> bytes:
     start = wire.at
-    wire.name()
-    wire.take(4)
+    for _ in range(count):
+        if wire.at == wire.end:
+            break
+        wire.name()
+        wire.skip(4)
     return wire.data[start : wire.at].lower()
 
 
@@ -137,6 +144,4 @@ def _read_section(wire: Wire, count: int) -> tuple[Record, ...]:
 def _read_record(wire: Wire) -> Record:
     owner = wire.name()
     type_, class_, ttl, size = _RECORD.unpack(wire.take(_RECORD.size))
-    data = Wire(wire.data, wire.at, wire.at + size)
-    wire.take(size)
-    return Record(type_, ttl, rdata.record_text(owner, type_, class_, ttl, data))
+    return Record(type_, ttl, rdata.record_text(owner, type_, class_, ttl, wire.part(size)))

@@ -1,7 +1,7 @@
-"""The data of each record type as text: the exact spelling of the original, which regular expressions in use rely on.
+"""Print DNS records as text, exactly as the original does, because users' regular expressions match that text.
 
-A type is a row of `FORMS`: the readers of its fields, one after another. Each reader takes what is its own from the
-wire and returns text; fields are separated by blanks. A type without a row is unknown, and written as RFC 3597 has it.
+Each type is a row of `FORMS`: the readers of its fields, in order. A reader takes its field from the wire and returns
+it as text; blanks separate the fields. A type without a row is printed as RFC 3597 prescribes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Reader = Callable[[Wire], str]
 
 
 def record_text(owner: str, type_: int, class_: int, ttl: int, data: Wire) -> str:
-    """A whole record as text.
+    """Return a whole record as text.
 
     Raises:
-        Malformed: the data is not of the type's form.
+        Malformed: the data does not fit the type.
     """
     if type_ == _OPT:
         return _opt(class_, ttl, data)
@@ -59,7 +59,7 @@ def _name(wire: Wire) -> str:
 
 
 def _ipv4(wire: Wire) -> str:
-    return "%d.%d.%d.%d" % tuple(wire.take(4))  # noqa: UP031  # the fastest of all ways
+    return "%d.%d.%d.%d" % tuple(wire.take(4))  # noqa: UP031  # the fastest way
 
 
 def _ipv6(wire: Wire) -> str:
@@ -72,7 +72,7 @@ def _ipv6_text(packed: bytes) -> str:
 
 
 def _bare(wire: Wire) -> str:
-    """A string without quotation marks around it."""
+    """Read a string; return it without quotation marks."""
     return escaped(wire.string(), STRING_ESCAPES)
 
 
@@ -81,12 +81,12 @@ def _quoted(wire: Wire) -> str:
 
 
 def _strings(wire: Wire) -> str:
-    """All strings that are left."""
+    """Read all strings up to the end."""
     return _until_end(wire, _quoted)
 
 
 def _or_empty(read: Reader) -> Reader:
-    """A string that may be missing at the end."""
+    """Return a reader of a string that may be missing at the end."""
     return lambda wire: read(wire) if wire.at < wire.end else '""'
 
 
@@ -94,9 +94,9 @@ _ESCAPE = re.compile(rb"\\(\.)|\\([0-9]{3})|\\(.?)|[^\\]+", re.DOTALL)
 
 
 def _octets(wire: Wire) -> str:
-    """All that is left as one string, its length being that of the record.
+    """Read the rest as one string without a length of its own.
 
-    The original takes a backslash that is sent for the beginning of an escape sequence.
+    A backslash on the wire begins an escape sequence, as in the original.
     """
     return f'"{_ESCAPE.sub(_reescape, wire.rest()).decode()}"'
 
@@ -127,7 +127,7 @@ def _until_end(wire: Wire, read: Reader) -> str:
     return " ".join(fields)
 
 
-_LAST_MOMENT = 253402300799  # the end of the year 9999, beyond which 48 bits reach
+_LAST_MOMENT = 253402300799  # the end of the year 9999; 48 bits reach beyond it
 
 
 def _moment(wire: Wire, size: int = 4) -> str:
@@ -140,18 +140,18 @@ def _type(wire: Wire) -> str:
 
 
 def _with_types(*readers: Reader) -> Reader:
-    """Fields and the list of types that ends a record; an empty list leaves no blank."""
+    """Return a reader of fields and a list of types at the end; an empty list leaves no blank."""
     return lambda wire: " ".join([read(wire) for read in readers] + _types(wire))
 
 
 def _types(wire: Wire) -> list[str]:
-    """The types that bitmaps list, window by window (RFC 4034, 4.1.2)."""
+    """Read bitmaps of types, window by window (RFC 4034, 4.1.2)."""
     found: list[str] = []
     last = -1
     while wire.at < wire.end:
         window, size = wire.number(1), wire.number(1)
         if window <= last or not 0 < size <= 32:
-            raise Malformed("a bitmap of types is out of order")
+            raise Malformed("the bitmaps of types are out of order")
         last = window
         for octet, bits in enumerate(wire.take(size)):
             found += [type_name(window << 8 | octet << 3 | bit) for bit in range(8) if bits & 0x80 >> bit]
@@ -171,11 +171,11 @@ def _eui(size: int) -> Reader:
 
 
 def _locator(wire: Wire) -> str:
-    """64 bits in groups of 16 (RFC 6742)."""
+    """Read 64 bits; return groups of 16 (RFC 6742)."""
     return wire.take(8).hex(":", 2)
 
 
-# --- records with a form of their own ----------------------------------------------------------------------
+# --- records with special forms ------------------------------------------------------------------------------
 
 _CERTIFICATE_TYPES = {
     1: "PKIX", 2: "SPKI", 3: "PGP", 4: "IPIX", 5: "ISPKI", 6: "IPGP", 7: "ACPKIX", 8: "IACPKIX", 253: "URI", 254: "OID",
@@ -202,15 +202,15 @@ def _address_prefixes(wire: Wire) -> str:
 
 
 def _address_prefix(wire: Wire) -> str:
-    """``!1:192.0.2.0/24`` (RFC 3123)."""
+    """Read an address prefix: ``!1:192.0.2.0/24`` (RFC 3123)."""
     family, length, size = wire.number(2), wire.number(1), wire.number(1)
     width = {1: 4, 2: 16}.get(family, 0)
     if not width or size & 127 > width or length > width * 8:
-        raise Malformed("a prefix is of an unknown family, or longer than an address of its own")
+        raise Malformed("a prefix has an unknown address family, or is longer than an address")
     sent = wire.take(size & 127)
     packed = sent.ljust(width, b"\0")
     if sent.endswith(b"\0") or int.from_bytes(packed, "big") & (1 << (width * 8 - length)) - 1:
-        raise Malformed("a prefix has more bits than it says")
+        raise Malformed("a prefix has more bits than its length says")
     address = _ipv6_text(packed) if family == 2 else str(ipaddress.IPv4Address(packed))
     return f"{'!' * (size >> 7)}{family}:{address}/{length}"
 
@@ -218,7 +218,7 @@ def _address_prefix(wire: Wire) -> str:
 def _gateway(wire: Wire, kind: int) -> str:
     readers: dict[int, Reader] = {0: lambda _: ".", 1: _ipv4, 2: _ipv6, 3: _name}
     if kind not in readers:
-        raise Malformed("a gateway is of an unknown kind")
+        raise Malformed("a gateway has an unknown type")
     return readers[kind](wire)
 
 
@@ -240,11 +240,11 @@ def _host_identity(wire: Wire) -> str:
 
 _ARC_SECOND, _ARC_MINUTE, _DEGREE = 1000, 60_000, 3_600_000
 _EQUATOR = 1 << 31
-_SEA_LEVEL = 10_000_000  # centimetres above the lowest altitude that there is a number for
+_SEA_LEVEL = 10_000_000  # centimetres above the lowest altitude that can be encoded
 
 
 def _location(wire: Wire) -> str:
-    """RFC 1876; the version has to be 0."""
+    """Read the location of a LOC record of version 0 (RFC 1876)."""
     _, size, horizontal, vertical = wire.take(4)
     latitude, longitude, altitude = wire.number(4), wire.number(4), wire.number(4) - _SEA_LEVEL
     metres = f"{altitude / 100:.2f}m" if altitude % 100 else f"{altitude // 100}m"
@@ -260,7 +260,7 @@ def _angle(value: int, sides: str) -> str:
 
 
 def _metres(value: int) -> str:
-    """Centimetres as a digit and a power of ten."""
+    """Return metres as text; `value` is centimetres as a digit and a power of ten."""
     digit, power = value >> 4, value & 15
     if power < 2:
         return f"0.{digit * 10**power:02d}m"
@@ -277,7 +277,7 @@ def _service_key(number: int) -> str:
 
 
 def _service(wire: Wire) -> str:
-    """HTTPS and SVCB (RFC 9460)."""
+    """Read the data of HTTPS and SVCB (RFC 9460)."""
     fields = [_u16(wire), _name(wire)]
     last = -1
     while wire.at < wire.end:
@@ -285,7 +285,7 @@ def _service(wire: Wire) -> str:
         value = Wire(wire.take(size))
         fields.append(f'{_service_key(number)}="{_SERVICE_VALUES.get(number, _plain_value)(value)}"')
         if number <= last or value.at < value.end:
-            raise Malformed("the parameters of a service are out of order, or one is too long")
+            raise Malformed("the parameters of a service are out of order, or one has extra bytes")
         last = number
     return " ".join(fields)
 
@@ -316,7 +316,7 @@ _SERVICE_VALUES: dict[int, Reader] = {
 
 
 _BEFORE = {TYPES["NULL"]: ";", TYPES["TKEY"]: ";", TYPES["TSIG"]: "\n;; TSIG PSEUDOSECTION:\n; "}
-"""What stands before records that have no presentation format."""
+"""Text before records that have no presentation format."""
 
 
 def _raw(wire: Wire) -> str:
@@ -347,7 +347,7 @@ _DNSSEC_OK = 0x8000
 
 
 def _opt(class_: int, ttl: int, data: Wire) -> str:
-    """A pseudo-record (RFC 6891, 6.1): its class and TTL mean something else, and it has lines of its own."""
+    """Print the pseudo-record OPT (RFC 6891, 6.1), whose class and TTL hold other values."""
     flags = " do" if ttl & _DNSSEC_OK else ""
     lines = ["", ";; OPT PSEUDOSECTION:", f"; EDNS: version {ttl >> 16 & 255}; flags:{flags}; udp: {class_}"]
     while data.at < data.end:
@@ -364,17 +364,17 @@ def _server_id(wire: Wire) -> str:
 
 
 def _client_subnet(wire: Wire) -> str:
-    """RFC 7871."""
+    """Read a client subnet (RFC 7871)."""
     family, length, scope = wire.number(2), wire.number(1), wire.number(1)
     packed = wire.rest()
     if len(packed) > {1: 4, 2: 16}.get(family, 0):
-        raise Malformed("the address of a subnet is too long")
+        raise Malformed("the address of a client subnet is too long")
     if family == 1:
         return f"{ipaddress.IPv4Address(packed.ljust(4, bytes(1)))}/{length}/{scope}"
     return f"[{_ipv6_text(packed.ljust(16, bytes(1)))}]/{length}/{scope}"
 
 
-# RFC 8914, and IANA's registry.
+# From RFC 8914 and the registry of IANA.
 _ERRORS = (
     "Other", "Unsupported DNSKEY Algorithm", "Unsupported DS Digest Type", "Stale Answer", "Forged Answer",
     "DNSSEC Indeterminate", "DNSSEC Bogus", "Signature Expired", "Signature Not Yet Valid", "DNSKEY Missing",
@@ -487,4 +487,4 @@ _FORMS: dict[str, tuple[Reader, ...]] = {
     "ZONEMD": (_u32, _u8, _u8, _hex),
 }
 FORMS: dict[int, tuple[Reader, ...]] = {TYPES[name]: form for name, form in _FORMS.items()}
-"""By the number of a type, the readers of its fields."""
+"""Readers of the fields, by the number of the type."""

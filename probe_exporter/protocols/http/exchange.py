@@ -103,7 +103,11 @@ class Http1Exchange:
             piece = self._reader.take_body()
             if piece or self._reader.complete:
                 return piece
-            self._reader.feed(await self._connection.read())
+            if self._reader.unread:
+                await asyncio.sleep(0)  # let other tasks run between two portions of tiny chunks
+                self._reader.proceed()
+            else:
+                self._reader.feed(await self._connection.read())
 
     def close(self) -> None:
         if self._uploading is not None:

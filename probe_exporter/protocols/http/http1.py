@@ -1,7 +1,17 @@
-"""HTTP/1.0 and 1.1 as a client, without I/O: a request to bytes, bytes to a response (RFC 9112).
+"""HTTP/1.0 and HTTP/1.1 as a client: serialise requests, parse responses, without I/O (RFC 9112).
 
-The reader takes what Go's client takes and refuses what that refuses, since a server that the original can probe must
-not fail here; no parser at hand can be set so (docs/decisions.md). Everything it reads is bounded.
+The reader accepts and refuses what Go's client does, because a server that the original can probe must not fail here;
+no parser at hand can be configured so (docs/decisions.md).
+
+How `ResponseReader` works:
+
+* `feed` gets bytes as they arrive and raises `ProbeFailed` for what is wrong with the head. The body comes out of
+  `take_body`, which raises what is wrong with the body, so that a good head is not lost with it.
+* A head that arrives in one piece is parsed at once. Of one that is larger than `HEAD_PART_BYTES`, each `feed` parses
+  the header fields that are complete. So no call works on more than one read from the connection.
+* Heads of informational responses (1xx) are parsed and dropped. They count towards all limits on heads.
+* `feed` reads at most `MAX_CHUNK_STEPS` parts of chunks. `unread` tells that more is there; the caller lets the event
+  loop run and calls `proceed`.
 """
 
 from __future__ import annotations
@@ -12,18 +22,34 @@ from collections.abc import Callable, Iterable
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.response import Headers, IncomingResponse
 
-HEAD_LIMIT = 10 * 1024 * 1024
-"""Bytes that a response's status line and headers may take: the original's limit."""
+MAX_HEAD_BYTES = 10 * 1024 * 1024
+"""Bytes of a response's status line and header fields, informational responses included: the original's limit."""
 
-LARGEST_LENGTH = 2**63 - 1
-"""The largest Content-Length that the original reads."""
+MAX_HEAD_LINES = 10_000
+"""Lines of the same. The original has no such limit; a head of 10 MiB could have three million."""
 
-CHUNK_LINE_LIMIT = 4096
-"""Bytes that the line with a chunk's size and extensions may take, and all trailers: the original's limit."""
+MAX_FIELD_BYTES = 1024 * 1024
+"""Bytes of one header field. The original has no such limit."""
+
+MAX_INFORMATIONAL_RESPONSES = 500
+"""Responses with a status of 1xx before the final one."""
+
+HEAD_PART_BYTES = 64 * 1024
+"""Bytes of an incomplete head from which on its complete fields are parsed."""
+
+MAX_CONTENT_LENGTH = 2**63 - 1
+"""The largest Content-Length that the original accepts."""
+
+MAX_CHUNK_LINE_BYTES = 4096
+"""Bytes of the line with a chunk's size and extensions, and of all trailers: the original's limit."""
+
+MAX_CHUNK_STEPS = 3000
+"""Parts of chunks (size, data, line end) that one call reads: a few milliseconds of work."""
 
 _STATUS_LINE = re.compile(rb"HTTP/(\d\.\d) +(\d{3}|\+\d\d|-00)(?: .*)?", re.DOTALL)
 _HEAD_END = re.compile(rb"\n\r?\n")
-# A blank within a name is tolerated, as the original tolerates it.
+_FIELD_END = re.compile(rb"\r?\n(?![ \t])")
+# Spaces within a name are accepted, as in the original.
 _FIELD = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z ]*):[ \t]*(.*)$", re.MULTILINE)
 _FOLD = re.compile(r"(?<![ \t])[ \t]*(?:\n[ \t]+)+")
 _CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
@@ -34,33 +60,35 @@ _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def check_method(method: str) -> None:
-    """
+    """Check that `method` is a token (RFC 9110, section 9.1).
+
     Raises:
-        ProbeFailed: `method` is not a token (RFC 9110, section 9.1).
+        ProbeFailed: it is not.
     """
     if not _TOKEN.fullmatch(method):
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{method!r} is not an HTTP method")
 
 
 def check_headers(headers: Iterable[tuple[str, str]]) -> None:
-    """
+    """Check that names and values can stand in a header (RFC 9110, section 5).
+
     Raises:
-        ProbeFailed: a name or a value can't stand in a header (RFC 9110, section 5). Values are not quoted: secrets.
+        ProbeFailed: one can't. The message does not quote values, because they may be secrets.
     """
     for name, value in headers:
         if not _TOKEN.fullmatch(name):
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{name!r} is not a header name")
         if _BAD_VALUE.search(value):
-            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"the value of header {name} holds a control character")
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"the value of header {name} contains a control character")
 
 
 def request_head(method: str, path: str, headers: Headers) -> bytes:
-    """The request line and the headers, with the empty line that ends them.
+    """Return the request line and the headers, with the empty line that ends them.
 
     Args:
         method: a token.
         path: origin form (``/a?b``) or absolute form, percent-encoded.
-        headers: in the order of sending; checked before.
+        headers: in the order of sending; already checked.
     """
     lines = [f"{method} {path} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers]
@@ -69,7 +97,7 @@ def request_head(method: str, path: str, headers: Headers) -> bytes:
 
 
 def chunk(data: bytes) -> bytes:
-    """`data` as one chunk of the chunked coding; empty data as the last one (RFC 9112, section 7.1)."""
+    """Return `data` as one chunk of the chunked coding; empty data give the last chunk (RFC 9112, section 7.1)."""
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
@@ -77,8 +105,12 @@ def _not_http(what: str) -> ProbeFailed:
     return ProbeFailed(Reason.HTTP_PROTOCOL_ERROR, f"the response is not HTTP/1: {what}")
 
 
+def _too_large(what: str) -> ProbeFailed:
+    return ProbeFailed(Reason.HTTP_HEADERS_TOO_LARGE, f"the response's headers are too large: {what}")
+
+
 class ResponseReader(IncomingResponse):
-    """Reads one response: feed it bytes, take the body out piece by piece. Interim responses are skipped.
+    """Parses one response: feed it bytes, take the body out piece by piece.
 
     Attributes:
         head_complete, complete: how much of the response has arrived.
@@ -86,18 +118,22 @@ class ResponseReader(IncomingResponse):
 
     def __init__(self, method: str) -> None:
         super().__init__(method)
-        self._buffer = bytearray()  # a head or a chunk that is not whole yet
-        self._scanned = 0  # of the buffer, without finding the end of the head
-        self._head_bytes = 0
-        self._left = -1  # bytes of the body to come; negative for as many as there are
+        self._buffer = bytearray()  # bytes of the head that are not parsed yet
+        self._scanned = 0  # bytes of the buffer that do not contain the end of the head
+        self._parse_from = HEAD_PART_BYTES  # bytes in the buffer from which on its complete fields are parsed
+        self._head_bytes = 0  # parsed
+        self._head_lines = 0  # parsed
+        self._informational = 0
+        self._begun: tuple[str, int] | None = None  # version and status of a head that is parsed in parts
+        self._fields: Headers = []  # of that head
+        self._left = -1  # bytes of the body to come; negative if the end of the connection ends the body
         self._chunks: _Chunks | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the connection; ``b""`` says that there are no more.
+        """Take bytes from the connection; ``b""`` means that the peer has closed it.
 
         Raises:
-            ProbeFailed: the head is not HTTP's, too large, or ends too early. What is wrong with the body `take_body`
-                tells, so that a good head is not lost with it.
+            ProbeFailed: the head is not HTTP, too large, or incomplete at the end of the connection.
         """
         if self.complete or self._failure is not None:
             return
@@ -108,45 +144,92 @@ class ResponseReader(IncomingResponse):
         else:
             self._feed_head(data)
 
+    @property
+    def unread(self) -> bool:
+        """Whether `proceed` has something to do."""
+        return self._chunks is not None and self._chunks.unread and self._failure is None
+
+    def proceed(self) -> None:
+        """Go on with the bytes that the last call has left unread."""
+        self._feed_body(b"")
+
     def _feed_head(self, data: bytes) -> None:
+        rest: bytes | bytearray = data
         if self._buffer:
             self._buffer += data
-        rest: bytes | bytearray = self._buffer or data
-        while rest:
-            if not rest.startswith(b"HTTP/"[: len(rest)]):
-                raise _not_http("it does not begin as a response does")
-            end = _HEAD_END.search(rest, max(0, self._scanned - 2))
-            if self._head_bytes + (end.end() if end else len(rest)) > HEAD_LIMIT:
-                raise ProbeFailed(
-                    Reason.HTTP_HEADERS_TOO_LARGE, f"the response's headers are larger than {HEAD_LIMIT} bytes"
-                )
+            rest = self._buffer
+        start = 0
+        while start < len(rest):
+            if self._begun is None and not rest.startswith(b"HTTP/"[: len(rest) - start], start):
+                raise _not_http("it does not begin with HTTP/")
+            end = _HEAD_END.search(rest, max(start, self._scanned - 2))
+            if self._head_bytes + (end.end() if end else len(rest)) - start > MAX_HEAD_BYTES:
+                raise _too_large(f"more than {MAX_HEAD_BYTES} bytes")
             if end is None:
                 break
-            self._head_bytes += end.end()
+            self._head_bytes += end.end() - start
             self._scanned = 0
-            self._read_head(bytes(rest[: end.start()]))
-            rest = rest[end.end() :]
+            self._read_head(bytes(rest[start : end.start()]))
+            start = end.end()
             if self.head_complete:
                 self._buffer = bytearray()
-                if rest and not self.complete:
-                    self._feed_body(bytes(rest))
+                if start < len(rest) and not self.complete:
+                    self._feed_body(bytes(rest[start:]))
                 return
-        self._wait_for_more(rest)
+        self._wait_for_more(rest[start:] if start else rest)
 
     def _wait_for_more(self, rest: bytes | bytearray) -> None:
-        """Keep the beginning of a head. Another protocol shows in the first line, and must not be waited for."""
-        if not self._scanned and b"\n" in rest:
+        """Keep an incomplete head, and parse those of its fields that are complete if it is large."""
+        if self._begun is None and not self._scanned and b"\n" in rest:
+            # Another protocol shows in the first line. Its server may wait for us, so don't wait for the server.
             _read_status(bytes(rest[: rest.index(b"\n")]))
-        self._scanned = len(rest)
         self._buffer = rest if isinstance(rest, bytearray) else bytearray(rest)
+        if len(rest) > self._parse_from:
+            self._read_complete_fields()
+            self._parse_from = len(self._buffer) + HEAD_PART_BYTES
+        self._scanned = len(self._buffer)
 
-    def _read_head(self, head: bytes) -> None:
-        first, _, block = head.partition(b"\n")
-        version, status = _read_status(first)
-        self.headers, self._by_name = _read_headers(block), None
+    def _read_complete_fields(self) -> None:
+        """Parse the fields that are complete: those before the last line that is not a continuation."""
+        buffer = self._buffer
+        self._check_lines(buffer.count(b"\n"))
+        end = buffer.rfind(b"\n", 0, -1)
+        while end >= 0 and buffer[end + 1] in b" \t\r\n":
+            end = buffer.rfind(b"\n", 0, end)
+        if end >= 0:
+            self._read_lines(bytes(buffer[:end]))
+            del buffer[: end + 1]
+            self._head_bytes += end + 1
+        if len(buffer) > MAX_FIELD_BYTES + len("\r\n\r"):  # a line end may be at its end
+            raise _too_large(f"a field has more than {MAX_FIELD_BYTES} bytes")
+
+    def _read_lines(self, lines: bytes) -> None:
+        """Parse a part of a head that ends with a complete field."""
+        if self._begun is None:
+            first, _, lines = lines.partition(b"\n")
+            self._begun = _read_status(first)
+        self._check_lines(lines.count(b"\n") + 1)
+        if len(lines) > MAX_FIELD_BYTES:
+            _check_field_sizes(lines)
+        self._head_lines += lines.count(b"\n") + 1
+        self._fields += _read_headers(lines)
+
+    def _check_lines(self, more: int) -> None:
+        if self._head_lines + more > MAX_HEAD_LINES:
+            raise _too_large(f"more than {MAX_HEAD_LINES} lines")
+
+    def _read_head(self, rest: bytes) -> None:
+        """Parse what is left of a head that has arrived completely, and act on its fields."""
+        self._read_lines(rest)
+        assert self._begun is not None
+        (version, status), self._begun = self._begun, None
+        self.headers, self._fields, self._by_name = self._fields, [], None
         chunked = self._take_coding(version)
         length = _read_length(self.get_all("content-length"))
         if 100 <= status < 200 and status != 101:
+            self._informational += 1
+            if self._informational > MAX_INFORMATIONAL_RESPONSES:
+                raise _too_large(f"more than {MAX_INFORMATIONAL_RESPONSES} informational responses")
             return
         self.status = status
         self.version = version
@@ -154,20 +237,20 @@ class ResponseReader(IncomingResponse):
         self.head_complete = True
 
     def _take_coding(self, version: str) -> bool:
-        """Whether the body is chunked. The header is about this connection only, and goes no further."""
+        """Return whether the body is chunked, and remove the header, which concerns this connection only."""
         codings = self.get_all("transfer-encoding")
         if codings:
             self._drop("transfer-encoding")
-        if not codings or version < "1.1":  # where it means nothing
+        if not codings or version < "1.1":  # HTTP/1.0 has no transfer codings
             return False
         if [coding.lower() for coding in codings] != ["chunked"]:
-            raise _not_http(f"its transfer coding {', '.join(codings)} is unknown")
+            raise _not_http(f"its transfer coding {', '.join(codings)[:60]} is unknown")
         return True
 
     def _frame(self, chunked: bool, length: int) -> None:
-        """Find out where the body ends (RFC 9112, section 6.3)."""
+        """Determine where the body ends (RFC 9112, section 6.3)."""
         if self.status == 101 and self._switches():
-            self._left = -1  # another protocol, for as long as it likes
+            self._left = -1  # another protocol follows, without an end
         elif not self.has_body:
             self.complete = True
         elif chunked:
@@ -178,10 +261,7 @@ class ResponseReader(IncomingResponse):
             self.complete = length == 0
 
     def _switches(self) -> bool:
-        if not self.get("upgrade"):
-            return False
-        options = ",".join(self.get_all("connection")).lower().split(",")
-        return "upgrade" in (option.strip() for option in options)
+        return bool(self.get("upgrade")) and any(map(_names_upgrade, self.get_all("connection")))
 
     def _drop(self, unwanted: str) -> None:
         self.headers = [(name, value) for name, value in self.headers if name.lower() != unwanted]
@@ -205,14 +285,35 @@ class ResponseReader(IncomingResponse):
             if self._head_bytes or self._buffer:
                 raise _not_http("the connection ended within its headers")
             raise ProbeFailed(Reason.CONNECT_CLOSED, "the connection ended before any response")
+        while self.unread:
+            self.proceed()
+        if self.complete or self._failure is not None:
+            return
         if self._chunks is not None or self._left > 0:
             self._failure = ProbeFailed(Reason.HTTP_BODY_TRUNCATED, "the connection ended before the body did")
         else:
             self.complete = True
 
 
+def _check_field_sizes(lines: bytes) -> None:
+    start = 0
+    for end in _FIELD_END.finditer(lines):
+        if end.start() - start > MAX_FIELD_BYTES:
+            break
+        start = end.end()
+    else:
+        if len(lines.removesuffix(b"\r")) - start <= MAX_FIELD_BYTES:
+            return
+    raise _too_large(f"a field has more than {MAX_FIELD_BYTES} bytes")
+
+
+def _names_upgrade(connection: str) -> bool:
+    """Return whether a Connection header has the option ``upgrade``."""
+    return len(connection) <= HEAD_PART_BYTES and "upgrade" in [part.strip() for part in connection.lower().split(",")]
+
+
 def _read_status(line: bytes) -> tuple[str, int]:
-    """The version and the code of a status line."""
+    """Return the version and the code of a status line."""
     match = _STATUS_LINE.fullmatch(line.removesuffix(b"\r"))
     if match is None:
         raise _not_http(f"its status line is {line[:60]!r}")
@@ -220,12 +321,12 @@ def _read_status(line: bytes) -> tuple[str, int]:
 
 
 def _read_headers(block: bytes) -> Headers:
-    """The header lines of a head. A folded line is joined to the one before by a blank (RFC 9112, section 5.2)."""
+    """Parse header lines. A folded line is joined to the one before by a space (RFC 9112, section 5.2)."""
     text = block.decode("utf-8", "surrogateescape").replace("\r\n", "\n").removesuffix("\r")
     if "\r" in text or len(block.translate(None, _CONTROLS)) != len(block):
-        raise _not_http("a header holds a control character")
+        raise _not_http("a header contains a control character")
     if text.startswith((" ", "\t")):
-        raise _not_http("its first header line continues no other")
+        raise _not_http("its first header line is a continuation")
     if "\n " in text or "\n\t" in text:
         text = _FOLD.sub(" ", text)
     fields = _FIELD.findall(text)
@@ -236,41 +337,49 @@ def _read_headers(block: bytes) -> Headers:
 
 
 def _read_length(values: list[str]) -> int:
-    """Content-Length's value, which may be repeated but not contradicted; -1 for none."""
+    """Return the value of Content-Length, -1 without one; repeated values must be equal."""
     if not values:
         return -1
     length = values[0]
     if any(value != length for value in values) or not (length.isascii() and (length.isdigit() or not length)):
         raise _not_http(f"its Content-Length is {', '.join(values)[:60]!r}")
     digits = length.lstrip("0") or length[:1]
-    if len(digits) > len(str(LARGEST_LENGTH)) or int(digits or 0) > LARGEST_LENGTH:
-        raise _not_http("its Content-Length is beyond all bounds")
+    if len(digits) > len(str(MAX_CONTENT_LENGTH)) or int(digits or 0) > MAX_CONTENT_LENGTH:
+        raise _not_http(f"its Content-Length is larger than {MAX_CONTENT_LENGTH}")
     return int(digits) if digits else -1
 
 
 class _Chunks:
-    """The chunked coding, taken apart (RFC 9112, section 7.1)."""
+    """Parses the chunked coding (RFC 9112, section 7.1).
+
+    Attributes:
+        unread: the last call has stopped at `MAX_CHUNK_STEPS`, and there are more bytes.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()  # a line that is not whole yet
-        self._left = 0  # bytes to come of the chunk at hand
+        self.unread = False
+        self._buffer = bytearray()  # bytes that are not parsed yet
+        self._left = 0  # bytes to come of the current chunk
         self._read: Callable[[list[bytes]], bool] = self._size
 
     def feed(self, data: bytes, pieces: list[bytes]) -> bool:
-        """Take bytes, append what is body among them to `pieces`; whether the last chunk has ended.
+        """Take bytes and append the body's bytes among them to `pieces`; return whether the body has ended.
 
         Raises:
-            ProbeFailed: they are not chunks; the good ones before are in `pieces`.
+            ProbeFailed: they are not chunks; what was valid before is in `pieces`.
         """
         self._buffer += data
-        while self._buffer:
-            if not self._read(pieces):
+        self.unread = False
+        for _ in range(MAX_CHUNK_STEPS):
+            if not self._buffer or not self._read(pieces):
                 return False
             if self._read == self._done:
                 return True
+        self.unread = bool(self._buffer)
         return False
 
-    # Each of these reads one thing, sets what is read next, and tells whether it could.
+    # Each of these methods parses one part, sets the method for the next part, and returns False if the part is
+    # incomplete.
 
     def _size(self, pieces: list[bytes]) -> bool:
         line = self._line()
@@ -278,7 +387,7 @@ class _Chunks:
             return False
         size = _CHUNK_SIZE.fullmatch(line)
         if size is None:
-            raise _not_http(f"{bytes(line[:20])!r} is not a chunk's size")
+            raise _not_http(f"{bytes(line[:20])!r} is not a chunk size")
         self._left = int(size[1], 16)
         self._read = self._data if self._left else self._trailer
         return True
@@ -302,10 +411,10 @@ class _Chunks:
         return True
 
     def _trailer(self, pieces: list[bytes]) -> bool:
-        """What follows the last chunk: an empty line, or headers and one. They are read and dropped."""
-        end = 0 if self._buffer.startswith(b"\r\n") else self._buffer.find(b"\r\n\r\n")
-        if (len(self._buffer) if end < 0 else end) > CHUNK_LINE_LIMIT:
-            raise _not_http("its trailers are too long")
+        """Parse and drop the trailers: an empty line, or fields and an empty line."""
+        end = 0 if self._buffer.startswith(b"\r\n") else self._buffer.find(b"\r\n\r\n", 0, MAX_CHUNK_LINE_BYTES + 4)
+        if end < 0 and len(self._buffer) >= MAX_CHUNK_LINE_BYTES + len("\r\n\r\n"):
+            raise _not_http(f"its trailers have more than {MAX_CHUNK_LINE_BYTES} bytes")
         if end < 0:
             return False
         _read_headers(bytes(self._buffer[:end]))
@@ -316,10 +425,10 @@ class _Chunks:
         return False
 
     def _line(self) -> bytes | None:
-        """The next line without its LF; None while it is not whole."""
+        """Return the next line without its LF; None if it is incomplete."""
         end = self._buffer.find(b"\n")
-        if end < 0 and len(self._buffer) > CHUNK_LINE_LIMIT:
-            raise _not_http("a line of its chunks is too long")
+        if end < 0 and len(self._buffer) > MAX_CHUNK_LINE_BYTES:
+            raise _not_http(f"a line of its chunks has more than {MAX_CHUNK_LINE_BYTES} bytes")
         if end < 0:
             return None
         line = bytes(self._buffer[:end])

@@ -15,7 +15,8 @@ from probe_exporter.protocols.http import frames, header_block
 from probe_exporter.protocols.http.exchange import Unprocessed
 from probe_exporter.protocols.http.frames import Code, FrameReader, Violation, frame
 from probe_exporter.protocols.http.header_block import Field
-from probe_exporter.protocols.http.http1 import HEAD_LIMIT, LARGEST_LENGTH
+from probe_exporter.protocols.http.http1 import MAX_CONTENT_LENGTH as LARGEST_LENGTH
+from probe_exporter.protocols.http.http1 import MAX_HEAD_BYTES as HEAD_LIMIT
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.response import Headers, IncomingResponse
 

@@ -15,7 +15,7 @@ from aioquic.buffer import encode_uint_var
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http import field_section
 from probe_exporter.protocols.http.field_section import Field, SectionTooLarge
-from probe_exporter.protocols.http.http1 import LARGEST_LENGTH
+from probe_exporter.protocols.http.http1 import MAX_CONTENT_LENGTH as LARGEST_LENGTH
 from probe_exporter.protocols.http.response import Headers, IncomingResponse
 
 ALPN = "h3"

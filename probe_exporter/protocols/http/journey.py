@@ -79,16 +79,10 @@ class Journey:
         Raises:
             ProbeFailed: there is none; the time it took to find out counts.
         """
-        addressing, started = self._addressing, time.perf_counter()
         try:
-            return await opening.resolve(
-                self._probe,
-                url.host,
-                preferred=addressing.preferred_ip_protocol,
-                fallback=addressing.ip_protocol_fallback,
-            )
+            return await opening.choose_address(self._probe, url.host, self._addressing)
         finally:
-            self.resolve_seconds = time.perf_counter() - started
+            self.resolve_seconds = self._probe.samples.get(opening.LOOKUP_TIME)
 
     def tls(self, alpn: tuple[str, ...] = ALPN) -> ClientContext:
         """The TLS to use wherever a hop needs it.

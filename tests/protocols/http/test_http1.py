@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, pairwise, repeat
 from typing import Any
@@ -14,14 +15,18 @@ from hypothesis import strategies as st
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.http1 import (
-    HEAD_LIMIT,
+    MAX_CHUNK_STEPS,
+    MAX_FIELD_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_HEAD_LINES,
+    MAX_INFORMATIONAL_RESPONSES,
     ResponseReader,
     check_headers,
     check_method,
     chunk,
     request_head,
 )
-from tests.cost import costs_at_most
+from tests.cost import costs_at_most, dearest_call_costs_at_most
 
 MORE = "more bytes may come: the connection stays open"
 
@@ -389,9 +394,10 @@ def test_framing_headers_are_hidden_from_matchers() -> None:
 
 
 def large(size: int) -> bytes:
-    """Return a head of exactly `size` bytes, most of them in one header."""
-    begins, ends = b"HTTP/1.1 200 OK\r\nX-A: ", b"\r\nContent-Length: 0\r\n\r\n"
-    return begins + b"a" * (size - len(begins) - len(ends)) + ends
+    """Return a head of exactly `size` bytes, in fields of 64 KiB."""
+    begins, ends, line = b"HTTP/1.1 200 OK\r\n", b"Content-Length: 0\r\n\r\n", b"X-A: " + b"a" * 65529 + b"\r\n"
+    lines, rest = divmod(size - len(begins) - len(ends), len(line))
+    return begins + line * lines + b"X-A: " + b"a" * (rest - len("X-A: \r\n")) + b"\r\n" + ends
 
 
 def dripped(data: bytes, step: int) -> list[bytes]:
@@ -399,8 +405,8 @@ def dripped(data: bytes, step: int) -> list[bytes]:
 
 
 def test_head_size_limit_is_inclusive_and_that_of_the_original() -> None:
-    assert read(dripped(large(HEAD_LIMIT), 65536)) == ok(length=0, body=b"")
-    assert read(dripped(large(HEAD_LIMIT + 1), 65536)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+    assert read(dripped(large(MAX_HEAD_BYTES), 65536)) == ok(length=0, body=b"")
+    assert read(dripped(large(MAX_HEAD_BYTES + 1), 65536)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 def test_head_size_limit_counts_all_interim_responses() -> None:
@@ -426,15 +432,94 @@ def test_endless_head_ends_at_the_limit_in_bounded_memory(line: bytes) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert outcome == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
-    assert peak < 20 * HEAD_LIMIT
+    assert peak < 20 * MAX_HEAD_BYTES
 
 
-def test_head_with_a_hundred_thousand_headers_is_read() -> None:
-    lines = [b"X-%d: a" % number for number in range(100_000)]
+@pytest.mark.parametrize("step", [1000, 100_000, MAX_HEAD_BYTES])
+def test_head_lines_are_limited_in_number(step: int) -> None:
+    """Continuation lines count too."""
+    lines = [b"X-%d: a" % number for number in range(MAX_HEAD_LINES - 2)]
     reader = ResponseReader("GET")
-    reader.feed(head(*lines, b"Content-Length: 2"))
+    for piece in dripped(head(*lines, b" b", b"Content-Length: 2"), step):
+        reader.feed(piece)
     assert reader.complete
-    assert len(reader.headers) == 100_001
+    assert len(reader.headers) == MAX_HEAD_LINES - 1
+    assert reader.headers[-3:] == [("X-9996", "a"), ("X-9997", "a b"), ("Content-Length", "2")]
+    for more in (b" c", b"X: a"):
+        too_many = head(*lines, b" b", more, b"Content-Length: 2")
+        assert read(dripped(too_many, step)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+
+
+@pytest.mark.parametrize("step", [1000, 100_000, MAX_HEAD_BYTES])
+@pytest.mark.parametrize("fold", [b"", b"\r\n "])
+def test_size_of_one_field_is_limited(step: int, fold: bytes) -> None:
+    """Continuation lines belong to the field."""
+    room = MAX_FIELD_BYTES - len(b"X-A: ") - len(fold)
+    field = b"X-A: " + b"a" * (room // 2) + fold + b"b" * (room - room // 2)
+    for lines in ([b"X: a", field, b"Content-Length: 0"], [b"Content-Length: 0", field]):
+        assert read(dripped(head(*lines, body=b""), step)) == ok(length=0, body=b"")
+        longer = head(*[line.replace(b"aa", b"aaa", 1) for line in lines], body=b"")
+        assert read(dripped(longer, step)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+
+
+def test_informational_responses_are_limited_in_number() -> None:
+    early, final = b"HTTP/1.1 102 P\r\n\r\n", head(b"Content-Length: 2")
+    for step in (1000, MAX_HEAD_BYTES):
+        assert read(dripped(early * MAX_INFORMATIONAL_RESPONSES + final, step)) == ok()
+        too_many = early * (MAX_INFORMATIONAL_RESPONSES + 1) + final
+        assert read(dripped(too_many, step)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+
+
+def test_tiny_chunks_are_read_in_portions() -> None:
+    """The caller can run other tasks between two portions; the end of the connection makes no difference."""
+    count = MAX_CHUNK_STEPS
+    data = chunks(chunk(b"a") * count + chunk(b""))
+    reader = ResponseReader("GET")
+    reader.feed(data)
+    body = [reader.take_body()]
+    while reader.unread:
+        reader.proceed()
+        body.append(reader.take_body())
+    assert reader.complete
+    assert len(body) > 2
+    assert max(map(len, body)) <= MAX_CHUNK_STEPS // 3
+    assert b"".join(body) == b"a" * count
+    assert read([data]) == ok(length=-1, body=b"a" * count)
+
+
+# --- the work of one call ----------------------------------------------------------------------------------
+
+READ_BYTES = 512 * 1024
+"""Bytes that one read from a connection returns at most."""
+
+HOSTILE = {
+    "short fields": b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * 2_500_000,
+    "cookies": b"HTTP/1.1 200 OK\r\n" + b"Set-Cookie: a=b\r\n" * 400_000,
+    "folds": b"HTTP/1.1 200 OK\r\nX-A: a\r\n" + b" b\r\n" * 1_500_000,
+    "long folds": b"HTTP/1.1 200 OK\r\nX-A: a\r\n" + (b" " * 1000 + b"\r\n") * 6_000,
+    "one field": b"HTTP/1.1 200 OK\r\nLocation: " + b"a/../" * 2_000_000,
+    "long fields": b"HTTP/1.1 200 OK\r\n" + (b"X-A: " + b"a" * 1_000_000 + b"\r\n") * 10 + b"\r\n",
+    "fields of a kilobyte": b"HTTP/1.1 200 OK\r\n" + (b"X-A: " + b"a" * 1_000 + b"\r\n") * 9_999 + b"\r\n",
+    "not UTF-8": b"HTTP/1.1 200 OK\r\n" + (b"X-A: " + b"\xff" * 1_000_000 + b"\r\n") * 10 + b"\r\n",
+    "no colon": b"HTTP/1.1 200 OK\r\n" + (b"a " * 500_000 + b"\r\n") * 10 + b"\r\n",
+    "reason phrase": b"HTTP/1.1 200 " + b"a" * 9_000_000,
+    "informational": b"HTTP/1.1 100 C\r\n\r\n" * 500_000,
+    "one-byte chunks": chunks(chunk(b"a") * 500_000),
+    "connection options": b"HTTP/1.1 101 S\r\nUpgrade: x\r\nConnection: " + b"," * 1_000_000 + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", table(HOSTILE))
+def test_one_call_is_a_few_milliseconds_of_work(data: bytes) -> None:
+    """The budget for one turn of the event loop is 20 ms, about a million additions."""
+    reader = ResponseReader("GET")
+    with dearest_call_costs_at_most(1.0) as call, suppress(ProbeFailed):
+        for piece in dripped(data, READ_BYTES):
+            call(reader.feed, piece)
+            call(reader.take_body)
+            while reader.unread:
+                call(reader.proceed)
+                call(reader.take_body)
 
 
 @pytest.mark.slow
@@ -454,7 +539,7 @@ def test_head_with_a_hundred_thousand_headers_is_read() -> None:
 )
 def test_ten_megabytes_by_the_kilobyte_have_linear_cost(begins: bytes, repeated: bytes) -> None:
     """A reader that scans or copies all data for each piece takes minutes."""
-    data = begins + repeated * ((HEAD_LIMIT - 1024) // len(repeated)) + b"\r\n\r\n"
+    data = begins + repeated * ((MAX_HEAD_BYTES - 1024) // len(repeated)) + b"\r\n\r\n"
     with costs_at_most(500):
         read(dripped(data, 1024))
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.exchange import Unprocessed
 from probe_exporter.protocols.http.frames import Code
-from probe_exporter.protocols.http.http1 import HEAD_LIMIT
+from probe_exporter.protocols.http.http1 import MAX_HEAD_BYTES as HEAD_LIMIT
 from probe_exporter.protocols.http.http2 import OPENING, PATIENCE, WINDOW, ResponseReader, request_fields, request_head
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.url import parse

@@ -1,0 +1,94 @@
+"""`remembered`: cache the results of a function of one argument, with a limit in bytes instead of a number of entries.
+
+Use it where a client or a target chooses the argument: `functools.lru_cache` counts entries, so that a few thousand
+arguments of 64 KiB take hundreds of megabytes. How it works:
+
+* A cache is a `dict` whose ``__missing__`` computes the value. The decorated function is its ``__getitem__``: a hit
+  runs in C, as with `lru_cache`, and costs no Python instruction.
+* Two generations take the place of an order of use. New entries go to the young generation; once it is full, it
+  becomes the old one, and the old one is dropped. An entry of the old generation that is asked for becomes young again.
+* An exception is not cached: a bad argument is examined again each time, and takes no memory.
+* A result that takes more than a sixteenth of the limit is not cached, so that it can't push out all others.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable
+from enum import Enum
+from typing import TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+MAX_CACHE_BYTES = 4 << 20
+"""Bytes that one cache takes, keys and values, unless it is made with another limit."""
+
+LARGEST_SHARE = 16
+"""One entry takes at most this part of the limit, or is not cached."""
+
+_SLOT_BYTES = 104
+"""An entry of a dict, with its share of the free room in the table."""
+
+
+def remembered(max_bytes: int = MAX_CACHE_BYTES) -> Callable[[Callable[[K], V]], Callable[[K], V]]:
+    """Decorate a function of one hashable positional argument.
+
+    Args:
+        max_bytes: the limit, both generations together.
+    """
+
+    def decorate(function: Callable[[K], V]) -> Callable[[K], V]:
+        return Cache(function, max_bytes).__getitem__
+
+    return decorate
+
+
+class Cache(dict[K, V]):
+    """The young generation, by argument; `__missing__` does the rest.
+
+    Attributes:
+        bytes: the size of the young generation.
+        old: the generation before.
+    """
+
+    __slots__ = ("_function", "_max_bytes", "bytes", "old")
+
+    def __init__(self, function: Callable[[K], V], max_bytes: int) -> None:
+        super().__init__()
+        self._function = function
+        self._max_bytes = max_bytes
+        self.bytes = 0
+        self.old: dict[K, V] = {}
+
+    def __missing__(self, key: K) -> V:
+        """Compute a value, or take it from the old generation, and remember it."""
+        value = self.old[key] if key in self.old else self._function(key)
+        size = _SLOT_BYTES + size_of(key) + size_of(value)
+        if size > self._max_bytes // LARGEST_SHARE:
+            return value
+        if self.bytes + size > self._max_bytes // 2:
+            self.old = dict(self)
+            self.clear()
+            self.bytes = 0
+        self[key] = value
+        self.bytes += size
+        return value
+
+
+def size_of(value: object) -> int:
+    """About the bytes that a value takes, with all that lies in its tuples, lists, dicts and attributes.
+
+    What is not made for this value alone (classes, members of an `Enum`) counts as nothing more than a reference.
+    """
+    size = sys.getsizeof(value)
+    match value:
+        case None | str() | bytes() | int() | float() | type() | Enum():
+            return size
+        case tuple() | list() | set() | frozenset():
+            return size + sum(map(size_of, value))
+        case dict():
+            return size + sum(size_of(key) + size_of(item) for key, item in value.items())
+    names = [name for one in type(value).__mro__ for name in getattr(one, "__slots__", ())]
+    parts = [getattr(value, name, None) for name in names if name != "__weakref__"]
+    return size + sum(map(size_of, [*parts, *getattr(value, "__dict__", {}).values()]))
