@@ -1,7 +1,10 @@
-"""LDAP directories: a server that lets us in, and a search that finds as much as it should (LDAPv3, RFC 4511).
+"""The ldap prober: bind to an LDAP directory and count the entries that a search finds (LDAPv3, RFC 4511).
 
-What is said is BER (X.690) with definite lengths, as RFC 4511, 5.1 narrows it: a tag of one byte, a length, a value.
-Without a `base` the search reads the root DSE, in which a server describes itself and which needs no rights.
+* Messages are BER (X.690) with definite lengths (RFC 4511, 5.1): a tag of one byte, a length, a value.
+* `_Session` numbers the requests; every response has the number of its request.
+* Without a `base` the search reads the root DSE, in which a server describes itself; this needs no rights.
+* `compile_filter` turns the text of a filter (RFC 4515) into BER when the configuration is loaded.
+* The elements of a response are parsed one by one, and only as many as the prober uses: a message may have 256 KiB.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import math
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Annotated, Literal, NamedTuple
 
 from annotated_types import Ge, Le
@@ -35,26 +39,28 @@ from probe_exporter import (
 )
 
 PORT, TLS_PORT = 389, 636
-LONGEST_MESSAGE = 256 * 1024
-LONGEST_LABEL = 128
-MOST_CONTEXTS = 100
-MOST_REFERENCES = 10_000
-DEEPEST_FILTER = 50
+MAX_MESSAGE_BYTES = 256 * 1024
+MAX_LABEL_CHARACTERS = 128
+MAX_TEXT_BYTES = 1000
+MAX_ATTRIBUTES = 16  # of the root DSE; the prober asks for three
+MAX_NAMING_CONTEXTS = 100
+MAX_REFERENCES = 10_000
+MAX_FILTER_DEPTH = 50
 
-DURATION = Metric("probe_ldap_duration_seconds", "How long each phase took.", ("phase",))
+DURATION = Metric("probe_ldap_duration_seconds", "Duration of each phase of the probe.", ("phase",))
 CODE = Metric(
-    "probe_ldap_result_code", "How the server ended an operation, as RFC 4511 numbers it: 0 is success.", ("operation",)
+    "probe_ldap_result_code", "Result code of an operation, as RFC 4511 defines it: 0 is success.", ("operation",)
 )
-ENTRIES = Metric("probe_ldap_entries", "How many entries the search found.")
-REFERENCES = Metric("probe_ldap_references", "How many parts of the tree the search was sent elsewhere for.")
-SERVER = Metric("probe_ldap_server_info", "What the server says of itself.", ("vendor", "version"), type="info")
+ENTRIES = Metric("probe_ldap_entries", "Number of entries that the search found.")
+REFERENCES = Metric("probe_ldap_references", "Number of references to other servers that the search returned.")
+SERVER = Metric("probe_ldap_server_info", "Vendor and version of the server.", ("vendor", "version"), type="info")
 CONTEXT = Metric(
-    "probe_ldap_naming_context_info", "The top of a tree that the server holds.", ("naming_context",), type="info"
+    "probe_ldap_naming_context_info", "Naming context that the server holds.", ("naming_context",), type="info"
 )
 
-NO_SUCH_OBJECT = OwnReason("ldap_no_such_object", "Nothing is at `base`, or nothing that this user may see.")
-REFERRAL = OwnReason("ldap_referral", "The server sends us to another one for this part of the tree.")
-CONFIDENTIALITY = OwnReason("ldap_confidentiality_required", "The server wants TLS before it does that.")
+NO_SUCH_OBJECT = OwnReason("ldap_no_such_object", "The `base` does not exist, or this user may not see it.")
+REFERRAL = OwnReason("ldap_referral", "The server refers to another server for this part of the tree.")
+CONFIDENTIALITY = OwnReason("ldap_confidentiality_required", "The server requires TLS for this operation.")
 
 # Tags (RFC 4511, appendix B).
 _INTEGER, _OCTETS, _ENUMERATED, _BOOLEAN, _SEQUENCE = 0x02, 0x04, 0x0A, 0x01, 0x30
@@ -81,11 +87,11 @@ _CODES: dict[int, tuple[str, Reason | OwnReason]] = {
     51: ("busy", Reason.TARGET_NOT_READY),
     52: ("unavailable", Reason.TARGET_NOT_READY),
 }
-"""Results that say more than that something is wrong; any other is an error of the target's."""
+"""Result codes with a more specific reason than `target_error`."""
 
 
 def _checked(text: str) -> str:
-    """The text of a filter; compiled at load, so that one that is none is refused there."""
+    """Return the text of a filter. Raise ValueError if it is invalid, so that loading the configuration fails."""
     compile_filter(text)
     return text
 
@@ -96,7 +102,7 @@ class LdapSettings(ConnectSettings):
     rules = (
         exclusive("tls", "starttls"),
         needs(("password",), ("bind_dn",), "a `password` needs a `bind_dn`"),
-        # With a name alone a server lets anybody in, as nobody (RFC 4513, 5.1.2): that would prove nothing.
+        # A name without a password is an unauthenticated bind (RFC 4513, 5.1.2): servers accept it from anyone.
         needs(("bind_dn",), ("password",), "a `bind_dn` needs a `password`"),
     )
     starttls: bool = False
@@ -118,74 +124,78 @@ class LdapSettings(ConnectSettings):
 
     @property
     def reads_root(self) -> bool:
-        """Whether the search is for what the server says of itself."""
+        """Whether the search reads the root DSE."""
         return not self.base and self.scope == "base"
 
 
 async def probe_ldap(probe: Probe, settings: LdapSettings) -> None:
-    """Binds to an LDAP directory and searches it; without a base, reads what the server says of itself."""
+    """Binds to an LDAP directory and searches it; without a base, reads the root DSE."""
     host, port = host_and_port(probe.target, TLS_PORT if settings.tls else PORT)
     with await connect(probe, host, port, settings, seconds=DURATION) as connection:
-        talk = _Talk(probe, connection)
+        session = _Session(probe, connection)
         if settings.starttls:
-            await _start_tls(probe, talk, settings, connection, host)
+            await _start_tls(probe, session, settings, connection, host)
         if settings.bind:
             with probe.phase("bind", DURATION):
-                await _bind(talk, settings)
+                await _bind(session, settings)
         with probe.phase("search", DURATION):
-            await _search(probe, talk, settings)
-        talk.ask(_element(_UNBIND))
+            await _search(probe, session, settings)
+        session.request(_element(_UNBIND))
 
 
 class Element(NamedTuple):
-    """A tag, and what it stands before."""
+    """A BER element: its tag and its value."""
 
     tag: int
     value: bytes
 
 
 class Outcome(NamedTuple):
-    """How the server ended an operation: a number, and its own words."""
+    """How the server ended an operation: result code and diagnostic message."""
 
     code: int
     words: str
 
 
-class _Talk:
-    """Operations on one connection, each with the next number, and what the server says to the last of them."""
+class _Session:
+    """Requests on one connection, numbered, and the responses to the last of them."""
 
     def __init__(self, probe: Probe, connection: Connection) -> None:
         self._probe = probe
         self._connection = connection
         self._number = 0
 
-    def ask(self, operation: bytes) -> None:
-        """Begin an operation."""
+    def request(self, operation: bytes) -> None:
+        """Send a request with the next number."""
         self._number += 1
         self._connection.send(_element(_SEQUENCE, _integer(self._number), operation))
 
-    async def answer(self) -> Element:
-        """What the server says to it.
+    async def response(self) -> Element:
+        """Return the next response to the last request.
 
         Raises:
-            ProbeFailed: it is no LDAP, not for us, or a goodbye.
+            ProbeFailed: the message is not LDAP, has another number, or announces that the server disconnects.
         """
-        first, operation, *_ = _elements(await self._receive(), at_least=2)
-        number = int.from_bytes(first.value, "big")
-        if number == 0 and operation.tag == _EXTENDED_DONE:  # a notice that it hangs up: RFC 4511, 4.4.1
+        first, operation = _elements(await self._receive(), 2)
+        number = int.from_bytes(first.value[:8], "big")
+        if number == 0 and operation.tag == _EXTENDED_DONE:  # notice of disconnection: RFC 4511, 4.4.1
             raise _failure("the connection", _outcome(operation))
         if first.tag != _INTEGER or number != self._number:
-            raise _malformed("an answer has the number of no question of ours")
+            raise _malformed("a response has the number of no request")
         return operation
 
-    async def end(self, name: str, tag: int) -> Outcome:
-        """The answer that ends an operation, where nothing else may come before."""
-        return self.ended(name, tag, await self.answer())
+    async def outcome(self, name: str, tag: int) -> Outcome:
+        """Return how an operation ended that has a single response."""
+        return self.outcome_of(name, tag, await self.response())
 
-    def ended(self, name: str, tag: int, operation: Element) -> Outcome:
-        """How it ended, reported under its name."""
+    def outcome_of(self, name: str, tag: int, operation: Element) -> Outcome:
+        """Return how an operation ended, and report its result code.
+
+        Raises:
+            ProbeFailed: the response is of another kind than `tag`.
+        """
         if operation.tag != tag:
-            raise _malformed(f"an answer to {name} is of another kind, {operation.tag:#x}")
+            raise _malformed(f"the response to {name} is of another kind, {operation.tag:#x}")
         outcome = _outcome(operation)
         self._probe.set(CODE, outcome.code, name)
         return outcome
@@ -196,56 +206,64 @@ class _Talk:
             raise _malformed("it does not begin with a message")
         if size > 0x80:
             size = int.from_bytes(await self._connection.exactly(size - 0x80), "big")
-        if size > LONGEST_MESSAGE:
+        if size > MAX_MESSAGE_BYTES:
             raise _malformed(f"a message has {size} bytes")
         return await self._connection.exactly(size)
 
 
-async def _start_tls(probe: Probe, talk: _Talk, settings: LdapSettings, connection: Connection, host: str) -> None:
-    """RFC 4511, 4.14."""
+async def _start_tls(
+    probe: Probe, session: _Session, settings: LdapSettings, connection: Connection, host: str
+) -> None:
+    """Change to TLS by StartTLS (RFC 4511, 4.14)."""
     with probe.phase("starttls", DURATION):
-        talk.ask(_element(_EXTENDED, _element(0x80, _START_TLS)))
-        outcome = await talk.end("starttls", _EXTENDED_DONE)
+        session.request(_element(_EXTENDED, _element(0x80, _START_TLS)))
+        outcome = await session.outcome("starttls", _EXTENDED_DONE)
         if outcome.code:
             raise ProbeFailed(Reason.TLS_REQUIRED, f"the server does not start TLS: {outcome.words}", code=outcome.code)
-        if connection.waiting:  # what comes in clear would be taken for what the server says inside TLS
-            raise _malformed("the server goes on in clear after it agreed to TLS")
+        if connection.waiting:  # plaintext that follows could be injected
+            raise _malformed("the server sent plaintext after it agreed to TLS")
     await start_tls(probe, connection, settings.tls_config, host, seconds=DURATION)
 
 
-async def _bind(talk: _Talk, settings: LdapSettings) -> None:
-    """A simple bind: with the module's name and password, or as nobody."""
+async def _bind(session: _Session, settings: LdapSettings) -> None:
+    """Send a simple bind, with the module's name and password or anonymously.
+
+    Raises:
+        ProbeFailed: the server refuses it.
+    """
     password = settings.password.reveal().encode("utf-8", "surrogateescape")
-    talk.ask(_element(_BIND, _integer(3), _octets(settings.bind_dn), _element(0x80, password)))
-    outcome = await talk.end("bind", _BOUND)
+    session.request(_element(_BIND, _integer(3), _octets(settings.bind_dn), _element(0x80, password)))
+    outcome = await session.outcome("bind", _BOUND)
     if outcome.code:
         raise _failure("bind", outcome)
 
 
-async def _search(probe: Probe, talk: _Talk, settings: LdapSettings) -> None:
-    """Count what the search finds, and hold it against what the module expects."""
-    talk.ask(_search_request(settings, math.ceil(max(probe.remaining, 1))))
+async def _search(probe: Probe, session: _Session, settings: LdapSettings) -> None:
+    """Count the entries that the search finds, and check the number against the module's settings."""
+    session.request(_search_request(settings, math.ceil(max(probe.remaining, 1))))
     entries = references = 0
-    while (answer := await talk.answer()).tag in (_ENTRY, _REFERENCE):
+    while (answer := await session.response()).tag in (_ENTRY, _REFERENCE):
         entries += answer.tag == _ENTRY
         references += answer.tag == _REFERENCE
-        if entries > settings.max_entries + 1 or references > MOST_REFERENCES:
-            raise _malformed("the search finds more than it was to look for")
-        if answer.tag == _ENTRY and settings.reads_root:
+        if entries > settings.max_entries + 1 or references > MAX_REFERENCES:
+            raise _malformed("the search returns more entries than its limit")
+        if settings.reads_root and answer.tag == _ENTRY and entries == 1:
             _report_server(probe, answer.value)
-    outcome = talk.ended("search", _DONE, answer)
+    outcome = session.outcome_of("search", _DONE, answer)
     probe.set(ENTRIES, entries)
     probe.set(REFERENCES, references)
     if outcome.code and not (outcome.code == _SIZE_LIMIT and entries > settings.max_entries):
         raise _failure("search", outcome)
     if entries > settings.max_entries:
-        raise ProbeFailed(Reason.EXPECTATION, f"more than {settings.max_entries} entries")
+        raise ProbeFailed(Reason.EXPECTATION, f"the search found more than {settings.max_entries} entries")
     if entries < settings.min_entries:
-        raise ProbeFailed(Reason.EXPECTATION, f"{entries} entries, fewer than {settings.min_entries}")
+        raise ProbeFailed(
+            Reason.EXPECTATION, f"the search found {entries} entries; at least {settings.min_entries} are required"
+        )
 
 
 def _search_request(settings: LdapSettings, seconds: int) -> bytes:
-    """RFC 4511, 4.5.1: one entry more than there may be, aliases as they are, and the attributes that we show."""
+    """Return a SearchRequest (RFC 4511, 4.5.1): at most one entry more than allowed; aliases are not followed."""
     attributes = _ROOT_ATTRIBUTES if settings.reads_root else _NO_ATTRIBUTES
     return _element(
         _SEARCH,
@@ -261,12 +279,13 @@ def _search_request(settings: LdapSettings, seconds: int) -> bytes:
 
 
 def _report_server(probe: Probe, entry: bytes) -> None:
-    _, attributes, *_ = _elements(entry, at_least=2)
+    """Report naming contexts, vendor and version from the root DSE."""
+    _, attributes = _elements(entry, 2)
     known: dict[bytes, list[str]] = {}
-    for attribute in _elements(attributes.value):
-        name, values, *_ = _elements(attribute.value, at_least=2)
-        known[name.value.lower()] = [_label(one.value) for one in _elements(values.value)]
-    for context in known.get(b"namingcontexts", [])[:MOST_CONTEXTS]:
+    for attribute in islice(_iterate(attributes.value), MAX_ATTRIBUTES):
+        name, values = _elements(attribute.value, 2)
+        known[name.value.lower()] = [_label(one.value) for one in islice(_iterate(values.value), MAX_NAMING_CONTEXTS)]
+    for context in known.get(b"namingcontexts", []):
         probe.set(CONTEXT, 1, context)
     described = ["".join(known.get(name, [])[:1]) for name in (b"vendorname", b"vendorversion")]
     if any(described):
@@ -274,27 +293,28 @@ def _report_server(probe: Probe, entry: bytes) -> None:
 
 
 def _label(value: bytes) -> str:
-    return value.decode("utf-8", "replace")[:LONGEST_LABEL]
+    return value[:MAX_TEXT_BYTES].decode("utf-8", "replace")[:MAX_LABEL_CHARACTERS]
 
 
 # --- outcomes ----------------------------------------------------------------------------------------------
 
 
 def _outcome(operation: Element) -> Outcome:
-    code, _, words, *_ = _elements(operation.value, at_least=3)
+    code, _, words = _elements(operation.value, 3)
     if code.tag != _ENUMERATED or len(code.value) not in (1, 2):
-        raise _malformed("an answer has no result")
-    return Outcome(int.from_bytes(code.value, "big"), words.value.decode("utf-8", "replace").rstrip("\0")[:200])
+        raise _malformed("a response has no result code")
+    text = words.value[:MAX_TEXT_BYTES].decode("utf-8", "replace")
+    return Outcome(int.from_bytes(code.value, "big"), text.rstrip("\0")[:200])
 
 
 def _failure(operation: str, outcome: Outcome) -> ProbeFailed:
     name, reason = _CODES.get(outcome.code, (f"result {outcome.code}", Reason.TARGET_ERROR))
     words = f": {outcome.words}" if outcome.words else ""
-    return ProbeFailed(reason, f"{operation}: the server answers with {name}{words}", code=outcome.code)
+    return ProbeFailed(reason, f"{operation}: the server replied with {name}{words}", code=outcome.code)
 
 
 def _malformed(what: str) -> ProbeFailed:
-    return ProbeFailed(Reason.PROTOCOL_ERROR, f"the answer is not of LDAP: {what}")
+    return ProbeFailed(Reason.PROTOCOL_ERROR, f"the response is not valid LDAP: {what}")
 
 
 # --- BER ---------------------------------------------------------------------------------------------------
@@ -310,7 +330,7 @@ def _element(tag: int, *parts: bytes) -> bytes:
 
 
 def _integer(number: int) -> bytes:
-    """One that is not negative, with room for the sign."""
+    """Encode an integer that is not negative, with room for the sign bit."""
     return _element(_INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "big"))
 
 
@@ -318,13 +338,24 @@ def _octets(text: str) -> bytes:
     return _element(_OCTETS, text.encode("utf-8", "surrogateescape"))
 
 
-def _elements(data: bytes, at_least: int = 0) -> list[Element]:
-    """The elements that stand one after another in `data`.
+def _elements(data: bytes, count: int) -> list[Element]:
+    """Return the first `count` elements of `data`; what follows is ignored, as RFC 4511, 4 demands.
 
     Raises:
-        ProbeFailed: they are cut, or fewer than `at_least`.
+        ProbeFailed: there are fewer, or one is longer than `data`.
     """
-    found: list[Element] = []
+    found = list(islice(_iterate(data), count))
+    if len(found) < count:
+        raise _malformed("a message has too few elements")
+    return found
+
+
+def _iterate(data: bytes) -> Iterator[Element]:
+    """Yield the elements that follow one another in `data`.
+
+    Raises:
+        ProbeFailed: one is longer than `data`.
+    """
     place = 0
     while place < len(data):
         tag, size = data[place], data[place + 1] if place + 1 < len(data) else 0x80
@@ -334,12 +365,9 @@ def _elements(data: bytes, at_least: int = 0) -> list[Element]:
             size = int.from_bytes(data[place : place + long], "big") if 1 <= long <= 4 else len(data)
             place += long
         if place + size > len(data):
-            raise _malformed("a part is longer than the whole")
-        found.append(Element(tag, data[place : place + size]))
+            raise _malformed("an element is longer than the message")
+        yield Element(tag, data[place : place + size])
         place += size
-    if len(found) < at_least:
-        raise _malformed("something is missing in a message")
-    return found
 
 
 # --- filters -----------------------------------------------------------------------------------------------
@@ -360,29 +388,29 @@ _ESCAPE = re.compile(rb"\\(..)")
 
 @lru_cache(maxsize=256)
 def compile_filter(text: str) -> bytes:
-    """A filter as RFC 4515 writes it, in BER; blanks between its parts are allowed.
+    """Compile a filter (RFC 4515) to BER; blanks between its parts are allowed.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the filter is invalid.
     """
     data = text.strip().encode("utf-8", "surrogateescape")
     encoded, end = _compile(data, 0, 0)
     if end != len(data):
-        raise _no_filter("it goes on after its end", end)
+        raise _invalid_filter("text follows the filter", end)
     return encoded
 
 
 def _compile(data: bytes, place: int, depth: int) -> tuple[bytes, int]:
-    """The filter that begins at `place`, and where it ends."""
+    """Compile the filter that begins at `place`; return it and where it ends."""
     if data[place : place + 1] != b"(":
-        raise _no_filter("a `(` belongs", place)
-    if depth > DEEPEST_FILTER:
-        raise _no_filter("it is nested too deep", place)
+        raise _invalid_filter("expected `(`", place)
+    if depth > MAX_FILTER_DEPTH:
+        raise _invalid_filter("nested too deeply", place)
     kind = data[place + 1 : place + 2]
     if kind not in _SETS:
         end = data.find(b")", place)
         if end < 0:
-            raise _no_filter("there is no `)` for the `(`", place)
+            raise _invalid_filter("`(` has no `)`", place)
         return _compile_item(data[place + 1 : end], place), end + 1
     parts: list[bytes] = []
     here = _skip_blanks(data, place + 2)
@@ -391,9 +419,9 @@ def _compile(data: bytes, place: int, depth: int) -> tuple[bytes, int]:
         parts.append(part)
         here = _skip_blanks(data, here)
     if data[here : here + 1] != b")":
-        raise _no_filter("a `(` or a `)` belongs", here)
+        raise _invalid_filter("expected `(` or `)`", here)
     if kind == b"!" and len(parts) != 1:
-        raise _no_filter("`!` takes one filter", place)
+        raise _invalid_filter("`!` takes exactly one filter", place)
     return _element(_SETS[kind], *parts), here + 1
 
 
@@ -412,24 +440,24 @@ def _compile_item(item: bytes, place: int) -> bytes:
         parts += [_element(0x83, _plain(found["value"], place))]
         parts += [_element(0x84, b"\xff")] if found["dn"] else []
         return _element(_EXTENSIBLE, *parts)
-    raise _no_filter("no comparison begins", place)
+    raise _invalid_filter("expected a comparison", place)
 
 
 def _pieces(value: bytes, place: int) -> Iterator[bytes]:
-    """What the asterisks of a value part: its beginning, what is in between, its end."""
+    """Yield the parts of a value between its asterisks: initial, any, final."""
     pieces = value.split(b"*")
     last = len(pieces) - 1
     if not all(pieces[1:-1]):
-        raise _no_filter("two asterisks follow each other", place)
+        raise _invalid_filter("two asterisks in a row", place)
     for number, piece in enumerate(pieces):
         if piece:
             yield _element(0x80 if number == 0 else 0x82 if number == last else 0x81, _plain(piece, place))
 
 
 def _plain(value: bytes, place: int) -> bytes:
-    r"""A value without its escapes (``\28`` for a parenthesis)."""
+    r"""Return a value with its escapes replaced (``\28`` is a parenthesis)."""
     if not _VALUE.fullmatch(value):
-        raise _no_filter("a backslash wants two hexadecimal digits after it", place)
+        raise _invalid_filter("expected two hexadecimal digits after the backslash", place)
     return _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), value)
 
 
@@ -439,7 +467,7 @@ def _skip_blanks(data: bytes, place: int) -> int:
     return place
 
 
-def _no_filter(what: str, place: int) -> ValueError:
+def _invalid_filter(what: str, place: int) -> ValueError:
     return ValueError(f"not an LDAP filter such as (uid=probe): {what} at character {place + 1}")
 
 

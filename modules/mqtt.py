@@ -1,7 +1,9 @@
-"""MQTT brokers: one that lets us in and, on a topic, brings back what we publish (MQTT 3.1.1 and 5.0, OASIS).
+"""The mqtt prober: open a session with an MQTT broker; on a topic, publish a message and wait for it (3.1.1 and 5.0).
 
-A packet is a byte with its kind, a length and a body. The session is a clean one, so that nothing of a probe stays with
-the broker, and what is published is not retained.
+* A packet is a byte with its type and flags, a length of one to four bytes, and a body (MQTT 3.1.1 and 5.0, OASIS).
+* The session is clean and the message is not retained, so nothing of a probe stays with the broker.
+* With a `topic` the probe subscribes to it, publishes a random payload, and waits for that payload. Messages of other
+  clients on the topic are counted and acknowledged; after `MAX_OTHER_MESSAGES` the probe fails.
 """
 
 from __future__ import annotations
@@ -32,32 +34,32 @@ from probe_exporter import (
 )
 
 PORT, TLS_PORT = 1883, 8883
-LONGEST_PACKET = 256 * 1024
-MOST_OTHERS = 1000
+MAX_PACKET_BYTES = 256 * 1024
+MAX_OTHER_MESSAGES = 1000
 KEEP_ALIVE = 60
-"""Seconds of silence after which the broker may forget us; no probe takes that long, and some brokers don't take 0."""
+"""Seconds of silence after which the broker may drop the session. No probe takes that long; some brokers refuse 0."""
 
-DURATION = Metric("probe_mqtt_duration_seconds", "How long each phase took.", ("phase",))
+DURATION = Metric("probe_mqtt_duration_seconds", "Duration of each phase of the probe.", ("phase",))
 CODE = Metric(
-    "probe_mqtt_reason_code", "What the broker answered, by the numbers of the protocol's version.", ("packet",)
+    "probe_mqtt_reason_code", "Reason code of the broker's packet, as the protocol version defines it.", ("packet",)
 )
 ROUND_TRIP = Metric(
-    "probe_mqtt_round_trip_seconds", "How long a message took to the broker and, to us as a subscriber, back."
+    "probe_mqtt_round_trip_seconds", "Seconds from publishing the message until the broker delivered it to the probe."
 )
-OTHERS = Metric("probe_mqtt_other_messages", "How many messages of others came on the topic meanwhile.")
+OTHERS = Metric("probe_mqtt_other_messages", "Number of messages of other clients on the topic during the probe.")
 
-VERSION = OwnReason("mqtt_version", "The broker does not speak the module's version of MQTT.")
-CLIENT_ID = OwnReason("mqtt_client_id_refused", "The broker does not take the client identifier.")
-TOPIC = OwnReason("mqtt_topic_refused", "The broker takes no subscription to the topic.")
+VERSION = OwnReason("mqtt_version", "The broker does not support the module's version of MQTT.")
+CLIENT_ID = OwnReason("mqtt_client_id_refused", "The broker refuses the client identifier.")
+TOPIC = OwnReason("mqtt_topic_refused", "The broker refuses the subscription to the topic.")
 
-# Kinds of packets, with their flags (3.1.1 and 5.0, section 2).
+# Types of packets, with their flags (3.1.1 and 5.0, section 2).
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
 _DISCONNECT = 0xE0
 _QOS = 0b0110
 _EXPECTED = (_CONNACK, _PUBACK, _SUBACK, _DISCONNECT)
 
 _ID = struct.pack("!H", 1)
-"""The number of the only subscription, and of the only publication; the two kinds are told apart by the answer's."""
+"""Packet identifier of the subscription and of the publication; the type of the reply tells which one it is for."""
 
 _CODES: dict[int, tuple[str, Reason | OwnReason]] = {
     # of CONNACK in 3.1.1
@@ -83,12 +85,12 @@ _CODES: dict[int, tuple[str, Reason | OwnReason]] = {
     0x9D: ("server moved", Reason.TARGET_ERROR),
     0x9F: ("connection rate exceeded", Reason.TARGET_NOT_READY),
 }
-"""Codes that have a name worth showing; any other is an error of the target's."""
+"""Reason codes with a name and a specific reason; any other code is a `target_error`."""
 
 
 def _name(topic: str) -> str:
     if any(character in topic for character in "+#\0"):
-        raise ValueError("a topic to publish to has no wildcards (+ and #) and no NUL")
+        raise ValueError("expected a topic without wildcards (+ and #) and NUL, because the probe publishes to it")
     return topic
 
 
@@ -108,7 +110,7 @@ class MqttSettings(ConnectSettings):
 
 
 async def probe_mqtt(probe: Probe, settings: MqttSettings) -> None:
-    """Opens a session with an MQTT broker and, on a topic, waits for what it publishes to come back."""
+    """Opens a session with an MQTT broker; on a topic, publishes a message and waits for it."""
     host, port = host_and_port(probe.target, TLS_PORT if settings.tls else PORT)
     with await connect(probe, host, port, settings, seconds=DURATION) as connection:
         session = _Session(probe, connection, settings)
@@ -123,7 +125,7 @@ async def probe_mqtt(probe: Probe, settings: MqttSettings) -> None:
 
 
 class _Session:
-    """What is said with one broker, and what it answers to each."""
+    """One session with a broker: send the packets and check the replies."""
 
     def __init__(self, probe: Probe, connection: Connection, settings: MqttSettings) -> None:
         self._probe = probe
@@ -133,29 +135,37 @@ class _Session:
         self._others = 0
 
     async def open(self) -> None:
-        """Raises: ProbeFailed: the broker does not let us in."""
+        """Open the session.
+
+        Raises:
+            ProbeFailed: the broker refuses it.
+        """
         self._connection.send(_connect(self._settings))
         first, body = await _receive(self._connection)
         if first != _CONNACK or len(body) < 2:
-            raise _malformed("no answer to CONNECT")
+            raise _malformed("expected CONNACK")
         self._check("connack", body[1], refused=body[1] != 0)
 
     async def subscribe(self) -> None:
-        """Raises: ProbeFailed: the broker lets nobody like us read the topic."""
+        """Subscribe to the topic.
+
+        Raises:
+            ProbeFailed: the broker refuses the subscription.
+        """
         self._probe.set(OTHERS, 0)
-        no_retained = 2 << 4 if self._is_5 else 0  # 3.1.1 has no way to say it
+        no_retained = 2 << 4 if self._is_5 else 0  # 3.1.1 has no such option
         options = bytes([no_retained | self._settings.qos])
         self._connection.send(_packet(_SUBSCRIBE, _ID, self._no_properties, _text(self._settings.topic), options))
         kind, body = await self._next()
         if kind != _SUBACK or len(body) < 3 or body[:2] != _ID:
-            raise _malformed("no answer to SUBSCRIBE")
+            raise _malformed("expected SUBACK")
         self._check("suback", body[-1], refused=body[-1] >= 0x80, otherwise=TOPIC)
 
     async def publish(self) -> None:
-        """Publish what nobody else can have published, and wait for it, and for the broker's word that it has it.
+        """Publish a random payload; wait until it comes back and, with QoS 1, for the acknowledgement.
 
         Raises:
-            ProbeFailed: the broker does not take it, or the topic is too busy to wait there.
+            ProbeFailed: the broker refuses the message, or other clients publish too many messages on the topic.
         """
         payload = f"probe {secrets.token_hex(16)}".encode()
         qos = self._settings.qos
@@ -168,17 +178,17 @@ class _Session:
         while missing:
             kind, body = await self._next(payload)
             if kind not in missing or (kind == _PUBACK and body[:2] != _ID):
-                raise _malformed("no answer to PUBLISH")
+                raise _malformed("expected PUBACK or the message")
             missing.remove(kind)
             if kind == _PUBLISH:
                 self._probe.set(ROUND_TRIP, self._connection.last_byte_at - sent)
             else:
-                code = body[2] if len(body) > 2 else 0  # left out where it is 0, and in 3.1.1
+                code = body[2] if len(body) > 2 else 0  # absent if it is 0, and in 3.1.1
                 self._check("puback", code, refused=code >= 0x80)
 
     @property
     def _no_properties(self) -> bytes:
-        """What stands in 5.0 where properties may stand."""
+        """An empty list of properties, which only 5.0 has."""
         return b"\0" if self._is_5 else b""
 
     def _check(
@@ -189,13 +199,13 @@ class _Session:
             raise _refusal(packet.upper(), code, otherwise)
 
     async def _next(self, payload: bytes | None = None) -> tuple[int, bytes]:
-        """The next packet's kind and body, messages of others left out.
+        """Return the type and the body of the next packet; skip messages of other clients.
 
         Args:
-            payload: of our own message, if that is waited for.
+            payload: of the probe's own message, once it is published.
 
         Raises:
-            ProbeFailed: it is no MQTT, or the broker takes leave.
+            ProbeFailed: the packet is invalid, or the broker disconnects, or there are too many other messages.
         """
         while True:
             first, body = await _receive(self._connection)
@@ -208,11 +218,14 @@ class _Session:
                 return kind, body
             self._others += 1
             self._probe.set(OTHERS, self._others)
-            if self._others >= MOST_OTHERS:
-                raise ProbeFailed(Reason.EXPECTATION, f"{MOST_OTHERS} messages of others came: the topic is not ours")
+            if self._others >= MAX_OTHER_MESSAGES:
+                raise ProbeFailed(
+                    Reason.EXPECTATION,
+                    f"{MAX_OTHER_MESSAGES} messages of other clients came; set a topic that only probes use",
+                )
 
     def _message(self, first: int, body: bytes) -> bytes:
-        """The payload of a message, which the broker gets its receipt for if it wants one."""
+        """Return the payload of a message; acknowledge it if its QoS is 1."""
         qos = (first & _QOS) >> 1
         place = 2 + int.from_bytes(body[:2], "big")
         number = body[place : place + 2] if qos else b""
@@ -221,7 +234,7 @@ class _Session:
             size, place = _varint(body, place)
             place += size
         if qos > 1 or len(number) != 2 * qos or place > len(body):
-            raise _malformed("a message is cut, or of a quality that was not asked for")
+            raise _malformed("a message is truncated, or has a QoS above 1")
         if qos:
             self._connection.send(_packet(_PUBACK, number))
         return body[place:]
@@ -231,11 +244,14 @@ class _Session:
 
 
 def _connect(settings: MqttSettings) -> bytes:
-    """A clean session, in the name that the module has, or in one of 17 letters that all brokers have to take."""
+    """Return a CONNECT packet for a clean session.
+
+    Without a `client_id` the identifier is random, of 17 letters and digits: every broker has to accept up to 23.
+    """
     is_5 = settings.version == "5.0"
     password = settings.password.reveal()
     flags = 0x02 | (0x80 if settings.username else 0) | (0x40 if password else 0)
-    limit = struct.pack("!BBI", 5, 0x27, LONGEST_PACKET) if is_5 else b""  # the property Maximum Packet Size
+    limit = struct.pack("!BBI", 5, 0x27, MAX_PACKET_BYTES) if is_5 else b""  # the property Maximum Packet Size
     name = settings.client_id or f"probe{secrets.token_hex(6)}"
     texts = [name, *filter(None, [settings.username, password])]
     return _packet(
@@ -255,15 +271,18 @@ def _packet(first: int, *parts: bytes) -> bytes:
 def _text(text: str) -> bytes:
     data = text.encode("utf-8", "surrogateescape")
     if len(data) > 0xFFFF:
-        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"MQTT has no texts of {len(data)} bytes")
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE,
+            f"a text of {len(data)} bytes is too long for MQTT; at most 65535 bytes are allowed",
+        )
     return struct.pack("!H", len(data)) + data
 
 
 async def _receive(connection: Connection) -> tuple[int, bytes]:
-    """The first byte of the next packet, and its body.
+    """Return the first byte of the next packet, and its body.
 
     Raises:
-        ProbeFailed: it is no packet, or none that a broker sends us.
+        ProbeFailed: the packet is invalid, too long, or of a type that a broker does not send.
     """
     first, size = await connection.exactly(2)
     if first & 0xF0 != _PUBLISH and first not in _EXPECTED:
@@ -272,28 +291,28 @@ async def _receive(connection: Connection) -> tuple[int, bytes]:
     while length[-1] & 0x80 and len(length) < 4:
         length += await connection.exactly(1)
     size, _ = _varint(length, 0)
-    if size > LONGEST_PACKET:
+    if size > MAX_PACKET_BYTES:
         raise _malformed(f"a packet has {size} bytes")
     return first, await connection.exactly(size)
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """The number that begins at `place`, seven bits a byte, the lowest first; and where it ends."""
+    """Return the variable byte integer at `place` (3.1.1, section 2.2.3), and where it ends."""
     number = 0
     for shift, byte in enumerate(data[place : place + 4]):
         number |= (byte & 0x7F) << 7 * shift
         if byte < 0x80:
             return number, place + shift + 1
-    raise _malformed("a length is cut or too long")
+    raise _malformed("a length is truncated or too long")
 
 
 def _refusal(packet: str, code: int, otherwise: Reason | OwnReason = Reason.TARGET_ERROR) -> ProbeFailed:
     name, reason = _CODES.get(code, (f"code {code:#04x}", otherwise))
-    return ProbeFailed(reason, f"the broker answers {packet}: {name}", code=code)
+    return ProbeFailed(reason, f"the broker replied with {packet}: {name}", code=code)
 
 
 def _malformed(what: str) -> ProbeFailed:
-    return ProbeFailed(Reason.PROTOCOL_ERROR, f"the answer is not of MQTT: {what}")
+    return ProbeFailed(Reason.PROTOCOL_ERROR, f"the reply is not valid MQTT: {what}")
 
 
 prober = Prober("mqtt", MqttSettings, probe_mqtt, with_hostname=with_server_name, reasons=(VERSION, CLIENT_ID, TOPIC))

@@ -1,8 +1,10 @@
-"""NTP servers: how far their clock is from ours, and how much they know about the time (RFC 5905, client mode).
+"""The ntp prober: compare the clock of an NTP server with the local clock (RFC 5905, client mode).
 
-Several questions are asked, and the answer that took the shortest way counts: the delay is what makes the offset
-uncertain. A server that wants to be asked less gets its way once it has answered at all. A question carries a random
-number in place of our time, which is nobody's business (RFC 9769), and an answer that does not repeat it is none.
+* The probe sends several requests; the response with the least delay counts, because the delay is the uncertainty of
+  the offset. Once there is a response, a request that fails or stays unanswered is the last: servers limit the rate.
+* A request has a random number as its transmit timestamp, so that it does not reveal the local time (RFC 9769). A
+  response that does not repeat the number is ignored.
+* Timestamps are 64-bit fixed point, in seconds since 1900; `_unix` converts them, in the era that is nearest.
 """
 
 from __future__ import annotations
@@ -31,44 +33,41 @@ from probe_exporter import (
 
 PORT = 123
 EPOCH = 2_208_988_800
-"""Seconds from 1900, where NTP begins to count, to 1970."""
-NOWHERE = 16
-"""The stratum of a server that has no time; 0 on the wire (RFC 5905, 7.3)."""
-MOST_STRAYS = 100
-"""Datagrams that are no answer to a question, beyond which somebody floods us."""
+"""Seconds from 1900, the epoch of NTP, to 1970."""
+UNSYNCHRONIZED_STRATUM = 16
+"""Stratum of a server without time; 0 in a packet (RFC 5905, 7.3)."""
+MAX_STRAY_DATAGRAMS = 100
+"""Datagrams that are no response to the request; after more the probe fails."""
 
-DURATION = Metric("probe_ntp_duration_seconds", "How long each phase took.", ("phase",))
-OFFSET = Metric("probe_ntp_offset_seconds", "How far the server's clock is ahead of ours.")
-DELAY = Metric(
-    "probe_ntp_delay_seconds", "How long the way to the server and back took, without the server's own time."
-)
-STRATUM = Metric("probe_ntp_stratum", "How many servers away from a reference clock: 1 has one itself, 16 has no time.")
+DURATION = Metric("probe_ntp_duration_seconds", "Duration of each phase of the probe.", ("phase",))
+OFFSET = Metric("probe_ntp_offset_seconds", "Seconds that the server's clock is ahead of the local clock.")
+DELAY = Metric("probe_ntp_delay_seconds", "Round-trip time to the server, without the server's processing time.")
+STRATUM = Metric("probe_ntp_stratum", "Stratum of the server: 1 has a reference clock, 16 is unsynchronized.")
 LEAP = Metric(
-    "probe_ntp_leap", "0, or a second is inserted (1) or left out (2) at the end of the day; 3: no idea of the time."
+    "probe_ntp_leap",
+    "Leap indicator: 1 inserts and 2 deletes a second at the end of the day, 3 is unsynchronized, otherwise 0.",
 )
-ROOT_DELAY = Metric(
-    "probe_ntp_root_delay_seconds", "How long the way from the server to the reference clock and back is."
-)
+ROOT_DELAY = Metric("probe_ntp_root_delay_seconds", "Round-trip time from the server to its reference clock.")
 ROOT_DISPERSION = Metric(
-    "probe_ntp_root_dispersion_seconds", "By how much the server may be wrong, by its own account."
+    "probe_ntp_root_dispersion_seconds", "Maximum error of the server's clock relative to the reference clock."
 )
 REFERENCE_AGE = Metric(
-    "probe_ntp_reference_age_seconds", "How long before its answer the server last corrected its clock."
+    "probe_ntp_reference_age_seconds", "Seconds since the server last corrected its clock; absent if it never did."
 )
-PRECISION = Metric("probe_ntp_precision_seconds", "How finely the server's clock ticks.")
-REFERENCE = Metric("probe_ntp_reference_info", "Whom the server has its time from.", ("reference",), type="info")
+PRECISION = Metric("probe_ntp_precision_seconds", "Resolution of the server's clock.")
+REFERENCE = Metric("probe_ntp_reference_info", "The server's time source (reference id).", ("reference",), type="info")
 
-NO_ANSWER = OwnReason("ntp_no_answer", "No question was answered in time.")
-KISS_OF_DEATH = OwnReason("ntp_kiss_of_death", "The server asks us to go away, or to come less often.")
-UNSYNCHRONIZED = OwnReason("ntp_unsynchronized", "The server says that it does not know the time.")
-TOO_FAR = OwnReason("ntp_too_far", "The offset, the stratum or the root distance is beyond the module's limit.")
+NO_ANSWER = OwnReason("ntp_no_answer", "The server did not answer any request in time.")
+KISS_OF_DEATH = OwnReason("ntp_kiss_of_death", "The server denies the request or limits its rate.")
+UNSYNCHRONIZED = OwnReason("ntp_unsynchronized", "The server is not synchronized.")
+TOO_FAR = OwnReason("ntp_too_far", "The offset, the stratum or the root distance exceeds the module's limit.")
 
-_GO_AWAY = (b"DENY", b"RSTR", b"RATE")  # of the codes in RFC 5905, 7.4, those that tell a client what to do
+_KISS_CODES = (b"DENY", b"RSTR", b"RATE")  # of RFC 5905, 7.4; the others don't concern a client
 _HEADER = struct.Struct("!BBbbII4sQQQQ")  # RFC 5905, 7.3
 
 
 class NtpSettings(SourceSettings):
-    """The ``ntp`` block of a module; a limit of 0 is none."""
+    """The ``ntp`` block of a module; 0 means no limit."""
 
     samples: Annotated[int, Ge(1), Le(16)] = 4
     interval: Duration = 0.02
@@ -78,7 +77,7 @@ class NtpSettings(SourceSettings):
 
 
 class Answer(NamedTuple):
-    """What a server says, in seconds; `reference_age` is None where it has never corrected its clock."""
+    """A server's response, in seconds; `reference_age` is None if the server has never corrected its clock."""
 
     leap: int
     stratum: int
@@ -92,12 +91,12 @@ class Answer(NamedTuple):
 
     @property
     def root_distance(self) -> float:
-        """The most that the server's time can be wrong by where we are (RFC 5905, A.5.5.2, without what grows)."""
+        """Maximum error of the server's time as seen from here (RFC 5905, A.5.5.2, without the part that grows)."""
         return (self.root_delay + self.delay) / 2 + self.root_dispersion
 
 
 async def probe_ntp(probe: Probe, settings: NtpSettings) -> None:
-    """Asks an NTP server for the time, and compares clocks."""
+    """Asks an NTP server for the time and compares it with the local clock."""
     host, port = host_and_port(probe.target, PORT)
     with await connect_udp(probe, host, port, settings, seconds=DURATION) as datagrams, probe.phase("query", DURATION):
         best = await _best(probe, settings, datagrams)
@@ -106,10 +105,12 @@ async def probe_ntp(probe: Probe, settings: NtpSettings) -> None:
 
 
 async def _best(probe: Probe, settings: NtpSettings, datagrams: Datagrams) -> Answer:
-    """The answer with the least delay.
+    """Send the requests; return the response with the least delay.
 
-    A lost one is waited for no longer than its share of the time. Once there is one, a question that is not answered is
-    the last: servers that limit the rate of questions say so, or fall silent.
+    Each request may wait for its share of the time. Once there is a response, a request that fails is the last.
+
+    Raises:
+        ProbeFailed: the first response is invalid or a refusal, or there is none.
     """
     patience = probe.remaining / (settings.samples + 1)
     best: Answer | None = None
@@ -118,65 +119,70 @@ async def _best(probe: Probe, settings: NtpSettings, datagrams: Datagrams) -> An
             await asyncio.sleep(min(settings.interval, patience))
         try:
             async with asyncio.timeout(patience):
-                answer = await _ask(probe, datagrams)
+                answer = await _request(probe, datagrams)
         except TimeoutError:
-            probe.log("A question got no answer", sample=sample)
+            probe.log("A request got no response", sample=sample)
             if best is None:
                 continue
             break
         except ProbeFailed as failed:
-            if best is None or failed.reason is not KISS_OF_DEATH:
+            if best is None:
                 raise
-            probe.log("The server has been asked often enough", err=failed.message)
+            probe.log("A further request failed; the earlier response counts", err=failed.message)
             break
-        probe.log("An answer", offset_seconds=answer.offset, delay_seconds=answer.delay)
+        probe.log("Received a response", offset_seconds=answer.offset, delay_seconds=answer.delay)
         if best is None or answer.delay < best.delay:
             best = answer
     if best is None:
-        raise ProbeFailed(NO_ANSWER, f"none of {settings.samples} questions was answered")
+        raise ProbeFailed(NO_ANSWER, f"the server answered none of {settings.samples} requests")
     return best
 
 
-async def _ask(probe: Probe, datagrams: Datagrams) -> Answer:
-    nonce = secrets.randbits(64) | 1  # 0 would look like a server's that has no time
+async def _request(probe: Probe, datagrams: Datagrams) -> Answer:
+    """Send one request and return its response.
+
+    Raises:
+        ProbeFailed: the response is invalid, or too many other datagrams come first.
+    """
+    nonce = secrets.randbits(64) | 1  # 0 would mean that the time is unknown
     sent = time.perf_counter()
     ours = time.time()
     datagrams.send(_HEADER.pack(0b00_100_011, 0, 0, 0, 0, 0, bytes(4), 0, 0, 0, nonce))
-    for _ in range(MOST_STRAYS):
+    for _ in range(MAX_STRAY_DATAGRAMS):
         data = await datagrams.read()
         answer = _read(data, nonce, ours, datagrams.arrived_at - sent)
         if answer is not None:
             return answer
-        probe.log("A datagram that is no answer to our question", size=len(data))
-    raise ProbeFailed(Reason.PROTOCOL_ERROR, f"{MOST_STRAYS} datagrams came, and no answer to our question")
+        probe.log("Ignored a datagram that does not answer the request", size=len(data))
+    raise ProbeFailed(Reason.PROTOCOL_ERROR, f"{MAX_STRAY_DATAGRAMS} datagrams came that do not answer the request")
 
 
 def _read(data: bytes, nonce: int, ours: float, elapsed: float) -> Answer | None:
-    """An answer, or None if it is to somebody else's question.
+    """Parse a response; return None if it answers another request.
 
     Args:
-        ours: when the question was sent, in Unix seconds.
-        elapsed: seconds from then until `data` came.
+        ours: when the request was sent, in Unix seconds.
+        elapsed: seconds from then until `data` arrived.
 
     Raises:
-        ProbeFailed: it is no NTP, or the server sends us away.
+        ProbeFailed: the response is invalid, or a refusal.
     """
     if len(data) < _HEADER.size:
-        raise ProbeFailed(Reason.PROTOCOL_ERROR, f"an answer of {len(data)} bytes is too short for NTP")
+        raise ProbeFailed(Reason.PROTOCOL_ERROR, f"a response of {len(data)} bytes is too short for NTP")
     flags, stratum, _, tick, delay, dispersion, reference, *stamps = _HEADER.unpack_from(data)
     corrected, origin, received, transmitted = stamps
     if origin != nonce:
         return None
     if flags & 7 != 4 or not 1 <= flags >> 3 & 7 <= 4:
-        raise ProbeFailed(Reason.PROTOCOL_ERROR, "the answer is not that of an NTP server", mode=flags & 7)
-    if stratum == 0 and reference in _GO_AWAY:
-        raise ProbeFailed(KISS_OF_DEATH, f"the server sends us away: {reference.decode()}")
+        raise ProbeFailed(Reason.PROTOCOL_ERROR, "the response is not one of an NTP server", mode=flags & 7)
+    if stratum == 0 and reference in _KISS_CODES:
+        raise ProbeFailed(KISS_OF_DEATH, f"the server refuses the request: {reference.decode()}")
     if not received or not transmitted:
-        raise ProbeFailed(Reason.PROTOCOL_ERROR, "the answer does not say what time it is")
+        raise ProbeFailed(Reason.PROTOCOL_ERROR, "the response has no timestamps")
     there, back = _unix(received, ours), _unix(transmitted, ours)
     return Answer(
         leap=flags >> 6,
-        stratum=stratum or NOWHERE,
+        stratum=stratum or UNSYNCHRONIZED_STRATUM,
         precision=2.0**tick,
         root_delay=delay / 65536,
         root_dispersion=dispersion / 65536,
@@ -188,7 +194,7 @@ def _read(data: bytes, nonce: int, ours: float, elapsed: float) -> Answer | None
 
 
 def _unix(stamp: int, near: float) -> float:
-    """An NTP timestamp in Unix time, in the era (of 136 years) that puts it next to `near`."""
+    """Return an NTP timestamp in Unix seconds, in the era of 136 years that is nearest to `near`."""
     seconds = stamp / 2**32 - EPOCH
     return seconds + round((near - seconds) / 2**32) * 2**32
 
@@ -203,26 +209,29 @@ def _report(probe: Probe, answer: Answer) -> None:
     probe.set(ROOT_DISPERSION, answer.root_dispersion)
     if answer.reference_age is not None:
         probe.set(REFERENCE_AGE, answer.reference_age)
-    # At stratum 1 four letters that name a clock, without time a code; otherwise an IPv4 address or a hash of something
-    # longer.
-    named = answer.stratum in (1, NOWHERE)
+    # At stratum 1 and 16 the reference id is ASCII: a clock or a code. Otherwise it is an IPv4 address, or a hash of
+    # an IPv6 address.
+    named = answer.stratum in (1, UNSYNCHRONIZED_STRATUM)
     name = answer.reference.rstrip(b"\0").decode("ascii", "replace") if named else ".".join(map(str, answer.reference))
     if name:
         probe.set(REFERENCE, 1, name)
 
 
 def _check(settings: NtpSettings, answer: Answer) -> None:
-    """Hold the answer against what the module demands."""
-    if answer.leap == 3 or answer.stratum >= NOWHERE:
-        raise ProbeFailed(UNSYNCHRONIZED, "the server says that it is not synchronized")
+    """Check the response against the module's settings."""
+    if answer.leap == 3 or answer.stratum >= UNSYNCHRONIZED_STRATUM:
+        raise ProbeFailed(UNSYNCHRONIZED, "the server is not synchronized")
     if answer.stratum > settings.max_stratum:
-        raise ProbeFailed(TOO_FAR, f"stratum {answer.stratum} is more than {settings.max_stratum}")
+        raise ProbeFailed(TOO_FAR, f"stratum {answer.stratum} is above the limit of {settings.max_stratum}")
     if settings.max_offset and abs(answer.offset) > settings.max_offset:
         raise ProbeFailed(
-            TOO_FAR, f"the clocks are {abs(answer.offset):.6f} s apart, more than {settings.max_offset:g} s"
+            TOO_FAR, f"the clocks differ by {abs(answer.offset):.6f} s, more than {settings.max_offset:g} s"
         )
     if settings.max_root_distance and answer.root_distance > settings.max_root_distance:
-        raise ProbeFailed(TOO_FAR, f"the server may be wrong by {answer.root_distance:.6f} s")
+        raise ProbeFailed(
+            TOO_FAR,
+            f"the root distance is {answer.root_distance:.6f} s, more than {settings.max_root_distance:g} s",
+        )
 
 
 prober = Prober("ntp", NtpSettings, probe_ntp, reasons=(NO_ANSWER, KISS_OF_DEATH, UNSYNCHRONIZED, TOO_FAR))

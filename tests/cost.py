@@ -28,7 +28,7 @@ def costs_at_most(millions: float) -> Iterator[None]:
     """Fail if the block takes more CPU time than so many million additions in Python (about 20 ms each in 2026)."""
     started = time.process_time()
     yield
-    spent = (time.process_time() - started) / _seconds_of_a_million_additions()
+    spent = (time.process_time() - started) / seconds_of_a_million_additions()
     assert spent < millions, f"as much CPU time as {spent:.0f} million additions, and at most {millions:g} are expected"
 
 
@@ -46,11 +46,11 @@ def dearest_call_costs_at_most(millions: float) -> Iterator[Callable[..., None]]
 
     with _earlier_objects_not_collected():
         yield call
-    dearest = max(spent) / _seconds_of_a_million_additions()
+    dearest = max(spent) / seconds_of_a_million_additions()
     assert dearest < millions, f"a call takes as much CPU time as {dearest:.2f} million additions"
 
 
-def _seconds_of_a_million_additions() -> float:
+def seconds_of_a_million_additions() -> float:
     """Return the median of three measurements: others on the machine disturb the work as they disturb these."""
     return sorted(cpu_seconds(_add_a_million_times) for _ in range(3))[1]
 
@@ -87,7 +87,7 @@ def short_turns() -> Iterator[list[float]]:
     """
     with turns() as taken:
         yield taken
-    longest = max(taken, default=0.0) / _seconds_of_a_million_additions()
+    longest = max(taken, default=0.0) / seconds_of_a_million_additions()
     assert longest < MAX_TURN_MILLIONS, f"a turn took as much CPU time as {longest:.1f} million additions"
 
 

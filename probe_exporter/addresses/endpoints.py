@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
-from functools import lru_cache
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
 
@@ -14,13 +14,17 @@ def join_host_port(host: str, port: int | str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-@lru_cache(maxsize=4096)
+@remembered()
 def split_host_port(target: str) -> tuple[str, str]:
     """The two parts of ``host:port`` or ``[v6]:port``; either may be empty.
 
     Raises:
         ProbeFailed: there is no port, or the brackets and colons are not where they belong.
     """
+    return _split(target)
+
+
+def _split(target: str) -> tuple[str, str]:
     found = _HOST_PORT.fullmatch(target)
     if found is None:
         raise ProbeFailed(Reason.TARGET_INVALID, f"the target {target!r} is not of the form host:port")
@@ -30,7 +34,6 @@ def split_host_port(target: str) -> tuple[str, str]:
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:\[\]]*)", re.DOTALL)
 
 
-@lru_cache(maxsize=4096)
 def host_and_port(target: str, default: int, protocol: str = "tcp") -> tuple[str, int]:
     """The two parts of a target that may leave out its port: ``host``, ``host:port``, an IPv6 address with or without
     brackets.
@@ -42,24 +45,35 @@ def host_and_port(target: str, default: int, protocol: str = "tcp") -> tuple[str
     Raises:
         ProbeFailed: it is none of these, or there is no such port.
     """
+    return _host_and_port((target, default, protocol))
+
+
+@remembered()
+def _host_and_port(given: tuple[str, int, str]) -> tuple[str, int]:
+    target, default, protocol = given
     if target.count(":") > 1 and not target.startswith("["):  # an IPv6 address alone
         return target, default
     if target.endswith("]") or ":" not in target:
         target = f"{target}:{default}"
-    host, port = split_host_port(target)
+    host, port = _split(target)  # which is not cached a second time
     number = port_number(port, protocol)
     if not host or not 0 < number < 65536:
         raise ProbeFailed(Reason.TARGET_INVALID, f"the target {target!r} is not of the form host or host:port")
     return host, number
 
 
-@lru_cache(maxsize=4096)
 def port_number(port: str, protocol: str = "tcp") -> int:
     """A port by its number, or by the name that its service has over a protocol.
 
     Raises:
         ProbeFailed: no such service is known.
     """
+    return _port_number((port, protocol))
+
+
+@remembered()
+def _port_number(given: tuple[str, str]) -> int:
+    port, protocol = given
     if not port or _NUMBER.fullmatch(port):
         return int(port or 0)
     name = port.lower()

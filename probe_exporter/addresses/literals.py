@@ -5,19 +5,23 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from functools import lru_cache
 
 import idna
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
-# What DNS is asked for: labels of letters, digits, underscores, and hyphens within. Digits alone are an address
-# misspelt (127.1, 127.0.0.01), at which c-ares would guess.
+# What DNS is asked for: labels of letters, digits, underscores, and hyphens within. Digits alone are a misspelt address
+# (127.1, 127.0.0.01), which no resolver should guess at.
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 _DNS_NAME = re.compile(rf"(?=.{{1,253}}\.?$)(?=.*[A-Za-z_-]){_LABEL}(?:\.{_LABEL})*\.?|\.")
 
 
-@lru_cache(maxsize=4096)
+MAX_NAME_CHARACTERS = 1024
+"""Characters of a host name that is encoded by IDNA, each of which takes some microseconds; DNS has 253 in ASCII."""
+
+
+@remembered()
 def literal(host: str) -> str | None:
     """`host` as an address in its usual spelling if it is one (a mapped IPv4 address as IPv4), else None."""
     try:
@@ -55,7 +59,7 @@ def socket_address(address: str, port: int) -> tuple[str, int] | tuple[str, int,
         raise ProbeFailed(Reason.TARGET_INVALID, f"this machine has no interface {zone!r}") from None
 
 
-@lru_cache(maxsize=4096)
+@remembered()
 def fingerprint(address: str) -> int:
     """The value of ``probe_ip_addr_hash``: FNV-1a, 32 bits, over the address's 4 or 16 bytes."""
     value = 2166136261
@@ -72,6 +76,8 @@ def to_ascii(host: str) -> str:
     """
     if host.isascii():
         return host
+    if len(host) > MAX_NAME_CHARACTERS:
+        raise ValueError(f"{host[:20]!r}… is not a host name: it has more than {MAX_NAME_CHARACTERS} characters")
     try:
         return idna.encode(host, uts46=True).decode("ascii")
     except idna.IDNAError as error:

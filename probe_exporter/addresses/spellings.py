@@ -10,11 +10,11 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
 from probe_exporter.addresses import literals
+from probe_exporter.addresses.cache import remembered
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -72,7 +72,7 @@ class Sight(NamedTuple):
     by_name: bool
 
 
-@lru_cache(maxsize=4096)
+@remembered()
 def look(address: str) -> Sight:
     """What can be seen of an address in text form.
 
@@ -139,7 +139,7 @@ def _value(part: str, octal: int) -> int:
     return int(part, octal if part.startswith("0") else 10)
 
 
-@lru_cache(maxsize=4096)
+@remembered()
 def normal(host: str) -> str:
     """A name as it is compared: in ASCII, lower case, without the root's dot."""
     with suppress(ValueError):  # what is no name in ASCII no lookup will take either

@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from contextlib import suppress
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
-
-import aiodns
-from pycares import AAAARecordData, ARecordData
 
 from probe_exporter.addresses.literals import is_name, literal, to_ascii, version
-from probe_exporter.prober.deadline import Deadline
+from probe_exporter.network import resolv_conf
+from probe_exporter.network.address_order import in_order
+from probe_exporter.network.dns_query import Question
+from probe_exporter.network.name_servers import Plan, Server, ask
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
 HOSTS = Path("/etc/hosts")
 
-_TYPES = {4: "A", 6: "AAAA"}
-_FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
-
-# c-ares' error numbers (ares.h) that say something more than "it failed".
-_ENODATA, _ENOTFOUND, _ETIMEOUT = 1, 4, 12
-
-MEMORY = 1.0
-"""Seconds for which an answer of DNS may be given again: for the probes of one moment, not for the next scrape."""
+PORT = 53
 
 ROUNDS = 2
 """How often each server of a module's own is asked before a lookup is given up."""
 
-_remembering: WeakSet[aiodns.DNSResolver] = WeakSet()
-_resolvers: WeakKeyDictionary[asyncio.AbstractEventLoop, aiodns.DNSResolver] = WeakKeyDictionary()
+_LOOPBACK = ("127.0.0.1", "::1")
+_NEXT_ROTATION = itertools.count()
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4)
 def _parse_hosts(path: Path, stamp: tuple[int, int]) -> dict[str, tuple[str, ...]]:
-    """The hosts file as name -> addresses; `stamp` is its size and time, so that a change is read anew."""
+    """The hosts file as name -> addresses; `stamp` is its size and time, so that it is read again after a change."""
     names: dict[str, tuple[str, ...]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         address, *aliases = line.partition("#")[0].split() or [""]
@@ -50,7 +43,7 @@ def _parse_hosts(path: Path, stamp: tuple[int, int]) -> dict[str, tuple[str, ...
 
 
 def in_hosts_file(host: str) -> tuple[str, ...]:
-    """What the hosts file says about `host`; empty if nothing."""
+    """Return what the hosts file says about `host`; empty if nothing."""
     try:
         status = HOSTS.stat()
         return _parse_hosts(HOSTS, (status.st_size, status.st_mtime_ns)).get(host.lower().rstrip("."), ())
@@ -58,72 +51,37 @@ def in_hosts_file(host: str) -> tuple[str, ...]:
         return ()
 
 
+@dataclass(frozen=True, slots=True)
 class Resolver:
-    """Name servers that a module's names are asked of, and the channels to them: one for each event loop.
+    """Name servers that a module's names are asked of.
 
-    Made by `resolver`; modules with equal settings share one, which closes its channels when the last of them is gone.
+    Args:
+        servers: addresses and ports; the next is asked if one does not answer.
+        timeout: seconds for a lookup, all servers together.
     """
 
-    def __init__(self, servers: tuple[str, ...], timeout: float) -> None:
-        self._servers = servers
-        self._timeout = timeout
-        self._channels: WeakKeyDictionary[asyncio.AbstractEventLoop, aiodns.DNSResolver] = WeakKeyDictionary()
+    servers: tuple[Server, ...]
+    timeout: float
 
     async def ask(self, name: str, family: int) -> list[str]:
-        """The addresses of a name, which stands for itself: no search domains, no hosts file.
+        """Return the addresses of a name, asked for as it is written: no search domains, no hosts file.
 
         Raises:
             ProbeFailed: with one of the ``dns_…`` reasons.
         """
-        loop = asyncio.get_running_loop()
-        channel = self._channels.get(loop)
-        if channel is None:
-            channel = self._channels[loop] = self._open(loop)
-        _remembering_little(channel)
-        types = [_TYPES[one] for one in (4, 6) if family in (0, one)]
-        try:
-            with Deadline(loop.time() + self._timeout):
-                answers = await asyncio.gather(*[_query(channel, name, type_) for type_ in types])
-        except TimeoutError:
-            asked = f"no answer for {name} from {', '.join(self._servers)} within {self._timeout:g} s"
-            raise ProbeFailed(Reason.DNS_TIMEOUT, asked) from None
-        addresses = [address for answer in answers if isinstance(answer, list) for address in answer]
-        failures = [answer for answer in answers if isinstance(answer, ProbeFailed)]
-        if not addresses and failures:  # of one type there may be none; what else went wrong says more
-            raise min(failures, key=lambda failed: failed.reason is Reason.DNS_NO_ADDRESS)
-        return addresses
-
-    def _open(self, loop: asyncio.AbstractEventLoop) -> aiodns.DNSResolver:
-        # c-ares gives a server twice the time in the second round: with so much, all have had both before the timeout.
-        # It takes more options (to look at no file), but what pycares hands over for those is freed before it is read.
-        return aiodns.DNSResolver(self._servers, loop, timeout=self._timeout / (4 * len(self._servers)), tries=ROUNDS)
-
-
-_own: WeakValueDictionary[tuple[tuple[str, ...], float], Resolver] = WeakValueDictionary()
-
-
-def resolver(servers: tuple[str, ...], timeout: float) -> Resolver:
-    """The resolver that asks some servers, the same for everybody who wants it at one time.
-
-    Args:
-        servers: addresses with ports, ``127.0.0.1:53`` or ``[::1]:53``; the next is asked if one does not answer.
-        timeout: seconds for a lookup, all servers together.
-    """
-    found = _own.get((servers, timeout))
-    if found is None:
-        found = _own[servers, timeout] = Resolver(servers, timeout)
-    return found
+        plan = Plan(self.servers, self.timeout / (ROUNDS * len(self.servers)), ROUNDS)
+        return [address for addresses in await _ask_each(name, family, plan) for address in addresses]
 
 
 async def lookup(
     host: str, family: int = 0, *, resolver: Resolver | None = None, as_written: bool = False
 ) -> list[str]:
-    """The addresses of `host`, in the resolver's order.
+    """Return the addresses of `host`: IPv4 before IPv6, each in the resolver's order.
 
     Args:
         host: a name; anything beyond ASCII is encoded by IDNA (UTS 46).
         family: 4, 6, or 0 for both.
-        resolver: who is asked, in place of the hosts file and the system's name servers.
+        resolver: asked in place of the hosts file and the system's name servers.
         as_written: the name is whole: the system's search domains are not tried.
 
     Raises:
@@ -133,14 +91,11 @@ async def lookup(
         name = to_ascii(host)
     except ValueError as error:
         raise ProbeFailed(Reason.DNS_RESOLUTION, str(error)) from None
-    addresses = list(in_hosts_file(name)) if resolver is None else []
-    if not addresses:
-        if not is_name(name):
-            raise ProbeFailed(Reason.DNS_RESOLUTION, f"{host!r} is not a host name")
-        if resolver is not None:
-            addresses = await resolver.ask(name, family)
-        else:
-            addresses = await _ask(_system(), name.rstrip(".") + "." if as_written else name, family)
+    if resolver is None:
+        addresses = await _ask_system(name, family, as_written=as_written)
+    else:
+        _check_name(name)
+        addresses = await resolver.ask(name, family)
     wanted = [address for address in addresses if family in (0, version(address))]
     if not wanted:
         kind = f"IPv{family} address" if family else "address"
@@ -148,64 +103,84 @@ async def lookup(
     return wanted
 
 
-def _system() -> aiodns.DNSResolver:
-    """The running loop's channel to the system's name servers."""
-    loop = asyncio.get_running_loop()
-    channel = _resolvers.get(loop)
-    if channel is None:
-        channel = _resolvers[loop] = aiodns.DNSResolver(loop=loop)
-    return _remembering_little(channel)
+def _check_name(name: str) -> None:
+    if not is_name(name):
+        raise ProbeFailed(Reason.DNS_RESOLUTION, f"{name!r} is not a host name")
 
 
-def _remembering_little(channel: aiodns.DNSResolver) -> aiodns.DNSResolver:
-    """The channel, which will forget what it is told.
+async def _ask_system(name: str, family: int, *, as_written: bool) -> Iterable[str]:
+    """Return the addresses of a name as this machine looks names up.
 
-    c-ares remembers answers for as long as they allow, and nothing says otherwise but reading its configuration again.
-    A second after it was first asked we let it do that, so that no later probe is answered from memory.
+    Raises:
+        ProbeFailed: no source knows the name.
     """
-    if channel not in _remembering:
-        _remembering.add(channel)
-        asyncio.get_running_loop().call_later(MEMORY, _forget, channel)
-    return channel
+    failures: list[ProbeFailed] = []
+    for source in resolv_conf.sources():
+        if source == resolv_conf.FILES:
+            if found := in_hosts_file(name):
+                return found
+            continue
+        _check_name(name)
+        if _is_localhost(name):
+            return _LOOPBACK
+        try:
+            return await _ask_name_servers(name, family, as_written=as_written)
+        except ProbeFailed as failed:
+            failures.append(failed)
+    if failures:
+        raise failures[0]
+    raise ProbeFailed(Reason.DNS_NAME_NOT_FOUND, f"{name} is not in the hosts file, and DNS is not used for names here")
 
 
-def _forget(channel: aiodns.DNSResolver) -> None:
-    _remembering.discard(channel)
-    with suppress(RuntimeError):  # closed meanwhile
-        channel._channel.reinit()  # noqa: SLF001  # aiodns has no door to it
+def _is_localhost(name: str) -> bool:
+    """Whether a name stands for this host by definition (RFC 6761, 6.3)."""
+    return name.lower().rstrip(".").rpartition(".")[2] == "localhost"
 
 
-async def _query(channel: aiodns.DNSResolver, name: str, type_: str) -> list[str] | ProbeFailed:
-    """The addresses of one type in the answer to a query, aliases followed by the server; or why there are none."""
-    try:
-        answer = await channel.query_dns(name, type_)
-    except aiodns.error.DNSError as error:
-        return _failed(error, name)
-    data = [record.data for record in answer.answer]
-    return [one.addr for one in data if isinstance(one, ARecordData | AAAARecordData)]
+async def _ask_name_servers(name: str, family: int, *, as_written: bool) -> list[str]:
+    """Return the addresses of the first of a name's candidates that has any: the name itself, or in a search domain."""
+    conf = resolv_conf.resolv_conf()
+    first = next(_NEXT_ROTATION) % len(conf.servers) if conf.rotate else 0
+    servers = [(address, PORT) for address in (*conf.servers[first:], *conf.servers[:first])]
+    plan = Plan(servers, conf.timeout, conf.attempts, conf.tcp)
+    failures: list[ProbeFailed] = []
+    for candidate in [f"{name.rstrip('.')}."] if as_written else conf.names(name):
+        try:
+            answers = await _ask_each(candidate, family, plan)
+        except ProbeFailed as failed:
+            failures.append(failed)
+            continue
+        if any(answers):
+            return [address for addresses in answers for address in in_order(addresses)]
+        failures.append(ProbeFailed(Reason.DNS_NO_ADDRESS, f"{candidate.rstrip('.')} has no address"))
+    if not failures:
+        raise ProbeFailed(Reason.DNS_NAME_NOT_FOUND, f"{name} is a name that DNS is not asked for")
+    raise _most_telling(failures)
 
 
-async def _ask(channel: aiodns.DNSResolver, name: str, family: int) -> list[str]:
-    """Ask name servers, and say in our terms how it failed."""
-    try:
-        answer = await channel.getaddrinfo(name, family=_FAMILIES[family], type=socket.SOCK_STREAM)
-    except aiodns.error.DNSError as error:
-        raise _failed(error, name) from None
-    return [_text(node.addr[0]) for node in answer.nodes]
+async def _ask_each(name: str, family: int, plan: Plan) -> list[tuple[str, ...]]:
+    """Ask for A and AAAA at once, as far as they are wanted; what fails does not matter if there is an address.
+
+    Raises:
+        ProbeFailed: there is no address, and not because the name has none.
+    """
+    questions = [Question(name, one) for one in (4, 6) if family in (0, one)]
+    if len(questions) == 1:
+        return [await ask(questions[0], plan)]
+    outcomes = await asyncio.gather(*[ask(question, plan) for question in questions], return_exceptions=True)
+    failures = [outcome for outcome in outcomes if isinstance(outcome, ProbeFailed)]
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, ProbeFailed):
+            raise outcome
+    addresses = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+    if failures and not any(addresses):
+        raise _most_telling(failures)
+    return addresses
 
 
-def _failed(error: aiodns.error.DNSError, name: str) -> ProbeFailed:
-    number, text = (*error.args, "")[:2]
-    return ProbeFailed(_reason(number), f"looking up {name.rstrip('.')} failed: {text}")
+_LEAST_TELLING = (Reason.DNS_NAME_NOT_FOUND, Reason.DNS_NO_ADDRESS)
 
 
-def _reason(number: object) -> Reason:
-    if number == _ENOTFOUND:
-        return Reason.DNS_NAME_NOT_FOUND
-    if number == _ENODATA:
-        return Reason.DNS_NO_ADDRESS
-    return Reason.DNS_TIMEOUT if number == _ETIMEOUT else Reason.DNS_RESOLUTION
-
-
-def _text(address: bytes | str) -> str:
-    return address.decode("ascii") if isinstance(address, bytes) else address
+def _most_telling(failures: list[ProbeFailed]) -> ProbeFailed:
+    """Return the first failure to look up; if there is none, that a name has no address; or else that there is none."""
+    return max(failures, key=lambda failed: (*_LEAST_TELLING, failed.reason).index(failed.reason))

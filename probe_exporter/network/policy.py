@@ -62,7 +62,7 @@ class RunNetwork:
         Raises:
             ProbeFailed: the policy denies the name, or it does not resolve.
         """
-        from probe_exporter.network import lookup  # noqa: PLC0415  # c-ares is loaded by the first lookup
+        from probe_exporter.network import lookup  # noqa: PLC0415  # not needed to load a configuration
 
         guard, resolver = self._policy.guard, self._policy.resolver
         if guard is None:

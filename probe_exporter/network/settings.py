@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from probe_exporter.addresses import guard, literals
-from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.addresses.endpoints import join_host_port, split_host_port
 from probe_exporter.addresses.guard import Entry, Guard, Lists
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.settings.block import Settings
@@ -114,11 +114,12 @@ class ResolverSettings(Settings):
     servers: tuple[Annotated[Text, AfterValidator(_server)], ...]
     timeout: Annotated[Duration, AfterValidator(_positive)] = 5.0
 
-    def shared(self) -> Resolver:
-        """Return the resolver that all modules with these settings share."""
-        from probe_exporter.network import lookup  # noqa: PLC0415  # c-ares, which few configurations need at load
+    def resolver(self) -> Resolver:
+        """Return the resolver that asks these servers."""
+        from probe_exporter.network.lookup import Resolver  # noqa: PLC0415  # few configurations need it at load
 
-        return lookup.resolver(self.servers, self.timeout)
+        servers = map(split_host_port, self.servers)
+        return Resolver(tuple((host, int(port)) for host, port in servers), self.timeout)
 
 
 def _entry(value: object) -> Entry:
@@ -196,5 +197,5 @@ class NetworkSettings(Settings):
         blocks = (*of_all, self.targets.lists("`targets` of the module")) if self.targets else of_all
         if not (blocks or self.resolver or self.source_interface or self.source_ip_address):
             return None
-        asked = None if self.resolver is None else self.resolver.shared()
+        asked = None if self.resolver is None else self.resolver.resolver()
         return NetworkPolicy(Guard(blocks) if blocks else None, asked, self.source_ip_address, self.source_interface)

@@ -69,6 +69,7 @@ class Reason(StrEnum):
     HTTP_CONTENT_ENCODING = "http_content_encoding", "The body can't be decompressed as the module expects."
     HTTP_PROTOCOL_ERROR = "http_protocol_error", "The answer is not HTTP."
     HTTP_HEADERS_TOO_LARGE = "http_headers_too_large", "The answer's headers are larger than the limit."
+    DIALOGUE_REJECTED = "dialogue_rejected", "The peer said something that matches `reject`."
     DIALOGUE_NO_MATCH = "dialogue_no_match", "What the peer said, a message or all of it, does not match `expect`."
     DIALOGUE_BYTES_MISMATCH = "dialogue_bytes_mismatch", "Other bytes came than `expect_bytes` says."
     DIALOGUE_CLOSED = "dialogue_closed", "The peer closed the connection where something was expected."

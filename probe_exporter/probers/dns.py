@@ -34,12 +34,17 @@ from probe_exporter.tls.settings import TLSSettings
 # --- settings ----------------------------------------------------------------------------------------------
 
 
+_LONG_NAMES = {"CHAOS": "CH", "CHAOSNET": "CH", "CSNET": "CS", "HESIOD": "HS", "INTERNET": "IN"}
+"""Classes as RFC 1035 calls them (section 3.2.4), for messages: a configuration has the short names."""
+
+
 def _one_of(names: Iterable[str], what: str) -> Callable[[str], str]:
     known = tuple(names)
 
     def check(name: str) -> str:
         if name and name not in known:
-            raise ValueError(f"unknown {what} {name!r}{nearest(name, known)}")
+            meant = _LONG_NAMES.get(name.upper(), "")
+            raise ValueError(f"unknown {what} {name!r}{nearest(meant if meant in known else name, known)}")
         return name
 
     return check

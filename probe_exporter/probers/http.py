@@ -20,9 +20,9 @@ from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import FAILED_BY_REGEXP
 from probe_exporter.protocols.http import checks, http1
 from probe_exporter.protocols.http.checks import parse_date
-from probe_exporter.protocols.http.content import CODINGS, JSON_LIMIT, Body, accepts
+from probe_exporter.protocols.http.content import CODINGS, DEFAULT_MAX_JSON_BYTES, Body, accepts, receive
 from probe_exporter.protocols.http.exchange import Exchange
-from probe_exporter.protocols.http.journey import MOST_REDIRECTS, Journey
+from probe_exporter.protocols.http.journey import MAX_REDIRECTS, Journey
 from probe_exporter.protocols.http.oauth2 import TokenSource
 from probe_exporter.protocols.http.request import Template, check_references, with_host_header
 from probe_exporter.protocols.http.response import Response
@@ -271,7 +271,7 @@ class _Visit:
         settings, exchange = self._settings, self._journey.last
         assert exchange is not None
         with self._probe.phase("validation"):
-            good = self._head_is_good(exchange.response)
+            good = await self._head_is_good(exchange.response)
         by_regexp = good and bool(settings.fail_if_body_matches_regexp or settings.fail_if_body_not_matches_regexp)
         by_cel = good and settings.has_cel
         # A body that can't be read fails its first demand, as in the original.
@@ -281,7 +281,7 @@ class _Visit:
         hold = by_regexp or by_cel or settings.holds_body
         if not self._journey.refused or hold:
             as_json = by_cel or settings.reads_json
-            read = await self._read_body(exchange, hold=hold, default_limit=JSON_LIMIT if as_json else 0)
+            read = await self._read_body(exchange, hold=hold, default_limit=DEFAULT_MAX_JSON_BYTES if as_json else 0)
             if read and (by_regexp or by_cel):
                 with self._probe.phase("validation"):
                     await self._judge_body(by_cel)
@@ -294,14 +294,14 @@ class _Visit:
                     self._probe, settings.metrics, finding.Answer(exchange.response.get_all, text, text)
                 )
 
-    def _head_is_good(self, response: Response) -> bool:
+    async def _head_is_good(self, response: Response) -> bool:
         settings = self._settings
         try:
-            if self._journey.redirects > MOST_REDIRECTS and response.status not in settings.valid_status_codes:
-                raise ProbeFailed(Reason.HTTP_REDIRECT, f"there were more than {MOST_REDIRECTS} redirects")
+            if self._journey.redirects > MAX_REDIRECTS and response.status not in settings.valid_status_codes:
+                raise ProbeFailed(Reason.HTTP_REDIRECT, f"there were more than {MAX_REDIRECTS} redirects")
             checks.status_code(response.status, settings.valid_status_codes)
             self._failed_by_regexp = True
-            checks.headers(response, settings.fail_if_header_matches, settings.fail_if_header_not_matches)
+            await checks.headers(response, settings.fail_if_header_matches, settings.fail_if_header_not_matches)
             self._failed_by_regexp = False
         except ProbeFailed as failed:
             self._probe.fail(failed)
@@ -317,9 +317,7 @@ class _Visit:
                 if coding not in CODINGS:
                     self._probe.fail(ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{coding!r} is not a known compression"))
                 self._body = body = Body(coding if coding in CODINGS else "", limit=limit, hold=hold)
-                while piece := await exchange.body():
-                    body.feed(piece)
-                body.end()
+                await receive(exchange, body)
             except ProbeFailed as failed:
                 self._probe.fail(failed)
                 return False
@@ -334,7 +332,7 @@ class _Visit:
             self._failed_by_regexp = False
             if by_cel:
                 self._failed_by_cel = True
-                checks.json_body(
+                await checks.json_body(
                     text, settings.fail_if_body_json_matches_cel, settings.fail_if_body_json_not_matches_cel
                 )
                 self._failed_by_cel = False

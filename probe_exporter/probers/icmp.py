@@ -1,4 +1,4 @@
-"""The icmp prober: one ping, or a few of them and what they say together."""
+"""The icmp prober: ping a host once, or several times with statistics."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from probe_exporter.settings.fields import Duration
 # --- settings ----------------------------------------------------------------------------------------------
 
 TEXT = b"probe-exporter: are you up?!"
-"""What a request carries unless the module says how much; as long as the original's text."""
+"""Payload of a request without `payload_size`; as long as the original's text."""
 
-_LARGEST_PAYLOAD = 65507  # 65535 without an IPv4 and an ICMP header
+_MAX_PAYLOAD_BYTES = 65507  # 65535 less the headers of IPv4 and ICMP
 _TOO_MUCH = 65536  # for IPv6 too, without a jumbogram
 
 
@@ -47,33 +47,42 @@ class IcmpSettings(SourceSettings):
 
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()
-        if self.payload_size > _LARGEST_PAYLOAD:
-            yield "payload_size", f"no packet holds more than {_LARGEST_PAYLOAD} bytes: every probe will fail"
+        if self.payload_size > _MAX_PAYLOAD_BYTES:
+            yield "payload_size", f"a packet holds at most {_MAX_PAYLOAD_BYTES} bytes: every probe will fail"
 
     @property
     def payload(self) -> bytes:
-        """What each request carries; of too much no more than it takes to be too much."""
+        """The payload of each request; if it is too large for a packet, just too large."""
         size = min(self.payload_size or len(TEXT), _TOO_MUCH)
         return TEXT[:size].ljust(size, b"\0")
 
 
 # --- metrics -----------------------------------------------------------------------------------------------
 
-DURATION = Metric("probe_icmp_duration_seconds", "How long each phase took; rtt is 0 without a reply.", ("phase",))
-HOP_LIMIT = Metric("probe_icmp_reply_hop_limit", "TTL or hop limit that the reply arrived with.")
-LOSS = Metric("probe_icmp_packet_loss_ratio", "Share of the requests sent that got no reply in time; if count > 1.")
-RTT_MIN = Metric("probe_icmp_rtt_min_seconds", "The shortest round trip; if count > 1.")
-RTT_AVG = Metric("probe_icmp_rtt_avg_seconds", "The mean of the round trips; if count > 1.")
-RTT_MAX = Metric("probe_icmp_rtt_max_seconds", "The longest round trip; if count > 1.")
-RTT_STDDEV = Metric("probe_icmp_rtt_stddev_seconds", "Standard deviation of the round trips; if count > 1.")
+DURATION = Metric(
+    "probe_icmp_duration_seconds",
+    "Duration of each phase in seconds; rtt is the round trip, 0 without a reply.",
+    ("phase",),
+)
+HOP_LIMIT = Metric("probe_icmp_reply_hop_limit", "TTL or hop limit of the reply on arrival.")
+LOSS = Metric(
+    "probe_icmp_packet_loss_ratio", "Share of the requests without a reply in time, from 0 to 1; only if count > 1."
+)
+RTT_MIN = Metric("probe_icmp_rtt_min_seconds", "Shortest round trip in seconds; only if count > 1.")
+RTT_AVG = Metric("probe_icmp_rtt_avg_seconds", "Mean of the round trips in seconds; only if count > 1.")
+RTT_MAX = Metric("probe_icmp_rtt_max_seconds", "Longest round trip in seconds; only if count > 1.")
+RTT_STDDEV = Metric(
+    "probe_icmp_rtt_stddev_seconds", "Standard deviation of the round trips in seconds; only if count > 1."
+)
 JITTER = Metric(
-    "probe_icmp_rtt_jitter_seconds", "Mean difference between a round trip and the next; if there were two replies."
+    "probe_icmp_rtt_jitter_seconds",
+    "Mean difference between consecutive round trips in seconds; only with two or more replies.",
 )
 
-# --- the story ---------------------------------------------------------------------------------------------
+# --- the probe ---------------------------------------------------------------------------------------------
 
 MARGIN = 0.02
-"""Seconds before the deadline at which a series of pings is judged by what has come."""
+"""Seconds before the deadline at which a series of pings ends with the replies so far."""
 
 
 async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
@@ -105,12 +114,12 @@ async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
 
 
 def _without_brackets(target: str) -> str:
-    """A target as people write it: an IPv6 address may stand in brackets, though nothing follows it."""
+    """Return the target; an IPv6 address may be in brackets, though no port follows."""
     return target[1:-1] if target.startswith("[") and target.endswith("]") and ":" in target else target
 
 
 def _check_time(probe: Probe, settings: IcmpSettings) -> None:
-    """A series that can't be sent in time would be judged by its beginning."""
+    """Refuse a series that can't be sent within the timeout."""
     takes = (settings.count - 1) * settings.interval
     if settings.count > 1 and takes >= probe.remaining - MARGIN:
         raise ProbeFailed(
@@ -121,10 +130,10 @@ def _check_time(probe: Probe, settings: IcmpSettings) -> None:
 
 
 class _Series:
-    """Several pings: sent at even intervals whatever comes back, and judged together.
+    """Several pings, sent at even intervals whatever comes back.
 
-    After the last one is sent, those on their way have as long as the slowest so far took twice, at least an interval;
-    while there was no reply at all, until the deadline.
+    After the last request, outstanding replies have twice the longest round trip so far, but at least one interval.
+    Without any reply they have until the deadline.
     """
 
     def __init__(self, probe: Probe, path: Path, settings: IcmpSettings) -> None:
@@ -135,7 +144,7 @@ class _Series:
         self._pings: list[asyncio.Task[Reply]] = []
 
     async def run(self, payload: bytes) -> Reply:
-        """Send all; the first reply. Any reply is a success, and an error message is the end."""
+        """Send all requests and return the first reply. An error message ends the series."""
         started = self._clock()
         try:
             for number in range(self._settings.count):
@@ -153,7 +162,7 @@ class _Series:
         return replies[0]
 
     async def _pause(self, until: float) -> None:
-        """Wait for a moment; what a ping fails with meanwhile is raised."""
+        """Wait until a time; raise the error of a ping that fails meanwhile."""
         while (left := until - self._clock()) > 0:
             flying = self._flying()
             if flying:
@@ -163,7 +172,7 @@ class _Series:
             self._raise_errors()
 
     async def _finish(self) -> None:
-        """Wait for what is on its way, as long as there is sense in it."""
+        """Wait for the outstanding replies."""
         sent = self._clock()
         end = sent + self._probe.remaining - MARGIN
         while flying := self._flying():
@@ -184,13 +193,13 @@ class _Series:
                 raise error
 
     def _replies(self) -> list[Reply]:
-        """Those that came, in the order of their requests."""
+        """Return the replies so far, in the order of their requests."""
         return [
             ping.result() for ping in self._pings if ping.done() and not ping.cancelled() and ping.exception() is None
         ]
 
     def _report(self) -> None:
-        """Set what the series says so far."""
+        """Set the metrics of the series so far."""
         probe, seconds = self._probe, [reply.seconds for reply in self._replies()]
         if self._pings:
             probe.set(LOSS, (len(self._pings) - len(seconds)) / len(self._pings))

@@ -70,13 +70,13 @@ async def probe_udp(probe: Probe, settings: UdpSettings) -> None:
 async def _hold(probe: Probe, settings: UdpSettings, datagrams: Datagrams) -> None:
     """Go through the steps, and say of a failure what it means where there is no connection."""
     try:
-        await walk(probe, settings.query_response, Messages(_Channel(datagrams)))
+        await walk(probe, settings.query_response, Messages(probe, _Channel(datagrams)))
     except ProbeFailed as failed:
         if failed.reason in (Reason.CONNECT_REFUSED, Reason.CONNECT_RESET):
             raise ProbeFailed(
                 Reason.UDP_PORT_UNREACHABLE, "the host says that nobody listens there (ICMP port unreachable)"
             ) from None
-        probe.set(FAILED_BY_REGEXP, 1 if failed.reason is Reason.DIALOGUE_NO_MATCH else 0)
+        probe.set(FAILED_BY_REGEXP, 1 if failed.reason in (Reason.DIALOGUE_NO_MATCH, Reason.DIALOGUE_REJECTED) else 0)
         probe.set(FAILED_BY_BYTES, 1 if failed.reason is Reason.DIALOGUE_BYTES_MISMATCH else 0)
         raise
     except asyncio.CancelledError:

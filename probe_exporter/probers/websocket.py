@@ -222,7 +222,7 @@ class _Visit:
     async def talk(self) -> None:
         """Go through the steps; the phase of the metric is called as in the original."""
         assert self._connection is not None
-        peer = Messages(_Channel(self._connection, self._conversation))
+        peer = Messages(self._probe, _Channel(self._connection, self._conversation))
         probe, started = self._probe, time.perf_counter()
         probe.set(FAILED_BY_REGEXP, 1)
         try:

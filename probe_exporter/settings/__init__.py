@@ -1,1 +1,1 @@
-"""What settings are made of: blocks, rules, types of fields."""
+"""Base class, rules and field types of settings."""

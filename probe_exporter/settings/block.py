@@ -1,4 +1,4 @@
-"""`Settings`: the base class of every block of configuration, frozen and checked when the file is read."""
+"""`Settings`: the base class of all blocks of configuration; instances are immutable."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from probe_exporter.settings.rules import Rule
 
 
 class Settings(BaseModel):
-    """The settings of a prober or a part of them: frozen, and a misspelt key is an error at load.
+    """A block of settings: immutable, and an unknown key is an error at load.
 
-    `rules` are checked on what was written, so that all errors of a block are told at once; `cautions`
-    yields what is legal and yet questionable, as pairs of a key and a sentence for a person.
+    `rules` are checked on the keys as they were written, so that one load reports all errors of a block.
     """
 
     model_config = ConfigDict(
@@ -23,13 +22,13 @@ class Settings(BaseModel):
         extra="forbid",
         validate_default=False,
         arbitrary_types_allowed=True,
-        hide_input_in_errors=True,  # it may be a secret
+        hide_input_in_errors=True,  # the input may be a secret
         defer_build=True,  # until the first validation: most blocks are within others, or nobody uses them
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     def cautions(self) -> Iterator[tuple[str, str]]:
-        """What deserves a warning at load; nothing by default."""
+        """Yield warnings about settings that are legal but probably wrong: the key, and a sentence."""
         yield from ()
 
     @model_validator(mode="wrap")
@@ -52,7 +51,7 @@ class Settings(BaseModel):
 
 
 def _error(kind: str, *path: int | str, message: str, **context: Any) -> InitErrorDetails:
-    """One line of a ValidationError; bytes that its message quotes are shown as escapes."""
+    """Make one entry of a ValidationError; bytes in its message become escapes."""
     printable = message.encode("utf-8", "backslashreplace").decode()
     error = PydanticCustomError(kind, "{message}", {**context, "message": printable})
     return {"type": error, "loc": path, "input": None}

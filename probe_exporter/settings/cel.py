@@ -1,4 +1,4 @@
-"""CEL expressions in settings: compiled and type-checked when the file is read, evaluated within bounds."""
+"""CEL expressions in settings: compile and type-check them at load, evaluate them with a limit on their cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CEL_END = "Syntax error: mismatched input '<EOF>'"
 
 @functools.cache
 def _cel_compiler() -> Callable[[str], Any]:
-    """The compiler for expressions over ``body``."""
+    """Return the function that compiles expressions over the variable ``body``."""
     # Imported here: it is large, and few configurations use it.
     from cel_expr_python import cel  # type: ignore[import-untyped]  # noqa: PLC0415  # see above
 
@@ -24,14 +24,18 @@ def _cel_compiler() -> Callable[[str], Any]:
     return compiler
 
 
-LONGEST_COPIED = 4000
-"""Elements of the longest list in a body for expressions that copy lists: time grows with the square, to 0.3 s here."""
+MAX_COPIED_ELEMENTS = 4000
+"""Elements of the longest list in a body, for expressions with map() or filter().
+
+These copy the list for each element, so the time grows with the square; at this limit it is 0.3 s.
+"""
 
 _COPYING = re.compile(r"\.\s*(map|filter)\s*\(")
+_MACRO = re.compile(r"\.\s*(map|filter|all|exists|exists_one|existsOne)\s*\(")
 
 
 def _longest(value: object) -> int:
-    """The length of the longest list or object within a value as the json module reads it."""
+    """Return the length of the longest list or object in a value from the json module."""
     if not isinstance(value, list | dict):
         return 0
     items = value.values() if isinstance(value, dict) else value
@@ -39,42 +43,51 @@ def _longest(value: object) -> int:
 
 
 class Cel(Scalar):
-    """A CEL expression over the variable ``body``, compiled and type-checked at load."""
+    """A CEL expression over the variable ``body``, compiled and type-checked at load.
 
-    __slots__ = ("_compiled", "_copies", "text")
+    Attributes:
+        has_macro: whether it looks at each element of a list or object, so that the body decides what it costs.
+    """
+
+    __slots__ = ("_compiled", "_copies", "has_macro", "text")
     written = Written("CEL expression")
     schema: ClassVar[dict[str, Any]] = {"type": SCALAR_TYPES, "description": "A CEL expression over `body`."}
 
     def __init__(self, text: str) -> None:
         """
         Raises:
-            ValueError: a syntax error, an unknown name, or types that cannot work.
+            ValueError: the expression has a syntax error, an unknown name or a type error.
         """
         self.text = text
         self._copies = _COPYING.search(text) is not None
+        self.has_macro = _MACRO.search(text) is not None
         try:
             self._compiled = _cel_compiler()(text)
         except RuntimeError as error:
             raise ValueError(f"not a CEL expression over `body`: {_cel_reason(str(error))}") from None
 
     def evaluate(self, body: object) -> object:
-        """The value of the expression for `body`, a value as the json module reads it.
+        """Evaluate the expression for `body`, a value from the json module.
 
         Raises:
-            ValueError: the evaluation failed, as for a key that is not there, or would take too long.
+            ValueError: the evaluation failed (such as for a missing key) or would take too long.
         """
         try:
-            if self._copies and _longest(body) > LONGEST_COPIED:
-                raise ValueError(f"map() and filter() take lists of at most {LONGEST_COPIED} elements")
+            if self._copies and _longest(body) > MAX_COPIED_ELEMENTS:
+                raise ValueError(f"map() and filter() take lists of at most {MAX_COPIED_ELEMENTS} elements")
             result = self._compiled.eval(data={"body": body})
             value: object = result.value()
         except RecursionError:
             raise ValueError("the body is nested too deep") from None
-        except RuntimeError as error:  # the library's own limit: 10,000 rounds of all comprehensions together
+        except RuntimeError as error:  # such as the library's limit of 10,000 rounds of all comprehensions together
             raise ValueError(_cel_reason(str(error).removeprefix("INTERNAL: "))) from None
         if str(result.type()) in ("ERROR", "UNKNOWN"):
             raise ValueError(_cel_reason(str(value)))
         return value
+
+    def __reduce__(self) -> tuple[type[Cel], tuple[str]]:
+        """Pickle the text alone, for helper processes."""
+        return type(self), (self.text,)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cel) and self.text == other.text
@@ -90,7 +103,7 @@ class Cel(Scalar):
 
 
 def _cel_reason(message: str) -> str:
-    """The sentence in a message of the CEL library, without its source excerpt, codes and token lists."""
+    """Return the sentence in a message of the CEL library, without source excerpt, codes and token lists."""
     line = message.split("\n", 1)[0].split(" [INVALID_ARGUMENT]", 1)[0]
     line = _CEL_CODE.sub("", line).removeprefix("ERROR: <input>:1:")
     line = line.split(" (in container", 1)[0].split(" expecting {", 1)[0]

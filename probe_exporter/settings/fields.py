@@ -1,4 +1,4 @@
-"""Types of settings: text, paths, ports, durations and sizes, each with its check and its JSON Schema."""
+"""Field types of settings: text, paths, ports, durations and sizes, with validation and JSON Schema."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pydantic_core import CoreSchema, core_schema
 from probe_exporter.settings.quantities import format_duration, format_size, parse_duration, parse_size
 
 SCALAR_TYPES = ["string", "number", "boolean", "null"]
-"""What JSON Schema calls the plain scalars of YAML: any of them may stand where a string is expected."""
+"""JSON Schema types of YAML scalars. YAML permits each of them in the place of a string."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How a field type is written in a configuration file; `document` reads it so.
+    """How a value of a field type is written in a configuration file; `document` reads it accordingly.
 
     Args:
-        noun: what it is called in an error message, as in "expected a duration".
-        example: one that works, where the name alone does not tell.
-        numbers: a bare number is handed over as one, so that the type can refuse it; otherwise as its text.
+        noun: the type's name in error messages, as in "expected a duration".
+        example: a legal value, for types whose name does not explain their syntax.
+        numbers: pass an unquoted number to the type as a number, so that the type can refuse it; otherwise as text.
     """
 
     noun: str
@@ -43,13 +43,13 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Shorthand:
-    """A scalar may stand in the place of a block; a validator beside this makes the block of it."""
+    """Permits a scalar in the place of a block; a validator in the same annotation converts it to the block."""
 
     noun: str
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """``; did you mean `x`?`` with the known name that `name` is closest to, or nothing."""
+    """Return ``; did you mean `x`?`` with the known name that is most similar to `name`, or an empty string."""
     by_lower = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean `{by_lower[close[0]]}`?" if close else ""
@@ -75,14 +75,14 @@ FilePath = Annotated[
     PlainValidator(_text, json_schema_input_type=str),
     WithJsonSchema({"type": SCALAR_TYPES, "description": "A path, relative to the working directory."}),
 ]
-"""A path, relative to the working directory, opened when a probe needs it and not before."""
+"""A path, relative to the working directory. The file is opened by a probe, not at load."""
 
 Port = Annotated[int, Ge(1), Le(65535)]
 """A TCP or UDP port."""
 
 
 def encode(text: str) -> bytes:
-    """The bytes that `text` stood for in the configuration."""
+    """Return the bytes that `text` has in the configuration file."""
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -113,7 +113,7 @@ Duration = Annotated[
         }
     ),
 ]
-"""Seconds as a float, written in Go's syntax (``1.5s``, ``1m30s``)."""
+"""Seconds as a float, in Go's syntax (``1.5s``, ``1m30s``)."""
 
 
 def _size(value: object) -> int:
@@ -134,11 +134,11 @@ Size = Annotated[
         }
     ),
 ]
-"""Bytes as an int, written with units in powers of 1024 (``10MB``, ``1MB512KB``)."""
+"""Bytes as an int, in units of powers of 1024 (``10MB``, ``1MB512KB``)."""
 
 
 class Scalar:
-    """What field types share that are made from one string and printed as one string."""
+    """Base class of field types that are parsed from one string and printed as one string."""
 
     __slots__ = ()
     written: ClassVar[Written] = Written("string")

@@ -1,4 +1,4 @@
-"""Durations and numbers as Go writes them, sizes in powers of 1024: text to numbers and back, by all of Go's rules."""
+"""Parse and format durations and numbers as Go does, and sizes in powers of 1024."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DIGITS = frozenset("0123456789")
 
 
 def _leading_digits(text: str, start: int) -> int:
-    """The index after the ASCII digits that begin at `start`."""
+    """Return the index after the ASCII digits that begin at `start`."""
     while start < len(text) and text[start] in _DIGITS:
         start += 1
     return start

@@ -1,4 +1,4 @@
-"""Regular expressions in settings: RE2, compiled when the file is read, matched on bytes as Go matches them."""
+"""Regular expressions in settings: compile them with RE2 at load, match bytes as Go does."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any, ClassVar, Protocol
 
 import re2  # type: ignore[import-untyped]  # it has neither stubs nor annotations
 
+from probe_exporter.settings import go_regexps
 from probe_exporter.settings.fields import SCALAR_TYPES, Scalar, Written, encode
 
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
-_ROOMY = re2.Options()  # what Go compiles may need more than the 8 MiB that RE2 allows a pattern
+_ROOMY = re2.Options()  # Go compiles patterns that need more than RE2's default limit of 8 MiB
 _ROOMY.log_errors = False
 _ROOMY.max_mem = 64 << 20
 
 
 class Match(Protocol):
-    """A match of `Regexp.search`: groups are bytes of the searched data, None where a group took no part."""
+    """A match of `Regexp.search`. Groups are bytes of the searched data, or None for a group that did not match."""
 
     def group(self, group: int | str = 0, /) -> bytes | None: ...
     def groups(self) -> tuple[bytes | None, ...]: ...
@@ -35,28 +36,26 @@ class Regexp(Scalar):
     def __init__(self, text: str) -> None:
         """
         Raises:
-            ValueError: not a regular expression of this dialect.
+            ValueError: `text` is no regular expression of this dialect.
         """
         self.text = text
         self._compiled = _compile(text)
 
     def search(self, data: bytes) -> Match | None:
-        """The first match anywhere in `data`; a byte that is not UTF-8 counts as U+FFFD, as in Go."""
-        if not data.isascii():
-            try:
-                data.decode()
-            except UnicodeDecodeError:
-                return _search_mended(self._compiled, data)
+        """Return the first match anywhere in `data`. As in Go, a byte that is not UTF-8 counts as U+FFFD."""
+        mended = replace_invalid(data)
+        if mended is not data:
+            return _search_mended(self._compiled, data, mended)
         found: Match | None = self._compiled.search(data)
         return found
 
     def find_all(self, data: bytes) -> Iterator[Match]:
-        """All matches in `data`, one after another; what is not UTF-8 is U+FFFD here in the matches too."""
-        found: Iterator[Match] = self._compiled.finditer(data.decode("utf-8", "replace").encode())
+        """Yield all matches in `data`. Bytes that are not UTF-8 are U+FFFD in the matches, too."""
+        found: Iterator[Match] = self._compiled.finditer(replace_invalid(data))
         return found
 
     def matches_all(self, text: str) -> bool:
-        """Whether this matches `text` from its beginning to its end."""
+        """Return whether the expression matches the whole of `text`."""
         return self._compiled.fullmatch(text.encode("utf-8", _REPLACEMENT)) is not None
 
     @property
@@ -66,8 +65,12 @@ class Regexp(Scalar):
 
     @property
     def groups(self) -> int:
-        """How many groups there are, with and without names."""
+        """The number of groups, with and without names."""
         return int(self._compiled.groups)
+
+    def __reduce__(self) -> tuple[type[Regexp], tuple[str]]:
+        """Pickle the text alone, for helper processes."""
+        return type(self), (self.text,)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Regexp) and self.text == other.text
@@ -83,8 +86,6 @@ class Regexp(Scalar):
 
 
 def _compile(text: str) -> Any:
-    if _any_byte(text):
-        raise ValueError(r"RE2 as Go has it knows no \C (a single byte)")
     try:
         compiled = _compile_re2(text)
     except UnicodeEncodeError:
@@ -94,6 +95,10 @@ def _compile(text: str) -> Any:
         raise ValueError(f"not a regular expression (RE2): {reason}") from None
     if not all(name.isascii() for name in compiled.groupindex):
         raise ValueError("not a regular expression (RE2 as Go has it): the name of a group must be ASCII")
+    try:
+        go_regexps.check(text)
+    except ValueError as refusal:
+        raise ValueError(f"not a regular expression (RE2 as Go has it): {refusal}") from None
     return compiled
 
 
@@ -106,23 +111,31 @@ def _compile_re2(pattern: str) -> Any:
         return re2.compile(pattern, _ROOMY)
 
 
-def _any_byte(text: str) -> bool:
-    r"""Whether an unescaped ``\C`` stands in `text`, outside of ``\Q…\E``: RE2 has it, Go refuses it."""
-    at = text.find("\\")
-    while 0 <= at < len(text) - 1:
-        if text[at + 1] == "C":
-            return True
-        after = text.find("\\E", at + 2) if text[at + 1] == "Q" else at
-        at = text.find("\\", after + 2) if after >= 0 else -1
-    return False
+PORTION_BYTES = 256 * 1024
+"""Bytes that `replace_invalid` handles at a time: a thread must not hold the interpreter's lock for long."""
 
 
-def _search_mended(compiled: Any, data: bytes) -> Match | None:
-    """Search `data` as Go reads it: each byte that is not UTF-8 is one U+FFFD; the match is of `data`."""
-    text = data.decode("utf-8", "surrogateescape")
-    mended = text.encode("utf-8", _REPLACEMENT)
+def replace_invalid(data: bytes) -> bytes:
+    """Return `data` with U+FFFD for each byte that is not UTF-8, as Go reads it; `data` itself if there is none."""
+    if data.isascii():
+        return data
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    portions, valid = [], True
+    for start in range(0, len(data), PORTION_BYTES):
+        end = start + PORTION_BYTES
+        text = decoder.decode(data[start:end], final=end >= len(data))
+        try:
+            portions.append(text.encode())
+        except UnicodeEncodeError:
+            valid = False
+            portions.append(text.encode("utf-8", _REPLACEMENT))
+    return data if valid else b"".join(portions)
+
+
+def _search_mended(compiled: Any, data: bytes, mended: bytes) -> Match | None:
+    """Search `mended`, which is `data` with U+FFFD for each byte that is not UTF-8. The match has bytes of `data`."""
     found = compiled.search(mended)
-    return None if found is None else _MendedMatch(found, text, mended)
+    return None if found is None else _MendedMatch(found, data, mended)
 
 
 def _replace_surrogates(error: UnicodeError) -> tuple[bytes, int]:
@@ -136,18 +149,19 @@ codecs.register_error(_REPLACEMENT, _replace_surrogates)
 
 
 class _MendedMatch:
-    """A match in mended data, told in terms of the data as it was received."""
+    """A match in data with U+FFFD in it; positions and groups refer to the data as it was received."""
 
-    __slots__ = ("_found", "_mended", "_text")
+    __slots__ = ("_data", "_found", "_mended")
 
-    def __init__(self, found: Any, text: str, mended: bytes) -> None:
+    def __init__(self, found: Any, data: bytes, mended: bytes) -> None:
         self._found = found
-        self._text = text
+        self._data = data
         self._mended = mended
 
     def _offset(self, mended: int) -> int:
-        """Where a position in the mended data lies in the data."""
-        return len(encode(self._text[: len(self._mended[:mended].decode("utf-8", "ignore"))]))
+        """Convert a position in the changed data to one in the received data."""
+        text = self._data.decode("utf-8", "surrogateescape")
+        return len(encode(text[: len(self._mended[:mended].decode("utf-8", "ignore"))]))
 
     def span(self, group: int = 0, /) -> tuple[int, int]:
         start, end = self._found.span(group)
@@ -155,16 +169,17 @@ class _MendedMatch:
 
     def group(self, group: int | str = 0, /) -> bytes | None:
         start, end = self.span(self._found.re.groupindex[group] if isinstance(group, str) else group)
-        return None if start < 0 else encode(self._text)[start:end]
+        return None if start < 0 else self._data[start:end]
 
     def groups(self) -> tuple[bytes | None, ...]:
         return tuple(self.group(number) for number in range(1, self._found.re.groups + 1))
 
 
 class LateRegexp(Scalar):
-    """A regular expression that may turn out to be none: that is a warning at load and a failure when it is used.
+    """A regular expression whose errors are warnings at load; a probe that uses it then fails.
 
-    `error` says why it can't be used, and is empty otherwise.
+    Attributes:
+        error: why the expression can't be used; empty if it can.
     """
 
     __slots__ = ("error", "regexp", "text")

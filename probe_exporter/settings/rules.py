@@ -1,6 +1,6 @@
-"""Rules between the keys of one block, as data: `Settings.rules` lists them.
+"""Rules between the keys of one block, such as "a needs b". `Settings.rules` lists them.
 
-A rule sees the block as it was written, so that an error in one key does not hide a broken rule about others.
+A rule gets the block as it was written, so that an invalid value of one key does not hide a violated rule about others.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 Block = Mapping[str, Any]
-"""A block as it was written: only the keys that are there, none of them null."""
+"""A block as it was written: only keys that are present and not null."""
 
 
 class Absent(dict[str, Any]):
-    """The block of a module that has none: empty, and its defaults count."""
+    """Stands for the block of a module that has no block of its prober: all keys have their defaults."""
 
 
 Rule = Callable[[Block], Iterable[tuple[str, str]]]
-"""Tells what a block breaks: pairs of the key at fault and a sentence for a person."""
+"""A function that yields the violations in a block: the key, and a sentence."""
 
 
 NO_SECRET_MANAGER = "there is no secret manager to resolve a reference: every probe of this module will fail"
-"""What to say of a ``*_ref`` key: it is read for compatibility and can't be followed."""
+"""Warning for ``*_ref`` keys, which are accepted for compatibility only."""
 
 
 def _is_set(value: object) -> bool:
@@ -29,7 +29,7 @@ def _is_set(value: object) -> bool:
 
 
 def exclusive(*keys: str) -> Rule:
-    """At most one of `keys` may be set; an empty string is not set, an empty block is."""
+    """Make a rule: at most one of `keys` may be set. An empty string counts as unset, an empty block as set."""
 
     def rule(block: Block) -> Iterator[tuple[str, str]]:
         first, *others = [key for key in keys if _is_set(block.get(key))] or [""]
@@ -40,7 +40,7 @@ def exclusive(*keys: str) -> Rule:
 
 
 def required(*keys: str) -> Rule:
-    """Each of `keys` must be there and not be empty."""
+    """Make a rule: each of `keys` must be present and not empty."""
 
     def rule(block: Block) -> Iterator[tuple[str, str]]:
         for key in keys:
@@ -51,7 +51,7 @@ def required(*keys: str) -> Rule:
 
 
 def needs(keys: Iterable[str], one_of: Iterable[str], explanation: str) -> Rule:
-    """If any of `keys` is set, one of `one_of` must be there; `explanation` says so."""
+    """Make a rule: if any of `keys` is set, one of `one_of` must be set; `explanation` is the error message."""
     wanted = tuple(one_of)
     asking = tuple(keys)
 

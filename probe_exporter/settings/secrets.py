@@ -1,4 +1,4 @@
-"""Secrets in settings: strings that are masked wherever a configuration is printed or logged."""
+"""Secrets in settings: strings that are masked when a configuration is printed or logged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MASK = "<secret>"
 
 
 class Secret(Scalar):
-    """A string that shows itself to nobody: ``str()``, ``repr()`` and what is printed say ``<secret>``."""
+    """A string whose ``str()``, ``repr()`` and YAML are ``<secret>``."""
 
     __slots__ = ("_text",)
 
@@ -21,7 +21,7 @@ class Secret(Scalar):
         self._text = text
 
     def reveal(self) -> str:
-        """The string itself; call it where it is sent, and nowhere else."""
+        """Return the string itself. Call this only to send the secret."""
         return self._text
 
     def __bool__(self) -> bool:
@@ -44,7 +44,7 @@ _CREDENTIAL = re.compile(r"auth|cookie|credential|passw|secret|session|signature
 
 
 def is_credential(name: str) -> bool:
-    """Whether the name of a header, a form's field or the like says that its value is nobody else's business."""
+    """Return whether the value of a header or form field of this name is probably a credential."""
     return _CREDENTIAL.search(name) is not None
 
 
@@ -57,7 +57,7 @@ def _mask(value: Any) -> Any:
 
 
 Named = Annotated[dict[Text, Text], PlainSerializer(_mask_credentials)]
-"""Values by name, such as headers; those of names like ``Authorization`` are masked where they are shown."""
+"""Values by name, such as headers; values of credentials (``Authorization``) are masked in output."""
 
 NamedLists = Annotated[dict[Text, tuple[Text, ...]], PlainSerializer(_mask_credentials)]
-"""The same with several values for a name."""
+"""As `Named`, with several values for a name."""

@@ -6,19 +6,30 @@ Each certificate is read once and remembered: the same targets show the same cer
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 
 from probe_exporter.addresses import literals
 
-REMEMBERED = 4096
-"""Certificates (and certificate and name pairs) kept: a few kilobytes each."""
+MAX_REMEMBERED_BYTES = 16 << 20
+"""Bytes that all remembered certificates take, by estimate. Targets choose how large theirs are."""
+
+_LARGEST_SHARE = 64
+"""A certificate takes at most this part of it, or is read again at each handshake."""
+
+_COPIES = 4
+"""How often a certificate is in memory: in DER, and nearly as long as labels and as what was parsed."""
+
+_OBJECT_BYTES = 4096
+
+_MAX_HOSTS = 64
+"""Host names for which a certificate remembers whether it is valid."""
 
 # The attributes that have a short name, in the order in which the original writes them.
 _NAMED = {
@@ -54,6 +65,7 @@ class Certificate:
 
     def __init__(self, certificate: x509.Certificate) -> None:
         self.x509 = certificate
+        self._valid_for: dict[str, bool] = {}
 
     @cached_property
     def labels(self) -> LeafLabels:
@@ -72,13 +84,41 @@ class Certificate:
 
     def is_for(self, host: str) -> bool:
         """Whether it is valid for a host name or address (RFC 6125; the common name does not count)."""
-        return _is_for(self, host)
+        known = self._valid_for.get(host)
+        if known is None:
+            known = _is_for(self.x509, host)
+            if len(self._valid_for) < _MAX_HOSTS and len(host) < 256:
+                self._valid_for[host] = known
+        return known
 
 
-@lru_cache(maxsize=REMEMBERED)
+class _Memory:
+    """The certificates read so far, by their SHA-256 fingerprints. All are forgotten when they take too much."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, Certificate] = {}
+        self.bytes = 0
+
+    def add(self, fingerprint: bytes, certificate: x509.Certificate) -> Certificate:
+        """Make the `Certificate` of a certificate, and remember it unless it is large."""
+        made = Certificate(certificate)
+        size = _COPIES * len(certificate.public_bytes(serialization.Encoding.DER)) + _OBJECT_BYTES
+        if size <= MAX_REMEMBERED_BYTES // _LARGEST_SHARE:
+            if self.bytes + size > MAX_REMEMBERED_BYTES:
+                self.known.clear()
+                self.bytes = 0
+            self.known[fingerprint] = made
+            self.bytes += size
+        return made
+
+
+memory = _Memory()
+
+
 def read(certificate: x509.Certificate) -> Certificate:
-    """The one `Certificate` of a certificate."""
-    return Certificate(certificate)
+    """Return the one `Certificate` of a certificate."""
+    fingerprint = certificate.fingerprint(hashes.SHA256())
+    return memory.known.get(fingerprint) or memory.add(fingerprint, certificate)
 
 
 def earliest_expiry(chain: Iterable[Certificate]) -> float:
@@ -151,14 +191,13 @@ def _escape(value: str) -> str:
     return escaped
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _is_for(certificate: Certificate, host: str) -> bool:
+def _is_for(certificate: x509.Certificate, host: str) -> bool:
     try:
         address = literals.literal(host)
         if address is not None:
-            verify_certificate_ip_address(certificate.x509, address.partition("%")[0])  # a zone is nobody's business
+            verify_certificate_ip_address(certificate, address.partition("%")[0])  # a zone is nobody's business
         else:
-            verify_certificate_hostname(certificate.x509, host)
+            verify_certificate_hostname(certificate, host)
     except (VerificationError, CertificateError, ValueError):
         return False
     return True

@@ -16,10 +16,6 @@ from probe_exporter.tls import certificates
 from probe_exporter.tls.certificates import Certificate
 
 _SHA256 = lib.EVP_get_digestbyname(b"sha256")
-_digest = ffi.new("unsigned char[32]")
-_size = ffi.new("unsigned int[1]")
-
-_known: dict[bytes, Certificate] = {}
 
 
 def sent(connection: SSL.Connection) -> tuple[Certificate, ...]:
@@ -48,16 +44,15 @@ def _read_all(stack: Any) -> tuple[Certificate, ...]:
 
 
 def _read(pointer: Any) -> Certificate:
-    lib.X509_digest(pointer, _SHA256, _digest, _size)
-    fingerprint = ffi.buffer(_digest)[:]
-    known = _known.get(fingerprint)
+    digest = ffi.new("unsigned char[32]")
+    lib.X509_digest(pointer, _SHA256, digest, ffi.NULL)
+    fingerprint = ffi.buffer(digest)[:]
+    known = certificates.memory.known.get(fingerprint)
     if known is None:
-        if len(_known) >= certificates.REMEMBERED:
-            _known.clear()
         lib.X509_up_ref(pointer)
         try:
             parsed = crypto.X509._from_raw_x509_ptr(pointer).to_cryptography()  # noqa: SLF001  # see above
         except ValueError as error:
             raise ProbeFailed(Reason.CERTIFICATE_INVALID, f"a certificate of the peer can't be read: {error}") from None
-        known = _known[fingerprint] = certificates.read(parsed)
+        known = certificates.memory.add(fingerprint, parsed)
     return known

@@ -50,6 +50,17 @@ _PRECEDENCE = tuple(_VERDICTS)
 
 _RECORD = 65536  # several records at once where they came at once
 _MOST_AT_ONCE = 262144
+
+MAX_TURN_RECORDS = 4000
+"""Records with data that are decrypted in one turn of the event loop: about 6 ms if they are tiny."""
+
+PIECE_BYTES = 16384
+"""How much OpenSSL is given at once, of which it reads all messages without data by itself: up to 5 ms."""
+
+MAX_IDLE_BYTES = 131072
+"""Bytes of messages without data (session tickets, key updates) between data; a server needs a few hundred."""
+
+_IDLE_PIECE_RECORDS = 2000  # what a piece without data counts
 _HELLO_SIZE = 78  # the most of a ServerHello up to the suite
 
 
@@ -106,14 +117,20 @@ class Check:
 class Layer:
     """One TLS client without I/O: bytes from the peer go in, bytes for the peer and plain text come out."""
 
-    __slots__ = ("_check", "_connection", "_hello", "_verifies", "ended", "failure", "handshake")
+    __slots__ = (
+        *("_check", "_connection", "_hello", "_idle", "_unread", "_verifies"),
+        *("behind", "ended", "failure", "handshake"),
+    )
 
     def __init__(self, connection: SSL.Connection, server_name: str, verifies: bool) -> None:
         self._connection = connection
         self._verifies = verifies
         self._check = Check(server_name)
         self._hello = b""  # what the peer sent first
+        self._unread = bytearray()  # received, and not given to OpenSSL yet
+        self._idle = 0  # bytes given to OpenSSL since it returned data
         self.handshake: Handshake | None = None
+        self.behind = False  # received data is left to decrypt in another turn of the event loop
         self.ended = False  # the peer has said that nothing more comes
         self.failure: ProbeFailed | None = None  # what came is not what TLS allows, or an alert
         connection.set_connect_state()
@@ -148,21 +165,52 @@ class Layer:
         return True
 
     def decrypt(self, data: bytes) -> bytes:
-        """The plain text of what the peer sent, up to a `failure`; nothing more after one."""
-        if data:
-            self._connection.bio_write(data)
+        """Return the plain text of what the peer sent, up to a `failure`; nothing more after one.
+
+        It may leave some of the data for the next call: then `behind` is true.
+        """
+        if self.failure is not None:
+            return b""
+        self._unread += data
         plain: list[bytes] = []
-        while self.failure is None:
-            try:
-                plain.append(self._connection.recv(_RECORD))
-            except SSL.WantReadError:
-                break
-            except SSL.ZeroReturnError:
-                self.ended = True
-                break
-            except SSL.Error as error:
-                self.failure = ProbeFailed(Reason.TLS_HANDSHAKE, f"TLS broke: {describe(error)}")
+        work = self._give_piece()
+        try:
+            while work < MAX_TURN_RECORDS:
+                try:
+                    plain.append(self._connection.recv(_RECORD))
+                    self._idle = 0
+                    work += 1
+                except SSL.WantReadError:
+                    if not self._unread:
+                        break
+                    work += self._give_piece()
+            self.behind = work >= MAX_TURN_RECORDS and self.failure is None
+        except SSL.ZeroReturnError:
+            self.ended = True
+            self.behind = False
+            self._unread.clear()
+        except SSL.Error as error:
+            self._fail(describe(error))
         return plain[0] if len(plain) == 1 else b"".join(plain)
+
+    def _give_piece(self) -> int:
+        """Give OpenSSL more of what was received; return as how many records it counts."""
+        piece = bytes(self._unread[:PIECE_BYTES])
+        if not piece:
+            return 0
+        del self._unread[:PIECE_BYTES]
+        counted = _IDLE_PIECE_RECORDS if self._idle >= PIECE_BYTES else 0
+        self._idle += len(piece)
+        if self._idle > MAX_IDLE_BYTES:
+            self._fail(f"the peer sent more than {MAX_IDLE_BYTES} bytes of messages without data")
+            return MAX_TURN_RECORDS
+        self._connection.bio_write(piece)
+        return counted
+
+    def _fail(self, what: str) -> None:
+        self.failure = ProbeFailed(Reason.TLS_HANDSHAKE, f"TLS broke: {what}")
+        self.behind = False
+        self._unread.clear()
 
     def encrypt(self, data: bytes) -> bytes:
         """`data` as records for the peer; nothing once TLS has broken, which `decrypt` tells."""

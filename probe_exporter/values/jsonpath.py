@@ -1,4 +1,4 @@
-"""JSONPath (RFC 9535): queries compiled at load, and run within a number of steps on documents that strangers wrote."""
+"""JSONPath (RFC 9535): compile queries at load, and run them on targets' documents in a limited number of steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from probe_exporter.settings.fields import SCALAR_TYPES, Scalar, Written
 
-STEPS = 200_000
+MAX_STEPS = 200_000
 """Elements of lists and objects that the queries on one document look at: less than a second of work."""
 
 
@@ -30,10 +30,10 @@ class JsonPath(Scalar):
         self._select = jsonpath_library.select
 
     def nodes(self, document: object, limit: int) -> list[tuple[str, Any]]:
-        """The first nodes that the query selects: the last name or index on the way to each, and its value.
+        """Return the first nodes that the query selects: the last name or index of each one's path, and its value.
 
         Args:
-            document: as `metered` made it, or a part of one.
+            document: from `metered`, or a part of one.
 
         Raises:
             ValueError: the document is too large for the query, or nested too deep.
@@ -43,8 +43,12 @@ class JsonPath(Scalar):
         return self._select(self._compiled, document, limit)
 
     def first(self, document: object) -> Any:
-        """The value of the first node; None if there is none."""
+        """Return the value of the first node; None if there is none."""
         return next((value for _, value in self.nodes(document, 1)), None)
+
+    def __reduce__(self) -> tuple[type[JsonPath], tuple[str]]:
+        """Pickle the text alone, for helper processes."""
+        return type(self), (self.text,)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, JsonPath) and self.text == other.text
@@ -59,25 +63,26 @@ class JsonPath(Scalar):
         return f"JsonPath({self.text!r})"
 
 
-class _Meter:
-    """Counts what queries look at."""
+class Meter:
+    """Counts the elements that queries look at, and raises an exception for one too many."""
 
-    __slots__ = ("left",)
+    __slots__ = ("_excess", "_left")
 
-    def __init__(self) -> None:
-        self.left = STEPS
+    def __init__(self, steps: int = MAX_STEPS, excess: type[Exception] = ValueError) -> None:
+        self._left = steps
+        self._excess = excess
 
     def spend(self, steps: int) -> None:
-        self.left -= steps
-        if self.left < 0:
-            raise ValueError(f"the queries would look at more than {STEPS} elements of the document")
+        self._left -= steps
+        if self._left < 0:
+            raise self._excess(f"the queries would look at more than {MAX_STEPS} elements of the document")
 
 
 class _List(list[Any]):
-    """A list that has to be paid for."""
+    """A list whose iteration is metered."""
 
     __slots__ = ("meter",)
-    meter: _Meter
+    meter: Meter
 
     def __iter__(self) -> Iterator[Any]:
         self.meter.spend(len(self))
@@ -85,29 +90,29 @@ class _List(list[Any]):
 
 
 class _Object(dict[str, Any]):
-    """The same of an object."""
+    """An object whose iteration is metered."""
 
     __slots__ = ("meter",)
-    meter: _Meter
+    meter: Meter
 
     def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
         self.meter.spend(len(self))
         return super().items()
 
 
-def metered(document: object) -> Any:
-    """A document as the json module read it, for queries that together may take `STEPS`.
+def metered(document: object, meter: Meter) -> Any:
+    """Return a parsed document in a form whose elements are counted when queries look at them.
 
     Raises:
         ValueError: it is nested too deep.
     """
     try:
-        return _metered(document, _Meter())
+        return _metered(document, meter)
     except RecursionError:
         raise ValueError("the document is nested too deep") from None
 
 
-def _metered(value: object, meter: _Meter) -> Any:
+def _metered(value: object, meter: Meter) -> Any:
     if isinstance(value, list):
         items = _List([_metered(item, meter) for item in value])
         items.meter = meter

@@ -18,8 +18,8 @@ from probe_exporter.settings.quantities import parse_duration
 from probe_exporter.web.answers import Answer, Refused, json_text, plain
 from probe_exporter.web.parameters import decode_query
 
-LISTED = 100
-MOST_LISTED = 1000
+DEFAULT_LISTED = 100
+MAX_LISTED = 1000
 """Entries in one answer: without ``limit``, and at most."""
 
 FILTERS = ("module", "target", "result", "reason", "since", "limit")
@@ -198,7 +198,7 @@ def _since(text: str) -> float:
 
 def _limit(text: str) -> int:
     if not text:
-        return LISTED
-    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not 1 <= int(text) <= MOST_LISTED:
-        raise Refused(400, f'The limit parameter is a whole number from 1 to {MOST_LISTED}, not "{text}"')
+        return DEFAULT_LISTED
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not 1 <= int(text) <= MAX_LISTED:
+        raise Refused(400, f'The limit parameter is a whole number from 1 to {MAX_LISTED}, not "{text}"')
     return int(text)

@@ -225,6 +225,25 @@ def test_unknown_prober_is_reported_with_the_known_ones(tmp_path: Path) -> None:
     assert f"unknown prober `HTTP`; did you mean `http`? (loaded: {', '.join(sorted(PROBERS))})" in line
 
 
+@pytest.mark.parametrize(
+    ("key", "word", "meant"),
+    [
+        ("query_class", "CHAOS", "; did you mean `CH`?"),
+        ("query_class", "chaos", "; did you mean `CH`?"),
+        ("query_class", "Internet", "; did you mean `IN`?"),
+        ("query_class", "in", "; did you mean `IN`?"),
+        ("query_class", "XX", ""),
+        ("query_type", "CNAMES", "; did you mean `CNAME`?"),
+        ("query_type", "aaaa", "; did you mean `AAAA`?"),
+        ("query_type", "TLSSA", "; did you mean `TLSA`?"),
+        ("query_type", "CHAOS", ""),
+    ],
+)
+def test_unknown_class_or_type_of_dns_names_the_nearest_word(tmp_path: Path, key: str, word: str, meant: str) -> None:
+    (line,) = refusal(tmp_path, f"modules: {{m: {{prober: dns, dns: {{query_name: x, {key}: {word}}}}}}}")
+    assert line.endswith(f"unknown {key.replace('_', ' ')} '{word}'{meant}")
+
+
 def test_prober_without_a_block_has_default_settings(tmp_path: Path) -> None:
     """The original leaves grpc without a default: such a module could use IPv6 only."""
     modules = load(tmp_path, "modules: {g: {prober: grpc}, h: {prober: http, http: null}}").modules
@@ -300,6 +319,12 @@ CAUTIONS = {
     ),
     "modules: {m: {prober: tcp, tcp: {query_response: [{}, {expect: x, labels: [{name: a-b}]}]}}}": (
         "tcp.query_response[1].labels[0].name: not a label name"
+    ),
+    "modules: {m: {prober: tcp, tcp: {tls: true, query_response: [{expect: x}, {starttls: true}]}}}": (
+        "tcp.tls: TLS begins at once, and a step has `starttls`"
+    ),
+    "modules: {m: {prober: unix, unix: {tls: true, query_response: [{starttls: yes}], tls_config: {ca: x}}}}": (
+        "unix.tls: TLS begins at once"
     ),
     "modules: {m: {prober: dns}}": "dns.query_name: `query_name` is required: every probe",
     "modules: {m: {prober: dns, dns: null}}": "dns.query_name: `query_name` is required: every probe",

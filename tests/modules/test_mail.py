@@ -73,10 +73,9 @@ async def test_smtp_no_relay_module_passes_without_relay(postfix: Postfix, pki: 
 
 
 @pytest.mark.parametrize("name", ["smtp_submission", "smtps_submission"])
-async def test_submission_module_times_out_without_auth(postfix: Postfix, pki: Pki, name: str) -> None:
+async def test_submission_module_fails_without_auth(postfix: Postfix, pki: Pki, name: str) -> None:
     target = f"127.0.0.1:{postfix.tls_port if name.startswith('smtps') else postfix.port}"
-    result = await run_until(in_phase("dialogue"), shipped(name, pki), target, grace=0.3)
-    assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
+    assert why(await probe(shipped(name, pki), target)) == (Reason.DIALOGUE_REJECTED, "dialogue")
     assert why(await probe(library("smtp").modules[name], target)) == UNKNOWN
 
 
@@ -112,8 +111,8 @@ async def test_login_module_passes_with_the_right_password_only(
 ) -> None:
     target = f"127.0.0.1:{getattr(dovecot, port)}"
     assert why(await probe(of_ones_own(name, pki, tmp_path, PASSWORD), target)) is None
-    result = await run_until(in_phase("dialogue"), of_ones_own(name, pki, tmp_path, "wrong"), target, grace=0.3)
-    assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
+    refused = await probe(of_ones_own(name, pki, tmp_path, "wrong"), target)
+    assert why(refused) == (Reason.DIALOGUE_REJECTED, "dialogue")
 
 
 @pytest.mark.parametrize("name", ["imap_starttls_login_example", "imaps_login_example", "pop3s_login_example"])
@@ -152,11 +151,11 @@ async def test_submission_module_reports_auth_mechanisms(pki: Pki) -> None:
     assert heard == EHLO + b"STARTTLS\r\n" + EHLO + b"QUIT\r\n"
 
 
-async def test_submission_module_times_out_without_tls(pki: Pki) -> None:
+async def test_submission_module_fails_without_tls(pki: Pki) -> None:
     """The server offers AUTH without TLS, which does not count."""
     script = then_silence(*GREETED, b"250-mail.test\r\n250 AUTH PLAIN LOGIN\r\n")
-    result, heard = await probe_talker(shipped("smtp_submission", pki), script, pki, times_out=True)
-    assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
+    result, heard = await probe_talker(shipped("smtp_submission", pki), script, pki)
+    assert why(result) == (Reason.DIALOGUE_REJECTED, "dialogue")
     assert heard == EHLO
 
 
@@ -166,7 +165,7 @@ async def test_submission_module_times_out_without_tls(pki: Pki) -> None:
         (b"250 ok\r\n", b"554 5.7.1 relay access denied\r\n", None),
         (b"250 ok\r\n", b"450 4.7.1 not now\r\n", None),
         (b"530 5.7.0 authentication required\r\n", b"503 5.5.1 need MAIL first\r\n", None),
-        (b"250 ok\r\n", b"250 ok\r\n", (Reason.TIMEOUT_DIALOGUE, "dialogue")),
+        (b"250 ok\r\n", b"250 ok\r\n", (Reason.DIALOGUE_REJECTED, "dialogue")),
     ],
 )
 async def test_no_relay_module_fails_on_an_open_relay_and_sends_no_mail(
@@ -174,10 +173,19 @@ async def test_no_relay_module_fails_on_an_open_relay_and_sends_no_mail(
 ) -> None:
     script = then_silence(*GREETED, b"250 mail.test\r\n", Hear(), sender, Hear(), recipient, Hear(), b"221 bye\r\n")
     ends = script if verdict is None else then_silence(*script.turns[:-2])
-    result, heard = await probe_talker(shipped("smtp_no_relay", pki), ends, pki, times_out=verdict is not None)
+    result, heard = await probe_talker(shipped("smtp_no_relay", pki), ends, pki)
     assert why(result) == verdict
     envelope = b"MAIL FROM:<>\r\nRCPT TO:<nobody@probe-exporter.invalid>\r\n"
     assert heard == EHLO + envelope + (b"" if verdict else b"QUIT\r\n")
+
+
+async def test_smtp_module_reports_the_first_line_of_a_greeting(pki: Pki) -> None:
+    greeting = b"220-mail.test ESMTP Exim\r\n220-We do not relay\r\n220 no spam\r\n"
+    script = talk(greeting, Hear(), b"250-mail.test\r\n250 ok\r\n", Hear(), b"221 bye\r\n")
+    result, heard = await probe_talker(shipped("smtp", pki), script, pki)
+    assert why(result) is None
+    assert measured(result)["probe_expect_info"] == {("mail.test", "ESMTP Exim"): 1}
+    assert heard == EHLO + b"QUIT\r\n"
 
 
 @pytest.mark.parametrize("name", ["smtp", "smtp_size", "smtp_submission", "smtp_no_relay"])
@@ -191,20 +199,33 @@ async def test_client_waits_for_the_end_of_the_greeting(pki: Pki, name: str) -> 
 @pytest.mark.parametrize(
     ("name", "script"),
     [
-        ("smtp", talk(b"421 4.3.2 too many\r\n")),
-        ("smtp", talk(*GREETED, b"502 what?\r\n")),
+        ("smtp", (b"421 4.3.2 too many\r\n",)),
+        ("smtp", (b"554-mail.test\r\n",)),
+        ("smtp", (b"220-mail.test\r\n", b"421 4.3.2 too many\r\n")),
+        ("smtp", (*GREETED, b"502 what?\r\n")),
+        ("smtp_size", (*GREETED, b"250-mail.test\r\n250 DSN\r\n")),
+        ("imap", (b"* BYE too many\r\n",)),
+        ("imap", (b"* OK\r\n", Hear(), b"a BAD what?\r\n")),
+        ("imap", (b"* OK\r\n", Hear(), b"* CAPABILITY POP3\r\na OK\r\n")),
+        ("imap", (b"* OK\r\n", Hear(), b"* CAPABILITY IMAP4rev2\r\na NO\r\n")),
+        ("pop3", (b"-ERR too many\r\n",)),
+        ("pop3", (b"+OK\r\n", Hear(), b"-ERR what?\r\n")),
+    ],
+)
+async def test_server_refusal_ends_the_probe_at_once(pki: Pki, name: str, script: tuple[Turn, ...]) -> None:
+    """The server keeps the connection open."""
+    result, _ = await probe_talker(shipped(name, pki), then_silence(*script), pki)
+    assert why(result) == (Reason.DIALOGUE_REJECTED, "dialogue")
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [
         ("smtp", talk(*GREETED, b"250-mail.test\r\n250 ok\r\n")),
-        ("smtp_size", talk(*GREETED, b"250-mail.test\r\n250 DSN\r\n")),
-        ("imap", talk(b"* BYE too many\r\n")),
-        ("imap", talk(b"* OK\r\n", Hear(), b"a BAD what?\r\n")),
-        ("imap", talk(b"* OK\r\n", Hear(), b"* CAPABILITY POP3\r\na OK\r\n")),
-        ("imap", talk(b"* OK\r\n", Hear(), b"* CAPABILITY IMAP4rev2\r\na NO\r\n")),
-        ("pop3", talk(b"-ERR too many\r\n")),
-        ("pop3", talk(b"+OK\r\n", Hear(), b"-ERR what?\r\n")),
         ("pop3", talk(b"+OK\r\n", Hear(), b"+OK\r\nTOP\r\n")),
     ],
 )
-async def test_server_refusal_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_server_that_closes_too_early_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
     result = await expect_failure(shipped(name, pki), script, pki)
     assert result.failure is not None
     assert result.failure.reason in (Reason.DIALOGUE_NO_MATCH, Reason.DIALOGUE_CLOSED)

@@ -284,8 +284,8 @@ async def test_truncated_dialogue_is_connection_closed(pki: Pki) -> None:
         ({"password": PASSWORD}, "needs a `username`"),
         ({"qos": 1}, "without a `topic`"),
         ({"topic": "t", "qos": 2}, "less than or equal to 1"),
-        ({"topic": "a/+/b"}, "no wildcards"),
-        ({"topic": "a/#"}, "no wildcards"),
+        ({"topic": "a/+/b"}, "without wildcards"),
+        ({"topic": "a/#"}, "without wildcards"),
         ({"version": "3.1"}, "'3.1.1' or '5.0'"),
     ],
 )

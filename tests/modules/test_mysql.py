@@ -7,6 +7,7 @@ import hashlib
 import socket
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -40,7 +41,7 @@ from tests.servers.mariadb import (
     MariaDbPair,
 )
 from tests.targets import Pki
-from tests.targets.talker import Hear, Secure, Talk, Turn, then_silence
+from tests.targets.talker import Hear, Secure, Talk, Turn, talk, then_silence
 from tests.waiting import eventually
 
 LOGIN = {"user": USER, "password": PASSWORD}
@@ -403,7 +404,9 @@ async def test_error_packet_instead_of_greeting_has_its_reason(pki: Pki, code: i
         (packet(2, b"\xfedialog\0") + error(4, 1045), None),
         (error(2, 1203), (Reason.TARGET_FULL, "auth")),
         (error(2, 3032), (Reason.TARGET_NOT_READY, "auth")),
-        (error(2, 3159), (Reason.TLS_REQUIRED, "auth")),
+        (error(2, 3159), None),  # it accepts connections over TLS
+        (error(2, 1049), None),
+        (error(2, 1129), ("mysql_host_blocked", "auth")),
         (packet(2, b"\x05"), (Reason.PROTOCOL_ERROR, "auth")),
     ],
 )
@@ -459,16 +462,25 @@ async def test_server_version_is_bounded(pki: Pki) -> None:
         (state_of(RUNNING), {"max_lag": "6s"}, (Reason.EXPECTATION, "state")),
         (state_of([b"No", b"Yes", None, b"x"]), {}, None),
         (state_of(RUNNING, [b"No", b"Yes", None, b"x"]), {"max_lag": "9s"}, (Reason.EXPECTATION, "state")),
-        (state_of([b"Yes", b"Yes", b"soon", b""]), {}, (Reason.PROTOCOL_ERROR, "state")),
-        (state_of([b"Yes"]), {}, (Reason.PROTOCOL_ERROR, "state")),
-        ((READ_ONLY, packet(1, WELCOME)), {}, (Reason.PROTOCOL_ERROR, "state")),
-        ((READ_ONLY, table([b"read_only"], [None])), {}, (Reason.PROTOCOL_ERROR, "state")),
-        ((READ_ONLY, table([b"another"], [b"1"])), {}, (Reason.PROTOCOL_ERROR, "state")),
-        ((READ_ONLY, packet(1, b"\xfb/etc/passwd")), {}, (Reason.PROTOCOL_ERROR, "state")),
-        ((READ_ONLY, packet(1, b"\xfc\xff\xff")), {}, (Reason.PROTOCOL_ERROR, "state")),
-        ((READ_ONLY, packet(1, b"\x01") + packet(2, b"\x03def")), {}, (Reason.PROTOCOL_ERROR, "state")),
-        ((READ_ONLY, packet(1, b"\x01") + packet(2, b"\xfe\xff\xff\xff")), {}, (Reason.PROTOCOL_ERROR, "state")),
-        ((READ_ONLY, packet(1, b"\x01") + packet(2, b"\0\0\0\0\xfb")), {}, (Reason.PROTOCOL_ERROR, "state")),
+        (state_of([b"Yes", b"Yes", b"soon", b""]), {"role": "replica"}, None),
+        (state_of([b"Yes", b"Yes", b"soon", b""]), {"max_lag": "9s"}, (Reason.EXPECTATION, "state")),
+        (state_of([b"Yes"]), {"role": "replica"}, (Reason.PROTOCOL_ERROR, "state")),
+        ((READ_ONLY, packet(1, WELCOME)), {"writable": True}, (Reason.PROTOCOL_ERROR, "state")),
+        ((READ_ONLY, table([b"read_only"], [None])), {"writable": True}, (Reason.PROTOCOL_ERROR, "state")),
+        ((READ_ONLY, table([b"another"], [b"1"])), {"writable": True}, (Reason.PROTOCOL_ERROR, "state")),
+        ((READ_ONLY, packet(1, b"\xfb/etc/passwd")), {"writable": True}, (Reason.PROTOCOL_ERROR, "state")),
+        ((READ_ONLY, packet(1, b"\xfc\xff\xff")), {"writable": True}, (Reason.PROTOCOL_ERROR, "state")),
+        ((READ_ONLY, packet(1, b"\x01") + packet(2, b"\x03def")), {"writable": True}, (Reason.PROTOCOL_ERROR, "state")),
+        (
+            (READ_ONLY, packet(1, b"\x01") + packet(2, b"\xfe\xff\xff\xff")),
+            {"writable": True},
+            (Reason.PROTOCOL_ERROR, "state"),
+        ),
+        (
+            (READ_ONLY, packet(1, b"\x01") + packet(2, b"\0\0\0\0\xfb")),
+            {"writable": True},
+            (Reason.PROTOCOL_ERROR, "state"),
+        ),
     ],
 )
 async def test_replica_state_has_its_verdict(
@@ -476,6 +488,41 @@ async def test_replica_state_has_its_verdict(
 ) -> None:
     result, _ = await probe_talker(shipped("mysql", **LOGIN, **settings), then_silence(*logged_in(), *answer), pki)
     assert why(result) == verdict
+
+
+TOO_MANY_COLUMNS = packet(1, b"\xfc\x01\x01")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (READ_ONLY, error(1, 1193), REPLICA_STATUS, error(1, 1235)),  # a proxy
+        (READ_ONLY, error(1, 1064), REPLICA_STATUS, error(1, 1064), SLAVE_STATUS, error(1, 1064)),
+        (READ_ONLY, packet(1, WELCOME)),
+        (READ_ONLY, b"not a packet"),
+        (READ_ONLY, table([b"read_only"], [b"1"]), REPLICA_STATUS, table(STATE, [b"Yes"])),
+        (READ_ONLY, table([b"read_only"], [b"1"]), REPLICA_STATUS, TOO_MANY_COLUMNS),
+        (READ_ONLY,),
+    ],
+)
+async def test_server_without_state_passes_unless_settings_need_it(pki: Pki, answers: tuple[Turn, ...]) -> None:
+    script = talk(*logged_in(), *answers)
+    result, _ = await probe_talker(shipped("mysql", **LOGIN), script, pki)
+    assert why(result) is None
+    assert any("question" in event.fields for event in result.probe.events)
+    assert "probe_mysql_replica_io_running" not in measured(result)
+    needed: list[dict[str, Any]] = [{"writable": True, "role": "primary"}, {"writable": True, "max_lag": "1s"}]
+    for settings in needed:
+        failed, _ = await probe_talker(shipped("mysql", **LOGIN, **settings), script, pki)
+        assert why(failed) is not None
+
+
+async def test_late_reply_is_not_taken_for_the_next(pki: Pki) -> None:
+    """A reply about read_only that comes late would look like a replication channel."""
+    script = then_silence(*logged_in(), READ_ONLY, table([b"read_only"], [b"1"])[:-9])
+    result, heard = await probe_talker(shipped("mysql", **LOGIN), script, pki, timeout=1)
+    assert why(result) is None
+    assert b"SHOW REPLICA STATUS" not in heard
 
 
 async def test_each_replication_channel_has_its_lag(pki: Pki) -> None:
@@ -518,7 +565,7 @@ async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Talk)
 
 async def test_truncated_dialogue_is_connection_closed(pki: Pki) -> None:
     for script in cuts((*logged_in(), *state_of(RUNNING))):
-        result = await expect_failure(shipped("mysql", **LOGIN), script, pki)
+        result = await expect_failure(shipped("mysql", role="replica", writable=True, **LOGIN), script, pki)
         assert result.failure is not None
         assert result.failure.reason is Reason.CONNECT_CLOSED
 

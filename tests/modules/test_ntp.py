@@ -261,6 +261,17 @@ async def test_kiss_of_death_after_a_response_does_not_fail() -> None:
     assert len(heard) == 2
 
 
+async def test_invalid_response_after_a_valid_one_does_not_fail() -> None:
+    """No setting asks for more than one sample; a firewall that answers the next request does not matter either."""
+
+    async def answers(number: int, question: bytes) -> list[bytes]:
+        return [answer(question) if number == 1 else b"too short"]
+
+    result, heard = await ask(answers)
+    assert why(result) is None
+    assert len(heard) == 2
+
+
 @pytest.mark.usefixtures("clock")
 async def test_silence_after_a_response_does_not_fail() -> None:
     result, heard = await ask(silent(2, 3, 4))

@@ -236,12 +236,12 @@ WHOLE: tuple[Turn, ...] = (BANNER, offer(), reply())
 @pytest.mark.parametrize(
     ("offered", "named"),
     [
-        ({"kex": "sntrup761x25519-sha512@openssh.com"}, "no key exchange"),
-        ({"key": "ssh-rsa,ssh-dss"}, "no host key"),
-        ({"cipher": "blowfish-cbc"}, "no cipher"),
-        ({"mac": "hmac-ripemd160"}, "no MAC"),
-        ({"compression": "lzw"}, "no compression"),
-        ({"kex": ""}, "no key exchange"),
+        ({"kex": "sntrup761x25519-sha512@openssh.com"}, "no common key exchange"),
+        ({"key": "ssh-rsa,ssh-dss"}, "no common host key"),
+        ({"cipher": "rot13"}, "no common cipher"),
+        ({"mac": "crc32"}, "no common MAC"),
+        ({"compression": "lzw"}, "no common compression"),
+        ({"kex": ""}, "no common key exchange"),
     ],
 )
 async def test_missing_common_algorithm_has_its_own_reason(pki: Pki, offered: dict[str, str], named: str) -> None:
@@ -253,6 +253,16 @@ async def test_missing_common_algorithm_has_its_own_reason(pki: Pki, offered: di
     assert result.failure.message.endswith(
         f"the server offers {', '.join(*(known.split(',') for known in offered.values()))}"
     )
+
+
+@pytest.mark.parametrize(
+    "offered", [{"cipher": "blowfish-cbc,arcfour"}, {"mac": "hmac-ripemd160"}, {"mac": "hmac-md5-96"}]
+)
+async def test_old_cipher_or_mac_does_not_end_the_exchange(pki: Pki, offered: dict[str, str]) -> None:
+    """The probe never encrypts, and no setting asks for a cipher."""
+    result, _ = await probe_talker(shipped("ssh"), talk(BANNER, offer(**offered)), pki)
+    assert why(result) == (Reason.CONNECT_CLOSED, "key_exchange")
+    assert "probe_ssh_algorithms_info" in measured(result)
 
 
 async def test_first_algorithm_of_the_module_is_chosen(pki: Pki) -> None:

@@ -1,31 +1,30 @@
-"""Tests of name lookup: the hosts file before DNS, a reason for each failure, no cached answer for the next scrape."""
+"""Names become addresses in the order hosts file, DNS; each way of failing has its reason; nothing is remembered.
+
+How name servers are asked is in `test_name_servers.py`, and what /etc/resolv.conf says in `test_resolv_conf.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
 import struct
-import time
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
-import aiodns
 import pytest
 
 from probe_exporter.addresses import literals
-from probe_exporter.network import lookup
+from probe_exporter.network import lookup, resolv_conf
+from probe_exporter.network.lookup import Resolver
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from tests.targets.dns import DnsServer, Zone, silence
-from tests.waiting import PATIENCE, until, wait_until
+from tests.waiting import until
 
 A, AAAA = 1, 28
-IMPATIENCE = 0.2
-"""Seconds for a resolver whose name server never answers."""
-
 NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
 
 
@@ -81,23 +80,21 @@ def _question(data: bytes) -> tuple[str, int, bytes]:
 
 
 @asynccontextmanager
-async def name_server(patience: float = 20.0) -> AsyncIterator[NameServer]:
-    """Run a name server on loopback, the only one of this loop's resolver.
+async def name_server(seconds: int = 20) -> AsyncIterator[NameServer]:
+    """A name server on loopback, which the system's lookups ask and no other.
 
     Args:
-        patience: seconds after which the resolver gives up; few where it is to do so.
+        seconds: after which a lookup gives up.
     """
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", 0))
-    resolver = aiodns.DNSResolver(
-        nameservers=[f"127.0.0.1:{server.port}"], loop=loop, timeout=patience, tries=1, domains=["search.test"]
-    )
-    lookup._resolvers[loop] = resolver
-    try:
+    with tempfile.NamedTemporaryFile("w") as conf, pytest.MonkeyPatch.context() as patch:
+        conf.write(f"nameserver 127.0.0.1\nsearch search.test\noptions timeout:{seconds} attempts:1\n")
+        conf.flush()
+        patch.setattr(resolv_conf, "RESOLV_CONF", Path(conf.name))
+        patch.setattr(lookup, "PORT", server.port)
         yield server
-    finally:
-        await resolver.close()
-        transport.close()
+    transport.close()
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +103,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "hosts"
     path.touch()
     monkeypatch.setattr(lookup, "HOSTS", path)
+    monkeypatch.setattr(resolv_conf, "NSSWITCH_CONF", tmp_path / "nsswitch.conf")
     return path
 
 
@@ -249,7 +247,12 @@ async def test_lookup_failure_has_reason(family: int) -> None:
         assert await failure("refused.test", family) is Reason.DNS_RESOLUTION
         if family:
             assert await failure({4: "six.test", 6: "four.test"}[family], family) is Reason.DNS_NO_ADDRESS
-    async with name_server(IMPATIENCE):
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("family", [0, 4, 6])
+async def test_lookup_without_answer_times_out(family: int) -> None:
+    async with name_server(10):
         assert await failure("silent.test", family) is Reason.DNS_TIMEOUT
 
 
@@ -300,44 +303,70 @@ async def test_lookup_uses_search_domains() -> None:
         assert await lookup.lookup("short", 4) == ["192.0.2.1"]
 
 
-async def moved(before: str, after: str, resolver: lookup.Resolver | None = None) -> None:
-    """Repeat the lookup until the old address is forgotten, which c-ares does in its own thread."""
-    give_up = time.monotonic() + PATIENCE
-    while (found := await lookup.lookup("moving.test", 4, resolver=resolver)) == [before]:
-        assert time.monotonic() < give_up, "the old address is still remembered"
-        await asyncio.sleep(0.01)
-    assert found == [after]
-
-
-async def test_lookup_forgets_answers_between_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The TTL does not matter: each probe must see the current answer."""
-    assert lookup.MEMORY < 5  # the shortest interval in use
-    monkeypatch.setattr(lookup, "MEMORY", 0.1)
+async def test_lookup_with_search_domains_tells_the_most() -> None:
+    """Of the name's own failure and those in search domains the one to look up counts."""
     async with name_server() as server:
-        server.zone["moving.test"] = ["192.0.2.1"]
-        assert await lookup.lookup("moving.test", 4) == ["192.0.2.1"]
-        server.zone["moving.test"] = ["192.0.2.2"]
-        await moved("192.0.2.1", "192.0.2.2")
-        server.codes["moving.test"] = SERVFAIL
+        server.zone |= {"empty.search.test": []}
+        server.codes |= {"broken.search.test": SERVFAIL}
+        assert await failure("empty") is Reason.DNS_NO_ADDRESS
+        assert await failure("broken") is Reason.DNS_RESOLUTION
+        assert await failure("absent") is Reason.DNS_NAME_NOT_FOUND
+
+
+async def test_lookup_as_written_uses_no_search_domain() -> None:
+    async with name_server() as server:
+        server.zone["short.search.test"] = ["192.0.2.1"]
         with pytest.raises(ProbeFailed) as failed:
-            await moved("192.0.2.2", "")
-        assert failed.value.reason is Reason.DNS_RESOLUTION
+            await lookup.lookup("short", 4, as_written=True)
+        assert failed.value.reason is Reason.DNS_NAME_NOT_FOUND
+        assert server.asked == [("short", A)]
 
 
-async def test_lookup_in_progress_survives_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookup, "MEMORY", 0.1)
+@pytest.mark.parametrize("host", ["localhost", "LocalHost.", "any.localhost"])
+async def test_localhost_needs_no_name_server(host: str) -> None:
     async with name_server() as server:
-        server.zone["a.test"] = ["192.0.2.1"]
-        channel = lookup._resolvers[asyncio.get_running_loop()]
-        under_way = asyncio.create_task(lookup.lookup("silent.test", 4))
-        await until(lambda: ("silent.test", A) in server.asked)
-        for _ in range(3):
-            await lookup.lookup("a.test", 4)
-            await until(lambda: channel not in lookup._remembering)  # what was answered is forgotten
-        assert not under_way.done()
-        server.answer("silent.test", ["192.0.2.7"])
-        assert await under_way == ["192.0.2.7"]
-        assert await lookup.lookup("a.test", 4) == ["192.0.2.1"]
+        assert await lookup.lookup(host) == ["127.0.0.1", "::1"]
+        assert server.asked == []
+
+
+async def test_onion_names_are_not_shown_to_name_servers() -> None:
+    async with name_server() as server:
+        assert await failure("any.onion") is Reason.DNS_NAME_NOT_FOUND
+        assert ("any.onion", A) not in server.asked
+
+
+@pytest.mark.parametrize(
+    ("line", "addresses"),
+    [
+        ("hosts: files dns", ["192.0.2.1"]),
+        ("hosts: dns files", ["192.0.2.2"]),
+        ("hosts: dns", ["192.0.2.2"]),
+        ("hosts: files", ["192.0.2.1"]),
+        ("hosts: files mdns4_minimal [NOTFOUND=return] dns", ["192.0.2.1"]),
+    ],
+)
+async def test_lookup_follows_nsswitch(hosts: Path, line: str, addresses: list[str]) -> None:
+    hosts.write_text("192.0.2.1 both.test\n192.0.2.1 here.test\n")
+    hosts.with_name("nsswitch.conf").write_text(line + "\n")
+    async with name_server() as server:
+        server.zone |= {"both.test": ["192.0.2.2"], "there.test": ["192.0.2.2"]}
+        assert await lookup.lookup("both.test", 4) == addresses
+        if "files" not in line:
+            assert await failure("here.test") is Reason.DNS_NAME_NOT_FOUND
+        else:
+            assert await lookup.lookup("here.test", 4) == ["192.0.2.1"]
+        if "dns" not in line:
+            assert await failure("there.test") is Reason.DNS_NAME_NOT_FOUND
+
+
+async def test_lookup_remembers_nothing() -> None:
+    """However long the name server says that an address holds: a probe is to see what a client would see."""
+    async with name_server() as server:
+        for address in ("192.0.2.1", "192.0.2.2"):
+            server.zone["moving.test"] = [address]
+            assert await lookup.lookup("moving.test", 4) == [address]
+        server.codes["moving.test"] = SERVFAIL
+        assert await failure("moving.test", 4) is Reason.DNS_RESOLUTION
 
 
 async def test_lookup_is_not_delayed_by_unanswered_ones() -> None:
@@ -350,21 +379,18 @@ async def test_lookup_is_not_delayed_by_unanswered_ones() -> None:
         assert not any(task.done() for task in waiting)
         server.answer("silent.test", ["192.0.2.7"])
         assert await asyncio.gather(*waiting) == [["192.0.2.7"]] * 100
-    async with name_server(IMPATIENCE):
-        waiting_for_nothing = [failure("silent.test", 4) for _ in range(100)]
-        assert set(await asyncio.gather(*waiting_for_nothing)) == {Reason.DNS_TIMEOUT}
 
 
 # --- a module's own name servers ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:{}", "[::1]:{}"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 async def test_own_resolver_ignores_hosts_file_and_search_domains(hosts: Path, address: str) -> None:
     """The resolver asks for the name as written, without the hosts file and search domains."""
     hosts.write_text("192.0.2.9 both.test\n")
     zone = Zone({"both.test": [["192.0.2.1", "2001:db8::1"]], "six.test": [["2001:db8::6"]]})
     async with DnsServer(zone) as server:
-        own = lookup.resolver((address.format(server["port"]),), 20.0)
+        own = Resolver(((address, server["port"]),), 20.0)
         assert await lookup.lookup("both.test", resolver=own) == ["192.0.2.1", "2001:db8::1"]
         assert await lookup.lookup("both.test", 4, resolver=own) == ["192.0.2.1"]
         assert await lookup.lookup("six.test.", resolver=own) == ["2001:db8::6"]
@@ -388,57 +414,37 @@ def refusing(query: bytes) -> list[bytes]:
 
 
 async def test_own_resolver_failure_has_reason() -> None:
-    for script, timeout, reason in [(silence, 0.4, Reason.DNS_TIMEOUT), (refusing, 20.0, Reason.DNS_RESOLUTION)]:
-        async with DnsServer(script) as server:
-            own = lookup.resolver((f"127.0.0.1:{server['port']}",), timeout)
-            with pytest.raises(ProbeFailed) as failed:
-                await lookup.lookup("any.test", resolver=own)
-            assert failed.value.reason is reason
-            # c-ares may still wait for an answer, and must not tell a loop that is closed.
-            await own._channels[asyncio.get_running_loop()].close()
-    with socket.create_server(("127.0.0.1", 0)) as nobody:  # on UDP
-        own = lookup.resolver((f"127.0.0.1:{nobody.getsockname()[1]}",), 20.0)
+    async with DnsServer(refusing) as server:
+        own = Resolver((("127.0.0.1", server["port"]),), 20.0)
         with pytest.raises(ProbeFailed) as failed:
             await lookup.lookup("any.test", resolver=own)
-        assert failed.value.reason in (Reason.DNS_RESOLUTION, Reason.DNS_TIMEOUT)
+    assert failed.value.reason is Reason.DNS_RESOLUTION
+    assert failed.value.message == f"looking up any.test failed: 127.0.0.1:{server['port']} answered REFUSED"
 
 
+@pytest.mark.usefixtures("clock")
+async def test_own_resolver_gives_up_after_its_timeout() -> None:
+    loop = asyncio.get_running_loop()
+    async with DnsServer(silence) as server:
+        own = Resolver((("127.0.0.1", server["port"]), ("::1", server["port"])), 10.0)
+        started = loop.time()
+        with pytest.raises(ProbeFailed) as failed:
+            await lookup.lookup("any.test", resolver=own)
+    assert failed.value.reason is Reason.DNS_TIMEOUT
+    assert failed.value.message.endswith("within 10 s")
+    assert loop.time() - started >= 10
+
+
+@pytest.mark.usefixtures("clock")
 async def test_own_resolver_tries_next_server() -> None:
     async with DnsServer(silence) as silent, DnsServer(Zone({"a.test": [["192.0.2.1"]]})) as server:
-        own = lookup.resolver((f"127.0.0.1:{silent['port']}", f"127.0.0.1:{server['port']}"), 8.0)
+        own = Resolver((("127.0.0.1", silent["port"]), ("127.0.0.1", server["port"])), 8.0)
         assert await lookup.lookup("a.test", 4, resolver=own) == ["192.0.2.1"]
 
 
-async def test_own_resolver_forgets_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookup, "MEMORY", 0.05)
+async def test_own_resolver_remembers_nothing() -> None:
     zone = Zone({"moving.test": [["192.0.2.1"], ["192.0.2.2"]]})
     async with DnsServer(zone) as server:
-        own = lookup.resolver((f"127.0.0.1:{server['port']}",), 20.0)
+        own = Resolver((("127.0.0.1", server["port"]),), 20.0)
         assert await lookup.lookup("moving.test", 4, resolver=own) == ["192.0.2.1"]
-        await moved("192.0.2.1", "192.0.2.2", own)
-
-
-@pytest.mark.slow
-def test_own_resolver_is_shared_and_released() -> None:
-    """A dropped configuration leaks no threads and no descriptors, on any number of event loops."""
-
-    def resources() -> tuple[int, int]:
-        gc.collect()
-        return len(list(Path("/proc/self/task").iterdir())), len(list(Path("/proc/self/fd").iterdir()))
-
-    def let_go() -> bool:
-        return all(now <= then for now, then in zip(resources(), before, strict=True))
-
-    async def use(own: lookup.Resolver) -> None:
-        with pytest.raises(ProbeFailed):
-            await lookup.lookup("any.test", resolver=own)
-
-    asyncio.run(use(lookup.resolver(("127.0.0.1:1",), 20.0)))  # what c-ares keeps for all channels is there now
-    before = resources()
-    for _ in range(20):
-        first, second = lookup.resolver(("127.0.0.1:1",), 20.0), lookup.resolver(("127.0.0.1:1",), 20.0)
-        assert first is second
-        for _ in range(2):
-            asyncio.run(use(first))
-        del first, second
-    wait_until(let_go)  # c-ares ends its threads in the background
+        assert await lookup.lookup("moving.test", 4, resolver=own) == ["192.0.2.2"]

@@ -116,6 +116,72 @@ def step(keys: str) -> str:
     return module(f"prober: tcp, tcp: {{query_response: [{keys}]}}")
 
 
+def pattern(text: str) -> str:
+    """… with a regular expression."""
+    return step(f"{{expect: {json.dumps(text)}}}")
+
+
+def expression(text: str) -> str:
+    """… with a CEL expression."""
+    return http(f"fail_if_body_json_matches_cel: {json.dumps(text)}")
+
+
+PATTERNS = [
+    # repeat counts
+    *("x{99999999999}", "x{99999999999,}", "x{1,99999999999}", "{99999999999}", "x{100000000}", "x{99999999}"),
+    *("x{099999999999}", "x{1,099999999999}", "x{99999999999", "x{99999999999,x}", "x\\{99999999999}"),
+    *("[{99999999999}]", "[^]{99999999999}]", "[]{99999999999}]", "[\\]{99999999999}]", "[[:alpha:]{99999999999}]"),
+    *("\\Q{99999999999}\\E", "\\Qx{99999999999}", "x{2}{3}", "x{0}{1000}", "(x{100}){10}", "(x{100}){11}"),
+    # nesting: the highest tree has 1,000 levels
+    *("(" * deep + "x" + ")" * deep for deep in (999, 1000, 5000)),
+    *("(?:" * deep + "x" + ")" * deep for deep in (999, 5000)),
+    *("(?:" * deep + "x" + ")*" * deep for deep in (999, 1000)),
+    *("(a" * deep + ")" * deep for deep in (500, 501)),
+    *("(?:ab|" * deep + "cd" + ")" * deep for deep in (999, 1001)),
+    *("(?:ab(?:" * deep + "x" + ")?)?" * deep for deep in (250, 251, 400)),
+    "(?i:" * 1001 + "x" + ")" * 1001,
+    "(?P<a>" + "(?s)(" * 998 + "\\pL" + ")" * 999,
+    "(?P<a>" + "(?s)(" * 999 + "\\pL" + ")" * 1000,
+    # size
+    "x{1000}" * 3000,
+    "|".join(f"a{number}" for number in range(5000)),
+]
+"""Regular expressions at the limits of Go's package and of RE2's library."""
+
+TOO_LARGE_FOR_GO = "x{1000}" * 3500
+
+EXPRESSIONS = [
+    *("has(body.a.b)", 'has(body["a"])', 'has({"a":1}.a)', "has(dyn(body).a)", "has(a)", "has(body.a[0])"),
+    *("[1].all(i, v, v > 0)", "[1].exists(i, v, v > 0)", "[1].existsOne(i, v, v > 0)", "[1].exists_one(i, v, v > 0)"),
+    *("[1].transformMap(i, v, v) == {0:1}", "[1].transformMapEntry(i, v, {v:i}) == {1:0}", "body.all(x.y, true)"),
+    *("cel.block([1], cel.index(0) == 1)", "body.a.optMap(x, x)", "optional.of(1).optFlatMap(x, optional.of(x)) == 1"),
+    *("proto.hasExt(body, a.b)", "proto.getExt(body, a.b)", "math.least(1, 2) == 1", "[2, 1].sortBy(x, x) == [1, 2]"),
+    *(
+        '{"a":1}.exists(k, true)',
+        '{"a":1}.map(k, k) == ["a"]',
+        "body.map(x, x.map(y, y)) == []",
+        "body.filter(x) == []",
+    ),
+    *(
+        "body.map(body, body) == []",
+        "[1].map(x, x > 0 ? true : 1) == []",
+        "!" * 300 + "true",
+        "(" * 31 + "true" + ")" * 31,
+    ),
+    *("1.7e308 == body", "body[1.5] == 1", "type(body) == type(1)", " && ".join(["true"] * 1000)),
+]
+"""CEL expressions: macros, and the limits of cel-go and cel-cpp."""
+
+DEEP_EXPRESSIONS = [
+    "(" * 50 + "true" + ")" * 50,
+    " + ".join(["1"] * 34) + " == 1",
+    "body" + ".a" * 50 + " == 1",
+    "[" * 50 + "]" * 50 + " == []",
+]
+
+ODD_EXPRESSIONS = ["type(1) == google.protobuf.Any", "1.8e309 == body", "body[null] == 1"]
+
+
 STRICTER = {
     "a module without a prober, or with one that is not loaded": [
         "modules: {a: }\n",
@@ -146,8 +212,12 @@ STRICTER = {
     "a `proxy_url` with a stray bracket": [http("proxy_url: 'http://]'")],
     "names of character classes that RE2 does not know; Go knows them since 1.25": [
         step(f"{{expect: {json.dumps(name)}}}")
-        for name in (r"\p{greek}", r"\p{ASCII}", r"\p{Letter}", r"\p{LC}", r"\p{Garay}")
+        for name in (r"\p{greek}", r"\p{ASCII}", r"\p{Letter}", r"\p{LC}", r"\p{Garay}", r"\p{Cn}", r"\p{Assigned}")
     ],
+    "a CEL expression that is nested, or chained with an operator other than `&&` and `||`, more than 32 deep": [
+        *map(expression, DEEP_EXPRESSIONS)
+    ],
+    "`has()` of `has()` in a CEL expression": [expression("has(has(body.a))")],
 }
 """Configurations that probe-exporter refuses and the original accepts, by what they have."""
 
@@ -161,5 +231,11 @@ KINDER = {
         "targets: {deny: [127.0.0.1]}\nmodules: {}\n",
     ],
     "a file that declares YAML 1.2": ["%YAML 1.2\n---\nmodules: {}\n"],
+    "a regular expression that compiles to more than 3,355,443 instructions": [pattern(TOO_LARGE_FOR_GO)],
+    "a CEL expression with `null` as an index, a number beyond a 64-bit float, or a protobuf type unknown to "
+    "the original": [*map(expression, ODD_EXPRESSIONS)],
 }
 """Configurations that probe-exporter accepts and the original refuses, by what they have."""
+
+CASES += [*map(pattern, PATTERNS), *map(expression, EXPRESSIONS)]
+CASES += [text for table in (STRICTER, KINDER) for texts in table.values() for text in texts if text not in CASES]

@@ -89,6 +89,11 @@ def secure_talk(case: Case, ours: Outcome) -> bool:
     return secure and case.prober in ("tcp", "unix") and not not_verified(case, ours)
 
 
+def dns_probe(case: Case, ours: Outcome) -> bool:
+    """A probe of a DNS server whose module has a name to ask for."""
+    return any(line.startswith("probe_dns_response_truncated") for line in ours.lines)
+
+
 def dns_over_tls(case: Case, ours: Outcome) -> bool:
     """Return whether a dns probe accepted a certificate."""
     secure = any(line.startswith("probe_tls_cipher_info") for line in ours.lines)
@@ -493,6 +498,11 @@ DIFFERENCES = (
         "dns", Named("dns large over udp"),
         original=r"probe_(dns_answer_rrs|dns_query_succeeded|success) 0",
         ours=r"probe_(dns_answer_rrs|dns_query_succeeded|success) \d",
+    ),
+    Difference(
+        "Whether the server truncated its response is reported (`probe_dns_response_truncated`).",
+        "dns", dns_probe,
+        ours=r"probe_dns_response_truncated [01]",
     ),
     Difference(
         "DNS over TLS reports the metrics of TLS.",

@@ -72,7 +72,7 @@ async def test_page_with_checks_and_values_is_read_once() -> None:
 
 
 async def test_endless_page_fails_at_the_document_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probe_exporter.probers.http.JSON_LIMIT", 10_000)
+    monkeypatch.setattr("probe_exporter.probers.http.DEFAULT_MAX_JSON_BYTES", 10_000)
     endless = raw(b"HTTP/1.1 200 OK\r\n\r\n", Repeat(b" " * 1000, 10**6))
     result = await probe(endless, LENGTH)
     assert result.failure is not None

@@ -676,7 +676,7 @@ def test_busy_event_loop_does_not_add_to_the_rtt(path: Network) -> None:
 
 @pytest.mark.slow
 def test_foreign_replies_are_ignored(path: Network) -> None:
-    """They have another address, payload, sequence number or identifier. The right reply comes later."""
+    """They have another address, payload, sequence number, identifier or checksum. The right reply comes later."""
 
     def forge(sock: socket.socket, stop: threading.Event) -> None:
         sock.settimeout(0.05)
@@ -692,6 +692,8 @@ def test_foreign_replies_are_ignored(path: Network) -> None:
                 sock.sendto(answer(other), (sender, 0))
                 sock.sendto(answer(messages.request(4, identifier, sequence + 1 & 0xFFFF, asked[8:])), (sender, 0))
                 sock.sendto(answer(messages.request(4, identifier ^ 1, sequence, asked[8:])), (sender, 0))
+                damaged = answer(asked)
+                sock.sendto(damaged[:3] + bytes([damaged[3] ^ 1]) + damaged[4:], (sender, 0))
                 with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as elsewhere:
                     elsewhere.bind(("10.91.2.9", 0))
                     elsewhere.sendto(answer(asked), (sender, 0))

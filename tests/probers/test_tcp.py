@@ -20,7 +20,7 @@ from probe_exporter.protocols.dialogue import lines
 from probe_exporter.protocols.dialogue.steps import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import handshake
-from tests.cost import turns
+from tests.cost import short_turns
 from tests.deadlines import in_phase, run_until
 from tests.targets import End, Pause, Pki, Repeat
 from tests.targets.talker import Finish, Hear, Secure, Talk, Talker, talk, then_silence
@@ -212,14 +212,43 @@ async def test_peer_that_does_not_read_times_out_in_the_dialogue_phase(pki: Pki)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
 
 
-async def test_flood_of_lines_is_read_in_short_turns(pki: Pki) -> None:
+FLOODS = {
+    "empty lines": b"\n" * 100_000,
+    "short lines": b"220-on\r\n" * 10_000,
+    "long lines": (b"x" * 65534 + b"\n") * 2,
+    "long lines of no text": (b"\xff" * 65534 + b"\n") * 2,
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+async def test_flood_of_lines_is_read_in_short_turns(pki: Pki, flood: bytes) -> None:
     """Other tasks get their turn during the flood, and the deadline ends the probe."""
-    asking = module(query_response=[{"expect": "never"}])
-    async with Talker(then_silence(Repeat(b"\n" * 100_000, 10_000)), pki.directory) as talker:
-        with turns() as taken:
+    asking = module(query_response=[{"expect": "(a+)+never", "reject": "(b|c)*no$"}])
+    async with Talker(then_silence(Repeat(flood, 10_000)), pki.directory) as talker:
+        with short_turns() as taken:
             result = await run_until(lambda _: len(taken) > 50, asking, talker.fill("127.0.0.1:{port}"))
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
-    assert max(taken) < sum(taken) / 4
+
+
+async def test_timed_out_dialogue_shows_what_the_peer_said(pki: Pki) -> None:
+    """Each line is in the log, and the last one in the error, also one without a newline."""
+    script = then_silence(b"220-mail.test ESMTP\r\n220 hello\r\n500 wai")
+    result, _ = await probe_until_silence(pki, "dialogue", script, {"expect": "^220 .* ESMTP"})
+    assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
+    assert result.failure is not None
+    assert result.failure.fields == {"last_line": "500 wai", "unmatched": 2}
+    logged = [event.fields["line"] for event in result.probe.events if "line" in event.fields]
+    assert logged == ["220-mail.test ESMTP", "220 hello"]
+
+
+async def test_rejected_line_ends_the_probe_at_once(pki: Pki) -> None:
+    """The server refuses and keeps the connection open."""
+    step = {"expect": "^220 ", "reject": "^[45]"}
+    result, _ = await probe(pki, then_silence(b"554-no\r\n554 service\r\n"), step)
+    assert why(result) == (Reason.DIALOGUE_REJECTED, "dialogue")
+    assert result.failure is not None
+    assert result.failure.fields == {"line": "554-no"}
+    assert result.probe.samples.get(FAILED_BY_REGEXP) == 1
 
 
 # --- TLS ---------------------------------------------------------------------------------------------------

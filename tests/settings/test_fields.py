@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from probe_exporter.settings.cel import LONGEST_COPIED, Cel
+from probe_exporter.settings.cel import MAX_COPIED_ELEMENTS, Cel
 from probe_exporter.settings.fields import Duration, FilePath, Port, Size, Text, encode, nearest
 from probe_exporter.settings.regexps import LateRegexp, Regexp
 from probe_exporter.settings.secrets import Secret
@@ -246,7 +246,7 @@ def test_cel_explains_bad_expression_in_one_line(text: str, reason: str) -> None
 # --- limits of expressions ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [100, LONGEST_COPIED])
+@pytest.mark.parametrize("count", [100, MAX_COPIED_ELEMENTS])
 def test_cel_copies_list_within_limit(count: int) -> None:
     assert Cel("body.a.map(x, x * 2.0).size() > 0").evaluate({"a": [1.0] * count}) is True
 
@@ -255,7 +255,7 @@ def test_cel_copies_list_within_limit(count: int) -> None:
 def test_cel_refuses_to_copy_long_list(macro: str) -> None:
     """Copying is quadratic and blocks the event loop."""
     with pytest.raises(ValueError, match="at most 4000 elements"):
-        Cel(f"body.a.b.{macro}.size() > 0").evaluate({"a": {"b": [1.0] * (LONGEST_COPIED + 1)}})
+        Cel(f"body.a.b.{macro}.size() > 0").evaluate({"a": {"b": [1.0] * (MAX_COPIED_ELEMENTS + 1)}})
 
 
 def test_cel_stops_endless_expression() -> None:

@@ -223,3 +223,23 @@ def test_certificate_is_parsed_once() -> None:
     first = issue(*names("a.test"))
     second = x509.load_der_x509_certificate(first.public_bytes(serialization.Encoding.DER))
     assert certificates.read(first).labels is certificates.read(second).labels
+
+
+def test_remembered_certificates_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = certificates._Memory()
+    monkeypatch.setattr(certificates, "memory", memory)
+    large = issue(*[x509.DNSName(f"{number:050}.test") for number in range(2000)])
+    assert certificates.read(large).labels.subjectalternative.count(",") == 1999
+    assert memory.known == {}
+    monkeypatch.setattr(certificates, "MAX_REMEMBERED_BYTES", 1 << 20)
+    for serial in range(1, 300):
+        certificates.read(issue(serial=serial))
+        assert memory.bytes <= 1 << 20
+    assert 0 < len(memory.known) < 200
+
+
+def test_certificate_remembers_few_hosts() -> None:
+    certificate = certificates.Certificate(issue(*names("*.a.test")))
+    assert all(certificate.is_for(f"{number}.a.test") for number in range(1000))
+    assert not certificate.is_for("x" * 65536)
+    assert len(certificate._valid_for) <= 64

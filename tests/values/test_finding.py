@@ -22,6 +22,7 @@ from probe_exporter.prober.run import Probe
 from probe_exporter.values import finding
 from probe_exporter.values.finding import Answer
 from probe_exporter.values.settings import ValueSettings
+from tests.cost import seconds_of_a_million_additions, turns
 
 DOCUMENT = {
     "host": "h1",
@@ -150,7 +151,7 @@ def test_regexp_matches_are_limited() -> None:
     metric = declared(**{"from": {"regexp": "(.)"}, "values": {"a": 1}})
     lines, probe = found(metric, text=b"a" * 1_000_000)
     assert lines == ["app_x 1"]
-    assert len(probe.events) == finding.MOST_REMARKS + 1
+    assert len(probe.events) == finding.MAX_REMARKS + 1
     assert "more than 10000 matches" in str(probe.events[-1].fields["why"])
 
 
@@ -161,7 +162,7 @@ def test_long_label_drops_its_series() -> None:
 
 
 def test_large_document_does_not_block_event_loop() -> None:
-    """Queries on large documents run in a thread and within the step limit."""
+    """Queries on large documents run in a helper process and within the step limit."""
     body = json.dumps([[0] * 1000] * 700).encode()
     metric = declared(**{"from": {"json": "$..nowhere"}, "required": True})
     other = declared(**{"name": "app_y", "from": {"json": "$[?@.a == 1]"}})
@@ -177,7 +178,37 @@ def test_large_document_does_not_block_event_loop() -> None:
     probe, turns = asyncio.run(run())
     assert probe.failure is not None
     assert "200000 elements" in probe.failure.message
-    assert turns > 10, "without a thread it would have two"
+    assert turns > 10, "without a helper process it would have two"
+
+
+HOSTILE: dict[str, tuple[dict[str, Any], bytes]] = {
+    "8 MB of lists": ({"json": "$[0]"}, b"[" + b"[]," * 2_600_000 + b"[]]"),
+    "64 KiB of lists": ({"json": "$[0]"}, b"[" + b"[]," * 21_000 + b"[]]"),
+    "a thousand lists": ({"json": "$..*..*"}, b"[" + b"[]," * 900 + b"[]]"),
+    "a filter": ({"json": "$[?count($..*) < 1]"}, b"[" + b"[]," * 900 + b"[]]"),
+    "matches in 8 MB": ({"regexp": "(a)"}, b"a" * 8_000_000),
+    "matches in 64 KiB": ({"regexp": "(a)"}, b"a" * 64_000),
+    "empty matches": ({"regexp": "(b*)"}, b"a" * 64_000),
+    "a long number": ({"regexp": "([0-9]+)"}, b"1" * 64_000),
+    "bytes that are not UTF-8": ({"regexp": "(b)"}, b"a\xff" * 4_000_000),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_search_for_values_does_not_block_the_event_loop(name: str) -> None:
+    """The budget for one turn of the event loop is 20 ms, about a million additions."""
+    source, body = HOSTILE[name]
+    metrics = [declared(**{"name": f"app_{number}", "from": source}) for number in range(5)]
+    with turns() as taken:
+        await finding.report(Probe("t", 0.0), metrics, Answer(lambda _: [], body, body))
+        await asyncio.sleep(0.01)
+    assert taken
+    assert max(taken) < seconds_of_a_million_additions()
+
+
+def test_label_of_a_header_that_is_not_utf8_is_replaced() -> None:
+    metric = declared(**{"from": {"header": "x-a"}, "labels": {"l": {"header": "x-b"}}})
+    assert found(metric, headers={"x-a": ["1"], "x-b": ["a\udcff"]})[0] == ['app_x{l="a?"} 1']
 
 
 def test_module_label_is_exported_label_if_modules_are_merged() -> None:

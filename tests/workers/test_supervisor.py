@@ -124,7 +124,7 @@ def test_workers_share_history_file(start: Start, tmp_path: Path) -> None:
 
 
 def test_workers_without_history_file_log_warning(steady: Server) -> None:
-    assert "remembers its own probes only; with --history.path" in steady.log.read_text()
+    wait_until(lambda: "remembers its own probes only; with --history.path" in steady.log.read_text())
 
 
 def test_workers_port_in_use_is_refused(steady: Server, tmp_path: Path) -> None:

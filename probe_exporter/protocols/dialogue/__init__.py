@@ -1,1 +1,1 @@
-"""Dialogues: send and expect (``query_response``), in lines or in messages."""
+"""Dialogues with a peer (``query_response``): expect and send, in lines or in messages."""

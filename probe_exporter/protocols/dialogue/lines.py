@@ -1,7 +1,10 @@
-"""A dialogue over a byte stream, in lines: `hold` leads it for the probers that do nothing else.
+"""Dialogues in lines over a byte stream, for the probers tcp and unix (`hold`) and for others (`converse`).
 
-A line ends with a newline or with the stream, as in the original; a prompt, which ends with neither, counts as one when
-the peer has fallen silent after it.
+A line ends with a newline or with the stream, as in the original. Some peers ask for input by a prompt without a
+newline: text without a newline counts as a line once the peer has been silent for `QUIET` seconds after it.
+
+Each line that does not match is logged, up to `MAX_LOGGED_LINES`, and the last one is in the error. A peer may send
+lines without end, so other tasks get a turn after every `MAX_TURN_BYTES` of lines.
 """
 
 from __future__ import annotations
@@ -30,55 +33,67 @@ from probe_exporter.settings.regexps import Match, Regexp
 from probe_exporter.tls.handshake import report_no_chain
 from probe_exporter.tls.settings import TLSSettings
 
-LONGEST_LINE = 65536
+MAX_LINE_BYTES = 65536
 """Bytes of a line with its newline, as in the original."""
 
+MAX_LOGGED_LINES = 100
+"""Lines of one dialogue that are logged though they do not match."""
+
+MAX_TURN_BYTES = 32 * 1024
+"""Bytes of lines that are searched before other tasks get a turn; each line costs `LINE_COST` more."""
+
+LINE_COST = 64
+
+MAX_EAGER_BYTES = 1024
+"""Bytes of an incomplete line up to which it is tried after each read. A longer one must have grown by a sixteenth, or
+the peer must be silent: a peer that sends single bytes would cost the square of the line's length."""
+
 QUIET = 1.0
-"""Seconds of silence after which what has no newline counts as a line, if it is what is expected."""
+"""Seconds of silence after which text without a newline counts as a line, if it matches."""
 
 # --- lines over a byte stream ------------------------------------------------------------------------------
 
 
 class Received:
-    """What has arrived and is not used yet, taken as lines or as bytes. No I/O."""
+    """Data that has arrived and is not used yet, taken as lines or as bytes. No I/O."""
 
     __slots__ = ("_data", "_searched")
 
     def __init__(self) -> None:
         self._data = bytearray()
-        self._searched = 0  # bytes that are known to hold no newline
+        self._searched = 0  # bytes that are known to have no newline
 
     def __len__(self) -> int:
         return len(self._data)
 
     def feed(self, data: bytes) -> None:
-        """Add what has arrived."""
+        """Add data that has arrived."""
         self._data += data
 
     def take(self, size: int) -> bytes:
-        """The first `size` bytes, or all if there are fewer."""
+        """Take the first `size` bytes, or all if there are fewer."""
         taken = bytes(self._data[:size])
         del self._data[:size]
         self._searched = 0
         return taken
 
     def line(self) -> bytes | None:
-        """The next line that ends with a newline, without its end; None while there is none.
+        """Take the next complete line, without its newline; return None if there is none yet.
 
         Raises:
-            ProbeFailed: it is longer than `LONGEST_LINE`, or will be.
+            ProbeFailed: the line is longer than `MAX_LINE_BYTES`.
         """
-        end = self._data.find(b"\n", self._searched, LONGEST_LINE)
+        end = self._data.find(b"\n", self._searched, MAX_LINE_BYTES)
         if end >= 0:
             return _without_return(self.take(end + 1)[:-1])
-        if len(self._data) >= LONGEST_LINE:
-            raise ProbeFailed(Reason.DIALOGUE_LINE_TOO_LONG, f"a line has more than {LONGEST_LINE - 1} bytes")
+        if len(self._data) >= MAX_LINE_BYTES:
+            raise ProbeFailed(Reason.DIALOGUE_LINE_TOO_LONG, f"a line has more than {MAX_LINE_BYTES - 1} bytes")
         self._searched = len(self._data)
         return None
 
     @property
     def rest(self) -> bytes:
-        """What may be the beginning of a line, or all of one that has no end."""
+        """The data after the last complete line."""
         return _without_return(bytes(self._data))
 
 
@@ -87,24 +102,22 @@ def _without_return(line: bytes) -> bytes:
 
 
 class Stream(Protocol):
-    """What `Connection` is to a dialogue."""
+    """The part of `Connection` that a dialogue needs."""
 
     async def read(self) -> bytes:
-        """What has arrived, at least one byte; nothing at the end."""
+        """Return data that has arrived, at least one byte; ``b""`` at the end."""
 
     async def write(self, data: bytes) -> None:
-        """Send."""
+        """Send `data`."""
 
 
 class Lines:
     """A peer that talks in lines. Bytes are read from the same buffer."""
 
-    _MANY = 1000  # lines after which others get a turn
-
     def __init__(self, probe: Probe, stream: Stream, secure: Callable[[], Awaitable[None]]) -> None:
         """
         Args:
-            secure: goes on inside TLS, on the same stream.
+            secure: starts TLS on the same stream.
         """
         self._probe = probe
         self._stream = stream
@@ -112,35 +125,106 @@ class Lines:
         self._received = Received()
         self._ended = False
         self._reads_ahead = False
+        self._last = b""  # line that was read
+        self._seen = 0  # lines that did not match, in the whole dialogue
+        self._spent = 0  # of MAX_TURN_BYTES
+        self._tried = 0  # bytes of the incomplete line when it was last tried
 
-    async def find(self, expect: Regexp, *, prompt: bool = False) -> Match:
-        """Read lines until one matches. As a `prompt`, what has no newline yet is tried as it comes.
+    async def find(self, expect: Regexp, *, reject: Regexp | None = None, prompt: bool = False) -> Match:
+        """Read lines until one matches `expect`.
+
+        Args:
+            reject: a line that matches this and not `expect` ends the dialogue.
+            prompt: try an incomplete line as soon as it arrives.
 
         Raises:
-            ProbeFailed: the stream ends first, or a line does not.
+            ProbeFailed: a line matches `reject`, a line is too long, or the stream ends first.
         """
         self._reads_ahead = True
-        seen, last = 0, b""
+        seen_before = self._seen
         while True:
             while (line := self._received.line()) is not None:
+                self._last, self._tried = line, 0
                 if found := expect.search(line):
                     return found
-                seen, last = seen + 1, line
-                if seen % self._MANY == 0:
-                    await asyncio.sleep(0)
-            rest = self._received.rest if self._received else None
-            found = None if rest is None else expect.search(rest)
-            if found and (self._ended or prompt or not await self._goes_on()):
-                self._received = Received()
-                return found
-            if self._ended and not found:
-                self._probe.set(FAILED_BY_REGEXP, 1)
-                raise _unmatched(last if rest is None else rest, nothing=rest is None and not seen)
-            if not found:
+                self._refuse(line, reject)
+                await self._give_turn(len(line))
+            if not self._received:
+                if self._ended:
+                    raise self._unmatched(nothing=self._seen == seen_before)
                 await self._more()
+            elif found := await self._try_rest(expect, reject, prompt=prompt):
+                return found
+
+    async def _try_rest(self, expect: Regexp, reject: Regexp | None, *, prompt: bool) -> Match | None:
+        """Return the match of the incomplete line, if it counts as a line; else read more and return None."""
+        rest = self._received.rest
+        growth = len(rest) - self._tried
+        if len(rest) > MAX_EAGER_BYTES and growth < len(rest) // 16 and not self._ended and await self._goes_on():
+            return None
+        self._tried = len(rest)
+        found = expect.search(rest)
+        rejected = found is None and reject is not None and reject.search(rest) is not None
+        if found or rejected:
+            if self._ended or (prompt and found) or not await self._goes_on():
+                self._received, self._last, self._tried = Received(), rest, 0
+                self._refuse(rest, reject if rejected else None)
+                return found
+        elif self._ended:
+            self._last = rest
+            raise self._unmatched(nothing=False)
+        else:
+            await self._more()
+        return None
+
+    async def reach(self, until: Regexp, *, reject: Regexp | None = None) -> None:
+        """Read lines until one matches `until`; the one that `find` returned counts too.
+
+        Raises:
+            ProbeFailed: as `find`.
+        """
+        if not until.search(self._last):
+            await self.find(until, reject=reject)
+
+    @property
+    def timed_out(self) -> ProbeFailed:
+        """What a timeout means in this dialogue: what the peer said last is in the error."""
+        last = self._received.rest or self._last
+        if not last:
+            return ProbeFailed(Reason.TIMEOUT_DIALOGUE, "the peer said nothing in time")
+        return ProbeFailed(
+            Reason.TIMEOUT_DIALOGUE, "the dialogue did not end in time", last_line=shown(last), unmatched=self._seen
+        )
+
+    def _refuse(self, line: bytes, reject: Regexp | None) -> None:
+        """Log a line that does not match; raise `ProbeFailed` if it matches `reject`."""
+        self._seen += 1
+        if self._seen <= MAX_LOGGED_LINES:
+            self._probe.log("Read a line that does not match", line=shown(line))
+        if reject is not None and reject.search(line):
+            self._probe.set(FAILED_BY_REGEXP, 1)
+            raise ProbeFailed(Reason.DIALOGUE_REJECTED, "the peer said what `reject` names", line=shown(line))
+
+    def _unmatched(self, *, nothing: bool) -> ProbeFailed:
+        """What the end of the stream means where a line is expected."""
+        self._probe.set(FAILED_BY_REGEXP, 1)
+        if nothing:
+            return ProbeFailed(Reason.DIALOGUE_CLOSED, "the peer closed the connection without sending a line")
+        return ProbeFailed(
+            Reason.DIALOGUE_NO_MATCH,
+            "the peer closed the connection, and no line matched",
+            last_line=shown(self._last),
+        )
+
+    async def _give_turn(self, size: int) -> None:
+        """Let other tasks run once enough has been searched."""
+        self._spent += size + LINE_COST
+        if self._spent > MAX_TURN_BYTES:
+            self._spent = 0
+            await asyncio.sleep(0)
 
     async def take(self, expected: bytes) -> None:
-        """Read exactly these bytes, however they are cut.
+        """Read exactly these bytes, in any number of pieces.
 
         Raises:
             ProbeFailed: other bytes come, or the stream ends.
@@ -148,15 +232,15 @@ class Lines:
         taken = self._received.take(len(expected))
         while expected.startswith(taken) and len(taken) < len(expected):
             if self._ended:
-                raise ProbeFailed(Reason.DIALOGUE_CLOSED, "the peer closed the connection instead of sending bytes")
+                raise ProbeFailed(Reason.DIALOGUE_CLOSED, "the peer closed the connection before it sent the bytes")
             await self._more()
             taken += self._received.take(len(expected) - len(taken))
         if taken != expected:
             self._probe.set(FAILED_BY_BYTES, 1 if len(taken) == len(expected) else 0)
-            raise ProbeFailed(Reason.DIALOGUE_BYTES_MISMATCH, "other bytes came than expected", came=shown(taken))
+            raise ProbeFailed(Reason.DIALOGUE_BYTES_MISMATCH, "the peer sent other bytes", came=shown(taken))
 
     async def say(self, text: bytes, *, newline: bool) -> None:
-        """Send a line; without a `newline` what may become one."""
+        """Send text, with a newline after it if `newline`."""
         await self._stream.write(text + b"\n" if newline else text)
 
     async def send(self, data: bytes) -> None:
@@ -164,19 +248,19 @@ class Lines:
         await self._stream.write(data)
 
     async def start_tls(self) -> None:
-        """Go on inside TLS; what was read ahead by lines does not.
+        """Continue inside TLS; data that was read ahead for lines is dropped.
 
         Raises:
-            ProbeFailed: the peer said more than it should have, or the handshake fails.
+            ProbeFailed: the peer sent more plain text, or the handshake fails.
         """
-        if self._received and not self._reads_ahead:  # the original takes it for the peer's part of the handshake
-            raise ProbeFailed(Reason.TLS_HANDSHAKE, "the peer goes on in plain text where TLS begins")
+        if self._received and not self._reads_ahead:  # the original reads it as part of the handshake
+            raise ProbeFailed(Reason.TLS_HANDSHAKE, "the peer sent plain text where TLS should begin")
         await self._secure()
         self._received = Received()
         self._ended = self._reads_ahead = False
 
     def left(self) -> bytes:
-        """Take what was read ahead."""
+        """Take the data that was read ahead."""
         return self._received.take(len(self._received))
 
     async def _more(self) -> None:
@@ -185,7 +269,7 @@ class Lines:
         self._ended = not data
 
     async def _goes_on(self) -> bool:
-        """Whether the peer says more (or ends) before it has been quiet for too long to be in the middle of a line."""
+        """Read more; return False if the peer stays silent for `QUIET` seconds, so that its line counts as complete."""
         quiet = min(QUIET, self._probe.remaining / 4)
         try:
             with Deadline(asyncio.get_running_loop().time() + quiet):
@@ -193,14 +277,6 @@ class Lines:
         except TimeoutError:
             return False
         return True
-
-
-def _unmatched(last: bytes, *, nothing: bool) -> ProbeFailed:
-    if nothing:
-        return ProbeFailed(Reason.DIALOGUE_CLOSED, "the peer closed the connection instead of saying a line")
-    return ProbeFailed(
-        Reason.DIALOGUE_NO_MATCH, "the peer closed the connection, and no line matched", last_line=shown(last)
-    )
 
 
 # --- a dialogue over a connection --------------------------------------------------------------------------
@@ -215,20 +291,20 @@ async def converse(
     host: str = "",
     seconds: Metric | None = None,
 ) -> list[Match]:
-    """Expect lines and send others, step by step (``query_response``), in whatever phase the probe is in.
+    """Expect lines and send others, step by step (``query_response``), in the current phase of the probe.
 
     Args:
-        connection: that of a peer that talks in lines; what it says beyond the last step is there to be read.
-        steps: each expects, sends or begins TLS, or does so in this order.
+        connection: to a peer that talks in lines. What it sends after the last step can be read from here later.
+        steps: each expects, sends and starts TLS, in this order; all are optional.
         secure: the ``tls_config`` for a step with ``starttls``.
-        host: the name to verify then, where `secure` gives none.
-        seconds: a metric with the one label ``phase``, which then gets how long ``tls`` took.
+        host: the name to verify then, if `secure` has none.
+        seconds: a metric with the one label ``phase``; it gets the duration of ``tls``.
 
     Returns:
-        What each ``expect`` matched, in turn.
+        What each ``expect`` matched, in order.
 
     Raises:
-        ProbeFailed: a line or bytes do not come as expected (reasons ``dialogue_…``), or TLS fails.
+        ProbeFailed: the peer sent other lines or bytes (reasons ``dialogue_…``), or TLS failed.
     """
     lines = Lines(
         probe, connection, lambda: start_tls(probe, connection, secure or TLSSettings(), host, seconds=seconds)
@@ -239,21 +315,26 @@ async def converse(
 
 
 class StreamSettings(DialogueSettings):
-    """What any prober understands that talks in lines over a byte stream, secure or not."""
+    """Settings of a prober that holds a dialogue in lines over a byte stream, plain or TLS."""
 
     tls: bool = False
     tls_config: TLSSettings = TLSSettings()
 
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        if self.tls and any(step.starttls for step in self.query_response):
+            yield "tls", "TLS begins at once, and a step has `starttls`: hardly a server takes a handshake within TLS"
+
 
 async def hold(probe: Probe, connection: Connection, settings: StreamSettings, host: str, seconds: Metric) -> None:
-    """Hold a module's dialogue over a connection that has just been made, and close it.
+    """Hold a module's dialogue over a new connection, and close it.
 
     Args:
-        host: the name to verify in TLS where the settings give none; empty if the target has no name.
-        seconds: where the duration of each phase goes.
+        host: the name to verify in TLS if the settings have none; empty if the target has no name.
+        seconds: the metric that gets the duration of each phase.
 
     Raises:
-        ProbeFailed: TLS fails, or a step does.
+        ProbeFailed: TLS or a step failed.
     """
 
     async def secure() -> None:
@@ -269,15 +350,25 @@ async def hold(probe: Probe, connection: Connection, settings: StreamSettings, h
         probe.set(FAILED_BY_REGEXP, 0)
         probe.set(FAILED_BY_BYTES, 0)
         if settings.query_response:
+            lines = Lines(probe, connection, secure)
             with _timed(probe, seconds), probe.phase("dialogue"):
-                await walk(probe, settings.query_response, Lines(probe, connection, secure))
+                await _walk(probe, settings, lines)
     finally:
         connection.close()
 
 
+async def _walk(probe: Probe, settings: StreamSettings, lines: Lines) -> None:
+    try:
+        await walk(probe, settings.query_response, lines)
+    except asyncio.CancelledError:
+        if probe.current_phase == "dialogue":  # a handshake that was too slow has its own reason
+            probe.fail(lines.timed_out)
+        raise
+
+
 @contextmanager
 def _timed(probe: Probe, seconds: Metric) -> Iterator[None]:
-    """Report how long the dialogue took, however it ends; handshakes in its midst have a phase of their own."""
+    """Report the duration of the dialogue, also if it fails. Handshakes within it are in a phase of their own."""
     before, started = probe.samples.get(seconds, "tls", default=0.0), time.perf_counter()
     try:
         yield

@@ -1,4 +1,4 @@
-"""A dialogue in messages, over whatever keeps them apart: what is expected of the peer is its next message, whole."""
+"""Dialogues in messages, for the probers udp and websocket: each `expect` is tried on the peer's next message."""
 
 from __future__ import annotations
 
@@ -7,79 +7,99 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import DialogueSettings, shown
 from probe_exporter.settings.regexps import Match, Regexp
 
-OFF_THE_LOOP = 1024 * 1024
-"""Bytes from which on a message is searched in a thread, so that others are not kept waiting."""
+MAX_INLINE_BYTES = 64 * 1024
+"""Size of a message up to which it is searched on the event loop; larger ones are searched in a thread."""
 
 
 class MessageSettings(DialogueSettings):
-    """What any prober understands that talks in messages."""
+    """Settings of a prober that holds a dialogue in messages."""
 
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()
-        for key in ("expect_prompt", "send_without_newline", "starttls"):
+        for key in ("expect_prompt", "send_without_newline", "starttls", "until"):
             if any(getattr(step, key) for step in self.query_response):
                 yield "query_response", f"`{key}` is for streams: it has no effect on messages"
 
 
 class Channel(Protocol):
-    """What carries messages."""
+    """Sends and receives messages."""
 
     async def receive(self) -> bytes:
-        """The next message.
+        """Return the next message.
 
         Raises:
-            ProbeFailed: there will be none.
+            ProbeFailed: no message can come any more.
         """
 
     async def send_text(self, text: bytes) -> None:
-        """Send a message of text."""
+        """Send a text message."""
 
     async def send(self, data: bytes) -> None:
-        """Send a message of bytes."""
+        """Send a binary message."""
 
 
 class Messages:
-    """A peer that talks in messages. One that is not as expected ends the dialogue: no second one is waited for."""
+    """A peer that talks in messages. A message that does not match ends the dialogue; no second one is read."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, probe: Probe, channel: Channel) -> None:
+        self._probe = probe
         self._channel = channel
 
-    async def find(self, expect: Regexp, *, prompt: bool = False) -> Match:
-        """Read one message, in which something must match; there are no prompts.
+    async def find(self, expect: Regexp, *, reject: Regexp | None = None, prompt: bool = False) -> Match:
+        """Read one message, which must match `expect`.
+
+        Args:
+            reject: a message that matches this and not `expect` gives another reason for the failure.
+            prompt: no effect; every message is complete.
 
         Raises:
-            ProbeFailed: nothing does, or no message comes.
+            ProbeFailed: the message does not match, or none comes.
         """
-        message = await self._channel.receive()
-        found = (
-            expect.search(message) if len(message) < OFF_THE_LOOP else await asyncio.to_thread(expect.search, message)
-        )
-        if found is None:
-            raise ProbeFailed(Reason.DIALOGUE_NO_MATCH, "the message that came does not match", came=shown(message))
-        return found
+        message = await self._receive()
+        found = await _search(expect, message)
+        if found is not None:
+            return found
+        if reject is not None and await _search(reject, message):
+            raise ProbeFailed(Reason.DIALOGUE_REJECTED, "the peer said what `reject` names", came=shown(message))
+        raise ProbeFailed(Reason.DIALOGUE_NO_MATCH, "the message does not match", came=shown(message))
+
+    async def reach(self, until: Regexp, *, reject: Regexp | None = None) -> None:
+        """Do nothing: `until` is for streams, and the settings have a caution about it."""
 
     async def take(self, expected: bytes) -> None:
-        """Read one message, which must be these bytes.
+        """Read one message, which must consist of these bytes.
 
         Raises:
-            ProbeFailed: it is another, or none comes.
+            ProbeFailed: the message is another one, or none comes.
         """
-        message = await self._channel.receive()
+        message = await self._receive()
         if message != expected:
             raise ProbeFailed(
-                Reason.DIALOGUE_BYTES_MISMATCH, "another message came than the bytes expected", came=shown(message)
+                Reason.DIALOGUE_BYTES_MISMATCH, "the message is not the bytes expected", came=shown(message)
             )
 
     async def say(self, text: bytes, *, newline: bool) -> None:
-        """Send a message of text. It needs no newline to end."""
+        """Send a text message, without a newline."""
         await self._channel.send_text(text)
 
     async def send(self, data: bytes) -> None:
-        """Send a message of bytes."""
+        """Send a binary message."""
         await self._channel.send(data)
 
     async def start_tls(self) -> None:
-        """Nothing: TLS is for streams, and the settings have said so."""
+        """Do nothing: `starttls` is for streams, and the settings have a caution about it."""
+
+    async def _receive(self) -> bytes:
+        message = await self._channel.receive()
+        self._probe.log("Received a message", bytes=len(message), came=shown(message))
+        return message
+
+
+async def _search(expect: Regexp, message: bytes) -> Match | None:
+    if len(message) <= MAX_INLINE_BYTES:
+        return expect.search(message)
+    return await asyncio.to_thread(expect.search, message)

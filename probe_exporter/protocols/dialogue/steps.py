@@ -1,6 +1,6 @@
-"""A dialogue with a server, step by step: what to expect and what to send (``query_response``).
+"""The steps of a dialogue with a server (``query_response``): what to expect and what to send.
 
-`walk` goes through the steps with a `Peer`: lines of a byte stream (`lines`) or messages (`messages`).
+`walk` performs the steps with a `Peer`: lines of a byte stream (`lines`) or messages (`messages`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,17 @@ from probe_exporter.settings.regexps import Match, Regexp
 from probe_exporter.settings.rules import Block, Rule, exclusive, required
 from probe_exporter.settings.secrets import MASK
 
-FAILED_BY_REGEXP = Metric("probe_failed_due_to_regex", "Whether the probe failed because of a regular expression.")
-FAILED_BY_BYTES = Metric("probe_failed_due_to_bytes", "Whether other bytes came than the module expects.")
-EXPECT_INFO = Metric("probe_expect_info", "What `expect` matched, in labels of the module's own.")
+FAILED_BY_REGEXP = Metric(
+    "probe_failed_due_to_regex", "Whether the probe failed because of a regular expression in the module."
+)
+FAILED_BY_BYTES = Metric("probe_failed_due_to_bytes", "Whether the peer sent other bytes than the module expects.")
+EXPECT_INFO = Metric("probe_expect_info", "Labels from what `expect` matched, with names from the module; always 1.")
+
+MAX_SHOWN_BYTES = 200
+"""Bytes of what a peer said that a log line or an error has."""
+
+MAX_LABEL_BYTES = 64 * 1024
+"""Size of a label's value: as much as a line holds, and less than a WebSocket message."""
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -46,13 +54,13 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _legal(name: str) -> str:
-    """`name` as a label name of Prometheus; where it is none, as the original spells it."""
+    """Return `name` as a label name of Prometheus, with the original's replacements for other characters."""
     legal = re.sub(r"^[0-9]|[^a-zA-Z0-9_]", "_", name)
     return legal if not legal.startswith("__") else f"_{legal.lstrip('_')}"
 
 
 class Label(Settings):
-    """A label of ``probe_expect_info``; its value is a template of what ``expect`` matched."""
+    """A label of ``probe_expect_info``; its value is a template with groups of what ``expect`` matched."""
 
     rules = (required("name"), _value_is_utf8)
     name: Text = ""
@@ -60,12 +68,18 @@ class Label(Settings):
 
     def cautions(self) -> Iterator[tuple[str, str]]:
         if not _LABEL_NAME.fullmatch(self.name):
-            yield "name", "not a label name of Prometheus: what is not a letter, a digit or _ becomes _"
+            yield "name", "not a label name of Prometheus: characters other than letters, digits and _ become _"
 
 
 def _expects_one_thing(block: Block) -> Iterator[tuple[str, str]]:
     if "expect" in block and block.get("expect_bytes"):
         yield "expect_bytes", "`expect_bytes` and `expect` exclude each other"
+
+
+def _needs_expect(block: Block) -> Iterator[tuple[str, str]]:
+    for key in ("reject", "until"):
+        if key in block and "expect" not in block:
+            yield key, f"`{key}` needs `expect`"
 
 
 def _labels_differ(block: Block) -> Iterator[tuple[str, str]]:
@@ -89,30 +103,34 @@ _HARMLESS = re.compile(
 
 
 def _shown_command(text: str) -> str:
-    """What is sent may be a password, and nothing says which: only commands that carry none are shown."""
+    """Mask text that may be a password: only commands that never carry one are shown."""
     return text if not text or _HARMLESS.fullmatch(text) else MASK
 
 
 Command = Annotated[Text, PlainSerializer(_shown_command, return_type=str)]
-"""What a step sends; see `_shown_command`."""
+"""Text or bytes that a step sends. It is masked by `_shown_command` wherever settings are shown."""
 
 
 class Step(Settings):
     """One entry of ``query_response``: expect a line or bytes, send, start TLS, in this order.
 
     Args:
-        expect: lines are read until one matches; over messages, the next one has to.
-        expect_prompt: what has no newline yet counts as a line at once.
-        expect_bytes: exactly these come next.
-        labels: of ``probe_expect_info``, made from what `expect` matched.
+        expect: read lines until one matches; of messages, the next one must match.
+        reject: fail at once if a line matches this and not `expect`.
+        until: after the line that matched `expect`, read on until a line matches this; that line counts too.
+        expect_prompt: try text without a newline as soon as it arrives.
+        expect_bytes: exactly these bytes must come next.
+        labels: labels of ``probe_expect_info``, made from what `expect` matched.
         send: a line to send, with ``$1`` or ``${name}`` for groups of what `expect` matched.
-        send_without_newline: send it as it is.
+        send_without_newline: send `send` as it is.
         send_bytes: bytes to send.
-        starttls: go on inside TLS.
+        starttls: continue inside TLS.
     """
 
-    rules = (_expects_one_thing, _labels_differ, exclusive("send", "send_bytes"))
+    rules = (_expects_one_thing, _needs_expect, _labels_differ, exclusive("send", "send_bytes"))
     expect: Regexp | None = None
+    reject: Regexp | None = None
+    until: Regexp | None = None
     expect_prompt: bool = False
     expect_bytes: Text = ""
     labels: tuple[Label, ...] | None = None
@@ -124,12 +142,12 @@ class Step(Settings):
     def cautions(self) -> Iterator[tuple[str, str]]:
         if self.labels is not None and self.expect is None:
             yield "labels", "labels have no effect without `expect`"
-        if self.expect is not None and self.expect.text.startswith("^+"):  # as old examples have it for POP3's "+OK"
-            yield "expect", r"`^+` matches no plus, it repeats the beginning of the line: `^\+` is meant"
+        if self.expect is not None and self.expect.text.startswith("^+"):  # old examples write it for POP3's "+OK"
+            yield "expect", r"`^+` does not match a plus sign, it repeats the beginning of the line: write `^\+`"
 
     @cached_property
     def info(self) -> Metric | None:
-        """`EXPECT_INFO` with this step's labels, if it has any say about them."""
+        """`EXPECT_INFO` with this step's labels; None if it has no `labels` or no `expect`."""
         if self.labels is None or self.expect is None:
             return None
         return Metric(EXPECT_INFO.name, EXPECT_INFO.help, tuple(_legal(label.name) for label in self.labels))
@@ -144,23 +162,31 @@ class Step(Settings):
         return Template(self.send, self.expect.names if self.expect else {})
 
     def values(self, found: Match) -> tuple[str, ...]:
-        """The values of the labels.
+        """Return the values of the labels.
 
         Raises:
-            ProbeFailed: what matched is no text.
+            ProbeFailed: a value is not UTF-8, or longer than `MAX_LABEL_BYTES`.
         """
-        try:
-            return tuple(value.expand(found).decode() for value in self._values)
-        except UnicodeDecodeError:
-            raise ProbeFailed(Reason.DIALOGUE_LABEL_INVALID, "what matched is not UTF-8: it can't be a label") from None
+        return tuple(_label_value(value.expand(found)) for value in self._values)
 
     def reply(self, found: Match | None) -> bytes:
-        """What to send: a template where something was expected, as it is written otherwise."""
+        """Return the text to send: a template if the step has `expect`, otherwise as written."""
         return encode(self.send) if found is None else self._reply.expand(found)
 
 
+def _label_value(data: bytes) -> str:
+    if len(data) > MAX_LABEL_BYTES:
+        raise ProbeFailed(
+            Reason.DIALOGUE_LABEL_INVALID, f"a label's value has {len(data)} bytes, more than {MAX_LABEL_BYTES}"
+        )
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ProbeFailed(Reason.DIALOGUE_LABEL_INVALID, "a label's value is not UTF-8") from None
+
+
 def _labels_once(block: Block) -> Iterator[tuple[str, str]]:
-    """Two steps with labels would be one metric with two sets of label names."""
+    """Refuse labels in two steps: one metric can't have two sets of label names."""
     steps = block.get("query_response")
     labelled = [
         step
@@ -172,7 +198,7 @@ def _labels_once(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class DialogueSettings(Settings):
-    """What any prober that talks in steps understands."""
+    """Settings of every prober that holds a dialogue."""
 
     rules: ClassVar[tuple[Rule, ...]] = (_labels_once,)
     query_response: tuple[Step, ...] = ()
@@ -182,40 +208,49 @@ class DialogueSettings(Settings):
 
 
 class Peer(Protocol):
-    """The other side of a dialogue. Each method raises `ProbeFailed` where it can't do what it says."""
+    """The other side of a dialogue. Each method raises `ProbeFailed` if it can't do what it says."""
 
-    async def find(self, expect: Regexp, *, prompt: bool) -> Match:
-        """Read until something matches; as a `prompt`, also something that may still go on."""
+    async def find(self, expect: Regexp, *, reject: Regexp | None = None, prompt: bool = False) -> Match:
+        """Read until a line or message matches `expect`; fail if one matches `reject` only.
+
+        Args:
+            prompt: also try a line that is not complete.
+        """
+
+    async def reach(self, until: Regexp, *, reject: Regexp | None = None) -> None:
+        """Read until a line matches; the one that `find` returned last counts too."""
 
     async def take(self, expected: bytes) -> None:
         """Read exactly these bytes."""
 
     async def say(self, text: bytes, *, newline: bool) -> None:
-        """Send text; with a `newline` after it where that is how texts end."""
+        """Send text, with a `newline` after it if lines end the peer's texts."""
 
     async def send(self, data: bytes) -> None:
         """Send `data` as it is."""
 
     async def start_tls(self) -> None:
-        """Go on inside TLS."""
+        """Continue inside TLS."""
 
 
 async def walk(probe: Probe, steps: Iterable[Step], peer: Peer) -> list[Match]:
-    """Go through the steps with a peer, up to the first that fails; what each ``expect`` matched, in turn.
+    """Perform the steps with a peer, up to the first that fails. Return what each ``expect`` matched, in order.
 
     Raises:
-        ProbeFailed: what the peer says is not what was expected, or it has gone.
+        ProbeFailed: the peer said something else than expected, or closed the connection.
     """
     matches = []
     for number, step in enumerate(steps, 1):
         found = None
         if step.expect is not None:
             probe.log("Expecting a match", step=number, regexp=step.expect.text)
-            found = await peer.find(step.expect, prompt=step.expect_prompt)
+            found = await peer.find(step.expect, reject=step.reject, prompt=step.expect_prompt)
             matches.append(found)
             probe.log("It matched", step=number, match=shown(found.group() or b""))
             if step.info is not None:
                 probe.set(step.info, 1, *step.values(found))
+            if step.until is not None:
+                await peer.reach(step.until, reject=step.reject)
         if step.expect_bytes:
             probe.log("Expecting bytes", step=number)
             await peer.take(encode(step.expect_bytes))
@@ -231,5 +266,5 @@ async def walk(probe: Probe, steps: Iterable[Step], peer: Peer) -> list[Match]:
 
 
 def shown(data: bytes) -> str:
-    """The beginning of some data, for the log."""
-    return data[:200].decode("utf-8", "backslashreplace")
+    """Return the beginning of some data as text, for the log."""
+    return data[:MAX_SHOWN_BYTES].decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Templates of what a step sends: groups of the last match fill ``${name}`` and ``$1``, as in Go's Expand."""
+"""Templates for text to send: groups of a match replace ``${name}`` and ``$1``, as in Go's Regexp.Expand."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from probe_exporter.settings.regexps import Match
 
 
 class Template:
-    """Text with references to what a regular expression matched: ``$1``, ``${1}``, ``$name``, ``$0``; ``$$`` is ``$``.
+    """Text with references to groups of a match: ``$1``, ``${1}``, ``$name``, ``$0``; ``$$`` is ``$``.
 
-    Go's rules: a bare name is as long as it can be, an unknown one is empty, and a ``$`` before anything else stays.
+    The rules are Go's: a name without braces is as long as possible, an unknown name is empty, and any other ``$``
+    stays.
     """
 
     __slots__ = ("_parts",)
@@ -27,7 +28,7 @@ class Template:
         self._parts: tuple[bytes | int, ...] = tuple(encode(p) if isinstance(p, str) else p for p in parts)
 
     def expand(self, found: Match) -> bytes:
-        """The text with the groups of a match in their places; one that took no part is empty."""
+        """Return the text with the groups of a match filled in; a group that took no part is empty."""
         groups = (found.group(0), *found.groups())
         return b"".join(
             part if isinstance(part, bytes) else (groups[part] or b"") if 0 <= part < len(groups) else b""
@@ -45,7 +46,7 @@ class _Reference:
 
     @property
     def number(self) -> int:
-        """The number it says; -1 if it is none, as with a leading zero."""
+        """The number of the group; -1 for a name and for a number with a leading zero."""
         return int(self.name) if re.fullmatch(r"0|[1-9][0-9]{0,7}", self.name) else -1
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ALPN = ("h2",)
 """What a gRPC client offers."""
 
-LARGEST_MESSAGE = 4 * 1024 * 1024
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Bytes of a message that are read, as in other gRPC clients by default."""
 
 _HEAD = 5  # bytes before a message: whether it is compressed, and its length
@@ -149,8 +149,8 @@ def announced(body: bytes | bytearray) -> int:
     size = int.from_bytes(body[1:_HEAD], "big")
     if body[0]:
         raise _malformed(f"a message with flag {body[0]} came: it is compressed, and nothing was offered")
-    if size > LARGEST_MESSAGE:
-        what = f"a message of {size} bytes comes, and the limit is {LARGEST_MESSAGE}"
+    if size > MAX_MESSAGE_BYTES:
+        what = f"a message of {size} bytes comes, and the limit is {MAX_MESSAGE_BYTES}"
         raise CallFailed(Status.RESOURCE_EXHAUSTED, Reason.GRPC_PROTOCOL_ERROR, what)
     if len(body) >= _HEAD + size + _HEAD:
         raise _malformed("there is more than one answer")
@@ -238,7 +238,7 @@ def _broken(failed: ProbeFailed, response: ResponseReader) -> CallFailed:
 def _reason(failed: ProbeFailed, response: ResponseReader) -> Reason:
     if response.reset_code is not None:
         return Reason.GRPC_STREAM_RESET
-    if response.farewell:
+    if response.goaway:
         return Reason.GRPC_GOING_AWAY
     if failed.reason in (Reason.HTTP_PROTOCOL_ERROR, Reason.HTTP_HEADERS_TOO_LARGE):
         return Reason.GRPC_PROTOCOL_ERROR if response.opened else Reason.GRPC_NOT_HTTP2

@@ -1,26 +1,36 @@
-"""What a module demands of a response: each check raises at the first demand that is not met."""
+"""Check a response against a module's settings; each check raises `ProbeFailed` for the first setting it violates."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import chain
 from typing import Protocol
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.response import Response
 from probe_exporter.settings.cel import Cel
 from probe_exporter.settings.regexps import Regexp
+from probe_exporter.values import documents, pool
 
-OFF_THE_LOOP = 1024 * 1024
-"""Bodies from this size on are searched in a thread: RE2 lets others run meanwhile."""
+MAX_INLINE_BYTES = 64 * 1024
+"""Bytes of a body or of header values that are searched on the event loop; a thread searches larger ones."""
+
+MAX_INLINE_COMMAS = 500
+"""Commas, and so about elements, of a JSON body that a CEL macro handles on the event loop."""
+
+MAX_SHOWN_CHARACTERS = 200
+"""Characters of a value in an error message."""
+
+MAX_DATE_CHARACTERS = 256
+"""Characters of a date; more can't be one, unless of spaces."""
 
 
 class HeaderMatcher(Protocol):
-    """A header, and what it is matched with."""
+    """A header and the regular expression for its values."""
 
     @property
     def header(self) -> str: ...
@@ -31,9 +41,10 @@ class HeaderMatcher(Protocol):
 
 
 def status_code(status: int, valid: Sequence[int]) -> None:
-    """
+    """Check the status code.
+
     Args:
-        valid: the codes allowed; none for all of 200 to 299.
+        valid: the codes allowed; empty for 200 to 299.
     """
     if status not in valid if valid else not 200 <= status < 300:
         expected = ", ".join(map(str, valid)) or "200 to 299"
@@ -42,20 +53,30 @@ def status_code(status: int, valid: Sequence[int]) -> None:
 
 
 def version(version: str, valid: Sequence[str]) -> None:
-    """
+    """Check the HTTP version.
+
     Args:
-        valid: the versions allowed, as ``HTTP/1.1``; none for any.
+        valid: the versions allowed, as ``HTTP/1.1``; empty for any.
     """
     if valid and version not in valid:
         raise ProbeFailed(Reason.HTTP_VERSION, f"the version is {version}, expected {', '.join(valid)}")
 
 
-def headers(response: Response, forbidden: Iterable[HeaderMatcher], demanded: Iterable[HeaderMatcher]) -> None:
-    """
+async def headers(response: Response, forbidden: Sequence[HeaderMatcher], demanded: Sequence[HeaderMatcher]) -> None:
+    """Check the headers.
+
     Args:
         forbidden: no value of the header may match.
-        demanded: some value of the header must match.
+        demanded: at least one value of the header must match.
     """
+    searched = (response.get_all(matcher.header.lower()) for matcher in (*forbidden, *demanded))
+    if sum(map(len, chain.from_iterable(searched))) <= MAX_INLINE_BYTES:
+        _match_headers(response, forbidden, demanded)
+    else:
+        await asyncio.to_thread(_match_headers, response, forbidden, demanded)
+
+
+def _match_headers(response: Response, forbidden: Iterable[HeaderMatcher], demanded: Iterable[HeaderMatcher]) -> None:
     for matcher in forbidden:
         if any(matcher.regexp.search(value) for value in _values(response, matcher)):
             raise _mismatch(matcher, "matches")
@@ -66,7 +87,7 @@ def headers(response: Response, forbidden: Iterable[HeaderMatcher], demanded: It
 
 
 def _values(response: Response, matcher: HeaderMatcher) -> list[bytes]:
-    """The header's values; none if it is missing and may be."""
+    """Return the header's values; raise `ProbeFailed` if it is missing and may not be."""
     values = response.get_all(matcher.header.lower())
     if not values and not matcher.allow_missing:
         raise ProbeFailed(Reason.HTTP_HEADER_MISMATCH, f"the response has no header {matcher.header}")
@@ -80,12 +101,13 @@ def _mismatch(matcher: HeaderMatcher, what: str) -> ProbeFailed:
 
 
 async def body(text: bytes, forbidden: Sequence[Regexp], demanded: Sequence[Regexp]) -> None:
-    """
+    """Check the body.
+
     Args:
         forbidden: none of these may match.
         demanded: all of these must match.
     """
-    if len(text) < OFF_THE_LOOP:
+    if len(text) <= MAX_INLINE_BYTES:
         _search(text, forbidden, demanded)
     else:
         await asyncio.to_thread(_search, text, forbidden, demanded)
@@ -100,31 +122,50 @@ def _search(text: bytes, forbidden: Sequence[Regexp], demanded: Sequence[Regexp]
             raise ProbeFailed(Reason.HTTP_BODY_MISMATCH, f"the body does not match the regular expression {regexp}")
 
 
-def json_body(text: bytes, forbidden: Cel | None, demanded: Cel | None) -> None:
-    """
+async def json_body(text: bytes, forbidden: Cel | None, demanded: Cel | None) -> None:
+    """Check the body as JSON.
+
+    A helper process evaluates what could take long: large bodies, and expressions that look at many elements.
+
     Args:
         forbidden: may not be true of the body.
-        demanded: must be true of it.
+        demanded: must be true of the body.
     """
+    macros = any(expression.has_macro for expression in (forbidden, demanded) if expression is not None)
+    if len(text) <= MAX_INLINE_BYTES and not (macros and text.count(b",") > MAX_INLINE_COMMAS):
+        violation = evaluate_cel(text, forbidden, demanded)
+    else:
+        try:
+            violation = await pool.run(evaluate_cel, [text], forbidden, demanded)
+        except pool.HelperFailed as failed:
+            violation = f"the CEL expression can't be evaluated: {failed}"
+    if violation:
+        raise ProbeFailed(Reason.HTTP_BODY_MISMATCH, violation)
+
+
+def evaluate_cel(text: bytes, forbidden: Cel | None, demanded: Cel | None) -> str:
+    """Return how a body violates the expressions; empty if it does not."""
     try:
         # All of JSON's numbers are doubles to the original, and so to the expressions written for it.
-        document = json.loads(text, parse_int=float)
-    except (ValueError, RecursionError):
-        raise ProbeFailed(Reason.HTTP_BODY_MISMATCH, "the body is not JSON") from None
+        document = documents.parse(text, doubles=True)
+    except ValueError as error:
+        return str(error)
     for expression, wanted in ((forbidden, False), (demanded, True)):
         if expression is None:
             continue
         try:
             value = expression.evaluate(document)
         except ValueError as error:
-            raise ProbeFailed(Reason.HTTP_BODY_MISMATCH, f"the CEL expression {expression} failed: {error}") from None
+            return f"the CEL expression {expression} failed: {error}"
+        if not isinstance(value, bool):
+            return f"the CEL expression {expression} returns no boolean but {_shortened(repr(value))}"
         if value is not wanted:
-            raise ProbeFailed(
-                Reason.HTTP_BODY_MISMATCH,
-                f"the CEL expression {expression} gives {value!r}"
-                if not isinstance(value, bool)
-                else f"the body {'does not fit' if wanted else 'fits'} the CEL expression {expression}",
-            )
+            return f"the body {'does not match' if wanted else 'matches'} the CEL expression {expression}"
+    return ""
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -140,13 +181,17 @@ _DATES = tuple(
         f"{_DAY} {_MONTH} (?P<day>[0-9]{{1,2}}) {_TIME} (?P<year>[0-9]{{4}})",
     )
 )
-"""The three forms of RFC 9110, section 5.6.7, as tolerant as the original: of blanks, of case, of the wrong weekday, of
-fractions (which are dropped) and, in the second form, of any zone (which is taken as UTC)."""
+"""The three forms of RFC 9110, section 5.6.7. As in the original, extra spaces, any case, a wrong weekday and fractions
+(which are dropped) are accepted, and in the second form any zone (which is taken as UTC)."""
+
+
+def parse_date(value: str) -> float | None:
+    """Return an HTTP date in Unix seconds; None if `value` is not a date."""
+    return _parse_date(value) if value and len(value) <= MAX_DATE_CHARACTERS else None
 
 
 @lru_cache(maxsize=1024)
-def parse_date(value: str) -> float | None:
-    """A date of HTTP in Unix seconds; None if it is none."""
+def _parse_date(value: str) -> float | None:
     date = next(filter(None, (form.fullmatch(value.strip(" \t")) for form in _DATES)), None)
     if date is None:
         return None

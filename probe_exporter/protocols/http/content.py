@@ -1,66 +1,186 @@
-"""A response's body as it arrives: decoded, counted, held where somebody will look at it, and never beyond a limit.
+"""Decode a response's body as it arrives, count it, keep it if a check needs it, and enforce its size limit.
 
-Content codings are those of RFC 9110, section 8.4; decoding goes in small steps, so that a decompression bomb ends at
-the limit and not after it.
+Content codings are those of RFC 9110, section 8.4. Decoding goes in small steps with other tasks between them, so a
+decompression bomb does not block the event loop, and ends at the limit and not after it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import struct
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import brotli  # type: ignore[import-untyped]  # it has neither stubs nor annotations
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
-STEP = 256 * 1024
-"""Bytes that one step of decoding yields at most."""
+STEP_BYTES = 256 * 1024
+"""Bytes that one step of decoding yields at most, and after which other tasks run."""
 
-DEFAULT_LIMIT = 64 * 1024 * 1024
-"""The limit where ``body_size_limit`` sets none, for a body that is decoded or held; one only counted has none."""
+MIN_STEP_COST_BYTES = 1024
+"""Bytes that a step counts as at least: one without output takes time too."""
 
-JSON_LIMIT = 8 * 1024 * 1024
-"""The same for a body that is read as JSON: its values take some thirty times its size in memory."""
+DEFAULT_MAX_BODY_BYTES = 64 * 1024 * 1024
+"""The limit without ``body_size_limit``, for a body that is decoded or kept; one that is only counted has no limit."""
 
-Decode = Callable[[bytes], Iterator[bytes]]
+DEFAULT_MAX_JSON_BYTES = 8 * 1024 * 1024
+"""The same for a body that is parsed as JSON: its values take about thirty times its size in memory."""
+
+MAX_GZIP_NAME_BYTES = 511
+"""Bytes of the file name and of the comment in a gzip header: the original's limit."""
+
+_MIN_PORTION_BYTES = 1024
+_MAX_PORTION_BYTES = 64 * 1024
 
 
-class _Inflate:
-    """gzip (RFC 1952, any number of members) and raw DEFLATE (RFC 1951)."""
+class _Deflate:
+    """Decodes raw DEFLATE (RFC 1951).
 
-    def __init__(self, window_bits: int) -> None:
-        self._window_bits = window_bits
-        self._stream = zlib.decompressobj(window_bits)
+    zlib copies the input that follows the end of a stream. So it gets small portions first, and larger ones as the
+    stream goes on; otherwise a body of many tiny streams would be copied for each of them.
+    """
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._portion_bytes = _MIN_PORTION_BYTES
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        full = False  # a full step may leave output waiting, also where it has used up its input
-        while data or full:
-            if self._stream.eof:
-                if self._window_bits < 0 or not data:
-                    return  # what follows raw DEFLATE belongs to nobody
-                self._stream = zlib.decompressobj(self._window_bits)
-            piece = self._stream.decompress(data, STEP)
+        """Yield what `data` decode to, at most `STEP_BYTES` at a time; bytes after the stream's end are ignored."""
+        view, place = memoryview(data), 0
+        while place < len(view) and not self._stream.eof:
+            portion = view[place : place + self._portion_bytes]
+            yield from self._inflate(portion)
+            place += len(portion) - len(self._stream.unused_data)
+
+    def _inflate(self, portion: memoryview) -> Iterator[bytes]:
+        rest: memoryview | bytes = portion
+        full = False  # after a full step the stream may have more output, even if it has used all input
+        while (rest or full) and not self._stream.eof:
+            piece = self._stream.decompress(rest, STEP_BYTES)
             yield piece
-            data = self._stream.unconsumed_tail or self._stream.unused_data
-            full = len(piece) == STEP
+            rest = self._stream.unconsumed_tail
+            full = len(piece) == STEP_BYTES
+        self._portion_bytes = min(2 * self._portion_bytes, _MAX_PORTION_BYTES)
 
     def end(self) -> None:
+        """Check that the stream is complete.
+
+        Raises:
+            zlib.error: it is not.
+        """
         if not self._stream.eof:
             raise zlib.error("the stream ends too early")
 
 
+class _Gzip(_Deflate):
+    """Decodes gzip (RFC 1952), any number of members.
+
+    Headers and trailers are parsed here and not by zlib, which loses the last output before a wrong checksum. The
+    original counts that output.
+    """
+
+    _TRAILER = struct.Struct("<LL")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pending = b""  # an incomplete header or trailer
+        self._in_header = True
+        self._members = 0
+        self._checksum = 0
+        self._size = 0
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        view, place = memoryview(data), 0
+        while place < len(view):
+            if self._in_header:
+                place += self._read_header(view[place:])
+                yield b""
+            elif self._stream.eof:
+                place += self._read_trailer(view[place:])
+            else:
+                portion = view[place : place + self._portion_bytes]
+                for piece in self._inflate(portion):
+                    self._checksum = zlib.crc32(piece, self._checksum)
+                    self._size += len(piece)
+                    yield piece
+                place += len(portion) - len(self._stream.unused_data)
+
+    def _read_header(self, data: memoryview) -> int:
+        """Begin a member once its header is complete; return how many bytes of `data` belong to the header."""
+        known, header = len(self._pending), b""
+        for wanted in (64, len(data)):  # nearly all headers are short
+            header = self._pending + data[:wanted]
+            size = _gzip_header_size(header)
+            if size is not None:
+                self._pending, self._in_header = b"", False
+                self._members += 1
+                self._checksum = self._size = 0
+                self._restart()
+                return size - known
+        self._pending = header
+        return len(data)
+
+    def _read_trailer(self, data: memoryview) -> int:
+        missing = self._TRAILER.size - len(self._pending)
+        self._pending += data[:missing]
+        if len(self._pending) == self._TRAILER.size:
+            if self._TRAILER.unpack(self._pending) != (self._checksum, self._size & 0xFFFFFFFF):
+                raise zlib.error("the checksum or the size in a gzip trailer is wrong")
+            self._pending, self._in_header = b"", True
+        return min(missing, len(data))
+
+    def end(self) -> None:
+        if not self._members or not self._in_header or self._pending:
+            raise zlib.error("the stream ends too early")
+
+
+_MAGIC = b"\x1f\x8b\x08"  # the last byte is the method, deflate
+_HAS_CHECKSUM, _HAS_EXTRA, _HAS_NAME, _HAS_COMMENT = 2, 4, 8, 16
+
+
+def _gzip_header_size(data: bytes) -> int | None:
+    """Return the size of the gzip header at the beginning of `data`; None if it is incomplete (RFC 1952, 2.3).
+
+    Raises:
+        zlib.error: it is not a header that the original accepts.
+    """
+    if not data.startswith(_MAGIC[: len(data)]):
+        raise zlib.error("incorrect header check")
+    flags, size = data[3] if len(data) > 3 else 0, 10
+    if flags & _HAS_EXTRA:
+        size += 2 + int.from_bytes(data[size : size + 2], "little")
+    for flag in (_HAS_NAME, _HAS_COMMENT):
+        if flags & flag and size <= len(data):
+            end = data.find(b"\0", size, size + MAX_GZIP_NAME_BYTES + 1)
+            if end < 0 and len(data) > size + MAX_GZIP_NAME_BYTES:
+                raise zlib.error(f"the name or the comment in a gzip header has more than {MAX_GZIP_NAME_BYTES} bytes")
+            size = end + 1 if end >= 0 else len(data) + 1
+    if flags & _HAS_CHECKSUM:
+        size += 2
+        if size <= len(data) and zlib.crc32(data[: size - 2]) & 0xFFFF != int.from_bytes(
+            data[size - 2 : size], "little"
+        ):
+            raise zlib.error("the checksum of a gzip header is wrong")
+    return size if size <= len(data) else None
+
+
 class _Brotli:
-    """Brotli (RFC 7932)."""
+    """Decodes Brotli (RFC 7932)."""
 
     def __init__(self) -> None:
         self._stream = brotli.Decompressor()
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        piece = self._stream.process(data, output_buffer_limit=STEP)
+        piece = self._stream.process(data, output_buffer_limit=STEP_BYTES)
         yield piece
-        # After a full step the decoder may have more to say, be it only that this was all.
-        while not self._stream.is_finished() and (len(piece) >= STEP or not self._stream.can_accept_more_data()):
-            piece = self._stream.process(b"", output_buffer_limit=STEP)
+        # After a full step the decoder may have more output, or at least learn that the stream has ended.
+        while not self._stream.is_finished() and (len(piece) >= STEP_BYTES or not self._stream.can_accept_more_data()):
+            piece = self._stream.process(b"", output_buffer_limit=STEP_BYTES)
             yield piece
 
     def end(self) -> None:
@@ -76,11 +196,11 @@ class _Identity:
         pass
 
 
-CODINGS: dict[str, Callable[[], _Inflate | _Brotli | _Identity]] = {
+CODINGS: dict[str, Callable[[], _Deflate | _Brotli | _Identity]] = {
     "": _Identity,
     "identity": _Identity,
-    "gzip": lambda: _Inflate(31),
-    "deflate": lambda: _Inflate(-15),
+    "gzip": _Gzip,
+    "deflate": _Deflate,
     "br": _Brotli,
 }
 
@@ -96,17 +216,17 @@ class Body:
         """
         Args:
             coding: a key of `CODINGS`.
-            limit: decoded bytes allowed; 0 for `DEFAULT_LIMIT`, or none if the body is only counted.
+            limit: decoded bytes allowed; 0 for `DEFAULT_MAX_BODY_BYTES`, or no limit if the body is only counted.
             hold: keep the bytes for `text`.
         """
         self.length = 0
         self._coder = CODINGS[coding]()
         self._plain = isinstance(self._coder, _Identity)
-        self._limit = limit or (0 if self._plain and not hold else DEFAULT_LIMIT)
+        self._limit = limit or (0 if self._plain and not hold else DEFAULT_MAX_BODY_BYTES)
         self._held: list[bytes] | None = [] if hold else None
 
-    def feed(self, data: bytes) -> None:
-        """Take what arrived.
+    def feed(self, data: bytes) -> Iterator[None]:
+        """Take bytes that have arrived; yield where other tasks may run.
 
         Raises:
             ProbeFailed: the body is larger than the limit, or not in its coding.
@@ -114,17 +234,22 @@ class Body:
         if self._plain:
             self._take(data)
             return
+        work = 0
         try:
             for piece in self._coder.decode(data):
                 self._take(piece)
+                work += max(len(piece), MIN_STEP_COST_BYTES)
+                if work >= STEP_BYTES:
+                    yield
+                    work = 0
         except (zlib.error, brotli.error) as error:
             raise ProbeFailed(Reason.HTTP_CONTENT_ENCODING, f"the body can't be decompressed: {error}") from None
 
     def end(self) -> None:
-        """Say that nothing more comes.
+        """Take the end of the body.
 
         Raises:
-            ProbeFailed: the coding expects more.
+            ProbeFailed: its coding is incomplete.
         """
         try:
             self._coder.end()
@@ -133,7 +258,7 @@ class Body:
 
     @property
     def text(self) -> bytes:
-        """The bytes held."""
+        """The bytes kept."""
         held = self._held or []
         if len(held) > 1:
             self._held = held = [b"".join(held)]
@@ -148,11 +273,30 @@ class Body:
             raise ProbeFailed(Reason.HTTP_BODY_TOO_LARGE, f"the body is larger than the limit of {self._limit} bytes")
 
 
-def accepts(header: str, coding: str) -> bool:
-    """Whether `header` allows `coding`, decided by the original's rules.
+class Source(Protocol):
+    """Where a body comes from: an `Exchange`."""
 
-    The part of the highest quality that names the coding (in exactly this spelling) or ``*`` decides; a
-    quality that can't be read counts as 0. Parts are split at their last ``;`` only.
+    async def body(self) -> bytes:
+        """Return the next piece of the body; ``b""`` after the last."""
+
+
+async def receive(source: Source, body: Body) -> None:
+    """Feed a response's body to `body`, up to its end.
+
+    Raises:
+        ProbeFailed: the body breaks off, is larger than its limit, or not in its coding.
+    """
+    while piece := await source.body():
+        for _ in body.feed(piece):
+            await asyncio.sleep(0)
+    body.end()
+
+
+def accepts(header: str, coding: str) -> bool:
+    """Return whether an Accept-Encoding header allows a coding, by the original's rules.
+
+    Of the parts that name the coding (in exactly this spelling) or ``*``, the one with the highest quality decides. A
+    quality that is not a number counts as 0. Parts are split at their last ``;`` only.
     """
     offers = [_offer(part) for part in header.split(",")]
     for name, quality in sorted(offers, key=lambda offer: -offer[1]):
@@ -162,7 +306,7 @@ def accepts(header: str, coding: str) -> bool:
 
 
 def _offer(part: str) -> tuple[str, float]:
-    """A coding and its quality, to three decimals."""
+    """Return a coding and its quality, rounded to three decimals."""
     name, separator, parameter = part.rpartition(";")
     if not separator:
         return part.strip(), 1.0
@@ -170,7 +314,7 @@ def _offer(part: str) -> tuple[str, float]:
 
 
 def _number(text: str) -> float:
-    """A number as Go reads it, or 0."""
+    """Return a number as Go parses it; 0 if it is none."""
     try:
         return float.fromhex(text) if "p" in text.lower() else float(text) if text == text.strip() else 0.0
     except (ValueError, OverflowError):

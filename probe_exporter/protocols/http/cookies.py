@@ -1,12 +1,14 @@
-"""Cookies between the hops of one probe (RFC 6265, with Go's spelling of values): a jar that lives as long as it.
+"""Cookie jar: keep the cookies of one probe for its redirects (RFC 6265, with Go's quoting of values).
 
-Of our own, because the jars at hand re-encode values, ignore public suffixes or know of no host but the connection's.
+It is our own because other jars re-encode values, ignore public suffixes or use the connection's host only.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address
@@ -21,16 +23,25 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\x20\x21\x23-\x3a\x3c-\x5b\x5d-\x7e]*")  # all but quotes, semicolons and backslashes
 _AGE = re.compile(r"-?\d+")
 
+MAX_COOKIES = 300
+"""Cookies of one response that are read, and of one jar. RFC 6265, section 6.1, asks for 50 a domain."""
+
+MAX_COOKIE_CHARACTERS = 8192
+"""Characters of a Set-Cookie header; browsers take 4,096."""
+
+MAX_ATTRIBUTES = 32
+"""Attributes of one cookie that are read."""
+
 
 @cache
 def _suffixes() -> PublicSuffixList:
-    """The list that ships with its package; loaded when a cookie first names a domain."""
+    """Return the list of public suffixes that ships with its package; takes some 30 ms to load."""
     return PublicSuffixList(accept_unknown=True)
 
 
 @dataclass(slots=True)
 class _Cookie:
-    pair: str  # as it is sent
+    pair: str  # name=value, as it is sent
     domain: str
     host_only: bool
     path: str
@@ -38,7 +49,7 @@ class _Cookie:
     expires: float  # Unix seconds
 
     def goes_to(self, host: str, url: URL) -> bool:
-        """RFC 6265, section 5.4."""
+        """Return whether the cookie is sent to a URL (RFC 6265, section 5.4)."""
         path = url.path.partition("?")[0]
         within = path.startswith(self.path) and (self.path.endswith("/") or path[len(self.path) :][:1] in ("", "/"))
         fits = host == self.domain or (not self.host_only and _is_under(host, self.domain))
@@ -46,19 +57,22 @@ class _Cookie:
 
 
 class Cookies:
-    """A jar, keyed by the host that a request names, never by its address."""
+    """A jar. Cookies belong to the host that a request names, never to its address."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, str, str], _Cookie] = {}
 
-    def store(self, url: URL, values: list[str], host: str = "") -> None:
-        """Take the ``Set-Cookie`` values of a response; what can't be read or may not be set is passed over.
+    async def store(self, url: URL, values: Sequence[str], host: str = "") -> None:
+        """Take the ``Set-Cookie`` values of a response; ignore invalid ones and those that the host may not set.
 
         Args:
             url: of the request.
-            host: that the request named, if another than the URL's.
+            host: the host that the request named, if it differs from the URL's.
         """
         host = _canonical(host or url.host)
+        values = [value for value in values[:MAX_COOKIES] if len(value) <= MAX_COOKIE_CHARACTERS]
+        if not _suffixes.cache_info().currsize and any("domain" in value.lower() for value in values):
+            await asyncio.to_thread(_suffixes)  # loading would block the event loop
         for value in values:
             named = _parse(value, host, url)
             if named is None:
@@ -67,11 +81,11 @@ class Cookies:
             key = (name, cookie.domain, cookie.path)
             if cookie.expires <= time.time():
                 self._held.pop(key, None)
-            else:  # one that is set anew keeps its place in the order
-                self._held[key] = cookie
+            elif key in self._held or len(self._held) < MAX_COOKIES:
+                self._held[key] = cookie  # a cookie that is set again keeps its place in the order
 
     def header(self, url: URL, host: str = "") -> str:
-        """The value of the ``Cookie`` header for a request: longer paths first, then older cookies; empty for none."""
+        """Return the ``Cookie`` header for a request: longer paths first, then older cookies; empty without cookies."""
         host = _canonical(host or url.host)
         now = time.time()
         found = [cookie for cookie in self._held.values() if cookie.expires > now and cookie.goes_to(host, url)]
@@ -80,8 +94,9 @@ class Cookies:
 
 
 def _parse(header: str, host: str, url: URL) -> tuple[str, _Cookie] | None:
-    """A Set-Cookie value as a name and a cookie (section 5.2); None if it is none for this host."""
-    pair, *parts = header.split(";")
+    """Parse a Set-Cookie value (section 5.2); return name and cookie, or None if it is invalid for this host."""
+    pair, *parts = header.split(";", MAX_ATTRIBUTES + 1)
+    del parts[MAX_ATTRIBUTES:]
     name, equals, value = (part.strip() for part in pair.partition("="))
     quoted = len(value) > 1 and value[0] == value[-1] == '"'
     bare = value[1:-1] if quoted else value
@@ -104,7 +119,7 @@ def _parse(header: str, host: str, url: URL) -> tuple[str, _Cookie] | None:
 
 
 def _domain(given: str, host: str) -> str | None:
-    """Whom a cookie is for: a domain, ``""`` for the host alone, None if the host may not set it (section 5.3)."""
+    """Return a cookie's domain, ``""`` for the host only, None if the host may not set it (section 5.3)."""
     if not given.isascii():
         return None
     domain = _canonical(given.removeprefix("."))
@@ -120,7 +135,7 @@ def _default_path(url: URL) -> str:
 
 
 def _expiry(attributes: dict[str, str]) -> float:
-    """Max-Age wins over Expires; without either a cookie outlives the probe."""
+    """Return when a cookie expires in Unix seconds: Max-Age overrides Expires, without either it never expires."""
     age = attributes.get("max-age", "")
     if _AGE.fullmatch(age):
         return time.time() + int(age[:10])
@@ -137,6 +152,6 @@ def _is_under(host: str, domain: str) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a host is as safe without TLS as with it, as browsers and Go have it."""
+    """Return whether a host gets Secure cookies without TLS too, as in browsers and in Go."""
     address = literals.literal(host)
     return host == "localhost" or (address is not None and ip_address(address).is_loopback)

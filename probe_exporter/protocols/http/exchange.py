@@ -1,4 +1,4 @@
-"""One request and its response: what every version of HTTP offers the prober, and HTTP/1's way of doing it."""
+"""`Exchange`: one request and its response, for all versions of HTTP; `Http1Exchange` for HTTP/1."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.response import Response
 from probe_exporter.tls.handshake import Handshake
 
-UPLOAD_STEP = 64 * 1024
+UPLOAD_CHUNK_BYTES = 64 * 1024
 """Bytes of an uploaded file in one chunk."""
 
 
 class Unprocessed(ProbeFailed):
-    """The server says that it did not look at the request: it may be made once more (RFC 9113, section 8.7)."""
+    """The server says that it did not process the request, so it may be repeated (RFC 9113, section 8.7)."""
 
 
 class Exchange(Protocol):
-    """A request on its way, and what comes back.
+    """One request and its response.
 
     Attributes:
-        response: there to be looked at once `head` has returned.
-        processing_seconds: from the request to the first byte of the response; 0.0 while there is none.
+        response: valid when `head` has returned.
+        processing_seconds: from the request to the first byte of the response; 0.0 before that byte.
     """
 
     response: Response
@@ -36,37 +36,37 @@ class Exchange(Protocol):
 
     @property
     def handshake(self) -> Handshake | None:
-        """What TLS showed; None on a plain connection."""
+        """The TLS handshake; None on a plain connection."""
 
     @property
     def first_byte_at(self) -> float:
-        """When the response began, on `time.perf_counter`."""
+        """When the response began, by `time.perf_counter`."""
 
     async def head(self) -> Response:
-        """Send the request and read the head of the response.
+        """Send the request and return the head of the response.
 
         Raises:
-            ProbeFailed: there is none, or it is not HTTP.
+            ProbeFailed: there is no response, or it is not HTTP.
         """
 
     async def body(self) -> bytes:
-        """The next piece of the response's body; ``b""`` after the last.
+        """Return the next piece of the response's body; ``b""`` after the last.
 
         Raises:
-            ProbeFailed: it ends before its time, or breaks its coding.
+            ProbeFailed: the body is incomplete, or breaks its transfer coding.
         """
 
     def close(self) -> None:
-        """End it in good order, finished or not. Safe to call twice."""
+        """Close the connection gracefully, whether the response is complete or not. Safe to call twice."""
 
 
 class Http1Exchange:
-    """An exchange over HTTP/1, on a connection of its own."""
+    """An exchange over HTTP/1 on its own connection."""
 
     def __init__(self, connection: Connection, request: Request, upload: BinaryIO | None) -> None:
         """
         Args:
-            upload: the file that ``request.body_file`` names, at its beginning.
+            upload: the file that ``request.body_file`` names, positioned at its beginning.
         """
         self._connection = connection
         self._reader = ResponseReader(request.method)
@@ -94,7 +94,7 @@ class Http1Exchange:
             while not reader.head_complete:
                 reader.feed(await connection.read())
         finally:
-            if connection.first_byte_at:  # a server may have spoken before it was asked
+            if connection.first_byte_at:  # a server may have sent bytes before the request
                 self.processing_seconds = max(connection.first_byte_at - sent, 1e-9)
         return reader
 
@@ -116,8 +116,8 @@ class Http1Exchange:
 
 
 async def _send_file(connection: Connection, upload: BinaryIO) -> None:
-    """Send a file in chunks, as fast as the peer takes them; what goes wrong shows in the response."""
+    """Send a file in chunks, as fast as the peer reads; the response shows what goes wrong."""
     with suppress(ProbeFailed):
-        while data := upload.read(UPLOAD_STEP):
+        while data := upload.read(UPLOAD_CHUNK_BYTES):
             await connection.write(http1.chunk(data))
         await connection.write(http1.chunk(b""))

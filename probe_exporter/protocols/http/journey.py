@@ -1,7 +1,7 @@
-"""From a URL to the last response: one exchange after another, along the redirects.
+"""`Journey`: fetch a URL and follow redirects, one exchange after another, up to the last response.
 
-What the original loses on the way, a redirect to the same host keeps here: the address that was chosen for it, the
-name its certificate must bear, and (see `request`) the credentials.
+A redirect to the same host keeps what the original loses: the chosen address, the name that the certificate must have,
+and (see `request`) the credentials.
 """
 
 from __future__ import annotations
@@ -28,16 +28,19 @@ from probe_exporter.protocols.http.url import URL, host_only
 from probe_exporter.tls.context import ClientContext, client_context
 from probe_exporter.tls.quic import quic_context
 
-MOST_REDIRECTS = 10
+MAX_REDIRECTS = 10
 """Redirects that are followed; the next one is refused."""
 
+MAX_LOGGED_CHARACTERS = 2000
+"""Characters of a URL that a line of the probe's log keeps."""
+
 ALPN = ("h2", "http/1.1")
-"""What is offered where ``enable_http2`` allows more than HTTP/1."""
+"""Protocols offered by ALPN if ``enable_http2`` allows more than HTTP/1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One request on the way, the addresses it may go to (none while unknown) and the name its server must prove."""
+    """One request, the addresses to connect to (empty if not resolved yet), the name that the certificate must have."""
 
     request: Request
     addresses: list[str]
@@ -45,14 +48,14 @@ class Hop:
 
 
 class Journey:
-    """One probe's way along the redirects.
+    """The requests of one probe along its redirects.
 
     Attributes:
-        last: the exchange of the last response; None while there was no response.
-        redirects: how many came.
-        refused: the last response is a redirect that was not followed.
-        hops: how many were begun.
-        resolve_seconds, connect_seconds, tls_seconds, processing_seconds: summed over the hops that got so far.
+        last: the exchange of the last response; None without a response.
+        redirects: number of redirects received.
+        refused: whether the last response is a redirect that was not followed.
+        hops: number of requests begun.
+        resolve_seconds, connect_seconds, tls_seconds, processing_seconds: sums over all hops that got so far.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class Journey:
         """Choose the address of the first hop.
 
         Raises:
-            ProbeFailed: there is none; the time it took to find out counts.
+            ProbeFailed: there is none; its time counts all the same.
         """
         try:
             return await opening.choose_address(self._probe, url.host, self._addressing)
@@ -85,10 +88,10 @@ class Journey:
             self.resolve_seconds = self._probe.samples.get(opening.LOOKUP_TIME)
 
     def tls(self, alpn: tuple[str, ...] = ALPN) -> ClientContext:
-        """The TLS to use wherever a hop needs it.
+        """Return the TLS context for hops by https.
 
         Args:
-            alpn: what to offer, where the settings allow more than HTTP/1.
+            alpn: the protocols to offer, if the settings allow more than HTTP/1.
 
         Raises:
             ProbeFailed: the settings can't be used.
@@ -96,7 +99,7 @@ class Journey:
         return client_context(self._client.tls_config, alpn if self._client.enable_http2 else ())
 
     def prepare_tls(self) -> None:
-        """Make ready now what a later hop would.
+        """Load the TLS context now, before anything is sent.
 
         Raises:
             ProbeFailed: the settings can't be used.
@@ -111,33 +114,33 @@ class Journey:
     ) -> Exchange:
         """Request a URL and follow redirects; return the exchange of the last response.
 
-        May be called again, to begin anew; the seconds add up.
+        Can be called again, to start over; the seconds add up.
 
         Args:
-            template: what the request says beside its URL and its credentials.
-            addresses: where the URL's host is; none while unknown.
+            template: the request without URL and credentials.
+            addresses: of the URL's host; empty if not resolved yet.
             upload: the file that the template's ``body_file`` names; read from its beginning.
             authorization: an Authorization header that replaces any other; empty for none.
 
         Raises:
-            ProbeFailed: the request can't be made, or there is no last response.
+            ProbeFailed: the request can't be sent, or there is no last response.
         """
         if upload is not None:
-            upload.seek(0)  # an earlier call may have read it
+            upload.seek(0)  # a previous call may have read it
         request = first_request(template, self._client, url, authorization)
         server_name = self._client.tls_config.server_name or host_only(template.host) or url.host
         return await self.travel(Hop(request, addresses, server_name), upload)
 
     async def travel(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
-        """Send the first request and those that redirects ask for; the exchange of the last response.
+        """Send the first request and those that redirects ask for; return the exchange of the last response.
 
-        May be called again, to begin anew; the seconds add up.
+        Can be called again, to start over; the seconds add up.
 
         Args:
             upload: the file that the first request's ``body_file`` names.
 
         Raises:
-            ProbeFailed: the way ended before a last response; `last` is then the one before.
+            ProbeFailed: a request failed; `last` is then the exchange before it.
         """
         first = hop.request.url
         self.hops = self.redirects = 0
@@ -149,20 +152,23 @@ class Journey:
             location = self._leads_on(exchange, hop.request)
             if location is None:
                 return exchange
-            hop = self._next(hop, exchange, location, first)
+            hop = await self._next(hop, exchange, location, first)
 
     def end(self) -> None:
-        """Close what is open."""
+        """Close the open connection."""
         if self._open is not None:
             self._open.close()
 
     async def _ask(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
-        """One hop's exchange. A request that the server leaves alone, as one that is being restarted does, is made
-        once more; the original would go on for as long as it has time."""
+        """Return one hop's exchange.
+
+        If the server says that it did not process the request, as a server does that is being restarted, repeat it
+        once. The original repeats it until its time is over.
+        """
         try:
             return await self._exchange(hop, upload)
         except Unprocessed as refused:
-            self._probe.log("The server did not look at the request: asking again", err=refused.message)
+            self._probe.log("The server did not process the request: repeating it", err=refused.message)
         self._probe.current_phase = ""
         if upload is not None:
             upload.seek(0)
@@ -172,7 +178,7 @@ class Journey:
         probe, request, url = self._probe, hop.request, hop.request.url
         self.end()
         self._open = exchange = await (self._over_quic if self._http3 else self._over_tcp)(hop, upload)
-        probe.log("Making HTTP request", method=request.method, url=str(url), host=request.host)
+        probe.log("Making HTTP request", method=request.method, url=str(url)[:MAX_LOGGED_CHARACTERS], host=request.host)
         with probe.phase("processing"):
             try:
                 response = await exchange.head()
@@ -204,7 +210,7 @@ class Journey:
         )
 
     async def _through(self, proxy: Proxy, hop: Hop, secure: Secure | None) -> Connection:
-        """A connection by way of a proxy, which is told the host's name; by plain ``socks5`` the address, if chosen."""
+        """Connect through a proxy. It gets the host's name, or with plain ``socks5`` the address if one was chosen."""
         url = hop.request.url
         addresses = await self._look_up(proxy.host, tunnel.addresses(self._probe, proxy))
         own = tunnel.own_tls(proxy, self._client.tls_config)
@@ -213,14 +219,14 @@ class Journey:
         return await tunnel.dial(self._probe, proxy, addresses, own, destination, secure, forwarded=forwarded)
 
     async def _addresses(self, hop: Hop) -> list[str]:
-        """Where a hop can be reached directly."""
+        """Return the addresses of a hop that needs no proxy."""
         if hop.addresses:
             return hop.addresses
         host, preferred = hop.request.url.host, self._addressing.preferred_ip_protocol
         return await self._look_up(host, opening.resolve_all(self._probe, host, preferred=preferred))
 
     async def _look_up(self, host: str, lookup: Awaitable[list[str]]) -> list[str]:
-        """The result of a lookup; its time counts from the second hop on, where the first one's has been measured."""
+        """Return the result of a lookup; its time counts from the second hop on (the first: see `resolve`)."""
         started = time.perf_counter()
         try:
             return await lookup
@@ -240,35 +246,37 @@ class Journey:
         return Http3Exchange(client, hop.request, upload)
 
     def _leads_on(self, exchange: Exchange, request: Request) -> str | None:
-        """Where a response sends us on to, if it does and we go."""
+        """Return the Location of a response that is a redirect and is followed; otherwise None."""
         response = exchange.response
         location = response.get("location")
         if response.status not in REDIRECT_CODES or not location:
             return None
         if request.body_file and response.status in (307, 308):
-            return None  # the file has been sent; it is not sent twice
+            return None  # the file is not sent twice
         self.redirects += 1
-        self.refused = not self._client.follow_redirects or self.redirects > MOST_REDIRECTS
-        self._probe.log("Redirected", level=logging.INFO, location=location, followed=not self.refused)
+        self.refused = not self._client.follow_redirects or self.redirects > MAX_REDIRECTS
+        self._probe.log(
+            "Redirected", level=logging.INFO, location=location[:MAX_LOGGED_CHARACTERS], followed=not self.refused
+        )
         return None if self.refused else location
 
-    def _next(self, hop: Hop, exchange: Exchange, location: str, first: URL) -> Hop:
+    async def _next(self, hop: Hop, exchange: Exchange, location: str, first: URL) -> Hop:
         previous = hop.request.url
         try:
             request = hop.request.redirected(exchange.response.status, location, first)
         except ValueError as error:
-            raise ProbeFailed(Reason.HTTP_REDIRECT, f"the redirect leads nowhere: {error}") from None
+            raise ProbeFailed(Reason.HTTP_REDIRECT, f"the redirect can't be followed: {error}") from None
         if self._http3 and not request.url.secure:
-            raise ProbeFailed(Reason.HTTP_REDIRECT, "the redirect leads to http, and HTTP/3 is always secure")
-        request = self._with_cookies(request, hop.request, exchange.response.get_all("set-cookie"))
+            raise ProbeFailed(Reason.HTTP_REDIRECT, "the redirect leads to http, but HTTP/3 needs https")
+        request = await self._with_cookies(request, hop.request, exchange.response.get_all("set-cookie"))
         if request.url.host.lower() == previous.host.lower():
             return Hop(request, hop.addresses, hop.server_name)
         return Hop(request, [], request.url.host)
 
-    def _with_cookies(self, request: Request, previous: Request, received: list[str]) -> Request:
+    async def _with_cookies(self, request: Request, previous: Request, received: list[str]) -> Request:
         if self._cookies is None:
             if not received:
                 return request
             self._cookies = Cookies()
-        self._cookies.store(previous.url, received, host_only(previous.host))
+        await self._cookies.store(previous.url, received, host_only(previous.host))
         return replace(request, cookies=self._cookies.header(request.url, host_only(request.host)))

@@ -27,7 +27,7 @@ from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
 from probe_exporter.prober.run import Network, Probe
 from probe_exporter.protocols.http import http1
-from probe_exporter.protocols.http.content import Body
+from probe_exporter.protocols.http.content import Body, receive
 from probe_exporter.protocols.http.exchange import Exchange
 from probe_exporter.protocols.http.journey import Hop, Journey
 from probe_exporter.protocols.http.request import Request, basic, read_file
@@ -300,9 +300,7 @@ def _key(settings: OAuth2) -> rsa.RSAPrivateKey:
 async def _read(exchange: Exchange) -> bytes:
     coding = (exchange.response.get("content-encoding") or "").strip().lower()
     body = Body("gzip" if coding == "gzip" else "", limit=ANSWER_LIMIT, hold=True)
-    while piece := await exchange.body():
-        body.feed(piece)
-    body.end()
+    await receive(exchange, body)
     return body.text
 
 

@@ -1,4 +1,4 @@
-"""A response's head, whatever version of HTTP brought it."""
+"""`Response`: status and headers of a response, for all versions of HTTP."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from probe_exporter.prober.failure import ProbeFailed
 
 Headers = list[tuple[str, str]]
 
+MAX_LENGTH_DIGITS = 20
+"""Digits of a Content-Length; 2^63, more than which the original ignores, has 19."""
+
 
 class Response:
-    """What a server answered.
+    """A server's response.
 
     Attributes:
-        status: the code; 0 while there is none.
+        status: the code; 0 before there is one.
         version: ``1.0``, ``1.1``, ``2.0``, ``3.0``.
-        headers: names as received, with their values, in order.
+        headers: names as received and their values, in order.
     """
 
     def __init__(self, method: str) -> None:
         """
         Args:
-            method: of the request; a response to HEAD has no body whatever its headers say.
+            method: of the request; a response to HEAD has no body, whatever its headers say.
         """
         self.status = 0
         self.version = ""
@@ -28,12 +31,12 @@ class Response:
         self._by_name: dict[str, list[str]] | None = None
 
     def get(self, name: str) -> str | None:
-        """The first value of a header, by its lower-case name; once the head is complete."""
+        """Return the first value of a header, by its lower-case name. Call it when the head is complete."""
         values = self.get_all(name)
         return values[0] if values else None
 
     def get_all(self, name: str) -> list[str]:
-        """All values of a header, by its lower-case name; once the head is complete."""
+        """Return all values of a header, by its lower-case name. Call it when the head is complete."""
         if self._by_name is None:
             self._by_name = {}
             for key, value in self.headers:
@@ -47,15 +50,16 @@ class Response:
 
     @property
     def content_length(self) -> int:
-        """The announced length of the body; -1 if unknown, 0 if there can be none. For HEAD what the header says."""
+        """The announced length of the body; -1 if unknown, 0 if there can't be a body. For HEAD the header's value."""
         if not (self.has_body or self._to_head):
             return 0
         value = (self.get("content-length") or "").strip()
-        return int(value.lstrip("0") or "0") if value.isascii() and value.isdigit() else -1
+        digits = value.lstrip("0") or value[-1:]
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < MAX_LENGTH_DIGITS else -1
 
 
 class IncomingResponse(Response):
-    """A response on its way: what the readers of all versions have in common.
+    """A response that is being received: the base of the readers of all versions.
 
     Attributes:
         head_complete, complete: how much of the response has arrived.
@@ -66,13 +70,13 @@ class IncomingResponse(Response):
         self.head_complete = False
         self.complete = False
         self._pieces: list[bytes] = []
-        self._failure: ProbeFailed | None = None  # of the body; told once what came before it has been taken
+        self._failure: ProbeFailed | None = None  # of the body; raised when what came before it has been taken
 
     def take_body(self) -> bytes:
-        """What of the body has been read since the last call.
+        """Return what has been read of the body since the last call.
 
         Raises:
-            ProbeFailed: the body broke off or breaks the protocol, and all that was good of it has been taken.
+            ProbeFailed: the body breaks off or breaks the protocol, and everything before that has been taken.
         """
         if self._pieces:
             data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)

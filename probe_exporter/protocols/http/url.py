@@ -1,15 +1,21 @@
-"""Targets and redirects as URLs: split once, kept as typed, never decoded and encoded again (RFC 3986)."""
+"""Parse targets and redirects as URLs: split once, kept as written, never decoded and encoded again (RFC 3986)."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from urllib.parse import unquote, urljoin
+from urllib.parse import quote, unquote, urljoin
 
 from probe_exporter.addresses import literals
+from probe_exporter.addresses.cache import remembered
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+
+MAX_LOCATION_CHARACTERS = 64 * 1024
+"""Characters of a Location header that is followed."""
+
+MAX_HOST_CHARACTERS = 1024
+"""Characters of a host; DNS has at most 253. The cost of IDNA grows with the square of the length."""
 
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _PARTS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE | re.DOTALL)
@@ -18,9 +24,9 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 _USER = re.compile(r"(?:[A-Za-z0-9._:~!$&'()*+,;=@-]|%[0-9a-fA-F]{2})*")
 _ZONE = re.compile(r"25(?:[^%\s]|%[0-9a-fA-F]{2})+")
 _HOST = re.compile(r"""[^\s<>"`{}|\\^%/?#@:\[\]]+""")
-# What goes percent-encoded: in a path whatever RFC 3986 does not allow, in a query what a request line can't carry.
-_UNSAFE_IN_PATH = re.compile(r"""[^\x21\x23-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]""")
-_UNSAFE_IN_QUERY = re.compile(r"[^\x21-\x7e]")
+# Not percent-encoded: in a path what RFC 3986 allows and some more, in a query all that a request line can carry.
+_SAFE_IN_QUERY = "".join(map(chr, range(0x21, 0x7F)))
+_SAFE_IN_PATH = "".join(set(_SAFE_IN_QUERY) - set('"<>\\^`{|}'))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +37,9 @@ class URL:
         scheme: ``http`` or ``https``.
         host: a name or an address, IPv6 without brackets.
         port: as given, or the scheme's own.
-        authority: host and port as typed, for the Host header.
+        authority: host and port as written, for the Host header.
         path: path and query, ready for a request line; at least ``/``.
-        user, password: decoded; None where the URL has no such part.
+        user, password: decoded; None if the URL has no such part.
     """
 
     scheme: str
@@ -52,33 +58,35 @@ class URL:
         return f"{self.scheme}://{self.authority}{self.path}"
 
     def secured(self) -> URL:
-        """The same place by https, on that scheme's port unless another one is given."""
+        """Return the URL with the scheme https, and with its default port unless the URL gives a port."""
         return replace(self, scheme="https", port=_split_authority(self.authority, DEFAULT_PORTS["https"])[1])
 
     def join(self, location: str) -> URL:
-        """Where a Location header leads from here (RFC 3986, section 5).
+        """Resolve a Location header against this URL (RFC 3986, section 5).
 
         Raises:
-            ValueError: nowhere that http or https can go.
+            ValueError: it is not an http or https URL, or too long.
         """
+        if len(location) > MAX_LOCATION_CHARACTERS:
+            raise ValueError(f"the location has more than {MAX_LOCATION_CHARACTERS} characters")
         if _CONTROL.search(location):
-            raise ValueError("the location holds a control character")  # urljoin would take it out
+            raise ValueError("the location contains a control character")  # urljoin would remove it
         if not _PARTS.match(location):
             return parse(urljoin(str(self), location))
         url = parse(location)
         if not url.host:
-            raise ValueError(f"{location!r} names no host")
+            raise ValueError(f"{location[:200]!r} has no host")
         return replace(url, path=_without_dots(url.path))
 
 
 def _without_dots(path: str) -> str:
-    """A path with its ``.`` and ``..`` gone where they lead (RFC 3986, section 5.2.4)."""
+    """Return a path and query without the segments ``.`` and ``..`` (RFC 3986, section 5.2.4)."""
     path, mark, query = path.partition("?")
     kept: list[str] = []
     *directories, last = path.split("/")[1:]
     for segment in (*directories, last):
         if segment == "..":
-            kept = kept[:-1]
+            del kept[-1:]
         elif segment != ".":
             kept.append(segment)
     if last in (".", ".."):
@@ -87,51 +95,57 @@ def _without_dots(path: str) -> str:
 
 
 def has_authority(location: str) -> bool:
-    """Whether a Location names its host, rather than a place on the same one."""
+    """Return whether a Location has a host of its own."""
     return location.startswith("//") or _PARTS.match(location) is not None
 
 
-@lru_cache(maxsize=4096)
+@remembered()
 def parse_target(target: str) -> URL:
-    """A target as typed: a URL, or a URL without its ``http://``.
+    """Parse a target: a URL, or a URL without its ``http://``.
 
     Raises:
-        ValueError: with a sentence for a person.
+        ValueError: it is neither; the message is for people.
     """
     return parse(target if _SCHEME.match(target) else "http://" + target)
 
 
 def parse(text: str) -> URL:
-    """Split an absolute URL.
+    """Parse an absolute URL.
 
     Raises:
-        ValueError: with a sentence for a person.
+        ValueError: it is not an http or https URL; the message is for people.
     """
     if _CONTROL.search(text):
-        raise ValueError("the URL holds a control character")
+        raise ValueError("the URL contains a control character")
     match = _PARTS.fullmatch(text)
     if match is None or match[1].lower() not in DEFAULT_PORTS:
-        raise ValueError(f"{text!r} is not an http or https URL")
+        raise ValueError(f"{text[:200]!r} is not an http or https URL")
     scheme = match[1].lower()
     userinfo, at, authority = match[2].rpartition("@")
     host, port = _split_authority(authority, DEFAULT_PORTS[scheme])
     if not _USER.fullmatch(userinfo):
-        raise ValueError("the URL's user information holds what has to be escaped there")
+        raise ValueError("the URL's user information contains a character that must be percent-encoded")
     if _BAD_ESCAPE.search(match[3] + (match[5] or "")):
-        raise ValueError("the URL holds a % that begins no escape")
+        raise ValueError("the URL contains a % without two hexadecimal digits")
     user, colon, password = userinfo.partition(":")
     return URL(
         scheme=scheme,
         host=host,
         port=port,
         authority=_as_header(authority.removesuffix(":"), host),
-        path=_UNSAFE_IN_PATH.sub(_percent, match[3] or "/") + _UNSAFE_IN_QUERY.sub(_percent, match[4] or ""),
+        path=_encode(match[3] or "/", _SAFE_IN_PATH) + _encode(match[4] or "", _SAFE_IN_QUERY),
         user=unquote(user) if at else None,
         password=unquote(password) if colon else None,
     )
 
 
+def _encode(text: str, safe: str) -> str:
+    return quote(text, safe, errors="surrogateescape") if text else ""
+
+
 def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
+    if len(authority) > MAX_HOST_CHARACTERS:
+        raise ValueError(f"{authority[:60]!r}… is not a host: it has more than {MAX_HOST_CHARACTERS} characters")
     if authority.startswith("["):
         host, bracket, rest = authority[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
@@ -144,7 +158,7 @@ def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
         host, port = unquote(host), rest[1:]
     else:
         host, _, port = authority.rpartition(":") if ":" in authority else (authority, "", "")
-        if host and not is_host(host.replace(":", "")):  # with too many colons it is a host that can't be found
+        if host and not is_host(host.replace(":", "")):  # with too many colons it is a host that does not resolve
             raise ValueError(f"{authority!r} is not a host")
     if not port:
         return host, default_port
@@ -154,29 +168,25 @@ def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
 
 
 def is_host(text: str) -> bool:
-    """Whether `text` can be a host at all: a name of legal characters, or an address."""
+    """Return whether `text` can be a host: a name of legal characters, or an address."""
     return _HOST.fullmatch(text) is not None or literals.literal(text) is not None
 
 
 def _as_header(authority: str, host: str) -> str:
-    """The authority as a Host header may carry it: without a zone (RFC 6874), in ASCII."""
+    """Return an authority as a Host header carries it: without a zone (RFC 6874), in ASCII."""
     if "%" in host:
         authority = f"[{host.partition('%')[0]}]{authority.partition(']')[2]}"
     if authority.isascii():
         return authority
     try:
         return authority.replace(host, literals.to_ascii(host))
-    except ValueError:  # it will not be found either
-        return _UNSAFE_IN_QUERY.sub(_percent, authority)
+    except ValueError:  # it will not resolve either
+        return _encode(authority, _SAFE_IN_QUERY)
 
 
 def host_only(authority: str) -> str:
-    """The host of a Host header's value, without port and brackets."""
+    """Return the host in the value of a Host header, without port and brackets."""
     if authority.startswith("["):
         return authority[1:].partition("]")[0]
     host, colon, port = authority.rpartition(":")
     return host if colon and ":" not in host and (port.isdigit() or not port) else authority
-
-
-def _percent(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogateescape"))

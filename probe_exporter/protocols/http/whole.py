@@ -14,7 +14,7 @@ from typing import Self
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.protocols.http.content import CODINGS, Body
+from probe_exporter.protocols.http.content import CODINGS, Body, receive
 from probe_exporter.protocols.http.exchange import Exchange
 from probe_exporter.protocols.http.journey import Journey
 from probe_exporter.protocols.http.oauth2 import TokenSource
@@ -91,7 +91,7 @@ class WholePage:
         """The body of the last response.
 
         Args:
-            limit: bytes allowed once it is unpacked; 0 for `content.DEFAULT_LIMIT`.
+            limit: bytes allowed once it is unpacked; 0 for `content.DEFAULT_MAX_BODY_BYTES`.
 
         Raises:
             ProbeFailed: it breaks off, is too large, or is not in its coding.
@@ -103,9 +103,7 @@ class WholePage:
             raise ProbeFailed(Reason.HTTP_CONTENT_ENCODING, f"the body is in an unknown coding: {coding[:60]!r}")
         body = Body(coding, limit=limit, hold=True)
         try:
-            while piece := await exchange.body():
-                body.feed(piece)
-            body.end()
+            await receive(exchange, body)
         finally:
             self.transfer_seconds = time.perf_counter() - exchange.first_byte_at
         return body.text

@@ -1,1 +1,1 @@
-"""ICMP echo: messages, and the sockets that all pings share."""
+"""ICMP echo: messages and pings."""

@@ -1,4 +1,4 @@
-"""ICMP echo messages (RFC 792, RFC 4443) without I/O: requests, replies, and errors about a request."""
+"""Encode and decode ICMP echo messages without I/O: requests, replies, and errors (RFC 792, RFC 4443)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ ERRORS = {
     (6, 3): Reason.ICMP_TIME_EXCEEDED,
     (6, 4): Reason.ICMP_UNREACHABLE,
 }
-"""What an error message means, by IP version and type."""
+"""Reasons of failure by IP version and type of the error message."""
 
-_FRAGMENTATION_NEEDED = (4, 3, 4)  # the one code that means something else than its type
+_FRAGMENTATION_NEEDED = (4, 3, 4)  # the one code with another reason than its type
 
 _WORDS = {
     (4, 3, 0): "network unreachable",
@@ -50,7 +50,7 @@ _WORDS = {
 
 
 class Answer(NamedTuple):
-    """An echo reply, as its packet has it."""
+    """The fields of an echo reply."""
 
     identifier: int
     sequence: int
@@ -58,19 +58,19 @@ class Answer(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """An error message about one of somebody's echo requests, as its packet has it."""
+    """The fields of an error message about an echo request."""
 
     version: int
     type: int
     code: int
-    mtu: int  # of the link that was too small; 0 if it does not say
-    destination: str  # where the request was going
+    mtu: int  # of the link that was too small; 0 if the message does not say
+    destination: str  # of the request
     identifier: int
     sequence: int
 
     @property
     def reason(self) -> Reason:
-        """What it means for the probe."""
+        """Why the probe fails."""
         key = (self.version, self.type, self.code)
         return Reason.ICMP_PACKET_TOO_BIG if key == _FRAGMENTATION_NEEDED else ERRORS[key[:2]]
 
@@ -80,23 +80,24 @@ class Trouble(NamedTuple):
 
 
 def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071): the 16-bit words summed with carries brought round, and inverted.
+    """Return the Internet checksum: the inverted one's complement sum of all 16-bit words (RFC 1071).
 
-    2 ** 16 is 1 modulo 0xFFFF, so the data as one number has the same remainder as the sum of its words.
+    It is 0 for a message that has its own checksum in it. 2 ** 16 is 1 modulo 0xFFFF, so the data as one number has
+    the same remainder as the sum of its words.
     """
     number = int.from_bytes(data if len(data) % 2 == 0 else data + b"\0", "big")
     return 0xFFFF - ((number % 0xFFFF or 0xFFFF) if number else 0)
 
 
 def request(version: int, identifier: int, sequence: int, payload: bytes) -> bytes:
-    """An echo request. For IPv6 the checksum is the kernel's to fill in: it covers the addresses too."""
+    """Encode an echo request. For IPv6 the kernel fills in the checksum, which covers the addresses too."""
     kind = REQUESTS[version]
     blank = _HEADER.pack(kind, 0, 0, identifier, sequence) + payload
     return blank if version == 6 else _HEADER.pack(kind, 0, checksum(blank), identifier, sequence) + payload
 
 
 def parse(version: int, message: bytes) -> Answer | Trouble | None:
-    """What an ICMP message says about an echo request; None if it is about something else or is cut short."""
+    """Decode an echo reply or an error about an echo request; return None for any other or truncated message."""
     if len(message) < _HEADER.size:
         return None
     kind, code, _, third, fourth = _HEADER.unpack_from(message)
@@ -107,13 +108,13 @@ def parse(version: int, message: bytes) -> Answer | Trouble | None:
     offending = (_embedded_4 if version == 4 else _embedded_6)(message[_HEADER.size :])
     if offending is None:
         return None
-    # IPv4 has 16 bits for the MTU (RFC 1191), IPv6 has 32 (RFC 4443, 3.2); other messages have something else there.
+    # The MTU has 16 bits in IPv4 (RFC 1191) and 32 in IPv6 (RFC 4443, 3.2); other messages use the field otherwise.
     mtu = fourth if (version, kind, code) == _FRAGMENTATION_NEEDED else 0
     return trouble(version, kind, code, (third << 16) + fourth if (version, kind) == (6, 2) else mtu, *offending)
 
 
 def trouble(version: int, kind: int, code: int, mtu: int, destination: str, echo: bytes) -> Trouble | None:
-    """An error about the ICMP message `echo`, or None if that is no echo request."""
+    """Return the error about the ICMP message `echo`; None if that is not an echo request."""
     if len(echo) < _HEADER.size or echo[0] != REQUESTS[version]:
         return None
     _, _, _, identifier, sequence = _HEADER.unpack_from(echo)
@@ -121,7 +122,7 @@ def trouble(version: int, kind: int, code: int, mtu: int, destination: str, echo
 
 
 def strip_ip(packet: bytes) -> tuple[int, bytes] | None:
-    """An IPv4 packet as its TTL and what follows its header, options included; None if it is cut short."""
+    """Return the TTL of an IPv4 packet, and its payload after header and options; None if it is truncated."""
     if len(packet) < 20 or packet[0] >> 4 != 4:
         return None
     length = (packet[0] & 15) * 4
@@ -129,7 +130,7 @@ def strip_ip(packet: bytes) -> tuple[int, bytes] | None:
 
 
 def _embedded_4(packet: bytes) -> tuple[str, bytes] | None:
-    """Destination and content of the ICMP packet that an IPv4 error message carries the beginning of."""
+    """Return destination and payload of the ICMP packet quoted in an IPv4 error message."""
     stripped = strip_ip(packet)
     if stripped is None or packet[9] != socket.IPPROTO_ICMP:
         return None
@@ -137,8 +138,10 @@ def _embedded_4(packet: bytes) -> tuple[str, bytes] | None:
 
 
 def _embedded_6(packet: bytes) -> tuple[str, bytes] | None:
-    """The same of IPv6. A fragment header is the one extension that a request of ours can have; only a first fragment
-    holds the ICMP header."""
+    """Return destination and payload of the ICMPv6 packet quoted in an error message.
+
+    A fragment header is the only extension that our requests can have; only a first fragment has the ICMP header.
+    """
     if len(packet) < 40 or packet[0] >> 4 != 6:
         return None
     destination, following, rest = socket.inet_ntop(socket.AF_INET6, packet[24:40]), packet[6], packet[40:]

@@ -1,8 +1,16 @@
-"""Pings: one shared socket per family and kind, whose bytes are in `messages`.
+"""Ping hosts through a few sockets that all probes of the process share.
 
-Every ping of the process goes through the same few sockets, and a reply finds its waiter by its sequence number: the
-thousandth ping costs no more than the first. The kernel says when a reply arrived, so a busy event loop does not make
-a network look slow.
+The model:
+* A `Path` is the way of one probe to one target. It finds or opens the `_Channel` for its kind of socket: IP version,
+  fragmentation, source address, interface. Few kinds exist, because the configuration names them.
+* A `_Channel` has one socket. It gives each request a free sequence number, and remembers a `_Waiter` under it. A reply
+  finds its waiter by that number, so the thousandth concurrent ping costs no more than the first.
+* The socket is an unprivileged datagram socket if the kernel permits (`net.ipv4.ping_group_range`). Then the kernel
+  filters replies by an identifier of its own and puts errors into a queue. Otherwise it is a raw socket, which receives
+  the ICMP messages of the whole machine: identifier and checksum are verified here.
+* Any host can send replies with a false source address. A reply counts only if sequence number, payload and sender are
+  those of the request, and the event loop reads at most `MAX_TURN_MESSAGES` messages in one turn.
+* The kernel stamps each reply with its time of arrival, so a busy event loop does not make round trips look longer.
 """
 
 from __future__ import annotations
@@ -26,9 +34,9 @@ from probe_exporter.addresses import literals
 from probe_exporter.network.opening import bind_to_interface
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.protocols.icmp.messages import ERRORS, REPLIES, Trouble, parse, request, strip_ip, trouble
+from probe_exporter.protocols.icmp.messages import ERRORS, REPLIES, Trouble, checksum, parse, request, strip_ip, trouble
 
-# From <linux/in.h>, in6.h, icmp.h, icmpv6.h, errqueue.h and <asm-generic/socket.h>: the socket module has not all.
+# From <linux/in.h>, in6.h, icmp.h, icmpv6.h, errqueue.h and <asm-generic/socket.h>; the socket module lacks them.
 _IP_TTL, _IP_MTU_DISCOVER, _IP_RECVERR, _IP_RECVTTL = 2, 10, 11, 12
 _IPV6_RECVERR = 25
 _PMTUDISC_DONT, _PMTUDISC_PROBE = 0, 3
@@ -41,24 +49,30 @@ _EXTENDED_ERROR = struct.Struct("@IBBBBII")
 _INTEGER = struct.Struct("@i")
 
 _ANCILLARY_SPACE = 256
-_LARGEST = 65536
+_MAX_PACKET_BYTES = 65536
 _RECEIVE_BUFFER = 4 << 20
-_SENT_UNREAD = 64
-"""Requests sent after which replies are looked for at once: without permission to enlarge it, the kernel's buffer for
-them holds some hundreds, and on a fast network they come before the event loop gets round to reading."""
+_MAX_SENT_UNREAD = 64
+"""Requests sent after which replies are read at once. The kernel's buffer, if this process may not enlarge it, holds
+some hundreds of replies, and on a fast network they arrive before the event loop reads them."""
+
+MAX_TURN_MESSAGES = 250
+"""Messages that are read in one turn of the event loop."""
+
+MAX_TURN_BYTES = 256 * 1024
+"""Bytes of messages that are read in one turn."""
 
 _DEFAULT_TTL = 64
 
 
 class Reply(NamedTuple):
-    """What came back."""
+    """A reply to an echo request."""
 
-    seconds: float  # from the request's sending to the reply's arrival at this machine
-    hop_limit: int | None  # that the reply arrived with; None if the kernel did not say
+    seconds: float  # from sending the request to the arrival of the reply at this machine
+    hop_limit: int | None  # of the reply on arrival; None if the kernel did not tell
 
 
 class _Waiter:
-    """A request on its way: what a reply to it is like, and who waits for it."""
+    """A request without a reply yet: what the reply must contain, and the future that gets it."""
 
     __slots__ = ("address", "future", "payload", "sent", "sent_by_clock")
 
@@ -67,10 +81,10 @@ class _Waiter:
         self.payload = payload
         self.future = future
         self.sent = 0.0  # perf_counter
-        self.sent_by_clock = 0  # Unix nanoseconds, as the kernel's stamp on the reply
+        self.sent_by_clock = 0  # Unix nanoseconds, like the kernel's stamp on the reply
 
     def seconds(self, stamp: int | None) -> float:
-        """How long the reply took. If somebody set the clock meanwhile the stamp says nothing, and now is when."""
+        """Return the round-trip time. If the clock was set meanwhile, the stamp is useless: the present time counts."""
         elapsed = time.perf_counter() - self.sent
         if stamp is None:
             return elapsed
@@ -79,16 +93,16 @@ class _Waiter:
 
 
 class Path:
-    """The way to one target: the shared socket for it, and what each packet is to be sent with.
+    """The way to one target: the shared socket, and the options of each packet.
 
     Args:
-        address: resolved; IPv6 with its zone where it has one.
+        address: resolved; IPv6 with its zone if it has one.
         source: the local address to send from; empty for the system's choice.
         ttl: TTL or hop limit of the requests; 0 for the system's default.
-        dont_fragment: IPv4 only: no router may cut the packet up, and neither may this machine.
+        dont_fragment: IPv4 only: neither routers nor this machine may fragment the packet.
 
     Raises:
-        ProbeFailed: no permission, or no such way.
+        ProbeFailed: this process may not ping, or there is no such source.
     """
 
     def __init__(
@@ -108,15 +122,15 @@ class Path:
         self._channel = _channel(_Kind(version, whole, source, "" if network is None else network.source_interface))
 
     async def ping(self, payload: bytes) -> Reply:
-        """Send one echo request and wait for its reply, for as long as the caller lets it.
+        """Send one echo request and wait for its reply, without a timeout of its own.
 
         Raises:
-            ProbeFailed: the system did not take it, or an error message came back instead of a reply.
+            ProbeFailed: the system refused to send it, or an error message came back.
         """
         channel = self._channel
         sequence, waiter = channel.expect(self._address, payload)
         try:
-            # The kernel's buffer may be full; it tells nobody but those who poll when it has room for one packet more.
+            # The kernel's buffer may be full, and only polling shows when it has room for one more packet.
             while not channel.send(sequence, waiter, self._destination, self._options):  # noqa: ASYNC110  # see above
                 await asyncio.sleep(0.001)
             return await waiter.future
@@ -131,11 +145,7 @@ def _hops(version: int, ttl: int) -> tuple[int, int, bytes]:
 
 
 class _Channel:
-    """One socket for all pings of a kind; it reads whatever arrives and hands it to whoever waits for it.
-
-    A datagram socket gets only what is ours: the kernel puts an identifier of its own into requests, and gives us
-    errors in a queue. A raw socket gets the ICMP messages of all the machine's pings.
-    """
+    """One socket for all pings of a kind: it sends requests, and passes replies to their waiters."""
 
     def __init__(self, version: int, sock: socket.socket) -> None:
         self.sock = sock
@@ -144,23 +154,23 @@ class _Channel:
         self._identifier = random.getrandbits(16)
         self._numbers = itertools.count(random.getrandbits(16))
         self._waiting: dict[int, _Waiter] = {}
-        self._buffer = bytearray(_LARGEST)
+        self._buffer = bytearray(_MAX_PACKET_BYTES)
         self._unread = 0
 
     def expect(self, address: str, payload: bytes) -> tuple[int, _Waiter]:
-        """A sequence number that no other request on its way has, and the waiter for its reply."""
+        """Reserve a free sequence number; return it with the waiter for its reply."""
         if len(self._waiting) > 0xFFFF:
-            raise ProbeFailed(Reason.ICMP_SEND_FAILED, "65536 echo requests wait for their replies already")
+            raise ProbeFailed(Reason.ICMP_SEND_FAILED, "65536 echo requests are already waiting for replies")
         sequence = next(number for one in self._numbers if (number := one & 0xFFFF) not in self._waiting)
         waiter = _Waiter(address, payload, asyncio.get_running_loop().create_future())
         self._waiting[sequence] = waiter
         return sequence, waiter
 
     def forget(self, sequence: int) -> None:
-        """Nobody waits for this one any more."""
+        """Free a sequence number."""
         future = self._waiting.pop(sequence).future
         if future.done() and not future.cancelled():
-            future.exception()  # seen, even if the deadline came first; asyncio would complain
+            future.exception()  # mark it as retrieved, or asyncio logs an error if the deadline came first
 
     def send(
         self,
@@ -169,14 +179,14 @@ class _Channel:
         destination: tuple[str, int] | tuple[str, int, int, int],
         options: Iterable[tuple[int, int, bytes]],
     ) -> bool:
-        """Send a request; False if there is no room for it at the moment.
+        """Send a request; return False if the kernel's buffer is full.
 
         Raises:
-            ProbeFailed: the system did not take it.
+            ProbeFailed: the system refused to send it.
         """
         packet = [request(self._version, self._identifier, sequence, waiter.payload)]
         self._unread += 1
-        if self._unread > _SENT_UNREAD:
+        if self._unread > _MAX_SENT_UNREAD:
             self.receive()
         waiter.sent, waiter.sent_by_clock = time.perf_counter(), time.time_ns()
         try:
@@ -185,24 +195,28 @@ class _Channel:
             except BlockingIOError:
                 return False
             except OSError:
-                # A datagram socket tells whoever calls next, once, of an error that another request met: try again.
+                # A datagram socket reports an error of another request once, at the next call: try again.
                 self.sock.sendmsg(packet, options, 0, destination)
         except OSError as error:
             raise _not_sent(error, destination[0], len(waiter.payload)) from None
         return True
 
     def receive(self) -> None:
-        """Read all that has arrived: the event loop's call."""
+        """Read what has arrived, within the limits of one turn. The event loop calls this again if there is more."""
         self._unread = 0
         if not self._raw:
             self._receive_errors()
         view = memoryview(self._buffer)
-        for _ in range(1000):  # let others run, too
+        left = MAX_TURN_BYTES
+        for _ in range(MAX_TURN_MESSAGES):
             try:
                 length, ancillary, _, sender = self.sock.recvmsg_into([view], _ANCILLARY_SPACE)
-            except OSError:  # nothing more, or the error of a request that has been read from its queue
+            except OSError:  # no more messages, or the error of a request, which was read from the queue
                 return
             self._received(bytes(view[:length]), ancillary, sender[0].partition("%")[0])
+            left -= length
+            if left < 0:
+                return
 
     def _received(self, message: bytes, ancillary: list[tuple[int, int, bytes]], sender: str) -> None:
         hop_limit = None
@@ -217,6 +231,8 @@ class _Channel:
         waiter = self._waiting.get(said.sequence)
         if waiter is None or waiter.future.done():
             return
+        if self._raw and self._version == 4 and checksum(message):
+            return  # the kernel verifies it for datagram sockets and for ICMPv6 only
         if isinstance(said, Trouble):
             self._refuse(waiter, said, sender)
         elif said.payload == waiter.payload and sender == waiter.address:
@@ -224,10 +240,12 @@ class _Channel:
             waiter.future.set_result(Reply(waiter.seconds(stamp), told if hop_limit is None else hop_limit))
 
     def _receive_errors(self) -> None:
-        """Read the queue of a datagram socket's errors: each comes with the message that it is about."""
-        while True:
+        """Read the error queue of a datagram socket: each error comes with the message that it is about."""
+        for _ in range(MAX_TURN_MESSAGES):
             try:
-                message, ancillary, _, destination = self.sock.recvmsg(_LARGEST, _ANCILLARY_SPACE, _MSG_ERRQUEUE)
+                message, ancillary, _, destination = self.sock.recvmsg(
+                    _MAX_PACKET_BYTES, _ANCILLARY_SPACE, _MSG_ERRQUEUE
+                )
             except OSError:
                 return
             for level, kind, data in ancillary:
@@ -248,7 +266,7 @@ class _Channel:
 
 
 def _stamp_and_hops(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[int | None, int | None]:
-    """The moment of arrival in Unix nanoseconds, and the hop limit."""
+    """Return the time of arrival in Unix nanoseconds, and the hop limit."""
     stamp = hops = None
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
@@ -260,7 +278,7 @@ def _stamp_and_hops(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[int | 
 
 
 def _offender(address: bytes) -> str:
-    """Who sent an error, from the socket address behind it; empty if it does not say."""
+    """Return the sender of an error, from the socket address after it; empty if there is none."""
     family = int.from_bytes(address[:2], sys.byteorder)
     if family == socket.AF_INET:
         return socket.inet_ntop(socket.AF_INET, address[4:8])
@@ -270,11 +288,13 @@ def _offender(address: bytes) -> str:
 def _not_sent(error: OSError, address: str, size: int) -> ProbeFailed:
     if error.errno == errno.EMSGSIZE:
         return ProbeFailed(
-            Reason.ICMP_PACKET_TOO_BIG, f"an echo request with {size} bytes does not leave this machine in one piece"
+            Reason.ICMP_PACKET_TOO_BIG,
+            f"an echo request with {size} bytes does not fit into one packet of this machine's interface",
         )
     if error.errno in (errno.EPERM, errno.EACCES):
         return ProbeFailed(
-            Reason.ICMP_SEND_FAILED, f"a firewall of this machine, or a broadcast address, forbids to ping {address}"
+            Reason.ICMP_SEND_FAILED,
+            f"pinging {address} is not permitted: a firewall of this machine, or a broadcast address",
         )
     return ProbeFailed(Reason.ICMP_SEND_FAILED, f"sending to {address} failed: {error.strerror or error}")
 
@@ -283,9 +303,7 @@ def _not_sent(error: OSError, address: str, size: int) -> ProbeFailed:
 
 
 class _Kind(NamedTuple):
-    """What a packet can't have of its own, so that a socket has it: the source could, but for IPv6 on datagram sockets.
-
-    Sources and interfaces are those of the configuration, so they are few."""
+    """Options that only a whole socket can have. The source is one because of IPv6 on datagram sockets."""
 
     version: int
     whole: bool  # packets may not be fragmented
@@ -297,14 +315,14 @@ _channels: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Kind, _Channel]] =
 
 
 def _channel(kind: _Kind) -> _Channel:
-    """The shared socket of the running loop, opened when first asked for; it lives as long as the loop."""
+    """Return the shared socket of the running loop, opened at first use; it lives as long as the loop."""
     loop = asyncio.get_running_loop()
     channels = _channels.setdefault(loop, {})
     channel = channels.get(kind)
     if channel is None:
         channel = channels[kind] = _Channel(kind.version, _open(kind))
-        # libuv stops watching a descriptor that has an error to tell of, as datagram sockets have after each error
-        # message that arrives; an epoll of it is only ever readable.
+        # libuv stops watching a descriptor with a pending error, which a datagram socket has after each error message.
+        # An epoll of the socket never has one.
         watch = select.epoll()
         watch.register(channel.sock, select.EPOLLIN)
         loop.add_reader(watch, channel.receive)
@@ -314,7 +332,7 @@ def _channel(kind: _Kind) -> _Channel:
 
 
 def _open(wanted: _Kind) -> socket.socket:
-    """A socket that may ping: without privileges where the kernel lets us, else raw.
+    """Open a datagram socket if the kernel permits it, else a raw one.
 
     Raises:
         ProbeFailed: neither is permitted, or there is no such source address or interface.
@@ -348,13 +366,13 @@ def _open(wanted: _Kind) -> socket.socket:
 
 def _prepare(sock: socket.socket, version: int, whole: bool) -> None:
     sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # as much as an ordinary user may have
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # the limit of an unprivileged process
     with suppress(PermissionError):
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     raw = sock.type == socket.SOCK_RAW
     if version == 4:
-        # PROBE sets "don't fragment" and believes no earlier message about the path: each probe finds out for itself.
+        # PROBE sets "don't fragment" and ignores the path MTU that the kernel remembers: each probe measures anew.
         sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE if whole else _PMTUDISC_DONT)
         sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
     else:
@@ -368,10 +386,10 @@ def _prepare(sock: socket.socket, version: int, whole: bool) -> None:
 
 
 def _bind(sock: socket.socket, version: int, source: str) -> None:
-    known = literals.literal(source)  # anything else would be looked up by bind
+    known = literals.literal(source)  # bind would look up anything else
     if known is None or literals.version(known) != version:
         raise ProbeFailed(
-            Reason.SETTINGS_UNUSABLE, f"source_ip_address {source} is no IPv{version} address, and the target's is one"
+            Reason.SETTINGS_UNUSABLE, f"source_ip_address {source} is not an IPv{version} address, unlike the target's"
         )
     try:
         sock.bind(literals.socket_address(source, 0))
@@ -380,7 +398,7 @@ def _bind(sock: socket.socket, version: int, source: str) -> None:
 
 
 def _pass_only_answers(sock: socket.socket, version: int) -> None:
-    """Have the kernel keep from a raw socket what no request of ours can bring about. A set bit blocks its type."""
+    """Let the kernel drop messages that our requests can't cause. A set bit blocks its type."""
     passed = {REPLIES[version], *(kind for of, kind in ERRORS if of == version)}
     blocked = ((1 << 256) - 1) ^ sum(1 << kind for kind in passed)
     words = [blocked >> (32 * word) & 0xFFFFFFFF for word in range(8)]

@@ -15,9 +15,9 @@ from probe_exporter.prober.deadline import TICK
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
-from probe_exporter.protocols.dialogue.lines import LONGEST_LINE, QUIET, Lines, Received, converse
+from probe_exporter.protocols.dialogue.lines import MAX_LINE_BYTES, MAX_LOGGED_LINES, QUIET, Lines, Received, converse
 from probe_exporter.protocols.dialogue.steps import DialogueSettings, Step, walk
-from probe_exporter.settings.regexps import Regexp
+from probe_exporter.settings.regexps import Match, Regexp
 from probe_exporter.testing import Server, expect, serve, start_tls
 from probe_exporter.tls.settings import TLSSettings
 from tests.clocks import SimulatedLoop, simulated
@@ -76,9 +76,9 @@ def test_lines_search_long_rest_once() -> None:
             received.feed(b"x")
             assert received.line() is None
 
-    one_part = cpu_seconds(lambda: fed_byte_by_byte(LONGEST_LINE // 16), runs=5)
+    one_part = cpu_seconds(lambda: fed_byte_by_byte(MAX_LINE_BYTES // 16), runs=5)
     # Searched anew for each byte, all of it would cost some 200 times as much as one part.
-    assert cpu_seconds(lambda: fed_byte_by_byte(LONGEST_LINE - 1)) < 16 * 4 * one_part
+    assert cpu_seconds(lambda: fed_byte_by_byte(MAX_LINE_BYTES - 1)) < 16 * 4 * one_part
 
 
 def test_take_continues_after_last_line() -> None:
@@ -195,6 +195,103 @@ async def test_line_is_matched_when_complete() -> None:
     stream = Pieces(b"220 ho", b"st x\n", None)
     await hold(stream, {"expect": "^220 ([^ ]*)", "send": "$1"})
     assert stream.sent == b"host\n"
+
+
+async def failure(stream: Pieces, *steps: dict[str, Any]) -> ProbeFailed:
+    with pytest.raises(ProbeFailed) as failed:
+        await hold(stream, *steps)
+    return failed.value
+
+
+GREETED = {"expect": "^220 ", "reject": "^[45]", "send": "QUIT"}
+
+
+@pytest.mark.parametrize("pieces", [(b"220-a\n554 no\n", None), (b"554 ", b"no\r", b"\n", None), (b"554 no", None)])
+async def test_rejected_line_ends_dialogue_at_once(pieces: Sequence[bytes | None]) -> None:
+    """The peer keeps the connection open; a line without a newline counts once the peer is silent."""
+    failed = await failure(Pieces(*pieces), GREETED)
+    assert failed.reason is Reason.DIALOGUE_REJECTED
+    assert failed.fields == {"line": "554 no"}
+
+
+async def test_rejected_last_line_without_newline_is_rejected_at_eof() -> None:
+    assert (await failure(Pieces(b"421 busy"), GREETED)).reason is Reason.DIALOGUE_REJECTED
+
+
+async def test_line_that_matches_expect_is_not_rejected() -> None:
+    stream = Pieces(b"450 later\n")
+    await hold(stream, {"expect": "^[45]", "reject": "^[45]", "send": "QUIT"})
+    assert stream.sent == b"QUIT\n"
+
+
+GREETING = {"expect": "^220[- ]([^ ]*) ?(.*)$", "until": "^220 ", "reject": "^[45]", "send": "EHLO $1 $2"}
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"220-mail.test ESMTP\r\n220-We do not relay\r\n220 no spam\r\n", b"220 mail.test ESMTP\r\n"]
+)
+async def test_until_reads_to_the_last_line_of_a_reply(greeting: bytes) -> None:
+    """Groups are those of the first line."""
+    for end in range(1, len(greeting)):
+        stream = Pieces(greeting[:end], greeting[end:], b"250 ok\n", None)
+        await hold(stream, GREETING, {"expect": "^250 "})
+        assert stream.sent == b"EHLO mail.test ESMTP\n"
+
+
+async def test_until_sends_nothing_before_the_last_line() -> None:
+    early = Pieces(b"220-mail.test ESMTP\r\n220-We do not relay\r\n", None)
+    with pytest.raises(TimeoutError):
+        await hold(early, GREETING)
+    assert early.sent == b""
+
+
+async def test_until_rejects_too() -> None:
+    failed = await failure(Pieces(b"220-mail.test\n", b"421 busy\n", None), GREETING)
+    assert failed.reason is Reason.DIALOGUE_REJECTED
+
+
+async def test_lines_that_do_not_match_are_logged_up_to_a_limit() -> None:
+    loop = asyncio.get_running_loop()
+    probe = Probe("target", loop.time() + 20, loop.time)
+    lines = Lines(probe, Pieces(*(b"line %d\n" % number for number in range(MAX_LOGGED_LINES * 2)), b"end\n"), _nothing)
+    await lines.find(Regexp("end"))
+    logged = [event.fields["line"] for event in probe.events if "does not match" in event.message]
+    assert logged == [f"line {number}" for number in range(MAX_LOGGED_LINES)]
+
+
+async def _nothing() -> None:
+    """Stand in for STARTTLS."""
+
+
+class Counting(Regexp):
+    """A regular expression that counts the bytes it is tried on."""
+
+    __slots__ = ("tried",)
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.tried = 0
+
+    def search(self, data: bytes) -> Match | None:
+        self.tried += len(data)
+        return super().search(data)
+
+
+async def test_long_line_of_single_bytes_is_searched_a_few_times() -> None:
+    """The cost of a peer that sends single bytes grows with the length of its line, not with the square of it."""
+    loop = asyncio.get_running_loop()
+    probe = Probe("target", loop.time() + 60, loop.time)
+    expect = Counting("never")
+    with pytest.raises(ProbeFailed):
+        await Lines(probe, Pieces(*[b"x"] * 20_000), _nothing).find(expect)
+    assert expect.tried < 1024 * 1024 / 2 + 20 * 20_000
+
+
+async def test_long_incomplete_line_matches_after_silence() -> None:
+    loop = asyncio.get_running_loop()
+    probe = Probe("target", loop.time() + 60, loop.time)
+    lines = Lines(probe, Pieces(b"x" * 2000, b"y", b"!", None), _nothing)
+    assert (await lines.find(Regexp("y!$"))).group() == b"y!"
 
 
 # --- converse: steps of an author's own --------------------------------------------------------------------

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from probe_exporter.protocols.dialogue.steps import DialogueSettings, Label, Step
+from probe_exporter.prober.failure import ProbeFailed
+from probe_exporter.protocols.dialogue.steps import MAX_LABEL_BYTES, DialogueSettings, Label, Step
 from probe_exporter.protocols.dialogue.templates import Template
 from probe_exporter.settings.regexps import Regexp
 
@@ -42,6 +43,23 @@ def test_step_distinguishes_empty_labels_from_none() -> None:
 @pytest.mark.parametrize("expect", ["", "a"])
 def test_step_refuses_expect_with_expect_bytes(expect: str) -> None:
     assert broken({"expect": expect, "expect_bytes": "b"}) == ["`expect_bytes` and `expect` exclude each other"]
+
+
+@pytest.mark.parametrize("key", ["reject", "until"])
+def test_step_refuses_key_without_expect(key: str) -> None:
+    assert broken({key: "a", "send": "b"}) == [f"`{key}` needs `expect`"]
+
+
+@pytest.mark.parametrize(("size", "valid"), [(MAX_LABEL_BYTES, True), (MAX_LABEL_BYTES + 1, False)])
+def test_label_value_has_a_limit(size: int, valid: bool) -> None:
+    step = Step.model_validate({"expect": "(?s)(.*)", "labels": [{"name": "a", "value": "$1"}]})
+    found = Regexp("(?s)(.*)").search(b"x" * size)
+    assert found is not None
+    if valid:
+        assert step.values(found) == ("x" * size,)
+    else:
+        with pytest.raises(ProbeFailed, match="more than 65536"):
+            step.values(found)
 
 
 def test_step_refuses_duplicate_labels() -> None:

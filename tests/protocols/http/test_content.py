@@ -6,6 +6,7 @@ import gzip
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import brotli  # type: ignore[import-untyped]
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.protocols.http.content import DEFAULT_LIMIT, STEP, Body
+from probe_exporter.protocols.http.content import DEFAULT_MAX_BODY_BYTES, STEP_BYTES, Body
+from tests.cost import dearest_call_costs_at_most
 
 
 def deflate(data: bytes) -> bytes:
@@ -32,9 +34,9 @@ COMPRESSED = ["gzip", "deflate", "br"]
 PLAIN = b"compressed text " * 64
 
 
-def feed(body: Body, pieces: Iterable[bytes]) -> None:
-    for piece in pieces:
-        body.feed(piece)
+def feed(body: Body, pieces: Iterable[bytes]) -> int:
+    """Feed all pieces; return how often other tasks could run meanwhile."""
+    return sum(len(list(body.feed(piece))) for piece in pieces)
 
 
 def fed(pieces: Iterable[bytes], coding: str = "", *, limit: int = 0, hold: bool = True) -> Body:
@@ -75,7 +77,7 @@ def test_body_is_complete_if_decoding_steps_end_with_the_input(
     coding: str, beyond: int, steps: int, piece: int
 ) -> None:
     """If a decoding step ends exactly with the input, the decoder may still hold output."""
-    plain = bytes(steps * STEP + beyond)
+    plain = bytes(steps * STEP_BYTES + beyond)
     encoded = ENCODERS[coding](plain)
     pieces = [encoded[at : at + piece] for at in range(0, len(encoded), piece)]
     assert fed(pieces, coding, hold=False).length == len(plain)
@@ -100,7 +102,7 @@ def test_truncated_stream_fails_and_keeps_what_was_decoded(coding: str) -> None:
     encoded = ENCODERS[coding](PLAIN)
     for size in range(len(encoded)):
         body = Body(coding, hold=True)
-        body.feed(encoded[:size])
+        feed(body, [encoded[:size]])
         with pytest.raises(ProbeFailed) as failed:
             body.end()
         assert failed.value.reason is Reason.HTTP_CONTENT_ENCODING
@@ -139,6 +141,50 @@ def test_gzip_may_have_several_members() -> None:
         assert fed(pieces, "gzip").text == b"one two three"
 
 
+GZIP_HEADERS = {
+    "extra field": b"\x1f\x8b\x08\x04" + bytes(6) + b"\x05\x00extra",
+    "name and comment": b"\x1f\x8b\x08\x18" + bytes(6) + b"name\0comment\0",
+    "longest name": b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 511 + b"\0",
+    "unknown flags": b"\x1f\x8b\x08\xe0" + bytes(6),
+    "checksum": b"\x1f\x8b\x08\x02" + bytes(6)
+    + (zlib.crc32(b"\x1f\x8b\x08\x02" + bytes(6)) & 0xFFFF).to_bytes(2, "little"),
+}  # fmt: skip
+BROKEN_GZIP_HEADERS = {
+    "other method": b"\x1f\x8b\x07\x00" + bytes(6),
+    "name too long": b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 512 + b"\0",
+    "name without end": b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 5000,
+    "wrong checksum": b"\x1f\x8b\x08\x02" + bytes(6) + b"ab",
+}
+MEMBER = gzip.compress(PLAIN, mtime=0)[10:]  # without its header
+
+
+@pytest.mark.parametrize("header", GZIP_HEADERS.values(), ids=GZIP_HEADERS)
+def test_gzip_header_is_accepted_as_in_the_original(header: bytes) -> None:
+    for pieces in ([header + MEMBER], byte_by_byte(header + MEMBER), [header + MEMBER + header, MEMBER]):
+        assert fed(pieces, "gzip").text in (PLAIN, 2 * PLAIN)
+
+
+@pytest.mark.parametrize("header", BROKEN_GZIP_HEADERS.values(), ids=BROKEN_GZIP_HEADERS)
+def test_gzip_header_is_refused_as_in_the_original(header: bytes) -> None:
+    for pieces in ([header + MEMBER], byte_by_byte(header + MEMBER)):
+        with pytest.raises(ProbeFailed) as failed:
+            fed(pieces, "gzip")
+        assert failed.value.reason is Reason.HTTP_CONTENT_ENCODING
+
+
+@pytest.mark.parametrize("place", [-8, -1], ids=["checksum", "size"])
+def test_gzip_with_a_wrong_trailer_fails_and_counts_all_that_was_decoded(place: int) -> None:
+    """So does the original."""
+    encoded = bytearray(gzip.compress(PLAIN))
+    encoded[place] ^= 1
+    for pieces in ([bytes(encoded)], byte_by_byte(bytes(encoded))):
+        body = Body("gzip", hold=True)
+        with pytest.raises(ProbeFailed) as failed:
+            feed(body, pieces)
+        assert failed.value.reason is Reason.HTTP_CONTENT_ENCODING
+        assert (body.text, body.length) == (PLAIN, len(PLAIN))
+
+
 @pytest.mark.parametrize("rest", [b"x", b"no gzip", gzip.compress(b"two")[:-1]], ids=["byte", "text", "cut member"])
 def test_data_after_a_gzip_member_must_be_gzip(rest: bytes) -> None:
     with pytest.raises(ProbeFailed) as failed:
@@ -170,23 +216,26 @@ def test_body_size_limit_is_inclusive(coding: str, hold: bool) -> None:
 
 
 def test_body_that_is_only_counted_has_no_default_limit() -> None:
-    piece = bytes(STEP)
-    assert fed([piece] * (DEFAULT_LIMIT // STEP + 1), hold=False).length == DEFAULT_LIMIT + STEP
+    piece = bytes(STEP_BYTES)
+    assert (
+        fed([piece] * (DEFAULT_MAX_BODY_BYTES // STEP_BYTES + 1), hold=False).length
+        == DEFAULT_MAX_BODY_BYTES + STEP_BYTES
+    )
 
 
 def test_body_that_is_held_has_a_default_limit() -> None:
     body = Body(hold=True)
     with pytest.raises(ProbeFailed) as failed:
-        body.feed(bytes(DEFAULT_LIMIT + 1))
+        feed(body, [bytes(DEFAULT_MAX_BODY_BYTES + 1)])
     assert failed.value.reason is Reason.HTTP_BODY_TOO_LARGE
-    assert body.length == DEFAULT_LIMIT
+    assert body.length == DEFAULT_MAX_BODY_BYTES
 
 
 @pytest.fixture(scope="module", params=COMPRESSED)
 def bomb(request: pytest.FixtureRequest) -> tuple[str, bytes]:
     """Return a coding, and less than a megabyte in it that decodes to twice the limit."""
     coding: str = request.param
-    size = 2 * DEFAULT_LIMIT
+    size = 2 * DEFAULT_MAX_BODY_BYTES
     if coding == "br":
         stream = brotli.Compressor(quality=1)
         encoded = b"".join(stream.process(bytes(1 << 20)) for _ in range(size >> 20)) + stream.finish()
@@ -205,21 +254,48 @@ def test_decompression_bomb_ends_at_the_limit_in_bounded_memory(bomb: tuple[str,
     body = Body(coding, hold=hold)
     tracemalloc.start()
     with pytest.raises(ProbeFailed) as failed:
-        body.feed(encoded)
+        feed(body, [encoded])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert failed.value.reason is Reason.HTTP_BODY_TOO_LARGE
-    assert body.length == DEFAULT_LIMIT
-    assert peak < (DEFAULT_LIMIT if hold else 0) + 8 * STEP
+    assert body.length == DEFAULT_MAX_BODY_BYTES
+    assert peak < (DEFAULT_MAX_BODY_BYTES if hold else 0) + 8 * STEP_BYTES
 
 
 def test_held_body_takes_at_most_about_twice_its_size() -> None:
     body = Body(hold=True)
     tracemalloc.start()
     for _ in range(64):
-        body.feed(bytes(STEP))
-    assert len(body.text) == 64 * STEP
+        feed(body, [bytes(STEP_BYTES)])
+    assert len(body.text) == 64 * STEP_BYTES
     assert body.text is body.text
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 2.2 * 64 * STEP
+    assert peak < 2.2 * 64 * STEP_BYTES
+
+
+# --- the work of one step ----------------------------------------------------------------------------------
+
+READ_BYTES = 512 * 1024
+"""Bytes that one read from a connection returns at most."""
+
+HOSTILE = {
+    "empty gzip members": ("gzip", gzip.compress(b"", mtime=0) * (READ_BYTES // 20)),
+    "tiny gzip members": ("gzip", gzip.compress(b"a", mtime=0) * (READ_BYTES // 21)),
+    "gzip header of 64 KiB": ("gzip", (b"\x1f\x8b\x08\x04" + bytes(6) + b"\xff\xff" + bytes(65535) + MEMBER) * 8),
+    "empty deflate blocks": ("deflate", b"\x00\x00\x00\xff\xff" * (READ_BYTES // 5)),
+    "zeros by gzip": ("gzip", gzip.compress(bytes(48 << 20), mtime=0)),
+    "zeros by brotli": ("br", brotli.compress(bytes(48 << 20), quality=1)),
+    "text by brotli": ("br", brotli.compress(b"".join(b"%d " % number for number in range(300_000)), quality=11)),
+    "empty brotli metadata": ("br", b"\x0c" * READ_BYTES),
+}
+
+
+@pytest.mark.parametrize(("coding", "data"), HOSTILE.values(), ids=HOSTILE)
+def test_one_step_is_a_few_milliseconds_of_work(coding: str, data: bytes) -> None:
+    """The budget for one turn of the event loop is 20 ms, about a million additions."""
+    body = Body(coding)
+    steps = body.feed(data)
+    with dearest_call_costs_at_most(0.7) as call, suppress(StopIteration, ProbeFailed):
+        while True:
+            call(next, steps)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
 
 import pytest
 
-from probe_exporter.protocols.http.cookies import Cookies
+from probe_exporter.protocols.http import cookies as jar
+from probe_exporter.protocols.http.cookies import MAX_ATTRIBUTES, MAX_COOKIE_CHARACTERS, MAX_COOKIES, Cookies
 from probe_exporter.protocols.http.url import parse
+from tests.cost import costs_at_most
 
 
 async def sent(origin: str, values: list[str], *destinations: str) -> list[str]:
     """Return the Cookie header for each of `destinations` after `origin` has set cookies."""
     cookies = Cookies()
-    cookies.store(parse(origin), values)
+    await cookies.store(parse(origin), values)
     return [cookies.header(parse(destination)) for destination in destinations]
 
 
@@ -156,7 +160,7 @@ async def test_cookie_expires_during_a_probe(monkeypatch: pytest.MonkeyPatch) ->
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
     cookies = Cookies()
-    cookies.store(parse("http://a.test/"), ["x=1; Max-Age=60"])
+    await cookies.store(parse("http://a.test/"), ["x=1; Max-Age=60"])
     now += 59
     assert cookies.header(parse("http://a.test/")) == "x=1"
     now += 1
@@ -171,3 +175,63 @@ async def test_cookies_are_sent_longest_path_first_then_oldest_first() -> None:
 
 async def test_cookies_with_the_same_name_and_different_paths_are_distinct() -> None:
     assert await sent("http://a.test/", ["a=1; Path=/", "a=2; Path=/p"], "http://a.test/p") == ["a=2; a=1"]
+
+
+# --- limits ------------------------------------------------------------------------------------------------
+
+
+async def test_cookies_are_limited_in_number() -> None:
+    cookies, url = Cookies(), parse("http://a.test/")
+    await cookies.store(url, [f"a{number}=1" for number in range(MAX_COOKIES + 1)])
+    assert cookies.header(url).count("=") == MAX_COOKIES
+    await cookies.store(url, ["b=1", "a0=2"])
+    assert cookies.header(url).startswith("a0=2; a1=1;")
+    assert cookies.header(url).count("=") == MAX_COOKIES
+
+
+async def test_set_cookie_that_is_too_long_is_ignored() -> None:
+    longest = "a=" + "b" * (MAX_COOKIE_CHARACTERS - 2)
+    assert await sent("http://a.test/", [longest], "http://a.test/") == [longest]
+    assert await sent("http://a.test/", [longest + "b", "c=1"], "http://a.test/") == ["c=1"]
+
+
+async def test_cookie_attributes_are_limited_in_number() -> None:
+    others = "; x" * (MAX_ATTRIBUTES - 1)
+    assert await sent("http://a.test/", [f"a=1{others}; Path=/b"], "http://a.test/") == [""]
+    assert await sent("http://a.test/", [f"a=1{others}; x; Path=/b"], "http://a.test/") == ["a=1"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a=" + "b" * 8000,
+        "a=1" + ";" * 8000,
+        "a=1; Domain=" + "a." * 4000,
+        "a=1; Domain=" + "a." * 3990 + "b.test",
+        "a=1; Max-Age=" + "1" * 8000,
+        "a=1; Expires=" + " " * 8000,
+    ],
+)
+async def test_cookies_are_stored_in_a_few_milliseconds(value: str) -> None:
+    """The budget for one turn of the event loop is 20 ms, about a million additions."""
+    cookies, url = Cookies(), parse("http://b.test/")
+    await cookies.store(url, ["warm=1; Domain=b.test"])
+    values = [f"x{number}{value}" for number in range(1000)]
+    with costs_at_most(0.7):
+        await cookies.store(url, values)
+        cookies.header(url)
+
+
+async def test_public_suffixes_are_loaded_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading takes some 30 ms."""
+    threads: list[bool] = []
+    load = jar._suffixes.__wrapped__
+
+    @functools.cache
+    def watched() -> object:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return load()
+
+    monkeypatch.setattr(jar, "_suffixes", watched)
+    assert await sent("http://b.test/", ["x=1; domain=test", "y=1; Domain=b.test"], "http://b.test/") == ["y=1"]
+    assert threads == [False]

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.protocols.http.url import URL, has_authority, host_only, parse, parse_target
+from probe_exporter.protocols.http.url import (
+    MAX_HOST_CHARACTERS,
+    MAX_LOCATION_CHARACTERS,
+    URL,
+    has_authority,
+    host_only,
+    parse,
+    parse_target,
+)
+from tests.cost import dearest_call_costs_at_most
 
 
 def target(text: str) -> tuple[str, str, int, str, str]:
@@ -233,6 +244,51 @@ def test_location_with_an_authority_is_recognised(location: str, expected: bool)
 def test_host_name_is_taken_from_the_authority(authority: str, host: str) -> None:
     """TLS verifies the name without the port."""
     assert host_only(authority) == host
+
+
+# --- limits ------------------------------------------------------------------------------------------------
+
+
+def test_location_is_limited_in_length() -> None:
+    longest = "/" + "a" * (MAX_LOCATION_CHARACTERS - 1)
+    assert parse(BASE).join(longest).path == longest
+    with pytest.raises(ValueError, match="more than"):
+        parse(BASE).join(longest + "a")
+
+
+def test_host_is_limited_in_length() -> None:
+    longest = "a" * MAX_HOST_CHARACTERS
+    assert parse(f"http://{longest}/").host == longest
+    with pytest.raises(ValueError, match="more than"):
+        parse(f"http://{longest}a/")
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "a/../" * 13_000,
+        "/" + "a/" * 16_000 + "../" * 10_000,
+        "http://b.test/" + "a/../" * 13_000,
+        "/" + "\u20ac" * 65_000,
+        "/" + "a\u20ac" * 32_000,
+        "?" + "\udcff" * 65_000,
+        "//" + "a" * 65_000 + "/",
+        "//" + "\u00fc" * 1000 + "/",
+        "//" + "a." * 500 + "/",
+        "//" + "a:" * 500 + "/",
+        "//" + "a:" * 32_000 + "@b/",
+        "/" + "%61" * 21_000,
+        "http://" + "//" * 32_000,
+        "\u00fc" * 65_000 + ":",
+        "a" * 65_000 + "://",
+    ],
+    ids=lambda location: repr(location[:12]),
+)
+def test_location_is_resolved_in_a_few_milliseconds(location: str) -> None:
+    """The budget for one turn of the event loop is 20 ms, about a million additions."""
+    url = parse(BASE)
+    with dearest_call_costs_at_most(0.7) as call, suppress(ValueError):
+        call(url.join, location)
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)

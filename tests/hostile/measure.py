@@ -1,0 +1,205 @@
+"""Run a probe of a hostile peer and measure what it costs the process: turns of the loop, lateness, memory.
+
+All times are CPU times, and are given in the time of a reference machine, on which a million additions in Python take
+20 ms: so neither a busy machine nor a slow one changes a verdict. The peers run in another process (`stage`).
+
+* The worst turn: CPU time of the loop's thread between two beats of a task that asks for a turn again and again.
+* The worst hold: the same of the whole process, since a thread that keeps the interpreter's lock stops the loop too.
+* Lateness: CPU time of the loop's thread between the last beat before the deadline and the end of the probe.
+* Growth: the peak of resident memory during the probe, less what was resident before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import json
+import resource
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import uvloop
+
+from probe_exporter import runner
+from probe_exporter.config import single
+from probe_exporter.config.module import Module
+from probe_exporter.plugins import loader
+from probe_exporter.runner import Result
+from tests.hostile.cases import SUCCESS, Case
+from tests.hostile.stage import Stage
+
+MAX_TURN_SECONDS = 0.020
+MAX_HOLD_SECONDS = 0.050
+"""Longer than a turn: threads that share the interpreter's lock change every 5 ms, and the loop needs it several
+times in each turn."""
+MAX_LATE_SECONDS = 0.100
+
+_STARTED_IN_A_TURN = 10
+"""Probes: Prometheus asks for many, but never for all in the same turn."""
+
+_ADDITIONS = 200_000
+_REFERENCE_SECONDS = 0.020 * _ADDITIONS / 1_000_000
+
+PROBERS = loader.load_probers([])
+_STATUS = Path("/proc/self/status")
+
+
+class Cost(NamedTuple):
+    """What a case cost, in seconds of the reference machine and in bytes.
+
+    Attributes:
+        turn, hold, late: see above.
+        cpu: CPU time of the process from the start of the probes to their end.
+        seconds: time of day of the same.
+        growth: bytes.
+        verdicts: the reason of each probe, or `SUCCESS`.
+    """
+
+    turn: float
+    hold: float
+    late: float
+    cpu: float
+    seconds: float
+    growth: int
+    verdicts: tuple[str, ...]
+
+    def faults(self, case: Case) -> list[str]:
+        """Return what is beyond the limits, in words."""
+        found = [
+            f"{what} of {1000 * spent:.0f} ms, and {1000 * most:.0f} ms are allowed"
+            for what, spent, most in (
+                ("a turn", self.turn, MAX_TURN_SECONDS),
+                ("a hold", self.hold, MAX_HOLD_SECONDS),
+                ("a delay", self.late, MAX_LATE_SECONDS),
+            )
+            if spent > most
+        ]
+        if self.growth > case.memory:
+            found.append(f"{self.growth >> 20} MiB more memory, and {case.memory >> 20} MiB are allowed")
+        wrong = sorted(set(self.verdicts) - case.ends)
+        if wrong:
+            found.append(f"ends with {', '.join(wrong)}, and one of {', '.join(sorted(case.ends))} is expected")
+        return found
+
+
+def measure(case: Case, stage: Stage) -> Cost:
+    """Run the probes of a case against its peer, and return what they cost."""
+    _allow_files(3 * case.probes)
+    try:
+        with stage.peer(case) as words, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+            modules = [_module(case, words)] * case.probes
+            return loop.run(_measure(case, modules, _fill(case.target, words)))
+    finally:
+        gc.unfreeze()
+
+
+def _allow_files(number: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _module(case: Case, words: Mapping[str, str]) -> Module:
+    settings = json.loads(
+        _fill(json.dumps(case.settings), {key: json.dumps(word)[1:-1] for key, word in words.items()})
+    )
+    prober = PROBERS[case.prober]
+    return single.with_settings(prober, json.dumps(settings).encode(), "settings")
+
+
+def _fill(text: str, words: Mapping[str, Any]) -> str:
+    for key, word in words.items():
+        text = text.replace(f"{{{key}}}", word)
+    return text
+
+
+async def _measure(case: Case, modules: list[Module], target: str) -> Cost:
+    speed = _speed()
+    _tidy_up()
+    resident = _memory("VmRSS")
+    beats = _Beats()
+    beating = asyncio.create_task(beats.run())
+    await asyncio.sleep(0.005)
+    began, began_cpu = time.perf_counter(), time.process_time()
+    results, deadline = await _run(case, modules, target)
+    ended, ended_cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
+    for _ in range(3):
+        await asyncio.sleep(0.002)  # the turn in which the last probe ended counts, too
+    beating.cancel()
+    speed = max(1.0, (speed + _speed()) / 2)
+    return Cost(
+        turn=max(beats.turns) / speed,
+        hold=max(beats.holds) / speed,
+        late=(own - beats.thread_time_before(deadline)) / speed if ended > deadline else 0.0,
+        cpu=(ended_cpu - began_cpu) / speed,
+        seconds=ended - began,
+        growth=max(0, _memory("VmHWM") - resident),
+        verdicts=tuple(_verdict(result) for result in results),
+    )
+
+
+async def _run(case: Case, modules: list[Module], target: str) -> tuple[list[Result], float]:
+    """Run the probes, a few more in each turn; return their results and the deadline of the last, by perf_counter."""
+    running = []
+    for number, module in enumerate(modules, 1):
+        running.append(asyncio.ensure_future(runner.run(module, target, case.timeout)))
+        if number % _STARTED_IN_A_TURN == 0:
+            await asyncio.sleep(0.002)
+    deadline = time.perf_counter() + case.timeout
+    return await asyncio.gather(*running), deadline
+
+
+def _verdict(result: Result) -> str:
+    return SUCCESS if result.failure is None else result.failure.reason.value
+
+
+class _Beats:
+    """A task that asks for a turn again and again, and notes what CPU time passed in between."""
+
+    def __init__(self) -> None:
+        self.turns = [0.0]
+        self.holds = [0.0]
+        self._noted: list[tuple[float, float]] = []
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        thread, process = time.thread_time(), time.process_time()
+        while True:
+            await asyncio.sleep(0.001)
+            before, whole_before, thread, process = thread, process, time.thread_time(), time.process_time()
+            self.turns.append(thread - before)
+            self.holds.append(process - whole_before)
+            self._noted.append((time.perf_counter(), thread))
+
+    def thread_time_before(self, moment: float) -> float:
+        """Return the CPU time of the thread at the last beat before a moment."""
+        return max((thread for when, thread in self._noted if when <= moment), default=self._noted[0][1])
+
+
+def _tidy_up() -> None:
+    """Let what earlier cases left neither cost a collection in one of the turns nor hide what this case needs."""
+    gc.collect()
+    gc.freeze()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of resident memory
+
+
+def _memory(key: str) -> int:
+    """Return a line of the process' status, in bytes."""
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
+    return int(line.split()[1]) * 1024
+
+
+def _speed() -> float:
+    """Return by how much this machine is slower than the reference now: the least of several tries."""
+    return min(_seconds_of_additions() for _ in range(5)) / _REFERENCE_SECONDS
+
+
+def _seconds_of_additions() -> float:
+    started, total = time.thread_time(), 0
+    for number in range(_ADDITIONS):
+        total += number
+    return time.thread_time() - started
