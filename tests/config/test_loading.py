@@ -323,7 +323,7 @@ CAUTIONS = {
     "modules: {m: {prober: tcp, tcp: {tls: true, query_response: [{expect: x}, {starttls: true}]}}}": (
         "tcp.tls: TLS begins at once, and a step has `starttls`"
     ),
-    "modules: {m: {prober: unix, unix: {tls: true, query_response: [{starttls: yes}], tls_config: {ca: x}}}}": (
+    "modules: {m: {prober: unix, unix: {tls: true, tls_config: {server_name: x}, query_response: [{starttls: y}]}}}": (
         "unix.tls: TLS begins at once"
     ),
     "modules: {m: {prober: dns}}": "dns.query_name: `query_name` is required: every probe",

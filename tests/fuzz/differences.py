@@ -5,12 +5,10 @@ Each disagreement must be one of `KNOWN`, which says why it is right to disagree
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import dns.exception
 import dns.message
 import h11
 import hpack
@@ -26,10 +24,19 @@ LIMIT = 65536
 
 
 class Verdict(NamedTuple):
-    """What an implementation makes of the input; None if it refuses it."""
+    """What an implementation reads of a response."""
 
     status: int
     body: bytes
+
+
+class Refused(NamedTuple):
+    """An implementation refuses the input, in these words."""
+
+    why: str
+
+
+Outcome = Verdict | Refused
 
 
 class Known(NamedTuple):
@@ -37,24 +44,32 @@ class Known(NamedTuple):
 
     Attributes:
         why: the reason for it.
-        applies: whether the input and both verdicts are of this kind.
+        applies: whether the input and both outcomes are of this kind.
     """
 
     why: str
     applies: Callable[[bytes, Any, Any], object]
 
 
-def _head(data: bytes) -> bytes:
-    """Return the heads of a response, interim ones included, as far as they can be told from the body."""
-    head = b""
-    while found := re.match(rb"(?s)HTTP/.*?\n\r?\n", data):
-        head, data = head + found[0], data[found.end() :]
-        if not re.match(rb"HTTP/1\.\d +1(?!01)", found[0]):
-            return head
-    return head + data
+def theirs_refuse(words: str, why: str) -> Known:
+    """Return a disagreement: the other implementation refuses the input in such words, and we read it."""
+    return Known(why, lambda data, ours, theirs: isinstance(theirs, Refused) and re.search(words, theirs.why))
 
 
-def _ours(data: bytes) -> Verdict | None:
+def we_refuse(words: str, why: str) -> Known:
+    """Return a disagreement: we refuse the input in such words, and the other implementation reads it."""
+    return Known(why, lambda data, ours, theirs: isinstance(ours, Refused) and re.search(words, ours.why))
+
+
+def _judge(known: tuple[Known, ...], data: bytes, ours: object, theirs: object) -> None:
+    if ours != theirs and not (isinstance(ours, Refused) and isinstance(theirs, Refused)):
+        assert any(one.applies(data, ours, theirs) for one in known), f"a new disagreement: {ours!r} and {theirs!r}"
+
+
+# --- HTTP/1 ------------------------------------------------------------------------------------------------
+
+
+def _ours(data: bytes) -> Outcome:
     """Read a response whose connection ends after the data."""
     reader = ResponseReader("GET")
     body = b""
@@ -63,12 +78,12 @@ def _ours(data: bytes) -> Verdict | None:
             reader.feed(piece)
             while taken := reader.take_body():
                 body += taken
-    except ProbeFailed:
-        return None
-    return Verdict(reader.status, body) if reader.complete else None
+    except ProbeFailed as failed:
+        return Refused(failed.message)
+    return Verdict(reader.status, body) if reader.complete else Refused("it is not complete")
 
 
-def _of_h11(data: bytes) -> Verdict | None:
+def _of_h11(data: bytes) -> Outcome:
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=LIMIT)
     connection.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
     connection.send(h11.EndOfMessage())
@@ -85,9 +100,9 @@ def _of_h11(data: bytes) -> Verdict | None:
             elif isinstance(event, h11.EndOfMessage):
                 return Verdict(status, body)
             elif event in (h11.NEED_DATA, h11.PAUSED) or isinstance(event, h11.ConnectionClosed):
-                return None
-    except h11.RemoteProtocolError:
-        return None
+                return Refused("it is not complete")
+    except h11.RemoteProtocolError as error:
+        return Refused(str(error))
 
 
 class _Callbacks:
@@ -95,7 +110,7 @@ class _Callbacks:
 
     def __init__(self) -> None:
         self.body = b""
-        self.complete = 0
+        self.complete = False
         self.status = 0
         self.parser: Any = None
 
@@ -108,78 +123,80 @@ class _Callbacks:
             self.body += body
 
     def on_message_complete(self) -> None:
-        if not 100 <= self.status < 200 or self.status == 101:
-            self.complete += 1
+        self.complete = self.complete or not 100 <= self.status < 200 or self.status == 101
 
 
-def _of_httptools(data: bytes) -> Verdict | None:
+def _of_httptools(data: bytes) -> Outcome:
     callbacks = _Callbacks()
     callbacks.parser = httptools.HttpResponseParser(callbacks)
+    why = "it is not complete"
     try:
         callbacks.parser.feed_data(data)
-    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-        if not callbacks.complete:
-            return None
-    return Verdict(callbacks.status, callbacks.body) if callbacks.complete else None
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        why = str(error)
+    return Verdict(callbacks.status, callbacks.body) if callbacks.complete else Refused(why)
 
 
-KNOWN_HTTP1: tuple[Known, ...] = (
-    Known(
-        "Like Go, we read what h11 or llhttp refuse: lines that end in LF, blanks in names, folded lines, bytes beyond "
-        "ASCII, repeated Content-Length of the same value, several blanks in the status line, any version 0.0 to 9.9.",
-        lambda data, ours, theirs: theirs is None,
+_AS_GO = "We read what Go reads: "
+
+KNOWN_H11: tuple[Known, ...] = (
+    theirs_refuse("without a pending proposal", "A 101 without a request to upgrade is an ordinary status for us."),
+    theirs_refuse("illegal status line", f"{_AS_GO}any version of two digits, several blanks, a CR within the reason."),
+    theirs_refuse("illegal header line", f"{_AS_GO}blanks within a name."),
+    theirs_refuse("bad Content-Length", f"{_AS_GO}an empty Content-Length is none."),
+    theirs_refuse("conflicting Content-Length", f"{_AS_GO}what overrides it makes Content-Length irrelevant."),
+    theirs_refuse(
+        "Transfer-Encoding|closed connection|illegal chunk|^it is not complete",
+        "Transfer-Encoding means nothing before HTTP/1.1 (RFC 9112, section 6.1); h11 follows it in HTTP/1.0.",
     ),
-    Known(
-        "We refuse control characters, a bare CR, a first line that is folded, names that are no tokens, and a "
-        "Transfer-Encoding but `chunked`, as Go does; h11 and llhttp read some of them.",
-        lambda data, ours, theirs: ours is None,
-    ),
+    theirs_refuse("too long|LocalProtocolError|no request body", f"{_AS_GO}h11 holds less of a head, and of a line."),
+    we_refuse("control character", "Like Go, we refuse control characters in values, which h11 takes."),
+    we_refuse("not a chunk|chunk", "Like Go, we refuse a CR within the line of a chunk, and long extensions."),
+    we_refuse("Content-Length", "Like Go, we look at Content-Length where the coding overrides it, too."),
+    we_refuse("is not a header|continues", "Like Go, we refuse names that are no tokens, also of trailers."),
+    we_refuse("headers|trailer", "Like Go, we bound trailers, and want a whole head."),
     Known(
         "Transfer-Encoding means nothing before HTTP/1.1 (RFC 9112, section 6.1).",
-        lambda data, ours, theirs: re.search(rb"(?i)HTTP/(0|1\.0)(.|\n)*transfer-encoding", _head(data)),
-    ),
-    Known(
-        "After 101 with an Upgrade header another protocol follows, which we pass on.",
-        lambda data, ours, theirs: ours is not None and ours.status == 101,
-    ),
-    Known(
-        "An empty Content-Length is none, as in Go.",
-        lambda data, ours, theirs: re.search(rb"(?im)^content-length:[ \t]*\r?$", _head(data)),
-    ),
-    Known(
-        "Go reads the codes +12 and -00 of three characters.",
-        lambda data, ours, theirs: re.match(rb"HTTP/\S+ +[-+]", data),
+        lambda data, ours, theirs: re.search(rb"(?i)HTTP/(0|1\.0)(.|\n)*transfer-encoding", data),
     ),
 )
 
-
-def _compare_http1(theirs: Callable[[bytes], Verdict | None]) -> Callable[[bytes], None]:
-    def target(data: bytes) -> None:
-        _judge(KNOWN_HTTP1, data, _ours(data), theirs(data))
-
-    return target
-
-
-def _judge(known: tuple[Known, ...], data: bytes, ours: object, theirs: object) -> None:
-    if ours != theirs:
-        assert any(one.applies(data, ours, theirs) for one in known), f"a new disagreement: {ours!r} and {theirs!r}"
+KNOWN_HTTPTOOLS: tuple[Known, ...] = (
+    theirs_refuse(
+        "^it is not complete",
+        "We know that the connection has ended; httptools has no call for it, and so no end of a body without length.",
+    ),
+    theirs_refuse("whitespace after header value|Unexpected space", f"{_AS_GO}folded lines."),
+    theirs_refuse("Missing expected|Expected LF|Expected CR", f"{_AS_GO}lines that end in LF alone, CR in a reason."),
+    theirs_refuse(
+        "[Ii]nvalid status|response status|HTTP version|Expected", f"{_AS_GO}any version, the codes +12, -00."
+    ),
+    theirs_refuse("chunk", f"{_AS_GO}no coding before HTTP/1.1, and extensions of any characters."),
+    theirs_refuse("Content-Length", f"{_AS_GO}Content-Length beside a coding, or the same one twice, or an empty one."),
+    theirs_refuse("header|Header", f"{_AS_GO}blanks within a name, and any bytes in a value."),
+    theirs_refuse("Pause|Upgrade|after `Connection", f"{_AS_GO}what follows the end does not matter."),
+    we_refuse("transfer coding", "Like Go, we know no coding but `chunked`; llhttp reads what ends in it."),
+    we_refuse("control character", "Like Go, we refuse control characters in values."),
+    we_refuse("chunk", "Like Go, we refuse a CR within the line of a chunk, and long extensions."),
+    we_refuse("Content-Length", "Like Go, we look at Content-Length where the coding overrides it, too."),
+    we_refuse("header|trailer|status line|begin", "Like Go, we bound trailers, and refuse names that are no tokens."),
+    Known(
+        "After 101 with an Upgrade header another protocol follows, which we pass on.",
+        lambda data, ours, theirs: ours.status == 101,
+    ),
+    Known(
+        "Transfer-Encoding means nothing before HTTP/1.1 (RFC 9112, section 6.1).",
+        lambda data, ours, theirs: re.search(rb"(?i)HTTP/(0|1\.0)(.|\n)*transfer-encoding", data),
+    ),
+)
 
 
 # --- HPACK -------------------------------------------------------------------------------------------------
 
 KNOWN_HPACK: tuple[Known, ...] = (
-    Known(
-        "We refuse a number of more than five bytes beyond its first, which hpack reads.",
-        lambda data, ours, theirs: ours is None and re.search(rb"[\x80-\xff]{5}", data),
-    ),
-    Known(
-        "hpack refuses a change of the table's size after a field; Go reads it, and so do we.",
-        lambda data, ours, theirs: theirs is None and any(0x20 <= byte < 0x40 for byte in data),
-    ),
-    Known(
-        "We count a change of the table's size as 32 bytes of the fields.",
-        lambda data, ours, theirs: ours is None and any(0x20 <= byte < 0x40 for byte in data),
-    ),
+    we_refuse("does not end", "We refuse a number of more than five bytes beyond its first, which hpack reads."),
+    we_refuse("its headers are too large|table is to hold", "We count a change of the table's size as 32 bytes."),
+    theirs_refuse("[Ss]ize", "hpack wants a change of the table's size at the start of a block; we allow it anywhere."),
 )
 
 
@@ -188,69 +205,72 @@ def _our_hpack(data: bytes) -> object:
     try:
         decoder.feed(data)
         return decoder.end()
-    except ProbeFailed:
-        return None
+    except ProbeFailed as failed:
+        return Refused(failed.message)
 
 
 def _their_hpack(data: bytes) -> object:
     decoder = hpack.Decoder(max_header_list_size=LIMIT)
     try:
         return [(bytes(name), bytes(value)) for name, value in decoder.decode(data, raw=True)]
-    except hpack.HPACKError:
-        return None
-
-
-def hpack_hpack(data: bytes) -> None:
-    """Compare header blocks with those of hpack."""
-    _judge(KNOWN_HPACK, data, _our_hpack(data), _their_hpack(data))
+    except hpack.HPACKError as error:
+        return Refused(f"{type(error).__name__}: {error}")
 
 
 # --- DNS ---------------------------------------------------------------------------------------------------
 
 KNOWN_DNS: tuple[Known, ...] = (
-    Known(
-        "We decode no records of the sections that a count promises beyond the end of the message; dnspython refuses "
-        "them. We keep records of unknown or odd content that dnspython refuses.",
-        lambda data, ours, theirs: theirs is None,
+    theirs_refuse(
+        "^(FormError|UnexpectedEnd|TrailingJunk|ShortHeader)",
+        "dnspython decodes the content of more types, and wants all records that a count promises.",
     ),
-    Known(
-        "We refuse names of more than 126 pointers and content that the original can't decode.",
-        lambda data, ours, theirs: ours is None,
+    theirs_refuse("^(BadEDNS|BadTSIG|UnknownTSIGKey)", "We print whatever stands where OPT and TSIG should not."),
+    theirs_refuse(
+        "^PointerChainTooLong", "We follow 126 pointers, one for each label that a name can have, as Go does."
     ),
+    theirs_refuse("^BadPointer", "We allow pointers that point forward; a loop ends at 126 pointers."),
+    theirs_refuse(
+        "^(BadLabelType|LabelTooLong|NameTooLong|EmptyLabel|SyntaxError|ValueError|UnicodeDecodeError|IndexError"
+        "|NotImplementedError|InvalidLocation|DNSException|error|OverflowError|Unknown)",
+        "We print content that dnspython finds absurd, as the original does.",
+    ),
+    we_refuse("longer than its fields", "Some types that dnspython does not decode are decoded here."),
+    we_refuse("ends too early", "Where a record is cut, dnspython may have read a type that it does not decode."),
+    we_refuse("name", "We refuse names in the content of types that dnspython does not decode."),
     Known(
-        "dnspython keeps OPT and TSIG apart, merges equal records of a set, and leaves out repeated ones.",
-        lambda data, ours, theirs: ours[:2] == theirs[:2] and all(
-            mine >= other for mine, other in zip(ours[2], theirs[2], strict=True)
+        "dnspython keeps OPT and TSIG apart, and records of a set once.",
+        lambda data, ours, theirs: (
+            ours[:2] == theirs[:2] and all(mine >= other for mine, other in zip(ours[2], theirs[2], strict=True))
         ),
     ),
-)  # fmt: skip
+)
 
 
-def _our_dns(data: bytes) -> tuple[int, int, tuple[int, int, int]] | None:
+def _our_dns(data: bytes) -> object:
     try:
         response = message.decode(data)
-    except Malformed:
-        return None
+    except Malformed as error:
+        return Refused(str(error))
     return response.number, response.flags, (len(response.answer), len(response.authority), len(response.additional))
 
 
-def _their_dns(data: bytes) -> tuple[int, int, tuple[int, int, int]] | None:
+def _their_dns(data: bytes) -> object:
     try:
-        with contextlib.suppress(dns.message.TrailingJunk):
-            read = dns.message.from_wire(data, ignore_trailing=True, one_rr_per_rrset=True)
-    except (dns.exception.DNSException, ValueError, KeyError, IndexError, NotImplementedError, UnicodeError):
-        return None
+        read = dns.message.from_wire(data, ignore_trailing=True, one_rr_per_rrset=True)
+    except Exception as error:  # whatever it is: dnspython raises what its parts do
+        return Refused(f"{type(error).__name__}: {error}")
     return read.id, int.from_bytes(data[2:4], "big"), (len(read.answer), len(read.authority), len(read.additional))
 
 
-def dns_dnspython(data: bytes) -> None:
-    """Compare the numbers of records with those that dnspython reads."""
-    _judge(KNOWN_DNS, data, _our_dns(data), _their_dns(data))
+def _compare(
+    known: tuple[Known, ...], ours: Callable[[bytes], object], theirs: Callable[[bytes], object]
+) -> Callable[[bytes], None]:
+    return lambda data: _judge(known, data, ours(data), theirs(data))
 
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
-    "dns_dnspython": dns_dnspython,
-    "hpack_hpack": hpack_hpack,
-    "http1_h11": _compare_http1(_of_h11),
-    "http1_httptools": _compare_http1(_of_httptools),
+    "dns_dnspython": _compare(KNOWN_DNS, _our_dns, _their_dns),
+    "hpack_hpack": _compare(KNOWN_HPACK, _our_hpack, _their_hpack),
+    "http1_h11": _compare(KNOWN_H11, _ours, _of_h11),
+    "http1_httptools": _compare(KNOWN_HTTPTOOLS, _ours, _of_httptools),
 }

@@ -25,7 +25,7 @@ from probe_exporter.protocols.dns.codes import TYPES
 from probe_exporter.protocols.dns.wire import Malformed as MalformedMessage
 from probe_exporter.protocols.dns.wire import name_to_wire
 from probe_exporter.protocols.http import field_section, url
-from probe_exporter.protocols.http.frames import LARGEST_PAYLOAD, FrameReader, frame
+from probe_exporter.protocols.http.frames import MAX_PAYLOAD_BYTES, FrameReader, frame
 from probe_exporter.protocols.http.header_block import Decoder
 from probe_exporter.protocols.http.http1 import ResponseReader
 from probe_exporter.scrape import openmetrics, protobuf, text
@@ -70,23 +70,26 @@ def http1(data: bytes) -> None:
         assert whole == pieces
 
 
+def _read_frames(pieces: list[bytes]) -> tuple[list[tuple[int, int, int, bytes]], bool]:
+    """Return the frames in the pieces, and whether they are all good."""
+    reader, found = FrameReader(), []
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+            while (one := reader.next()) is not None:
+                found.append(one)
+    except ProbeFailed:
+        return found, False
+    return found, True
+
+
 def frames(data: bytes) -> None:
     """Read HTTP/2 frames, in one piece and in several; write them again."""
-
-    def read(pieces: list[bytes]) -> tuple[list[tuple[int, int, int, bytes]], bool]:
-        reader, found = FrameReader(), []
-        try:
-            for one in (one for piece in pieces for one in reader.feed(piece)):
-                found.append(one)  # noqa: PERF402  # those before a violation count
-        except ProbeFailed:
-            return found, False
-        return found, True
-
-    whole, good = read([data])
-    assert read(cuts(data)) == (whole, good) or not data
+    whole, good = _read_frames([data])
+    assert _read_frames(cuts(data)) == (whole, good) or not data
     for kind, flags, stream, payload in whole:
-        assert len(payload) <= LARGEST_PAYLOAD
-        assert [*FrameReader().feed(frame(kind, flags, stream, payload))] == [(kind, flags, stream, payload)]
+        assert len(payload) <= MAX_PAYLOAD_BYTES
+        assert _read_frames([frame(kind, flags, stream, payload)]) == ([(kind, flags, stream, payload)], True)
 
 
 def hpack(data: bytes) -> None:

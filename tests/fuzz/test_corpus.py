@@ -45,10 +45,16 @@ def test_every_corpus_has_a_target() -> None:
     assert {path.name for path in CORPUS.iterdir()} == set(TARGETS)
 
 
-@pytest.mark.parametrize(
-    "known",
-    [*differences.KNOWN_HTTP1, *differences.KNOWN_HPACK, *differences.KNOWN_DNS],
-    ids=lambda known: known.why[:40],
-)
+KNOWN = [
+    *differences.KNOWN_H11, *differences.KNOWN_HTTPTOOLS, *differences.KNOWN_HPACK, *differences.KNOWN_DNS
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.why[:40])
 def test_known_disagreement_has_a_reason(known: differences.Known) -> None:
     assert known.why.endswith(".")
+
+
+def test_new_disagreement_fails() -> None:
+    with pytest.raises(AssertionError, match="a new disagreement"):
+        differences._judge(differences.KNOWN_H11, b"", differences.Verdict(200, b"a"), differences.Verdict(200, b"b"))

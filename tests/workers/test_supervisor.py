@@ -120,11 +120,11 @@ def test_workers_share_history_file(start: Start, tmp_path: Path) -> None:
     with start(f"--history.path={tmp_path}/history") as exporter:
         probe_times(exporter, 20)
         wait_until(lambda: len(json.loads(ask(exporter.port, "/history").text)["probes"]) == 20)
-        assert "remembers its own probes only" not in exporter.log.read_text()
+        assert "has a history of its own" not in exporter.log.read_text()
 
 
 def test_workers_without_history_file_log_warning(steady: Server) -> None:
-    wait_until(lambda: "remembers its own probes only; with --history.path" in steady.log.read_text())
+    wait_until(lambda: "has a history of its own; set --history.path" in steady.log.read_text())
 
 
 def test_workers_port_in_use_is_refused(steady: Server, tmp_path: Path) -> None:
