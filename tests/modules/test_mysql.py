@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from probe_exporter.prober.failure import Reason
-from tests.deadlines import eventually, in_phase, run_until
+from tests.deadlines import in_phase, run_until
 from tests.modules.library import (
     STRANGERS,
     cuts,
@@ -43,6 +43,7 @@ from tests.servers.mariadb import (
 )
 from tests.targets import Pki
 from tests.targets.talker import Hear, Secure, Talk, Turn, talk, then_silence
+from tests.waiting import eventually
 
 LOGIN = {"user": USER, "password": PASSWORD}
 KEY = rsa.generate_private_key(65537, 2048)

@@ -10,8 +10,7 @@ import struct
 import pytest
 
 from probe_exporter.prober.failure import Reason
-from tests.clocks import until
-from tests.deadlines import eventually, in_phase, run_until, watch
+from tests.deadlines import in_phase, run_until, watch
 from tests.modules.library import (
     STRANGERS,
     cuts,
@@ -29,6 +28,7 @@ from tests.modules.library import (
 from tests.servers.postgresql import MOST_CLIENTS, PASSWORD, USER, PostgreSql, PostgreSqlPair
 from tests.targets import Pki
 from tests.targets.talker import Hear, Secure, Talk, Turn, talk, then_silence
+from tests.waiting import eventually, until
 
 LOGIN = {"user": USER, "password": PASSWORD}
 

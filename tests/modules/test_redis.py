@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from probe_exporter.prober.failure import Reason
-from tests.deadlines import eventually
 from tests.modules.library import (
     STRANGERS,
     cuts,
@@ -24,6 +23,7 @@ from tests.modules.library import (
 from tests.servers.redis import LIMITED, LIMITED_PASSWORD, PASSWORD, USER, USER_PASSWORD, Redis, RedisPair
 from tests.targets import End, Pki
 from tests.targets.talker import Hear, Talk, Turn, talk, then_silence
+from tests.waiting import eventually
 
 PING = b"*1\r\n$4\r\nPING\r\n"
 INFO_SERVER = b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"

@@ -24,7 +24,6 @@ from probe_exporter.network.opening import connect, dial
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import handshake
 from probe_exporter.tls.context import client_context
-from tests.clocks import PATIENCE, until
 from tests.conftest import NewLoop
 from tests.targets import Pki
 from tests.targets.peer import (
@@ -40,6 +39,7 @@ from tests.targets.peer import (
     take,
     trust,
 )
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 

@@ -14,9 +14,9 @@ from probe_exporter.network.connection import HIGH_WATER
 from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.network.opening import dial_udp
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from tests.clocks import PATIENCE, until
 from tests.conftest import NewLoop
 from tests.targets.peer import a_probe
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 

@@ -30,7 +30,7 @@ from tests.cost import seconds_of_a_million_additions
 from tests.targets import Pki
 from tests.targets.peer import a_probe
 from tests.targets.tls_records import SESSION_TICKET, Writer, log_secrets, traffic_secret
-from tests.turns import turns
+from tests.cost import turns
 
 SKIP = TLSSettings(insecure_skip_verify=True)
 HANDSHAKE, DATA = 22, 23

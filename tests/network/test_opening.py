@@ -27,10 +27,10 @@ from probe_exporter.network.settings import AddressSettings, SourceSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.tls import layer
-from tests.clocks import PATIENCE, until
 from tests.conftest import NewLoop
 from tests.targets import Pki
 from tests.targets.peer import Shaker, a_probe, everything, failing, greet, hold, over_tls, peer, say, take
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 
@@ -343,6 +343,7 @@ async def test_connect_udp_applies_source_settings() -> None:
 # --- leaks -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_connections_leak_no_objects_or_descriptors(pki: Pki) -> None:
     """This holds after success and after failure."""
 

@@ -25,10 +25,10 @@ from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.layer import VerificationFailed
 from probe_exporter.tls.quic import quic_context
 from probe_exporter.tls.settings import TLSSettings
-from tests.budget import short_turns
-from tests.clocks import until
+from tests.cost import short_turns
 from tests.targets import Pki, Site
 from tests.targets.http3 import Quic
+from tests.waiting import until
 
 
 def a_probe() -> Probe:
@@ -307,6 +307,7 @@ ZOO = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("authority", ["root", "intermediate", "leaf", "self_signed", "twin_roots", "none"])
 @pytest.mark.parametrize("certificate", ZOO)
 def test_quic_verifies_certificates_like_tcp(pki: Pki, certificate: str, authority: str) -> None:

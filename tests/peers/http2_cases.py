@@ -1,6 +1,7 @@
-"""The http cases over HTTP/2: what a page may be asked and say there, and every way a server can break the protocol.
+"""The http cases over HTTP/2: requests, responses, and each way a server can violate the protocol.
 
-As in `http_cases`, no case states an expectation. All go over TLS to a server that agrees on ``h2`` by ALPN.
+Cases state no expectation: the comparison and the golden files do. All use TLS and a server that selects ``h2`` by
+ALPN.
 """
 
 from __future__ import annotations
@@ -55,18 +56,18 @@ def over(
     tls: Tls = BOTH,
     timeout: str = AMPLE,
 ) -> Case:
-    """A case over HTTP/2: what the module asks, and what the server answers."""
+    """Return a case over HTTP/2."""
     pages = answer if isinstance(answer, Mapping) else at(answer)
     return Case(f"http2 {name}", {**TRUST, **(asked or {})}, target, pages, tls, timeout=timeout)
 
 
 def opened(name: str, opening: bytes, answer: Answer = OK, *, timeout: str = AMPLE) -> Case:
-    """A case of a server that begins as it should not."""
+    """Return a case of a server whose connection preface is wrong."""
     return over(name, answer=answer, tls=Tls(alpn=("h2",), opening=opening), timeout=timeout)
 
 
 def malformed(name: str, *parts: bytes, timeout: str = SHORT) -> Case:
-    """A case of a server that says some frames and then waits."""
+    """Return a case of a server that sends some frames and then waits."""
     return over(name, answer=said(*parts), timeout=timeout)
 
 
@@ -443,4 +444,4 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "http2_frames": FRAMES,
     "http2_openings": OPENINGS,
 }
-"""Every case by the golden file it is pinned in."""
+"""Every case, by its golden file."""

@@ -1,6 +1,6 @@
-"""The http cases: every setting and every failure of compat.md 3.6, 3.12, 3.13 and 4.1 that HTTP/1 has, as data.
+"""The http cases over HTTP/1: every setting and every failure.
 
-A case states no expectation: the original's answer is the expectation, and the golden files pin ours.
+Cases state no expectation: `test_http.py` compares ours with the original, and the golden files pin ours.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ FILES = {
     "files/large": "0123456789abcdef" * 8192,
     "files/awkward": "two\nlines",
 }
-"""Text files that modules name; they stand in the exporters' working directory."""
+"""Text files that modules name; they are in the exporters' working directory."""
 
-IP4 = {"preferred_ip_protocol": "ip4"}  # where a target says localhost: not every machine has ::1 for it
+IP4 = {"preferred_ip_protocol": "ip4"}  # for targets with localhost: not every machine resolves it to ::1
 OVER_TLS = "https://127.0.0.1:{tls_port}/"
 LOCALHOST_TLS = "https://localhost:{tls_port}/"
 TRUST = {"tls_config": {"ca_file": "pki/root.pem"}}
@@ -45,17 +45,17 @@ BROTLI = bytes.fromhex("1bff03f81da9539fbb71493706526d7855f6569db45603c4e376aaa6
 
 
 def at(answer: Answer) -> Mapping[str, Answer]:
-    """A site of one page."""
+    """Return a site with one page."""
     return {"/": answer}
 
 
 def tls(**settings: object) -> dict[str, object]:
-    """A `tls_config` that trusts the test's root, and more."""
+    """Return a `tls_config` that trusts the test's root, with further settings."""
     return {"tls_config": {"ca_file": "pki/root.pem", **settings}}
 
 
 def matcher(header: str, regexp: str, **more: object) -> list[dict[str, object]]:
-    """One header matcher, as the configuration has it."""
+    """Return one header matcher of the configuration."""
     return [{"header": header, "regexp": regexp, **more}]
 
 
@@ -594,7 +594,7 @@ SECRETS: Mapping[str, Settings] = {
     "header Cookie": {"headers": {"Cookie": "mine=1"}},
     "http_headers": {"http_headers": {"X-B": {"secrets": ["2"]}, "Cookie": {"values": ["c=d"]}}},
 }
-"""What a redirect to another host must not carry along."""
+"""Settings whose headers a redirect to another host must not send."""
 
 REDIRECTS = (
     *(
@@ -708,7 +708,7 @@ REDIRECTS = (
 
 def cookie_case(name: str, *cookies: str, location: str = "/next", target: str = "http://127.0.0.1:{port}/",
                 settings: Mapping[str, object] = IP4) -> Case:  # fmt: skip
-    """A redirect that sets cookies; the second request shows which of them came back."""
+    """Return a case of a redirect that sets cookies; the second request shows which of them are sent back."""
     return Case(
         f"cookie {name}",
         settings,
@@ -756,12 +756,12 @@ COOKIES = (
 
 
 def answered(name: str, data: bytes) -> Case:
-    """A case of one peculiar answer."""
+    """Return a case of one unusual response."""
     return Case(f"answer {name}", pages=at(raw(data)))
 
 
 def with_headers(name: str, lines: bytes, body: bytes = b"ok") -> Case:
-    """A case of one peculiar header."""
+    """Return a case of one unusual header."""
     return answered(name, b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n\r\n" + body)
 
 
@@ -874,7 +874,7 @@ FAILURES = (
 
 
 def served(certificate: str, *, settings: Mapping[str, object] = TRUST, target: str = OVER_TLS) -> Case:
-    """A case of one certificate of the zoo."""
+    """Return a case of one server certificate."""
     return Case(f"certificate {certificate}".replace("_", " "), settings, target, tls=Tls(certificate))
 
 
@@ -1012,4 +1012,4 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "failures": FAILURES,
     "tls": TLS,
 }
-"""Every case by the golden file it is pinned in."""
+"""Every case, by its golden file."""

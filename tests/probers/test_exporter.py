@@ -26,9 +26,9 @@ from probe_exporter.probers import exporter
 from probe_exporter.probers.exporter import ExporterSettings, prober, with_hostname
 from probe_exporter.runner import Result, run
 from probe_exporter.scrape import lint
+from tests.cost import turns
 from tests.deadlines import in_phase, run_until
 from tests.targets import Answer, End, Pki, Repeat, Site, Tls, chunked, raw, redirect, reply, silence
-from tests.turns import turns
 
 TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 OPENMETRICS = ("Content-Type", "application/openmetrics-text; version=1.0.0; charset=utf-8")

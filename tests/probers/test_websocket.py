@@ -30,6 +30,7 @@ from probe_exporter.protocols.http.websocket import MESSAGE_LIMIT
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import handshake
 from tests import shared
+from tests.cost import turns
 from tests.deadlines import run_until
 from tests.targets import Answer, End, Pause, Pki, Repeat, Request, Tls, raw, redirect, reply, silence
 from tests.targets.answers import head
@@ -47,7 +48,6 @@ from tests.targets.websocket import (
     frame,
     upgraded,
 )
-from tests.turns import turns
 
 WS = "ws://127.0.0.1:{port}/"
 WSS = "wss://127.0.0.1:{tls_port}/"

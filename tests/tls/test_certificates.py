@@ -50,7 +50,7 @@ def from_zoo(pki: Pki, name: str) -> x509.Certificate:
 
 
 def test_subject_matches_the_reference(pki: Pki) -> None:
-    """compat.md, 4.0: groups in a fixed order, the rest in reverse."""
+    """The groups are in a fixed order, the other attributes in reverse, as in the original."""
     assert certificates.read(from_zoo(pki, "rich")).labels.subject == (
         "SERIALNUMBER=SN42,CN=leaf.test,OU=OU1,O=Org1+O=Org2,POSTALCODE=75000,STREET=1 main,L=Paris \u00e9,ST=Calif,"
         "C=US,0.9.2342.19200300.100.1.25=example,1.2.840.113549.1.9.1=a@b.c"

@@ -22,8 +22,7 @@ from probe_exporter.prober.run import Probe
 from probe_exporter.values import finding
 from probe_exporter.values.finding import Answer
 from probe_exporter.values.settings import ValueSettings
-from tests.cost import seconds_of_a_million_additions
-from tests.turns import turns
+from tests.cost import seconds_of_a_million_additions, turns
 
 DOCUMENT = {
     "host": "h1",

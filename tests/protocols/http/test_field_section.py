@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from probe_exporter.protocols.http import header_block
 from probe_exporter.protocols.http.field_section import STATIC_TABLE, SectionTooLarge, decode, encode
 from probe_exporter.protocols.http.header_block import MAX_FIELDS, MAX_HUFFMAN_BYTES, integer
-from tests.budget import MILLION_ADDITIONS
-from tests.cost import costs_at_most
+from tests.cost import MAX_TURN_MILLIONS, costs_at_most
 
 PLENTY = 1 << 20
 
@@ -133,5 +132,5 @@ BOMBS = {
 
 @pytest.mark.parametrize("section", BOMBS.values(), ids=BOMBS)
 def test_section_is_decoded_within_one_turn_s_budget(section: bytes) -> None:
-    with costs_at_most(2 * MILLION_ADDITIONS), suppress(SectionTooLarge):
+    with costs_at_most(MAX_TURN_MILLIONS), suppress(SectionTooLarge):
         decode(section, 1024 * 1024)

@@ -29,9 +29,7 @@ from probe_exporter.protocols.http.http2 import (
 from probe_exporter.protocols.http.http2 import ResponseReader as SteppedReader
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.url import parse
-from tests.budget import MILLION_ADDITIONS
-from tests.clocks import cpu_seconds
-from tests.cost import costs_at_most, seconds_of_a_million_additions
+from tests.cost import MAX_TURN_MILLIONS, costs_at_most, cpu_seconds, seconds_of_a_million_additions
 from tests.targets import http2
 from tests.targets.http2 import (
     SETTINGS_ACK,
@@ -634,7 +632,7 @@ def test_flood_is_read_in_short_steps(flood: bytes) -> None:
         step(lambda: reader.feed(flood))
         while reader.pending:
             step(reader.proceed)
-    assert max(steps) < 2 * MILLION_ADDITIONS * seconds_of_a_million_additions()
+    assert max(steps) < MAX_TURN_MILLIONS * seconds_of_a_million_additions()
 
 
 def test_number_of_fields_is_limited() -> None:

@@ -20,7 +20,7 @@ from probe_exporter.prober.run import Probe
 from probe_exporter.probers.http import prober
 from probe_exporter.protocols.http.http2_exchange import Http2Exchange
 from probe_exporter.runner import Result
-from tests.budget import short_turns
+from tests.cost import short_turns
 from tests.servers.nginx import LARGE, Nginx
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, http2
 from tests.targets.answers import Made, raw

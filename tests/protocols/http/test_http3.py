@@ -181,6 +181,7 @@ def test_frame_splitter_returns_frames_as_they_were_sent(frames: list[tuple[int,
 # --- bounds ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stream", "reason"),
     [

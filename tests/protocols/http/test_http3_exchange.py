@@ -286,6 +286,7 @@ async def test_timeout_in_each_phase_has_its_reason(pki: Pki, behaviour: Quic, a
     assert 8 <= probed.result.duration < 12
 
 
+@pytest.mark.slow
 async def test_large_body_that_is_only_counted_takes_little_memory(pki: Pki) -> None:
     """Neither the exporter nor aioquic keeps such a body."""
     await probe(pki)  # load modules and fill caches
@@ -354,6 +355,7 @@ async def test_failed_verification_is_told_to_the_server_without_our_certificate
     assert shown.subject.rfc4514_string() == "CN=client"
 
 
+@pytest.mark.slow
 def test_aioquic_is_imported_by_the_first_probe_that_needs_it(modules_at_start: frozenset[str]) -> None:
     """Most exporters never need it."""
     assert "aioquic" not in modules_at_start

@@ -36,7 +36,7 @@ from tests.cost import seconds_of_a_million_additions
 from tests.targets import Answer, End, Pause, Pki, Repeat, Request, Site, Tls, raw, redirect, reply, silence
 from tests.targets.answers import head
 from tests.targets.proxy import HttpProxy, ProxyServer
-from tests.turns import turns
+from tests.cost import turns
 
 OK = reply(200, b"ok")
 
