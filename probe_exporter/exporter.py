@@ -19,7 +19,7 @@ from probe_exporter.config.current import Configuration
 from probe_exporter.flags import Flags
 from probe_exporter.history.memory import History, HistoryError, MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.telemetry import logs
+from probe_exporter.telemetry import log_output, logs
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.listening import Listener, ListenError, inherit, open_all, open_for_workers, place
@@ -66,7 +66,7 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
     log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
     if not configuration.current.guarded:
         log.info("Anything may be probed that this machine can reach: no `targets` in the configuration say otherwise")
-    raise_file_limit(given.probe_max_concurrent)
+    max_probes = raise_file_limit(math.ceil(given.probe_max_concurrent / given.workers))
     history = open_history(given, telemetry, probe_log)
     crew = Crew(telemetry, given.workers) if given.workers > 1 else None
     web = Web(
@@ -75,7 +75,7 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
         history,
         probe_log,
         timeout_offset=given.timeout_offset,
-        most_probes=math.ceil(given.probe_max_concurrent / given.workers),
+        max_probes=max_probes,
         place=where,
         workers=crew,
         live=live,
@@ -83,7 +83,6 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
     serving = partial(
         serve,
         web,
-        configuration,
         live=live,
         crew=crew,
         drain_timeout=given.web_drain_timeout,
@@ -94,7 +93,7 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
     if crew is not None:
         return supervise(given, configuration, history, crew, serving)
     listeners = inherit if given.web_systemd_socket else partial(open_all, addresses)
-    with closing(history):
+    with log_output.queued(), closing(history):
         uvloop.run(serving(listeners))
     return 0
 
@@ -123,7 +122,7 @@ def supervise(
             if listener.socket not in own:
                 listener.socket.close()
         crew.join(channel)
-        with closing(history):
+        with log_output.queued(), closing(history):
             uvloop.run(serving(lambda: [Listener(listener.socket) for listener in shares[one]]))
         return 0
 

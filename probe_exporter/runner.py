@@ -1,7 +1,14 @@
-"""Run one probe: its deadline, its verdict and the end of every error.
+"""Run one probe: enforce its deadline, turn every error into a failure, and set the metrics that all probes share.
 
-Whatever a prober does, `run` answers with a `Result`; the only thing that passes through is cancellation, which
-means that nobody waits for the answer any more.
+How a run ends:
+
+* The prober returns: success, unless it noted a failure with `Probe.fail`, or returned after its deadline.
+* It raises `ProbeFailed`: failure, with that reason.
+* The deadline passes: failure with a timeout reason. The deadline is a timer of the event loop, so a prober that
+  blocks the loop (``time.sleep``, a long computation) delays it. `_blocked` judges such a run afterwards, and
+  `telemetry.watchdog` logs what blocks while it does.
+* It raises anything else: a bug. Log the traceback; failure with reason ``internal_error``.
+* The task is cancelled, because the client disconnected or the exporter shuts down: `run` raises `CancelledError`.
 """
 
 from __future__ import annotations
@@ -9,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from types import FrameType
 from typing import NamedTuple
 
 import uvloop
@@ -20,17 +28,23 @@ from probe_exporter.prober.metrics import Metric, NotASample
 from probe_exporter.prober.run import Probe
 
 SUCCESS = Metric("probe_success", "Whether the target passed the probe.")
-DURATION = Metric("probe_duration_seconds", "How long the probe took, from its start to its verdict.")
-TIMEOUT = Metric("probe_timeout_seconds", "The time this probe was given.")
+DURATION = Metric("probe_duration_seconds", "Duration of the probe in seconds.")
+TIMEOUT = Metric("probe_timeout_seconds", "Timeout of the probe in seconds.")
 FAILURE = Metric(
     "probe_failure_info", "Why the probe failed and in which phase; absent on success.", ("reason", "phase")
 )
+
+MAX_DELAY_SECONDS = 0.1
+"""How late a deadline may strike. A success that comes later than this after its deadline is a timeout."""
+
+LATE = "late_seconds"
+"""The field of a failure and of a log line: how long after its deadline a prober that blocked returned."""
 
 log = logging.getLogger(__name__)
 
 
 class Result(NamedTuple):
-    """A finished probe: what it measured, how it ended and what it was asked."""
+    """A finished probe: what it measured, how it ended, and which module and target it was for."""
 
     module: Module
     target: str
@@ -43,14 +57,18 @@ class Result(NamedTuple):
 
     @property
     def success(self) -> bool:
+        """Whether the target passed the probe."""
         return self.failure is None
 
 
-async def run(module: Module, target: str, timeout: float) -> Result:
-    """Probe `target` with `module` for at most `timeout` seconds.
+async def run(module: Module, target: str, timeout: float, warning: str = "") -> Result:
+    """Probe a target with a module, for at most `timeout` seconds.
+
+    Args:
+        warning: about the request, for the probe's log; empty if there is none.
 
     Raises:
-        asyncio.CancelledError: the client hung up or the exporter is ending.
+        asyncio.CancelledError: the client disconnected, or the exporter shuts down.
     """
     clock = asyncio.get_running_loop().time
     policy = module.network
@@ -58,15 +76,19 @@ async def run(module: Module, target: str, timeout: float) -> Result:
     started = time.time()
     before = time.perf_counter()
     probe.log("Beginning probe", prober=module.prober.name, timeout_seconds=timeout)
+    if warning:
+        probe.log(warning, level=logging.WARNING)
     await _attempt(module, probe)
-    duration = round(time.perf_counter() - before, 9)  # what a clock tells beyond nanoseconds is noise
+    duration = round(time.perf_counter() - before, 9)  # finer than nanoseconds is noise
+    if duration > timeout + MAX_DELAY_SECONDS and probe.failure is None:
+        probe.fail(_blocked(module, probe, duration - timeout))
     result = Result(module, target, probe, probe.failure, probe.failed_phase, started, duration, timeout)
     _judge(result)
     return result
 
 
 async def _attempt(module: Module, probe: Probe) -> None:
-    """The prober's run under the deadline; however it ends otherwise than well, the run has failed."""
+    """Call the prober under the deadline, and note every error as the probe's failure."""
     limit = Deadline(probe.deadline)
     try:
         with limit:
@@ -74,9 +96,9 @@ async def _attempt(module: Module, probe: Probe) -> None:
     except ProbeFailed as failed:
         probe.fail(failed)
     except TimeoutError as error:
-        probe.fail(_timed_out(probe) if limit.expired else _our_bug(probe, module, error))
+        probe.fail(_timed_out(probe) if limit.expired else _internal_error(probe, module, error))
     except Exception as error:
-        probe.fail(_our_bug(probe, module, error))
+        probe.fail(_internal_error(probe, module, error))
 
 
 def _timed_out(probe: Probe) -> ProbeFailed:
@@ -85,18 +107,48 @@ def _timed_out(probe: Probe) -> ProbeFailed:
     return ProbeFailed(TIMEOUTS.get(phase, Reason.TIMEOUT_PROBE), f"the probe's time ran out{during}")
 
 
-def _our_bug(probe: Probe, module: Module, error: Exception) -> ProbeFailed:
-    log.error(
-        "A prober failed in a way it should not: please report this",
-        exc_info=error,
-        extra={"fields": {"module": module.name, "prober": module.prober.name, "target": probe.target}},
-    )
+def _internal_error(probe: Probe, module: Module, error: Exception) -> ProbeFailed:
+    log.error("Unexpected exception in a prober", exc_info=error, extra={"fields": _names(module, probe)})
     what = str(error) if isinstance(error, NotASample) else f"{type(error).__name__} in the prober"
     return ProbeFailed(Reason.INTERNAL_ERROR, f"{what}; the exporter's log has more")
 
 
+def _blocked(module: Module, probe: Probe, late: float) -> ProbeFailed:
+    """Log a prober that blocked the event loop past its deadline, and return the failure.
+
+    The loop runs timers before tasks, so it would have cancelled a task that was awaiting something when the deadline
+    passed. Only a task that ran at that moment can return later: it blocked the loop, or (seldom) one that was ready
+    in the same turn and ran before it. `telemetry.watchdog` logs the stack of what blocks for more than a second.
+
+    Args:
+        late: seconds between the deadline and the end.
+    """
+    fields = _names(module, probe) | {LATE: round(late, 3)}
+    log.error("A prober blocked the event loop past its deadline", extra={"fields": fields})
+    message = f"the prober blocked the event loop until {late:.1f} s after its deadline"
+    return ProbeFailed(Reason.TIMEOUT_PROBE, message, **{LATE: round(late, 3)})
+
+
+def _names(module: Module, probe: Probe) -> dict[str, object]:
+    """Return the log fields that identify a run."""
+    return {"module": module.name, "prober": module.prober.name, "target": probe.target}
+
+
+def identify(frame: FrameType | None) -> dict[str, object]:
+    """Return the log fields of the run that a stack belongs to; empty if it is none.
+
+    Args:
+        frame: the innermost frame of the event loop's thread.
+    """
+    while frame is not None:
+        if frame.f_code is _attempt.__code__:
+            return _names(frame.f_locals["module"], frame.f_locals["probe"])
+        frame = frame.f_back
+    return {}
+
+
 def _judge(result: Result) -> None:
-    """Set what every answer holds and end the run's log with its verdict."""
+    """Set the metrics that every response has, and end the probe's log with the verdict."""
     probe, failure = result.probe, result.failure
     probe.set(SUCCESS, 1 if failure is None else 0)
     probe.set(DURATION, result.duration)
@@ -109,7 +161,7 @@ def _judge(result: Result) -> None:
         failure.reason = Reason.INTERNAL_ERROR
     probe.set(FAILURE, 1, failure.reason.value, result.phase)
     verdict = {"reason": failure.reason.value, "phase": result.phase, "err": failure.message}
-    # A prober may name its fields as it likes; the verdict's own names stand.
+    # A prober chooses the names of its fields; they can't replace those of the verdict.
     details = {
         key: value for key, value in failure.fields.items() if key not in (*verdict, "level", "duration_seconds")
     }
@@ -117,6 +169,6 @@ def _judge(result: Result) -> None:
 
 
 def run_in_new_loop(module: Module, target: str, timeout: float) -> Result:
-    """One probe, on an event loop of its own; `timeout` is in seconds."""
+    """Run one probe on a new event loop; `timeout` is in seconds."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
         return loop.run(run(module, target, timeout))

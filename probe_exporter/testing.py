@@ -150,6 +150,8 @@ def _outcome(module: Module, target: object, timeout: float) -> Outcome:
     from probe_exporter.history.record import entry  # noqa: PLC0415  # the same
 
     result = runner.run_in_new_loop(module, str(target), timeout)
+    if result.failure is not None and runner.LATE in result.failure.fields:
+        pytest.fail(f"{result.failure.message}; use await, or asyncio.to_thread for what blocks")
     told = entry(0, result)
     everything = dict(_samples(result.probe.samples))
     prefix = f"probe_{module.prober.name}_"

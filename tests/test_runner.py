@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+import uvloop
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
@@ -20,7 +21,7 @@ from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
-from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, run
+from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, identify, run, run_in_new_loop
 from probe_exporter.settings.block import Settings
 from tests.clocks import PATIENCE, SimulatedLoop, simulated
 from tests.conftest import NewLoop
@@ -414,3 +415,59 @@ print(*[name for name in sys.modules if name.split(".")[0] == "yaml" or name == 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+# --- probers that block ------------------------------------------------------------------------------------
+
+
+def block(seconds: float) -> Act:
+    """Return a prober that blocks the event loop, which is a bug in a prober."""
+
+    async def act(probe: Probe) -> None:
+        probe.set(MEASURED, 1)
+        time.sleep(seconds)  # noqa: ASYNC251  (the subject of the test)
+
+    return act
+
+
+def test_prober_that_blocks_past_its_deadline_is_a_timeout_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    result = run_in_new_loop(module(block(0.5)), "a target", 0.2)
+    assert result.failure is not None
+    assert result.failure.reason is Reason.TIMEOUT_PROBE
+    assert result.failure.message.startswith("the prober blocked the event loop until ")
+    assert series(result)["probe_success"] == {(): 0}
+    assert series(result)["probe_measured"] == {(): 1}
+    [record] = [record for record in caplog.records if record.name == "probe_exporter.runner"]
+    fields = record.__dict__["fields"]
+    assert (fields["module"], fields["prober"], fields["target"]) == ("a_module", "act", "a target")
+    assert fields["late_seconds"] >= 0.3
+
+
+def test_prober_held_up_past_its_deadline_by_another_is_a_timeout_too(caplog: pytest.LogCaptureFixture) -> None:
+    async def both() -> Result:
+        waiting = asyncio.ensure_future(run(module(wait), "a target", 0.2))
+        await asyncio.sleep(0)
+        time.sleep(0.5)  # noqa: ASYNC251  (something else blocks the loop)
+        event.set()
+        return await waiting
+
+    async def wait(probe: Probe) -> None:
+        await event.wait()
+
+    event = asyncio.Event()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        result = loop.run(both())
+    assert result.failure is not None
+    assert (result.failure.reason, result.failure.message) == (Reason.TIMEOUT_PROBE, "the probe's time ran out")
+    assert "blocked" not in caplog.text
+
+
+def test_identify_names_the_prober_on_a_stack() -> None:
+    found: list[dict[str, object]] = []
+
+    async def act(probe: Probe) -> None:
+        found.append(identify(sys._getframe()))
+
+    run_in_new_loop(module(act), "a target", PATIENCE)
+    assert found == [{"module": "a_module", "prober": "act", "target": "a target"}]
+    assert identify(sys._getframe()) == {}

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.run import Probe
+from probe_exporter.settings.block import Settings
 from probe_exporter.testing import (
     Certificate,
     Peer,
@@ -262,3 +264,11 @@ def test_bad(tcp_target):
     done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=600)
     assert "2 passed, 1 error" in done.stdout
     assert "AssertionError: expected b'other' of the probe, heard b'one\\r\\n'" in done.stdout
+
+
+def test_prober_that_blocks_past_its_deadline_fails_the_test() -> None:
+    async def probe(probe: Probe, settings: Settings) -> None:
+        time.sleep(0.5)  # noqa: ASYNC251  (the subject of the test)
+
+    with pytest.raises(pytest.fail.Exception, match=r"the prober blocked the event loop until .* use await"):
+        run_prober(Prober("act", Settings, probe), "a target", timeout=0.2)

@@ -142,7 +142,7 @@ def test_tutorial_mailroom_rules_and_cautions_apply(written: Path, tmp_path: Pat
     file = tmp_path / "m.yml"
     file.write_text("modules: {m: {prober: mailroom, mailroom: {username: me, password: x, starttls: no}}}")
     (warning,) = loading.load([file], {"mailroom": prober}).warnings
-    assert str(warning).endswith("modules.m.mailroom.starttls: the password goes over the wire in plain text")
+    assert str(warning).endswith("modules.m.mailroom.starttls: sends the password in clear")
 
 
 def test_tutorial_kettle_retries_until_answer(written: Path) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -31,15 +31,18 @@ _SLOT_BYTES = 104
 """An entry of a dict, with its share of the free room in the table."""
 
 
-def remembered(max_bytes: int = MAX_CACHE_BYTES) -> Callable[[Callable[[K], V]], Callable[[K], V]]:
+def remembered(
+    max_bytes: int = MAX_CACHE_BYTES, weigh: Callable[[Any, Any], int] | None = None
+) -> Callable[[Callable[[K], V]], Callable[[K], V]]:
     """Decorate a function of one hashable positional argument.
 
     Args:
         max_bytes: the limit, both generations together.
+        weigh: returns the bytes of an argument and its result; without it, `size_of` both.
     """
 
     def decorate(function: Callable[[K], V]) -> Callable[[K], V]:
-        return Cache(function, max_bytes).__getitem__
+        return Cache(function, max_bytes, weigh).__getitem__
 
     return decorate
 
@@ -52,11 +55,12 @@ class Cache(dict[K, V]):
         old: the generation before.
     """
 
-    __slots__ = ("_function", "_max_bytes", "bytes", "old")
+    __slots__ = ("_function", "_max_bytes", "_weigh", "bytes", "old")
 
-    def __init__(self, function: Callable[[K], V], max_bytes: int) -> None:
+    def __init__(self, function: Callable[[K], V], max_bytes: int, weigh: Callable[[K, V], int] | None = None) -> None:
         super().__init__()
         self._function = function
+        self._weigh = weigh or _weight
         self._max_bytes = max_bytes
         self.bytes = 0
         self.old: dict[K, V] = {}
@@ -64,7 +68,7 @@ class Cache(dict[K, V]):
     def __missing__(self, key: K) -> V:
         """Compute a value, or take it from the old generation, and remember it."""
         value = self.old[key] if key in self.old else self._function(key)
-        size = _SLOT_BYTES + size_of(key) + size_of(value)
+        size = _SLOT_BYTES + self._weigh(key, value)
         if size > self._max_bytes // LARGEST_SHARE:
             return value
         if self.bytes + size > self._max_bytes // 2:
@@ -74,6 +78,10 @@ class Cache(dict[K, V]):
         self[key] = value
         self.bytes += size
         return value
+
+
+def _weight(key: object, value: object) -> int:
+    return size_of(key) + size_of(value)
 
 
 def size_of(value: object) -> int:

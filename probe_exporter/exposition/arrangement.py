@@ -13,6 +13,9 @@ from probe_exporter.prober.metrics import LabelValues, Metric, Samples
 Pairs = tuple[tuple[str, str], ...]
 """The labels of a series, sorted by name."""
 
+MAX_PAGES_BYTES = 16 << 20
+"""For the pages that an encoder caches, one for each list of series. Targets choose the values of some labels."""
+
 _RANKED_BY = {"histogram": "le", "gaugehistogram": "le", "summary": "quantile"}
 
 PlainKey = tuple[Metric, ...]

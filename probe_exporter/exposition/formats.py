@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+
+from probe_exporter.addresses.cache import remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def is_plain(name: str) -> bool:
     return _PLAIN.fullmatch(name) is not None
 
 
-@lru_cache(maxsize=256)  # a Prometheus sends the same header for ever
+@remembered(256 << 10)  # a Prometheus always sends the same header
 def negotiate(accept: str) -> Format:
     """The format for an Accept header: the offered entry of the highest quality, the first among equals.
 

@@ -7,6 +7,7 @@ where they disagree about the type, it is a gauge, which may do whatever a numbe
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -14,8 +15,9 @@ from typing import NamedTuple
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.exposition import arrangement
-from probe_exporter.exposition.arrangement import LabelledKey, PlainKey
+from probe_exporter.exposition.arrangement import MAX_PAGES_BYTES, LabelledKey, PlainKey
 from probe_exporter.prober.metrics import LabelValues, Metric, Samples
 
 log = logging.getLogger(__name__)
@@ -48,9 +50,14 @@ class _Joint(NamedTuple):
     places: tuple[int, ...]
 
 
-@lru_cache(maxsize=1024)  # modules set the same series in the same order, target after target
+def _weight(_key: object, families: list[_Joint]) -> int:
+    """Return about the bytes of cached families: each series stands in the key and in a family."""
+    return sum(500 + sum(200 + 2 * sum(map(sys.getsizeof, labels)) for labels in family.series) for family in families)
+
+
+@remembered(MAX_PAGES_BYTES, _weight)  # modules set the same series in the same order, for each target
 def _families(runs: tuple[tuple[str, PlainKey, LabelledKey], ...]) -> list[_Joint]:
-    """The families of an answer, for runs of some modules that have set some series."""
+    """Return the families of a response, for runs of some modules that have set some series."""
     measured = [
         (module, metric, values)
         for module, plain, labelled in runs

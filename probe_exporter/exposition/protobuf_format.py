@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import escape_label_name, escape_metric_name
 from prometheus_client.samples import Exemplar, Sample
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.exposition import varint
 from probe_exporter.exposition.arrangement import (
+    MAX_PAGES_BYTES,
     LabelledKey,
     PlainKey,
     arranged,
@@ -71,7 +72,7 @@ _SINGLE = {"COUNTER": (3, "counter"), "GAUGE": (2, "gauge"), "UNTYPED": (5, "unt
 
 def delimited(samples: Samples, format: Format) -> bytes:
     """A run's samples as messages, each with its length before it."""
-    page = _page(*key(samples))
+    page = _page(key(samples))
     body = bytearray(page.template)
     found = values(samples)
     for offset, place in page.holes:
@@ -86,9 +87,15 @@ class _Page(NamedTuple):
     holes: tuple[tuple[int, int], ...]  # where in the template, and which of the run's values
 
 
-@lru_cache(maxsize=2048)  # as for text: the same series, target after target
-def _page(plain: PlainKey, labelled: LabelledKey) -> _Page:
-    """The page for the series of a run; the value is what a metric ends with."""
+def _weight(_key: object, page: _Page) -> int:
+    """Return about the bytes of a cached page, as `text_format` does."""
+    return 2 * len(page.template) + 150 * len(page.holes)
+
+
+@remembered(MAX_PAGES_BYTES, _weight)  # as for text: the same series, for each target and run
+def _page(series: tuple[PlainKey, LabelledKey]) -> _Page:
+    """Return the page for the series of a run; a metric's value is the end of its message."""
+    plain, labelled = series
     template, holes = b"", []
     for metric, rows in arranged(plain, labelled):
         name = metric.name

@@ -6,14 +6,15 @@ Numbers are written as Go writes them, so that the same samples are always the s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import escape_label_name, escape_metric_name
 from prometheus_client.samples import Exemplar, Sample
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.exposition.arrangement import (
+    MAX_PAGES_BYTES,
     LabelledKey,
     Pairs,
     PlainKey,
@@ -74,7 +75,7 @@ def openmetrics(samples: Samples, format: Format) -> bytes:
 
 
 def _filled(samples: Samples, format: Format) -> str:
-    page = _page(*key(samples), format.encoding)
+    page = _page((*key(samples), format.encoding))
     found = values(samples)
     return page.template % tuple([number(found[place]) for place in page.places])
 
@@ -86,9 +87,15 @@ class _Page(NamedTuple):
     places: tuple[int, ...]  # of the numbers, among the values in the order in which they were set
 
 
-@lru_cache(maxsize=2048)  # a module sets the same series in the same order, target after target, run after run
-def _page(plain: PlainKey, labelled: LabelledKey, encoding: str) -> _Page:
-    """The page for the series of a run."""
+def _weight(_key: object, page: _Page) -> int:
+    """Return about the bytes of a cached page: its text twice, in the key and in the template, and each series' row."""
+    return 2 * len(page.template) + 100 * len(page.places)
+
+
+@remembered(MAX_PAGES_BYTES, _weight)  # a module sets the same series in the same order, for each target and run
+def _page(series: tuple[PlainKey, LabelledKey, str]) -> _Page:
+    """Return the page for the series of a run, given the encoding as the third item."""
+    plain, labelled, encoding = series
     lines, places = [], []
     for metric, rows in arranged(plain, labelled):
         sample, head = _naming(metric, encoding)

@@ -190,7 +190,7 @@ class FileHistory:
             text = to_json({"details": whole.details, "debug": whole.debug})
         except Exception as error:
             self._lost[WRITE_FAILED] += 1
-            log.error("A probe can't be rendered: please report this", exc_info=error)
+            log.error("Unexpected exception: a probe is missing in the history", exc_info=error)
             return None
         time.sleep(BREATH_SECONDS)
         packed = zlib.compress(text.encode(), 1)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from probe_exporter.prober.run import Event
 from probe_exporter.runner import Result
+from probe_exporter.telemetry import log_output
 from probe_exporter.telemetry.logs import FORMATS, FormatName
 from probe_exporter.telemetry.masking import Mask, mask_urls
 
@@ -35,8 +35,7 @@ class ProbeLog:
         """Send a finished probe's lines to stderr; for most probes, there are none."""
         for event in result.probe.events:
             if event.level >= self.level:
-                sys.stderr.write(self.text(result))
-                sys.stderr.flush()
+                log_output.write(self.text(result))
                 return
 
     def text(self, result: Result) -> str:

@@ -34,6 +34,13 @@ READ_COST_BYTES = 256
 LINGER = 1.0
 """Seconds for which a closed connection waits for its peer to take the rest."""
 
+MAX_HANDSHAKE_BYTES = 1024 * 1024
+"""Bytes of a TLS handshake, with what a server sends right behind it. Most servers send less than 6 KB."""
+
+MAX_QUICK_HANDSHAKE_BYTES = 16 * 1024
+"""Bytes of a TLS handshake up to which OpenSSL runs on the event loop; more may hold a hundred certificates to verify,
+which takes a tenth of a second, so that goes to a thread."""
+
 HANDSHAKE_LIMIT = 10.0
 """Seconds that a TLS handshake may take, whatever the deadline: the original's limit."""
 
@@ -71,7 +78,8 @@ class Connection(asyncio.Protocol):
         self._held = 0  # bytes in _arrived
         self._ahead = bytearray()  # read and not wanted yet, before _arrived; to cut off its front moves nothing
         self._in_turn = 0  # bytes and costs of reads since the last turn of the event loop
-        self._paused = False
+        self._paused = False  # until `read` takes what arrived
+        self._behind = False  # received data is decrypted in the next turn; reading is paused
         self._ended = False
         self._error: ProbeFailed | None = None
         self._reader: asyncio.Future[None] | None = None
@@ -84,9 +92,26 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        for depth in range(len(self._layers)):
-            data = self._decrypt(depth, data)
+        if self._layers:
+            for depth in range(len(self._layers)):
+                data = self._decrypt(depth, data)
+            if any(layer.behind for layer in self._layers):
+                self._go_on_next_turn()
         self._deliver(data)
+
+    def _go_on_next_turn(self) -> None:
+        """Decrypt the rest in the next turn of the event loop, and read nothing more before."""
+        if not self._behind:
+            self._behind = True
+            asyncio.get_running_loop().call_soon(self._catch_up)
+            if self._transport is not None and not self._transport.is_closing() and not self._paused:
+                self._transport.pause_reading()
+
+    def _catch_up(self) -> None:
+        self._behind = False
+        self.data_received(b"")
+        if not (self._behind or self._paused) and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _deliver(self, data: bytes) -> None:
         """Keep what arrived for `read`, and make the peer wait once there is too much of it."""
@@ -98,7 +123,8 @@ class Connection(asyncio.Protocol):
             self._held += len(data)
             if self._held >= HIGH_WATER and not self._paused and self._transport is not None:
                 self._paused = True
-                self._transport.pause_reading()
+                if not self._behind:
+                    self._transport.pause_reading()
         self._wake()
 
     def eof_received(self) -> bool:
@@ -150,9 +176,9 @@ class Connection(asyncio.Protocol):
             self._arrived.insert(0, bytes(self._ahead))
             self._ahead.clear()
         while not self._arrived:
-            if self._error is not None:
+            if self._error is not None and not self._behind:
                 raise self._error
-            if self._ended:
+            if self._ended and not self._behind:
                 return b""
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
@@ -161,7 +187,8 @@ class Connection(asyncio.Protocol):
         self._held = 0
         if self._paused and self._transport is not None:
             self._paused = False
-            self._transport.resume_reading()
+            if not self._behind:
+                self._transport.resume_reading()
         return data
 
     async def exactly(self, size: int) -> bytes:
@@ -172,7 +199,8 @@ class Connection(asyncio.Protocol):
         """
         while len(self._ahead) < size:
             await self._read_ahead()
-        await self._share_loop(size)
+        if self._turn_is_over(size):
+            await asyncio.sleep(0)
         return self._cut(size)
 
     async def until(self, end: bytes, *, limit: int) -> bytes:
@@ -192,7 +220,8 @@ class Connection(asyncio.Protocol):
                 )
             searched = max(len(self._ahead) - len(end) + 1, 0)
             await self._read_ahead()
-        await self._share_loop(found)
+        if self._turn_is_over(found):
+            await asyncio.sleep(0)
         data = self._cut(found)
         del self._ahead[: len(end)]
         return data
@@ -205,12 +234,13 @@ class Connection(asyncio.Protocol):
         ahead += data
         self._ahead = ahead
 
-    async def _share_loop(self, size: int) -> None:
-        """Give other tasks a turn if the reads since the last one add up: a peer's flood must not delay them."""
+    def _turn_is_over(self, size: int) -> bool:
+        """Return whether the reads since the last turn add up, so that others get one: a flood must not delay them."""
         self._in_turn += size + READ_COST_BYTES
-        if self._in_turn >= TURN_BYTES:
-            self._in_turn = 0
-            await asyncio.sleep(0)
+        if self._in_turn < TURN_BYTES:
+            return False
+        self._in_turn = 0
+        return True
 
     def _cut(self, size: int) -> bytes:
         data = bytes(self._ahead[:size])
@@ -269,6 +299,8 @@ class Connection(asyncio.Protocol):
         self.handshake = layer.handshake
         self._layers.append(layer)
         self.restart(self._decrypt(len(self._layers) - 1, b""))  # what came along with the handshake's last message
+        if layer.behind:
+            self._go_on_next_turn()
 
     def restart(self, received: bytes = b"") -> None:
         """Begin anew: what has been read was not the application's, but for `received`, which `read` gives out next."""
@@ -277,12 +309,23 @@ class Connection(asyncio.Protocol):
 
     async def _shake_hands(self, layer: Layer) -> None:
         """Carry handshake messages to and fro until both sides agree or one gives up."""
-        received = b""
+        received, size = b"", 0
         while True:
+            size += len(received)
+            if size > MAX_HANDSHAKE_BYTES:
+                raise ProbeFailed(
+                    Reason.TLS_HANDSHAKE,
+                    f"the peer sent more than {MAX_HANDSHAKE_BYTES} bytes during the TLS handshake",
+                )
             try:
-                finished = layer.advance(received)
-            finally:
-                self._send(layer.outgoing(), len(self._layers))
+                if size <= MAX_QUICK_HANDSHAKE_BYTES:
+                    finished = layer.advance(received)
+                else:
+                    finished = await asyncio.get_running_loop().run_in_executor(None, layer.advance, received)
+            except ProbeFailed:
+                self._send(layer.outgoing(), len(self._layers))  # the alert
+                raise
+            self._send(layer.outgoing(), len(self._layers))
             if finished:
                 return
             received = await self.read()
@@ -365,4 +408,6 @@ def connecting_failed(error: OSError, target: str) -> ProbeFailed:
     """What the system says of a connection that could not be made, or of a datagram that came back."""
     reason = _CONNECT_REASONS.get(error.errno or 0, Reason.CONNECT_FAILED)
     what = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        what = "the exporter has no file descriptor left; raise its limit of open files"
     return ProbeFailed(reason, f"connecting to {target} failed: {what}")

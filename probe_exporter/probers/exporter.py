@@ -305,14 +305,9 @@ class _Visit:
         return page
 
     def _count(self, page: Page) -> None:
-        families, samples = Counter[str](), Counter[str]()
-        for family in page.families:
-            if family.samples:
-                families[family.type] += 1
-                samples[family.type] += family.samples
         for type in TYPES:
-            self._probe.set(FAMILIES, families[type], type)
-            self._probe.set(SAMPLES, samples[type], type)
+            self._probe.set(FAMILIES, page.families_by_type[type], type)
+            self._probe.set(SAMPLES, page.samples_by_type[type], type)
 
     async def lint(self, page: Page) -> None:
         """Look for what goes against conventions."""

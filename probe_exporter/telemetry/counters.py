@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from probe_exporter.telemetry import log_output
 from probe_exporter.telemetry.lag import Lag
 from probe_exporter.version import VERSION, revision
 
@@ -266,6 +267,11 @@ class Telemetry(Collector):
             "probe_exporter_internal_errors_total",
             "Probes and requests that met a bug of the exporter or of a prober; the log has the traceback.",
             self.internal_errors,
+        )
+        yield CounterMetricFamily(
+            "probe_exporter_log_lines_dropped_total",
+            "Log lines that stderr did not take in time, or not at all.",
+            log_output.dropped(),
         )
         lost = CounterMetricFamily(
             "probe_exporter_history_lost_total",

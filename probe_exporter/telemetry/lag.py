@@ -1,4 +1,4 @@
-"""How late the event loop runs what is due: each tick tells afterwards, and whoever asks sees the one overdue."""
+"""Measure the delay of the event loop: how late it runs a task that is due every half second."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-EVERY = 0.5
-"""Seconds between two ticks."""
+TICK_SECONDS = 0.5
 
-REMEMBERED = 15.0
-"""Seconds for which a late tick counts: about one scrape interval."""
+WINDOW_SECONDS = 15.0
+"""How long a late tick counts: about one scrape interval."""
 
 
 class Lag:
-    """The delays of one event loop of late.
-
-    Args:
-        clock: seconds, without jumps; not the loop's own, which stands still as long as the loop does.
-    """
+    """The recent delays of one event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            clock: a monotonic clock in seconds. Not the loop's own, which stands still while the loop is blocked.
+        """
         self._clock = clock
-        self._recent = deque([0.0], maxlen=round(REMEMBERED / EVERY))
+        self._recent = deque([0.0], maxlen=round(WINDOW_SECONDS / TICK_SECONDS))
         self._due = float("inf")
 
     async def watch(self) -> None:
         """Tick until cancelled."""
         while True:
-            self._due = self._clock() + EVERY
-            await asyncio.sleep(EVERY)
-            self._recent.append(self._overdue())
+            self._due = self._clock() + TICK_SECONDS
+            await asyncio.sleep(TICK_SECONDS)
+            self._recent.append(self.overdue())
 
     def worst(self) -> float:
-        """The longest delay in seconds among the last ticks and the one that should have come by now."""
-        return max(self._overdue(), *self._recent)
+        """Return the longest delay in seconds, of the recent ticks and of the one that is due."""
+        return max(self.overdue(), *self._recent)
 
-    def _overdue(self) -> float:
+    def overdue(self) -> float:
+        """Return the seconds since the next tick was due, 0 if it is not due yet; any thread may call this."""
         return max(0.0, self._clock() - self._due)

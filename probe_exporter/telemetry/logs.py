@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Literal, TextIO
 
 from probe_exporter.exposition.text_format import number
+from probe_exporter.telemetry import log_output
 from probe_exporter.telemetry.masking import mask_urls, plain
 
 Fields = Mapping[str, object]
@@ -133,9 +134,28 @@ class Formatter(logging.Formatter):
         return self._line(record.created, record.levelno, source, mask_urls(record.getMessage()), shown)
 
 
+class Handler(logging.Handler):
+    """Passes log records as lines to `log_output`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; a record that can't be formatted is reported as the standard library does."""
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+        else:
+            log_output.write(f"{line}\n")
+
+
 def setup(level: int, format: FormatName, stream: TextIO | None = None) -> None:
-    """Send everything that is logged to stderr from now on, from `level` up."""
-    handler = logging.StreamHandler(stream)
+    """Log to stderr from now on.
+
+    Args:
+        level: what is below is not logged.
+        stream: the place of stderr.
+    """
+    log_output.occupy_standard_descriptors()
+    handler = Handler() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(Formatter(FORMATS[format]))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from probe_exporter.web.health import Report
-from probe_exporter.web.histories import HELD, MOST_LISTED
+from probe_exporter.web.histories import HELD, MAX_LISTED
 from probe_exporter.web.metadata import Metadata
 
 Content = Mapping[str, Any]
@@ -41,13 +41,16 @@ class Reply(NamedTuple):
     content: Content = TEXT
 
 
+READ = ("GET", "HEAD")
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One path.
 
     Args:
         id: its name in the document.
-        methods: those that it takes; with none, any other than HEAD is answered as GET is, as in the original.
+        methods: the request methods that it accepts; others get 405.
         also: whether it takes parameters of any name.
     """
 
@@ -55,11 +58,9 @@ class Operation:
     summary: str
     replies: Mapping[int, Reply]
     parameters: tuple[Parameter, ...] = field(default=())
-    methods: tuple[str, ...] = ()
+    methods: tuple[str, ...] = READ
     also: str = ""
 
-
-READ = ("GET", "HEAD")
 
 BY_ANYBODY: Mapping[int, Reply] = {
     401: Reply("Users are configured (`--web.config.file`), and the request is none of theirs."),
@@ -143,9 +144,8 @@ HISTORY = Operation(
         Parameter("result", "Only these.", schema={"enum": ["success", "failure"]}),
         Parameter("reason", "Only failures for this reason; a prober may have some of its own."),
         Parameter("since", "Only probes that began then or later: Unix seconds, RFC 3339, or an age such as 15m."),
-        Parameter("limit", "At most so many.", schema={"type": "integer", "minimum": 1, "maximum": MOST_LISTED}),
+        Parameter("limit", "At most so many.", schema={"type": "integer", "minimum": 1, "maximum": MAX_LISTED}),
     ),
-    methods=READ,
 )
 
 RELOAD = Operation(
@@ -165,7 +165,6 @@ READY = Operation(
     "ready",
     "For readiness checks: whether probes should come here.",
     {200: Reply("`Ready`."), 503: Reply("The exporter is starting or shutting down.")},
-    methods=READ,
 )
 
 HEALTH = Operation(
@@ -175,21 +174,18 @@ HEALTH = Operation(
         200: Reply("No check fails.", {"application/json": Report}),
         503: Reply("A check fails.", {"application/json": Report}),
     },
-    methods=READ,
 )
 
 METADATA = Operation(
     "metadata",
     "Version, configuration, modules, probers, their settings and metrics.",
     {200: Reply("The document.", {"application/json": Metadata})},
-    methods=READ,
 )
 
 OPENAPI = Operation(
     "openapi",
     "This document.",
     {200: Reply("OpenAPI 3.1.", {"application/json": {"type": "object"}})},
-    methods=READ,
 )
 
 LANDING = Operation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import BaseRequest, RequestHandler, Server, StreamResponse
 
 from probe_exporter.web.answers import Refused, refusal
+
+log = logging.getLogger(__name__)
 
 LONGEST_LINE = 64 * 1024
 """Bytes of a request line or header; aiohttp's 8 KiB are too few for some targets."""
@@ -41,6 +44,7 @@ class Limits:
         look: how often it is looked at.
         unheard: connections without a whole request, or half as many as files may be open; the oldest goes when one
             more comes.
+        open: connections at all, or half as many as files may be open; idle ones are closed when one more comes.
     """
 
     head: float = 20.0
@@ -48,14 +52,16 @@ class Limits:
     idle: float = 330.0
     look: float = 2.0
     unheard: int = 10_000
+    open: int = 20_000
 
 
 class Connection(RequestHandler):
     """One client's. It is in `Connections.unheard` while a request of it is awaited and not whole."""
 
-    __slots__ = ("_all", "_spoilt", "_stuck", "_wire", "busy")
+    __slots__ = ("_all", "_finished", "_spoilt", "_stuck", "_wire", "busy")
 
     def __init__(self, all: Connections, server: Server, **options: Any) -> None:
+        self._finished: asyncio.Future[None] | None = None
         super().__init__(server, **options)
         self._all = all
         self.busy = False  # a request is being answered
@@ -63,9 +69,22 @@ class Connection(RequestHandler):
         self._stuck = 0.0  # since when there is something that the client does not take
         self._wire: asyncio.Transport | None = None
 
+    @property
+    def _handler_waiter(self) -> asyncio.Future[None] | None:  # an attribute of aiohttp
+        """The future that aiohttp resolves when a request ends during a shutdown; None if it is done.
+
+        aiohttp would resolve it after its timeout too: InvalidStateError, if both happen in one turn of the loop.
+        """
+        return None if self._finished is None or self._finished.done() else self._finished
+
+    @_handler_waiter.setter
+    def _handler_waiter(self, waiter: asyncio.Future[None] | None) -> None:
+        self._finished = waiter
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast("asyncio.Transport", transport)
         super().connection_made(transport)
+        self._all.opened()
         self._all.await_request(self)
 
     def data_received(self, data: bytes) -> None:
@@ -100,14 +119,15 @@ class Connection(RequestHandler):
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> StreamResponse:
         if not isinstance(exc, HttpProcessingError):
-            return super().handle_error(request, status, exc, message)
-        # aiohttp would send back all that it could not read, and log it: anybody can send anything.
+            log.error("Unexpected exception in the web server", exc_info=exc)
+            return refusal(Refused(status, message or "Internal error; the exporter's log has more"))
+        # aiohttp would return all that it could not parse, and log it.
         answer = refusal(Refused(400, f"Bad request: {exc.message[:LONGEST_COMPLAINT]}"))
         answer.force_close()
         return answer
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._all.unheard.pop(self, None)
+        self._all.closed(self)
         super().connection_lost(exc)
 
     def is_stuck(self, now: float, seconds: float) -> bool:
@@ -138,7 +158,9 @@ class Connections:
         self._limits = limits
         self.unheard: dict[Connection, float] = {}  # since when; the oldest is the first
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most_unheard = min(limits.unheard, files // 2)
+        self._max_unheard = min(limits.unheard, files // 2)
+        self._max_open = min(limits.open, files // 2)
+        self._open = 0
 
     def __call__(self) -> Connection:
         """The protocol of a new connection."""
@@ -162,13 +184,31 @@ class Connections:
         connection.busy = True
         return BaseRequest(message, payload, protocol, writer, task, self._loop)
 
+    def opened(self) -> None:
+        """Count a new connection, and close idle ones if there are too many."""
+        self._open += 1
+        if self._open > self._max_open:
+            self._close_idle()
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._open -= 1
+        self.unheard.pop(connection, None)
+
     def await_request(self, connection: Connection) -> None:
         """A connection is new, or has begun to send a request."""
-        if len(self.unheard) >= self._most_unheard:
+        if len(self.unheard) >= self._max_unheard:
             oldest = next(iter(self.unheard))
             del self.unheard[oldest]
             oldest.cut()
         self.unheard[connection] = self._loop.time()
+
+    def _close_idle(self) -> None:
+        """Close the oldest idle connections, a tenth of all at once, so that looking for them costs little each."""
+        everybody = cast("list[Connection]", self._server.connections)
+        idle = [one for one in everybody if not one.busy and one not in self.unheard]
+        for connection in idle[: 1 + self._max_open // 10]:
+            connection.cut()
 
     async def watch(self) -> None:
         """Let go of those who keep us waiting, for ever."""

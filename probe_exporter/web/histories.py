@@ -18,9 +18,12 @@ from probe_exporter.settings.quantities import parse_duration
 from probe_exporter.web.answers import Answer, Refused, json_text, plain
 from probe_exporter.web.parameters import decode_query
 
-LISTED = 100
-MOST_LISTED = 1000
+DEFAULT_LISTED = 100
+MAX_LISTED = 1000
 """Entries in one answer: without ``limit``, and at most."""
+
+MAX_TIME_CHARACTERS = 64
+"""Of the since parameter; RFC 3339 with nanoseconds takes 35."""
 
 FILTERS = ("module", "target", "result", "reason", "since", "limit")
 
@@ -180,6 +183,8 @@ def _since(text: str) -> float:
     """Unix seconds of a time, written as such, by RFC 3339 or as a duration back from now; long ago if empty."""
     if not text:
         return -math.inf
+    if len(text) > MAX_TIME_CHARACTERS:
+        raise Refused(400, f"The since parameter has more than {MAX_TIME_CHARACTERS} characters")
     if _UNIX.fullmatch(text):
         return float(text)
     stamp = re.sub(r" (?=\d\d:\d\d$)", "+", text)  # a + in a query is a blank
@@ -198,7 +203,7 @@ def _since(text: str) -> float:
 
 def _limit(text: str) -> int:
     if not text:
-        return LISTED
-    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not 1 <= int(text) <= MOST_LISTED:
-        raise Refused(400, f'The limit parameter is a whole number from 1 to {MOST_LISTED}, not "{text}"')
+        return DEFAULT_LISTED
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not 1 <= int(text) <= MAX_LISTED:
+        raise Refused(400, f'The limit parameter is a whole number from 1 to {MAX_LISTED}, not "{text}"')
     return int(text)

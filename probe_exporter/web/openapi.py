@@ -37,9 +37,8 @@ def document(operations: Mapping[str, Operation], prefix: str) -> Document:
 
 
 def _methods(operation: Operation, schemas: dict[str, Any]) -> Document:
-    """One entry for each method; one that takes any method is described with those that make sense."""
-    methods = operation.methods or ("GET", "HEAD")
-    return {method.lower(): _method(operation, method, schemas) for method in methods}
+    """Return one entry for each method."""
+    return {method.lower(): _method(operation, method, schemas) for method in operation.methods}
 
 
 def _method(operation: Operation, method: str, schemas: dict[str, Any]) -> Document:
@@ -51,8 +50,6 @@ def _method(operation: Operation, method: str, schemas: dict[str, Any]) -> Docum
     }
     if operation.parameters:
         described["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
-    if not operation.methods:
-        described["description"] = "Any other method is answered as GET is."
     return described
 
 

@@ -67,16 +67,21 @@ _TABLE = """<div class="wide"><table>
 </table></div>"""
 
 
-def landing(config: Config, recent: Iterable[Entry]) -> str:
-    """The page at the root: a form, links and the probes of late, newest first."""
-    rows = [_row(entry) for entry in recent]
+def landing(config: Config, recent: Iterable[Entry] | None) -> str:
+    """Return the page at the root: a form, links, and a table of recent probes.
+
+    Args:
+        recent: newest first; None if the history can't be read.
+    """
+    rows = [_row(entry) for entry in recent or ()]
+    none = "The history can't be read now." if recent is None else "None yet."
     return _PAGE.format(
         style=_STYLE,
         version=escape(VERSION),
         target=escape(EXAMPLE["target"]),
         example=escape(urlencode(EXAMPLE)),
         modules="".join([_option(name) for name in sorted(config.modules)]),
-        recent=_TABLE.format(rows="\n".join(rows)) if rows else '<p class="none">None yet.</p>',
+        recent=_TABLE.format(rows="\n".join(rows)) if rows else f'<p class="none">{none}</p>',
     )
 
 

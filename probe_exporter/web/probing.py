@@ -1,4 +1,4 @@
-"""``/probe``: from a request to a finished probe and its exposition. What is asked is decoded in `parameters`."""
+"""``/probe``: run the probe that a request describes, and return its metrics."""
 
 from __future__ import annotations
 
@@ -22,16 +22,22 @@ from probe_exporter.runner import Result, run
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answers import Answer, Refused, exposition, plain
-from probe_exporter.web.parameters import decode_query, probe_timeout, scrape_timeout
+from probe_exporter.web.parameters import decode_query, is_repeated, probe_timeout, scrape_timeout
 from probe_exporter.web.selection import UnknownModule, named, prepared
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MODULE = "http_2xx"
 
+REPEATED_TARGET = "The query has several target parameters: only the first is used. Encode & in a target as %26"
+
 
 class Probing:
-    """Runs probes for requests, and knows those that are running."""
+    """Runs probes for requests, and keeps track of the running ones.
+
+    Attributes:
+        running: the tasks that are probing now.
+    """
 
     def __init__(
         self,
@@ -40,19 +46,25 @@ class Probing:
         history: History,
         probe_log: ProbeLog,
         timeout_offset: float,
-        most: int,
+        max_probes: int,
     ) -> None:
         self._configuration = configuration
         self._telemetry = telemetry
         self._history = history
         self._probe_log = probe_log
         self._timeout_offset = timeout_offset
-        self._admission = Admission(most, telemetry)
-        self.running: set[asyncio.Task[Any]] = set()  # those that are probing, now
+        self._admission = Admission(max_probes, telemetry)
+        self.running: set[asyncio.Task[Any]] = set()
         self._draining: asyncio.Event | None = None  # set once the last probe has ended
 
     async def probe(self, request: BaseRequest, query: str) -> Answer:
-        """Run a probe: 200 with its metrics, however it ends. The order of the checks is part of the interface."""
+        """Run a probe, and return 200 with its metrics, whether it succeeds or fails.
+
+        The order of the checks is part of the interface: a request with several errors is told the first.
+
+        Raises:
+            Refused: the request is invalid, or there is no free slot in time.
+        """
         if self._draining is not None:
             raise Refused(503, "The exporter is shutting down")
         parameters = decode_query(query)
@@ -62,11 +74,13 @@ class Probing:
         if not target:
             raise Refused(400, "The target parameter is missing")
         modules = [prepared(module, parameters) for module in modules]
+        debug = parameters.get("debug") == "true"
+        warning = REPEATED_TARGET if debug and is_repeated(query, "target") else ""
         if len(modules) == 1:
-            results = [await self._admitted(modules[0], target, scrape)]
+            results = [await self._admitted(modules[0], target, scrape, warning)]
         else:
-            results = await _together([self._admitted(module, target, scrape) for module in modules])
-        if parameters.get("debug") == "true":
+            results = await _together([self._admitted(module, target, scrape, warning) for module in modules])
+        if debug:
             return plain(debug_documents(results, self._probe_log))
         format = negotiate(request.headers.get("Accept", ""))
         samples = {result.module.name: result.probe.samples for result in results}
@@ -81,11 +95,15 @@ class Probing:
             log.debug("Unknown module", extra={"fields": {"module": unknown.name}})
             raise
 
-    async def _admitted(self, module: Module, target: str, scrape: float) -> Result:
-        """Run a probe when it is its turn, which nearly always is at once.
+    async def _admitted(self, module: Module, target: str, scrape: float, warning: str) -> Result:
+        """Wait for a free slot, which nearly always is there at once, and run a probe.
 
         Args:
-            scrape: the seconds until the client gives up.
+            scrape: seconds until the client gives up.
+            warning: for the probe's log, if not empty.
+
+        Raises:
+            Refused: there is no free slot in time.
         """
         timeout = probe_timeout(scrape, self._timeout_offset, module.timeout)
         whole = scrape - self._timeout_offset
@@ -96,19 +114,19 @@ class Probing:
             waited = await self._admission.wait(patience(whole, timeout))
             timeout = min(timeout, whole - waited)
         try:
-            return await self._run(module, target, timeout, waited)
+            return await self._run(module, target, timeout, waited, warning)
         finally:
             self._admission.leave()
 
-    async def _run(self, module: Module, target: str, timeout: float, waited: float) -> Result:
-        """Run, remember and log one probe; shutting down waits for those that are in here."""
+    async def _run(self, module: Module, target: str, timeout: float, waited: float, warning: str) -> Result:
+        """Run one probe, count it, log it and add it to the history; `drain` waits for the tasks in here."""
         task = asyncio.current_task()
         assert task is not None
         self.running.add(task)
         tally = self._telemetry.tally(module.name)
         tally.start(waited)
         try:
-            result = await run(module, target, timeout)
+            result = await run(module, target, timeout, warning)
         except BaseException:
             tally.cancel()
             raise
@@ -125,11 +143,11 @@ class Probing:
 
     @property
     def draining(self) -> bool:
-        """Whether no new probes are taken any more."""
+        """Whether new probes are refused, because the exporter is shutting down."""
         return self._draining is not None
 
     async def drain(self) -> None:
-        """Refuse new probes from now on and wait for the running ones."""
+        """Refuse new probes from now on, and wait for the running ones."""
         self._draining = asyncio.Event()
         self._admission.close()
         if self.running:
@@ -137,8 +155,8 @@ class Probing:
             await self._draining.wait()
 
     def abandon(self) -> None:
-        """Cancel the running probes; their clients get no answer."""
-        log.warning("Running probes are abandoned", extra={"fields": {"probes": len(self.running)}})
+        """Cancel the running probes; their clients get no response."""
+        log.warning("Cancelling the running probes", extra={"fields": {"probes": len(self.running)}})
         for task in self.running:
             task.cancel()
 
@@ -152,7 +170,7 @@ def _scrape_timeout(request: BaseRequest) -> float:
 
 
 async def _together(probes: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """The results of several probes at once; where one is refused, none goes on for nobody."""
+    """Run several probes at once and return their results. If one probe is refused, cancel the others."""
     tasks = [asyncio.ensure_future(probe) for probe in probes]
     try:
         return await asyncio.gather(*tasks)

@@ -25,11 +25,12 @@ from probe_exporter.web.answers import Answer, Handler, Refused, exposition, jso
 from probe_exporter.web.api import Operation
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.health import Health
-from probe_exporter.web.histories import MOST_LISTED, Histories
+from probe_exporter.web.histories import MAX_LISTED, Histories
 from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
-from probe_exporter.web.parameters import decode_query
+from probe_exporter.web.parameters import TooManyParameters, decode_query
 from probe_exporter.web.probing import Probing
+from probe_exporter.web.reloading import Reloads
 from probe_exporter.web.selection import UnknownModule, named, prepared
 from probe_exporter.workers import snapshots
 from probe_exporter.workers.worker import Alone, ReloadRefused, SupervisorTimeout, Workers
@@ -44,6 +45,9 @@ class Route(NamedTuple):
     handler: Handler
     operation: Operation
 
+
+MAX_TABLE_SECONDS = 1.0
+"""The landing page waits this long for the history, which another process may have locked."""
 
 OTHER = "other"
 """The path of requests that were for none, where they are counted."""
@@ -66,7 +70,7 @@ class Web:
         probe_log: ProbeLog,
         *,
         timeout_offset: float,
-        most_probes: int,
+        max_probes: int,
         place: Place,
         workers: Workers | None = None,
         live: LiveWebConfig | None = None,
@@ -74,13 +78,14 @@ class Web:
         """
         Args:
             timeout_offset: seconds that are kept for an answer to travel.
-            most_probes: probes that run at once.
+            max_probes: probes that may run at once.
             place: where all this is reached.
             workers: the other processes that serve beside this one, if there are any.
             live: the web config file, if there is one.
         """
-        self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, most_probes)
+        self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes)
         self._configuration = configuration
+        self.reloads = Reloads(configuration)
         self.telemetry = telemetry
         self._histories = Histories(history, configuration)
         self._place = place
@@ -110,15 +115,17 @@ class Web:
         try:
             if route is None:
                 route = self._find(path, query)
-            if route.operation.methods and request.method not in route.operation.methods:
+            if request.method not in route.operation.methods:
                 raise _not_allowed(route)
             answer = await route.handler(request, query)
         except Refused as refused:
             answer = refusal(refused)
+        except TooManyParameters as bad:
+            answer = refusal(Refused(400, str(bad)))
         except SupervisorTimeout as late:
             answer = refusal(Refused(503, str(late)))
         except Exception as error:
-            log.error("A request met a bug: please report this", exc_info=error, extra={"fields": {"path": path}})
+            log.error("Unexpected exception in a request", exc_info=error, extra={"fields": {"path": path}})
             self.telemetry.internal_errors += 1
             answer = refusal(Refused(500, "Internal error; the exporter's log has more"))
         self.telemetry.answered(route.path if route else OTHER, answer.status)
@@ -184,8 +191,12 @@ class Web:
         return plain(modules_to_yaml([prepared(module, parameters) for module in modules]))
 
     async def landing(self, request: BaseRequest, query: str) -> Answer:
-        """The page for people."""
-        recent = await self._histories.select(Query(limit=MOST_LISTED))
+        """Answer with the landing page; without its table if the history can't be read now."""
+        try:
+            async with asyncio.timeout(MAX_TABLE_SECONDS):
+                recent = await self._histories.select(Query(limit=MAX_LISTED))
+        except (Refused, TimeoutError):
+            return page(pages.landing(self._configuration.current, None))
         return page(pages.landing(self._configuration.current, recent))
 
     async def openapi(self, request: BaseRequest, query: str) -> Answer:
@@ -196,7 +207,7 @@ class Web:
     async def reload(self, request: BaseRequest, query: str) -> Answer:
         """Read the config again."""
         try:
-            await self._workers.reload(self._configuration.reload)
+            await self._workers.reload(self.reloads.reload)
         except (*REFUSALS, ReloadRefused) as refused:
             log.error("The configuration was not reloaded", extra={"fields": {"err": refused}})
             raise Refused(500, f"The configuration was not reloaded: {refused}") from refused

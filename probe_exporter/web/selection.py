@@ -1,50 +1,68 @@
-"""Select the modules that a request names, and fill in its parameters; what does not fit is refused with 400."""
+"""Find the modules that a request names, and fill in its parameters; refuse it with 400 if they do not fit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from probe_exporter.config.module import Config, Module
+from probe_exporter.settings.fields import nearest
 from probe_exporter.web.answers import Refused
 
-MOST_MODULES = 16
-"""Modules of one request. Its probes share one scrape timeout and one answer, and a request is to stay one in size:
-without a limit, a short one could ask for thousands of probes."""
+MAX_MODULES = 16
+"""Modules in one request. Without a limit, one short request could start thousands of probes."""
+
+MAX_SHOWN_CHARACTERS = 100
+"""Of a name that the request made up: the response and the log show no more."""
+
+MAX_COMPARED_MODULES = 200
+"""`nearest` takes about 20 µs for each name, and a client may send unknown names as often as it likes."""
 
 
 class UnknownModule(Refused):
-    """The request names a module that the configuration does not have."""
+    """The request names a module that is not in the configuration.
 
-    def __init__(self, name: str) -> None:
-        super().__init__(400, f'Unknown module "{name}"')
-        self.name = name
+    Attributes:
+        name: the module's name, shortened.
+    """
+
+    def __init__(self, name: str, config: Config) -> None:
+        self.name = name if len(name) <= MAX_SHOWN_CHARACTERS else f"{name[:MAX_SHOWN_CHARACTERS]}…"
+        super().__init__(400, f'Unknown module "{self.name}"{_nearest(name, config)} /config lists all modules')
+
+
+def _nearest(name: str, config: Config) -> str:
+    """Return a question with the most similar module name, or a full stop."""
+    similar = [
+        other for other in config.modules if abs(len(other) - len(name)) < 4 and {*other[:1], *other[-1:]} & {*name}
+    ]
+    return nearest(name, similar[:MAX_COMPARED_MODULES]) or "."
 
 
 def named(config: Config, asked: str) -> list[Module]:
-    """The modules that ``module=`` names: the one of exactly this name, or several with commas between them.
+    """Return the modules that ``module=`` names: the one with exactly this name, or several separated by commas.
 
-    What is named twice counts once, and an empty name, as relabeling leaves it behind, not at all.
+    A repeated name counts once. An empty name, which relabeling can leave behind, is skipped.
 
     Raises:
-        Refused: one of them is unknown, or they are too many.
+        Refused: one of them is unknown, or there are too many.
     """
     module = config.modules.get(asked)
     if module is not None:
         return [module]
     names = [name for name in dict.fromkeys(asked.split(",")) if name] or [asked]
-    if len(names) > MOST_MODULES:
-        raise Refused(400, f"A request may name {MOST_MODULES} modules, and this one names {len(names)}")
+    if len(names) > MAX_MODULES:
+        raise Refused(400, f"A request may name {MAX_MODULES} modules, and this one names {len(names)}")
     for name in names:
         if name not in config.modules:
-            raise UnknownModule(name)
+            raise UnknownModule(name, config)
     return [config.modules[name] for name in names]
 
 
 def prepared(module: Module, parameters: Mapping[str, str]) -> Module:
-    """Return the module for one request.
+    """Return the module with a request's parameters filled in.
 
     Raises:
-        Refused: with 400: the parameters are not legal, or conflict with what the module says.
+        Refused: with 400: a parameter is invalid, or conflicts with the module's settings.
     """
     try:
         return module.prepared(parameters)

@@ -12,21 +12,29 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
-from probe_exporter.config.current import REFUSALS, Configuration
+from probe_exporter.config.current import REFUSALS
+from probe_exporter.runner import identify
+from probe_exporter.telemetry.watchdog import Watchdog
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.connections import Connections
 from probe_exporter.web.door import Door
 from probe_exporter.web.listening import BACKLOG, Listener
+from probe_exporter.web.reloading import Reloads
 from probe_exporter.web.routes import Web
 from probe_exporter.web.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS, LiveContext
 from probe_exporter.workers.worker import Crew, Ending
 
 log = logging.getLogger(__name__)
 
+FILES_PER_PROBE = 4
+"""Its client's connection, two to the target, and the connection of a client whose probe waits."""
+
+RESERVED_FILES = 64
+"""For all else: listening sockets, the history, name servers, the sockets of pings, clients of other paths."""
+
 
 async def serve(
     web: Web,
-    configuration: Configuration,
     listeners: Callable[[], Sequence[Listener]],
     *,
     live: LiveWebConfig | None = None,
@@ -38,7 +46,6 @@ async def serve(
 
     Args:
         web: answers the requests.
-        configuration: what SIGHUP and the timer reload.
         listeners: opens the sockets to listen on; all of them, or there is no start.
         live: the web config file, where there is one.
         crew: the other workers, where this is one.
@@ -58,17 +65,20 @@ async def serve(
         cleanup.push_async_callback(connections.close)
         background.start(connections.watch())
         background.start(web.telemetry.lag.watch())
+        watchdog = Watchdog(web.telemetry.lag, identify)
+        watchdog.start()
+        cleanup.callback(watchdog.stop)
         if crew is not None:
             await crew.connect()
         ending = Ending()
-        _obey_signals(configuration, background, ending, crew)
+        _obey_signals(web.reloads, background, ending, crew)
         # Whoever can connect can also rely on the signals.
         for listener in listeners():
             cleanup.callback(listener.close)
             await _accept(listener, connections, live, cleanup)
         web.health.started()
         if reload_interval > 0:
-            background.start(_reload_regularly(configuration, reload_interval))
+            background.start(_reload_regularly(web.reloads, reload_interval))
         received = await ending.wait()
         log.info("Ending: no new probes are taken", extra={"fields": {"signal": received}})
         await _drain(web, ending, drain_timeout)
@@ -109,31 +119,47 @@ class Background:
             task.cancel()
 
 
-def raise_file_limit(probes: int) -> None:
-    """The soft limit on open files to the hard one: 2,000 probes that hang need 4,000.
+def raise_file_limit(probes: int) -> int:
+    """Raise the soft limit on open files to the hard one, and return how many probes may run at once.
+
+    A probe without a file to open would say that a healthy target is down, and a client without one is cut off. So
+    there are no more probes than files for all of them, and those beyond wait, then get 503.
 
     Args:
-        probes: how many may run at once, each with two files; as many more may wait, each with one.
+        probes: how many should run at once.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < 3 * probes:
-        message = "Fewer files may be open than --probe.max-concurrent needs, three for each"
-        log.warning(message, extra={"fields": {"files": hard, "probes": probes}})
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError) as error:
         log.warning("The limit on open files stays as it is", extra={"fields": {"err": error}})
+        hard, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = (hard - RESERVED_FILES) // FILES_PER_PROBE
+    if hard == resource.RLIM_INFINITY or probes <= enough:
+        return probes
+    allowed = max(1, enough)
+    fields = {"files": hard, "wanted": probes, "allowed": allowed}
+    log.warning(
+        "Fewer probes run at once than --probe.max-concurrent allows: raise the limit on open files (ulimit -n)",
+        extra={"fields": fields},
+    )
+    return allowed
 
 
-def _obey_signals(configuration: Configuration, background: Background, ending: Ending, crew: Crew | None) -> None:
+def _obey_signals(reloads: Reloads, background: Background, ending: Ending, crew: Crew | None) -> None:
     """SIGHUP reloads from now on, and others end the process; a worker is told most of that by its supervisor."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, ending.signal, signal.SIGTERM.name)
     if crew is not None:
-        background.start(crew.attend(configuration.reload, ending))
+        background.start(crew.attend(reloads.reload, ending))
         return
     loop.add_signal_handler(signal.SIGINT, ending.signal, signal.SIGINT.name)
-    loop.add_signal_handler(signal.SIGHUP, lambda: background.start(_reload(configuration.reload())))
+
+    def reload() -> None:
+        if not reloads.full:
+            background.start(_reload(reloads.reload()))
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
 
 
 async def _drain(web: Web, ending: Ending, seconds: float) -> None:
@@ -149,10 +175,10 @@ async def _drain(web: Web, ending: Ending, seconds: float) -> None:
         web.probing.abandon()
 
 
-async def _reload_regularly(configuration: Configuration, interval: float) -> None:
+async def _reload_regularly(reloads: Reloads, interval: float) -> None:
     while True:
         await asyncio.sleep(interval)
-        await _reload(configuration.reload_if_changed())
+        await _reload(reloads.reload_if_changed())
 
 
 async def _reload(reloading: Coroutine[None, None, None]) -> None:
@@ -162,4 +188,4 @@ async def _reload(reloading: Coroutine[None, None, None]) -> None:
     except REFUSALS as refusal:
         log.error("The configuration was not reloaded", extra={"fields": {"err": refusal}})
     except Exception as error:
-        log.error("Reloading met a bug: please report this", exc_info=error)
+        log.error("Unexpected exception in a reload", exc_info=error)

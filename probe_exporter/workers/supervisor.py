@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from probe_exporter.telemetry import log_output
 from probe_exporter.workers.snapshots import merged, settled, snapshot
 
 log = logging.getLogger(__name__)
@@ -50,16 +51,22 @@ class Worker:
     outbox: bytearray = field(default_factory=bytearray)
 
 
+Asker = tuple[Worker, int] | None
+
+
 @dataclass(eq=False, slots=True)
 class Question:
-    """Something that was asked of several workers.
+    """A question to several workers: for their metrics, to reload, or for a heartbeat.
 
     Args:
-        asker: the worker that wants to know, and its number for this; None if the supervisor does.
+        askers: the workers that wait for the answer, each with its own number for the question. None stands for the
+            supervisor itself.
+        waiting: the workers that have not answered yet.
+        due: when the answers of those that are late are no longer waited for.
     """
 
     what: str
-    asker: tuple[Worker, int] | None
+    askers: list[Asker]
     waiting: set[Worker]
     due: float
     texts: list[str] = field(default_factory=list)
@@ -95,6 +102,7 @@ class Supervisor:
         self._vacant: dict[int, float] = dict.fromkeys(range(number), 0.0)  # when to start the one of this number
         self._pauses = dict.fromkeys(range(number), SHORTEST_PAUSE)
         self._questions: dict[int, Question] = {}
+        self._asking_to_reload: list[Asker] = []
         self._numbers = itertools.count()
         self._settled = b"[]"  # what those counted that have ended
         self._problem = ""
@@ -104,7 +112,11 @@ class Supervisor:
         self._code = 0
 
     def run(self) -> int:
-        """Supervise until all workers have ended; the exit code."""
+        """Supervise until all workers have ended, and return the exit code."""
+        with log_output.nonblocking():
+            return self._run()
+
+    def _run(self) -> int:
         wake, signals = socket.socketpair()
         for end in (wake, signals):
             end.setblocking(False)
@@ -141,7 +153,7 @@ class Supervisor:
 
     def _obey(self, received: signal.Signals) -> None:
         if received is signal.SIGHUP:
-            self._ask("reload", None)
+            self._ask_to_reload(None)
         elif received in (signal.SIGTERM, signal.SIGINT):
             self._told_to_end += 1
             if not self._ending:
@@ -196,10 +208,12 @@ class Supervisor:
             self._selector.close()
             code = self._work(number, channel)
         except BaseException as error:
-            log.critical("A worker ends by a bug: please report this", exc_info=error)
+            log.critical("Unexpected exception: a worker exits", exc_info=error)
         finally:
-            sys.stderr.flush()
-            os._exit(code)
+            try:
+                sys.stderr.flush()
+            finally:  # whatever stderr is: a child that returns would go on as a second supervisor
+                os._exit(code)
 
     def _bury(self) -> None:
         """Take note of all workers that have ended."""
@@ -231,12 +245,13 @@ class Supervisor:
         """Ask all for an answer, now and then; those that still owe one are not asked again."""
         if time.monotonic() >= self._next_pulse:
             self._next_pulse = time.monotonic() + PULSE_EVERY
-            self._ask("pulse", None)
+            self._ask("pulse", [None])
 
     def _tell_problem(self) -> None:
         """Say what is wrong to all, so that each can say it; and when it is not any more."""
         dead = len(self._vacant)
-        words = [f"{dead} of {self._number} workers has died and is not replaced yet."] if dead else []
+        have, are = ("has", "is") if dead == 1 else ("have", "are")
+        words = [f"{dead} of {self._number} workers {have} died and {are} not replaced yet."] if dead else []
         words += [f"Worker {worker.number} does not answer." for worker in self._workers.values() if worker.silent]
         if " ".join(words) != self._problem:
             self._problem = " ".join(words)
@@ -253,20 +268,29 @@ class Supervisor:
         """Take all that a worker has said; its end is told by the system."""
         for line in self._lines(worker):
             match json.loads(line):
+                case {"ask": number, "what": "reload"}:
+                    self._ask_to_reload((worker, number))
                 case {"ask": number, "what": what, "text": text}:
                     worker.last = text or worker.last
-                    self._ask(what, (worker, number))
+                    self._ask(what, [(worker, number)])
                 case {"answer": number, "text": text}:
                     self._note(worker, self._questions.get(number), text)
 
-    def _ask(self, what: str, asker: tuple[Worker, int] | None) -> None:
+    def _ask_to_reload(self, asker: Asker) -> None:
+        """Have all workers reload; while they do, everybody who asks shares the reload after that one."""
+        if all(question.what != "reload" for question in self._questions.values()):
+            self._ask("reload", [asker])
+        elif asker is not None or None not in self._asking_to_reload:
+            self._asking_to_reload.append(asker)
+
+    def _ask(self, what: str, askers: list[Asker]) -> None:
         number = next(self._numbers)
         others = set(self._workers.values())
-        if what == "snapshot" and asker is not None:
-            others.discard(asker[0])
+        if what == "snapshot":
+            others.difference_update([asker[0] for asker in askers if asker is not None])
         if what == "pulse":
             others = {worker for worker in others if not worker.silent}
-        self._questions[number] = Question(what, asker, others, time.monotonic() + ANSWER_SECONDS[what])
+        self._questions[number] = Question(what, askers, others, time.monotonic() + ANSWER_SECONDS[what])
         for worker in others:
             self._say(worker, {"ask": number, "what": what})
 
@@ -296,13 +320,18 @@ class Supervisor:
             return
         if question.what == "reload":
             self._follow()
+            if self._asking_to_reload:
+                askers, self._asking_to_reload = self._asking_to_reload, []
+                self._ask("reload", askers)
         else:
             question.texts.append(self._settled.decode())
-        if question.asker is not None:
-            worker, number = question.asker
-            if worker.process in self._workers:
-                self._say(worker, {"answer": number, "texts": question.texts})
-            return
+        for asker in question.askers:
+            if asker is None:
+                self._log_reload(question)
+            elif asker[0].process in self._workers:
+                self._say(asker[0], {"answer": asker[1], "texts": question.texts})
+
+    def _log_reload(self, question: Question) -> None:
         refused = sorted(filter(None, set(question.texts)))
         for text in refused:
             log.error("The configuration was not reloaded", extra={"fields": {"err": text}})

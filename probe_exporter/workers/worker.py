@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import logging
@@ -67,6 +68,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_LINE = 64 << 20
 """Bytes of a message: far above the metrics of a process with thousands of modules."""
+
+GONE = "The supervisor of the workers has exited"
 
 PATIENCE_SECONDS = {"snapshot": 5.0, "reload": 90.0}
 """For the supervisor, which gives up on others before that."""
@@ -154,11 +157,15 @@ class Crew:
         reader, _ = self._line
         answering: set[asyncio.Task[None]] = set()
         try:
-            while line := await reader.readline():
+            # A supervisor that was killed may leave a part of a line.
+            while (line := await reader.readline()).endswith(b"\n"):
                 self._hear(json.loads(line), answering, reload, ending)
         except ConnectionError:
             pass  # it ended with something unread
         finally:
+            for question in self._questions.values():
+                if not question.done():
+                    question.set_exception(SupervisorTimeout(GONE))
             ending.tell("the end of the supervisor", 1)
 
     def _hear(
@@ -201,10 +208,18 @@ class Crew:
             except REFUSALS as refusal:
                 text = str(refusal)
             except Exception as error:
-                log.error("Reloading met a bug: please report this", exc_info=error)
+                log.error("Unexpected exception in a reload", exc_info=error)
                 text = f"{type(error).__name__}; the exporter's log has more"
-        self._say({"answer": number, "text": text})
+        with contextlib.suppress(SupervisorTimeout):
+            self._say({"answer": number, "text": text})
 
     def _say(self, message: dict[str, Any]) -> None:
+        """Send a message to the supervisor.
+
+        Raises:
+            SupervisorTimeout: it has exited.
+        """
         assert self._line is not None
+        if self._line[1].is_closing():
+            raise SupervisorTimeout(GONE)
         self._line[1].write(json.dumps(message, separators=(",", ":")).encode() + b"\n")

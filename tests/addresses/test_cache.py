@@ -47,6 +47,12 @@ def test_limit_holds_for_both_generations_together() -> None:
     assert len(cache) + len(cache.old) > 200
 
 
+def test_size_can_be_given_by_the_caller() -> None:
+    cache = Cache(str.upper, 1 << 20, lambda key, value: 1000 * (len(key) + len(value)))
+    cache["x"]
+    assert 2000 <= cache.bytes < 2200
+
+
 def test_large_result_is_not_remembered_and_pushes_nothing_out() -> None:
     function = Counting()
     cache = Cache(function, 1 << 20)

@@ -446,7 +446,7 @@ def test_result_that_can_not_be_rendered_is_dropped_alone(tmp_path: Path, caplog
         return targets
 
     assert asyncio.run(fill()) == ["b", "a"]
-    assert "please report" in caplog.text
+    assert "Unexpected exception: a probe is missing in the history" in caplog.text
 
 
 def test_write_queue_is_bounded(tmp_path: Path) -> None:

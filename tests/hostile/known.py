@@ -1,8 +1,15 @@
-"""Cases that fail at present, each with the reason. A case that passes again leaves this list."""
+"""Cases that fail at present, each with the reason; the suite does not run them, `python -m tests.hostile` does.
+
+A case that passes again leaves this list.
+"""
 
 from __future__ import annotations
 
 KNOWN: dict[str, str] = {
+    "clients: a timeout": "decimal digits of a header are read in quadratic time",
+    "clients: chunks of a byte / ": "aiohttp reads 64 KiB of chunks in one turn: 37 ms",
+    "clients: 5,000 idle connections / ": "a turn accepts a whole backlog: 47 ms",
+    "clients: 5,000 half requests / ": "the same: 54 ms",
     "bodies: one-byte chunks / ": "held the loop for 241 ms",
     "bodies: one-byte chunks without end / ": "held the loop for 222 ms",
     "bodies: empty gzip members / ": "held the loop for 340 ms",
@@ -83,9 +90,6 @@ KNOWN: dict[str, str] = {
     "http3: 40,000 fields / ": "held the loop for 31 ms",
     "http3: a head of 900 KB in Huffman coding / ": "held the loop for 117 ms",
     "http3: DATA of a byte / ": "held the loop for 95 ms",
-    "library: an INFO of 1 MB of lines / ": "held the loop for 48 ms",
-    "library: 250 KB of empty elements / ": "held the loop for 55 ms",
-    "library: an entry with 40,000 attributes / ": "held the loop for 17 ms",
     "pages: 24,000 labels a line / ": "held the loop for 859 ms",
     "pages: 24,000 labels a line, OpenMetrics / ": "held the loop for 1017 ms",
     "pages: lines of 250 KB / ": "held the loop for 101 ms",

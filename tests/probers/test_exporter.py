@@ -457,7 +457,7 @@ PLACES = {
     "format: text": "1:44: modules.m.exporter.format: unknown key `format`; did you mean `formats`?",
     "require: {helth: true}": "1:54: modules.m.exporter.require.helth: unknown key `helth`; did you mean `health`?",
     "health_paths: [up]": "1:59: modules.m.exporter.health_paths[0]: expected a path, such as /-/healthy",
-    "reexpose: {prefix: probe_x}": "1:55: modules.m.exporter.reexpose.prefix: names that begin with probe_ are for",
+    "reexpose: {prefix: probe_x}": "1:55: modules.m.exporter.reexpose.prefix: names that begin with probe_ are",
     "sample_limit: many": "1:44: modules.m.exporter.sample_limit: expected an integer, found a string",
 }
 

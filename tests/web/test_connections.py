@@ -253,3 +253,41 @@ async def test_oldest_silent_connection_is_closed_beyond_the_limit() -> None:
         for _, other in silent:
             other.close()
         writer.close()
+
+
+async def test_oldest_idle_connections_are_closed_beyond_the_limit() -> None:
+    """Idle connections are those of clients that have had a response and keep the connection open."""
+    async with serving(Limits(open=20)) as one:
+        busy, busy_writer = await one.connect()
+        busy_writer.write(REQUEST % b"slow")
+        await one.begun.wait()
+        idle = []
+        for _ in range(100):
+            reader, writer = await one.connect()
+            writer.write(REQUEST % b"")
+            await reader.readuntil(b"done")
+            idle.append((reader, writer))
+            assert one.open <= 21
+        for reader, _ in idle[:78]:
+            assert await reads(reader) == b""
+        one.finish.set()
+        assert (await busy.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        for _, writer in (*idle, (busy, busy_writer)):
+            writer.close()
+
+
+async def test_request_that_ends_as_the_shutdown_gives_up_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as one:
+        _, writer = await one.connect()
+        writer.write(REQUEST % b"slow")
+        await one.begun.wait()
+        closing = asyncio.ensure_future(one.connections.close())
+        [connection] = one.connections._server.connections
+        await happens(lambda: connection._handler_waiter is not None)
+        waiter = connection._handler_waiter
+        assert waiter is not None
+        one.finish.set()
+        waiter.cancel()
+        await closing
+        writer.close()
+    assert caplog.text == ""

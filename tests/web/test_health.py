@@ -160,7 +160,7 @@ def a_web(directory: Path, others: Others) -> Web:
         MemoryHistory(1, 1 << 20, ProbeLog(), telemetry.history_lost),
         ProbeLog(50, "logfmt"),
         timeout_offset=0.5,
-        most_probes=1,
+        max_probes=1,
         place=Place("/", "/"),
         workers=others,
     )

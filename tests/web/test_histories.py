@@ -296,4 +296,4 @@ def test_history_file_damaged_in_use_fails_no_probe(tmp_path: Path) -> None:
             assert answer.text.count("\n") == 1
         lost = [line for line in ask(exporter.port, "/metrics").text.splitlines() if "history_lost_total{" in line]
         assert 'probe_exporter_history_lost_total{cause="write_failed"} 0' not in lost
-        assert exporter.log.read_text().count("The history can't be written") == 1
+        until(lambda: exporter.log.read_text().count("The history can't be written") == 1)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +29,7 @@ from tests import exporters
 from tests.asking import ask
 from tests.conftest import NewLoop
 from tests.exporters import Response, Server
+from tests.processes import free_port, listening
 from tests.web.clock import StandingLoop, advance, happens
 from tests.web.test_routes import PLUGINS, cpu_seconds, own_metric, until, values
 from tests.web.test_serving import answer_of, ask_beside, begin
@@ -56,7 +60,7 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def ask_as_prometheus(port: int, path: str, scrape: float) -> Response:
+def ask_as_prometheus(port: int, path: str, scrape: float | str) -> Response:
     """Send a request with a scrape timeout in seconds."""
     return ask(port, path, headers={"X-Prometheus-Scrape-Timeout-Seconds": str(scrape)})
 
@@ -281,7 +285,7 @@ def test_endless_query_is_refused_early(exporter: Server) -> None:
 
 
 def test_request_with_a_long_body_is_answered_without_reading_it(exporter: Server) -> None:
-    head = b"POST /-/healthy HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\n\r\n"
+    head = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\n\r\n"
     with others_are_unaffected(exporter), socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
         connection.sendall(head + b"x" * 1000)
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
@@ -330,3 +334,80 @@ def test_resets_and_garbage_are_not_logged(exporter: Server) -> None:
             connection.sendall(sent)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
             connection.close()
+
+
+def test_five_thousand_idle_connections_leave_room_for_probes(exporter: Server) -> None:
+    """Half have asked for something before, half have not. 20 kB of memory each are allowed."""
+    with ExitStack() as stack, others_are_unaffected(exporter, 100 * MEGABYTE):
+        for number in range(5_000):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", exporter.port), 60))
+            if number % 2:
+                connection.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("digits", ["1" * 32_000 + "x", "0x" + "1" * 32_000, "1_" * 16_000 + "x"])
+def test_header_of_digits_is_refused_at_once(exporter: Server, digits: str) -> None:
+    """A header of 32,000 digits once stopped everything for minutes."""
+    with others_are_unaffected(exporter):
+        answer = ask_as_prometheus(exporter.port, "/probe?target=x", digits)
+        assert (answer.status, len(answer.body) < 200) == (400, True)
+
+
+def test_refused_requests_use_no_memory(exporter: Server) -> None:
+    """150 requests with thousands of parameters once took 200 MB."""
+    with others_are_unaffected(exporter):
+        for number in range(150):
+            query = f"{number}&" + "&".join(f"{name:x}" for name in range(12_000))
+            assert ask(exporter.port, f"/probe?{query}").status == 400
+
+
+# --- a log that nobody reads ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def with_stderr(directory: Path, redirection: str, *flags: str, stderr: int = subprocess.DEVNULL) -> Iterator[int]:
+    """Start an exporter whose stderr a shell has redirected, and yield its port."""
+    (directory / "blackbox.yml").write_text(CONFIG)
+    port = free_port()
+    words = [f"--modules.dir={PLUGINS}", f"--web.listen-address=127.0.0.1:{port}", "--log.prober=debug", *flags]
+    command = ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "probe_exporter", *words]
+    process = subprocess.Popen(command, cwd=directory, env=exporters._environment(), stderr=stderr)
+    try:
+        until(listening(port))
+        yield port
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def dropped(port: int) -> float:
+    """Return the number of dropped log lines from the metrics."""
+    lines = ask(port, "/metrics").text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("probe_exporter_log_lines_dropped_total ")))
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "0<&- 1>&- 2>&-"])
+def test_probe_is_answered_whatever_stderr_is(tmp_path: Path, redirection: str) -> None:
+    with with_stderr(tmp_path, redirection) as port:
+        for target in ("x", "fail", "break"):
+            answer = ask(port, f"/probe?target={target}")
+            assert (answer.status, f"probe_success {1 if target == 'x' else 0}\n" in answer.text) == (200, True)
+        if "full" in redirection:
+            until(lambda: dropped(port) > 0)
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers=2",)])
+def test_log_that_nobody_reads_stops_nothing(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """A pipe holds 64 KiB: the log once stopped everything there."""
+    reader, writer = os.pipe()
+    try:
+        with with_stderr(tmp_path, "", *flags, stderr=writer) as port:
+            long = "x" * 20_000
+            for number in range(1200 // (1 + len(flags))):
+                assert ask(port, f"/probe?target=fail%20{number}{long}").status == 200
+            until(lambda: dropped(port) > 0)
+            assert ask(port, "/-/healthy").status == 200
+    finally:
+        os.close(writer)
+        os.close(reader)

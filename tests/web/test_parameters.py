@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.web.parameters import decode_query, probe_timeout, scrape_timeout, wants_gzip
+from probe_exporter.addresses.cache import Cache, size_of
+from probe_exporter.web.parameters import (
+    MAX_QUERY_PARAMETERS,
+    TooManyParameters,
+    decode_query,
+    is_repeated,
+    probe_timeout,
+    scrape_timeout,
+    wants_gzip,
+)
+from tests.cost import costs_at_most
 
 
 @pytest.mark.parametrize(
@@ -127,3 +137,59 @@ def test_probe_timeout_follows_from_header_offset_and_module(
 )
 def test_gzip_is_used_only_if_named_in_accept_encoding(header: str, wanted: bool) -> None:
     assert wants_gzip(header) is wanted
+
+
+@pytest.mark.parametrize(
+    ("query", "repeated"),
+    [
+        ("target=a", False),
+        ("target=a&target=b", True),
+        ("t%61rget=a&target=a", True),
+        ("target=a&xtarget=b", False),
+        ("target=a&target=%zz", False),
+        ("", False),
+    ],
+)
+def test_repeated_parameter_is_found_whatever_its_spelling(query: str, repeated: bool) -> None:
+    assert is_repeated(query, "target") is repeated
+
+
+# --- what a stranger sends ---------------------------------------------------------------------------------
+
+
+def test_number_of_parameters_is_limited() -> None:
+    names = [f"p{number}=" for number in range(MAX_QUERY_PARAMETERS)]
+    assert len(decode_query("&".join(names))) == MAX_QUERY_PARAMETERS
+    with pytest.raises(TooManyParameters, match="more than 256 parameters"):
+        decode_query("&".join([*names, "one=more"]))
+
+
+def test_cache_of_queries_is_bounded_in_bytes_and_keeps_no_bad_request() -> None:
+    cache = getattr(decode_query, "__self__", None)
+    assert isinstance(cache, Cache)
+    for number in range(1000):
+        decode_query(f"{number}=&" + "&".join(f"{'x' * 100}{key}={'y' * 100}" for key in range(200)))
+        with pytest.raises(TooManyParameters):
+            decode_query(f"{number}=&" + "&".join(f"p{key}=" for key in range(1000)))
+    assert size_of(dict(cache)) + size_of(cache.old) < 6 << 20
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["1" * 65_000 + "x", "0x" + "1" * 65_000, "1_" * 32_000 + "x", "." * 65_000, "1e" + "1" * 65_000, " " * 65_000],
+)
+def test_timeout_header_of_any_length_is_read_in_linear_time(header: str) -> None:
+    with costs_at_most(1):
+        for _ in range(10):
+            try:
+                scrape_timeout(header)
+            except ValueError as error:
+                assert len(str(error)) < 200  # noqa: PT017  (blank headers are good)
+
+
+@pytest.mark.parametrize(
+    "header", ["gzip;" * 13_000, ";q=0.0" * 10_000, "," * 65_000, "gzip;q=0." + "0" * 65_000 + "x"]
+)
+def test_accept_encoding_of_any_length_is_read_in_linear_time(header: str) -> None:
+    with costs_at_most(3):
+        wants_gzip(header)

@@ -108,7 +108,7 @@ def test_exception_in_a_prober_is_counted_and_answered_with_200(exporter: Server
     assert answer.status == 200
     assert values(answer.text)['probe_failure_info{phase="acting",reason="internal_error"}'] == 1
     assert own_metric(exporter, "probe_exporter_internal_errors_total") == before + 1
-    assert "a bug of the prober" in exporter.log.read_text()
+    until(lambda: "a bug of the prober" in exporter.log.read_text())
 
 
 def test_probers_own_registry_is_in_the_answer(exporter: Server) -> None:
@@ -154,8 +154,8 @@ def test_missing_module_means_http_2xx(exporter: Server, query: str) -> None:
 @pytest.mark.parametrize(
     ("query", "header", "status", "line"),
     [
-        ("module=no_such&target=x", "", 400, 'Unknown module "no_such"'),
-        ("module=no_such", "abc", 400, 'Unknown module "no_such"'),
+        ("module=no_such&target=x", "", 400, 'Unknown module "no_such". /config lists all modules'),
+        ("module=no_such", "abc", 400, 'Unknown module "no_such". /config lists all modules'),
         ("module=brief&target=x", "abc", 400, "Cannot parse the scrape timeout header: 'abc' is not a number"),
         ("module=brief", "abc", 400, "Cannot parse the scrape timeout header: 'abc' is not a number"),
         ("module=brief", "10", 400, "The target parameter is missing"),
@@ -404,7 +404,24 @@ def test_config_page_of_many_modules_does_not_block_other_requests(tmp_path: Pat
         assert max(waits) < (cpu_seconds(exporter) - began) / 2, "another request waited for half of the work"
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/", "/metrics", "/config", "/logs", "/history", "/-/healthy", "/-/ready", "/health"])
+def test_pages_allow_only_get_and_head(exporter: Server, path: str, method: str) -> None:
+    answer = ask(exporter.port, path, method=method)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/metrics", "/config", "/probe?target=x", "/probe?target=x&debug=true", "/probe", "/history", "/logs",
+     "/-/healthy", "/-/ready", "/health", "/metadata", "/openapi.json", "/nothing", "//", "/-/reload"],
+)  # fmt: skip
+def test_every_response_forbids_sniffing(exporter: Server, path: str) -> None:
+    for headers in ({}, {"Accept-Encoding": "gzip"}, {"Accept": "application/openmetrics-text"}):
+        assert ask(exporter.port, path, headers=headers).headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_healthy_answers_one_word(exporter: Server, method: str) -> None:
     answer = ask(exporter.port, "/-/healthy", method=method)
     assert (answer.status, answer.headers["content-type"]) == (200, PLAIN)
@@ -501,6 +518,7 @@ def test_target_may_be_long(exporter: Server) -> None:
     "sent", [b"garbage\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nX: %s\r\n\r\n" % (b"x" * 100_000)]
 )
 def test_malformed_request_gets_400_and_is_not_logged(exporter: Server, sent: bytes) -> None:
+    until(lambda: "Listening" in exporter.log.read_text())
     before = exporter.log.read_text()
     with socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
         connection.sendall(sent)

@@ -31,7 +31,7 @@ from tests import exporters
 from tests.asking import ask
 from tests.conftest import NewLoop
 from tests.exporters import Response, Server
-from tests.processes import free_port
+from tests.processes import free_port, listening, running
 from tests.web.clock import StandingLoop, advance, happens, turns
 from tests.web.test_routes import PLUGINS, own_metric, until
 
@@ -154,7 +154,7 @@ def test_reload_request_reports_an_invalid_config_and_keeps_the_old_one(start: S
         assert "nonsense" in answer.text
         assert own_metric(exporter, SUCCESSFUL) == 0
         assert ask(exporter.port, "/probe?target=x").status == 200
-        assert "nonsense" in exporter.log.read_text()
+        until(lambda: "nonsense" in exporter.log.read_text())
 
 
 def test_reload_request_without_a_change_updates_the_timestamp(start: Start) -> None:
@@ -211,8 +211,8 @@ async def served(directory: Path, *words: str) -> AsyncIterator[Configuration]:
     configuration = Configuration(Watched((str(directory / "blackbox.yml"),)), telemetry)
     history = MemoryHistory(1, 1 << 20, ProbeLog(), telemetry.history_lost)
     place = Place("/", "/")
-    web = Web(configuration, telemetry, history, ProbeLog(), timeout_offset=0.5, most_probes=1, place=place)
-    serving = asyncio.ensure_future(serve(web, configuration, list, drain_timeout=1.0, reload_interval=interval))
+    web = Web(configuration, telemetry, history, ProbeLog(), timeout_offset=0.5, max_probes=1, place=place)
+    serving = asyncio.ensure_future(serve(web, list, drain_timeout=1.0, reload_interval=interval))
     await happens(lambda: not web.health._starting)
     await turns()
     Watched.looks = 0
@@ -300,9 +300,28 @@ def test_every_listen_address_is_served(start: Start) -> None:
             with socket.create_connection((host, port), 60) as connection:
                 connection.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
                 assert connection.makefile("rb").read().endswith(b"\r\n\r\nHealthy")
+        until(lambda: exporter.log.read_text().count("Listening") == 3)
         log = exporter.log.read_text()
         for address in (f"127.0.0.1:{exporter.port}", f"[::1]:{other}", f"[::]:{everywhere}"):
             assert f"msg=Listening address={address} tls=false\n" in log
+
+
+def test_probes_beyond_the_open_file_limit_wait_and_get_503(tmp_path: Path) -> None:
+    """With 128 files, 16 probes run at once. No probe fails for want of a file, and no client is cut off."""
+    (tmp_path / "blackbox.yml").write_text(CONFIG)
+    log = tmp_path / "log"
+    port = free_port()
+    flags = [f"--modules.dir={PLUGINS}", f"--web.listen-address=127.0.0.1:{port}", "--web.drain-timeout=1ms"]
+    command = ["/bin/sh", "-c", 'ulimit -n 128; exec "$@"', "sh", sys.executable, "-m", "probe_exporter", *flags]
+    with running(command, tmp_path, log, listening(port), environment=exporters._environment()) as process:
+        exporter = Server("ours", port, process, log)
+        answers = [ask_beside(exporter, f"/probe?target=hang%20{tmp_path}/{number}") for number in range(60)]
+        until(lambda: own_metric(exporter, "probe_exporter_probes_waiting") == 16)
+        until(lambda: len(list(tmp_path.glob("[0-9]*"))) == 16)
+        refused = [answer_of(answers) for answers in answers if not answers.empty()]
+        until(lambda: sum(not one.empty() for one in answers) + len(refused) == 28)
+        assert ask(port, "/-/healthy").status == 200
+        until(lambda: "wanted=4096 allowed=16" in log.read_text())
 
 
 def test_open_file_limit_is_raised_to_the_hard_limit(start: Start, tmp_path: Path) -> None:

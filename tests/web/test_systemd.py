@@ -96,7 +96,7 @@ def test_passed_sockets_are_served_and_no_other_address(directory: Path) -> None
             for listener in ports:
                 assert ask(listener.getsockname()[1], "/probe?target=x").status == 200
             assert ask_path(path).endswith(b"Healthy")
-            assert log.read_text().count("Listening") == 3
+            until(lambda: log.read_text().count("Listening") == 3)
             assert "9115" not in log.read_text()
     assert path.exists()  # the process that made it removes it
 
@@ -176,7 +176,7 @@ def test_unix_socket_is_served_and_removed_at_the_end(directory: Path) -> None:
     flags = (*FLAGS, f"--web.listen-address=unix://{path}", f"--web.listen-address=127.0.0.1:{port}")
     log = directory / "log"
     with served(directory, *flags):
-        assert log.read_text().count("Listening") == 2
+        until(lambda: log.read_text().count("Listening") == 2)
         assert ask_path(path).endswith(b"Healthy")
         assert ask(port, "/-/healthy").status == 200
         command = [find("curl"), "-sS", "--unix-socket", str(path), "http://any/probe?target=x"]

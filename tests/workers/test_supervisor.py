@@ -125,7 +125,7 @@ def test_workers_share_history_file(start: Start, tmp_path: Path) -> None:
 
 
 def test_workers_without_history_file_log_warning(steady: Server) -> None:
-    assert "has a history of its own; set --history.path" in steady.log.read_text()
+    until(lambda: "has a history of its own; set --history.path" in steady.log.read_text())
 
 
 def test_workers_port_in_use_is_refused(steady: Server, tmp_path: Path) -> None:
