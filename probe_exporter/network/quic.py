@@ -38,7 +38,7 @@ from aioquic.tls import AlertDescription, CipherSuite
 
 from probe_exporter.addresses import literals
 from probe_exporter.network import opening
-from probe_exporter.network.connection import HANDSHAKE_LIMIT
+from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS
 from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -183,12 +183,12 @@ class QuicClient:
             self.connect_seconds = self._datagrams.first_at - started
         with probe.phase("tls"):
             try:
-                with Deadline(asyncio.get_running_loop().time() + HANDSHAKE_LIMIT):
+                with Deadline(asyncio.get_running_loop().time() + MAX_HANDSHAKE_SECONDS):
                     while self._shown is None:
                         await self._wait()
                 self.handshake = self._context.verify(self._shown, self._server_name)
             except TimeoutError:
-                raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {HANDSHAKE_LIMIT:g} s") from None
+                raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
             except layer.VerificationFailed as failed:
                 handshake.report(probe, failed.handshake)
                 self.close(QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate, QuicFrameType.CRYPTO)

@@ -1,6 +1,6 @@
-"""X.509 certificates as labels and numbers, in the forms the original gives them.
+"""X.509 certificates: labels and expiry for metrics, in the original's form; names and usages for verification.
 
-Each certificate is read once and remembered: the same targets show the same certificates at every scrape.
+Each certificate is parsed once and remembered: targets send the same certificates at every scrape.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _LAST_ONE_COUNTS = {NameOID.SERIAL_NUMBER, NameOID.COMMON_NAME}
 
 
 class LeafLabels(NamedTuple):
-    """What ``probe_ssl_last_chain_info`` says of the certificate that the peer showed for itself."""
+    """The labels of ``probe_ssl_last_chain_info``, of the peer's own certificate."""
 
     fingerprint_sha256: str
     subject: str
@@ -58,10 +58,10 @@ class LeafLabels(NamedTuple):
 
 
 class Certificate:
-    """A certificate that has been read: one object for each, so that what was worked out of it stays.
+    """A parsed certificate, with what was derived from it.
 
     Attributes:
-        x509: all that it says.
+        x509: the certificate.
     """
 
     def __init__(self, certificate: x509.Certificate) -> None:
@@ -70,7 +70,7 @@ class Certificate:
 
     @cached_property
     def labels(self) -> LeafLabels:
-        """What the metrics say of it.
+        """The labels for metrics.
 
         Raises:
             ProbeFailed: its subject or issuer can't be read.
@@ -82,7 +82,7 @@ class Certificate:
 
     @cached_property
     def expiry(self) -> float:
-        """When it ends, in Unix seconds."""
+        """When it expires, in Unix seconds."""
         return self.x509.not_valid_after_utc.timestamp()
 
     @cached_property
@@ -141,12 +141,12 @@ def read(certificate: x509.Certificate) -> Certificate:
 
 
 def earliest_expiry(chain: Iterable[Certificate]) -> float:
-    """When the first of some certificates ends, in Unix seconds."""
+    """Return when the first of some certificates expires, in Unix seconds."""
     return min([certificate.expiry for certificate in chain])
 
 
 def _leaf_labels(certificate: x509.Certificate) -> LeafLabels:
-    """The labels of a certificate; a part of it that does not parse is an empty label."""
+    """Return the labels of a certificate; names that do not parse are an empty label."""
     serial = abs(certificate.serial_number)
     return LeafLabels(
         fingerprint_sha256=certificate.fingerprint(hashes.SHA256()).hex(),
@@ -179,9 +179,9 @@ def _usages(certificate: x509.Certificate) -> x509.ExtendedKeyUsage | None:
 
 
 def distinguished_name(name: x509.Name) -> str:
-    """A name in the original's form: attributes grouped by kind in a fixed order, the rest by OID in reverse.
+    """Format a name as the original does: attributes grouped by kind in a fixed order, the rest by OID in reverse.
 
-    RFC 2253 has neither the grouping nor the order; dashboards match on the result, so it stays as it is.
+    RFC 2253 has neither the grouping nor the order, but dashboards match on the result.
     """
     values: dict[x509.ObjectIdentifier, list[str]] = {}
     others: list[str] = []
@@ -203,7 +203,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _other_value(value: str | bytes) -> str:
-    """Text as text; what is no string type (a BIT STRING) as its DER in hex."""
+    """Format text as text, and a BIT STRING as its DER in hex."""
     if isinstance(value, str):
         return _escape(value)
     return "#" + bytes((0x03, len(value))).hex() + value.hex()

@@ -10,7 +10,7 @@ import time
 import pytest
 import uvloop
 
-from probe_exporter.network.connection import HIGH_WATER
+from probe_exporter.network.connection import MAX_UNREAD_BYTES
 from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.network.opening import dial_udp
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -137,7 +137,7 @@ async def test_datagrams_are_dropped_beyond_buffer_limit() -> None:
         received = 0
         while datagrams.waiting:
             received += len(await datagrams.read())
-        assert HIGH_WATER - 10_000 < received < HIGH_WATER + 10_000
+        assert MAX_UNREAD_BYTES - 10_000 < received < MAX_UNREAD_BYTES + 10_000
         peer.sendto(b"later", ours)
         assert await datagrams.read() == b"later"
         datagrams.close()
