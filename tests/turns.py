@@ -17,7 +17,7 @@ def turns() -> Iterator[list[float]]:
         CPU seconds of this thread from one turn to the next. Other programs and threads don't count.
     """
     taken: list[float] = []
-    before = time.thread_time()
+    before = 0.0
 
     async def watch() -> None:
         nonlocal before
@@ -29,6 +29,7 @@ def turns() -> Iterator[list[float]]:
     gc.collect()
     gc.freeze()  # what earlier tests left is not to be collected in one of the turns
     watching = asyncio.get_running_loop().create_task(watch())
+    before = time.thread_time()
     try:
         yield taken
     finally:

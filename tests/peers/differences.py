@@ -505,6 +505,11 @@ DIFFERENCES = (
         ours=r"probe_dns_response_truncated [01]",
     ),
     Difference(
+        "A header field over HTTP/2 has at most 1 MiB, and all header blocks have at most 10,000 fields.",
+        "http2", Named("http2 fields of 9 megabytes in one"),
+        wholly=True,
+    ),
+    Difference(
         "DNS over TLS reports the metrics of TLS.",
         "dns", dns_over_tls, ours=r"probe_(ssl|tls)_\w+(\{.*\})? \S+",
     ),

@@ -31,8 +31,11 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Bytes of a message that are read, as in other gRPC clients by default."""
 
 _HEAD = 5  # bytes before a message: whether it is compressed, and its length
-_SHOWN = 200
-"""Characters of a server's words that are kept."""
+_MAX_SHOWN_CHARACTERS = 200
+"""Characters of what a server said in an error."""
+
+_MAX_ENCODED_CHARACTERS = 12
+"""Characters of a percent-encoded character."""
 
 
 class Status(IntEnum):
@@ -190,7 +193,7 @@ def check_head(response: ResponseReader) -> None:
     kind = response.get("content-type") or ""
     if not _CONTENT_TYPE.fullmatch(kind):
         status = _OF_HTTP.get(response.status, Status.UNKNOWN)
-        what = f"the answer is not gRPC: HTTP status {response.status}, content type {kind[:_SHOWN]!r}"
+        what = f"the answer is not gRPC: HTTP status {response.status}, content type {kind[:_MAX_SHOWN_CHARACTERS]!r}"
         raise CallFailed(status, Reason.GRPC_NOT_GRPC, what)
 
 
@@ -208,7 +211,7 @@ def check_status(response: ResponseReader) -> None:
         implied = _OF_HTTP.get(response.status, Status.UNKNOWN)
         raise CallFailed(implied, Reason.GRPC_PROTOCOL_ERROR, "the response is not gRPC: it has no status")
     if not (_NUMBER.fullmatch(written) and -(2**31) <= int(written) < 2**31):
-        what = f"the response is not gRPC: {written[:_SHOWN]!r} is not a status"
+        what = f"the response is not gRPC: {written[:_MAX_SHOWN_CHARACTERS]!r} is not a status"
         raise CallFailed(Status.UNKNOWN, Reason.GRPC_PROTOCOL_ERROR, what)
     status = int(written) % 2**32  # as others have it who take what they should not
     if status != Status.OK:
@@ -220,7 +223,9 @@ def _ended_with(status: int, message: str) -> CallFailed:
         name = Status(status).name
     except ValueError:
         name = "no such status"
-    words = unquote(message, errors="replace")[:_SHOWN]
+    words = unquote(message[: _MAX_ENCODED_CHARACTERS * _MAX_SHOWN_CHARACTERS], errors="replace")[
+        :_MAX_SHOWN_CHARACTERS
+    ]
     what = f"the call ended with status {status} ({name})" + (f": {words}" if words else "")
     return CallFailed(status, _REASONS.get(status, Reason.GRPC_STATUS), what)
 

@@ -26,7 +26,7 @@ from probe_exporter.config.problems import Place
 from probe_exporter.network import quic
 from probe_exporter.prober.run import Probe
 from probe_exporter.probers.http import prober
-from probe_exporter.protocols.http.http3_exchange import UPLOAD_AHEAD, UPLOAD_STEP, Http3Exchange
+from probe_exporter.protocols.http.http3_exchange import MAX_UPLOAD_AHEAD_BYTES, UPLOAD_CHUNK_BYTES, Http3Exchange
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.url import parse
 from probe_exporter.runner import Result
@@ -208,7 +208,7 @@ async def test_upload_reads_a_file_no_faster_than_it_sends(pki: Pki) -> None:
                 async with asyncio.timeout(15):
                     await exchange.head()
             assert window < client.sent < 2 * window
-            assert upload.tell() <= client.sent + UPLOAD_AHEAD + UPLOAD_STEP
+            assert upload.tell() <= client.sent + MAX_UPLOAD_AHEAD_BYTES + UPLOAD_CHUNK_BYTES
 
 
 @asynccontextmanager
