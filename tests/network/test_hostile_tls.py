@@ -26,11 +26,10 @@ from probe_exporter.network.opening import dial
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls.context import client_context
 from probe_exporter.tls.settings import TLSSettings
-from tests.cost import seconds_of_a_million_additions
+from tests.cost import seconds_of_a_million_additions, turns
 from tests.targets import Pki
 from tests.targets.peer import a_probe
 from tests.targets.tls_records import SESSION_TICKET, Writer, log_secrets, traffic_secret
-from tests.cost import turns
 
 SKIP = TLSSettings(insecure_skip_verify=True)
 HANDSHAKE, DATA = 22, 23

@@ -14,7 +14,6 @@ import pytest
 
 from tests import exporters
 from tests.asking import ask
-from tests.clocks import wait_until as until
 from tests.exporters import Server
 from tests.waiting import wait_until
 

@@ -27,16 +27,14 @@ from probe_exporter.config.problems import Place
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober
-from probe_exporter.protocols.http import oauth2
 from probe_exporter.protocols.http.http1 import ResponseReader
-from probe_exporter.protocols.http.oauth2 import MAX_ANSWER_BYTES
+from probe_exporter.protocols.http.oauth2 import MAX_ANSWER_BYTES, _token
 from probe_exporter.protocols.http.settings import JWT_BEARER, OAuth2
 from probe_exporter.runner import Result, run
-from tests.cost import seconds_of_a_million_additions
+from tests.cost import seconds_of_a_million_additions, turns
 from tests.targets import Answer, End, Pause, Pki, Repeat, Request, Site, Tls, raw, redirect, reply, silence
 from tests.targets.answers import head
 from tests.targets.proxy import HttpProxy, ProxyServer
-from tests.cost import turns
 
 OK = reply(200, b"ok")
 
@@ -612,7 +610,7 @@ async def test_token_response_does_not_block_the_event_loop(media_type: str, ans
     response.feed(b"HTTP/1.1 200 OK\r\nContent-Type: " + media_type.encode() + b"\r\n\r\n")
     with turns() as taken:
         with suppress(ProbeFailed):
-            await oauth2._token(response, answer, "secret")
+            await _token(response, answer, "secret")
         await asyncio.sleep(0.01)
     assert taken
     assert max(taken) < seconds_of_a_million_additions()
