@@ -14,14 +14,13 @@ def join_host_port(host: str, port: int | str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-@remembered()
 def split_host_port(target: str) -> tuple[str, str]:
     """Return the two parts of ``host:port`` or ``[v6]:port``; either may be empty.
 
     Raises:
         ProbeFailed: there is no port, or a bracket or colon is misplaced.
     """
-    return _split(target)
+    return _remembered_split(target)
 
 
 def _split(target: str) -> tuple[str, str]:
@@ -30,6 +29,8 @@ def _split(target: str) -> tuple[str, str]:
         raise ProbeFailed(Reason.TARGET_INVALID, f"the target {target!r} is not of the form host:port")
     return found["v6"] or found["host"] or "", found["port"]
 
+
+_remembered_split = remembered()(_split)
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:\[\]]*)", re.DOTALL)
 

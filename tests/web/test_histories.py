@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -279,6 +281,23 @@ def test_start_fails_if_the_history_file_is_something_else(tmp_path: Path) -> No
     with pytest.raises(RuntimeError, match=r"code 1(?s:.*)kept can't be used as a history: file is not a database"):
         exporters.ours(tmp_path, *FLAGS, "--history.path=kept").__enter__()
     assert (tmp_path / "kept").read_text() == "notes " * 1000
+
+
+def test_landing_page_of_a_locked_history_has_no_table(tmp_path: Path) -> None:
+    """Another program that keeps the file locked once made the page a 503 after 6 s."""
+    (tmp_path / "blackbox.yml").write_text(CONFIG)
+    with exporters.ours(tmp_path, *FLAGS, "--history.path=kept") as exporter:
+        probe(exporter, "before")
+        assert "<td>" in ask(exporter.port, "/").text
+        with contextlib.closing(sqlite3.connect(tmp_path / "kept", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            probe(exporter, "meanwhile")
+            answer = ask(exporter.port, "/")
+            assert (answer.status, "<td>" in answer.text) == (200, False)
+            assert "The history can't be read now." in answer.text
+            assert "<form" in answer.text
+            other.execute("ROLLBACK")
+        wait_until(lambda: "<td>" in ask(exporter.port, "/").text)
 
 
 def test_history_file_damaged_in_use_fails_no_probe(tmp_path: Path) -> None:

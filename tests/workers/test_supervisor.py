@@ -184,6 +184,17 @@ def test_reload_of_bad_config_is_refused_once_for_all_workers(start: Start, tmp_
         probe_times(exporter, 10)
 
 
+def test_many_signals_cause_few_reloads(start: Start) -> None:
+    """150 SIGHUPs once kept the exporter busy for two minutes, and POST /-/reload unanswered."""
+    with start() as exporter:
+        for _ in range(150):
+            exporter.process.send_signal(signal.SIGHUP)
+        assert ask(exporter.port, "/-/reload", method="POST").status == 200
+        wait_until(lambda: "All workers have reloaded the configuration" in exporter.log.read_text())
+        assert ask(exporter.port, "/-/reload", method="POST").status == 200
+        assert exporter.log.read_text().count("All workers have reloaded the configuration") < 20
+
+
 # --- workers that fail -------------------------------------------------------------------------------------
 
 
@@ -252,7 +263,13 @@ def test_workers_exit_if_supervisor_dies(start: Start) -> None:
         children = workers(exporter)
         exporter.process.kill()
         exporter.process.wait()
+        with contextlib.suppress(OSError):  # until they are gone
+            for _ in range(20):
+                assert ask(exporter.port, "/metrics").status == 503
         wait_until(lambda: not any(Path(f"/proc/{child}/cmdline").exists() for child in children))
+        log = exporter.log.read_text()
+        assert "level=ERROR" not in log
+        assert "Traceback" not in log
 
 
 # --- the end -----------------------------------------------------------------------------------------------
