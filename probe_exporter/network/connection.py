@@ -408,4 +408,6 @@ def connecting_failed(error: OSError, target: str) -> ProbeFailed:
     """What the system says of a connection that could not be made, or of a datagram that came back."""
     reason = _CONNECT_REASONS.get(error.errno or 0, Reason.CONNECT_FAILED)
     what = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        what = "the exporter has no file descriptor left; raise its limit of open files"
     return ProbeFailed(reason, f"connecting to {target} failed: {what}")

@@ -330,27 +330,32 @@ async def dial_unix(probe: Probe, path: str) -> Connection:
     Raises:
         ProbeFailed: nobody listens there, or we may not connect.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with probe.phase("connect"):
         started = time.perf_counter()
+        if "\0" in path:
+            raise ProbeFailed(Reason.TARGET_INVALID, "the path of a socket has no NUL")
+        if probe.network is not None:
+            path = probe.network.check_path(path)
         try:
-            if "\0" in path:
-                raise ProbeFailed(Reason.TARGET_INVALID, "the path of a socket has no NUL")
-            if probe.network is not None:
-                path = probe.network.check_path(path)
-            sock.setblocking(False)
-            # Directly and not through the loop: it is done at once, or it fails at once.
-            sock.connect(os.fsencode(f"\0{path[1:]}") if path.startswith("@") else path)
-            _, connection = await asyncio.get_running_loop().create_unix_connection(Connection, sock=sock)
+            connection = await _connect_to_path(path)
         except OSError as error:
-            sock.close()
             if error.errno is None:  # what the socket module says of a path that is too long
                 raise ProbeFailed(Reason.TARGET_INVALID, f"not the path of a socket: {error}") from None
             raise connecting_failed(error, path) from None
-        except BaseException:
-            sock.close()
-            raise
         connection.connect_seconds = time.perf_counter() - started
+    return connection
+
+
+async def _connect_to_path(path: str) -> Connection:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        # Directly and not through the loop: it is done at once, or it fails at once.
+        sock.connect(os.fsencode(f"\0{path[1:]}") if path.startswith("@") else path)
+        _, connection = await asyncio.get_running_loop().create_unix_connection(Connection, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
     return connection
 
 
@@ -374,20 +379,25 @@ async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -
     with probe.phase("connect"):
         if network is not None:
             network.check(address, port)
-        sock = socket.socket(_family(address), socket.SOCK_DGRAM)
         try:
-            sock.setblocking(False)
-            if network is not None and network.source_interface:
-                bind_to_interface(sock, network.source_interface)
-            if local:
-                sock.bind(literals.socket_address(local, 0))
-            sock.connect(literals.socket_address(address, port))
+            sock = _udp_socket(address, port, local, "" if network is None else network.source_interface)
         except OSError as error:
-            sock.close()
             raise connecting_failed(error, join_host_port(address, port)) from None
-        except ProbeFailed:
-            sock.close()
-            raise
         loop = asyncio.get_running_loop()
         _, datagrams = await loop.create_datagram_endpoint(lambda: Datagrams(address, port), sock=sock)
     return datagrams
+
+
+def _udp_socket(address: str, port: int, local: str, interface: str) -> socket.socket:
+    sock = socket.socket(_family(address), socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if interface:
+            bind_to_interface(sock, interface)
+        if local:
+            sock.bind(literals.socket_address(local, 0))
+        sock.connect(literals.socket_address(address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

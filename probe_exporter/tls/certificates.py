@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.x509.oid import NameOID
-from service_identity import CertificateError, VerificationError
-from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from probe_exporter.addresses import literals
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.tls.host_names import any_matches
 
 MAX_REMEMBERED_BYTES = 16 << 20
 """Bytes that all remembered certificates take, by estimate. Targets choose how large theirs are."""
@@ -43,6 +43,7 @@ _NAMED = {
     NameOID.STATE_OR_PROVINCE_NAME: "ST",
     NameOID.COUNTRY_NAME: "C",
 }
+_SERVER_USAGES = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 _LAST_ONE_COUNTS = {NameOID.SERIAL_NUMBER, NameOID.COMMON_NAME}
 
 
@@ -69,8 +70,15 @@ class Certificate:
 
     @cached_property
     def labels(self) -> LeafLabels:
-        """What the metrics say of it."""
-        return _leaf_labels(self.x509)
+        """What the metrics say of it.
+
+        Raises:
+            ProbeFailed: its subject or issuer can't be read.
+        """
+        try:
+            return _leaf_labels(self.x509)
+        except ValueError as error:
+            raise ProbeFailed(Reason.CERTIFICATE_INVALID, f"a certificate of the peer can't be read: {error}") from None
 
     @cached_property
     def expiry(self) -> float:
@@ -82,8 +90,19 @@ class Certificate:
         """Whether it has a subjectAltName, without which it is valid for no host."""
         return _alternative_names(self.x509) is not None
 
+    @cached_property
+    def is_for_servers(self) -> bool:
+        """Whether its extended key usage, if it has one, allows TLS servers or anything."""
+        usages = _usages(self.x509)
+        return usages is None or not _SERVER_USAGES.isdisjoint(usages)
+
+    @cached_property
+    def is_for_anything(self) -> bool:
+        """Whether its extended key usage has "any"."""
+        return ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in (_usages(self.x509) or ())
+
     def is_for(self, host: str) -> bool:
-        """Whether it is valid for a host name or address (RFC 6125; the common name does not count)."""
+        """Whether it is valid for a host name or address; the common name does not count."""
         known = self._valid_for.get(host)
         if known is None:
             known = _is_for(self.x509, host)
@@ -151,6 +170,14 @@ def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternative
         return None
 
 
+def _usages(certificate: x509.Certificate) -> x509.ExtendedKeyUsage | None:
+    """Return the extended key usage; None if there is none that parses."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        return None
+
+
 def distinguished_name(name: x509.Name) -> str:
     """A name in the original's form: attributes grouped by kind in a fixed order, the rest by OID in reverse.
 
@@ -192,12 +219,14 @@ def _escape(value: str) -> str:
 
 
 def _is_for(certificate: x509.Certificate, host: str) -> bool:
-    try:
-        address = literals.literal(host)
-        if address is not None:
-            verify_certificate_ip_address(certificate, address.partition("%")[0])  # a zone is nobody's business
-        else:
-            verify_certificate_hostname(certificate, host)
-    except (VerificationError, CertificateError, ValueError):
+    names = _alternative_names(certificate)
+    if names is None:
         return False
-    return True
+    address = literals.literal(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+    if address is not None:
+        wanted = address.partition("%")[0]  # a zone means something to this machine only
+        return any(literals.literal(str(one)) == wanted for one in names.get_values_for_type(x509.IPAddress))
+    try:
+        return any_matches(names.get_values_for_type(x509.DNSName), literals.to_ascii(host))
+    except ValueError:
+        return False

@@ -46,21 +46,27 @@ _VERDICTS = {
 }
 """The errors with a reason of their own, the first that applies giving the probe's; any other is invalid."""
 
+_INVALID_PURPOSE = 26
+
 _PRECEDENCE = tuple(_VERDICTS)
 
 _RECORD = 65536  # several records at once where they came at once
 _MOST_AT_ONCE = 262144
 
-MAX_TURN_RECORDS = 4000
-"""Records with data that are decrypted in one turn of the event loop: about 6 ms if they are tiny."""
+MAX_TURN_RECORDS = 2000
+"""Records with data that are decrypted in one turn of the event loop: about 3 ms if they are tiny."""
 
-PIECE_BYTES = 16384
-"""How much OpenSSL is given at once, of which it reads all messages without data by itself: up to 5 ms."""
+_PIECE_BYTES = 16384
+"""How much OpenSSL is given at once. It reads messages without data by itself: up to 4 ms if all are key updates."""
+
+_SMALL_PIECE_BYTES = 4096
+"""The same while no data comes, which is so in the middle of a record, too."""
+
+_IDLE_PIECE_RECORDS = 1000
+"""As how many records such a piece counts, once there is more than one record without data."""
 
 MAX_IDLE_BYTES = 131072
 """Bytes of messages without data (session tickets, key updates) between data; a server needs a few hundred."""
-
-_IDLE_PIECE_RECORDS = 2000  # what a piece without data counts
 _HELLO_SIZE = 78  # the most of a ServerHello up to the suite
 
 
@@ -195,11 +201,12 @@ class Layer:
 
     def _give_piece(self) -> int:
         """Give OpenSSL more of what was received; return as how many records it counts."""
-        piece = bytes(self._unread[:PIECE_BYTES])
+        size = _SMALL_PIECE_BYTES if self._idle else _PIECE_BYTES
+        piece = bytes(self._unread[:size])
         if not piece:
             return 0
-        del self._unread[:PIECE_BYTES]
-        counted = _IDLE_PIECE_RECORDS if self._idle >= PIECE_BYTES else 0
+        del self._unread[:size]
+        counted = _IDLE_PIECE_RECORDS if self._idle >= _PIECE_BYTES + _SMALL_PIECE_BYTES else 0
         self._idle += len(piece)
         if self._idle > MAX_IDLE_BYTES:
             self._fail(f"the peer sent more than {MAX_IDLE_BYTES} bytes of messages without data")
@@ -245,10 +252,13 @@ class Layer:
         connection = self._connection
         name = connection.get_cipher_name()
         good = self._verifies and not self._check.errors
+        sent = chain.sent(connection)
+        if sent:
+            _ = sent[0].labels  # a cached property: of a large certificate this takes long, and we may be in a thread
         return Handshake(
             version=VERSION_NAMES.get(connection.get_protocol_version_name(), "unknown"),
             cipher=IANA_NAMES.get(name, name) if name else cipher_of_hello(self._hello),
-            sent=chain.sent(connection),
+            sent=sent,
             verified=chain.verified(connection) if good else None,
             verify_errors=tuple(self._check.errors),
             protocol=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
@@ -263,11 +273,21 @@ def collect(connection: SSL.Connection, certificate: crypto.X509, code: int, dep
     """
     check = cast("Check", connection.get_app_data())
     if not ok:
-        check.note(code)
+        if code != _INVALID_PURPOSE or not _is_for_servers(certificate, depth):
+            check.note(code)
         return True
     if depth > 0:
         return True
     return check.check_name(chain.read(certificate))
+
+
+def _is_for_servers(certificate: crypto.X509, depth: int) -> bool:
+    """Whether Go takes a certificate that OpenSSL says is for other purposes.
+
+    Go knows "any" as an extended key usage, and does not look at the key usage of the server's own certificate.
+    """
+    known = chain.read(certificate)
+    return known.is_for_servers if depth == 0 else known.is_for_anything
 
 
 def describe(error: SSL.Error) -> str:

@@ -7,7 +7,7 @@ import http.client
 
 import pytest
 
-from tests.hostile.clients import ATTACKS, SECONDS, Attack
+from tests.hostile.clients import ATTACKS, SECONDS, Attack, request
 from tests.hostile.known import known
 from tests.hostile.measure import MAX_TURN_SECONDS, Served, watched
 
@@ -27,10 +27,16 @@ def healthy(port: int) -> bool:
     return status == 200
 
 
+def warm_up(port: int) -> None:
+    """Ask for what loads code and files when it is first used: that is not the clients' doing."""
+    for path in ("/metrics", "/probe?module=http_2xx&target=127.0.0.1:1", "/probe?module=tcp_connect&target=a.test:1"):
+        request(path)(port)
+
+
 async def cost(attack: Attack) -> tuple[float, int]:
     """Attack an exporter; return the worst turn of its loop, and by how much the process grew."""
     async with Served() as served:
-        await asyncio.to_thread(healthy, served.port)
+        await asyncio.to_thread(warm_up, served.port)
         async with watched() as watching:
             attacking = asyncio.create_task(asyncio.to_thread(attack, served.port))
             while not attacking.done():

@@ -303,6 +303,12 @@ async def test_error_without_credentials_passes_as_with_pg_isready(
     assert why(result) == verdict
 
 
+@pytest.mark.parametrize("settings", [{}, LOGIN])
+async def test_startup_answered_by_another_message_is_a_protocol_error(pki: Pki, settings: dict[str, str]) -> None:
+    result, _ = await probe_talker(shipped("postgres", **settings), then_silence(Hear(bytes=8), READY), pki)
+    assert why(result) == (Reason.PROTOCOL_ERROR, "startup")
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [

@@ -14,6 +14,7 @@ import pytest
 
 from tests import exporters
 from tests.asking import ask
+from tests.clocks import wait_until as until
 from tests.exporters import Server
 from tests.web.test_routes import until
 
