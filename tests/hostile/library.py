@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.hostile.cases import MEBIBYTE, SHORT_SECONDS, TIMED_OUT, Case, Clients, Flood, Hear, Make, against, ends
+from tests.hostile.cases import (
+    MEBIBYTE,
+    SHORT_SECONDS,
+    SUCCESS,
+    TIMED_OUT,
+    Case,
+    Clients,
+    Flood,
+    Hear,
+    Make,
+    against,
+    ends,
+)
 from tests.hostile.peers import tcp
 
 _ENDS = TIMED_OUT | ends(
@@ -113,5 +125,5 @@ def cases() -> Iterator[Case]:
     """Yield the cases of this file."""
     yield from against(PROBERS, {peer: {"start": tcp(make)} for peer, make in STRANGERS.items()})
     for prober, peers in OWN.items():
-        own = {peer: {"start": tcp(make)} for peer, make in peers.items()}
+        own = {peer: {"start": tcp(make), "ends": _ENDS | {SUCCESS}} for peer, make in peers.items()}
         yield from against({prober: PROBERS[prober]}, own)
