@@ -128,5 +128,5 @@ def cases() -> Iterator[Case]:
     """Yield the cases of this file."""
     yield from against(PROBERS, {peer: {"start": tcp(make)} for peer, make in STRANGERS.items()})
     for prober, peers in OWN.items():
-        own = {peer: {"start": tcp(make)} for peer, make in peers.items()}
+        own = {peer: {"start": tcp(make), "ends": _ENDS | {SUCCESS}} for peer, make in peers.items()}
         yield from against({prober: PROBERS[prober]}, own)
