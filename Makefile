@@ -2,6 +2,7 @@
 # make test   everything, in parallel     (make test JOBS=0 ARGS="-k redirect": in one process, some of the tests)
 # make quick  the unit tests that take milliseconds: some thousand, in seconds
 # make lint   ruff, codespell and mypy --strict: all that CI checks
+# make fuzz   fuzz every parser for a minute each   (make fuzz ARGS="dns --seconds 3600": one of them, for longer)
 # make bench  side by side with the original
 # make docs   write the generated parts of docs/ anew
 # make constraints   pin what a fresh environment resolves to today
@@ -13,6 +14,9 @@ ARGS   ?=
 # another.
 JOBS   ?= auto
 PYTEST  = $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal
+# pytest rewrites each `assert` of a test, and keeps the result beside the bytecode: without that, a run takes some
+# seconds more in each process.
+unexport PYTHONDONTWRITEBYTECODE
 # The distribution's own Python where there is one: built with profile-guided optimisation, it probes for three quarters of
 # the CPU that a version manager's plain build takes. `make run PYTHON=…` for another.
 PYTHONS := /usr/bin/python3 python3 python3.11 python3.12 python3.13 python3.14
@@ -29,7 +33,7 @@ UNITS  := addresses exposition network prober protocols scrape settings telemetr
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
 CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples,$(if $(wildcard $(d)/*.py),$(d)))
 
-.PHONY: run test quick lint types bench docs constraints clean python
+.PHONY: run test quick lint types fuzz bench docs constraints clean python
 
 run: $(VENV)/.run
 	$(BIN)/probe-exporter $(ARGS)
@@ -48,6 +52,9 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(BIN)/mypy $(CODE)
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks $(ARGS)

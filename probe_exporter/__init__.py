@@ -1,6 +1,6 @@
-"""The plugin API: everything that a prober file needs, and nothing else.
+"""The plugin API: all names that a prober's file may import.
 
-``docs/writing-a-prober.md`` teaches it; ``tests/golden/api.txt`` pins it, and with it every change to it.
+``docs/writing-a-prober.md`` explains it. ``tests/golden/api.txt`` pins it, so that every change is deliberate.
 
 A name's file is imported when the name is first used: ``import probe_exporter`` alone imports nothing.
 """

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 Serving = Coroutine[None, None, None]
 
 SECONDS_TO_END = 10.0
-"""What workers have beyond --web.drain-timeout, before they are killed."""
+"""Seconds that workers have after --web.drain-timeout before they are killed."""
 
 
 def run(given: Flags, configuration: Configuration, telemetry: Telemetry, live: LiveWebConfig | None) -> int:
@@ -60,9 +60,7 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
     """
     probe_log = ProbeLog(_level_of_probes(given.log_prober), given.log_format)
     if given.web_systemd_socket and not given.web_external_url:
-        raise ListenError(
-            "--web.systemd-socket needs --web.external-url: the sockets do not tell where they are reached"
-        )
+        raise ListenError("--web.systemd-socket needs --web.external-url, as a passed socket has no URL")
     addresses = [] if given.web_systemd_socket else given.web_listen_address or [flags.DEFAULT_ADDRESS]
     where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
     log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
@@ -103,7 +101,7 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
 def supervise(
     given: Flags, configuration: Configuration, history: History, crew: Crew, serving: Callable[..., Serving]
 ) -> int:
-    """Have several processes serve, on the same addresses; the exit code.
+    """Serve with several processes on the same addresses; return the exit code.
 
     Raises:
         ListenError: an address can't be used.
@@ -112,7 +110,7 @@ def supervise(
 
     number = given.workers
     if not given.history_path:
-        log.warning("Each worker remembers its own probes only; with --history.path all share one history")
+        log.warning("Each worker has a history of its own; set --history.path for a shared one")
     if given.web_systemd_socket:
         shares = [inherit()] * number
     else:
@@ -142,7 +140,7 @@ def _reload_interval(given: Flags) -> int:
 
 
 def open_history(given: Flags, telemetry: Telemetry, probe_log: ProbeLog) -> History:
-    """Where finished probes are kept.
+    """Open the history of finished probes.
 
     Raises:
         HistoryError: the file can't be used.
@@ -153,13 +151,13 @@ def open_history(given: Flags, telemetry: Telemetry, probe_log: ProbeLog) -> His
     from probe_exporter.history.file import FileHistory  # noqa: PLC0415  # SQLite, for those who want a file
 
     history = FileHistory(Path(given.history_path), given.history_limit, given.history_max_bytes, probe_log, lost)
-    log.info("Finished probes are kept in a file", extra={"fields": {"path": given.history_path}})
+    log.info("The history is kept in a file", extra={"fields": {"path": given.history_path}})
     return history
 
 
 def _level_of_probes(name: str) -> int:
     level = logs.LEVELS.get(name.lower())
     if level is None:
-        log.warning("--log.prober is no level; probes log from info up", extra={"fields": {"given": name}})
+        log.warning("--log.prober has no such level; info is used", extra={"fields": {"given": name}})
         return logging.INFO
     return level

@@ -1,4 +1,4 @@
-"""The flags: blackbox_exporter's with their names, forms and defaults, and ours beside them."""
+"""Command-line flags: those of blackbox_exporter, with its names, syntax and defaults, and our own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "probe-exporter"
 DEFAULT_ADDRESS = ":9115"
-MOST_PROBES = 4096
+MAX_PROBES = 4096
 DEFAULT_HISTORY_BYTES = 64 << 20
 """As `history.memory.MAX_BYTES`, which explains it."""
 
@@ -27,7 +27,7 @@ and ``--help`` needs neither; a test compares them."""
 
 
 class Flags(argparse.Namespace):
-    """What the command line says. A name here is the flag's, with underscores."""
+    """The values of the flags. A name here is that of the flag, with underscores."""
 
     config_file: list[str]
     config_check: bool
@@ -53,19 +53,19 @@ class Flags(argparse.Namespace):
     web_systemd_socket: bool
     workers: int
     command: tuple[str, ...]
-    """The subcommand; empty means serve."""
+    """The subcommand; empty to serve."""
 
 
 COMMANDS = {(), ("config", "schema")}
 TOOLS = ("new", "run", "modules", "probers")
-"""What has flags of its own, and is no affair of this file: see `tools.commands`."""
+"""Subcommands with flags of their own: see `tools.commands`."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Flags:
-    """Read the command line; `arguments` are the process's own if None.
+    """Parse the command line; `arguments` are those of the process if None.
 
     Raises:
-        SystemExit: with 1 after one line on stderr if it can't be understood; with 0 after help or version.
+        SystemExit: with code 1 after one line on stderr for a usage error; with code 0 after help or version.
     """
     parser = _parser()
     flags = Flags()
@@ -86,9 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROGRAM,
         usage="%(prog)s [<flags>] [config schema]\n       %(prog)s {new,run,modules,probers} [--help | …]",
-        description="Probes targets over the network and shows Prometheus what it found.",
-        epilog="`config schema` prints a JSON Schema of the configuration, for editors, and serves nothing. `new` "
-        "writes a prober, `run` probes once, `modules` and `probers` list what is loaded.",
+        description="Probes targets over the network and exposes the results as metrics for Prometheus.",
+        epilog="`config schema` prints a JSON Schema of the configuration, for editors. `new` writes a prober, `run` "
+        "probes once, `modules` and `probers` list modules and probers.",
         add_help=False,
         allow_abbrev=False,
         fromfile_prefix_chars="@",
@@ -113,20 +113,20 @@ def _parser() -> argparse.ArgumentParser:
 def _add_config_flags(flag: Callable[..., None]) -> None:
     flag(
         "--config.file",
-        "Configuration file, directory or glob; repeatable. Without it, ./blackbox.yml if there is one, else "
-        "the modules that come with the exporter.",
+        "Configuration file, directory or glob; repeatable. Default: ./blackbox.yml if it exists, else the shipped "
+        "modules.",
         action="append",
         type=_path,
         default=[],
         metavar="PATH",
     )
-    flag("--config.check", "Check the configuration and exit: 0 if it is good, else 1.", action=_Switch)
-    flag("--config.strict", "Refuse a configuration that would get a warning.", action=_Switch)
-    flag("--config.expand-env", "Replace ${NAME} in values from the environment.", action=_Switch)
-    flag("--config.enable-auto-reload", "Reload the configuration when it has changed.", action=_Switch)
+    flag("--config.check", "Check the configuration and exit with 0, or with 1 if it has errors.", action=_Switch)
+    flag("--config.strict", "Treat warnings about the configuration as errors.", action=_Switch)
+    flag("--config.expand-env", "Replace ${NAME} in values with environment variables.", action=_Switch)
+    flag("--config.enable-auto-reload", "Reload the configuration when its files change.", action=_Switch)
     flag(
         "--config.auto-reload-interval",
-        "How often to look for a change (default 30; 0 means never).",
+        "Interval of --config.enable-auto-reload (default 30; 0 means never).",
         action=_Once,
         type=_unsigned,
         default=30,
@@ -142,8 +142,8 @@ def _add_config_flags(flag: Callable[..., None]) -> None:
     )
     flag(
         "--modules.ignore-errors",
-        "Start without probers that are broken and the modules that use them, with a warning for each; --config.check "
-        "still fails.",
+        "Start without broken probers and the modules that use them, with a warning for each; --config.check still "
+        "fails.",
         action=_Switch,
     )
 
@@ -151,7 +151,7 @@ def _add_config_flags(flag: Callable[..., None]) -> None:
 def _add_probe_flags(flag: Callable[..., None]) -> None:
     flag(
         "--timeout-offset",
-        "Subtracted from the scrape timeout, for the answer to travel (default 0.5).",
+        "Seconds to subtract from the scrape timeout, for the response to arrive in time (default 0.5).",
         action=_Once,
         type=_float,
         default=0.5,
@@ -159,10 +159,10 @@ def _add_probe_flags(flag: Callable[..., None]) -> None:
     )
     flag(
         "--probe.max-concurrent",
-        f"How many probes run at once; as many more wait for their turn (default {MOST_PROBES}).",
+        f"Limit on concurrent probes; as many more wait in a queue (default {MAX_PROBES}).",
         action=_Once,
         type=_positive,
-        default=MOST_PROBES,
+        default=MAX_PROBES,
         metavar="N",
     )
 
@@ -170,7 +170,7 @@ def _add_probe_flags(flag: Callable[..., None]) -> None:
 def _add_history_flags(flag: Callable[..., None]) -> None:
     flag(
         "--history.limit",
-        "How many finished probes to keep, and failures beyond them (default 100; 0 means none).",
+        "Number of finished probes to keep, and of older failures (default 100; 0 means none).",
         action=_Once,
         type=_unsigned,
         default=100,
@@ -178,7 +178,7 @@ def _add_history_flags(flag: Callable[..., None]) -> None:
     )
     flag(
         "--history.max-bytes",
-        "What they may take, such as 64MB (the default).",
+        "Limit on the memory or file of the history, such as 64MB (the default).",
         action=_Once,
         type=_size,
         default=DEFAULT_HISTORY_BYTES,
@@ -186,7 +186,7 @@ def _add_history_flags(flag: Callable[..., None]) -> None:
     )
     flag(
         "--history.path",
-        "Keep them in this SQLite file, over restarts; without it, in memory.",
+        "SQLite file for finished probes, which outlives restarts; by default they are kept in memory.",
         action=_Once,
         default="",
         metavar="FILE",
@@ -196,18 +196,23 @@ def _add_history_flags(flag: Callable[..., None]) -> None:
 def _add_log_flags(flag: Callable[..., None]) -> None:
     flag(
         "--log.level",
-        "What the exporter logs: debug, info (the default), warn or error.",
+        "Lowest level of the exporter's log: debug, info (the default), warn or error.",
         action=_Once,
         type=_level,
         default="info",
         metavar="LEVEL",
     )
     flag(
-        "--log.format", "logfmt (the default) or json.", action=_Once, type=_format, default="logfmt", metavar="FORMAT"
+        "--log.format",
+        "Format of the log: logfmt (the default) or json.",
+        action=_Once,
+        type=_format,
+        default="logfmt",
+        metavar="FORMAT",
     )
     flag(
         "--log.prober",
-        "What probes log, on stderr and in debug output, whatever --log.level is (default info).",
+        "Lowest level of probes' logs, on stderr and in debug output, independent of --log.level (default info).",
         action=_Once,
         default="info",
         metavar="LEVEL",
@@ -217,21 +222,21 @@ def _add_log_flags(flag: Callable[..., None]) -> None:
 def _add_web_flags(flag: Callable[..., None]) -> None:
     flag(
         "--web.listen-address",
-        f"host:port, [v6]:port, :port or unix:PATH; repeatable (default {DEFAULT_ADDRESS}).",
+        f"Address to listen on: host:port, [v6]:port, :port or unix:PATH; repeatable (default {DEFAULT_ADDRESS}).",
         action="append",
         default=[],
         metavar="ADDRESS",
     )
     flag(
         "--web.external-url",
-        "Where the exporter is reached from outside; its path is the default of the route prefix.",
+        "URL under which clients reach the exporter; its path is the default of --web.route-prefix.",
         action=_Once,
         metavar="URL",
     )
-    flag("--web.route-prefix", "What all paths begin with.", action=_Once, metavar="PATH")
+    flag("--web.route-prefix", "Prefix of all paths.", action=_Once, metavar="PATH")
     flag(
         "--web.drain-timeout",
-        "How long running probes may go on after SIGTERM (default 20s).",
+        "Time that running probes have after SIGTERM (default 20s).",
         action=_Once,
         type=_duration,
         default=20.0,
@@ -239,19 +244,19 @@ def _add_web_flags(flag: Callable[..., None]) -> None:
     )
     flag(
         "--web.config.file",
-        "TLS, users, headers and a rate limit for the exporter itself, as exporter-toolkit has them.",
+        "File with TLS, users, headers and rate limit of the web server, in exporter-toolkit's format.",
         action=_Once,
         default="",
         metavar="PATH",
     )
     flag(
         "--web.systemd-socket",
-        "Listen on the sockets that systemd passes; needs --web.external-url.",
+        "Listen on sockets of systemd's socket activation; needs --web.external-url.",
         action=_Switch,
     )
     flag(
         "--workers",
-        "How many processes serve: each uses one core (default 1).",
+        "Number of processes that serve, each on one core (default 1).",
         action=_Once,
         type=_positive,
         default=1,
@@ -261,23 +266,23 @@ def _add_web_flags(flag: Callable[..., None]) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line and exit with 1."""
+        """Print the error in one line and exit with 1."""
         self.exit(1, f"{self.prog}: error: {message}, try --help\n")
 
 
 class _Once(argparse.Action):
-    """A flag that takes one value, once."""
+    """A flag with one value, which can't be repeated."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        """Store the value, unless there is one already."""
+        """Store the value; refuse a second one."""
         _refuse_repetition(parser, namespace, self.dest, self.option_strings[0])
         setattr(namespace, self.dest, values)
 
 
 class _Switch(argparse.BooleanOptionalAction):
-    """``--flag`` or ``--no-flag``, once, and never with a value."""
+    """``--flag`` or ``--no-flag`` without a value, which can't be repeated."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
         super().__init__(option_strings, dest, default=False, help=help)
@@ -285,7 +290,7 @@ class _Switch(argparse.BooleanOptionalAction):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        """Store which of the two forms was given."""
+        """Store whether the flag or its negation was given."""
         _refuse_repetition(parser, namespace, self.dest, self.option_strings[0])
         super().__call__(parser, namespace, values, option)
 
@@ -299,18 +304,18 @@ def _refuse_repetition(parser: argparse.ArgumentParser, namespace: argparse.Name
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Print what this build is."""
-        print(f"{PROGRAM}, version {VERSION} (revision: {revision()})")  # noqa: T201  # what was asked for goes to stdout
-        print(f"  python version:   {platform.python_version()}")  # noqa: T201  # what was asked for goes to stdout
-        print(f"  platform:         {platform.system().lower()}/{platform.machine()}")  # noqa: T201  # what was asked for goes to stdout
+        """Print version, revision, Python and platform."""
+        print(f"{PROGRAM}, version {VERSION} (revision: {revision()})")  # noqa: T201  # stdout is the place of the result
+        print(f"  python version:   {platform.python_version()}")  # noqa: T201  # stdout is the place of the result
+        print(f"  platform:         {platform.system().lower()}/{platform.machine()}")  # noqa: T201  # stdout is the place of the result
         parser.exit()
 
 
 class _Manual(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Print the help as a page for man(1)."""
+        """Print the help as a manual page."""
         text = parser.format_help().replace("\\", "\\e").replace("-", "\\-").replace("\n.", "\n\\&.")
-        print(f'.TH {PROGRAM.upper()} 1 "" "{VERSION}"\n.SH NAME\n{PROGRAM}\n.SH SYNOPSIS\n.nf\n{text}.fi')  # noqa: T201  # what was asked for goes to stdout
+        print(f'.TH {PROGRAM.upper()} 1 "" "{VERSION}"\n.SH NAME\n{PROGRAM}\n.SH SYNOPSIS\n.nf\n{text}.fi')  # noqa: T201  # stdout is the place of the result
         parser.exit()
 
 
@@ -332,7 +337,7 @@ def _unsigned(text: str) -> int:
 def _positive(text: str) -> int:
     number = _unsigned(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("at least 1 is needed")
+        raise argparse.ArgumentTypeError("expected 1 or more")
     return number
 
 
@@ -359,7 +364,7 @@ def _size(text: str) -> int:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     if size <= 0:
-        raise argparse.ArgumentTypeError("the history needs some room: for none, say --history.limit=0")
+        raise argparse.ArgumentTypeError("the limit must be greater than 0; --history.limit=0 turns the history off")
     return size
 
 

@@ -1,4 +1,4 @@
-"""Load the configuration, then check it, print its JSON Schema, or serve; in this order, which users rely on.
+"""Start the exporter: load the configuration, then check it, print its JSON Schema, or serve.
 
 Functions return exit codes: 0 after a good check or a signal, 1 for anything that can't be used.
 """
@@ -47,7 +47,7 @@ def print_schema(given: Flags) -> int:
 
         schema = json_schema(load_probers([Path(directory) for directory in given.modules_dir]))
     except LoaderError as refusal:
-        log.error("There is no schema", extra={"fields": {"err": refusal}})
+        log.error("The schema can't be made", extra={"fields": {"err": refusal}})
         return 1
     json.dump(schema, sys.stdout, indent=2)
     sys.stdout.write("\n")
@@ -56,10 +56,10 @@ def print_schema(given: Flags) -> int:
 
 
 def start(given: Flags) -> int:
-    """Load the config and, unless it was only to be checked, serve."""
+    """Load the config, then serve unless ``--config.check`` is set; return the exit code."""
     build = {"version": VERSION, "revision": revision(), "python": platform.python_version()}
     log.info("Starting probe-exporter", extra={"fields": build})
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server handles it
     unsupported = _unsupported(given)
     if unsupported:
         log.error(unsupported)
@@ -95,7 +95,7 @@ def web_config(given: Flags) -> LiveWebConfig | None:
 
 
 def load(given: Flags, telemetry: Telemetry) -> Configuration | None:
-    """The first configuration; None if there is no good one, with all that is wrong in the log."""
+    """Load the configuration; log its errors and return None if it has any."""
     directories = tuple([Path(directory) for directory in given.modules_dir])
     source = Source(
         tuple(given.config_file),
@@ -117,7 +117,7 @@ def _log_problems(message: str, refusal: Exception) -> None:
 
 
 def _unsupported(given: Flags) -> str:
-    """What this version can't do and was told to: better no exporter than one without its locks."""
+    """Return an error for flags that this version does not support; empty if there are none."""
     if any(address.startswith("vsock:") for address in given.web_listen_address):
         return "Listening on vsock:// is not in this version: use host:port"
     return ""

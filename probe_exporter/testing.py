@@ -1,11 +1,10 @@
-"""Tests of probers: scripted peers on loopback, and a probe of them as the exporter would make it.
+"""pytest plugin for tests of probers: scripted servers on loopback, and functions that probe them.
 
-It is a pytest plugin, there wherever probe-exporter is installed: the fixtures `tcp_target` and `udp_target` make peers
-that end with the test. `serve` and `serve_udp` are the same for a ``with`` block, `run_prober` and `run_module` probe.
-All are for plain tests (``def``, not ``async def``): peers run in threads, a probe on an event loop of its own.
+pytest loads it if probe-exporter is installed. The fixtures `tcp_target` and `udp_target` start servers that end with
+the test; `serve` and `serve_udp` do so for a ``with`` block; `run_prober` and `run_module` probe. All are for plain
+tests (``def``, not ``async def``): servers run in threads, a probe on an event loop of its own.
 
-pytest imports this file at every start, so the exporter and libraries of its are imported by the first function that
-needs them.
+pytest imports this file at every start, so functions import the exporter and large libraries on first use.
 """
 
 from __future__ import annotations
@@ -58,21 +57,21 @@ __all__ = [
 ]
 
 PATIENCE = 10.0
-"""Seconds for which a scripted peer waits for anything."""
+"""Seconds that a scripted server waits for anything."""
 
 # --- probes ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a probe.
+    """The result of a probe.
 
     Attributes:
         success: whether the target passed.
-        reason, phase, message: why it failed, where, and in words; empty on success.
-        metrics: the prober's own samples (``probe_NAME_…``), without durations, which no two runs share.
-        all_metrics: every sample; a key is written as in the text format, ``probe_ip_protocol`` or ``x{a="1",b="2"}``.
-        log: what the probe logged, a pair of message and fields each.
+        reason, phase, message: the reason of a failure, its phase and its message; empty on success.
+        metrics: the prober's own samples (``probe_NAME_…``), without durations, which differ between runs.
+        all_metrics: every sample; keys are as in the text format, ``probe_ip_protocol`` or ``x{a="1",b="2"}``.
+        log: the log of the probe: pairs of message and fields.
     """
 
     success: bool
@@ -85,10 +84,10 @@ class Outcome:
 
 
 def load_prober(path: Path) -> Prober[Any]:
-    """The prober of a file, loaded as the exporter loads it.
+    """Load the prober of a file as the exporter does.
 
     Raises:
-        LoaderError: it can't be.
+        LoaderError: the file can't be loaded.
     """
     from probe_exporter.plugins.loader import load_file  # noqa: PLC0415  # see the top of this file
 
@@ -101,12 +100,12 @@ def run_prober(
     """Probe a target.
 
     Args:
-        target: a scripted peer, or text as a request has it.
-        settings: the prober's block, with values as YAML has them: ``{"password": "x", "max_lag": "5s"}``.
+        target: a scripted server, or a target as in a request.
+        settings: the prober's block, with values as in YAML: ``{"password": "x", "max_lag": "5s"}``.
         timeout: seconds.
 
     Raises:
-        ValueError: the settings are not good; with the message that a configuration file would get.
+        ValueError: the settings have errors; with the message for a configuration file.
     """
     from probe_exporter.config import single  # noqa: PLC0415  # see the top of this file
 
@@ -129,13 +128,13 @@ def run_module(
     """Probe a target with a module of a YAML file.
 
     Args:
-        prober: the one that the module is for, beside those that come with the exporter.
-        parameters: those that the module declares.
-        timeout: seconds, whatever the module says.
+        prober: the module's prober; shipped ones are available, too.
+        parameters: values of the module's parameters.
+        timeout: seconds; it replaces the module's timeout.
 
     Raises:
-        ValueError: there is no such module, or the parameters do not fit it.
-        ConfigError: the file is not good.
+        ValueError: there is no such module, or it does not accept the parameters.
+        ConfigError: the file has errors.
     """
     from probe_exporter.config import single  # noqa: PLC0415  # see the top of this file
 
@@ -182,10 +181,10 @@ def _samples(samples: Samples) -> Iterator[tuple[str, float]]:
 
 
 class Peer:
-    """One connection that a scripted server has; what the turns of its script work with.
+    """A connection of a scripted server, for the turns of its script.
 
     Attributes:
-        socket: the connection, for what nothing here does.
+        socket: the connection, for anything else.
     """
 
     def __init__(self, connected: socket.socket, server: Server) -> None:
@@ -193,11 +192,11 @@ class Peer:
         self._server = server
 
     def send(self, data: bytes) -> None:
-        """Say something."""
+        """Send bytes."""
         self.socket.sendall(data)
 
     def receive(self, size: int) -> bytes:
-        """The next `size` bytes; fewer if the probe ends its half before."""
+        """Receive `size` bytes, or fewer if the probe closes its half before."""
         data = b""
         while len(data) < size and (more := self.socket.recv(size - len(data))):
             data += more
@@ -205,28 +204,28 @@ class Peer:
         return data
 
     def line(self) -> bytes:
-        """The next line with its newline, or what comes before the end."""
+        """Receive a line with its newline, or what comes before the end."""
         data = b""
         while not data.endswith(b"\n") and (more := self.receive(1)):
             data += more
         return data
 
     def start_tls(self) -> None:
-        """Become a TLS server."""
+        """Do a TLS handshake as the server."""
         self.socket = self._server.certificate.context.wrap_socket(self.socket, server_side=True)
 
     def fail(self, message: str) -> None:
-        """Note that the probe did not keep to the script; the test fails at its end. This connection ends now."""
+        """Fail the test at its end, because the probe does not follow the script. This closes the connection."""
         self._server.complaints.append(message)
         raise ConnectionAbortedError(message)
 
 
 Turn = bytes | Callable[[Peer], None]
-"""One turn of a script: bytes to say, one of the functions below, or any function that takes the `Peer`."""
+"""One turn of a script: bytes to send, one of the functions below, or any function with a `Peer` as argument."""
 
 
 def expect(expected: bytes | re.Pattern[bytes]) -> Turn:
-    """Wait for exactly these bytes, or for a line that matches; the test fails if something else comes."""
+    """Receive exactly these bytes, or a line that matches; anything else fails the test."""
 
     def turn(peer: Peer) -> None:
         if isinstance(expected, bytes):
@@ -243,22 +242,22 @@ def expect(expected: bytes | re.Pattern[bytes]) -> Turn:
 
 
 def wait(seconds: float) -> Turn:
-    """Do nothing for a while."""
+    """Wait."""
     return lambda peer: time.sleep(seconds)
 
 
 def start_tls() -> Turn:
-    """Become a TLS server, in the midst of a dialogue."""
+    """Do a TLS handshake as the server, within a dialogue."""
     return Peer.start_tls
 
 
 def hold() -> Turn:
-    """Say nothing more, and keep the connection until the probe closes it."""
+    """Send nothing more, and keep the connection open until the probe closes it."""
     return _hear_out
 
 
 def reset() -> Turn:
-    """End the connection with a reset."""
+    """Reset the connection."""
 
     def turn(peer: Peer) -> None:
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -272,11 +271,11 @@ def reset() -> Turn:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A throwaway certificate that signs itself.
+    """A temporary, self-signed certificate.
 
     Args:
-        names: whom it is for, host names and addresses.
-        days: how long it is good from now; less than 0, and it ended so long ago.
+        names: its host names and addresses.
+        days: days until it expires; if negative, it expired so many days ago.
     """
 
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
@@ -284,12 +283,12 @@ class Certificate:
 
     @cached_property
     def pem(self) -> str:
-        """The certificate; as ``ca`` of a ``tls_config`` it verifies itself."""
+        """The certificate as PEM. As ``ca`` of a ``tls_config`` it is trusted."""
         return self._pair[0].decode()
 
     @cached_property
     def context(self) -> ssl.SSLContext:
-        """For a server that shows it."""
+        """The TLS context of a server with this certificate."""
         import ssl  # noqa: PLC0415  # see the top of this file
         import tempfile  # noqa: PLC0415  # the same
 
@@ -341,25 +340,25 @@ def _alternative(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-_THROWAWAY = Certificate()  # made once, when first needed
+_THROWAWAY = Certificate()  # generated on first use
 
 
 class Server:
-    """A scripted TCP server on loopback, which plays the same to everybody who connects; ``str()`` is its target.
+    """A scripted TCP server on loopback; it plays its script on every connection. ``str()`` is its target.
 
     Attributes:
-        port: where it listens, on 127.0.0.1.
-        heard: all that was said to it (decrypted).
-        complaints: where a probe did not keep to the script.
-        certificate: what it shows in TLS.
+        port: its port on 127.0.0.1.
+        heard: all received bytes, decrypted.
+        complaints: deviations of probes from the script.
+        certificate: its certificate for TLS.
     """
 
     def __init__(self, *script: Turn, tls: bool = False, certificate: Certificate = _THROWAWAY) -> None:
         """
         Args:
-            script: what it does, turn by turn; then it closes the connection.
+            script: the turns of each connection; then the server closes it.
             tls: whether a connection begins with TLS.
-            certificate: for that, or for `start_tls`.
+            certificate: the certificate for TLS.
         """
         self.heard = b""
         self.complaints: list[str] = []
@@ -372,7 +371,7 @@ class Server:
 
     @property
     def tls_config(self) -> dict[str, str]:
-        """A ``tls_config`` that trusts its certificate."""
+        """A ``tls_config`` that trusts the server's certificate."""
         return {"ca": self.certificate.pem}
 
     def __str__(self) -> str:
@@ -385,14 +384,14 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends all connections.
+        """Close all connections.
 
         Raises:
-            AssertionError: a probe did not keep to the script.
+            AssertionError: a probe did not follow the script.
         """
         for sock in [self._listener, *[peer.socket for peer in self._peers]]:
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)  # which wakes whoever waits for it
+                sock.shutdown(socket.SHUT_RDWR)  # this wakes the thread that waits for it
         self._listener.close()
         for thread in self._threads:
             thread.join()
@@ -422,7 +421,7 @@ class Server:
         peer.socket.close()
 
     def _take(self, turn: Callable[[Peer], None], peer: Peer) -> None:
-        """Have a function take its turn. A mistake in it is the test's, which has to hear of it."""
+        """Call the function of a turn; an exception in it fails the test."""
         try:
             turn(peer)
         except OSError:
@@ -432,7 +431,7 @@ class Server:
 
 
 def _finish(peer: Peer) -> None:
-    """Close our half in good order, and hear the probe out: to close at once would reset what it still sends."""
+    """Close our half, and receive until the probe closes its own: closing at once would reset the connection."""
     import ssl  # noqa: PLC0415  # see the top of this file
 
     if isinstance(peer.socket, ssl.SSLSocket):
@@ -447,19 +446,19 @@ def _hear_out(peer: Peer) -> None:
         pass
 
 
-Answer = Callable[[bytes], Iterable[bytes]]
-"""What a scripted UDP peer makes of a datagram: those that it answers with, which may be none."""
+Respond = Callable[[bytes], Iterable[bytes]]
+"""A function from a received datagram to the datagrams to respond with."""
 
 
 class UdpServer:
-    """A scripted UDP peer on loopback; ``str()`` is its target.
+    """A scripted UDP server on loopback; ``str()`` is its target.
 
     Attributes:
-        port: where it hears, on 127.0.0.1.
-        heard: the datagrams that came.
+        port: its port on 127.0.0.1.
+        heard: the received datagrams.
     """
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Respond) -> None:
         self.heard: list[bytes] = []
         self._answer = answer
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -478,14 +477,14 @@ class UdpServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # an error, as it is not connected, and yet it wakes the thread
+            self._socket.shutdown(socket.SHUT_RDWR)  # fails, as the socket is not connected, but wakes the thread
         self._thread.join()
         self._socket.close()
 
     def _serve(self) -> None:
         while True:
             data, sender = self._socket.recvfrom(65536)
-            if not sender or sender[1] == 0:  # the end: no datagram has such a sender
+            if not sender or sender[1] == 0:  # the socket was shut down: no datagram has such a sender
                 return
             self.heard.append(data)
             for answer in self._answer(data):
@@ -493,12 +492,12 @@ class UdpServer:
 
 
 def serve(*script: Turn, tls: bool = False, certificate: Certificate = _THROWAWAY) -> Server:
-    """A scripted TCP server: ``with serve(expect(b"PING\\r\\n"), b"PONG\\r\\n") as target: …``. See `Server`."""
+    """Make a scripted TCP server: ``with serve(expect(b"PING\\r\\n"), b"PONG\\r\\n") as target: …``. See `Server`."""
     return Server(*script, tls=tls, certificate=certificate)
 
 
-def serve_udp(answer: Answer) -> UdpServer:
-    """A scripted UDP peer: ``with serve_udp(lambda query: [b"pong"]) as target: …``. See `UdpServer`."""
+def serve_udp(answer: Respond) -> UdpServer:
+    """Make a scripted UDP server: ``with serve_udp(lambda query: [b"pong"]) as target: …``. See `UdpServer`."""
     return UdpServer(answer)
 
 
@@ -509,25 +508,25 @@ class TcpTarget(Protocol):
     """The fixture `tcp_target`."""
 
     def __call__(self, *script: Turn, tls: bool = False, certificate: Certificate = _THROWAWAY) -> Server:
-        """Start a `Server`, which ends with the test."""
+        """Start a `Server` that ends with the test."""
 
 
 class UdpTarget(Protocol):
     """The fixture `udp_target`."""
 
-    def __call__(self, answer: Answer) -> UdpServer:
-        """Start a `UdpServer`, which ends with the test."""
+    def __call__(self, answer: Respond) -> UdpServer:
+        """Start a `UdpServer` that ends with the test."""
 
 
 @pytest.fixture
 def tcp_target() -> Iterator[TcpTarget]:
-    """Makes scripted TCP servers: ``tcp_target(expect(b"PING\\r\\n"), b"PONG\\r\\n")``."""
+    """Fixture that makes scripted TCP servers: ``tcp_target(expect(b"PING\\r\\n"), b"PONG\\r\\n")``."""
     with contextlib.ExitStack() as running:
         yield lambda *script, **how: running.enter_context(Server(*script, **how))
 
 
 @pytest.fixture
 def udp_target() -> Iterator[UdpTarget]:
-    """Makes scripted UDP peers: ``udp_target(lambda query: [b"pong"])``."""
+    """Fixture that makes scripted UDP servers: ``udp_target(lambda query: [b"pong"])``."""
     with contextlib.ExitStack() as running:
         yield lambda answer: running.enter_context(UdpServer(answer))

@@ -39,6 +39,8 @@ ALLOWED: dict[str, str] = {
     "prober/test_run.py:test_phase_measures_seconds: judgements_of_time": "the phase has the inner one in it",
     "servers/_grpc_server.py:check: sleeps": "a server that is slower than the probe's timeout; its tests wait for it",
     "test_runner.py:act: short_waits": "a timeout that the test wants to end",
+    "test_runner.py:both: sleeps": "what blocks the event loop is the subject",
+    "test_testing.py:probe: sleeps": "a prober that blocks the event loop is the subject",
     "test_runner.py:test_runs_end_each_at_their_own_timeout: judgements_of_time": "a simulated clock",
 }
 """Findings that stay, as ``file:function: rule``, each with its reason."""

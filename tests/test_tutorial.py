@@ -14,9 +14,10 @@ import pytest
 import probe_exporter
 from probe_exporter.config import loading
 from probe_exporter.testing import Server, expect, load_prober, run_prober, serve, serve_udp, start_tls
-from tests.clocks import PATIENCE, timed_out, wait_until
+from tests.deadlines import timed_out
 from tests.exporters import ROOT, _environment, ours
 from tests.test_api import imported
+from tests.waiting import PATIENCE, wait_until
 
 TEXT = (ROOT / "docs" / "writing-a-prober.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```\w+ (\S+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE))
@@ -142,7 +143,7 @@ def test_tutorial_mailroom_rules_and_cautions_apply(written: Path, tmp_path: Pat
     file = tmp_path / "m.yml"
     file.write_text("modules: {m: {prober: mailroom, mailroom: {username: me, password: x, starttls: no}}}")
     (warning,) = loading.load([file], {"mailroom": prober}).warnings
-    assert str(warning).endswith("modules.m.mailroom.starttls: the password goes over the wire in plain text")
+    assert str(warning).endswith("modules.m.mailroom.starttls: sends the password in clear")
 
 
 def test_tutorial_kettle_retries_until_answer(written: Path) -> None:

@@ -1,1 +1,1 @@
-"""Configuration files, from text to one frozen `Config`."""
+"""Read, check, reload and print configuration files."""

@@ -1,4 +1,4 @@
-"""Describe the configured modules and probers: their parameters, settings, metrics and reasons, as data for JSON."""
+"""Describe modules and probers (parameters, settings, metrics, reasons) as data for JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from probe_exporter.prober.metrics import Metric
 
 
 class ParameterInfo(BaseModel, frozen=True):
-    """What a request may set in a module; `default` is null if it has to."""
+    """A parameter of a module; `default` is null if a request must have a value."""
 
     name: str
     pattern: str
@@ -23,7 +23,7 @@ class ParameterInfo(BaseModel, frozen=True):
 
 
 class ModuleInfo(BaseModel, frozen=True):
-    """One module: what `/probe?module=` takes."""
+    """A module, as `/probe?module=` names it."""
 
     name: str
     prober: str
@@ -33,7 +33,7 @@ class ModuleInfo(BaseModel, frozen=True):
 
 
 class MetricInfo(BaseModel, frozen=True):
-    """One metric that a probe may answer with."""
+    """A metric that a probe may have."""
 
     name: str
     type: str
@@ -42,14 +42,14 @@ class MetricInfo(BaseModel, frozen=True):
 
 
 class ReasonInfo(BaseModel, frozen=True):
-    """Why probes of one prober alone may fail."""
+    """A reason for failure of one prober."""
 
     name: str
     meaning: str
 
 
 class ProberInfo(BaseModel, frozen=True):
-    """One prober: a JSON Schema of its block of settings, its metrics and reasons beside those of every probe."""
+    """A prober: the JSON Schema of its settings, its metrics and its own reasons for failure."""
 
     name: str
     description: str
@@ -60,7 +60,7 @@ class ProberInfo(BaseModel, frozen=True):
 
 
 def module_info(module: Module) -> ModuleInfo:
-    """What there is to know of a module."""
+    """Describe a module."""
     return ModuleInfo(
         name=module.name,
         prober=module.prober.name,
@@ -76,7 +76,7 @@ def module_info(module: Module) -> ModuleInfo:
 
 
 def prober_info(prober: Prober[Any]) -> ProberInfo:
-    """What there is to know of a prober."""
+    """Describe a prober."""
     code = prober.probe.__code__ if hasattr(prober.probe, "__code__") else None
     return ProberInfo(
         name=prober.name,
@@ -89,5 +89,5 @@ def prober_info(prober: Prober[Any]) -> ProberInfo:
 
 
 def metric_info(metric: Metric) -> MetricInfo:
-    """What there is to know of a metric."""
+    """Describe a metric."""
     return MetricInfo(name=metric.name, type=metric.type, help=metric.help, labels=[*metric.labels])

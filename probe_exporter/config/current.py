@@ -1,4 +1,4 @@
-"""The config in use, and how it is replaced: one reference, swapped when a new config has proved to be good."""
+"""`Configuration`: the config in use, and reloads. A new config replaces it only if it has no errors."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from probe_exporter.telemetry.counters import Telemetry
 log = logging.getLogger(__name__)
 
 REFUSALS = (ConfigError, LoaderError, OSError)
-"""What reading a config can raise; each says why in words for a person."""
+"""Exceptions of reading a config; each has a message for users."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a config comes from: what the flags say, read anew each time."""
+    """The files and directories of a config, as the flags name them."""
 
     files: tuple[str, ...] = ()  # files, directories and globs; empty means the default
     directories: tuple[Path, ...] = ()  # of the user's own probers and modules
     expand_env: bool = False
     strict: bool = False
-    ignore_errors: bool = False  # of probers: go on without those that are broken
+    ignore_errors: bool = False  # start without broken probers
 
     def read(self) -> Config:
         """Load probers and modules.
 
         Raises:
-            ConfigError, LoaderError, OSError: they are not good.
+            ConfigError, LoaderError, OSError: they can't be used.
         """
         broken: list[Broken] = []
         if self.ignore_errors:
@@ -54,40 +54,40 @@ class Source:
         return without(config, probers, broken, strict=self.strict) if broken else config
 
     def digest(self) -> str:
-        """A checksum over all that `read` would read, probers included."""
+        """Return a checksum of all files that `read` would read, including users' probers."""
         code = [path for directory in self.directories for path in sorted(directory.glob("*.py"))]
         return digest([*config_files(self.files, self.directories), *code])
 
 
 class Configuration:
-    """The current `Config`; running probes keep the one that they began with.
+    """The current `Config`. Running probes keep the config that they began with.
 
     Attributes:
         current: the config in use.
         loaded: when that was read, in Unix seconds.
-        last_error: why a later one was refused; empty while all is well.
+        last_error: why the last reload failed; empty if it did not.
     """
 
     def __init__(self, source: Source, telemetry: Telemetry) -> None:
-        """Load for the first time.
+        """Load the config for the first time.
 
         Raises:
-            ConfigError, LoaderError, OSError: there is no good config to start with.
+            ConfigError, LoaderError, OSError: it can't be used.
         """
         self._source = source
         self._telemetry = telemetry
         self._one_at_a_time = asyncio.Lock()
-        self._seen = self._fingerprint()  # of the last attempt, good or not
+        self._seen = self._fingerprint()  # of the last attempt, whether it succeeded or not
         self._good = True
         self.current = source.read()
         self.last_error = ""
         self._report("Loaded the configuration")
 
     async def reload(self) -> None:
-        """Read the config again, because somebody asked; without a change, only note that all is well.
+        """Reload the config, as a signal or a request demands. If nothing has changed, log only that.
 
         Raises:
-            ConfigError, LoaderError, OSError: it is not good; the one before stays in use.
+            ConfigError, LoaderError, OSError: it can't be used; the previous config remains in use.
         """
         async with self._one_at_a_time:
             if await self._read(again=True):
@@ -97,17 +97,17 @@ class Configuration:
                 log.info("The configuration has not changed")
 
     async def reload_if_changed(self) -> None:
-        """The timer's tick: silent without a change, and a bad config is refused once, not every time.
+        """Reload the config if files have changed since the last attempt. A bad config is reported once.
 
         Raises:
-            ConfigError, LoaderError, OSError: it has changed and is not good.
+            ConfigError, LoaderError, OSError: it has changed and can't be used.
         """
         async with self._one_at_a_time:
             if await self._read(again=False):
                 self._report("The configuration has changed and was reloaded")
 
     def follow(self) -> None:
-        """Read, without an event loop, what others have reloaded; what is no good changes nothing, and they say so."""
+        """Read what the workers have reloaded, for new workers. It needs no event loop; the workers log errors."""
         found = self._fingerprint()
         if found == self._seen:
             return
@@ -121,12 +121,12 @@ class Configuration:
         self._telemetry.configured(self.current.modules)
 
     async def _read(self, *, again: bool) -> bool:
-        """Swap in what the source holds now. False if that is in use already.
+        """Read the source and use the result. Return False if nothing has changed.
 
         Args:
-            again: whether to read once more what has been refused.
+            again: whether to read unchanged files that were refused before.
         """
-        # Off the event loop: a large config takes longer to check than a probe may be held up.
+        # In a thread: the check of a large config takes longer than the event loop may be blocked.
         found = await asyncio.to_thread(self._fingerprint)
         if found == self._seen and (self._good or not again):
             return False
@@ -138,7 +138,7 @@ class Configuration:
             self._telemetry.reload_failed()
             self.last_error = str(error)
             raise
-        (await asyncio.to_thread(_tls_contexts)).forget_contexts()  # else those of settings that are gone would stay
+        (await asyncio.to_thread(_tls_contexts)).forget_contexts()  # contexts of removed settings would remain
         self._good = True
         return True
 
@@ -146,7 +146,7 @@ class Configuration:
         try:
             return self._source.digest()
         except REFUSALS as refusal:
-            return f"unreadable: {refusal}"  # what is wrong is said by the reading that follows
+            return f"unreadable: {refusal}"  # reading it will report the error
 
     def _report(self, message: str) -> None:
         self._telemetry.reload_succeeded()
@@ -161,7 +161,7 @@ class Configuration:
 
 
 def _tls_contexts() -> ModuleType:
-    """The file that keeps TLS contexts. Running probes keep the contexts that they began with."""
+    """Import the file that keeps TLS contexts. Running probes keep the contexts that they began with."""
     from probe_exporter.tls import context  # noqa: PLC0415  # OpenSSL is loaded by the first probe or reload
 
     return context

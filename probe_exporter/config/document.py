@@ -1,7 +1,18 @@
-"""YAML text to plain values in the shapes that settings want, with the place of everything.
+"""Read YAML nodes as plain values in the shapes of settings; note the place of every value, and every problem.
 
-What does not fit is a problem with its line and column, and reading goes on, so that all problems of a file are found
-at once.
+How it works:
+
+* `nodes` parses the text to a tree, and `shapes` says what a setting expects. `_Reader` walks both at once and makes
+  plain values: dictionaries, lists, text, numbers, booleans. pydantic validates these afterwards, in `loading`.
+* Each value has a path, the keys and indices from the root: ``("modules", "m", "http", "headers")``. `Document` has the
+  place (line and column) of each path, so that errors of the validation have places, too.
+* A value of the wrong kind is a problem, and `UNFIT` replaces it. Reading continues, so one load finds all problems.
+  Validation reports nothing more about an unfit path.
+* Merges (``<<``) are resolved here, with Go's precedence. Aliases may repeat or contain themselves: a count of repeated
+  nodes and a limit on the depth keep the walk finite.
+* ``${NAME}`` is replaced from the environment while a scalar is read. ``${param:name}`` makes the scalar a
+  `ParameterTemplate`, which `placeholders` fills for each request.
+* Null leaves a key of a block unset, is dropped from a list, and is the empty value in a mapping, as in Go.
 """
 
 from __future__ import annotations
@@ -15,18 +26,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from probe_exporter.config.nodes import MAX_DEPTH, Node, Path, SyntaxProblem, compose
-from probe_exporter.config.placeholders import MARK, Template, parse
+from probe_exporter.config.nodes import MAX_DEPTH, KeyPath, Node, SyntaxProblem, compose
+from probe_exporter.config.placeholders import MARK, ParameterTemplate, parse
 from probe_exporter.config.problems import Place, Problem
 from probe_exporter.config.shapes import ANYTHING, Shape, shape_of
 from probe_exporter.settings.fields import nearest
 
 MAX_ALIASED = 200_000
-"""Nodes that aliases may repeat in one file: far above any real use, far below what would fill memory."""
+"""Nodes that aliases may repeat in one file: far more than real files need, far fewer than would fill the memory."""
 
 
 class Unfit:
-    """Stands for a value that has been reported and can't be used; a mapping leaves it out, a list keeps its place."""
+    """Replaces a value that has a problem. A mapping leaves it out; a list keeps it, so that indices stay right."""
 
     def __repr__(self) -> str:
         return "<unfit>"
@@ -37,33 +48,36 @@ UNFIT = Unfit()
 
 @dataclass(slots=True)
 class Document:
-    """What reading a file gave.
+    """The result of reading a file.
 
-    `places` has an entry for each key and list item, by its path. A value at which a problem was found is `UNFIT`.
-    Scalars with placeholders of parameters are `Template` in `value`, whatever is wanted there; `templates` has them.
+    Attributes:
+        value: the plain values; `UNFIT` or nothing in the place of a value that has a problem.
+        places: the place of each key and list item, by path.
+        unfit: the paths of the values that have a problem.
+        templates: the scalars with placeholders, by path. In `value` they are `ParameterTemplate`, for any setting.
     """
 
     file: str
     value: Any = None
-    places: dict[Path, Place] = field(default_factory=dict)
+    places: dict[KeyPath, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
-    unfit: set[Path] = field(default_factory=set)
-    templates: dict[Path, Template] = field(default_factory=dict)
+    unfit: set[KeyPath] = field(default_factory=set)
+    templates: dict[KeyPath, ParameterTemplate] = field(default_factory=dict)
 
-    def place(self, path: Path) -> Place:
-        """The place of `path`, or of the nearest thing around it that has one."""
+    def place(self, path: KeyPath) -> Place:
+        """Return the place of `path`, or of the nearest value around it that has a place."""
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, Place(self.file))
 
-    def problem(self, path: Path, message: str) -> Problem:
-        """A problem at `path`, not yet counted as one of the document's."""
+    def problem(self, path: KeyPath, message: str) -> Problem:
+        """Make a problem at `path`; the caller adds it to a list."""
         return Problem(self.place(path), dotted(path), message)
 
 
-def dotted(path: Path) -> str:
-    """A path as people write it: ``modules.m.http.headers``, ``….query_response[2].expect``."""
+def dotted(path: KeyPath) -> str:
+    """Format a path: ``modules.m.http.headers``, ``….query_response[2].expect``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -116,18 +130,18 @@ class _Reader:
         self._seen: set[Node] = set()
         self._aliased = 0
 
-    def unfit(self, path: Path, message: str) -> Unfit:
-        """Report the value at `path` as unusable."""
+    def unfit(self, path: KeyPath, message: str) -> Unfit:
+        """Report the value at `path` as unusable; return `UNFIT`."""
         self._document.problems.append(self._document.problem(path, message))
         self._document.unfit.add(path)
         return UNFIT
 
-    def read(self, node: Node, shape: Shape, path: Path) -> Any:
-        """The value of `node` in this shape, or `UNFIT`."""
+    def read(self, node: Node, shape: Shape, path: KeyPath) -> Any:
+        """Return the value of `node` in this shape, or `UNFIT`."""
         if node in self._seen:
             self._aliased += 1
             if self._aliased > MAX_ALIASED:
-                # Said once, where it happens; everything after it is left unread.
+                # This is reported once; the rest of the file is not read.
                 first = self._aliased == MAX_ALIASED + 1
                 return self.unfit(path, "the aliases of this file repeat too much") if first else UNFIT
         self._seen.add(node)
@@ -141,8 +155,8 @@ class _Reader:
             return self.unfit(path, f"the value is not what its tag {node.tag} says")
         return UNFIT if path in self._document.unfit else shape.read(self, node, path)
 
-    def items(self, node: Node, shape: Shape, path: Path) -> list[Any]:
-        """The items of a list; null ones are left out, as Go leaves them out."""
+    def items(self, node: Node, shape: Shape, path: KeyPath) -> list[Any]:
+        """Return the items of a list, without null ones, as in Go."""
         values: list[Any] = []
         for item in node.items:
             if item.is_null and shape is not ANYTHING:
@@ -152,8 +166,8 @@ class _Reader:
             values.append(self.read(item, shape, here))
         return values
 
-    def entries(self, node: Node, shape: Shape, path: Path) -> dict[str, Any]:
-        """The entries of a mapping whose keys are free."""
+    def entries(self, node: Node, shape: Shape, path: KeyPath) -> dict[str, Any]:
+        """Return the entries of a mapping with free keys."""
         values: dict[str, Any] = {}
         for name, value in self._pairs(node, path):
             read = shape.empty() if value.is_null else self.read(value, shape, (*path, name))
@@ -162,9 +176,9 @@ class _Reader:
         return values
 
     def block(
-        self, node: Node, shape: Callable[[str], Shape | None], known: Sequence[str], path: Path
+        self, node: Node, shape: Callable[[str], Shape | None], known: Sequence[str], path: KeyPath
     ) -> dict[str, Any]:
-        """The settings of a block; unknown keys are problems, and null leaves a key unset."""
+        """Return the settings of a block. An unknown key is a problem; null leaves a key unset."""
         values: dict[str, Any] = {}
         for name, value in self._pairs(node, path):
             here = (*path, name)
@@ -177,21 +191,21 @@ class _Reader:
                 values[name] = read
         return values
 
-    def binary(self, node: Node, path: Path) -> Any:
-        """The text of a ``!!binary`` scalar; bytes that are not UTF-8 become surrogate escapes."""
+    def binary(self, node: Node, path: KeyPath) -> Any:
+        """Return the text of a ``!!binary`` scalar; bytes that are not UTF-8 become surrogate escapes."""
         try:
             return base64.b64decode("".join(node.text.split()), validate=True).decode("utf-8", "surrogateescape")
         except binascii.Error:
             return self.unfit(path, "expected base64 after !!binary")
 
-    def _pairs(self, node: Node, path: Path) -> Iterator[tuple[str, Node]]:
-        """Key and value of each entry, merged ones included, with their places noted."""
+    def _pairs(self, node: Node, path: KeyPath) -> Iterator[tuple[str, Node]]:
+        """Yield key and value of each entry, with merged ones, and note their places."""
         for name, (key, value) in self._merged(node, path, ()).items():
             self._document.places[*path, name] = Place(self._document.file, key.line, key.column)
             yield name, value
 
-    def _merged(self, node: Node, path: Path, within: tuple[Node, ...]) -> dict[str, tuple[Node, Node]]:
-        """The entries of a mapping: its own first, then those of its merges (``<<``), earlier ones first."""
+    def _merged(self, node: Node, path: KeyPath, within: tuple[Node, ...]) -> dict[str, tuple[Node, Node]]:
+        """Return the entries of a mapping: its own, then those of its merges (``<<``) in their order."""
         own: dict[str, tuple[Node, Node]] = {}
         merges: list[Node] = []
         for key, value in node.pairs:
@@ -211,15 +225,15 @@ class _Reader:
                 own.setdefault(name, pair)
         return own
 
-    def _merge_sources(self, node: Node, path: Path) -> list[Node]:
+    def _merge_sources(self, node: Node, path: KeyPath) -> list[Node]:
         sources = node.items if node.kind == "list" else [node]
         if any(source.kind != "mapping" for source in sources):
             self.unfit((*path, "<<"), "expected a mapping or a list of mappings to merge")
             return []
         return sources
 
-    def _key(self, key: Node, path: Path) -> str | None:
-        """The text of a key; None for one that can't be used, which is reported."""
+    def _key(self, key: Node, path: KeyPath) -> str | None:
+        """Return the text of a key; report a key that can't be used and return None."""
         place = Place(self._document.file, key.line, key.column)
         if key.kind != "scalar":
             message = f"expected a string as a key, found {key.found}"
@@ -233,29 +247,29 @@ class _Reader:
             return None if decoded is UNFIT else decoded
         return key.text
 
-    def _twice(self, name: str, first: Node, second: Node, path: Path) -> None:
-        """Report a duplicate key, unless this mapping has been read before and is merged or repeated here."""
+    def _twice(self, name: str, first: Node, second: Node, path: KeyPath) -> None:
+        """Report a duplicate key, unless this mapping was read before and is merged or repeated here."""
         if second not in self._seen:
             self._seen.add(second)
             place = Place(self._document.file, second.line, second.column)
             message = f"`{name}` is here twice; the first is in line {first.line}, column {first.column}"
             self._document.problems.append(Problem(place, dotted((*path, name)), message))
 
-    def _expanded(self, node: Node, path: Path) -> Node:
-        """The scalar with ``${NAME}`` replaced; it counts as plain, for the environment knows no types."""
+    def _expanded(self, node: Node, path: KeyPath) -> Node:
+        """Return the scalar with ``${NAME}`` replaced. It counts as unquoted, as the environment has no types."""
         text = self._expanded_text(node.text, path)
         return node if text == node.text else replace(node, text=text, plain=True)
 
-    def _template(self, node: Node, shape: Shape, path: Path) -> Template | Unfit:
-        """A scalar with placeholders of parameters. What the environment holds can't become one."""
+    def _template(self, node: Node, shape: Shape, path: KeyPath) -> ParameterTemplate | Unfit:
+        """Parse a scalar with placeholders of parameters. Values of the environment can't add placeholders."""
         template = parse(node.text, lambda text: self._expanded_text(text, path), shape.of_text)
         self._document.templates[path] = template
         return UNFIT if path in self._document.unfit else template
 
-    def _expanded_text(self, text: str, path: Path) -> str:
-        """The text with ``${NAME}`` replaced from the environment, if that is wanted.
+    def _expanded_text(self, text: str, path: KeyPath) -> str:
+        """Return the text with ``${NAME}`` replaced from the environment, if a flag says so.
 
-        ``$${NAME}`` stands for the text ``${NAME}``. Anything else, such as ``${1}`` or ``$$``, is left alone.
+        ``$${NAME}`` means the text ``${NAME}``. Anything else, such as ``${1}`` or ``$$``, remains.
         """
         if self._environment is None:
             return text
@@ -272,5 +286,5 @@ class _Reader:
 
 
 def _listed(keys: Sequence[str]) -> str:
-    """The known keys, where they are few enough to read."""
+    """List the known keys, if they are few."""
     return f" (known: {', '.join(keys)})" if len(keys) <= 16 else ""

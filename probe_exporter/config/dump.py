@@ -1,4 +1,4 @@
-"""Write a `Config` as YAML: with defaults filled in and secrets masked, in a form that reads back the same."""
+"""Write a `Config` as YAML, with defaults and masked secrets. Without secrets, it reads back as the same config."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from probe_exporter.settings.quantities import format_duration
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration in effect: defaults filled in, secrets masked, modules by name."""
+    """Return the configuration as YAML: with defaults, masked secrets, and modules sorted by name."""
     modules = {name: plain_module(config.modules[name]) for name in sorted(config.modules)}
     of_all = {} if config.targets is None else {"targets": _plain_block(config.targets, config.targets.model_dump())}
     return dump({**of_all, "modules": modules}, indent=4)
 
 
 def modules_to_yaml(modules: Sequence[Module]) -> str:
-    """Some modules in effect, as a configuration of nothing else."""
+    """Return a configuration of some modules alone, as YAML."""
     return dump({"modules": {module.name: plain_module(module) for module in modules}}, indent=4)
 
 
 def module_to_yaml(module: Module) -> str:
-    """One module in effect: defaults filled in, secrets masked."""
+    """Return one module as YAML: with defaults, and with masked secrets."""
     return dump(plain_module(module), indent=2)
 
 
 def plain_module(module: Module) -> dict[str, Any]:
-    """What `module_to_yaml` writes, as plain values."""
+    """Return the plain values that `module_to_yaml` writes."""
     plain: dict[str, Any] = {"prober": module.prober.name}
     if module.timeout:
         plain["timeout"] = format_duration(module.timeout)
@@ -47,7 +47,7 @@ def plain_module(module: Module) -> dict[str, Any]:
 
 
 def _plain_block(block: Settings, dumped: Mapping[str, Any]) -> dict[str, Any]:
-    """What `dumped` says of a block, without the keys that are unset and stand for nothing."""
+    """Return `dumped` without keys of the block that are unset and have an empty default."""
     plain = {}
     for name, info in type(block).model_fields.items():
         key = info.alias or name
@@ -71,7 +71,7 @@ def _plain(value: object, dumped: Any) -> Any:
 
 
 def dump(value: Any, indent: int) -> str:
-    """`value` as a YAML document in block style, keys in their order, lists indented.
+    """Return `value` as a YAML document in block style: keys in their order, lists indented.
 
     Strings that hold bytes (as surrogate escapes) become ``!!binary``.
     """
@@ -87,11 +87,11 @@ def dump(value: Any, indent: int) -> str:
 
 
 _LINE_BREAKS = frozenset("\x85\u2028\u2029")
-"""What YAML 1.1 takes for line breaks beside the usual ones: safe in double quotes only."""
+"""Unusual line breaks of YAML 1.1, which are safe in double quotes only."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's dumper without aliases, and with lists indented under their keys."""
+    """PyYAML's dumper without aliases and with indented lists."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)

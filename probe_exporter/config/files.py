@@ -1,4 +1,4 @@
-"""Find the configuration files: those that the flags name, or the default one."""
+"""Find the configuration files: those that the flags name, or the default file, or the shipped ones."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from probe_exporter.plugins.loader import LoaderError, checked_directory, library
 
 DEFAULT_FILE = Path("blackbox.yml")
-"""Read where no configuration is named, if it is there."""
+"""The configuration file if no flag names one and this file exists."""
 _SUFFIXES = (".yml", ".yaml")
 
 
 def config_files(given: Sequence[str], directories: Sequence[Path]) -> list[Path]:
-    """The configuration files to read, in order.
+    """Return the configuration files to read, in order.
 
     Args:
-        given: files, directories (their ``.yml`` and ``.yaml`` files) or glob patterns; if there are none,
-            ``./blackbox.yml`` is read where it exists, else the modules that are shipped.
-        directories: of the user's own modules; their files join in either case.
+        given: files, directories (their ``.yml`` and ``.yaml`` files) or glob patterns. If there are none, the result
+            has ``./blackbox.yml`` if that exists, otherwise the shipped files.
+        directories: directories of the user's own modules; their files are always added.
 
     Raises:
-        LoaderError: something given does not exist or holds nothing, or a directory is not safe.
+        LoaderError: a given path does not exist or has no files, or a directory is not safe.
     """
     found: list[Path] = []
     for name in given:
@@ -50,6 +50,6 @@ def _named(name: str) -> list[Path]:
 
 
 def _yaml_files(directory: Path) -> list[Path]:
-    """The configuration files of a directory; hidden ones are an editor's or Kubernetes' own affair."""
+    """Return the configuration files of a directory, except hidden ones, which editors and Kubernetes make."""
     visible = (path for path in directory.iterdir() if not path.name.startswith("."))
     return sorted(path for path in visible if path.suffix in _SUFFIXES and path.is_file())

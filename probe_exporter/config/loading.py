@@ -1,7 +1,7 @@
-"""Configuration files to one frozen `Config`; whatever can be wrong is found here, at load.
+"""Load configuration files: read and check them, and make one immutable `Config` of them.
 
-The model of a file is built from the probers that are loaded, so a prober's block is checked by the prober's own
-settings, and all errors of all files are told at once.
+All errors of all files are reported at once. The model of a file is made of the settings of the probers that it uses,
+so that a prober's block is checked by the prober's own settings.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from probe_exporter.settings.rules import Absent, Block
 S = TypeVar("S", bound=Settings)
 
 
-KEPT = 256
-"""Sets of values for which a module with parameters stays as it was made for them: Prometheus asks the same again."""
+MAX_FILLED_MODULES = 256
+"""Modules to keep, of each module with parameters: Prometheus sends the same values again and again."""
 
 
 def load(
@@ -51,9 +51,9 @@ def load(
 
     Args:
         expand_env: replace ``${NAME}`` in values from the environment.
-        strict: refuse what otherwise gets a warning.
-        deferred: those of the files that are known to be good and to hold modules alone. Their modules are made when
-            somebody first asks for them; until then their probers need not be imported.
+        strict: treat warnings as errors.
+        deferred: those of the files that have no errors and nothing but modules. Their modules are made on first use;
+            until then their probers need not be imported.
 
     Raises:
         ConfigError: with every problem of every file.
@@ -65,7 +65,7 @@ def load(
     read: list[Document] = []
     later: dict[str, Callable[[], Module]] = {}
     problems: list[Problem] = []
-    defined: dict[nodes.Path, Place] = {}
+    defined: dict[nodes.KeyPath, Place] = {}
     for path, data in contents.items():
         document, root = documents.parsed(data, str(path))
         if root is None:
@@ -101,7 +101,7 @@ def load(
 def _modules(
     read: Iterable[Document], probers: Mapping[str, Prober[Any]]
 ) -> tuple[dict[str, Module], TargetsSettings | None, list[Problem]]:
-    """The modules of documents, the `targets` of all modules, and warnings; the documents' problems grow."""
+    """Make the modules of documents. Return them, `targets` of all modules, and warnings; add errors to documents."""
     used = {name: probers[name] for name in probers if name in _probers_of(read)}
     model = file_model(used, probers)
     modules: dict[str, Module] = {}
@@ -122,7 +122,7 @@ def _modules(
 
 
 def _probers_of(read: Iterable[Document]) -> set[str]:
-    """What modules name as their prober, and all keys of modules, among which are the blocks of probers."""
+    """Return the values of `prober` and all keys of modules, which include the names of blocks."""
     names: set[str] = set()
     for document in read:
         modules = document.value.get("modules") if isinstance(document.value, Mapping) else None
@@ -179,17 +179,19 @@ def _made_later(
 
 
 def _with_network(module: Module, network: NetworkPolicy | None) -> Module:
-    """The module with its network, and with it all that its parameters make of it; these are kept for a while."""
+    """Return the module with its network; modules that it makes for parameters have the network, too."""
     fill = module.fill
     if fill is None:
         return replace(module, network=network)
     return replace(
-        module, network=network, fill=lru_cache(maxsize=KEPT)(lambda values: replace(fill(values), network=network))
+        module,
+        network=network,
+        fill=lru_cache(maxsize=MAX_FILLED_MODULES)(lambda values: replace(fill(values), network=network)),
     )
 
 
-def _defined_twice(read: Document, defined: dict[nodes.Path, Place]) -> Iterator[Problem]:
-    """What of a document another file has defined; `defined` grows by the rest."""
+def _defined_twice(read: Document, defined: dict[nodes.KeyPath, Place]) -> Iterator[Problem]:
+    """Yield problems for modules and `targets` that another file has defined; add the others to `defined`."""
     for path, place in read.places.items():
         if path == ("targets",) or (len(path) == 2 and path[0] == "modules"):
             first = defined.setdefault(path, place)
@@ -199,7 +201,7 @@ def _defined_twice(read: Document, defined: dict[nodes.Path, Place]) -> Iterator
 
 
 def digest(files: Sequence[Path]) -> str:
-    """The SHA-256 of what `load` would read now, to tell whether anything changed.
+    """Return the SHA-256 of what `load` would read now, to find out whether anything has changed.
 
     Raises:
         ConfigError: a file can't be read.
@@ -208,7 +210,11 @@ def digest(files: Sequence[Path]) -> str:
 
 
 def _contents(files: Sequence[Path]) -> dict[Path, bytes]:
-    """Raises: ConfigError: naming every file that can't be read."""
+    """Read files.
+
+    Raises:
+        ConfigError: with every file that can't be read.
+    """
     contents, problems = {}, []
     for path in files:
         try:
@@ -292,7 +298,7 @@ def file_model(used: Mapping[str, Prober[Any]], known: Iterable[str] = ()) -> ty
 
 
 def validated(read: Document, model: type[S]) -> S | None:
-    """What a document says, as its model; None if it does not fit, and then the document's problems say why."""
+    """Validate a document. Return an instance of the model, or None and add the errors to the document."""
     if read.value is None or isinstance(read.value, Unfit):
         return None
     value = placeholders.fill(read.value, None) if read.templates else read.value
@@ -306,14 +312,14 @@ def validated(read: Document, model: type[S]) -> S | None:
 
 
 class _File(NamedTuple):
-    """What one file says."""
+    """The content of one file."""
 
     modules: list[Module]
     targets: TargetsSettings | None
 
 
 def _read(read: Document, model: type[Settings], probers: Collection[str], used: Mapping[str, Prober[Any]]) -> _File:
-    """What a document says; its problems grow by what validation finds."""
+    """Validate a document and make its modules; add errors to the document."""
     written = read.value
     read.value = parameter_checks.checked(read, probers)
     file: Any = validated(read, model)
@@ -342,14 +348,14 @@ def _module(name: str, said: Any, written: Block, read: Document, probers: Mappi
 
 
 def _blocks(said: Any, probers: Iterable[str]) -> tuple[Settings, dict[str, Settings]]:
-    """The block of a module's own prober, and those of others."""
+    """Return the block of a module's prober, and the blocks of other probers."""
     blocks = {key: getattr(said, f"block_{key}") for key in probers}
     own: Settings = blocks.pop(said.prober)
     return own, {key: block for key, block in blocks.items() if block is not None}
 
 
 def _fillable(module: Module, model: type[Settings], written: Block, probers: Iterable[str]) -> Module:
-    """The module with its `fill`, which validates as loading did; shown with its placeholders where they are legal."""
+    """Return the module with `fill`, which validates as at load. Its settings have placeholders if possible."""
     plain = {key: value for key, value in written.items() if key != "params"}
 
     def fill(values: tuple[str, ...]) -> Module:
@@ -371,7 +377,7 @@ def _fillable(module: Module, model: type[Settings], written: Block, probers: It
 
 
 def _cautions(module: Module, read: Document) -> Iterator[Problem]:
-    """What is legal in a module and yet questionable."""
+    """Yield warnings about settings that are legal but probably wrong."""
     path = ("modules", module.name)
     for name in module.strays:
         message = f"a block of another prober has no effect: this module's is {module.prober.name}"
@@ -380,12 +386,12 @@ def _cautions(module: Module, read: Document) -> Iterator[Problem]:
         yield read.problem((*where, key), message)
     for name, block in {module.prober.name: module.settings, **module.strays}.items():
         for where, key, message in block_cautions(block, (*path, name)):
-            if not any(at[: len(where) + 1] == (*where, key) for at in read.templates):  # requests know better
+            if not any(at[: len(where) + 1] == (*where, key) for at in read.templates):  # a request sets the value
                 yield read.problem((*where, key), message)
 
 
-def block_cautions(value: object, path: nodes.Path = ()) -> Iterator[tuple[nodes.Path, str, str]]:
-    """The cautions of a block and of all blocks in it."""
+def block_cautions(value: object, path: nodes.KeyPath = ()) -> Iterator[tuple[nodes.KeyPath, str, str]]:
+    """Yield the cautions of a block and of all blocks in it: path, key, message."""
     if isinstance(value, Settings):
         for key, message in value.cautions():
             yield path, key, message
@@ -416,7 +422,7 @@ _MESSAGES = {
 
 def _message(details: ErrorDetails) -> str:
     context = details.get("ctx", {})
-    if isinstance(context.get("error"), UnicodeEncodeError):  # a prober's own message that quotes bytes
+    if isinstance(context.get("error"), UnicodeEncodeError):  # the message of a prober's validator quotes bytes
         return _MESSAGES["string_unicode"]
     if isinstance(context.get("error"), ValueError):
         return str(context["error"])

@@ -1,4 +1,4 @@
-"""The frozen configuration: `Config`, its `Module`s, and the error for a file that can't become one."""
+"""`Config`, the immutable configuration, its modules, and `ConfigError`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Module:
     """A named configuration of a prober.
 
     Args:
-        settings: the prober's own block, defaults filled in.
+        settings: the prober's block, with defaults.
         timeout: seconds; 0.0 if the module sets none.
         place: where the module is defined.
-        strays: blocks of other probers that the module holds; they are checked and not used.
-        networking: what it says of all its connections.
-        network: the policy that its probes obey, with what holds for all modules; None if there is nothing to obey.
-        parameters: what a request may set; none once a request has.
-        fill: makes the module that some values of the parameters amount to, in the order of `parameters`.
+        strays: blocks of other probers in the module; they are checked but not used.
+        networking: the module's network settings.
+        network: the network policy of its probes, including that of all modules; None if there is none.
+        parameters: parameters that a request may set; empty in a module that `given` has returned.
+        fill: makes the module for values of the parameters, in the order of `parameters`.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Module:
     fill: Callable[[tuple[str, ...]], Module] | None = field(default=None, repr=False, compare=False)
 
     def given(self, request: Mapping[str, str]) -> Module:
-        """The module as a request with these parameters wants it; what it does not declare is not looked at.
+        """Return the module with a request's values of its parameters; other parameters are ignored.
 
         Raises:
-            ValueError: with a sentence for the client: a value is missing, not legal, or of no use where it goes.
+            ValueError: a value is missing or illegal, or makes a setting invalid; with a sentence for the client.
         """
         if self.fill is None:
             return self
@@ -118,10 +118,13 @@ class Modules(Mapping[str, Module]):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All modules, what holds for all of them, and what they were made of.
+    """A configuration that was read and checked.
 
     Args:
-        guarded: whether anything limits what may be probed.
+        files: the files that it was read from.
+        sha256: the checksum of their contents.
+        targets: the allowed targets of all modules.
+        guarded: whether any `targets` restrict what may be probed.
     """
 
     modules: Modules
@@ -134,7 +137,7 @@ class Config:
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; ``str()`` is one line per problem."""
+    """The configuration can't be used. ``str()`` has a line for each problem."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))

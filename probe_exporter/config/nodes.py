@@ -1,6 +1,15 @@
-"""YAML text to a tree of nodes, each with its place: no deeper than is reasonable, and of the first document only.
+"""Parse the first document of YAML text to a tree of nodes with their places, with a limit on its depth.
 
-PyYAML's parser delivers events; its own composer would recurse as deep as a hostile file says.
+How it works:
+
+* PyYAML's parser (libyaml, where it is installed) reads text and yields events: scalar, start and end of a list or
+  mapping, alias. PyYAML's composer, which makes nodes of events, recurses as deep as the file is nested; `_Composer`
+  here keeps a stack instead and refuses more than `MAX_DEPTH` levels.
+* A `Node` is a scalar with its text, a list with its items, or a mapping with its pairs. It has no value yet: whether
+  ``on`` is a boolean or text depends on the setting, see `shapes`.
+* Duplicate keys and merges (``<<``) are kept; `document` handles them.
+* An alias is the same `Node` object as its anchor, so a tree can have cycles. `document` limits how far it goes.
+* Scalars are interpreted by YAML 1.1's rules as Go's library applies them, which is not what PyYAML does.
 """
 
 from __future__ import annotations
@@ -11,11 +20,11 @@ from typing import Literal
 
 import yaml
 
-Path = tuple[str | int, ...]
-"""Where a value is: the keys and indices that lead to it."""
+KeyPath = tuple[str | int, ...]
+"""The keys and indices that lead to a value."""
 
 MAX_DEPTH = 60
-"""Levels of nesting; the deepest legal configuration has fewer than 15."""
+"""Levels of nesting. The deepest legal configuration has fewer than 15."""
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 CORE_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -36,7 +45,7 @@ _SPECIAL_FLOAT = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 def parse_number(text: str) -> int | float | None:
-    """A number in any of YAML 1.1's spellings that Go reads, or None."""
+    """Return the number for text in any of YAML 1.1's spellings that Go reads; None if it is no number."""
     if not text or text[0] not in "+-.0123456789":
         return None
     text = text.replace("_", "")
@@ -55,26 +64,26 @@ def parse_number(text: str) -> int | float | None:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A scalar (its text), a list (its items) or a mapping (its pairs), and where it begins."""
+    """A scalar (with text), a list (with items) or a mapping (with pairs), and its place."""
 
     kind: Literal["scalar", "list", "mapping"]
     line: int
     column: int
     tag: str = ""  # as written, in short form (``!!str``); empty if there is none
-    plain: bool = True  # neither quoted nor a block of text
+    plain: bool = True  # neither quoted nor a block scalar
     text: str = ""
     items: list[Node] = field(default_factory=list)
     pairs: list[tuple[Node, Node]] = field(default_factory=list)
 
     @property
     def is_null(self) -> bool:
-        """Whether this is a scalar that says "nothing"."""
+        """Whether this is a null scalar."""
         untagged = self.plain and not self.tag
         return self.kind == "scalar" and (untagged or self.tag == "!!null") and self.text in NULLS
 
     @property
     def value(self) -> bool | int | float | str:
-        """The value of a scalar that is not null, by YAML's core schema."""
+        """The value of a scalar that is not null, by YAML's core schema of types."""
         untagged = self.plain and not self.tag
         if (untagged or self.tag == "!!bool") and self.text in CORE_BOOLEANS:
             return CORE_BOOLEANS[self.text]
@@ -85,7 +94,7 @@ class Node:
 
     @property
     def belies_its_tag(self) -> bool:
-        """Whether this is a scalar with a tag such as ``!!int`` and not such a value."""
+        """Whether this is a scalar with a tag such as ``!!int``, but without such a value."""
         kinds = {"!!int": int, "!!float": float, "!!bool": bool}
         if self.kind != "scalar" or self.tag not in (*kinds, "!!null"):
             return False
@@ -93,18 +102,18 @@ class Node:
 
     @property
     def is_merge(self) -> bool:
-        """Whether this key says that the mapping takes entries from others."""
+        """Whether this is the key ``<<``, which merges other mappings."""
         return self.plain and self.text == "<<" and self.tag in ("", "!!merge")
 
     @property
     def number(self) -> int | float | None:
-        """The value of a scalar that is a number."""
+        """The value of a scalar that is a number; else None."""
         value = self.value if self.kind == "scalar" else None
         return None if isinstance(value, bool | str) else value
 
     @property
     def found(self) -> str:
-        """What this is, in the words of an error message."""
+        """The kind of this node, for error messages."""
         if self.kind != "scalar":
             return f"a {self.kind}"
         if self.is_null:
@@ -116,15 +125,15 @@ class Node:
 
 
 class _Composer:
-    """Builds the tree of one document from its events."""
+    """Makes the tree of one document from its events."""
 
     def __init__(self) -> None:
         self._anchors: dict[str | None, Node] = {}
-        self._children: list[Node] = []  # of the collection being read; they move into its node at its end
+        self._children: list[Node] = []  # of the collection that is being read; its end moves them to its node
         self._outer: list[tuple[Node, list[Node]]] = []
 
     def feed(self, event: yaml.Event) -> Node | None:
-        """Take one event; the end of the document returns its root."""
+        """Process one event; return the root at the end of the document, else None."""
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
                 raise _error(f"unknown anchor {event.anchor}", event)
@@ -172,7 +181,7 @@ def _tag(event: yaml.ScalarEvent) -> str:
 
 
 class SyntaxProblem(Exception):
-    """Not YAML, or not YAML of any use; `line` and `column` count from 1."""
+    """The text is no YAML that can be used; `line` and `column` count from 1."""
 
     def __init__(self, message: str, line: int, column: int) -> None:
         super().__init__(message)
@@ -188,10 +197,10 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def compose(data: bytes) -> Node | None:
-    """The root of the first document; None if there is no document.
+    """Return the root of the first document; None if there is no document.
 
     Raises:
-        SyntaxProblem: not YAML, an alias without an anchor, or nested beyond all reason.
+        SyntaxProblem: the text is no YAML, has an alias without an anchor, or is nested more than `MAX_DEPTH` deep.
     """
     composer = _Composer()
     try:

@@ -1,6 +1,6 @@
-"""Check a module's parameters: each placeholder names a declared one and stands where it may.
+"""Check the parameters of modules: placeholders name declared parameters and are in the block of a prober.
 
-Only a module with ``params`` has placeholders. In any other, ``${param:name}`` is plain text.
+A module without ``params`` has no placeholders: ``${param:name}`` is plain text there.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from probe_exporter.config.document import Document
-from probe_exporter.config.nodes import Path
+from probe_exporter.config.nodes import KeyPath
 from probe_exporter.config.placeholders import MARK, NAME, RESERVED, fill, written
 from probe_exporter.config.problems import Problem
 from probe_exporter.settings.fields import nearest
 
 
 def checked(document: Document, probers: Collection[str]) -> Any:
-    """The value of a document with its templates filled, to be validated: with defaults, or with what stands for them.
+    """Return the value of a document with its templates filled with defaults, for validation.
 
-    A parameter without a default is filled with its own placeholder. The document's problems and warnings grow by
-    what is wrong with parameters.
+    A parameter without a default is filled with its own placeholder. Errors and warnings about parameters are added to
+    the document.
     """
     modules = document.value.get("modules") if isinstance(document.value, Mapping) else None
     if not isinstance(modules, Mapping):
@@ -34,7 +34,7 @@ def checked(document: Document, probers: Collection[str]) -> Any:
             document.problems += _misnamed(document, name, declared)
             document.problems += _misplaced(document, uses, declared, probers)
             document.problems += [
-                document.problem(path, "a parameter can't go into a key") for path in keys.get(name, ())
+                document.problem(path, "a parameter can't be a part of a key") for path in keys.get(name, ())
             ]
             document.warnings += _unused(document, name, uses, declared)
             filled[name] = fill(module, {key: _stand_in(key, parameter) for key, parameter in declared.items()})
@@ -45,15 +45,15 @@ def checked(document: Document, probers: Collection[str]) -> Any:
     return {**others, "modules": filled}
 
 
-Uses = Mapping[Path, frozenset[str]]
-"""The parameters that the templates of a module want, by their places."""
+Uses = Mapping[KeyPath, frozenset[str]]
+"""The parameters in the templates of a module, by path."""
 
 T = TypeVar("T")
 
 
-def _by_module(found: Mapping[Path, T]) -> dict[str | int, dict[Path, T]]:
-    """What stands in modules, by their names."""
-    modules: dict[str | int, dict[Path, T]] = {}
+def _by_module(found: Mapping[KeyPath, T]) -> dict[str | int, dict[KeyPath, T]]:
+    """Group paths by module."""
+    modules: dict[str | int, dict[KeyPath, T]] = {}
     for path, what in found.items():
         if len(path) > 1 and path[0] == "modules":
             modules.setdefault(path[1], {})[path] = what
@@ -68,16 +68,16 @@ def _stand_in(name: str, parameter: Any) -> str:
 def _left_alone(document: Document, uses: Uses) -> Iterator[Problem]:
     for path, names in uses.items():
         if names:
-            yield document.problem(path, f"{written(min(names))} is plain text here: the module has no `params`")
+            yield document.problem(path, f"{written(min(names))} is plain text, as the module has no `params`")
 
 
 def _misnamed(document: Document, module: str, declared: Mapping[str, Any]) -> Iterator[Problem]:
     for name in declared:
         path = ("modules", module, "params", name)
         if name in RESERVED:
-            yield document.problem(path, f"`{name}` has a meaning of its own in requests")
+            yield document.problem(path, f"`{name}` is a reserved name: requests use it for the exporter itself")
         elif not NAME.fullmatch(name):
-            message = f"{name!r} can't be the name of a parameter: letters, digits and _, and no digit first"
+            message = f"{name!r} is no name of a parameter: use letters, digits and _, beginning with a letter or _"
             yield document.problem(path, message)
 
 
@@ -87,7 +87,7 @@ def _misplaced(
     for path, names in uses.items():
         if path[2] not in probers:
             document.unfit.add(path)
-            yield document.problem(path, "parameters go into the block of a prober only")
+            yield document.problem(path, "a parameter can only be used in the block of a prober")
             continue
         for name in sorted(names - declared.keys()):
             document.unfit.add(path)
@@ -99,4 +99,7 @@ def _unused(document: Document, module: str, uses: Uses, declared: Mapping[str, 
     used = frozenset[str]().union(*uses.values())
     for name in declared:
         if name not in used:
-            yield document.problem(("modules", module, "params", name), f"nothing in the module says {written(name)}")
+            yield document.problem(
+                ("modules", module, "params", name),
+                f"the parameter has no effect: the module does not use {written(name)}",
+            )

@@ -1,7 +1,7 @@
-"""Parameters that a module lets requests set: their declarations, and the ``${param:name}`` in its text where they go.
+"""Parameters of modules: their declarations, and the placeholders ``${param:name}`` for values from requests.
 
-A value goes into text that has been read already. So it can become nothing but a part of that text, whatever it
-holds, and it is not looked at for further placeholders.
+A value is put into text that has been parsed already. So it can't become anything but a part of that text, and
+placeholders in it are not replaced.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from probe_exporter.settings.fields import Text
 from probe_exporter.settings.regexps import Regexp
 
 MARK = "${param:"
-"""What every placeholder begins with."""
+"""The beginning of every placeholder."""
 
 RESERVED = frozenset({"target", "module", "debug", "hostname", "prober", "timeout"})
-"""Names that requests use, or may come to use, for the exporter itself."""
+"""Names of parameters of the exporter itself, now or in future."""
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-"""What relabeling can set as ``__param_<name>``: the name of a label."""
+"""A label name, so that relabeling can set ``__param_<name>``."""
 
 _PLACEHOLDER = re.compile(r"\$?\$\{param:([^{}]*)\}")
 
@@ -34,9 +34,9 @@ class Parameter(Settings):
     """One entry of a module's ``params``.
 
     Args:
-        pattern: a value has to match it from end to end.
-        max_length: characters that a value may have.
-        default: the value for requests that give none; without it they have to.
+        pattern: a value must match it as a whole.
+        max_length: the maximum number of characters of a value.
+        default: the value for requests that have none; without a default, requests must have a value.
     """
 
     pattern: Regexp
@@ -53,20 +53,20 @@ class Parameter(Settings):
         return default
 
     def objection(self, value: str) -> str:
-        """Why a value is not legal, as the rest of a sentence about it; empty if it is."""
+        """Return why a value is illegal, as the predicate of a sentence; empty if it is legal."""
         if len(value) > self.max_length:
             return f"is longer than {self.max_length} characters"
         return "" if self.pattern.matches_all(value) else f"does not match {self.pattern}"
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
-    """A string of a module with placeholders in it.
+class ParameterTemplate:
+    """A string with placeholders.
 
     Attributes:
         source: the string as written.
-        parts: its text and the names of its placeholders by turns, beginning and ending with text.
-        of_text: what the filled string stands for, where the setting is not text.
+        parts: text and names of placeholders in turn; the first and the last part are text.
+        of_text: converts the filled string to the type of the setting.
     """
 
     source: str = field(repr=False)  # it may be a secret
@@ -75,21 +75,21 @@ class Template:
 
     @property
     def names(self) -> frozenset[str]:
-        """The parameters that it wants."""
+        """The names of its parameters."""
         return frozenset(self.parts[1::2])
 
     def fill(self, values: Mapping[str, str]) -> Any:
-        """The string with values in its places, or what it stands for."""
+        """Return the string with values in place of the placeholders, converted to the type of the setting."""
         parts = [values.get(part, "") if index % 2 else part for index, part in enumerate(self.parts)]
         return self.of_text("".join(parts))
 
 
-def parse(text: str, literally: Callable[[str], str], of_text: Callable[[str], Any] = str) -> Template:
+def parse(text: str, literally: Callable[[str], str], of_text: Callable[[str], Any] = str) -> ParameterTemplate:
     """Find the placeholders of a string; ``$${param:name}`` stands for the text ``${param:name}``.
 
     Args:
-        literally: what becomes of the text around them.
-        of_text: the template's.
+        literally: converts the text between placeholders.
+        of_text: as in `ParameterTemplate`.
     """
     parts, begin = [""], 0
     for found in _PLACEHOLDER.finditer(text):
@@ -100,12 +100,12 @@ def parse(text: str, literally: Callable[[str], str], of_text: Callable[[str], A
         else:
             parts += [found[1], ""]
     parts[-1] += literally(text[begin:])
-    return Template(literally(text), tuple(parts), of_text)
+    return ParameterTemplate(literally(text), tuple(parts), of_text)
 
 
 def fill(plain: Any, values: Mapping[str, str] | None) -> Any:
-    """A plain value with every template in it filled, or, without values, as it was written."""
-    if isinstance(plain, Template):
+    """Fill all templates in a plain value. If `values` is None, replace them with their source."""
+    if isinstance(plain, ParameterTemplate):
         return plain.source if values is None else plain.fill(values)
     if isinstance(plain, Mapping):
         return {key: fill(item, values) for key, item in plain.items()}
@@ -115,5 +115,5 @@ def fill(plain: Any, values: Mapping[str, str] | None) -> Any:
 
 
 def written(name: str) -> str:
-    """The placeholder of a parameter."""
+    """Return the placeholder of a parameter."""
     return f"{MARK}{name}}}"

@@ -1,4 +1,4 @@
-"""Problems of configuration files: each says what is wrong, at which key, and where that stands in the file."""
+"""`Problem`: an error or a warning about a configuration file, with its file, line, column and key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """A position in a file; lines and columns count from 1, and 0 means the file as a whole."""
+    """A position in a file. Lines and columns count from 1; 0 means the whole file."""
 
     file: str
     line: int = 0
@@ -19,11 +19,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """Something wrong or questionable at a place.
+    """An error or a warning at a place.
 
     Args:
-        path: the keys that lead there, joined with dots; empty for the file as a whole.
-        message: what was expected, in plain words; never the value of a secret.
+        path: the keys that lead to the place, joined with dots; empty for the whole file.
+        message: what is expected; never the value of a secret.
     """
 
     place: Place
@@ -31,7 +31,7 @@ class Problem:
     message: str
 
     def __post_init__(self) -> None:
-        for name in ("path", "message"):  # bytes in them, from !!binary, are shown as escapes
+        for name in ("path", "message"):  # bytes in them, from !!binary, become escapes
             printable = getattr(self, name).encode("utf-8", "backslashreplace").decode()
             object.__setattr__(self, name, printable)
 

@@ -1,4 +1,4 @@
-"""A JSON Schema of configuration files, for editors to complete and check by."""
+"""Make a JSON Schema of configuration files, for editors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from probe_exporter.prober.declaration import Prober
 
 
 def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:
-    """The schema (draft 2020-12) of a file for these probers."""
+    """Return the schema (draft 2020-12) of a configuration file for these probers."""
     schema = file_model(probers).model_json_schema(schema_generator=_SchemaGenerator)
     reference: str = schema["properties"]["modules"]["additionalProperties"]["$ref"]
     module = schema["$defs"][reference.removeprefix("#/$defs/")]
     module["required"] = ["prober"]
-    module["properties"]["prober"] = {"enum": sorted(probers), "description": "What kind of probe this is."}
-    module["properties"]["description"]["description"] = "A line about this module, for people."
-    module["properties"]["params"]["description"] = "What a request may set: ${param:name} in the block of the prober."
+    module["properties"]["prober"] = {"enum": sorted(probers), "description": "The prober of this module."}
+    module["properties"]["description"]["description"] = "A line about this module, for lists."
+    module["properties"]["params"]["description"] = "Parameters of requests; ${param:name} in a block uses one."
     for name, prober in probers.items():
         module["properties"][name]["description"] = prober.summary
     _let_parameters_in(schema)
@@ -29,14 +29,14 @@ def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:
 
 
 def settings_schema(prober: Prober[Any]) -> dict[str, Any]:
-    """The schema of one prober's block of settings."""
+    """Return the schema of one prober's block of settings."""
     schema = prober.settings.model_json_schema(schema_generator=_SchemaGenerator)
     _let_keys_be_empty(schema)
     return {"$schema": _SchemaGenerator.schema_dialect, **schema}
 
 
 class _SchemaGenerator(GenerateJsonSchema):
-    """Pydantic's generator, without titles that only repeat names and defaults that JSON can't say."""
+    """Pydantic's generator without titles, which repeat the names, and without defaults that JSON can't express."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -56,7 +56,7 @@ _PLACEHOLDER = {"type": "string", "pattern": r"\$\{param:"}
 
 
 def _let_parameters_in(schema: dict[str, Any]) -> None:
-    """Where a prober's block wants what is not any text, a placeholder may stand for it."""
+    """Permit placeholders for settings that do not accept any text."""
     for name, block in schema["$defs"].items():
         if name not in ("Module", "Parameter"):
             for key, value in block.get("properties", {}).items():
@@ -69,7 +69,7 @@ def _or_placeholder(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _within(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema, with placeholders in what its list or its mapping holds."""
+    """Permit placeholders for the items of a list and the values of a mapping."""
     inner = {
         key: _or_placeholder(schema[key])
         for key in ("items", "additionalProperties")
@@ -84,7 +84,7 @@ def _refuses_text(schema: dict[str, Any]) -> bool:
 
 
 def _let_keys_be_empty(schema: dict[str, Any]) -> None:
-    """A key without a value is a key that is not there, unless it has to be."""
+    """Permit null for keys that are not required: it leaves them unset."""
     for block in (schema, *schema.get("$defs", {}).values()):
         for key, value in block.get("properties", {}).items():
             block["properties"][key] = value if key in block.get("required", ()) else _or_null(value)
@@ -94,7 +94,7 @@ _ANNOTATIONS = ("description", "default", "deprecated")
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema with null, which leaves a key unset."""
+    """Permit null, which leaves a key unset."""
     nothing = {"type": "null"}
     if nothing in schema.get("anyOf", ()) or "null" in schema.get("type", ()):
         return schema
@@ -102,7 +102,7 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _or(schema: dict[str, Any], option: dict[str, Any]) -> dict[str, Any]:
-    """The same schema with one more option; what it tells people stays outside."""
+    """Add an option to a schema; its description and default remain outside of the options."""
     annotations: dict[str, Any] = {key: schema[key] for key in _ANNOTATIONS if key in schema}
     core = {key: value for key, value in schema.items() if key not in annotations}
     options = core["anyOf"] if list(core) == ["anyOf"] else [core]

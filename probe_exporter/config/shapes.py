@@ -1,6 +1,6 @@
-"""How a value is read that a setting wants: the annotations of a pydantic model as shapes of YAML nodes.
+"""Derive from the annotations of a settings model how to read the YAML nodes of its keys.
 
-YAML alone can't tell whether ``on`` is a boolean or the text ``on``; the model can.
+YAML alone can't tell whether ``on`` is a boolean or the text ``on``; the annotation can.
 """
 
 from __future__ import annotations
@@ -15,42 +15,44 @@ from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origi
 
 from pydantic import BaseModel
 
-from probe_exporter.config.nodes import BOOLEANS, CORE_BOOLEANS, Node, Path, parse_number
+from probe_exporter.config.nodes import BOOLEANS, CORE_BOOLEANS, KeyPath, Node, parse_number
 from probe_exporter.settings.fields import Shorthand, Written
 
 
 class Reader(Protocol):
-    """What reads nodes, as far as shapes need it: `document` has it."""
+    """The methods of `document`'s reader that shapes use."""
 
-    def unfit(self, path: Path, message: str) -> Any:
-        """Report the value at `path` as unusable; what stands for it."""
+    def unfit(self, path: KeyPath, message: str) -> Any:
+        """Report the value at `path` as unusable; return the value that replaces it."""
 
-    def items(self, node: Node, shape: Shape, path: Path) -> list[Any]:
-        """The items of a list, each in this shape."""
+    def items(self, node: Node, shape: Shape, path: KeyPath) -> list[Any]:
+        """Return the items of a list, each in this shape."""
 
-    def entries(self, node: Node, shape: Shape, path: Path) -> dict[str, Any]:
-        """The entries of a mapping with free keys, each value in this shape."""
+    def entries(self, node: Node, shape: Shape, path: KeyPath) -> dict[str, Any]:
+        """Return the entries of a mapping with free keys, each value in this shape."""
 
     def block(
-        self, node: Node, shape: Callable[[str], Shape | None], known: Sequence[str], path: Path
+        self, node: Node, shape: Callable[[str], Shape | None], known: Sequence[str], path: KeyPath
     ) -> dict[str, Any]:
-        """The settings of a block, each in the shape of its key; the keys that have none are unknown."""
+        """Return the settings of a block, each in the shape of its key. Keys without a shape are unknown."""
 
-    def binary(self, node: Node, path: Path) -> Any:
-        """The text of a ``!!binary`` scalar."""
+    def binary(self, node: Node, path: KeyPath) -> Any:
+        """Return the text of a ``!!binary`` scalar."""
 
 
-Read = Callable[[Reader, Node, Path], Any]
+Read = Callable[[Reader, Node, KeyPath], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a node is read, and in which words it is asked for.
+    """How to read a node, and its name in error messages.
 
     Args:
-        plural: the same of many, as in "a list of integers".
-        empty: makes what null means in a mapping, such as an empty string; in a block it means unset.
-        of_text: what text stands for that a request put there; text that stands for nothing else is itself.
+        expected: the name, as in "expected an integer".
+        plural: its plural, as in "a list of integers".
+        read: reads a node.
+        empty: makes the value for null in a mapping, such as an empty string. In a block, null leaves a key unset.
+        of_text: converts the text of a request's parameter to a value; text that is no such value remains text.
     """
 
     expected: str
@@ -63,29 +65,29 @@ class Shape:
 _QUOTED = " (remove the quotes)"
 
 
-def _boolean(reader: Reader, node: Node, path: Path) -> Any:
+def _boolean(reader: Reader, node: Node, path: KeyPath) -> Any:
     if node.kind == "scalar" and isinstance(node.value, bool):
         return node.value
-    if node.text in BOOLEANS and node.text not in CORE_BOOLEANS:  # even in quotes, as Go has it
+    if node.text in BOOLEANS and node.text not in CORE_BOOLEANS:  # even in quotes, as in Go
         return BOOLEANS[node.text]
     hint = _QUOTED if not node.plain and node.text in CORE_BOOLEANS else ""
     return reader.unfit(path, f"expected true or false, found {node.found}{hint}")
 
 
-def _integer(reader: Reader, node: Node, path: Path) -> Any:
+def _integer(reader: Reader, node: Node, path: KeyPath) -> Any:
     if node.number is not None and -(1 << 63) <= node.number < 1 << 63:
         return int(node.number)
     hint = _QUOTED if not node.plain and parse_number(node.text) is not None else ""
     return reader.unfit(path, f"expected an integer, found {node.found}{hint}")
 
 
-def _float(reader: Reader, node: Node, path: Path) -> Any:
+def _float(reader: Reader, node: Node, path: KeyPath) -> Any:
     if node.number is not None:
         return float(node.number)
     return reader.unfit(path, f"expected a number, found {node.found}")
 
 
-def _anything(reader: Reader, node: Node, path: Path) -> Any:
+def _anything(reader: Reader, node: Node, path: KeyPath) -> Any:
     if node.kind == "list":
         return reader.items(node, ANYTHING, path)
     if node.kind == "mapping":
@@ -109,7 +111,7 @@ _PLAIN_SHAPES = {bool: BOOLEAN, int: INTEGER, float: FLOAT}
 
 
 def _text_shape(written: Written) -> Shape:
-    def read(reader: Reader, node: Node, path: Path) -> Any:
+    def read(reader: Reader, node: Node, path: KeyPath) -> Any:
         if node.kind != "scalar":
             return reader.unfit(path, f"expected {written.expected}, found {node.found}")
         if node.tag == "!!binary":
@@ -122,7 +124,7 @@ def _text_shape(written: Written) -> Shape:
 def _sequence_shape(container: Callable[[list[Any]], Any], item: Shape) -> Shape:
     expected = f"a list of {item.plural}"
 
-    def read(reader: Reader, node: Node, path: Path) -> Any:
+    def read(reader: Reader, node: Node, path: KeyPath) -> Any:
         if node.kind != "list":
             return reader.unfit(path, f"expected {expected}, found {node.found}")
         return container(reader.items(node, item, path))
@@ -134,7 +136,7 @@ def mapping_shape(value: Shape) -> Shape:
     """The shape of a mapping with free keys, all of whose values have one shape."""
     expected = f"a mapping of names to {value.plural}"
 
-    def read(reader: Reader, node: Node, path: Path) -> Any:
+    def read(reader: Reader, node: Node, path: KeyPath) -> Any:
         if node.kind != "mapping":
             return reader.unfit(path, f"expected {expected}, found {node.found}")
         return reader.entries(node, value, path)
@@ -170,7 +172,7 @@ def block_shape(keys: Mapping[str, Callable[[], Shape]], *, open_ended: bool = F
             shapes[key] = keys[key]()
         return shapes[key]
 
-    def read(reader: Reader, node: Node, path: Path) -> Any:
+    def read(reader: Reader, node: Node, path: KeyPath) -> Any:
         if node.kind != "mapping":
             return reader.unfit(path, f"expected a mapping of settings, found {node.found}")
         return reader.block(node, shape, list(keys), path)
@@ -179,7 +181,7 @@ def block_shape(keys: Mapping[str, Callable[[], Shape]], *, open_ended: bool = F
 
 
 def _either_shape(scalar: Shape, other: Shape) -> Shape:
-    def read(reader: Reader, node: Node, path: Path) -> Any:
+    def read(reader: Reader, node: Node, path: KeyPath) -> Any:
         return (scalar if node.kind == "scalar" else other).read(reader, node, path)
 
     return Shape(f"{other.expected} or {scalar.expected}", other.plural, read, empty=other.empty)
@@ -195,7 +197,7 @@ _SEQUENCES: dict[Any, Callable[[list[Any]], Any]] = {
 
 
 def shape_of(annotation: Any, metadata: Sequence[Any] = ()) -> Shape:
-    """How a value of this annotation is read; what is not known here is left to pydantic."""
+    """Return the shape for an annotation. Unknown annotations accept any value; pydantic validates it."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return shape_of(arguments[0], (*arguments[1:], *metadata))

@@ -1,4 +1,4 @@
-"""Make a module for a single probe: by name, from a prober's file, or from one YAML file."""
+"""Make the module for `probe-exporter run` and the pytest plugin: by name, from a prober's file or a YAML file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from probe_exporter.settings.fields import nearest
 
 
 class NotRun(Exception):
-    """There is nothing to probe with; the message says why, in a line or several."""
+    """The module for a probe can't be made; the message has a line for each reason."""
 
 
 def of_config(loaded: Config, name: str) -> Module:
-    """A module of the configuration.
+    """Return a module of the configuration.
 
     Raises:
-        NotRun: there is none of this name.
+        NotRun: no module has this name.
     """
     if name not in loaded.modules:
         raise NotRun(f"unknown module `{name}`{nearest(name, list(loaded.modules))}")
@@ -32,33 +32,33 @@ def of_config(loaded: Config, name: str) -> Module:
 
 
 def of_file(path: Path, settings: Sequence[tuple[str, str]], module: str | None) -> Module:
-    """A module for the prober of one file.
+    """Make a module for the prober of one file.
 
     Args:
-        settings: keys with their values, as in YAML.
-        module: the YAML file to take it from instead, with a colon and a name where it holds several.
+        settings: keys and values, as in YAML.
+        module: a YAML file to read the module from instead; with a colon and a name if it has several.
 
     Raises:
-        LoaderError, ConfigError, NotRun: something of it can't be used.
+        LoaderError, ConfigError, NotRun: the file, the settings or the module can't be used.
     """
     prober = load_file(path)
     if module is None:
         return with_settings(prober, _yaml(settings), "--set")
     if settings:
-        raise NotRun("either --set or --module")
+        raise NotRun("--set and --module exclude each other")
     file, _, name = module.partition(":")
     return of_yaml(prober, Path(file), name)
 
 
 def with_settings(prober: Prober[Any], block: bytes, source: str) -> Module:
-    """A module that says nothing but the prober's settings.
+    """Make a module of a prober's settings alone.
 
     Args:
-        block: them, in YAML.
-        source: where they come from, for messages.
+        block: the settings, in YAML.
+        source: the name of their origin, for messages.
 
     Raises:
-        NotRun: they are not good.
+        NotRun: the settings have errors.
     """
     read = document.read(block, source, prober.settings)
     settings = loading.validated(read, prober.settings)
@@ -69,13 +69,13 @@ def with_settings(prober: Prober[Any], block: bytes, source: str) -> Module:
 
 
 def of_yaml(prober: Prober[Any], file: Path, name: str = "") -> Module:
-    """A module of a YAML file, for a prober that need not be loaded otherwise.
+    """Return a module of a YAML file, for a prober that need not be loaded otherwise.
 
     Args:
-        name: may be left out where the file has only one for this prober.
+        name: the module's name; not needed if the file has only one module for this prober.
 
     Raises:
-        ConfigError, NotRun: the file is not good, or has none, or several.
+        ConfigError, NotRun: the file has errors, or no module for this prober, or several.
     """
     loaded = loading.load([file], {**find_probers([])[0], prober.name: prober})
     if name:
@@ -89,10 +89,10 @@ def of_yaml(prober: Prober[Any], file: Path, name: str = "") -> Module:
 
 
 def _yaml(settings: Sequence[tuple[str, str]]) -> bytes:
-    """Keys and values as a document. A value that is no YAML of its own, such as ``*`` or ``[a``, is the text it is.
+    """Write keys and values as a document. A value that is no YAML, such as ``*`` or ``[a``, is text.
 
     Raises:
-        NotRun: a key is within another that has a value.
+        NotRun: a key is below another key that has a value.
     """
     blocks: dict[str, Any] = {}
     for key, value in settings:

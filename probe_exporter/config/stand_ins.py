@@ -26,7 +26,7 @@ async def _refuse(probe: Probe, settings: Settings) -> None:
 
 
 def stand_ins(broken: Iterable[Broken]) -> dict[str, Prober[Any]]:
-    """A prober for each name that a broken one may have."""
+    """Make a prober for each name that a broken one may have. It accepts any settings."""
     return {name: Prober(name, _AnySettings, _refuse) for one in broken for name in one.names}
 
 

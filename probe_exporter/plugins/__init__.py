@@ -1,1 +1,1 @@
-"""Load probers, and find out what they can measure."""
+"""Load probers, and list their metrics."""

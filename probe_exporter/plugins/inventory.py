@@ -1,7 +1,7 @@
-"""Find the metrics that a prober can set, by reading which constants its code refers to.
+"""List the metrics that a prober can set, by a search of its code. The code is not run.
 
-Nothing is run. From the prober's function on, each global name that the code of a function mentions is looked up:
-a `Metric` is found; a function, a class or a table of them is searched in turn.
+The search begins with the prober's function. It looks up each global name that the code of a function mentions: a
+`Metric` is listed; a function, a class or a table of them is searched in turn.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from probe_exporter.prober.metrics import Metric
 
 
 def declared(module: ModuleType) -> list[Metric]:
-    """The metrics that a module declares or imports, by name."""
+    """Return the metrics that a Python module declares or imports, sorted by name."""
     return _by_name(value for value in vars(module).values() if isinstance(value, Metric))
 
 
 def measured(prober: Prober[Any]) -> list[Metric]:
-    """The metrics that a prober can set, by name; what every probe has is not among them."""
+    """Return the metrics that a prober can set, sorted by name, without those that the runner sets for every probe."""
     found: list[Metric] = []
     seen: set[int] = set()
     waiting: list[object] = [prober.probe]
@@ -38,7 +38,7 @@ def measured(prober: Prober[Any]) -> list[Metric]:
 
 
 def _by_name(metrics: Iterable[Metric]) -> list[Metric]:
-    """Each name once, in order."""
+    """Return each name once, in order."""
     found = {metric.name: metric for metric in metrics}
     return [found[name] for name in sorted(found)]
 
@@ -51,11 +51,11 @@ _AROUND: dict[type, str] = {
     partial: "func",
     type(lru_cache(int)): "__wrapped__",
 }
-"""What stands around a function, and where it keeps it."""
+"""Types that wrap a function, and the attribute that has it."""
 
 
 def _mentioned(value: object, ours: _Ours) -> Iterator[object]:
-    """What a function, a class, a table or an object of ours refers to."""
+    """Yield the objects that a function, a class, a table or an object refers to."""
     if isinstance(value, FunctionType):
         if value.__module__ in ours:
             yield from _globals_of(value.__code__, value.__globals__, ours)
@@ -75,14 +75,14 @@ def _mentioned(value: object, ours: _Ours) -> Iterator[object]:
 
 
 def _enclosed(function: FunctionType) -> Iterator[object]:
-    """What a function has from the one around it; a name that has no value yet has none here either."""
+    """Yield the variables of enclosing functions that a function uses, if they have a value."""
     for cell in function.__closure__ or ():
         with suppress(ValueError):
             yield cell.cell_contents
 
 
 def _globals_of(code: CodeType, scope: Mapping[str, Any], ours: _Ours) -> Iterator[object]:
-    """The globals that some code mentions; of a module of ours, the attributes that it may mean."""
+    """Yield the globals that code mentions, and the attributes of our modules that it may mean."""
     for name in code.co_names:
         value = scope.get(name)
         if isinstance(value, ModuleType):
@@ -97,10 +97,10 @@ def _globals_of(code: CodeType, scope: Mapping[str, Any], ours: _Ours) -> Iterat
 
 
 class _Ours:
-    """The modules whose code is looked into: the exporter's, files of probers, and the package of the prober."""
+    """The Python modules to search: the exporter's, files of probers, and the package of the prober."""
 
     def __init__(self, prober: Prober[Any]) -> None:
-        named = (prober.probe, prober.settings)  # a `partial` is of functools, its settings are the author's
+        named = (prober.probe, prober.settings)  # the module of a `partial` is functools; that of settings is right
         self._packages = {_package(one.__module__) for one in named}
 
     def __contains__(self, module: str | None) -> bool:

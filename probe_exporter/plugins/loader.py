@@ -1,6 +1,17 @@
-"""Load probers: from the package, from installed packages (entry points) and from the user's directories.
+"""Load probers: from this package, from installed packages (entry points) and from the user's directories.
 
-The files of a directory run with the exporter's rights, so a directory that anybody may write to is refused.
+How it works:
+
+* A prober is a Python file, or an entry point, that declares ``prober = Prober(…)``.
+* Shipped probers are in `probe_exporter.probers` and in the library (``modules/``). Each file has its prober's name, so
+  the names are known without an import. `Probers` imports a shipped prober on first use, once in a process.
+* Files of users and entry points are run by every `find_probers`, so that the exporter refuses to start with a broken
+  one. A file is read anew each time, without cached bytecode; Python itself imports an installed package only once.
+* Files of users are not importable by their names. Each is a module with a name of its own in `sys.modules`, where
+  pydantic and dataclasses look up annotations.
+* Each loaded prober is checked: its name, its function, its settings. For probers that this package does not ship, the
+  types of the settings are checked too.
+* Such code runs with the exporter's rights. So a directory or file that everybody may write to is refused.
 """
 
 from __future__ import annotations
@@ -26,25 +37,25 @@ from probe_exporter.prober.declaration import Prober
 from probe_exporter.settings.block import Settings
 
 MODULE_KEYS = frozenset({"prober", "timeout", "description", "params"})
-"""What a module says beside its blocks; no prober can have such a name."""
+"""Keys of a module that are no blocks of probers. A prober can't have such a name."""
 
 ENTRY_POINTS = "probe_exporter.probers"
-"""The group of entry points by which installed packages offer probers; each names one, or a module with a `prober`."""
+"""The group of entry points for probers. An entry point names a prober, or a Python module that has `prober`."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NAMED = re.compile(r"""\bProber\(\s*["']([a-z][a-z0-9_]*)["']""")
-_NO_PROBERS = ("_", ".", "test_", "conftest.py")  # helpers, an editor's files, and tests, which may lie beside probers
+_NO_PROBERS = ("_", ".", "test_", "conftest.py")  # names of helpers, editors' files and tests beside probers
 
 
 class LoaderError(Exception):
-    """Something named or found can't be loaded; the message says what and why."""
+    """A file, an entry point or a directory can't be used; the message names it and the reason."""
 
 
 def library() -> Path:
-    """The directory of ready-made modules: inside the package, or beside it in a checkout.
+    """Return the directory of shipped modules: inside the package, or beside it in a checkout.
 
     Raises:
-        LoaderError: there is neither.
+        LoaderError: neither exists.
     """
     package = Path(__file__).parents[1]
     inside, beside = package / "modules", package.parent / "modules"
@@ -58,7 +69,7 @@ def library() -> Path:
 
 
 class Broken(NamedTuple):
-    """Something that should have been a prober: where it is, what is wrong with it, what it may have been called."""
+    """A prober that can't be loaded: where it is, what is wrong, and the names that it may have."""
 
     where: str
     why: str
@@ -66,11 +77,11 @@ class Broken(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Something that should be a prober and is not loaded yet."""
+    """A file or an entry point that is not loaded yet."""
 
     where: str
-    names: frozenset[str]  # what it is probably called
-    load: Callable[[], object]  # gives a Prober, or what has one as `prober`
+    names: frozenset[str]  # names that its prober probably has
+    load: Callable[[], object]  # returns a Prober, or an object that has one as `prober`
 
 
 class Probers(Mapping[str, Prober[Any]]):
@@ -111,7 +122,7 @@ def load_probers(directories: Sequence[Path]) -> Probers:
     """Return all probers by name: the shipped ones, those of installed packages and those of the given directories.
 
     Raises:
-        LoaderError: a directory is not safe, or something is broken; with a line for each.
+        LoaderError: a directory is not safe, or probers are broken; the message has a line for each.
     """
     probers, broken = find_probers(directories)
     if broken:
@@ -146,10 +157,10 @@ def find_probers(directories: Sequence[Path]) -> tuple[Probers, list[Broken]]:
 
 
 def load_file(path: Path) -> Prober[Any]:
-    """The prober of one file, wherever that is.
+    """Return the prober of one file in any directory.
 
     Raises:
-        LoaderError: it can't be loaded.
+        LoaderError: the file can't be loaded.
     """
     return _foreign_prober(_file(path))
 
@@ -177,12 +188,12 @@ def _file(path: Path) -> _Found:
     try:
         named = _NAMED.findall(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
-        named = []  # what is wrong is said by loading it
+        named = []  # loading the file will report the error
     return _Found(str(path), frozenset({path.stem, *named}), partial(_import, path))
 
 
 def _installed() -> Iterator[_Found]:
-    """What installed packages offer. Python imports a package once: another version needs a new process."""
+    """Find the probers of installed packages. Python imports a package once: another version needs a new process."""
     for entry in sorted(metadata.entry_points(group=ENTRY_POINTS)):
         package = "" if entry.dist is None else f" of {entry.dist.name} {entry.dist.version}"
         where = f"entry point {entry.name} = {entry.value}{package}"
@@ -190,10 +201,10 @@ def _installed() -> Iterator[_Found]:
 
 
 def checked_directory(directory: Path) -> Path:
-    """The directory, if it exists and not everybody may write to it or to a prober in it.
+    """Return the directory, if it exists and not everybody may write to it or to a prober in it.
 
     Raises:
-        LoaderError: saying which, and how to mend it.
+        LoaderError: the message names the path, and how to correct its mode.
     """
     try:
         if not stat.S_ISDIR(directory.stat().st_mode):
@@ -209,10 +220,10 @@ def checked_directory(directory: Path) -> Path:
 
 
 def _checked_prober(found: _Found) -> Prober[Any]:
-    """Run the code and take the prober that it declares.
+    """Run the code, and check and return the prober that it declares.
 
     Raises:
-        LoaderError: naming where it is.
+        LoaderError: the message names the file or entry point.
     """
     declared = found.load()
     prober = declared if isinstance(declared, Prober) else getattr(declared, "prober", None)
@@ -229,10 +240,10 @@ def _checked_prober(found: _Found) -> Prober[Any]:
 
 
 def _foreign_prober(found: _Found) -> Prober[Any]:
-    """`_checked_prober` for code that no test of this package has seen: the types of its settings are checked too.
+    """As `_checked_prober`, for code that this package's tests do not cover: check the types of its settings, too.
 
     Raises:
-        LoaderError: naming where it is.
+        LoaderError: the message names the file or entry point.
     """
     prober = _checked_prober(found)
     _check_types(prober.settings, f"{found.where}: the settings of prober {prober.name}")
@@ -240,15 +251,15 @@ def _foreign_prober(found: _Found) -> Prober[Any]:
 
 
 def _may_be_awaited(function: FunctionType) -> bool:
-    """Whether calling it gives something to await; of a decorated one nobody can tell."""
+    """Return whether the result of a function can be awaited. A decorated function gets the benefit of the doubt."""
     return inspect.iscoroutinefunction(function) or hasattr(function, "__wrapped__")
 
 
 def _check_types(settings: type[Settings], where: str) -> None:
-    """Whether all types of the fields are there and can be described: they are names until somebody looks.
+    """Check that all types of the fields exist and have a JSON Schema. Annotations are text until they are used.
 
     Raises:
-        LoaderError: saying what is wrong.
+        LoaderError: with the first error.
     """
     try:
         settings.model_rebuild()
@@ -258,7 +269,7 @@ def _check_types(settings: type[Settings], where: str) -> None:
 
 
 class _PluginLoader(importlib.machinery.SourceFileLoader):
-    """Reads the source each time: cached bytecode can't tell two edits of one second apart."""
+    """Compiles the source each time: cached bytecode does not notice two edits within a second."""
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -273,16 +284,17 @@ def _shipped(path: Path) -> ModuleType:
 
 
 def _import(path: Path) -> ModuleType:
-    """Run the file of a prober. A shipped one is imported as always, so that there are no two of it."""
+    """Run the file of a prober. A shipped file is imported as ever, so that its prober exists once."""
     if path in _shipped_files():
         return _shipped(path)
     return _run(path, _PluginLoader(_module_name(path), str(path)))
 
 
 def _run(path: Path, loader: importlib.machinery.SourceFileLoader) -> ModuleType:
-    """
+    """Run a file as a new Python module and return that.
+
     Raises:
-        LoaderError: the file's code raised anything; it is then in no module.
+        LoaderError: the code raised an exception. No module remains.
     """
     name = loader.name
     module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(name, loader, origin=str(path)))
@@ -297,10 +309,10 @@ def _run(path: Path, loader: importlib.machinery.SourceFileLoader) -> ModuleType
 
 
 def _guarded(run: Callable[[], object], where: str) -> object:
-    """Run somebody's code.
+    """Run the code of a prober's author.
 
     Raises:
-        LoaderError: it raised anything; with the last line of the traceback.
+        LoaderError: the code raised an exception; the message has the last line of the traceback.
     """
     try:
         return run()
@@ -309,12 +321,12 @@ def _guarded(run: Callable[[], object], where: str) -> object:
 
 
 def _module_name(path: Path) -> str:
-    """A name that two files of one stem don't share, and that does not show where they lie."""
+    """Return a name for a file's module: different for files of one name, and without their directory."""
     return f"probe_exporter_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
 
 
 def _last_line(error: BaseException, where: str) -> str:
-    """What went wrong, and in which line of the file."""
+    """Return the last line of a traceback, and the line of the file in which the error occurred."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == where]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None

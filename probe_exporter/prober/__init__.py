@@ -1,1 +1,1 @@
-"""What a prober is made of: its declaration, one run, metrics, deadline, reasons for failure."""
+"""Declaration of probers, and one run of a prober: metrics, log, deadline, reasons for failure."""

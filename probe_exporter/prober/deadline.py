@@ -1,8 +1,16 @@
-"""Deadlines for many tasks at once, kept by one timer.
+"""Deadlines of many tasks, with one timer of the event loop for all of them.
 
-A timer of the event loop costs several microseconds to set and to drop, and nearly every deadline is dropped unused.
-Here they lie in buckets of `TICK` seconds, and the loop has a timer for the first bucket only. A deadline strikes up to
-a tick late and never early.
+How it works:
+
+* A timer of the event loop costs several microseconds to set and cancel, and nearly every deadline ends unused.
+* So deadlines wait in buckets of `TICK` seconds, and only the earliest bucket has a timer.
+* To set a deadline is to add it to the set of its bucket; to drop it is to remove it. Neither touches the loop's
+  timers, unless the bucket is new and earlier than all others.
+* When the timer fires, every deadline of the due buckets strikes: it cancels its task. The next bucket gets a timer.
+* A deadline is rounded up to the end of its bucket, so it strikes up to a tick late and never early.
+* `Deadline.__exit__` turns the cancellation into TimeoutError, as `asyncio.timeout_at` does. It tells its own
+  cancellation from one by somebody else by the counter `Task.cancelling`: another cancellation passes through.
+* A deadline that has passed already strikes at the next turn of the loop, so the body runs to its first await.
 """
 
 from __future__ import annotations
@@ -17,7 +25,7 @@ TICK = 0.01
 """Seconds that one bucket spans."""
 
 _NEVER = 1 << 62
-_NOTHING = 0.001  # seconds; the resolution of the loop's clock: less is no time at all
+_NOTHING = 0.001  # seconds; the resolution of the loop's clock, so a shorter time counts as none
 
 
 class _Buckets:
@@ -52,7 +60,7 @@ class _Buckets:
         self._timer = self.loop.call_at(tick * TICK, self._strike)
 
     def _strike(self) -> None:
-        """Strike what is due, and set the timer for what comes next."""
+        """Strike the deadlines that are due, and set the timer for the next bucket."""
         self._timer, self._armed = None, _NEVER
         now = int(self.loop.time() / TICK + 1e-6)
         for tick in sorted(tick for tick in self._buckets if tick <= now):
@@ -63,7 +71,7 @@ class _Buckets:
 
 
 _running: _Buckets | None = None
-"""Those of the loop that was asked for last: a process has one, and a test that makes another gets new ones."""
+"""The buckets of the loop used last: a process has one loop, and a test that makes another gets new buckets."""
 
 
 def _buckets_of(loop: asyncio.AbstractEventLoop) -> _Buckets:
@@ -74,12 +82,12 @@ def _buckets_of(loop: asyncio.AbstractEventLoop) -> _Buckets:
 
 
 class Deadline:
-    """A context manager that ends the task's work at a time: ``with Deadline(when): await …`` raises TimeoutError.
+    """A context manager that ends its body at a given time: ``with Deadline(when): await …`` raises TimeoutError.
 
-    It behaves as `asyncio.timeout_at`: a cancellation from elsewhere passes through as one.
+    As with `asyncio.timeout_at`, a cancellation from elsewhere remains a CancelledError.
 
     Attributes:
-        expired: whether it has struck.
+        expired: whether the deadline has cancelled the body.
     """
 
     __slots__ = ("_buckets", "_cancelling", "_task", "_when", "expired", "tick")
@@ -97,7 +105,7 @@ class Deadline:
         self._cancelling = 0
 
     def strike(self) -> None:
-        """The time has come: cancel the task."""
+        """Cancel the task, because the time has come."""
         if self._task is not None:
             self.expired = True
             self._task.cancel()
@@ -105,7 +113,7 @@ class Deadline:
     def __enter__(self) -> Self:
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("a deadline needs a task that it can end")
+            raise RuntimeError("a deadline needs a running task")
         self._task = task
         self._cancelling = task.cancelling()
         if self._when - self._buckets.loop.time() >= _NOTHING:
@@ -125,15 +133,15 @@ class Deadline:
 
 
 class Late(Exception):
-    """Something that may be left out has had its time."""
+    """An optional step took longer than its share of the time."""
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Give something a part of the time that there is: ``with within(0.5): await …``.
+    """Limit the time of an optional step: ``with within(0.5): await …``.
 
     Raises:
-        Late: it took longer.
+        Late: the body took longer.
     """
     limit = Deadline(asyncio.get_running_loop().time() + seconds)
     try:

@@ -1,4 +1,4 @@
-"""`Prober`: what a prober's file declares, so that modules can use it by name."""
+"""`Prober`: the declaration in a prober's file, which makes it available to modules by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ S = TypeVar("S", bound=Settings)
 
 
 def _same_settings(settings: Any, hostname: str) -> Any:
-    """The effect of the request parameter ``hostname`` on a prober that has no use for it."""
+    """Ignore the request parameter ``hostname``: the default of `Prober.with_hostname`."""
     return settings
 
 
@@ -23,16 +23,16 @@ class Prober(Generic[S]):
     """The declaration that makes a file a prober: ``prober = Prober("redis", RedisSettings, probe_redis)``.
 
     Args:
-        name: what a module's ``prober:`` says, and the key of its block of settings.
+        name: the value of a module's ``prober``, and the key of its block of settings.
         settings: the model of that block.
-        probe: the run itself; returns on success, raises `ProbeFailed` otherwise.
-        description: one line for lists; the first line of `probe`'s docstring if not given.
-        with_hostname: what the request parameter ``hostname`` does to the settings; by default nothing.
-            Raises ValueError, with a sentence for the client, where the two conflict.
-        reasons: those that only this prober has.
+        probe: probes the target; returns on success, raises `ProbeFailed` otherwise.
+        description: one line for lists; the first line of `probe`'s docstring by default.
+        with_hostname: returns the settings for a request with the parameter ``hostname``; by default the same settings.
+            Raises ValueError, with a sentence for the client, if the parameter conflicts with the settings.
+        reasons: the reasons for failure of this prober alone.
 
     Raises:
-        ValueError: a reason of its own does not begin with the prober's name.
+        ValueError: a reason of the prober's own does not begin with the prober's name.
     """
 
     name: str

@@ -1,7 +1,6 @@
-"""Metrics as probers see them: a `Metric` is declared once, `Samples` holds one run's values.
+"""`Metric`, the declaration of a metric, and `Samples`, the values of one run.
 
-Nothing here knows how samples are written out; `exposition` does. A `Samples` is also an ordinary
-prometheus_client collector, so whatever consumes those can consume a probe.
+`exposition` formats samples. `Samples` is also a collector of prometheus_client, for programs that use those.
 """
 
 from __future__ import annotations
@@ -24,18 +23,19 @@ _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 class Metric:
-    """The declaration of one metric family, made once as a module-level constant.
+    """The declaration of a metric family, as a constant of a module.
 
     Args:
-        name: the full name, base unit as its suffix (``probe_dns_lookup_time_seconds``).
-        help: one sentence for ``# HELP``.
-        labels: label names, in the order in which values are given to `Probe.set`.
-        type: ``gauge`` (the default: nearly all that a single probe measures), ``counter`` for what the target counts,
-            ``info`` for labels alone (the name ends in ``_info``, the value is 1), ``histogram`` for `Probe.observe`.
-        buckets: upper bounds of a histogram's buckets, rising; infinity is added.
+        name: the full name, with the base unit as suffix (``probe_dns_lookup_time_seconds``).
+        help: the sentence for ``# HELP``.
+        labels: label names, in the order of the values in `Probe.set`.
+        type: ``gauge`` (the default, for nearly everything that one probe measures), ``counter`` for counters of the
+            target, ``info`` for labels alone (the name ends in ``_info``, the value is 1), ``histogram`` for
+            `Probe.observe`.
+        buckets: upper bounds of a histogram's buckets, ascending; infinity is added.
 
     Raises:
-        ValueError: the name or a label is not legal in the Prometheus data model, or they don't fit the type.
+        ValueError: the name or a label is illegal in the Prometheus data model, or does not fit the type.
     """
 
     __slots__ = ("arity", "buckets", "help", "labels", "name", "type")
@@ -59,13 +59,13 @@ class Metric:
         if type == "info" and not name.endswith("_info"):
             raise ValueError(f"the name of an info metric ends in _info: {name}")
         if type == "histogram" and (not buckets or list(buckets) != sorted(set(buckets)) or "le" in labels):
-            raise ValueError(f"metric {name}: a histogram has buckets, rising ones, and no label le")
+            raise ValueError(f"metric {name}: a histogram has ascending buckets and no label le")
         if type != "histogram" and buckets:
-            raise ValueError(f"metric {name} has buckets and is no histogram")
+            raise ValueError(f"metric {name} has buckets but is no histogram")
         self.name = name
         self.help = help
         self.labels = labels
-        self.arity = len(labels) if type != "histogram" else -1  # which no `set` fits
+        self.arity = len(labels) if type != "histogram" else -1  # so that `set` always refuses
         self.buckets = buckets
         self.type: MetricType = type
 
@@ -74,7 +74,7 @@ class Metric:
 
 
 SUFFIXES = {"counter": "_total", "info": "_info"}
-"""What the samples of a family are called beyond the family's name."""
+"""Suffixes that samples of these types have beyond the name of their family."""
 
 
 class NotASample(TypeError):
@@ -126,11 +126,11 @@ def _as_float(value: float) -> float:
 
 
 class Samples:
-    """The values of one probe run: created with the run, thrown away after the answer.
+    """The values of one run: created with the run, discarded after the response.
 
     Attributes:
         plain: the values of metrics without labels.
-        labelled: those of metrics with labels, by the labels' values.
+        labelled: the values of metrics with labels, by label values.
     """
 
     __slots__ = ("_histograms", "_registry", "labelled", "plain")
@@ -142,10 +142,10 @@ class Samples:
         self._histograms: dict[Metric, Histogram] | None = None
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
-        """Set one sample; `labels` are values in the order of the declaration.
+        """Set one sample; `labels` are label values in the order of the declaration.
 
         Raises:
-            ValueError: the number of label values is not that of the declaration.
+            ValueError: the number of label values differs from the declaration.
             NotASample: the value is no number, or a label value is no text.
         """
         if len(labels) != metric.arity:
@@ -175,7 +175,7 @@ class Samples:
         """Count one value in a histogram.
 
         Raises:
-            ValueError: the metric is no histogram, or the number of label values is not that of the declaration.
+            ValueError: the metric is no histogram, or the number of label values differs from the declaration.
             NotASample: the value is no number, or a label value is no text.
         """
         if metric.type != "histogram":
@@ -187,7 +187,7 @@ class Samples:
         if self._histograms is None:
             self._histograms = {}
         histogram = self._histograms.get(metric)
-        if histogram is None:  # rare enough to be prometheus_client's affair
+        if histogram is None:  # histograms are rare, so prometheus_client's cost is acceptable
             histogram = Histogram(
                 metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=self.registry
             )
@@ -195,22 +195,22 @@ class Samples:
         (histogram.labels(*labels) if labels else histogram).observe(value)
 
     def get(self, metric: Metric, *labels: str, default: float = float("nan")) -> float:
-        """The value of one sample, or `default` while it is not set."""
+        """Return the value of one sample, or `default` if it is not set."""
         return self.labelled.get(metric, {}).get(labels, default) if labels else self.plain.get(metric, default)
 
     @property
     def families(self) -> dict[Metric, dict[LabelValues, float]]:
-        """All samples by metric and by the values of its labels, which may be none."""
+        """All samples by metric and label values (an empty tuple for a metric without labels)."""
         return {**{metric: {(): value} for metric, value in self.plain.items()}, **self.labelled}
 
     def with_labelled(self, labelled: dict[Metric, dict[LabelValues, float]]) -> Samples:
-        """The same samples, but for those with labels."""
+        """Return the same samples with other `labelled` ones."""
         other = Samples()
         other.plain, other.labelled, other._registry = self.plain, labelled, self._registry
         return other
 
     def as_floats(self) -> Samples:
-        """The same samples as the floats that Prometheus keeps; what is beyond them is infinite."""
+        """Return the same samples as floats, as Prometheus stores them; larger numbers become infinite."""
         other = self.with_labelled(
             {
                 metric: {labels: _as_float(value) for labels, value in series.items()}
@@ -222,18 +222,18 @@ class Samples:
 
     @property
     def registry(self) -> CollectorRegistry:
-        """A registry of this run alone for prometheus_client's own types, made when first asked for."""
+        """The registry of this run, for prometheus_client's own types; made on first use."""
         if self._registry is None:
             self._registry = CollectorRegistry()
         return self._registry
 
     @property
     def has_registry(self) -> bool:
-        """Whether an author has asked for `registry`."""
+        """Whether the prober has used `registry`."""
         return self._registry is not None
 
     def collect(self) -> Iterator[Family]:
-        """All samples as prometheus_client's families, those of `registry` included."""
+        """Yield all samples as families of prometheus_client, including those of `registry`."""
         for metric, samples in self.families.items():
             suffix = SUFFIXES.get(metric.type, "")
             family = Family(metric.name.removesuffix(suffix), metric.help, metric.type)
@@ -246,10 +246,10 @@ class Samples:
 
 
 class Given(Collector):
-    """Families that are there already, for a registry.
+    """A collector of families that exist already.
 
-    Series whose labels a target chooses go this way: what is written of `Samples` is remembered by its labels, which
-    should be the same from probe to probe.
+    It is for series whose label values the target chooses: `exposition` caches the text of labels in `Samples`, which
+    should be the same in every probe.
     """
 
     def __init__(self, families: list[Family]) -> None:

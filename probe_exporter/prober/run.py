@@ -1,6 +1,6 @@
-"""`Probe`: one run of a module against a target, with its metrics, its log and its phases.
+"""`Probe`: one run of a module against a target, with its metrics, log and phases.
 
-A prober raises `ProbeFailed`; it never judges, logs or counts its own failure. The runner does that once, for all.
+A prober raises `ProbeFailed`; the runner logs and counts the failure.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.prober.metrics import Metric, Samples
 
 
-class Event(NamedTuple):  # the cheapest record there is: a run makes a dozen
-    """One line of a probe's log, kept as data and rendered only when somebody looks."""
+class Event(NamedTuple):  # the cheapest kind of record: a run makes a dozen
+    """One line of a probe's log, as data; it is formatted when a client requests it."""
 
     time: float  # Unix seconds
     level: int  # of the logging module
     message: str
     fields: dict[str, object]
-    code: CodeType  # where it was logged: the function, and the place in its byte code
+    code: CodeType  # the function that logged, and the place in its byte code
     instruction: int
 
     @property
     def line(self) -> int:
-        """The line of the source; worked out when somebody looks, for it takes longer than logging."""
+        """The line of the source. Computing it takes longer than logging, so it is done on request."""
         lines = (line for start, end, line in self.code.co_lines() if start <= self.instruction < end)
         return next(lines, None) or self.code.co_firstlineno
 
 
 class Phase:
-    """One timed stretch of a probe; `seconds` is how long it took, once it has ended."""
+    """A timed part of a probe; `seconds` is its duration, once it has ended."""
 
     __slots__ = ("_metric", "_outer", "_probe", "_started", "name", "seconds")
 
@@ -62,12 +62,12 @@ class Phase:
         if self._metric is not None:
             before = self._probe.samples.get(self._metric, self.name, default=0.0)
             self._probe.set(self._metric, round(before + self.seconds, 9), self.name)
-        if kind is None:  # a failure keeps the phase it happened in
+        if kind is None:  # after a failure the phase remains, for the result
             self._probe.current_phase = self._outer
 
 
 class Network(Protocol):
-    """How one run uses the network, where its module has a policy: whom it asks for addresses, what it may connect to.
+    """The network policy of a run: name servers, source address, allowed targets.
 
     Attributes:
         source_ip_address: the address to connect from, unless the prober's settings have one; may be empty.
@@ -118,16 +118,16 @@ class Network(Protocol):
 
 
 class Probe:
-    """One run of a prober against one target: where it writes what it measured and what it saw.
+    """One run of a prober against one target: its metrics, log, phases and deadline.
 
     Attributes:
-        target: as the request gave it.
-        network: how it uses the network; None if the module has no network policy.
-        samples: what was measured.
-        set, add: set or add to one sample, ``probe.set(DURATION, 0.2, "connect")``; those of `samples`.
-        observe: count one value in a histogram, ``probe.observe(LATENCY, 0.2)``; that of `samples`.
-        events: what was logged.
-        failure: the first failure noted, and its phase in `failed_phase`.
+        target: the target as the request names it.
+        network: the network policy of this run; None if the module has none.
+        samples: the measured values.
+        set, add: set or add to one sample, ``probe.set(DURATION, 0.2, "connect")``; methods of `samples`.
+        observe: count one value in a histogram, ``probe.observe(LATENCY, 0.2)``; a method of `samples`.
+        events: the log of this run.
+        failure: the first failure noted; `failed_phase` is its phase.
     """
 
     __slots__ = (
@@ -154,8 +154,8 @@ class Probe:
     ) -> None:
         """
         Args:
-            target: as the request gave it.
-            deadline: on `clock`, in seconds; the runner ends the run then.
+            target: the target as the request names it.
+            deadline: when the runner ends the run, in seconds on `clock`.
             clock: the event loop's time.
             network: made by the runner for this run; None if the module has no network policy.
         """
@@ -179,16 +179,17 @@ class Probe:
 
     @property
     def registry(self) -> CollectorRegistry:
-        """This run's own registry, for authors who want prometheus_client's types."""
+        """The registry of this run, for prometheus_client's types."""
         return self.samples.registry
 
     def phase(self, name: str, seconds: Metric | None = None) -> Phase:
-        """Time a phase: ``with probe.phase("login", DURATION): …``. A failure inside is reported as one of this phase.
+        """Time a phase: ``with probe.phase("login", DURATION): …``. A failure inside is reported with this phase.
 
         Args:
             name: the value of the label ``phase``.
-            seconds: a metric with the one label ``phase``, which gets how long the phase took, however it ended; a
-                phase that is entered several times adds up. Without it, ``as phase`` and ``phase.seconds`` tell.
+            seconds: a metric with the label ``phase`` alone, which is set to the duration of the phase, also after a
+                failure; the durations of a phase that is entered several times are added up. Without it, use
+                ``as phase`` and ``phase.seconds``.
         """
         return Phase(self, name, seconds)
 
@@ -214,17 +215,17 @@ class Probe:
             self.log("No usable answer to an optional question", question=question, err=str(failed))
 
     def fail(self, failure: ProbeFailed) -> None:
-        """Note that the probe has failed, and go on measuring; the first failure noted is the one reported.
+        """Note that the probe has failed, and go on measuring. The first failure noted is reported.
 
-        Where there is nothing left to measure, raise the `ProbeFailed` instead.
+        If there is nothing left to measure, raise the `ProbeFailed` instead.
         """
         if self.failure is None:
-            # The history keeps failures; the frames of a traceback would keep all that the prober had in its hands.
+            # The history keeps failures; the frames of a traceback would keep all of the prober's local variables.
             failure.__traceback__ = failure.__context__ = failure.__cause__ = None
             self.failure = failure
             self.failed_phase = self.current_phase
 
     def log(self, message: str, /, *, level: int = logging.DEBUG, **fields: object) -> None:
-        """Note something about this run. Costs an append; text is made when somebody asks. No secrets."""
+        """Add a line to the log of this run. It costs an append: the text is made on request. Log no secrets."""
         caller = sys._getframe(1)  # noqa: SLF001  (the fast way, and documented)
         self.events.append(Event(time.time(), level, message, fields, caller.f_code, caller.f_lasti))

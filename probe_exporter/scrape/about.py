@@ -1,4 +1,4 @@
-"""What a page of metrics says of its program: the labels of the first metric that ends in ``_build_info``."""
+"""Name, version and revision of a program, from the first metric of its page that ends in ``_build_info``."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from probe_exporter.scrape.page import Selection
 
 _SUFFIX = "_build_info"
 _OF_RUNTIMES = ("go_build_info",)
-"""Metrics of that name that tell what the program was made with, not what it is."""
+"""Metrics with this suffix that describe the runtime and not the program."""
 
-_LONGEST = 128
-"""Characters of a label whose value somebody else wrote."""
+MAX_LABEL_CHARACTERS = 128
+"""Characters of a label whose value comes from the target."""
 
 
 def selection() -> Selection:
-    """What is to be kept of a page."""
+    """Return the selection of the samples that `told` needs."""
     return Selection(lambda _: True, lambda name: name.endswith(_SUFFIX) and name not in _OF_RUNTIMES, room=1)
 
 
 def told(kept: Selection) -> tuple[str, str, str, str] | None:
-    """The metric, and name, version and revision of the program; None where there is no such metric."""
+    """Return the metric, and the program's name, version and revision; None if there is no such metric."""
     if not kept.kept:
         return None
     sample = kept.kept[0]
@@ -28,5 +28,5 @@ def told(kept: Selection) -> tuple[str, str, str, str] | None:
 
 
 def short(value: object) -> str:
-    """A text as the value of a label; nothing for what is none."""
-    return value[:_LONGEST] if isinstance(value, str) else ""
+    """Return a text shortened for a label; an empty string for anything else."""
+    return value[:MAX_LABEL_CHARACTERS] if isinstance(value, str) else ""

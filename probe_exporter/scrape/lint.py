@@ -1,7 +1,7 @@
-"""What a page of metrics does against the conventions of Prometheus, though it may be read.
+"""Check the families of a page of metrics against the conventions of Prometheus.
 
-A finding is a family and a rule. The rules are those of `promtool check metrics`: Prometheus' documents "Metric and
-label naming" and "Writing exporters" are their source; which names promtool objects to was observed at it.
+The rules are those of `promtool check metrics`. Their source are Prometheus' documents "Metric and label naming" and
+"Writing exporters"; which names promtool reports was found by running it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from probe_exporter.scrape.page import Family
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong with one family."""
+    """A family that violates a rule."""
 
     rule: str
     metric: str
@@ -35,6 +35,12 @@ _PREFIXES = (
     "tera", "tebi", "peta", "pebi",
 )  # fmt: skip
 _ABBREVIATED = frozenset({"s", "ms", "us", "ns", "sec", "b", "kb", "mb", "gb", "tb", "pb", "m", "h", "d"})
+MAX_WORDS = 64
+"""Words of a name that are checked."""
+
+MAX_SHOWN_CHARACTERS = 200
+"""Characters of a name in a finding."""
+
 _CAMEL = re.compile("[a-z][A-Z]")
 _NAMED_TYPES = ("counter", "gauge", "histogram", "summary")
 _WITH_BUCKETS = ("histogram", "gaugehistogram")
@@ -42,20 +48,20 @@ _WITH_BUCKETS = ("histogram", "gaugehistogram")
 
 def _help(family: Family) -> Iterator[str]:
     if not family.help:
-        yield "there is no HELP"
+        yield "HELP is missing"
 
 
 def _base_unit(family: Family) -> Iterator[str]:
-    for word in family.name.split("_"):
+    for word in family.name.split("_", MAX_WORDS)[:MAX_WORDS]:
         plain = next((word.removeprefix(p) for p in _PREFIXES if word.removeprefix(p) in _BASE_UNITS), word)
         if plain in _BASE_UNITS:
             if _BASE_UNITS[plain] != word:
-                yield f"{word} where {_BASE_UNITS[plain]} are the base unit"
+                yield f"{word[:60]} instead of the base unit {_BASE_UNITS[plain]}"
             return
 
 
 def _abbreviated(family: Family) -> Iterator[str]:
-    for word in family.name.lower().split("_")[1:]:
+    for word in family.name.lower().split("_", MAX_WORDS)[1:MAX_WORDS]:
         if word in _ABBREVIATED:
             yield f"the unit {word} is abbreviated"
             return
@@ -63,52 +69,52 @@ def _abbreviated(family: Family) -> Iterator[str]:
 
 def _counter_total(family: Family) -> Iterator[str]:
     if family.type == "counter" and not family.name.endswith("_total"):
-        yield "the name of a counter ends in _total"
+        yield "the name of a counter must end in _total"
 
 
 def _total_counter(family: Family) -> Iterator[str]:
     if family.type not in ("counter", "unknown") and family.name.endswith("_total"):
-        yield f"a {family.type} is called _total, as counters are"
+        yield f"the name of a {family.type} ends in _total, which is for counters"
 
 
 def _reserved_suffix(family: Family) -> Iterator[str]:
     if family.type == "unknown":
         return
     if family.name.endswith("_bucket") and family.type not in _WITH_BUCKETS:
-        yield f"a {family.type} is called _bucket, as parts of histograms are"
+        yield f"the name of a {family.type} ends in _bucket, which is for parts of histograms"
     if family.name.endswith(("_count", "_sum")) and family.type not in (*_WITH_BUCKETS, "summary"):
         suffix = family.name.rpartition("_")[2]
-        yield f"a {family.type} is called _{suffix}, as parts of histograms and summaries are"
+        yield f"the name of a {family.type} ends in _{suffix}, which is for parts of histograms and summaries"
 
 
 def _reserved_label(family: Family) -> Iterator[str]:
     if family.type == "unknown":
         return
     if "le" in family.labels and family.type not in _WITH_BUCKETS:
-        yield f"a {family.type} has the label le, as histograms have"
+        yield f"a {family.type} has the label le, which is for histograms"
     if "quantile" in family.labels and family.type != "summary":
-        yield f"a {family.type} has the label quantile, as summaries have"
+        yield f"a {family.type} has the label quantile, which is for summaries"
 
 
 def _type_in_name(family: Family) -> Iterator[str]:
-    if family.type in _NAMED_TYPES and family.type in family.name.lower().split("_")[1:]:
-        yield f"the name says that it is a {family.type}"
+    if family.type in _NAMED_TYPES and family.type in family.name.lower().split("_", MAX_WORDS)[1:MAX_WORDS]:
+        yield f"the name contains the type {family.type}"
 
 
 def _colon(family: Family) -> Iterator[str]:
     if ":" in family.name:
-        yield "a colon is for the names of recording rules"
+        yield "colons are for the names of recording rules"
 
 
 def _camel_name(family: Family) -> Iterator[str]:
     if _CAMEL.search(family.name):
-        yield "words are separated by underscores, not by capitals"
+        yield "words must be separated by underscores, not by capitals"
 
 
 def _camel_label(family: Family) -> Iterator[str]:
-    for label in sorted(family.labels):
+    for label in sorted([label[:MAX_SHOWN_CHARACTERS] for label in family.labels]):
         if _CAMEL.search(label):
-            yield f"words are separated by underscores, not by capitals: label {label}"
+            yield f"words must be separated by underscores, not by capitals: label {label}"
 
 
 def _duplicates(family: Family) -> Iterator[str]:
@@ -130,12 +136,12 @@ RULES: dict[str, Callable[[Family], Iterator[str]]] = {
     "camel_case_label": _camel_label,
     "duplicate_series": _duplicates,
 }
-"""What is looked for, by the name that metrics and settings have for it."""
+"""The rules, by their names in metrics and settings."""
 
 
 def findings(family: Family) -> Iterator[Finding]:
-    """All that is wrong with a family; one without samples is not there, as in promtool."""
+    """Yield what is wrong with a family; one without samples is ignored, as in promtool."""
     if family.samples:
         for rule, check in RULES.items():
             for message in check(family):
-                yield Finding(rule, family.name, message)
+                yield Finding(rule, family.name[:MAX_SHOWN_CHARACTERS], message)

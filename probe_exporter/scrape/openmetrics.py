@@ -1,4 +1,4 @@
-"""OpenMetrics 1.0, by its specification: single blanks, families in one piece, and ``# EOF`` at the end."""
+"""Read OpenMetrics 1.0, as its specification has it: single spaces, families in one piece, ``# EOF`` at the end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Iterator
 
-from probe_exporter.scrape.grammar import LABELS, NAME, QUOTED, labels, lines, number, unescape
-from probe_exporter.scrape.page import STEP, TYPES, Family, Labels, Malformed, Page
+from probe_exporter.scrape.grammar import LABELS, NAME, QUOTED, labels, lines, mask, number, parts, unescape
+from probe_exporter.scrape.page import LINE_COST_BYTES, STEP_BYTES, TYPES, Family, Labels, Malformed, Page
 
 _SUFFIXES = {
     "counter": ("_total", "_created"),
@@ -21,7 +21,7 @@ _OWN_LABELS = {"summary": "quantile", "histogram": "le", "gaugehistogram": "le"}
 _NEVER_NEGATIVE = ("_total", "_sum", "_count", "_bucket", "_gcount")
 _NEVER_NAN = (*_NEVER_NEGATIVE, "_gsum")
 _WHOLE = ("_bucket", "_count", "_gcount")
-_LONGEST_EXEMPLAR = 128
+_MAX_EXEMPLAR_CHARACTERS = 128
 
 _METADATA = re.compile(rf"# (HELP|TYPE|UNIT) (?:({NAME})|({QUOTED})) (.*)", re.DOTALL)
 _SAMPLE = re.compile(
@@ -31,19 +31,21 @@ _SAMPLE = re.compile(
 
 
 def read(body: bytes, page: Page) -> Iterator[None]:
-    """Read a page; yields where others may run.
+    """Read a page; yield where other tasks may run.
 
     Raises:
-        Malformed, TooManySamples: and why.
+        Malformed, TooManySamples: the message says where and how.
     """
-    reader, index = _Reader(page), 0
+    reader, index, work = _Reader(page), 0, 0
     for index, line in enumerate(lines(body), 1):
+        work += LINE_COST_BYTES + len(line)
         try:
             reader.line(line)
         except Malformed as error:
             raise Malformed(f"line {index}: {error}") from None
-        if not index % STEP:
+        if work >= STEP_BYTES:
             yield
+            work = 0
     try:
         reader.end()
     except Malformed as error:
@@ -51,7 +53,7 @@ def read(body: bytes, page: Page) -> Iterator[None]:
 
 
 class _Reader:
-    """A page so far: the family that is being read, and the names that are taken."""
+    """The page so far: the family that is being read, and the names in use."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -61,7 +63,7 @@ class _Reader:
 
     def line(self, line: str) -> None:
         if self._ended:
-            raise Malformed("something follows # EOF")
+            raise Malformed("there is a line after # EOF")
         if line == "# EOF":
             self._ended = True
         elif not line:
@@ -72,27 +74,27 @@ class _Reader:
             self._sample(line)
 
     def end(self) -> None:
-        """Say that there are no more lines."""
+        """Take the end of the page."""
         self._close()
         if not self._ended:
             raise Malformed("# EOF is missing: the page may be cut off")
 
     def _metadata(self, line: str) -> None:
-        found = _METADATA.fullmatch(line)
+        found = _METADATA.fullmatch(mask(line))
         if found is None:
-            raise Malformed(f"neither HELP, TYPE nor UNIT: {line[:60]!r}")
-        keyword, plain, quoted, text = found.groups()
-        name = plain or unescape(quoted[1:-1], strict=True)
+            raise Malformed(f"this is neither HELP, TYPE nor UNIT: {line[:60]!r}")
+        keyword, plain, quoted, text = parts(found, line)
+        name = plain or unescape((quoted or "")[1:-1], strict=True)
         family = self._now
         if family is None or family.name != name:
             family = self._begin(name)
-        family.tell(keyword, text)
+        family.tell(keyword or "", text or "")
 
     def _sample(self, line: str) -> None:
-        found = _SAMPLE.fullmatch(line)
+        found = _SAMPLE.fullmatch(mask(line))
         if found is None:
-            raise Malformed(f"this is no sample: {line[:60]!r}")
-        name, inside, value, stamp, marks, mark_value, mark_stamp = found.groups()
+            raise Malformed(f"this is not a sample: {line[:60]!r}")
+        name, inside, value, stamp, marks, mark_value, mark_stamp = parts(found, line)
         quoted, pairs = labels(inside, strict=True) if inside else ("", ())
         if bool(name) == bool(quoted):
             raise Malformed(f"a sample has one metric name: {line[:60]!r}")
@@ -102,10 +104,10 @@ class _Reader:
             family = self._begin(name)
         for time in (stamp, mark_stamp):
             if time is not None and not math.isfinite(number(time)):
-                raise Malformed(f"{time[:60]!r} is not a time in seconds")
+                raise Malformed(f"{time[:60]!r} is not a timestamp in seconds")
         if marks is not None:
-            _check_exemplar(family, name, marks, mark_value)
-        family.take(name, pairs, number(value), stamp)
+            _check_exemplar(family, name, marks, mark_value or "")
+        family.take(name, pairs, number(value or ""), stamp)
 
     def _begin(self, name: str) -> _FamilyReader:
         self._close()
@@ -113,14 +115,14 @@ class _Reader:
         return family
 
     def _close(self) -> None:
-        """End the family that is being read: no other may have a name that its samples could have."""
+        """End the current family: no other may have a name that its samples could have."""
         family, self._now = self._now, None
         if family is None:
             return
         family.end()
         for suffix in {"", *_SUFFIXES.get(family.type, ())}:
             if f"{family.name}{suffix}" in self._taken:
-                raise Malformed(f"{family.name}{suffix} is of two families, or of one in two pieces")
+                raise Malformed(f"{family.name[:60]}{suffix} belongs to two families, or to one in two pieces")
             self._taken.add(f"{family.name}{suffix}")
 
 
@@ -129,13 +131,13 @@ def _check_exemplar(family: _FamilyReader, name: str, marks: str, value: str) ->
     if (family.type, suffix) not in (("counter", "_total"), ("histogram", "_bucket"), ("gaugehistogram", "_bucket")):
         raise Malformed("only counters and buckets have exemplars")
     pairs = labels(marks, strict=True)[1]
-    if sum(len(label) + len(text) for label, text in pairs) > _LONGEST_EXEMPLAR:
-        raise Malformed(f"the labels of an exemplar have more than {_LONGEST_EXEMPLAR} characters")
+    if sum(len(label) + len(text) for label, text in pairs) > _MAX_EXEMPLAR_CHARACTERS:
+        raise Malformed(f"the labels of an exemplar have more than {_MAX_EXEMPLAR_CHARACTERS} characters")
     number(value)
 
 
 class _FamilyReader:
-    """A family while its lines come."""
+    """A family whose lines are being read."""
 
     def __init__(self, page: Page, name: str) -> None:
         self.name = name
@@ -143,7 +145,7 @@ class _FamilyReader:
         self._page = page
         self._told: set[str] = set()
         self._unit = ""
-        self._family: Family | None = None  # once it has samples: its type is known then
+        self._family: Family | None = None  # set by the first sample, when the type is known
         self._help = False
         self._group: Labels | None = None
         self._groups: set[Labels] = set()
@@ -151,27 +153,27 @@ class _FamilyReader:
         self._buckets = _Buckets()
 
     def tell(self, keyword: str, text: str) -> None:
-        """Take a line of metadata."""
+        """Take the text of a HELP, TYPE or UNIT line."""
         if self._family is not None:
-            raise Malformed(f"{keyword} of {self.name} after its samples")
+            raise Malformed(f"{keyword} of {self.name[:60]} after its samples")
         if keyword in self._told:
-            raise Malformed(f"a second {keyword} for {self.name}")
+            raise Malformed(f"a second {keyword} for {self.name[:60]}")
         self._told.add(keyword)
         if keyword == "HELP":
             self._help = bool(text)
         elif keyword == "UNIT":
             self._unit = text
         elif text not in TYPES:
-            raise Malformed(f"{text[:60]!r} is no type of a metric")
+            raise Malformed(f"{text[:60]!r} is not a metric type")
         else:
             self.type = text
 
     def has(self, name: str) -> bool:
-        """Whether a sample of this name belongs here."""
+        """Return whether a sample of this name belongs to the family."""
         return name.startswith(self.name) and name[len(self.name) :] in _SUFFIXES.get(self.type, ("",))
 
     def take(self, name: str, pairs: Labels, value: float, stamp: str | None) -> None:
-        """Take in a sample."""
+        """Take a sample."""
         if self._family is None:
             self._family = self._page.begin(f"{self.name}{_NAMED_BY_SAMPLES.get(self.type, '')}", self.type)
             self._family.help = self._help
@@ -187,7 +189,7 @@ class _FamilyReader:
         self._page.take(self._family, name, pairs, value, own, stamp or "")
 
     def _own_label(self, name: str) -> str:
-        """The label that sets samples of one group apart."""
+        """Return the label that distinguishes the samples of one group."""
         if self.type == "stateset":
             return self.name
         parts = {"summary": "", "histogram": "_bucket", "gaugehistogram": "_bucket"}
@@ -196,23 +198,23 @@ class _FamilyReader:
     def _check_own(self, label: str, value: str) -> None:
         if self.type == "stateset":
             if not value:
-                raise Malformed(f"a state set has the label {label}")
+                raise Malformed(f"a state set must have the label {label[:60]}")
             return
         bound = number(value) if value else float("nan")
         good = 0 <= bound <= 1 if label == "quantile" else bound == bound
         if not good or (bound == float("inf") and value != "+Inf"):
-            raise Malformed(f"{value[:60]!r} can't be the label {label}")
+            raise Malformed(f"{value[:60]!r} is not valid for the label {label[:60]}")
 
     def _follow(self, group: Labels, stamp: str | None) -> None:
-        """The samples of a group stand together, and in the order of their times."""
+        """Check that the samples of a group stand together, in the order of their timestamps."""
         if self.type == "info":
             group = ()
         time = None if stamp is None else float(stamp)
         if group == self._group:
             if (time is None) != (self._stamp is None):
-                raise Malformed("some samples of a group have a time, and some have none")
+                raise Malformed("only some samples of a group have a timestamp")
             if time is not None and self._stamp is not None and time < self._stamp and self.type != "info":
-                raise Malformed("times go backwards")
+                raise Malformed("timestamps go backwards")
         elif group in self._groups:
             raise Malformed("the samples of a group do not stand together")
         if (group, time) != (self._group, self._stamp):
@@ -221,25 +223,25 @@ class _FamilyReader:
         self._group, self._stamp = group, time
 
     def end(self) -> None:
-        """Say that there are no more samples."""
+        """Take the end of the family."""
         self._buckets.end()
         if self._unit and not self.name.endswith(f"_{self._unit}"):
-            raise Malformed(f"{self.name} does not end in its unit, {self._unit[:60]}")
+            raise Malformed(f"{self.name[:60]} does not end in its unit, {self._unit[:60]}")
         if self._unit and self.type in ("info", "stateset"):
-            raise Malformed(f"{self.name} is a {self.type}, which has no unit")
+            raise Malformed(f"{self.name[:60]} is of type {self.type}, which has no unit")
 
 
 def _check_value(type: str, suffix: str, value: float) -> None:
     if value != value and suffix in _NEVER_NAN:
-        raise Malformed("what is counted can't be NaN")
+        raise Malformed("a counter, count or sum can't be NaN")
     if value < 0 and suffix in _NEVER_NEGATIVE:
-        raise Malformed("what is counted can't be negative")
+        raise Malformed("a counter, count or sum can't be negative")
     if suffix in _WHOLE and type != "unknown" and not float(value).is_integer():
-        raise Malformed("a count is a whole number")
+        raise Malformed("a count must be a whole number")
     if type == "info" and value != 1:
-        raise Malformed("the value of an info is 1")
+        raise Malformed("the value of an info must be 1")
     if type == "stateset" and value not in (0, 1):
-        raise Malformed("a state is 0 or 1")
+        raise Malformed("a state must be 0 or 1")
     if type == "summary" and not suffix and value < 0:
         raise Malformed("a quantile can't be negative")
 
@@ -261,15 +263,15 @@ class _Buckets:
         self._negative_sum = False
 
     def take(self, suffix: str, bound: float, value: float) -> None:
-        """Take in a sample of the histogram."""
+        """Take a sample of the histogram."""
         if suffix == "_created":
             return
         self._begun = True
         if suffix == "_bucket":
             if self._bound is not None and bound < self._bound:
-                raise Malformed("buckets do not rise")
+                raise Malformed("buckets are not in increasing order")
             if value < self._value:
-                raise Malformed("a bucket has fewer than the one below it")
+                raise Malformed("a bucket has a lower count than the one below it")
             self._bound, self._value = bound, value
             self._negative |= bound < 0
         elif suffix in ("_count", "_gcount"):
@@ -279,19 +281,19 @@ class _Buckets:
             self._negative_sum |= value < 0
 
     def end(self) -> None:
-        """Say that there is no more of it."""
+        """Take the end of the histogram."""
         if self._begun:
             self._check()
         self._forget()
 
     def _check(self) -> None:
         if self._bound != float("inf"):
-            raise Malformed("a histogram lacks its bucket +Inf")
+            raise Malformed("a histogram has no bucket +Inf")
         if self._count is not None and self._count != self._value:
-            raise Malformed("the count of a histogram is not that of its bucket +Inf")
+            raise Malformed("the count of a histogram differs from its bucket +Inf")
         if bool(self._sums) != (self._count is not None):
-            raise Malformed("a histogram has a count and a sum, or neither")
+            raise Malformed("a histogram must have both count and sum, or neither")
         if self._negative and "_sum" in self._sums:
-            raise Malformed("a histogram with negative buckets has no sum")
+            raise Malformed("a histogram with negative buckets can't have a sum")
         if not self._negative and self._negative_sum:
-            raise Malformed("a histogram without negative buckets has no negative sum")
+            raise Malformed("a histogram without negative buckets can't have a negative sum")

@@ -1,6 +1,7 @@
-"""A page of metrics as its readers take it in: families, and of their samples what is counted, judged or kept.
+"""`Page`: the families of a page of metrics, and those samples that are kept.
 
-Readers are generators that yield after every few samples, so that whoever reads a large page can let others run.
+The readers of all formats fill a page. They are generators that yield after a little work, `STEP_BYTES`, so that the
+caller can let other tasks run.
 """
 
 from __future__ import annotations
@@ -11,22 +12,35 @@ from typing import NamedTuple
 Labels = tuple[tuple[str, str], ...]
 
 TYPES = ("counter", "gauge", "histogram", "summary", "gaugehistogram", "info", "stateset", "unknown")
-"""What a family can be; ``unknown`` is what the text format calls untyped."""
+"""The types of families; ``unknown`` is ``untyped`` in the text format."""
 
-STEP = 64
-"""Samples that a reader takes between two yields: less than a millisecond of work."""
+STEP_BYTES = 8192
+"""Bytes of a page that a reader handles between two yields: about a millisecond of work."""
+
+LINE_COST_BYTES = 128
+"""Bytes that each line, field or message counts as in addition to its own."""
+
+MAX_LABELS = 1000
+"""Labels of one sample. Prometheus has no such limit by default; its `label_limit` is usually below 100."""
+
+MAX_FAMILIES = 20_000
+"""Families of one page. Prometheus has no such limit; large programs have a few thousand. The garbage collector takes
+some 5 ms for so many."""
+
+MAX_LABEL_NAMES = 1000
+"""Names of labels that are kept of one family."""
 
 
 class Malformed(ValueError):
-    """The page is not of its format; the message says where and why."""
+    """The page violates its format; the message says where and how."""
 
 
 class TooManySamples(Exception):
-    """The page has more samples than are allowed."""
+    """The page has more samples or families than allowed."""
 
 
 class Sample(NamedTuple):
-    """One sample that somebody wants to keep, and the type of its family."""
+    """One sample that is kept, and the type of its family."""
 
     name: str
     labels: Labels
@@ -38,12 +52,13 @@ class Family:
     """One family of a page.
 
     Attributes:
-        name: as its samples have it, but for what histograms and summaries add: a counter's with ``_total``.
+        name: that of its samples, without the suffixes of histograms and summaries: a counter's with ``_total``.
         type: one of `TYPES`.
-        help: whether it has a text that is not empty.
-        samples: how many.
-        labels: the names of all labels; ``le`` and ``quantile`` only where they do not belong to the type.
-        duplicates: how many samples repeat a series that was there before.
+        help: whether it has a HELP text that is not empty.
+        samples: number of samples.
+        labels: the names of labels, at most `MAX_LABEL_NAMES`; without ``le`` and ``quantile`` if they belong to
+            the type.
+        duplicates: number of samples that repeat a series.
     """
 
     __slots__ = ("duplicates", "help", "labels", "name", "samples", "type")
@@ -53,24 +68,24 @@ class Family:
         self.type = type
         self.help = False
         self.samples = 0
-        self.labels: set[str] = set()
+        self.labels: set[str] | frozenset[str] = frozenset()  # no set of its own for each of many families
         self.duplicates = 0
 
 
 class Selection:
-    """Samples that somebody wants to keep.
+    """Selects samples to keep.
 
     Attributes:
-        kept: those that there was room for.
-        left_out: how many others had a name that fits.
+        kept: the samples.
+        left_out: number of samples with a matching name that were not kept.
     """
 
     def __init__(self, wanted: Callable[[Sample], bool], names: Callable[[str], bool], room: int) -> None:
         """
         Args:
-            wanted: whether a sample is.
-            names: whether samples of a name can be; asked once for each name.
-            room: how many are kept at most.
+            wanted: returns whether to keep a sample.
+            names: returns whether samples of a name can be kept; called once for each name.
+            room: number of samples kept at most.
         """
         self.kept: list[Sample] = []
         self.left_out = 0
@@ -79,7 +94,7 @@ class Selection:
         self._room = room
 
     def take(self, sample: Sample) -> None:
-        """Keep a sample, if it is wanted and there is room."""
+        """Keep a sample if it is wanted and there is room."""
         if len(self.kept) < self._room and self._wanted(sample):
             self.kept.append(sample)
         else:
@@ -90,47 +105,63 @@ class Page:
     """What has been read of a page.
 
     Attributes:
-        families: in the order in which they came.
-        samples: how many.
+        limit: samples allowed.
+        families: in the order of the page.
+        samples: number of samples.
+        families_by_type, samples_by_type: numbers of families with samples, and of samples.
     """
 
     def __init__(self, limit: int, *selections: Selection) -> None:
         """
         Args:
             limit: samples allowed.
-            selections: what of them to keep.
+            selections: the samples to keep.
         """
+        self.limit = limit
         self.families: list[Family] = []
         self.samples = 0
-        self._limit = limit
+        self.families_by_type = dict.fromkeys(TYPES, 0)
+        self.samples_by_type = dict.fromkeys(TYPES, 0)
         self._selections = selections
         self._chosen: dict[str, list[Selection]] = {}
         self._seen: set[int] = set()
 
     def begin(self, name: str, type: str = "unknown") -> Family:
-        """A family that has not been there before."""
+        """Add a family.
+
+        Raises:
+            TooManySamples: there are too many families.
+        """
+        if len(self.families) == MAX_FAMILIES:
+            raise TooManySamples(f"the page has more than {MAX_FAMILIES} metric families")
         family = Family(name, type)
         self.families.append(family)
         return family
 
     def take(self, family: Family, name: str, labels: Labels, value: float, own: str = "", stamp: str = "") -> None:
-        """Take in a sample.
+        """Add a sample.
 
         Args:
             own: the label that belongs to the family's type, such as ``le``.
-            stamp: its time, where a page may have several samples of a series.
+            stamp: its timestamp, if the format allows several samples of a series.
 
         Raises:
-            TooManySamples: it is one too many.
+            TooManySamples: there are more than the limit.
         """
         self.samples += 1
-        if self.samples > self._limit:
-            raise TooManySamples(f"the page has more than {self._limit} samples")
+        if self.samples > self.limit:
+            raise TooManySamples(f"the page has more than {self.limit} samples")
+        if not family.samples:
+            self.families_by_type[family.type] += 1
         family.samples += 1
-        if labels:
-            family.labels.update([label for label, _ in labels if label != own])
-            labels = tuple(sorted(labels)) if len(labels) > 1 else labels
-        # Eight bytes stand for a series. That two of 100,000 have the same by chance happens once in 10^9 pages.
+        self.samples_by_type[family.type] += 1
+        if labels and len(family.labels) < MAX_LABEL_NAMES:
+            names = {label for label, _ in labels}
+            if not names <= family.labels:
+                family.labels = family.labels | names - {own}
+        if len(labels) > 1:
+            labels = tuple(sorted(labels))
+        # A hash of eight bytes represents a series. Two of 100,000 series have the same once in 10^9 pages.
         series = hash((name, labels, stamp))
         if series in self._seen:
             family.duplicates += 1

@@ -1,4 +1,4 @@
-"""Which formats there are, how they are asked for, and reading a page of one of them without keeping others waiting."""
+"""Formats of pages of metrics: request them, recognise them, read a page without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from probe_exporter.scrape.page import Page
 
 FormatName = Literal["protobuf", "openmetrics", "text"]
 
-TURN = 0.005
-"""Seconds of reading after which others run."""
+TURN_SECONDS = 0.005
+"""Seconds of reading after which other tasks run."""
+
+MAX_CONTENT_TYPE_CHARACTERS = 1024
+"""Characters of a Content-Type that is examined."""
 
 
 class Format(NamedTuple):
-    """One format: what a client says to ask for it, and what reads it."""
+    """One format: its name, its part of an Accept header, its reader."""
 
     name: FormatName
     accept: str
@@ -38,13 +41,15 @@ FORMATS = MappingProxyType(
 
 
 def accept(names: Sequence[str]) -> str:
-    """The Accept header that asks for some formats, the first most of all."""
+    """Return the Accept header for some formats, in order of preference."""
     asked = [f"{FORMATS[name].accept};q={1 - place / 10:g}" for place, name in enumerate(names)]
     return ",".join([*asked, "*/*;q=0.1"])
 
 
 def announced(content_type: str) -> Format | None:
-    """The format that a Content-Type header announces; None for none of these."""
+    """Return the format that a Content-Type header announces; None if it is unknown."""
+    if len(content_type) > MAX_CONTENT_TYPE_CHARACTERS:
+        return None
     media, *parameters = [part.strip() for part in content_type.split(";")]
     if media.lower() == "application/openmetrics-text":
         return FORMATS["openmetrics"]
@@ -56,15 +61,15 @@ def announced(content_type: str) -> Format | None:
 
 
 async def read(format: Format, body: bytes, page: Page) -> None:
-    """Take in all of a page, a few milliseconds at a time.
+    """Read a whole page, a few milliseconds at a time.
 
     A thread would not be better: readers are Python, and threads of Python take turns of the same length.
 
     Raises:
-        Malformed, TooManySamples: and why.
+        Malformed, TooManySamples: the message says where and how.
     """
-    ends = time.perf_counter() + TURN
+    ends = time.perf_counter() + TURN_SECONDS
     for _ in format.read(body, page):
         if time.perf_counter() > ends:
             await asyncio.sleep(0)
-            ends = time.perf_counter() + TURN
+            ends = time.perf_counter() + TURN_SECONDS

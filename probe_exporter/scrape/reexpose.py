@@ -1,6 +1,6 @@
-"""Copy series of a scraped target into the answer of its probe: those that a list allows, within limits.
+"""Copy series of a scraped target into the result of its probe, by an allowlist and within limits.
 
-Names that begin with ``probe_`` are dropped, so that no target can pass for something that a probe measured.
+Names that begin with ``probe_`` are dropped, so that a target can't forge what a probe measures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from probe_exporter.settings.fields import Text
 from probe_exporter.settings.regexps import Regexp
 
 OURS = "probe_"
-"""How the names of what probes measure begin."""
+"""Prefix of the metrics that probes measure."""
 
 _PREFIX = re.compile(r"(?:[a-zA-Z_][a-zA-Z0-9_]*)?")
 _GLOB = re.compile(r"[a-zA-Z0-9_:*?]+")
@@ -32,13 +32,13 @@ def _prefix(text: str) -> str:
     if not _PREFIX.fullmatch(text):
         raise ValueError("expected the beginning of a metric name, such as app_")
     if text.startswith(OURS):
-        raise ValueError(f"names that begin with {OURS} are for what probes measure")
+        raise ValueError(f"names that begin with {OURS} are reserved for what probes measure")
     return text
 
 
 def _glob(text: str) -> str:
     if not _GLOB.fullmatch(text):
-        raise ValueError("expected a metric name, in which * and ? may stand for anything")
+        raise ValueError("expected a metric name, in which * and ? are wildcards")
     return text
 
 
@@ -53,12 +53,12 @@ class ReexposeSettings(Settings):
 
     @cached_property
     def _allowed(self) -> Regexp:
-        """The globs as one expression."""
+        """The globs as one regular expression."""
         globs = [name.replace("*", ".*").replace("?", ".") for name in self.names]
         return Regexp("|".join(globs))
 
     def selection(self) -> Selection:
-        """What is to be kept of a page."""
+        """Return the selection of the series to copy."""
         return Selection(self._fits, self._is_allowed, self.limit)
 
     def _is_allowed(self, name: str) -> bool:
@@ -69,14 +69,14 @@ class ReexposeSettings(Settings):
         return len(sample.labels) <= self.label_limit and longest <= self.label_value_length_limit
 
     def hand_over(self, probe: Probe, taken: Selection) -> None:
-        """Put the series into the answer."""
+        """Add the series to the result of the probe."""
         if taken.kept:
             probe.registry.register(Given(list(self._families(taken.kept))))
 
     def _families(self, samples: Iterable[Sample]) -> Iterator[Family]:
-        """Series as families that any format can hold.
+        """Yield the series as families that any format can represent.
 
-        A part of a histogram or summary is a family of its own, without a type: the others may not be there.
+        A part of a histogram or summary is a family of its own, without a type: other parts may be missing.
         """
         families: dict[str, Family] = {}
         for sample in samples:

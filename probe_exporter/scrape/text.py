@@ -1,7 +1,7 @@
-"""The text format (0.0.4, and 1.0.0 with its names in quotes), as strict as Prometheus' own library for clients.
+"""Read the text format (0.0.4, and 1.0.0 with quoted names), as strictly as Prometheus' client library.
 
-The scraper of Prometheus itself takes some pages that break the format's rules, such as a TYPE after its samples;
-promtool does not, and neither does this.
+The scraper of Prometheus accepts some pages that violate the format, such as a TYPE after its samples; promtool and
+this reader do not.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from probe_exporter.scrape.grammar import LABELS, NAME, QUOTED, labels, lines, number, unescape, whole
-from probe_exporter.scrape.page import STEP, Family, Labels, Malformed, Page
+from probe_exporter.scrape.grammar import LABELS, NAME, QUOTED, labels, lines, mask, number, parts, unescape, whole
+from probe_exporter.scrape.page import LINE_COST_BYTES, STEP_BYTES, Family, Labels, Malformed, Page
 
 _TYPES = {
     "COUNTER": "counter",
@@ -26,10 +26,10 @@ _PARTS = {
     "histogram": ("_bucket", "_sum", "_count"),
     "gaugehistogram": ("_bucket", "_sum", "_count"),
 }
-"""What the samples of a family may be called beyond its name."""
+"""Suffixes that the samples of a family may have."""
 
 OWN_LABELS = {"summary": "quantile", "histogram": "le", "gaugehistogram": "le"}
-"""The label that belongs to a type."""
+"""Labels that belong to a type."""
 
 _SAMPLE = re.compile(rf"[ \t]*+({NAME})?[ \t]*+(?:\{{({LABELS})\}})?[ \t]*+([^ \t]++)(?:[ \t]++([^ \t]++))?", re.DOTALL)
 _KEYWORD = re.compile(r"[ \t]*+#[ \t]*+(HELP|TYPE)(?:[ \t]++|$)(.*)", re.DOTALL)
@@ -38,26 +38,30 @@ _HELP_ESCAPES = "n\\"
 
 
 def read(body: bytes, page: Page) -> Iterator[None]:
-    """Read a page; yields where others may run.
+    """Read a page; yield where other tasks may run.
 
     Raises:
-        Malformed, TooManySamples: and why.
+        Malformed, TooManySamples: the message says where and how.
     """
-    reader = _Reader(page)
+    reader, work = _Reader(page), 0
     for index, line in enumerate(lines(body), 1):
+        work += LINE_COST_BYTES + len(line)
         try:
             reader.line(line)
         except Malformed as error:
             raise Malformed(f"line {index}: {error}") from None
-        if not index % STEP:
+        if work >= STEP_BYTES:
             yield
+            work = 0
 
 
 class _Reader:
+    """The families of the page so far."""
+
     def __init__(self, page: Page) -> None:
         self._page = page
         self._families: dict[str, Family] = {}
-        self._typed: set[str] = set()  # a TYPE came, or a sample, after which none may
+        self._typed: set[str] = set()  # with a TYPE, or with samples, after which no TYPE may come
         self._helped: set[str] = set()
 
     def line(self, line: str) -> None:
@@ -70,33 +74,33 @@ class _Reader:
     def _comment(self, line: str) -> None:
         keyword = _KEYWORD.fullmatch(line)
         if keyword is None or not keyword[2]:
-            return  # a remark
-        found = _METADATA.fullmatch(keyword[2])
+            return  # a comment
+        found = _METADATA.fullmatch(mask(keyword[2]))
         if found is None:
-            raise Malformed(f"{keyword[1]} of what is no metric name")
-        plain, quoted, text = found.groups()
+            raise Malformed(f"{keyword[1]} without a metric name")
+        plain, quoted, text = parts(found, keyword[2])
         if text is None:
             return
-        family = self._family(plain or unescape(quoted[1:-1], strict=False))
+        family = self._family(plain or unescape((quoted or "")[1:-1], strict=False))
         if text:
             (self._help if keyword[1] == "HELP" else self._type)(family, text)
 
     def _help(self, family: Family, text: str) -> None:
         if family.name in self._helped:
-            raise Malformed(f"a second HELP for {family.name}")
+            raise Malformed(f"a second HELP for {family.name[:60]}")
         self._helped.add(family.name)
         family.help = bool(unescape(text, strict=False, known=_HELP_ESCAPES))
 
     def _type(self, family: Family, text: str) -> None:
         if family.name in self._typed:
-            raise Malformed(f"a second TYPE for {family.name}, or one after its samples")
+            raise Malformed(f"a second TYPE for {family.name[:60]}, or one after its samples")
         if text.upper() not in _TYPES:
-            raise Malformed(f"{text[:60]!r} is no type of a metric")
+            raise Malformed(f"{text[:60]!r} is not a metric type")
         self._typed.add(family.name)
         family.type = _TYPES[text.upper()]
 
     def _family(self, name: str) -> Family:
-        """The family that a name belongs to, which may be a part of a histogram or summary."""
+        """Return the family of a sample's name, which may have the suffix of a histogram or summary."""
         family = self._families.get(name)
         if family is not None:
             return family
@@ -108,18 +112,18 @@ class _Reader:
         return family
 
     def _sample(self, line: str) -> None:
-        found = _SAMPLE.fullmatch(line)
+        found = _SAMPLE.fullmatch(mask(line))
         if found is None:
-            raise Malformed(f"this is no sample: {line[:60]!r}")
-        name, inside, value, stamp = found.groups()
+            raise Malformed(f"this is not a sample: {line[:60]!r}")
+        name, inside, value, stamp = parts(found, line)
         pairs: Labels = ()
         if inside:
             quoted, pairs = labels(inside, strict=False)
             if quoted and name:
-                raise Malformed(f"two names: {name} and {quoted[:60]}")
+                raise Malformed(f"a sample has two names: {name[:60]} and {quoted[:60]}")
             name = name or quoted
         if not name:
-            raise Malformed(f"this has no metric name: {line[:60]!r}")
+            raise Malformed(f"a sample has no metric name: {line[:60]!r}")
         family = self._family(name)
         self._typed.add(family.name)
         own = OWN_LABELS.get(family.type, "")
@@ -128,4 +132,4 @@ class _Reader:
                 number(text)
         if stamp is not None:
             whole(stamp)
-        self._page.take(family, name, pairs, number(value), own)
+        self._page.take(family, name, pairs, number(value or ""), own)

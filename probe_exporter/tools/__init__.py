@@ -1,1 +1,1 @@
-"""What the command line offers beside serving: run, list, new."""
+"""Subcommands for people: run, list, new."""

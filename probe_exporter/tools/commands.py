@@ -1,7 +1,7 @@
-"""``probe-exporter new``, ``run``, ``modules`` and ``probers``: the command line of people who are not Prometheus.
+"""The subcommands ``new``, ``run``, ``modules`` and ``probers``.
 
-A tool's name comes first, and its own flags after it; so none of them changes how the flags of the exporter are read.
-Exit codes: 0; 1 for a probe that failed; 2 for what can't be used; 130 if interrupted.
+The name of a subcommand is the first argument, and its flags follow, so that they do not affect the exporter's flags.
+Exit codes: 0; 1 after a failed probe; 2 for errors of usage, configuration or files; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from probe_exporter.config.current import Source
 
 UNUSABLE = 2
-INTERRUPTED = 130  # what a shell says of it
+INTERRUPTED = 130  # as shells report SIGINT
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one tool; returns its exit code.
+    """Run a subcommand; return the exit code.
 
     Args:
-        arguments: its name, and what is for it.
+        arguments: its name and its arguments.
 
     Raises:
-        SystemExit: they can't be understood, or ask for help.
+        SystemExit: after a usage error or help.
     """
     given = _parser().parse_args(arguments)
     return _run_tool(given)
 
 
 def _run_tool(given: argparse.Namespace) -> int:
-    """Run the tool that was asked for."""
+    """Run the subcommand; return the exit code."""
     from probe_exporter.config.current import REFUSALS  # noqa: PLC0415  # help and usage errors need nothing large
     from probe_exporter.config.single import NotRun  # noqa: PLC0415  # the same
     from probe_exporter.telemetry import logs  # noqa: PLC0415  # the same
@@ -71,9 +71,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _new_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="what the prober is called: small letters, digits and _")
+    parser.add_argument("name", metavar="NAME", help="name of the prober: lower-case letters, digits and _")
     parser.add_argument(
-        "directory", metavar="DIRECTORY", nargs="?", type=Path, default=Path(), help="where they go (default: here)"
+        "directory",
+        metavar="DIRECTORY",
+        nargs="?",
+        type=Path,
+        default=Path(),
+        help="directory for the files (default: the working directory)",
     )
 
 
@@ -91,15 +96,17 @@ def _new(given: argparse.Namespace) -> int:
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("subject", metavar="MODULE|FILE.py", help="a module that is loaded, or the file of a prober")
-    parser.add_argument("target", metavar="TARGET", help="what to probe")
+    parser.add_argument(
+        "subject", metavar="MODULE|FILE.py", help="a module of the configuration, or the file of a prober"
+    )
+    parser.add_argument("target", metavar="TARGET", help="the target to probe")
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
         type=_pair,
         default=[],
-        help="a setting for FILE.py; repeatable, with dots for blocks within blocks",
+        help="a setting for FILE.py; repeatable; a dot separates a block and its key",
     )
     parser.add_argument("--module", metavar="FILE.yml[:NAME]", help="a module for FILE.py")
     parser.add_argument(
@@ -110,10 +117,13 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a parameter that the module declares, or hostname; repeatable",
     )
-    parser.add_argument("--timeout", metavar="DURATION", type=_timeout, help="default: the module's, else 10s")
     parser.add_argument(
-        "--debug", action="store_true", help="also show the log of the probe and the settings in effect"
+        "--timeout",
+        metavar="DURATION",
+        type=_timeout,
+        help="timeout of the probe (default: that of the module, or 10s)",
     )
+    parser.add_argument("--debug", action="store_true", help="also print the log of the probe and the settings")
     _add_sources(parser)
 
 
@@ -124,15 +134,15 @@ def _run(given: argparse.Namespace) -> int:
     if given.subject.endswith(".py"):
         module = single.of_file(Path(given.subject), given.set, given.module)
     elif given.set or given.module:
-        raise single.NotRun("--set and --module are for the file of a prober")
+        raise single.NotRun("--set and --module need the file of a prober")
     else:
         module = single.of_config(_source(given).read(), given.subject)
     return once.run(module, given.target, dict(given.param), given.timeout, debug=given.debug)
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", metavar="NAME", nargs="*", help="show these in full")
-    parser.add_argument("--json", action="store_true", help="as JSON, in full")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="describe these in full")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
     _add_sources(parser)
 
 
@@ -151,7 +161,7 @@ def _probers(given: argparse.Namespace) -> int:
 
 
 class Tool(NamedTuple):
-    """A tool: what it does in a line, what it takes, and how it is run."""
+    """A subcommand: its help, its arguments and its function."""
 
     summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
@@ -159,14 +169,14 @@ class Tool(NamedTuple):
 
 
 _TOOLS = {
-    "new": Tool("Write a prober, its module and its test, all of which work, to be changed", _new_arguments, _new),
-    "run": Tool("Probe a target once and print the metrics and, on failure, why", _run_arguments, _run),
-    "modules": Tool("List the modules that are loaded", _list_arguments, _modules),
-    "probers": Tool("List the probers that are loaded, with their settings and metrics", _list_arguments, _probers),
+    "new": Tool("Write a working prober, its module and its test, as a start for your own", _new_arguments, _new),
+    "run": Tool("Probe a target once and print the metrics, and the reason of a failure", _run_arguments, _run),
+    "modules": Tool("List the modules of the configuration", _list_arguments, _modules),
+    "probers": Tool("List the probers, with their settings and metrics", _list_arguments, _probers),
 }
 
 
-# --- what several have -------------------------------------------------------------------------------------
+# --- shared by several ------------------------------------------------------------------------------------
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
@@ -194,7 +204,7 @@ def _source(given: argparse.Namespace) -> Source:
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+        raise argparse.ArgumentTypeError(f"{text!r} does not have the form KEY=VALUE")
     return key, value
 
 
@@ -204,5 +214,5 @@ def _timeout(text: str) -> float:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     if seconds <= 0:
-        raise argparse.ArgumentTypeError("more than 0 is needed")
+        raise argparse.ArgumentTypeError("the timeout must be greater than 0")
     return seconds

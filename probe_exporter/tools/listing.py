@@ -1,4 +1,4 @@
-"""``probe-exporter modules`` and ``probers``: what is loaded, in a line each or in full."""
+"""``probe-exporter modules`` and ``probers``: list modules and probers, in a line each or in full."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ WIDTH = 120  # characters of a line
 
 
 class NotThere(Exception):
-    """What was asked for is not loaded."""
+    """There is no module or prober with a given name."""
 
 
 def modules(config: Config, names: Sequence[str], *, as_json: bool) -> str:
-    """All modules in a line each, or some in full.
+    """Return all modules in a line each, or some in full.
 
     Raises:
         NotThere: one of the names is unknown.
@@ -41,7 +41,7 @@ def modules(config: Config, names: Sequence[str], *, as_json: bool) -> str:
 
 
 def probers(config: Config, names: Sequence[str], *, as_json: bool) -> str:
-    """All probers in a line each, or some in full.
+    """Return all probers in a line each, or some in full.
 
     Raises:
         NotThere: one of the names is unknown.
@@ -66,7 +66,7 @@ def _json(items: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _module_data(module: Module) -> dict[str, Any]:
-    """One module: what `/metadata` says of it, and what is said of it beyond that here."""
+    """Describe a module as `/metadata` does, with its settings and metrics."""
     effective = plain_module(module)
     metrics = prober_info(module.prober).metrics
     return {
@@ -77,20 +77,23 @@ def _module_data(module: Module) -> dict[str, Any]:
 
 
 def _module(module: Module) -> str:
-    """One module: where it stands, its settings in effect and its metrics."""
+    """Describe a module: its place, its settings and its metrics."""
     lines = [module.name, *_wrapped(module.description), f"  defined at {module.place}", ""]
     lines += ["  settings:", textwrap.indent(module_to_yaml(module), "    ")]
     return "\n".join([*lines, "  metrics:", _metrics(module.prober)])
 
 
 def _prober(prober: Prober[Any]) -> str:
-    """One prober: its settings, its metrics and its own reasons."""
+    """Describe a prober: its settings, its metrics and its own reasons."""
     info = prober_info(prober)
     lines = [prober.name, *_wrapped(prober.summary), f"  {info.source}", ""]
     lines += ["  settings:", _indented(settings_rows(prober.settings))]
     lines += ["  metrics:", _metrics(prober)]
     if prober.reasons:
-        lines += ["  reasons of its own:", _indented([(reason.value, reason.meaning) for reason in prober.reasons])]
+        lines += [
+            "  own reasons for failure:",
+            _indented([(reason.value, reason.meaning) for reason in prober.reasons]),
+        ]
     return "\n".join(lines)
 
 
@@ -99,7 +102,7 @@ def _metrics(prober: Prober[Any]) -> str:
 
 
 def settings_rows(settings: type[Settings], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Each key with what it wants and its default; those of blocks within with dots."""
+    """Yield each key with its type and default. Keys of inner blocks have dots."""
     defaults = settings.model_construct().model_dump(warnings=False)
     for name, info in settings.model_fields.items():
         key = f"{prefix}{info.alias or name}"
@@ -132,7 +135,7 @@ def _series(metric: Metric) -> str:
 
 
 def table(head: Sequence[str], rows: Collection[Sequence[str]]) -> str:
-    """Rows of text in columns; the last one is not filled up."""
+    """Format rows as columns; the last column is not padded."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)][:-1]
     line: Callable[[Sequence[str]], str] = lambda row: "  ".join(  # noqa: E731
         [*[cell.ljust(width) for cell, width in zip(row, widths, strict=False)], row[-1]]
@@ -141,7 +144,7 @@ def table(head: Sequence[str], rows: Collection[Sequence[str]]) -> str:
 
 
 def _indented(rows: Iterable[tuple[str, str]]) -> str:
-    """Pairs in two columns; the second is wrapped."""
+    """Format pairs as two indented columns; the second is wrapped."""
     pairs = list(rows) or [("none", "")]
     width = min(max(len(key) for key, _ in pairs), 56)
     lines: list[str] = []
@@ -160,5 +163,5 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """A docstring's line as people read it."""
+    """Return the line of a docstring without its markup."""
     return text.replace("``", "`")

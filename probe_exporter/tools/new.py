@@ -1,6 +1,6 @@
-"""``probe-exporter new``: a prober, its module and its test, all of which work as they are written.
+"""``probe-exporter new``: write a working prober, its module and its test.
 
-They are files beside this one, in which `template` stands for the prober's name.
+The templates are in the folder beside this file; `template` in them is replaced with the prober's name.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class NotWritten(Exception):
-    """Nothing was written; the message says why."""
+    """No file was written; the message has the reason."""
 
 
 def write(name: str, directory: Path) -> tuple[Path, Path, Path]:
-    """Write ``NAME.py``, ``NAME.yml`` and ``test_NAME.py``, and return where they are.
+    """Write ``NAME.py``, ``NAME.yml`` and ``test_NAME.py``, and return their paths.
 
     Raises:
-        NotWritten: the name is not legal or taken, a file is there already, or the directory can't be used.
+        NotWritten: the name is illegal or taken, a file exists, or the directory can't be used.
     """
     if not _NAME.fullmatch(name) or name in MODULE_KEYS or keyword.iskeyword(name):
-        raise NotWritten(f"{name!r} can't be a prober's name: small letters, digits and _, with a letter first")
+        raise NotWritten(
+            f"{name!r} can't be the name of a prober: use lower-case letters, digits and _, beginning with a letter"
+        )
     if name in load_probers([]):
-        raise NotWritten(f"there is a prober {name} already: two of one name can't be loaded")
+        raise NotWritten(f"there is already a prober {name}: use another name")
     files = (directory / f"{name}.py", directory / f"{name}.yml", directory / f"test_{name}.py")
     for path in files:
         if path.exists():
-            raise NotWritten(f"{path} is there already")
+            raise NotWritten(f"{path} exists already")
     try:
         for path, template in zip(files, ("template.py", "template.yml", "test_template.py"), strict=True):
             text = (TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")
@@ -44,6 +46,6 @@ def write(name: str, directory: Path) -> tuple[Path, Path, Path]:
 
 
 def _named(text: str, name: str) -> str:
-    """The template with another name, as a class has it and as all else has it."""
+    """Replace the name in a template, also in the name of the class."""
     words = "".join(word.capitalize() for word in name.split("_"))
     return text.replace("TemplateSettings", f"{words}Settings").replace("template", name)

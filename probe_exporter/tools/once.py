@@ -14,19 +14,19 @@ from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.runner import run_in_new_loop
 from probe_exporter.settings.fields import nearest
 
-DEFAULT_TIMEOUT = 10.0  # seconds, for whoever sits and waits
+DEFAULT_TIMEOUT = 10.0  # seconds
 
 
 def run(module: Module, target: str, parameters: Mapping[str, str], timeout: float | None, *, debug: bool) -> int:
-    """Probe once and print what came of it: metrics to stdout, why it failed to stderr. Returns the exit code.
+    """Probe once; print metrics to stdout and the reason of a failure to stderr. Return the exit code.
 
     Args:
-        parameters: what a request could say: those that the module declares, and ``hostname``.
-        timeout: seconds; None for the module's own.
-        debug: print the debug document in place of the metrics.
+        parameters: parameters of a request: those that the module declares, and ``hostname``.
+        timeout: seconds; None for the module's timeout.
+        debug: print the debug document instead of the metrics.
 
     Raises:
-        NotRun: the parameters do not fit the module.
+        NotRun: the module does not accept the parameters.
     """
     known = ["hostname", *module.parameters]
     for name in parameters:

@@ -183,7 +183,7 @@ def make_context(settings: TlsServer, directory: Path) -> ServerContext:
 
 
 def _set_versions_and_ciphers(context: ServerContext, settings: TlsServer) -> None:
-    named = [CIPHERS[name] for name in settings.cipher_suites if name in CIPHERS]
+    named = [CIPHERS[name] for name in CIPHERS if name in settings.cipher_suites]  # Go ignores the order of the file
     least = VERSIONS[settings.min_version]
     if settings.cipher_suites and not named:  # suites of TLS 1.3 alone
         least = ssl.TLSVersion.TLSv1_3

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from probe_exporter.config import document, dump, loading, placeholders, schema
 from probe_exporter.config.module import Config, ConfigError, Module
-from probe_exporter.config.placeholders import Template, parse
+from probe_exporter.config.placeholders import ParameterTemplate, parse
 from probe_exporter.plugins import loader
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Text
@@ -104,7 +104,7 @@ def test_filling_changes_only_strings_with_placeholders(plain: Any, a: str, b: s
     before, after = dict(leaves(plain)), dict(leaves(placeholders.fill(plain, {"a": a, "b": b})))
     assert before.keys() == after.keys()
     for path, value in before.items():
-        if isinstance(value, Template):
+        if isinstance(value, ParameterTemplate):
             texts, names = value.parts[::2], value.parts[1::2]
             values = [a if name == "a" else b for name in names]
             assert after[path] == texts[0] + "".join(v + t for v, t in zip(values, texts[1:], strict=True))
@@ -231,7 +231,7 @@ def test_same_parameter_values_give_the_same_module(tmp_path: Path) -> None:
 def test_cache_of_filled_modules_is_bounded(tmp_path: Path) -> None:
     made = module(tmp_path, ANYTHING, "body: '${param:a}'")
     first = settings(made, a="0")
-    for number in range(loading.KEPT + 1):
+    for number in range(loading.MAX_FILLED_MODULES + 1):
         made.given({"a": str(number)})
     assert settings(made, a="0") is not first
 
@@ -249,11 +249,17 @@ def test_module_without_parameters_is_returned_unchanged(tmp_path: Path) -> None
     [
         ("params: {a: {pattern: x, default: x}}, http: {body: '${param:b}'}", "http.body: ${param:b} is not declared"),
         ("params: {path: {pattern: x}}, http: {body: '${param:pth}'}", "`params`; did you mean `path`?"),
-        ("params: {a: {pattern: x, default: x}}, timeout: '${param:a}'", "timeout: parameters go into the block of"),
-        ("params: {a: {pattern: x, default: '${param:a}'}}", "params.a.default: parameters go into the block of"),
-        ("params: {a: {pattern: x}}, http: {headers: {'X-${param:a}': y}}", "a parameter can't go into a key"),
-        ("params: {target: {pattern: x}}", "params.target: `target` has a meaning of its own in requests"),
-        ("params: {a-b: {pattern: x}}", "params.a-b: 'a-b' can't be the name of a parameter"),
+        (
+            "params: {a: {pattern: x, default: x}}, timeout: '${param:a}'",
+            "timeout: a parameter can only be used in the block of",
+        ),
+        (
+            "params: {a: {pattern: x, default: '${param:a}'}}",
+            "params.a.default: a parameter can only be used in the block of",
+        ),
+        ("params: {a: {pattern: x}}, http: {headers: {'X-${param:a}': y}}", "a parameter can't be a part of a key"),
+        ("params: {target: {pattern: x}}", "params.target: `target` is a reserved name: requests use it"),
+        ("params: {a-b: {pattern: x}}", "params.a-b: 'a-b' is no name of a parameter"),
         ("params: {a: {}}", "params.a.pattern: `pattern` is required"),
         ("params: {a: {pattern: '('}}", "params.a.pattern: not a regular expression (RE2)"),
         ("params: {a: {pattern: x, default: y}}", "params.a.default: the default does not match x"),
@@ -279,12 +285,15 @@ def test_reserved_name_can_not_be_a_parameter(tmp_path: Path, name: str) -> None
         tmp_path,
         f"modules: {{m: {{prober: http, params: {{{name}: {{pattern: x}}}}, http: {{body: '${{param:{name}}}'}}}}}}",
     )
-    assert lines == [f"blackbox.yml:1:38: modules.m.params.{name}: `{name}` has a meaning of its own in requests"]
+    (line,) = lines
+    assert line.startswith(f"blackbox.yml:1:38: modules.m.params.{name}: `{name}` is a reserved name: requests use it")
 
 
 def test_unused_parameter_is_a_warning(tmp_path: Path) -> None:
     (warning,) = load(tmp_path, "modules: {m: {prober: http, params: {a: {pattern: x}}}}").warnings
-    assert str(warning).endswith("blackbox.yml:1:38: modules.m.params.a: nothing in the module says ${param:a}")
+    assert str(warning).endswith(
+        "blackbox.yml:1:38: modules.m.params.a: the parameter has no effect: the module does not use ${param:a}"
+    )
 
 
 def test_placeholder_is_plain_text_in_a_module_without_params(tmp_path: Path) -> None:
@@ -294,7 +303,7 @@ def test_placeholder_is_plain_text_in_a_module_without_params(tmp_path: Path) ->
     block = settings(loaded.modules["m"], a="x")
     assert (block.body, block.headers) == ("${param:a} $${param:b}", {"X": "$${param:c}"})
     (warning,) = loaded.warnings
-    assert "modules.m.http.body: ${param:a} is plain text here: the module has no `params`" in str(warning)
+    assert "modules.m.http.body: ${param:a} is plain text, as the module has no `params`" in str(warning)
 
 
 def test_parameters_work_through_anchors_and_merges(tmp_path: Path) -> None:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.hostile.cases import MEBIBYTE, SHORT_SECONDS, TIMED_OUT, Case, Clients, Flood, Hear, Make, against, ends
+from tests.hostile.cases import (
+    MEBIBYTE,
+    SHORT_SECONDS,
+    SUCCESS,
+    TIMED_OUT,
+    Case,
+    Clients,
+    Flood,
+    Hear,
+    Make,
+    against,
+    ends,
+)
 from tests.hostile.peers import tcp
 
 _ENDS = TIMED_OUT | ends(
@@ -18,13 +30,16 @@ def _client(**settings: Any) -> dict[str, Any]:
     return {"settings": settings, "ends": _ENDS, "timeout": 2 * SHORT_SECONDS, "memory": 32 * MEBIBYTE}
 
 
+_OPTIONAL = _client() | {"ends": _ENDS | ends(SUCCESS)}
+"""For probers whose later questions (INFO, stats) are optional: a hostile answer to them fails no probe."""
+
 PROBERS: Clients = {
     "ldap": _client(),
-    "memcached": _client(),
+    "memcached": _OPTIONAL,
     "mqtt": _client(),
     "mysql": _client(),
     "postgres": _client(),
-    "redis": _client(),
+    "redis": _OPTIONAL,
     "ssh": _client(),
 }
 
@@ -113,5 +128,5 @@ def cases() -> Iterator[Case]:
     """Yield the cases of this file."""
     yield from against(PROBERS, {peer: {"start": tcp(make)} for peer, make in STRANGERS.items()})
     for prober, peers in OWN.items():
-        own = {peer: {"start": tcp(make)} for peer, make in peers.items()}
+        own = {peer: {"start": tcp(make), "ends": _ENDS | {SUCCESS}} for peer, make in peers.items()}
         yield from against({prober: PROBERS[prober]}, own)

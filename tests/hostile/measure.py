@@ -12,22 +12,33 @@ All times are CPU times, and are given in the time of a reference machine, on wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import json
+import logging
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 import uvloop
 
 from probe_exporter import runner
 from probe_exporter.config import single
+from probe_exporter.config.current import Configuration, Source
 from probe_exporter.config.module import Module
+from probe_exporter.history.memory import MemoryHistory
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.network.connection import Connection
 from probe_exporter.plugins import loader
 from probe_exporter.runner import Result
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.web.connections import Connections
+from probe_exporter.web.listening import Place
+from probe_exporter.web.routes import Web
 from tests.hostile.cases import SUCCESS, Case
 from tests.hostile.stage import Stage
 
@@ -88,12 +99,9 @@ class Cost(NamedTuple):
 def measure(case: Case, stage: Stage) -> Cost:
     """Run the probes of a case against its peer, and return what they cost."""
     _allow_files(3 * case.probes)
-    try:
-        with stage.peer(case) as words, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-            modules = [_module(case, words)] * case.probes
-            return loop.run(_measure(case, modules, _fill(case.target, words)))
-    finally:
-        gc.unfreeze()
+    with stage.peer(case) as words, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        modules = [_module(case, words)] * case.probes
+        return loop.run(_measure(case, modules, _fill(case.target, words)))
 
 
 def _allow_files(number: int) -> None:
@@ -117,26 +125,19 @@ def _fill(text: str, words: Mapping[str, Any]) -> str:
 
 
 async def _measure(case: Case, modules: list[Module], target: str) -> Cost:
-    speed = _speed()
-    _tidy_up()
-    resident = _memory("VmRSS")
-    beats = _Beats()
-    beating = asyncio.create_task(beats.run())
-    await asyncio.sleep(0.005)
-    began, began_cpu = time.perf_counter(), time.process_time()
-    results, deadline = await _run(case, modules, target)
-    ended, ended_cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
-    for _ in range(3):
-        await asyncio.sleep(0.002)  # the turn in which the last probe ended counts, too
-    beating.cancel()
-    speed = max(1.0, (speed + _speed()) / 2)
+    async with watched() as watching:
+        began, began_cpu = time.perf_counter(), time.process_time()
+        results, deadline = await _run(case, modules, target)
+        ended, ended_cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
+    _drop_connections()
+    late = own - watching.thread_time_before(deadline) if ended > deadline else 0.0
     return Cost(
-        turn=max(beats.turns) / speed,
-        hold=max(beats.holds) / speed,
-        late=(own - beats.thread_time_before(deadline)) / speed if ended > deadline else 0.0,
-        cpu=(ended_cpu - began_cpu) / speed,
+        turn=watching.turn,
+        hold=watching.hold,
+        late=late / watching.speed,
+        cpu=(ended_cpu - began_cpu) / watching.speed,
         seconds=ended - began,
-        growth=max(0, _memory("VmHWM") - resident),
+        growth=watching.growth,
         verdicts=tuple(_verdict(result) for result in results),
     )
 
@@ -152,17 +153,61 @@ async def _run(case: Case, modules: list[Module], target: str) -> tuple[list[Res
     return await asyncio.gather(*running), deadline
 
 
+def _drop_connections() -> None:
+    """Abort connections whose peer does not take what was sent to it: closing the loop would wait for them."""
+    for found in gc.get_objects():
+        if isinstance(found, Connection):
+            found.abort()
+
+
 def _verdict(result: Result) -> str:
     return SUCCESS if result.failure is None else result.failure.reason.value
 
 
-class _Beats:
-    """A task that asks for a turn again and again, and notes what CPU time passed in between."""
+@contextlib.asynccontextmanager
+async def watched() -> AsyncIterator[Watching]:
+    """Watch the loop while the block runs; the results are there after it."""
+    before = _speed()
+    _tidy_up()
+    watching = Watching()
+    resident = _memory("VmRSS")
+    beating = asyncio.create_task(watching.run())
+    await asyncio.sleep(0.005)
+    try:
+        yield watching
+        for _ in range(3):
+            await asyncio.sleep(0.002)  # the turn in which the block ended counts, too
+    finally:
+        beating.cancel()
+        gc.unfreeze()
+    watching.growth = max(0, _memory("VmHWM") - resident)
+    watching.speed = max(1.0, (before + _speed()) / 2)
+
+
+class Watching:
+    """A task that asks for a turn of the loop again and again, and notes what CPU time passed in between.
+
+    Attributes:
+        growth: bytes by which the process grew at most.
+        speed: by how much this machine is slower than the reference.
+    """
 
     def __init__(self) -> None:
-        self.turns = [0.0]
-        self.holds = [0.0]
+        self.growth = 0
+        self.speed = 1.0
+        self._turns = [0.0]
+        self._holds = [0.0]
         self._noted: list[tuple[float, float]] = []
+
+    @property
+    def turn(self) -> float:
+        """The worst turn, in seconds of the reference machine."""
+        return max(self._turns) / self.speed
+
+    @property
+    def hold(self) -> float:
+        """The worst hold, in seconds of the reference machine."""
+        return max(self._holds) / self.speed
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -170,13 +215,50 @@ class _Beats:
         while True:
             await asyncio.sleep(0.001)
             before, whole_before, thread, process = thread, process, time.thread_time(), time.process_time()
-            self.turns.append(thread - before)
-            self.holds.append(process - whole_before)
+            self._turns.append(thread - before)
+            self._holds.append(process - whole_before)
             self._noted.append((time.perf_counter(), thread))
 
     def thread_time_before(self, moment: float) -> float:
         """Return the CPU time of the thread at the last beat before a moment."""
         return max((thread for when, thread in self._noted if when <= moment), default=self._noted[0][1])
+
+
+class Served:
+    """The exporter's web server with the shipped modules, on the running loop; an async context manager.
+
+    Attributes:
+        port: where it listens, on 127.0.0.1.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._open = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        telemetry = Telemetry()
+        probe_log = ProbeLog(logging.CRITICAL, "logfmt")
+        web = Web(
+            Configuration(Source(), telemetry),
+            telemetry,
+            MemoryHistory(100, 10 << 20, probe_log, telemetry.history_lost),
+            probe_log,
+            timeout_offset=0.5,
+            max_probes=1000,
+            place=Place("/", ""),
+        )
+        connections = Connections(web)
+        self._open.push_async_callback(connections.close)
+        server = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0, backlog=1024)
+        self._open.callback(server.close)
+        web.health.started()
+        self.port = server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._open.aclose()
 
 
 def _tidy_up() -> None:

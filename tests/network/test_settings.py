@@ -23,9 +23,9 @@ from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.runner import Result, run
 from tests import namespaces
-from tests.clocks import PATIENCE, until, wait_until
 from tests.namespaces import Namespace, Network
 from tests.targets.dns import DnsServer, Zone
+from tests.waiting import PATIENCE, until, wait_until
 
 PROBERS = loader.load_probers([])
 
@@ -180,7 +180,7 @@ modules:
         result = await run(module.given(given), "127.0.0.1:9", 60.0)
         assert why(result) == (Reason.TARGET_DENIED, "connect")
     (line, *_) = refusal(tmp_path, text.replace("prober: tcp", 'prober: tcp\n    targets: {allow: ["${param:word}"]}'))
-    assert "parameters go into the block of a prober only" in line
+    assert "a parameter can only be used in the block of a prober" in line
 
 
 # --- names -------------------------------------------------------------------------------------------------

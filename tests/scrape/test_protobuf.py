@@ -93,16 +93,16 @@ def counter_with_a_gauge() -> Any:
 
 REFUSED = {
     "no name": (gauge_of(""), "no name"),
-    "a family twice": ([gauge_of("a"), gauge_of("a")], "twice"),
-    "a value of another type": (counter_with_a_gauge(), "no value of its type"),
-    "a label twice": (gauge_of("a", {"name": "l", "value": "1"}, {"name": "l", "value": "2"}), "twice"),
+    "a family twice": ([gauge_of("a"), gauge_of("a")], "is repeated"),
+    "a value of another type": (counter_with_a_gauge(), "must have one value of its type"),
+    "a label twice": (gauge_of("a", {"name": "l", "value": "1"}, {"name": "l", "value": "2"}), "is repeated"),
     "a label without a name": (gauge_of("a", {"name": "", "value": "1"}), "no name"),
     "a reserved label": (gauge_of("a", {"name": "__name__", "value": "1"}), "reserved"),
-    "a type that is none": (b"\x0a\x01a\x18\x09", "no type"),
-    "a name that is a number": (b"\x08\x05", "a number where a text"),
+    "a type that is none": (b"\x0a\x01a\x18\x09", "not a metric type"),
+    "a name that is a number": (b"\x08\x05", "a number instead of a text"),
     "a name not in UTF-8": (b"\x0a\x01\xff", "UTF-8"),
-    "a group": (b"\x0b", "no known kind"),
-    "a field without a number": (b"\x02\x00", "no known kind"),
+    "a group": (b"\x0b", "unknown wire type"),
+    "a field without a number": (b"\x02\x00", "unknown wire type"),
 }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -16,12 +17,13 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from probe_exporter.exposition import varint
 from probe_exporter.exposition.formats import PROTOBUF
 from probe_exporter.exposition.protobuf_format import delimited_blocks
 from probe_exporter.prober.metrics import Given
 from probe_exporter.scrape import openmetrics, protobuf, text
-from probe_exporter.scrape.page import Malformed, Page, Selection, TooManySamples
-from tests.cost import costs_at_most
+from probe_exporter.scrape.page import MAX_FAMILIES, MAX_LABELS, Malformed, Page, Selection, TooManySamples
+from tests.cost import dearest_call_costs_at_most
 
 Read = Callable[[bytes, Page], Iterator[None]]
 Series = tuple[str, tuple[tuple[str, str], ...], float]
@@ -186,24 +188,101 @@ def test_page_with_more_samples_than_the_limit_is_refused() -> None:
             pass
 
 
-LINES = 260_000
-EVIL = {
-    "a label of escapes": b'a{b="' + b"\\n" * (LINES // 2) + b'"} 1\n',
-    "quotes that do not end": b'a{b="' + b'\\"' * (LINES // 2) + b"\n",
-    "one label many times": b"a{" + b'b="1",' * (LINES // 6) + b"} 1\n",
-    "empty names": b"a{" + b'""' * (LINES // 2) + b"} 1\n",
-    "braces": b"{" * LINES + b"\n",
-    "blanks": b"a" + b" " * LINES + b"x\n",
-    "HELP of escapes": b"# HELP a " + b"\\n" * (LINES // 2) + b"\n",
-    "a line without an end": b"a" * 10**7,
+def test_labels_of_a_sample_are_limited_in_number() -> None:
+    def sample(labels: int) -> bytes:
+        return b"a{" + b",".join(b'a%d="1"' % number for number in range(labels)) + b"} 1\n"
+
+    def message(labels: int) -> bytes:
+        return of_one_family(b"\x0a\x01a\x18\x01", metric([b"a%d" % number for number in range(labels)]))
+
+    for read, page in (
+        (text.read, sample),
+        (openmetrics.read, lambda labels: sample(labels) + b"# EOF\n"),
+        (protobuf.read, message),
+    ):
+        assert refusal(read, page(MAX_LABELS)) is None
+        assert f"more than {MAX_LABELS} labels" in (refusal(read, page(MAX_LABELS + 1)) or "")
+
+
+def test_families_are_limited_in_number() -> None:
+    body = b"".join(b"# HELP a%d b\n" % number for number in range(MAX_FAMILIES))
+    assert len(taken(text.read, body)[0].families) == MAX_FAMILIES
+    with pytest.raises(TooManySamples):
+        taken(text.read, body + b"# HELP a b\n")
+
+
+def sized(field: int, content: bytes) -> bytes:
+    """Return a length-delimited field of a message."""
+    return bytes([field << 3 | 2]) + varint.encode(len(content)) + content
+
+
+def metric(labels: Iterable[bytes]) -> bytes:
+    """Return a gauge with labels."""
+    return b"".join(sized(1, sized(1, name) + sized(2, b"1")) for name in labels) + sized(2, b"\x09" + bytes(8))
+
+
+def of_one_family(begin: bytes, *metrics: bytes) -> bytes:
+    content = begin + b"".join(sized(4, one) for one in metrics)
+    return varint.encode(len(content)) + content
+
+
+MAX_PAGE_BYTES = 4_000_000
+LINE = 260_000
+HISTOGRAM = b"\x0a\x01a\x18\x04"
+UNKNOWN = b"\x48\x01"  # field 9
+EVIL_TEXT = {
+    "a label of escapes": b'a{b="' + b"\\n" * (LINE // 2) + b'"} 1\n',
+    "unknown escapes": b'a{b="' + b"\\x" * (LINE // 2) + b'"} 1\n',
+    "quotes that do not end": b'a{b="' + b'\\"' * (LINE // 2) + b"\n",
+    "one label many times": b"a{" + b'b="1",' * (LINE // 6) + b"} 1\n",
+    "many labels": b"a{" + b",".join(b'a%d="1"' % number for number in range(24_000)) + b"} 1\n",
+    "a thousand labels": b"a{" + b",".join(b'a%d="1"' % number for number in range(1000)) + b"} 1\n",
+    "a thousand long labels": b"a{" + b",".join(b'a%d="%200d"' % (number, number) for number in range(1000)) + b"} 1\n",
+    "empty names": b"a{" + b'""' * (LINE // 2) + b"} 1\n",
+    "braces": b"{" * LINE + b"\n",
+    "blanks": b"a" + b" " * LINE + b"x\n",
+    "HELP of escapes": b"# HELP a " + b"\\n" * (LINE // 2) + b"\n",
+    "line ends": b"\n",
+    "samples": b"a 1\n",
+    "families": b"".join(b"# HELP a%d b\n" % number for number in range(50_000)),
+    "a long number": b"a " + b"1" * LINE + b"\n",
+    "a long number that is none": b"a " + b"1" * LINE + b"x\n",
+    "a line without an end": b"a" * MAX_PAGE_BYTES,
+    "a long name": b"a_" * (LINE // 2) + b" 1\n",
+    "not UTF-8": b"a 1\n" * 16_000 + b"\xff\n",
+}  # fmt: skip
+EVIL_MESSAGES = {
+    "empty metrics": of_one_family(b"\x0a\x01a\x18\x01", *[b""] * 100_000),
+    "unknown fields of a family": of_one_family(b"\x0a\x01a\x18\x01" + UNKNOWN * 1_000_000),
+    "unknown fields of a metric": of_one_family(b"\x0a\x01a\x18\x01", UNKNOWN * 1_000_000),
+    "unknown fields of a label": of_one_family(b"\x0a\x01a\x18\x01", sized(1, UNKNOWN * 1_000_000)),
+    "unknown fields of labels": of_one_family(b"\x0a\x01a\x18\x01", sized(1, UNKNOWN * 19) * 10_000),
+    "unknown fields of a value": of_one_family(b"\x0a\x01a\x18\x01", sized(2, UNKNOWN * 1_000_000)),
+    "labels": of_one_family(b"\x0a\x01a\x18\x01", *[metric(b"a%d" % n for n in range(1000))] * 20),
+    "buckets": of_one_family(HISTOGRAM, *[sized(7, sized(3, b"\x08\x01" + UNKNOWN * 15) * 9_000)] * 5),
+    "fields of a histogram": of_one_family(HISTOGRAM, sized(7, UNKNOWN * 1_000_000)),
+    "names": of_one_family(sized(1, b"a" * 100_000) * 20),
+    "empty families": b"\x00" * 100_000,
+    "families": b"".join(of_one_family(sized(1, b"%d" % number)) for number in range(50_000)),
 }
 
 
-@pytest.mark.parametrize("name", EVIL)
-def test_hostile_line_has_bounded_cost(name: str) -> None:
-    with costs_at_most(25):
-        for read in (text.read, openmetrics.read):
-            refusal(read, EVIL[name])
+@pytest.mark.parametrize(
+    ("read", "body"),
+    [
+        *(pytest.param(text.read, body, id=f"text: {name}") for name, body in EVIL_TEXT.items()),
+        *(pytest.param(openmetrics.read, body, id=f"openmetrics: {name}") for name, body in EVIL_TEXT.items()),
+        *(pytest.param(protobuf.read, body, id=f"protobuf: {name}") for name, body in EVIL_MESSAGES.items()),
+    ],
+)
+def test_one_step_of_a_reader_is_a_few_milliseconds_of_work(read: Read, body: bytes) -> None:
+    """Other tasks run between the steps; `reading.read` adds up steps to 5 ms of the budget of 20 ms."""
+    if read is not protobuf.read:
+        body *= MAX_PAGE_BYTES // len(body)
+    steps = read(body, Page(100_000))
+    with dearest_call_costs_at_most(0.7) as call, suppress(StopIteration, Malformed, TooManySamples):
+        while True:
+            call(next, steps)
 
 
 def test_given_families_are_a_collector() -> None:

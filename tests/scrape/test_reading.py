@@ -19,6 +19,7 @@ ANNOUNCED = {
     "application/json": None,
     "": None,
     ";": None,
+    "text/plain" + " ;" * 5_000_000: None,
 }
 
 

@@ -81,7 +81,7 @@ def test_new_prober_can_be_run(written: Path) -> None:
 def test_new_overwrites_no_file(tmp_path: Path) -> None:
     (tmp_path / "quake.yml").write_text("mine")
     done = tool(tmp_path, "new", "quake")
-    assert (done.returncode, done.stderr) == (2, "probe-exporter new: quake.yml is there already\n")
+    assert (done.returncode, done.stderr) == (2, "probe-exporter new: quake.yml exists already\n")
     assert [path.name for path in tmp_path.iterdir()] == ["quake.yml"]
     assert (tmp_path / "quake.yml").read_text() == "mine"
 
@@ -100,9 +100,9 @@ def test_new_refuses_invalid_names(
 ) -> None:
     code, _, errors = tool_here(tmp_path, monkeypatch, capsys, "new", name)
     assert code == 2
-    assert "can't be a prober's name" in errors
+    assert "can't be the name of a prober" in errors
     assert os.listdir(tmp_path) == []  # noqa: PTH208  # includes hidden files
 
 
 def test_new_refuses_a_taken_name(tmp_path: Path) -> None:
-    assert "there is a prober http already" in tool(tmp_path, "new", "http").stderr
+    assert "there is already a prober http" in tool(tmp_path, "new", "http").stderr

@@ -108,7 +108,7 @@ def test_run_prints_the_reason_of_a_failure_and_exits_with_1(directory: Path) ->
     assert 'probe_failure_info{phase="",reason="expectation"} 1\n' in done.stdout
     assert done.stderr == (
         "The probe failed: expectation: the answer 'never' does not match\n"
-        "  The target answers, and not what the module expects.\n"
+        "  The target responded, but not as the module expects.\n"
     )
 
 
@@ -173,17 +173,17 @@ REFUSED = {
         "prober quake: quake.yml has several modules for it, say which: quake.yml:NAME with one of polite, asking"
     ),
     ("quake.py", "t", "--module=quake.yml:rude"): "unknown module `rude`",
-    ("quake.py", "t", "--module=quake.yml:polite", "--set=tries=1"): "either --set or --module",
+    ("quake.py", "t", "--module=quake.yml:polite", "--set=tries=1"): "--set and --module exclude each other",
     ("none.py", "t"): "none.py can't be loaded: FileNotFoundError",
     ("polit", "t", "--modules.dir=."): "unknown module `polit`; did you mean `polite`?",
-    ("polite", "t", "--modules.dir=.", "--set=tries=1"): "--set and --module are for the file of a prober",
+    ("polite", "t", "--modules.dir=.", "--set=tries=1"): "--set and --module need the file of a prober",
     ("polite", "t", "--modules.dir=.", "--param=x=y"): "module polite has no parameter x",
     ("http_2xx", "t", "--param=hostnam=x"): "module http_2xx has no parameter hostnam; did you mean `hostname`?",
     ("asking", "t", "--modules.dir=.", "--param=what=TEA"): 'The parameter "what" of module "asking" does not match',
     ("polite", "t", "--config.file=none.yml"): "none.yml: can't be read: No such file or directory",
-    ("polite", "t", "--timeout=0s"): "more than 0 is needed",
+    ("polite", "t", "--timeout=0s"): "the timeout must be greater than 0",
     ("polite", "t", "--timeout=5"): "5",
-    ("polite", "t", "--param=x"): "'x' is not of the form KEY=VALUE",
+    ("polite", "t", "--param=x"): "'x' does not have the form KEY=VALUE",
     ("polite",): "the following arguments are required: TARGET",
 }
 

@@ -6,14 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from probe_exporter.values import pool
-from tests.clocks import until
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +34,7 @@ def sleep(body: bytes) -> None:
     """Tell by a file that this process works, and never return."""
     Path(body.decode()).write_text(str(os.getpid()))
     while True:
-        time.sleep(1)
+        signal.pause()
 
 
 def die(_: bytes) -> None:

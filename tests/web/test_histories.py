@@ -18,7 +18,8 @@ from jsonschema import Draft202012Validator
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Server
-from tests.web.test_routes import CONFIG, PLAIN, PLUGINS, until
+from tests.waiting import wait_until
+from tests.web.test_routes import CONFIG, PLAIN, PLUGINS
 
 FLAGS = (f"--modules.dir={PLUGINS}", "--history.limit=500")
 
@@ -256,7 +257,7 @@ def test_history_file_survives_a_kill(tmp_path: Path) -> None:
     with exporters.ours(tmp_path, *FLAGS, "--history.path=kept") as exporter:
         for number in range(5):
             probe(exporter, f"t{number}")
-        until(lambda: len(history(exporter)) == 5)
+        wait_until(lambda: len(history(exporter)) == 5)
         exporter.process.kill()
         exporter.process.wait(60)
     assert kept(tmp_path) == ["t4", "t3", "t2", "t1", "t0"]
@@ -296,7 +297,7 @@ def test_landing_page_of_a_locked_history_has_no_table(tmp_path: Path) -> None:
             assert "The history can't be read now." in answer.text
             assert "<form" in answer.text
             other.execute("ROLLBACK")
-        until(lambda: "<td>" in ask(exporter.port, "/").text)
+        wait_until(lambda: "<td>" in ask(exporter.port, "/").text)
 
 
 def test_history_file_damaged_in_use_fails_no_probe(tmp_path: Path) -> None:
@@ -315,4 +316,4 @@ def test_history_file_damaged_in_use_fails_no_probe(tmp_path: Path) -> None:
             assert answer.text.count("\n") == 1
         lost = [line for line in ask(exporter.port, "/metrics").text.splitlines() if "history_lost_total{" in line]
         assert 'probe_exporter_history_lost_total{cause="write_failed"} 0' not in lost
-        until(lambda: exporter.log.read_text().count("The history can't be written") == 1)
+        wait_until(lambda: exporter.log.read_text().count("The history can't be written") == 1)

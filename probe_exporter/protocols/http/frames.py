@@ -1,4 +1,4 @@
-"""HTTP/2's frames, to bytes and back, without I/O (RFC 9113, sections 4, 6 and 7)."""
+"""Encode and decode HTTP/2 frames, without I/O (RFC 9113, sections 4, 6 and 7)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ PRIORITIZED = 0x20
 
 ENABLE_PUSH, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 2, 4, 5, 6
 
-LARGEST_WINDOW = 2**31 - 1
-FIRST_WINDOW = 65535
-"""Bytes that a connection and each of its streams take before anybody says otherwise."""
+MAX_WINDOW_BYTES = 2**31 - 1
+INITIAL_WINDOW_BYTES = 65535
+"""Flow-control window of a connection and of each stream before any change (RFC 9113, section 6.9.2)."""
 
-LARGEST_PAYLOAD = 16384
-"""Of a frame, unless a peer allows more. We never do: a frame is held until it is whole."""
+MAX_PAYLOAD_BYTES = 16384
+"""Payload of a frame, unless the receiver allows more. We never do, since a frame is buffered until it is complete."""
 
 _START = struct.Struct(">BHBBI")  # 24 bits of length, kind, flags, stream
 _SETTING = struct.Struct(">HI")
 
 
 class Code(IntEnum):
-    """Why a stream or a connection ends."""
+    """Error codes: why a stream or a connection ends."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
@@ -48,7 +48,7 @@ class Code(IntEnum):
 
 
 class Violation(ProbeFailed):
-    """The peer breaks the protocol; `code` is what it is told about that."""
+    """The peer violates the protocol; `code` is the error code to send."""
 
     def __init__(
         self, what: str, code: Code = Code.PROTOCOL_ERROR, reason: Reason = Reason.HTTP_PROTOCOL_ERROR
@@ -58,7 +58,7 @@ class Violation(ProbeFailed):
 
 
 def describe(code: int) -> str:
-    """An error code in the words of the RFC."""
+    """Return the name of an error code."""
     try:
         return Code(code).name
     except ValueError:
@@ -66,51 +66,56 @@ def describe(code: int) -> str:
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview) -> bytes:
-    """One frame; `payload` is no longer than the peer allows."""
+    """Encode a frame. `payload` must not be longer than the peer allows."""
     size = len(payload)
     return _START.pack(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
 
 
 def settings(values: Mapping[int, int]) -> bytes:
-    """A SETTINGS frame."""
+    """Encode a SETTINGS frame."""
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(key, value) for key, value in values.items()))
 
 
 def read_settings(payload: bytes) -> Iterator[tuple[int, int]]:
-    """The identifiers and values of a SETTINGS frame, whose length has been looked at."""
+    """Decode the payload of a SETTINGS frame, whose length is a multiple of 6."""
     return _SETTING.iter_unpack(payload)
 
 
 def number(value: int) -> bytes:
-    """The payload of WINDOW_UPDATE and RST_STREAM."""
+    """Encode the payload of WINDOW_UPDATE or RST_STREAM."""
     return value.to_bytes(4, "big")
 
 
 class FrameReader:
-    """Takes a byte stream apart into frames."""
+    """Splits a byte stream into frames."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._data = b""
+        self._at = 0
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-        """Kind, flags, stream and payload of each frame that is whole by now.
+    def feed(self, data: bytes) -> None:
+        """Add data that has arrived."""
+        self._data = self._data[self._at :] + data
+        self._at = 0
+
+    def next(self) -> tuple[int, int, int, bytes] | None:
+        """Return kind, flags, stream and payload of the next frame; None if it is not complete.
 
         Raises:
-            Violation: a frame is larger than we allow, which is also what anything but HTTP/2 looks like.
+            Violation: the frame is larger than we allow. Data of any other protocol looks like that too.
         """
-        data = self._rest + data
-        at, end = 0, len(data)
-        while end - at >= _START.size:
-            high, low, kind, flags, stream = _START.unpack_from(data, at)
-            size = high << 16 | low
-            if size > LARGEST_PAYLOAD:
-                raise _too_large(data[at : at + _START.size], size)
-            after = at + _START.size + size
-            if after > end:
-                break
-            yield kind, flags, stream & LARGEST_WINDOW, data[at + _START.size : after]  # the highest bit is reserved
-            at = after
-        self._rest = data[at:]
+        data, at = self._data, self._at
+        start = at + _START.size
+        if start > len(data):
+            return None
+        high, low, kind, flags, stream = _START.unpack_from(data, at)
+        end = start + (high << 16 | low)
+        if end - start > MAX_PAYLOAD_BYTES:
+            raise _too_large(data[at:start], end - start)
+        if end > len(data):
+            return None
+        self._at = end
+        return kind, flags, stream & MAX_WINDOW_BYTES, data[start:end]  # the highest bit is reserved
 
 
 def _too_large(start: bytes, size: int) -> Violation:

@@ -1,8 +1,8 @@
-"""HTTP/2's header blocks (HPACK, RFC 7541): fields to bytes and back, without I/O.
+"""Encode and decode HTTP/2 header blocks (HPACK, RFC 7541), without I/O.
 
 The tables and the Huffman code are python-hyper's. Its decoder is not used: it copies the rest of the block for each
-field, so that a server could hold up all other probes for half a minute with two megabytes. This one takes time in
-proportion, and decodes each frame as it comes.
+field, so a block of two megabytes would take half a minute. This one takes linear time, and decodes each frame as it
+arrives. Bytes, fields and Huffman-coded bytes have limits, since one byte on the wire can be a field of 4 KiB.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from hpack.table import HeaderTable, table_entry_size
 
 from probe_exporter.prober.failure import Reason
 from probe_exporter.protocols.http.frames import Code, Violation
+from probe_exporter.protocols.http.http1 import MAX_FIELD_BYTES
 
 Field = tuple[bytes, bytes]
 
@@ -23,20 +24,29 @@ _ENTRIES = {field: index for index, field in reversed([*enumerate(HeaderTable.ST
 _NAMES = {name: index for index, (name, _) in reversed([*enumerate(HeaderTable.STATIC_TABLE, 1)])}
 
 _INDEXED, _REMEMBERED, _RESIZED, _NEVER_INDEXED = 0x80, 0x40, 0x20, 0x10
-_SHORT = 64
-"""Bytes up to which a Huffman-coded string is remembered: dates and names of servers come from all sides."""
+_MAX_CACHED_BYTES = 64
+"""Size of a Huffman-coded string that is cached: dates and server names are the same in many responses."""
 
 _decode_short = lru_cache(maxsize=1024)(decode_huffman)
 
-_LONGEST_INTEGER = 5
-"""Bytes of a number beyond its first: enough for 2^35, and no number that means anything is larger."""
+_MAX_INTEGER_BYTES = 5
+"""Bytes of a number after its first: enough for 2^35, more than any valid number needs."""
+
+MAX_FIELDS = 10_000
+"""Fields of all header blocks of a connection besides the status. The original has no such limit."""
+
+MAX_HUFFMAN_BYTES = 64 * 1024
+"""Bytes of one Huffman-coded string: decoding them takes about 8 ms."""
+
+MAX_INDEXED_BYTES = 1024 * 1024
+"""Size of all fields that are references to a table, so that few bytes can't become a large head."""
 
 
 def encode(fields: Iterable[Field]) -> bytes:
-    """A header block that leaves no trace in the peer's table.
+    """Encode a header block that does not change the peer's table.
 
-    What is not in the static table goes as a literal that nobody on the way may index (section 7.1.3): any header may
-    hold a secret, and there is no second request that could gain.
+    Fields that are not in the static table are literals that intermediaries must not index (section 7.1.3): any
+    header may hold a secret, and no second request would profit.
     """
     block = bytearray()
     for field in fields:
@@ -54,7 +64,7 @@ def encode(fields: Iterable[Field]) -> bytes:
 
 
 def integer(value: int, prefix: int, first: int = 0) -> bytes:
-    """A number below the flags of `first` (section 5.1); QPACK has the same."""
+    """Encode a number below the flags of `first` (section 5.1), as QPACK does too."""
     most = (1 << prefix) - 1
     if value < most:
         return bytes((first | value,))
@@ -67,33 +77,35 @@ def integer(value: int, prefix: int, first: int = 0) -> bytes:
     return bytes(encoded)
 
 
-class _Cut(Exception):  # no error: more is to come
-    """A field goes on beyond what has arrived, at least up to `end`."""
+class _Incomplete(Exception):  # not an error: more data will arrive
+    """A field needs more data than has arrived, at least up to `end`."""
 
     def __init__(self, end: int) -> None:
         self.end = end
 
 
 class Decoder:
-    """Reads the header blocks of one connection, each in as many pieces as it comes in."""
+    """Decodes the header blocks of one connection, each in any number of pieces."""
 
     def __init__(self, limit: int) -> None:
         """
         Args:
-            limit: the size that all fields of all blocks may have, counted as in RFC 9113, section 6.5.2.
+            limit: the size of all fields of all blocks, counted as in RFC 9113, section 6.5.2.
         """
         self._table = HeaderTable()
         self._left = limit
+        self._fields_left = MAX_FIELDS + 1
+        self._indexed_left = MAX_INDEXED_BYTES
         self._fields: list[Field] = []
-        self._pieces: list[bytes] = []  # the beginning of a field
+        self._pieces: list[bytes] = []  # of an incomplete field
         self._held = 0  # bytes in _pieces
-        self._wanted = 0  # bytes without which the next field is not whole
+        self._wanted = 0  # bytes that the incomplete field needs at least
 
     def feed(self, piece: bytes) -> None:
-        """Take a piece of a block.
+        """Decode a piece of a block.
 
         Raises:
-            Violation: it is not HPACK, or the fields are too large.
+            Violation: it is not HPACK, or exceeds a limit.
         """
         self._pieces.append(piece)
         self._held += len(piece)
@@ -104,37 +116,43 @@ class Decoder:
         try:
             while at < len(block):
                 at = self._field(block, at)
-        except _Cut as cut:
-            self._wanted = cut.end - at
+        except _Incomplete as incomplete:
+            self._wanted = incomplete.end - at
         except HPACKError as error:
             raise _broken(str(error)) from None
         self._held = len(block) - at
         self._pieces = [block[at:]] if self._held else []
 
-    def end(self) -> list[Field]:
-        """The fields of the block that ends here.
-
-        Raises:
-            Violation: it ends within a field.
-        """
-        if self._held:
-            raise _broken("a header block ends within a field")
+    def take(self) -> list[Field]:
+        """Return the fields that were decoded since the last call."""
         fields, self._fields = self._fields, []
         return fields
 
+    def end(self) -> None:
+        """End the block.
+
+        Raises:
+            Violation: the last field is incomplete.
+        """
+        if self._held:
+            raise _broken("a header block ends within a field")
+
     def _field(self, block: bytes, at: int) -> int:
-        """Read one field (section 6); the place after it."""
+        """Decode one field (section 6); return the offset after it."""
         first = block[at]
         if first & _INDEXED:
             index, at = _read_integer(block, at, 7)
             name, value = self._table.get_by_index(index)
+            self._indexed_left -= len(name) + len(value)
+            if self._indexed_left < 0:
+                raise _too_large()
         elif first & _REMEMBERED:
             name, value, at = self._literal(block, at, 6)
             self._table.add(name, value)
         elif first & _RESIZED:
             size, at = _read_integer(block, at, 5)
             if size > HeaderTable.DEFAULT_SIZE:
-                raise _broken(f"its header table is to hold {size} bytes")
+                raise _broken(f"it sets the header table to {size} bytes, more than allowed")
             self._table.maxsize = size
             self._spend(b"", b"")
             return at
@@ -146,7 +164,8 @@ class Decoder:
 
     def _spend(self, name: bytes, value: bytes) -> None:
         self._left -= table_entry_size(name, value)
-        if self._left < 0:
+        self._fields_left -= 1
+        if self._left < 0 or self._fields_left < 0:
             raise _too_large()
 
     def _literal(self, block: bytes, at: int, prefix: int) -> tuple[bytes, bytes, int]:
@@ -160,36 +179,36 @@ class Decoder:
 
     def _string(self, block: bytes, at: int) -> tuple[bytes, int]:
         if at >= len(block):
-            raise _Cut(at + 1)
+            raise _Incomplete(at + 1)
         huffman = block[at] & 0x80
         size, at = _read_integer(block, at, 7)
-        if size > self._left:
+        if size > min(self._left, MAX_HUFFMAN_BYTES if huffman else MAX_FIELD_BYTES):
             raise _too_large()
         end = at + size
         if end > len(block):
-            raise _Cut(end)
+            raise _Incomplete(end)
         text = block[at:end]
         if huffman:
-            text = _decode_short(text) if size <= _SHORT else decode_huffman(text)
+            text = _decode_short(text) if size <= _MAX_CACHED_BYTES else decode_huffman(text)
         return text, end
 
 
 def _read_integer(block: bytes, at: int, prefix: int) -> tuple[int, int]:
-    """The number that begins in the low bits of a byte, and the place after it."""
+    """Decode the number in the low bits of a byte and after it; return the offset after it too."""
     most = (1 << prefix) - 1
     value = block[at] & most
     at += 1
     if value < most:
         return value, at
-    for shift in range(0, 7 * _LONGEST_INTEGER, 7):
+    for shift in range(0, 7 * _MAX_INTEGER_BYTES, 7):
         if at >= len(block):
-            raise _Cut(at + 1)
+            raise _Incomplete(at + 1)
         byte = block[at]
         at += 1
         value += (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise _broken("a number in a header block does not end")
+    raise _broken("a number in a header block is too long")
 
 
 def _broken(what: str) -> Violation:
@@ -197,4 +216,4 @@ def _broken(what: str) -> Violation:
 
 
 def _too_large() -> Violation:
-    return Violation("its headers are too large", Code.ENHANCE_YOUR_CALM, Reason.HTTP_HEADERS_TOO_LARGE)
+    return Violation("its headers are too large or too many", Code.ENHANCE_YOUR_CALM, Reason.HTTP_HEADERS_TOO_LARGE)

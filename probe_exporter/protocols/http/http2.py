@@ -1,7 +1,18 @@
-"""HTTP/2, without I/O: a request to frames, the frames of one stream to a response (RFC 9113).
+"""HTTP/2 as a client: encode one request, decode one response, without I/O (RFC 9113).
 
-The reader takes what Go's client takes and refuses what that refuses, and everything it reads is bounded. Imported at
-the first probe whose server agrees on HTTP/2.
+The model:
+* A connection carries one request, on stream 1. Pushes are forbidden by our settings; data on other streams is an
+  error. Header blocks of other streams are decoded too, because they change the shared HPACK table.
+* `ResponseReader.feed` splits bytes into frames and passes each to the method that `_rules` has for its kind. A frame
+  that breaks a rule is a `Violation`, whose code goes into our GOAWAY. The rules are those of Go's client.
+* One call of `feed` does a few milliseconds of work. If frames remain, `pending` is true and `proceed` reads on.
+* Frames that carry nothing of the response (PING, SETTINGS, empty DATA, …) count up to `MAX_IDLE_FRAMES`. Headers have
+  limits in bytes, fields and Huffman-coded bytes over the whole connection, so interim responses count too.
+* Flow control: the server may send `WINDOW_BYTES` of the body ahead. Bytes that the caller took are given back in few
+  large WINDOW_UPDATE frames. `room` is how much of our own body the server accepts.
+* An error in the body is raised by `take_body` after everything before it, so that the head is not lost.
+
+This module is imported by the first probe whose server speaks HTTP/2.
 """
 
 from __future__ import annotations
@@ -15,31 +26,38 @@ from probe_exporter.protocols.http import frames, header_block
 from probe_exporter.protocols.http.exchange import Unprocessed
 from probe_exporter.protocols.http.frames import Code, FrameReader, Violation, frame
 from probe_exporter.protocols.http.header_block import Field
-from probe_exporter.protocols.http.http1 import MAX_CONTENT_LENGTH as LARGEST_LENGTH
-from probe_exporter.protocols.http.http1 import MAX_HEAD_BYTES as HEAD_LIMIT
+from probe_exporter.protocols.http.http1 import MAX_CONTENT_LENGTH, MAX_HEAD_BYTES
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.response import Headers, IncomingResponse
 
 STREAM = 1
-"""The only one we open."""
+"""The only stream that we open."""
 
-WINDOW = 4 * 1024 * 1024
-"""Bytes of the body that may be under way, as in Go's client. Memory is bounded by the connection, which makes the peer
-wait long before."""
+WINDOW_BYTES = 4 * 1024 * 1024
+"""Bytes of the body that the server may send ahead, as in Go's client. The connection pauses the peer much earlier, so
+memory is bounded by less."""
 
-PATIENCE = 10_000
-"""Frames of a connection that may carry nothing of the response, 64 bytes of them counting as one more."""
+MAX_IDLE_FRAMES = 10_000
+"""Frames of a connection that carry nothing of the response; each 64 bytes of them count as one more."""
+
+MAX_TURN_COST = 128 * 1024
+"""Work that one call of `feed` or `proceed` does: a few milliseconds."""
+
+FRAME_COST = 64
+
+_BYTE_COSTS = {frames.DATA: 0, frames.HEADERS: 8, frames.CONTINUATION: 8}
+"""Cost of a byte by the kind of frame, 1 for others. A byte of a header block may be a whole field."""
 
 _CONNECTION_WINDOW = 2**30
 
 OPENING = (
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     + frames.settings(
-        {frames.ENABLE_PUSH: 0, frames.INITIAL_WINDOW_SIZE: WINDOW, frames.MAX_HEADER_LIST_SIZE: HEAD_LIMIT}
+        {frames.ENABLE_PUSH: 0, frames.INITIAL_WINDOW_SIZE: WINDOW_BYTES, frames.MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES}
     )
     + frame(frames.WINDOW_UPDATE, 0, 0, frames.number(_CONNECTION_WINDOW))
 )
-"""What a client says first."""
+"""The connection preface and the first frames of the client."""
 
 _SETTINGS_ACK = frame(frames.SETTINGS, frames.ACK, 0, b"")
 
@@ -49,7 +67,7 @@ _CRUMB_END = re.compile("; *")
 
 
 def request_fields(request: Request) -> list[Field]:
-    """A request's fields; cookies crumbled, as section 8.2.3 has it and Go's client does."""
+    """Return the fields of a request, one for each cookie (section 8.2.3), as Go's client does."""
     fields: list[Field] = []
     for name, value in request.fields():
         values = filter(None, _CRUMB_END.split(value)) if name == "cookie" else (value,)
@@ -58,13 +76,13 @@ def request_fields(request: Request) -> list[Field]:
 
 
 def request_head(fields: Iterable[Field], *, ends: bool) -> bytes:
-    """The frames of a request's head.
+    """Encode the head of a request.
 
     Args:
-        ends: there is no body.
+        ends: the request has no body.
     """
     block = header_block.encode(fields)
-    pieces = [block[at : at + frames.LARGEST_PAYLOAD] for at in range(0, len(block), frames.LARGEST_PAYLOAD)]
+    pieces = [block[at : at + frames.MAX_PAYLOAD_BYTES] for at in range(0, len(block), frames.MAX_PAYLOAD_BYTES)]
     kinds = [frames.HEADERS] + [frames.CONTINUATION] * (len(pieces) - 1)
     flags = [0] * len(pieces)
     flags[0] |= frames.END_STREAM if ends else 0
@@ -76,38 +94,38 @@ def request_head(fields: Iterable[Field], *, ends: bool) -> bytes:
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_STATUS = re.compile(rb"[+-]?[0-9]{1,18}")  # what Go's Atoi reads
+_STATUS = re.compile(rb"[+-]?[0-9]{1,18}")  # as Go's strconv.Atoi
 
-_SETTINGS_IN_BOUNDS: Mapping[int, tuple[int, int, Code]] = {
+_SETTING_BOUNDS: Mapping[int, tuple[int, int, Code]] = {
     frames.ENABLE_PUSH: (0, 1, Code.PROTOCOL_ERROR),
-    frames.INITIAL_WINDOW_SIZE: (0, frames.LARGEST_WINDOW, Code.FLOW_CONTROL_ERROR),
-    frames.MAX_FRAME_SIZE: (frames.LARGEST_PAYLOAD, 2**24 - 1, Code.PROTOCOL_ERROR),
+    frames.INITIAL_WINDOW_SIZE: (0, frames.MAX_WINDOW_BYTES, Code.FLOW_CONTROL_ERROR),
+    frames.MAX_FRAME_SIZE: (frames.MAX_PAYLOAD_BYTES, 2**24 - 1, Code.PROTOCOL_ERROR),
 }
 
 
 class _Rule(NamedTuple):
-    """What is done with a kind of frame, and what it must be like."""
+    """How a kind of frame is read, and what it must be like."""
 
     read: Callable[[ResponseReader, int, int, bytes], None]
-    of_stream: bool | None = None  # and not of the connection; None for either
+    of_stream: bool | None = None  # True: of a stream, False: of the connection, None: either
     size: int | None = None
 
 
 class ResponseReader(IncomingResponse):
-    """Reads the response on our stream: feed it bytes, send what it has to answer, take the body out piece by piece.
+    """Decodes the response on our stream: feed it bytes, send its outgoing frames, take the body piece by piece.
 
     Interim responses are skipped.
 
     Attributes:
-        answered: the first headers have arrived, of an interim response perhaps.
-        opened: the server's first settings have arrived: it speaks HTTP/2.
+        answered: the first headers have arrived, perhaps of an interim response.
+        opened: the server's first SETTINGS frame has arrived, so it speaks HTTP/2.
         head_complete, complete: how much of the response has arrived.
-        ended_with_head: there is nothing after the head, not even an empty body.
-        trailers: what followed the body.
-        error_code: how we part from the server.
-        reset_code: why the server reset the stream; None if it did not.
-        farewell: what a server said that is going away, for the end of a sentence; empty if it stays.
-        room: bytes of a body that the server takes now.
+        ended_with_head: the stream ended with the head, without an empty DATA frame.
+        trailers: the fields after the body.
+        error_code: the code for our GOAWAY frame.
+        reset_code: the code of the server's RST_STREAM; None without one.
+        goaway: the server's GOAWAY frame, for the end of a sentence; empty without one.
+        room: bytes of our body that the server accepts now.
     """
 
     def __init__(self, method: str) -> None:
@@ -118,32 +136,55 @@ class ResponseReader(IncomingResponse):
         self.trailers: Headers = []
         self.error_code = Code.NO_ERROR
         self.reset_code: int | None = None
-        self.farewell = ""
+        self.goaway = ""
         self._frames = FrameReader()
-        self._decoder = header_block.Decoder(HEAD_LIMIT)
+        self._decoder = header_block.Decoder(MAX_HEAD_BYTES)
         self._outgoing: list[bytes] = []
-        self._patience = PATIENCE
-        self._acknowledged = False  # our settings, by the server
-        self._block_stream = 0  # whose header block goes on in the next frame
-        self._block_ends = False  # its stream
-        self._left = -1  # announced bytes of the body to come; negative if unknown
-        self._window = WINDOW  # bytes that the server may still send
-        self._taken = 0  # bytes not given back to it
-        self._connection_room = frames.FIRST_WINDOW
-        self._stream_room = frames.FIRST_WINDOW
-        self._first_room = frames.FIRST_WINDOW  # as the server's settings have it
+        self._idle_frames_left = MAX_IDLE_FRAMES
+        self._acknowledged = False  # whether the server acknowledged our settings
+        self._block_stream = 0  # the stream whose header block continues in the next frame
+        self._block_ends = False  # whether that block ends its stream
+        self._pseudo: dict[bytes, bytes] = {}  # of that block, so far
+        self._fields: Headers = []
+        self._left = -1  # announced bytes of the body that have not arrived; negative if unknown
+        self._window = WINDOW_BYTES  # bytes that the server may still send
+        self._taken = 0  # bytes taken and not given back to the server
+        self._connection_room = frames.INITIAL_WINDOW_BYTES
+        self._stream_room = frames.INITIAL_WINDOW_BYTES
+        self._first_room = frames.INITIAL_WINDOW_BYTES  # of the server's settings
+        self._pending = False
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the connection; ``b""`` says that there are no more.
+        """Take bytes from the connection; ``b""`` is the end of the stream. Call it only if nothing is `pending`.
 
         Raises:
-            ProbeFailed: there is no response, or its head is none of HTTP/2's. What is wrong with the body `take_body`
-                tells, so that a good head is not lost with it.
+            ProbeFailed: there is no response, or its head is not valid. `take_body` raises errors of the body, so that
+                the head is not lost.
         """
         if self.complete or self._failure is not None:
             return
+        self._frames.feed(data)
+        self._read(ended=not data)
+
+    @property
+    def pending(self) -> bool:
+        """Whether frames have arrived that are not read yet; let other tasks run, then call `proceed`."""
+        return self._pending and not self.complete and self._failure is None
+
+    def proceed(self) -> None:
+        """Read the pending frames, or a part of them.
+
+        Raises:
+            ProbeFailed: as `feed`.
+        """
+        if self.pending:
+            self._read(ended=False)
+
+    def _read(self, *, ended: bool) -> None:
         try:
-            self._feed(data)
+            if ended:
+                raise self._ended()
+            self._read_frames()
         except ProbeFailed as failed:
             if isinstance(failed, Violation):
                 self.error_code = failed.code
@@ -158,7 +199,7 @@ class ResponseReader(IncomingResponse):
         return data
 
     def take_outgoing(self) -> bytes:
-        """What the server must be told."""
+        """Return the frames to send to the server."""
         data = b"".join(self._outgoing)
         self._outgoing.clear()
         return data
@@ -168,42 +209,51 @@ class ResponseReader(IncomingResponse):
         return min(self._connection_room, self._stream_room)
 
     def spend(self, size: int) -> None:
-        """Note that so many bytes of a body are sent."""
+        """Count bytes of our body that are sent."""
         self._connection_room -= size
         self._stream_room -= size
 
     @property
     def content_length(self) -> int:
-        """As Go's client has it: what one good Content-Length says, whatever the status; else -1, or 0 if none came."""
+        """The value of the only valid Content-Length, whatever the status; else 0 if the head ended the stream, or -1.
+
+        These are the rules of Go's client.
+        """
         values = self.get_all("content-length")
         if len(values) == 1 and values[0].isascii() and values[0].isdigit() and len(values[0]) < 20:
             length = int(values[0])
-            return length if length <= LARGEST_LENGTH else -1
+            return length if length <= MAX_CONTENT_LENGTH else -1
         return 0 if self.ended_with_head and not self._to_head else -1
 
-    def _feed(self, data: bytes) -> None:
-        if not data:
-            raise self._ended()
-        for kind, flags, stream, payload in self._frames.feed(data):
+    def _read_frames(self) -> None:
+        """Read complete frames, up to the limit of one turn."""
+        self._pending = False
+        cost = 0
+        while (found := self._frames.next()) is not None:
+            kind, flags, stream, payload = found
             self._take(kind, flags, stream, payload)
             if self.complete:
                 return
+            cost += FRAME_COST + _BYTE_COSTS.get(kind, 1) * len(payload)
+            if cost >= MAX_TURN_COST:
+                self._pending = True
+                return
 
     def _ended(self) -> ProbeFailed:
-        """What the end of the connection means."""
+        """Return the failure that the end of the connection is."""
         if self.head_complete:
-            return ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"the connection ended before the body did{self.farewell}")
+            return ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"the connection ended before the body did{self.goaway}")
         if self._block_stream or self.answered:
-            return Violation("the connection ended within its headers")
-        return ProbeFailed(Reason.CONNECT_CLOSED, f"the connection ended before any response{self.farewell}")
+            return Violation("the connection ended within the headers")
+        return ProbeFailed(Reason.CONNECT_CLOSED, f"the connection ended before any response{self.goaway}")
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if not self.opened:
             if kind != frames.SETTINGS:
-                raise Violation("it does not begin with settings")
+                raise Violation("the first frame is not SETTINGS")
             self.opened = True
         if self._block_stream and (kind != frames.CONTINUATION or stream != self._block_stream):
-            raise Violation("another frame breaks into its headers")
+            raise Violation("another frame interrupts the headers")
         rule = self._rules.get(kind, self._unknown)
         if rule.of_stream is not None and rule.of_stream != (stream != 0):
             raise Violation(f"a frame of kind {kind} on stream {stream}")
@@ -211,25 +261,25 @@ class ResponseReader(IncomingResponse):
             raise Violation(f"a frame of kind {kind} with {len(payload)} bytes", Code.FRAME_SIZE_ERROR)
         rule.read(self, flags, stream, payload)
 
-    def _endure(self, size: int = 0) -> None:
-        """Count what is no part of the response."""
-        self._patience -= 1 + size // 64
-        if self._patience < 0:
-            raise Violation("it drowns in frames that say nothing", Code.ENHANCE_YOUR_CALM)
+    def _count_idle(self, size: int = 0) -> None:
+        """Count a frame that carries nothing of the response."""
+        self._idle_frames_left -= 1 + size // 64
+        if self._idle_frames_left < 0:
+            raise Violation("the server sent too many frames without response data", Code.ENHANCE_YOUR_CALM)
 
     # The body.
 
     def _on_data(self, flags: int, stream: int, payload: bytes) -> None:
         if stream != STREAM or not self.head_complete:
-            raise Violation("data before its headers, or on a stream that nobody opened")
+            raise Violation("data before the headers, or on a stream that we did not open")
         self._window -= len(payload)
         if self._window < 0:
-            raise Violation("more data than it was allowed to send", Code.FLOW_CONTROL_ERROR)
+            raise Violation("the server sent more data than its window allows", Code.FLOW_CONTROL_ERROR)
         content = _without_padding(flags, payload)
         if content:
             self._take_content(content)
         else:
-            self._endure()
+            self._count_idle()
         if flags & frames.END_STREAM:
             self._finish()
         self._give_back(len(payload) - len(content))
@@ -243,9 +293,9 @@ class ResponseReader(IncomingResponse):
         self._left -= len(content) if self._left > 0 else 0
 
     def _give_back(self, size: int) -> None:
-        """Let the server send as much as has been taken, in few and large steps."""
+        """Let the server send as many bytes as were taken, in few large steps."""
         self._taken += size
-        if self._taken >= WINDOW // 2 and not self.complete:
+        if self._taken >= WINDOW_BYTES // 2 and not self.complete:
             increment = frames.number(self._taken)
             self._outgoing += [frame(frames.WINDOW_UPDATE, 0, where, increment) for where in (0, STREAM)]
             self._window += self._taken
@@ -262,7 +312,7 @@ class ResponseReader(IncomingResponse):
         fragment = _without_padding(flags, payload)
         if flags & frames.PRIORITIZED:
             if len(fragment) < 5:
-                raise Violation("headers without the priority that they announce")
+                raise Violation("a HEADERS frame without its priority fields")
             fragment = fragment[5:]
         self._block_stream = stream
         self._block_ends = bool(flags & frames.END_STREAM)
@@ -270,22 +320,27 @@ class ResponseReader(IncomingResponse):
 
     def _on_continuation(self, flags: int, stream: int, payload: bytes) -> None:
         if not self._block_stream:
-            raise Violation("headers go on that never began")
+            raise Violation("a CONTINUATION frame without HEADERS")
         self._on_fragment(flags, stream, payload)
 
     def _on_fragment(self, flags: int, stream: int, fragment: bytes) -> None:
-        self._endure()
+        self._count_idle()
         self._decoder.feed(fragment)
+        fields = self._decoder.take()
+        if stream == STREAM:  # fields of other streams only change the decoder's table
+            _sort(fields, self._pseudo, self._fields)
         if flags & frames.END_HEADERS:
             self._block_stream = 0
-            fields = self._decoder.end()
-            if stream == STREAM:  # to those of others nobody listens, but for what they add to the decoder's table
-                self._on_fields(*_split(fields))
+            self._decoder.end()
+            if stream == STREAM:
+                pseudo, headers = self._pseudo, self._fields
+                self._pseudo, self._fields = {}, []
+                self._on_fields(pseudo, headers)
 
     def _on_fields(self, pseudo: dict[bytes, bytes], headers: Headers) -> None:
         if self.head_complete:
             if pseudo or not self._block_ends:
-                raise Violation("its trailers are none")
+                raise Violation("trailers with pseudo-headers, or without the end of the stream")
             self.trailers = headers
             self._finish()
             return
@@ -293,7 +348,7 @@ class ResponseReader(IncomingResponse):
         status = _read_status(pseudo.get(b":status", b""))
         if 100 <= status < 200:
             if self._block_ends or status == 101:
-                raise Violation(f"an interim response {status} where there can be none")
+                raise Violation(f"an interim response {status} that is not allowed")
             return
         self.status = status
         self.version = "2.0"
@@ -310,16 +365,16 @@ class ResponseReader(IncomingResponse):
     # The connection.
 
     def _on_settings(self, flags: int, stream: int, payload: bytes) -> None:
-        self._endure(len(payload))
+        self._count_idle(len(payload))
         if flags & frames.ACK:
             if payload or self._acknowledged:
-                raise Violation("settings acknowledged that nobody sent", Code.FRAME_SIZE_ERROR)
+                raise Violation("an acknowledgement of settings that we did not send", Code.FRAME_SIZE_ERROR)
             self._acknowledged = True
             return
         if len(payload) % 6:
             raise Violation(f"settings of {len(payload)} bytes", Code.FRAME_SIZE_ERROR)
         for key, value in frames.read_settings(payload):
-            least, most, code = _SETTINGS_IN_BOUNDS.get(key, (0, value, Code.NO_ERROR))
+            least, most, code = _SETTING_BOUNDS.get(key, (0, value, Code.NO_ERROR))
             if not least <= value <= most:
                 raise Violation(f"setting {key} is {value}", code)
             if key == frames.INITIAL_WINDOW_SIZE:
@@ -329,15 +384,15 @@ class ResponseReader(IncomingResponse):
         self._outgoing.append(_SETTINGS_ACK)
 
     def _on_ping(self, flags: int, stream: int, payload: bytes) -> None:
-        self._endure()
+        self._count_idle()
         if not flags & frames.ACK:
             self._outgoing.append(frame(frames.PING, frames.ACK, 0, payload))
 
     def _on_window_update(self, flags: int, stream: int, payload: bytes) -> None:
-        self._endure()
-        increment = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW
+        self._count_idle()
+        increment = int.from_bytes(payload, "big") & frames.MAX_WINDOW_BYTES
         if not increment:
-            raise Violation("a window grows by nothing")
+            raise Violation("a window update of 0 bytes")
         if stream == 0:
             self._connection_room += increment
         elif stream == STREAM:
@@ -345,11 +400,11 @@ class ResponseReader(IncomingResponse):
         self._check_room()
 
     def _check_room(self) -> None:
-        if max(self._connection_room, self._stream_room) > frames.LARGEST_WINDOW:
-            raise Violation("a window grows beyond all bounds", Code.FLOW_CONTROL_ERROR)
+        if max(self._connection_room, self._stream_room) > frames.MAX_WINDOW_BYTES:
+            raise Violation("a window is larger than 2^31-1 bytes", Code.FLOW_CONTROL_ERROR)
 
     def _on_reset(self, flags: int, stream: int, payload: bytes) -> None:
-        self._endure()
+        self._count_idle()
         if stream != STREAM:
             return
         code = int.from_bytes(payload, "big")
@@ -362,21 +417,21 @@ class ResponseReader(IncomingResponse):
         raise ProbeFailed(Reason.CONNECT_RESET, what)
 
     def _on_goaway(self, flags: int, stream: int, payload: bytes) -> None:
-        self._endure(len(payload))
+        self._count_idle(len(payload))
         if len(payload) < 8:
-            raise Violation(f"a farewell of {len(payload)} bytes", Code.FRAME_SIZE_ERROR)
-        last = int.from_bytes(payload[:4], "big") & frames.LARGEST_WINDOW
+            raise Violation(f"a GOAWAY frame of {len(payload)} bytes", Code.FRAME_SIZE_ERROR)
+        last = int.from_bytes(payload[:4], "big") & frames.MAX_WINDOW_BYTES
         code = int.from_bytes(payload[4:8], "big")
-        self.farewell = f" (the server goes away: {frames.describe(code)}, {payload[8:108]!r})"
+        self.goaway = f" (the server sent GOAWAY: {frames.describe(code)}, {payload[8:108]!r})"
         if last < STREAM and not self.head_complete:
             kind = ProbeFailed if code else Unprocessed
-            raise kind(Reason.CONNECT_CLOSED, f"the server did not look at the request{self.farewell}")
+            raise kind(Reason.CONNECT_CLOSED, f"the server did not process the request{self.goaway}")
 
     def _on_push_promise(self, flags: int, stream: int, payload: bytes) -> None:
-        raise Violation("a push that we do not allow")
+        raise Violation("a push, which we do not allow")
 
     def _on_other(self, flags: int, stream: int, payload: bytes) -> None:
-        self._endure(len(payload))
+        self._count_idle(len(payload))
 
     _rules: ClassVar[Mapping[int, _Rule]] = {
         frames.DATA: _Rule(_on_data, of_stream=True),
@@ -397,26 +452,23 @@ def _without_padding(flags: int, payload: bytes) -> bytes:
     if not flags & frames.PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise Violation("more padding than there is room for")
+        raise Violation("a frame with more padding than payload")
     return payload[1 : len(payload) - payload[0]]
 
 
-def _split(fields: list[Field]) -> tuple[dict[bytes, bytes], Headers]:
-    """Pseudo-headers and headers, if all of them may stand in a response (sections 8.2.1 and 8.3)."""
-    pseudo: dict[bytes, bytes] = {}
-    headers: Headers = []
+def _sort(fields: list[Field], pseudo: dict[bytes, bytes], headers: Headers) -> None:
+    """Add fields to the pseudo-headers or headers of their block, if they are valid there (sections 8.2.1 and 8.3)."""
     for name, value in fields:
         if _BAD_VALUE.search(value):
-            raise Violation(f"header {name[:60]!r} holds a control character")
+            raise Violation(f"header {name[:60]!r} has a control character")
         if name.startswith(b":"):
             if name != b":status" or pseudo or headers:
-                raise Violation(f"{name[:60]!r} is out of place")
+                raise Violation(f"{name[:60]!r} is not a valid pseudo-header here")
             pseudo[name] = value
         elif _NAME.fullmatch(name):
             headers.append((name.decode("ascii"), value.decode("utf-8", "surrogateescape")))
         else:
-            raise Violation(f"{name[:60]!r} is not a header's name")
-    return pseudo, headers
+            raise Violation(f"{name[:60]!r} is not a valid name of a header")
 
 
 def _read_status(value: bytes) -> int:

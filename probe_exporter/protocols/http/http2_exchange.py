@@ -1,4 +1,4 @@
-"""HTTP/2: exchange one request and response over a connection (RFC 9113)."""
+"""HTTP/2 as a client: exchange one request and response over a connection (RFC 9113)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from probe_exporter.tls.handshake import Handshake
 
 
 class Http2Exchange:
-    """An exchange over HTTP/2, on a connection of its own.
+    """An exchange over HTTP/2 on its own connection.
 
     Attributes:
-        reader: the same as `response`, with what only HTTP/2 has.
+        reader: the same object as `response`, with the attributes of HTTP/2.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class Http2Exchange:
     ) -> None:
         """
         Args:
-            fields: of the request, pseudo-headers first; the method among them.
+            fields: of the request, pseudo-headers first, including the method.
             body: of the request, if it does not come from a file.
-            upload: the file that it does come from, at its beginning.
+            upload: the file that has the body, positioned at its beginning.
         """
         self._connection = connection
         self._fields = fields
@@ -65,7 +65,7 @@ class Http2Exchange:
         try:
             while not reader.head_complete:
                 await self._read()
-            self._say()  # for servers that answer before they are asked
+            self._send_pending()  # the server may have answered before the request was sent
         finally:
             if self.first_byte_at:
                 self.processing_seconds = max(self.first_byte_at - self._asked_at, 1e-9)
@@ -86,34 +86,41 @@ class Http2Exchange:
             self._uploading.cancel()
         reader = self.reader
         last = self._unsent + reader.take_outgoing()
-        if reader.error_code or not reader.complete:  # else there is nothing that the server could wonder about
+        if reader.error_code or not reader.complete:  # a complete response needs no GOAWAY
             last += frame(frames.GOAWAY, 0, 0, bytes(4) + frames.number(reader.error_code))
         self._connection.close(last)
 
     def _opening(self) -> bytes:
-        """What is said first, up to a body of one frame."""
+        """Return the first frames of the client, with a body that fits into one frame."""
         body = self._body
         opening = OPENING + request_head(self._fields, ends=not body and self._upload is None)
-        if body and len(body) <= frames.LARGEST_PAYLOAD:
+        if body and len(body) <= frames.MAX_PAYLOAD_BYTES:
             self.reader.spend(len(body))
             opening += frame(frames.DATA, frames.END_STREAM, STREAM, body)
         return opening
 
     async def _read(self) -> None:
         connection, reader = self._connection, self.reader
-        if not connection.waiting:  # else what there is to say goes along with the answer to that
-            self._say()
-        data = await connection.read()
+        data: bytes | None = None
+        if reader.pending:
+            await asyncio.sleep(0)
+        else:
+            if not connection.waiting:  # otherwise it goes out together with the answer to what is waiting
+                self._send_pending()
+            data = await connection.read()
         try:
-            reader.feed(data)
+            if data is None:
+                reader.proceed()
+            else:
+                reader.feed(data)
         finally:
             if reader.answered and not self.first_byte_at:
                 self.first_byte_at = connection.last_byte_at
         if reader.room > 0:
             self._may_send.set()
 
-    def _say(self) -> None:
-        """Send the request, and whatever else the server must be told. It is little: `PATIENCE` sees to that."""
+    def _send_pending(self) -> None:
+        """Send the request, and answers to the server's frames; `MAX_IDLE_FRAMES` limits their number."""
         data = self._unsent + self.reader.take_outgoing()
         if data:
             self._connection.send(data)
@@ -125,14 +132,14 @@ class Http2Exchange:
     def _begin_upload(self) -> None:
         if self._upload is not None:
             self._uploading = asyncio.create_task(self._send_body(self._upload))
-        elif len(self._body) > frames.LARGEST_PAYLOAD:
+        elif len(self._body) > frames.MAX_PAYLOAD_BYTES:
             self._uploading = asyncio.create_task(self._send_body(io.BytesIO(self._body)))
 
     async def _send_body(self, body: BinaryIO) -> None:
-        """Send a body as fast as the peer takes it; what goes wrong shows in the response."""
+        """Send the body as fast as the peer accepts it; errors show in the response."""
         reader, connection = self.reader, self._connection
         with suppress(ProbeFailed):
-            while data := body.read(frames.LARGEST_PAYLOAD):
+            while data := body.read(frames.MAX_PAYLOAD_BYTES):
                 rest = memoryview(data)
                 while rest:
                     while reader.room <= 0:

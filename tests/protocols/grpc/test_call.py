@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from probe_exporter.prober.failure import Reason
 from probe_exporter.protocols.grpc.call import (
-    LARGEST_MESSAGE,
+    MAX_MESSAGE_BYTES,
     CallFailed,
     Status,
     announced,
@@ -92,12 +92,12 @@ def test_any_bytes_are_a_message_or_refused(body: bytes) -> None:
 
 
 def test_message_larger_than_the_limit_is_refused_by_its_announced_length() -> None:
-    start = message(length=LARGEST_MESSAGE + 1)
+    start = message(length=MAX_MESSAGE_BYTES + 1)
     assert announced(start[:4]) == 0
-    with pytest.raises(CallFailed, match=f"{LARGEST_MESSAGE + 1} bytes") as failed:
+    with pytest.raises(CallFailed, match=f"{MAX_MESSAGE_BYTES + 1} bytes") as failed:
         announced(start)
     assert failed.value.status == Status.RESOURCE_EXHAUSTED
-    assert announced(message(length=LARGEST_MESSAGE)) == LARGEST_MESSAGE
+    assert announced(message(length=MAX_MESSAGE_BYTES)) == MAX_MESSAGE_BYTES
 
 
 # --- the status --------------------------------------------------------------------------------------------
@@ -107,6 +107,8 @@ def response(*frames: bytes) -> ResponseReader:
     """Return a response that has arrived completely."""
     reader = ResponseReader("POST")
     reader.feed(http2.settings() + b"".join(frames))
+    while reader.pending:
+        reader.proceed()
     assert reader.complete
     return reader
 

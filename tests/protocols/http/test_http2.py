@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,11 +17,19 @@ from hypothesis import strategies as st
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.exchange import Unprocessed
 from probe_exporter.protocols.http.frames import Code
-from probe_exporter.protocols.http.http1 import MAX_HEAD_BYTES as HEAD_LIMIT
-from probe_exporter.protocols.http.http2 import OPENING, PATIENCE, WINDOW, ResponseReader, request_fields, request_head
+from probe_exporter.protocols.http.header_block import MAX_FIELDS
+from probe_exporter.protocols.http.http1 import MAX_HEAD_BYTES
+from probe_exporter.protocols.http.http2 import (
+    MAX_IDLE_FRAMES,
+    OPENING,
+    WINDOW_BYTES,
+    request_fields,
+    request_head,
+)
+from probe_exporter.protocols.http.http2 import ResponseReader as SteppedReader
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.url import parse
-from tests.cost import costs_at_most
+from tests.cost import MAX_TURN_MILLIONS, costs_at_most, cpu_seconds, seconds_of_a_million_additions
 from tests.targets import http2
 from tests.targets.http2 import (
     SETTINGS_ACK,
@@ -29,6 +38,7 @@ from tests.targets.http2 import (
     goaway,
     head,
     headers,
+    integer,
     ping,
     raw_headers,
     reset,
@@ -37,6 +47,15 @@ from tests.targets.http2 import (
 )
 
 MORE = "more bytes may come: the connection stays open"
+
+
+class ResponseReader(SteppedReader):
+    """A reader that reads all that is fed, in as many steps as it takes."""
+
+    def feed(self, data: bytes) -> None:
+        super().feed(data)
+        while self.pending:
+            self.proceed()
 
 
 @dataclass(frozen=True)
@@ -460,11 +479,11 @@ def test_window_is_given_back_for_padding() -> None:
 def test_server_that_exceeds_its_window_fails() -> None:
     reader = ResponseReader("GET")
     reader.feed(settings() + head())
-    reader.feed(data(b"x" * WINDOW, end=False))
-    assert len(reader.take_body()) == WINDOW
-    reader.feed(data(b"x" * (WINDOW + 1), end=False))
-    assert len(reader.take_body()) >= WINDOW - 16384
-    with pytest.raises(ProbeFailed, match="more data than it was allowed"):
+    reader.feed(data(b"x" * WINDOW_BYTES, end=False))
+    assert len(reader.take_body()) == WINDOW_BYTES
+    reader.feed(data(b"x" * (WINDOW_BYTES + 1), end=False))
+    assert len(reader.take_body()) >= WINDOW_BYTES - 16384
+    with pytest.raises(ProbeFailed, match="more data than its window"):
         reader.take_body()
     assert reader.error_code is Code.FLOW_CONTROL_ERROR
 
@@ -497,12 +516,14 @@ def dripped(whole: bytes, step: int) -> list[bytes]:
 
 def large(size: int) -> bytes:
     """Return headers that count as exactly `size` bytes."""
-    return headers((":status", "200"), ("x-a", "a" * (size - 2 * 32 - len(":status200x-a"))), end=True)
+    whole, rest = divmod(size - len(":status200") - 32, 1_000_000)
+    sizes = [1_000_000] * (whole - 1) + [500_000, 500_000 + rest]
+    return headers((":status", "200"), *(("x-a", "a" * (part - len("x-a") - 32)) for part in sizes), end=True)
 
 
 def test_header_size_limit_is_inclusive_and_that_of_the_original() -> None:
-    assert read(dripped(BEGUN + large(HEAD_LIMIT), 65536)) == ok(length=0, body=b"")
-    assert read(dripped(BEGUN + large(HEAD_LIMIT + 1), 65536)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+    assert read(dripped(BEGUN + large(MAX_HEAD_BYTES), 65536)) == ok(length=0, body=b"")
+    assert read(dripped(BEGUN + large(MAX_HEAD_BYTES + 1), 65536)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 def test_header_size_limit_counts_all_interim_responses() -> None:
@@ -511,7 +532,7 @@ def test_header_size_limit_counts_all_interim_responses() -> None:
 
 
 def test_header_size_limit_counts_trailers() -> None:
-    trailers = headers(("x-t", "a" * HEAD_LIMIT), end=True)
+    trailers = headers(*[("x-t", "a" * 1_000_000)] * 11, end=True)
     outcome = read(dripped(BEGUN + OK_HEAD + data(b"ok", end=False) + trailers, 65536))
     assert outcome == ok(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
@@ -531,14 +552,14 @@ FRAMES_WITHOUT_CONTENT = {
     "repeated GOAWAY": goaway(1),
     "empty data": head() + data(end=False),
     "padding": head() + http2.padded(b"", 255, end=False),
-    "empty continuations": frame(1, b"", 0, 1) + frame(9, b"", 0, 1) * 2 * PATIENCE,
-    "continuations of a byte": frame(1, b"\0\x7f\xff\xff\x7f", 0, 1) + frame(9, b"x", 0, 1) * 2 * PATIENCE,
+    "empty continuations": frame(1, b"", 0, 1) + frame(9, b"", 0, 1) * 2 * MAX_IDLE_FRAMES,
+    "continuations of a byte": frame(1, b"\0" + integer(100_000, 7), 0, 1) + frame(9, b"x", 0, 1) * 2 * MAX_IDLE_FRAMES,
 }
 
 
 def feed_flood(reader: ResponseReader, flood: bytes) -> None:
     """Feed the same bytes many times, more often than the reader tolerates."""
-    for _ in range(2 * PATIENCE):
+    for _ in range(2 * MAX_IDLE_FRAMES):
         reader.feed(flood)
         reader.take_body()
         reader.take_outgoing()
@@ -570,15 +591,58 @@ def test_body_that_is_not_taken_is_bounded_by_the_window() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert reader.error_code is Code.FLOW_CONTROL_ERROR
-    assert peak < 2 * WINDOW
+    assert peak < 2 * WINDOW_BYTES
 
 
 @pytest.mark.slow
-def test_ten_megabytes_of_headers_in_small_pieces_have_linear_cost() -> None:
+def test_large_headers_in_small_pieces_have_linear_cost() -> None:
     """A reader that scans or copies all data for each piece takes minutes."""
     with costs_at_most(500):
-        outcome = read(dripped(BEGUN + large(HEAD_LIMIT), 100))
+        outcome = read(dripped(BEGUN + large(MAX_HEAD_BYTES), 100))
     assert outcome.status == 200
+
+
+STEPS = {
+    "indexed fields": raw_headers(b"\x88" + b"\x82" * 16000),
+    "a large field that is repeated": raw_headers(b"\x88\x40\x01a" + integer(4000, 7) + b"x" * 4000 + b"\xbe" * 12000),
+    "large fields of no text": headers((":status", "200"), *[("x-a", "\udcff" * 1_000_000)] * 5),
+    "Huffman-coded strings": raw_headers(b"\x88" + (b"\x00\x01a\xff\x21" + bytes(160)) * 90),
+    "a body of single bytes": head() + data(b"x", end=False) * 50_000,
+    "pings": head() + ping() * 9_000,
+    "settings": settings(*[(9, 9)] * 2700) * 30,
+    "interim responses": head(103) * 9_000,
+    "resets of other streams": frame(3, bytes(4), 0, 3) * 9_000,
+}
+
+
+@pytest.mark.parametrize("flood", STEPS.values(), ids=STEPS)
+def test_flood_is_read_in_short_steps(flood: bytes) -> None:
+    reader = SteppedReader("GET")
+    reader.feed(BEGUN)
+    steps = []
+
+    def attempt(act: Callable[[], None]) -> None:
+        with suppress(ProbeFailed):
+            act()
+
+    def step(act: Callable[[], None]) -> None:
+        steps.append(cpu_seconds(lambda: attempt(act)))
+
+    with costs_at_most(40):
+        step(lambda: reader.feed(flood))
+        while reader.pending:
+            step(reader.proceed)
+    assert max(steps) < MAX_TURN_MILLIONS * seconds_of_a_million_additions()
+
+
+def test_number_of_fields_is_limited() -> None:
+    """The status does not count."""
+
+    def response(count: int) -> bytes:
+        return BEGUN + raw_headers(b"\x88" + b"\x8f" * (count - 1), end=True)
+
+    assert read([response(MAX_FIELDS + 1)]).status == 200
+    assert read([response(MAX_FIELDS + 2)]) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 # --- properties --------------------------------------------------------------------------------------------
@@ -680,5 +744,5 @@ def test_large_headers_are_sent_in_several_frames() -> None:
 def test_opening_forbids_push_and_states_the_limits() -> None:
     assert OPENING.startswith(http2.PREFACE)
     opening, window = frames_of(OPENING.removeprefix(http2.PREFACE))
-    assert opening == (http2.SETTINGS, 0, 0, settings((2, 0), (4, WINDOW), (6, HEAD_LIMIT))[9:])
+    assert opening == (http2.SETTINGS, 0, 0, settings((2, 0), (4, WINDOW_BYTES), (6, MAX_HEAD_BYTES))[9:])
     assert window == (http2.WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4, "big"))

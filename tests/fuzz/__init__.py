@@ -1,0 +1,1 @@
+"""Fuzz targets of every parser, their corpus, and comparisons with other implementations."""
