@@ -65,7 +65,7 @@ USES = {
         "_HOST": RUN,
     },
     "probe_exporter/scrape/grammar.py": {
-        "_TERM": APART, "_STRICT_TERM": APART, "_ESCAPE": FIXED, "_NUMBER": APART, "_COUNT": RUN,
+        "_TERM": APART, "_STRICT_TERM": APART, "_check_escapes": FIXED, "_NUMBER": APART, "_COUNT": RUN,
     },
     "probe_exporter/scrape/lint.py": {"_CAMEL": FIXED},
     "probe_exporter/scrape/openmetrics.py": {"_METADATA": APART, "_SAMPLE": APART},
@@ -79,6 +79,7 @@ USES = {
     "probe_exporter/settings/secrets.py": {"_CREDENTIAL": FIXED},
     "probe_exporter/telemetry/logs.py": {"_PLAIN": RUN},
     "probe_exporter/telemetry/masking.py": {"_USER": RUN, "_PORT": RUN, "_AUTHORITY": RUN, "_WORD": RUN},
+    "probe_exporter/tls/host_names.py": {"_LABEL": RUN},
     "probe_exporter/tools/new.py": {"_NAME": OURS},
     "probe_exporter/values/documents.py": {"_ESCAPE": FIXED},
     "probe_exporter/web/answers.py": {"_UNFIT": FIXED},
