@@ -1,7 +1,7 @@
-"""The exporter's own metrics: plain numbers while it works, families when somebody scrapes.
+"""The exporter's own metrics on ``/metrics``: counted as plain numbers, made into families at a scrape.
 
-The names that dashboards and alerts of the original read are kept; ours begin with ``probe_exporter_``. The label
-`module` only ever names a module of the configuration, whatever is asked for.
+Metrics that the original has keep its names, for its dashboards and alerts; ours begin with ``probe_exporter_``. The
+label `module` only has names of configured modules, whatever requests ask for.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from probe_exporter.version import VERSION, revision
 PREFIX = "blackbox_exporter"
 
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper bounds in seconds: from a ping in one's own rack to what a scrape interval allows."""
+"""Upper bounds of buckets in seconds: from a ping in the same rack to a long scrape interval."""
 
 WAITS = (0.001, 0.01, 0.1, 1.0, 10.0)
-"""The same for what ought to be no time at all."""
+"""Upper bounds of buckets in seconds, for the wait before a probe, which is normally 0."""
 
 TARGET_DENIED = "target_denied"
 
 LOST = ("queue_full", "too_large", "write_failed")
-"""Why a finished probe may be missing in the history: `history`, `history_file`."""
+"""Why a finished probe may be missing in the history, see `history.memory` and `history.file`."""
 
 MEANWHILE = ("200", "500", "503")
-"""Codes of /metrics that are there before anybody has scraped, as in the original."""
+"""Status codes of /metrics that are exported from the start, as in the original."""
 
 
 class Distribution:
-    """Seconds by size; a histogram whose buckets are added up when it is shown."""
+    """A histogram of seconds. Its buckets are cumulated only at a scrape."""
 
     __slots__ = ("_bounds", "counts", "total")
 
@@ -50,12 +50,12 @@ class Distribution:
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Take one more."""
+        """Count one value."""
         self.counts[bisect_left(self._bounds, seconds)] += 1
         self.total += seconds
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Upper bound and how many are not above it, as prometheus_client takes them."""
+        """Return upper bounds and cumulative counts, as prometheus_client takes them."""
         shown, sum = [], 0
         for bound, count in zip((*self._bounds, float("inf")), self.counts, strict=True):
             sum += count
@@ -64,9 +64,9 @@ class Distribution:
 
 
 class Tally:
-    """What the probes of one module have come to.
+    """The counters of one module's probes.
 
-    Whoever runs a probe holds the tally from its start to its end, so that a reload may forget the module meanwhile.
+    A running probe keeps a reference to its tally, so that a reload may drop the module meanwhile.
     """
 
     __slots__ = ("cancelled", "durations", "failures", "running", "successes", "waits")
@@ -80,12 +80,12 @@ class Tally:
         self.waits = Distribution(WAITS)
 
     def start(self, waited: float = 0.0) -> None:
-        """A probe begins, `waited` seconds after it was asked for."""
+        """Count a probe that starts, `waited` seconds after its request."""
         self.running += 1
         self.waits.observe(waited)
 
     def finish(self, reason: str, seconds: float) -> None:
-        """A probe has its verdict: the reason why it failed, or nothing."""
+        """Count a finished probe, with the reason of its failure, or an empty text."""
         self.running -= 1
         self.durations.observe(seconds)
         if reason:
@@ -94,12 +94,12 @@ class Tally:
             self.successes += 1
 
     def cancel(self) -> None:
-        """A probe ended without a verdict, because nobody waits for one any more."""
+        """Count a probe that was cancelled because its client disconnected."""
         self.running -= 1
         self.cancelled += 1
 
     def outcomes(self) -> Iterator[tuple[str, str, int]]:
-        """Result, reason and number."""
+        """Yield result, reason and number of probes."""
         yield "success", "", self.successes
         if self.cancelled:
             yield "cancelled", "", self.cancelled
@@ -108,16 +108,16 @@ class Tally:
 
 
 class Telemetry(Collector):
-    """What this process says about itself on ``/metrics``.
+    """The metrics of this process.
 
     Attributes:
-        registry: everything, those of the process and of Python included; `snapshots` adds up several processes'.
-        lag: the event loop's; whoever runs the loop lets it ``watch()``.
-        unknown_modules: requests that named a module which the configuration does not have.
-        internal_errors: probes and requests that met a bug.
+        registry: all of them, with those of the process and of Python; `workers.snapshots` adds up several processes.
+        lag: the event loop's delay; the server runs its ``watch()``.
+        unknown_modules: requests that named an unknown module.
+        internal_errors: probes and requests that ended with an unexpected exception.
         history_lost: probes that the history could not keep, by cause.
-        waiting, rejected: requests for probes that wait for their turn now, and those that got none.
-        scraping: answers of /metrics under way.
+        waiting, rejected: requests for probes that wait for a slot now, and those that got none in time.
+        scraping: requests for /metrics in flight.
     """
 
     def __init__(self) -> None:
@@ -141,10 +141,10 @@ class Telemetry(Collector):
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
-    # --- while it works ----------------------------------------------------------------------------------------
+    # --- counting ----------------------------------------------------------------------------------------------
 
     def tally(self, module: str) -> Tally:
-        """That of a module; one that nobody sees if the configuration does not have it (any more)."""
+        """Return the module's counters; for an unknown module, counters that are not exported."""
         tally = self._tallies.get(module)
         if tally is None:
             tally = Tally()
@@ -153,32 +153,32 @@ class Telemetry(Collector):
         return tally
 
     def configured(self, modules: Collection[str]) -> None:
-        """The configuration has these modules; what others have come to is forgotten."""
+        """Set the configured modules, and drop the counters of all others."""
         self._modules = frozenset(modules)
         for name in self._tallies.keys() - self._modules:
             self._denied_before += self._tallies.pop(name).failures.get(TARGET_DENIED, 0)
 
     def reload_succeeded(self) -> None:
-        """The configuration was read, or found unchanged, and is good."""
+        """Note that the configuration was read, or found unchanged, and is valid."""
         self._reload_successful = 1
         self._reload_timestamp = time.time()
 
     def reload_failed(self) -> None:
-        """The configuration was refused; the one before it stays in use."""
+        """Note that the configuration was refused; the one in use stays."""
         self._reload_successful = 0
 
     def answered(self, handler: str, code: int) -> None:
-        """A request was answered by the handler of this path."""
+        """Count a response of the handler of a path."""
         self._requests[handler, code] += 1
 
     def scraped(self, code: int) -> None:
-        """/metrics itself was answered."""
+        """Count a response of /metrics itself."""
         self._scrapes[str(code)] += 1
 
-    # --- when somebody scrapes ---------------------------------------------------------------------------------
+    # --- collecting --------------------------------------------------------------------------------------------
 
     def collect(self) -> Iterator[Family]:
-        """All families but those of the process and of Python."""
+        """Yield all families but those of the process and of Python."""
         yield from self._builds()
         yield from self._config()
         yield from self._probes()
@@ -188,8 +188,10 @@ class Telemetry(Collector):
     def _builds(self) -> Iterator[Family]:
         build = {"version": VERSION, "revision": revision()}
         python = {"python": platform.python_version(), "implementation": platform.python_implementation()}
-        yield InfoMetricFamily("probe_exporter_build", "What this exporter is and runs on.", build | python)
-        help = "This exporter's version, under the name that dashboards of blackbox_exporter look for."
+        yield InfoMetricFamily(
+            "probe_exporter_build", "Version of this exporter and of its Python; the value is 1.", build | python
+        )
+        help = "Version of this exporter, under the name that dashboards of blackbox_exporter use."
         theirs = GaugeMetricFamily(f"{PREFIX}_build_info", help, labels=[*build])
         theirs.add_metric([*build.values()], 1)
         yield theirs
@@ -197,27 +199,29 @@ class Telemetry(Collector):
     def _config(self) -> Iterator[Family]:
         yield GaugeMetricFamily(
             f"{PREFIX}_config_last_reload_successful",
-            "1 if the configuration in use is the one last read, 0 if that was refused.",
+            "Whether the last reload of the configuration succeeded.",
             self._reload_successful,
         )
         yield GaugeMetricFamily(
             f"{PREFIX}_config_last_reload_success_timestamp_seconds",
-            "When the configuration was last read and found good.",
+            "Unix time of the last successful reload of the configuration.",
             self._reload_timestamp,
         )
         yield CounterMetricFamily(
             "blackbox_module_unknown_total",
-            "Requests that named a module which the configuration does not have.",
+            "Requests that named an unknown module.",
             self.unknown_modules,
         )
 
     def _probes(self) -> Iterator[Family]:
         finished = CounterMetricFamily(
             "probe_exporter_probes_total",
-            "Probes by how they ended: success, failure and its reason, or cancelled because the client hung up.",
+            "Finished probes by result: success, failure with its reason, or cancelled by its client.",
             labels=["module", "result", "reason"],
         )
-        running = GaugeMetricFamily("probe_exporter_probes_in_flight", "Probes that are running.", labels=["module"])
+        running = GaugeMetricFamily(
+            "probe_exporter_probes_in_flight", "Probes that are running now.", labels=["module"]
+        )
         denied = self._denied_before
         for module, tally in self._tallies.items():
             running.add_metric([module], tally.running)
@@ -227,26 +231,26 @@ class Telemetry(Collector):
         yield finished
         yield running
         yield GaugeMetricFamily(
-            "probe_exporter_probes_waiting", "Requests for probes that wait for their turn.", self.waiting
+            "probe_exporter_probes_waiting", "Requests for probes that wait for a free slot.", self.waiting
         )
         yield CounterMetricFamily(
             "probe_exporter_probes_rejected_total",
-            "Requests for probes that were answered with 503, for want of a turn in time.",
+            "Requests for probes that got 503 because no slot was free in time.",
             self.rejected,
         )
         yield CounterMetricFamily(
-            "probe_exporter_targets_denied_total", "Probes that the rules on targets forbade.", denied
+            "probe_exporter_targets_denied_total", "Probes that the rules in `targets` denied.", denied
         )
 
     def _histograms(self) -> Iterator[Family]:
         yield self._histogram(
             "probe_exporter_probe_duration_seconds",
-            "How long probes took, from start to verdict.",
+            "Duration of probes in seconds.",
             lambda tally: tally.durations,
         )
         yield self._histogram(
             "probe_exporter_probe_wait_seconds",
-            "How long requests for probes waited for their turn before they began.",
+            "Seconds that requests for probes waited for a free slot.",
             lambda tally: tally.waits,
         )
 
@@ -260,39 +264,39 @@ class Telemetry(Collector):
     def _front_door(self) -> Iterator[Family]:
         yield GaugeMetricFamily(
             "probe_exporter_event_loop_lag_seconds",
-            "The longest that anything had to wait for the event loop in the last 15 seconds.",
+            "Longest delay of the event loop in the last 15 seconds.",
             self.lag.worst(),
         )
         yield CounterMetricFamily(
             "probe_exporter_internal_errors_total",
-            "Probes and requests that met a bug of the exporter or of a prober; the log has the traceback.",
+            "Probes and requests that ended with an unexpected exception; the log has the traceback.",
             self.internal_errors,
         )
         yield CounterMetricFamily(
             "probe_exporter_log_lines_dropped_total",
-            "Log lines that stderr did not take in time, or not at all.",
+            "Log lines that were dropped because stderr did not take them.",
             log_output.dropped(),
         )
         lost = CounterMetricFamily(
             "probe_exporter_history_lost_total",
-            "Finished probes that the history did not keep though they were new, by cause.",
+            "Finished probes that the history could not keep, by cause.",
             labels=["cause"],
         )
         for cause, number in self.history_lost.items():
             lost.add_metric([cause], number)
         yield lost
         answers = CounterMetricFamily(
-            "probe_exporter_http_requests_total", "Requests answered, by path and code.", labels=["handler", "code"]
+            "probe_exporter_http_requests_total", "Responses by path and status code.", labels=["handler", "code"]
         )
         for (handler, code), number in self._requests.items():
             answers.add_metric([handler, str(code)], number)
         yield answers
         scrapes = CounterMetricFamily(
-            "promhttp_metric_handler_requests_total", "Answers of /metrics itself.", labels=["code"]
+            "promhttp_metric_handler_requests_total", "Responses of /metrics by status code.", labels=["code"]
         )
         for status, number in self._scrapes.items():
             scrapes.add_metric([status], number)
         yield scrapes
         yield GaugeMetricFamily(
-            "promhttp_metric_handler_requests_in_flight", "Answers of /metrics under way.", self.scraping
+            "promhttp_metric_handler_requests_in_flight", "Requests for /metrics in flight.", self.scraping
         )

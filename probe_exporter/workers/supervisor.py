@@ -1,6 +1,15 @@
-"""The parent of `--workers`: starts them, replaces those that die, and passes on what they ask each other.
+"""The supervisor of ``--workers``: start worker processes, replace those that die, and relay their questions.
 
-It serves nothing and has neither an event loop nor threads, so that it can fork at any time.
+How it works:
+
+* It serves no requests. It has no event loop and no threads, so that it can fork at any time.
+* Each worker has a socket pair to it. Messages are lines of JSON: ``ask``, ``answer``, ``problem`` and ``end``.
+* A worker that needs all workers (metrics, a reload) asks the supervisor. It asks each worker, waits until all have
+  answered or `ANSWER_SECONDS` have passed, and returns the answers.
+* The supervisor asks for a heartbeat every `PULSE_EVERY` seconds. A worker that does not answer is not killed, but
+  reported as a problem on /-/healthy.
+* A worker that exits is replaced: at once if it lived for `STEADY_SECONDS`, otherwise after a growing pause.
+* Counters of dead workers are kept in `_settled`, or the sums on /metrics would fall.
 """
 
 from __future__ import annotations
@@ -25,28 +34,28 @@ from probe_exporter.workers.snapshots import merged, settled, snapshot
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0, "pulse": 5.0}
-"""How long a worker may take; whoever is late is taken as it was last seen."""
+"""How long a worker may take to answer. For one that is late, its last snapshot counts."""
 
 PULSE_EVERY = 2.0
-"""Seconds after which workers are asked anew for nothing but an answer, so that one that hangs is found out."""
+"""Seconds between heartbeats, which detect a worker that hangs."""
 
 STEADY_SECONDS = 10.0
-"""A worker that lived so long is replaced at once, others after a pause that doubles with each."""
+"""A worker that lived this long is replaced at once, others after a pause that doubles each time."""
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
+MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 10.0
 
 
 @dataclass(eq=False, slots=True)
 class Worker:
-    """One process and the line to it."""
+    """One worker process and the connection to it."""
 
     number: int
     process: int
     channel: socket.socket
     started: float
-    last: str = "[]"  # its metrics, as somebody has last been shown
+    last: str = "[]"  # its last snapshot of metrics that was shown
     silent: bool = False  # it has not answered in time
-    gone: bool = False  # its end of the line is closed
+    gone: bool = False  # its end of the connection is closed
     inbox: bytearray = field(default_factory=bytearray)
     outbox: bytearray = field(default_factory=bytearray)
 
@@ -73,7 +82,7 @@ class Question:
 
 
 class Supervisor:
-    """Keeps a number of workers running until a signal says to end."""
+    """Keeps a number of workers running until a signal ends it."""
 
     def __init__(
         self,
@@ -100,7 +109,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._workers: dict[int, Worker] = {}  # by process
         self._vacant: dict[int, float] = dict.fromkeys(range(number), 0.0)  # when to start the one of this number
-        self._pauses = dict.fromkeys(range(number), SHORTEST_PAUSE)
+        self._pauses = dict.fromkeys(range(number), MIN_PAUSE_SECONDS)
         self._questions: dict[int, Question] = {}
         self._asking_to_reload: list[Asker] = []
         self._numbers = itertools.count()
@@ -133,10 +142,10 @@ class Supervisor:
                         self._obey(signal.Signals(received))
                 else:
                     self._serve(key.data, events)
-            self._bury()
-            self._feel_pulses()
+            self._reap_exited_workers()
+            self._send_heartbeats()
             self._settle_questions()
-            self._kill_the_late()
+            self._kill_unresponsive()
             self._tell_problem()
             if self._follow_interval and time.monotonic() >= following:
                 self._follow()
@@ -157,14 +166,14 @@ class Supervisor:
         elif received in (signal.SIGTERM, signal.SIGINT):
             self._told_to_end += 1
             if not self._ending:
-                log.info("Ending: the workers are told", extra={"fields": {"signal": received.name}})
+                log.info("Shutting down: the workers are told", extra={"fields": {"signal": received.name}})
                 self._ending = time.monotonic() + self._patience
             self._tell_all({"end": received.name, "times": self._told_to_end})
 
-    def _kill_the_late(self) -> None:
+    def _kill_unresponsive(self) -> None:
         if self._ending and time.monotonic() > self._ending:
             for process in self._workers:
-                log.error("A worker did not end and is killed", extra={"fields": {"process": process}})
+                log.error("A worker did not exit in time and is killed", extra={"fields": {"process": process}})
                 os.kill(process, signal.SIGKILL)
             self._ending = time.monotonic() + 1.0
 
@@ -192,7 +201,7 @@ class Supervisor:
             self._say(worker, {"problem": self._problem})
 
     def _become(self, number: int, channel: socket.socket) -> NoReturn:
-        """Be a worker, and nothing of what was before."""
+        """Become a worker, in the process that was just forked, and exit with its code."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -215,8 +224,8 @@ class Supervisor:
             finally:  # whatever stderr is: a child that returns would go on as a second supervisor
                 os._exit(code)
 
-    def _bury(self) -> None:
-        """Take note of all workers that have ended."""
+    def _reap_exited_workers(self) -> None:
+        """Reap all workers that have exited."""
         for process, worker in list(self._workers.items()):
             found, status = os.waitpid(process, os.WNOHANG)
             if found:
@@ -235,20 +244,20 @@ class Supervisor:
             return
         lived = time.monotonic() - worker.started
         pause = 0.0 if lived > STEADY_SECONDS else self._pauses[worker.number]
-        self._pauses[worker.number] = min(pause * 2, LONGEST_PAUSE) or SHORTEST_PAUSE
+        self._pauses[worker.number] = min(pause * 2, MAX_PAUSE_SECONDS) or MIN_PAUSE_SECONDS
         self._vacant[worker.number] = time.monotonic() + pause
         end = {"signal": signal.Signals(-code).name} if code < 0 else {"code": code}
         fields = {"worker": worker.number, "process": worker.process, **end, "replaced_in_seconds": pause}
         log.error("A worker has died", extra={"fields": fields})
 
-    def _feel_pulses(self) -> None:
-        """Ask all for an answer, now and then; those that still owe one are not asked again."""
+    def _send_heartbeats(self) -> None:
+        """Ask for a heartbeat if it is time, unless a worker still owes the last one."""
         if time.monotonic() >= self._next_pulse:
             self._next_pulse = time.monotonic() + PULSE_EVERY
             self._ask("pulse", [None])
 
     def _tell_problem(self) -> None:
-        """Say what is wrong to all, so that each can say it; and when it is not any more."""
+        """Tell all workers when the problem that they report on /-/healthy has changed."""
         dead = len(self._vacant)
         have, are = ("has", "is") if dead == 1 else ("have", "are")
         words = [f"{dead} of {self._number} workers {have} died and {are} not replaced yet."] if dead else []
@@ -303,7 +312,7 @@ class Supervisor:
                 worker.last = text
 
     def _settle_questions(self) -> None:
-        """Answer what all have answered, or whose time is up."""
+        """Return the answers of questions that all workers have answered, or whose time is up."""
         now = time.monotonic()
         for number, question in list(self._questions.items()):
             if question.waiting and now < question.due:
@@ -355,7 +364,7 @@ class Supervisor:
             self._selector.modify(worker.channel, selectors.EVENT_READ | more, worker)
 
     def _lines(self, worker: Worker) -> Iterator[bytes]:
-        """The whole lines that have come."""
+        """Yield the complete lines that have been received."""
         with contextlib.suppress(BlockingIOError, ConnectionError):
             while received := worker.channel.recv(1 << 20):
                 worker.inbox += received
