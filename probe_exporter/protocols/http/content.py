@@ -210,6 +210,7 @@ class Body:
 
     Attributes:
         length: decoded bytes so far, never more than the limit.
+        is_plain: the body has no coding, so that `take` does without steps.
     """
 
     def __init__(self, coding: str = "", *, limit: int = 0, hold: bool = False) -> None:
@@ -221,8 +222,8 @@ class Body:
         """
         self.length = 0
         self._coder = CODINGS[coding]()
-        self._plain = isinstance(self._coder, _Identity)
-        self._limit = limit or (0 if self._plain and not hold else DEFAULT_MAX_BODY_BYTES)
+        self.is_plain = isinstance(self._coder, _Identity)
+        self._limit = limit or (0 if self.is_plain and not hold else DEFAULT_MAX_BODY_BYTES)
         self._held: list[bytes] | None = [] if hold else None
 
     def feed(self, data: bytes) -> Iterator[None]:
@@ -231,13 +232,13 @@ class Body:
         Raises:
             ProbeFailed: the body is larger than the limit, or not in its coding.
         """
-        if self._plain:
-            self._take(data)
+        if self.is_plain:
+            self.take(data)
             return
         work = 0
         try:
             for piece in self._coder.decode(data):
-                self._take(piece)
+                self.take(piece)
                 work += max(len(piece), MIN_STEP_COST_BYTES)
                 if work >= STEP_BYTES:
                     yield
@@ -264,7 +265,12 @@ class Body:
             self._held = held = [b"".join(held)]
         return held[0] if held else b""
 
-    def _take(self, piece: bytes) -> None:
+    def take(self, piece: bytes) -> None:
+        """Take decoded bytes.
+
+        Raises:
+            ProbeFailed: the body is larger than the limit.
+        """
         room = self._limit - self.length if self._limit else len(piece)
         if self._held is not None and room > 0:
             self._held.append(piece[:room])
@@ -287,6 +293,9 @@ async def receive(source: Source, body: Body) -> None:
         ProbeFailed: the body breaks off, is larger than its limit, or not in its coding.
     """
     while piece := await source.body():
+        if body.is_plain:
+            body.take(piece)
+            continue
         for _ in body.feed(piece):
             await asyncio.sleep(0)
     body.end()

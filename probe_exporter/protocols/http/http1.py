@@ -208,10 +208,11 @@ class ResponseReader(IncomingResponse):
         if self._begun is None:
             first, _, lines = lines.partition(b"\n")
             self._begun = _read_status(first)
-        self._check_lines(lines.count(b"\n") + 1)
+        more = lines.count(b"\n") + 1
+        self._check_lines(more)
         if len(lines) > MAX_FIELD_BYTES:
             _check_field_sizes(lines)
-        self._head_lines += lines.count(b"\n") + 1
+        self._head_lines += more
         self._fields += _read_headers(lines)
 
     def _check_lines(self, more: int) -> None:
@@ -220,10 +221,15 @@ class ResponseReader(IncomingResponse):
 
     def _read_head(self, rest: bytes) -> None:
         """Parse what is left of a head that has arrived completely, and act on its fields."""
-        self._read_lines(rest)
-        assert self._begun is not None
-        (version, status), self._begun = self._begun, None
-        self.headers, self._fields, self._by_name = self._fields, [], None
+        if self._begun is None and len(rest) < MAX_HEAD_LINES:  # bytes: too few for too many lines
+            first, _, block = rest.partition(b"\n")
+            version, status = _read_status(first)
+            self.headers, self._by_name = _read_headers(block), None
+        else:
+            self._read_lines(rest)
+            assert self._begun is not None
+            (version, status), self._begun = self._begun, None
+            self.headers, self._fields, self._by_name = self._fields, [], None
         chunked = self._take_coding(version)
         length = _read_length(self.get_all("content-length"))
         if 100 <= status < 200 and status != 101:
