@@ -14,6 +14,9 @@ ARGS   ?=
 # another.
 JOBS   ?= auto
 PYTEST  = $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal
+# pytest rewrites each `assert` of a test, and keeps the result beside the bytecode: without that, a run takes some
+# seconds more in each process.
+unexport PYTHONDONTWRITEBYTECODE
 # The distribution's own Python where there is one: built with profile-guided optimisation, it probes for three quarters of
 # the CPU that a version manager's plain build takes. `make run PYTHON=…` for another.
 PYTHONS := /usr/bin/python3 python3 python3.11 python3.12 python3.13 python3.14

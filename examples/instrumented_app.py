@@ -1,4 +1,4 @@
-"""An application that counts what it does, and shows the count on :2112/metrics for a Prometheus to fetch.
+"""An application with Prometheus metrics: counts its operations and serves the count on :2112/metrics.
 
 python examples/instrumented_app.py
 curl -s localhost:2112/metrics | grep myapp
@@ -16,7 +16,7 @@ PROCESSED = Counter("myapp_processed_ops_total", "Operations that the applicatio
 
 
 def main(port: int = 2112) -> None:
-    """Serve the metrics, and process an operation every two seconds."""
+    """Serve the metrics and process an operation every two seconds."""
     start_http_server(port)
     while True:
         PROCESSED.inc()

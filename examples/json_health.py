@@ -1,10 +1,10 @@
-"""An application that knows nothing of Prometheus: its health is a JSON page on :8081/health.
+"""An application without Prometheus metrics: serves a JSON health page on :8081/health.
 
     python examples/json_health.py
     probe-exporter --config.file=examples/values.yml
     curl -s 'localhost:9115/probe?module=app_health&target=localhost:8081/health' | grep app_
 
-What becomes of the page is said in ``examples/values.yml``.
+``examples/values.yml`` turns values of the page into metrics.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEALTH = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers every GET with the page."""
+    """Answer every GET with the page."""
 
     def do_GET(self) -> None:
         body = json.dumps(HEALTH).encode()
@@ -36,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main(port: int = 8081) -> None:
-    """Serve until somebody ends it."""
+    """Serve until the process is stopped."""
     ThreadingHTTPServer(("", port), Handler).serve_forever()
 
 

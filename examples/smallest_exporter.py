@@ -1,10 +1,10 @@
-"""The smallest exporter there is: text over HTTP on :7777, and no client library.
+"""The smallest exporter: serves metrics as text on :7777, without a client library.
 
     python examples/smallest_exporter.py
     curl -s localhost:7777/metrics
     curl -s 'localhost:9115/probe?module=exporter&target=localhost:7777' | grep probe_exporter
 
-The ``exporter`` prober finds something to say about it: a counter's name should end in ``_total``.
+The ``exporter`` prober has one lint finding: the name of a counter should end with ``_total``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ myapp_processed_ops_total1{date="Thursday"} 1622
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers every GET with the metrics."""
+    """Answer every GET with the metrics."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -31,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main(port: int = 7777) -> None:
-    """Serve until somebody ends it."""
+    """Serve until the process is stopped."""
     ThreadingHTTPServer(("", port), Handler).serve_forever()
 
 

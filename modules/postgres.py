@@ -55,7 +55,7 @@ MAX_ITERATIONS = 100_000
 MAX_ITERATIONS_IN_LOOP = 10_000
 """More than these (3.5 ms) are computed in a thread, so that other probes go on."""
 
-DURATION = Metric("probe_postgres_duration_seconds", "Duration of each phase of the probe.", ("phase",))
+DURATION = Metric("probe_postgres_duration_seconds", "Duration of each phase in seconds.", ("phase",))
 SERVER = Metric("probe_postgres_server_info", "Version of the server; with a login.", ("version",), type="info")
 IN_RECOVERY = Metric("probe_postgres_in_recovery", "1 on a standby, 0 on a primary.")
 REPLAY_LAG = Metric(
@@ -124,6 +124,10 @@ async def probe_postgres(probe: Probe, settings: PostgresSettings) -> None:
         with probe.phase("startup", DURATION):
             await connection.write(_startup(settings))
             first = await _receive(connection, error_passes=not settings.user)
+            if first[0] not in b"RE":
+                raise ProbeFailed(
+                    Reason.PROTOCOL_ERROR, "the reply to the startup message is neither a login nor an error"
+                )
         if not settings.user:
             return
         with probe.phase("auth", DURATION):

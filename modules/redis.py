@@ -36,7 +36,7 @@ MAX_REPLICA_FIELDS = 32
 MAX_REPLICAS = 256
 MAX_LABEL_CHARACTERS = 128
 
-DURATION = Metric("probe_redis_duration_seconds", "Duration of each phase of the probe.", ("phase",))
+DURATION = Metric("probe_redis_duration_seconds", "Duration of each phase in seconds.", ("phase",))
 SERVER = Metric(
     "probe_redis_server_info", "Software, version and mode of the server.", ("software", "version", "mode"), type="info"
 )
@@ -149,8 +149,10 @@ def _set(probe: Probe, metric: Metric, value: float | None, *labels: str) -> Non
 
 def _check(settings: RedisSettings, info: Mapping[str, str]) -> None:
     """Check the server's role and lag against the module's settings."""
-    if settings.role and settings.role != _role(info):
-        raise ProbeFailed(Reason.EXPECTATION, f"the server is a {_role(info)}, not a {settings.role}")
+    role = _role(info)
+    if settings.role and settings.role != role:
+        what = f"is a {role}, not a {settings.role}" if role else "reports no role"
+        raise ProbeFailed(Reason.EXPECTATION, f"the server {what}")
     if not settings.max_lag:
         return
     lags = [_number(replica.get("lag")) for replica in _replicas(info)]

@@ -1,111 +1,97 @@
-"""Time for tests: wait for an event, measure CPU time, and an event loop whose clock jumps instead of waiting."""
+"""Simulated time: event loops whose clock a test controls, so that no timeout is waited for.
+
+Which part of the test kit to use:
+
+==============================================  =====================================================================
+Code with timers and without sockets            `SimulatedLoop`: the clock jumps to the next timer, and times are exact.
+Our server, with clients in the same test       `StandingLoop`: the clock moves only by `advance(seconds)`.
+A probe, with its server on the same loop       the fixture `clock`: time passes as usual, but idle time is skipped.
+A probe, with its server in another process     `tests.deadlines`: the probe's deadline strikes at an event.
+Something that happens without a timer          `tests.waiting`: wait for it, on the loop or in a thread.
+A limit on work, or on the work of one turn     `tests.cost`: CPU time, measured in a unit of the same machine.
+==============================================  =====================================================================
+
+A file chooses its loop by a fixture `new_loop` that returns the class; without one, a test runs on uvloop.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import selectors
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
 
-Outcome = TypeVar("Outcome")
+import pytest
 
-PATIENCE = 60.0
-"""Seconds after which an awaited event counts as absent; no test waits so long on a machine that works."""
+HANG_SECONDS = 120.0
+"""Real seconds after which the clock of a `StandingLoop` jumps forward, so that a test that hangs times out."""
 
+QUIET_SECONDS = 0.1
+"""Real seconds without any event after which the loop of `clock` counts as idle. An acknowledgement of the kernel may
+take 40 ms."""
 
-async def until(happened: Callable[[], object]) -> None:
-    """Let the event loop run until `happened()` is true.
+SETTLING_TURNS = 10
+"""Iterations of the loop that `settle` runs."""
 
-    Raises:
-        AssertionError: it is still false after `PATIENCE` seconds.
-    """
-    give_up = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < give_up, "the awaited event did not happen"
-        await asyncio.sleep(0.001)
+T = TypeVar("T")
 
 
-def wait_until(happened: Callable[[], object]) -> None:
-    """Block until `happened()` is true: for what threads and other processes do.
-
-    Raises:
-        AssertionError: it is still false after `PATIENCE` seconds.
-    """
-    give_up = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < give_up, "the awaited event did not happen"
-        time.sleep(0.01)
+# --- a clock that moves by hand ------------------------------------------------------------------------------
 
 
-def cpu_seconds(act: Callable[[], object], *, runs: int = 1) -> float:
-    """Return the CPU time of this process for one call, the least of several runs."""
-    return min(_cpu_seconds(act) for _ in range(runs))
+class StandingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock moves only when `advance` is called. Sockets work as usual."""
 
-
-def _cpu_seconds(act: Callable[[], object]) -> float:
-    began = time.process_time()
-    act()
-    return time.process_time() - began
-
-
-TIMEOUTS = (0.5, 3.0, 12.0)
-"""Seconds that a probe gets, one after another, where it must run out of time."""
-
-
-def timed_out(
-    probe: Callable[[float], Outcome], reached: Callable[[Outcome], object], timeouts: Sequence[float] = TIMEOUTS
-) -> Outcome:
-    """Return the outcome of a probe that had time enough to reach the phase in which it must run out of time.
-
-    A slow machine may need all of a short timeout to get there, so the probe is run again with a longer one.
-
-    Args:
-        probe: runs it with a timeout in seconds.
-        reached: whether an outcome is that of the phase.
-    """
-    *shorter, longest = timeouts
-    for timeout in shorter:
-        if reached(outcome := probe(timeout)):
-            return outcome
-    return probe(longest)
-
-
-async def async_timed_out(
-    probe: Callable[[float], Awaitable[Outcome]],
-    reached: Callable[[Outcome], object],
-    timeouts: Sequence[float] = TIMEOUTS,
-) -> Outcome:
-    """Do the same with a coroutine function."""
-    *shorter, longest = timeouts
-    for timeout in shorter:
-        if reached(outcome := await probe(timeout)):
-            return outcome
-    return await probe(longest)
-
-
-class SimulatedLoop(asyncio.SelectorEventLoop):
-    """An event loop with a clock of its own, which no machine can slow down.
-
-    Where tasks wait for timers alone, the clock jumps to the next timer at once. Where a socket is registered, the loop
-    waits for it as usual, and the clock moves only when a timer comes first.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         self._now = 1000.0
-        super().__init__(_JumpingSelector(self))
+        self._hung = time.monotonic() + HANG_SECONDS
+        super().__init__(selector)
 
     def time(self) -> float:
         """Return the simulated time in seconds."""
-        return self._now
+        return self._now + (1e6 if time.monotonic() > self._hung else 0.0)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock, as if the loop had been blocked for so long."""
+        """Move the clock, as if the loop had been blocked for so long. Due timers run at its next iteration."""
         self._now += seconds
 
 
+def simulated() -> StandingLoop:
+    """Return the running loop, which a test's `new_loop` fixture has made a simulated one."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, StandingLoop)
+    return loop
+
+
+async def advance(seconds: float) -> None:
+    """Move the clock of the running loop forward, and run the timers that are due."""
+    simulated().advance(seconds)
+    await settle()
+
+
+async def settle() -> None:
+    """Run some iterations of the loop without moving the clock."""
+    for _ in range(SETTLING_TURNS):
+        await asyncio.sleep(0)
+
+
+# --- a clock that jumps --------------------------------------------------------------------------------------
+
+
+class SimulatedLoop(StandingLoop):
+    """An event loop whose clock jumps to the next timer if the tasks wait for timers alone.
+
+    If a socket is registered, the loop waits for it as usual, and the clock moves only if a timer comes first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_JumpingSelector(self))
+
+
 class _JumpingSelector(selectors.DefaultSelector):
-    """Waits for sockets; without any but the loop's own, returns at once and moves the clock instead."""
+    """Wait for sockets; if only the loop's own is registered, return at once and move the clock."""
 
     def __init__(self, loop: SimulatedLoop) -> None:
         super().__init__()
@@ -119,8 +105,62 @@ class _JumpingSelector(selectors.DefaultSelector):
         return found
 
 
-def simulated() -> SimulatedLoop:
-    """Return the running loop, which a test's `new_loop` fixture has made a `SimulatedLoop`."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, SimulatedLoop)
-    return loop
+# --- a clock that skips idle time ----------------------------------------------------------------------------
+
+
+class Clock:
+    """How far the clocks of this process are ahead of real time."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        """Return an event loop that moves this clock while it is idle."""
+        return _SkippingLoop(self)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Run the test on a loop that skips idle time; `time.monotonic` and `time.perf_counter` follow.
+
+    While the client or the server has work to do, time passes as usual. When both only wait for a timer, the clock
+    moves to that timer. A timeout of ten seconds costs a moment, and a slow machine has ten seconds for the work that
+    comes before it.
+    """
+    clock = Clock()
+    for name in ("monotonic", "perf_counter"):
+        real: Callable[[], float] = getattr(time, name)
+        monkeypatch.setattr(time, name, lambda real=real: real() + clock.ahead)
+    return clock
+
+
+class _SkippingLoop(asyncio.SelectorEventLoop):
+    def __init__(self, clock: Clock) -> None:
+        self.threads_at_work = 0
+        super().__init__(_SkippingSelector(self, clock))
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
+        """Do the same as any loop; while a thread works, the loop is not idle."""
+        future = super().run_in_executor(executor, func, *args)
+        self.threads_at_work += 1
+        future.add_done_callback(self._thread_has_ended)
+        return future
+
+    def _thread_has_ended(self, _: object) -> None:
+        self.threads_at_work -= 1
+
+
+class _SkippingSelector(selectors.DefaultSelector):
+    def __init__(self, loop: _SkippingLoop, clock: Clock) -> None:
+        super().__init__()
+        self._loop = loop
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for events, but not for a timer."""
+        if timeout is None or timeout <= QUIET_SECONDS or self._loop.threads_at_work:
+            return super().select(timeout)
+        ready = super().select(QUIET_SECONDS)
+        if not ready:
+            self._clock.ahead += timeout - QUIET_SECONDS
+        return ready

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +13,10 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
+from tests.clocks import Clock, clock
 from tests.targets import Pki
+
+__all__ = ["clock"]  # a fixture
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -34,9 +37,15 @@ pytest_plugins = [f"tests.servers.{path.stem}" for path in sorted(Path(__file__)
 
 
 @pytest.fixture
-def new_loop() -> NewLoop:
-    """Return the factory of an asynchronous test's event loop: uvloop, as in production. A file may override it."""
-    return uvloop.new_event_loop
+def new_loop(request: pytest.FixtureRequest) -> NewLoop:
+    """Return the factory of an asynchronous test's event loop: uvloop, as in production. A file may override it.
+
+    A test that uses the fixture `clock` runs on the loop of that clock.
+    """
+    if "clock" not in request.fixturenames:
+        return uvloop.new_event_loop
+    clock: Clock = request.getfixturevalue("clock")
+    return clock.new_loop
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -49,6 +58,27 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(asyncio.wait_for(pyfuncitem.obj(**arguments), MAX_ASYNC_TEST_SECONDS))
     return True
+
+
+MAX_ID_CHARS = 60
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Describe mappings and sequences in the ids of tests, which pytest would only number."""
+    if not isinstance(val, Mapping | list | tuple):
+        return None
+    return _words(val)[:MAX_ID_CHARS].encode("unicode_escape").decode() or None
+
+
+def _words(value: object) -> str:
+    """Return a text that is the same in each test process, so without addresses of objects and the order of sets."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_words(key)}: {_words(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value))
+    if value is None or isinstance(value, str | bytes | int | float):
+        return str(value)
+    return str(getattr(value, "__name__", type(value).__name__))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -1,11 +1,26 @@
-"""Judge what work costs by CPU time, measured in a unit of the same machine, so that its speed changes no verdict."""
+"""Judge work by CPU time, measured in a unit of the same machine, so that neither its speed nor its load matters.
+
+* To limit what a block costs, use `costs_at_most`; to limit each of many calls, `dearest_call_costs_at_most`.
+* To limit the work of one turn of the event loop, use `short_turns`; to look at the turns, `turns`.
+* To compare two acts, use `cpu_seconds` for both: for example, twice the input may cost twice as much.
+
+`tests.clocks` says when to use something else.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+MAX_TURN_MILLIONS = 2.0
+"""Million additions that one turn may cost in `short_turns`: twice the budget of a turn, which is 20 ms in 2026,
+because others on the machine disturb single measurements."""
+
+
+# --- limits --------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -19,10 +34,7 @@ def costs_at_most(millions: float) -> Iterator[None]:
 
 @contextmanager
 def dearest_call_costs_at_most(millions: float) -> Iterator[Callable[..., None]]:
-    """Yield a function that calls another one; fail if a call takes more CPU time than so many million additions.
-
-    What earlier tests have left is not collected in the block, because that could fall into any call.
-    """
+    """Yield a function that calls another one; fail if a call takes more CPU time than so many million additions."""
     spent = [0.0]
 
     def call(work: Callable[..., object], *arguments: object) -> None:
@@ -32,23 +44,86 @@ def dearest_call_costs_at_most(millions: float) -> Iterator[Callable[..., None]]
         finally:
             spent.append(time.thread_time() - started)
 
-    gc.collect()
-    gc.freeze()
-    try:
+    with _earlier_objects_not_collected():
         yield call
-    finally:
-        gc.unfreeze()
     dearest = max(spent) / seconds_of_a_million_additions()
     assert dearest < millions, f"a call takes as much CPU time as {dearest:.2f} million additions"
 
 
 def seconds_of_a_million_additions() -> float:
     """Return the median of three measurements: others on the machine disturb the work as they disturb these."""
-    return sorted(_measure() for _ in range(3))[1]
+    return sorted(cpu_seconds(_add_a_million_times) for _ in range(3))[1]
 
 
-def _measure() -> float:
-    started, total = time.process_time(), 0
+def _add_a_million_times() -> None:
+    total = 0
     for number in range(1_000_000):
         total += number
-    return time.process_time() - started
+
+
+# --- comparisons ---------------------------------------------------------------------------------------------
+
+
+def cpu_seconds(act: Callable[[], object], *, runs: int = 1) -> float:
+    """Return the CPU time of this process for one call, the least of several runs."""
+    return min(_cpu_seconds(act) for _ in range(runs))
+
+
+def _cpu_seconds(act: Callable[[], object]) -> float:
+    began = time.process_time()
+    act()
+    return time.process_time() - began
+
+
+# --- turns of the event loop ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def short_turns() -> Iterator[list[float]]:
+    """Fail if one turn of the running loop takes more CPU time than `MAX_TURN_MILLIONS` while the block lasts.
+
+    Yields:
+        CPU seconds of this thread from one turn to the next, as `turns` does.
+    """
+    with turns() as taken:
+        yield taken
+    longest = max(taken, default=0.0) / seconds_of_a_million_additions()
+    assert longest < MAX_TURN_MILLIONS, f"a turn took as much CPU time as {longest:.1f} million additions"
+
+
+@contextmanager
+def turns() -> Iterator[list[float]]:
+    """Run a task that asks for a turn again and again while the block lasts; yield the CPU time between its turns.
+
+    Yields:
+        CPU seconds of this thread from one turn to the next. Other programs and threads don't count.
+    """
+    taken: list[float] = []
+    before = 0.0
+
+    async def watch() -> None:
+        nonlocal before
+        while True:
+            before = time.thread_time()
+            await asyncio.sleep(0.001)
+            taken.append(time.thread_time() - before)
+
+    with _earlier_objects_not_collected():
+        before = time.thread_time()
+        watching = asyncio.get_running_loop().create_task(watch())
+        try:
+            yield taken
+        finally:
+            taken.append(time.thread_time() - before)  # the turn that ends the block
+            watching.cancel()
+
+
+@contextmanager
+def _earlier_objects_not_collected() -> Iterator[None]:
+    """Keep the garbage collector from what earlier tests left: that could fall into any turn or call."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

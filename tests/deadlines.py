@@ -1,14 +1,16 @@
-"""Probes whose deadline strikes at an event instead of after some seconds, for tests of timeouts.
+"""Test timeouts of probes whose server runs in a thread or another process.
 
-A peer in a thread or another process may need long for the phases before the one that is to time out. So the probe
-gets `LONG_SECONDS`, and its deadline strikes as soon as the test has seen what it waits for.
-If the peer runs on the event loop of the test, use `tests.targets.clock` instead.
+`tests.clocks` says what to use when.
+
+Such a server may need long for the phases before the one that is to time out. `run_until` gives the probe
+`LONG_SECONDS`, and its deadline strikes as soon as the test has seen what it waits for. `timed_out` is for a probe in
+another process: it repeats the probe with a longer timeout until that was long enough for the earlier phases.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 from unittest import mock
@@ -19,7 +21,7 @@ from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result
 from probe_exporter.settings.block import Settings
-from tests.clocks import until
+from tests.waiting import until
 
 T = TypeVar("T")
 
@@ -82,13 +84,35 @@ async def run_until(reached: Reached, module: Module, target: str, *, grace: flo
     return await probing
 
 
-async def eventually(attempt: Callable[[], Awaitable[T]], good: Callable[[T], object]) -> T:
-    """Repeat an attempt until its outcome is good; return that. The time limit of the test ends the others."""
-    while not good(outcome := await attempt()):  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
-    return outcome
-
-
 def in_phase(name: str) -> Reached:
     """Return a `Reached`: the probe is in this phase."""
     return lambda probe: probe.current_phase == name
+
+
+TIMEOUTS = (0.5, 3.0, 12.0)
+"""Seconds that `timed_out` gives a probe, one after another."""
+
+
+def timed_out(probe: Callable[[float], T], reached: Callable[[T], object], timeouts: Sequence[float] = TIMEOUTS) -> T:
+    """Return the outcome of a probe that had time enough to reach the phase in which it must time out.
+
+    Args:
+        probe: runs it with a timeout in seconds.
+        reached: tells whether an outcome is that of the phase.
+    """
+    *shorter, longest = timeouts
+    for timeout in shorter:
+        if reached(outcome := probe(timeout)):
+            return outcome
+    return probe(longest)
+
+
+async def async_timed_out(
+    probe: Callable[[float], Awaitable[T]], reached: Callable[[T], object], timeouts: Sequence[float] = TIMEOUTS
+) -> T:
+    """Do the same with a coroutine function."""
+    *shorter, longest = timeouts
+    for timeout in shorter:
+        if reached(outcome := await probe(timeout)):
+            return outcome
+    return await probe(longest)

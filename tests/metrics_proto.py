@@ -1,5 +1,7 @@
-"""The messages of io.prometheus.client as the public schema describes them (metrics.proto of prometheus/client_model),
-for Google's own decoder. Native histograms are left out: nothing here has any.
+"""Decode the Prometheus protobuf format with Google's library, to check our encoder.
+
+`SCHEMA` is that of io.prometheus.client (metrics.proto in prometheus/client_model) without native histograms, which
+the exporter does not have.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, timestamp_pb2
 
-# name, number, kind; what is not a kind of protobuf's own is a message or an enum of the schema; [] repeats.
+# Name, number and type of each field; [] means repeated. A type with a capital is a message or an enum of this schema.
 SCHEMA = {
     "LabelPair": [("name", 1, "string"), ("value", 2, "string")],
     "Exemplar": [("label", 1, "LabelPair[]"), ("value", 2, "double"), ("timestamp", 3, "Timestamp")],
@@ -78,7 +80,11 @@ MetricFamily: Any = _message_class()
 
 
 def decode(body: bytes) -> list[Any]:
-    """The messages of a delimited answer; whatever the schema does not know is an error."""
+    """Return the messages of a delimited response.
+
+    Raises:
+        AssertionError: a message is cut off, or has fields that the schema lacks.
+    """
     found = []
     while body:
         length, body = _varint(body)

@@ -1,7 +1,7 @@
-"""Networks of a test's own: a near host, a router and a far host in network namespaces, joined by veth pairs.
+"""Make a network of namespaces for tests of real network faults: a near host, a router and a far host.
 
-Whatever goes wrong on a real path can be done to this one. It takes root, iproute2 and nftables; a test that asks for
-it is skipped without them, and in CI fails.
+veth pairs connect them. It needs root, iproute2, nftables, ping and fping; without them a test is skipped, and in CI
+it fails.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _numbers = itertools.count()
 
 
 def missing() -> str:
-    """What keeps this machine from making networks; empty if nothing does."""
+    """Return why this machine can't make such a network; "" if it can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     tools = [tool for tool in ("ip", "nft", "ping", "fping") if shutil.which(tool) is None]
@@ -39,7 +39,7 @@ def missing() -> str:
 
 
 def require() -> None:
-    """Skip the test where it can't be run; in CI everything has to be there."""
+    """Skip the test if this machine can't make such a network; in CI, fail it."""
     if reason := missing():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
 
@@ -51,7 +51,7 @@ def _libc(function: str, *arguments: object) -> None:
 
 
 def give_up_net_raw() -> None:
-    """Take CAP_NET_RAW from the calling thread, which root has otherwise: capset(2)."""
+    """Drop CAP_NET_RAW from the calling thread, with capset(2)."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     sets = (ctypes.c_uint32 * 6)()
     _libc("capget", header, sets)
@@ -62,12 +62,16 @@ def give_up_net_raw() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """One host of such a network."""
+    """A network namespace: one host of the network."""
 
     name: str
 
     def run(self, *command: str, stdin: str | None = None) -> str:
-        """Run a program there; what it printed."""
+        """Run a program in the namespace and return its standard output.
+
+        Raises:
+            RuntimeError: its exit code is not 0.
+        """
         whole = ["ip", "netns", "exec", self.name, *command]
         done = subprocess.run(whole, input=stdin, capture_output=True, text=True, timeout=300)
         if done.returncode != 0:
@@ -75,20 +79,20 @@ class Namespace:
         return done.stdout
 
     def ip(self, *arguments: str) -> None:
-        """Run ip(8) there."""
+        """Run ip(8) in the namespace."""
         self.run("ip", *arguments)
 
     def nft(self, rules: str) -> None:
-        """Make these the firewall there, in place of all before."""
+        """Replace the firewall rules of the namespace."""
         self.run("nft", "-f", "-", stdin=f"flush ruleset\n{rules}")
 
     def sysctl(self, **values: object) -> None:
-        """Set kernel parameters there: ``ipv4__ip_forward=1``."""
+        """Set kernel parameters of the namespace, for example ``ipv4__ip_forward=1``."""
         settings = [f"net.{key.replace('__', '.')}={value}" for key, value in values.items()]
         self.run("sysctl", "-q", "-w", *settings)
 
     def call(self, function: Callable[[], T]) -> T:
-        """Call a function in a thread of this process that lives there."""
+        """Call a function in a thread of this process that is in the namespace; return or raise what it does."""
         results: list[T] = []
         errors: list[BaseException] = []
 
@@ -97,7 +101,7 @@ class Namespace:
                 with (Path("/var/run/netns") / self.name).open() as file:
                     _libc("setns", file.fileno(), _CLONE_NEWNET)
                 results.append(function())
-            except BaseException as error:  # handed to the caller
+            except BaseException as error:  # raised in the calling thread
                 errors.append(error)
 
         thread = threading.Thread(target=inside)
@@ -108,7 +112,7 @@ class Namespace:
         return results[0]
 
     def wait_for(self, function: Callable[[], Coroutine[None, None, T]], *, net_raw: bool = True) -> T:
-        """Run a coroutine there, on an event loop of its own; without CAP_NET_RAW if so wanted."""
+        """Run a coroutine in the namespace on a new event loop, with or without CAP_NET_RAW."""
 
         def inside() -> T:
             if not net_raw:
@@ -120,8 +124,11 @@ class Namespace:
 
     @contextlib.contextmanager
     def responding(self, respond: Callable[[socket.socket, threading.Event], None]) -> Iterator[None]:
-        """Have a function answer to pings there while the block lasts: it gets a raw socket of ICMP, open already, and
-        ends when its event is set. The kernel there keeps silent meanwhile."""
+        """Let a function respond to pings in the namespace while the block lasts; the kernel does not respond.
+
+        Args:
+            respond: gets an open raw ICMP socket, and returns when its event is set.
+        """
         stop = threading.Event()
         self.sysctl(ipv4__icmp_echo_ignore_all=1)
         with self.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)) as sock:
@@ -137,7 +144,7 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """near (10.91.1.1, fd91:1::1) - router (.254 and ::fe on both sides) - far (10.91.2.2, fd91:2::2)."""
+    """near (10.91.1.1, fd91:1::1), router (.254 and ::fe on both sides) and far (10.91.2.2, fd91:2::2)."""
 
     near: Namespace
     router: Namespace
@@ -146,7 +153,7 @@ class Network:
 
 @contextlib.contextmanager
 def network() -> Iterator[Network]:
-    """Lay such a network, and take it away afterwards."""
+    """Make a network, and remove it at the end of the block."""
     prefix = f"pe{os.getpid()}-{next(_numbers)}"
     near, router, far = (Namespace(f"{prefix}-{name}") for name in ("near", "router", "far"))
     with contextlib.ExitStack() as laid:
@@ -156,16 +163,16 @@ def network() -> Iterator[Network]:
             one.sysctl(ipv6__conf__all__accept_dad=0, ipv6__conf__default__accept_dad=0)
             one.ip("link", "set", "lo", "up")
         router.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
-        # Error messages are rationed, by default so that a second test would get none.
+        # The kernel limits the rate of ICMP errors: without this, a second test would get none.
         router.sysctl(ipv4__icmp_ratelimit=0, ipv6__icmp__ratelimit=0)
         _join(near, router, 1, "1")
         _join(far, router, 2, "2")
-        near.run("ping", "-c1", "-w200", "fd91:2::2")  # IPv6 takes a second until its addresses are usable
+        near.run("ping", "-c1", "-w200", "fd91:2::2")  # IPv6 addresses take a second to become usable
         yield Network(near, router, far)
 
 
 def _join(host: Namespace, router: Namespace, number: int, address: str) -> None:
-    """Connect a host to the router, as eth0 there, and send all its packets that way."""
+    """Connect the eth0 of a host to the router, and make that its default route."""
     to_host = f"host{number}"
     host.ip("link", "add", "eth0", "type", "veth", "peer", "name", to_host, "netns", router.name)
     for one, device, last in ((host, "eth0", address), (router, to_host, "254")):

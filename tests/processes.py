@@ -115,7 +115,7 @@ def running(
             user=user, extra_groups=None if user is None else [],
         )  # fmt: skip
     try:
-        wait_until(ready, process, log)
+        wait_until_ready(ready, process, log)
         yield process
     finally:
         process.terminate()
@@ -126,7 +126,7 @@ def running(
             process.wait()
 
 
-def wait_until(ready: Ready, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_ready(ready: Ready, process: subprocess.Popen[bytes], log: Path) -> None:
     """Return once a program is ready.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Finds the material that lies beside the repository: example configurations and those of real users, with verdicts.
+"""Find configurations outside the repository: examples, and a corpus of real ones with the original's verdicts.
 
-It is looked for in the directory that ``PROBE_EXPORTER_SHARED`` names, else in ``../shared``, and read in place.
+They are in the directory ``PROBE_EXPORTER_SHARED``, by default ``../shared``. Tests that need it skip without it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ needed = pytest.mark.skipif(not DIRECTORY.is_dir(), reason=f"{DIRECTORY.name} do
 
 
 def files(directory: Path, pattern: str = "*.yml") -> list[Path]:
-    """The files of a shared directory, in order; none where it is absent."""
+    """Return the files of a directory in order; none if the directory is missing."""
     return sorted(directory.glob(pattern))
 
 
 def verdicts() -> dict[str, bool]:
-    """What the original says of each file of the corpus: whether it accepts it."""
+    """Return whether the original accepts each file of the corpus, by its name."""
     table = CORPUS / "verdicts.tsv"
     lines = table.read_text().splitlines()[1:] if table.is_file() else []
     return {name: verdict == "accept" for name, verdict, *_ in (line.split("\t") for line in lines)}

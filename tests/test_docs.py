@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from tests.exporters import ours
+from probe_exporter.config import loading
+from probe_exporter.flags import Flags
+from probe_exporter.plugins.loader import load_probers
+from probe_exporter.web.config_file import load as load_web_config
+from tests.exporters import ours, peer
+from tests.targets import Pki
 
 ROOT = Path(__file__).parents[1]
 TEXT = {".py", ".toml", ".txt", ".md", ".yml", ".sh"}
@@ -47,6 +54,51 @@ def test_files_name_no_registry_or_local_path() -> None:
         if path.suffix in TEXT and not parts[0].startswith((".git", ".venv")):
             found = forbidden.findall(path.read_text(encoding="utf-8", errors="replace"))
             assert not found or path == Path(__file__), f"{path.relative_to(ROOT)} names {found}"
+
+
+def test_flags_in_documents_exist() -> None:
+    """Of the exporter itself: their names have dots."""
+    files = [*DOCUMENTS, *ROOT.glob("modules/*.yml"), *ROOT.glob("examples/*")]
+    named = {
+        flag for file in files for flag in re.findall(r"--([a-z]+\.[a-z.-]*[a-z])", file.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert {re.sub("[.-]", "_", flag) for flag in named} <= Flags.__annotations__.keys()
+
+
+OPERATIONS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_operations_has_two_configurations_and_a_web_configuration() -> None:
+    assert [bool(re.search("^modules:", text, re.MULTILINE)) for text in OPERATIONS] == [True, True, False]
+
+
+@pytest.mark.parametrize("text", OPERATIONS[:2], ids=["parameters", "targets"])
+def test_configurations_of_operations_load(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "modules.yml"
+    file.write_text(text, encoding="utf-8")
+    assert loading.load([file], load_probers([]), strict=True).modules
+
+
+def test_web_configuration_of_operations_loads(pki: Pki, tmp_path: Path) -> None:
+    for name, original in (
+        ("exporter.pem", "leaf.pem"),
+        ("exporter.key", "leaf.key"),
+        ("prometheus-ca.pem", "root.pem"),
+    ):
+        shutil.copy(pki.directory / original, tmp_path / name)
+    hashed = "$2b$04$gNbqzOh2tvx540RVVXPHA.8UBBwtTBXx1veLfxlB0UjWA1k6pq8wa"  # of the password x
+    (tmp_path / "web.yml").write_text(OPERATIONS[2].replace("$2y$10$…", hashed), encoding="utf-8")
+    load_web_config(tmp_path / "web.yml")
+
+
+@pytest.mark.slow
+def test_scrape_configuration_of_readme_is_accepted_by_promtool(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "prometheus.yml").write_text(text, encoding="utf-8")
+    command = [peer("promtool"), "check", "config", "prometheus.yml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 async def test_readme_commands_give_shown_output(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import exporters
-from tests.clocks import wait_until
 from tests.exporters import ROOT
-from tests.peers.test_prometheus import until
+from tests.peers.test_prometheus import wait_for_value
 from tests.processes import free_port, listening, running
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -87,9 +87,9 @@ def test_prometheus_scrapes_both_examples(tmp_path: Path) -> None:
 
 
 async def _arrives(prometheus: exporters.Server) -> None:
-    await until(prometheus, f"count({GROWING} >= 2)", 1)
-    await until(prometheus, f'count({STILL}{{date="Thursday"}} == 1622)', 1)
-    await until(prometheus, 'sum(up{job="app"})', 2)
+    await wait_for_value(prometheus, f"count({GROWING} >= 2)", 1)
+    await wait_for_value(prometheus, f'count({STILL}{{date="Thursday"}} == 1622)', 1)
+    await wait_for_value(prometheus, 'sum(up{job="app"})', 2)
 
 
 def test_exporter_prober_probes_both_examples(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import gzip
 import re
 import socket
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,10 @@ import yaml
 
 from probe_exporter.prober.failure import TIMEOUTS, Reason
 from tests import exporters
-from tests.clocks import async_timed_out, until
+from tests.deadlines import async_timed_out
 from tests.exporters import Response, Server, probe_path
 from tests.targets import Answer, End, Part, Pause, Pki, Repeat, Site, Tls, http2, raw, redirect, reply, silence
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +49,19 @@ MEBIBYTE = b"x" * 2**20
 TARGET = "http://127.0.0.1:{port}/"
 ENDLESS = 1 << 40
 HELD = {"fail_if_body_matches_regexp": ["needle"]}
-BOMB = gzip.compress(bytes(2**29), 1)  # half a gigabyte in two megabytes
+
+
+def bomb(mebibytes: int) -> bytes:
+    """Return a gzip body of so many MiB of zeros, whose checksum is wrong: no probe may read so far.
+
+    After a full flush, DEFLATE refers to nothing before it, so that one compressed MiB can be repeated.
+    """
+    compressor = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+    block = compressor.compress(bytes(2**20)) + compressor.flush(zlib.Z_FULL_FLUSH)
+    return gzip.compress(b"")[:10] + block * mebibytes + compressor.flush() + bytes(8)
+
+
+BOMB = bomb(512)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, identify, run, run_in_new_loop
 from probe_exporter.settings.block import Settings
-from tests.clocks import PATIENCE, SimulatedLoop, simulated
+from tests.clocks import SimulatedLoop, simulated
 from tests.conftest import NewLoop
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 
@@ -406,6 +407,7 @@ def test_run_metrics_have_stable_names() -> None:
     assert all(metric.type == "gauge" for metric in (SUCCESS, DURATION, TIMEOUT, FAILURE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["runner", "config.module"])
 def test_module_imports_no_yaml(module: str) -> None:
     """Files of modules are read by others: a run needs none of that."""

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from probe_exporter.testing import expect, hold, serve
-from tests.clocks import PATIENCE, async_timed_out
+from tests.deadlines import async_timed_out
 from tests.exporters import Server, ours
 from tests.test_cli import run, run_here
+from tests.waiting import PATIENCE
 
 FINGER = '''\
 """The finger prober (RFC 1288): asks a host for one of its users."""

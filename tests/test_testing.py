@@ -31,8 +31,9 @@ from probe_exporter.testing import (
     start_tls,
     wait,
 )
-from tests.clocks import PATIENCE, timed_out
+from tests.deadlines import timed_out
 from tests.exporters import _environment
+from tests.waiting import PATIENCE
 
 SOURCE = '''
 """Sends a line, and after STARTTLS another."""

@@ -14,9 +14,10 @@ import pytest
 import probe_exporter
 from probe_exporter.config import loading
 from probe_exporter.testing import Server, expect, load_prober, run_prober, serve, serve_udp, start_tls
-from tests.clocks import PATIENCE, timed_out, wait_until
+from tests.deadlines import timed_out
 from tests.exporters import ROOT, _environment, ours
 from tests.test_api import imported
+from tests.waiting import PATIENCE, wait_until
 
 TEXT = (ROOT / "docs" / "writing-a-prober.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```\w+ (\S+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE))

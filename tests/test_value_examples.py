@@ -14,7 +14,7 @@ import yaml
 from examples.json_health import HEALTH
 from tests import exporters
 from tests.exporters import ROOT, ours
-from tests.peers.test_prometheus import ask, until
+from tests.peers.test_prometheus import ask, wait_for_value
 from tests.test_examples import example
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ def test_values_example_reaches_prometheus(tmp_path: Path) -> None:
 
 
 async def _arrives(prometheus: exporters.Server) -> None:
-    await until(prometheus, 'count(app_queue_jobs{queue="mail"} == 17)', 1)
-    await until(prometheus, "count(app_check_ok == 0)", 1)
+    await wait_for_value(prometheus, 'count(app_queue_jobs{queue="mail"} == 17)', 1)
+    await wait_for_value(prometheus, "count(app_check_ok == 0)", 1)
     data = await ask(prometheus, "metadata", metric="app_requests")  # the family, in OpenMetrics
     assert data["app_requests"][0]["type"] == "counter"

@@ -1,4 +1,4 @@
-"""Where a target is: `host:port` as people write it, taken apart and put together. No I/O."""
+"""Split and join ``host:port``, as targets are written. No I/O."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 
 
 def join_host_port(host: str, port: int | str) -> str:
-    """``host:port``, with brackets around an IPv6 address."""
+    """Return ``host:port``, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-@remembered()
 def split_host_port(target: str) -> tuple[str, str]:
-    """The two parts of ``host:port`` or ``[v6]:port``; either may be empty.
+    """Return the two parts of ``host:port`` or ``[v6]:port``; either may be empty.
 
     Raises:
-        ProbeFailed: there is no port, or the brackets and colons are not where they belong.
+        ProbeFailed: there is no port, or a bracket or colon is misplaced.
     """
-    return _split(target)
+    return _remembered_split(target)
 
 
 def _split(target: str) -> tuple[str, str]:
@@ -31,19 +30,20 @@ def _split(target: str) -> tuple[str, str]:
     return found["v6"] or found["host"] or "", found["port"]
 
 
+_remembered_split = remembered()(_split)
+
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:\[\]]*)", re.DOTALL)
 
 
 def host_and_port(target: str, default: int, protocol: str = "tcp") -> tuple[str, int]:
-    """The two parts of a target that may leave out its port: ``host``, ``host:port``, an IPv6 address with or without
-    brackets.
+    """Return host and port of a target that may have no port: ``host``, ``host:port``, IPv6 with or without brackets.
 
     Args:
-        default: the port where the target has none.
-        protocol: ``tcp`` or ``udp``; a port by name may be of one alone.
+        default: the port if the target has none.
+        protocol: ``tcp`` or ``udp``; the name of a port may belong to one of them only.
 
     Raises:
-        ProbeFailed: it is none of these, or there is no such port.
+        ProbeFailed: the target has another form, or there is no such port.
     """
     return _host_and_port((target, default, protocol))
 
@@ -63,7 +63,7 @@ def _host_and_port(given: tuple[str, int, str]) -> tuple[str, int]:
 
 
 def port_number(port: str, protocol: str = "tcp") -> int:
-    """A port by its number, or by the name that its service has over a protocol.
+    """Return the number of a port, given as a number or as the name of a service.
 
     Raises:
         ProbeFailed: no such service is known.
@@ -85,9 +85,9 @@ def _port_number(given: tuple[str, str]) -> int:
         raise ProbeFailed(Reason.TARGET_INVALID, f"{port!r} is not a port") from None
 
 
-_NUMBER = re.compile(r" *[-+]?[0-9]{1,9}")  # what C's own functions, which the original asks, take for a number
+_NUMBER = re.compile(r" *[-+]?[0-9]{1,9}")  # what strtol(3) takes for a number, as the original does
 
-# Small images have no /etc/services; these are known there too.
+# For images without /etc/services.
 _SERVICES = {("domain", "udp"): 53} | {
     (name, "tcp"): number
     for name, number in {

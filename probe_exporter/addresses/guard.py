@@ -1,7 +1,15 @@
-"""Who may be probed: the entries of ``targets:`` and what they say of an address, a name or a Unix socket.
+"""Allow and deny rules: check addresses, host names and Unix sockets against the entries of ``targets:``.
 
-An address is judged by its number, however it was spelt, and together with every address that may lie behind it; a name
-is judged as it was asked for. The only I/O is to ask where a socket's path really leads.
+How it works:
+
+* A block (`Lists`) is one ``targets:``; a `Guard` has all blocks of a module, and each of them has to permit a target.
+* An address is checked as a number, whatever its spelling, and together with every address that it may stand for
+  (`spellings.look`): one of them is enough to deny it, and only the address itself can be allowed.
+* A name is checked before the lookup, and again with the address that it led to, right before connecting. So a name
+  that resolves to another address the second time gains nothing.
+* An `allow` entry for a name permits no loopback or multicast address, since the owner of a name chooses its address.
+* Link-local and metadata addresses need an entry of their own (`spellings.OWN_ENTRY`), metadata names too.
+* The only I/O is to resolve the symbolic links in the path of a Unix socket.
 """
 
 from __future__ import annotations
@@ -22,7 +30,7 @@ METADATA_NAMES = frozenset(
     {"metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
     | {"metadata.tencentyun.com", "api.metadata.cloud.ibm.com"}
 )
-"""Names of the same services, for where a proxy would look them up."""
+"""Names of clouds' metadata services, which a proxy would look up."""
 
 # --- entries -----------------------------------------------------------------------------------------------
 
@@ -32,27 +40,27 @@ class Entry:
     """One entry of a list.
 
     Args:
-        text: as it was written.
-        port: the only one it is for; 0 for any.
+        text: the entry as written.
+        port: the only port that it applies to; 0 for any.
     """
 
     text: str
     port: int = 0
 
     def for_port(self, port: int | None) -> bool:
-        """Whether it is for a port: 0 where there are no ports; None where it is not known yet, so for any."""
+        """Whether it applies to a port: 0 if there are no ports, None if the port is not known yet."""
         return self.port in (0, port)
 
     def for_address(self, address: Address) -> bool:
-        """Whether it is for an address."""
+        """Whether it applies to an address."""
         return False
 
     def for_name(self, name: str) -> bool:
-        """Whether it is for a name in its normal form."""
+        """Whether it applies to a normalised name."""
         return False
 
     def for_path(self, path: str) -> bool:
-        """Whether it is for the real path of a Unix socket, or its name without a file."""
+        """Whether it applies to the real path of a Unix socket, or to an abstract name."""
         return False
 
     def __str__(self) -> str:
@@ -80,7 +88,7 @@ class Range(Entry):
         return address in self.network
 
     def is_for_its_own(self, network: Network, address: Address) -> bool:
-        """Whether it is for an address and for nothing beyond a network."""
+        """Whether it applies to an address, and to nothing outside of a network."""
         own = self.network
         return address in own and own.version == network.version and own.subnet_of(network)  # type: ignore[arg-type]  # both of one version
 
@@ -96,20 +104,20 @@ class Pattern(Entry):
         return name.endswith("." + self.name) if self.below else name == self.name
 
     def is_just(self, name: str) -> bool:
-        """Whether it is for a name and for no other."""
+        """Whether it applies to a name and to no other."""
         return name == self.name and not self.below
 
 
 @dataclass(frozen=True, slots=True)
 class Socket(Entry):
-    """The path of a Unix socket, or what paths begin with."""
+    """The path of a Unix socket, or a prefix of paths."""
 
     path: str = field(kw_only=True)
     beginning: bool = field(kw_only=True)
 
     def for_path(self, path: str) -> bool:
         own = self.path
-        if own.startswith("/"):  # where it leads now: /var/run is a link on most machines
+        if own.startswith("/"):  # resolve links: /var/run is one on most machines
             directory, _, last = own.rpartition("/")
             own = os.path.realpath(directory or "/").rstrip("/") + "/" + last
             if not self.beginning:
@@ -122,10 +130,10 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 def parse(text: str) -> Entry:
-    """An entry: an address, a range, a name, ``*.name`` or ``*``, each with ``:port`` or without; or ``unix:path``.
+    """Parse an entry: an address, a range, a name, ``*.name`` or ``*``, with ``:port`` or without; or ``unix:path``.
 
     Raises:
-        ValueError: it is none of them; the message is for the author of the configuration.
+        ValueError: it is none of them, with a message for the author of the configuration.
     """
     if text.startswith("unix:"):
         return _socket(text)
@@ -165,7 +173,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
 
 
 def _network(host: str) -> Network:
-    """A range, or an address as the range that it is alone in."""
+    """Return a range; of an address, the range that has just it."""
     if "%" in host:
         raise ValueError(f"{host!r}: an entry is for an address in every zone, and names none")
     try:
@@ -191,7 +199,7 @@ def _socket(text: str) -> Socket:
     return Socket(text, path=path, beginning=beginning)
 
 
-# --- judging -----------------------------------------------------------------------------------------------
+# --- checking ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +207,8 @@ class Lists:
     """One ``targets:`` block.
 
     Args:
-        allow: what is permitted; None for all that is not denied.
-        where: whose block it is, as messages say it.
+        allow: permit these only; None to permit all that is not denied.
+        where: the block's name in messages.
     """
 
     allow: tuple[Entry, ...] | None = None
@@ -209,14 +217,14 @@ class Lists:
 
     @property
     def has_names(self) -> bool:
-        """Whether an entry is for names."""
+        """Whether an entry applies to names."""
         return any(isinstance(entry, Pattern) for entry in (*(self.allow or ()), *self.deny))
 
     def of_address(self, sight: Sight, port: int | None, name: str) -> str:
-        """What is wrong with connecting to an address; empty if nothing.
+        """Return why connecting to an address is denied; empty if it is not.
 
         Args:
-            name: the one that the address was found by, in its normal form; empty if there was none.
+            name: the normalised name that led to the address; empty if there was none.
         """
         if denied := self._denial(name, (sight,), port):
             return denied
@@ -228,7 +236,7 @@ class Lists:
         return "no entry of `allow` is for it"
 
     def of_name(self, name: str) -> str:
-        """What is wrong with looking a name up, whatever its addresses and the port."""
+        """Return why looking up a name is denied; empty if it is not. Its addresses and the port are not known yet."""
         if denied := self._denial(name, (), None):
             return denied
         if self.allow is None or any(isinstance(one, Range) or one.for_name(name) for one in self.allow):
@@ -236,8 +244,10 @@ class Lists:
         return "no entry of `allow` is for it"
 
     def of_proxied_name(self, name: str, known: Sequence[Sight], port: int) -> str:
-        """What is wrong with having a proxy connect to a name. What the proxy takes its address for nobody knows, so
-        that no entry for addresses allows it; but those that are known may speak against it."""
+        """Return why having a proxy connect to a name is denied; empty if it is not.
+
+        The proxy may find another address than we do. So entries for addresses can't allow it, but can deny it.
+        """
         if denied := self._denial(name, known, port):
             return denied
         fit = [one for one in self.allow or () if one.for_port(port) and one.for_name(name)]
@@ -247,7 +257,7 @@ class Lists:
         return _by_name_only(fit[0], unfit) if fit and unfit else "no entry of `allow` is for it, as a name"
 
     def of_path(self, path: str) -> str:
-        """What is wrong with connecting to a Unix socket."""
+        """Return why connecting to a Unix socket is denied; empty if it is not."""
         for entry in self.deny:
             if entry.for_path(path):
                 return f"`{entry}` denies it"
@@ -256,7 +266,7 @@ class Lists:
         return "no entry of `allow` is for it"
 
     def _denial(self, name: str, known: Sequence[Sight], port: int | None) -> str:
-        """What speaks against a destination, whatever is allowed."""
+        """Return why a destination is denied, whatever is allowed; empty if it is not."""
         for entry in self.deny:
             if entry.for_port(port) and (
                 (name and entry.for_name(name)) or any(entry.for_address(face) for one in known for face in one.faces)
@@ -279,42 +289,42 @@ def _by_name_only(entry: Entry, sight: Sight) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What a module may connect to: all of its blocks have to permit it. None of them asks for more than it is told.
+    """The rules of a module: all of its blocks have to permit a target.
 
-    Its methods raise `ProbeFailed` with reason ``target_denied`` where a block does not.
+    The methods raise `ProbeFailed` with reason ``target_denied`` if one does not.
     """
 
     blocks: tuple[Lists, ...]
 
     @property
     def has_names(self) -> bool:
-        """Whether it matters by which name an address was found."""
+        """Whether it matters which name led to an address."""
         return any(block.has_names for block in self.blocks)
 
     def check_address(self, address: str, port: int, name: str = "") -> None:
-        """Before anything is sent to an address.
+        """Check an address before anything is sent to it.
 
         Args:
-            port: 0 where the protocol has none.
-            name: the one that the address was found by; empty if there was none.
+            port: 0 if the protocol has none.
+            name: the name that led to the address; empty if there was none.
         """
         sight = _look(address)
         shown = f"{name} ({address})" if name else address
         self._refuse(shown, port, ((block, block.of_address(sight, port, normal(name))) for block in self.blocks))
 
     def check_name(self, host: str) -> None:
-        """Before a name is looked up, when its addresses and perhaps the port are not known."""
+        """Check a name before it is looked up, when its addresses and perhaps the port are not known."""
         name = normal(host)
         self._refuse(host, None, ((block, block.of_name(name)) for block in self.blocks))
         for reading in readings(name):
             self._check_reading(host, reading, None)
 
     def check_proxied(self, host: str, port: int, known: Sequence[str]) -> None:
-        """Before a proxy is asked to connect to a host.
+        """Check a host before a proxy is asked to connect to it.
 
         Args:
-            host: as the proxy is told; no address in its usual spelling.
-            known: the addresses that we know it by.
+            host: as the proxy is told; not an address in its usual spelling.
+            known: addresses that the host is known to have.
         """
         name = normal(host)
         literal = literals.literal(name)  # digits beyond ASCII become digits
@@ -326,7 +336,7 @@ class Guard:
             self._refuse(host, port, ((block, block.of_proxied_name(name, sights, port)) for block in self.blocks))
 
     def check_path(self, path: str) -> str:
-        """Before connecting to a Unix socket; the path to connect to, links followed."""
+        """Check a Unix socket before connecting; return the path to connect to, with links resolved."""
         real = path if path.startswith("@") else os.path.realpath(path)
         self._refuse(path, 0, ((block, block.of_path(real)) for block in self.blocks))
         return real

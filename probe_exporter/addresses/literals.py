@@ -23,7 +23,7 @@ MAX_NAME_CHARACTERS = 1024
 
 @remembered()
 def literal(host: str) -> str | None:
-    """`host` as an address in its usual spelling if it is one (a mapped IPv4 address as IPv4), else None."""
+    """Return `host` as a normalised address (IPv4-mapped as IPv4), or None if it is none."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -39,13 +39,14 @@ def is_name(text: str) -> bool:
 
 
 def version(address: str) -> int:
-    """4 or 6, of an address in text form."""
+    """Return 4 or 6."""
     return 6 if ":" in address else 4
 
 
 def socket_address(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-    """What sockets take for an address, its zone as the number of an interface: glibc knows no names of zones but for
-    link-local addresses.
+    """Return the address as sockets take it, with the zone as the number of an interface.
+
+    glibc accepts a zone's name only for link-local addresses.
 
     Raises:
         ProbeFailed: this machine has no such interface.
@@ -61,7 +62,7 @@ def socket_address(address: str, port: int) -> tuple[str, int] | tuple[str, int,
 
 @remembered()
 def fingerprint(address: str) -> int:
-    """The value of ``probe_ip_addr_hash``: FNV-1a, 32 bits, over the address's 4 or 16 bytes."""
+    """Return the value of ``probe_ip_addr_hash``: FNV-1a, 32 bits, over the address's 4 or 16 bytes."""
     value = 2166136261
     for byte in ipaddress.ip_address(address).packed:
         value = (value ^ byte) * 16777619 & 0xFFFFFFFF
@@ -69,7 +70,7 @@ def fingerprint(address: str) -> int:
 
 
 def to_ascii(host: str) -> str:
-    """A host name as DNS, TLS and HTTP carry it: encoded by IDNA (UTS 46) where it needs to be.
+    """Encode a host name by IDNA (UTS 46) if it is not ASCII, as DNS, TLS and HTTP need it.
 
     Raises:
         ValueError: it can't be a host name.

@@ -1,7 +1,7 @@
-"""What is behind the spelling of an address or a name, for those who judge them. No I/O.
+"""Normalise addresses and host names, so that an unusual spelling can't bypass allow and deny rules. No I/O.
 
-One machine can be written in many ways, and a packet may end elsewhere than its address says: at this host, or beyond a
-gateway that takes an IPv4 address out of an IPv6 one. Whatever is listed here was once a way round somebody's filter.
+An address can be written in many ways, and a packet may end at another host than its address says: at this one, or
+beyond a gateway that extracts an IPv4 address from an IPv6 one. Each way listed here has bypassed a filter somewhere.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OWN_ENTRY: tuple[Network, ...] = (
     IPv4Network("168.63.129.16/32"),  # Azure, which serves more than metadata there
     IPv4Network("192.0.0.192/32"),  # Oracle Cloud, the old one
 )
-"""What nobody reaches by a general entry: only by one that lies wholly within one of these."""
+"""Networks that a general `allow` entry does not open: the entry has to lie wholly within one of these."""
 
 NOT_BY_NAME: tuple[Network, ...] = (
     IPv4Network("0.0.0.0/8"),
@@ -45,7 +45,8 @@ NOT_BY_NAME: tuple[Network, ...] = (
     IPv6Network("::/127"),  # :: and ::1
     IPv6Network("ff00::/8"),
 )
-"""This host, and groups of hosts: no owner of a name has a say in whether they are probed."""
+"""This host and groups of hosts, which an `allow` entry for a name does not open: the owner of the name could point it
+at them."""
 
 _LOCALHOST = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
@@ -57,13 +58,13 @@ _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 
 
 class Sight(NamedTuple):
-    """What can be seen of an address.
+    """An address with all addresses that it may stand for.
 
     Attributes:
-        address: itself, without a zone.
-        faces: it, and all that a packet to it may reach in the end.
-        own: those of `OWN_ENTRY` that hold a face, each with the face.
-        by_name: whether an entry for a name may let it through.
+        address: the address without a zone.
+        faces: the address, and all that a packet to it may reach.
+        own: the networks of `OWN_ENTRY` that have one of the faces, each with the face.
+        by_name: whether an `allow` entry for a name may permit it.
     """
 
     address: Address
@@ -74,10 +75,10 @@ class Sight(NamedTuple):
 
 @remembered()
 def look(address: str) -> Sight:
-    """What can be seen of an address in text form.
+    """Return the `Sight` of an address.
 
     Raises:
-        ValueError: it is none, or not in a spelling that means the same to everybody.
+        ValueError: it is no address, or its spelling is ambiguous.
     """
     bare = ipaddress.ip_address(address.partition("%")[0])
     faces = tuple(dict.fromkeys(_faces(bare)))
@@ -86,7 +87,7 @@ def look(address: str) -> Sight:
 
 
 def _faces(address: Address) -> Iterator[Address]:
-    """An address, what Linux takes it for, and the IPv4 addresses within it, which some gateway may send it on to."""
+    """Yield an address, what Linux takes it for, and the IPv4 addresses in it that a gateway may forward to."""
     yield address
     if not int(address):  # "any" means this host to connect(2)
         yield from _LOCALHOST
@@ -115,9 +116,9 @@ def _within(address: IPv6Address) -> Iterator[IPv4Address]:
 
 
 def readings(host: str) -> list[str]:
-    """The IPv4 addresses that inet_aton(3) and its likes read in a host: ``127.1``, ``2130706433``, ``0x7f.0.0.1``.
+    """Return the IPv4 addresses that inet_aton(3) and similar parsers read: ``127.1``, ``2130706433``, ``0x7f.0.0.1``.
 
-    A leading zero makes a number octal for most, and for some it does not; so there may be two.
+    Most parsers read a number with a leading zero as octal, some as decimal; so there may be two.
     """
     parts = host.removesuffix(".").lower().split(".")
     if len(parts) > 4 or not all(_NUMBER.fullmatch(part) and len(part) < 40 for part in parts):
@@ -141,7 +142,7 @@ def _value(part: str, octal: int) -> int:
 
 @remembered()
 def normal(host: str) -> str:
-    """A name as it is compared: in ASCII, lower case, without the root's dot."""
-    with suppress(ValueError):  # what is no name in ASCII no lookup will take either
+    """Return a name as it is compared: in ASCII, lower case, without the last dot."""
+    with suppress(ValueError):  # an invalid name is refused by the lookup
         host = literals.to_ascii(host)
     return host.lower().rstrip(".")

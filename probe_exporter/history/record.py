@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.config.dump import module_to_yaml, plain_module
 from probe_exporter.config.module import Module
 from probe_exporter.exposition.encoding import encode
@@ -133,7 +133,12 @@ class _Effective(NamedTuple):
     data: dict[str, object]
 
 
-@lru_cache(maxsize=256)  # YAML takes half a millisecond
+def _weight(_module: object, effective: _Effective) -> int:
+    """Return about the bytes of a cached module, which may have a request's parameters in it."""
+    return 8 * len(effective.text)
+
+
+@remembered(weigh=_weight)  # YAML takes half a millisecond
 def _effective(module: Identity[Module]) -> _Effective:
     return _Effective(module_to_yaml(module.value), plain_module(module.value))
 

@@ -1,7 +1,14 @@
-"""One byte stream to a target: `Connection`, plain or TLS, as probers read and write it. `opening` opens them.
+"""`Connection`: a byte stream to a target, plain or TLS, which probers read and write. `opening` opens connections.
 
-Every error of the system or of TLS leaves here as a `ProbeFailed` with its reason; times are taken at the socket's own
-events, not when a coroutine gets round to looking.
+How it works:
+
+* The event loop calls `data_received` and its kin. They keep what arrived, and wake the one reader.
+* TLS is a list of layers, the outermost first: a proxy's TLS may have the target's inside. Received data goes through
+  them from the first to the last, sent data the other way.
+* A layer decrypts a limited number of records in one turn of the loop. If some are left, `_behind` is true, reading is
+  paused, and `_catch_up` goes on in the next turn. `read` reports the end or an error only after that.
+* At `MAX_UNREAD_BYTES` the transport stops reading, so that the peer has to wait until `read` is called.
+* Errors of the system and of TLS become `ProbeFailed`. Times are taken when the event loop reports an event.
 """
 
 from __future__ import annotations
@@ -22,8 +29,8 @@ from probe_exporter.tls import handshake
 from probe_exporter.tls.context import ClientContext
 from probe_exporter.tls.layer import Layer, VerificationFailed
 
-HIGH_WATER = 256 * 1024
-"""Bytes received and not yet read at which the peer is made to wait."""
+MAX_UNREAD_BYTES = 256 * 1024
+"""Bytes received and not yet read at which the connection stops reading from the peer."""
 
 TURN_BYTES = 16 * 1024
 """Bytes that `exactly` and `until` return in one turn of the event loop; then other tasks get a turn."""
@@ -31,8 +38,8 @@ TURN_BYTES = 16 * 1024
 READ_COST_BYTES = 256
 """Bytes that one such read counts beside its own, so that many small messages share the loop too."""
 
-LINGER = 1.0
-"""Seconds for which a closed connection waits for its peer to take the rest."""
+LINGER_SECONDS = 1.0
+"""Seconds after which a closed connection is aborted if the peer has not taken what was still to be sent."""
 
 MAX_HANDSHAKE_BYTES = 1024 * 1024
 """Bytes of a TLS handshake, with what a server sends right behind it. Most servers send less than 6 KB."""
@@ -41,13 +48,13 @@ MAX_QUICK_HANDSHAKE_BYTES = 16 * 1024
 """Bytes of a TLS handshake up to which OpenSSL runs on the event loop; more may hold a hundred certificates to verify,
 which takes a tenth of a second, so that goes to a thread."""
 
-HANDSHAKE_LIMIT = 10.0
+MAX_HANDSHAKE_SECONDS = 10.0
 """Seconds that a TLS handshake may take, whatever the deadline: the original's limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secure:
-    """How to make a connection secure: the context, and the name to ask for and to verify."""
+    """How to start TLS: the context, and the server name to send (SNI) and to verify."""
 
     context: ClientContext
     server_name: str
@@ -62,7 +69,7 @@ class Connection(asyncio.Protocol):
         connect_seconds, tls_seconds: how long the TCP and the TLS handshake took.
         opened_at, first_byte_at, last_byte_at: moments of `time.perf_counter`, 0.0 while they have not come;
             the first byte is the first of the application's.
-        handshake: what the last TLS handshake showed; None on a plain connection.
+        handshake: the last TLS handshake; None on a plain connection.
     """
 
     def __init__(self) -> None:
@@ -85,7 +92,7 @@ class Connection(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.opened_at = time.perf_counter()
@@ -114,14 +121,14 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _deliver(self, data: bytes) -> None:
-        """Keep what arrived for `read`, and make the peer wait once there is too much of it."""
+        """Keep data for `read`; stop reading from the peer once there is too much of it."""
         if data:
             self.last_byte_at = time.perf_counter()
             if not self.first_byte_at:
                 self.first_byte_at = self.last_byte_at
             self._arrived.append(data)
             self._held += len(data)
-            if self._held >= HIGH_WATER and not self._paused and self._transport is not None:
+            if self._held >= MAX_UNREAD_BYTES and not self._paused and self._transport is not None:
                 self._paused = True
                 if not self._behind:
                     self._transport.pause_reading()
@@ -131,7 +138,7 @@ class Connection(asyncio.Protocol):
         self.last_byte_at = time.perf_counter()
         self._ended = True
         self._wake()
-        return True  # our half stays open: a peer may still want to read what we send
+        return True  # keep our half open: the peer may still read
 
     def connection_lost(self, error: Exception | None) -> None:
         transport, self._transport = self._transport, None
@@ -151,7 +158,7 @@ class Connection(asyncio.Protocol):
         if writer is not None and not writer.done():
             writer.set_result(None)
 
-    # What probers call.
+    # Called by probers.
 
     def __enter__(self) -> Self:
         return self
@@ -167,7 +174,7 @@ class Connection(asyncio.Protocol):
         return bool(self._arrived or self._ahead)
 
     async def read(self) -> bytes:
-        """What has arrived, at least one byte; ``b""`` at the end of the stream.
+        """Return what has arrived, at least one byte; ``b""`` at the end of the stream.
 
         Raises:
             ProbeFailed: the peer reset the connection, or TLS broke.
@@ -192,7 +199,7 @@ class Connection(asyncio.Protocol):
         return data
 
     async def exactly(self, size: int) -> bytes:
-        """The next `size` bytes, however they come.
+        """Return the next `size` bytes.
 
         Raises:
             ProbeFailed: the stream ends before.
@@ -204,7 +211,7 @@ class Connection(asyncio.Protocol):
         return self._cut(size)
 
     async def until(self, end: bytes, *, limit: int) -> bytes:
-        """What comes up to `end`, which is taken and not returned.
+        """Return the bytes before `end`, and drop `end`.
 
         Args:
             limit: the most bytes before `end`.
@@ -248,15 +255,15 @@ class Connection(asyncio.Protocol):
         return data
 
     def put_back(self, data: bytes) -> None:
-        """Have what was read and is not wanted yet come first at the next `read`."""
+        """Return bytes to the front of the stream, for the next `read`."""
         self._ahead[:0] = data
 
     def send(self, data: bytes) -> None:
-        """Begin to send `data` and do not wait, for what is small or has an answer that may come first."""
+        """Send `data` without waiting: for small messages, and where the peer may answer before it has read all."""
         self._send(data, len(self._layers))
 
     async def write(self, data: bytes) -> None:
-        """Send `data`; returns when the peer has taken enough of it for more to follow.
+        """Send `data`, and wait until the send buffer has room again.
 
         Raises:
             ProbeFailed: the connection is gone.
@@ -265,15 +272,15 @@ class Connection(asyncio.Protocol):
         if self._writer is not None:
             await self._writer
         else:
-            await asyncio.sleep(0)  # a fast peer is no reason to keep all others waiting, nor one that has gone
+            await asyncio.sleep(0)  # let other tasks run even if the peer reads as fast as we write
         if self._transport is None:
             raise self._error or ProbeFailed(Reason.CONNECT_CLOSED, "the connection is closed")
 
     async def start_tls(self, probe: Probe, secure: Secure) -> None:
-        """Make this connection a TLS client's, at once after `dial` or in the middle (STARTTLS).
+        """Start TLS, after `dial` or in the middle of a dialogue (STARTTLS).
 
         Raises:
-            ProbeFailed: no agreement, a certificate that does not verify (its metrics are reported all the same).
+            ProbeFailed: the handshake failed, or the certificate does not verify (its metrics are reported even so).
         """
         with probe.phase("tls"):
             started = time.perf_counter()
@@ -285,17 +292,17 @@ class Connection(asyncio.Protocol):
             self.tls_seconds = time.perf_counter() - started
 
     async def wrap(self, secure: Secure) -> None:
-        """Put a layer of TLS around all that follows, inside of those already there; nothing is reported.
+        """Add a TLS layer inside of those already there; report no metrics.
 
         Raises:
-            ProbeFailed: no agreement, or a certificate that does not verify.
+            ProbeFailed: the handshake failed, or the certificate does not verify.
         """
         layer = secure.context.layer(secure.server_name)
         try:
-            with Deadline(asyncio.get_running_loop().time() + HANDSHAKE_LIMIT):
+            with Deadline(asyncio.get_running_loop().time() + MAX_HANDSHAKE_SECONDS):
                 await self._shake_hands(layer)
         except TimeoutError:
-            raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {HANDSHAKE_LIMIT:g} s") from None
+            raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
         self.handshake = layer.handshake
         self._layers.append(layer)
         self.restart(self._decrypt(len(self._layers) - 1, b""))  # what came along with the handshake's last message
@@ -303,12 +310,16 @@ class Connection(asyncio.Protocol):
             self._go_on_next_turn()
 
     def restart(self, received: bytes = b"") -> None:
-        """Begin anew: what has been read was not the application's, but for `received`, which `read` gives out next."""
+        """Forget when the first byte came, since it was not the application's; `read` returns `received` next."""
         self.first_byte_at = 0.0
         self._deliver(received)
 
     async def _shake_hands(self, layer: Layer) -> None:
-        """Carry handshake messages to and fro until both sides agree or one gives up."""
+        """Exchange handshake messages until the handshake is complete.
+
+        Raises:
+            ProbeFailed: it failed, or the peer sent too much or closed the connection.
+        """
         received, size = b"", 0
         while True:
             size += len(received)
@@ -333,11 +344,11 @@ class Connection(asyncio.Protocol):
                 raise ProbeFailed(Reason.TLS_HANDSHAKE, "the peer closed the connection during the TLS handshake")
 
     def close(self, last: bytes = b"") -> None:
-        """End the connection in good order; what was sent, and `last`, goes out first. Safe to call twice."""
+        """Send what is left and `last`, then close TLS and the socket. Safe to call twice."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
             unsent = transport.get_write_buffer_size()
-            if not self._ended:  # a peer that has said goodbye waits for no answer
+            if not self._ended:  # after the peer's close_notify no answer is needed
                 for layer in reversed(self._layers):
                     last = layer.encrypt(last)
                     layer.close()
@@ -345,23 +356,23 @@ class Connection(asyncio.Protocol):
                 if last:
                     transport.write(last)
             transport.close()
-            if unsent:  # the peer may never take it
-                asyncio.get_running_loop().call_later(LINGER, transport.abort)
+            if unsent:  # the peer may never read it
+                asyncio.get_running_loop().call_later(LINGER_SECONDS, transport.abort)
 
     def abort(self) -> None:
-        """Drop the connection without ceremony, and whatever was still to be sent."""
+        """Close the socket at once and drop what was still to be sent."""
         if self._transport is not None:
             self._transport.abort()
 
     def _send(self, data: bytes, depth: int) -> None:
-        """Send `data` through the layers outside of `depth`."""
+        """Encrypt `data` with the layers outside of `depth`, the inner ones first, and send it."""
         if data and self._transport is not None:
             for layer in reversed(self._layers[:depth]):
                 data = layer.encrypt(data)
             self._transport.write(data)
 
     def _decrypt(self, depth: int, data: bytes) -> bytes:
-        """What the layer at `depth` makes of `data`, and what it has to answer."""
+        """Return `data` decrypted by the layer at `depth`; send what the layer has to answer."""
         layer = self._layers[depth]
         plain = layer.decrypt(data)
         self._error = self._error or layer.failure
@@ -376,13 +387,15 @@ class Connection(asyncio.Protocol):
 
 
 def _unread(transport: asyncio.Transport) -> bytes:
-    """What had arrived when writing failed: a loop drops it then, and it may say why the peer takes no more.
+    """Read what had arrived when a write failed: the event loop drops it, though it may tell why the peer closed.
 
-    Linux keeps what came before a reset. The socket is still open, and is so for the last time.
+    Linux keeps what came before a reset. The socket is closed after this.
     """
     rest = b""
     with contextlib.suppress(OSError):
-        while len(rest) < HIGH_WATER and (data := os.read(transport.get_extra_info("socket").fileno(), HIGH_WATER)):
+        while len(rest) < MAX_UNREAD_BYTES and (
+            data := os.read(transport.get_extra_info("socket").fileno(), MAX_UNREAD_BYTES)
+        ):
             rest += data
     return rest
 
@@ -405,7 +418,9 @@ _CONNECT_REASONS = {
 
 
 def connecting_failed(error: OSError, target: str) -> ProbeFailed:
-    """What the system says of a connection that could not be made, or of a datagram that came back."""
+    """Make a failure of the system's error about a connection or a datagram."""
     reason = _CONNECT_REASONS.get(error.errno or 0, Reason.CONNECT_FAILED)
     what = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        what = "the exporter has no file descriptor left; raise its limit of open files"
     return ProbeFailed(reason, f"connecting to {target} failed: {what}")

@@ -1,4 +1,4 @@
-"""Datagrams to and from one target: `Datagrams`, as probers send and read them. `opening` opens their sockets."""
+"""`Datagrams`: UDP to and from one target, which probers send and read. `opening` opens the sockets."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Self, cast
 
 from probe_exporter.addresses.endpoints import join_host_port
-from probe_exporter.network.connection import HIGH_WATER, connecting_failed
+from probe_exporter.network.connection import MAX_UNREAD_BYTES, connecting_failed
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
-DATAGRAM_COST = 64
-"""Bytes that a datagram counts beside its own: an empty one is kept somewhere too."""
+DATAGRAM_OVERHEAD_BYTES = 64
+"""Bytes that count for each datagram beside its payload: an empty one takes memory too."""
 
 
 class Datagrams(asyncio.DatagramProtocol):
@@ -23,7 +23,7 @@ class Datagrams(asyncio.DatagramProtocol):
 
     Attributes:
         first_at: when the first datagram arrived, on `time.perf_counter`; 0.0 while none has.
-        arrived_at: when the one arrived that `read` returned last.
+        arrived_at: when the datagram that `read` returned last arrived.
     """
 
     def __init__(self, address: str, port: int) -> None:
@@ -37,7 +37,7 @@ class Datagrams(asyncio.DatagramProtocol):
         self._error: ProbeFailed | None = None
         self._reader: asyncio.Future[None] | None = None
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.DatagramTransport", transport)
@@ -45,13 +45,13 @@ class Datagrams(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, _: object) -> None:
         now = time.perf_counter()
         self.first_at = self.first_at or now
-        if self._held < HIGH_WATER:  # beyond it they are lost, as they are where a socket's own buffer is full
+        if self._held < MAX_UNREAD_BYTES:  # beyond it datagrams are dropped, as by a socket whose buffer is full
             self._arrived.append((now, data))
-            self._held += len(data) + DATAGRAM_COST
+            self._held += len(data) + DATAGRAM_OVERHEAD_BYTES
         self._wake()
 
     def error_received(self, error: Exception) -> None:
-        """Something came back instead of an answer, such as ICMP's "port unreachable"."""
+        """Keep an error of the socket, such as ICMP's "port unreachable", for `read`."""
         if isinstance(error, ConnectionRefusedError) and self.first_at:
             self._error = ProbeFailed(Reason.CONNECT_RESET, "the peer has closed its port")
         else:
@@ -61,7 +61,7 @@ class Datagrams(asyncio.DatagramProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
 
-    # What probers call.
+    # Called by probers.
 
     def __enter__(self) -> Self:
         return self
@@ -77,10 +77,10 @@ class Datagrams(asyncio.DatagramProtocol):
         return bool(self._arrived)
 
     async def read(self) -> bytes:
-        """The next datagram.
+        """Return the next datagram.
 
         Raises:
-            ProbeFailed: the network says that nobody is there, or that there is no way.
+            ProbeFailed: the port is closed, or the host unreachable.
         """
         while not self._arrived:
             if self._error is not None:
@@ -88,11 +88,11 @@ class Datagrams(asyncio.DatagramProtocol):
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         self.arrived_at, data = self._arrived.popleft()
-        self._held -= len(data) + DATAGRAM_COST
+        self._held -= len(data) + DATAGRAM_OVERHEAD_BYTES
         return data
 
     def send(self, data: bytes) -> None:
-        """Send one datagram; whether it arrives nobody knows."""
+        """Send one datagram; delivery is not guaranteed."""
         if self._transport is not None:
             self._transport.sendto(data)
 

@@ -1,4 +1,4 @@
-"""Resolve, connect and dial for probers: opens every socket to a target, but for those of pings (`icmp`)."""
+"""Resolve, connect and dial for probers: open every socket to a target, except those of pings (`protocols/icmp`)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from probe_exporter.prober.run import Network, Probe
 from probe_exporter.tls import context, handshake
 from probe_exporter.tls.settings import TLSSettings
 
-LOOKUP_TIME = Metric("probe_dns_lookup_time_seconds", "How long the target's name took to resolve.")
-IP_PROTOCOL = Metric("probe_ip_protocol", "The IP version of the chosen address: 4 or 6, 0 if there is none.")
-IP_HASH = Metric("probe_ip_addr_hash", "A hash of the chosen address: it changes when the address does.")
+LOOKUP_TIME = Metric("probe_dns_lookup_time_seconds", "Seconds that resolving the target's name took.")
+IP_PROTOCOL = Metric("probe_ip_protocol", "IP version of the target's address: 4 or 6; 0 if it has none.")
+IP_HASH = Metric("probe_ip_addr_hash", "Hash of the target's resolved address; changes when the address changes.")
 
 ANY_WAY = SourceSettings()
-"""The way to a target for whom any will do."""
+"""Default settings: any address of the target, from any of this machine."""
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ async def _choose(probe: Probe, host: str, family: int, fallback: bool) -> str:
 
 
 async def resolve_all(probe: Probe, host: str, *, preferred: str) -> list[str]:
-    """Every address of a host that a target sent us on to, the wanted family's first; nothing is reported."""
+    """Return every address of a host that a redirect leads to, the preferred family's first; report no metrics."""
     known = literal(probe, host)
     if known is not None:
         return [known]
@@ -100,7 +100,7 @@ async def resolve_all(probe: Probe, host: str, *, preferred: str) -> list[str]:
 
 
 async def lookup(probe: Probe, host: str, family: int = 0) -> list[str]:
-    """The addresses of a name, from whomever the module asks for them; nothing is reported.
+    """Return the addresses of a name, from the module's name servers or the system's; report no metrics.
 
     Args:
         family: 4, 6, or 0 for both.
@@ -113,7 +113,7 @@ async def lookup(probe: Probe, host: str, family: int = 0) -> list[str]:
 
 
 def literal(probe: Probe, host: str) -> str | None:
-    """The address that a host is, if it is one: this time not found by any name."""
+    """Return the address if the host is one, else None; forget any name that the address was found by."""
     known = literals.literal(host)
     if known is not None and probe.network is not None:
         probe.network.forget(known)
@@ -128,19 +128,19 @@ async def connect(
     *,
     seconds: Metric | None = None,
 ) -> Connection:
-    """Resolve a host and connect to it, with TLS at once if the settings want it: all that most probers need.
+    """Resolve a host and connect to it, and start TLS if the settings say so.
 
     The address metrics and, with TLS, the certificate's are reported.
 
     Args:
         host: a name or an address (IPv6 without brackets).
         port: 1 to 65535.
-        settings: the prober's own, derived from `SourceSettings` or `ConnectSettings`: which of the host's addresses,
-            from which of ours, and whether TLS begins at once. The name to verify is ``server_name``, or else `host`.
+        settings: the prober's own, derived from `SourceSettings` or `ConnectSettings`: IP version, source address,
+            TLS. The name to verify is ``server_name``, or else `host`.
         seconds: a metric with the one label ``phase``, which gets how long ``resolve``, ``connect`` and ``tls`` took.
 
     Raises:
-        ProbeFailed: with the reason of whatever did not work.
+        ProbeFailed: the name does not resolve, or connecting or the TLS handshake failed.
     """
     with probe.phase("resolve", seconds):
         address = await choose_address(probe, host, settings)
@@ -164,18 +164,18 @@ async def connect_udp(
     *,
     seconds: Metric | None = None,
 ) -> Datagrams:
-    """Resolve a host and open a UDP socket that sends to it and hears nobody else. Nothing is sent yet.
+    """Resolve a host and open a UDP socket that is connected to it. Nothing is sent yet.
 
     The address metrics are reported.
 
     Args:
         host: a name or an address (IPv6 without brackets).
         port: 1 to 65535.
-        settings: the prober's own, derived from `SourceSettings`: which of the host's addresses, from which of ours.
+        settings: the prober's own, derived from `SourceSettings`: IP version, source address.
         seconds: a metric with the one label ``phase``, which gets how long ``resolve`` took.
 
     Raises:
-        ProbeFailed: the name does not resolve, or the system knows no way there.
+        ProbeFailed: the name does not resolve, or there is no route to the host.
     """
     with probe.phase("resolve", seconds):
         address = await choose_address(probe, host, settings)
@@ -185,7 +185,7 @@ async def connect_udp(
 async def start_tls(
     probe: Probe, connection: Connection, settings: TLSSettings, host: str, *, seconds: Metric | None = None
 ) -> None:
-    """Go on inside TLS (STARTTLS), and report the certificate's metrics, whether it verifies or not.
+    """Start TLS (STARTTLS), and report the certificate's metrics, whether it verifies or not.
 
     Args:
         settings: a module's ``tls_config``.
@@ -193,7 +193,7 @@ async def start_tls(
         seconds: a metric with the one label ``phase``, which gets how long ``tls`` took.
 
     Raises:
-        ProbeFailed: no agreement, a certificate that does not verify, or settings that can't be used.
+        ProbeFailed: the handshake failed, the certificate does not verify, or the settings can't be used.
     """
     name = settings.server_name or host
     if not name and not settings.insecure_skip_verify:
@@ -215,14 +215,14 @@ async def dial(
     secure: Secure | None = None,
     phase: str = "connect",
 ) -> Connection:
-    """Open a TCP connection to the first of `addresses` that takes it, with TLS at once if `secure` is given.
+    """Open a TCP connection to the first of `addresses` that accepts it, and start TLS if `secure` is given.
 
     Args:
         addresses: resolved addresses, tried in order; usually one.
         port: 1 to 65535.
         source: the local address to connect from, of the same family; empty for the system's choice.
-        secure: the TLS to start as soon as the connection stands.
-        phase: what a failure to connect is a failure of.
+        secure: the TLS to start.
+        phase: the phase in which a failure to connect is reported.
 
     Raises:
         ProbeFailed: with the reason of the last address tried, or of the handshake.
@@ -231,7 +231,7 @@ async def dial(
 
 
 async def first_of(probe: Probe, addresses: Sequence[str], dial_one: Callable[[str], Awaitable[T]]) -> T:
-    """Try addresses in turn until one takes the connection; how the last one fails is how all do."""
+    """Try addresses in turn until one accepts the connection; raise the failure of the last one."""
     phase = probe.current_phase
     for address in addresses[:-1]:
         try:
@@ -274,7 +274,7 @@ async def _dial_one(
 
 
 async def _connect_by(network: Network, address: str, port: int, local: tuple[str, int] | None) -> Connection:
-    """The same by way of an interface, for which the loop has no option."""
+    """Connect through an interface, for which the event loop has no option."""
     loop = asyncio.get_running_loop()
     sock = socket.socket(_family(address), socket.SOCK_STREAM)
     try:
@@ -291,10 +291,10 @@ async def _connect_by(network: Network, address: str, port: int, local: tuple[st
 
 
 def bind_to_interface(sock: socket.socket, interface: str) -> None:
-    """Have a socket's packets leave and arrive by one interface only.
+    """Bind a socket to an interface, so that its packets leave and arrive through that one only.
 
     Raises:
-        ProbeFailed: there is no such interface, or we may not.
+        ProbeFailed: there is no such interface, or the exporter lacks the capability.
     """
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(interface))
@@ -303,7 +303,7 @@ def bind_to_interface(sock: socket.socket, interface: str) -> None:
         if error.errno == errno.ENODEV:
             what = f"this machine has no interface {interface!r}"
         elif error.errno in (errno.EPERM, errno.EACCES):
-            what = f"this kernel lets nobody bind to {interface!r} without CAP_NET_RAW (Linux does since 5.7)"
+            what = f"this kernel allows binding to {interface!r} only with CAP_NET_RAW (before Linux 5.7)"
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_interface: {what}") from None
 
 
@@ -312,12 +312,18 @@ def _family(address: str) -> socket.AddressFamily:
 
 
 def _local(source: str, address: str) -> str:
-    """The address to connect from, if it can lead to `address` at all."""
+    """Return the local address to connect from.
+
+    Raises:
+        ProbeFailed: it is no address, or not of the same family as `address`.
+    """
     local = literals.literal(source)
     if local is None:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_ip_address: {source!r} is not an IP address")
     if literals.version(local) != literals.version(address):
-        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_ip_address: no way from {local} to {address}")
+        raise ProbeFailed(
+            Reason.SETTINGS_UNUSABLE, f"source_ip_address: {local} can't connect to {address}: another IP version"
+        )
     return local
 
 
@@ -328,34 +334,39 @@ async def dial_unix(probe: Probe, path: str) -> Connection:
         path: of the socket, relative to the working directory; with a leading ``@`` a name without a file ("abstract").
 
     Raises:
-        ProbeFailed: nobody listens there, or we may not connect.
+        ProbeFailed: no process listens there, or the exporter has no permission to connect.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with probe.phase("connect"):
         started = time.perf_counter()
+        if "\0" in path:
+            raise ProbeFailed(Reason.TARGET_INVALID, "the path of a socket has no NUL")
+        if probe.network is not None:
+            path = probe.network.check_path(path)
         try:
-            if "\0" in path:
-                raise ProbeFailed(Reason.TARGET_INVALID, "the path of a socket has no NUL")
-            if probe.network is not None:
-                path = probe.network.check_path(path)
-            sock.setblocking(False)
-            # Directly and not through the loop: it is done at once, or it fails at once.
-            sock.connect(os.fsencode(f"\0{path[1:]}") if path.startswith("@") else path)
-            _, connection = await asyncio.get_running_loop().create_unix_connection(Connection, sock=sock)
+            connection = await _connect_to_path(path)
         except OSError as error:
-            sock.close()
-            if error.errno is None:  # what the socket module says of a path that is too long
+            if error.errno is None:  # the socket module's error about a path that is too long
                 raise ProbeFailed(Reason.TARGET_INVALID, f"not the path of a socket: {error}") from None
             raise connecting_failed(error, path) from None
-        except BaseException:
-            sock.close()
-            raise
         connection.connect_seconds = time.perf_counter() - started
     return connection
 
 
+async def _connect_to_path(path: str) -> Connection:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        # Not through the event loop: connecting to a Unix socket does not block.
+        sock.connect(os.fsencode(f"\0{path[1:]}") if path.startswith("@") else path)
+        _, connection = await asyncio.get_running_loop().create_unix_connection(Connection, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    return connection
+
+
 async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -> Datagrams:
-    """Open a UDP socket that sends to one address and hears nobody else. Nothing is sent yet.
+    """Open a UDP socket that is connected to one address. Nothing is sent yet.
 
     Args:
         address: resolved.
@@ -363,7 +374,7 @@ async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -
         source: the local address to send from, of the same family; empty for the system's choice.
 
     Raises:
-        ProbeFailed: the system knows no way there, or has no such address to send from.
+        ProbeFailed: there is no route, or the source address is not one of this machine.
     """
     if not 0 < port < 65536:
         raise ProbeFailed(Reason.TARGET_INVALID, f"{port} is not a port")
@@ -374,20 +385,25 @@ async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -
     with probe.phase("connect"):
         if network is not None:
             network.check(address, port)
-        sock = socket.socket(_family(address), socket.SOCK_DGRAM)
         try:
-            sock.setblocking(False)
-            if network is not None and network.source_interface:
-                bind_to_interface(sock, network.source_interface)
-            if local:
-                sock.bind(literals.socket_address(local, 0))
-            sock.connect(literals.socket_address(address, port))
+            sock = _udp_socket(address, port, local, "" if network is None else network.source_interface)
         except OSError as error:
-            sock.close()
             raise connecting_failed(error, join_host_port(address, port)) from None
-        except ProbeFailed:
-            sock.close()
-            raise
         loop = asyncio.get_running_loop()
         _, datagrams = await loop.create_datagram_endpoint(lambda: Datagrams(address, port), sock=sock)
     return datagrams
+
+
+def _udp_socket(address: str, port: int, local: str, interface: str) -> socket.socket:
+    sock = socket.socket(_family(address), socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if interface:
+            bind_to_interface(sock, interface)
+        if local:
+            sock.bind(literals.socket_address(local, 0))
+        sock.connect(literals.socket_address(address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

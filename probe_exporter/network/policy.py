@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NetworkPolicy:
-    """How the probes of a module use the network, where it is not just as the system has it.
+    """How the probes of a module use the network.
 
     Args:
-        guard: what they may connect to; None for everything.
-        resolver: whom they ask for addresses; None for the system.
-        source_ip_address: where they connect from, if the prober's settings do not say; empty for the system's choice.
-        source_interface: the interface that their packets leave and arrive by; empty for any.
+        guard: the allow and deny rules; None to allow everything.
+        resolver: the module's name servers; None for the system's.
+        source_ip_address: the local address to connect from unless the prober's settings have one; empty for any.
+        source_interface: the interface that packets leave and arrive through; empty for any.
     """
 
     guard: Guard | None = None
@@ -44,7 +44,7 @@ class RunNetwork:
 
     def __init__(self, policy: NetworkPolicy) -> None:
         self._policy = policy
-        self._found_by: dict[str, str] = {}  # the last name for each address
+        self._found_by: dict[str, str] = {}  # the last name that led to each address
 
     @property
     def source_ip_address(self) -> str:

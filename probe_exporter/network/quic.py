@@ -1,7 +1,16 @@
-"""QUIC as a client (RFC 9000): aioquic keeps the state, `datagrams` carries them, `tls` judges the certificates.
+"""QUIC as a client (RFC 9000): aioquic keeps the state, `Datagrams` carries it, `tls.quic` verifies certificates.
 
-There is no task and no callback here: everything happens while somebody waits in `turn`, and so under the deadline of
-the probe that waits. Imported by the first probe that speaks QUIC, since aioquic takes a while to load.
+The model:
+* `dial` opens a socket and shakes hands; the result is a `QuicClient`. Streams are numbers; `send` queues data on one.
+* There is no task and no callback. `turn` sends what is queued, waits for a datagram or a timer, feeds aioquic, and
+  returns the events of streams. So all work happens under the deadline of the probe that awaits it.
+* aioquic does not limit everything that a peer can send. `_check_limits` fails the connection if the peer makes it
+  buffer more than a valid peer would: data ahead of a gap, many gaps, TLS messages, a large handshake.
+* Datagrams are cheap to send and expensive to process. One call of `turn` processes them for `MAX_TURN_SECONDS`, then
+  other tasks run. Datagrams larger than `MAX_DATAGRAM_BYTES` are dropped.
+* aioquic closes a connection some time after its end is decided; `_close_event` shows the end at once.
+
+This module is imported by the first probe that speaks QUIC, because aioquic takes long to load.
 """
 
 from __future__ import annotations
@@ -29,7 +38,7 @@ from aioquic.tls import AlertDescription, CipherSuite
 
 from probe_exporter.addresses import literals
 from probe_exporter.network import opening
-from probe_exporter.network.connection import HANDSHAKE_LIMIT
+from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS
 from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -39,23 +48,34 @@ from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.quic import QuicContext
 
 KEEP_ALIVE = 10.0
-"""Seconds of silence after which the peer is asked for a sign of life, so that it does not give us up."""
+"""Seconds of silence after which a PING is sent, so that the peer does not close the connection."""
 
 IDLE_LIMIT = 600.0
-"""Seconds without a sign of life after which the peer is given up; a probe's deadline nearly always comes first."""
+"""Seconds of silence after which the connection is closed; a probe's deadline nearly always comes first."""
 
-HANDSHAKE_BYTES = 256 * 1024
-"""The most that a peer may send before the handshake is complete."""
+MAX_HANDSHAKE_BYTES = 256 * 1024
+"""Bytes that a peer may send before the handshake is complete, and bytes of an incomplete TLS message."""
 
-OUT_OF_ORDER = 16 * 1024 * 1024
-"""How far a peer may send ahead of a gap on a stream: aioquic would keep any amount."""
+MAX_OUT_OF_ORDER_BYTES = 16 * 1024 * 1024
+"""Bytes from a gap to the last byte received, on all streams; aioquic buffers any number."""
 
-_PEER = "peer"  # the name of the only address there is, for aioquic
-_CRYPTO_ERRORS = range(QuicErrorCode.CRYPTO_ERROR, QuicErrorCode.CRYPTO_ERROR + 0x100)  # an alert of TLS each
+MAX_GAPS = 500
+"""Gaps in the data of a stream, or in the numbers of received packets. aioquic searches them one by one."""
+
+MAX_DATAGRAM_BYTES = 4096
+"""Size of a datagram; larger ones are dropped. Each byte of one may be a frame of its own."""
+
+MAX_TURN_SECONDS = 0.005
+"""Seconds for which datagrams are processed before other tasks run."""
+
+_PEER = "peer"  # the only address, by a name for aioquic
+_CRYPTO_ERRORS = range(QuicErrorCode.CRYPTO_ERROR, QuicErrorCode.CRYPTO_ERROR + 0x100)  # each is an alert of TLS
 _SUITES = [CipherSuite[name.removeprefix("TLS_")] for name in suites.TLS13_CIPHERS]
 _OF_STREAMS = (StreamDataReceived, StreamReset, StopSendingReceived)
 
-logging.getLogger("quic").setLevel(logging.CRITICAL)  # what a peer does wrong is the probe's result, no event of ours
+logging.getLogger("quic").setLevel(
+    logging.CRITICAL
+)  # a peer's error is the result of a probe, not an event of the exporter
 
 
 class ClosedByApplication(ProbeFailed):
@@ -70,14 +90,14 @@ class ClosedByApplication(ProbeFailed):
 async def dial(
     probe: Probe, addresses: Sequence[str], port: int, context: QuicContext, server_name: str, protocol: str
 ) -> QuicClient:
-    """Open a QUIC connection to the first of `addresses` that takes it.
+    """Open a QUIC connection to the first of `addresses` that accepts it.
 
     Args:
         addresses: resolved addresses, tried in order; usually one.
         port: 1 to 65535.
         context: a module's ``tls_config``.
-        server_name: the name to ask for and to verify.
-        protocol: what to speak over it, by its name in ALPN.
+        server_name: the name to send and to verify.
+        protocol: the application protocol, by its name in ALPN.
 
     Raises:
         ProbeFailed: with the reason of the last address tried, or of the handshake.
@@ -108,8 +128,8 @@ def _configuration(context: QuicContext, server_name: str, protocol: str) -> Qui
         cipher_suites=_SUITES,
         idle_timeout=IDLE_LIMIT,
         server_name=server_name or None,
-        supported_versions=[QuicProtocolVersion.VERSION_1],  # as Go's; nobody speaks version 2 alone
-        verify_mode=ssl.CERT_NONE,  # `context` does it, by the rules of all our handshakes
+        supported_versions=[QuicProtocolVersion.VERSION_1],  # as Go's client; no server speaks version 2 alone
+        verify_mode=ssl.CERT_NONE,  # `context` verifies, by the rules of all our handshakes
     )
     if context.identity is not None:
         configuration.certificate = context.identity.certificate
@@ -124,7 +144,7 @@ class QuicClient:
     Attributes:
         connect_seconds: from the first datagram sent to the first one received.
         tls_seconds: from there to the end of the handshake.
-        handshake: what TLS showed.
+        handshake: the result of TLS.
         sent: bytes of datagrams sent so far.
     """
 
@@ -140,20 +160,20 @@ class QuicClient:
         self._context = context
         self._server_name = server_name
         self._received = 0
-        self._shown: Handshake | None = None  # before anybody has judged it
+        self._shown: Handshake | None = None  # not verified yet
         self._happened: list[QuicEvent] = []
         self._failure: ProbeFailed | None = None
 
     @property
     def arrived_at(self) -> float:
-        """When the datagram arrived that was read last, on `time.perf_counter`."""
+        """When the last datagram that was read arrived, by `time.perf_counter`."""
         return self._datagrams.arrived_at
 
     async def shake_hands(self, probe: Probe) -> None:
-        """
+        """Connect.
+
         Raises:
-            ProbeFailed: nobody answers, no agreement, or a certificate that does not verify (its metrics are
-                reported all the same).
+            ProbeFailed: no answer, no common parameters, or an invalid certificate, whose metrics are reported.
         """
         started = time.perf_counter()
         with probe.phase("connect"):
@@ -163,12 +183,12 @@ class QuicClient:
             self.connect_seconds = self._datagrams.first_at - started
         with probe.phase("tls"):
             try:
-                with Deadline(asyncio.get_running_loop().time() + HANDSHAKE_LIMIT):
+                with Deadline(asyncio.get_running_loop().time() + MAX_HANDSHAKE_SECONDS):
                     while self._shown is None:
                         await self._wait()
                 self.handshake = self._context.verify(self._shown, self._server_name)
             except TimeoutError:
-                raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {HANDSHAKE_LIMIT:g} s") from None
+                raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
             except layer.VerificationFailed as failed:
                 handshake.report(probe, failed.handshake)
                 self.close(QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate, QuicFrameType.CRYPTO)
@@ -176,10 +196,10 @@ class QuicClient:
             self.tls_seconds = time.perf_counter() - self._datagrams.first_at
 
     async def turn(self) -> list[QuicEvent]:
-        """Send what waits to be sent, and return what has happened on streams next; perhaps nothing has.
+        """Send queued data, wait for the peer or a timer, and return new events of streams, perhaps none.
 
         Raises:
-            ProbeFailed: the connection is over.
+            ProbeFailed: the connection has ended, or exceeds a limit.
         """
         if not self._happened:
             await self._wait()
@@ -187,28 +207,28 @@ class QuicClient:
         return happened
 
     def open_stream(self, *, unidirectional: bool = False) -> int:
-        """The number of a new stream."""
+        """Open a stream and return its number."""
         stream = self._quic.get_next_available_stream_id(is_unidirectional=unidirectional)
         self._quic.send_stream_data(stream, b"")
         return stream
 
     def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
-        """Have `data` sent by the next turns."""
+        """Queue `data` for the next turns."""
         self._quic.send_stream_data(stream, data, end)
 
     def close(self, code: int, frame_type: int | None = None) -> None:
-        """End the connection: one datagram says so, and nobody waits for the peer. Safe to call twice.
+        """Send CONNECTION_CLOSE and close the socket, without waiting for the peer. Safe to call twice.
 
         Args:
-            code: the application's, or QUIC's own if there is a `frame_type`.
-            frame_type: of the frame that is to blame.
+            code: an error code of the application, or of QUIC if there is a `frame_type`.
+            frame_type: the type of the frame that caused the error.
         """
         self._quic.close(error_code=code, frame_type=frame_type)
         self._flush()
         self._datagrams.close()
 
     async def _wait(self) -> None:
-        """Send what is due, wait for the peer or for a timer, and let the state machine know."""
+        """Send queued data, wait for the peer or a timer, and feed the state machine."""
         if self._failure is not None:
             raise self._failure
         self._flush()
@@ -223,8 +243,12 @@ class QuicClient:
                 self._quic.send_ping(0)
             self._quic.handle_timer(now=max(until, time.perf_counter()))
         else:
+            started = time.perf_counter()
             self._receive(datagram)
             while self._datagrams.waiting:
+                if time.perf_counter() - started > MAX_TURN_SECONDS:
+                    await asyncio.sleep(0)
+                    break
                 self._receive(await self._datagrams.read())
         self._take_stock()
 
@@ -235,33 +259,45 @@ class QuicClient:
 
     def _receive(self, datagram: bytes) -> None:
         self._received += len(datagram)
+        if len(datagram) > MAX_DATAGRAM_BYTES:
+            return
         self._quic.receive_datagram(datagram, _PEER, now=self._datagrams.arrived_at)
 
     def _take_stock(self) -> None:
-        """What of all that happened is for us; and whether it is too much."""
+        """Collect the events of streams, notice the end of the connection, and check the limits."""
         while (event := self._quic.next_event()) is not None:
             if isinstance(event, _OF_STREAMS):
                 self._happened.append(event)
             elif isinstance(event, HandshakeCompleted):
                 self._shown = self._observe(event.alpn_protocol or "")
-        end = self._quic._close_event  # noqa: SLF001  # told as an event only after a period of grace
+        end = self._quic._close_event  # noqa: SLF001  # the event comes after a delay
         if end is not None and self._failure is None:
             self._failure = self._ended(end)
-        if self._shown is None and self._received > HANDSHAKE_BYTES:
-            raise ProbeFailed(Reason.TLS_HANDSHAKE, f"the TLS handshake is larger than {HANDSHAKE_BYTES} bytes")
-        if self._hoards():
-            raise ProbeFailed(Reason.CONNECT_FAILED, "the peer makes us keep more than a connection needs")
+        self._check_limits()
 
-    def _hoards(self) -> bool:
-        """Whether the peer makes aioquic keep, without a bound of its own, what no good peer would."""
-        message = self._quic.tls._receive_buffer  # noqa: SLF001  # shown nowhere else
-        streams = self._quic._streams.values()  # noqa: SLF001  # shown nowhere else
-        ahead = (one.receiver.highest_offset - one.receiver.starting_offset() for one in streams)
-        return len(message) > HANDSHAKE_BYTES or max(ahead, default=0) > OUT_OF_ORDER
+    def _check_limits(self) -> None:
+        """
+        Raises:
+            ProbeFailed: the peer makes aioquic buffer or search more than a valid peer would.
+        """
+        if self._shown is None and self._received > MAX_HANDSHAKE_BYTES:
+            raise ProbeFailed(Reason.TLS_HANDSHAKE, f"the TLS handshake is larger than {MAX_HANDSHAKE_BYTES} bytes")
+        quic = self._quic
+        message = quic.tls._receive_buffer  # noqa: SLF001  # aioquic has no public access to any of these
+        receivers = [stream.receiver for stream in quic._streams.values()]  # noqa: SLF001
+        ahead = sum(one.highest_offset - one.starting_offset() for one in receivers)
+        gaps = [one._ranges for one in receivers]  # noqa: SLF001
+        gaps += [space.ack_queue for space in quic._spaces.values()]  # noqa: SLF001
+        if (
+            len(message) > MAX_HANDSHAKE_BYTES
+            or ahead > MAX_OUT_OF_ORDER_BYTES
+            or max(map(len, gaps), default=0) > MAX_GAPS
+        ):
+            raise ProbeFailed(Reason.CONNECT_FAILED, "the peer sent more data out of order than we buffer")
 
     def _observe(self, protocol: str) -> Handshake:
         state = self._quic.tls
-        leaf, others = state._peer_certificate, state._peer_certificate_chain  # noqa: SLF001  # no public way to them
+        leaf, others = state._peer_certificate, state._peer_certificate_chain  # noqa: SLF001  # no public access
         assert leaf is not None
         assert state.key_schedule is not None
         suite = f"TLS_{state.key_schedule.cipher_suite.name}"
@@ -274,7 +310,7 @@ class QuicClient:
         )
 
     def _ended(self, event: ConnectionTerminated) -> ProbeFailed:
-        """The end of the connection in our terms, whichever side saw the error."""
+        """Return the end of the connection as a failure, whichever side detected the error."""
         code, phrase = event.error_code, event.reason_phrase
         if event.frame_type is None:
             return ClosedByApplication(code, phrase)

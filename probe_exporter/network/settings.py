@@ -1,7 +1,7 @@
-"""Settings of the way to a target: which of its addresses, from where, by whose names, and whether at all.
+"""Network settings: IP version, source address, name servers, allowed targets.
 
-Those of a prober are read by the prober. Those of a module hold for everything that its probes connect to, and become
-one `NetworkPolicy`. The runner makes a `RunNetwork` of it for each run, which `opening`, `quic` and `icmp` obey.
+A prober reads its own settings. A module's settings apply to every connection of its probes, and become one
+`NetworkPolicy`. The runner makes a `RunNetwork` of it for each run; `opening`, `quic` and `icmp` apply it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class AddressSettings(Settings):
-    """Which of a name's addresses is probed.
+    """Which of a name's addresses to probe.
 
     Args:
         preferred_ip_protocol: ``ip6`` or empty prefers IPv6, anything else IPv4, as the original has it.
-        ip_protocol_fallback: take one of the other family where the name has none of this one.
+        ip_protocol_fallback: use an address of the other version if the name has none of the preferred one.
     """
 
     preferred_ip_protocol: Text = "ip6"
@@ -44,7 +44,7 @@ class AddressSettings(Settings):
 
 
 class SourceSettings(AddressSettings):
-    """The same, and the local address to probe from.
+    """`AddressSettings`, and the local address to probe from.
 
     Args:
         source_ip_address: an address of this machine; empty for the system's choice, or the module's.
@@ -59,11 +59,11 @@ class SourceSettings(AddressSettings):
 
 
 class ConnectSettings(SourceSettings):
-    """The same, and whether the connection begins with TLS: all that `connect` needs to know.
+    """`SourceSettings`, and whether the connection begins with TLS: what `connect` needs.
 
     Args:
-        tls: a TLS handshake comes before anything else.
-        tls_config: for that, or for `start_tls`.
+        tls: start TLS before anything else is sent.
+        tls_config: for that TLS, or for `start_tls`.
     """
 
     tls: bool = False
@@ -84,7 +84,11 @@ _SERVER = re.compile(r"\[(?P<v6>[^\[\]]*)\](?::(?P<port6>.*))?|(?P<v4>[^:]*):(?P
 
 
 def _server(text: str) -> str:
-    """A name server as ``address:port``."""
+    """Return a name server as ``address:port``.
+
+    Raises:
+        ValueError: it is none.
+    """
     parts = _SERVER.fullmatch(text)
     host, port = text, "53"
     if literals.literal(text) is None and parts is not None:
@@ -103,11 +107,11 @@ def _positive(seconds: float) -> float:
 
 
 class ResolverSettings(Settings):
-    """A module's ``resolver``: whom to ask for addresses, in place of the hosts file and the system's resolver.
+    """A module's ``resolver``: name servers to use in place of the hosts file and the system's resolver.
 
     Args:
-        servers: addresses with ports or without, tried in turn; a name is asked for as it is written.
-        timeout: for a lookup, all servers together, each of which is asked twice.
+        servers: addresses with ports or without, tried in turn. Names are looked up without search domains.
+        timeout: seconds for a lookup, in which each server is asked twice.
     """
 
     rules = (required("servers"),)
@@ -141,11 +145,11 @@ Target = Annotated[
 
 
 class TargetsSettings(Settings):
-    """``targets``, of a module or of a whole file: what may be connected to.
+    """``targets``, of a module or of a whole file: what probes may connect to.
 
     Args:
-        allow: nothing else, where there is such a list.
-        deny: not these, whatever is allowed.
+        allow: connect to these only; None to allow everything.
+        deny: never connect to these, even if they are allowed.
     """
 
     allow: tuple[Target, ...] | None = None
@@ -157,7 +161,7 @@ class TargetsSettings(Settings):
             yield "allow", "an empty list permits nothing: every probe will fail"
 
     def lists(self, where: str) -> Lists:
-        """The same for those who judge by it."""
+        """Return these lists as a block of a `Guard`."""
         return Lists(self.allow, self.deny, where)
 
 
@@ -177,22 +181,22 @@ def _source(text: str) -> str:
 
 
 class NetworkSettings(Settings):
-    """What a module says of all its connections, whatever its prober."""
+    """The network settings of a module, whatever its prober."""
 
-    resolver: ResolverSettings | None = Field(None, description="Whom to ask for addresses, in place of the system.")
+    resolver: ResolverSettings | None = Field(None, description="Name servers to use in place of the system's.")
     source_interface: Annotated[Text, AfterValidator(_interface)] = Field(
-        "", description="The network interface to probe through."
+        "", description="Network interface to probe through."
     )
     source_ip_address: Annotated[Text, AfterValidator(_source)] = Field(
-        "", description="The local address to probe from, unless the prober's own settings have one."
+        "", description="Local address to probe from, unless the prober's own settings have one."
     )
-    targets: TargetsSettings | None = Field(None, description="What may be probed; see docs/operations.md.")
+    targets: TargetsSettings | None = Field(None, description="What probes may connect to; see docs/operations.md.")
 
     def policy(self, of_all: tuple[Lists, ...] = ()) -> NetworkPolicy | None:
-        """Return the policy that probes obey; None where there is nothing to obey.
+        """Return the policy for the module's probes; None if nothing is configured.
 
         Args:
-            of_all: blocks of targets that hold for every module.
+            of_all: blocks of targets that apply to every module.
         """
         blocks = (*of_all, self.targets.lists("`targets` of the module")) if self.targets else of_all
         if not (blocks or self.resolver or self.source_interface or self.source_ip_address):

@@ -1,20 +1,19 @@
-"""The exporter prober: what an exporter owes, which is metrics that can be read, and as it likes health and metadata.
+"""The exporter prober: fetch and check an exporter's page of metrics, its health API and its metadata API.
 
-Only a metrics API that is missing or can't be read fails a probe, unless `require` says more. Health and metadata get a
-part of the time that is left, so that what is not required can't cost the probe.
+Only a page of metrics that is missing or invalid fails a probe, unless `require` says more. Health and metadata get
+a part of the remaining time, so that an optional request can't fail the probe.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, MinLen
 from pydantic import AfterValidator, Field
@@ -41,23 +40,27 @@ from probe_exporter.settings.fields import Size, Text
 from probe_exporter.settings.secrets import Named
 from probe_exporter.tls import handshake
 from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.values import documents, pool
 from probe_exporter.values.finding import Answer, report
 from probe_exporter.values.settings import Metrics
 
 # --- settings ----------------------------------------------------------------------------------------------
 
-METADATA_LIMIT = 1024 * 1024
+MAX_METADATA_BYTES = 1024 * 1024
 """Bytes of a metadata document that are read."""
 
-LOGGED_FINDINGS = 100
-"""Findings that are written out in the log; the others are counted."""
+MAX_INLINE_METADATA_BYTES = 64 * 1024
+"""Bytes of a metadata document that are parsed on the event loop; a helper process parses more."""
+
+MAX_LOGGED_FINDINGS = 100
+"""Findings that are written to the log; the others are only counted."""
 
 Rule = Literal[
     "help_missing", "unit_not_base", "unit_abbreviated", "counter_without_total", "total_without_counter",
     "suffix_reserved", "label_reserved", "type_in_name", "colon_in_name", "camel_case_name", "camel_case_label",
     "duplicate_series",
 ]  # fmt: skip
-"""The keys of `lint.RULES`; a test holds the two together."""
+"""The keys of `lint.RULES`; a test checks that they are equal."""
 
 
 def _path(text: str) -> str:
@@ -70,7 +73,7 @@ Path = Annotated[Text, AfterValidator(_path)]
 
 
 class RequireSettings(Settings):
-    """What fails a probe, beside a metrics API that can't be read."""
+    """What fails a probe, in addition to a page of metrics that is missing or invalid."""
 
     health: bool = False
     metadata: bool = False
@@ -95,91 +98,94 @@ class ExporterSettings(HttpClientSettings, AddressSettings):
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()
         if self.require.health and not self.health_paths:
-            yield "health_paths", "none, where `require` demands health: every probe of this module will fail"
+            yield "health_paths", "empty, but `require` demands health: every probe of this module will fail"
         for key in ("basic_auth", "authorization", "oauth2"):
             if getattr(self, key) is not None and self.headers.keys() & {"Authorization", "authorization"}:
-                yield "headers", f"`headers` say who we are, and `{key}` does too: the header is sent"
+                yield (
+                    "headers",
+                    f"`headers` contains Authorization, and `{key}` sets it too: the one in `headers` is sent",
+                )
 
     @cached_property
     def asking(self) -> Asking:
-        """How the page of metrics is asked for."""
+        """How the page of metrics is requested."""
         return Asking.make(self, self, {"Accept": accept(self.formats), **self.headers}, self.tokens)
 
     @cached_property
     def asking_health(self) -> Asking:
-        """How health is asked for: a redirect, as to a page for logging in, is no answer."""
+        """How health is requested: without redirects, because one to a login page is not a healthy answer."""
         return Asking.make(self.model_copy(update={"follow_redirects": False}), self, self.headers, self.tokens)
 
     @cached_property
     def asking_metadata(self) -> Asking:
-        """How metadata are asked for."""
+        """How metadata are requested."""
         return Asking.make(self, self, {"Accept": "application/json", **self.headers}, self.tokens)
 
     @cached_property
     def tokens(self) -> TokenSource | None:
-        """Where the tokens of ``oauth2`` come from, the same for all that is asked."""
+        """The source of the tokens of ``oauth2``, for all requests."""
         return None if self.oauth2 is None else TokenSource(self.oauth2)
 
     @cached_property
     def has_tls_config(self) -> bool:
-        """Whether ``tls_config`` says anything, so that a file it names is read even where TLS is not spoken."""
+        """Whether ``tls_config`` is set, so that its files are read even if TLS is not used."""
         return self.tls_config != TLSSettings()
 
 
 def with_hostname(settings: ExporterSettings, hostname: str) -> ExporterSettings:
-    """The settings with ``hostname`` as the Host header, and so as the name for TLS.
+    """Return the settings with ``hostname`` as the Host header, and so as the server name for TLS.
 
     Raises:
-        ValueError: another Host header is configured.
+        ValueError: the settings have another Host header.
     """
-    settings.tokens  # noqa: B018  # the copy takes the source over, and with it the token that it keeps
+    settings.tokens  # noqa: B018  # the copy shares the source and its token
     return with_host_header(settings, hostname, made_of_it=("asking", "asking_health", "asking_metadata"))
 
 
 # --- metrics and reasons -------------------------------------------------------------------------------------
 
-STATUS_CODE = Metric("probe_exporter_status_code", "The status code of the metrics API; 0 if it did not answer.")
-BODY = Metric("probe_exporter_body_bytes", "The size of the page of metrics, unpacked.")
-PARSED = Metric("probe_exporter_metrics_parsed", "Whether the page of metrics could be read to its end.")
-FORMAT = Metric("probe_exporter_format_info", "What the page of metrics is written in.", ("format",), type="info")
-FAMILIES = Metric("probe_exporter_families", "How many metric families the page has, by type.", ("type",))
-SAMPLES = Metric("probe_exporter_samples", "How many samples the page has, by the type of their family.", ("type",))
+STATUS_CODE = Metric("probe_exporter_status_code", "Status code of the metrics API; 0 without a response.")
+BODY = Metric("probe_exporter_body_bytes", "Bytes of the page of metrics, decompressed.")
+PARSED = Metric("probe_exporter_metrics_parsed", "Whether the whole page of metrics could be parsed.")
+FORMAT = Metric("probe_exporter_format_info", "Format of the page of metrics.", ("format",), type="info")
+FAMILIES = Metric("probe_exporter_families", "Metric families of the page, by type.", ("type",))
+SAMPLES = Metric("probe_exporter_samples", "Samples of the page, by the type of their family.", ("type",))
 LINT = Metric(
-    "probe_exporter_lint_findings", "How often the page goes against a convention; the probe's log has each.", ("rule",)
+    "probe_exporter_lint_findings",
+    "Violations of Prometheus' conventions by the page, by rule; the probe's log lists them.",
+    ("rule",),
 )
-HEALTHY = Metric(
-    "probe_exporter_healthy", "Whether the health API of the target answers 200; absent where it has none."
-)
+HEALTHY = Metric("probe_exporter_healthy", "Whether the target's health API answers 200; absent if there is none.")
 METADATA = Metric(
     "probe_exporter_metadata_info",
-    "What the target says it is, by its metadata API or a metric of its own (`source`); absent if it does not say.",
+    "Name, version and revision of the target, from its metadata API or a metric (`source`); absent if it has neither.",
     ("source", "name", "version", "revision"),
     type="info",
 )
-REEXPOSED = Metric("probe_exporter_reexposed_series", "How many series of the target were taken over.")
+REEXPOSED = Metric("probe_exporter_reexposed_series", "Series of the target that were re-exposed.")
 LEFT_OUT = Metric(
-    "probe_exporter_left_out_series", "How many more fit `reexpose`, and were not taken over for its limits."
+    "probe_exporter_left_out_series", "Series that match `reexpose` and were dropped because of its limits."
 )
-DURATION = Metric("probe_exporter_duration_seconds", "How long each phase took.", ("phase",))
+DURATION = Metric("probe_exporter_duration_seconds", "Seconds of each phase.", ("phase",))
 
-CONTENT_TYPE = OwnReason("exporter_content_type", "The metrics API answers in no format that was asked for.")
-MALFORMED = OwnReason("exporter_malformed", "The page of metrics breaks the rules of its format, or is cut off.")
+CONTENT_TYPE = OwnReason("exporter_content_type", "The response of the metrics API has no format that was requested.")
+MALFORMED = OwnReason("exporter_malformed", "The page of metrics violates its format, or is cut off.")
 TOO_MANY_SAMPLES = OwnReason("exporter_too_many_samples", "The page of metrics has more samples than `sample_limit`.")
-UNHEALTHY = OwnReason("exporter_unhealthy", "The health API answers, and not with 200, or it fails.")
+UNHEALTHY = OwnReason("exporter_unhealthy", "The health API fails, or does not answer with 200.")
 NO_HEALTH = OwnReason("exporter_no_health", "There is no health API, and the module requires one.")
-NO_METADATA = OwnReason("exporter_no_metadata", "The target does not say what it is, and the module requires it.")
+NO_METADATA = OwnReason("exporter_no_metadata", "There is no metadata, and the module requires it.")
 LINT_FINDINGS = OwnReason(
-    "exporter_lint", "The page goes against conventions, and the module requires that it does not."
+    "exporter_lint", "The page of metrics violates conventions, and the module requires that it does not."
 )
 
-# --- the story ---------------------------------------------------------------------------------------------
+# --- the probe ---------------------------------------------------------------------------------------------
 
 _PATHLESS = re.compile(r"((?:https?://)?[^/?#]*)([?#].*)?", re.IGNORECASE | re.DOTALL)
 _ABSENT = (404, 405, 410, 501)
 
 
 async def probe_exporter(probe: Probe, settings: ExporterSettings) -> None:
-    """Asks an exporter for its metrics, reads and checks them, and asks for its health and metadata."""
+    """Fetches and checks an exporter's page of metrics, its health API and its metadata API."""
     visit = _Visit(probe, settings)
     visit.set_out()
     await visit.resolve()
@@ -192,7 +198,7 @@ async def probe_exporter(probe: Probe, settings: ExporterSettings) -> None:
 
 
 def _target(text: str) -> URL:
-    """A target as typed: without a path it means ``/metrics``."""
+    """Parse the target; without a path it means ``/metrics``."""
     pathless = _PATHLESS.fullmatch(text)
     try:
         return parse_target(f"{pathless[1]}/metrics{pathless[2] or ''}" if pathless else text)
@@ -201,7 +207,7 @@ def _target(text: str) -> URL:
 
 
 class _Visit:
-    """One probe's way from the page of metrics to the last question."""
+    """One probe: its requests, and what they have in common."""
 
     def __init__(self, probe: Probe, settings: ExporterSettings) -> None:
         self._probe = probe
@@ -210,12 +216,12 @@ class _Visit:
         self._addresses: list[str] = []
         self._taken = settings.reexpose.selection()
         self._headers: Callable[[str], list[str]] = lambda _: []
-        self._page: bytes | None = None  # while its values are wanted
+        self._page: bytes | None = None  # if values are searched in it
         self._document: bytes | None = None  # of the metadata API
         self._build_info = about.selection()
 
     def set_out(self) -> None:
-        """Find out what can't be used before anything is sent, and set what every answer has."""
+        """Check the settings before anything is sent, and set the metrics that every result has."""
         settings = self._settings
         check_references(settings)
         if self._url.secure or settings.has_tls_config:
@@ -224,7 +230,7 @@ class _Visit:
             self._probe.set(metric, 0)
 
     async def resolve(self) -> None:
-        """Choose the address; all questions go there."""
+        """Choose the address for all requests."""
         journey = WholePage(self._probe, self._settings.asking, self._url).journey
         try:
             self._addresses = [await journey.resolve(self._url)]
@@ -234,7 +240,7 @@ class _Visit:
     # The metrics API.
 
     async def metrics(self) -> Page | None:
-        """Fetch the page and read it; None if that can't be done."""
+        """Fetch the page and parse it; return None if that fails."""
         probe = self._probe
         with WholePage(probe, self._settings.asking, self._url) as there:
             try:
@@ -245,9 +251,9 @@ class _Visit:
                     body = await there.read(self._settings.body_size_limit)
             except ProbeFailed as failed:
                 if not there.journey.connect_seconds:
-                    raise  # nobody is there to be asked for more
+                    raise  # there is no server for the other requests
                 probe.fail(failed)
-                probe.current_phase = ""  # what comes has phases of its own
+                probe.current_phase = ""  # the next requests have phases of their own
                 return None
             finally:
                 self._report(there)
@@ -258,7 +264,7 @@ class _Visit:
         return await self._read(format, body)
 
     def _report(self, there: WholePage) -> None:
-        """How long the way to the page took, and what its last connection showed."""
+        """Report the seconds of each phase, and the last connection's TLS."""
         probe, journey = self._probe, there.journey
         probe.add(DURATION, round(journey.resolve_seconds, 9), "resolve")  # of later hops
         probe.set(DURATION, round(journey.connect_seconds, 9), "connect")
@@ -269,7 +275,7 @@ class _Visit:
             handshake.report(probe, journey.last.handshake)
 
     def _format(self, response: Response) -> Format:
-        """The format of an answer that can be a page of metrics."""
+        """Return the format of the response; raise `ProbeFailed` if it can't be a page of metrics."""
         if response.status != 200:
             reason = Reason.PROXY_REFUSED if response.status == 407 else Reason.HTTP_STATUS
             raise ProbeFailed(reason, f"the metrics API answers {response.status}, expected 200")
@@ -278,13 +284,13 @@ class _Visit:
         if not said and self._settings.fallback_format:
             return FORMATS[self._settings.fallback_format]
         if format is None or format.name not in self._settings.formats:
-            what = f"is of the type {said[:100]!r}" if said else "has no Content-Type"
+            what = f"has the Content-Type {said[:100]!r}" if said else "has no Content-Type"
             wanted = " or ".join(self._settings.formats)
-            raise ProbeFailed(CONTENT_TYPE, f"the answer of the metrics API {what}, and that is not {wanted}")
+            raise ProbeFailed(CONTENT_TYPE, f"the response of the metrics API {what}, expected {wanted}")
         return format
 
     async def _read(self, format: Format, body: bytes) -> Page | None:
-        """Read a page; what it held until it broke is counted as well."""
+        """Parse a page; the samples before an error are counted as well."""
         probe = self._probe
         page = Page(self._settings.sample_limit, self._taken, self._build_info)
         with probe.phase("parse", DURATION):
@@ -310,7 +316,7 @@ class _Visit:
             self._probe.set(SAMPLES, page.samples_by_type[type], type)
 
     async def lint(self, page: Page) -> None:
-        """Look for what goes against conventions."""
+        """Check the page against conventions."""
         probe, settings = self._probe, self._settings
         found = Counter[str]()
         with probe.phase("lint", DURATION):
@@ -319,9 +325,9 @@ class _Visit:
                     if finding.rule in settings.lint_ignore:
                         continue
                     found[finding.rule] += 1
-                    if found.total() <= LOGGED_FINDINGS:
+                    if found.total() <= MAX_LOGGED_FINDINGS:
                         probe.log(
-                            "Against the conventions", rule=finding.rule, metric=finding.metric, what=finding.message
+                            "A convention is violated", rule=finding.rule, metric=finding.metric, what=finding.message
                         )
                 if not index % 256:
                     await asyncio.sleep(0)
@@ -329,16 +335,16 @@ class _Visit:
                 probe.set(LINT, found[rule], rule)
             if found and settings.require.lint:
                 rules = ", ".join(f"{rule} ({times})" for rule, times in found.most_common())
-                probe.fail(ProbeFailed(LINT_FINDINGS, f"the page of metrics goes against conventions: {rules}"))
+                probe.fail(ProbeFailed(LINT_FINDINGS, f"the page of metrics violates conventions: {rules}"))
 
-    # What an exporter may have.
+    # What is optional for an exporter.
 
     async def health(self) -> None:
-        """Ask each path until one answers 200."""
+        """Request each path until one answers 200."""
         probe, settings = self._probe, self._settings
         if not settings.health_paths:
             if settings.require.health:
-                probe.fail(ProbeFailed(NO_HEALTH, "the module requires health and names no path for it"))
+                probe.fail(ProbeFailed(NO_HEALTH, "the module requires health, but `health_paths` is empty"))
             return
         with probe.phase("health", DURATION):
             told = ""
@@ -348,7 +354,7 @@ class _Visit:
                     probe.set(HEALTHY, 1)
                     return
                 told = told or found
-            probe.log("No path says that the target is healthy", level=logging.INFO, first=told or "none is there")
+            probe.log("No health path answers 200", level=logging.INFO, first=told or "all are absent")
             if told:
                 probe.set(HEALTHY, 0)
             if settings.require.health:
@@ -356,7 +362,7 @@ class _Visit:
                 probe.fail(failed)
 
     async def _health_at(self, path: str) -> str:
-        """``healthy``, what speaks against it, or nothing where there is no such path."""
+        """Return ``healthy``, why it is not, or an empty string if there is no such path."""
         url = replace(self._url, path=path)
         with WholePage(self._probe, self._settings.asking_health, url) as there:
             try:
@@ -370,14 +376,13 @@ class _Visit:
         return "" if status in _ABSENT else f"{path} answers {status}"
 
     async def metadata(self) -> None:
-        """What the target says it is, by its metadata API, else by a metric."""
+        """Report name, version and revision, from the metadata API or else from a metric."""
         probe, settings = self._probe, self._settings
         with probe.phase("metadata", DURATION):
             found = await self._ask_metadata() if settings.metadata_path else None
             labels = about.told(self._build_info)
             if found is not None:
-                name, version, revision = (about.short(found.get(key)) for key in METADATA.labels[1:])
-                labels = (settings.metadata_path, name, version, revision)
+                labels = (settings.metadata_path, *found)
             if labels is not None:
                 probe.set(METADATA, 1, *labels)
             elif settings.require.metadata:
@@ -385,8 +390,8 @@ class _Visit:
                     ProbeFailed(NO_METADATA, "there is neither a metadata API nor a metric that ends in _build_info")
                 )
 
-    async def _ask_metadata(self) -> dict[str, Any] | None:
-        """The JSON object at the path of the metadata API."""
+    async def _ask_metadata(self) -> tuple[str, str, str] | None:
+        """Return name, version and revision from the metadata API; None if there is none."""
         url = replace(self._url, path=self._settings.metadata_path)
         with WholePage(self._probe, self._settings.asking_metadata, url) as there:
             try:
@@ -395,26 +400,52 @@ class _Visit:
                     if response.status != 200 or "json" not in (response.get("content-type") or ""):
                         self._probe.log("There is no metadata API", status_code=response.status)
                         return None
-                    self._document = await there.read(METADATA_LIMIT)
-                document = json.loads(self._document)
-            except (ProbeFailed, Late, ValueError, RecursionError) as error:
+                    self._document = await there.read(MAX_METADATA_BYTES)
+                    return await _described(self._document)
+            except (ProbeFailed, Late, ValueError, pool.HelperFailed) as error:
                 self._go_on(error, "metadata")
                 self._probe.log("The metadata API fails", level=logging.INFO, err=str(error))
                 return None
-        return document if isinstance(document, dict) else None
 
     def _go_on(self, error: Exception, phase: str) -> None:
-        """What is not required has failed, and the probe goes on; what may not be probed ends it all the same."""
+        """Ignore the failure of an optional request, unless the network policy forbids the request."""
         if isinstance(error, ProbeFailed) and error.reason is Reason.TARGET_DENIED:
             raise error
         self._probe.current_phase = phase
 
     async def values(self) -> None:
-        """Set the metrics of the module: regular expressions look at the page, JSONPath at the metadata."""
+        """Set the module's own metrics: regular expressions search the page, JSONPath the metadata."""
         if self._settings.metrics:
             with self._probe.phase("values"):
                 answer = Answer(self._headers, self._page, self._document)
                 await report(self._probe, self._settings.metrics, answer)
+
+
+async def _described(document: bytes) -> tuple[str, str, str] | None:
+    """Return name, version and revision in a metadata document; None if it is not a JSON object.
+
+    Raises:
+        ValueError: it is not JSON.
+        HelperFailed: it is large, and could not be parsed in a helper process.
+    """
+    if len(document) <= MAX_INLINE_METADATA_BYTES:
+        found = describe(document)
+    else:
+        found = await pool.run(describe, [document])
+    if isinstance(found, str):
+        raise ValueError(found)
+    return found
+
+
+def describe(document: bytes) -> tuple[str, str, str] | str | None:
+    """Return the same, or why it is not JSON."""
+    try:
+        fields = documents.parse(document)
+    except ValueError as error:
+        return str(error)
+    if not isinstance(fields, dict):
+        return None
+    return about.short(fields.get("name")), about.short(fields.get("version")), about.short(fields.get("revision"))
 
 
 prober = Prober(

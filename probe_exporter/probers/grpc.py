@@ -1,4 +1,4 @@
-"""The grpc prober: what a module may ask of a gRPC server, and the story of asking for its health."""
+"""The grpc prober: check the health of a gRPC server or of one of its services (grpc.health.v1)."""
 
 from __future__ import annotations
 
@@ -61,32 +61,38 @@ class GrpcSettings(AddressSettings):
 
     @cached_property
     def sent_metadata(self) -> list[Field]:
-        """Metadata as it is sent.
+        """Metadata as header fields.
 
         Raises:
-            ValueError: it can't be.
+            ValueError: a key or a value is invalid.
         """
         return metadata_fields(self.metadata)
 
     @cached_property
     def request(self) -> bytes:
-        """The message that asks for the service's health."""
+        """The encoded request for the health of the service."""
         return health.request(encode(self.service))
 
 
-DURATION = Metric("probe_grpc_duration_seconds", "How long it took to resolve the name and to check.", ("phase",))
-PARTS = Metric(
-    "probe_grpc_check_duration_seconds", "The parts of phase `check`: connect, TLS and the call.", ("phase",)
+DURATION = Metric(
+    "probe_grpc_duration_seconds",
+    "Duration of the phases `resolve` and `check` in seconds.",
+    ("phase",),
 )
-SSL = Metric("probe_grpc_ssl", "Whether the server answered over TLS.")
-STATUS_CODE = Metric("probe_grpc_status_code", "The gRPC status of the call; 14 (UNAVAILABLE) where none was made.")
+PARTS = Metric(
+    "probe_grpc_check_duration_seconds",
+    "Duration of the parts of phase `check` in seconds.",
+    ("phase",),
+)
+SSL = Metric("probe_grpc_ssl", "Whether the call succeeded over TLS.")
+STATUS_CODE = Metric("probe_grpc_status_code", "gRPC status of the call; 14 (UNAVAILABLE) without a call.")
 SERVING_STATUS = Metric(
-    "probe_grpc_healthcheck_response", "Whether this is the serving status that came.", ("serving_status",)
+    "probe_grpc_healthcheck_response", "Whether the server reported this serving status.", ("serving_status",)
 )
 
 
 async def probe_grpc(probe: Probe, settings: GrpcSettings) -> None:
-    """Asks a gRPC server for its health, or for that of a service (grpc.health.v1)."""
+    """Checks the health of a gRPC server or of one of its services (grpc.health.v1)."""
     probe.set(SSL, 0)
     probe.set(STATUS_CODE, int(Status.UNAVAILABLE))
     probe.set(DURATION, 0, "resolve")
@@ -99,7 +105,7 @@ async def probe_grpc(probe: Probe, settings: GrpcSettings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the server is, and how to speak to it."""
+    """The server's URL and address, and its TLS."""
 
     url: URL
     address: str
@@ -107,7 +113,7 @@ class _Place:
 
 
 def _parse(target: str, settings: GrpcSettings) -> URL:
-    """A target as a URL. Its own scheme says nothing, and neither does its path: TLS is for the module to choose."""
+    """Return the target as a URL. Its scheme and path are ignored: the module decides about TLS."""
     try:
         return parse_target(_SCHEME.sub("https://" if settings.tls else "http://", target, count=1))
     except ValueError as error:
@@ -118,7 +124,7 @@ _SCHEME = re.compile(r"(?:https?://)?", re.IGNORECASE)
 
 
 def _prepare_tls(url: URL, settings: GrpcSettings) -> Secure | None:
-    """The TLS to speak, if any; settings that can't be used fail the probe also where they are of no use."""
+    """Return the TLS settings, None without TLS. Unusable settings fail the probe even without TLS."""
     config = settings.tls_config
     if settings.tls:
         return Secure(context.client_context(config, ALPN), config.server_name or url.host)
@@ -130,13 +136,13 @@ def _prepare_tls(url: URL, settings: GrpcSettings) -> Secure | None:
 def _judge(status: int) -> None:
     name = health.name_of(status)
     if status == health.SERVICE_UNKNOWN:
-        raise ProbeFailed(Reason.GRPC_SERVICE_UNKNOWN, f"the server says that the service is {name}")
+        raise ProbeFailed(Reason.GRPC_SERVICE_UNKNOWN, f"the server reports that the service is {name}")
     if status != health.SERVING:
-        raise ProbeFailed(Reason.GRPC_NOT_SERVING, f"the server says that the service is {name}")
+        raise ProbeFailed(Reason.GRPC_NOT_SERVING, f"the server reports that the service is {name}")
 
 
 async def _check(probe: Probe, settings: GrpcSettings, place: _Place) -> int:
-    """Make the call and report what came of it; the serving status."""
+    """Make the call, report its result, and return the serving status."""
     started = time.perf_counter()
     status: int = Status.UNAVAILABLE
     for name in health.STATUSES:
@@ -159,7 +165,7 @@ async def _check(probe: Probe, settings: GrpcSettings, place: _Place) -> int:
 
 
 async def _ask(probe: Probe, settings: GrpcSettings, place: _Place) -> int:
-    """Connect and call; once more if the server did not look at the call, as one does that is being restarted."""
+    """Connect and call; repeat a call that the server did not process, as during its restart."""
     try:
         fields = call_fields(place.url.scheme, _authority(place), health.METHOD, settings.sent_metadata)
     except ValueError as error:
@@ -167,19 +173,19 @@ async def _ask(probe: Probe, settings: GrpcSettings, place: _Place) -> int:
     try:
         answer = await _call(probe, place, fields, settings.request)
     except CallUnprocessed as refused:
-        probe.log("The server did not look at the call: asking again", err=refused.message)
+        probe.log("The server did not process the call: repeating it", err=refused.message)
         answer = await _call(probe, place, fields, settings.request)
     try:
         return health.read_response(answer)
     except ValueError as error:
-        raise CallFailed(Status.INTERNAL, Reason.GRPC_PROTOCOL_ERROR, f"the answer is no message: {error}") from None
+        raise CallFailed(Status.INTERNAL, Reason.GRPC_PROTOCOL_ERROR, f"the response is malformed: {error}") from None
 
 
 def _authority(place: _Place) -> str:
-    """Whom the call is for; over TLS without the port, as other clients have it: whom the certificate is for.
+    """Return the authority of the call; over TLS without the port, as other clients do.
 
     Raises:
-        ValueError: it can't be a name.
+        ValueError: the host is not a valid name.
     """
     if place.secure is None:
         return join_host_port(_plain(place.url.host), place.url.port)
@@ -188,12 +194,12 @@ def _authority(place: _Place) -> str:
 
 
 def _plain(host: str) -> str:
-    """A host in ASCII; of an address without its zone, which is nobody else's business (RFC 6874)."""
+    """Return a host in ASCII; an address without its zone, which is local (RFC 6874)."""
     return literals.to_ascii(host.partition("%")[0])
 
 
 async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes) -> bytes:
-    """Make the call over a new connection; the answer. The parts of a second attempt add to those of the first."""
+    """Make the call over a new connection. The durations of a second attempt add to those of the first."""
     connection = await _connect(probe, place)
     probe.add(PARTS, round(connection.connect_seconds, 9), "connect")
     if connection.handshake is not None:
@@ -201,7 +207,7 @@ async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes
         handshake.report(probe, connection.handshake)
         if connection.handshake.protocol not in ALPN:
             connection.close()
-            raise CallFailed(Status.UNAVAILABLE, Reason.GRPC_NOT_HTTP2, "the server does not agree to HTTP/2 by ALPN")
+            raise CallFailed(Status.UNAVAILABLE, Reason.GRPC_NOT_HTTP2, "the server does not accept HTTP/2 by ALPN")
     probe.log("Calling", method=health.METHOD, ip=place.address)
     started = time.perf_counter()
     try:
@@ -211,7 +217,7 @@ async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes
 
 
 async def _connect(probe: Probe, place: _Place) -> Connection:
-    """A connection to the server, through the proxy that the environment names for https, as gRPC clients have it."""
+    """Connect to the server, through the environment's proxy for https, as gRPC clients do."""
     proxy = _proxies().choose(replace(place.url, scheme="https"), [place.address])
     if proxy is None:
         return await dial(probe, [place.address], place.url.port, secure=place.secure)

@@ -1,4 +1,4 @@
-"""The http prober: what a module may ask of a web page, and the story of asking."""
+"""The http prober: fetch a URL, follow redirects, check the response against the module's settings."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class HeaderMatcher(Settings):
 
 
 def _compression_is_accepted(block: Block) -> Iterator[tuple[str, str]]:
-    """A header that asks for other codings than the one expected is a mistake."""
+    """Refuse an Accept-Encoding header that excludes the expected coding."""
     compression, headers = block.get("compression"), block.get("headers")
     if not compression or not isinstance(headers, Mapping):
         return
@@ -65,7 +65,7 @@ def _compression_is_accepted(block: Block) -> Iterator[tuple[str, str]]:
 
 
 def _http3_is_consistent(block: Block) -> Iterator[tuple[str, str]]:
-    """HTTP/3 is asked for by its own key and goes with no other version."""
+    """Refuse HTTP/3 without its own key, or together with other versions."""
     valid = block.get("valid_http_versions") or ()
     if block.get("enable_http3"):
         if "HTTP/1.1" in valid or "HTTP/2.0" in valid:
@@ -109,7 +109,7 @@ class HttpSettings(HttpClientSettings, AddressSettings):
     @model_validator(mode="before")
     @classmethod
     def _fold_no_follow_redirects(cls, written: Any) -> Any:
-        """The deprecated spelling wins where both are given, as it always has."""
+        """Let the deprecated key override the new one, as in the original."""
         if isinstance(written, Mapping) and isinstance(written.get("no_follow_redirects"), bool):
             return {**written, "follow_redirects": not written["no_follow_redirects"]}
         return written
@@ -121,9 +121,9 @@ class HttpSettings(HttpClientSettings, AddressSettings):
         if self.enable_http3:
             for key in ("proxy_url", "proxy_from_environment"):
                 if getattr(self, key):
-                    yield key, "HTTP/3 goes through no proxy"
+                    yield key, "HTTP/3 does not use proxies"
         if not _TOKEN.fullmatch(self.method):
-            yield "method", "not a legal HTTP method: every probe of this module will fail"
+            yield "method", "not a valid HTTP method: every probe of this module will fail"
         if self.compression and self.compression.lower() not in CODINGS:
             yield (
                 "compression",
@@ -135,72 +135,74 @@ class HttpSettings(HttpClientSettings, AddressSettings):
 
     @cached_property
     def has_cel(self) -> bool:
-        """Whether the body is judged as JSON."""
+        """Whether CEL expressions check the body as JSON."""
         return bool(self.fail_if_body_json_matches_cel or self.fail_if_body_json_not_matches_cel)
 
     @cached_property
     def holds_body(self) -> bool:
-        """Whether the body is kept for values, whatever else is asked of it."""
+        """Whether the body is kept because values are searched in it."""
         return need_body(self.metrics)
 
     @cached_property
     def reads_json(self) -> bool:
-        """Whether it is kept as JSON."""
+        """Whether values are searched in the body as JSON."""
         return need_json(self.metrics)
 
     @cached_property
     def has_tls_config(self) -> bool:
-        """Whether the block says anything, so that a file it names is read even where TLS is not spoken."""
+        """Whether ``tls_config`` is set, so that its files are read even if TLS is not used."""
         return self.tls_config != TLSSettings()
 
     @property
     def leaves_names_to_proxy(self) -> bool:
-        """Whether the target's name is not resolved here. HTTP/3 goes through no proxy."""
+        """Whether the proxy resolves the target's name. HTTP/3 does not use proxies."""
         proxied = "proxy_url" in self.model_fields_set or self.proxy_from_environment  # an empty URL counts too
         return self.skip_resolve_phase_with_proxy and proxied and not self.enable_http3
 
     @cached_property
     def template(self) -> Template:
-        """What every request of this module has in common."""
+        """What all requests of this module have in common."""
         return Template.make(
             self.method, self.headers, self.body, self.body_file, accept_encoding=self.compression.lower()
         )
 
     @cached_property
     def tokens(self) -> TokenSource | None:
-        """Where the tokens of ``oauth2`` come from. Kept tokens end with the configuration that they were for."""
+        """The source of the tokens of ``oauth2``; a new configuration has a new one, without tokens."""
         return None if self.oauth2 is None else TokenSource(self.oauth2)
 
 
 def with_hostname(settings: HttpSettings, hostname: str) -> HttpSettings:
-    """The settings with ``hostname`` as the Host header, and so as the name for TLS.
+    """Return the settings with ``hostname`` as the Host header, and so as the server name for TLS.
 
     Raises:
-        ValueError: another Host header is configured.
+        ValueError: the settings have another Host header.
     """
-    settings.tokens  # noqa: B018  # the copy takes the source over, and with it the token that it keeps
+    settings.tokens  # noqa: B018  # the copy shares the source and its token
     return with_host_header(settings, hostname, made_of_it=("template",))
 
 
 # --- metrics -----------------------------------------------------------------------------------------------
 
-STATUS_CODE = Metric("probe_http_status_code", "The status code of the last response; 0 if there was none.")
-CONTENT_LENGTH = Metric(
-    "probe_http_content_length", "The body's length as the last response announced it; -1 if it did not."
+STATUS_CODE = Metric("probe_http_status_code", "Status code of the last response; 0 without a response.")
+CONTENT_LENGTH = Metric("probe_http_content_length", "Content-Length of the last response in bytes; -1 if it has none.")
+BODY_LENGTH = Metric("probe_http_uncompressed_body_length", "Bytes of the body that were read, after decompression.")
+REDIRECTS = Metric("probe_http_redirects", "Redirects received, including one that was not followed.")
+SSL = Metric("probe_http_ssl", "Whether the last response was received over TLS.")
+VERSION = Metric("probe_http_version", "HTTP version of the last response; 0 without a response.")
+LAST_MODIFIED = Metric(
+    "probe_http_last_modified_timestamp_seconds", "Last-Modified of the last response in Unix time; absent without one."
 )
-BODY_LENGTH = Metric("probe_http_uncompressed_body_length", "Bytes of the body that were read, decompressed.")
-REDIRECTS = Metric("probe_http_redirects", "How many redirects came, a refused one included.")
-SSL = Metric("probe_http_ssl", "Whether the last response came over TLS.")
-VERSION = Metric("probe_http_version", "The HTTP version of the last response; 0 if there was none.")
-LAST_MODIFIED = Metric("probe_http_last_modified_timestamp_seconds", "The last response's Last-Modified, in Unix time.")
-DURATION = Metric("probe_http_duration_seconds", "How long each phase took, over all redirects.", ("phase",))
-FAILED_BY_CEL = Metric("probe_failed_due_to_cel", "Whether the probe failed because of a CEL expression.")
+DURATION = Metric("probe_http_duration_seconds", "Seconds of each phase, summed over all redirects.", ("phase",))
+FAILED_BY_CEL = Metric(
+    "probe_failed_due_to_cel", "Whether the probe failed because of a CEL expression; absent if the module has none."
+)
 
-# --- the story ---------------------------------------------------------------------------------------------
+# --- the probe ---------------------------------------------------------------------------------------------
 
 
 async def probe_http(probe: Probe, settings: HttpSettings) -> None:
-    """Asks for a web page, follows its redirects, and holds the answer against the module's demands."""
+    """Fetches a URL, follows redirects, and checks the last response against the module's settings."""
     visit = _Visit(probe, settings)
     try:
         await visit.ask()
@@ -211,7 +213,7 @@ async def probe_http(probe: Probe, settings: HttpSettings) -> None:
 
 
 class _Visit:
-    """One probe's way from the target to the verdict; `report` tells the story wherever it ended."""
+    """One probe; `report` sets its metrics, wherever it ended."""
 
     def __init__(self, probe: Probe, settings: HttpSettings) -> None:
         self._probe = probe
@@ -225,10 +227,10 @@ class _Visit:
         self._failed_by_regexp = False
         self._failed_by_cel = False
 
-    # Asking: from the target to the head of the last response.
+    # Requests: from the target to the head of the last response.
 
     async def ask(self) -> None:
-        """Send the request, and those that redirects ask for."""
+        """Send the request, and follow redirects."""
         settings = self._settings
         try:
             url = parse_target(self._probe.target)
@@ -236,7 +238,7 @@ class _Visit:
             raise ProbeFailed(Reason.TARGET_INVALID, str(error)) from None
         if settings.enable_http3 and not url.secure:
             url = url.secured()
-            self._probe.log("HTTP/3 is always secure: https instead of http", level=logging.INFO, url=str(url))
+            self._probe.log("HTTP/3 needs https: using it instead of http", level=logging.INFO, url=str(url))
         self._resolved = not settings.leaves_names_to_proxy
         addresses = [await self._journey.resolve(url)] if self._resolved else []
         self._check_settings(url)
@@ -249,7 +251,7 @@ class _Visit:
             await settings.tokens.travel(self._probe, agent, fetch)
 
     def _check_settings(self, url: URL) -> None:
-        """Find out what can't be used before anything is sent."""
+        """Check the settings before anything is sent."""
         settings = self._settings
         check_references(settings)
         http1.check_method(settings.template.method)
@@ -264,17 +266,17 @@ class _Visit:
                     f"body_file {settings.body_file} can't be read: {error.strerror}",
                 ) from None
 
-    # Judging: every demand is looked at in its order, and the first that is not met is the reason.
+    # Checks: all are made in order; the first that fails is the reason.
 
     async def judge(self) -> None:
-        """Read the last response's body and hold all of it against the module's demands."""
+        """Read the last response's body, and check the response against the module's settings."""
         settings, exchange = self._settings, self._journey.last
         assert exchange is not None
         with self._probe.phase("validation"):
             good = await self._head_is_good(exchange.response)
         by_regexp = good and bool(settings.fail_if_body_matches_regexp or settings.fail_if_body_not_matches_regexp)
         by_cel = good and settings.has_cel
-        # A body that can't be read fails its first demand, as in the original.
+        # A body that can't be read fails the first check of the body, as in the original.
         self._failed_by_regexp = self._failed_by_regexp or by_regexp
         self._failed_by_cel = by_cel and not by_regexp
         self._transfer_seconds = time.perf_counter() - exchange.first_byte_at
@@ -309,7 +311,7 @@ class _Visit:
         return True
 
     async def _read_body(self, exchange: Exchange, *, hold: bool, default_limit: int) -> bool:
-        """Read the body to its end; whether there was nothing wrong with it."""
+        """Read the body to its end; return whether it is complete and valid."""
         limit = self._settings.body_size_limit or default_limit
         coding = self._settings.compression.lower() if exchange.response.has_body else ""
         with self._probe.phase("transfer"):
@@ -344,22 +346,22 @@ class _Visit:
         try:
             checks.version(f"HTTP/{exchange.response.version}", settings.valid_http_versions)
             if secure and settings.fail_if_ssl:
-                raise ProbeFailed(Reason.TLS_FORBIDDEN, "the last response came over TLS")
+                raise ProbeFailed(Reason.TLS_FORBIDDEN, "the last response was received over TLS")
             if not secure and settings.fail_if_not_ssl:
-                raise ProbeFailed(Reason.TLS_REQUIRED, "the last response did not come over TLS")
+                raise ProbeFailed(Reason.TLS_REQUIRED, "the last response was not received over TLS")
         except ProbeFailed as failed:
             self._probe.fail(failed)
 
-    # Leaving.
+    # The end.
 
     def leave(self) -> None:
-        """Close whatever is open."""
+        """Close the connection and the uploaded file."""
         self._journey.end()
         if self._upload is not None:
             self._upload.close()
 
     def report(self) -> None:
-        """Fill the metrics from whatever has been learnt."""
+        """Set the metrics from what has been measured."""
         probe, journey = self._probe, self._journey
         response = journey.last.response if journey.last else None
         handshake = journey.last.handshake if journey.last else None
@@ -382,7 +384,7 @@ class _Visit:
 
     def _report_durations(self) -> None:
         probe, journey = self._probe, self._journey
-        # Whole nanoseconds: what a clock tells beyond them is noise, and long to read.
+        # Whole nanoseconds: more digits are noise.
         if self._resolved or journey.hops > 1:
             probe.set(DURATION, round(journey.resolve_seconds, 9), "resolve")
         if self._set_out:

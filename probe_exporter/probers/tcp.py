@@ -1,4 +1,4 @@
-"""The tcp prober: what a module may ask of a port, and the story of asking."""
+"""The tcp prober: connect to a TCP port, with TLS if the module asks for it, and hold a dialogue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TcpSettings(StreamSettings, SourceSettings):
     """The ``tcp`` block of a module."""
 
 
-DURATION = Metric("probe_tcp_duration_seconds", "How long each phase took.", ("phase",))
+DURATION = Metric("probe_tcp_duration_seconds", "Duration of each phase in seconds.", ("phase",))
 
 
 async def probe_tcp(probe: Probe, settings: TcpSettings) -> None:

@@ -1,7 +1,7 @@
-"""The udp prober: what a module may ask of a UDP port, and the story of asking.
+"""The udp prober: send datagrams to a UDP port, and check the responses against `query_response`.
 
-UDP has no connection that could succeed alone, so only an answer tells that somebody is there. Each datagram is sent
-once: a lost one is what a probe is to see.
+UDP has no connections, so only a response shows that a server is there. Each datagram is sent once, because a probe is
+meant to notice a lost one.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from probe_exporter.settings.rules import Block, required
 
 
 def _expects_an_answer(block: Block) -> Iterator[tuple[str, str]]:
-    """A module that only sends would call everything a success."""
+    """Refuse a module that only sends: all its probes would succeed."""
     steps = block.get("query_response") or ()
     if steps and not any(
         isinstance(step, Mapping) and ("expect" in step or step.get("expect_bytes")) for step in steps
     ):
-        yield "query_response", "no step expects anything: without an answer nothing is known of a UDP port"
+        yield "query_response", "no step expects a response, without which every probe would succeed"
 
 
 class UdpSettings(MessageSettings, SourceSettings):
@@ -43,16 +43,16 @@ class UdpSettings(MessageSettings, SourceSettings):
         yield from super().cautions()
         first = next(iter(self.query_response), None)
         if first is not None and (first.expect is not None or first.expect_bytes):
-            yield "query_response", "the first step expects before anything is sent: no server can know of us"
+            yield "query_response", "the first step expects a response before anything is sent"
 
 
-# --- the story ---------------------------------------------------------------------------------------------
+# --- the probe ---------------------------------------------------------------------------------------------
 
-DURATION = Metric("probe_udp_duration_seconds", "How long each phase took.", ("phase",))
+DURATION = Metric("probe_udp_duration_seconds", "Duration of each phase in seconds.", ("phase",))
 
 
 async def probe_udp(probe: Probe, settings: UdpSettings) -> None:
-    """Sends datagrams to ``host:port``, and holds what comes back against ``query_response``."""
+    """Sends datagrams to ``host:port``, and checks the responses against ``query_response``."""
     host, port = split_host_port(probe.target)
     address = await choose_address(probe, host, settings, DURATION)
     datagrams = await dial_udp(probe, address, port_number(port, "udp"), source=settings.source_ip_address)
@@ -68,25 +68,23 @@ async def probe_udp(probe: Probe, settings: UdpSettings) -> None:
 
 
 async def _hold(probe: Probe, settings: UdpSettings, datagrams: Datagrams) -> None:
-    """Go through the steps, and say of a failure what it means where there is no connection."""
+    """Perform the steps, and give failures the reasons of UDP."""
     try:
         await walk(probe, settings.query_response, Messages(probe, _Channel(datagrams)))
     except ProbeFailed as failed:
         if failed.reason in (Reason.CONNECT_REFUSED, Reason.CONNECT_RESET):
-            raise ProbeFailed(
-                Reason.UDP_PORT_UNREACHABLE, "the host says that nobody listens there (ICMP port unreachable)"
-            ) from None
+            raise ProbeFailed(Reason.UDP_PORT_UNREACHABLE, "the port is closed (ICMP port unreachable)") from None
         probe.set(FAILED_BY_REGEXP, 1 if failed.reason in (Reason.DIALOGUE_NO_MATCH, Reason.DIALOGUE_REJECTED) else 0)
         probe.set(FAILED_BY_BYTES, 1 if failed.reason is Reason.DIALOGUE_BYTES_MISMATCH else 0)
         raise
     except asyncio.CancelledError:
-        if not datagrams.first_at:  # in time, should this be the deadline and not a client that left
-            probe.fail(ProbeFailed(Reason.UDP_NO_ANSWER, "not one datagram came back in time"))
+        if not datagrams.first_at:  # only the first failure counts, if this is the deadline
+            probe.fail(ProbeFailed(Reason.UDP_NO_ANSWER, "no datagram came back in time"))
         raise
 
 
 class _Channel:
-    """Datagrams as messages."""
+    """Messages in datagrams."""
 
     def __init__(self, datagrams: Datagrams) -> None:
         self._datagrams = datagrams

@@ -1,4 +1,4 @@
-"""The unix prober: what a module may ask of a Unix socket, and the story of asking."""
+"""The unix prober: connect to a Unix socket, and hold a dialogue as the tcp prober does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class UnixSettings(StreamSettings):
             yield "tls_config", "a Unix socket has no host name: without `server_name` no certificate verifies"
 
 
-DURATION = Metric("probe_unix_duration_seconds", "How long each phase took.", ("phase",))
+DURATION = Metric("probe_unix_duration_seconds", "Duration of each phase in seconds.", ("phase",))
 
 
 async def probe_unix(probe: Probe, settings: UnixSettings) -> None:

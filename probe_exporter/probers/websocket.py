@@ -1,4 +1,4 @@
-"""The websocket prober: what a module may ask of a server that upgrades to WebSocket, and the story of asking."""
+"""The websocket prober: upgrade a connection to WebSocket, and exchange the messages of `query_response`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _one_value(written: Any) -> Any:
 Header = Annotated[
     HttpHeader, Shorthand("string"), BeforeValidator(_one_value, json_schema_input_type=Text | HttpHeader)
 ]
-"""Values of a header, or a plain string for a single one, as in the original's own sample file."""
+"""Values of a header, or a plain string for one value, as in the original's sample file."""
 
 
 class WebsocketSettings(MessageSettings, SourceSettings):
@@ -65,7 +65,7 @@ class WebsocketSettings(MessageSettings, SourceSettings):
 
     @cached_property
     def client(self) -> HttpClientSettings:
-        """The HTTP client that asks for the upgrade. An ``authorization`` without credentials sends nothing here."""
+        """Settings of the upgrade request. An ``authorization`` without credentials sends nothing here."""
         config = self.http_config or HttpClientSettings()
         given = config.authorization
         if given is None or given.credentials or given.credentials_file or given.credentials_ref:
@@ -74,24 +74,24 @@ class WebsocketSettings(MessageSettings, SourceSettings):
 
     @cached_property
     def has_tls_config(self) -> bool:
-        """Whether ``tls_config`` says anything, so that a file it names is read even where TLS is not spoken."""
+        """Whether ``tls_config`` has settings, whose files are then read even without TLS."""
         return self.client.tls_config != TLSSettings()
 
 
 # --- metrics -----------------------------------------------------------------------------------------------
 
-STATUS_CODE = Metric("probe_websocket_status_code", "The status code of the answer to the upgrade; 0 without one.")
-UPGRADED = Metric("probe_websocket_connection_upgraded", "Whether the connection became a WebSocket.")
+STATUS_CODE = Metric("probe_websocket_status_code", "Status code of the response to the upgrade; 0 without a response.")
+UPGRADED = Metric("probe_websocket_connection_upgraded", "Whether the connection was upgraded to WebSocket.")
 FAILED_BY_REGEXP = Metric(
-    "probe_websocket_failed_due_to_regex", "Whether a step of `query_response` failed, for whatever reason."
+    "probe_websocket_failed_due_to_regex", "Whether a step of `query_response` failed, for any reason."
 )
 DURATION = Metric(
     "probe_websocket_duration_seconds",
-    "How long each phase took: `processing` is TLS and the upgrade, `transfer` the steps of `query_response`.",
+    "Duration of each phase in seconds: `processing` is TLS and the upgrade, `transfer` the steps of `query_response`.",
     ("phase",),
 )
 
-# --- the story ---------------------------------------------------------------------------------------------
+# --- the probe ---------------------------------------------------------------------------------------------
 
 _URL = re.compile(r"(http|ws)s?://", re.IGNORECASE)
 
@@ -113,7 +113,7 @@ async def probe_websocket(probe: Probe, settings: WebsocketSettings) -> None:
 
 
 def _parse(target: str) -> URL:
-    """The target as HTTP knows it, which is how it is asked for the upgrade."""
+    """Return the target as an http or https URL, for the upgrade request."""
     if not _URL.match(target):
         raise ProbeFailed(Reason.TARGET_INVALID, f"the target {target!r} is not a ws:// or wss:// URL")
     try:
@@ -127,10 +127,10 @@ def _is_websocket(target: str) -> bool:
 
 
 class _Visit:
-    """One probe's way from the target to the last step, each stretch of it timed."""
+    """One probe, from its target to the last step; each phase is timed."""
 
     def __init__(self, probe: Probe, settings: WebsocketSettings, url: URL) -> None:
-        from probe_exporter.protocols.http.websocket import Conversation  # noqa: PLC0415  # few exporters have a use for it
+        from probe_exporter.protocols.http.websocket import Conversation  # noqa: PLC0415  # few exporters need it
 
         self._probe = probe
         self._settings = settings
@@ -141,13 +141,13 @@ class _Visit:
         self._upgraded = False
 
     def check_settings(self) -> None:
-        """Find out what can't be used before anything is looked up or sent."""
+        """Raise `ProbeFailed` for unusable settings before any lookup."""
         check_references(self._client)
         if self._url.secure or self._settings.has_tls_config:
             client_context(self._client.tls_config)
 
     async def resolve(self) -> str:
-        """Choose the address."""
+        """Look up the address."""
         return await opening.choose_address(self._probe, self._url.host, self._settings, DURATION)
 
     async def open(self, address: str) -> None:
@@ -165,20 +165,20 @@ class _Visit:
             self._probe.set(DURATION, round(time.perf_counter() - started - connecting, 9), "processing")
 
     def _request(self, key: str) -> Request:
-        """The request for the upgrade.
+        """Return the request for the upgrade.
 
         Raises:
-            ProbeFailed: the target or the headers can't be used.
+            ProbeFailed: the target or the headers are invalid.
         """
         if not _is_websocket(self._probe.target):
-            raise ProbeFailed(Reason.TARGET_INVALID, "the target is a URL of HTTP, not a ws:// or wss:// one")
+            raise ProbeFailed(Reason.TARGET_INVALID, "the target is an http URL: use ws:// or wss://")
         if self._url.user is not None:
-            raise ProbeFailed(Reason.TARGET_INVALID, "a WebSocket URL has no user information: use http_config")
+            raise ProbeFailed(Reason.TARGET_INVALID, "a WebSocket URL can't have user and password: use http_config")
         given = [*own_headers(self._client), *self._own_headers()]
         return upgrade_request(self._url, key, given, authorization(self._client))
 
     def _own_headers(self) -> Headers:
-        """The headers of ``headers``. A file that can't be read is passed over, as in the original."""
+        """Return the headers of ``headers``. An unreadable file is skipped, as in the original."""
         headers = []
         for name, header in self._settings.headers.items():
             values = [*header.values, *(secret.reveal() for secret in header.secrets)]
@@ -186,12 +186,12 @@ class _Visit:
                 try:
                     values.append(read_file(path, f"headers.{name}.files"))
                 except ProbeFailed as failed:
-                    self._probe.log("Passing over a header's file", level=logging.WARNING, err=failed.message)
+                    self._probe.log("Skipping a file of a header", level=logging.WARNING, err=failed.message)
             headers += [(name, value.strip(" \t")) for value in values]
         return headers
 
     async def _dial(self, address: str) -> Connection:
-        """A TCP connection to the target, through a proxy if one is configured for it."""
+        """Open a TCP connection to the target, through a proxy if the settings have one for it."""
         url, probe = self._url, self._probe
         proxy = self._client.proxies.choose(url, [address])
         if proxy is None:
@@ -206,21 +206,21 @@ class _Visit:
             await connection.start_tls(probe, Secure(client_context(config), config.server_name or self._url.host))
             assert connection.handshake is not None
             handshake.report(probe, connection.handshake)
-        probe.log("Asking for the upgrade", url=probe.target, host=request.host)
+        probe.log("Requesting the upgrade", url=probe.target, host=request.host)
         response = ResponseReader(request.method)
         with probe.phase("processing"):
             connection.send(request.head())
             while not response.head_complete:
                 response.feed(await connection.read())
             probe.set(STATUS_CODE, response.status)
-            probe.log("Received the answer to the upgrade", status_code=response.status)
+            probe.log("Received the response to the upgrade", status_code=response.status)
             check_upgrade(response, key)
         probe.set(UPGRADED, 1)
         self._upgraded = True
         connection.restart(response.take_body())
 
     async def talk(self) -> None:
-        """Go through the steps; the phase of the metric is called as in the original."""
+        """Perform the steps; the label of their duration is the original's, `transfer`."""
         assert self._connection is not None
         peer = Messages(self._probe, _Channel(self._connection, self._conversation))
         probe, started = self._probe, time.perf_counter()
@@ -233,16 +233,16 @@ class _Visit:
             probe.set(DURATION, round(time.perf_counter() - started, 9), "transfer")
 
     def leave(self) -> None:
-        """Say goodbye where a conversation stands, and close; the server's goodbye is not waited for."""
+        """Send a close frame if the connection is a WebSocket, and close it without waiting for the server's."""
         if self._connection is None:
             return
         if self._upgraded:
-            self._conversation.say_goodbye()
+            self._conversation.close()
         self._connection.close(self._conversation.outgoing())
 
 
 class _Channel:
-    """A conversation and the connection that carries it."""
+    """Messages over a WebSocket and its connection."""
 
     def __init__(self, connection: Connection, conversation: Conversation) -> None:
         self._connection = connection
@@ -253,10 +253,10 @@ class _Channel:
         while (message := conversation.next()) is None:
             if (failure := conversation.failure) is not None:
                 raise failure
-            if answers := conversation.outgoing():  # to pings; a server that takes none of them has to wait
+            if answers := conversation.outgoing():  # to pings; a server that does not read them has to wait
                 await self._connection.write(answers)
             elif not conversation.hungry:
-                await asyncio.sleep(0)  # a flood of small frames keeps nobody waiting
+                await asyncio.sleep(0)  # other tasks run between the pieces of a flood
             if conversation.hungry:
                 conversation.feed(await self._connection.read())
         return message

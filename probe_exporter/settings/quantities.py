@@ -171,8 +171,8 @@ def format_size(size: int) -> str:
 
 # --- numbers -----------------------------------------------------------------------------------------------
 
-_DECIMAL = re.compile(r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d[\d_]*)?")
-_HEXADECIMAL = re.compile(r"[+-]?0[xX]_?([\da-fA-F][\da-fA-F_]*\.?[\da-fA-F_]*|\.[\da-fA-F_]+)[pP][+-]?\d+")
+_DECIMAL = re.compile(r"[+-]?(\d[\d_]*+(?:\.[\d_]*+)?|\.\d[\d_]*+)([eE][+-]?\d[\d_]*+)?")
+_HEXADECIMAL = re.compile(r"[+-]?0[xX]_?(?:[\da-fA-F][\da-fA-F_]*+(?:\.[\da-fA-F_]*+)?|\.[\da-fA-F_]++)[pP][+-]?\d+")
 _LONE_UNDERSCORE = re.compile(r"(?<![\da-fA-FxX])_|_(?![\da-fA-F])")
 _SPECIAL = re.compile(r"[+-]?inf(inity)?|nan", re.IGNORECASE)
 

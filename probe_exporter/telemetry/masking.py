@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from string import punctuation
 from typing import Generic, TypeVar
 from urllib.parse import quote, unquote
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.secrets import MASK, Secret, is_credential
 
@@ -22,21 +22,55 @@ CROSSED_OUT = "xxxxx"
 SHORTEST = 4
 """Characters of a secret that is looked for in texts: shorter ones would cross out half of every line."""
 
-_PASSWORD = re.compile(
-    r"""
-    ( (?: ^ | [a-z][a-z0-9+.-]*:// )       # a target may lack its scheme
-      [^][\s/?#:@"'<>]* : )                # the user
-    (?: ([^\s/?#]*) @                      # the password, up to the last @ of the authority
-      | (?! [0-9]* (?: [/?#] | $ ) )       # or, where no port follows the colon, up to that of the word:
-        (\S*) @ )                          # somebody wrote a raw slash
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
+_USER = re.compile(r"""[^][\s/?#:@"'<>]*+:""")
+_PORT = re.compile(r"[0-9]*+(?:[/?#]|$)")
+_AUTHORITY = re.compile(r"[^\s/?#]*+")
+_WORD = re.compile(r"\S*+")
+
+
+def _places(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where the passwords of URLs begin and end.
+
+    An authority begins at the start of the text (a target may have no scheme) and after each ``://``. After the user
+    and a colon comes the password: up to the last @ of the authority, or, if there is none and no port follows the
+    colon, up to the last @ of the word, because somebody wrote a raw slash. One regular expression for all this would
+    take quadratic time, and targets and servers choose the text.
+    """
+    begin, word_end, last = 0, 0, -1
+    while True:
+        user = _USER.match(text, begin)
+        if user is not None:
+            start = user.end()
+            if start >= word_end:
+                word_end = _end(_WORD, text, start)
+                last = text.rfind("@", start, word_end)
+            end = text.rfind("@", start, _end(_AUTHORITY, text, start)) if last >= start else -1
+            if end < 0 and last >= start and not _PORT.match(text, start):
+                end = last
+            if end >= 0:
+                yield start, end
+                begin = end + 1
+        scheme = text.find("://", begin)
+        if scheme < 0:
+            return
+        begin = scheme + 3
+
+
+def _end(pattern: re.Pattern[str], text: str, start: int) -> int:
+    """Return where a pattern that matches everywhere ends."""
+    found = pattern.match(text, start)
+    return found.end() if found else start
 
 
 def mask_urls(text: str) -> str:
-    """`text` with the password of every URL in it written as ``xxxxx``."""
-    return _PASSWORD.sub(rf"\1{CROSSED_OUT}@", text) if "@" in text else text
+    """Return the text with ``xxxxx`` in the place of the password of every URL."""
+    if "@" not in text:
+        return text
+    shown, done = [], 0
+    for start, end in _places(text):
+        shown += [text[done:start], CROSSED_OUT]
+        done = end
+    return "".join([*shown, text[done:]])
 
 
 class Mask:
@@ -96,9 +130,14 @@ class Identity(Generic[T]):
         return id(self.value)
 
 
-@lru_cache(maxsize=256)  # a probe that fails does so again and again
+def _weight(settings: Identity[Settings], secrets: frozenset[str]) -> int:
+    """Return about the bytes of cached settings, which a request's parameters may be part of, and their secrets."""
+    return 4 * len(repr(settings.value)) + sum(map(len, secrets))
+
+
+@remembered(weigh=_weight)  # a probe that fails usually fails again
 def _secrets_of(settings: Identity[Settings]) -> frozenset[str]:
-    """All secrets of some settings, as they are and as they look in a URL."""
+    """Return all secrets of some settings, as they are and as they look in a URL."""
     found = frozenset(_secrets(settings.value))
     return found | {quote(secret, safe=safe) for secret in found for safe in ("", punctuation)}
 
@@ -125,10 +164,10 @@ def _secrets(value: object) -> Iterator[str]:
 
 
 def _passwords(text: str) -> Iterator[str]:
-    """The passwords of the URLs in `text`, as written and decoded."""
+    """Yield the passwords of the URLs in a text, as written and decoded."""
     if "@" not in text:
         return
-    for found in _PASSWORD.finditer(text):
-        password = found[2] if found[2] is not None else found[3]
+    for start, end in _places(text):
+        password = text[start:end]
         yield password
         yield unquote(password)

@@ -1,6 +1,6 @@
-"""X.509 certificates as labels and numbers, in the forms the original gives them.
+"""X.509 certificates: labels and expiry for metrics, in the original's form; names and usages for verification.
 
-Each certificate is read once and remembered: the same targets show the same certificates at every scrape.
+Each certificate is parsed once and remembered: targets send the same certificates at every scrape.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.x509.oid import NameOID
-from service_identity import CertificateError, VerificationError
-from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from probe_exporter.addresses import literals
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.tls.host_names import any_matches
 
 MAX_REMEMBERED_BYTES = 16 << 20
 """Bytes that all remembered certificates take, by estimate. Targets choose how large theirs are."""
@@ -43,11 +43,12 @@ _NAMED = {
     NameOID.STATE_OR_PROVINCE_NAME: "ST",
     NameOID.COUNTRY_NAME: "C",
 }
+_SERVER_USAGES = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 _LAST_ONE_COUNTS = {NameOID.SERIAL_NUMBER, NameOID.COMMON_NAME}
 
 
 class LeafLabels(NamedTuple):
-    """What ``probe_ssl_last_chain_info`` says of the certificate that the peer showed for itself."""
+    """The labels of ``probe_ssl_last_chain_info``, of the peer's own certificate."""
 
     fingerprint_sha256: str
     subject: str
@@ -57,10 +58,10 @@ class LeafLabels(NamedTuple):
 
 
 class Certificate:
-    """A certificate that has been read: one object for each, so that what was worked out of it stays.
+    """A parsed certificate, with what was derived from it.
 
     Attributes:
-        x509: all that it says.
+        x509: the certificate.
     """
 
     def __init__(self, certificate: x509.Certificate) -> None:
@@ -69,12 +70,19 @@ class Certificate:
 
     @cached_property
     def labels(self) -> LeafLabels:
-        """What the metrics say of it."""
-        return _leaf_labels(self.x509)
+        """The labels for metrics.
+
+        Raises:
+            ProbeFailed: its subject or issuer can't be read.
+        """
+        try:
+            return _leaf_labels(self.x509)
+        except ValueError as error:
+            raise ProbeFailed(Reason.CERTIFICATE_INVALID, f"a certificate of the peer can't be read: {error}") from None
 
     @cached_property
     def expiry(self) -> float:
-        """When it ends, in Unix seconds."""
+        """When it expires, in Unix seconds."""
         return self.x509.not_valid_after_utc.timestamp()
 
     @cached_property
@@ -82,8 +90,19 @@ class Certificate:
         """Whether it has a subjectAltName, without which it is valid for no host."""
         return _alternative_names(self.x509) is not None
 
+    @cached_property
+    def is_for_servers(self) -> bool:
+        """Whether its extended key usage, if it has one, allows TLS servers or anything."""
+        usages = _usages(self.x509)
+        return usages is None or not _SERVER_USAGES.isdisjoint(usages)
+
+    @cached_property
+    def is_for_anything(self) -> bool:
+        """Whether its extended key usage has "any"."""
+        return ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in (_usages(self.x509) or ())
+
     def is_for(self, host: str) -> bool:
-        """Whether it is valid for a host name or address (RFC 6125; the common name does not count)."""
+        """Whether it is valid for a host name or address; the common name does not count."""
         known = self._valid_for.get(host)
         if known is None:
             known = _is_for(self.x509, host)
@@ -122,12 +141,12 @@ def read(certificate: x509.Certificate) -> Certificate:
 
 
 def earliest_expiry(chain: Iterable[Certificate]) -> float:
-    """When the first of some certificates ends, in Unix seconds."""
+    """Return when the first of some certificates expires, in Unix seconds."""
     return min([certificate.expiry for certificate in chain])
 
 
 def _leaf_labels(certificate: x509.Certificate) -> LeafLabels:
-    """The labels of a certificate; a part of it that does not parse is an empty label."""
+    """Return the labels of a certificate; names that do not parse are an empty label."""
     serial = abs(certificate.serial_number)
     return LeafLabels(
         fingerprint_sha256=certificate.fingerprint(hashes.SHA256()).hex(),
@@ -151,10 +170,18 @@ def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternative
         return None
 
 
-def distinguished_name(name: x509.Name) -> str:
-    """A name in the original's form: attributes grouped by kind in a fixed order, the rest by OID in reverse.
+def _usages(certificate: x509.Certificate) -> x509.ExtendedKeyUsage | None:
+    """Return the extended key usage; None if there is none that parses."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        return None
 
-    RFC 2253 has neither the grouping nor the order; dashboards match on the result, so it stays as it is.
+
+def distinguished_name(name: x509.Name) -> str:
+    """Format a name as the original does: attributes grouped by kind in a fixed order, the rest by OID in reverse.
+
+    RFC 2253 has neither the grouping nor the order, but dashboards match on the result.
     """
     values: dict[x509.ObjectIdentifier, list[str]] = {}
     others: list[str] = []
@@ -176,7 +203,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _other_value(value: str | bytes) -> str:
-    """Text as text; what is no string type (a BIT STRING) as its DER in hex."""
+    """Format text as text, and a BIT STRING as its DER in hex."""
     if isinstance(value, str):
         return _escape(value)
     return "#" + bytes((0x03, len(value))).hex() + value.hex()
@@ -192,12 +219,14 @@ def _escape(value: str) -> str:
 
 
 def _is_for(certificate: x509.Certificate, host: str) -> bool:
-    try:
-        address = literals.literal(host)
-        if address is not None:
-            verify_certificate_ip_address(certificate, address.partition("%")[0])  # a zone is nobody's business
-        else:
-            verify_certificate_hostname(certificate, host)
-    except (VerificationError, CertificateError, ValueError):
+    names = _alternative_names(certificate)
+    if names is None:
         return False
-    return True
+    address = literals.literal(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+    if address is not None:
+        wanted = address.partition("%")[0]  # a zone means something to this machine only
+        return any(literals.literal(str(one)) == wanted for one in names.get_values_for_type(x509.IPAddress))
+    try:
+        return any_matches(names.get_values_for_type(x509.DNSName), literals.to_ascii(host))
+    except ValueError:
+        return False

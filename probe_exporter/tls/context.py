@@ -1,7 +1,7 @@
-"""TLS settings to a context, made once and shared by all who have the same.
+"""Make TLS contexts of `tls_config` settings, and share them between modules with equal settings.
 
-pyOpenSSL and not the standard library's ssl: it shows the chain that the peer sent and the one that was verified, also
-where verification failed, and its OpenSSL is newer (and faster) than most systems'.
+pyOpenSSL and not the standard library's ssl: it has the chain that the peer sent and the one that was verified, even if
+verification failed, and its OpenSSL is newer and faster than most systems'.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from probe_exporter.tls.suites import CIPHERS, GROUPS, TLS13_CIPHERS, VERSIONS
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a client is, to a server that asks."""
+    """A client certificate with its chain and key."""
 
     certificate: x509.Certificate
     chain: Sequence[x509.Certificate]
@@ -36,7 +36,7 @@ class Identity:
 
 
 class ClientContext:
-    """TLS settings made ready to be used by any number of connections."""
+    """A TLS context of some settings, for any number of connections."""
 
     def __init__(self, settings: TLSSettings, alpn: tuple[str, ...]) -> None:
         """
@@ -49,10 +49,10 @@ class ClientContext:
             self._context.set_alpn_protos([name.encode() for name in alpn])
 
     def layer(self, server_name: str) -> Layer:
-        """A new TLS client; `server_name` is asked for and verified (an address is verified only).
+        """Return a new TLS client that sends `server_name` (SNI, unless it is an address) and verifies it.
 
         Raises:
-            ProbeFailed: there is no name to verify.
+            ProbeFailed: there is no name to verify, or it is not valid.
         """
         if self._verifies:
             check_verifiable(server_name)
@@ -71,19 +71,19 @@ def make_context(settings: TLSSettings, lowest: TLSVersion, highest: TLSVersion)
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(VERSIONS[lowest])
     context.set_max_proto_version(VERSIONS[highest])
-    # OpenSSL does TLS 1.0 and 1.1 at security level 0 only; level 1 is what Go's key sizes and hashes amount to.
+    # OpenSSL has TLS 1.0 and 1.1 at security level 0 only. Level 1 refuses the keys and hashes that Go refuses.
     level = 1 if lowest >= "TLS12" else 0
     context.set_cipher_list(f"{':'.join(CIPHERS)}:@SECLEVEL={level}".encode())
     context.set_tls13_ciphersuites(":".join(TLS13_CIPHERS).encode())
     # OpenSSL refuses servers without secure renegotiation (RFC 5746) by default; Go, and so the original, accepts them.
     context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_LEGACY_SERVER_CONNECT)
-    # pyOpenSSL has no other way to say it. OpenSSL's default would add an ML-KEM key: see docs/decisions.md.
+    # pyOpenSSL has no public method for it. OpenSSL's default would add an ML-KEM key: see docs/decisions.md.
     openssl.SSL_CTX_set1_curves_list(context._context, ":".join(GROUPS).encode())  # noqa: SLF001  # see above
     if not settings.insecure_skip_verify:
         _trust(context, settings)
         context.set_verify(SSL.VERIFY_PEER, collect)
     elif settings.ca or settings.ca_file:
-        _read_authorities(settings)  # unused, but a file that can't be read is an error all the same
+        _read_authorities(settings)  # not used, but a file that can't be read is an error even so
     return context, _identify(context, settings)
 
 
@@ -95,7 +95,7 @@ def check_verifiable(server_name: str) -> None:
 
 
 def _trust(context: SSL.Context, settings: TLSSettings) -> None:
-    """Load the authorities; whatever stands in the bundle is an anchor, be it a root, an intermediate or a leaf."""
+    """Load the authorities. Each certificate of the bundle is a trust anchor: root, intermediate or leaf."""
     if not (settings.ca or settings.ca_file):
         context.set_default_verify_paths()
         return
@@ -107,7 +107,7 @@ def _trust(context: SSL.Context, settings: TLSSettings) -> None:
 
 
 def _longest_lived(authorities: Iterable[x509.Certificate]) -> Iterable[x509.Certificate]:
-    """Of several certificates of one authority (its name and its key) the last to end: the best chain there is."""
+    """Return, of several certificates with the same name and key, the one that expires last, as Go chooses it."""
     best: dict[tuple[x509.Name, bytes], x509.Certificate] = {}
     for certificate in sorted(authorities, key=lambda authority: authority.not_valid_after_utc):
         key = certificate.public_key().public_bytes(
@@ -136,7 +136,7 @@ def _identify(context: SSL.Context, settings: TLSSettings) -> Identity | None:
         for certificate in chain:
             context.add_extra_chain_cert(certificate)
         private = serialization.load_pem_private_key(_read("key", key, settings.key_file), password=None)
-        context.use_privatekey(cast("Any", private))  # of more kinds than the annotation tells
+        context.use_privatekey(cast("Any", private))  # the annotation lacks some kinds of keys
         context.check_privatekey()
     except (ValueError, TypeError, SSL.Error, UnsupportedAlgorithm) as error:
         what = type(error).__name__  # the text might quote the key
@@ -159,14 +159,14 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 
 Context = TypeVar("Context")
 
-MOST_CONTEXTS = 256
-"""A configuration rarely needs ten; but where a module's parameters are a part of ``tls_config``, requests decide."""
+MAX_CONTEXTS = 256
+"""A configuration rarely needs ten. If a module's parameters are part of ``tls_config``, requests add more."""
 
 _contexts: dict[Hashable, tuple[Stamp, object]] = {}
 
 
 def client_context(settings: TLSSettings, alpn: tuple[str, ...] = ()) -> ClientContext:
-    """The context for some settings: made once, and again when a file it came from has changed.
+    """Return the context for some settings; it is made once, and again after one of its files has changed.
 
     Modules with equal settings share one, so that a thousand modules load the system's authorities once.
 
@@ -181,7 +181,7 @@ def client_context(settings: TLSSettings, alpn: tuple[str, ...] = ()) -> ClientC
 
 
 def remembered(kind: Hashable, settings: TLSSettings, make: Callable[[], Context]) -> Context:
-    """The context of this kind for some settings, or a new one; of very many, those used last are remembered."""
+    """Return the context of this kind for some settings; make it if it is not among those used last."""
     for source in ("ca_ref", "cert_ref", "key_ref"):
         if getattr(settings, source):
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {source} needs a secret manager: none here")
@@ -189,10 +189,10 @@ def remembered(kind: Hashable, settings: TLSSettings, make: Callable[[], Context
         _stamp(setting, path)
         for setting, path in (("ca", settings.ca_file), ("cert", settings.cert_file), ("key", settings.key_file))
     )
-    # The name belongs to a connection; as requests choose it, each would leave a context behind.
+    # Without the server name, which belongs to a connection: requests choose it, and each would add a context.
     key = (settings.model_copy(update={"server_name": ""}) if settings.server_name else settings, kind)
     known = _contexts.pop(key, None)
-    if known is None and len(_contexts) >= MOST_CONTEXTS:
+    if known is None and len(_contexts) >= MAX_CONTEXTS:
         del _contexts[next(iter(_contexts))]
     context = cast("Context", known[1]) if known is not None and known[0] == stamp else make()
     _contexts[key] = (stamp, context)
@@ -200,16 +200,16 @@ def remembered(kind: Hashable, settings: TLSSettings, make: Callable[[], Context
 
 
 def forget_contexts() -> None:
-    """Let go of every context: the next probe makes its own anew. Called when the configuration changes."""
+    """Drop every context, when the configuration changes; the next probes make new ones."""
     _contexts.clear()
 
 
 def _stamp(key: str, path: str) -> tuple[int, int, int] | None:
-    """What changes when a file does."""
+    """Return what changes when a file does; None without a file."""
     if not path:
         return None
     try:
-        status = os.stat(path)  # noqa: PTH116  # for each probe, and a Path takes longer than the system
+        status = os.stat(path)  # noqa: PTH116  # runs for each probe, and a Path takes longer than the system call
     except OSError as error:
         raise ProbeFailed(
             Reason.SETTINGS_UNUSABLE, f"tls_config: {key}_file {path} can't be read: {error.strerror}"

@@ -1,4 +1,4 @@
-"""A handshake, finished or not: what it showed, and what the metrics say of it."""
+"""The result of a TLS handshake, complete or not, and its metrics."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ from probe_exporter.tls.certificates import Certificate, earliest_expiry
 
 EARLIEST_EXPIRY = Metric(
     "probe_ssl_earliest_cert_expiry",
-    "When the first of the certificates that the peer sent ends, in Unix time.",
+    "Earliest expiry of the certificates that the peer sent, in Unix seconds.",
 )
 CHAIN_EXPIRY = Metric(
     "probe_ssl_last_chain_expiry_timestamp_seconds",
-    "When the verified chain ends, root included, in Unix time. Of http, tcp and unix year 1 if verification is off.",
+    "Earliest expiry of the verified chain, root included, in Unix seconds. Without verification year 1 or absent.",
 )
 CERTIFICATE_INFO = Metric(
     "probe_ssl_last_chain_info",
-    "The peer's own certificate.",
+    "Fingerprint, names and serial number of the peer's own certificate; always 1.",
     ("fingerprint_sha256", "subject", "issuer", "subjectalternative", "serialnumber"),
 )
-VERSION_INFO = Metric("probe_tls_version_info", "The TLS version agreed on.", ("version",))
-CIPHER_INFO = Metric("probe_tls_cipher_info", "The cipher suite agreed on, by its IANA name.", ("cipher",))
+VERSION_INFO = Metric("probe_tls_version_info", "TLS version of the connection; always 1.", ("version",))
+CIPHER_INFO = Metric(
+    "probe_tls_cipher_info", "Cipher suite of the connection, by its IANA name; always 1.", ("cipher",)
+)
 VERIFY_ERROR_INFO = Metric(
-    "probe_ssl_verify_error_info", "What is wrong with the peer's certificate, one series each.", ("error",)
+    "probe_ssl_verify_error_info",
+    "Errors of the verification of the peer's certificate, one series each; always 1.",
+    ("error",),
 )
 
 NO_CHAIN = -62135596800.0
-"""The original's value where nothing was verified: midnight of 1 January of year 1, Go's zero time."""
+"""The original's value if nothing was verified: Go's zero time, 1 January of year 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What a handshake showed, finished or not."""
+    """What is known of a handshake, complete or not."""
 
     version: str
     cipher: str
@@ -45,7 +49,7 @@ class Handshake:
 
 
 def report(probe: Probe, handshake: Handshake) -> None:
-    """Fill the TLS metrics of a run from a handshake, also from one that failed at the certificate."""
+    """Set the TLS metrics of a probe, also if the certificate did not verify."""
     probe.set(VERSION_INFO, 1, handshake.version)
     if handshake.cipher:
         probe.set(CIPHER_INFO, 1, handshake.cipher)
@@ -60,6 +64,6 @@ def report(probe: Probe, handshake: Handshake) -> None:
 
 
 def report_no_chain(probe: Probe, handshake: Handshake) -> None:
-    """Where nobody verified a chain, report the end that the original gives it; elsewhere it would set off alerts."""
+    """Report an unverified chain's expiry as the original does; for its probers alone, since it triggers alerts."""
     if handshake.verified is None:
         probe.set(CHAIN_EXPIRY, NO_CHAIN)

@@ -1,4 +1,16 @@
-"""One TLS client without I/O; and what is wrong with a peer's certificates, all of it and not the first thing only."""
+"""A TLS client without I/O, and the verification of the peer's certificates, which collects all errors.
+
+How verification works:
+
+* OpenSSL checks the chain and calls `collect` for each error and for each certificate that is good. An error is noted
+  in the `Check`, and verification continues, so that all errors are found: expired, and by an unknown authority.
+* The last call is about the peer's own certificate (depth 0). There the name is compared by Go's rules
+  (`host_names`), and the handshake is refused if anything was wrong, so that OpenSSL sends the alert.
+* Where OpenSSL's verdict is not Go's (`_is_for_servers`), Go's counts.
+* If verification failed, `VerificationFailed` has the handshake as far as it went, for metrics.
+
+Received data is decrypted in limited steps: `decrypt`, `behind`.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +26,11 @@ from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.suites import IANA_NAMES, VERSION_NAMES, cipher_of_hello
 
-# OpenSSL's verification errors (x509_vfy.h) in the words of `probe_ssl_verify_error_info`.
+# OpenSSL's verification errors (x509_vfy.h) as values of the label of `probe_ssl_verify_error_info`.
 _VERIFY_ERRORS = {
     2: "unknown_authority",  # no issuer for a certificate further up
     18: "unknown_authority",  # self-signed
-    19: "unknown_authority",  # self-signed root of nobody's
+    19: "unknown_authority",  # self-signed root that is not trusted
     20: "unknown_authority",  # no issuer here
     21: "unknown_authority",  # a lone certificate
     27: "unknown_authority",  # untrusted
@@ -44,28 +56,34 @@ _VERDICTS = {
         "the certificate is signed by an unknown authority",
     ),
 }
-"""The errors with a reason of their own, the first that applies giving the probe's; any other is invalid."""
+"""The errors that have a reason of their own; the first that applies is the probe's. All others are "invalid"."""
+
+_INVALID_PURPOSE = 26
 
 _PRECEDENCE = tuple(_VERDICTS)
 
-_RECORD = 65536  # several records at once where they came at once
-_MOST_AT_ONCE = 262144
+_MAX_READ_BYTES = 65536  # several records at once where they came at once
+_MAX_CALL_BYTES = 262144
 
-MAX_TURN_RECORDS = 4000
-"""Records with data that are decrypted in one turn of the event loop: about 6 ms if they are tiny."""
+MAX_TURN_RECORDS = 2000
+"""Records with data that are decrypted in one turn of the event loop: about 3 ms if they are tiny."""
 
-PIECE_BYTES = 16384
-"""How much OpenSSL is given at once, of which it reads all messages without data by itself: up to 5 ms."""
+_PIECE_BYTES = 16384
+"""How much OpenSSL is given at once. It reads messages without data by itself: up to 4 ms if all are key updates."""
+
+_SMALL_PIECE_BYTES = 4096
+"""The same while no data comes, which is so in the middle of a record, too."""
+
+_IDLE_PIECE_RECORDS = 1000
+"""As how many records such a piece counts, once there is more than one record without data."""
 
 MAX_IDLE_BYTES = 131072
 """Bytes of messages without data (session tickets, key updates) between data; a server needs a few hundred."""
-
-_IDLE_PIECE_RECORDS = 2000  # what a piece without data counts
 _HELLO_SIZE = 78  # the most of a ServerHello up to the suite
 
 
 class VerificationFailed(ProbeFailed):
-    """The peer's certificate does not verify; `handshake` is what could be seen of it."""
+    """The peer's certificate does not verify; `handshake` is the handshake as far as it went."""
 
     def __init__(self, reason: Reason, message: str, handshake: Handshake) -> None:
         super().__init__(reason, message)
@@ -73,11 +91,11 @@ class VerificationFailed(ProbeFailed):
 
 
 class Check:
-    """One verification of a peer's certificates: whatever is wrong with them.
+    """One verification of a peer's certificates.
 
     Attributes:
-        errors: in the words of `probe_ssl_verify_error_info`.
-        complete: the peer's own certificate has been looked at, which comes last.
+        errors: values of the label of `probe_ssl_verify_error_info`.
+        complete: whether the peer's own certificate has been checked, which comes last.
     """
 
     __slots__ = ("_without_names", "complete", "errors", "server_name")
@@ -89,13 +107,13 @@ class Check:
         self._without_names = False
 
     def note(self, code: int) -> None:
-        """Remember a verdict of OpenSSL's verification."""
+        """Add an error of OpenSSL's verification."""
         word = _VERIFY_ERRORS.get(code, f"error_{code}")
         if word not in self.errors:
             self.errors.append(word)
 
     def check_name(self, leaf: Certificate | None) -> bool:
-        """Compare the name with the certificate; whether nothing at all was found wrong with it."""
+        """Compare the name with the certificate; return whether there is no error at all."""
         self.complete = True
         if leaf is None or not leaf.is_for(self.server_name):
             self.errors.append("wrong_name")
@@ -103,7 +121,7 @@ class Check:
         return not self.errors
 
     def failure(self, handshake: Handshake) -> VerificationFailed:
-        """The verdict on what has been found."""
+        """Return the failure for the errors found."""
         first = min(self.errors, key=lambda word: _PRECEDENCE.index(word) if word in _VERDICTS else len(_VERDICTS))
         reason, sentence = _VERDICTS.get(
             first, (Reason.CERTIFICATE_INVALID, f"the certificate does not verify ({first})")
@@ -115,7 +133,7 @@ class Check:
 
 
 class Layer:
-    """One TLS client without I/O: bytes from the peer go in, bytes for the peer and plain text come out."""
+    """A TLS client without I/O: bytes from the peer go in; bytes for the peer, and plain text, come out."""
 
     __slots__ = (
         *("_check", "_connection", "_hello", "_idle", "_unread", "_verifies"),
@@ -131,18 +149,18 @@ class Layer:
         self._idle = 0  # bytes given to OpenSSL since it returned data
         self.handshake: Handshake | None = None
         self.behind = False  # received data is left to decrypt in another turn of the event loop
-        self.ended = False  # the peer has said that nothing more comes
-        self.failure: ProbeFailed | None = None  # what came is not what TLS allows, or an alert
+        self.ended = False  # the peer has sent close_notify
+        self.failure: ProbeFailed | None = None  # the peer sent an alert, or broke the protocol
         connection.set_connect_state()
         connection.set_app_data(self._check)
         if server_name and literals.literal(server_name) is None:
             connection.set_tlsext_host_name(literals.to_ascii(server_name).encode("ascii"))
 
     def advance(self, data: bytes) -> bool:
-        """Take handshake bytes from the peer; whether the handshake is complete.
+        """Take handshake bytes from the peer; return whether the handshake is complete.
 
         Raises:
-            ProbeFailed: it can't be completed; `outgoing` then holds the alert that tells the peer.
+            ProbeFailed: it failed; `outgoing` then has the alert for the peer.
         """
         if data:
             if len(self._hello) < _HELLO_SIZE:
@@ -177,7 +195,7 @@ class Layer:
         try:
             while work < MAX_TURN_RECORDS:
                 try:
-                    plain.append(self._connection.recv(_RECORD))
+                    plain.append(self._connection.recv(_MAX_READ_BYTES))
                     self._idle = 0
                     work += 1
                 except SSL.WantReadError:
@@ -195,11 +213,12 @@ class Layer:
 
     def _give_piece(self) -> int:
         """Give OpenSSL more of what was received; return as how many records it counts."""
-        piece = bytes(self._unread[:PIECE_BYTES])
+        size = _SMALL_PIECE_BYTES if self._idle else _PIECE_BYTES
+        piece = bytes(self._unread[:size])
         if not piece:
             return 0
-        del self._unread[:PIECE_BYTES]
-        counted = _IDLE_PIECE_RECORDS if self._idle >= PIECE_BYTES else 0
+        del self._unread[:size]
+        counted = _IDLE_PIECE_RECORDS if self._idle >= _PIECE_BYTES + _SMALL_PIECE_BYTES else 0
         self._idle += len(piece)
         if self._idle > MAX_IDLE_BYTES:
             self._fail(f"the peer sent more than {MAX_IDLE_BYTES} bytes of messages without data")
@@ -213,42 +232,45 @@ class Layer:
         self._unread.clear()
 
     def encrypt(self, data: bytes) -> bytes:
-        """`data` as records for the peer; nothing once TLS has broken, which `decrypt` tells."""
+        """Return `data` as records for the peer; nothing after a `failure`."""
         view = memoryview(data)
         with suppress(SSL.Error):
             while view:
-                view = view[self._connection.send(view[:_MOST_AT_ONCE]) :]
+                view = view[self._connection.send(view[:_MAX_CALL_BYTES]) :]
         return self.outgoing()
 
     def outgoing(self) -> bytes:
-        """What waits to be sent to the peer; empty if nothing does."""
+        """Return what is to be sent to the peer; empty if nothing is."""
         waiting: list[bytes] = []
         while True:
             try:
-                data = self._connection.bio_read(_MOST_AT_ONCE)
+                data = self._connection.bio_read(_MAX_CALL_BYTES)
             except SSL.WantReadError:
                 return b"".join(waiting)
-            if not waiting and len(data) < _MOST_AT_ONCE:  # all of it, as nearly always
+            if not waiting and len(data) < _MAX_CALL_BYTES:  # all of it, as nearly always
                 return data
             waiting.append(data)
 
     def close(self) -> None:
-        """Tell the peer that nothing more comes."""
+        """Send close_notify."""
         with suppress(SSL.Error):
             self._connection.shutdown()
 
     def _drop_outgoing(self) -> None:
-        """Nothing of a handshake that we do not accept leaves, least of all a client certificate."""
+        """Drop what OpenSSL would send after a handshake that we refuse, such as a client certificate."""
         self.outgoing()
 
     def _observe(self) -> Handshake:
         connection = self._connection
         name = connection.get_cipher_name()
         good = self._verifies and not self._check.errors
+        sent = chain.sent(connection)
+        if sent:
+            _ = sent[0].labels  # a cached property: of a large certificate this takes long, and we may be in a thread
         return Handshake(
             version=VERSION_NAMES.get(connection.get_protocol_version_name(), "unknown"),
             cipher=IANA_NAMES.get(name, name) if name else cipher_of_hello(self._hello),
-            sent=chain.sent(connection),
+            sent=sent,
             verified=chain.verified(connection) if good else None,
             verify_errors=tuple(self._check.errors),
             protocol=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
@@ -256,22 +278,28 @@ class Layer:
 
 
 def collect(connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
-    """OpenSSL's question about each certificate of a chain: note what is wrong, refuse at the last one.
-
-    Going on after an error finds all of them (expired, and by an unknown authority). The last question is about the
-    peer's own certificate after everything else; to refuse there makes OpenSSL send the alert, and nothing more.
-    """
+    """Verify callback of OpenSSL: note an error and go on; at the peer's own certificate, return the verdict."""
     check = cast("Check", connection.get_app_data())
     if not ok:
-        check.note(code)
+        if code != _INVALID_PURPOSE or not _is_for_servers(certificate, depth):
+            check.note(code)
         return True
     if depth > 0:
         return True
     return check.check_name(chain.read(certificate))
 
 
+def _is_for_servers(certificate: crypto.X509, depth: int) -> bool:
+    """Whether Go takes a certificate that OpenSSL says is for other purposes.
+
+    Go knows "any" as an extended key usage, and does not look at the key usage of the server's own certificate.
+    """
+    known = chain.read(certificate)
+    return known.is_for_servers if depth == 0 else known.is_for_anything
+
+
 def describe(error: SSL.Error) -> str:
-    """OpenSSL's own words for an error, without its inner names."""
+    """Return OpenSSL's text for an error, without the names of its functions."""
     if isinstance(error, SSL.SysCallError):
         return "the connection ended"
     reasons = [entry[-1] for entry in error.args[0]] if error.args and isinstance(error.args[0], list) else []

@@ -1,4 +1,9 @@
-"""TLS for QUIC, where another implementation shakes hands and OpenSSL judges the certificates that it was shown."""
+"""Verify certificates for QUIC: aioquic shakes hands, OpenSSL verifies the certificates that it received.
+
+pyOpenSSL can verify a chain without a connection, but reports the first error only and ignores key usage. So
+`QuicContext.verify` plays the server's half of a TLS 1.2 handshake to an OpenSSL client in memory, up to the
+certificates, which TLS 1.2 sends unencrypted. The client's verification callback then sees every error.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +22,14 @@ from probe_exporter.tls.layer import Check, describe
 from probe_exporter.tls.settings import TLSSettings
 from probe_exporter.tls.suites import CIPHERS
 
-_PIECE = 16384  # the most that one record holds
+_PIECE = 16384  # bytes that one record holds at most
 
 
 class QuicContext:
-    """TLS settings made ready for QUIC, where another implementation shakes hands and OpenSSL judges what it was shown.
+    """TLS settings for QUIC connections.
 
     Attributes:
-        identity: what to show to a server that asks; None for nothing.
+        identity: the client certificate for servers that request one; None without one.
     """
 
     def __init__(self, settings: TLSSettings) -> None:
@@ -39,7 +44,7 @@ class QuicContext:
     def check_usable(self, server_name: str) -> None:
         """
         Raises:
-            ProbeFailed: there is no name to verify, or TLS 1.3 is not to be spoken.
+            ProbeFailed: there is no name to verify, or the settings forbid TLS 1.3.
         """
         if self._max_version < "TLS13":
             raise ProbeFailed(
@@ -49,15 +54,11 @@ class QuicContext:
             check_verifiable(server_name)
 
     def verify(self, shown: Handshake, server_name: str) -> Handshake:
-        """Judge what a server showed, as a `Layer` would, and return it with the verified chain.
-
-        pyOpenSSL lets us verify a chain by itself too, but then it names the first error only and does not look at
-        what a certificate may be used for. In a handshake it does, so the server's half of one is played to it, up to
-        the certificates: in TLS 1.2, because there they come in clear.
+        """Verify a server's certificates as a `Layer` does; return the handshake with the verified chain.
 
         Raises:
-            VerificationFailed: with all that is wrong.
-            ProbeFailed: OpenSSL can't read the certificates.
+            VerificationFailed: with all errors.
+            ProbeFailed: OpenSSL can't parse the certificates.
         """
         if not self._verifies:
             return shown
@@ -70,7 +71,9 @@ class QuicContext:
             connection.do_handshake()
         except SSL.WantReadError:
             pass
-        except SSL.Error as error:  # any key but of an elliptic curve is wrong for the suite: an end after the verdict
+        except (
+            SSL.Error
+        ) as error:  # keys other than elliptic curves don't fit the suite; that error comes after verification
             if not check.complete:
                 raise ProbeFailed(Reason.TLS_HANDSHAKE, f"unreadable certificates: {describe(error)}") from None
         if check.errors:
@@ -79,15 +82,14 @@ class QuicContext:
 
 
 def quic_context(settings: TLSSettings) -> QuicContext:
-    """The context for some settings, made once as `client_context` makes its own."""
+    """Return the context for some settings, made once, as `client_context` does."""
     return remembered(QuicContext, settings, lambda: QuicContext(settings))
 
 
 def _hello_and_certificates(shown: Sequence[Certificate]) -> bytes:
-    """A server's first two messages in TLS 1.2 (RFC 5246, 7.4), as records.
+    """Encode a server's first two messages in TLS 1.2 as records (RFC 5246, 7.4).
 
-    The hello chooses a suite that every context of ours offers and answers the question about renegotiation, which
-    OpenSSL insists on.
+    The hello selects a suite that all our contexts offer. Its renegotiation extension is required by OpenSSL.
     """
     suite = CIPHERS["ECDHE-ECDSA-AES128-GCM-SHA256"][0].to_bytes(2, "big")
     hello = b"\x03\x03" + bytes(32) + b"\0" + suite + b"\0" + b"\0\x05\xff\x01\0\x01\0"

@@ -17,14 +17,14 @@ _KEY = ("key", "key_file", "key_ref")
 
 
 class TLSSettings(Settings):
-    """The ``tls_config`` block, with the original's keys. Files are read when a probe needs them, not at load.
+    """The ``tls_config`` block, with the original's keys. Files are read by the first probe, not at load.
 
     Args:
-        ca, ca_file: trust these authorities (PEM) in place of the system's.
+        ca, ca_file: authorities to trust (PEM) in place of the system's.
         cert, cert_file, key, key_file: a client certificate and its key (PEM).
-        ca_ref, cert_ref, key_ref: references to a secret manager, which nobody resolves.
-        server_name: the name to ask for and to verify; otherwise the target's host.
-        insecure_skip_verify: take any certificate.
+        ca_ref, cert_ref, key_ref: references to a secret manager; not supported.
+        server_name: the name to send (SNI) and to verify; otherwise the target's host.
+        insecure_skip_verify: accept any certificate.
         min_version, max_version: ``TLS10`` to ``TLS13``.
     """
 
@@ -58,7 +58,7 @@ class TLSSettings(Settings):
 
 
 class _Secure(Protocol):
-    """A block with a ``tls_config`` in it."""
+    """A block that has a ``tls_config``."""
 
     @property
     def tls_config(self) -> TLSSettings: ...
@@ -69,7 +69,7 @@ S = TypeVar("S", bound=_Secure)
 
 
 def with_server_name(settings: S, hostname: str) -> S:
-    """What the request's ``hostname`` does to a block with a ``tls_config``: the name to verify, if that gives none.
+    """Return a block with the request's ``hostname`` as the name to verify, unless ``tls_config`` has one.
 
     For probers: ``Prober(…, with_hostname=with_server_name)``.
     """

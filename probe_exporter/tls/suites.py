@@ -1,4 +1,4 @@
-"""What is offered to a peer: versions, cipher suites and key exchanges, by the names of OpenSSL and of IANA."""
+"""TLS versions, cipher suites and key exchanges that a client offers, by their names in OpenSSL and at IANA."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ VERSIONS = {
 }
 VERSION_NAMES = {"TLSv1": "TLS 1.0", "TLSv1.1": "TLS 1.1", "TLSv1.2": "TLS 1.2", "TLSv1.3": "TLS 1.3"}
 
-# What the original's TLS offers, in its order of preference, so that a server chooses the same: OpenSSL's name of each
-# suite, IANA's number and name. Without key exchange by RSA and without 3DES.
+# The original's cipher suites in its order of preference, so that a server chooses the same: OpenSSL's name, IANA's
+# number and name. There are none with RSA key exchange or 3DES.
 CIPHERS = {
     "ECDHE-ECDSA-AES128-GCM-SHA256": (0xC02B, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
     "ECDHE-RSA-AES128-GCM-SHA256": (0xC02F, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
@@ -27,7 +27,7 @@ CIPHERS = {
     "ECDHE-RSA-AES256-SHA": (0xC014, "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA"),
 }
 GROUPS = ("X25519", "P-256", "P-384", "P-521")
-"""Key exchanges offered: the original's."""
+"""Key exchanges, as in the original."""
 
 TLS13_CIPHERS = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 
@@ -36,10 +36,10 @@ _IANA_NUMBERS = dict(CIPHERS.values())
 
 
 def cipher_of_hello(received: bytes) -> str:
-    """The suite that a ServerHello at the start of a connection names; empty if there is none.
+    """Return the cipher suite in the ServerHello at the start of a connection; empty if there is none.
 
-    OpenSSL tells the suite of TLS 1.2 only after the certificate, which is too late for one that does not verify. So:
-    5 bytes of record, 4 of handshake, 2 of version, 32 random, the session id and its length, the suite (RFC 5246).
+    In TLS 1.2 OpenSSL tells the suite only after the certificate, too late for one that does not verify. The suite
+    follows 5 bytes of record, 4 of handshake, 2 of version, 32 random, and the session id with its length (RFC 5246).
     """
     if len(received) < 44 or received[0] != 22 or received[5] != 2:
         return ""

@@ -1,6 +1,6 @@
-"""The library for JSONPath as this exporter has it, loaded where a module first has a query.
+"""Set up the JSONPath library; loaded when a module first has a query.
 
-Its own regular expressions could hang: those of `match` and `search` are RE2 here.
+The library's own regular expressions could hang, so `match` and `search` use RE2.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from jsonpath.function_extensions import ExpressionType, FilterFunction
 
 from probe_exporter.settings.regexps import Regexp
 
-LONGEST_PATTERN = 1000
-"""Characters of a regular expression, which may come from the document."""
+MAX_PATTERN_CHARACTERS = 1000
+"""Characters of a regular expression, which can come from the document."""
 
 
 class Search(FilterFunction):
@@ -27,7 +27,7 @@ class Search(FilterFunction):
     def __call__(self, value: object, pattern: object) -> bool:
         if not isinstance(value, str) or not isinstance(pattern, str):
             return False
-        regexp = _regexp(pattern) if len(pattern) <= LONGEST_PATTERN else None
+        regexp = _regexp(pattern) if len(pattern) <= MAX_PATTERN_CHARACTERS else None
         return regexp is not None and self._fits(regexp, value)
 
     def _fits(self, regexp: Regexp, value: str) -> bool:
@@ -35,7 +35,7 @@ class Search(FilterFunction):
 
 
 class Match(Search):
-    """``match(value, pattern)``: the same for all of the value (RFC 9535, 2.4.6)."""
+    """``match(value, pattern)``: the same for the whole value (RFC 9535, 2.4.6)."""
 
     def _fits(self, regexp: Regexp, value: str) -> bool:
         return regexp.matches_all(value)
@@ -57,12 +57,12 @@ def _environment() -> JSONPathEnvironment:
 
 
 def compile(text: str) -> JSONPath:
-    """A query.
+    """Compile a query.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not one.
     """
-    if not text.startswith("$"):  # of which the library says less
+    if not text.startswith("$"):  # the library's message says less
         raise ValueError("not a JSONPath query (RFC 9535): it begins with $")
     try:
         query = _environment().compile(text)
@@ -74,7 +74,7 @@ def compile(text: str) -> JSONPath:
 
 
 def select(query: JSONPath, document: Any, limit: int) -> list[tuple[str, Any]]:
-    """The first nodes of a list or an object: the last name or index on the way to each, and its value.
+    """Return the first nodes in a list or an object: the last name or index of each one's path, and its value.
 
     Raises:
         ValueError: the document is nested too deep.

@@ -1,7 +1,7 @@
-"""Settings of values from responses: which metric, and where in the response its values and labels are.
+"""Settings of values from responses: the metrics, and where in the response their values and labels are.
 
 A value is a node of a JSON document, a match of a regular expression, or a header. Each node or match becomes a series.
-Names, types and labels are checked when the file is read; a response can't add any.
+Names, types and label names are checked when the configuration is loaded; a response can't add any.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from probe_exporter.settings.rules import Block, exclusive, required
 from probe_exporter.values.jsonpath import JsonPath
 
 OURS = "probe_"
-"""How the names of what probes measure begin."""
+"""Prefix of the metrics that probes measure."""
 
-MOST_LABELS = 10
+MAX_LABELS = 10
+"""Labels of one metric."""
 
 
 def _one_source(block: Block) -> Iterator[tuple[str, str]]:
     if not any(block.get(key) for key in ("json", "regexp", "header")):
         yield "json", "expected one of `json`, `regexp` and `header`"
     if block.get("value") and not block.get("json"):
-        yield "value", "`value` is a part of what `json` selects, and needs it"
+        yield "value", "`value` needs `json`: it is a part of what `json` selects"
 
 
 class SourceOfValues(Settings):
@@ -49,7 +50,7 @@ def _one_label(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class SourceOfLabel(Settings):
-    """Where the value of a label is: written here, in the document, in the node, its name, a group, a header."""
+    """The source of a label: a text, a part of the document or of the node, the node's key, a group, a header."""
 
     rules = (exclusive("text", "json", "item", "key", "group", "header"), _one_label)
     text: Text = ""
@@ -71,18 +72,18 @@ Label = Annotated[
 
 
 def _declaration(block: Block) -> Iterator[tuple[str, str]]:
-    """What is wrong with the names of a metric."""
+    """Check the names of a metric and its labels."""
     name, type, labels = block.get("name"), block.get("type", "gauge"), block.get("labels") or {}
     if not isinstance(name, str) or not isinstance(labels, Mapping) or not name:
         return
     if name.startswith(OURS):
-        yield "name", f"names that begin with {OURS} are for what probes measure"
+        yield "name", f"names that begin with {OURS} are reserved for what probes measure"
     if type == "counter" and not name.endswith("_total"):
-        yield "name", "the name of a counter ends in _total"
+        yield "name", "the name of a counter must end in _total"
     if type == "gauge" and name.endswith("_total"):
-        yield "name", "_total is for the name of a counter"
-    if len(labels) > MOST_LABELS:
-        yield "labels", f"a metric has at most {MOST_LABELS} labels"
+        yield "name", "_total is for the names of counters"
+    if len(labels) > MAX_LABELS:
+        yield "labels", f"a metric has at most {MAX_LABELS} labels"
     try:
         Metric(name, "", tuple(map(str, labels)), type=type if type in ("counter", "info") else "gauge")
     except ValueError as error:
@@ -90,7 +91,7 @@ def _declaration(block: Block) -> Iterator[tuple[str, str]]:
 
 
 def _sources_fit(block: Block) -> Iterator[tuple[str, str]]:
-    """What a label can't have from where the values are."""
+    """Check that the labels' sources fit the source of the values."""
     source, labels = block.get("from"), block.get("labels")
     if not isinstance(source, Mapping) or not isinstance(labels, Mapping):
         return
@@ -99,13 +100,13 @@ def _sources_fit(block: Block) -> Iterator[tuple[str, str]]:
         if not isinstance(label, Mapping):
             continue
         if (label.get("item") or label.get("key")) and not source.get("json"):
-            yield "labels", "`item` and `key` are of what `json` selects, and need it"
+            yield "labels", "`item` and `key` need `json`: they are parts of what `json` selects"
         if (group := label.get("group")) and group not in groups:
             yield "labels", f"the regular expression has no group {group}"
 
 
 def _groups(source: Mapping[str, Any]) -> dict[str, int]:
-    """The named groups of a source's expression; that it may be none is said where it stands."""
+    """Return the named groups of a source's expression; none if it is invalid, which another rule reports."""
     try:
         return Regexp(str(source.get("regexp", ""))).names
     except ValueError:
@@ -119,7 +120,7 @@ def _has_value(block: Block) -> Iterator[tuple[str, str]]:
     try:
         regexp = Regexp(str(source["regexp"]))
     except ValueError:
-        return  # said where it stands
+        return  # another rule reports it
     if "value" not in regexp.names and not regexp.groups:
         yield "from", "the regular expression needs a group for the value: (…), or (?P<value>…) among several"
 
@@ -141,17 +142,17 @@ class ValueSettings(Settings):
 
     @cached_property
     def metric(self) -> Metric:
-        """The declaration, made once."""
+        """The declaration of the metric."""
         return Metric(self.name, self.help, tuple(self.labels), type=self.type)
 
 
 def _check_names(metrics: tuple[ValueSettings, ...]) -> tuple[ValueSettings, ...]:
-    """Refuse two of one name, also if only the suffix of a type tells them apart."""
+    """Refuse two metrics with the same name, even if the suffixes of their types differ."""
     seen = set()
     for one in metrics:
         name = one.name.removesuffix("_total").removesuffix("_info")
         if name in seen:
-            raise ValueError(f"the metric {one.name} is there twice")
+            raise ValueError(f"the metric {one.name} is declared twice")
         seen.add(name)
     return metrics
 
@@ -161,14 +162,15 @@ Metrics = Annotated[tuple[ValueSettings, ...], AfterValidator(_check_names)]
 
 
 def need_body(metrics: Sequence[ValueSettings]) -> bool:
-    """Whether any value is looked for in the body of an answer, and not in its headers alone."""
+    """Return whether any value is searched in the body, and not in headers only."""
     return any(reads_json(one) or (one.source.regexp is not None and not one.source.header) for one in metrics)
 
 
 def need_json(metrics: Sequence[ValueSettings]) -> bool:
-    """Whether the body is read as JSON."""
+    """Return whether the body is parsed as JSON."""
     return any(map(reads_json, metrics))
 
 
 def reads_json(one: ValueSettings) -> bool:
+    """Return whether one metric needs the body as JSON."""
     return one.source.path is not None or any(label.path is not None for label in one.labels.values())

@@ -1,7 +1,7 @@
-"""Turns for probes: so many at once, and beyond them a queue that is bounded in length and in time.
+"""Limit the probes that run at once, and queue the rest: the queue is limited in length and in time.
 
-The ordinary path is one comparison. A probe that waited still gets its module's timeout, or half of its request's time:
-an exporter without time to probe says 503, and not that a healthy target is down.
+Without a queue, admission costs one comparison. A probe that waited still gets its module's timeout, or half of its
+request's time: an overloaded exporter answers 503 instead of reporting a healthy target as down.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from probe_exporter.web.answers import Refused
 
 
 def patience(whole: float, timeout: float) -> float:
-    """How long a request may wait for its turn.
+    """Return how many seconds a request may wait for a free slot.
 
     Args:
-        whole: seconds until its answer is too late.
-        timeout: seconds that its probe gets if it begins at once.
+        whole: seconds until the response is too late.
+        timeout: seconds that the probe gets if it starts at once.
     """
     return max(0.0, whole - min(timeout, whole / 2))
 
 
 class Admission:
-    """Hands out turns, first come first served.
+    """Gives slots to probes, first come first served.
 
     Attributes:
-        free: turns that nobody has. Where there is one, take it: ``free -= 1``.
+        free: free slots. If there is one, take it with ``free -= 1``, and call `leave` afterwards.
     """
 
-    def __init__(self, most: int, telemetry: Telemetry) -> None:
+    def __init__(self, max_probes: int, telemetry: Telemetry) -> None:
         """
         Args:
-            most: turns at once; as many may wait.
-            telemetry: told how many wait, and of each that gets no turn.
+            max_probes: slots; as many requests may wait.
+            telemetry: counts waiting and rejected requests.
         """
-        self.free = most
-        self._most_waiting = most
+        self.free = max_probes
+        self._max_waiting = max_probes
         self._telemetry = telemetry
         self._waiting: dict[asyncio.Future[None], None] = {}  # the first has waited longest
 
     async def wait(self, seconds: float) -> float:
-        """Wait for a turn; how long it took, in seconds.
+        """Wait for a slot, and return how many seconds that took.
 
         Raises:
-            Refused: there is none in time, or too many wait already.
+            Refused: there is no free slot in time, or too many requests wait already.
         """
-        if len(self._waiting) >= self._most_waiting or seconds <= 0:
+        if len(self._waiting) >= self._max_waiting or seconds <= 0:
             raise self._overloaded()
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -56,7 +56,7 @@ class Admission:
         timer = loop.call_later(seconds, self._give_up, turn)
         try:
             await turn
-        except asyncio.CancelledError:  # the client has hung up
+        except asyncio.CancelledError:  # the client has disconnected
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.leave()
             raise
@@ -67,7 +67,7 @@ class Admission:
         return loop.time() - began
 
     def leave(self) -> None:
-        """Give a turn back: to whoever has waited longest."""
+        """Give a slot back: to the request that has waited longest, if any."""
         for turn in self._waiting:
             if not turn.done():
                 turn.set_result(None)
@@ -75,7 +75,7 @@ class Admission:
         self.free += 1
 
     def close(self) -> None:
-        """Send all home that wait."""
+        """Refuse all waiting requests."""
         for turn in self._waiting:
             if not turn.done():
                 turn.set_exception(Refused(503, "The exporter is shutting down"))

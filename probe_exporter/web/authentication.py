@@ -1,7 +1,7 @@
-"""Who may come in: HTTP basic authentication against bcrypt hashes.
+"""HTTP basic authentication against bcrypt hashes.
 
-A hash takes a tenth of a second by design: that is spent in one thread of its own, so that guessing costs one core
-and delays no probe, and what came of it is remembered under a keyed digest.
+A hash takes a tenth of a second by design. One thread computes them, so that guessing passwords takes one core at most
+and delays no probe. Results are cached under a keyed digest.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import bcrypt
 
 from probe_exporter.web.answers import Refused
 
-REMEMBERED = 100
-"""Right and wrong attempts remembered, each."""
+MAX_CACHED_ATTEMPTS = 100
+"""The number of right attempts that are cached, and of wrong ones."""
 
-MOST_WAITING = 64
-"""Attempts that wait for their hash; more are turned away. One thread does about ten a second."""
+MAX_PENDING_ATTEMPTS = 64
+"""Attempts that wait for their hash; more are refused. The thread computes about ten a second."""
 
 _HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
-_LONGEST = 72  # bytes of a password that bcrypt looks at
+_MAX_PASSWORD_BYTES = 72  # bcrypt ignores the rest
 
 
 def check_hash(text: str) -> str:
-    """A bcrypt hash as `htpasswd -B` makes it.
+    """Return a bcrypt hash, as `htpasswd -B` makes it, unchanged.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not one.
     """
     if not _HASH.fullmatch(text):
         raise ValueError("expected a bcrypt hash ($2a$, $2b$ or $2y$, cost 4 to 31), as `htpasswd -nB` prints it")
@@ -42,7 +42,7 @@ def check_hash(text: str) -> str:
 
 
 def credentials(header: str) -> tuple[str, str] | None:
-    """Name and password of an Authorization header; None if it is not one of Basic (RFC 7617)."""
+    """Return the name and password of an Authorization header; None if it is not Basic (RFC 7617)."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -56,26 +56,26 @@ def credentials(header: str) -> tuple[str, str] | None:
 
 
 class Passwords:
-    """Checks passwords, each once. What it remembers is gone with the process, and useless without its key."""
+    """Checks passwords, each once. Cached results end with the process, and are useless without its key."""
 
     def __init__(self) -> None:
         self._key = os.urandom(32)
-        # Apart from each other: no number of wrong guesses pushes out those that are right.
+        # Separate, so that wrong guesses can't push out right ones.
         self._right: OrderedDict[bytes, None] = OrderedDict()
         self._wrong: OrderedDict[bytes, None] = OrderedDict()
         self._pending: dict[bytes, asyncio.Future[bool]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
 
     async def match(self, users: Mapping[str, str], name: str, password: str) -> bool:
-        """Whether this is the password of that user. It takes as long where there is no such user.
+        """Return whether this is the password of that user. It takes as long if there is no such user.
 
         Args:
             users: names and bcrypt hashes; at least one.
 
         Raises:
-            Refused: too many others wait for an answer to the same question.
+            Refused: too many attempts are pending.
         """
-        # Of an unknown user, the costliest hash is tried, so that the time tells nothing.
+        # For an unknown user, try the most expensive hash, so that the time does not show which users exist.
         known = name in users
         hashed = users[name] if known else max(users.values(), key=lambda text: text[4:6])
         tried = self._digest("known" if known else "unknown", name, hashed, password)
@@ -86,7 +86,7 @@ class Passwords:
         fits = await self._ask(tried, hashed, password) and known
         remembered = self._right if fits else self._wrong
         remembered[tried] = None
-        if len(remembered) > REMEMBERED:
+        if len(remembered) > MAX_CACHED_ATTEMPTS:
             remembered.popitem(last=False)
         return fits
 
@@ -98,17 +98,17 @@ class Passwords:
         return digest.digest()
 
     async def _ask(self, tried: bytes, hashed: str, password: str) -> bool:
-        """Ask bcrypt, once for all who ask the same at the same time."""
+        """Ask bcrypt, once for all requests that try the same password at the same time."""
         pending = self._pending.get(tried)
         if pending is None:
-            if len(self._pending) >= MOST_WAITING:
+            if len(self._pending) >= MAX_PENDING_ATTEMPTS:
                 raise Refused(503, "Too many attempts to log in", **{"Retry-After": "10"})
-            secret = password.encode("utf-8", "surrogateescape")[:_LONGEST]
+            secret = password.encode("utf-8", "surrogateescape")[:_MAX_PASSWORD_BYTES]
             work = asyncio.get_running_loop().run_in_executor(self._thread, bcrypt.checkpw, secret, hashed.encode())
             pending = self._pending[tried] = asyncio.ensure_future(work)
             pending.add_done_callback(lambda _: self._pending.pop(tried, None))
-        return await asyncio.shield(pending)  # one client that hangs up must not end it for the others
+        return await asyncio.shield(pending)  # a client that disconnects must not cancel it for the others
 
     def close(self) -> None:
-        """End the thread once it has finished what it is at."""
+        """End the thread after the hash that it is computing."""
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""What stands in front of all endpoints where a web config file says so: rate limit, headers, users. In that order."""
+"""Apply the web config file to every request: rate limit, then users, then extra response headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from probe_exporter.web.config_file import LiveWebConfig, RateLimit
 
 
 class Bucket:
-    """Tokens that come back at a steady pace, up to a number; each worker has its share, and at least one."""
+    """A token bucket: tokens come back at a steady rate, up to a maximum. Each worker has its share, at least one."""
 
     def __init__(self, limit: RateLimit, workers: int, now: float) -> None:
         self.limit = limit
@@ -24,7 +24,7 @@ class Bucket:
         self._since = now
 
     def take(self, now: float) -> bool:
-        """Take a token, if there is one."""
+        """Take a token, and return whether there was one."""
         if self._interval <= 0:
             return True
         self._tokens = min(self._most, self._tokens + (now - self._since) / self._interval)
@@ -36,7 +36,7 @@ class Bucket:
 
 
 class Door:
-    """Lets requests through to what answers them, or not."""
+    """Passes requests on to the endpoints, or refuses them."""
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class Door:
         """
         Args:
             answer: the endpoints.
-            count: told of each request that does not come to them, and its status.
+            count: called with each refused request and its status.
             live: the web config file.
-            workers: how many doors there are like this one.
+            workers: the number of worker processes, which share the rate limit.
         """
         self._answer = answer
         self._count = count
@@ -81,7 +81,11 @@ class Door:
         return refusal(refused)
 
     async def _authenticate(self, request: BaseRequest, users: Mapping[str, str]) -> None:
-        """Raises: Refused: it is nobody that the file knows."""
+        """Check the credentials of a request.
+
+        Raises:
+            Refused: the file has users, and this is none of them.
+        """
         if not users:
             return
         given = credentials(request.headers.get("Authorization", ""))
@@ -89,5 +93,5 @@ class Door:
             raise Refused(401, "Unauthorized", **{"WWW-Authenticate": "Basic"})
 
     def close(self) -> None:
-        """Let go of what answers questions about passwords."""
+        """End the thread that checks passwords."""
         self._passwords.close()

@@ -1,7 +1,7 @@
-"""Is the exporter well, and is it ready? Each check by name; the status is that of the worst.
+"""``/-/healthy``, ``/-/ready`` and ``/health``: the exporter's health checks by name, and the worst status of them.
 
-A check that fails means that a restart would help. What a restart would not mend, such as a configuration that was
-refused, is a warning: the exporter goes on with the one it has.
+A failed check means that a restart would help. A problem that a restart would not solve, such as a refused
+configuration, is a warning: the exporter keeps the one in use.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.probing import Probing
 from probe_exporter.workers.worker import Workers
 
-LONGEST_LAG = 5.0
-"""Seconds that the event loop may be late; half of a usual scrape timeout."""
+MAX_LAG_SECONDS = 5.0
+"""How late the event loop may be: half of a usual scrape timeout."""
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -27,21 +27,21 @@ _GRAVITY: list[Status] = ["pass", "warn", "fail"]
 
 
 class Check(BaseModel, frozen=True):
-    """One thing that was looked at, and one sentence of what was seen; nothing if all is well."""
+    """The result of one check: its status, and one sentence about the problem, empty if there is none."""
 
     status: Status
     message: str
 
 
 class Report(BaseModel, frozen=True):
-    """All checks, and the gravest status among them."""
+    """All checks, and the worst status among them."""
 
     status: Status
     checks: dict[str, Check]
 
 
 class Health:
-    """Answers what supervisors and load balancers ask."""
+    """Answers health checks of supervisors and load balancers."""
 
     def __init__(
         self, configuration: Configuration, live: LiveWebConfig | None, lag: Lag, workers: Workers, probing: Probing
@@ -54,32 +54,32 @@ class Health:
         self._starting = True
 
     def started(self) -> None:
-        """Everything that is to listen does."""
+        """Note that all sockets listen."""
         self._starting = False
 
     async def healthy(self, request: BaseRequest, query: str) -> Answer:
-        """For liveness checks: one word, or why a restart would help."""
+        """Answer a liveness check: one word, or why a restart would help."""
         failed = [check.message for check in self._checks().values() if check.status == "fail"]
         if failed:
             raise Refused(503, " ".join(failed))
         return plain("Healthy")
 
     async def ready(self, request: BaseRequest, query: str) -> Answer:
-        """For load balancers: one word, or why no probe should come here now."""
+        """Answer a load balancer: one word, or why it should send no probes now."""
         unready = self._readiness()
         if unready:
             raise Refused(503, unready)
         return plain("Ready")
 
     async def health(self, request: BaseRequest, query: str) -> Answer:
-        """All checks; the HTTP status is that of `healthy`."""
+        """Answer with all checks; the HTTP status is that of `healthy`."""
         checks = self._checks()
         worst = max((check.status for check in checks.values()), key=_GRAVITY.index)
         return json_text(Report(status=worst, checks=checks).model_dump_json(), 503 if worst == "fail" else 200)
 
     def _checks(self) -> dict[str, Check]:
         lag = self._lag.worst()
-        late = f"The event loop was {lag:.1f} s late, more than {LONGEST_LAG:g} s." if lag > LONGEST_LAG else ""
+        late = f"The event loop was {lag:.1f} s late, more than {MAX_LAG_SECONDS:g} s." if lag > MAX_LAG_SECONDS else ""
         refused = self._configuration.last_error
         locked = self._live.problem if self._live else ""
         return {

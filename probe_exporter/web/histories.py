@@ -22,6 +22,9 @@ DEFAULT_LISTED = 100
 MAX_LISTED = 1000
 """Entries in one answer: without ``limit``, and at most."""
 
+MAX_TIME_CHARACTERS = 64
+"""Of the since parameter; RFC 3339 with nanoseconds takes 35."""
+
 FILTERS = ("module", "target", "result", "reason", "since", "limit")
 
 _SUCCESS = {"": None, "success": True, "failure": False}
@@ -180,6 +183,8 @@ def _since(text: str) -> float:
     """Unix seconds of a time, written as such, by RFC 3339 or as a duration back from now; long ago if empty."""
     if not text:
         return -math.inf
+    if len(text) > MAX_TIME_CHARACTERS:
+        raise Refused(400, f"The since parameter has more than {MAX_TIME_CHARACTERS} characters")
     if _UNIX.fullmatch(text):
         return float(text)
     stamp = re.sub(r" (?=\d\d:\d\d$)", "+", text)  # a + in a query is a blank

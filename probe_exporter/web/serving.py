@@ -1,6 +1,6 @@
-"""The life of the exporter as a server: listen, obey signals, end in order.
+"""Run the web server: listen, handle signals, shut down in order.
 
-SIGHUP reloads. SIGTERM and SIGINT refuse new probes and wait for the running ones; a second one waits no longer.
+SIGHUP reloads. SIGTERM and SIGINT refuse new probes and wait for the running ones; a second signal cancels those.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ async def serve(
     drain_timeout: float,
     reload_interval: float = 0.0,
 ) -> None:
-    """Serve until a signal says to end.
+    """Serve until a signal ends it.
 
     Args:
-        web: answers the requests.
+        web: the handler of requests.
         listeners: opens the sockets to listen on; all of them, or there is no start.
         live: the web config file, where there is one.
-        crew: the other workers, where this is one.
-        drain_timeout: the seconds that running probes have to finish.
-        reload_interval: seconds between looks for a changed config; 0 means never.
+        crew: the other workers, if this process is a worker.
+        drain_timeout: seconds that running probes have to finish.
+        reload_interval: seconds between checks for a changed configuration; 0 means never.
 
     Raises:
-        ListenError: an address can't be had.
+        ListenError: an address can't be used.
     """
     async with AsyncExitStack() as cleanup:
         background = Background()
@@ -72,7 +72,7 @@ async def serve(
             await crew.connect()
         ending = Ending()
         _obey_signals(web.reloads, background, ending, crew)
-        # Whoever can connect can also rely on the signals.
+        # Signals are handled before the first client can connect.
         for listener in listeners():
             cleanup.callback(listener.close)
             await _accept(listener, connections, live, cleanup)
@@ -80,14 +80,14 @@ async def serve(
         if reload_interval > 0:
             background.start(_reload_regularly(web.reloads, reload_interval))
         received = await ending.wait()
-        log.info("Ending: no new probes are taken", extra={"fields": {"signal": received}})
+        log.info("Shutting down: new probes are refused", extra={"fields": {"signal": received}})
         await _drain(web, ending, drain_timeout)
 
 
 async def _accept(
     listener: Listener, connections: Connections, live: LiveWebConfig | None, cleanup: AsyncExitStack
 ) -> None:
-    """Take connections from now until the cleanup."""
+    """Accept connections from now until the cleanup."""
     tls = live is not None and live.current.context is not None
     server = await asyncio.get_running_loop().create_server(
         connections,
@@ -102,19 +102,19 @@ async def _accept(
 
 
 class Background:
-    """Tasks that nobody awaits; kept, so that they are not lost, and cancelled at the end."""
+    """Background tasks: referenced here, so that they are not garbage collected, and cancelled at the end."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[None, None, None]) -> None:
-        """Run something beside everything else."""
+        """Start a task."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def cancel(self) -> None:
-        """Stop all of it."""
+        """Cancel all tasks."""
         for task in self._tasks:
             task.cancel()
 
@@ -147,7 +147,7 @@ def raise_file_limit(probes: int) -> int:
 
 
 def _obey_signals(reloads: Reloads, background: Background, ending: Ending, crew: Crew | None) -> None:
-    """SIGHUP reloads from now on, and others end the process; a worker is told most of that by its supervisor."""
+    """Handle SIGHUP (reload), SIGTERM and SIGINT (end). A worker gets all but SIGTERM from its supervisor."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, ending.signal, signal.SIGTERM.name)
     if crew is not None:
@@ -163,7 +163,7 @@ def _obey_signals(reloads: Reloads, background: Background, ending: Ending, crew
 
 
 async def _drain(web: Web, ending: Ending, seconds: float) -> None:
-    """Wait for running probes: all of them, or `seconds`, or another signal."""
+    """Wait until all running probes have ended, or some seconds have passed, or another signal comes."""
     drained = asyncio.ensure_future(web.probing.drain())
     impatience = asyncio.ensure_future(ending.wait())
     done, _ = await asyncio.wait((drained, impatience), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -182,7 +182,7 @@ async def _reload_regularly(reloads: Reloads, interval: float) -> None:
 
 
 async def _reload(reloading: Coroutine[None, None, None]) -> None:
-    """A reload that nobody waits for: what is wrong goes to the log."""
+    """Await a reload, and log its error if it has one."""
     try:
         await reloading
     except REFUSALS as refusal:

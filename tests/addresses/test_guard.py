@@ -33,13 +33,13 @@ from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result, run
-from tests.clocks import until
 from tests.exporters import ROOT, ours
 from tests.targets import Pki, Site, Tls, redirect, reply
 from tests.targets.dns import DnsServer, Zone
 from tests.targets.http3 import Quic
 from tests.targets.http3 import redirect as redirect3
 from tests.targets.proxy import HttpProxy, ProxyServer, SocksProxy
+from tests.waiting import until
 
 PROBERS = loader.load_probers([])
 DENIED = (Reason.TARGET_DENIED, "connect")
@@ -203,6 +203,7 @@ def literal_in_a_target(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "targets", [{"deny": LOOPBACK}, {"allow": ["10.0.0.0/8", "allowed.test"]}], ids=["deny", "allow"]
 )
@@ -540,6 +541,7 @@ METADATA = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "targets", [{}, {"deny": ["10.0.0.1"]}, {"allow": ["*"]}, {"allow": ["0.0.0.0/0", "::/0", "128.0.0.0/1"]}]
 )
@@ -733,6 +735,7 @@ async def test_guard_checks_abstract_unix_socket_by_name(tmp_path: Path) -> None
 # --- the exporter as a whole -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_exporter_logs_missing_targets_and_counts_denials(tmp_path: Path) -> None:
     (tmp_path / "open.yml").write_text("modules: {m: {prober: tcp}}")
     (tmp_path / "guarded.yml").write_text("targets: {deny: [127.0.0.1]}\nmodules: {m: {prober: tcp}}")

@@ -49,7 +49,7 @@ def http(keys: str) -> str:
 # --- the examples and the files of real users --------------------------------------------------------------
 
 INVALID = {
-    "authorization-type-basic": "3:44: modules.m.http.authorization.type: the type may not be Basic",
+    "authorization-type-basic": "3:44: modules.m.http.authorization.type: the type Basic is not allowed",
     "basic-auth-two-passwords": "3:67: modules.m.http.basic_auth.password_file: `password_file` and `password` exclude",
     "basic-auth-two-usernames": "3:54: modules.m.http.basic_auth.username_file: `username_file` and `username` exclude",
     "bearer-token-twice": "3:45: modules.m.http.bearer_token_file: `bearer_token_file` and `bearer_token` exclude each",
@@ -305,7 +305,7 @@ CAUTIONS = {
     "modules: {m: {prober: http, http: {no_follow_redirects: true}}}": "http.no_follow_redirects: `no_follow_",
     "modules: {m: {prober: http, http: {bearer_token: t}}}": "http.bearer_token: `bearer_token` is deprecated",
     "modules: {m: {prober: http, http: {bearer_token_file: t}}}": "http.bearer_token_file: `bearer_token_file` is dep",
-    "modules: {m: {prober: http, http: {method: A B}}}": "http.method: not a legal HTTP method",
+    "modules: {m: {prober: http, http: {method: A B}}}": "http.method: not a valid HTTP method",
     "modules: {m: {prober: http, http: {compression: lzma}}}": "http.compression: unknown",
     "modules: {m: {prober: http, http: {valid_http_versions: [HTTP/2]}}}": "http.valid_http_versions: HTTP/2 never",
     "modules: {m: {prober: http, http: {preferred_ip_protocol: ipv4}}}": "http.preferred_ip_protocol: neither",

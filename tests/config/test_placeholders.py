@@ -249,8 +249,14 @@ def test_module_without_parameters_is_returned_unchanged(tmp_path: Path) -> None
     [
         ("params: {a: {pattern: x, default: x}}, http: {body: '${param:b}'}", "http.body: ${param:b} is not declared"),
         ("params: {path: {pattern: x}}, http: {body: '${param:pth}'}", "`params`; did you mean `path`?"),
-        ("params: {a: {pattern: x, default: x}}, timeout: '${param:a}'", "timeout: parameters go into the block of"),
-        ("params: {a: {pattern: x, default: '${param:a}'}}", "params.a.default: parameters go into the block of"),
+        (
+            "params: {a: {pattern: x, default: x}}, timeout: '${param:a}'",
+            "timeout: a parameter can only be used in the block of",
+        ),
+        (
+            "params: {a: {pattern: x, default: '${param:a}'}}",
+            "params.a.default: a parameter can only be used in the block of",
+        ),
         ("params: {a: {pattern: x}}, http: {headers: {'X-${param:a}': y}}", "a parameter can't be a part of a key"),
         ("params: {target: {pattern: x}}", "params.target: `target` is a reserved name: requests use it"),
         ("params: {a-b: {pattern: x}}", "params.a-b: 'a-b' is no name of a parameter"),

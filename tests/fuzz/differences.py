@@ -204,7 +204,8 @@ def _our_hpack(data: bytes) -> object:
     decoder = Decoder(LIMIT)
     try:
         decoder.feed(data)
-        return decoder.end()
+        decoder.end()
+        return decoder.take()
     except ProbeFailed as failed:
         return Refused(failed.message)
 

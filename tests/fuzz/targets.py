@@ -100,7 +100,8 @@ def hpack(data: bytes) -> None:
         try:
             for piece in pieces:
                 decoder.feed(piece)
-            return decoder.end()
+            decoder.end()
+            return decoder.take()
         except ProbeFailed:
             return None
 

@@ -24,7 +24,7 @@ from probe_exporter.history.memory import MAX_BYTES, HistoryError, Query, Recent
 from probe_exporter.history.probe_log import ProbeLog
 from tests.exporters import ROOT
 from tests.history.test_memory import finished
-from tests.web.test_routes import until
+from tests.waiting import wait_until
 
 ALL = Query(limit=1_000_000)
 
@@ -270,7 +270,7 @@ def test_file_is_intact_after_the_writer_is_killed(tmp_path: Path, held: int) ->
     process = writer(tmp_path / "h", "killed", 1_000_000)
     assert process.stdout is not None
     process.stdout.readline()
-    until(lambda: rows(tmp_path / "h") >= held)
+    wait_until(lambda: rows(tmp_path / "h") >= held)
     process.send_signal(signal.SIGKILL)
     process.wait(60)
     process.stdout.close()

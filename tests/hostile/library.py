@@ -30,13 +30,16 @@ def _client(**settings: Any) -> dict[str, Any]:
     return {"settings": settings, "ends": _ENDS, "timeout": 2 * SHORT_SECONDS, "memory": 32 * MEBIBYTE}
 
 
+_OPTIONAL = _client() | {"ends": _ENDS | ends(SUCCESS)}
+"""For probers whose later questions (INFO, stats) are optional: a hostile answer to them fails no probe."""
+
 PROBERS: Clients = {
     "ldap": _client(),
-    "memcached": _client(),
+    "memcached": _OPTIONAL,
     "mqtt": _client(),
     "mysql": _client(),
     "postgres": _client(),
-    "redis": _client(),
+    "redis": _OPTIONAL,
     "ssh": _client(),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from probe_exporter.prober.failure import Reason
-from tests.budget import short_turns
+from tests.cost import short_turns
 from tests.modules.library import expect_failure, probe_talker, shipped, why
 from tests.targets import Pki, Repeat
 from tests.targets.talker import Hear, Talk, Turn, talk

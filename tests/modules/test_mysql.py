@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from probe_exporter.prober.failure import Reason
-from tests.deadlines import eventually, in_phase, run_until
+from tests.deadlines import in_phase, run_until
 from tests.modules.library import (
     STRANGERS,
     cuts,
@@ -25,6 +25,7 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
+    probe_same_loop,
     probe_talker,
     shipped,
     trust,
@@ -42,6 +43,7 @@ from tests.servers.mariadb import (
 )
 from tests.targets import Pki
 from tests.targets.talker import Hear, Secure, Talk, Turn, talk, then_silence
+from tests.waiting import eventually
 
 LOGIN = {"user": USER, "password": PASSWORD}
 KEY = rsa.generate_private_key(65537, 2048)
@@ -516,10 +518,11 @@ async def test_server_without_state_passes_unless_settings_need_it(pki: Pki, ans
         assert why(failed) is not None
 
 
-async def test_late_reply_is_not_taken_for_the_next(pki: Pki) -> None:
+@pytest.mark.usefixtures("clock")
+async def test_late_reply_is_not_taken_for_the_next() -> None:
     """A reply about read_only that comes late would look like a replication channel."""
-    script = then_silence(*logged_in(), READ_ONLY, table([b"read_only"], [b"1"])[:-9])
-    result, heard = await probe_talker(shipped("mysql", **LOGIN), script, pki, timeout=1)
+    turns = [turn for turn in (*logged_in(), READ_ONLY) if isinstance(turn, bytes | Hear)]
+    result, heard = await probe_same_loop(shipped("mysql", **LOGIN), *turns, table([b"read_only"], [b"1"])[:-9])
     assert why(result) is None
     assert b"SHOW REPLICA STATUS" not in heard
 

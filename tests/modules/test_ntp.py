@@ -14,9 +14,9 @@ import pytest
 
 from probe_exporter.prober.failure import Reason
 from probe_exporter.runner import Result
+from tests import clocks
 from tests.modules.library import OURS, measured, phases, probe, shipped, why
 from tests.servers.chrony import STRATUM
-from tests.targets import clock as fake_clock
 
 YEAR = 365.25 * 86400
 TO_1970 = 2_208_988_800
@@ -199,7 +199,7 @@ async def test_offset_is_the_difference_of_the_clocks(ahead: float) -> None:
 
 
 @pytest.fixture
-def time_of_day(clock: fake_clock.Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def time_of_day(clock: clocks.Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `time.time` follow the test's clock."""
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + clock.ahead)

@@ -10,8 +10,7 @@ import struct
 import pytest
 
 from probe_exporter.prober.failure import Reason
-from tests.clocks import until
-from tests.deadlines import eventually, in_phase, run_until, watch
+from tests.deadlines import in_phase, run_until, watch
 from tests.modules.library import (
     STRANGERS,
     cuts,
@@ -29,6 +28,7 @@ from tests.modules.library import (
 from tests.servers.postgresql import MOST_CLIENTS, PASSWORD, USER, PostgreSql, PostgreSqlPair
 from tests.targets import Pki
 from tests.targets.talker import Hear, Secure, Talk, Turn, talk, then_silence
+from tests.waiting import eventually, until
 
 LOGIN = {"user": USER, "password": PASSWORD}
 
@@ -301,6 +301,12 @@ async def test_error_without_credentials_passes_as_with_pg_isready(
 ) -> None:
     result, _ = await probe_talker(shipped("postgres"), then_silence(Hear(bytes=8), error(code)), pki)
     assert why(result) == verdict
+
+
+@pytest.mark.parametrize("settings", [{}, LOGIN])
+async def test_startup_answered_by_another_message_is_a_protocol_error(pki: Pki, settings: dict[str, str]) -> None:
+    result, _ = await probe_talker(shipped("postgres", **settings), then_silence(Hear(bytes=8), READY), pki)
+    assert why(result) == (Reason.PROTOCOL_ERROR, "startup")
 
 
 @pytest.mark.parametrize(

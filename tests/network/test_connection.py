@@ -19,12 +19,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from probe_exporter.network import connection as connections
-from probe_exporter.network.connection import HIGH_WATER, Connection, Secure
+from probe_exporter.network.connection import MAX_UNREAD_BYTES, Connection, Secure
 from probe_exporter.network.opening import connect, dial
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import handshake
 from probe_exporter.tls.context import client_context
-from tests.clocks import PATIENCE, until
 from tests.conftest import NewLoop
 from tests.targets import Pki
 from tests.targets.peer import (
@@ -40,6 +39,7 @@ from tests.targets.peer import (
     take,
     trust,
 )
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 
@@ -270,7 +270,7 @@ async def test_read_buffer_is_bounded_if_peer_floods() -> None:
     async with peer(pour) as port:
         connection = await dial(a_probe(), ["127.0.0.1"], port)
         await until(lambda: connection._paused and not writable(pouring[0]))
-        assert connection._held < HIGH_WATER + 1024 * 1024
+        assert connection._held < MAX_UNREAD_BYTES + 1024 * 1024
         assert sent < FLOOD // 2
         received = 0
         while piece := await connection.read():
@@ -392,7 +392,7 @@ async def test_close_releases_socket_if_peer_never_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Otherwise each probe of a stalled peer would leak a descriptor."""
-    monkeypatch.setattr(connections, "LINGER", 0.2)
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.2)
     released = asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
@@ -527,7 +527,7 @@ async def test_tls_reports_reset_during_handshake(pki: Pki) -> None:
 
 async def test_tls_handshake_has_its_own_timeout(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server never answers; the socket is closed afterwards."""
-    monkeypatch.setattr(connections, "HANDSHAKE_LIMIT", 0.1)
+    monkeypatch.setattr(connections, "MAX_HANDSHAKE_SECONDS", 0.1)
     left = asyncio.Event()
 
     async def play(connected: socket.socket) -> None:
@@ -656,6 +656,6 @@ async def test_tls_reads_large_response_with_bounded_buffer(pki: Pki) -> None:
     async with server:
         connection = await connect(a_probe(), "127.0.0.1", server.sockets[0].getsockname()[1], over_tls(pki))
         await until(lambda: connection._paused)
-        assert connection._held < HIGH_WATER + 1024 * 1024
+        assert connection._held < MAX_UNREAD_BYTES + 1024 * 1024
         assert len(await everything(connection)) == size
         connection.close()

@@ -10,13 +10,13 @@ import time
 import pytest
 import uvloop
 
-from probe_exporter.network.connection import HIGH_WATER
+from probe_exporter.network.connection import MAX_UNREAD_BYTES
 from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.network.opening import dial_udp
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from tests.clocks import PATIENCE, until
 from tests.conftest import NewLoop
 from tests.targets.peer import a_probe
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 
@@ -137,7 +137,7 @@ async def test_datagrams_are_dropped_beyond_buffer_limit() -> None:
         received = 0
         while datagrams.waiting:
             received += len(await datagrams.read())
-        assert HIGH_WATER - 10_000 < received < HIGH_WATER + 10_000
+        assert MAX_UNREAD_BYTES - 10_000 < received < MAX_UNREAD_BYTES + 10_000
         peer.sendto(b"later", ours)
         assert await datagrams.read() == b"later"
         datagrams.close()

@@ -21,8 +21,8 @@ from probe_exporter.addresses import literals
 from probe_exporter.network import lookup, resolv_conf
 from probe_exporter.network.lookup import Resolver
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from tests.clocks import until
 from tests.targets.dns import DnsServer, Zone, silence
+from tests.waiting import until
 
 A, AAAA = 1, 28
 NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5

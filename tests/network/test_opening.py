@@ -8,9 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import resource
 import socket
 import time
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -18,15 +22,15 @@ import uvloop
 from probe_exporter.addresses import literals
 from probe_exporter.network import lookup, opening
 from probe_exporter.network.connection import Connection
-from probe_exporter.network.opening import choose_address, connect, connect_udp, dial, resolve
+from probe_exporter.network.opening import choose_address, connect, connect_udp, dial, dial_udp, dial_unix, resolve
 from probe_exporter.network.settings import AddressSettings, SourceSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.tls import layer
-from tests.clocks import PATIENCE, until
 from tests.conftest import NewLoop
 from tests.targets import Pki
 from tests.targets.peer import Shaker, a_probe, everything, failing, greet, hold, over_tls, peer, say, take
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 
@@ -146,6 +150,36 @@ def unused_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Let this process open no more files while the block lasts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "opens",
+    [
+        lambda: dial(a_probe(), ["127.0.0.1"], 1),
+        lambda: dial_udp(a_probe(), "127.0.0.1", 1),
+        lambda: dial_unix(a_probe(), "/tmp/any"),
+        lambda: connect(a_probe(), "127.0.0.1", 1),
+    ],
+    ids=["dial", "dial_udp", "dial_unix", "connect"],
+)
+async def test_connecting_without_descriptors_says_so(opens: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    with no_descriptors():
+        failed = await failing(opens())
+    assert failed.reason is Reason.CONNECT_FAILED
+    assert failed.message.endswith("the exporter has no file descriptor left; raise its limit of open files")
 
 
 async def test_dial_reports_refused_port() -> None:
@@ -309,6 +343,7 @@ async def test_connect_udp_applies_source_settings() -> None:
 # --- leaks -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_connections_leak_no_objects_or_descriptors(pki: Pki) -> None:
     """This holds after success and after failure."""
 

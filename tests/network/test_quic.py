@@ -16,7 +16,7 @@ from aioquic.tls import Epoch
 from cryptography import x509
 
 from probe_exporter.network import quic
-from probe_exporter.network.quic import OUT_OF_ORDER, QuicClient
+from probe_exporter.network.quic import MAX_GAPS, MAX_OUT_OF_ORDER_BYTES, QuicClient
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.tls import certificates
@@ -25,9 +25,10 @@ from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.layer import VerificationFailed
 from probe_exporter.tls.quic import quic_context
 from probe_exporter.tls.settings import TLSSettings
-from tests.clocks import until
+from tests.cost import short_turns
 from tests.targets import Pki, Site
 from tests.targets.http3 import Quic
+from tests.waiting import until
 
 
 def a_probe() -> Probe:
@@ -193,16 +194,41 @@ async def test_quic_bounds_out_of_order_data(pki: Pki) -> None:
 
     def leave_gaps(server: QuicConnection) -> None:
         stream = server.get_next_available_stream_id()
-        server.send_stream_data(stream, bytes(4 * OUT_OF_ORDER))
+        server.send_stream_data(stream, bytes(4 * MAX_OUT_OF_ORDER_BYTES))
         sender = server._streams[stream].sender
-        sender._pending.subtract(0, 4 * OUT_OF_ORDER)
+        sender._pending.subtract(0, 4 * MAX_OUT_OF_ORDER_BYTES)
         at = 1 << 20
-        while at <= 4 * OUT_OF_ORDER:
+        while at <= 4 * MAX_OUT_OF_ORDER_BYTES:
             sender._pending.add(at - 4096, at - 4095)  # a little room for what other streams have said
             at *= 2
 
     failure = await provoked(pki, leave_gaps)
     assert failure.reason is Reason.CONNECT_FAILED
+
+
+async def test_quic_bounds_gaps(pki: Pki) -> None:
+    """Every other byte of a stream is missing: aioquic would search all gaps for each further byte."""
+
+    def leave_gaps(server: QuicConnection) -> None:
+        stream, size = server.get_next_available_stream_id(), 3 * MAX_GAPS
+        server.send_stream_data(stream, bytes(size))
+        pending = server._streams[stream].sender._pending
+        pending.subtract(0, size)
+        for at in range(1, size, 2):
+            pending.add(at, at + 1)
+
+    failure = await provoked(pki, leave_gaps)
+    assert failure.reason is Reason.CONNECT_FAILED
+
+
+async def test_quic_processes_a_flood_of_datagrams_in_short_turns(pki: Pki) -> None:
+    """They look like packets of the connection, and one is larger than any server sends."""
+    async with connected(pki, Quic()) as client:
+        with short_turns():
+            for size in [60_000, *[1200] * 100, *[0] * 1000, *[30] * 1000]:
+                client._datagrams.datagram_received((b"\x40" + bytes(size))[:size], None)
+            while client._datagrams.waiting:
+                await client.turn()
 
 
 async def test_quic_bounds_tls_messages(pki: Pki) -> None:
@@ -281,6 +307,7 @@ ZOO = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("authority", ["root", "intermediate", "leaf", "self_signed", "twin_roots", "none"])
 @pytest.mark.parametrize("certificate", ZOO)
 def test_quic_verifies_certificates_like_tcp(pki: Pki, certificate: str, authority: str) -> None:

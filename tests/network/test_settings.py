@@ -23,9 +23,9 @@ from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.runner import Result, run
 from tests import namespaces
-from tests.clocks import PATIENCE, until, wait_until
 from tests.namespaces import Namespace, Network
 from tests.targets.dns import DnsServer, Zone
+from tests.waiting import PATIENCE, until, wait_until
 
 PROBERS = loader.load_probers([])
 

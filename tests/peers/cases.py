@@ -1,7 +1,7 @@
-"""A case: one module, one scripted target, one probe, and what came out of it, as lines to compare.
+"""Define a case (module, scripted target, probe), run it against an exporter, return its outcome as lines.
 
-An outcome is a list of plain lines: one per sample, one per line of every request that the target received.
-Durations become `<zero>` or `<positive>` and ports their names, so that lines can be compared and pinned.
+An outcome has one line per sample, and one per line of each request that the target received. Durations become
+`<zero>` or `<positive>`, and ports become their names, so that two outcomes can be compared.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tests.targets.talker import Talk, Talker
 Settings = Mapping[str, object]
 
 AMPLE = "60s"
-"""The timeout of a module whose probe ends by itself: so long that not even a slow machine reaches it."""
+"""Timeout of a module whose probe ends by itself, so long that even a slow machine does not reach it."""
 
 SHORT = "2s"
-"""The timeout of a module whose target stays silent, so that nothing but the timeout ends the probe."""
+"""Timeout of a module whose target stays silent, so that only the timeout ends the probe."""
 
 LATE = Pause(600.0)
-"""What comes after this comes too late, however slow the machine is."""
+"""A pause so long that the probe has timed out before it ends, even on a slow machine."""
 
 AT_ONCE = 8
 """Cases that are probed at the same time."""
@@ -43,7 +43,7 @@ SILENT_AT_ONCE = 32
 """Cases with `SHORT` that are probed at the same time: they cost nothing while they wait."""
 
 UNDER_WAY = 0.02
-"""Seconds that a request may still be under way when the exporter has already told how the probe ended."""
+"""Seconds within which the target has received a request that was sent before the exporter responded."""
 
 DURATIONS = re.compile(r"probe_\w*(duration|lookup_time)_seconds")
 
@@ -53,23 +53,23 @@ class Case:
     """One probe of one scripted target.
 
     Args:
-        name: unique, in words; the module is called after it.
-        settings: the block of the prober in the module; it may name ports as placeholders, and those of the proxy.
+        name: unique, in words; the name of the module is made from it.
+        settings: the prober's block in the module; it may contain placeholders for ports.
         target: with the placeholders of `Site.fill`.
-        pages: what the target answers, by path.
-        tls: how its TLS port behaves.
-        quic: how its QUIC port behaves.
-        proxy: how the proxy behaves that stands at ``{proxy}`` and, with TLS, at ``{tls_proxy}``.
-        greeting: said to everybody who connects, instead of waiting for a request.
-        opening: how HTTP/2 begins on the plain port, to a client that speaks it there.
-        timeout: of the module: `AMPLE`, or `SHORT` where only the timeout ends the probe.
+        pages: the target's response to each path.
+        tls: behaviour of the target's TLS port.
+        quic: behaviour of the target's QUIC port.
+        proxy: behaviour of the proxy at ``{proxy}`` and, with TLS, at ``{tls_proxy}``.
+        greeting: sent to each client at once, instead of waiting for a request.
+        opening: first bytes of HTTP/2 on the plain port, for a client with prior knowledge.
+        timeout: of the module: `AMPLE`, or `SHORT` if only the timeout ends the probe.
         parameters: of the request to ``/probe``, beside or instead of `module` and `target`; None drops one.
         headers: of the request to ``/probe``.
-        talk: what the target says and hears instead, where it is no web site; ``{port}`` or ``{socket}`` names it.
-        over: what carries the talk: ``tcp``, ``unix`` or ``abstract``.
-        dns: the DNS server that is the target instead; every run has its own of the same behaviour.
+        talk: the target's dialogue, if it is not a web site; ``{port}`` or ``{socket}`` is its address.
+        over: transport of the dialogue: ``tcp``, ``unix`` or ``abstract``.
+        dns: the DNS server that is the target instead; each run starts a new one with the same behaviour.
         prober: the module's prober.
-        pinned: whether a golden file holds it; not where the machine's names and resolver have a say.
+        pinned: whether a golden file has it; false if the outcome depends on the machine's host names and resolver.
     """
 
     name: str
@@ -92,13 +92,13 @@ class Case:
 
     @property
     def module(self) -> str:
-        """The name of its module."""
+        """Return the name of its module."""
         return re.sub(r"\W+", "_", self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one exporter made of one case."""
+    """The outcome of one case with one exporter."""
 
     target: str
     lines: tuple[str, ...]
@@ -106,9 +106,9 @@ class Outcome:
 
 
 def configuration(cases: Iterable[Case], directory: Path, ports: Ports) -> str:
-    """The configuration file with the module of every case, the same for every exporter.
+    """Return the text of a configuration with the module of each case.
 
-    A setting that reads ``{file}`` is replaced by what that file in `directory` holds.
+    A setting that is ``{file}`` is replaced by the content of that file in `directory`.
     """
     modules = {}
     for case in cases:
@@ -128,18 +128,18 @@ def _inline(value: object, directory: Path) -> object:
 
 
 class Turns:
-    """Limits how many cases are probed at the same time."""
+    """Limit the number of cases that are probed at the same time."""
 
     def __init__(self) -> None:
         self._busy, self._silent = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(SILENT_AT_ONCE)
 
     def of(self, case: Case) -> asyncio.Semaphore:
-        """Return what a case waits for."""
+        """Return the semaphore that a case waits for."""
         return self._silent if case.timeout == SHORT else self._busy
 
 
 async def run_all(cases: Sequence[Case], exporter: Server, pki: Path, ports: Ports) -> dict[str, Outcome]:
-    """Run cases against one exporter, several at a time, each with a site of its own."""
+    """Run cases against one exporter, several at a time, each with its own target."""
     turns = Turns()
 
     async def one(case: Case) -> tuple[str, Outcome]:
@@ -199,7 +199,7 @@ def _value(name: str, value: float) -> str:
 
 
 def _requests(what: str, requests: Sequence[Request]) -> list[str]:
-    """Every request as lines, headers sorted by name; a repeated header is numbered from its second value on."""
+    """Return each request as lines, with headers sorted by name and repeated headers numbered."""
     lines = []
     for number, request in enumerate(requests, 1):
         lines.append(f"{what} {number}: {request.line}")

@@ -1,6 +1,6 @@
-"""Configurations with something odd in them, for two verdicts, and where these differ on purpose.
+"""Odd configurations, for a comparison with the original, and the tables of deliberate differences.
 
-Most odd values stand in `odd_values.txt`.
+Most odd values are in `odd_values.txt`.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ DOCUMENTS: list[str | bytes] = [
 
 
 def _odd_values() -> Iterator[str]:
-    """Each value of the file, in the place that is given for it."""
+    """Yield a configuration for each value of the file, with the value in the place that the file gives for it."""
     place = ""
     for line in (Path(__file__).parent / "odd_values.txt").read_text().splitlines():
         if line.startswith("== "):
@@ -102,17 +102,17 @@ CASES: list[str | bytes] = [*_odd_values(), *DOCUMENTS]
 
 
 def module(body: str) -> str:
-    """A configuration of one module."""
+    """Return a configuration with one module."""
     return f"modules: {{m: {{{body}}}}}\n"
 
 
 def http(keys: str) -> str:
-    """… with an http block of these keys."""
+    """Return a configuration with these keys in the http block of its module."""
     return module(f"prober: http, http: {{{keys}}}")
 
 
 def step(keys: str) -> str:
-    """… with a dialogue of one step, or of several."""
+    """Return a configuration whose module has a dialogue of these steps."""
     return module(f"prober: tcp, tcp: {{query_response: [{keys}]}}")
 
 

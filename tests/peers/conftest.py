@@ -1,4 +1,4 @@
-"""Fixtures for tests that compare our exporter with the original, case by case."""
+"""Fixtures for the comparison of our exporter with the original, case by case."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.peers.stage import ALL, GROUP_OF, GROUPS, PLAIN, Runs, Stage
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of one group of cases side by side, so that mostly one worker of pytest-xdist runs all of them."""
+    """Order tests by their group of cases, so that one worker of pytest-xdist runs most tests of a group."""
     order = {group: number for number, group in enumerate(GROUPS)}
     ours = [item for item in items if _group(item) is not None]
     rest = iter(sorted(ours, key=lambda item: order[_group(item) or ""]))
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _group(item: pytest.Item) -> str | None:
-    """Return the group of cases that a test is about."""
+    """Return the group of the case that is a parameter of a test; None without one."""
     parameters: Mapping[str, object] = getattr(getattr(item, "callspec", None), "params", {})
     case, group = parameters.get("case"), parameters.get("group")
     if isinstance(case, Case):
@@ -33,7 +33,7 @@ def _group(item: pytest.Item) -> str | None:
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Return what both exporters run on; all workers of pytest-xdist use one directory."""
+    """Return the shared setup of both exporters; all workers of pytest-xdist use one directory."""
     base = tmp_path_factory.getbasetemp()
     stage = stages.prepare((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "stage")
     yield stage
@@ -42,7 +42,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture(scope="session")
 def selected(request: pytest.FixtureRequest) -> frozenset[str]:
-    """Return the names of the cases that the tests of this session are about, so that one case alone runs alone."""
+    """Return the names of the cases that the selected tests need, so that no other case runs."""
     chosen: set[str] = set()
     for item in request.session.items:
         parameters: Mapping[str, object] = getattr(getattr(item, "callspec", None), "params", {})
@@ -51,14 +51,14 @@ def selected(request: pytest.FixtureRequest) -> frozenset[str]:
             chosen.add(case.name)
         elif group is not None:
             chosen |= {one.name for one in (PLAIN[group], *GROUPS[group])}
-        elif item.name == "test_every_difference_occurs":
+        elif item.name == "test_each_difference_applies_to_a_case":
             chosen |= ALL.keys()
     return frozenset(chosen)
 
 
 @pytest.fixture(scope="session")
 def ours(stage: Stage, selected: frozenset[str]) -> Iterator[Runs]:
-    """Return what our exporter makes of each case."""
+    """Return the outcomes of our exporter."""
     runs = Runs("ours", exporters.ours, stage, selected)
     yield runs
     runs.close()
@@ -66,7 +66,7 @@ def ours(stage: Stage, selected: frozenset[str]) -> Iterator[Runs]:
 
 @pytest.fixture(scope="session")
 def original(stage: Stage, selected: frozenset[str]) -> Iterator[Runs]:
-    """Return what the original makes of each case; skip the test where it is not installed."""
+    """Return the outcomes of the original; skip the test if it is not installed."""
     exporters.peer("blackbox_exporter")
     runs = Runs("original", exporters.original, stage, selected)
     yield runs

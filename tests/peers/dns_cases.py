@@ -1,6 +1,6 @@
-"""The dns cases: each form of a target, each setting, each section's demands, and each way an answer can be wrong.
+"""The dns cases: each form of a target, each setting, each rule for a section, and each kind of bad response.
 
-As in `http_cases`, no case states an expectation. The text of records is tried on both exporters, type by type.
+Cases state no expectation: the comparison and the golden files do. The text of records is compared for each type.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def dns(
     pinned: bool = True,
     **settings: Any,
 ) -> Case:
-    """A query and what is said to it."""
+    """Return a case of a query and the server's response."""
     asked = {"query_name": NAME, "query_type": "A", **settings}
     server = DnsServer(script, tls, raw=raw, hang_up=hang_up)
     return Case(f"dns {words}", asked, target, dns=server, timeout=timeout, prober="dns", pinned=pinned)
 
 
 def over_both(words: str, script: Script, *, timeout: str = AMPLE, **settings: Any) -> tuple[Case, Case]:
-    """The same over UDP and over TCP."""
+    """Return the same case over UDP and over TCP."""
     over_tcp: dict[str, Any] = {**settings, "transport_protocol": "tcp"}
     return (
         dns(f"{words} over udp", script, timeout=timeout, **settings),
@@ -247,7 +247,7 @@ SECURE = (
 
 
 def demands(section: str, key: str, regexps: Sequence[str]) -> dict[str, Any]:
-    """One rule for one section."""
+    """Return the settings with one rule for one section."""
     return {f"validate_{section}_rrs": {key: list(regexps)}}
 
 
@@ -288,7 +288,7 @@ def _plain(text: str) -> bool:
 
 
 def exactly(texts: Sequence[str]) -> str:
-    """A regular expression for any of these texts, whole."""
+    """Return a regular expression that matches any of these texts in full."""
     return "^(" + "|".join(re.sub(r"([^\w\s])", r"\\\1", text) for text in texts) + ")$"
 
 
@@ -325,4 +325,4 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "dns_validated": VALIDATED,
     "dns_texts": TEXTS,
 }
-"""Every case by the golden file it is pinned in."""
+"""Every case, by its golden file."""

@@ -1,7 +1,7 @@
-"""Golden files: what our exporter made of each case, written so that a change reads well in review.
+"""Golden files: write and compare the outcomes of our exporter, in a form that shows a change well in review.
 
-The first case of all is written in full. Every other case is written as its difference from that one, so that
-a page of 404 shows a status code, a failure and its reason, and nothing else.
+The first case of a table is written in full. Each other case is written as its difference from that one, so that a
+response of 404 shows a status code, a failure and its reason, and nothing else.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def _sections(text: str) -> dict[str, str]:
 
 
 def render(title: str, cases: Iterable[Case], outcomes: Outcomes, plain: Case, names: Mapping[str, str]) -> str:
-    """The text of one golden file.
+    """Return the text of one golden file.
 
     Args:
-        title: what the cases of the file have in common.
+        title: describes the cases of the file.
         cases: in the order of the table.
-        outcomes: by the name of the case; that of `plain` among them.
+        outcomes: by the name of the case; includes that of `plain`.
         plain: the case that the others are compared with.
-        names: what to call values that change from session to session.
+        names: replacements for values that change from session to session.
     """
     rows = [f"# {title}: each case as it differs from {plain.name!r}. UPDATE_GOLDEN=1 rewrites this file."]
     base = _stable(outcomes[plain.name], names)
@@ -70,15 +70,15 @@ def render(title: str, cases: Iterable[Case], outcomes: Outcomes, plain: Case, n
 
 
 def _stable(outcome: Outcome, names: Mapping[str, str]) -> list[str]:
-    """Its lines, with names in place of what changes from session to session and from version to version."""
+    """Return the lines, with names for values that change from session to session or from version to version."""
     pattern = re.compile("|".join(sorted(map(re.escape, names), key=len, reverse=True)) + rf"|(?<=/){VERSION}")
     lines = [pattern.sub(lambda found: names.get(found[0], "<version>"), line) for line in outcome.lines]
-    # A server that closes with something of ours unread ends the connection or resets it, as the moment has it.
+    # A server that closes without having read our data ends or resets the connection, depending on timing.
     return [re.sub("connect_(closed|reset)", "connect_closed|reset", line) for line in lines]
 
 
 def _differences(base: list[str], lines: list[str]) -> list[str]:
-    """What changed, went and came; every further request is expected to have the headers of the first."""
+    """Return changed, removed and added lines. Each further request is compared with the headers of the first."""
     first = [line.removeprefix("request 1: ") for line in base if re.match(r"request 1: [\w-]+: ", line)]
     requests = {int(found[1]) for line in lines if (found := re.match(r"request (\d+): ", line))}
     base = base + [f"request {number}: {line}" for number in sorted(requests - {1}) for line in first]
@@ -94,5 +94,5 @@ def _differences(base: list[str], lines: list[str]) -> list[str]:
 
 
 def _series(line: str) -> str:
-    """The series of a sample's line; "" for a line of a request."""
+    """Return the series of a sample's line; "" for a line of a request."""
     return "" if line.startswith("request ") else line.rpartition(" ")[0]

@@ -1,7 +1,7 @@
-"""The grpc cases: each setting, each form of a target, each status, and each way in which a call can break.
+"""The grpc cases: each setting, each form of a target, each status, and each way a call can fail.
 
-As in `http_cases`, no case states an expectation. The server is scripted frame by frame; real ones are probed in
-tests/probers/test_grpc.py.
+Cases state no expectation: the comparison and the golden files do. The server is scripted frame by frame;
+tests/probers/test_grpc.py probes real ones.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def call(
     parameters: Mapping[str, str | None] | None = None,
     **asked: object,
 ) -> Case:
-    """A health check over plain HTTP/2."""
+    """Return a case of a health check over plaintext HTTP/2."""
     return Case(
         f"grpc {name}", asked, target, grpc.at(answer), timeout=timeout, prober="grpc", opening=opening,
         parameters=parameters or {},
@@ -65,7 +65,7 @@ def secure(
     parameters: Mapping[str, str | None] | None = None,
     **asked: object,
 ) -> Case:
-    """A health check over TLS."""
+    """Return a case of a health check over TLS."""
     return Case(
         f"grpc {name}", {"tls": True, "tls_config": dict(config), **asked}, target, grpc.at(answer), tls,
         timeout=timeout, prober="grpc", parameters=parameters or {},
@@ -312,4 +312,4 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "grpc_framing": FRAMING,
     "grpc_tls": SECURE,
 }
-"""Every case by the golden file it is pinned in."""
+"""Every case, by its golden file."""

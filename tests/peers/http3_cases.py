@@ -1,6 +1,6 @@
-"""The http cases over HTTP/3: what a page may be asked and say there, and every way a server can break the protocol.
+"""The http cases over HTTP/3: requests, responses, and each way a server can violate the protocol.
 
-As in `http_cases`, no case states an expectation.
+Cases state no expectation: the comparison and the golden files do.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def over(
     quic: Quic | None = None,
     timeout: str = AMPLE,
 ) -> Case:
-    """A case over HTTP/3: what the module asks, and what the server answers."""
+    """Return a case over HTTP/3."""
     return Case(
         f"http3 {name}",
         {**HTTP3, **TRUST, **(asked or {})},
@@ -70,12 +70,12 @@ def over(
 
 
 def malformed(name: str, *parts: Part, end: End = End.CLOSE, timeout: str = AMPLE) -> Case:
-    """A case of one peculiar answer."""
+    """Return a case of one unusual response."""
     return over(name, answer=said(*parts, end=end), timeout=timeout)
 
 
 def control(name: str, content: bytes, *, opening: bytes = SETTLED) -> Case:
-    """A case of one peculiar control stream, which goes on with the answer."""
+    """Return a case of one unusual control stream; the response follows."""
     answer = said(on_control(content), Pause(0.1), head(200), data(b"ok"))
     return over(name, answer=answer, quic=Quic(opening=opening))
 
@@ -176,7 +176,7 @@ def redirected(
     target: str = OVER_QUIC,
     timeout: str = AMPLE,
 ) -> Case:
-    """A case of one redirect."""
+    """Return a case of one redirect."""
     answer = {"/": redirect(status, location), "/next": ARRIVED}
     return over(f"redirect {name}", asked, answer, target=target, timeout=timeout)
 
@@ -259,7 +259,7 @@ FRAMES = (
     malformed("headers by the thousand", head(200, *((f"x-{n}", "a") for n in range(2000))), data(b"ok")),
 )  # fmt: skip
 
-THEN = Pause(0.3)  # long enough for what came before to be read: Go loses what comes along with the end
+THEN = Pause(0.3)  # long enough for the earlier data to be read: Go loses data that arrives together with the end
 FIVE_OF_NINE = (head(200, ("content-length", "9")), data(b"five!"))
 
 ENDS = (
@@ -318,7 +318,7 @@ ENDS = (
 
 
 def served(certificate: str, asked: Settings | None = None, *, target: str = OVER_QUIC) -> Case:
-    """A case of one certificate of the zoo."""
+    """Return a case of one server certificate."""
     return over(f"certificate {certificate}".replace("_", " "), asked, target=target, quic=Quic(certificate))
 
 
@@ -388,4 +388,4 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "http3_ends": ENDS,
     "http3_handshake": HANDSHAKE,
 }
-"""Every case by the golden file it is pinned in."""
+"""Every case, by its golden file."""

@@ -1,6 +1,6 @@
-"""The http cases: every setting and every failure of compat.md 3.6, 3.12, 3.13 and 4.1 that HTTP/1 has, as data.
+"""The http cases over HTTP/1: every setting and every failure.
 
-A case states no expectation: the original's answer is the expectation, and the golden files pin ours.
+Cases state no expectation: `test_http.py` compares ours with the original, and the golden files pin ours.
 """
 
 from __future__ import annotations
@@ -21,30 +21,41 @@ FILES = {
     "files/large": "0123456789abcdef" * 8192,
     "files/awkward": "two\nlines",
 }
-"""Text files that modules name; they stand in the exporters' working directory."""
+"""Text files that modules name; they are in the exporters' working directory."""
 
-IP4 = {"preferred_ip_protocol": "ip4"}  # where a target says localhost: not every machine has ::1 for it
+IP4 = {"preferred_ip_protocol": "ip4"}  # for targets with localhost: not every machine resolves it to ::1
 OVER_TLS = "https://127.0.0.1:{tls_port}/"
 LOCALHOST_TLS = "https://localhost:{tls_port}/"
 TRUST = {"tls_config": {"ca_file": "pki/root.pem"}}
 MODIFIED = "Mon, 02 Jan 2006 15:04:05 GMT"
 ZIPPED = gzip.compress(b"compressed text " * 64, mtime=0)
+GZIP_HEADERS = {
+    "an extra field": b"\x1f\x8b\x08\x04" + bytes(6) + b"\x05\0extra",
+    "name and comment": b"\x1f\x8b\x08\x18" + bytes(6) + b"name\0comment\0",
+    "a name of 511 bytes": b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 511 + b"\0",
+    "a name of 512 bytes": b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 512 + b"\0",
+    "unknown flags": b"\x1f\x8b\x08\xe0" + bytes(6),
+    "another method": b"\x1f\x8b\x07\0" + bytes(6),
+    "a checksum": b"\x1f\x8b\x08\x02" + bytes(6)
+    + (zlib.crc32(b"\x1f\x8b\x08\x02" + bytes(6)) & 0xFFFF).to_bytes(2, "little"),
+    "a bad checksum": b"\x1f\x8b\x08\x02" + bytes(6) + b"ab",
+}  # fmt: skip
 DEFLATED = zlib.compress(b"compressed text " * 64)[2:-4]
 BROTLI = bytes.fromhex("1bff03f81da9539fbb71493706526d7855f6569db45603c4e376aaa600")  # the same text
 
 
 def at(answer: Answer) -> Mapping[str, Answer]:
-    """A site of one page."""
+    """Return a site with one page."""
     return {"/": answer}
 
 
 def tls(**settings: object) -> dict[str, object]:
-    """A `tls_config` that trusts the test's root, and more."""
+    """Return a `tls_config` that trusts the test's root, with further settings."""
     return {"tls_config": {"ca_file": "pki/root.pem", **settings}}
 
 
 def matcher(header: str, regexp: str, **more: object) -> list[dict[str, object]]:
-    """One header matcher, as the configuration has it."""
+    """Return one header matcher of the configuration."""
     return [{"header": header, "regexp": regexp, **more}]
 
 
@@ -380,6 +391,45 @@ BODY_CHECKS = (
          pages=at(reply(200, b"hay " * 250_000 + b"needle"))),
 )  # fmt: skip
 
+JSON = tuple(
+    Case(f"json {name}", {"fail_if_body_json_not_matches_cel": expression}, pages=at(reply(200, text)))
+    for name, expression, text in (
+        ("object", "body.a == 1", b'{"a": 1}'),
+        ("object that does not match", "body.a == 2", b'{"a": 1}'),
+        ("nothing", "true", b""),
+        ("spaces around", "body == 1", b" \t1\r\n"),
+        ("NaN", "true", b"NaN"),
+        ("infinity", "true", b"Infinity"),
+        ("NaN in a list", "true", b"[1, NaN]"),
+        ("byte order mark", "true", b"\xef\xbb\xbf1"),
+        ("UTF-16", "true", b"1".ljust(2, b"\0")),
+        ("number beyond the range", "true", b"1e999"),
+        ("number at the end of the range", "body > 1e300", b"1.7976931348623157e308"),
+        ("number that underflows", "body == 0", b"1e-999"),
+        ("number of 400 digits", "true", b"1" * 400),
+        ("number of 300 digits", "body > 1e200", b"1" * 300),
+        ("number with a leading zero", "true", b"01"),
+        ("invalid UTF-8", "body == '\ufffd'", b'"\xff"'),
+        ("invalid UTF-8 of two bytes", "body == '\ufffd\ufffd'", b'"\xe2\x82"'),
+        ("surrogate in UTF-8", "body == '\ufffd\ufffd\ufffd'", b'"\xed\xa0\x80"'),
+        ("lone high surrogate", "body == '\ufffdx'", rb'"\ud83dx"'),
+        ("lone low surrogate", "body == '\ufffd'", rb'"\ude00"'),
+        ("pair of surrogates", "body == '\U0001f600'", rb'"\ud83d\ude00"'),
+        ("high surrogate before a pair", "body == '\ufffd\U0001f600'", rb'"\ud83d\ud83d\ude00"'),
+        ("escaped backslash before ud83d", r"body == '\\ud83d'", rb'"\\ud83d"'),
+        ("invalid UTF-8 in a key", "body['\ufffd'] == 1", b'{"\xff": 1}'),
+        ("equal keys", "body.a == 2", b'{"a": 1, "a": 2}'),
+        ("tab in a text", "true", b'"a\tb"'),
+        ("DEL in a text", "body == '\x7f'", b'"\x7f"'),
+        ("unknown escape", "true", rb'"\x41"'),
+        ("something after the end", "true", b"1 2"),
+        ("comma at the end", "true", b"[1,]"),
+        ("large", "size(body) == 40000", b"[" + b"[]," * 39_999 + b"[]]"),
+        ("deep", "true", b"[" * 500 + b"]" * 500),
+        ("too deep", "true", b"[" * 20_000 + b"]" * 20_000),
+    )
+)
+
 COMPRESSION = (
     Case("compression gzip", {"compression": "gzip"}, pages=at(reply(200, ZIPPED))),
     Case("compression gzip with its header", {"compression": "gzip", "headers": {"Accept-Encoding": "gzip"}},
@@ -400,6 +450,18 @@ COMPRESSION = (
          pages=at(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + ZIPPED[:30]))),
     Case("compression gzip with a bad checksum", {"compression": "gzip"},
          pages=at(reply(200, ZIPPED[:-8] + b"\0" * 8))),
+    Case("compression gzip with a bad size", {"compression": "gzip"},
+         pages=at(reply(200, ZIPPED[:-4] + b"\0" * 4))),
+    Case("compression gzip with a bad checksum and a match",
+         {"compression": "gzip", "fail_if_body_not_matches_regexp": ["compressed"]},
+         pages=at(reply(200, ZIPPED[:-8] + b"\0" * 8))),
+    Case("compression gzip with a bad checksum in the second member", {"compression": "gzip"},
+         pages=at(reply(200, ZIPPED + ZIPPED[:-8] + b"\0" * 8))),
+    *(
+        Case(f"compression gzip header with {name}", {"compression": "gzip"},
+             pages=at(reply(200, header + ZIPPED[10:])))
+        for name, header in GZIP_HEADERS.items()
+    ),
     Case("compression gzip of two members", {"compression": "gzip"}, pages=at(reply(200, ZIPPED + ZIPPED))),
     Case("compression gzip and garbage after", {"compression": "gzip"},
          pages=at(reply(200, ZIPPED + b"garbage"))),
@@ -532,7 +594,7 @@ SECRETS: Mapping[str, Settings] = {
     "header Cookie": {"headers": {"Cookie": "mine=1"}},
     "http_headers": {"http_headers": {"X-B": {"secrets": ["2"]}, "Cookie": {"values": ["c=d"]}}},
 }
-"""What a redirect to another host must not carry along."""
+"""Settings whose headers a redirect to another host must not send."""
 
 REDIRECTS = (
     *(
@@ -646,7 +708,7 @@ REDIRECTS = (
 
 def cookie_case(name: str, *cookies: str, location: str = "/next", target: str = "http://127.0.0.1:{port}/",
                 settings: Mapping[str, object] = IP4) -> Case:  # fmt: skip
-    """A redirect that sets cookies; the second request shows which of them came back."""
+    """Return a case of a redirect that sets cookies; the second request shows which of them are sent back."""
     return Case(
         f"cookie {name}",
         settings,
@@ -694,12 +756,12 @@ COOKIES = (
 
 
 def answered(name: str, data: bytes) -> Case:
-    """A case of one peculiar answer."""
+    """Return a case of one unusual response."""
     return Case(f"answer {name}", pages=at(raw(data)))
 
 
 def with_headers(name: str, lines: bytes, body: bytes = b"ok") -> Case:
-    """A case of one peculiar header."""
+    """Return a case of one unusual header."""
     return answered(name, b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n\r\n" + body)
 
 
@@ -812,7 +874,7 @@ FAILURES = (
 
 
 def served(certificate: str, *, settings: Mapping[str, object] = TRUST, target: str = OVER_TLS) -> Case:
-    """A case of one certificate of the zoo."""
+    """Return a case of one server certificate."""
     return Case(f"certificate {certificate}".replace("_", " "), settings, target, tls=Tls(certificate))
 
 
@@ -940,6 +1002,7 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "front": FRONT,
     "header_checks": HEADER_CHECKS,
     "body_checks": BODY_CHECKS,
+    "json": JSON,
     "compression": COMPRESSION,
     "body": BODY,
     "last_modified": LAST_MODIFIED,
@@ -949,4 +1012,4 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "failures": FAILURES,
     "tls": TLS,
 }
-"""Every case by the golden file it is pinned in."""
+"""Every case, by its golden file."""

@@ -1,6 +1,6 @@
-"""The icmp cases: every setting of compat.md 3.8 and what 4.4 says of it, on loopback, as data.
+"""The icmp cases: every setting, on loopback.
 
-What takes a network with a router in it stands in tests/probers/test_icmp.py.
+Tests that need a network with a router are in tests/probers/test_icmp.py.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from tests.peers.cases import AMPLE, SHORT, Case
 def icmp(
     name: str, target: str = "127.0.0.1", *, timeout: str = AMPLE, pinned: bool = True, **settings: object
 ) -> Case:
-    """A ping with the block's settings."""
+    """Return a case of a ping with these settings."""
     return Case(f"icmp {name}", settings, target, pages={}, timeout=timeout, prober="icmp", pinned=pinned)
 
 
 def both(name: str, **settings: object) -> tuple[Case, Case]:
-    """The same over IPv4 and over IPv6."""
+    """Return the same case over IPv4 and over IPv6."""
     return icmp(name, **settings), icmp(f"{name} over IPv6", "::1", **settings)  # type: ignore[arg-type]
 
 
@@ -107,4 +107,4 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "icmp_sizes": SIZES,
     "icmp_hops": HOPS,
 }
-"""Every case by the golden file it is pinned in."""
+"""Every case, by its golden file."""

@@ -1,7 +1,7 @@
-"""The http cases with a token by OAuth 2.0 (compat.md 3.14): how it is asked for, what counts as one, where it goes.
+"""The http cases with OAuth 2.0: the token request, the token response, and the use of the token.
 
-As in `http_cases`, no case states an expectation. The target is its own token server, so that requests for tokens and
-with tokens are seen in their order.
+Cases state no expectation: the comparison and the golden files do. The target is also the token server, so that the
+outcome shows the order of both kinds of request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LIMIT = 1 << 20
 
 
 def said(fields: object, status: int | str = 200, media_type: str = "application/json") -> Answer:
-    """An answer of a token server."""
+    """Return a response of a token server."""
     body = fields if isinstance(fields, str) else json.dumps(fields)
     return reply(status, body.encode(), ("Content-Type", media_type))
 
@@ -40,7 +40,7 @@ def with_token(
     pages: Mapping[str, Answer] | None = None,
     proxy: HttpProxy | SocksProxy | None = None,
 ) -> Case:
-    """A case of an ``oauth2`` block, whose token server answers as is said."""
+    """Return a case of an ``oauth2`` block with this response of the token server."""
     oauth2 = {"client_id": "id", "client_secret": "secret", "token_url": TARGET + "token", **(block or {})}
     everything = {"/": reply(200, b"ok"), "/next": reply(200, b"arrived"), "/token": answer, **(pages or {})}
     return Case(f"oauth2 {name}", {**IP4, "oauth2": oauth2, **(asked or {})}, target, everything, Tls(), proxy=proxy)
@@ -171,4 +171,4 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "oauth2_answers": ANSWERS,
     "oauth2_use": USE,
 }
-"""Every case by the golden file it is pinned in; those of assertions, which differ each time, are tested elsewhere."""
+"""Every case, by its golden file; assertions differ each time and are tested in test_oauth2.py."""

@@ -1,4 +1,4 @@
-"""Pages of metrics, good and bad, for our readers and promtool to disagree about."""
+"""Pages of metrics, good and bad, for a comparison of our reader and linter with promtool."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ GAUGE = "# HELP {0} x\n# TYPE {0} gauge\n{0} 1\n"
 
 
 def gauges(*names: str) -> str:
-    """A page of gauges that lack nothing but good names."""
+    """Return a page of gauges whose only flaws can be their names."""
     return "".join(GAUGE.format(name) for name in names)
 
 
@@ -137,4 +137,4 @@ DIFFERENCES = {
     "a label in quotes": "the same for a label",
     "HELP not in UTF-8": "promtool does not check it",
 }
-"""Where our verdict is another, and why; docs/modules/exporter.md has the same."""
+"""Pages with a different verdict, and why; docs/modules/exporter.md has the same table."""

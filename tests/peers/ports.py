@@ -1,4 +1,4 @@
-"""Ports that modules name: the configuration is written before any target listens, so they are kept from then on."""
+"""Reserve ports that modules name, because the configuration is written before the targets listen."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _PLACEHOLDER = re.compile(r"\{(port|tls_port|dead|proxy|tls_proxy)\}")
 
 
 class Ports:
-    """For each module, a port for each placeholder in its settings, bound and not listened on until `Site` does."""
+    """A bound port for each placeholder in the settings of each module; `Site` listens on it later."""
 
     def __init__(self, modules: Mapping[str, object]) -> None:
         """
         Args:
-            modules: settings by the name of their module.
+            modules: settings by module name.
         """
         self._held: list[socket.socket] = []
         self._ports = {name: {word: self._hold() for word in _words(settings)} for name, settings in modules.items()}
 
     def of(self, module: str) -> Mapping[str, int]:
-        """The ports of one module, by placeholder; none if it names none."""
+        """Return the ports of one module by placeholder."""
         return self._ports.get(module, {})
 
     def fill(self, module: str, settings: T) -> T:
-        """A module's settings with numbers in place of placeholders."""
+        """Return a module's settings with port numbers in place of placeholders."""
         return _replaced(settings, self.of(module))
 
     def close(self) -> None:
-        """Let go of all."""
+        """Release all ports."""
         for one in self._held:
             one.close()
 

@@ -1,7 +1,7 @@
-"""The http cases through proxies (compat.md 3.12 and 4.1): how they are asked, the rules that exempt, how they fail.
+"""The http cases through proxies: requests to the proxy, ``no_proxy`` rules, failures.
 
-As in `http_cases`, no case states an expectation. Where a target is not loopback by name or number (``0.0.0.0``, names
-under ``.invalid``), that is for the rules about loopback; nothing but loopback is ever connected to.
+Cases state no expectation: the comparison and the golden files do. Some targets are not loopback by name or number
+(``0.0.0.0``, names under ``.invalid``), because loopback has its own rules; probes only ever connect to loopback.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def via(
     timeout: str = AMPLE,
     pinned: bool = True,
 ) -> Case:
-    """A case through the proxy at `url`, with a target that speaks both HTTP and TLS."""
+    """Return a case through the proxy at `url`, with a target that serves both HTTP and HTTPS."""
     settings = {**IP4, **TRUST, "proxy_url": url, **(asked or {})}
     usual = SocksProxy() if url.startswith("socks") else HttpProxy()
     return Case(
@@ -45,12 +45,12 @@ def via(
 
 
 def both(name: str, url: str = HTTP, asked: Settings | None = None) -> tuple[Case, Case]:
-    """The same for an http and an https target."""
+    """Return the same case for an http and an https target."""
     return via(name, url, asked, "http://127.0.0.1:{port}/?q"), via(f"{name} for https", url, asked, OVER_TLS + "?q")
 
 
 def headers(**values: list[str]) -> dict[str, object]:
-    """Headers for a CONNECT."""
+    """Return the setting with headers for a CONNECT."""
     return {"proxy_connect_header": {name.replace("_", "-"): value for name, value in values.items()}}
 
 
@@ -145,7 +145,7 @@ SOCKS5 = (
 
 
 def exempt(name: str, rules: str, target: str = ANY, asked: Settings | None = None, *, pinned: bool = True) -> Case:
-    """A case of a ``no_proxy`` list: what it exempts is reached directly."""
+    """Return a case of a ``no_proxy`` list, whose targets are connected to directly."""
     return via(f"except {name}", HTTP, {"no_proxy": rules, **(asked or {})}, target, pinned=pinned)
 
 
@@ -181,7 +181,7 @@ NO_PROXY = (
     exempt("localhost with skipped resolving", "x", LOCALHOST, SKIP),
     exempt("what is reached with skipped resolving", "0.0.0.0", ANY, SKIP),
     *(
-        # What is exempt can't be reached: nobody knows its name. What is not comes to the proxy, which does.
+        # An exempt name can't be resolved, so its probe fails. The proxy resolves the others.
         exempt(f"names {name}", rules, NOWHERE, SKIP, pinned=False)
         for name, rules in {
             "equal": "nowhere.invalid", "in capitals": "NOWHERE.Invalid", "above": "invalid",
@@ -199,7 +199,7 @@ NO_PROXY = (
 
 
 def moved(name: str, location: str, url: str = HTTP, asked: Settings | None = None, target: str = LOCALHOST) -> Case:
-    """A case of one redirect on the way."""
+    """Return a case of one redirect."""
     return via(f"redirect {name}", url, asked, target, pages={"/": redirect(302, location), "/next": ARRIVED})
 
 
@@ -317,4 +317,4 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "proxy_redirects": REDIRECTS,
     "proxy_failures": FAILURES,
 }
-"""Every case by the golden file it is pinned in."""
+"""Every case, by its golden file."""

@@ -1,9 +1,9 @@
-"""Run the cases against our exporter and the original, each case once, whichever test process asks first.
+"""Run the cases against our exporter and the original, each case once per session, in one of the test processes.
 
-* `Stage` is what both exporters share: certificates, files and one configuration with the module of every case.
-* `Runs` is one exporter on that stage. It starts with the first case that is asked for and serves the whole session.
-* pytest-xdist runs the tests of one session in several processes. What one process has made (certificates, the
-  outcomes of a chunk of cases) lies in a file under a lock: another process reads it and does not make it again.
+* `Stage` is the setup of both exporters: certificates, files and one configuration with the module of every case.
+* `Runs` is one exporter with that setup. It starts with the first case and serves the whole session.
+* pytest-xdist runs the tests of one session in several processes. A process writes its results (certificates, the
+  outcomes of a chunk of cases) to a file under a lock, and the others read it.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ GROUPS = {name: group for table in TABLES for name, group in table.items()}
 ALL = {case.name: case for group in GROUPS.values() for case in group}
 GROUP_OF = {case.name: name for name, group in GROUPS.items() for case in group}
 CHUNK_OF = {case.name: "silence" if case.timeout == cases.SHORT else GROUP_OF[case.name] for case in ALL.values()}
-"""What is run together: a group, but all cases that wait for a timeout at once, so that they wait side by side."""
+"""The chunk of each case, by its name. A chunk is a group, or all cases that time out, which wait at the same time."""
 PLAIN = {name: next(iter(table.values()))[0] for table in TABLES for name in table}
-"""By group, the case that golden files are written as differences from: the first of its table."""
+"""By group, the case that the golden files write in full: the first of its table."""
 
 PATIENCE = 10
-"""Factor for the timeout of a case that is run again, because the first time the machine may have been too slow."""
+"""Factor for the timeout of a case that runs again, because the machine may have been too slow the first time."""
 
 
 def made_once(path: Path, make: Callable[[], T]) -> T:
-    """Return what `make` returns, and keep it in a file for the other processes of this test session.
+    """Return the result of `make`, from a file if another process of this session has already called it.
 
-    The lock is held while `make` runs: another process that wants the same waits for it.
+    The lock is held while `make` runs; another process waits for it.
     """
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -76,11 +76,11 @@ def made_once(path: Path, make: Callable[[], T]) -> T:
 
 @dataclass(frozen=True)
 class Stage:
-    """What both exporters run on.
+    """The setup of both exporters.
 
     Attributes:
         directory: their working directory, the same for every process of the session.
-        names: what to call values that change from session to session.
+        names: replacements for values that change from session to session.
         ports: the ports that modules name; each process has its own.
     """
 
@@ -90,12 +90,12 @@ class Stage:
 
     @property
     def pki(self) -> Path:
-        """The directory of the certificates."""
+        """Return the directory of the certificates."""
         return self.directory / "pki"
 
     @contextlib.contextmanager
     def exporter(self, start: Start, selected: Mapping[str, Case]) -> Iterator[Server]:
-        """Start an exporter whose configuration has the modules of these cases."""
+        """Start an exporter with the modules of these cases."""
         config = self.directory / f"{os.getpid()}-{len(selected)}.yml"
         config.write_text(cases.configuration(selected.values(), self.directory, self.ports))
         with start(self.directory, f"--config.file={config.name}") as exporter:
@@ -103,7 +103,7 @@ class Stage:
 
 
 def prepare(directory: Path) -> Stage:
-    """Write the certificates and the files that modules name into a directory, unless another process has done so."""
+    """Write the certificates and the files that modules name, unless another process has done so."""
 
     def write() -> Mapping[str, str]:
         (directory / "pki").mkdir()
@@ -120,12 +120,12 @@ def prepare(directory: Path) -> Stage:
 
 @dataclass
 class Runs:
-    """The outcomes of one exporter: ``runs[name]`` runs the case, with the others of its chunk, unless that is done.
+    """The outcomes of one exporter. ``runs[name]`` runs the chunk of the case if it has not run yet.
 
     Attributes:
         name: ``ours`` or ``original``.
         start: starts the exporter.
-        selected: the names of the cases that the session's tests are about.
+        selected: the names of the cases that the selected tests need.
     """
 
     name: str
@@ -143,7 +143,7 @@ class Runs:
         return self._known[name]
 
     def again(self, selected: Iterable[Case], patience: int = 1) -> dict[str, Outcome]:
-        """Run cases once more, one after another, on a new exporter, which has no tokens or connections of before.
+        """Run cases once more, one after another, on a new exporter without old tokens or connections.
 
         Args:
             selected: the cases.

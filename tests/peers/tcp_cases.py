@@ -1,6 +1,6 @@
 """The tcp and unix cases: each form of a target, each setting, each step of a dialogue and each way it can fail.
 
-As in `http_cases`, no case states an expectation.
+Cases state no expectation: the comparison and the golden files do.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ GREETS = then_silence(b"220 host ESMTP x\r\n")
 def tcp(
     name: str, script: Talk = SILENT, target: str = "127.0.0.1:{port}", timeout: str = AMPLE, **settings: object
 ) -> Case:
-    """A probe of a port."""
+    """Return a case of a probe of a port."""
     return Case(f"tcp {name}", settings, target, talk=script, timeout=timeout, prober="tcp")
 
 
 def says(name: str, script: Talk, *steps: Step, timeout: str = AMPLE, **settings: object) -> Case:
-    """A dialogue with a port."""
+    """Return a case of a dialogue with a port."""
     return Case(
         f"tcp {name}",
         {"query_response": list(steps), **settings},
@@ -50,13 +50,13 @@ def unix(
     timeout: str = AMPLE,
     **settings: object,
 ) -> Case:
-    """The same with a Unix socket."""
+    """Return the same with a Unix socket."""
     asked = {"query_response": list(steps), **settings} if steps else settings
     return Case(f"unix {name}", asked, target, talk=script, over=over, timeout=timeout, prober="unix")
 
 
 def label(name: str, value: str) -> dict[str, str]:
-    """One entry of `labels`."""
+    """Return one entry of `labels`."""
     return {"name": name, "value": value}
 
 
@@ -571,7 +571,7 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "tcp_labels": LABELS,
     "tcp_tls": SECURE,
 }
-"""Every case of tcp by the golden file it is pinned in."""
+"""Every case of tcp, by its golden file."""
 
 UNIX_GROUPS: dict[str, tuple[Case, ...]] = {"unix": UNIX}
 """The same for unix."""

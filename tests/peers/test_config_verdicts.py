@@ -1,4 +1,4 @@
-"""The original and we take and refuse the same configurations, but for what the tables state."""
+"""Configurations: we accept what the original accepts, except for the cases in the tables."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ ON_PURPOSE = {
 
 @pytest.fixture(scope="session")
 def original() -> str:
-    """The original's binary."""
+    """Return the path of the original's binary."""
     return exporters.peer("blackbox_exporter")
 
 
 def theirs(original: str, path: Path) -> bool:
-    """Whether the original takes a file."""
+    """Return whether the original accepts a file."""
     command = [original, "--config.check", f"--config.file={path}"]
     return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
 
 
 def ours(path: Path) -> bool:
-    """Whether we do."""
+    """Return whether we accept it."""
     try:
         loading.load([path], PROBERS)
     except module.ConfigError:
@@ -42,16 +42,14 @@ def ours(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("text", config_cases.CASES, ids=lambda text: repr(text)[:80])
-def test_an_odd_configuration_gets_the_same_verdict(original: str, tmp_path: Path, text: str | bytes) -> None:
+def test_odd_configuration_gets_the_verdict_of_the_original(original: str, tmp_path: Path, text: str | bytes) -> None:
     path = tmp_path / "blackbox.yml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     assert (theirs(original, path) == ours(path)) is (text not in ON_PURPOSE)
 
 
 @pytest.mark.parametrize("stricter", [True, False])
-def test_what_differs_differs_in_the_direction_that_its_table_says(
-    original: str, tmp_path: Path, stricter: bool
-) -> None:
+def test_difference_has_the_direction_of_its_table(original: str, tmp_path: Path, stricter: bool) -> None:
     path = tmp_path / "blackbox.yml"
     for cases in (config_cases.STRICTER if stricter else config_cases.KINDER).values():
         for text in cases:
@@ -64,7 +62,7 @@ def test_what_differs_differs_in_the_direction_that_its_table_says(
 @pytest.mark.parametrize(
     "path", [*shared.files(shared.EXAMPLES, "**/*.yml"), *shared.files(shared.CORPUS)], ids=lambda path: path.name
 )
-def test_an_example_or_a_real_configuration_gets_the_same_verdict(original: str, path: Path) -> None:
-    """The websocket prober came after 0.28.0, so that one is refused by the original."""
+def test_real_configuration_gets_the_verdict_of_the_original(original: str, path: Path) -> None:
+    """The original 0.28.0 rejects one file, because its websocket prober is newer."""
     expected = path.name != "websocket-unreleased.yml"
     assert (theirs(original, path) == ours(path)) is expected

@@ -1,4 +1,4 @@
-"""The exporter prober against exporters that others wrote, and against our own: all can be read and are healthy."""
+"""The exporter prober against Prometheus, the original and our own exporter: all are healthy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def probed(exporter: Server, module: str, target: Server) -> dict[str, float]:
-    """The samples of a probe, those with labels by one of their values."""
+    """Return the samples of a probe, by their name and the value of one label."""
     answer = asyncio.run(exporter.probe(module, f"127.0.0.1:{target.port}"))
     found = {}
     for family in text_string_to_metric_families(answer.text):
@@ -33,7 +33,7 @@ def exporter(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("module", ["exporter", "exporter_protobuf"])
-def test_prometheus(exporter: Server, module: str, tmp_path: Path) -> None:
+def test_prometheus_is_healthy(exporter: Server, module: str, tmp_path: Path) -> None:
     (tmp_path / "prometheus.yml").write_text("{}")
     with exporters.prometheus(tmp_path, "--config.file=prometheus.yml") as prometheus:
         found = probed(exporter, module, prometheus)
@@ -43,7 +43,7 @@ def test_prometheus(exporter: Server, module: str, tmp_path: Path) -> None:
     assert found["probe_exporter_lint_findings duplicate_series"] == 0
 
 
-def test_the_original(exporter: Server, tmp_path: Path) -> None:
+def test_original_is_healthy(exporter: Server, tmp_path: Path) -> None:
     (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: http}}")
     with exporters.original(tmp_path, "--config.file=blackbox.yml") as original:
         found = probed(exporter, "exporter", original)
@@ -52,8 +52,8 @@ def test_the_original(exporter: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", ["exporter", "exporter_strict", "exporter_protobuf"])
-def test_our_own(exporter: Server, module: str) -> None:
-    """It has nothing that its own prober would object to."""
+def test_our_exporter_is_healthy(exporter: Server, module: str) -> None:
+    """Our exporter meets the rules of its own exporter prober."""
     found = probed(exporter, module, exporter)
     assert found["probe_success"] == found["probe_exporter_healthy"] == 1
     assert found["probe_exporter_metadata_info /metadata"] == 1

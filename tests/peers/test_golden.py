@@ -1,4 +1,4 @@
-"""Our output for every case is pinned in golden files, so that it holds where the original is not installed.
+"""Golden files pin our output for every case, for machines without the original.
 
 ``UPDATE_GOLDEN=1`` rewrites the files instead; review what changed.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.peers import alone, golden
+from tests.peers import golden, own_cases
 from tests.peers.stage import GROUPS, PLAIN, Runs, Stage
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_golden(group: str, stage: Stage, ours: Runs) -> None:
+def test_output_is_that_of_the_golden_file(group: str, stage: Stage, ours: Runs) -> None:
     """Each group of cases gives exactly the samples and sends exactly the requests of its file."""
     plain = PLAIN[group]
     path = golden.DIRECTORY / plain.prober / f"{group}.txt"
@@ -24,12 +24,12 @@ def test_golden(group: str, stage: Stage, ours: Runs) -> None:
     def text() -> str:
         return golden.render(f"{plain.prober}, {group}", GROUPS[group], outcomes, plain, stage.names)
 
-    # One of many cases at once may have run out of time: those that differ run again, alone.
+    # A slow machine may have disturbed one of many cases at once: run those that differ again, one by one.
     if not golden.UPDATING:
         outcomes |= ours.again(cases[name] for name in golden.different(path, text()))
     golden.hold(path, text())
 
 
-def test_no_stray_golden_files() -> None:
-    """A file of a group that is gone would pin nothing."""
-    assert {path.stem for path in golden.DIRECTORY.glob("*/*.txt")} == {*GROUPS, *alone.GROUPS}
+def test_golden_files_have_a_group_each() -> None:
+    """No test reads the golden file of a group that was removed."""
+    assert {path.stem for path in golden.DIRECTORY.glob("*/*.txt")} == {*GROUPS, *own_cases.GROUPS}

@@ -1,6 +1,6 @@
-"""A real Prometheus scrapes our exporter with the configuration of examples/: the series and labels that arrive.
+"""A real Prometheus scrapes our exporter with the configuration in examples/ and stores the expected series.
 
-The example is used as it stands, but for the targets, the exporter's address and the interval.
+The test only changes the targets, the exporter's address and the interval of the example.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "http://127.0.0.1:{port}/nonsense": (2, "http_protocol_error"),
     "https://127.0.0.1:{tls_port}/up": (2, "certificate_unknown_authority"),
 }
-"""Fifty targets by kind: how many, and why their probes fail, if they do."""
+"""Fifty targets by URL: their number, and the reason for which their probes fail, or ""."""
 
 PAGES = {
     "/up": reply(200, b"ok"),
@@ -52,7 +52,7 @@ PAGES = {
 
 
 def rendered(targets: list[str], port: int) -> dict[str, Any]:
-    """The example with targets and the exporter's address put in, scraping often."""
+    """Return the example with these targets, the exporter's port and a short interval."""
     text = (EXAMPLES / "prometheus.yml").read_text().replace("127.0.0.1:9115", f"127.0.0.1:{port}")
     config: dict[str, Any] = yaml.safe_load(text)
     config["global"] = {"scrape_interval": "5s", "scrape_timeout": "5s", "evaluation_interval": "1s"}
@@ -66,7 +66,7 @@ def rendered(targets: list[str], port: int) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def fifty_targets(pki: Path) -> AsyncIterator[dict[str, str]]:
-    """Start a site for each target; the reason why its probe will fail by the target's URL."""
+    """Start a site for each target; yield the reason of its failure by the target's URL."""
     async with contextlib.AsyncExitStack() as stack:
         reasons = {}
         for url, (number, reason) in KINDS.items():
@@ -78,7 +78,7 @@ async def fifty_targets(pki: Path) -> AsyncIterator[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Database:
-    """What Prometheus holds after it has scraped every target."""
+    """The content of Prometheus after it has scraped every target."""
 
     reasons: dict[str, str]
     series: list[tuple[dict[str, str], float]]
@@ -86,12 +86,12 @@ class Database:
     alerts: set[str]
 
     def select(self, name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
-        """The series of one name that carry these labels."""
+        """Return the series with a name and these labels."""
         wanted = {"__name__": name, **labels}.items()
         return [(found, value) for found, value in self.series if wanted <= found.items()]
 
     def by_instance(self, name: str) -> dict[str, float]:
-        """The values of the job `web` by target, for a name with one series for each."""
+        """Return the values of the job `web` by target, for a name with one series per target."""
         selected = self.select(name, job="web")
         values = {labels["instance"]: value for labels, value in selected}
         assert len(values) == len(selected), f"{name} has several series for one target"
@@ -99,14 +99,14 @@ class Database:
 
 
 async def ask(prometheus: Server, path: str, **parameters: str) -> Any:
-    """The data of one answer of Prometheus's HTTP API."""
+    """Return the data of a response of Prometheus's HTTP API."""
     response = await prometheus.get(f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")
     assert response.status == 200, response.text
     return json.loads(response.text)["data"]
 
 
-async def until(prometheus: Server, expression: str, value: float) -> None:
-    """Wait until a query gives this one value."""
+async def wait_for_value(prometheus: Server, expression: str, value: float) -> None:
+    """Wait until a query returns this value."""
     found = None
     for _ in range(round(ARRIVES_WITHIN / LOOKS_EVERY)):
         found = await value_of(prometheus, expression)
@@ -117,7 +117,7 @@ async def until(prometheus: Server, expression: str, value: float) -> None:
 
 
 async def value_of(prometheus: Server, expression: str) -> float | None:
-    """The one value that a query gives; None while it gives none, or Prometheus is still starting."""
+    """Return the value of a query; None without a result, or while Prometheus is starting."""
     if (await prometheus.get("/-/ready")).status != 200:
         return None
     result = (await ask(prometheus, "query", query=expression))["result"]
@@ -125,20 +125,20 @@ async def value_of(prometheus: Server, expression: str) -> float | None:
 
 
 async def collect(directory: Path) -> Database:
-    """Run targets, exporter and Prometheus, and copy what arrives."""
+    """Run targets, exporter and Prometheus, and return the content of Prometheus."""
     pki = directory / "pki"
     pki.mkdir()
     Pki(pki)
     async with fifty_targets(pki) as reasons:
         failing = [target for target, reason in reasons.items() if reason]
-        with exporters.ours(directory) as exporter:  # no configuration: on the modules that are shipped
+        with exporters.ours(directory) as exporter:  # without a configuration, it has the shipped modules
             config = directory / "prometheus.yml"
             config.write_text(yaml.safe_dump(rendered(list(reasons), exporter.port)))
             with exporters.prometheus(directory, f"--config.file={config.name}") as prometheus:
-                await until(prometheus, 'count(probe_success{job="web"})', len(reasons))
-                await until(prometheus, 'sum(probe_success{job="web"})', len(reasons) - len(failing))
-                await until(prometheus, "probe_exporter_build_info", 1)
-                await until(prometheus, 'count(ALERTS{alertname="ProbeFailed",job="web"})', len(failing))
+                await wait_for_value(prometheus, 'count(probe_success{job="web"})', len(reasons))
+                await wait_for_value(prometheus, 'sum(probe_success{job="web"})', len(reasons) - len(failing))
+                await wait_for_value(prometheus, "probe_exporter_build_info", 1)
+                await wait_for_value(prometheus, 'count(ALERTS{alertname="ProbeFailed",job="web"})', len(failing))
                 data = await ask(prometheus, "query", query='{__name__=~".+"}')
                 metadata = await ask(prometheus, "metadata")
                 groups = (await ask(prometheus, "rules"))["groups"]
@@ -152,35 +152,35 @@ async def collect(directory: Path) -> Database:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
-    """One run for all tests of this file."""
+    """Return the result of one run for all tests of this file."""
     peer("prometheus")
     return asyncio.run(collect(tmp_path_factory.mktemp("prometheus")))
 
 
-def test_every_target_is_an_instance(database: Database) -> None:
-    """Fifty targets, fifty series, named by the target and by nothing of the exporter."""
+def test_target_is_the_instance_label(database: Database) -> None:
+    """Fifty targets give fifty series, and none has a label of the exporter."""
     selected = database.select("probe_success", job="web")
     assert len(database.reasons) == len(selected) == 50
     assert {labels["instance"] for labels, _ in selected} == set(database.reasons)
     assert all(labels.keys() == {"__name__", "job", "instance"} for labels, _ in selected)
 
 
-def test_up_and_down(database: Database) -> None:
-    """probe_success tells targets apart; the scrape itself succeeds for those that are down, too."""
+def test_probe_success_is_0_for_failing_targets_and_up_is_1(database: Database) -> None:
+    """The scrape itself succeeds for a target that is down, too."""
     assert database.by_instance("probe_success") == {
         target: float(not reason) for target, reason in database.reasons.items()
     }
     assert database.by_instance("up") == dict.fromkeys(database.reasons, 1.0)
 
 
-def test_reasons_arrive(database: Database) -> None:
-    """A target that is down has one reason, and one that is up has none."""
+def test_failing_target_has_one_reason(database: Database) -> None:
+    """A target that is up has no reason."""
     found = {labels["instance"]: labels["reason"] for labels, _ in database.select("probe_failure_info", job="web")}
     assert found == {target: reason for target, reason in database.reasons.items() if reason}
 
 
-def test_phases_and_status_arrive(database: Database) -> None:
-    """Five phases for each target; the status code that it gave, or 0."""
+def test_http_phases_and_status_codes_are_stored(database: Database) -> None:
+    """Each target has five phases, and its status code or 0."""
     durations = database.select("probe_http_duration_seconds", job="web")
     assert Counter(labels["phase"] for labels, _ in durations) == dict.fromkeys(PHASES, 50)
     codes = Counter(database.by_instance("probe_http_status_code").values())
@@ -188,41 +188,41 @@ def test_phases_and_status_arrive(database: Database) -> None:
     assert sum(database.by_instance("probe_http_redirects").values()) == 5
 
 
-def test_certificates_of_refused_targets_arrive(database: Database) -> None:
-    """A certificate that is not trusted is reported with its expiry, so that one can see why."""
+def test_untrusted_certificate_is_reported(database: Database) -> None:
+    """The expiry and the verification errors of an untrusted certificate are stored."""
     strangers = {target for target, reason in database.reasons.items() if "certificate" in reason}
     assert set(database.by_instance("probe_ssl_earliest_cert_expiry")) == strangers
     assert set(database.by_instance("probe_ssl_verify_error_info")) == strangers
 
 
-def test_timeout_is_that_of_the_scrape(database: Database) -> None:
-    """The header that Prometheus sends arrives in the probe: its timeout less the offset."""
+def test_probe_timeout_is_the_scrape_timeout_minus_the_offset(database: Database) -> None:
+    """The exporter reads the timeout from the header that Prometheus sends."""
     assert set(database.by_instance("probe_timeout_seconds").values()) == {4.5}
 
 
-def test_module_beside_the_target(database: Database) -> None:
-    """The second form of the example: each target with a module of its own, kept as a label."""
+def test_module_can_be_set_for_each_target(database: Database) -> None:
+    """In the second form of the example, each target has its own module, which becomes a label."""
     modules = {labels["module"] for labels, _ in database.select("probe_success", job="mixed")}
     assert modules == {"http_2xx", "http_post_2xx"}
 
 
 def test_probe_metrics_are_gauges(database: Database) -> None:
-    """Prometheus understood the TYPE of each: all that a probe measures is a gauge."""
+    """Prometheus read the TYPE of each metric: all probe metrics are gauges."""
     kinds = {name: kind for name, kind in database.types.items() if re.match("probe_(?!exporter_)", name)}
     assert len(kinds) > 15
     assert set(kinds.values()) == {"gauge"}
 
 
-def test_metrics_of_the_exporter_arrive(database: Database) -> None:
-    """The job of the exporter itself has the names that alerts and dashboards read."""
+def test_exporter_metrics_are_stored(database: Database) -> None:
+    """The exporter's own metrics have the names that alerts and dashboards use."""
     [(_, loaded)] = database.select("blackbox_exporter_config_last_reload_successful", job="probe-exporter")
     [(build, one)] = database.select("blackbox_exporter_build_info", job="probe-exporter")
     assert (loaded, one) == (1.0, 1.0)
     assert {"version", "revision"} <= build.keys()
 
 
-def test_alerts_are_evaluated(database: Database) -> None:
-    """Prometheus evaluates every rule of the example, and sees the targets that are down."""
+def test_example_alerts_are_evaluated(database: Database) -> None:
+    """Prometheus evaluates every rule of the example, and an alert is pending for each target that is down."""
     text = yaml.safe_load((EXAMPLES / "alerts.yml").read_text())
     assert database.alerts == {rule["alert"] for group in text["groups"] for rule in group["rules"]}
     pending = database.select("ALERTS", alertname="ProbeFailed", job="web")
@@ -239,6 +239,6 @@ def test_alerts_are_evaluated(database: Database) -> None:
     ids=("prometheus.yml", "alerts.yml", "what the alerts do"),
 )
 def test_promtool_accepts_the_examples(command: tuple[str, ...]) -> None:
-    """The examples are good as they stand."""
+    """The unchanged examples are valid."""
     done = subprocess.run([peer("promtool"), *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Our reader of the text format and our linter against `promtool check metrics`: the same verdict on every page."""
+"""Our reader of the text format and our linter have the verdict of `promtool check metrics` on every page."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ RULES = {
     "label names should be written in .*": "camel_case_label",
     "metric not unique": "duplicate_series",
 }
-"""What promtool says, as expressions, and what we call it."""
+"""Messages of promtool as regular expressions, and our name of each rule."""
 
 Verdict = str | set[tuple[str, str]]
-"""Why a page can't be read, or which metrics break which rules."""
+"""The error of a malformed page, or pairs of metric and violated rule."""
 
 
 def theirs(page: bytes) -> Verdict:
-    """The verdict of promtool."""
+    """Return the verdict of promtool."""
     ran = subprocess.run([peer("promtool"), "check", "metrics"], input=page, capture_output=True)
     said = (ran.stdout + ran.stderr).decode()
     if ran.returncode == 1:
@@ -50,7 +50,7 @@ def theirs(page: bytes) -> Verdict:
 
 
 def ours(page: bytes) -> Verdict:
-    """Our own."""
+    """Return our verdict."""
     read = Page(10_000)
     try:
         for _ in text.read(page, read):
@@ -66,13 +66,13 @@ def bytes_of(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_promtool_comes_to_the_same_verdict(name: str) -> None:
+def test_page_gets_the_verdict_of_promtool(name: str) -> None:
     they, we = theirs(bytes_of(name)), ours(bytes_of(name))
     same = isinstance(they, str) == isinstance(we, str) and (isinstance(we, str) or they == we)
     assert same is (name not in DIFFERENCES), f"{they} against {we}"
 
 
-def test_both_refuse_a_page_at_the_same_line() -> None:
+def test_malformed_page_is_rejected_at_the_line_of_promtool() -> None:
     compared = 0
     for name in PAGES.keys() - DIFFERENCES.keys():
         they, we = theirs(bytes_of(name)), ours(bytes_of(name))
@@ -85,13 +85,13 @@ def test_both_refuse_a_page_at_the_same_line() -> None:
     assert compared > 30
 
 
-def test_every_rule_has_its_page() -> None:
+def test_each_rule_has_a_page() -> None:
     found = [ours(bytes_of(name)) for name in PAGES]
     rules = {rule for verdict in found if not isinstance(verdict, str) for _, rule in verdict}
     assert rules == lint.RULES.keys() == set(RULES.values())
 
 
-def test_the_differences_are_documented() -> None:
+def test_differences_are_documented() -> None:
     page = (ROOT / "docs" / "modules" / "exporter.md").read_text(encoding="utf-8")
     for name, why in DIFFERENCES.items():
         assert f"| {name} | {why} |" in page

@@ -1,4 +1,4 @@
-"""Side by side with the original where the environment names the proxies: ``proxy_from_environment``."""
+"""``proxy_from_environment``: cases have the outcome of the original if the environment names the proxies."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def case(name: str, target: str, asked: Mapping[str, object] | None = None) -> C
 
 
 def call(name: str, target: str, tls: Tls | None = None) -> Case:
-    """A gRPC health check, which goes through the proxy for https without being told to."""
+    """Return a case of a gRPC health check, which always uses the environment's proxy for https."""
     settings = {"tls": True, "tls_config": {"insecure_skip_verify": True}} if tls else {}
     pages = grpc.at(grpc.healthy())
     return Case(f"environment gRPC {name}", settings, target, pages, tls, proxy=HttpProxy(), prober="grpc")
@@ -83,13 +83,13 @@ CASES = (
 async def one_by_one(
     selected: Sequence[Case], exporter: exporters.Server, pki: Path, ports: Mapping[str, int]
 ) -> dict[str, Outcome]:
-    """Run cases that share one proxy."""
+    """Run cases one after another, because they share one proxy."""
     return {case.name: await cases.run(case, exporter, pki, ports) for case in selected}
 
 
 @pytest.fixture(scope="module")
 def outcomes(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Outcome], dict[str, Outcome]]:
-    """What the original and ours make of the cases, in an environment of the same kind."""
+    """Return the outcomes of the original and of ours, with the same environment."""
     directory = tmp_path_factory.mktemp("environment")
     with closing(Ports({"environment": ENVIRONMENT})) as ports:
         (directory / "blackbox.yml").write_text(cases.configuration(CASES, directory, ports))
@@ -103,14 +103,16 @@ def outcomes(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[s
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_same_as_the_original(case: Case, outcomes: tuple[dict[str, Outcome], dict[str, Outcome]]) -> None:
+def test_case_has_the_outcome_of_the_original(
+    case: Case, outcomes: tuple[dict[str, Outcome], dict[str, Outcome]]
+) -> None:
     original, ours = outcomes
     comparison = compare(case, original[case.name], ours[case.name])
     assert not str(comparison), f"{case.target}\n{comparison}"
 
 
-def test_the_proxy_is_asked_where_it_should_be(outcomes: tuple[dict[str, Outcome], dict[str, Outcome]]) -> None:
-    """The comparison above would hold, too, if nobody ever asked a proxy."""
+def test_proxy_receives_the_expected_requests(outcomes: tuple[dict[str, Outcome], dict[str, Outcome]]) -> None:
+    """Check the comparison above: it would also pass if no exporter used a proxy."""
     _, ours = outcomes
     asked = {name for name, outcome in ours.items() if any(line.startswith("proxy") for line in outcome.lines)}
     assert asked == {

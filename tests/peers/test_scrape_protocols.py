@@ -1,7 +1,7 @@
-"""A real Prometheus scrapes /metrics and /probe in each protocol that it knows, and stores the same series from all.
+"""A real Prometheus scrapes /metrics and /probe in each scrape protocol and stores the same series from all.
 
-Between the two stands a relay that notes what was asked for and what came: equal series could also mean that every
-answer was the same text.
+A relay between the two records the media type of each response: equal series could also mean that every response was
+the same text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import yaml
 
 from tests import exporters
 from tests.exporters import Server, peer
-from tests.peers.test_prometheus import ARRIVES_WITHIN, LOOKS_EVERY, ask, until
+from tests.peers.test_prometheus import ARRIVES_WITHIN, LOOKS_EVERY, ask, wait_for_value
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ PROTOCOLS = {
     "PrometheusText1.0.0": "text/plain; version=1.0.0; charset=utf-8",
     "PrometheusText0.0.4": "text/plain; version=0.0.4; charset=utf-8",
 }
-"""What Prometheus is told to ask for, and what it then gets."""
+"""The `scrape_protocols` of a job, and the media type of the response."""
 
 PATHS = {"metrics": "/metrics", "probe": "/probe"}
 MADE_BY_PROMETHEUS = {"up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_series_added"}
@@ -40,7 +40,7 @@ Labels = frozenset[tuple[str, str]]
 
 @dataclass
 class Relay:
-    """Passes requests on to an exporter, and notes by path and `job` what media type was answered."""
+    """Forward requests to an exporter, and record the media types of its responses by `job`."""
 
     exporter: Server
     port: int = 0
@@ -68,7 +68,7 @@ class Relay:
         self.clients.discard(writer)
 
     async def hang_up(self) -> None:
-        """End what is under way: a Prometheus does not stop asking because a test has seen enough."""
+        """Abort open connections: Prometheus still scrapes when the test has ended."""
         for client in self.clients:
             client.transport.abort()
         await asyncio.sleep(0)
@@ -88,7 +88,7 @@ async def relaying(exporter: Server) -> AsyncIterator[Relay]:
 
 
 def config(relay: Relay) -> dict[str, Any]:
-    """A job for each protocol and path; its name goes along as a parameter that the exporter does not know."""
+    """Return a configuration with a job for each protocol and path. Its name is a parameter for the relay."""
     jobs = [(f"{kind}-{protocol}", path, protocol) for protocol in PROTOCOLS for kind, path in PATHS.items()]
     target = f"127.0.0.1:{relay.exporter.port}/-/healthy"
     return {
@@ -108,7 +108,7 @@ def config(relay: Relay) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Stored:
-    """What Prometheus holds of one path, by protocol, and the media types that it got."""
+    """The series and values that Prometheus has stored from one path, and the media types, by protocol."""
 
     series: dict[str, set[Labels]]
     values: dict[str, dict[Labels, float]]
@@ -128,13 +128,13 @@ async def stored(prometheus: Server, kind: str, relay: Relay) -> Stored:
 
 
 async def collect(directory: Path) -> dict[str, Stored]:
-    """Scrape until all protocols have brought the same series, or long enough for them to have."""
+    """Scrape until all protocols have the same series, at most for `ARRIVES_WITHIN`."""
     with exporters.ours(directory) as exporter:
         async with relaying(exporter) as relay:
             file = directory / "prometheus.yml"
             file.write_text(yaml.safe_dump(config(relay)))
             with exporters.prometheus(directory, f"--config.file={file.name}") as prometheus:
-                await until(prometheus, "count(up)", len(PROTOCOLS) * len(PATHS))
+                await wait_for_value(prometheus, "count(up)", len(PROTOCOLS) * len(PATHS))
                 found: dict[str, Stored] = {}
                 for _ in range(round(ARRIVES_WITHIN / LOOKS_EVERY)):
                     await asyncio.sleep(LOOKS_EVERY)
@@ -151,28 +151,28 @@ def _alike(one: Stored) -> bool:
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stored]:
-    """One run for all tests of this file."""
+    """Return the result of one run for all tests of this file."""
     peer("prometheus")
     return asyncio.run(collect(tmp_path_factory.mktemp("protocols")))
 
 
 @pytest.mark.parametrize("kind", PATHS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_each_protocol_gets_what_it_asks_for(scraped: dict[str, Stored], kind: str, protocol: str) -> None:
+def test_protocol_gets_its_media_type(scraped: dict[str, Stored], kind: str, protocol: str) -> None:
     [media] = scraped[kind].media[protocol]
     assert media.rpartition("; escaping=")[0] == PROTOCOLS[protocol]
 
 
 @pytest.mark.parametrize("kind", PATHS)
-def test_the_same_series_arrive_by_each_protocol(scraped: dict[str, Stored], kind: str) -> None:
+def test_protocols_return_the_same_series(scraped: dict[str, Stored], kind: str) -> None:
     first, *others = scraped[kind].series.values()
     assert len(first) > 15
     for other in others:
         assert other == first
 
 
-def test_the_same_values_arrive_by_each_protocol(scraped: dict[str, Stored]) -> None:
-    """Those that stay: what a probe of the same page always says, and what the exporter says of itself."""
+def test_protocols_return_the_same_values(scraped: dict[str, Stored]) -> None:
+    """Compare values that don't change from scrape to scrape."""
     for kind, steady in (("probe", "probe_ip_addr_hash"), ("metrics", "process_start_time_seconds")):
         values = {
             value
@@ -183,8 +183,8 @@ def test_the_same_values_arrive_by_each_protocol(scraped: dict[str, Stored]) -> 
         assert len(values) == 1
 
 
-def test_histograms_arrive_whole(scraped: dict[str, Stored]) -> None:
-    """Buckets with their bounds spelt alike, sum and count."""
+def test_histogram_is_stored_with_buckets_sum_and_count(scraped: dict[str, Stored]) -> None:
+    """The bounds of buckets have the same spelling in each protocol."""
     for held in scraped["metrics"].series.values():
         named = [dict(labels) for labels in held]
         bounds = {one["le"] for one in named if one["__name__"] == "probe_exporter_probe_duration_seconds_bucket"}

@@ -1,4 +1,4 @@
-"""Our reader of OpenMetrics against the scraper of Prometheus: what it refuses we refuse, and it takes what we read."""
+"""Our reader of OpenMetrics rejects all that a real Prometheus rejects."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ REFUSED_BY_BOTH = {
     "two blanks",
     "a blank at the end",
 }
-"""What breaks the grammar. The scraper takes what breaks other rules; docs/modules/exporter.md says so."""
+"""Pages that violate the grammar. Prometheus accepts violations of other rules, as docs/modules/exporter.md says."""
 
 
-async def test_prometheus_refuses_nothing_that_we_read(tmp_path: Path) -> None:
+async def test_prometheus_accepts_each_page_that_we_accept(tmp_path: Path) -> None:
     sites = {f"/{number}": reply(200, PAGES[name].encode(), TYPE) for number, name in enumerate(PAGES)}
     async with Site(sites) as site:
         jobs = [

@@ -1,26 +1,26 @@
-"""Web config files with something odd in them, for two verdicts, and where these differ on purpose.
+"""Odd web config files, for a comparison with the original, and the tables of deliberate differences.
 
-They lie beside ``leaf.pem``, ``leaf.key`` and ``root.pem`` of the zoo of certificates.
+Their directory has ``leaf.pem``, ``leaf.key`` and ``root.pem`` of the test certificates.
 """
 
 from __future__ import annotations
 
 HASH = "$2b$04$gNbqzOh2tvx540RVVXPHA.8UBBwtTBXx1veLfxlB0UjWA1k6pq8wa"
-"""Of the password ``x``."""
+"""Hash of the password ``x``."""
 
 
 def tls(keys: str = "") -> str:
-    """A file with a certificate and these keys beside it."""
+    """Return a file with a server certificate and these further keys."""
     return f"tls_server_config: {{cert_file: leaf.pem, key_file: leaf.key, {keys}}}\n"
 
 
 def headers(pair: str) -> str:
-    """A file with one header."""
+    """Return a file with one header."""
     return f"http_server_config: {{headers: {{{pair}}}}}\n"
 
 
 def user(hashed: str) -> str:
-    """A file with one user."""
+    """Return a file with one user."""
     return f"basic_auth_users: {{a: {hashed}}}\n"
 
 
@@ -123,7 +123,7 @@ STRICTER = {
         user(HASH[:10] + "!" * 50),
     ],
 }
-"""Refused here and taken by the original, by reason."""
+"""Files that we reject and the original accepts, by reason."""
 
 KINDER = {
     "suites that HTTP/2 demands are not missed without HTTP/2": [
@@ -131,4 +131,4 @@ KINDER = {
         tls("cipher_suites: [TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256]"),
     ],
 }
-"""Taken here and refused by the original, by reason."""
+"""Files that we accept and the original rejects, by reason."""

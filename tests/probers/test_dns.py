@@ -19,7 +19,7 @@ from probe_exporter.probers.dns import DnsSettings, prober
 from probe_exporter.protocols.dns.wire import name_to_wire
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import handshake
-from tests.budget import short_turns
+from tests.cost import short_turns
 from tests.deadlines import in_phase, run_until
 from tests.targets import Pause, Pki, Tls
 from tests.targets.dns import (

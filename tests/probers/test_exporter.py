@@ -26,9 +26,9 @@ from probe_exporter.probers import exporter
 from probe_exporter.probers.exporter import ExporterSettings, prober, with_hostname
 from probe_exporter.runner import Result, run
 from probe_exporter.scrape import lint
+from tests.cost import turns
 from tests.deadlines import in_phase, run_until
 from tests.targets import Answer, End, Pki, Repeat, Site, Tls, chunked, raw, redirect, reply, silence
-from tests.turns import turns
 
 TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 OPENMETRICS = ("Content-Type", "application/openmetrics-text; version=1.0.0; charset=utf-8")
@@ -259,7 +259,7 @@ async def test_lint_findings_are_counted_and_logged_without_failing() -> None:
     assert found['probe_exporter_lint_findings{rule="counter_without_total"}'] == 1
     assert found['probe_exporter_lint_findings{rule="help_missing"}'] == 1
     assert found['probe_exporter_lint_findings{rule="duplicate_series"}'] == 1
-    logged = [event.fields["rule"] for event in result.probe.events if event.message == "Against the conventions"]
+    logged = [event.fields["rule"] for event in result.probe.events if event.message == "A convention is violated"]
     assert logged == ["help_missing", "counter_without_total", "duplicate_series"]
 
 

@@ -29,9 +29,9 @@ from probe_exporter.probers.icmp import IcmpSettings, prober
 from probe_exporter.protocols.icmp import messages, pings
 from probe_exporter.runner import Result, run
 from tests import namespaces
-from tests.clocks import until
 from tests.deadlines import in_phase, run_until, watch
 from tests.namespaces import Network
+from tests.waiting import until
 
 FAR, FAR_6 = "10.91.2.2", "fd91:2::2"
 NOBODY, NOBODY_6 = "10.91.2.77", "fd91:2::77"

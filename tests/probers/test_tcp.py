@@ -20,7 +20,7 @@ from probe_exporter.protocols.dialogue import lines
 from probe_exporter.protocols.dialogue.steps import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import handshake
-from tests.budget import short_turns
+from tests.cost import short_turns
 from tests.deadlines import in_phase, run_until
 from tests.targets import End, Pause, Pki, Repeat
 from tests.targets.talker import Finish, Hear, Secure, Talk, Talker, talk, then_silence

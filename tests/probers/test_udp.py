@@ -65,8 +65,8 @@ def seconds(result: Result) -> dict[str, float]:
     [
         ({}, "`query_response` is required"),
         ({"query_response": []}, "`query_response` is required"),
-        ({"query_response": [PING]}, "no step expects anything"),
-        ({"query_response": [PING, {"expect_bytes": ""}]}, "no step expects anything"),
+        ({"query_response": [PING]}, "no step expects a response"),
+        ({"query_response": [PING, {"expect_bytes": ""}]}, "no step expects a response"),
         ({"query_response": [{"expect": "a", "expect_bytes": "b"}]}, "exclude each other"),
     ],
 )

@@ -26,10 +26,11 @@ from probe_exporter.probers.websocket import (
     prober,
 )
 from probe_exporter.protocols.dialogue.steps import EXPECT_INFO
-from probe_exporter.protocols.http.websocket import MESSAGE_LIMIT
+from probe_exporter.protocols.http.websocket import MAX_MESSAGE_BYTES
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import handshake
 from tests import shared
+from tests.cost import short_turns
 from tests.deadlines import run_until
 from tests.targets import Answer, End, Pause, Pki, Repeat, Request, Tls, raw, redirect, reply, silence
 from tests.targets.answers import head
@@ -47,7 +48,6 @@ from tests.targets.websocket import (
     frame,
     upgraded,
 )
-from tests.turns import turns
 
 WS = "ws://127.0.0.1:{port}/"
 WSS = "wss://127.0.0.1:{tls_port}/"
@@ -584,7 +584,7 @@ async def test_matching_message_passes(messages: tuple[bytes, ...]) -> None:
 
 
 async def test_message_at_the_size_limit_is_read() -> None:
-    result, _ = await probe(upgraded(frame(b"x" * (MESSAGE_LIMIT - 1) + b"!")), {"expect": "!$"})
+    result, _ = await probe(upgraded(frame(b"x" * (MAX_MESSAGE_BYTES - 1) + b"!")), {"expect": "!$"})
     assert why(result) is None
 
 
@@ -655,7 +655,7 @@ async def test_message_to_a_closing_server_is_lost_without_failing() -> None:
         ((frame(b"hello", CONTINUATION),), End.HOLD, Reason.WEBSOCKET_PROTOCOL_ERROR),
         ((frame(b"hel", fin=False) + HELLO,), End.HOLD, Reason.WEBSOCKET_PROTOCOL_ERROR),
         ((b"HTTP/1.1 400 Bad Request\r\n" * 5,), End.HOLD, Reason.WEBSOCKET_PROTOCOL_ERROR),
-        ((frame(b"hello", size=MESSAGE_LIMIT + 1),), End.HOLD, Reason.WEBSOCKET_MESSAGE_TOO_LARGE),
+        ((frame(b"hello", size=MAX_MESSAGE_BYTES + 1),), End.HOLD, Reason.WEBSOCKET_MESSAGE_TOO_LARGE),
         ((frame(b"hello", size=2**64 - 1),), End.HOLD, Reason.WEBSOCKET_MESSAGE_TOO_LARGE),
         (
             (frame(b"x", fin=False), Repeat(frame(b"x" * 2**20, CONTINUATION, fin=False), 17)),
@@ -721,13 +721,31 @@ async def test_flood_of_frames_is_read_in_short_turns(flood: bytes) -> None:
     settings = WebsocketSettings.model_validate({"query_response": [EXPECT]})
     site = WebsocketSite({"/": upgraded(frame(b"", fin=False), Repeat(flood, 10_000))})
     async with site:
-        with turns() as taken:
+        with short_turns() as taken:
             result = await run_until(
                 lambda probe: probe.current_phase == "dialogue" and len(taken) > 20,
                 Module("m", prober, settings, 0.0, Place("t")), site.fill(WS),
             )  # fmt: skip
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
-    assert max(taken) < sum(taken) / 4
+
+
+LARGE = {
+    "a text": frame(b"x" * MAX_MESSAGE_BYTES),
+    "a text with umlauts": frame("ü".encode() * (MAX_MESSAGE_BYTES // 2)),
+    "no text": frame(b"\xff" * MAX_MESSAGE_BYTES),
+    "fragments": frame(b"x", fin=False)
+    + frame(b"x" * 100, CONTINUATION, fin=False) * 50_000
+    + frame(b"y", CONTINUATION),
+}
+
+
+@pytest.mark.parametrize("message", LARGE.values(), ids=LARGE)
+async def test_large_message_is_read_and_searched_in_short_turns(message: bytes) -> None:
+    settings = WebsocketSettings.model_validate({"query_response": [{"expect": "(a+)+never", "reject": "(b|c)*d"}]})
+    async with WebsocketSite({"/": upgraded(message)}) as site:
+        with short_turns():
+            result = await run(Module("m", prober, settings, 0.0, Place("t")), site.fill(WS), 60)
+    assert why(result) == (Reason.DIALOGUE_NO_MATCH, "dialogue")
 
 
 @pytest.mark.usefixtures("clock")

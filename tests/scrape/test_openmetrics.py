@@ -119,6 +119,7 @@ def test_page_that_breaks_a_rule_is_refused_for_it(name: str) -> None:
     assert theirs(page) is not None
 
 
+@pytest.mark.slow
 def test_page_that_the_reference_parser_refuses_is_refused() -> None:
     """Lines of a page are removed, repeated, swapped and changed; a page that the reference refuses must not pass."""
     chance, refused = random.Random(2026), 0

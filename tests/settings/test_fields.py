@@ -13,7 +13,7 @@ from probe_exporter.settings.cel import MAX_COPIED_ELEMENTS, Cel
 from probe_exporter.settings.fields import Duration, FilePath, Port, Size, Text, encode, nearest
 from probe_exporter.settings.regexps import LateRegexp, Regexp
 from probe_exporter.settings.secrets import Secret
-from tests.clocks import cpu_seconds
+from tests.cost import cpu_seconds
 
 # --- durations -------------------------------------------------------------------------------------------------
 
@@ -137,6 +137,7 @@ def test_regexp_finds_all_matches() -> None:
     assert [match.groups() for match in found] == [(b"a", b"1"), (b"c", b"3"), (b"d", b"5")]
 
 
+@pytest.mark.slow
 def test_regexp_compiles_large_pattern() -> None:
     """Go has no limit of 8 MiB per expression."""
     assert Regexp(r"\pL{1000}").search(("é" * 1000).encode())

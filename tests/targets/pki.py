@@ -45,7 +45,7 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-# In the order of the certificate; the label has another (compat.md 4.0).
+# In the order of the certificate; the label has another, as in the original.
 RICH = x509.Name(
     [
         x509.NameAttribute(NameOID.COUNTRY_NAME, "US"),

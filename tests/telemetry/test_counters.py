@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from probe_exporter.exposition.encoding import encode_families
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.version import VERSION
-from tests.clocks import cpu_seconds
+from tests.cost import cpu_seconds
 
 FROM_THE_START = {
     "blackbox_exporter_config_last_reload_successful": "gauge",

@@ -12,7 +12,7 @@ import pytest
 
 from probe_exporter.telemetry import log_output
 from probe_exporter.telemetry.log_output import MAX_QUEUE_BYTES, Writer
-from tests.clocks import wait_until
+from tests.waiting import wait_until
 
 LINE = "a line\n"
 

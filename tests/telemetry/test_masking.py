@@ -11,6 +11,7 @@ from probe_exporter.protocols.dialogue.steps import Step
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.secrets import Named, Secret
 from probe_exporter.telemetry.masking import Mask, mask_urls
+from tests.cost import costs_at_most
 
 
 @pytest.mark.parametrize(
@@ -152,3 +153,24 @@ def test_masking_hides_other_commands(send: str) -> None:
 @pytest.mark.parametrize("name", ["Authorization", "cookie", "X-Api-Key", "api_key", "PRIVATE-TOKEN", "client_secret"])
 def test_masking_hides_secret_headers(name: str) -> None:
     assert Outer(headers={name: "x", "Accept": "y"}).model_dump()["headers"] == {name: "<secret>", "Accept": "y"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@" + "a" * 60_000,
+        "a" * 60_000 + "@",
+        "@ " + "a://x:" * 10_000,
+        "a://x:" * 10_000 + "@",
+        "a://x:1/" * 8_000 + "@",
+        "a://x:1/" * 8_000 + " @",
+        "://" * 20_000 + "@",
+        "a://" + "x:" * 30_000 + " @",
+        "@a://b:" * 9_000,
+        "a.b+c-" * 10_000 + "://u:p@h",
+        ":" * 60_000 + "@",
+    ],
+)
+def test_masking_takes_linear_time(text: str) -> None:
+    with costs_at_most(5):
+        mask_urls(text)

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.name import _ASN1Type
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from probe_exporter.tls import certificates
 from tests.targets import Pki
@@ -25,12 +25,15 @@ def issue(
     subject: x509.Name | None = None,
     serial: int = 1,
     ends: datetime.datetime = BEGIN + datetime.timedelta(days=1),
+    usages: Sequence[x509.ObjectIdentifier] = (),
 ) -> x509.Certificate:
     """Return a certificate for a test of one field."""
     subject = x509.Name([]) if subject is None else subject
     builder = x509.CertificateBuilder(subject, subject, KEY.public_key(), serial, BEGIN, ends)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    if usages:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     return builder.sign(KEY, hashes.SHA256())
 
 
@@ -47,7 +50,7 @@ def from_zoo(pki: Pki, name: str) -> x509.Certificate:
 
 
 def test_subject_matches_the_reference(pki: Pki) -> None:
-    """compat.md, 4.0: groups in a fixed order, the rest in reverse."""
+    """The groups are in a fixed order, the other attributes in reverse, as in the original."""
     assert certificates.read(from_zoo(pki, "rich")).labels.subject == (
         "SERIALNUMBER=SN42,CN=leaf.test,OU=OU1,O=Org1+O=Org2,POSTALCODE=75000,STREET=1 main,L=Paris \u00e9,ST=Calif,"
         "C=US,0.9.2342.19200300.100.1.25=example,1.2.840.113549.1.9.1=a@b.c"
@@ -183,10 +186,26 @@ def names(*texts: str) -> Sequence[x509.GeneralName]:
         ("localhost", "localhost", True),
         ("a_b.test", "a_b.test", True),
         ("127.0.0.1", "127.0.0.1", False),
+        ("*.test", "a.test", True),
+        ("*", "a", False),
+        ("*", "*", True),
+        ("*.a.test", "xn--bcher-kva.a.test", True),
+        ("*.a.test", "b_.a.test", True),
+        ("*.a.test", "*.a.test", True),
+        ("*.a.test", "-b.a.test", False),
+        ("123", "123", True),
+        ("a b", "A b", True),
+        ("a b", "a c", False),
+        ("-a.test", "-A.test", True),
+        ("a.test.", "a.test", False),
+        ("a.test", "a.test.", True),
+        ("a..test", "a..test", True),
+        ("", "", False),
+        (".", ".", False),
     ],
 )
-def test_name_matches_as_rfc_6125(pattern: str, host: str, matches: bool) -> None:
-    """A wildcard matches exactly one label, the first."""
+def test_name_matches_as_in_go(pattern: str, host: str, matches: bool) -> None:
+    """A wildcard matches exactly one label, the first; what is no host name matches letter by letter."""
     assert certificates.read(issue(*names("other.test", pattern))).is_for(host) is matches
 
 
@@ -200,6 +219,8 @@ def test_name_matches_as_rfc_6125(pattern: str, host: str, matches: bool) -> Non
         ("2001:db8::1", "2001:DB8:0::1", True),
         ("fe80::1", "fe80::1%eth0", True),
         ("127.0.0.1", "localhost", False),
+        ("127.0.0.1", "[127.0.0.1]", True),
+        ("::1", "[::1]", True),
     ],
 )
 def test_address_matches_address(address: str, host: str, matches: bool) -> None:
@@ -213,9 +234,34 @@ def test_common_name_does_not_match(host: str) -> None:
     assert not certificates.read(issue(subject=subject)).is_for(host)
 
 
-@pytest.mark.parametrize("host", ["", "a b", "*.a.test", "a..test", "\u0378.test", "\udcff.test"])
+@pytest.mark.parametrize("host", ["", "a b", "a..test", "\u0378.test", "\udcff.test"])
 def test_invalid_host_matches_nothing(host: str) -> None:
     assert not certificates.read(issue(*names("*.a.test", "a.test"))).is_for(host)
+
+
+def test_invalid_names_beside_the_right_one_do_no_harm() -> None:
+    assert certificates.read(issue(*names("bad name", "*", "", "a.test"))).is_for("a.test")
+
+
+SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+
+
+@pytest.mark.parametrize(
+    ("usages", "servers", "anything"),
+    [
+        ((), True, False),
+        ((SERVER,), True, False),
+        ((CLIENT,), False, False),
+        ((ANY,), True, True),
+        ((CLIENT, ANY), True, True),
+    ],
+)
+def test_extended_key_usage_any_includes_servers(
+    usages: Sequence[x509.ObjectIdentifier], servers: bool, anything: bool
+) -> None:
+    certificate = certificates.read(issue(usages=usages))
+    assert (certificate.is_for_servers, certificate.is_for_anything) == (servers, anything)
 
 
 def test_certificate_is_parsed_once() -> None:

@@ -21,7 +21,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.tls import certificates
 from probe_exporter.tls.certificates import Certificate
-from probe_exporter.tls.context import MOST_CONTEXTS, client_context, forget_contexts
+from probe_exporter.tls.context import MAX_CONTEXTS, client_context, forget_contexts
 from probe_exporter.tls.handshake import NO_CHAIN, Handshake, report, report_no_chain
 from probe_exporter.tls.layer import Layer, VerificationFailed
 from probe_exporter.tls.settings import TLSSettings
@@ -694,7 +694,7 @@ def test_context_is_shared_by_server_names() -> None:
 def test_context_cache_keeps_recently_used() -> None:
     settings = TLSSettings(insecure_skip_verify=True)
     first, second = client_context(settings, ("first",)), client_context(settings, ("second",))
-    for number in range(MOST_CONTEXTS - 1):
+    for number in range(MAX_CONTEXTS - 1):
         client_context(settings, (str(number),))
         assert client_context(settings, ("first",)) is first
     assert client_context(settings, ("second",)) is not second

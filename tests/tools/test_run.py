@@ -108,7 +108,7 @@ def test_run_prints_the_reason_of_a_failure_and_exits_with_1(directory: Path) ->
     assert 'probe_failure_info{phase="",reason="expectation"} 1\n' in done.stdout
     assert done.stderr == (
         "The probe failed: expectation: the answer 'never' does not match\n"
-        "  The target answers, and not what the module expects.\n"
+        "  The target responded, but not as the module expects.\n"
     )
 
 

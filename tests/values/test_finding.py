@@ -22,8 +22,7 @@ from probe_exporter.prober.run import Probe
 from probe_exporter.values import finding
 from probe_exporter.values.finding import Answer
 from probe_exporter.values.settings import ValueSettings
-from tests.cost import seconds_of_a_million_additions
-from tests.turns import turns
+from tests.cost import seconds_of_a_million_additions, turns
 
 DOCUMENT = {
     "host": "h1",
@@ -237,10 +236,10 @@ def test_any_document_is_handled(document: object) -> None:
 
 
 REFUSED = {
-    "name: probe_x": "m.http.metrics[0].name: names that begin with probe_ are for what probes measure",
+    "name: probe_x": "m.http.metrics[0].name: names that begin with probe_ are reserved for what probes measure",
     "name: 1x": "m.http.metrics[0].name: '1x' is not a metric name",
-    "name: x_total": "m.http.metrics[0].name: _total is for the name of a counter",
-    "type: counter": "m.http.metrics[0].name: the name of a counter ends in _total",
+    "name: x_total": "m.http.metrics[0].name: _total is for the names of counters",
+    "type: counter": "m.http.metrics[0].name: the name of a counter must end in _total",
     "type: info": "m.http.metrics[0].name: the name of an info metric ends in _info",
     "type: histogram": "m.http.metrics[0].type: ",
     "help: ''": "m.http.metrics[0].help: `help` is required",
@@ -250,7 +249,7 @@ REFUSED = {
     "from: {json: $, regexp: (x)}": "m.http.metrics[0].from.regexp: `regexp` and `json` exclude each other",
     "from: {regexp: x}": "m.http.metrics[0].from: the regular expression needs a group for the value",
     "from: {regexp: (}": "m.http.metrics[0].from.regexp: not a regular expression (RE2)",
-    "from: {header: x, value: $.a}": "m.http.metrics[0].from.value: `value` is a part of what `json` selects",
+    "from: {header: x, value: $.a}": "m.http.metrics[0].from.value: `value` needs `json`: it is a part of",
     "labels: {a: {}}": "m.http.metrics[0].labels.a.text: expected one of",
     "labels: {a-b: x}": "m.http.metrics[0].name: 'a-b' is not a label name",
     "labels: {a: {group: x}}": "m.http.metrics[0].labels: the regular expression has no group x",
@@ -277,5 +276,5 @@ def test_duplicate_metric_name_is_refused(tmp_path: Path) -> None:
     one = "{name: x, help: x, from: {header: a}}"
     other = "{name: x_total, type: counter, help: x, from: {header: a}}"
     path.write_text(f"modules: {{m: {{prober: http, http: {{metrics: [{one}, {other}]}}}}}}\n")
-    with pytest.raises(ConfigError, match="the metric x_total is there twice"):
+    with pytest.raises(ConfigError, match="the metric x_total is declared twice"):
         loading.load([path], loader.load_probers([]))

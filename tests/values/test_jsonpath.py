@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from probe_exporter.values.jsonpath import MAX_STEPS, JsonPath, Meter
 from probe_exporter.values.jsonpath import metered as metered_by
-from tests.clocks import cpu_seconds
+from tests.cost import cpu_seconds
 
 STORE = {
     "store": {

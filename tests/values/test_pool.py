@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from probe_exporter.values import pool
-from tests.clocks import until
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

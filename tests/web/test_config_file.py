@@ -31,7 +31,8 @@ from tests.asking import ask
 from tests.exporters import Response, Server
 from tests.targets import Pki
 from tests.test_cli import run
-from tests.web.test_routes import PLUGINS, cpu_seconds, until
+from tests.waiting import wait_until
+from tests.web.test_routes import PLUGINS, cpu_seconds
 
 Start = Callable[..., AbstractContextManager[Server]]
 
@@ -218,7 +219,7 @@ def test_tls_serves_curl_with_a_verified_certificate(over_tls: Shared) -> None:
     answer = curl(over_tls.directory, f"https://localhost:{exporter.port}/probe?target=x")
     assert answer.stdout.startswith("HTTP/1.1 200 OK"), answer.stderr
     assert "probe_success 1\n" in answer.stdout
-    until(lambda: "tls=true" in exporter.log.read_text())
+    wait_until(lambda: "tls=true" in exporter.log.read_text())
 
 
 @pytest.mark.slow
@@ -312,13 +313,13 @@ def test_tls_certificate_change_applies_to_the_next_client_unless_it_is_invalid(
         assert "CN = leaf" in s_client(directory, exporter.port)
         replace(web / "leaf.pem", (web / "rsa.pem").read_text())  # the key follows later
         assert "CN = leaf" in s_client(directory, exporter.port)
-        until(lambda: "The web configuration has changed and is refused" in exporter.log.read_text())
+        wait_until(lambda: "The web configuration has changed and is refused" in exporter.log.read_text())
         log = exporter.log.read_text()
         assert log.count("The web configuration has changed and is refused") == 1
         assert "the key is not that of the certificate" in log
         replace(web / "leaf.key", (web / "rsa.key").read_text())
         assert "CN = rsa" in s_client(directory, exporter.port)
-        until(lambda: "The web configuration has changed and is in force" in exporter.log.read_text())
+        wait_until(lambda: "The web configuration has changed and is in force" in exporter.log.read_text())
 
 
 @pytest.mark.slow
@@ -326,12 +327,12 @@ def test_tls_stays_on_if_the_changed_file_has_none(start: Start, directory: Path
     with start(TLS % "") as exporter:
         replace(directory / "web" / "web.yml", "{}\n")
         assert curl(directory, f"https://localhost:{exporter.port}/-/healthy").stdout.endswith("Healthy")
-        until(lambda: "TLS can't be switched on or off without a restart" in exporter.log.read_text())
+        wait_until(lambda: "TLS can't be switched on or off without a restart" in exporter.log.read_text())
 
 
 def test_tls_handshake_garbage_is_not_logged(start: Start, directory: Path) -> None:
     with start(TLS % VERIFYING) as exporter:
-        until(lambda: "Listening" in exporter.log.read_text())
+        wait_until(lambda: "Listening" in exporter.log.read_text())
         before = exporter.log.read_text()
         for sent in (b"", b"\x16", b"\x16\x03\x01\x00\x05hello", b"GET / HTTP/1.1\r\n\r\n", os.urandom(3000)):
             with socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
@@ -477,10 +478,11 @@ def test_rate_limit_answers_429_before_authentication(start: Start) -> None:
     limit = "rate_limit: {interval: 1s, burst: 2}\n"
     with start(f"{limit}http_server_config: {{headers: {{X-Frame-Options: deny}}}}\n") as exporter:
         assert [ask(exporter.port, path).status for path in ("/-/healthy", "/nope")] == [200, 404]
-        until(lambda: ask(exporter.port, "/metrics").status == 429)  # at once, unless a second has passed meanwhile
+        # At once, unless a second has passed meanwhile.
+        wait_until(lambda: ask(exporter.port, "/metrics").status == 429)
         while (refused := ask(exporter.port, "/metrics")).status != 429:
             pass
         assert "x-frame-options" not in refused.headers  # as in the original
-        until(lambda: ask(exporter.port, "/-/healthy").status == 200)
+        wait_until(lambda: ask(exporter.port, "/-/healthy").status == 200)
     with start(f"rate_limit: {{interval: 1h, burst: 1}}\nbasic_auth_users: {{who: {HASH}}}\n") as exporter:
         assert [login(exporter.port, "who", "right").status for _ in range(2)] == [200, 429]

@@ -12,7 +12,8 @@ from aiohttp.web import BaseRequest
 
 from probe_exporter.web.answers import Answer
 from probe_exporter.web.connections import LAST_ANSWER_SECONDS, Connections, Limits
-from tests.web.clock import StandingLoop, advance, happens
+from tests.clocks import StandingLoop, advance
+from tests.waiting import until
 
 PATIENT = Limits()
 BRIEF = Limits(head=4.0, take=4.0, idle=8.0, look=0.5)
@@ -99,7 +100,7 @@ async def reads(reader: asyncio.StreamReader) -> bytes:
 async def test_silent_client_is_disconnected_after_the_head_timeout(still: None) -> None:
     async with serving(BRIEF) as one:
         reader, writer = await one.connect()
-        await happens(lambda: one.unheard == 1)
+        await until(lambda: one.unheard == 1)
         await advance(3.9)
         assert one.unheard == 1
         await advance(0.7)
@@ -111,7 +112,7 @@ async def test_silent_client_is_disconnected_after_the_head_timeout(still: None)
 async def test_client_that_sends_byte_by_byte_is_disconnected_after_the_head_timeout(still: None) -> None:
     async with serving(BRIEF) as one:
         reader, writer = await one.connect()
-        await happens(lambda: one.unheard == 1)
+        await until(lambda: one.unheard == 1)
         for byte in REQUEST[:19]:
             writer.write(bytes([byte]))
             await advance(0.2)
@@ -131,7 +132,7 @@ async def test_incomplete_second_request_is_disconnected_after_the_head_timeout(
         assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
         await advance(2.0)
         writer.write(b"GET / HT")
-        await happens(lambda: one.unheard == 1)
+        await until(lambda: one.unheard == 1)
         await advance(3.9)
         assert one.unheard == 1
         await advance(0.7)
@@ -166,7 +167,7 @@ async def test_half_closed_client_gets_only_a_quick_answer(still: None) -> None:
             await advance(LAST_ANSWER_SECONDS * 0.2)
             assert await reads(reader) == b""
             writer.close()
-            await happens(lambda: one.open == 0)
+            await until(lambda: one.open == 0)
 
 
 @pytest.mark.parametrize(("path", "said"), [(b"", b"done"), (b"slow", b"")], ids=["at once", "never"])
@@ -219,7 +220,7 @@ async def test_client_that_does_not_read_is_disconnected_after_the_take_timeout(
     async with serving(BRIEF) as one:
         reader, writer = await one.connect(limit=1024)
         writer.write(REQUEST % b"large")
-        await happens(lambda: one.unread > 0)
+        await until(lambda: one.unread > 0)
         await advance(0.6)
         await advance(3.9)
         assert one.open == 1
@@ -283,7 +284,7 @@ async def test_request_that_ends_as_the_shutdown_gives_up_is_no_error(caplog: py
         await one.begun.wait()
         closing = asyncio.ensure_future(one.connections.close())
         [connection] = one.connections._server.connections
-        await happens(lambda: connection._handler_waiter is not None)
+        await until(lambda: connection._handler_waiter is not None)
         waiter = connection._handler_waiter
         assert waiter is not None
         one.finish.set()

@@ -27,7 +27,8 @@ from probe_exporter.workers.worker import SupervisorTimeout
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Server
-from tests.web.test_routes import PLUGINS, own_metric, until
+from tests.waiting import wait_until
+from tests.web.test_routes import PLUGINS, own_metric
 
 CONFIG = "modules: {http_2xx: {prober: actor}}\n"
 ALL_WELL = {
@@ -100,9 +101,9 @@ def test_draining_exporter_is_healthy_and_not_ready(exporter: Server, tmp_path: 
     witness = tmp_path / "witness"
     with socket.create_connection(("127.0.0.1", exporter.port)) as running:
         running.sendall(f"GET /probe?target=hold+{witness} HTTP/1.0\r\n\r\n".encode())
-        until(witness.exists)
+        wait_until(witness.exists)
         exporter.process.send_signal(signal.SIGTERM)
-        until(lambda: ask(exporter.port, "/-/ready").status == 503)
+        wait_until(lambda: ask(exporter.port, "/-/ready").status == 503)
         assert ask(exporter.port, "/-/ready").text == "The exporter is shutting down.\n"
         assert ask(exporter.port, "/-/healthy").text == "Healthy"
         assert failing(exporter)[:3] == (200, "warn", "readiness")

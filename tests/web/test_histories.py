@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,7 +18,8 @@ from jsonschema import Draft202012Validator
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Server
-from tests.web.test_routes import CONFIG, PLAIN, PLUGINS, until
+from tests.waiting import wait_until
+from tests.web.test_routes import CONFIG, PLAIN, PLUGINS
 
 FLAGS = (f"--modules.dir={PLUGINS}", "--history.limit=500")
 
@@ -254,7 +257,7 @@ def test_history_file_survives_a_kill(tmp_path: Path) -> None:
     with exporters.ours(tmp_path, *FLAGS, "--history.path=kept") as exporter:
         for number in range(5):
             probe(exporter, f"t{number}")
-        until(lambda: len(history(exporter)) == 5)
+        wait_until(lambda: len(history(exporter)) == 5)
         exporter.process.kill()
         exporter.process.wait(60)
     assert kept(tmp_path) == ["t4", "t3", "t2", "t1", "t0"]
@@ -280,6 +283,23 @@ def test_start_fails_if_the_history_file_is_something_else(tmp_path: Path) -> No
     assert (tmp_path / "kept").read_text() == "notes " * 1000
 
 
+def test_landing_page_of_a_locked_history_has_no_table(tmp_path: Path) -> None:
+    """Another program that keeps the file locked once made the page a 503 after 6 s."""
+    (tmp_path / "blackbox.yml").write_text(CONFIG)
+    with exporters.ours(tmp_path, *FLAGS, "--history.path=kept") as exporter:
+        probe(exporter, "before")
+        assert "<td>" in ask(exporter.port, "/").text
+        with contextlib.closing(sqlite3.connect(tmp_path / "kept", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            probe(exporter, "meanwhile")
+            answer = ask(exporter.port, "/")
+            assert (answer.status, "<td>" in answer.text) == (200, False)
+            assert "The history can't be read now." in answer.text
+            assert "<form" in answer.text
+            other.execute("ROLLBACK")
+        wait_until(lambda: "<td>" in ask(exporter.port, "/").text)
+
+
 def test_history_file_damaged_in_use_fails_no_probe(tmp_path: Path) -> None:
     (tmp_path / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(tmp_path, *FLAGS, "--history.path=kept") as exporter:
@@ -296,4 +316,4 @@ def test_history_file_damaged_in_use_fails_no_probe(tmp_path: Path) -> None:
             assert answer.text.count("\n") == 1
         lost = [line for line in ask(exporter.port, "/metrics").text.splitlines() if "history_lost_total{" in line]
         assert 'probe_exporter_history_lost_total{cause="write_failed"} 0' not in lost
-        until(lambda: exporter.log.read_text().count("The history can't be written") == 1)
+        wait_until(lambda: exporter.log.read_text().count("The history can't be written") == 1)

@@ -7,16 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from tests import exporters
 from tests.asking import ask
@@ -30,13 +21,6 @@ modules:
   http_2xx: {prober: actor}
   free: {prober: actor, params: {host: {pattern: "[a-z]+", default: a}}, actor: {host: "${param:host}"}}
 """
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
 
 
 @pytest.fixture(scope="module", params=["/", "/some/where/"], ids=["root", "prefix"])
@@ -69,6 +53,18 @@ def test_every_documented_path_exists(exporter: tuple[Server, str]) -> None:
 
 @pytest.mark.parametrize("exporter", ["/"], indirect=True)
 def test_answers_match_the_openapi_document(exporter: tuple[Server, str]) -> None:
+    # Each process of a run collects this file, and these imports take a second.
+    import schemathesis  # noqa: PLC0415
+    from schemathesis.checks import not_a_server_error  # noqa: PLC0415
+    from schemathesis.specs.openapi import checks as conformance  # noqa: PLC0415
+
+    checks = [
+        not_a_server_error,
+        conformance.status_code_conformance,
+        conformance.content_type_conformance,
+        conformance.response_headers_conformance,
+        conformance.response_schema_conformance,
+    ]
     server, prefix = exporter
     schema: Any = schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}{prefix}openapi.json")
     schema.validate()
@@ -77,7 +73,11 @@ def test_answers_match_the_openapi_document(exporter: tuple[Server, str]) -> Non
         legal = operation.as_strategy()
         takes_some = any(operation.iter_parameters())
 
-        @given(case=legal | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE) if takes_some else legal)
+        @given(
+            case=legal | operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)
+            if takes_some
+            else legal
+        )
         @settings(
             max_examples=100,
             deadline=None,
@@ -89,7 +89,7 @@ def test_answers_match_the_openapi_document(exporter: tuple[Server, str]) -> Non
         def answers(case: Any) -> None:
             nonlocal asked
             asked += 1
-            case.validate_response(case.call(timeout=60), checks=CHECKS)
+            case.validate_response(case.call(timeout=60), checks=checks)
 
         answers()
     assert asked > 300

@@ -27,11 +27,12 @@ from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.probing import Probing
 from tests import exporters
 from tests.asking import ask
+from tests.clocks import StandingLoop, advance
 from tests.conftest import NewLoop
 from tests.exporters import Response, Server
 from tests.processes import free_port, listening
-from tests.web.clock import StandingLoop, advance, happens
-from tests.web.test_routes import PLUGINS, cpu_seconds, own_metric, until, values
+from tests.waiting import until, wait_until
+from tests.web.test_routes import PLUGINS, cpu_seconds, own_metric, values
 from tests.web.test_serving import answer_of, ask_beside, begin
 
 Start = Callable[..., AbstractContextManager[Server]]
@@ -68,7 +69,7 @@ def ask_as_prometheus(port: int, path: str, scrape: float | str) -> Response:
 def wait_in_line(exporter: Server, number: int) -> Queue[Response | Exception]:
     """Send a probe request, and wait until `number` requests are queued."""
     answers = ask_beside(exporter, "/probe?target=x")
-    until(lambda: own_metric(exporter, WAITING) == number)
+    wait_until(lambda: own_metric(exporter, WAITING) == number)
     return answers
 
 
@@ -126,9 +127,9 @@ async def test_probe_waits_for_a_slot_as_long_as_its_timeout_allows(
         return asyncio.ensure_future(probing.probe(request, f"target={quote(target)}&module={module}"))
 
     hanging = asked("hang /dev/null", "http_2xx", 1000)
-    await happens(lambda: probing.running)
+    await until(lambda: probing.running)
     waiting = asked("x", module, scrape)
-    await happens(lambda: telemetry.waiting == 1)
+    await until(lambda: telemetry.waiting == 1)
     await advance(waits - 0.01)
     assert not waiting.done()
     await advance(0.02)
@@ -142,7 +143,7 @@ def test_probe_timeout_is_reduced_by_the_time_in_the_queue(start: Start, tmp_pat
         _, witness = begin(exporter, "hold", tmp_path)
         headers = {"X-Prometheus-Scrape-Timeout-Seconds": "60.5"}
         waiting = ask_beside(exporter, "/probe?target=x", headers)
-        until(lambda: own_metric(exporter, WAITING) == 1)
+        wait_until(lambda: own_metric(exporter, WAITING) == 1)
         time.sleep(0.2)
         witness.unlink()
         assert 30 <= values(answer_of(waiting).text)["probe_timeout_seconds"] < 59.8
@@ -164,8 +165,8 @@ def test_disconnected_client_leaves_the_queue(start: Start, tmp_path: Path) -> N
         running, witness = begin(exporter, "hold", tmp_path)
         with socket.create_connection(("127.0.0.1", exporter.port)) as impatient:
             impatient.sendall(b"GET /probe?target=x HTTP/1.1\r\nHost: x\r\n\r\n")
-            until(lambda: own_metric(exporter, WAITING) == 1)
-        until(lambda: own_metric(exporter, WAITING) == 0)
+            wait_until(lambda: own_metric(exporter, WAITING) == 1)
+        wait_until(lambda: own_metric(exporter, WAITING) == 0)
         waiting = wait_in_line(exporter, 1)
         witness.unlink()
         assert "probe_success 1\n" in answer_of(running).text
@@ -177,8 +178,8 @@ def test_cancelled_probe_frees_its_slot(start: Start, tmp_path: Path) -> None:
         witness = tmp_path / "witness"
         with socket.create_connection(("127.0.0.1", exporter.port)) as impatient:
             impatient.sendall(f"GET /probe?target=hang%20{witness} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            until(witness.exists)
-        until(lambda: witness.read_text() == "cancelled")
+            wait_until(witness.exists)
+        wait_until(lambda: witness.read_text() == "cancelled")
         assert ask(exporter.port, "/probe?target=x").status == 200
 
 
@@ -188,10 +189,10 @@ def test_queued_probes_run_in_order_of_arrival(start: Start, tmp_path: Path) -> 
         for number in range(5):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", exporter.port)))
             client.sendall(f"GET /probe?target=number{number} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            until(lambda number=number: own_metric(exporter, WAITING) == number + 1)  # type: ignore[misc]
+            wait_until(lambda number=number: own_metric(exporter, WAITING) == number + 1)  # type: ignore[misc]
         for witness in witnesses:
             witness.unlink()
-        until(lambda: all(f"target=number{number}" in exporter.log.read_text() for number in range(5)))
+        wait_until(lambda: all(f"target=number{number}" in exporter.log.read_text() for number in range(5)))
         log = exporter.log.read_text()
         places = [log.index(f"target=number{number}") for number in range(5)]
         assert places == sorted(places)
@@ -304,10 +305,10 @@ def test_half_closed_client_cancels_its_probe(exporter: Server, tmp_path: Path) 
     witness = tmp_path / "witness"
     with others_are_unaffected(exporter), socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
         connection.sendall(f"GET /probe?target=hang%20{witness} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        until(witness.exists)
+        wait_until(witness.exists)
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1000) == b""
-        until(lambda: witness.read_text() == "cancelled")
+        wait_until(lambda: witness.read_text() == "cancelled")
 
 
 def answered(exporter: Server) -> float:
@@ -324,7 +325,7 @@ def test_clients_that_do_not_read_use_little_memory(exporter: Server) -> None:
             connection.connect(("127.0.0.1", exporter.port))
             connection.setblocking(False)
             connection.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 10_000)
-        until(lambda: answered(exporter) + 1 == answered(exporter))  # no other request was answered in between
+        wait_until(lambda: answered(exporter) + 1 == answered(exporter))  # no other request was answered in between
 
 
 def test_resets_and_garbage_are_not_logged(exporter: Server) -> None:
@@ -374,7 +375,7 @@ def with_stderr(directory: Path, redirection: str, *flags: str, stderr: int = su
     command = ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "probe_exporter", *words]
     process = subprocess.Popen(command, cwd=directory, env=exporters._environment(), stderr=stderr)
     try:
-        until(listening(port))
+        wait_until(listening(port))
         yield port
     finally:
         process.terminate()
@@ -394,7 +395,7 @@ def test_probe_is_answered_whatever_stderr_is(tmp_path: Path, redirection: str) 
             answer = ask(port, f"/probe?target={target}")
             assert (answer.status, f"probe_success {1 if target == 'x' else 0}\n" in answer.text) == (200, True)
         if "full" in redirection:
-            until(lambda: dropped(port) > 0)
+            wait_until(lambda: dropped(port) > 0)
 
 
 @pytest.mark.parametrize("flags", [(), ("--workers=2",)])
@@ -406,7 +407,7 @@ def test_log_that_nobody_reads_stops_nothing(tmp_path: Path, flags: tuple[str, .
             long = "x" * 20_000
             for number in range(1200 // (1 + len(flags))):
                 assert ask(port, f"/probe?target=fail%20{number}{long}").status == 200
-            until(lambda: dropped(port) > 0)
+            wait_until(lambda: dropped(port) > 0)
             assert ask(port, "/-/healthy").status == 200
     finally:
         os.close(writer)

@@ -16,7 +16,8 @@ from tests import exporters
 from tests.asking import ask
 from tests.exporters import Response, Server, peer
 from tests.targets import Site, reply
-from tests.web.test_routes import hang_up_on, until
+from tests.waiting import wait_until
+from tests.web.test_routes import hang_up_on
 
 PLUGINS = Path(__file__).parents[1] / "own_probers"
 RIVAL = '''
@@ -221,7 +222,7 @@ def test_several_modules_have_separate_history_entries_and_log_lines(exporter: S
     for module in ("named", "brief"):
         assert ask(exporter.port, f"/logs?target={quote(target)}&module={module}").status == 200
         line = f'msg="Probe failed" module={module} target="{target}"'
-        until(lambda line=line: exporter.log.read_text().count(line) == 1)  # type: ignore[misc]
+        wait_until(lambda line=line: exporter.log.read_text().count(line) == 1)  # type: ignore[misc]
 
 
 def test_debug_shows_each_module_with_its_settings(exporter: Server) -> None:
@@ -239,7 +240,7 @@ def test_disconnected_client_cancels_the_probes_of_all_modules(exporter: Server,
     witness = tmp_path / "witness"
     path = f"/probe?module=http_2xx,named&target=hang+{quote(str(witness))}"
     hang_up_on(exporter, path, lambda: running() == [1, 1])
-    until(lambda: running() == [0, 0])
+    wait_until(lambda: running() == [0, 0])
     assert witness.read_text() == "cancelled"
     assert str(witness) not in ask(exporter.port, "/").text
 

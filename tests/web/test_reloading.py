@@ -9,6 +9,7 @@ import pytest
 
 from probe_exporter.config.current import Configuration
 from probe_exporter.web.reloading import Reloads
+from tests.clocks import settle
 
 
 class Slow:
@@ -37,19 +38,14 @@ def reloads_of(slow: Slow) -> Reloads:
     return Reloads(cast("Configuration", slow))
 
 
-async def turns() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
 async def test_many_requests_cause_two_reloads() -> None:
     slow = Slow()
     reloads = reloads_of(slow)
     asking = [asyncio.ensure_future(reloads.reload()) for _ in range(150)]
-    await turns()
+    await settle()
     assert (slow.begun, reloads.full) == (1, True)
     slow.go_on.release()
-    await turns()
+    await settle()
     assert [task.done() for task in asking] == [True] + [False] * 149
     assert (slow.begun, reloads.full) == (2, False)
     slow.go_on.release()
@@ -61,11 +57,11 @@ async def test_request_during_the_second_reload_gets_a_third() -> None:
     slow = Slow()
     reloads = reloads_of(slow)
     first, second = (asyncio.ensure_future(reloads.reload()) for _ in range(2))
-    await turns()
+    await settle()
     slow.go_on.release()
     await first
     third = asyncio.ensure_future(reloads.reload())
-    await turns()
+    await settle()
     slow.go_on.release()
     await second
     assert not third.done()
@@ -91,10 +87,10 @@ async def test_cancelled_request_leaves_the_reload_to_the_others() -> None:
     slow = Slow()
     reloads = reloads_of(slow)
     impatient, patient, third = (asyncio.ensure_future(reloads.reload()) for _ in range(3))
-    await turns()
+    await settle()
     impatient.cancel()
     patient.cancel()
-    await turns()
+    await settle()
     slow.go_on.release()
     slow.go_on.release()
     await third
@@ -106,7 +102,7 @@ async def test_timer_looks_for_changes_only_between_reloads() -> None:
     reloads = reloads_of(slow)
     await reloads.reload_if_changed()
     asking = asyncio.ensure_future(reloads.reload())
-    await turns()
+    await settle()
     await reloads.reload_if_changed()
     assert slow.looks == 1
     slow.go_on.release()
@@ -119,8 +115,8 @@ async def test_error_that_nobody_waits_for_is_not_reported_by_the_loop(caplog: p
     slow = Slow()
     slow.error = OSError("no such file")
     asking = asyncio.ensure_future(reloads_of(slow).reload())
-    await turns()
+    await settle()
     asking.cancel()
     slow.go_on.release()
-    await turns()
+    await settle()
     assert caplog.text == ""

@@ -18,6 +18,7 @@ from tests import exporters
 from tests.asking import ask
 from tests.exporters import Response, Server
 from tests.metrics_proto import decode
+from tests.waiting import wait_until
 
 PLUGINS = Path(__file__).parents[1] / "own_probers"
 CONFIG = """
@@ -59,19 +60,11 @@ def own_metric(exporter: Server, name: str) -> float:
     return values(ask(exporter.port, "/metrics").text)[name]
 
 
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until a condition is true, for what another process does."""
-    give_up = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < give_up, "it did not happen in time"
-        time.sleep(0.01)
-
-
 def hang_up_on(exporter: Server, path: str, running: Callable[[], bool]) -> None:
     """Send a request, wait until it is being answered, and close the connection."""
     with socket.create_connection(("127.0.0.1", exporter.port)) as impatient:
         impatient.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        until(running)
+        wait_until(running)
 
 
 def cpu_seconds(exporter: Server) -> float:
@@ -108,7 +101,7 @@ def test_exception_in_a_prober_is_counted_and_answered_with_200(exporter: Server
     assert answer.status == 200
     assert values(answer.text)['probe_failure_info{phase="acting",reason="internal_error"}'] == 1
     assert own_metric(exporter, "probe_exporter_internal_errors_total") == before + 1
-    until(lambda: "a bug of the prober" in exporter.log.read_text())
+    wait_until(lambda: "a bug of the prober" in exporter.log.read_text())
 
 
 def test_probers_own_registry_is_in_the_answer(exporter: Server) -> None:
@@ -235,7 +228,7 @@ def test_hostname_is_passed_to_the_prober(exporter: Server) -> None:
 def test_disconnected_client_cancels_its_probe(exporter: Server, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     hang_up_on(exporter, f"/probe?target=hang+{quote(str(witness))}", witness.exists)
-    until(lambda: witness.read_text() == "cancelled")
+    wait_until(lambda: witness.read_text() == "cancelled")
     assert str(witness) not in ask(exporter.port, "/").text, "a cancelled probe is not in the history"
 
 
@@ -518,7 +511,7 @@ def test_target_may_be_long(exporter: Server) -> None:
     "sent", [b"garbage\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nX: %s\r\n\r\n" % (b"x" * 100_000)]
 )
 def test_malformed_request_gets_400_and_is_not_logged(exporter: Server, sent: bytes) -> None:
-    until(lambda: "Listening" in exporter.log.read_text())
+    wait_until(lambda: "Listening" in exporter.log.read_text())
     before = exporter.log.read_text()
     with socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
         connection.sendall(sent)

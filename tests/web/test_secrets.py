@@ -15,7 +15,7 @@ import pytest
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Server
-from tests.web.test_routes import until
+from tests.waiting import wait_until
 
 SECRET = "hunter2"
 """Part of every secret below and of nothing else."""
@@ -145,7 +145,7 @@ def test_secrets_are_in_no_page_log_or_history_file(exporter: Server) -> None:
     assert "probe_success 0" in without_secret(ask(exporter.port, f"/probe?module=proxy&target={target}").text)
     for path in ("/", "/config", "/metrics", "/metadata", *(f"/config?module={module}" for module in MODULES)):
         without_secret(ask(exporter.port, path).text)
-    until(lambda: "Probe failed" in without_secret(exporter.log.read_text()))
+    wait_until(lambda: "Probe failed" in without_secret(exporter.log.read_text()))
     for file in Path(exporter.log.parent).glob("history*"):
         assert SECRET.encode() not in file.read_bytes()
 

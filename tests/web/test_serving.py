@@ -29,11 +29,12 @@ from probe_exporter.web.routes import Web
 from probe_exporter.web.serving import serve
 from tests import exporters
 from tests.asking import ask
+from tests.clocks import StandingLoop, advance, settle
 from tests.conftest import NewLoop
 from tests.exporters import Response, Server
 from tests.processes import free_port, listening, running
-from tests.web.clock import StandingLoop, advance, happens, turns
-from tests.web.test_routes import PLUGINS, own_metric, until
+from tests.waiting import until, wait_until
+from tests.web.test_routes import PLUGINS, own_metric
 
 CONFIG = "modules: {http_2xx: {prober: actor}}\n"
 BETTER = "modules: {http_2xx: {prober: actor}, other: {prober: actor}}\n"
@@ -74,7 +75,7 @@ def begin(exporter: Server, script: str, directory: Path) -> tuple[Queue[Respons
     """Start a probe and wait until it runs; return the queue for its answer, and the file that it writes."""
     witness = directory / f"witness-{time.monotonic_ns()}"
     answers = ask_beside(exporter, f"/probe?debug=true&target={quote(f'{script} {witness}')}")
-    until(witness.exists)
+    wait_until(witness.exists)
     return answers, witness
 
 
@@ -105,7 +106,7 @@ def test_shutdown_finishes_running_probes_and_refuses_new_ones(start: Start, tmp
     with start("--web.drain-timeout=1h") as exporter:
         running, witness = begin(exporter, "hold", tmp_path)
         exporter.process.terminate()
-        until(lambda: b"Waiting for running probes" in exporter.log.read_bytes())
+        wait_until(lambda: b"Waiting for running probes" in exporter.log.read_bytes())
         refused = ask(exporter.port, "/probe?target=x")
         assert (refused.status, refused.headers["connection"]) == (503, "close")
         assert ask(exporter.port, "/-/healthy").status == 200
@@ -129,7 +130,7 @@ def test_second_signal_ends_the_drain(start: Start, tmp_path: Path, second: sign
     with start("--web.drain-timeout=1h") as exporter:
         begin(exporter, "hang", tmp_path)
         exporter.process.terminate()
-        until(lambda: b"Waiting for running probes" in exporter.log.read_bytes())
+        wait_until(lambda: b"Waiting for running probes" in exporter.log.read_bytes())
         exporter.process.send_signal(second)
         assert exporter.process.wait(60) == 0
 
@@ -154,7 +155,7 @@ def test_reload_request_reports_an_invalid_config_and_keeps_the_old_one(start: S
         assert "nonsense" in answer.text
         assert own_metric(exporter, SUCCESSFUL) == 0
         assert ask(exporter.port, "/probe?target=x").status == 200
-        until(lambda: "nonsense" in exporter.log.read_text())
+        wait_until(lambda: "nonsense" in exporter.log.read_text())
 
 
 def test_reload_request_without_a_change_updates_the_timestamp(start: Start) -> None:
@@ -168,15 +169,15 @@ def test_sighup_reloads(start: Start, tmp_path: Path) -> None:
     with start() as exporter:
         (tmp_path / "blackbox.yml").write_text(BETTER)
         exporter.process.send_signal(signal.SIGHUP)
-        until(lambda: ask(exporter.port, "/probe?module=other&target=x").status == 200)
+        wait_until(lambda: ask(exporter.port, "/probe?module=other&target=x").status == 200)
 
 
 def test_sighup_logs_an_invalid_config_and_keeps_the_old_one(start: Start, tmp_path: Path) -> None:
     with start() as exporter:
         (tmp_path / "blackbox.yml").write_text("modules: [\n")
         exporter.process.send_signal(signal.SIGHUP)
-        until(lambda: own_metric(exporter, SUCCESSFUL) == 0)
-        until(lambda: "The configuration was not reloaded" in exporter.log.read_text())
+        wait_until(lambda: own_metric(exporter, SUCCESSFUL) == 0)
+        wait_until(lambda: "The configuration was not reloaded" in exporter.log.read_text())
         assert ask(exporter.port, "/probe?target=x").status == 200
 
 
@@ -184,7 +185,7 @@ def test_sighup_logs_an_invalid_config_and_keeps_the_old_one(start: Start, tmp_p
 def test_auto_reload_applies_changes(start: Start, tmp_path: Path) -> None:
     with start("--config.enable-auto-reload", "--config.auto-reload-interval=1") as exporter:
         (tmp_path / "blackbox.yml").write_text(BETTER)
-        until(lambda: ask(exporter.port, "/probe?module=other&target=x").status == 200)
+        wait_until(lambda: ask(exporter.port, "/probe?module=other&target=x").status == 200)
 
 
 class Watched(Source):
@@ -213,8 +214,8 @@ async def served(directory: Path, *words: str) -> AsyncIterator[Configuration]:
     place = Place("/", "/")
     web = Web(configuration, telemetry, history, ProbeLog(), timeout_offset=0.5, max_probes=1, place=place)
     serving = asyncio.ensure_future(serve(web, list, drain_timeout=1.0, reload_interval=interval))
-    await happens(lambda: not web.health._starting)
-    await turns()
+    await until(lambda: not web.health._starting)
+    await settle()
     Watched.looks = 0
     yield configuration
     serving.cancel()
@@ -225,7 +226,7 @@ async def served(directory: Path, *words: str) -> AsyncIterator[Configuration]:
 async def look(configuration: Configuration, number: int) -> None:
     """Advance the clock by a second and wait until the file was checked `number` times."""
     await advance(1.0)
-    await happens(lambda: Watched.looks == number and not configuration._one_at_a_time.locked())
+    await until(lambda: Watched.looks == number and not configuration._one_at_a_time.locked())
 
 
 async def test_auto_reload_does_nothing_without_a_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -238,7 +239,7 @@ async def test_auto_reload_does_nothing_without_a_change(tmp_path: Path, caplog:
         assert (configuration.loaded, caplog.messages) == (loaded, [])
         (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: http}, other: {prober: tcp}}\n")
         await look(configuration, 4)
-        await happens(lambda: "other" in configuration.current.modules)
+        await until(lambda: "other" in configuration.current.modules)
 
 
 @pytest.mark.parametrize("words", [[], ["--config.enable-auto-reload", "--config.auto-reload-interval=0"]])
@@ -300,7 +301,7 @@ def test_every_listen_address_is_served(start: Start) -> None:
             with socket.create_connection((host, port), 60) as connection:
                 connection.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
                 assert connection.makefile("rb").read().endswith(b"\r\n\r\nHealthy")
-        until(lambda: exporter.log.read_text().count("Listening") == 3)
+        wait_until(lambda: exporter.log.read_text().count("Listening") == 3)
         log = exporter.log.read_text()
         for address in (f"127.0.0.1:{exporter.port}", f"[::1]:{other}", f"[::]:{everywhere}"):
             assert f"msg=Listening address={address} tls=false\n" in log
@@ -316,12 +317,12 @@ def test_probes_beyond_the_open_file_limit_wait_and_get_503(tmp_path: Path) -> N
     with running(command, tmp_path, log, listening(port), environment=exporters._environment()) as process:
         exporter = Server("ours", port, process, log)
         answers = [ask_beside(exporter, f"/probe?target=hang%20{tmp_path}/{number}") for number in range(60)]
-        until(lambda: own_metric(exporter, "probe_exporter_probes_waiting") == 16)
-        until(lambda: len(list(tmp_path.glob("[0-9]*"))) == 16)
+        wait_until(lambda: own_metric(exporter, "probe_exporter_probes_waiting") == 16)
+        wait_until(lambda: len(list(tmp_path.glob("[0-9]*"))) == 16)
         refused = [answer_of(answers) for answers in answers if not answers.empty()]
-        until(lambda: sum(not one.empty() for one in answers) + len(refused) == 28)
+        wait_until(lambda: sum(not one.empty() for one in answers) + len(refused) == 28)
         assert ask(port, "/-/healthy").status == 200
-        until(lambda: "wanted=4096 allowed=16" in log.read_text())
+        wait_until(lambda: "wanted=4096 allowed=16" in log.read_text())
 
 
 def test_open_file_limit_is_raised_to_the_hard_limit(start: Start, tmp_path: Path) -> None:
@@ -341,7 +342,7 @@ def test_open_file_limit_is_raised_to_the_hard_limit(start: Start, tmp_path: Pat
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: is_open(port))
+        wait_until(lambda: is_open(port))
         limits = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
         soft = next(line.split()[3] for line in limits if line.startswith("Max open files"))
         assert soft == str(hard)

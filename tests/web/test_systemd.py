@@ -16,9 +16,10 @@ import pytest
 
 from tests.asking import ask
 from tests.exporters import _environment
-from tests.processes import free_port, having_said, running, wait_until
+from tests.processes import free_port, having_said, running, wait_until_ready
 from tests.test_cli import run
-from tests.web.test_routes import PLUGINS, until
+from tests.waiting import wait_until
+from tests.web.test_routes import PLUGINS
 
 FLAGS = (f"--modules.dir={PLUGINS}", "--web.external-url=http://front.example/")
 PASSING = (*FLAGS, "--web.systemd-socket")
@@ -60,7 +61,7 @@ def activated(directory: Path, sockets: Sequence[socket.socket], *flags: str) ->
     try:
         for descriptor in passed:
             os.close(descriptor)
-        wait_until(having_said("Listening", log), process, log)
+        wait_until_ready(having_said("Listening", log), process, log)
         yield log
     finally:
         process.terminate()
@@ -96,7 +97,7 @@ def test_passed_sockets_are_served_and_no_other_address(directory: Path) -> None
             for listener in ports:
                 assert ask(listener.getsockname()[1], "/probe?target=x").status == 200
             assert ask_path(path).endswith(b"Healthy")
-            until(lambda: log.read_text().count("Listening") == 3)
+            wait_until(lambda: log.read_text().count("Listening") == 3)
             assert "9115" not in log.read_text()
     assert path.exists()  # the process that made it removes it
 
@@ -104,7 +105,7 @@ def test_passed_sockets_are_served_and_no_other_address(directory: Path) -> None
 def test_passed_socket_is_shared_by_workers(directory: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     with listener, activated(directory, [listener], *PASSING, "--workers=2") as log:
-        until(lambda: log.read_text().count("Listening") == 2)
+        wait_until(lambda: log.read_text().count("Listening") == 2)
         for _ in range(10):
             assert ask(listener.getsockname()[1], "/probe?target=x").status == 200
 
@@ -176,7 +177,7 @@ def test_unix_socket_is_served_and_removed_at_the_end(directory: Path) -> None:
     flags = (*FLAGS, f"--web.listen-address=unix://{path}", f"--web.listen-address=127.0.0.1:{port}")
     log = directory / "log"
     with served(directory, *flags):
-        until(lambda: log.read_text().count("Listening") == 2)
+        wait_until(lambda: log.read_text().count("Listening") == 2)
         assert ask_path(path).endswith(b"Healthy")
         assert ask(port, "/-/healthy").status == 200
         command = [find("curl"), "-sS", "--unix-socket", str(path), "http://any/probe?target=x"]

@@ -19,11 +19,10 @@ import pytest
 
 from tests import exporters
 from tests.asking import ask
-from tests.clocks import PATIENCE
-from tests.clocks import wait_until as until
 from tests.exporters import Server, _environment
 from tests.processes import free_port, having_said, running
 from tests.test_cli import run
+from tests.waiting import PATIENCE, wait_until
 from tests.web.test_routes import PLUGINS, own_metric
 from tests.web.test_serving import answer_of, begin
 
@@ -41,7 +40,7 @@ def two_workers(directory: Path, *flags: str) -> Iterator[Server]:
     """Start an exporter with two workers and wait until both listen."""
     (directory / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(directory, f"--modules.dir={PLUGINS}", "--workers=2", *flags) as exporter:
-        until(lambda: exporter.log.read_text().count("Listening") == 2)
+        wait_until(lambda: exporter.log.read_text().count("Listening") == 2)
         yield exporter
 
 
@@ -93,7 +92,7 @@ def asked_somebody(exporter: Server, path: str) -> tuple[int, str]:
 def kill(exporter: Server, process: int) -> None:
     """Kill a worker and wait until the supervisor has noticed."""
     os.kill(process, signal.SIGKILL)
-    until(lambda: f"process={process} signal=SIGKILL" in exporter.log.read_text())
+    wait_until(lambda: f"process={process} signal=SIGKILL" in exporter.log.read_text())
 
 
 # --- one exporter ------------------------------------------------------------------------------------------
@@ -107,7 +106,7 @@ def test_workers_share_connections_and_sum_counters(steady: Server) -> None:
         for _ in range(64):
             stack.enter_context(socket.create_connection(("127.0.0.1", exporter.port)))
         # Those of the question whether it listens may be among those before, and go.
-        until(lambda: sum(sockets(process) - before[process] for process in before) >= 60)
+        wait_until(lambda: sum(sockets(process) - before[process] for process in before) >= 60)
         assert all(sockets(process) - before[process] > 10 for process in before)
         probe_times(exporter, 30)
         for _ in range(10):
@@ -120,12 +119,12 @@ def test_workers_share_connections_and_sum_counters(steady: Server) -> None:
 def test_workers_share_history_file(start: Start, tmp_path: Path) -> None:
     with start(f"--history.path={tmp_path}/history") as exporter:
         probe_times(exporter, 20)
-        until(lambda: len(json.loads(ask(exporter.port, "/history").text)["probes"]) == 20)
+        wait_until(lambda: len(json.loads(ask(exporter.port, "/history").text)["probes"]) == 20)
         assert "has a history of its own" not in exporter.log.read_text()
 
 
 def test_workers_without_history_file_log_warning(steady: Server) -> None:
-    until(lambda: "has a history of its own; set --history.path" in steady.log.read_text())
+    wait_until(lambda: "has a history of its own; set --history.path" in steady.log.read_text())
 
 
 def test_workers_port_in_use_is_refused(steady: Server, tmp_path: Path) -> None:
@@ -165,10 +164,10 @@ def test_reload_reaches_all_and_future_workers(start: Start, tmp_path: Path, by:
             assert ask(exporter.port, "/-/reload", method="POST").status == 200
         else:
             exporter.process.send_signal(signal.SIGHUP)
-            until(lambda: "All workers have reloaded the configuration" in exporter.log.read_text())
+            wait_until(lambda: "All workers have reloaded the configuration" in exporter.log.read_text())
         (tmp_path / "blackbox.yml").write_text("nonsense")
         kill(exporter, workers(exporter)[0])
-        until(lambda: len(workers(exporter)) == 2)
+        wait_until(lambda: len(workers(exporter)) == 2)
         for _ in range(20):
             assert ask(exporter.port, "/probe?module=other&target=x").status == 200
 
@@ -181,8 +180,19 @@ def test_reload_of_bad_config_is_refused_once_for_all_workers(start: Start, tmp_
         assert answer.text.count("nonsense") == 1
         assert own_metric(exporter, "blackbox_exporter_config_last_reload_successful") == 0
         exporter.process.send_signal(signal.SIGHUP)
-        until(lambda: "The configuration was not reloaded" in exporter.log.read_text())
+        wait_until(lambda: "The configuration was not reloaded" in exporter.log.read_text())
         probe_times(exporter, 10)
+
+
+def test_many_signals_cause_few_reloads(start: Start) -> None:
+    """150 SIGHUPs once kept the exporter busy for two minutes, and POST /-/reload unanswered."""
+    with start() as exporter:
+        for _ in range(150):
+            exporter.process.send_signal(signal.SIGHUP)
+        assert ask(exporter.port, "/-/reload", method="POST").status == 200
+        wait_until(lambda: "All workers have reloaded the configuration" in exporter.log.read_text())
+        assert ask(exporter.port, "/-/reload", method="POST").status == 200
+        assert exporter.log.read_text().count("All workers have reloaded the configuration") < 20
 
 
 # --- workers that fail -------------------------------------------------------------------------------------
@@ -197,7 +207,7 @@ def test_dead_worker_is_replaced_and_its_counters_stay(start: Start) -> None:
             for _ in range(10):  # those that come to the dead one's socket wait there for the next one
                 assert ask(exporter.port, "/-/ready").status in (200, 503)
             assert own_metric(exporter, PROBES) == 20
-        until(lambda: ask(exporter.port, "/-/healthy").status == 200)
+        wait_until(lambda: ask(exporter.port, "/-/healthy").status == 200)
         probe_times(exporter, 10)
         assert own_metric(exporter, PROBES) == 30
 
@@ -206,7 +216,7 @@ def test_worker_dying_repeatedly_is_replaced_with_backoff(start: Start) -> None:
     with start() as exporter:
         healthy, status, text = workers(exporter)[1], 0, ""
         for killed in range(1, 9):
-            until(lambda: len(workers(exporter)) == 2)
+            wait_until(lambda: len(workers(exporter)) == 2)
             [dying] = set(workers(exporter)) - {healthy}
             kill(exporter, dying)
             if killed < 5:
@@ -219,7 +229,7 @@ def test_worker_dying_repeatedly_is_replaced_with_backoff(start: Start) -> None:
         log = exporter.log.read_text()
         assert "replaced_in_seconds=0.1\n" in log
         assert "replaced_in_seconds=1.6\n" in log
-        until(lambda: asked_somebody(exporter, "/-/healthy") == (200, "Healthy"))
+        wait_until(lambda: asked_somebody(exporter, "/-/healthy") == (200, "Healthy"))
 
 
 def test_stopped_worker_does_not_prevent_metrics(start: Start) -> None:
@@ -234,7 +244,7 @@ def test_stopped_worker_does_not_prevent_metrics(start: Start) -> None:
             assert "does not answer" in asked_somebody(exporter, "/health")[1]
         finally:
             os.kill(stopped, signal.SIGCONT)
-        until(lambda: own_metric(exporter, PROBES) == 20 and ask(exporter.port, "/-/healthy").status == 200)
+        wait_until(lambda: own_metric(exporter, PROBES) == 20 and ask(exporter.port, "/-/healthy").status == 200)
 
 
 def test_stopped_worker_is_detected_by_heartbeat(start: Start) -> None:
@@ -242,10 +252,10 @@ def test_stopped_worker_is_detected_by_heartbeat(start: Start) -> None:
         hanging = workers(exporter)[0]
         os.kill(hanging, signal.SIGSTOP)
         try:
-            until(lambda: asked_somebody(exporter, "/-/healthy") == (503, "Worker 0 does not answer.\n"))
+            wait_until(lambda: asked_somebody(exporter, "/-/healthy") == (503, "Worker 0 does not answer.\n"))
         finally:
             os.kill(hanging, signal.SIGCONT)
-        until(lambda: [ask(exporter.port, "/-/healthy").text for _ in range(10)] == ["Healthy"] * 10)
+        wait_until(lambda: [ask(exporter.port, "/-/healthy").text for _ in range(10)] == ["Healthy"] * 10)
 
 
 def test_workers_exit_if_supervisor_dies(start: Start) -> None:
@@ -253,7 +263,13 @@ def test_workers_exit_if_supervisor_dies(start: Start) -> None:
         children = workers(exporter)
         exporter.process.kill()
         exporter.process.wait()
-        until(lambda: not any(Path(f"/proc/{child}/cmdline").exists() for child in children))
+        with contextlib.suppress(OSError):  # until they are gone
+            for _ in range(20):
+                assert ask(exporter.port, "/metrics").status == 503
+        wait_until(lambda: not any(Path(f"/proc/{child}/cmdline").exists() for child in children))
+        log = exporter.log.read_text()
+        assert "level=ERROR" not in log
+        assert "Traceback" not in log
 
 
 # --- the end -----------------------------------------------------------------------------------------------
@@ -275,7 +291,7 @@ def test_signal_to_supervisor_or_group_lets_probes_finish(
         )  # fmt: skip
     exporter = Server("ours", port, process, log)
     try:
-        until(lambda: log.read_text().count("Listening") == 2)
+        wait_until(lambda: log.read_text().count("Listening") == 2)
         probes = [begin(exporter, "linger", tmp_path)[0] for _ in range(6)]
         if whole_group:
             os.killpg(process.pid, sent)
@@ -294,7 +310,7 @@ def test_second_signal_cancels_probes(start: Start, tmp_path: Path) -> None:
     with start() as exporter:
         witness = begin(exporter, "hang", tmp_path)[1]
         exporter.process.terminate()
-        until(lambda: "Waiting for running probes" in exporter.log.read_text())
+        wait_until(lambda: "Waiting for running probes" in exporter.log.read_text())
         exporter.process.terminate()
         assert exporter.process.wait(PATIENCE) == 0
         assert witness.read_text() == "cancelled"

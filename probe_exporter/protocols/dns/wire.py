@@ -9,7 +9,6 @@ limit, so that two bytes on the wire can't become a kilobyte of text without end
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 MAX_NAME_BYTES = 255
 """Length of a name on the wire (RFC 1035, 2.3.4)."""
@@ -39,12 +38,11 @@ def escaped(data: bytes, escapes: dict[int, str]) -> str:
     return data.decode("latin-1").translate(escapes)
 
 
-class _Suffix(NamedTuple):
-    """The rest of a name from some place in the message on."""
+_Suffix = tuple[str, int, int]
+"""The rest of a name from some place on: its text with the final dot (empty for the root), its size in bytes if it were
+not compressed, and the pointers on the way to its end."""
 
-    text: str  # with its final dot; empty for the root
-    size: int  # bytes, if it were not compressed
-    pointers: int  # on the way to its end
+_ROOT: _Suffix = ("", 1, 0)
 
 
 class Names:
@@ -62,7 +60,15 @@ class Names:
         Raises:
             Malformed: it is not a name, it points to itself, or the names of this message are too long together.
         """
-        path: list[tuple[int, str, int]] = []  # offset, label, and its bytes; a pointer has none
+        found = self._suffixes.get(at) or self._read(data, at)
+        self._left -= len(found[0])
+        if self._left < 0:
+            raise Malformed("its names are too long together")
+        return found
+
+    def _read(self, data: bytes, at: int) -> _Suffix:
+        """Read a name up to a place that is known, and remember all places on the way."""
+        path: list[tuple[int, str, int]] = []  # offset, label with its dot, and its bytes; a pointer has none
         while (known := self._suffixes.get(at)) is None:
             if len(path) > _MAX_STEPS:
                 raise Malformed("a name points to itself")
@@ -70,32 +76,27 @@ class Names:
                 raise Malformed("a name ends too early")
             length = data[at]
             if not length:
-                known = _Suffix("", 1, 0)
+                known = _ROOT
                 break
             if length < 64:
-                path.append((at, f"{_label_text(data[at + 1 : at + 1 + length])}.", length + 1))
+                label = data[at + 1 : at + 1 + length]
+                text = label.decode() if label.isalnum() else escaped(label, NAME_ESCAPES)
+                path.append((at, text + ".", length + 1))
                 at += 1 + length
             elif length < 192 or at + 1 >= len(data):
                 raise Malformed("a name has a label of an unknown kind")
             else:
                 path.append((at, "", 0))
                 at = (length & 63) << 8 | data[at + 1]
-        for place, label, size in reversed(path):
-            known = _Suffix(label + known.text, known.size + size, known.pointers + (not size))
-            _check(known.size, known.pointers)
-            self._spend(len(known.text))
-            self._suffixes[place] = known
-        self._spend(len(known.text))
+        text, size, pointers = known
+        for place, label_text, label_size in reversed(path):
+            text = label_text + text
+            size += label_size
+            pointers += not label_size
+            self._left -= len(text)
+            self._suffixes[place] = known = (text, size, pointers)
+        _check(size, pointers)
         return known
-
-    def _spend(self, characters: int) -> None:
-        self._left -= characters
-        if self._left < 0:
-            raise Malformed("its names are too long together")
-
-
-def _label_text(label: bytes) -> str:
-    return label.decode() if label.isalnum() else escaped(label, NAME_ESCAPES)
 
 
 def _check(size: int, pointers: int) -> None:
@@ -176,20 +177,21 @@ class Wire:
             length = data[at]
             at += 1
             if not length:
-                _check(size + 1, 0)
                 break
             if length < 64:
                 if at + length > end or size + length + 1 >= MAX_NAME_BYTES:
                     raise Malformed("a name is too long")
-                text += f"{_label_text(data[at : at + length])}."
+                label = data[at : at + length]
+                text += label.decode() if label.isalnum() else escaped(label, NAME_ESCAPES)
+                text += "."
                 at += length
                 size += length + 1
             elif length < 192 or at >= end:
                 raise Malformed("a name has a label of an unknown kind")
             else:
                 rest = self.names.at(data, (length & 63) << 8 | data[at])
-                _check(size + rest.size, rest.pointers + 1)
-                text += rest.text
+                _check(size + rest[1], rest[2] + 1)
+                text += rest[0]
                 at += 1
                 break
         self.at = at

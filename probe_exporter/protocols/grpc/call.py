@@ -1,6 +1,6 @@
-"""A unary gRPC call over HTTP/2: one message there, one back, and a status that says how it went.
+"""Make a unary gRPC call over HTTP/2: send one message, receive one, check the status.
 
-What a call is made of needs no I/O and comes first (the gRPC project's PROTOCOL-HTTP2); `unary` makes one over a
+The parts of a call need no I/O and come first (the gRPC project's PROTOCOL-HTTP2). `unary` makes a call over a
 connection.
 """
 
@@ -25,18 +25,21 @@ if TYPE_CHECKING:
     from probe_exporter.protocols.http.http2 import ResponseReader  # loaded by the first call
 
 ALPN = ("h2",)
-"""What a gRPC client offers."""
+"""Protocols that a gRPC client offers by ALPN."""
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""Bytes of a message that are read, as in other gRPC clients by default."""
+"""Size of a message, the default limit of other gRPC clients."""
 
-_HEAD = 5  # bytes before a message: whether it is compressed, and its length
-_SHOWN = 200
-"""Characters of a server's words that are kept."""
+_HEAD = 5  # bytes before a message: a flag for compression, and the length
+_MAX_SHOWN_CHARACTERS = 200
+"""Characters of what a server said in an error."""
+
+_MAX_ENCODED_CHARACTERS = 12
+"""Characters of a percent-encoded character."""
 
 
 class Status(IntEnum):
-    """How a call went."""
+    """Status codes of calls."""
 
     OK = 0
     CANCELLED = 1
@@ -58,7 +61,7 @@ class Status(IntEnum):
 
 
 class CallFailed(ProbeFailed):
-    """A call did not go well; `status` is how."""
+    """A call failed with `status`."""
 
     def __init__(self, status: int, reason: Reason, message: str) -> None:
         super().__init__(reason, message)
@@ -75,16 +78,16 @@ _OF_HTTP: Mapping[int, Status] = {
     503: Status.UNAVAILABLE,
     504: Status.UNAVAILABLE,
 }
-"""What an HTTP status means where no gRPC status came; any other is `Status.UNKNOWN`."""
+"""Status of a call by the HTTP status of a response without a gRPC status; others are `Status.UNKNOWN`."""
 
 _OF_RESET: Mapping[int, Status] = {
     Code.REFUSED_STREAM: Status.UNAVAILABLE,
     Code.CANCEL: Status.CANCELLED,
-    Code.FLOW_CONTROL_ERROR: Status.RESOURCE_EXHAUSTED,  # what gRPC clients make of it, beyond the specification
+    Code.FLOW_CONTROL_ERROR: Status.RESOURCE_EXHAUSTED,  # as gRPC clients do, beyond the specification
     Code.ENHANCE_YOUR_CALM: Status.RESOURCE_EXHAUSTED,
     Code.INADEQUATE_SECURITY: Status.PERMISSION_DENIED,
 }
-"""What it means that the server resets the stream; any other code that has a name is `Status.INTERNAL`."""
+"""Status of a call by the code of RST_STREAM; other known codes are `Status.INTERNAL`."""
 
 _REASONS: Mapping[int, Reason] = {
     Status.NOT_FOUND: Reason.GRPC_SERVICE_UNKNOWN,
@@ -92,7 +95,7 @@ _REASONS: Mapping[int, Reason] = {
     Status.PERMISSION_DENIED: Reason.GRPC_PERMISSION,
     Status.UNAUTHENTICATED: Reason.GRPC_PERMISSION,
 }
-"""Why a health check fails that ends with a status; with any other it is `Reason.GRPC_STATUS`."""
+"""Reason of a failure by the status of the call; others are `Reason.GRPC_STATUS`."""
 
 _ENDED = (Reason.HTTP_BODY_TRUNCATED, Reason.CONNECT_CLOSED, Reason.CONNECT_RESET)
 
@@ -107,10 +110,10 @@ _OUR_OWN = frozenset(
 
 
 def metadata_fields(metadata: Mapping[str, Iterable[str]]) -> list[Field]:
-    """Metadata as it is sent: bytes (keys that end in ``-bin``) in base64, and nothing that belongs to the call itself.
+    """Return metadata as header fields: keys that end in ``-bin`` in base64, headers of the call itself omitted.
 
     Raises:
-        ValueError: a key or a value can't be sent.
+        ValueError: a key or a value is invalid.
     """
     fields = []
     for key, values in metadata.items():
@@ -126,7 +129,7 @@ def _sendable(key: str, value: bytes) -> bytes:
     if key.endswith("-bin"):
         return base64.b64encode(value).rstrip(b"=")
     if not _ASCII_VALUE.fullmatch(value):
-        raise ValueError(f"the value of {key} is not printable ASCII (bytes go under a key that ends in -bin)")
+        raise ValueError(f"the value of {key} is not printable ASCII (use a key that ends in -bin for bytes)")
     return value
 
 
@@ -134,40 +137,40 @@ def _sendable(key: str, value: bytes) -> bytes:
 
 
 def framed(message: bytes) -> bytes:
-    """A message as it is sent: not compressed."""
+    """Frame a message, without compression."""
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def announced(body: bytes | bytearray) -> int:
-    """The bytes that the message at the beginning has, or will have; 0 while nobody knows.
+    """Return the length of the first message in `body`, which may be incomplete; 0 while it is unknown.
 
     Raises:
-        CallFailed: more than anybody wants to hear, in a form that was not offered, or followed by another message.
+        CallFailed: the message is too large or compressed, or another one follows.
     """
     if len(body) < _HEAD:
         return 0
     size = int.from_bytes(body[1:_HEAD], "big")
     if body[0]:
-        raise _malformed(f"a message with flag {body[0]} came: it is compressed, and nothing was offered")
+        raise _malformed(f"the message has flag {body[0]}: it is compressed, though the call offered no compression")
     if size > MAX_MESSAGE_BYTES:
-        what = f"a message of {size} bytes comes, and the limit is {MAX_MESSAGE_BYTES}"
+        what = f"the message has {size} bytes, and the limit is {MAX_MESSAGE_BYTES}"
         raise CallFailed(Status.RESOURCE_EXHAUSTED, Reason.GRPC_PROTOCOL_ERROR, what)
     if len(body) >= _HEAD + size + _HEAD:
-        raise _malformed("there is more than one answer")
+        raise _malformed("the server sent more than one message")
     return size
 
 
 def unframed(body: bytes | bytearray) -> bytes:
-    """The one message of a response.
+    """Return the message of a complete response.
 
     Raises:
-        CallFailed: there is none, more than one, or a part of one.
+        CallFailed: there is no message, more than one, or an incomplete one.
     """
     if not body:
-        raise _malformed("the call succeeds without an answer")
+        raise _malformed("the call succeeded without a message")
     end = _HEAD + announced(body)
     if len(body) < max(_HEAD, end):
-        raise _malformed("the answer ends within its message")
+        raise _malformed("the message is incomplete")
     return bytes(body[_HEAD:end])
 
 
@@ -182,35 +185,35 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,10}")
 
 
 def check_head(response: ResponseReader) -> None:
-    """See whether a response is one to a call at all; what a proxy or a web server says is none.
+    """Check that a response is one of gRPC, and not one of a proxy or a web server.
 
     Raises:
-        CallFailed: it is not, and its HTTP status has to do.
+        CallFailed: it is not; the status follows from its HTTP status.
     """
     kind = response.get("content-type") or ""
     if not _CONTENT_TYPE.fullmatch(kind):
         status = _OF_HTTP.get(response.status, Status.UNKNOWN)
-        what = f"the answer is not gRPC: HTTP status {response.status}, content type {kind[:_SHOWN]!r}"
+        what = f"the response is not gRPC: HTTP status {response.status}, content type {kind[:_MAX_SHOWN_CHARACTERS]!r}"
         raise CallFailed(status, Reason.GRPC_NOT_GRPC, what)
 
 
 def check_status(response: ResponseReader) -> None:
-    """Look at the status with which a call ended: in its trailers, or in its head if that is all there is.
+    """Check the status of a call: in the trailers, or in the head if there is nothing else.
 
     Raises:
-        CallFailed: it is not `Status.OK`, or there is none.
+        CallFailed: it is not `Status.OK`, or missing.
     """
     fields = dict(response.headers if response.ended_with_head else response.trailers)
     if not fields:
-        raise _malformed("it ends without trailers")
+        raise _malformed("it has no trailers")
     written = fields.get("grpc-status")
     if written is None:
         implied = _OF_HTTP.get(response.status, Status.UNKNOWN)
-        raise CallFailed(implied, Reason.GRPC_PROTOCOL_ERROR, "the response is not gRPC: it has no status")
+        raise CallFailed(implied, Reason.GRPC_PROTOCOL_ERROR, "the response is not gRPC: it has no grpc-status")
     if not (_NUMBER.fullmatch(written) and -(2**31) <= int(written) < 2**31):
-        what = f"the response is not gRPC: {written[:_SHOWN]!r} is not a status"
+        what = f"the response is not gRPC: {written[:_MAX_SHOWN_CHARACTERS]!r} is not a status"
         raise CallFailed(Status.UNKNOWN, Reason.GRPC_PROTOCOL_ERROR, what)
-    status = int(written) % 2**32  # as others have it who take what they should not
+    status = int(written) % 2**32  # as other clients that accept such numbers
     if status != Status.OK:
         raise _ended_with(status, fields.get("grpc-message", ""))
 
@@ -219,14 +222,16 @@ def _ended_with(status: int, message: str) -> CallFailed:
     try:
         name = Status(status).name
     except ValueError:
-        name = "no such status"
-    words = unquote(message, errors="replace")[:_SHOWN]
+        name = "unknown status"
+    words = unquote(message[: _MAX_ENCODED_CHARACTERS * _MAX_SHOWN_CHARACTERS], errors="replace")[
+        :_MAX_SHOWN_CHARACTERS
+    ]
     what = f"the call ended with status {status} ({name})" + (f": {words}" if words else "")
     return CallFailed(status, _REASONS.get(status, Reason.GRPC_STATUS), what)
 
 
 def _broken(failed: ProbeFailed, response: ResponseReader) -> CallFailed:
-    """What it means for a call that its HTTP/2 went wrong."""
+    """Return the failure of a call whose HTTP/2 exchange failed."""
     status = Status.UNAVAILABLE
     if response.reset_code is not None:
         other = Status.INTERNAL if response.reset_code <= Code.HTTP_1_1_REQUIRED else Status.UNKNOWN
@@ -244,25 +249,25 @@ def _reason(failed: ProbeFailed, response: ResponseReader) -> Reason:
         return Reason.GRPC_PROTOCOL_ERROR if response.opened else Reason.GRPC_NOT_HTTP2
     if response.answered and failed.reason in _ENDED:
         return Reason.GRPC_TRUNCATED
-    assert isinstance(failed.reason, Reason)  # a connection's, and no prober's own
+    assert isinstance(failed.reason, Reason)  # of a connection, not an `OwnReason`
     return failed.reason
 
 
 class CallUnprocessed(CallFailed):
-    """The server says that it did not look at the call: it may be made once more."""
+    """The server says that it did not process the call, so it may be repeated."""
 
 
 # --- the call ----------------------------------------------------------------------------------------------
 
 
 def call_fields(scheme: str, authority: str, path: str, metadata: Iterable[Field]) -> list[Field]:
-    """The fields of a call, in the order that gRPC asks for.
+    """Return the header fields of a call, in the order that gRPC requires.
 
     Args:
         scheme: ``http`` or ``https``.
-        authority: whom the call is for.
-        path: the service and its method.
-        metadata: of `metadata_fields`.
+        authority: host, and perhaps port, of the server.
+        path: service and method.
+        metadata: from `metadata_fields`.
     """
     return [
         (b":method", b"POST"),
@@ -277,16 +282,16 @@ def call_fields(scheme: str, authority: str, path: str, metadata: Iterable[Field
 
 
 async def unary(connection: Connection, fields: list[Field], message: bytes) -> bytes:
-    """Make a call over a connection of its own, which is closed at the end; the message that is the answer.
+    """Make a call over its own connection, close that, and return the message of the response.
 
     Args:
-        fields: of `call_fields`.
+        fields: from `call_fields`.
         message: not yet framed.
 
     Raises:
         CallFailed: with the status and the reason.
     """
-    from probe_exporter.protocols.http.http2_exchange import Http2Exchange  # noqa: PLC0415  # not every exporter makes calls
+    from probe_exporter.protocols.http.http2_exchange import Http2Exchange  # noqa: PLC0415  # few exporters need it
 
     exchange = Http2Exchange(connection, "POST", fields, framed(message))
     response = exchange.reader

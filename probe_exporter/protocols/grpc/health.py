@@ -1,7 +1,7 @@
-"""The two messages of a health check (grpc.health.v1), to bytes and back, without I/O.
+"""Encode and decode the messages of a gRPC health check (grpc.health.v1), without I/O.
 
-Each has one field, so a few lines of protobuf's wire format do: what a later version adds is passed over, and what is
-no message is refused, as protobuf's own readers do.
+Each message has one field, so this reads protobuf's wire format itself. Unknown fields are skipped and malformed
+messages refused, as protobuf's own readers do.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ METHOD = "/grpc.health.v1.Health/Check"
 
 SERVING, SERVICE_UNKNOWN = 1, 3
 STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
-"""The names of the serving statuses, by number."""
+"""Names of the serving statuses, by number."""
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _GROUP_END, _FIXED32 = range(6)
-_MOST_GROUPS = 100
-"""How deep groups may lie in each other, as in Google's readers: nobody writes any since 2008."""
+_MAX_GROUP_DEPTH = 100
+"""Depth of nested groups, as in Google's readers; groups have been deprecated since 2008."""
 
 
 def name_of(status: int) -> str:
-    """A serving status by its name; one that is none by its number."""
+    """Return the name of a serving status; the number of an unknown one."""
     return STATUSES[status] if 0 <= status < len(STATUSES) else str(status)
 
 
 def request(service: bytes) -> bytes:
-    """A HealthCheckRequest: field 1 is the service, which an empty one leaves out."""
+    """Encode a HealthCheckRequest: field 1 is the service, omitted if empty."""
     return b"\x0a" + varint.encode(len(service)) + service if service else b""
 
 
 def read_response(message: bytes) -> int:
-    """The serving status of a HealthCheckResponse: field 1, a number of 32 bits; 0 where there is none.
+    """Return the serving status of a HealthCheckResponse: field 1, a number of 32 bits; 0 without the field.
 
     Raises:
-        ValueError: these bytes are no message.
+        ValueError: the bytes are not a message.
     """
     status = at = 0
     groups: list[int] = []
@@ -41,7 +41,7 @@ def read_response(message: bytes) -> int:
         key, at = varint.decode(message, at)
         field, kind = key >> 3, key & 7
         if not 0 < field < 1 << 29:
-            raise ValueError(f"no field has the number {field}")
+            raise ValueError(f"{field} is not a valid field number")
         if kind == _VARINT:
             value, at = varint.decode(message, at)
             if field == 1 and not groups:
@@ -50,24 +50,24 @@ def read_response(message: bytes) -> int:
             groups.append(field)
         elif kind == _GROUP_END:
             if not groups or groups.pop() != field:
-                raise ValueError("a group ends that did not begin")
+                raise ValueError("a group ends without a beginning")
         else:
             at = _skip(message, at, kind)
-        if len(groups) > _MOST_GROUPS:
-            raise ValueError("too many groups in each other")
+        if len(groups) > _MAX_GROUP_DEPTH:
+            raise ValueError("groups are nested too deeply")
     if groups:
         raise ValueError("a group does not end")
     return status
 
 
 def _skip(message: bytes, at: int, kind: int) -> int:
-    """The place after a field that nobody asked for."""
+    """Return the offset after an unknown field."""
     if kind == _BYTES:
         size, at = varint.decode(message, at)
     elif kind in (_FIXED64, _FIXED32):
         size = 8 if kind == _FIXED64 else 4
     else:
-        raise ValueError(f"there is no wire type {kind}")
+        raise ValueError(f"{kind} is not a wire type")
     if size > len(message) - at:
-        raise ValueError("it ends within a field")
+        raise ValueError("the message ends within a field")
     return at + size

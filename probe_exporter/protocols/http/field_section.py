@@ -1,7 +1,8 @@
-"""HTTP/3's field sections (QPACK, RFC 9204) without a dynamic table: fields to bytes and back, without I/O.
+"""Encode and decode HTTP/3 field sections (QPACK, RFC 9204), without I/O and without a dynamic table.
 
-We allow a server no dynamic table and make no use of its own, as Go's client does: one request has no need of it, no
-stream waits for another, and a few bytes can't grow into a large head.
+We allow no dynamic table and use none, as Go's client does: one request does not profit from it, no stream waits for
+another, and few bytes can't become a large head. A section is decoded in one turn of the event loop, so bytes, fields
+and Huffman-coded bytes have limits.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Iterable
 from hpack import HPACKError
 from hpack.huffman_table import decode_huffman
 
-from probe_exporter.protocols.http.header_block import integer
+from probe_exporter.protocols.http.header_block import MAX_FIELDS, MAX_HUFFMAN_BYTES, integer
 
 Field = tuple[bytes, bytes]
 
-# Appendix A: a name and, after a blank, perhaps a value.
+# RFC 9204, appendix A: a name and an optional value after a blank.
 _TABLE = """\
 :authority
 :path /
@@ -123,18 +124,21 @@ STATIC_TABLE: tuple[Field, ...] = tuple(
 _ENTRIES = {field: index for index, field in enumerate(STATIC_TABLE)}
 _NAMES = {name: index for index, (name, _) in reversed([*enumerate(STATIC_TABLE)])}
 
-_LONGEST_INTEGER = 5
-"""Bytes of a number beyond its first: enough for 2^35, and no number that means anything is larger."""
+_MAX_INTEGER_BYTES = 5
+"""Bytes of a number after its first: enough for 2^35, more than any valid number needs."""
 
 
 class SectionTooLarge(ValueError):
-    """The fields are larger than allowed."""
+    """The fields exceed a limit."""
 
 
 def encode(fields: Iterable[Field]) -> bytes:
-    """A field section. What the static table does not have whole goes as a literal that nobody on the way may index
-    (section 7.1.3): any header may hold a secret."""
-    section = bytearray(2)  # no entry of the dynamic table is referred to
+    """Encode a field section.
+
+    Fields that are not in the static table are literals that intermediaries must not index (section 7.1.3): any
+    header may hold a secret.
+    """
+    section = bytearray(2)  # no references to a dynamic table
     for field in fields:
         index = _ENTRIES.get(field)
         if index is not None:
@@ -148,73 +152,87 @@ def encode(fields: Iterable[Field]) -> bytes:
 
 
 def decode(section: bytes, limit: int) -> list[Field]:
-    """The fields of a section.
+    """Decode a complete section.
 
     Args:
-        section: whole.
-        limit: the size that all fields may have, counted as in RFC 9114, section 4.2.2.
+        limit: the size of all fields, counted as in RFC 9114, section 4.2.2.
 
     Raises:
-        SectionTooLarge: they are larger.
+        SectionTooLarge: they are larger, or more than `MAX_FIELDS`, or too many bytes are Huffman-coded.
         ValueError: it is not QPACK, or refers to a dynamic table.
     """
     fields: list[Field] = []
+    coded = 0
     try:
         inserted, at = _read_integer(section, 0, 8)
         _, at = _read_integer(section, at, 7)
         if inserted:
             raise ValueError("a header refers to the dynamic table")
         while at < len(section):
-            name, value, at = _read_field(section, at)
+            name, value, at, huffman = _read_field(section, at)
             limit -= len(name) + len(value) + 32
-            if limit < 0:
-                raise SectionTooLarge("its headers are too large")
+            coded += huffman
+            if limit < 0 or coded > MAX_HUFFMAN_BYTES or len(fields) > MAX_FIELDS:
+                raise SectionTooLarge("its headers are too large or too many")
             fields.append((name, value))
     except IndexError:
-        raise ValueError("a header is cut, or refers to what is in no table") from None
+        raise ValueError("a header is incomplete, or refers to no entry of the static table") from None
     except HPACKError as error:
         raise ValueError(str(error)) from None
     return fields
 
 
-def _read_field(section: bytes, at: int) -> tuple[bytes, bytes, int]:
-    """One field (section 4.5), and the place after it."""
+def _read_field(section: bytes, at: int) -> tuple[bytes, bytes, int, int]:
+    """Decode one field (section 4.5).
+
+    Returns:
+        Name, value, the offset after them, and how many bytes were Huffman-coded.
+    """
     first = section[at]
+    huffman = 0
     if first & 0x80 and first & 0x40:
         index, at = _read_integer(section, at, 6)
-        return *STATIC_TABLE[index], at
+        return *STATIC_TABLE[index], at, 0
     if first & 0x40 and first & 0x10 and not first & 0x80:
         index, at = _read_integer(section, at, 4)
         name = STATIC_TABLE[index][0]
     elif first & 0x20 and not first & 0xC0:
-        name, at = _read_string(section, at, 3)
+        name, at, huffman = _read_string(section, at, 3)
     else:
         raise ValueError("a header refers to the dynamic table")
-    value, at = _read_string(section, at, 7)
-    return name, value, at
+    value, at, of_value = _read_string(section, at, 7)
+    return name, value, at, huffman + of_value
 
 
-def _read_string(section: bytes, at: int, prefix: int) -> tuple[bytes, int]:
-    """A string whose length stands in the low bits of a byte, below a bit that says whether it is in Huffman's code."""
+def _read_string(section: bytes, at: int, prefix: int) -> tuple[bytes, int, int]:
+    """Decode a string. Its length is in the low bits of a byte, below a bit for Huffman's code.
+
+    Returns:
+        The string, the offset after it, and how many bytes were Huffman-coded.
+    """
     huffman = section[at] >> prefix & 1
     size, at = _read_integer(section, at, prefix)
     if at + size > len(section):
         raise IndexError
     text = section[at : at + size]
-    return (decode_huffman(text) if huffman else text), at + size
+    if not huffman:
+        return text, at + size, 0
+    if size > MAX_HUFFMAN_BYTES:
+        raise SectionTooLarge("its headers are too large or too many")
+    return decode_huffman(text), at + size, size
 
 
 def _read_integer(section: bytes, at: int, prefix: int) -> tuple[int, int]:
-    """The number that begins in the low bits of a byte, and the place after it."""
+    """Decode the number in the low bits of a byte and after it; return the offset after it too."""
     most = (1 << prefix) - 1
     value = section[at] & most
     at += 1
     if value < most:
         return value, at
-    for shift in range(0, 7 * _LONGEST_INTEGER, 7):
+    for shift in range(0, 7 * _MAX_INTEGER_BYTES, 7):
         byte = section[at]
         at += 1
         value += (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise ValueError("a number in a header does not end")
+    raise ValueError("a number in a header is too long")

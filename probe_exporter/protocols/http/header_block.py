@@ -16,6 +16,7 @@ from hpack.table import HeaderTable, table_entry_size
 
 from probe_exporter.prober.failure import Reason
 from probe_exporter.protocols.http.frames import Code, Violation
+from probe_exporter.protocols.http.http1 import MAX_FIELD_BYTES
 
 Field = tuple[bytes, bytes]
 
@@ -32,10 +33,13 @@ _MAX_INTEGER_BYTES = 5
 """Bytes of a number after its first: enough for 2^35, more than any valid number needs."""
 
 MAX_FIELDS = 10_000
-"""Fields of all header blocks of a connection, as lines in HTTP/1. The original has no such limit."""
+"""Fields of all header blocks of a connection besides the status. The original has no such limit."""
 
 MAX_HUFFMAN_BYTES = 64 * 1024
-"""Huffman-coded bytes of all header blocks of a connection: decoding them takes about 8 ms."""
+"""Bytes of one Huffman-coded string: decoding them takes about 8 ms."""
+
+MAX_INDEXED_BYTES = 1024 * 1024
+"""Size of all fields that are references to a table, so that few bytes can't become a large head."""
 
 
 def encode(fields: Iterable[Field]) -> bytes:
@@ -90,8 +94,8 @@ class Decoder:
         """
         self._table = HeaderTable()
         self._left = limit
-        self._fields_left = MAX_FIELDS
-        self._huffman_left = MAX_HUFFMAN_BYTES
+        self._fields_left = MAX_FIELDS + 1
+        self._indexed_left = MAX_INDEXED_BYTES
         self._fields: list[Field] = []
         self._pieces: list[bytes] = []  # of an incomplete field
         self._held = 0  # bytes in _pieces
@@ -119,16 +123,19 @@ class Decoder:
         self._held = len(block) - at
         self._pieces = [block[at:]] if self._held else []
 
-    def end(self) -> list[Field]:
-        """End the block and return its fields.
+    def take(self) -> list[Field]:
+        """Return the fields that were decoded since the last call."""
+        fields, self._fields = self._fields, []
+        return fields
+
+    def end(self) -> None:
+        """End the block.
 
         Raises:
             Violation: the last field is incomplete.
         """
         if self._held:
             raise _broken("a header block ends within a field")
-        fields, self._fields = self._fields, []
-        return fields
 
     def _field(self, block: bytes, at: int) -> int:
         """Decode one field (section 6); return the offset after it."""
@@ -136,6 +143,9 @@ class Decoder:
         if first & _INDEXED:
             index, at = _read_integer(block, at, 7)
             name, value = self._table.get_by_index(index)
+            self._indexed_left -= len(name) + len(value)
+            if self._indexed_left < 0:
+                raise _too_large()
         elif first & _REMEMBERED:
             name, value, at = self._literal(block, at, 6)
             self._table.add(name, value)
@@ -172,16 +182,13 @@ class Decoder:
             raise _Incomplete(at + 1)
         huffman = block[at] & 0x80
         size, at = _read_integer(block, at, 7)
-        if size > self._left:
+        if size > min(self._left, MAX_HUFFMAN_BYTES if huffman else MAX_FIELD_BYTES):
             raise _too_large()
         end = at + size
         if end > len(block):
             raise _Incomplete(end)
         text = block[at:end]
         if huffman:
-            self._huffman_left -= size
-            if self._huffman_left < 0:
-                raise _too_large()
             text = _decode_short(text) if size <= _MAX_CACHED_BYTES else decode_huffman(text)
         return text, end
 

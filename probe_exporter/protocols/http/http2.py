@@ -26,7 +26,7 @@ from probe_exporter.protocols.http import frames, header_block
 from probe_exporter.protocols.http.exchange import Unprocessed
 from probe_exporter.protocols.http.frames import Code, FrameReader, Violation, frame
 from probe_exporter.protocols.http.header_block import Field
-from probe_exporter.protocols.http.http1 import MAX_CONTENT_LENGTH
+from probe_exporter.protocols.http.http1 import MAX_CONTENT_LENGTH, MAX_HEAD_BYTES
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.response import Headers, IncomingResponse
 
@@ -39,9 +39,6 @@ memory is bounded by less."""
 
 MAX_IDLE_FRAMES = 10_000
 """Frames of a connection that carry nothing of the response; each 64 bytes of them count as one more."""
-
-MAX_HEAD_BYTES = 1024 * 1024
-"""Size of all header fields, as in HTTP/3. The original's limit is 10 MiB, but checking that much takes too long."""
 
 MAX_TURN_COST = 128 * 1024
 """Work that one call of `feed` or `proceed` does: a few milliseconds."""
@@ -147,6 +144,8 @@ class ResponseReader(IncomingResponse):
         self._acknowledged = False  # whether the server acknowledged our settings
         self._block_stream = 0  # the stream whose header block continues in the next frame
         self._block_ends = False  # whether that block ends its stream
+        self._pseudo: dict[bytes, bytes] = {}  # of that block, so far
+        self._fields: Headers = []
         self._left = -1  # announced bytes of the body that have not arrived; negative if unknown
         self._window = WINDOW_BYTES  # bytes that the server may still send
         self._taken = 0  # bytes taken and not given back to the server
@@ -327,11 +326,16 @@ class ResponseReader(IncomingResponse):
     def _on_fragment(self, flags: int, stream: int, fragment: bytes) -> None:
         self._count_idle()
         self._decoder.feed(fragment)
+        fields = self._decoder.take()
+        if stream == STREAM:  # fields of other streams only change the decoder's table
+            _sort(fields, self._pseudo, self._fields)
         if flags & frames.END_HEADERS:
             self._block_stream = 0
-            fields = self._decoder.end()
-            if stream == STREAM:  # fields of other streams only change the decoder's table
-                self._on_fields(*_split(fields))
+            self._decoder.end()
+            if stream == STREAM:
+                pseudo, headers = self._pseudo, self._fields
+                self._pseudo, self._fields = {}, []
+                self._on_fields(pseudo, headers)
 
     def _on_fields(self, pseudo: dict[bytes, bytes], headers: Headers) -> None:
         if self.head_complete:
@@ -452,10 +456,8 @@ def _without_padding(flags: int, payload: bytes) -> bytes:
     return payload[1 : len(payload) - payload[0]]
 
 
-def _split(fields: list[Field]) -> tuple[dict[bytes, bytes], Headers]:
-    """Return pseudo-headers and headers, if all are valid in a response (sections 8.2.1 and 8.3)."""
-    pseudo: dict[bytes, bytes] = {}
-    headers: Headers = []
+def _sort(fields: list[Field], pseudo: dict[bytes, bytes], headers: Headers) -> None:
+    """Add fields to the pseudo-headers or headers of their block, if they are valid there (sections 8.2.1 and 8.3)."""
     for name, value in fields:
         if _BAD_VALUE.search(value):
             raise Violation(f"header {name[:60]!r} has a control character")
@@ -467,7 +469,6 @@ def _split(fields: list[Field]) -> tuple[dict[bytes, bytes], Headers]:
             headers.append((name.decode("ascii"), value.decode("utf-8", "surrogateescape")))
         else:
             raise Violation(f"{name[:60]!r} is not a valid name of a header")
-    return pseudo, headers
 
 
 def _read_status(value: bytes) -> int:

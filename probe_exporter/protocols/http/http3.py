@@ -1,7 +1,15 @@
-"""HTTP/3, without I/O: frames to a response, and what the server may say on its other streams (RFC 9114).
+"""HTTP/3 as a client: decode one response and the server's other streams, without I/O (RFC 9114).
 
-The readers take what Go's client takes and refuse what that refuses, and everything they read is
-bounded. Imported at the first probe over HTTP/3.
+The model:
+* QUIC carries streams; the request and its response are on the first one that we opened. `ResponseReader` decodes it.
+* A stream is a sequence of frames. `FrameSplitter` returns payloads piece by piece, so that a DATA frame of any size
+  is never buffered. A HEADERS frame is buffered, up to `MAX_HEAD_BYTES`.
+* The server opens unidirectional streams of its own. `ServerStreams` reads them: settings and GOAWAY on the control
+  stream. Pushes and a dynamic table are errors, because our settings allow neither.
+* Bytes that are not content count up to `MAX_OVERHEAD_BYTES`, and each frame costs `FRAME_COST` more.
+* An error in the body is raised by `take_body` after everything before it, so that the head is not lost.
+
+The readers accept and refuse what Go's client does. This module is imported by the first probe over HTTP/3.
 """
 
 from __future__ import annotations
@@ -15,22 +23,22 @@ from aioquic.buffer import encode_uint_var
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http import field_section
 from probe_exporter.protocols.http.field_section import Field, SectionTooLarge
-from probe_exporter.protocols.http.http1 import MAX_CONTENT_LENGTH as LARGEST_LENGTH
+from probe_exporter.protocols.http.http1 import MAX_CONTENT_LENGTH
 from probe_exporter.protocols.http.response import Headers, IncomingResponse
 
 ALPN = "h3"
 
-HEAD_LIMIT = 1024 * 1024
-"""Bytes that a response's headers may take: less than in HTTP/1, since it takes longer to decompress them."""
+MAX_HEAD_BYTES = 1024 * 1024
+"""Size of a response's headers: less than in HTTP/1, because decompressing them takes longer."""
 
-PATIENCE = HEAD_LIMIT + 64 * 1024
-"""Bytes of a stream that may be no content, each of its frames counting as `FRAME_COST` more."""
+MAX_OVERHEAD_BYTES = MAX_HEAD_BYTES + 64 * 1024
+"""Bytes of a stream that are not content; each frame counts as `FRAME_COST` more."""
 
 FRAME_COST = 64
 
 
 class Frame(IntEnum):
-    """The types of frames that mean something to us (section 7.2)."""
+    """Types of frames that we read (section 7.2)."""
 
     DATA = 0x0
     HEADERS = 0x1
@@ -39,7 +47,7 @@ class Frame(IntEnum):
 
 
 class StreamType(IntEnum):
-    """The types of unidirectional streams (section 6.2; RFC 9204, section 4.2)."""
+    """Types of unidirectional streams (section 6.2; RFC 9204, section 4.2)."""
 
     CONTROL = 0x0
     PUSH = 0x1
@@ -48,7 +56,7 @@ class StreamType(IntEnum):
 
 
 class Code(IntEnum):
-    """Why a stream or a connection ends (section 8.1; RFC 9204, section 6)."""
+    """Error codes of streams and connections (section 8.1; RFC 9204, section 6)."""
 
     NO_ERROR = 0x100
     GENERAL_PROTOCOL_ERROR = 0x101
@@ -84,20 +92,20 @@ MISPLACED_ON_REQUESTS = ONLY_IN_HTTP2 | {Frame.SETTINGS, Frame.GOAWAY}
 MISPLACED_ON_CONTROL = ONLY_IN_HTTP2 | {Frame.DATA, Frame.HEADERS}
 
 OF_CONNECTIONS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"})
-"""Headers that have no place in HTTP/3 (section 4.2)."""
+"""Headers that HTTP/3 forbids (section 4.2)."""
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_STATUS = re.compile(rb"[+-]?[0-9]{1,18}")  # what Go's Atoi reads
+_STATUS = re.compile(rb"[+-]?[0-9]{1,18}")  # as Go's strconv.Atoi
 
 
 def frame(kind: int, payload: bytes) -> bytes:
-    """One frame."""
+    """Encode a frame."""
     return encode_uint_var(kind) + encode_uint_var(len(payload)) + payload
 
 
 def read_varint(data: bytes | bytearray, start: int = 0) -> tuple[int, int] | None:
-    """A number of RFC 9000, section 16, and where it ends; None if more bytes are needed."""
+    """Decode a number (RFC 9000, section 16); return the offset after it too, or None if it is incomplete."""
     if start >= len(data):
         return None
     end = start + (1 << (data[start] >> 6))
@@ -107,20 +115,20 @@ def read_varint(data: bytes | bytearray, start: int = 0) -> tuple[int, int] | No
 
 
 class FrameSplitter:
-    """Splits a stream's bytes, cut anywhere, into frames; it keeps no more than the beginning of a frame's head."""
+    """Splits a stream into frames. It buffers only the head of a frame."""
 
     def __init__(self) -> None:
         self._head = bytearray()
         self._kind = 0
-        self._left: int | None = None  # bytes of the current frame's payload that have not come
+        self._left: int | None = None  # bytes of the current payload that have not arrived
 
     @property
     def within(self) -> bool:
-        """Whether the bytes so far end inside a frame."""
+        """Whether the data so far ends inside a frame."""
         return self._left is not None or bool(self._head)
 
     def split(self, data: bytes) -> Iterator[tuple[int, bytes, bool]]:
-        """The frames' payloads piece by piece: the type, the bytes, and whether the frame ends with them."""
+        """Yield payloads piece by piece: the type, the bytes, and whether they end the frame."""
         view = memoryview(data)
         while view:
             if self._left is None:
@@ -136,7 +144,7 @@ class FrameSplitter:
                 yield self._kind, bytes(piece), last
 
     def _take_head(self, view: memoryview) -> memoryview:
-        """Read a frame's type and length, if they are all there; what follows them."""
+        """Read the type and length of a frame, if they are complete; return the data after them."""
         before = len(self._head)
         self._head += view[:16]
         kind = read_varint(self._head)
@@ -149,9 +157,9 @@ class FrameSplitter:
 
 
 class ResponseReader(IncomingResponse):
-    """Reads one response from its stream: feed it bytes, take the body out piece by piece.
+    """Decodes one response: feed it the bytes of its stream, take the body piece by piece.
 
-    Interim responses are skipped, and frames that nobody knows are passed over.
+    Interim responses and frames of unknown types are skipped.
 
     Attributes:
         head_complete, complete: how far the response has come.
@@ -160,23 +168,25 @@ class ResponseReader(IncomingResponse):
     def __init__(self, method: str) -> None:
         super().__init__(method)
         self._frames = FrameSplitter()
-        self._patience = PATIENCE
-        self._section = bytearray()  # of the HEADERS frame that is coming in
+        self._overhead_left = MAX_OVERHEAD_BYTES
+        self._section = bytearray()  # of an incomplete HEADERS frame
         self._in_trailers = False
         self._announced = -1
         self._received = 0  # bytes of the body
 
     @property
     def content_length(self) -> int:
-        """What Content-Length says, whatever the status; without it -1, or 0 where there can be no body."""
+        """The value of Content-Length, whatever the status; without it -1, or 0 if there can't be a body."""
         return 0 if self._announced < 0 and self.status in (101, 204) else self._announced
 
     def feed(self, data: bytes, *, end: bool) -> None:
-        """Take bytes from the stream; `end` says that there are no more.
+        """Take bytes from the stream.
+
+        Args:
+            end: the stream ends after them.
 
         Raises:
-            ProbeFailed: there is no response, or its head is none of HTTP/3's. What is wrong with the body `take_body`
-                tells, so that a good head is not lost with it.
+            ProbeFailed: there is no response, or its head is not valid. `take_body` raises errors of the body.
         """
         if self.complete or self._failure is not None:
             return
@@ -189,7 +199,7 @@ class ResponseReader(IncomingResponse):
             self.fail(failed)
 
     def fail(self, failure: ProbeFailed) -> None:
-        """Nothing good comes any more. Raises `failure` unless there is a head to be looked at first."""
+        """End the response with a failure: raise it, or let `take_body` raise it if the head is complete."""
         if not self.head_complete:
             raise failure
         self._failure = self._failure or failure
@@ -198,9 +208,13 @@ class ResponseReader(IncomingResponse):
         if kind == Frame.DATA and piece:
             self._take_content(piece)
             return
-        self._patience -= len(piece) + (FRAME_COST if last else 0)
-        if self._patience < 0:
-            raise _too_large() if not self.head_complete else _malformed("it drowns in frames that say nothing")
+        self._overhead_left -= len(piece) + (FRAME_COST if last else 0)
+        if self._overhead_left < 0:
+            raise (
+                _too_large()
+                if not self.head_complete
+                else _malformed("the server sent too many frames without response data")
+            )
         if kind == Frame.HEADERS:
             self._section += piece
             if last:
@@ -213,7 +227,7 @@ class ResponseReader(IncomingResponse):
 
     def _take_content(self, piece: bytes) -> None:
         if not self.head_complete or self._in_trailers:
-            raise _malformed("a body before its head or after its trailers")
+            raise _malformed("a DATA frame before the head or after the trailers")
         good = piece if self._announced < 0 else piece[: self._announced - self._received]
         if good:
             self._pieces.append(good)
@@ -225,7 +239,7 @@ class ResponseReader(IncomingResponse):
         status, headers = _split(fields)
         if self.head_complete:
             if status or self._in_trailers:
-                raise _malformed("trailers with a status, or twice")
+                raise _malformed("trailers with a status, or a second time")
             self._in_trailers = True
             return
         code = _read_status(status)
@@ -237,8 +251,8 @@ class ResponseReader(IncomingResponse):
 
     def _end(self) -> None:
         if not self.head_complete:
-            if self._frames.within or self._patience < PATIENCE:
-                raise _malformed("the stream ended within its headers")
+            if self._frames.within or self._overhead_left < MAX_OVERHEAD_BYTES:
+                raise _malformed("the stream ended within the headers")
             raise ProbeFailed(Reason.CONNECT_CLOSED, "the stream ended before any response")
         if self._frames.within or (self.has_body and self._received < self._announced):
             raise ProbeFailed(Reason.HTTP_BODY_TRUNCATED, "the stream ended before the body did")
@@ -247,7 +261,7 @@ class ResponseReader(IncomingResponse):
 
 def _decode(section: bytes) -> list[Field]:
     try:
-        return field_section.decode(section, HEAD_LIMIT)
+        return field_section.decode(section, MAX_HEAD_BYTES)
     except SectionTooLarge:
         raise _too_large() from None
     except ValueError as error:
@@ -255,18 +269,18 @@ def _decode(section: bytes) -> list[Field]:
 
 
 def _split(fields: list[Field]) -> tuple[bytes, Headers]:
-    """The status and the headers, if all of them may stand in a response (sections 4.2 and 4.3)."""
+    """Return status and headers, if all are valid in a response (sections 4.2 and 4.3)."""
     status = b""
     headers: Headers = []
     for name, value in fields:
         if _BAD_VALUE.search(value):
-            raise _malformed(f"header {name[:60]!r} holds a control character")
+            raise _malformed(f"header {name[:60]!r} has a control character")
         if name == b":status" and not (status or headers):
             status = value or b"?"
         elif _NAME.fullmatch(name) and name not in OF_CONNECTIONS:
             headers.append((name.decode("ascii"), value.decode("utf-8", "surrogateescape")))
         else:
-            raise _malformed(f"{name[:60]!r} is not a header, or out of place")
+            raise _malformed(f"{name[:60]!r} is not a valid header here")
     return status, headers
 
 
@@ -277,14 +291,17 @@ def _read_status(value: bytes) -> int:
 
 
 def _read_length(values: list[str]) -> int:
-    """What all Content-Length headers say; -1 if nothing."""
+    """Return the common value of all Content-Length headers; -1 without one."""
     stripped = {value.strip() for value in values}
     if not stripped - {""}:
         return -1
     value = stripped.pop()
-    if stripped or not (value.isascii() and value.isdigit() and int(value[-20:]) <= LARGEST_LENGTH):
-        raise _malformed("its Content-Length is no number")
-    return int(value)
+    digits = value.lstrip("0") or value[-1:]
+    if stripped or not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+        raise _malformed("its Content-Length is not a valid number")
+    if int(digits) > MAX_CONTENT_LENGTH:
+        raise _malformed("its Content-Length is too large")
+    return int(digits)
 
 
 def _malformed(what: str) -> ProbeFailed:
@@ -292,30 +309,30 @@ def _malformed(what: str) -> ProbeFailed:
 
 
 def _too_large() -> ProbeFailed:
-    return ProbeFailed(Reason.HTTP_HEADERS_TOO_LARGE, f"the response's headers are larger than {HEAD_LIMIT} bytes")
+    return ProbeFailed(Reason.HTTP_HEADERS_TOO_LARGE, f"the response's headers are larger than {MAX_HEAD_BYTES} bytes")
 
 
 class ServerStreams:
-    """The unidirectional streams that a server opens, of which only the control stream says anything to us.
+    """Reads the unidirectional streams that a server opens; only its control stream has data for us.
 
     Attributes:
-        going_away: the server has said that it takes no further requests.
+        going_away: the server has sent GOAWAY.
     """
 
     def __init__(self) -> None:
         self.going_away = False
         self._kinds: dict[int, int] = {}
-        self._undecided: dict[int, bytes] = {}  # streams whose type has not come whole
+        self._undecided: dict[int, bytes] = {}  # the beginning of streams whose type is incomplete
         self._frames = FrameSplitter()
-        self._patience = PATIENCE
+        self._overhead_left = MAX_OVERHEAD_BYTES
         self._settled = False
-        self._payload = b""  # of the frame that is coming in on the control stream, if it is read
+        self._payload = b""  # of an incomplete frame on the control stream that we read
 
     def feed(self, stream: int, data: bytes, *, end: bool) -> None:
-        """Take what a server said on one of its streams.
+        """Take bytes from one of the server's streams.
 
         Raises:
-            ProbeFailed: it breaks the rules of its control stream, or uses what we do not allow.
+            ProbeFailed: they violate the protocol, or use a feature that our settings forbid.
         """
         if stream not in self._kinds:
             data = self._undecided.pop(stream, b"") + data
@@ -332,35 +349,35 @@ class ServerStreams:
         elif kind_of_stream == StreamType.DECODER and not data.strip(REQUEST_CANCELLED):
             pass
         elif kind_of_stream in ESSENTIAL and data:
-            raise _malformed("it uses the dynamic table that we do not allow")
+            raise _malformed("the server uses a dynamic table, which we do not allow")
         if end:
             self.end(stream)
 
     def end(self, stream: int) -> None:
-        """A stream has ended, or was reset.
+        """Note that a stream ended or was reset.
 
         Raises:
-            ProbeFailed: it is one of those that must not.
+            ProbeFailed: the stream is one that must stay open.
         """
         self._undecided.pop(stream, None)
         if self._kinds.pop(stream, None) in ESSENTIAL:
-            raise _malformed("a stream ended that the whole connection needs")
+            raise _malformed("the server closed a critical stream")
 
     def _begin(self, stream: int, kind: int) -> None:
         if kind == StreamType.PUSH:
-            raise _malformed("a push that nobody asked for")
+            raise _malformed("a push, which we do not allow")
         if kind in ESSENTIAL and kind in self._kinds.values():
-            raise _malformed("a second stream of a type that there is one of")
+            raise _malformed("a second stream of a type that must be unique")
         self._kinds[stream] = kind
 
     def _take(self, kind: int, piece: bytes, last: bool) -> None:
-        self._patience -= len(piece) + (FRAME_COST if last else 0)
-        if kind in MISPLACED_ON_CONTROL or self._patience < 0:
+        self._overhead_left -= len(piece) + (FRAME_COST if last else 0)
+        if kind in MISPLACED_ON_CONTROL or self._overhead_left < 0:
             raise _malformed(f"a frame of type {kind:#x} on the control stream, or too many of them")
         if kind not in (Frame.SETTINGS, Frame.GOAWAY):
             return
         if self._settled != (kind == Frame.GOAWAY):
-            raise _malformed("the control stream does not begin with settings, or has them twice")
+            raise _malformed("the control stream does not begin with SETTINGS, or has it twice")
         self._payload += piece
         if last:
             payload, self._payload = self._payload, b""
@@ -368,28 +385,28 @@ class ServerStreams:
                 _check_settings(payload)
                 self._settled = True
             else:
-                self._say_farewell(payload)
+                self._take_goaway(payload)
 
-    def _say_farewell(self, payload: bytes) -> None:
+    def _take_goaway(self, payload: bytes) -> None:
         first_refused = read_varint(payload)
         if first_refused is not None and first_refused[0] % 4:
-            raise _malformed("a farewell that names no request")
+            raise _malformed("a GOAWAY frame that names no request")
         self.going_away = True
 
 
 def _check_settings(payload: bytes) -> None:
-    """None of the settings means anything to us, but nonsense is not to be passed over (section 7.2.4)."""
+    """Check the syntax of settings, none of which we use (section 7.2.4)."""
     at, seen = 0, set()
     while at < len(payload):
         key = read_varint(payload, at)
         value = read_varint(payload, key[1]) if key else None
         if key is None or value is None or key[0] in seen:
-            raise _malformed("settings that are cut, or twice the same")
+            raise _malformed("a SETTINGS frame that is incomplete, or has a setting twice")
         seen.add(key[0])
         at = value[1]
 
 
 def describe(code: int) -> str:
-    """An error code in the words of the RFC."""
+    """Return the name of an error code."""
     known = {one.value: one.name for one in Code}
     return known.get(code, f"error {code:#x}")

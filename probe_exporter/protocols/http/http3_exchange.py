@@ -1,4 +1,4 @@
-"""HTTP/3: exchange one request and response over a QUIC connection (RFC 9114)."""
+"""HTTP/3 as a client: exchange one request and response over a QUIC connection (RFC 9114)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http import field_section
 from probe_exporter.protocols.http.exchange import Unprocessed
 from probe_exporter.protocols.http.http3 import (
-    HEAD_LIMIT,
     MAX_FIELD_SECTION_SIZE,
+    MAX_HEAD_BYTES,
     Code,
     Frame,
     ResponseReader,
@@ -28,20 +28,20 @@ from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.response import Response
 from probe_exporter.tls.handshake import Handshake
 
-UPLOAD_STEP = 64 * 1024
+UPLOAD_CHUNK_BYTES = 64 * 1024
 """Bytes of an uploaded file in one frame."""
 
-UPLOAD_AHEAD = 256 * 1024
-"""Bytes of an uploaded file that may wait to be sent."""
+MAX_UPLOAD_AHEAD_BYTES = 256 * 1024
+"""Bytes of an uploaded file that are queued for sending."""
 
 
 class Http3Exchange:
-    """An exchange over HTTP/3, on a QUIC connection of its own."""
+    """An exchange over HTTP/3 on its own QUIC connection."""
 
     def __init__(self, client: QuicClient, request: Request, upload: BinaryIO | None) -> None:
         """
         Args:
-            upload: the file that ``request.body_file`` names, at its beginning.
+            upload: the file that ``request.body_file`` names, positioned at its beginning.
         """
         self._client = client
         self._request = request
@@ -81,7 +81,7 @@ class Http3Exchange:
 
     def _send_request(self) -> None:
         client, request = self._client, self._request
-        settings = encode_uint_var(MAX_FIELD_SECTION_SIZE) + encode_uint_var(HEAD_LIMIT)
+        settings = encode_uint_var(MAX_FIELD_SECTION_SIZE) + encode_uint_var(MAX_HEAD_BYTES)
         control = client.open_stream(unidirectional=True)
         client.send(control, encode_uint_var(StreamType.CONTROL) + frame(Frame.SETTINGS, settings))
         fields = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in request.fields()]
@@ -89,7 +89,7 @@ class Http3Exchange:
         client.send(self._stream, frame(Frame.HEADERS, field_section.encode(fields)) + body, end=self._upload is None)
 
     async def _advance(self) -> None:
-        """Wait for the next thing to happen, and take it in."""
+        """Wait for the next events of the connection, and process them."""
         self._continue_upload()
         try:
             happened = await self._client.turn()
@@ -116,7 +116,7 @@ class Http3Exchange:
             self._upload = None
 
     def _listen(self, take: Callable[..., None], *said: object, **how: object) -> None:
-        """Hear what is said beside the response; what is wrong with it breaks the response too."""
+        """Read another stream of the server; an error there ends the response too."""
         try:
             take(*said, **how)
         except ProbeFailed as failed:
@@ -131,21 +131,21 @@ class Http3Exchange:
         return ProbeFailed(Reason.CONNECT_RESET, what)
 
     def _ended(self, failed: ProbeFailed) -> ProbeFailed:
-        """What the end of the connection means."""
+        """Return the failure that the end of the connection is."""
         reason, message = failed.reason, failed.message
         if isinstance(failed, ClosedByApplication):
             message = f"the server closed the connection ({describe(failed.code)}) {failed.phrase}".strip()
             reason = Reason.CONNECT_CLOSED if failed.code == Code.NO_ERROR else Reason.CONNECT_RESET
         if self._server.going_away:
-            message += ", having said that it goes away"
+            message += ", after GOAWAY"
         if self._reader.head_complete:
             return ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"{message}, within the body")
         return ProbeFailed(reason, message)
 
     def _continue_upload(self) -> None:
-        """Send more of a file once enough of what came before is on its way."""
-        while self._upload is not None and self._uploaded - self._client.sent < UPLOAD_AHEAD:
-            data = self._upload.read(UPLOAD_STEP)
+        """Queue more of the file when enough of it has been sent."""
+        while self._upload is not None and self._uploaded - self._client.sent < MAX_UPLOAD_AHEAD_BYTES:
+            data = self._upload.read(UPLOAD_CHUNK_BYTES)
             self._uploaded += len(data)
             self._client.send(self._stream, frame(Frame.DATA, data) if data else b"", end=not data)
             if not data:

@@ -1,7 +1,13 @@
-"""Tokens by OAuth 2.0: client credentials (RFC 6749, section 4.4) and a signed assertion in their place (RFC 7523).
+"""OAuth 2.0: fetch and cache tokens by client credentials (RFC 6749, section 4.4) or a signed JWT (RFC 7523).
 
-A token is kept until shortly before it ends; probes that need one at the same time wait for the same request. That
-request lives as long as somebody waits for it: each waiter by its own deadline, none at the expense of the others.
+How `TokenSource` works:
+
+* One source serves all probes of an ``oauth2`` block. It keeps the last token until shortly before it expires.
+* Probes that need a token at the same time share one request (`_Fetch`). Each waits until its own deadline.
+* The request is a task of its own. It is cancelled when no probe waits for it any more, so that the deadline of one
+  probe does not end the request of another.
+* A token that the target refuses (401) is dropped, and the probe is repeated once with a new one.
+* Fetching takes a `Journey` of its own, whose measurements are discarded.
 """
 
 from __future__ import annotations
@@ -37,21 +43,29 @@ from probe_exporter.protocols.http.url import URL, parse
 from probe_exporter.settings.fields import encode
 from probe_exporter.settings.secrets import MASK
 from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.values import documents, pool
 
-ANSWER_LIMIT = 1024 * 1024
-"""Bytes of an answer that are read."""
+MAX_ANSWER_BYTES = 1024 * 1024
+"""Bytes of a token endpoint's response that are read: the original's limit."""
 
-MARGIN = 10.0
-"""Seconds before its end at which a token is no longer used: it has to arrive while it is good."""
+MAX_INLINE_BYTES = 64 * 1024
+"""Bytes of it that are parsed on the event loop; a helper process parses more."""
 
-ASSERTION_LIFETIME = 600
-"""Seconds that an assertion of ours is good for."""
+MAX_FORM_FIELDS = 1000
+"""Fields of a response that is a form."""
+
+EXPIRY_MARGIN_SECONDS = 10.0
+"""Seconds before its expiry at which a token is no longer used: it must be valid when it arrives."""
+
+ASSERTION_LIFETIME_SECONDS = 600
+"""Seconds for which an assertion is valid."""
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {
     "RS256": hashes.SHA256(),
     "RS384": hashes.SHA384(),
     "RS512": hashes.SHA512(),
 }
+_FIELDS = ("access_token", "token_type", "expires_in", "error", "error_description")
 _FORMS = ("application/x-www-form-urlencoded", "text/plain")
 _TYPES = {"": "Bearer", "bearer": "Bearer", "mac": "MAC", "basic": "Basic"}
 
@@ -60,11 +74,11 @@ Form = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token as it is shown to a target.
+    """A token as it is sent to a target.
 
     Attributes:
         authorization: the value of the header.
-        until: when it is no longer used, on `time.monotonic`; in the past for one that is used once.
+        until: when it is no longer used, by `time.monotonic`; in the past for a token that is used once.
     """
 
     authorization: str = field(repr=False)
@@ -73,14 +87,14 @@ class Token:
 
 @dataclass(slots=True)
 class _Fetch:
-    """A request for a token that is on its way, and how many wait for it."""
+    """A request for a token in progress, and the number of probes that wait for it."""
 
     task: asyncio.Task[Token]
     waiting: int = 0
 
 
 class TokenSource:
-    """Fetches the tokens of one ``oauth2`` block, and keeps the last one for the probes that share the block."""
+    """Fetches the tokens of one ``oauth2`` block and keeps the last one, for all probes of the block."""
 
     def __init__(self, settings: OAuth2) -> None:
         self._settings = settings
@@ -96,33 +110,33 @@ class TokenSource:
         self._fetch: _Fetch | None = None
 
     def kept(self) -> Token | None:
-        """The token of an earlier probe, while it is good."""
+        """Return the token of an earlier probe if it is still valid."""
         if self._kept is not None and self._kept.until <= time.monotonic():
             self._kept = None
         return self._kept
 
     def drop(self, token: Token) -> None:
-        """Do not use a token again: a target has refused it."""
+        """Forget a token that a target has refused."""
         if self._kept is token:
             self._kept = None
 
     async def travel(self, probe: Probe, user_agent: str, travel: Callable[[str], Awaitable[Exchange]]) -> Exchange:
-        """Travel with the token of an earlier probe; with a new one if there is none, or if the target refuses it.
+        """Request the target with the token of an earlier probe, or with a new one if that is missing or refused.
 
         Args:
-            user_agent: what to call ourselves where a token is fetched; empty for nothing.
-            travel: goes to the target with an Authorization header; may be called twice.
+            user_agent: the User-Agent for the token endpoint; empty for none.
+            travel: requests the target with an Authorization header; can be called twice.
 
         Raises:
-            ProbeFailed: there is no token to be had, or `travel` failed.
+            ProbeFailed: no token could be fetched, or `travel` failed.
         """
         kept = self.kept()
         if kept is not None:
             exchange = await self._show(kept, travel)
             if exchange.response.status != 401:
                 return exchange
-            probe.log("The target refuses the token of an earlier probe: trying another", level=logging.INFO)
-        token = self.kept()  # another probe may have fetched one meanwhile
+            probe.log("The target refuses the token of an earlier probe: fetching another", level=logging.INFO)
+        token = self.kept()  # another probe may have fetched one in the meantime
         if token is None:
             with probe.phase("token"):
                 token = await self.fetch(user_agent, probe.network)
@@ -130,21 +144,21 @@ class TokenSource:
         return await self._show(token, travel)
 
     async def _show(self, token: Token, travel: Callable[[str], Awaitable[Exchange]]) -> Exchange:
-        """Travel with a token, and forget it if that is what the target objects to."""
+        """Request the target with a token, and forget the token if the target refuses it."""
         exchange = await travel(token.authorization)
         if exchange.response.status == 401:
             self.drop(token)
         return exchange
 
     async def fetch(self, user_agent: str, network: Network | None) -> Token:
-        """A new token, from the request that is on its way if there is one.
+        """Return a new token, from the request in progress if there is one.
 
         Args:
-            user_agent: what to call ourselves; empty for nothing.
-            network: of the probe; all that share this source have the same policy.
+            user_agent: the User-Agent; empty for none.
+            network: of the probe; all probes of this source have the same policy.
 
         Raises:
-            ProbeFailed: there is no token to be had.
+            ProbeFailed: no token could be fetched.
         """
         if self._fetch is None:
             self._fetch = _Fetch(asyncio.create_task(self._request(user_agent, network)))
@@ -152,7 +166,7 @@ class TokenSource:
         fetch.waiting += 1
         try:
             return await asyncio.shield(fetch.task)
-        except ProbeFailed as failed:  # an exception of our own: others raise this one too
+        except ProbeFailed as failed:  # an exception of our own, because other probes raise this one too
             raise ProbeFailed(failed.reason, failed.message, **failed.fields) from None
         finally:
             fetch.waiting -= 1
@@ -162,7 +176,7 @@ class TokenSource:
                 self._fetch = None
 
     async def _request(self, user_agent: str, network: Network | None) -> Token:
-        """Ask for a token, in every way that there is."""
+        """Fetch a token; try the credentials in a header first, then in the form."""
         settings, url = self._settings, self._url()
         agent = [("User-Agent", user_agent)] if user_agent else []
         with _blaming(url):
@@ -173,7 +187,7 @@ class TokenSource:
             in_header = ("Authorization", basic(_escape(settings.client_id), _escape(secret)))
             try:
                 return await self._ask(url, [*agent, in_header], form, network, secret)
-            except ProbeFailed:  # some servers want to read it in the form
+            except ProbeFailed:  # some servers accept credentials in the form only
                 form |= {"client_id": settings.client_id} | ({"client_secret": secret} if secret else {})
                 return await self._ask(url, agent, form, network, secret)
 
@@ -184,10 +198,10 @@ class TokenSource:
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"oauth2.token_url: {error}") from None
 
     async def _ask(self, url: URL, headers: Headers, form: Form, network: Network | None, secret: str = "") -> Token:
-        """One request for a token, and what its answer says.
+        """Send one request for a token, and return the token.
 
         Args:
-            secret: what no message may repeat.
+            secret: is masked in messages.
         """
         headers = [
             *headers,
@@ -197,15 +211,15 @@ class TokenSource:
         ]
         body = urlencode(sorted(form.items()), errors="surrogateescape").encode("ascii")
         request = Request("POST", url, url.authority, headers, body)
-        own = None if network is None else network.for_another_run()  # it has other names than the target
-        probe = Probe(str(url), math.inf, network=own)  # what it measures is not about the target
+        own = None if network is None else network.for_another_run()  # its host is not the target
+        probe = Probe(str(url), math.inf, network=own)  # its measurements are not about the target
         journey = Journey(probe, self._client, AddressSettings())
         if self._client.tls_config != TLSSettings():
-            journey.prepare_tls()  # a file that can't be read is an error for http too, as it is for a target
+            journey.prepare_tls()  # a file that can't be read is an error even without TLS, as for a target
         try:
             server_name = self._settings.tls_config.server_name or url.host
             exchange = await journey.travel(Hop(request, [], server_name), None)
-            self._kept = token = _token(exchange.response, await _read(exchange), secret)
+            self._kept = token = await _token(exchange.response, await _read(exchange), secret)
         finally:
             journey.end()
         return token
@@ -213,7 +227,7 @@ class TokenSource:
 
 @contextmanager
 def _blaming(url: URL) -> Iterator[None]:
-    """Say of a failure that it is one to get a token."""
+    """Report failures as failures to get a token."""
     try:
         yield
     except ProbeFailed as failed:
@@ -227,11 +241,11 @@ def _blaming(url: URL) -> Iterator[None]:
         raise ProbeFailed(reason, f"no token from {url.scheme}://{url.authority}: {failed.message}") from None
 
 
-# What is asked.
+# The request.
 
 
 def _form(settings: OAuth2, grant: Form) -> Form:
-    """The fields of a request; ``endpoint_params`` may name another grant, and set nothing else anew."""
+    """Return the fields of a request; ``endpoint_params`` may override the grant type and nothing else."""
     form = grant | ({"scope": " ".join(settings.scopes)} if settings.scopes else {})
     for name in settings.endpoint_params:
         if name in form and name != "grant_type":
@@ -246,12 +260,12 @@ def _secret(settings: OAuth2) -> str:
 
 
 def _escape(text: str) -> str:
-    """As RFC 6749, section 2.3.1 has it, so that a colon in an id is told from the one after it."""
+    """Encode an id or a secret (RFC 6749, section 2.3.1), so that it contains no colon."""
     return quote_plus(text, errors="surrogateescape")
 
 
 def _assertion(settings: OAuth2) -> str:
-    """A JWT that says who we are (RFC 7523, section 3), signed; ``claims`` go before our own."""
+    """Return a signed JWT (RFC 7523, section 3); configured ``claims`` override our own."""
     now = int(time.time())
     algorithm = settings.signature_algorithm or "RS256"
     header = {"alg": algorithm, "typ": "JWT"}
@@ -262,7 +276,7 @@ def _assertion(settings: OAuth2) -> str:
         "sub": settings.client_id,
         "aud": settings.audience or settings.token_url,
         "iat": now,
-        "exp": now + ASSERTION_LIFETIME,
+        "exp": now + ASSERTION_LIFETIME_SECONDS,
         "jti": str(uuid.uuid4()),
     }
     if settings.scopes:
@@ -294,28 +308,44 @@ def _key(settings: OAuth2) -> rsa.RSAPrivateKey:
     return key
 
 
-# What is answered.
+# The response.
 
 
 async def _read(exchange: Exchange) -> bytes:
+    """Return the body of a token endpoint's response."""
     coding = (exchange.response.get("content-encoding") or "").strip().lower()
-    body = Body("gzip" if coding == "gzip" else "", limit=ANSWER_LIMIT, hold=True)
+    body = Body("gzip" if coding == "gzip" else "", limit=MAX_ANSWER_BYTES, hold=True)
     await receive(exchange, body)
     return body.text
 
 
-def _token(response: Response, answer: bytes, secret: str) -> Token:
-    """The token in an answer (RFC 6749, section 5.1).
+def parse_answer(answer: bytes, media_type: str) -> dict[str, Any]:
+    """Return the fields of a response that matter, by their names in lower case; none if it can't be parsed."""
+    try:
+        if media_type in _FORMS:
+            fields: Any = dict(parse_qsl(answer.decode(), True, max_num_fields=MAX_FORM_FIELDS))
+        else:
+            fields = documents.parse(answer)
+    except ValueError:
+        return {}
+    by_name = {name.lower(): value for name, value in fields.items()} if isinstance(fields, dict) else {}
+    return {name: by_name[name] for name in _FIELDS if name in by_name}
+
+
+async def _token(response: Response, answer: bytes, secret: str) -> Token:
+    """Return the token in a response (RFC 6749, section 5.1).
 
     Raises:
         ProbeFailed: there is none.
     """
     media_type = (response.get("content-type") or "").partition(";")[0].strip().lower()
-    try:
-        said = dict(parse_qsl(answer.decode(), True)) if media_type in _FORMS else json.loads(answer)
-    except (ValueError, RecursionError):
-        said = None
-    fields = {name.lower(): value for name, value in said.items()} if isinstance(said, dict) else {}
+    if len(answer) <= MAX_INLINE_BYTES:
+        fields = parse_answer(answer, media_type)
+    else:
+        try:
+            fields = await pool.run(parse_answer, [answer], media_type)
+        except pool.HelperFailed as failed:
+            raise ProbeFailed(Reason.OAUTH2_TOKEN, f"its response can't be parsed: {failed}") from None
     token, kind = fields.get("access_token"), fields.get("token_type") or ""
     if not (200 <= response.status < 300 and isinstance(token, str) and token and isinstance(kind, str)):
         what = f"status {response.status} and no token{_complaint(fields, secret)}"
@@ -325,22 +355,24 @@ def _token(response: Response, answer: bytes, secret: str) -> Token:
         http1.check_headers([("Authorization", authorization)])
     except ProbeFailed:
         raise ProbeFailed(Reason.OAUTH2_TOKEN, "its token can't be sent in a header") from None
-    return Token(authorization, time.monotonic() + _lifetime(fields.get("expires_in")) - MARGIN)
+    return Token(authorization, time.monotonic() + _lifetime(fields.get("expires_in")) - EXPIRY_MARGIN_SECONDS)
 
 
 def _complaint(fields: Mapping[str, Any], secret: str) -> str:
-    """What a server says is wrong (RFC 6749, section 5.2), as far as it can be shown."""
-    said = " ".join(str(fields[name]) for name in ("error", "error_description") if fields.get(name))
-    shown = said.replace(secret, MASK) if secret else said
+    """Return the server's error message (RFC 6749, section 5.2), shortened and without the secret."""
+    said = (fields.get(name) for name in ("error", "error_description"))
+    shown = " ".join([str(one)[:MAX_INLINE_BYTES] for one in said if one and isinstance(one, str | int | float)])
+    if secret:
+        shown = shown.replace(secret, MASK)
     return f": {shown[:200]}" if shown else ""
 
 
 def _lifetime(value: object) -> float:
-    """Seconds that a token is good for; 0 if nobody says, so that it is used once."""
+    """Return the seconds for which a token is valid; 0 if unknown, so that it is used once."""
     try:
         seconds = float(int(value) if isinstance(value, str) else cast("float", value or 0))
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not math.isfinite(seconds):
-        raise ProbeFailed(Reason.OAUTH2_TOKEN, "its answer's expires_in is no number")
+        raise ProbeFailed(Reason.OAUTH2_TOKEN, "the expires_in of its response is not a number")
     return seconds

@@ -1,7 +1,7 @@
-"""Which proxy a URL goes through, if any: decided from settings that are parsed once. No I/O; `tunnel` does that.
+"""`Proxies`: choose the proxy for a URL, from settings or environment variables, without I/O (see `tunnel`).
 
-The rules of ``no_proxy``, and of the environment's variables, are those of Go's clients, so that a list written for the
-original means the same here. A rule may fit the host as it was written or the address that was chosen for it.
+The rules for ``no_proxy`` and for the variables are those of Go's clients, so that a list means the same as in the
+original. A rule can match the host as written or the address that was chosen for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from probe_exporter.protocols.http.response import Headers
 from probe_exporter.protocols.http.url import URL
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
-"""The schemes of proxies. Any other is taken as plain HTTP, as in the original, but has no port of its own."""
+"""The schemes of proxies. Any other means plain HTTP, as in the original, but has no default port."""
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -30,9 +30,9 @@ class Proxy:
 
     Attributes:
         scheme: a key of `DEFAULT_PORTS`, or something else that means ``http``.
-        host, port: where it is; empty and 0 where its URL does not say.
-        user, password: decoded; None where its URL has no such part.
-        connect_headers: what a CONNECT carries beside the usual; secrets among it.
+        host, port: empty and 0 if its URL has none.
+        user, password: decoded; None if its URL has no such part.
+        connect_headers: additional headers of CONNECT; they can be secrets.
     """
 
     scheme: str
@@ -44,14 +44,11 @@ class Proxy:
 
     @classmethod
     def parse(cls, url: str, connect_headers: Headers) -> Self:
-        """
-        Args:
-            url: what it lacks is told when a probe needs it.
-        """
+        """Parse a proxy's URL; probes report what it lacks."""
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError:  # brackets around what is no address, a port beyond 65535
+        except ValueError:  # no address in the brackets, or a port above 65535
             return cls(url.partition(":")[0], "", 0)
         return cls(
             parts.scheme,
@@ -68,22 +65,22 @@ class Proxy:
 
     @property
     def secure(self) -> bool:
-        """Whether it is spoken to over TLS."""
+        """Whether connections to the proxy use TLS."""
         return self.scheme == "https"
 
     def forwards(self, url: URL) -> bool:
-        """Whether it is sent the request itself, rather than asked for a way to the host."""
+        """Return whether the proxy forwards requests for a URL, instead of opening a tunnel."""
         return not (self.is_socks or url.secure)
 
     def __str__(self) -> str:
-        """Its URL, without credentials."""
+        """Return its URL without credentials."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """A rule for a name, and for what is below it."""
+    """A rule for a name and its subdomains."""
 
     name: str  # in lower case and ASCII
     itself: bool
@@ -96,13 +93,13 @@ class _Name:
 
 
 class NoProxy:
-    """What a ``no_proxy`` list exempts; localhost and loopback addresses are exempt whatever it says."""
+    """The hosts that need no proxy: those of a ``no_proxy`` list, localhost and loopback addresses."""
 
     def __init__(self, rules: str) -> None:
         """
         Args:
-            rules: separated by commas: ``*``, an address, a network, or a name (with a leading dot only what is below
-                it); but for networks, each may end in a port. What is none of these exempts nothing.
+            rules: separated by commas: ``*``, an address, a network, or a name (with a leading dot its subdomains
+                only). All but networks can have a port. Anything else is ignored.
         """
         self._everything = False
         self._networks: list[_Network] = []
@@ -112,11 +109,11 @@ class NoProxy:
             self._add(rule.strip().lower())
 
     def exempts(self, host: str, port: int, addresses: Sequence[str] = ()) -> bool:
-        """Whether a host is to be reached without the proxy.
+        """Return whether a host is connected to without the proxy.
 
         Args:
             host: as in a URL.
-            addresses: those chosen for it, where that is known.
+            addresses: those chosen for it, if known.
         """
         host = _normal(host)
         known = literals.literal(host)
@@ -149,7 +146,7 @@ class NoProxy:
 
 
 def _normal(host: str) -> str:
-    """A host as rules are compared with it."""
+    """Return a host in the form that rules are compared with."""
     try:
         return literals.to_ascii(host.lower())
     except ValueError:
@@ -157,8 +154,8 @@ def _normal(host: str) -> str:
 
 
 def _network(rule: str) -> list[_Network]:
-    """The network that ``address/bits`` means, if it means one."""
-    if not rule.rpartition("/")[2].isdecimal():  # a mask would be a network to Python
+    """Return the network ``address/bits``; nothing if it is invalid."""
+    if not rule.rpartition("/")[2].isdecimal():  # Python would accept a mask too
         return []
     try:
         return [ipaddress.ip_network(rule, strict=False)]
@@ -167,7 +164,7 @@ def _network(rule: str) -> list[_Network]:
 
 
 def _split_port(rule: str) -> tuple[str, str]:
-    """Host and port of a rule; an IPv6 address with a port stands in brackets."""
+    """Return host and port of a rule; an IPv6 address with a port is in brackets."""
     if rule.startswith("["):
         host, closed, port = rule[1:].partition("]:")
         return (host, port) if closed else (rule, "")
@@ -177,11 +174,11 @@ def _split_port(rule: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The proxies of one block of settings, made once for it.
+    """The proxies of one block of settings.
 
     Attributes:
         by_scheme: the proxy for each scheme of URLs that has one.
-        no_proxy: what goes without; None where nothing does, localhost included.
+        no_proxy: the hosts without proxy; None if all hosts have one, localhost included.
     """
 
     by_scheme: Mapping[str, Proxy]
@@ -189,27 +186,27 @@ class Proxies:
 
     @classmethod
     def configured(cls, url: str, no_proxy: str, connect_headers: Headers) -> Self:
-        """One proxy for all; none if `url` is empty."""
+        """Return one proxy for all URLs; none if `url` is empty."""
         proxies = dict.fromkeys(("http", "https"), Proxy.parse(url, connect_headers)) if url else {}
         return cls(proxies, NoProxy(no_proxy) if no_proxy else None)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], connect_headers: Headers) -> Self:
-        """Those that ``http_proxy``, ``https_proxy`` and ``no_proxy`` name, or else the same in capitals."""
+        """Return the proxies of ``http_proxy``, ``https_proxy`` and ``no_proxy``, or else of the same in capitals."""
         proxies = {}
         for scheme in ("http", "https"):
             url = _variable(environment, f"{scheme}_proxy")
             if url:
                 proxy = Proxy.parse(url if _SCHEME.match(url) else "http://" + url, connect_headers)
-                if proxy.host:  # an unusable variable counts as unset
+                if proxy.host:  # an invalid variable counts as unset
                     proxies[scheme] = proxy
         return cls(proxies, NoProxy(_variable(environment, "no_proxy")))
 
     def choose(self, url: URL, addresses: Sequence[str] = ()) -> Proxy | None:
-        """The proxy for a URL; None if it is to be reached directly.
+        """Return the proxy for a URL; None if it needs none.
 
         Args:
-            addresses: those chosen for its host, where that is known.
+            addresses: those chosen for its host, if known.
         """
         proxy = self.by_scheme.get(url.scheme)
         if proxy is None or (self.no_proxy is not None and self.no_proxy.exempts(url.host, url.port, addresses)):

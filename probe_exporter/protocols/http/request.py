@@ -1,7 +1,7 @@
-"""Requests: what settings say of them, made ready once, and one request after another along the redirects.
+"""Build requests: a `Template` from the settings, the first `Request`, and those after redirects.
 
-Which headers and which body survive a redirect follows the Fetch standard's rules as Go's client has them, with one
-change on purpose: a host is compared by its name as typed, never by the address that was chosen for it.
+Which headers and which body survive a redirect follows the Fetch standard as Go's client implements it, with one
+deliberate difference: hosts are compared by name, never by the address that was chosen for the name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from probe_exporter.settings.fields import encode
 from probe_exporter.version import VERSION
 
 USER_AGENT = f"Blackbox-Exporter/0.28.0 probe-exporter/{VERSION}"
-"""Begins as the original's does, since firewalls and log filters know it by that."""
+"""Begins like the original's, because firewalls and log filters match that."""
 
 REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
 
@@ -33,19 +33,19 @@ _ANNOUNCES_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 
 
 def canonical(name: str) -> str:
-    """A header's name in the usual spelling: ``x-trace`` as ``X-Trace``."""
+    """Return a header's name in the usual case: ``X-Trace`` for ``x-trace``."""
     return "-".join(part.capitalize() for part in name.split("-"))
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What of a request depends on the settings alone.
+    """The parts of a request that depend on the settings only.
 
     Attributes:
-        method, headers: ready to be sent; the headers without Host.
-        host: the value of the Host header; empty for the target's own.
-        has_authorization: a header of the settings says who we are, and nothing else may.
-        body, body_file: at most one of them.
+        method, headers: ready to send; the headers without Host.
+        host: the value of the Host header; empty for the target's host.
+        has_authorization: the settings have an Authorization header, which no other credentials replace.
+        body, body_file: at most one of them is not empty.
         unusable: why the headers can't be sent; empty if they can.
     """
 
@@ -59,10 +59,11 @@ class Template:
 
     @classmethod
     def make(cls, method: str, headers: Mapping[str, str], body: str, body_file: str, accept_encoding: str) -> Template:
-        """
+        """Make a template.
+
         Args:
             headers: as configured.
-            accept_encoding: what to accept unless a header says so already; empty for nothing.
+            accept_encoding: the value of Accept-Encoding, unless `headers` has one; empty for none.
         """
         given = {canonical(name): value.strip(" \t") for name, value in headers.items()}
         host = host_header(given.get("Host", ""))
@@ -79,7 +80,7 @@ class Template:
 
 
 def host_header(value: str) -> str:
-    """A configured Host header as it can be sent: in ASCII; none at all if it is no host, as the original has it."""
+    """Return a configured Host header in ASCII; an empty string if it is not a host, as in the original."""
     try:
         host = host_only(value)
         return value.replace(host, to_ascii(host)) if is_host(host) else ""
@@ -88,7 +89,7 @@ def host_header(value: str) -> str:
 
 
 class HasHeaders(Protocol):
-    """Settings that name headers to send."""
+    """Settings with headers to send."""
 
     @property
     def headers(self) -> dict[str, str]: ...
@@ -99,13 +100,13 @@ H = TypeVar("H", bound=HasHeaders)
 
 
 def with_host_header(settings: H, hostname: str, made_of_it: Iterable[str]) -> H:
-    """Settings with another Host header.
+    """Return settings with another Host header.
 
     Args:
-        made_of_it: the cached properties that were made of the headers, and have to be made again.
+        made_of_it: the cached properties that depend on the headers.
 
     Raises:
-        ValueError: yet another one is configured.
+        ValueError: the settings have a different Host header.
     """
     configured = next((value for name, value in settings.headers.items() if name.lower() == "host"), None)
     if configured == hostname:
@@ -119,7 +120,7 @@ def with_host_header(settings: H, hostname: str, made_of_it: Iterable[str]) -> H
 
 
 def _flaw(headers: Mapping[str, str]) -> str:
-    """Why some configured headers can't be sent, found once and told at each probe."""
+    """Return why configured headers can't be sent; empty if they can."""
     try:
         http1.check_headers(headers.items())
     except ProbeFailed as failed:
@@ -129,13 +130,13 @@ def _flaw(headers: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request of a probe, and where it goes.
+    """One request and its URL.
 
     Attributes:
         host: the value of the Host header.
-        headers: all others but those of framing, cookies and Referer.
-        cookies, referer: their headers' values; empty for none.
-        absolute: it goes to a proxy, which is to pass it on to the host.
+        headers: all others except those of framing, Cookie and Referer.
+        cookies, referer: the values of these headers; empty for none.
+        absolute: the request goes to a proxy that forwards it, with the whole URL in its request line.
     """
 
     method: str
@@ -149,7 +150,7 @@ class Request:
     absolute: bool = False
 
     def head(self) -> bytes:
-        """The request up to its body, for HTTP/1.1."""
+        """Return the request without its body, for HTTP/1.1."""
         headers = [("Host", self.host), *self._fields()]
         if self.body_file:
             headers.append(("Transfer-Encoding", "chunked"))
@@ -157,17 +158,17 @@ class Request:
         return http1.request_head(self.method, target, headers)
 
     def forwarded(self, credentials: Headers) -> Request:
-        """The same request for a proxy that is to pass it on (RFC 9112, 3.2.2).
+        """Return the request for a proxy that forwards it (RFC 9112, 3.2.2).
 
-        The Host header is what it passes it on to: a proxy has to go by the URL, and to make that header anew.
+        The URL in the request line has the host of the Host header: a proxy must use the URL, and replaces the header.
 
         Args:
-            credentials: the headers that the proxy wants for itself.
+            credentials: headers for the proxy itself.
         """
         return replace(self, absolute=True, headers=[*self.headers, *credentials])
 
     def fields(self) -> Headers:
-        """The request up to its body, for HTTP/2 and 3 (RFC 9113, section 8.3; RFC 9114, section 4.3)."""
+        """Return the request without its body, for HTTP/2 and 3 (RFC 9113, section 8.3; RFC 9114, section 4.3)."""
         pseudo = [(":authority", self.host), (":method", self.method)]
         if self.method != "CONNECT":
             pseudo += [(":path", self.url.path), (":scheme", self.url.scheme)]
@@ -179,7 +180,7 @@ class Request:
 
     @property
     def upgrades(self) -> bool:
-        """Whether it asks for another protocol, which HTTP/1.1 alone can do (RFC 9110, section 7.8)."""
+        """Whether the request asks for another protocol, which needs HTTP/1.1 (RFC 9110, section 7.8)."""
         return any(name == "Upgrade" for name, _ in self.headers)
 
     def _fields(self) -> Headers:
@@ -197,15 +198,15 @@ class Request:
         return headers
 
     def redirected(self, status: int, location: str, first: URL) -> Request:
-        """The request that a redirect asks for.
+        """Return the request for a redirect.
 
         Args:
             status: one of `REDIRECT_CODES`.
             location: the Location header.
-            first: the URL that the probe began with; credentials stay with its host and that host's subdomains.
+            first: the probe's first URL; credentials are sent to its host and subdomains of it only.
 
         Raises:
-            ValueError: the location is nowhere we can go.
+            ValueError: the location can't be followed.
         """
         url = self.url.join(location)
         method, body, body_file, headers = self.method, self.body, self.body_file, self.headers
@@ -231,13 +232,13 @@ class Request:
 
 
 def first_request(template: Template, settings: HttpClientSettings, url: URL, token: str = "") -> Request:
-    """The request that a probe begins with. Reads the files that the settings name.
+    """Return the first request of a probe, with the content of the files that the settings name.
 
     Args:
-        token: an Authorization header that wins over any other; empty for none.
+        token: an Authorization header that replaces any other; empty for none.
 
     Raises:
-        ProbeFailed: a file can't be read, or what it holds can't be sent.
+        ProbeFailed: a file can't be read, or its content can't be sent.
     """
     if template.unusable:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, template.unusable)
@@ -262,10 +263,10 @@ def first_request(template: Template, settings: HttpClientSettings, url: URL, to
 
 
 def own_headers(settings: HttpClientSettings) -> Headers:
-    """The headers of ``http_headers``. Reads the files that they name.
+    """Return the headers of ``http_headers``, with the content of the files that they name.
 
     Raises:
-        ProbeFailed: one can't be read.
+        ProbeFailed: a file can't be read.
     """
     headers = []
     for name, header in settings.http_headers.items():
@@ -276,7 +277,7 @@ def own_headers(settings: HttpClientSettings) -> Headers:
 
 
 def authorization(settings: HttpClientSettings) -> str:
-    """The Authorization header that ``basic_auth`` or ``authorization`` gives; empty without either."""
+    """Return the Authorization header of ``basic_auth`` or ``authorization``; empty without either."""
     if settings.basic_auth is not None:
         return _basic_auth(settings.basic_auth)
     if settings.authorization is not None:
@@ -285,14 +286,15 @@ def authorization(settings: HttpClientSettings) -> str:
 
 
 def basic(user: str, password: str) -> str:
-    """The Basic scheme's header value (RFC 7617)."""
+    """Return the header value of the Basic scheme (RFC 7617)."""
     return "Basic " + base64.b64encode(encode(f"{user}:{password}")).decode("ascii")
 
 
 def check_references(settings: HttpClientSettings) -> None:
-    """
+    """Check that no setting refers to a secret manager.
+
     Raises:
-        ProbeFailed: something is to come from a secret manager, and there is none.
+        ProbeFailed: one does.
     """
     asked = {
         "basic_auth.username_ref": settings.basic_auth and settings.basic_auth.username_ref,
@@ -303,7 +305,7 @@ def check_references(settings: HttpClientSettings) -> None:
     }
     for key, reference in asked.items():
         if reference:
-            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{key} needs a secret manager: there is none here")
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{key} needs a secret manager, and there is none")
 
 
 def _basic_auth(block: BasicAuth) -> str:
@@ -323,10 +325,10 @@ def _authorization(block: Authorization) -> str:
 
 
 def read_file(path: str, key: str) -> str:
-    """What the file that a setting names holds, without the white space around it.
+    """Return the content of a file that a setting names, without surrounding white space.
 
     Raises:
-        ProbeFailed: it can't be read.
+        ProbeFailed: the file can't be read.
     """
     try:
         return Path(path).read_bytes().decode("utf-8", "surrogateescape").strip()
@@ -335,7 +337,7 @@ def read_file(path: str, key: str) -> str:
 
 
 def _within(host: str, parent: str) -> bool:
-    """Whether a host is another one or a subdomain of it."""
+    """Return whether a host equals another one or is a subdomain of it."""
     host, parent = host.lower(), parent.lower()
     return host == parent or (host.endswith("." + parent) and ":" not in host)
 

@@ -1,6 +1,6 @@
-"""The settings of an HTTP client: authentication, proxies, TLS, redirects.
+"""Settings of an HTTP client: authentication, proxies, TLS, redirects.
 
-They stand inline in an ``http`` block and as a block of their own where a prober begins with a request.
+They are keys of the ``http`` block, and of the blocks of other probers that send HTTP requests.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ RESERVED_HEADERS = frozenset(
         "x-prometheus-scrape-timeout-seconds",
     }
 )
-"""What ``http_headers`` may not set, in lower case: they have their own keys or belong to the protocol."""
+"""Headers that ``http_headers`` may not set, in lower case: they have keys of their own or belong to the protocol."""
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 """The grant type of RFC 7523: a signed assertion instead of a client secret."""
@@ -66,14 +66,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _url(text: str) -> str:
-    """Refuse what is no URL at all; a relative one is one (RFC 3986, 4.1)."""
+    """Refuse what is not a URL; relative URLs are accepted (RFC 3986, 4.1)."""
     if _CONTROL.search(text) or not _URL.fullmatch(text):
         raise ValueError("not a URL; expected one like http://proxy.example:3128")
     return text
 
 
 def mask_url(url: str) -> str:
-    """The URL with its password, if it has one, written as ``xxxxx``."""
+    """Return a URL with ``xxxxx`` instead of its password."""
     scheme, separator, rest = url.partition("://")
     user, at, host = rest.rpartition("@") if "/" not in rest else _split_user(rest)
     name, colon, _ = user.partition(":")
@@ -87,19 +87,19 @@ def _split_user(rest: str) -> tuple[str, str, str]:
 
 
 ShownURL = Annotated[Text, PlainSerializer(mask_url, return_type=str)]
-"""A URL that may hold a password, which is masked where the URL is shown."""
+"""A URL whose password is masked in output."""
 
 ProxyURL = Annotated[Text, AfterValidator(_url), PlainSerializer(mask_url, return_type=str)]
-"""The URL of a proxy; it may hold a password, which is masked where the URL is shown."""
+"""The URL of a proxy, whose password is masked in output."""
 
 
 def references(settings: Settings, *keys: str) -> Iterator[tuple[str, str]]:
-    """Cautions about ``*_ref`` keys: they are read for compatibility and can't be followed."""
+    """Yield cautions about ``*_ref`` keys: they are accepted for compatibility, but there is no secret manager."""
     return ((key, NO_SECRET_MANAGER) for key in keys if getattr(settings, key))
 
 
 class BasicAuth(Settings):
-    """The ``basic_auth`` block; an empty one still sends a header with empty name and password."""
+    """The ``basic_auth`` block. An empty one sends a header too, with empty user name and password."""
 
     rules = (
         exclusive("username", "username_file", "username_ref"),
@@ -118,11 +118,11 @@ class BasicAuth(Settings):
 
 def _no_basic(block: Block) -> Iterator[tuple[str, str]]:
     if str(block.get("type", "")).strip().lower() == "basic":
-        yield "type", "the type may not be Basic; use `basic_auth` instead"
+        yield "type", "the type Basic is not allowed; use `basic_auth`"
 
 
 class Authorization(Settings):
-    """The ``authorization`` block: a header of a type and credentials, ``Bearer`` by default."""
+    """The ``authorization`` block: a header with type (``Bearer`` by default) and credentials."""
 
     rules = (exclusive("credentials", "credentials_file", "credentials_ref"), _no_basic)
     type: Annotated[Text, AfterValidator(lambda text: text.strip() or "Bearer")] = "Bearer"
@@ -154,7 +154,7 @@ def _no_proxy_needs_proxy(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class ProxySettings(Settings):
-    """The keys that choose a proxy, wherever they stand."""
+    """The keys that configure proxies."""
 
     rules = (*_PROXY_RULES, _no_proxy_needs_proxy)
     proxy_url: ProxyURL = Field(default="", repr=False)
@@ -164,7 +164,7 @@ class ProxySettings(Settings):
 
     @cached_property
     def proxies(self) -> Proxies:
-        """Which URL goes through which proxy."""
+        """The proxies by URL."""
         headers = [
             (name, _LINE_END.sub(" ", value.reveal()))
             for name, values in sorted(self.proxy_connect_header.items())
@@ -179,16 +179,16 @@ class ProxySettings(Settings):
         yield from super().cautions()
         proxy = Proxies.configured(self.proxy_url, "", []).by_scheme.get("http")
         if proxy is not None and not (proxy.host and proxy.port):
-            yield "proxy_url", "names no host or no port: every probe through it will fail"
+            yield "proxy_url", "has no host or no port: every probe through it will fail"
         elif proxy is not None and proxy.scheme not in DEFAULT_PORTS:
-            yield "proxy_url", f"taken as an http proxy; the known schemes are {', '.join(DEFAULT_PORTS)}"
+            yield "proxy_url", f"used as an http proxy; the known schemes are {', '.join(DEFAULT_PORTS)}"
         for name in self.proxy_connect_header:
             if not _TOKEN.fullmatch(name):
                 yield "proxy_connect_header", f"{name!r} is not a header name: it is not sent"
 
 
 def _one_key_for_jwt(block: Block) -> Iterator[tuple[str, str]]:
-    """The rules about secrets depend on the grant, as they do in the original."""
+    """Check the keys for secrets, which depend on the grant type as in the original."""
     if block.get("grant_type") != JWT_BEARER:
         yield from exclusive("client_secret", "client_secret_file", "client_secret_ref")(block)
         return
@@ -199,7 +199,7 @@ def _one_key_for_jwt(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class OAuth2(ProxySettings):
-    """The ``oauth2`` block: where the token that a target wants is fetched, and with what."""
+    """The ``oauth2`` block: the token endpoint and the credentials for it."""
 
     rules = (*ProxySettings.rules, required("client_id", "token_url"), _one_key_for_jwt)
     client_id: Text = ""
@@ -234,7 +234,7 @@ class OAuth2(ProxySettings):
 
 
 class HttpHeader(Settings):
-    """One entry of ``http_headers``: all values are sent, those in clear first, then secrets, then files."""
+    """One entry of ``http_headers``: all values are sent, ``values`` first, then ``secrets``, then ``files``."""
 
     values: tuple[Text, ...] = ()
     secrets: tuple[Secret, ...] = ()
@@ -249,7 +249,7 @@ def _no_reserved_headers(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class HttpClientSettings(ProxySettings):
-    """What any HTTP client of ours understands."""
+    """The settings of all HTTP clients."""
 
     rules = (
         *ProxySettings.rules,
@@ -269,7 +269,7 @@ class HttpClientSettings(ProxySettings):
     @model_validator(mode="before")
     @classmethod
     def _fold_bearer_token(cls, written: Any) -> Any:
-        """Turn the old spellings of a bearer token into the block that replaced them."""
+        """Convert the deprecated keys for a bearer token to an ``authorization`` block."""
         if not isinstance(written, Mapping) or "authorization" in written:
             return written
         old = {"bearer_token": "credentials", "bearer_token_file": "credentials_file"}

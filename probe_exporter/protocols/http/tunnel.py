@@ -1,6 +1,6 @@
-"""Through a proxy: the way to it, and what HTTP (CONNECT) and SOCKS5 say to have it open the way on.
+"""Connect through a proxy: HTTP CONNECT, SOCKS5 (RFC 1928), or a proxy that forwards requests.
 
-Whatever goes wrong up to there is the proxy's doing, and has a reason that says so; its time is the connection's.
+A failure before the tunnel is open has a reason of the proxy. The time counts as the connection's.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from probe_exporter.tls.context import client_context
 from probe_exporter.tls.settings import TLSSettings
 
 ALPN = ("http/1.1",)
-"""What is offered to a proxy that speaks TLS."""
+"""Protocols offered by ALPN to a proxy with TLS."""
 
 PHASE = "proxy"
-"""The phase of a failure on the way; it has no duration of its own."""
+"""The phase of failures before the tunnel is open; it has no duration of its own."""
 
 _VERSION = 5
 _AUTHENTICATION = 1  # the version of RFC 1929
@@ -51,17 +51,17 @@ _REPLIES = {
 }
 
 Dialogue = Generator[tuple[bytes, int], bytes, None]
-"""A conversation without I/O: yields what to send and how many bytes to wait for, and is sent those."""
+"""A dialogue without I/O: yields bytes to send and the number of bytes to receive, and is sent those."""
 
 
 async def addresses(probe: Probe, proxy: Proxy) -> list[str]:
-    """Where a proxy can be reached.
+    """Return the addresses of a proxy.
 
     Raises:
         ProbeFailed: its name does not resolve.
     """
     if not (proxy.host and proxy.port):
-        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the proxy's URL names no host or no port")
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the proxy's URL has no host or no port")
     known = literals.literal(proxy.host)
     if known is not None:
         return [known]
@@ -83,13 +83,13 @@ async def dial(
 
     Args:
         proxy_addresses: tried in order.
-        own: the TLS to speak to the proxy itself.
+        own: TLS for the connection to the proxy.
         destination: host (a name or an address) and port.
-        secure: the TLS to speak to the destination.
-        forwarded: the proxy is not asked for a way: it will forward the requests that it is sent.
+        secure: TLS for the connection to the destination.
+        forwarded: open no tunnel; the proxy will forward requests.
 
     Raises:
-        ProbeFailed: with one of the proxy's reasons, that of the destination's TLS, or either may not be connected to.
+        ProbeFailed: the proxy or the destination's TLS fails, or the network policy denies one of them.
     """
     started = time.perf_counter()
     if probe.network is not None:
@@ -117,22 +117,22 @@ async def dial(
 
 
 def own_tls(proxy: Proxy, config: TLSSettings) -> Secure | None:
-    """The TLS to speak to the proxy itself, if it wants any.
+    """Return TLS for the connection to the proxy; None for a plain one.
 
-    Its certificate has to bear `server_name` too, where that is set: the original's rule.
+    A configured `server_name` applies to the proxy's certificate too, as in the original.
     """
     return Secure(client_context(config, ALPN), config.server_name or proxy.host) if proxy.secure else None
 
 
 def destination(proxy: Proxy, url: URL, addresses: Sequence[str]) -> tuple[str, int]:
-    """The host and port to ask a proxy for: the host's name, or of plain ``socks5`` the address if one was chosen."""
+    """Return host and port for the proxy: the host's name, or with plain ``socks5`` the address if one was chosen."""
     by_address = bool(addresses) and proxy.scheme == "socks5"
     return addresses[0] if by_address else host_only(url.authority), url.port
 
 
 @contextmanager
 def _blaming(proxy: Proxy) -> Iterator[None]:
-    """Say of a failure that it is one to reach the proxy."""
+    """Report failures as failures to connect to the proxy."""
     try:
         yield
     except ProbeFailed as failed:
@@ -140,20 +140,20 @@ def _blaming(proxy: Proxy) -> Iterator[None]:
             raise
         late = failed.reason in TIMEOUTS.values()
         reason = Reason.PROXY_TIMEOUT if late else Reason.PROXY_CONNECT
-        raise ProbeFailed(reason, f"the proxy {proxy} can't be reached: {failed.message}") from None
+        raise ProbeFailed(reason, f"connecting to the proxy {proxy} failed: {failed.message}") from None
 
 
 def authorization(proxy: Proxy) -> Headers:
-    """The header that the credentials in a proxy's URL make; none without."""
+    """Return the header for the credentials in a proxy's URL; nothing without credentials."""
     if proxy.user is None:
         return []
     return [("Proxy-Authorization", basic(proxy.user, proxy.password or ""))]
 
 
 async def _connect(connection: Connection, proxy: Proxy, host: str, port: int) -> None:
-    """Ask an HTTP proxy for a tunnel (RFC 9110, 9.3.6), in which TLS is to begin.
+    """Ask an HTTP proxy for a tunnel (RFC 9110, 9.3.6), in which TLS begins.
 
-    What comes along with its answer is dropped: nobody beyond the tunnel has been spoken to yet.
+    Bytes after its response are dropped: the destination has received nothing yet.
     """
     authority = join_host_port(host, port)
     reader = ResponseReader("CONNECT")
@@ -162,7 +162,9 @@ async def _connect(connection: Connection, proxy: Proxy, host: str, port: int) -
         while not reader.head_complete:
             reader.feed(await connection.read())
     except ProbeFailed as failed:
-        raise ProbeFailed(Reason.PROXY_PROTOCOL_ERROR, f"no answer to CONNECT: {failed.message}") from None
+        raise ProbeFailed(
+            Reason.PROXY_PROTOCOL_ERROR, f"the response to CONNECT is missing or invalid: {failed.message}"
+        ) from None
     if reader.status != 200:
         raise ProbeFailed(
             Reason.PROXY_REFUSED, f"the proxy answers {reader.status} to CONNECT {authority}", status_code=reader.status
@@ -170,7 +172,7 @@ async def _connect(connection: Connection, proxy: Proxy, host: str, port: int) -
 
 
 def connect_head(authority: str, proxy: Proxy) -> bytes:
-    """The request for a tunnel. Configured headers may replace the User-Agent, and nothing else."""
+    """Return the request for a tunnel. Configured headers can replace the User-Agent and no other header."""
     headers = [("Host", authority), *authorization(proxy)]
     if not any(name.lower() == "user-agent" for name, _ in proxy.connect_headers):
         headers.append(("User-Agent", USER_AGENT))
@@ -180,7 +182,7 @@ def connect_head(authority: str, proxy: Proxy) -> bytes:
 
 
 async def _converse(connection: Connection, dialogue: Dialogue) -> None:
-    """Lead a dialogue to its end; what has come beyond it is the destination's."""
+    """Run a dialogue to its end; bytes after it come from the destination."""
     received = b""
     step: tuple[bytes, int] | None = next(dialogue)
     while step is not None:
@@ -200,17 +202,17 @@ async def _read(connection: Connection) -> bytes:
     try:
         piece = await connection.read()
     except ProbeFailed as failed:
-        raise ProbeFailed(Reason.PROXY_PROTOCOL_ERROR, f"no answer of the proxy: {failed.message}") from None
+        raise ProbeFailed(Reason.PROXY_PROTOCOL_ERROR, f"the proxy did not respond: {failed.message}") from None
     if not piece:
-        raise ProbeFailed(Reason.PROXY_PROTOCOL_ERROR, "the proxy closed the connection before the way was open")
+        raise ProbeFailed(Reason.PROXY_PROTOCOL_ERROR, "the proxy closed the connection before the tunnel was open")
     return piece
 
 
 def socks5(host: str, port: int, user: str | None, password: str) -> Dialogue:
-    """Ask for a connection by SOCKS5 (RFC 1928), with user and password (RFC 1929) if they are given and wanted.
+    """Ask for a connection by SOCKS5 (RFC 1928), with user and password (RFC 1929) if the proxy requires them.
 
     Args:
-        host: a name, which the proxy is to resolve, or an address.
+        host: a name, which the proxy resolves, or an address.
 
     Raises:
         ProbeFailed: the proxy refuses, or does not speak SOCKS5.
@@ -219,34 +221,34 @@ def socks5(host: str, port: int, user: str | None, password: str) -> Dialogue:
     version, method = yield bytes([_VERSION, len(methods)]) + methods, 2
     _check_version(version)
     if method == _NONE_ACCEPTABLE or (method == _PASSWORD and user is None):
-        raise ProbeFailed(Reason.PROXY_REFUSED, "the proxy wants other credentials than its URL holds")
+        raise ProbeFailed(Reason.PROXY_REFUSED, "the proxy requires credentials that its URL does not have")
     if method == _PASSWORD:
         version, verdict = yield _credentials(user or "", password), 2
         _check_version(version, _AUTHENTICATION)
         if verdict:
-            raise ProbeFailed(Reason.PROXY_REFUSED, "the proxy refuses the user and the password")
+            raise ProbeFailed(Reason.PROXY_REFUSED, "the proxy refuses user and password")
     version, reply, reserved, kind = yield bytes([_VERSION, _CONNECT, 0]) + _address(host) + port.to_bytes(2, "big"), 4
     _check_version(version)
     if reply:
-        why = _REPLIES.get(reply, f"it says {reply}")
+        why = _REPLIES.get(reply, f"its reply is {reply}")
         raise ProbeFailed(
             Reason.PROXY_REFUSED, f"the proxy does not connect to {join_host_port(host, port)}: {why}", reply=reply
         )
     if reserved:
-        raise ProbeFailed(Reason.PROXY_PROTOCOL_ERROR, "the proxy's answer says something where it has to be silent")
+        raise ProbeFailed(Reason.PROXY_PROTOCOL_ERROR, "the proxy's reply has a value in a reserved field")
     if kind == _NAME:
         length = (yield b"", 1)[0]
     elif kind in _LENGTHS:
         length = _LENGTHS[kind]
     else:
-        raise ProbeFailed(Reason.PROXY_PROTOCOL_ERROR, f"the proxy's answer has an address of unknown type {kind}")
-    yield b"", length + 2  # the address that it connected from, and the port
+        raise ProbeFailed(Reason.PROXY_PROTOCOL_ERROR, f"the proxy's reply has an address of unknown type {kind}")
+    yield b"", length + 2  # the address and port that it connected from
 
 
 def _check_version(version: int, expected: int = _VERSION) -> None:
     if version != expected:
         raise ProbeFailed(
-            Reason.PROXY_PROTOCOL_ERROR, f"the proxy speaks version {version} of its protocol, not {expected}"
+            Reason.PROXY_PROTOCOL_ERROR, f"the proxy uses version {version} of its protocol, expected {expected}"
         )
 
 

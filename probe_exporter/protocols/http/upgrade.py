@@ -1,4 +1,4 @@
-"""The upgrade to WebSocket, without I/O (RFC 6455, section 4): what asks for it, and what grants it."""
+"""The WebSocket handshake, without I/O: make the request, check the response (RFC 6455, section 4)."""
 
 from __future__ import annotations
 
@@ -15,28 +15,33 @@ from probe_exporter.protocols.http.url import URL
 BELONGS_TO_HANDSHAKE = frozenset(
     {"connection", "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-version", "upgrade"}
 )
-"""Headers that nobody else may set, in lower case."""
+"""Headers of the handshake, in lower case; settings must not contain them."""
+
+MAX_OPTIONS_CHARACTERS = 8192
+"""Characters of all Upgrade or all Connection headers of a response."""
+
+_MAX_SHOWN_CHARACTERS = 500
 
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 
 def make_key() -> str:
-    """What the server has to answer to: 16 random bytes (RFC 6455, 4.1)."""
+    """Return a new value for Sec-WebSocket-Key: 16 random bytes (RFC 6455, 4.1)."""
     return base64.b64encode(secrets.token_bytes(16)).decode("ascii")
 
 
 def upgrade_request(url: URL, key: str, given: Headers, credentials: str) -> Request:
-    """The request that asks for WebSocket: no extensions, and no subprotocol that the settings do not name.
+    """Return the request for the upgrade, without extensions, and without subprotocols of our own.
 
     Args:
-        url: of http or https, as the handshake sees ws and wss.
+        url: with http or https in place of ws or wss.
         key: from `make_key`.
-        given: the headers of the settings. A Host and a User-Agent replace ours, and an empty User-Agent goes unsent;
-            an Authorization replaces the credentials.
+        given: the headers of the settings. Host and User-Agent replace ours, an empty User-Agent is not sent, and
+            Authorization replaces the credentials.
         credentials: for the Authorization header; empty for none.
 
     Raises:
-        ProbeFailed: a header can't be sent, or belongs to the handshake.
+        ProbeFailed: a header is invalid, or belongs to the handshake.
     """
     by_name = {name.lower(): value for name, value in reversed(given)}
     for name in by_name.keys() & BELONGS_TO_HANDSHAKE:
@@ -59,27 +64,30 @@ def upgrade_request(url: URL, key: str, given: Headers, credentials: str) -> Req
 
 
 def check_upgrade(response: Response, key: str) -> None:
-    """Hold the head of a response against what WebSocket demands (RFC 6455, 4.1).
+    """Check the head of a response to the upgrade (RFC 6455, 4.1).
 
     Raises:
-        ProbeFailed: the server does not upgrade, or not to WebSocket, or it answers another key.
+        ProbeFailed: the server does not upgrade, upgrades to another protocol, or answers another key.
     """
     if response.status != 101:
         raise ProbeFailed(
             Reason.WEBSOCKET_UPGRADE_REFUSED,
-            f"the server answers {response.status} and does not upgrade",
+            f"the server responded {response.status} and did not upgrade",
             status_code=response.status,
-            **({"location": location} if (location := response.get("location")) else {}),
+            **({"location": location[:_MAX_SHOWN_CHARACTERS]} if (location := response.get("location")) else {}),
         )
     for name, wanted in (("upgrade", "websocket"), ("connection", "upgrade")):
-        if wanted not in [option.strip() for option in ",".join(response.get_all(name)).lower().split(",")]:
+        options = ",".join(response.get_all(name))
+        if len(options) > MAX_OPTIONS_CHARACTERS:
+            raise _invalid(f"its {name.capitalize()} header has more than {MAX_OPTIONS_CHARACTERS} characters")
+        if wanted not in [option.strip() for option in options.lower().split(",")]:
             raise _invalid(f"its {name.capitalize()} header does not say {wanted}")
     expected = base64.b64encode(hashlib.sha1(f"{key}{_GUID}".encode(), usedforsecurity=False).digest()).decode("ascii")
     if response.get_all("sec-websocket-accept") != [expected]:
         raise _invalid(
-            "its Sec-WebSocket-Accept does not answer our key: a cache or another protocol may be in the way"
+            "its Sec-WebSocket-Accept does not match our key; a cache may have answered, or another protocol"
         )
 
 
 def _invalid(what: str) -> ProbeFailed:
-    return ProbeFailed(Reason.WEBSOCKET_HANDSHAKE_INVALID, f"the server upgrades, and not to WebSocket: {what}")
+    return ProbeFailed(Reason.WEBSOCKET_HANDSHAKE_INVALID, f"the server upgraded, but not to WebSocket: {what}")

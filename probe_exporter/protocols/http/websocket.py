@@ -1,7 +1,8 @@
-"""WebSocket after the upgrade, without I/O (RFC 6455, sections 5 to 7): bytes to messages and messages to bytes.
+"""Encode and decode WebSocket messages, without I/O (RFC 6455, sections 5 to 7).
 
-Frames are read and written by the websockets library. A message of text is taken as it comes, UTF-8 or not, as
-Go's client takes it: a probe that passes there must not fail here.
+The websockets library reads and writes frames. A text message is accepted even if it is not UTF-8, as Go's client does:
+a probe that succeeds there must not fail here. Data is decoded in pieces of `TURN_BYTES`, so that a flood of tiny
+frames does not hold the event loop.
 """
 
 from __future__ import annotations
@@ -15,49 +16,52 @@ from websockets.protocol import CLIENT, OPEN, Protocol
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
-MESSAGE_LIMIT = 16 * 1024 * 1024
-"""Bytes of the largest message that is taken, in one frame or many."""
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""Size of a message, in one frame or many."""
 
-SLICE = 4096
-"""Bytes that are read in one turn: with frames as small as can be, about 5 ms of work."""
+TURN_BYTES = 4096
+"""Bytes that are decoded in one turn: about 5 ms of work for the smallest frames."""
 
-# The library's own log would tell what was said, secrets included: it goes nowhere.
-_NOWHERE = logging.Logger("websockets", logging.CRITICAL)  # noqa: LOG001  (not one that anybody listens to)
+# The library would log the content of messages, including secrets.
+_SILENT = logging.Logger("websockets", logging.CRITICAL)  # noqa: LOG001  (a logger without handlers)
 
 
 class Conversation:
-    """What both sides say after the upgrade: bytes in and messages out, and the reverse. Pings are answered."""
+    """One WebSocket after the upgrade: bytes in, messages out, and the reverse. Pings are answered."""
 
     def __init__(self) -> None:
-        self._protocol = Protocol(CLIENT, max_size=MESSAGE_LIMIT, logger=_NOWHERE)
+        self._protocol = Protocol(CLIENT, max_size=MAX_MESSAGE_BYTES, logger=_SILENT)
         self._fed = b""
-        self._read = 0  # bytes of it
-        self._message = bytearray()  # the fragments so far
+        self._read = 0  # bytes of _fed
+        self._message = bytearray()  # fragments of an incomplete message
         self._messages: deque[bytes] = deque()
 
     @property
     def hungry(self) -> bool:
-        """Whether all that was fed has been read."""
+        """Whether all data has been decoded."""
         return self._read >= len(self._fed)
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the connection, once it is hungry; ``b""`` says that there are no more."""
+        """Take bytes from the connection; ``b""`` is its end. Call it only if `hungry`."""
         self._fed, self._read = data, 0
         if not data:
             self._protocol.receive_eof()
 
     def next(self) -> bytes | None:
-        """The next message; None where it takes another turn, or more data, or where `failure` says why."""
+        """Return the next message; None if it needs another turn or more data, or if `failure` is set."""
         if not self._messages and not self.hungry:
-            self._protocol.receive_data(self._fed[self._read : self._read + SLICE])
-            self._read += SLICE
+            self._protocol.receive_data(self._fed[self._read : self._read + TURN_BYTES])
+            self._read += TURN_BYTES
             self._collect()
         return self._messages.popleft() if self._messages else None
 
     def _collect(self) -> None:
-        """Put the fragments that came together (RFC 6455, 5.4)."""
+        """Join fragments to messages (RFC 6455, 5.4)."""
         for frame in self._protocol.events_received():
             if isinstance(frame, Frame) and frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                if frame.fin and not self._message:  # the usual case, without a copy of a large message
+                    self._messages.append(bytes(frame.data))
+                    continue
                 self._message += frame.data
                 if frame.fin:
                     self._messages.append(bytes(self._message))
@@ -65,44 +69,44 @@ class Conversation:
 
     @property
     def failure(self) -> ProbeFailed | None:
-        """Why no more messages come, beyond those that `next` still has; None while they may."""
-        error, goodbye = self._protocol.parser_exc, self._protocol.close_rcvd
+        """Why no more messages come after those that `next` still returns; None while more may come."""
+        error, close_frame = self._protocol.parser_exc, self._protocol.close_rcvd
         if isinstance(error, EOFError):
             return ProbeFailed(Reason.WEBSOCKET_CLOSED, "the connection ended, and no close frame came before")
         if isinstance(error, PayloadTooBig):
             return ProbeFailed(
-                Reason.WEBSOCKET_MESSAGE_TOO_LARGE, f"a message has more than {MESSAGE_LIMIT} bytes: {error}"
+                Reason.WEBSOCKET_MESSAGE_TOO_LARGE, f"a message has more than {MAX_MESSAGE_BYTES} bytes: {error}"
             )
         if isinstance(error, ProtocolError | UnicodeDecodeError):
-            return ProbeFailed(Reason.WEBSOCKET_PROTOCOL_ERROR, f"the server breaks the protocol: {error}")
+            return ProbeFailed(Reason.WEBSOCKET_PROTOCOL_ERROR, f"the server violates the protocol: {error}")
         if error is not None:
             raise error
-        if goodbye is not None:
+        if close_frame is not None:
             return ProbeFailed(
                 Reason.WEBSOCKET_CLOSED,
-                f"the server closed the WebSocket: {goodbye}",
-                code=int(goodbye.code),
-                close_reason=goodbye.reason,
+                f"the server closed the WebSocket: {close_frame}",
+                code=int(close_frame.code),
+                close_reason=close_frame.reason,
             )
         return None
 
-    # What is said to a server that has said goodbye is lost, as it is where its goodbye comes a moment later.
+    # Messages after the server's close frame are dropped; the server would not read them either.
 
     def say(self, text: bytes) -> None:
-        """Send a message of text."""
+        """Queue a text message."""
         if self._protocol.state is OPEN:
             self._protocol.send_text(text)
 
     def send(self, data: bytes) -> None:
-        """Send a message of bytes."""
+        """Queue a binary message."""
         if self._protocol.state is OPEN:
             self._protocol.send_binary(data)
 
-    def say_goodbye(self) -> None:
-        """Begin to close, if the server has not."""
+    def close(self) -> None:
+        """Queue a close frame, unless the server has sent one."""
         if self._protocol.state is OPEN:
             self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
 
     def outgoing(self) -> bytes:
-        """What is to be sent now: messages, answers to pings, goodbyes."""
+        """Return the bytes to send: messages, pongs, close frames."""
         return b"".join(self._protocol.data_to_send())

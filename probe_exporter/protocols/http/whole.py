@@ -1,6 +1,6 @@
-"""A whole page: asked for along the redirects, unpacked as its own head says, and never beyond a limit.
+"""`WholePage`: fetch one page with redirects, decompress it as its Content-Encoding says, up to a size limit.
 
-For probers that read what they fetch; the http prober judges an answer while it comes.
+For probers that need the whole body; the http prober checks a response while it arrives.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from probe_exporter.protocols.http.url import URL
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How pages of one target are asked for.
+    """How pages of one target are requested.
 
     Attributes:
         client: authentication, proxies, TLS, redirects.
-        addressing: which of a name's addresses.
-        template: what requests have in common.
-        tokens: where the tokens of ``oauth2`` come from; None without such a block.
+        addressing: which IP version.
+        template: what the requests have in common.
+        tokens: the source of tokens; None without an ``oauth2`` block.
     """
 
     client: HttpClientSettings
@@ -47,16 +47,17 @@ class Asking:
         headers: Mapping[str, str],
         tokens: TokenSource | None,
     ) -> Asking:
-        """
+        """Make one from settings.
+
         Args:
-            headers: to send, beside those that the client's settings give.
-            tokens: of the client's ``oauth2``; None if it has no such block.
+            headers: to send in addition to those of the client's settings.
+            tokens: the source of tokens; None without an ``oauth2`` block.
         """
         return cls(client, addressing, Template.make("GET", headers, "", "", accept_encoding="gzip"), tokens)
 
 
 class WholePage:
-    """One page of a target: `open` gives the head of its last response, `read` the body. Close it with `with`."""
+    """One page: `open` returns the exchange of the last response, `read` its body. ``with`` closes the connection."""
 
     def __init__(self, probe: Probe, asking: Asking, url: URL) -> None:
         self.journey = Journey(probe, asking.client, asking.addressing)
@@ -72,10 +73,10 @@ class WholePage:
         self.journey.end()
 
     async def open(self, addresses: list[str]) -> Exchange:
-        """Ask.
+        """Request the page, and return the exchange of the last response.
 
         Args:
-            addresses: where the URL's host is; none while unknown.
+            addresses: of the URL's host; empty if not resolved yet.
 
         Raises:
             ProbeFailed: there is no response.
@@ -88,19 +89,19 @@ class WholePage:
         return await tokens.travel(self._probe, agent, fetch)
 
     async def read(self, limit: int = 0) -> bytes:
-        """The body of the last response.
+        """Return the body of the last response.
 
         Args:
-            limit: bytes allowed once it is unpacked; 0 for `content.DEFAULT_MAX_BODY_BYTES`.
+            limit: decompressed bytes allowed; 0 for `content.DEFAULT_MAX_BODY_BYTES`.
 
         Raises:
-            ProbeFailed: it breaks off, is too large, or is not in its coding.
+            ProbeFailed: it is incomplete, too large, or not in its coding.
         """
         exchange = self.journey.last
         assert exchange is not None
         coding = (exchange.response.get("content-encoding") or "").strip().lower() if exchange.response.has_body else ""
         if coding not in CODINGS:
-            raise ProbeFailed(Reason.HTTP_CONTENT_ENCODING, f"the body is in an unknown coding: {coding[:60]!r}")
+            raise ProbeFailed(Reason.HTTP_CONTENT_ENCODING, f"the Content-Encoding is unknown: {coding[:60]!r}")
         body = Body(coding, limit=limit, hold=True)
         try:
             await receive(exchange, body)

@@ -20,8 +20,9 @@ from probe_exporter.protocols.dialogue.steps import DialogueSettings, Step, walk
 from probe_exporter.settings.regexps import Match, Regexp
 from probe_exporter.testing import Server, expect, serve, start_tls
 from probe_exporter.tls.settings import TLSSettings
-from tests.clocks import SimulatedLoop, cpu_seconds, simulated
+from tests.clocks import SimulatedLoop, simulated
 from tests.conftest import NewLoop
+from tests.cost import cpu_seconds
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 

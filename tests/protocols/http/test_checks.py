@@ -15,8 +15,7 @@ from probe_exporter.protocols.http.checks import MAX_INLINE_BYTES, parse_date
 from probe_exporter.protocols.http.http1 import ResponseReader
 from probe_exporter.settings.cel import Cel
 from probe_exporter.settings.regexps import Regexp
-from tests.cost import seconds_of_a_million_additions
-from tests.turns import turns
+from tests.cost import seconds_of_a_million_additions, turns
 
 
 def failing(reason: Reason) -> pytest.RaisesExc[ProbeFailed]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pylsqpack
 import pytest
 from hypothesis import given
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 
 from probe_exporter.protocols.http import header_block
 from probe_exporter.protocols.http.field_section import STATIC_TABLE, SectionTooLarge, decode, encode
-from tests.cost import costs_at_most
+from probe_exporter.protocols.http.header_block import MAX_FIELDS, MAX_HUFFMAN_BYTES, integer
+from tests.cost import MAX_TURN_MILLIONS, costs_at_most
 
 PLENTY = 1 << 20
 
@@ -97,3 +100,37 @@ def test_static_table_equals_that_of_the_rfc() -> None:
     references = [b"\0\0" + header_block.integer(index, 6, 0xC0) for index in range(len(STATIC_TABLE))]
     assert tuple(pylsqpack.Decoder(0, 0).feed_header(0, one)[1][0] for one in references) == STATIC_TABLE
     assert len(STATIC_TABLE) == 99
+
+
+@pytest.mark.parametrize(("count", "valid"), [(MAX_FIELDS + 1, True), (MAX_FIELDS + 2, False)])
+def test_number_of_fields_has_a_limit(count: int, valid: bool) -> None:
+    section = b"\0\0" + b"\xd9" * count
+    if valid:
+        assert len(decode(section, 10**9)) == count
+    else:
+        with pytest.raises(SectionTooLarge):
+            decode(section, 10**9)
+
+
+def test_huffman_coded_bytes_of_a_section_have_a_limit() -> None:
+    """In one string or in many: each byte costs a hundred times as much as one of a plain string."""
+    long = integer(MAX_HUFFMAN_BYTES + 1, 7, 0x80) + bytes(MAX_HUFFMAN_BYTES + 1)
+    with pytest.raises(SectionTooLarge):
+        decode(b"\0\0\x51" + long, 10**9)
+    many = integer(1000, 7, 0x80) + bytes(1000)
+    with pytest.raises(SectionTooLarge):
+        decode(b"\0\0" + (b"\x51" + many) * (MAX_HUFFMAN_BYTES // 1000 + 1), 10**9)
+
+
+BOMBS = {
+    "indexed fields": b"\0\0" + b"\xd9" * 1_000_000,
+    "tiny fields": b"\0\0" + b"\x21a\x00" * 300_000,
+    "large fields": b"\0\0" + (b"\x21a" + integer(100_000, 7) + b"x" * 100_000) * 10,
+    "Huffman-coded strings": b"\0\0" + (b"\x21a" + integer(500, 7, 0x80) + bytes(500)) * 2000,
+}
+
+
+@pytest.mark.parametrize("section", BOMBS.values(), ids=BOMBS)
+def test_section_is_decoded_within_one_turn_s_budget(section: bytes) -> None:
+    with costs_at_most(MAX_TURN_MILLIONS), suppress(SectionTooLarge):
+        decode(section, 1024 * 1024)

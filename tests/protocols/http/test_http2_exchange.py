@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,13 @@ import pytest
 from probe_exporter import runner
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
+from probe_exporter.network.opening import connect
+from probe_exporter.prober.failure import ProbeFailed
+from probe_exporter.prober.run import Probe
 from probe_exporter.probers.http import prober
+from probe_exporter.protocols.http.http2_exchange import Http2Exchange
 from probe_exporter.runner import Result
+from tests.cost import short_turns
 from tests.servers.nginx import LARGE, Nginx
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, http2
 from tests.targets.answers import Made, raw
@@ -367,3 +373,44 @@ async def test_concurrent_http2_probes_do_not_disturb_each_other(ask: Ask) -> No
 def test_http2_is_imported_by_the_first_server_that_speaks_it(modules_at_start: frozenset[str]) -> None:
     """HPACK's tables are not loaded at start either."""
     assert not [name for name in modules_at_start if "http2" in name or "hpack" in name]
+
+
+# --- floods ------------------------------------------------------------------------------------------------
+
+BEGUN = settings() + http2.SETTINGS_ACK
+FLOODS = {
+    "indexed fields": http2.raw_headers(b"\x88" + b"\x82" * 300_000),
+    "tiny fields": http2.raw_headers(b"\x88" + b"\x00\x01a\x00" * 75_000),
+    "interim responses": head(103) * 30_000,
+    "bodies of one byte": head() + http2.data(b"x", end=False) * 100_000,
+    "pings": http2.ping() * 30_000,
+    "settings": settings(*[(9, 9)] * 2700) * 60,
+    "resets of other streams": head() + http2.frame(http2.RST_STREAM, bytes(4), stream=3) * 30_000,
+    "trailers of megabytes": head() + http2.headers(*[("x", "\udcff" * 1_000_000)] * 9, end=True),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+async def test_flood_is_read_in_short_turns(flood: bytes) -> None:
+    """The server sends all at once over a real connection, and keeps it open until the client closes it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            for start in range(0, len(flood), 65536):
+                writer.write(flood[start : start + 65536] if start else BEGUN + flood[:65536])
+                await writer.drain()
+            writer.write_eof()
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    probe = Probe("target", loop.time() + 60, loop.time)
+    async with server:
+        connection = await connect(probe, "127.0.0.1", server.sockets[0].getsockname()[1])
+        exchange = Http2Exchange(connection, "GET", [(b":method", b"GET")])
+        with short_turns(), suppress(ProbeFailed):
+            await exchange.head()
+            while await exchange.body():
+                pass
+        exchange.close()

@@ -26,7 +26,7 @@ from probe_exporter.config.problems import Place
 from probe_exporter.network import quic
 from probe_exporter.prober.run import Probe
 from probe_exporter.probers.http import prober
-from probe_exporter.protocols.http.http3_exchange import UPLOAD_AHEAD, UPLOAD_STEP, Http3Exchange
+from probe_exporter.protocols.http.http3_exchange import MAX_UPLOAD_AHEAD_BYTES, UPLOAD_CHUNK_BYTES, Http3Exchange
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.url import parse
 from probe_exporter.runner import Result
@@ -208,7 +208,7 @@ async def test_upload_reads_a_file_no_faster_than_it_sends(pki: Pki) -> None:
                 async with asyncio.timeout(15):
                     await exchange.head()
             assert window < client.sent < 2 * window
-            assert upload.tell() <= client.sent + UPLOAD_AHEAD + UPLOAD_STEP
+            assert upload.tell() <= client.sent + MAX_UPLOAD_AHEAD_BYTES + UPLOAD_CHUNK_BYTES
 
 
 @asynccontextmanager
@@ -286,6 +286,7 @@ async def test_timeout_in_each_phase_has_its_reason(pki: Pki, behaviour: Quic, a
     assert 8 <= probed.result.duration < 12
 
 
+@pytest.mark.slow
 async def test_large_body_that_is_only_counted_takes_little_memory(pki: Pki) -> None:
     """Neither the exporter nor aioquic keeps such a body."""
     await probe(pki)  # load modules and fill caches
@@ -354,6 +355,7 @@ async def test_failed_verification_is_told_to_the_server_without_our_certificate
     assert shown.subject.rfc4514_string() == "CN=client"
 
 
+@pytest.mark.slow
 def test_aioquic_is_imported_by_the_first_probe_that_needs_it(modules_at_start: frozenset[str]) -> None:
     """Most exporters never need it."""
     assert "aioquic" not in modules_at_start

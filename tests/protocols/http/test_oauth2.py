@@ -12,6 +12,7 @@ import gzip
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.prober.failure import Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober
-from probe_exporter.protocols.http.oauth2 import ANSWER_LIMIT
+from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.oauth2 import MAX_ANSWER_BYTES, _token
 from probe_exporter.protocols.http.settings import JWT_BEARER, OAuth2
 from probe_exporter.runner import Result, run
+from tests.cost import seconds_of_a_million_additions, turns
 from tests.targets import Answer, End, Pause, Pki, Repeat, Request, Site, Tls, raw, redirect, reply, silence
 from tests.targets.answers import head
 from tests.targets.proxy import HttpProxy, ProxyServer
@@ -257,11 +260,15 @@ async def test_refusal_is_a_success_if_its_status_is_valid() -> None:
                 Reason.OAUTH2_TOKEN,
                 "expires_in",
             )
-            for value in ('"soon"', '"1.5"', "NaN", "Infinity", "9" * 400, f'"{"9" * 400}"', "[1]", '{"a": 1}')
+            for value in ('"soon"', '"1.5"', f'"{"9" * 400}"', "[1]", '{"a": 1}')
+        ),
+        *(
+            (reply(200, f'{{"access_token": "abc", "expires_in": {value}}}'.encode()), Reason.OAUTH2_TOKEN, "no token")
+            for value in ("NaN", "Infinity", "9" * 400)  # which is not JSON to Go
         ),
         (raw(b"220 mail.test\r\n"), Reason.OAUTH2_TOKEN, "not HTTP"),
         (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"), Reason.OAUTH2_TOKEN, "ended"),
-        (raw(head(200) + b"{", Repeat(b" " * 65_536, 40)), Reason.OAUTH2_TOKEN, str(ANSWER_LIMIT)),
+        (raw(head(200) + b"{", Repeat(b" " * 65_536, 40)), Reason.OAUTH2_TOKEN, str(MAX_ANSWER_BYTES)),
         (redirect(302, "/token"), Reason.OAUTH2_TOKEN, "status 302"),
         (redirect(302, "http://nowhere.invalid/"), Reason.OAUTH2_CONNECT, "nowhere.invalid"),
         (raw(b""), Reason.OAUTH2_CONNECT, "ended"),
@@ -407,7 +414,9 @@ async def test_token_response_may_be_compressed() -> None:
         assert server.shown == ["Bearer abc"]
         server.changing["/token"] = reply(200, body[:-4], ("Content-Encoding", "gzip"))
         assert why(await server.probe(server.module())) == (Reason.OAUTH2_TOKEN, "token")
-        server.changing["/token"] = reply(200, gzip.compress(b" " * (ANSWER_LIMIT * 64)), ("Content-Encoding", "gzip"))
+        server.changing["/token"] = reply(
+            200, gzip.compress(b" " * (MAX_ANSWER_BYTES * 64)), ("Content-Encoding", "gzip")
+        )
         assert why(await server.probe(server.module())) == (Reason.OAUTH2_TOKEN, "token")
 
 
@@ -580,3 +589,28 @@ async def test_key_that_is_not_rsa_is_refused(pki: Pki) -> None:
 def test_questionable_oauth2_setting_is_a_warning(written: dict[str, object], keys: list[str]) -> None:
     block = {"client_id": "id", "token_url": "http://a.test/", **written}
     assert [key for key, _ in OAuth2.model_validate(block).cautions()] == keys
+
+
+HOSTILE = {
+    "lists": ("application/json", b"[" + b"[]," * 300_000 + b"[]]"),
+    "objects": ("application/json", b'{"access_token":"x","b":[' + b'{"a":1},' * 100_000 + b"{}]}"),
+    "bytes that are not UTF-8": ("application/json", b'{"access_token":"x","b":"' + b"a\xff" * 500_000 + b'"}'),
+    "an error of a megabyte": ("application/json", b'{"error":"' + b"x" * 1_000_000 + b'"}'),
+    "form fields": ("text/plain", b"a&" * 500_000),
+    "encoded form": ("text/plain", b"a=" + b"%61" * 300_000),
+    "64 KiB of lists": ("application/json", b"[" + b"[]," * 20_000 + b"[]]"),
+    "64 KiB of form fields": ("text/plain", b"a=b&" * 16_000),
+}
+
+
+@pytest.mark.parametrize(("media_type", "answer"), HOSTILE.values(), ids=HOSTILE)
+async def test_token_response_does_not_block_the_event_loop(media_type: str, answer: bytes) -> None:
+    """The budget for one turn of the event loop is 20 ms, about a million additions."""
+    response = ResponseReader("POST")
+    response.feed(b"HTTP/1.1 200 OK\r\nContent-Type: " + media_type.encode() + b"\r\n\r\n")
+    with turns() as taken:
+        with suppress(ProbeFailed):
+            await _token(response, answer, "secret")
+        await asyncio.sleep(0.01)
+    assert taken
+    assert max(taken) < seconds_of_a_million_additions()

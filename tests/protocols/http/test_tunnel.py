@@ -190,12 +190,12 @@ def test_socks_reads_any_bound_address() -> None:
         ([b"\4\0"], Reason.PROXY_PROTOCOL_ERROR, "version 4"),
         ([b"HT"], Reason.PROXY_PROTOCOL_ERROR, "version 72"),
         ([b"\5\0", b"\4\0\0\1"], Reason.PROXY_PROTOCOL_ERROR, "version 4"),
-        ([b"\5\0", b"\5\0\1\1"], Reason.PROXY_PROTOCOL_ERROR, "silent"),
+        ([b"\5\0", b"\5\0\1\1"], Reason.PROXY_PROTOCOL_ERROR, "reserved"),
         ([b"\5\0", b"\5\0\0\7"], Reason.PROXY_PROTOCOL_ERROR, "type 7"),
         ([b"\5\0", b"\5\1\0\1"], Reason.PROXY_REFUSED, "127.0.0.1:443: it has a general failure"),
         ([b"\5\0", b"\5\2\0\1"], Reason.PROXY_REFUSED, "rules"),
         ([b"\5\0", b"\5\5\0\1"], Reason.PROXY_REFUSED, "refused"),
-        ([b"\5\0", b"\5\x5d\0\1"], Reason.PROXY_REFUSED, "it says 93"),
+        ([b"\5\0", b"\5\x5d\0\1"], Reason.PROXY_REFUSED, "its reply is 93"),
     ],
 )
 def test_socks_refusals_and_violations_have_their_reason(answers: list[bytes], reason: Reason, words: str) -> None:
@@ -550,7 +550,7 @@ async def test_silent_tls_handshake_with_the_proxy_times_out(pki: Pki) -> None:
 @pytest.mark.usefixtures("clock")
 async def test_tls_handshake_with_the_proxy_has_its_own_limit(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handshake has its own limit, whatever time is left."""
-    monkeypatch.setattr(connections, "HANDSHAKE_LIMIT", 5)
+    monkeypatch.setattr(connections, "MAX_HANDSHAKE_SECONDS", 5)
     async with staged(pki, HttpProxy(greeting=silence())) as stage:
         result = await stage.probe(OVER_TLS, timeout=20, proxy_url="https://127.0.0.1:{proxy}")
         assert why(result) == (Reason.PROXY_TIMEOUT, "proxy")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probe_exporter.prober.failure import Reason
-from probe_exporter.protocols.http.websocket import MESSAGE_LIMIT, SLICE, Conversation
+from probe_exporter.protocols.http.websocket import MAX_MESSAGE_BYTES, TURN_BYTES, Conversation
 from tests.targets.websocket import BINARY, CONTINUATION, PING, close, frame
 
 
@@ -38,7 +38,7 @@ def test_messages_do_not_depend_on_how_the_data_is_cut() -> None:
         assert messages(Conversation(), SAID[:cut], SAID[cut:]) == HEARD
 
 
-@given(st.lists(st.tuples(st.binary(max_size=SLICE * 3), st.integers(1, 5)), max_size=8), st.integers(1, 9000))
+@given(st.lists(st.tuples(st.binary(max_size=TURN_BYTES * 3), st.integers(1, 5)), max_size=8), st.integers(1, 9000))
 def test_messages_are_joined_from_any_fragments(spoken: list[tuple[bytes, int]], step: int) -> None:
     data = b""
     for payload, count in spoken:
@@ -82,11 +82,11 @@ def test_connection_end_without_close_frame_fails_differently() -> None:
 
 def test_message_size_limit_counts_all_fragments() -> None:
     """The limit applies to all fragments together; an announced length is enough to fail."""
-    half = b"x" * (MESSAGE_LIMIT // 2)
+    half = b"x" * (MAX_MESSAGE_BYTES // 2)
     whole, larger, announced = Conversation(), Conversation(), Conversation()
     assert messages(whole, frame(half, fin=False), frame(half, CONTINUATION)) == [half + half]
     assert messages(larger, frame(half, fin=False), frame(half + b"x", CONTINUATION)) == []
-    assert messages(announced, frame(b"", size=MESSAGE_LIMIT + 1)) == []
+    assert messages(announced, frame(b"", size=MAX_MESSAGE_BYTES + 1)) == []
     for conversation in (larger, announced):
         assert conversation.failure is not None
         assert conversation.failure.reason is Reason.WEBSOCKET_MESSAGE_TOO_LARGE
@@ -94,9 +94,9 @@ def test_message_size_limit_counts_all_fragments() -> None:
 
 def test_one_turn_reads_at_most_one_slice() -> None:
     conversation = Conversation()
-    conversation.feed(frame(b"", PING) * SLICE)
+    conversation.feed(frame(b"", PING) * TURN_BYTES)
     assert conversation.next() is None
-    assert len(conversation.outgoing()) == SLICE // 2 * 6
+    assert len(conversation.outgoing()) == TURN_BYTES // 2 * 6
     assert not conversation.hungry
 
 
@@ -107,7 +107,7 @@ def test_nothing_is_sent_after_a_close_frame(data: bytes, answer: int) -> None:
     assert conversation.outgoing()[0] == answer
     conversation.say(b"too late")
     conversation.send(b"too late")
-    conversation.say_goodbye()
+    conversation.close()
     assert conversation.outgoing() == b""
 
 

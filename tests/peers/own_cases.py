@@ -1,6 +1,6 @@
-"""Cases of probers that blackbox_exporter 0.28 does not have: nobody stands beside them, golden files pin them.
+"""The cases of probers that blackbox_exporter 0.28 does not have: golden files pin their output.
 
-Of websocket, compat.md 4.7 says what the original will do; udp is ours alone.
+Later versions of the original have a websocket prober, and ours measures the same.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from tests.targets.udp import Part, Responder, Trick
 from tests.targets.websocket import CONTINUATION, PING, UPGRADE, WebsocketSite, close, frame, upgraded
 
 KEY = re.compile(r"(?<=Sec-WebSocket-Key: )\S{24}$")
-NOBODY: Callable[[Path], Site | Responder] = lambda _: WebsocketSite({})  # noqa: E731  (a default)
+NO_SITE: Callable[[Path], Site | Responder] = lambda _: WebsocketSite({})  # noqa: E731  (a default)
 
 
 @dataclass(frozen=True, slots=True)
-class Alone(Case):
-    """A case with a target of its own kind.
+class OwnCase(Case):
+    """A case that makes its own target.
 
     Args:
-        make: the target, given the directory of certificates.
+        make: returns the target, given the directory of certificates.
     """
 
-    make: Callable[[Path], Site | Responder] = NOBODY
+    make: Callable[[Path], Site | Responder] = NO_SITE
 
 
-async def run_all(cases: Iterable[Alone], exporter: Server, pki: Path) -> dict[str, Outcome]:
-    """Run cases, several at a time, each with a target of its own."""
+async def run_all(cases: Iterable[OwnCase], exporter: Server, pki: Path) -> dict[str, Outcome]:
+    """Run cases, several at a time, each with its own target."""
     turns = Turns()
 
-    async def one(case: Alone) -> tuple[str, Outcome]:
+    async def one(case: OwnCase) -> tuple[str, Outcome]:
         async with turns.of(case):
             return case.name, await run(case, exporter, pki)
 
     return dict(await asyncio.gather(*map(one, cases)))
 
 
-async def run(case: Alone, exporter: Server, pki: Path) -> Outcome:
+async def run(case: OwnCase, exporter: Server, pki: Path) -> Outcome:
     """Run one case."""
     async with case.make(pki) as there:
         response = await exporter.get(probe_path(module=case.module, target=there.fill(case.target)))
@@ -52,7 +52,7 @@ async def run(case: Alone, exporter: Server, pki: Path) -> Outcome:
         if isinstance(there, WebsocketSite):
             await there.quiet()
             lines += [KEY.sub("<key>", there.blank(line)) for line in _requests("request", there.requests)]
-        elif isinstance(there, Site):  # which headers go with each of its many requests is tested elsewhere
+        elif isinstance(there, Site):  # the headers of each request are tested in test_exporter.py
             lines += [f"request {number}: {request.line}" for number, request in enumerate(there.requests, 1)]
         if isinstance(there, WebsocketSite | Responder):
             lines += [f"heard {number}: {text}" for number, text in enumerate(there.heard, 1)]
@@ -73,27 +73,27 @@ Step = Mapping[str, object]
 def ws(
     name: str, answer: Answer | None = None, target: str = WS, timeout: str = AMPLE, tls: Tls | Answer | None = None,
     **settings: object,
-) -> Alone:  # fmt: skip
-    """A probe of a WebSocket server."""
+) -> OwnCase:  # fmt: skip
+    """Return a case of a probe of a WebSocket server."""
     pages = {"/": answer or upgraded()}
-    return Alone(
+    return OwnCase(
         f"websocket {name}", settings, target, timeout=timeout, prober="websocket",
         make=lambda pki: WebsocketSite(pages, tls, pki),
     )  # fmt: skip
 
 
-def wss(name: str, tls: Tls | Answer, timeout: str = AMPLE, **config: object) -> Alone:
-    """The same over TLS."""
+def wss(name: str, tls: Tls | Answer, timeout: str = AMPLE, **config: object) -> OwnCase:
+    """Return the same over TLS."""
     return ws(name, target=WSS, timeout=timeout, tls=tls, http_config={"tls_config": {**TRUST, **config}})
 
 
-def says(name: str, answer: Answer, *steps: Step, timeout: str = AMPLE) -> Alone:
-    """A dialogue in messages."""
+def says(name: str, answer: Answer, *steps: Step, timeout: str = AMPLE) -> OwnCase:
+    """Return a case of a dialogue."""
     return ws(name, answer, timeout=timeout, query_response=list(steps))
 
 
 def without(name: str) -> Answer:
-    """An answer to the upgrade that lacks a header."""
+    """Return a response to the upgrade without one header."""
     return upgraded(headers=[header for header in UPGRADE if header[0] != name])
 
 
@@ -189,10 +189,10 @@ ASK = {"send": "ping"}
 def udp(
     name: str, *steps: Step, answers: Answers = ECHOES, target: str = "127.0.0.1:{port}", timeout: str = AMPLE,
     **settings: object,
-) -> Alone:  # fmt: skip
-    """A probe of a UDP port."""
+) -> OwnCase:  # fmt: skip
+    """Return a case of a probe of a UDP port."""
     given: Settings = {"query_response": list(steps), **settings}
-    return Alone(f"udp {name}", given, target, timeout=timeout, prober="udp", make=lambda _: Responder(answers))
+    return OwnCase(f"udp {name}", given, target, timeout=timeout, prober="udp", make=lambda _: Responder(answers))
 
 
 TOLD = {"expect": "^pong"}
@@ -248,10 +248,10 @@ ALL_OF_IT = {
 }
 
 
-def exports(name: str, page: Answer, pages: Mapping[str, Answer] | None = None, **settings: object) -> Alone:
-    """A probe of an exporter."""
+def exports(name: str, page: Answer, pages: Mapping[str, Answer] | None = None, **settings: object) -> OwnCase:
+    """Return a case of a probe of an exporter."""
     site = {"/metrics": page, **(pages or {})}
-    return Alone(f"exporter {name}", settings, "127.0.0.1:{port}", prober="exporter", make=lambda _: Site(site))
+    return OwnCase(f"exporter {name}", settings, "127.0.0.1:{port}", prober="exporter", make=lambda _: Site(site))
 
 
 QUEUES = {"name": "app_queues", "help": "x", "from": {"regexp": 'queue="(?P<q>.)".* (?P<value>.)'}, "required": True}

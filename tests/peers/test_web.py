@@ -1,4 +1,4 @@
-"""The front beside the original's: the same requests and command lines, and what differs on purpose, with reasons."""
+"""The web interface and the command line behave like the original's, except for the differences stated here."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ modules:
   brief: {prober: http, timeout: 300ms}
 """
 SHOWN = ("content-type", "location", "x-content-type-options", "content-encoding")
-TARGET = "target=127.0.0.1:1"  # refused at once: the front does not care how a probe ends
+TARGET = "target=127.0.0.1:1"  # the probe fails at once; its result does not matter here
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request, and what ours answers where it differs."""
+    """One request, and what differs in our response."""
 
     path: str
     method: str = "GET"
@@ -44,8 +44,8 @@ class Request:
 TEXT = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 PLAIN = "text/plain; charset=utf-8"
 CHARSET = "says its charset, so that browsers show UTF-8 as it is, and forbids guessing another type"
-NO_PAGE = "404 for unknown paths: the landing page with 200 hides typing errors (compat.md 9.36)"
-GET_ONLY = "probing takes GET: a HEAD or POST from a crawler or a health check ran a whole probe (9.39)"
+NO_PAGE = "404 for unknown paths: the landing page with 200 hides typing errors"
+GET_ONLY = "probing takes GET: a HEAD or POST from a crawler or a health check ran a whole probe"
 OPENMETRICS = "OpenMetrics is offered; the original never offers it"
 TIDY = "the redirect says what it is in plain text, as all replies do"
 HTML = "says its charset"
@@ -99,7 +99,7 @@ REQUESTS = [
         f"/probe?{TARGET}",
         headers=timeout("abc"),
         ours={"status": 400},
-        why="a bad timeout header is the client's mistake, not ours (9.6)",
+        why="a bad timeout header is the client's mistake, not ours",
     ),
     Request(
         "/probe",
@@ -210,7 +210,7 @@ UNDER_A_PREFIX = [
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working directory of both."""
+    """Return the working directory of both."""
     directory = tmp_path_factory.mktemp("front")
     (directory / "blackbox.yml").write_text(CONFIG)
     return directory
@@ -218,21 +218,21 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def both(directory: Path) -> Iterator[tuple[Server, Server]]:
-    """Ours and the original, on one config."""
+    """Start ours and the original with one configuration."""
     with exporters.original(directory) as original, exporters.ours(directory) as ours:
         yield ours, original
 
 
 @pytest.fixture(scope="module")
 def both_under_a_prefix(directory: Path) -> Iterator[tuple[Server, Server]]:
-    """The same behind a proxy that hands over one path."""
+    """Start both with a path prefix, as behind a reverse proxy."""
     flag = "--web.external-url=http://front.example/p/"
     with exporters.original(directory, flag) as original, exporters.ours(directory, flag) as ours:
         yield ours, original
 
 
 def outcome(server: Server, request: Request) -> dict[str, object]:
-    """What of an answer clients act upon."""
+    """Return the status and the headers that clients use."""
     answer = ask(server.port, request.path, method=request.method, headers=request.headers)
     return {"status": answer.status} | {name: answer.headers.get(name) for name in SHOWN}
 
@@ -245,18 +245,18 @@ def compare(servers: tuple[Server, Server], request: Request) -> None:
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=str)
-def test_a_request_is_answered_alike(both: tuple[Server, Server], request_: Request) -> None:
+def test_request_gets_the_response_of_the_original(both: tuple[Server, Server], request_: Request) -> None:
     compare(both, request_)
 
 
 @pytest.mark.parametrize("request_", UNDER_A_PREFIX, ids=str)
-def test_a_request_under_a_prefix_is_answered_alike(
+def test_request_under_a_prefix_gets_the_response_of_the_original(
     both_under_a_prefix: tuple[Server, Server], request_: Request
 ) -> None:
     compare(both_under_a_prefix, request_)
 
 
-def test_errors_are_one_line_of_text_in_both(both: tuple[Server, Server]) -> None:
+def test_error_is_one_line_of_text(both: tuple[Server, Server]) -> None:
     for server in both:
         for request in REQUESTS:
             answer = ask(server.port, request.path, method=request.method, headers=request.headers)
@@ -265,8 +265,8 @@ def test_errors_are_one_line_of_text_in_both(both: tuple[Server, Server]) -> Non
                 assert answer.text.count("\n") == 1, request
 
 
-def test_the_metrics_that_others_read_have_the_same_names_types_and_values(both: tuple[Server, Server]) -> None:
-    """Of the exporter itself; apart from numbers that are each process's own."""
+def test_exporter_metrics_have_the_names_and_types_of_the_original(both: tuple[Server, Server]) -> None:
+    """Values are not compared: they differ from process to process."""
 
     def kept(server: Server) -> dict[str, str]:
         lines = ask(server.port, "/metrics").text.splitlines()
@@ -283,8 +283,8 @@ def test_the_metrics_that_others_read_have_the_same_names_types_and_values(both:
     assert ours == {name: type for name, type in original.items() if name not in only_go}
 
 
-def test_messages_say_the_same_in_both(both: tuple[Server, Server]) -> None:
-    """One schema reads both: names, types and labels of what the original has are the same here."""
+def test_protobuf_has_the_names_types_and_labels_of_the_original(both: tuple[Server, Server]) -> None:
+    """One schema decodes both responses."""
 
     def read(server: Server) -> dict[str, tuple[int, set[tuple[tuple[str, str], ...]]]]:
         answer = ask(server.port, f"/probe?{TARGET}", headers={"Accept": f"{MESSAGES};encoding=delimited"})
@@ -306,7 +306,7 @@ def test_messages_say_the_same_in_both(both: tuple[Server, Server]) -> None:
 
 @dataclass(frozen=True)
 class Invocation:
-    """A command line that ends by itself, and our exit code where it differs."""
+    """A command line that exits by itself, and our exit code if it differs."""
 
     flags: tuple[str, ...]
     ours: int | None = None
@@ -382,13 +382,13 @@ INVOCATIONS = [
         "--config.check",
         "--web.config.file=missing.yml",
         ours=1,
-        why="a check looks at this file too (9.41); this version refuses it as it does at start",
+        why="a check looks at this file too; this version refuses it as it does at start",
     ),
 ]
 
 
 @pytest.mark.parametrize("invocation", INVOCATIONS, ids=str)
-def test_a_command_line_ends_alike(directory: Path, invocation: Invocation) -> None:
+def test_command_line_exits_like_the_original(directory: Path, invocation: Invocation) -> None:
     (directory / "bad.yml").write_text("modules: {one: {prober: http, nope: 1}}\n")
     (directory / "empty.yml").write_text("# nothing\n")
     (directory / "more.yml").write_text("modules: {more: {prober: http}}\n")

@@ -1,4 +1,4 @@
-"""One web config file before the original and before us: the same clients get the same answers."""
+"""Web config files: the original and ours respond alike to the same requests and client certificates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Server
-from tests.peers.test_prometheus import until, value_of
+from tests.peers.test_prometheus import value_of, wait_for_value
 from tests.peers.web_config_cases import HASH
 from tests.targets import Pki
 
@@ -60,7 +60,7 @@ scrape_configs:
 
 @pytest.fixture
 def directory(tmp_path: Path, pki: Pki) -> Path:
-    """Where both run."""
+    """Return the working directory of both."""
     for name in ("leaf", "root", "client", "foreign_client"):
         for kind in ("pem", "key"):
             shutil.copy(pki.directory / f"{name}.{kind}", tmp_path)
@@ -70,7 +70,7 @@ def directory(tmp_path: Path, pki: Pki) -> Path:
 
 @pytest.fixture
 def both(directory: Path) -> Iterator[list[Server]]:
-    """The original and ours, with the web config that lies there; tests write it before they ask for this."""
+    """Start the original and ours with an empty web config file, which tests then replace."""
     with ExitStack() as stack:
         flags = ("--web.config.file=web.yml",)
         (directory / "web.yml").write_text("{}\n")
@@ -105,8 +105,10 @@ def login(name: str, password: str, scheme: str = "Basic") -> dict[str, str]:
     ],
     ids=lambda headers: repr(headers.get("Authorization", "")),
 )
-def test_the_same_credentials_open_both(directory: Path, both: list[Server], headers: dict[str, str]) -> None:
-    """Both follow their file, so that the same processes serve it from the next request on."""
+def test_credentials_get_the_response_of_the_original(
+    directory: Path, both: list[Server], headers: dict[str, str]
+) -> None:
+    """Both read the file again for each request, so the processes need no restart."""
     (directory / "web.yml").write_text(LOCKED)
     shown = ("www-authenticate", "x-frame-options", "strict-transport-security", "content-type")
     theirs, ours = (
@@ -119,7 +121,7 @@ def test_the_same_credentials_open_both(directory: Path, both: list[Server], hea
     assert theirs == ours
 
 
-def test_the_same_requests_are_too_many(directory: Path) -> None:
+def test_rate_limit_rejects_the_requests_that_the_original_rejects(directory: Path) -> None:
     (directory / "web.yml").write_text(LIMITED)
     answers = []
     for start in (exporters.original, exporters.ours):
@@ -135,7 +137,9 @@ def test_the_same_requests_are_too_many(directory: Path) -> None:
 @pytest.mark.parametrize("least", ["TLS12", "TLS13"])
 @pytest.mark.parametrize("names", ["", "[]", "[www.example.test]", "[127.0.0.1]", "['::1']", "[other.example.test]"])
 @pytest.mark.parametrize("policy", ["VerifyClientCertIfGiven", "RequireAndVerifyClientCert"])
-def test_the_same_certificates_open_both(directory: Path, policy: str, names: str, least: str) -> None:
+def test_client_certificate_is_accepted_if_the_original_accepts_it(
+    directory: Path, policy: str, names: str, least: str
+) -> None:
     (directory / "web.yml").write_text(MUTUAL % (policy, f"client_allowed_sans: {names}" if names else "", least))
     outcomes = []
     for start in (exporters.original, exporters.ours):
@@ -158,7 +162,7 @@ def is_served(directory: Path, port: int, flags: list[str]) -> bool:
     return subprocess.run(command, cwd=directory, capture_output=True, timeout=300).stdout == b"Healthy"
 
 
-def test_a_request_in_clear_to_tls_is_answered_alike(directory: Path) -> None:
+def test_plain_http_request_to_a_tls_port_gets_400(directory: Path) -> None:
     (directory / "web.yml").write_text(MUTUAL % ("VerifyClientCertIfGiven", "", "TLS12"))
     for start in (exporters.original, exporters.ours):
         with start(directory, "--web.config.file=web.yml") as server:
@@ -167,16 +171,16 @@ def test_a_request_in_clear_to_tls_is_answered_alike(directory: Path) -> None:
             assert re.search("HTTPS", answer.text)
 
 
-async def test_prometheus_scrapes_with_a_certificate_and_a_password_and_not_without(directory: Path) -> None:
+async def test_prometheus_scrapes_only_with_certificate_and_password(directory: Path) -> None:
     (directory / "web.yml").write_text(LOCKED + MUTUAL % ("RequireAndVerifyClientCert", "", "TLS13"))
     with exporters.ours(directory, "--web.config.file=web.yml", "--workers=2") as ours:
         (directory / "prometheus.yml").write_text(SCRAPING.replace("PORT", str(ours.port)))
         with exporters.prometheus(directory, "--config.file=prometheus.yml") as prometheus:
-            await until(prometheus, 'sum(up{job="locked"})', 1)
-            await until(prometheus, 'sum(up{job="stranger"})', 0)
-            await until(prometheus, 'count(probe_exporter_probes_waiting{job="locked"})', 1)
+            await wait_for_value(prometheus, 'sum(up{job="locked"})', 1)
+            await wait_for_value(prometheus, 'sum(up{job="stranger"})', 0)
+            await wait_for_value(prometheus, 'count(probe_exporter_probes_waiting{job="locked"})', 1)
             scrapes = 'sum(promhttp_metric_handler_requests_total{job="locked"})'
             before = await value_of(prometheus, scrapes)
             assert before is not None
-            await until(prometheus, f"{scrapes} > bool {before}", 1)
+            await wait_for_value(prometheus, f"{scrapes} > bool {before}", 1)
         assert "level=ERROR" not in ours.log.read_text()

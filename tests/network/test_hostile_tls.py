@@ -1,0 +1,234 @@
+"""A TLS server that floods a probe holds the event loop for a few milliseconds at a time, and the flood has an end.
+
+The limit is CPU time of the loop's thread between two turns, in units of this machine. Servers run in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from probe_exporter.network import connection as connections
+from probe_exporter.network.connection import Secure
+from probe_exporter.network.opening import dial
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.tls.context import client_context
+from probe_exporter.tls.settings import TLSSettings
+from tests.cost import seconds_of_a_million_additions, turns
+from tests.targets import Pki
+from tests.targets.peer import a_probe
+from tests.targets.tls_records import SESSION_TICKET, Writer, log_secrets, traffic_secret
+
+SKIP = TLSSettings(insecure_skip_verify=True)
+HANDSHAKE, DATA = 22, 23
+
+Play = Callable[[socket.socket], None]
+
+
+@asynccontextmanager
+async def server(play: Play) -> AsyncIterator[int]:
+    """Listen on a port of loopback; a thread plays with the first client."""
+
+    def serve() -> None:
+        with suppress(OSError), listener.accept()[0] as client:
+            play(client)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            await asyncio.to_thread(thread.join)  # the loop has still to close what was aborted
+
+
+def limit() -> float:
+    """Return 20 ms of CPU time on the machine at hand, twice as many as a turn takes here."""
+    return seconds_of_a_million_additions()
+
+
+# --- after the handshake -----------------------------------------------------------------------------------
+
+
+def key_updates(writer: Writer) -> bytes:
+    return b"".join(writer.key_update() for _ in range(40_000))
+
+
+def tickets(writer: Writer) -> bytes:
+    return b"".join(writer.record(HANDSHAKE, SESSION_TICKET * 800) for _ in range(70))
+
+
+def tiny_records(writer: Writer) -> bytes:
+    return b"".join(writer.record(DATA, b"x") for _ in range(45_000))
+
+
+async def flooded(pki: Pki, tmp_path: Path, flood: Callable[[Writer], bytes]) -> tuple[int, ProbeFailed | None, float]:
+    """Connect, flood the client, and read on; return how many bytes came, the failure, and the longest turn."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.directory / "leaf.pem", pki.directory / "leaf.key")
+    log_secrets(context, tmp_path / "secrets")
+    context.num_tickets = 0
+    connected, ready = threading.Event(), threading.Event()
+
+    def play(client: socket.socket) -> None:
+        with context.wrap_socket(client, server_side=True, do_handshake_on_connect=True) as tls:
+            made = flood(Writer(traffic_secret(tmp_path / "secrets")))
+            ready.set()
+            connected.wait()
+            with socket.socket(fileno=tls.detach()) as raw:
+                raw.sendall(made)
+
+    async with server(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port, secure=Secure(client_context(SKIP), "localhost"))
+        await asyncio.to_thread(ready.wait)
+        got, failure = 0, None
+        with connection, turns() as taken:
+            connected.set()
+            try:
+                while data := await connection.read():
+                    got += len(data)
+            except ProbeFailed as failed:
+                failure = failed
+            connection.abort()
+        return got, failure, max(taken)
+
+
+@pytest.mark.parametrize("flood", [key_updates, tickets])
+async def test_flood_of_tls_messages_without_data_ends_the_connection(
+    pki: Pki, tmp_path: Path, flood: Callable[[Writer], bytes]
+) -> None:
+    got, failure, longest = await flooded(pki, tmp_path, flood)
+    assert got == 0
+    assert failure is not None
+    assert failure.reason is Reason.TLS_HANDSHAKE
+    assert failure.message == "TLS broke: the peer sent more than 131072 bytes of messages without data"
+    assert longest < limit()
+
+
+async def test_flood_of_tiny_tls_records_shares_the_loop(pki: Pki, tmp_path: Path) -> None:
+    got, failure, longest = await flooded(pki, tmp_path, tiny_records)
+    assert (got, failure) == (45_000, None)
+    assert longest < limit()
+
+
+# --- during the handshake ----------------------------------------------------------------------------------
+
+HELLO_REQUEST = b"\x16\x03\x03\0\4\0\0\0\0"
+CHANGE_CIPHER = b"\x14\x03\x03\0\1\1"
+
+
+def pour(data: bytes) -> Play:
+    def play(client: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client.sendall(data)
+
+    return play
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes(65536),
+        b"\x16\x03\x03" * 20_000,
+        HELLO_REQUEST * 20_000,
+        CHANGE_CIPHER * 20_000,
+        b"HTTP/1.1 200 OK\r\n" * 999,
+    ],
+    ids=["zeros", "records", "hello-requests", "change-cipher-specs", "http"],
+)
+async def test_endless_data_in_place_of_a_handshake_fails(data: bytes) -> None:
+    secure = Secure(client_context(SKIP), "localhost")
+    async with server(pour(data)) as port:
+        with turns() as taken, pytest.raises(ProbeFailed) as failed:
+            await dial(a_probe(), ["127.0.0.1"], port, secure=secure)
+        assert failed.value.reason is Reason.TLS_HANDSHAKE
+    assert max(taken) < limit()
+
+
+def long_chain(directory: Path, length: int, names: int) -> Path:
+    """Write a chain of certificates with keys that are slow to verify, and the key of the first of them."""
+    issued: list[x509.Certificate] = []
+    issuer_key: ec.EllipticCurvePrivateKey | None = None
+    for number in range(length):
+        leaf = number == length - 1
+        key = ec.generate_private_key(ec.SECP521R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(number))])
+        begin = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateBuilder(
+            issued[-1].subject if issued else name, name, key.public_key(), number + 1,
+            begin - datetime.timedelta(days=1), begin + datetime.timedelta(days=1),
+            [x509.Extension(x509.BasicConstraints.oid, True, x509.BasicConstraints(not leaf, None))],
+        )  # fmt: skip
+        if leaf and names:
+            many = [x509.DNSName(f"{one:020}.test") for one in range(names)]
+            builder = builder.add_extension(x509.SubjectAlternativeName(many), critical=False)
+        issued.append(builder.sign(issuer_key or key, hashes.SHA512()))
+        issuer_key = key
+    assert issuer_key is not None
+    pem = serialization.Encoding.PEM
+    (directory / "chain.pem").write_bytes(b"".join(one.public_bytes(pem) for one in reversed(issued)))
+    (directory / "chain.key").write_bytes(
+        issuer_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return directory / "chain.pem"
+
+
+@pytest.mark.parametrize(("length", "names"), [(90, 0), (1, 3000), (20, 2000)])
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+async def test_handshake_with_very_many_certificates_or_names_shares_the_loop(
+    pki: Pki, tmp_path: Path, length: int, names: int, version: str
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    context.load_cert_chain(long_chain(tmp_path, length, names), tmp_path / "chain.key")
+
+    def play(client: socket.socket) -> None:
+        with suppress(ssl.SSLError, OSError), context.wrap_socket(client, server_side=True):
+            client.recv(1)
+
+    settings = TLSSettings(ca_file=str(pki.directory / "root.pem"))
+    secure, probe = Secure(client_context(settings), "localhost"), a_probe()
+    async with server(play) as port:
+        with turns() as taken, pytest.raises(ProbeFailed) as failed:
+            await dial(probe, ["127.0.0.1"], port, secure=secure)
+        assert failed.value.reason is Reason.CERTIFICATE_WRONG_NAME
+        assert "probe_ssl_last_chain_info" in {metric.name for metric in probe.samples.families}
+    assert max(taken) < limit()
+
+
+async def test_handshake_cancelled_while_a_thread_works_on_it(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread goes on with what nobody else uses any more."""
+    monkeypatch.setattr(connections, "MAX_QUICK_HANDSHAKE_BYTES", 0)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(long_chain(tmp_path, 50, 0), tmp_path / "chain.key")
+
+    def play(client: socket.socket) -> None:
+        with suppress(ssl.SSLError, OSError), context.wrap_socket(client, server_side=True):
+            client.recv(1)
+
+    for turn in range(0, 60, 6):
+        async with server(play) as port:
+            secure = Secure(client_context(SKIP), "localhost")
+            dialling = asyncio.create_task(dial(a_probe(), ["127.0.0.1"], port, secure=secure))
+            for _ in range(turn):
+                await asyncio.sleep(0.001)
+            dialling.cancel()
+            with suppress(asyncio.CancelledError):
+                (await dialling).abort()
