@@ -23,6 +23,8 @@ KNOWN: dict[str, str] = {
     "pages: HELP of 250 KB / ": "44 ms",
     "pages: a histogram of 400,000 buckets / ": "21 ms; perhaps the growth of the set of series",
     "pages: a line without end / ": _JOINED,
+    "pages: a million TYPE lines / ": "23 ms; the check for conventions",
+    "pages: protobuf: a million unknown fields / ": "23 ms; perhaps the body that is joined",
     "pages: a million TYPE lines, OpenMetrics / ": "the check for conventions goes through all families: 113 ms",
     "pages: blanks of 250 KB / ": _JOINED,
     "pages: braces / ": _JOINED,

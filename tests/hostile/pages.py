@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.hostile.bodies import body
-from tests.hostile.cases import MEBIBYTE, SUCCESS, Case, Clients, Flood, Make, Part, against, ends
+from tests.hostile.cases import MEBIBYTE, SUCCESS, TIMED_OUT, Case, Clients, Flood, Make, Part, against, ends
 from tests.hostile.peers import tcp
 
 CLIENTS: Clients = {
@@ -21,8 +21,10 @@ CLIENTS: Clients = {
         "ends": ends(
             "exporter_malformed", "exporter_too_many_samples", "exporter_lint", "http_body_too_large", "value_missing"
         )
-        | {SUCCESS},
+        | {SUCCESS}
+        | TIMED_OUT,
         "memory": 256 * MEBIBYTE,
+        "timeout": 5.0,
     }
 }
 
