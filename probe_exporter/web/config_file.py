@@ -25,7 +25,7 @@ from probe_exporter.web.tls import ServerContext, TlsServer, Unusable, make_cont
 
 log = logging.getLogger(__name__)
 
-MOST_COST = 14
+MAX_BCRYPT_COST = 14
 """Of a bcrypt hash, without a warning: about a second."""
 
 _VALUES: Mapping[str, tuple[str, ...] | None] = {
@@ -102,8 +102,11 @@ class WebFile(Settings):
 
     def cautions(self) -> Iterator[tuple[str, str]]:
         """Hashes that are so costly that nobody comes in."""
-        if any(int(hashed[4:6]) > MOST_COST for hashed in self.basic_auth_users.values()):
-            yield "basic_auth_users", f"a cost above {MOST_COST} takes seconds or more for each password that is new"
+        if any(int(hashed[4:6]) > MAX_BCRYPT_COST for hashed in self.basic_auth_users.values()):
+            yield (
+                "basic_auth_users",
+                f"a cost above {MAX_BCRYPT_COST} takes seconds or more for each password that is new",
+            )
 
 
 @dataclass(frozen=True, slots=True)

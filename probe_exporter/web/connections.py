@@ -17,13 +17,13 @@ from probe_exporter.web.answers import Refused, refusal
 
 log = logging.getLogger(__name__)
 
-LONGEST_LINE = 64 * 1024
+MAX_LINE_BYTES = 64 * 1024
 """Bytes of a request line or header; aiohttp's 8 KiB are too few for some targets."""
 
 PIECE = 4096
 """Bytes given to the parser at a time: what it can't read it quotes, escaped, in its error: four times as much."""
 
-LONGEST_COMPLAINT = 200  # characters
+MAX_COMPLAINT_CHARACTERS = 200  # characters
 
 LAST_ANSWER_SECONDS = 0.25
 """For the answer to a client that says no more: it may have hung up, or still listen, as ``nc`` does."""
@@ -122,7 +122,7 @@ class Connection(RequestHandler):
             log.error("Unexpected exception in the web server", exc_info=exc)
             return refusal(Refused(status, message or "Internal error; the exporter's log has more"))
         # aiohttp would return all that it could not parse, and log it.
-        answer = refusal(Refused(400, f"Bad request: {exc.message[:LONGEST_COMPLAINT]}"))
+        answer = refusal(Refused(400, f"Bad request: {exc.message[:MAX_COMPLAINT_CHARACTERS]}"))
         answer.force_close()
         return answer
 
@@ -171,8 +171,8 @@ class Connections:
             access_log=None,
             keepalive_timeout=self._limits.idle,
             lingering_time=1.0,
-            max_line_size=LONGEST_LINE,
-            max_field_size=LONGEST_LINE,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
         )
 
     def _request(
