@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 import struct
@@ -170,7 +171,7 @@ class DnsServer:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        streams = both_loopbacks(port=self.ports.get("port", 0))
+        streams, datagrams = await self._bind()
         self._ports["port"] = streams[0].getsockname()[1]
         self._ports["dead"] = self.ports.get("dead", 1)
         await self._listen(streams, None)
@@ -178,7 +179,7 @@ class DnsServer:
             streams = both_loopbacks(port=self.ports.get("tls_port", 0))
             self._ports["tls_port"] = streams[0].getsockname()[1]
             await self._listen(streams, self._context(self.tls))
-        for sock in both_loopbacks(socket.SOCK_DGRAM, port=self._ports["port"]):
+        for sock in datagrams:
             transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=sock)
             self._open.callback(transport.close)
         return self
@@ -223,6 +224,22 @@ class DnsServer:
         line = f"{transport} query: {questions} flags {flags:#06x}{extra}"
         self.requests.append(Request(line, [], server_name=server_name))
         return self.script(query)
+
+    async def _bind(self) -> tuple[list[socket.socket], list[socket.socket]]:
+        """Return sockets for TCP and for UDP with the same port.
+
+        A UDP socket of another program may have the port for a moment, since the kernel gives it to senders.
+        """
+        while True:
+            streams = both_loopbacks(port=self.ports.get("port", 0))
+            try:
+                return streams, both_loopbacks(socket.SOCK_DGRAM, port=streams[0].getsockname()[1])
+            except OSError as error:
+                for sock in streams:
+                    sock.close()
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            await asyncio.sleep(0.05)
 
     async def _listen(self, sockets: Sequence[socket.socket], context: ssl.SSLContext | None) -> None:
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
