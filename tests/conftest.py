@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -55,9 +56,25 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     new_loop: NewLoop = pyfuncitem._request.getfixturevalue("new_loop")
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner = asyncio.Runner(loop_factory=new_loop)
+    try:
         runner.run(asyncio.wait_for(pyfuncitem.obj(**arguments), MAX_ASYNC_TEST_SECONDS))
+    finally:
+        _close(runner)
     return True
+
+
+def _close(runner: asyncio.Runner) -> None:
+    """Close an event loop; fail if the test left something open.
+
+    The warnings are raised only afterwards: uvloop drops an error that it meets while it closes what is open, leaves
+    the rest open, and waits for it without end.
+    """
+    with warnings.catch_warnings(record=True) as left_open:
+        warnings.simplefilter("always")
+        runner.close()
+    for warning in left_open:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 MAX_ID_CHARS = 60
