@@ -50,6 +50,12 @@ _OFFERED = {
 
 _ESCAPINGS = frozenset({"allow-utf-8", "underscores", "dots", "values"})
 
+MAX_ACCEPT_CHARACTERS = 8_192
+"""Length of an Accept header; a longer one is ignored. Prometheus sends about 350 characters."""
+
+MAX_ACCEPT_ENTRIES = 100
+"""Entries of an Accept header that are read. Prometheus sends five or six."""
+
 _PLAIN = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
@@ -65,7 +71,7 @@ def negotiate(accept: str) -> Format:
     Text 0.0.4 if nothing on offer was asked for: better a readable answer than a refusal.
     """
     best, best_quality = TEXT, 0.0
-    for entry in accept.split(","):
+    for entry in _entries(accept):
         media, *pairs = (part.strip() for part in entry.split(";"))
         parameters = {key.strip().lower(): value.strip() for key, _, value in (p.partition("=") for p in pairs)}
         offered = _OFFERED.get((media.lower(), _kind(media, parameters)))
@@ -75,6 +81,13 @@ def negotiate(accept: str) -> Format:
             best_quality = quality
             best = Format(offered.encoding, offered.media, escaping) if escaping in _ESCAPINGS else offered
     return best
+
+
+def _entries(accept: str) -> list[str]:
+    """Return the entries of an Accept header within the limits: the header is read in one turn of the event loop."""
+    if len(accept) > MAX_ACCEPT_CHARACTERS:
+        return []
+    return accept.split(",", MAX_ACCEPT_ENTRIES)[:MAX_ACCEPT_ENTRIES]
 
 
 def _kind(media: str, parameters: Mapping[str, str]) -> str:
