@@ -1,4 +1,4 @@
-"""Responses of the web server: a head and a body in one piece, as metrics, text, JSON, a page or a refusal."""
+"""Responses of the web server, each sent as one block: metrics, text, JSON, HTML and errors."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from probe_exporter.addresses.cache import remembered
 from probe_exporter.web.parameters import wants_gzip
 
 SERVER = "probe-exporter"
-"""Without a Server field of ours, aiohttp tells everybody the versions of Python and itself."""
+"""The Server header field. Without one, aiohttp sends its own version and Python's."""
 
 _UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
 
 
 class Answer(StreamResponse):
-    """What a handler returns.
+    """The response that a handler returns.
 
     Attributes:
-        body: its bytes; a HEAD request gets their length only.
+        body: the bytes of the body; the response to a HEAD request has only their length.
     """
 
     def __init__(self, body: bytes, fields: Mapping[str, str], status: int = 200) -> None:
         """
         Args:
-            fields: header fields, but for those that go with any answer.
+            fields: header fields beside those that every response has.
 
         Raises:
-            ValueError: a field holds what none may.
+            ValueError: a field has a character that RFC 9110 forbids.
         """
         super().__init__(status=status)
         self.body = body
@@ -51,10 +51,10 @@ class Answer(StreamResponse):
         self._head = _head((self._status, tuple(self._fields.items())))
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter:
-        """Send all of it.
+        """Send the whole response.
 
         Raises:
-            ConnectionError: the client is gone.
+            ConnectionError: the client has closed the connection.
         """
         if self._keep_alive is None:
             self._keep_alive = request.keep_alive
@@ -68,13 +68,13 @@ class Answer(StreamResponse):
         return self._writer
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Wait until the client has taken enough of it."""
+        """Wait until the send buffer is below its limit."""
         if self._writer is not None:
             await self._writer.drain()
 
 
 def _connection(modern: bool, keep_alive: bool) -> str:
-    """What RFC 9112 section 9.3 wants said: that which is not the version's own way."""
+    """Return the Connection header field (RFC 9112 section 9.3), needed only if it isn't the version's default."""
     if keep_alive == modern:
         return ""
     return "Connection: keep-alive\r\n" if keep_alive else "Connection: close\r\n"
@@ -97,10 +97,10 @@ def _head(status_and_fields: tuple[int, tuple[tuple[str, str], ...]]) -> bytes:
 
 
 Handler = Callable[[BaseRequest, str], Awaitable[Answer]]
-"""What answers one path: it is given the request and its query, still encoded."""
+"""The handler of one path; its arguments are the request and the query string, still encoded."""
 
 _NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
-"""In every response: what a target or a client made up must not become HTML in a browser."""
+"""Header fields of every response, so that a browser doesn't run text from a target or a client as HTML."""
 
 _PLAIN_HEADERS = {"Content-Type": "text/plain; charset=utf-8", **_NO_SNIFFING}
 _JSON_HEADERS = {"Content-Type": "application/json", **_NO_SNIFFING}
@@ -112,7 +112,7 @@ _HTML_HEADERS = {
 
 
 class Refused(Exception):
-    """The request can't be answered: a status, and one line for whoever sent it."""
+    """The request can't be served; has a status code and a line of text for the client."""
 
     def __init__(self, status: int, line: str, **headers: str) -> None:
         super().__init__(line)
@@ -122,7 +122,7 @@ class Refused(Exception):
 
 
 def exposition(request: BaseRequest, body: bytes, content_type: str) -> Answer:
-    """Metrics in the format that was negotiated, packed if the client takes that."""
+    """Return a response with metrics in the negotiated format, compressed if the client accepts gzip."""
     if not wants_gzip(request.headers.get("Accept-Encoding", "")):
         return Answer(body, {"Content-Type": content_type, **_NO_SNIFFING})
     # The lowest level: 8 µs for a probe's 2 kB against 10 at the default, and 1 % larger.
@@ -132,22 +132,22 @@ def exposition(request: BaseRequest, body: bytes, content_type: str) -> Answer:
 
 
 def plain(text: str) -> Answer:
-    """Text for people and for `curl`."""
+    """Return a plain text response."""
     return Answer(text.encode("utf-8", "replace"), _PLAIN_HEADERS)
 
 
 def json_text(document: str, status: int = 200) -> Answer:
-    """JSON for programs."""
+    """Return a JSON response."""
     return Answer(document.encode("utf-8", "replace"), _JSON_HEADERS, status)
 
 
 def page(html: str) -> Answer:
-    """A page for a browser, which may load nothing and run nothing."""
+    """Return an HTML page; its Content-Security-Policy permits no scripts and no resources."""
     return Answer(html.encode("utf-8", "replace"), _HTML_HEADERS)
 
 
 def refusal(refused: Refused) -> Answer:
-    """The answer that a `Refused` stands for."""
+    """Return the error response for a `Refused`."""
     body = f"{refused.line}\n".encode("utf-8", "replace")
     response = Answer(body, _PLAIN_HEADERS | refused.headers, refused.status)
     if refused.status == HTTPStatus.SERVICE_UNAVAILABLE:

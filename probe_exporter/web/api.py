@@ -1,4 +1,4 @@
-"""What each path takes and answers, as data: the routes act on `methods`, and `openapi` makes a document of it all."""
+"""The HTTP API as data: each path's methods, parameters and responses, for the routes and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from probe_exporter.web.histories import HELD, MAX_LISTED
 from probe_exporter.web.metadata import Metadata
 
 Content = Mapping[str, Any]
-"""What a body can be: by media type a JSON Schema, or a model that has one."""
+"""The content of a body: by media type, a JSON Schema or a model that has one."""
 
 _STRING: dict[str, Any] = {"type": "string"}
 
@@ -49,9 +49,9 @@ class Operation:
     """One path.
 
     Args:
-        id: its name in the document.
+        id: the operation's name in the OpenAPI document.
         methods: the request methods that it accepts; others get 405.
-        also: whether it takes parameters of any name.
+        also: whether it accepts parameters of any name.
     """
 
     id: str
@@ -67,7 +67,7 @@ BY_ANYBODY: Mapping[int, Reply] = {
     429: Reply("More requests than the configured rate limit."),
     503: Reply("Too many attempts to log in, or the supervisor of the workers does not answer."),
 }
-"""What any path may answer, by what stands before it."""
+"""Responses that any path may send, by the feature of the server that causes them."""
 
 UNREADABLE = Reply("The file of the history can't be read now (`--history.path`).")
 

@@ -1,6 +1,7 @@
-"""The file of `--web.config.file`: TLS, users, headers and a rate limit for the front door, as exporter-toolkit has it.
+"""Load the file of `--web.config.file`, as exporter-toolkit has it: TLS, users, headers and a rate limit.
 
-It and what it names are looked at whenever they may matter, by their times; a change that is no good keeps what was.
+Each use checks whether the file, or a file that it names, has changed, by size and time. If a changed file is invalid,
+the previous version stays in effect.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from probe_exporter.web.tls import ServerContext, TlsServer, Unusable, make_cont
 log = logging.getLogger(__name__)
 
 MAX_BCRYPT_COST = 14
-"""Of a bcrypt hash, without a warning: about a second."""
+"""The cost of a bcrypt hash above which a warning is logged; it takes about a second."""
 
 _VALUES: Mapping[str, tuple[str, ...] | None] = {
     "Strict-Transport-Security": None,
@@ -35,11 +36,11 @@ _VALUES: Mapping[str, tuple[str, ...] | None] = {
     "X-XSS-Protection": None,
     "Content-Security-Policy": None,
 }
-"""The headers that a file may set, and the values it may choose from where there is a choice."""
+"""The headers that a file may set, each with its permitted values; None for any value."""
 
 
 def _interval(value: object) -> float:
-    """Go's durations, and bare numbers, which are nanoseconds there."""
+    """Parse Go's durations, and bare numbers, which are nanoseconds in Go."""
     if isinstance(value, str):
         return parse_duration(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -75,7 +76,7 @@ class HttpServer(Settings):
     headers: Annotated[dict[Text, Text], AfterValidator(_known_headers)] = Field(default_factory=dict)
 
     def cautions(self) -> Iterator[tuple[str, str]]:
-        """A key that is read for compatibility."""
+        """Yield a warning about a key that is accepted for compatibility and has no effect."""
         if "http2" in self.model_fields_set:
             yield "http2", "has no effect: this server speaks HTTP/1.1"
 
@@ -87,7 +88,7 @@ class RateLimit(Settings):
     burst: Annotated[int, BeforeValidator(int)] = 0
 
     def cautions(self) -> Iterator[tuple[str, str]]:
-        """A bucket that never holds a token."""
+        """Yield a warning about a bucket that never holds a token."""
         if self.interval > 0 and self.burst <= 0:
             yield "burst", "an `interval` without a `burst` refuses every request"
 
@@ -101,7 +102,7 @@ class WebFile(Settings):
     rate_limit: RateLimit = RateLimit()
 
     def cautions(self) -> Iterator[tuple[str, str]]:
-        """Hashes that are so costly that nobody comes in."""
+        """Yield warnings about password hashes that take so long that logins time out."""
         if any(int(hashed[4:6]) > MAX_BCRYPT_COST for hashed in self.basic_auth_users.values()):
             yield (
                 "basic_auth_users",
@@ -111,11 +112,11 @@ class WebFile(Settings):
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """What is in force.
+    """One version of the web configuration.
 
     Args:
-        context: of connections that come now; None where the door speaks plain HTTP.
-        seen: the files that all this was made of, as they were.
+        context: the TLS context of new connections; None for plain HTTP.
+        seen: the times, sizes and inodes of the files that it was made of.
     """
 
     settings: WebFile
@@ -128,10 +129,10 @@ def load(path: Path, *, strict: bool = False) -> WebConfig:
     """Read and check the file and all that it names.
 
     Args:
-        strict: refuse what otherwise gets a warning.
+        strict: treat warnings as errors.
 
     Raises:
-        ConfigError: with every problem.
+        ConfigError: the file is invalid; the message lists every problem.
     """
     seen = _look([path])
     try:
@@ -145,7 +146,7 @@ def load(path: Path, *, strict: bool = False) -> WebConfig:
     tls = settings.tls_server_config
     seen |= _look(
         path.parent / file for file in tls.files
-    )  # before they are read: a change meanwhile is seen next time
+    )  # before they are read, so that a change meanwhile is noticed next time
     try:
         context = make_context(tls, path.parent) if tls.enabled else None
     except Unusable as error:
@@ -158,7 +159,7 @@ def load(path: Path, *, strict: bool = False) -> WebConfig:
 
 
 def _is_empty(data: bytes) -> bool:
-    """Whether there is no document at all, which is as good as an empty one."""
+    """Whether there is no document at all, which counts as an empty one."""
     try:
         return nodes.compose(data) is None
     except nodes.SyntaxProblem:
@@ -166,7 +167,7 @@ def _is_empty(data: bytes) -> bool:
 
 
 def _look(paths: Iterable[Path]) -> dict[Path, tuple[int, ...]]:
-    """What tells a file from what it becomes when somebody changes it; a missing one has nothing."""
+    """Return, for each file, values that change when the file does; an empty tuple for a missing file."""
     seen: dict[Path, tuple[int, ...]] = {}
     for path in paths:
         try:
@@ -179,16 +180,16 @@ def _look(paths: Iterable[Path]) -> dict[Path, tuple[int, ...]]:
 
 
 class LiveWebConfig:
-    """The `WebConfig` in force. Ask for it anew each time: it follows its files.
+    """The current `WebConfig`. Call `current` for each use: it reloads files that have changed.
 
     Attributes:
-        problem: why a later version of the file is not in force; empty if there is none.
+        problem: why a later version of the file was refused; empty if none was.
     """
 
     def __init__(self, path: Path, *, strict: bool = False) -> None:
         """
         Raises:
-            ConfigError: the file is not good.
+            ConfigError: the file is invalid.
         """
         self._path = path
         self._strict = strict
@@ -199,14 +200,14 @@ class LiveWebConfig:
 
     @property
     def current(self) -> WebConfig:
-        """What is in force now: one look at each file, and a reading where one has changed."""
+        """Return the current configuration; check each file, and reload if one has changed."""
         if _look(self._seen) != self._seen:
             self._reload()
         return self._config
 
     @property
     def context(self) -> ServerContext:
-        """That of a client that connects now; only where TLS is on."""
+        """Return the TLS context for a new connection; call it only if TLS is on."""
         context = self.current.context
         assert context is not None
         return context
@@ -226,7 +227,7 @@ class LiveWebConfig:
         self._warn()
 
     def _keep_tls(self, config: WebConfig) -> None:
-        """The sockets are open: clients that speak the one would not be understood in the other."""
+        """Refuse a change between TLS and plain HTTP, because the listening sockets are already open."""
         if (config.context is None) != (self._config.context is None):
             message = "TLS can't be switched on or off without a restart"
             raise ConfigError([Problem(Place(str(self._path)), "tls_server_config", message)])

@@ -1,4 +1,4 @@
-"""Clients' connections: who keeps the exporter waiting is let go, so that slow or broken clients harm nobody else."""
+"""The web server's connections: close slow and idle ones, so that they don't keep other clients from connecting."""
 
 from __future__ import annotations
 
@@ -21,30 +21,29 @@ MAX_LINE_BYTES = 64 * 1024
 """Bytes of a request line or header; aiohttp's 8 KiB are too few for some targets."""
 
 PIECE = 4096
-"""Bytes given to the parser at a time: what it can't read it quotes, escaped, in its error: four times as much."""
+"""Bytes given to the parser at a time. Its errors quote the invalid input, escaped to up to four times its size."""
 
 MAX_COMPLAINT_CHARACTERS = 200  # characters
 
 LAST_ANSWER_SECONDS = 0.25
-"""For the answer to a client that says no more: it may have hung up, or still listen, as ``nc`` does."""
+"""Seconds for the response to a client that has closed its half; it may still read, as ``nc`` does."""
 
 GRACE_SECONDS = 1.0
-"""For answers on their way when everything else has ended."""
+"""Seconds to finish sending responses when the server shuts down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long clients may keep us waiting, in seconds.
+    """Timeouts of clients' connections in seconds, and the highest numbers of connections.
 
     Args:
-        head: for a request to arrive, from its first byte, or from the connection's beginning, to the end of its head.
-        take: for an answer to be taken; a Prometheus that scrapes has given up by then.
-        idle: between requests. Prometheus closes after 5 minutes: so the client does it, and no request meets a closed
-            door.
-        look: how often it is looked at.
-        unheard: connections without a whole request, or half as many as files may be open; the oldest goes when one
-            more comes.
-        open: connections at all, or half as many as files may be open; idle ones are closed when one more comes.
+        head: from the start of the connection, or a request's first byte, to the end of the request's head.
+        take: for the client to read a response; longer than Prometheus waits for a scrape.
+        idle: between requests. Longer than the 5 minutes after which Prometheus closes an idle connection, so that
+            the server never closes one just as a request arrives.
+        look: seconds between two checks of all this.
+        unheard: connections without a complete request, at most half of the file limit; one more closes the oldest.
+        open: all connections, at most half of the file limit; one more closes idle ones.
     """
 
     head: float = 20.0
@@ -56,7 +55,7 @@ class Limits:
 
 
 class Connection(RequestHandler):
-    """One client's. It is in `Connections.unheard` while a request of it is awaited and not whole."""
+    """One client's connection. It is in `Connections.unheard` until the head of its next request is complete."""
 
     __slots__ = ("_all", "_finished", "_spoilt", "_stuck", "_wire", "busy")
 
@@ -65,8 +64,8 @@ class Connection(RequestHandler):
         super().__init__(server, **options)
         self._all = all
         self.busy = False  # a request is being answered
-        self._spoilt = False  # what came is no HTTP; nothing after it can be
-        self._stuck = 0.0  # since when there is something that the client does not take
+        self._spoilt = False  # invalid HTTP was received, so that the rest can't be parsed
+        self._stuck = 0.0  # since when the client has not read the data sent to it
         self._wire: asyncio.Transport | None = None
 
     @property
@@ -92,16 +91,16 @@ class Connection(RequestHandler):
             return
         if not self.busy and self not in self._all.unheard:
             self._all.await_request(self)
-        for start in range(0, len(data) or 1, PIECE):  # aiohttp gives nothing to have what it holds looked at again
+        for start in range(0, len(data) or 1, PIECE):  # aiohttp passes b"" to have buffered data parsed again
             super().data_received(data[start : start + PIECE] if len(data) > PIECE else data)
-            # A private attribute: nothing else tells that what came was no HTTP, before more of it has been read.
+            # A private attribute: aiohttp has no public one that tells invalid HTTP before more data is parsed.
             if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
                 self._spoilt = True
                 break
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's closes at once, whatever is on its way
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's closes at once and drops what is being sent
         wire = self._wire
-        # TLS knows no half-closed connections: loops warn of whoever wants one.
+        # TLS has no half-closed connections; event loops log a warning if a protocol asks for one.
         if wire is None or not (self.busy or self._messages) or wire.get_extra_info("ssl_object") is not None:
             return False
         asyncio.get_running_loop().call_later(LAST_ANSWER_SECONDS, wire.close)
@@ -121,7 +120,7 @@ class Connection(RequestHandler):
         if not isinstance(exc, HttpProcessingError):
             log.error("Unexpected exception in the web server", exc_info=exc)
             return refusal(Refused(status, message or "Internal error; the exporter's log has more"))
-        # aiohttp would return all that it could not parse, and log it.
+        # aiohttp would send back all the data that it could not parse, and log it.
         answer = refusal(Refused(400, f"Bad request: {exc.message[:MAX_COMPLAINT_CHARACTERS]}"))
         answer.force_close()
         return answer
@@ -131,7 +130,7 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
 
     def is_stuck(self, now: float, seconds: float) -> bool:
-        """Whether there has been something for longer than `seconds` that the client does not take."""
+        """Whether the client has not read the data sent to it for longer than `seconds`."""
         if self._wire is None or not self._wire.get_write_buffer_size():
             self._stuck = 0.0
         elif not self._stuck:
@@ -139,31 +138,31 @@ class Connection(RequestHandler):
         return bool(self._stuck) and now - self._stuck > seconds
 
     def cut(self) -> None:
-        """End it at once, with whatever is on its way."""
+        """Abort the connection, and drop what is being sent."""
         if self._wire is not None:
             self._wire.abort()
 
 
 class Connections:
-    """All connections. An instance makes the protocol of a new one, as an event loop's servers want it."""
+    """All connections. An instance is the protocol factory of an event loop's server."""
 
     def __init__(self, answer: Callable[[BaseRequest], Awaitable[StreamResponse]], limits: Limits = Limits()) -> None:
         """
         Args:
-            answer: called for each request once its head is whole.
+            answer: called for each request when its head is complete.
         """
         self._loop = asyncio.get_running_loop()
         # A client that hangs up cancels its probe.
         self._server = Server(answer, handler_cancellation=True, request_factory=self._request)
         self._limits = limits
-        self.unheard: dict[Connection, float] = {}  # since when; the oldest is the first
+        self.unheard: dict[Connection, float] = {}  # since when, oldest first
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_unheard = min(limits.unheard, files // 2)
         self._max_open = min(limits.open, files // 2)
         self._open = 0
 
     def __call__(self) -> Connection:
-        """The protocol of a new connection."""
+        """Return the protocol of a new connection."""
         return Connection(
             self,
             self._server,
@@ -178,7 +177,7 @@ class Connections:
     def _request(
         self, message: Any, payload: Any, protocol: RequestHandler, writer: Any, task: asyncio.Task[None]
     ) -> BaseRequest:
-        """A request whose head is whole."""
+        """Return the request for a complete head."""
         connection = cast("Connection", protocol)
         self.unheard.pop(connection, None)
         connection.busy = True
@@ -196,7 +195,7 @@ class Connections:
         self.unheard.pop(connection, None)
 
     def await_request(self, connection: Connection) -> None:
-        """A connection is new, or has begun to send a request."""
+        """Start the timeout of a request's head: the connection is new, or has begun to send a request."""
         if len(self.unheard) >= self._max_unheard:
             oldest = next(iter(self.unheard))
             del self.unheard[oldest]
@@ -204,14 +203,14 @@ class Connections:
         self.unheard[connection] = self._loop.time()
 
     def _close_idle(self) -> None:
-        """Close the oldest idle connections, a tenth of all at once, so that looking for them costs little each."""
+        """Close the oldest idle connections, a tenth of all at once, so that the search costs little for each."""
         everybody = cast("list[Connection]", self._server.connections)
         idle = [one for one in everybody if not one.busy and one not in self.unheard]
         for connection in idle[: 1 + self._max_open // 10]:
             connection.cut()
 
     async def watch(self) -> None:
-        """Let go of those who keep us waiting, for ever."""
+        """Close connections that exceed a timeout; run until cancelled."""
         while True:
             await asyncio.sleep(self._limits.look)
             now = self._loop.time()
@@ -222,7 +221,7 @@ class Connections:
                 connection.cut()
 
     async def close(self) -> None:
-        """Close idle connections now and the others when they have been answered, which may not take long."""
+        """Close idle connections now, and the others after their response or after `GRACE_SECONDS`."""
         self._server.pre_shutdown()
         await asyncio.sleep(0)
         await self._server.shutdown(GRACE_SECONDS)

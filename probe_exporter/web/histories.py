@@ -1,4 +1,4 @@
-"""``/logs`` and ``/history``: the probes that have finished, as text for people and as JSON for programs."""
+"""Serve ``/logs`` and ``/history``: finished probes, as text for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from probe_exporter.web.parameters import decode_query
 
 DEFAULT_LISTED = 100
 MAX_LISTED = 1000
-"""Entries in one answer: without ``limit``, and at most."""
+"""Entries in one answer: the default of the parameter ``limit``, and its maximum."""
 
 MAX_TIME_CHARACTERS = 64
-"""Of the since parameter; RFC 3339 with nanoseconds takes 35."""
+"""Length of the parameter ``since``; a time in RFC 3339 with nanoseconds takes 35 characters."""
 
 FILTERS = ("module", "target", "result", "reason", "since", "limit")
 
@@ -36,7 +36,7 @@ _RFC_3339 = re.compile(
 
 
 def _object(**properties: Mapping[str, object]) -> dict[str, object]:
-    """The schema of an object that has these keys and no others."""
+    """Return the schema of an object that has these keys and no others."""
     return {
         "type": "object",
         "properties": properties,
@@ -79,18 +79,18 @@ HELD = {
         ]
     }
 }
-"""The schema of what ``/history`` answers: a list, or one entry in full."""
+"""The JSON Schema of the answers of ``/history``: a list of entries, or one entry in full."""
 
 
 class Histories:
-    """Answers from the history."""
+    """The handlers of ``/logs`` and ``/history``."""
 
     def __init__(self, history: History, configuration: Configuration) -> None:
         self._history = history
         self._configuration = configuration
 
     async def logs(self, request: BaseRequest, query: str) -> Answer:
-        """The debug document of a probe: by number, or the newest of a target."""
+        """Return the debug document of the probe with a number, or of the newest probe of a target."""
         parameters = decode_query(query)
         target, module = parameters.get("target", ""), parameters.get("module", "")
         number = _number(parameters.get("id", ""))
@@ -108,7 +108,7 @@ class Histories:
         return plain(document.debug)
 
     async def history(self, request: BaseRequest, query: str) -> Answer:
-        """The entries that the filters ask for, newest first; with ``id``, one of them in full."""
+        """Return the entries that match the filters, newest first; with ``id``, that entry in full."""
         parameters = decode_query(query)
         if "id" not in parameters:
             found = await self.select(self._query(parameters))
@@ -122,10 +122,10 @@ class Histories:
         return json_text(to_json(entry.data() | document.details, indent=2))
 
     async def select(self, query: Query) -> list[HistoryEntry]:
-        """The entries that a query asks for.
+        """Return the entries that match a query.
 
         Raises:
-            Refused: they can't be read now.
+            Refused: the history can't be read now.
         """
         try:
             return await self._history.select(query)
@@ -142,10 +142,10 @@ class Histories:
         return found
 
     def _query(self, parameters: Mapping[str, str]) -> Query:
-        """The filters of a request; an empty one is none.
+        """Return the filters of a request; an empty parameter filters nothing.
 
         Raises:
-            Refused: naming the parameter that is wrong.
+            Refused: a parameter is invalid; the message names it.
         """
         for name in parameters:
             if name not in FILTERS:
@@ -165,13 +165,13 @@ class Histories:
         )
 
     def _reasons(self) -> set[str]:
-        """Those of all probers, and those that single ones have."""
+        """Return all known reasons: the common ones, and those of the configured probers."""
         probers = self._configuration.current.probers.values()
         return {reason.value for reason in Reason} | {own.value for prober in probers for own in prober.reasons}
 
 
 def _number(text: str) -> int | None:
-    """The id that a request names; -1 has always meant none."""
+    """Parse an id; None for -1, which stands for no id, and for text that is not a number."""
     try:
         number = int(text) if text.isascii() and "_" not in text and text.strip() == text else -1
     except ValueError:
@@ -180,14 +180,14 @@ def _number(text: str) -> int | None:
 
 
 def _since(text: str) -> float:
-    """Unix seconds of a time, written as such, by RFC 3339 or as a duration back from now; long ago if empty."""
+    """Parse a time into Unix seconds: Unix seconds, RFC 3339, or a duration before now; long ago if empty."""
     if not text:
         return -math.inf
     if len(text) > MAX_TIME_CHARACTERS:
         raise Refused(400, f"The since parameter has more than {MAX_TIME_CHARACTERS} characters")
     if _UNIX.fullmatch(text):
         return float(text)
-    stamp = re.sub(r" (?=\d\d:\d\d$)", "+", text)  # a + in a query is a blank
+    stamp = re.sub(r" (?=\d\d:\d\d$)", "+", text)  # a query decodes + as a space
     try:
         if _RFC_3339.fullmatch(stamp):
             return datetime.fromisoformat(stamp.upper()).timestamp()

@@ -1,4 +1,4 @@
-"""Where the exporter listens, and where it is reached: addresses, sockets, external URL and route prefix."""
+"""Open the exporter's listening sockets, and derive its external URL and route prefix from the flags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stat import S_ISSOCK
 from urllib.parse import urlsplit
 
 BACKLOG = 4096
-"""Connections waiting to be accepted: a large Prometheus opens thousands at once."""
+"""The backlog of connections to accept: a large Prometheus opens thousands at once."""
 
 MAX_PORT = 65535
 
@@ -26,11 +26,11 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the exporter is reached.
+    """The paths under which clients reach the exporter.
 
     Args:
-        prefix: what all paths begin with; it begins and ends with a slash.
-        front: where a request for the root goes if that is not the prefix.
+        prefix: the route prefix of all paths; it begins and ends with a slash.
+        front: the URL to which a request for the root is redirected if the root is not the prefix.
     """
 
     prefix: str
@@ -38,14 +38,14 @@ class Place:
 
 
 class ListenError(Exception):
-    """An address or URL that can't be used; says which and why."""
+    """An address or URL can't be used; the message says which one and why."""
 
 
 def split_address(address: str) -> tuple[str, str]:
-    """Host and port of ``host:port``, ``[v6]:port`` or ``:port``; an empty host means every address.
+    """Return host and port of ``host:port``, ``[v6]:port`` or ``:port``; an empty host means every address.
 
     Raises:
-        ListenError: it is none of these.
+        ListenError: the address has another form.
     """
     host, colon, port = address.rpartition(":")
     if not colon or address.endswith("]"):
@@ -58,10 +58,10 @@ def split_address(address: str) -> tuple[str, str]:
 
 
 def listen(address: str) -> socket.socket:
-    """A listening socket; ``:port`` takes IPv4 and IPv6 alike where the system has both.
+    """Open a listening socket; ``:port`` accepts IPv4 and IPv6 if the system has both.
 
     Raises:
-        ListenError: the address can't be had: in use, not this machine's, not permitted.
+        ListenError: the address is in use, not one of this machine, or not permitted.
     """
     host, port = split_address(address)
     if port.isdecimal() and int(port) > MAX_PORT:
@@ -76,7 +76,7 @@ def listen(address: str) -> socket.socket:
         family, _, _, _, where = min(found, key=lambda info: info[0] != socket.AF_INET)
         return socket.create_server(where[:2], family=family, backlog=BACKLOG)
     except OSError as error:
-        # create_server lengthens the system's words; errors of name resolution have negative numbers.
+        # create_server adds to the system's message; errors of name resolution have negative numbers.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ListenError(f"cannot listen on {address}: {reason}") from error
 
@@ -86,7 +86,7 @@ class Listener:
     """A listening socket.
 
     Args:
-        path: the Unix socket that we made, and take away when we end.
+        path: the Unix socket that this process created, and removes when it exits.
     """
 
     socket: socket.socket
@@ -94,7 +94,7 @@ class Listener:
 
     @property
     def name(self) -> str:
-        """Its address, for people."""
+        """The address, for log messages."""
         where = self.socket.getsockname()
         if not isinstance(where, tuple):
             return f"{UNIX}{os.fsdecode(where)}"
@@ -102,17 +102,17 @@ class Listener:
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
     def close(self) -> None:
-        """Listen no longer."""
+        """Close the socket, and remove its path."""
         self.socket.close()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
 
 def open_all(addresses: Sequence[str]) -> list[Listener]:
-    """All that the flags name, or none of it.
+    """Listen on all addresses of the flags; if one fails, close the others.
 
     Raises:
-        ListenError: one of them can't be had.
+        ListenError: one of the addresses can't be used.
     """
     opened: list[Listener] = []
     try:
@@ -126,12 +126,12 @@ def open_all(addresses: Sequence[str]) -> list[Listener]:
 
 
 def open_for_workers(addresses: Sequence[str], number: int) -> list[list[Listener]]:
-    """The same for each of several workers: sockets of its own, among which the kernel divides the connections.
+    """Open listening sockets for each worker; the kernel distributes the connections among them (SO_REUSEPORT).
 
-    A worker that takes the place of another takes its sockets too, and with them the clients that wait there.
+    A worker that replaces another inherits its sockets, and the connections that wait to be accepted there.
 
     Raises:
-        ListenError: one of the addresses can't be had, or somebody else has it.
+        ListenError: one of the addresses can't be used, or another process listens on it.
     """
     shares: list[list[Listener]] = [[] for _ in range(number)]
     for listener in open_all(addresses):
@@ -141,7 +141,7 @@ def open_for_workers(addresses: Sequence[str], number: int) -> list[list[Listene
 
 
 def _copies(listener: Listener, number: int) -> list[Listener]:
-    """A socket for each worker at the address of this one, which was free; where there can be one only, that one."""
+    """Return a socket for each worker at this one's address; all share this one if there can be only one."""
     if listener.path is not None:
         return [listener] * number
     family, where = listener.socket.family, listener.socket.getsockname()
@@ -158,10 +158,10 @@ def _copies(listener: Listener, number: int) -> list[Listener]:
 
 
 def listen_at_path(address: str) -> Listener:
-    """A Unix socket, ``unix:PATH`` or ``unix:///PATH``; one that nobody listens on any more is replaced.
+    """Listen on a Unix socket, ``unix:PATH`` or ``unix:///PATH``; replace a socket that no process listens on.
 
     Raises:
-        ListenError: the path can't be had.
+        ListenError: the path can't be used.
     """
     path = Path(address.removeprefix(UNIX).removeprefix("//"))
     listener = socket.socket(socket.AF_UNIX)
@@ -177,7 +177,7 @@ def listen_at_path(address: str) -> Listener:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether there is a socket that a process left behind."""
+    """Whether the path is a socket on which no process listens any more."""
     try:
         if not S_ISSOCK(path.lstat().st_mode):
             return False
@@ -195,10 +195,10 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def inherit() -> list[Listener]:
-    """The listening sockets that systemd, or whoever speaks its protocol, has passed to this process.
+    """Return the listening sockets that systemd, or another supervisor with its protocol, passed to this process.
 
     Raises:
-        ListenError: there are none, or what was passed is something else.
+        ListenError: there are none, or a passed descriptor is not a listening socket.
     """
     process, number = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
@@ -219,15 +219,15 @@ def inherit() -> list[Listener]:
 
 
 def place(external_url: str | None, route_prefix: str | None, addresses: Sequence[str]) -> tuple[Place, str]:
-    """Prefix and front from the flags, and the external URL that they amount to.
+    """Return the paths and the external URL that follow from the flags.
 
     Args:
-        external_url: ``--web.external-url``, or None: then it is made of host name and first port.
-        route_prefix: ``--web.route-prefix``, or None: then it is the path of the external URL.
-        addresses: what `open_all` takes; none where sockets are inherited.
+        external_url: ``--web.external-url``; None to make one of the host name and the first port.
+        route_prefix: ``--web.route-prefix``; None for the path of the external URL.
+        addresses: the addresses for `open_all`; empty if sockets are inherited.
 
     Raises:
-        ListenError: the URL is none, or there is no port to make one of.
+        ListenError: the URL is invalid, or no address has a port to make one of.
     """
     if external_url is None:
         named = next((address for address in addresses if not address.startswith(UNIX)), None)
@@ -239,13 +239,13 @@ def place(external_url: str | None, route_prefix: str | None, addresses: Sequenc
         url, path = _split_url(external_url)
     trimmed = (path if route_prefix is None else route_prefix).strip("/")
     prefix = f"/{trimmed}/" if trimmed else "/"
-    # Without a front of its own, the exporter sends people to where it is: under its prefix.
+    # Without an external URL, a request for the root is redirected to the route prefix.
     front = f"{url}{path}" if external_url else prefix
     return Place(prefix, front), f"{url}{path}"
 
 
 def _split_url(text: str) -> tuple[str, str]:
-    """The part before the path, and the path without trailing slashes."""
+    """Return the part of a URL before the path, and the path without trailing slashes."""
     if text[:1] in ("'", '"') or text[-1:] in ("'", '"'):
         raise ListenError(f"external URL {text}: it must not begin or end with quotes")
     if _CONTROL.search(text) or _BAD_ESCAPE.search(text) or text.startswith(":"):

@@ -1,4 +1,4 @@
-"""``/metadata``: the exporter's version, its configuration, and its modules and probers with their metrics."""
+"""Serve ``/metadata``: the exporter's version, its configuration, and its modules and probers with their metrics."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Metadata(BaseModel, frozen=True):
 
 
 class _Described(NamedTuple):
-    """What takes a while to find out, and stays as long as the configuration does."""
+    """The part of the document that is slow to compute and changes only with the configuration."""
 
     config: Config
     modules: list[ModuleInfo]
@@ -64,7 +64,7 @@ class _Described(NamedTuple):
 
 
 class MetadataPage:
-    """Answers ``/metadata``. What depends on the configuration alone is worked out once for each."""
+    """The handler of ``/metadata``. It computes what depends on the configuration once per configuration."""
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
@@ -72,7 +72,7 @@ class MetadataPage:
         self._described: _Described | None = None
 
     async def metadata(self, request: BaseRequest, query: str) -> Answer:
-        """The document as JSON."""
+        """Return the document as JSON."""
         described = await self._describe()
         document = Metadata(
             name=NAME,
@@ -92,7 +92,7 @@ class MetadataPage:
         config = self._configuration.current
         described = self._described
         if described is None or described.config is not config:
-            # Off the event loop: the schemas of all probers take longer than a probe may be held up.
+            # In a thread: to make the schemas of all probers would block the event loop, and delay probes, too long.
             described = self._described = await asyncio.to_thread(_described, config)
         return described
 
@@ -117,7 +117,7 @@ def _config(configuration: Configuration) -> ConfigInfo:
 
 
 def _libraries() -> dict[str, str]:
-    """The packages that this one requires, and their versions; nothing if it runs without being installed."""
+    """Return the versions of the packages that this one requires; empty if it runs without being installed."""
     try:
         required = packages.requires(NAME) or []
     except packages.PackageNotFoundError:

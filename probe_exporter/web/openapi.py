@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the HTTP API, made of the route table: a path that is served is a path described."""
+"""Make the OpenAPI 3.1 document of the HTTP API from the route table, so that it describes every path served."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Document = dict[str, Any]
 
 
 def document(operations: Mapping[str, Operation], prefix: str) -> Document:
-    """The whole document.
+    """Return the whole document.
 
     Args:
-        operations: by path below the prefix, with its first slash.
-        prefix: what all paths begin with; it begins and ends with a slash.
+        operations: by path below the prefix, with its leading slash.
+        prefix: the route prefix of all paths; it begins and ends with a slash.
     """
     schemas: dict[str, Any] = {}
     paths = {path: _methods(operation, schemas) for path, operation in operations.items()}
@@ -74,7 +74,7 @@ def _content(content: Content, schemas: dict[str, Any]) -> Document:
 
 
 def _schema(shape: Any, schemas: dict[str, Any]) -> Any:
-    """A schema as it stands, or a reference to that of a type, which joins `schemas`."""
+    """Return a schema as given; for a type, add its schema to `schemas` and return a reference to it."""
     if isinstance(shape, Mapping):
         return shape
     described = shape.model_json_schema(ref_template=f"{_SCHEMAS}{{model}}")

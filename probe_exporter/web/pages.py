@@ -1,4 +1,4 @@
-"""What people look at: the landing page. Everything is escaped, links are relative."""
+"""Render the landing page as HTML. All values are escaped, links are relative."""
 
 from __future__ import annotations
 

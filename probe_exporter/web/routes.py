@@ -1,4 +1,4 @@
-"""The routes: which path is answered by what. aiohttp's low-level server without its router: the paths are a table."""
+"""Map each path to its handler. The server uses aiohttp's low-level server and a table in place of its router."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Route(NamedTuple):
-    """A path below the prefix, what answers it, and what it takes and answers."""
+    """A path below the route prefix, its handler, and its description in the API."""
 
     path: str
     handler: Handler
@@ -47,14 +47,14 @@ class Route(NamedTuple):
 
 
 MAX_TABLE_SECONDS = 1.0
-"""The landing page waits this long for the history, which another process may have locked."""
+"""Seconds that the landing page waits for the history, which another process may have locked."""
 
 OTHER = "other"
-"""The path of requests that were for none, where they are counted."""
+"""The path under which requests for unknown paths are counted."""
 
 
 def _not_allowed(route: Route) -> Refused:
-    """What a request gets whose method is none of the route's."""
+    """Return the error for a method that the route does not have."""
     allowed = ", ".join(route.operation.methods)
     return Refused(405, f"{route.path} takes {allowed} requests", Allow=allowed)
 
@@ -77,11 +77,11 @@ class Web:
     ) -> None:
         """
         Args:
-            timeout_offset: seconds that are kept for an answer to travel.
-            max_probes: probes that may run at once.
-            place: where all this is reached.
-            workers: the other processes that serve beside this one, if there are any.
-            live: the web config file, if there is one.
+            timeout_offset: seconds of the scrape timeout that are reserved for sending the response.
+            max_probes: the most probes that run at once.
+            place: the paths under which clients reach the server.
+            workers: the other worker processes, if there are any.
+            live: the web configuration file, if there is one.
         """
         self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes)
         self._configuration = configuration
@@ -132,15 +132,15 @@ class Web:
         return answer
 
     def count(self, request: BaseRequest, status: int) -> None:
-        """A request has been answered before it came here."""
+        """Count a response that was sent before the request reached a route."""
         route = self._routes.get(request.raw_path.partition("?")[0])
         self.telemetry.answered(route.path if route else OTHER, status)
 
     def _find(self, path: str, query: str) -> Route:
-        """The route of a path that is spelt in an unusual way.
+        """Return the route of a path that is not in the table as written.
 
         Raises:
-            Refused: it belongs elsewhere, or nowhere.
+            Refused: the path is redirected to another, or unknown.
         """
         if "://" in path:  # absolute form, RFC 9112 section 3.2.2
             path = "/" + path.partition("://")[2].partition("/")[2]
@@ -160,7 +160,7 @@ class Web:
         raise Refused(404, "Not found")
 
     async def metrics(self, request: BaseRequest, query: str) -> Answer:
-        """The exporter's own metrics."""
+        """Return the exporter's own metrics."""
         format = negotiate(request.headers.get("Accept", ""))
         self.telemetry.scraping += 1
         try:
@@ -174,12 +174,12 @@ class Web:
         return exposition(request, body, format.content_type)
 
     async def _families(self) -> Iterable[Family]:
-        """This process's own metrics, with those of all other workers added."""
+        """Return this process's metrics, with those of all other workers added."""
         all = await self._workers.snapshots()
         return snapshots.merged(all) if all else self.telemetry.registry.collect()
 
     async def config(self, request: BaseRequest, query: str) -> Answer:
-        """The config in use, or one or several of its modules as a request would run them; secrets masked."""
+        """Return the configuration, or some of its modules with a request's parameters; secrets are masked."""
         config, parameters = self._configuration.current, decode_query(query)
         asked = parameters.get("module")
         if not asked:
@@ -191,7 +191,7 @@ class Web:
         return plain(modules_to_yaml([prepared(module, parameters) for module in modules]))
 
     async def landing(self, request: BaseRequest, query: str) -> Answer:
-        """Answer with the landing page; without its table if the history can't be read now."""
+        """Return the landing page; it has no table of probes if the history can't be read now."""
         try:
             async with asyncio.timeout(MAX_TABLE_SECONDS):
                 recent = await self._histories.select(Query(limit=MAX_LISTED))
@@ -200,12 +200,12 @@ class Web:
         return page(pages.landing(self._configuration.current, recent))
 
     async def openapi(self, request: BaseRequest, query: str) -> Answer:
-        """What all this takes and answers, for programs."""
+        """Return the OpenAPI document."""
         operations = {route.path: route.operation for route in self._routes.values()}
         return json_text(json.dumps(openapi.document(operations, self._place.prefix)))
 
     async def reload(self, request: BaseRequest, query: str) -> Answer:
-        """Read the config again."""
+        """Reload the configuration."""
         try:
             await self._workers.reload(self.reloads.reload)
         except (*REFUSALS, ReloadRefused) as refused:

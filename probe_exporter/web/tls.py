@@ -1,6 +1,7 @@
-"""The front door's own TLS: `tls_server_config` to a context that is made anew when its files change.
+"""TLS of the web server: make an SSL context from `tls_server_config`, and a new one when its files change.
 
-Go's names and defaults, on OpenSSL. What Python's TLS can't do is refused when the file is read, with the reason.
+The keys and defaults are Go's, the implementation is OpenSSL. A setting that Python's ssl module can't implement is an
+error when the file is read.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from probe_exporter.settings.rules import Block
 from probe_exporter.settings.secrets import Secret
 
 HANDSHAKE_SECONDS = 10.0
-"""A handshake takes two round trips; who needs longer than this is not trying."""
+"""Seconds for a handshake, which takes two round trips."""
 
 SHUTDOWN_SECONDS = 5.0
-"""For a client's own goodbye, after ours."""
+"""Seconds to wait for a client's close_notify after ours."""
 
 VERSIONS = {
     "TLS10": ssl.TLSVersion.TLSv1,
@@ -32,7 +33,7 @@ VERSIONS = {
 }
 Version = Literal["TLS10", "TLS11", "TLS12", "TLS13"]
 
-CIPHERS = {  # in the order in which they are preferred
+CIPHERS = {  # in order of preference
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
     "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -44,13 +45,13 @@ CIPHERS = {  # in the order in which they are preferred
     "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
     "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
 }
-"""Suites of TLS up to 1.2, by the names of IANA and Go: what OpenSSL calls them."""
+"""OpenSSL's names of the cipher suites up to TLS 1.2, by their names at IANA and in Go."""
 
 CIPHERS_OF_13 = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
-"""Those of TLS 1.3, which neither Go nor we can narrow."""
+"""The cipher suites of TLS 1.3; neither Go nor Python's ssl module can restrict them."""
 
 _SELECTABLE = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1"}
-"""Curves that Python's TLS can be told to use, and what OpenSSL calls them; X25519 it uses unless told so."""
+"""OpenSSL's names of the curves that Python's ssl module can set. X25519 is used by default and can't be set."""
 
 _VERIFYING = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
@@ -58,7 +59,7 @@ _VERIFYING = {
 }
 _NOT_VERIFYING = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 _SWITCHES = ("cert", "cert_file", "key", "key_file", "client_ca", "client_ca_file", "client_auth_type")
-"""TLS is on when any of these keys says something."""
+"""TLS is on if any of these keys has a value."""
 
 
 def _complete(block: Block) -> Iterator[tuple[str, str]]:
@@ -129,7 +130,7 @@ class TlsServer(Settings):
         return tuple(file for file in (self.cert_file, self.key_file, self.client_ca_file) if file)
 
     def cautions(self) -> Iterator[tuple[str, str]]:
-        """What has no effect, or a wide one."""
+        """Yield warnings about settings that have no effect, or allow more or fewer clients than they seem to."""
         verifies = self.client_auth_type in _VERIFYING
         if self.client_allowed_sans is not None and not verifies:
             yield "client_allowed_sans", "has no effect unless clients' certificates are verified"
@@ -144,7 +145,7 @@ class TlsServer(Settings):
 
 
 class Unusable(Exception):
-    """A file or text of `tls_server_config` that no context can be made of: the key that names it, and why."""
+    """A file or text of `tls_server_config` can't be used; has the key of the setting and the cause."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -152,23 +153,23 @@ class Unusable(Exception):
 
 
 class ServerContext(ssl.SSLContext):
-    """The TLS of one version of the file.
+    """The TLS context of one version of the file.
 
     Attributes:
-        allowed_names: a client needs a certificate with one of these, even where it may have none; None: no matter.
+        allowed_names: a client's certificate must have one of these, even if it is optional; None accepts any.
     """
 
     allowed_names: frozenset[str] | None = None
 
 
 def make_context(settings: TlsServer, directory: Path) -> ServerContext:
-    """A context for connections from now on.
+    """Return a context for new connections.
 
     Args:
-        directory: what relative paths begin at.
+        directory: the base of relative paths.
 
     Raises:
-        Unusable: a file can't be read, or isn't what it should be.
+        Unusable: a file can't be read, or has invalid content.
     """
     context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslobject_class = ServerConnection
@@ -190,7 +191,7 @@ def _set_versions_and_ciphers(context: ServerContext, settings: TlsServer) -> No
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of versions that the file asks for by name
         context.minimum_version, context.maximum_version = least, VERSIONS[settings.max_version]
-    # The signatures of TLS 1.0 and 1.1 are beneath OpenSSL's usual level.
+    # OpenSSL's default security level forbids the signatures of TLS 1.0 and 1.1.
     level = ["@SECLEVEL=0"] if least < ssl.TLSVersion.TLSv1_2 else []
     context.set_ciphers(":".join([*(named or CIPHERS.values()), *level]))
 
@@ -234,11 +235,11 @@ def _set_client_policy(context: ServerContext, settings: TlsServer, directory: P
         context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
     except (ssl.SSLError, ValueError) as error:
         raise Unusable(key, "holds no certificate in PEM") from error
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # whatever is in the file is trusted, as in Go
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # every certificate in the file is a trust anchor, as in Go
 
 
 def _content(key: str, file: str, text: str, directory: Path) -> tuple[str, bytes]:
-    """The key that counts, the file's where both are there, and what it stands for."""
+    """Return the key in effect and the content; the file's key if both are given."""
     if not file:
         return key, text.encode()
     try:
@@ -249,7 +250,7 @@ def _content(key: str, file: str, text: str, directory: Path) -> tuple[str, byte
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """A path at which OpenSSL finds `content`, which never gets to a disk."""
+    """Yield a path from which OpenSSL can read `content`; it is never written to a disk."""
     descriptor = os.memfd_create("pem")
     try:
         with open(descriptor, "wb", closefd=False) as file:
@@ -269,20 +270,21 @@ _PLAIN_ANSWER = (
 
 
 class ServerConnection(ssl.SSLObject):
-    """One client's TLS. A handshake that fails lets its alert out first, and is quiet in the log.
+    """One client's TLS. After a failed handshake it sends the alert before it raises, and logs nothing.
 
-    uvloop would drop the alert with the connection, and the client would not know why: so the failure is shown as
-    a wish to read more, which sends what is there to send, and as itself when the client has gone or its time is up.
+    uvloop drops the alert with the connection, so that the client would not learn the cause. So a failure is first
+    raised as SSLWantReadError, which makes uvloop send the alert, and as itself once the client has closed the
+    connection or the handshake has timed out.
     """
 
     outgoing: ssl.MemoryBIO
     _failure: ssl.SSLError | None = None
 
     def do_handshake(self) -> None:
-        """Go on with the handshake.
+        """Continue the handshake.
 
         Raises:
-            ssl.SSLError: it has failed, or needs more of the client.
+            ssl.SSLError: the handshake failed, or needs more data from the client.
         """
         if self._failure is not None:
             raise self._failure
@@ -311,7 +313,7 @@ class ServerConnection(ssl.SSLObject):
 
 
 def _names(certificate: bytes) -> Iterator[str]:
-    """The alternative names of a certificate that a file can allow."""
+    """Yield the subject alternative names of a certificate of the kinds that `client_allowed_sans` can list."""
     from cryptography import x509  # noqa: PLC0415  # loaded with the context
 
     parsed = x509.load_der_x509_certificate(certificate)
@@ -325,21 +327,21 @@ def _names(certificate: bytes) -> Iterator[str]:
 
 
 class LiveContext(ssl.SSLContext):
-    """Stands, where a server wants one context for ever, for the one that is in force when a client comes."""
+    """Delegates to the current context for each new connection; for servers that keep one context for ever."""
 
     _current: Callable[[], ServerContext]
 
     def __new__(cls, current: Callable[[], ServerContext]) -> Self:
         """
         Args:
-            current: the context for a client that connects now.
+            current: returns the context for a new connection.
         """
         self = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
         self._current = current
         return self
 
     def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *rest: Any, **more: Any) -> ssl.SSLObject:
-        """The TLS of a client that has connected."""
+        """Return the TLS object of a new connection."""
         connection = self._current().wrap_bio(incoming, outgoing, *rest, **more)
         if isinstance(connection, ServerConnection):
             connection.outgoing = outgoing

@@ -1,8 +1,8 @@
-"""Families as bytes and back, and the sum of several processes' families: what `--workers` shows as one exporter.
+"""Serialise the metric families of several worker processes and merge them, for `--workers`.
 
-A worker that is asked for metrics collects ``snapshot(registry.collect())`` of every other one and answers with
-``merged([own, *others])``. What a worker counted must outlive it, or sums would fall: the last snapshot of one that
-has ended takes part as ``settled(snapshot)``.
+A worker that serves /metrics collects ``snapshot(registry.collect())`` of every other worker and responds with
+``merged([own, *others])``. The counters of a worker must be kept after it exits, because sums would fall without them:
+its last snapshot is merged as ``settled(snapshot)``.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from prometheus_client.samples import Sample
 _COUNTING = frozenset({"counter", "histogram", "summary"})
 
 _MERGED_BY: dict[str, Callable[[float, float], float]] = {
-    # All workers have loaded the configuration when the last one has.
+    # The configuration is loaded everywhere when the last worker has loaded it.
     "blackbox_exporter_config_last_reload_successful": min,
     "blackbox_exporter_config_last_reload_success_timestamp_seconds": min,
     "process_start_time_seconds": min,
     "probe_exporter_event_loop_lag_seconds": max,
-    # The same in all of them, and 1.
+    # These are 1 in every worker.
     "blackbox_exporter_build_info": max,
     "probe_exporter_build": max,
     "python_info": max,
 }
-"""How the samples of a family become one; all others are added up."""
+"""The functions that merge the samples of these families; samples of all others are added."""
 
 
 def snapshot(families: Iterable[Family]) -> bytes:
-    """Families as one line of JSON; exemplars and timestamps, which none of ours has, stay behind."""
+    """Serialise families as one line of JSON, without exemplars and timestamps, which the exporter's do not have."""
     return json.dumps([_as_json(family) for family in families], separators=(",", ":")).encode()
 
 
 def families(snapshot: bytes) -> list[Family]:
-    """What `snapshot` was made of.
+    """Return the families of a snapshot.
 
     Raises:
-        ValueError: it is no snapshot.
+        ValueError: `snapshot` is invalid.
     """
     return [_from_json(fields) for fields in json.loads(snapshot)]
 
 
 def merged(snapshots: Iterable[bytes]) -> list[Family]:
-    """One family for each name, with the samples of all snapshots in it: added up, or as `_MERGED_BY` says.
+    """Return one family for each name, with the samples of all snapshots added or merged by `_MERGED_BY`.
 
     Raises:
-        ValueError: one of them is no snapshot.
+        ValueError: a snapshot is invalid.
     """
     sums: dict[str, tuple[Family, dict[tuple[Any, ...], Sample]]] = {}
     for one in snapshots:
@@ -66,9 +66,9 @@ def merged(snapshots: Iterable[bytes]) -> list[Family]:
 
 
 def settled(snapshot: bytes) -> bytes:
-    """What a process that has ended leaves behind: what it counted, and nothing of how it was.
+    """Return a snapshot of an exited process with its counters only, without its gauges.
 
-    Several of them are kept as one by ``snapshot(merged([settled(…), …]))``.
+    ``snapshot(merged([settled(…), …]))`` makes one of several.
     """
     return json.dumps([fields for fields in json.loads(snapshot) if fields["type"] in _COUNTING]).encode()
 

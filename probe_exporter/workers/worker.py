@@ -1,4 +1,4 @@
-"""A worker process: its connection to the supervisor, and what it can learn of the other workers."""
+"""A worker process's connection to the supervisor: get the other workers' metrics, and reload all workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from probe_exporter.workers.snapshots import snapshot
 
 
 class ReloadRefused(Exception):
-    """A worker has refused the configuration; says why, as the worker did."""
+    """A worker has refused the configuration; the message is the worker's."""
 
 
 class SupervisorTimeout(Exception):
@@ -25,62 +25,62 @@ class SupervisorTimeout(Exception):
 
 
 class Workers(Protocol):
-    """What a worker may ask about the others."""
+    """The requests that a worker can make to the other workers."""
 
     async def snapshots(self) -> Sequence[bytes]:
-        """`snapshots.snapshot` of each worker, its own first, and `snapshots.settled` of those that have ended.
+        """Return `snapshots.snapshot` of each worker, its own first, and `snapshots.settled` of exited ones.
 
-        Nothing if there are no others.
+        The result is empty if there are no other workers.
 
         Raises:
-            SupervisorTimeout: the others can't be asked.
+            SupervisorTimeout: the supervisor does not answer.
         """
 
     async def reload(self, own: Callable[[], Awaitable[None]]) -> None:
-        """Have all read the configuration again; `own` does it in this process.
+        """Make all workers reload the configuration; `own` reloads it in this process.
 
         Raises:
-            ReloadRefused, REFUSALS: it was refused.
-            SupervisorTimeout: the others can't be asked.
+            ReloadRefused, REFUSALS: a worker refused the configuration.
+            SupervisorTimeout: the supervisor does not answer.
         """
 
     def problem(self) -> str:
-        """One sentence if a worker has died and was not replaced; nothing if all is well."""
+        """Return a sentence about workers that have died and are not replaced; empty if there are none."""
 
 
 class Alone:
-    """There are no others."""
+    """The `Workers` of an exporter with a single process."""
 
     async def snapshots(self) -> Sequence[bytes]:
-        """None."""
+        """Return nothing: there are no other workers."""
         return ()
 
     async def reload(self, own: Callable[[], Awaitable[None]]) -> None:
-        """That of this process is all."""
+        """Reload the configuration in this process."""
         await own()
 
     def problem(self) -> str:
-        """None."""
+        """Return an empty text: there are no workers that could die."""
         return ""
 
 
 log = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 64 << 20
-"""Bytes of a message: far above the metrics of a process with thousands of modules."""
+"""The limit of a message in bytes, far above the metrics of a process with thousands of modules."""
 
 GONE = "The supervisor of the workers has exited"
 
 PATIENCE_SECONDS = {"snapshot": 5.0, "reload": 90.0}
-"""For the supervisor, which gives up on others before that."""
+"""Seconds to wait for the supervisor, whose own timeout for other workers is shorter."""
 
 Reload = Callable[[], Awaitable[None]]
 
 
 class Ending:
-    """The words that end the process: the first begins to drain it, the second waits no longer.
+    """Requests to stop the process: the first starts to drain it, the second stops it at once.
 
-    They come as signals and from the supervisor. Who stops a whole control group sends both: then they count once.
+    They arrive as signals and from the supervisor. Stopping a whole control group causes both; they count as one.
     """
 
     def __init__(self) -> None:
@@ -89,30 +89,30 @@ class Ending:
         self._told = 0
 
     def signal(self, word: str) -> None:
-        """The system has said so."""
+        """Note a signal."""
         self._signals += 1
         if self._signals > self._told:
             self._words.put_nowait(word)
 
     def tell(self, word: str, times: int) -> None:
-        """The supervisor says so, by now so many times."""
+        """Note a request of the supervisor, which has now made `times` of them."""
         for _ in range(max(self._told, self._signals), times):
             self._words.put_nowait(word)
         self._told = max(self._told, times)
 
     async def wait(self) -> str:
-        """The next word."""
+        """Wait for the next request, and return it."""
         return await self._words.get()
 
 
 class Crew:
-    """The other workers, by way of the supervisor."""
+    """The `Workers` of a worker process, reached through the supervisor."""
 
     def __init__(self, telemetry: Telemetry, number: int) -> None:
         """
         Args:
-            telemetry: this worker's.
-            number: of workers, this one included.
+            telemetry: the metrics of this worker.
+            number: the number of workers, this one included.
         """
         self.number = number
         self._telemetry = telemetry
@@ -123,45 +123,46 @@ class Crew:
         self._problem = ""
 
     def join(self, channel: socket.socket) -> None:
-        """Become a worker: called once, in the process that is one, before its event loop runs."""
+        """Store the channel to the supervisor; call it once in the worker process, before its event loop runs."""
         self._channel = channel
 
     async def snapshots(self) -> Sequence[bytes]:
-        """Those of all workers, this one's first, and of what those counted that have ended."""
+        """Return the snapshots of all workers, this one's first, and the counters of exited ones."""
         own = snapshot(self._telemetry.registry.collect())
-        # Together with the question: what has been shown once is remembered, should this process end.
+        # The supervisor gets the snapshot with the request and keeps it, so that no counter that was exported falls
+        # if this process exits.
         return [own, *[text.encode() for text in await self._ask("snapshot", own.decode())]]
 
     async def reload(self, own: Reload) -> None:
-        """Have all workers read the configuration again, this one among them."""
+        """Make all workers reload the configuration, this one among them."""
         problems = sorted({text for text in await self._ask("reload") if text})
         if problems:
             raise ReloadRefused("\n".join(problems))
 
     def problem(self) -> str:
-        """What the supervisor has last said to be wrong."""
+        """Return the problem that the supervisor reported last."""
         return self._problem
 
     async def connect(self) -> None:
-        """Be able to ask; comes before the first client does."""
+        """Open the streams to the supervisor; call it before the server accepts connections."""
         self._line = await asyncio.open_unix_connection(sock=self._channel, limit=MAX_LINE_BYTES)
 
     async def attend(self, reload: Reload, ending: Ending) -> None:
-        """Answer the supervisor until it ends.
+        """Answer the supervisor's requests until it exits.
 
         Args:
-            reload: reads the configuration again, in this process.
-            ending: told when the supervisor says so, or is gone itself.
+            reload: reloads the configuration in this process.
+            ending: is notified when the supervisor asks the worker to stop, or has exited.
         """
         assert self._line is not None
         reader, _ = self._line
         answering: set[asyncio.Task[None]] = set()
         try:
-            # A supervisor that was killed may leave a part of a line.
+            # A supervisor that was killed may have sent an incomplete line.
             while (line := await reader.readline()).endswith(b"\n"):
                 self._hear(json.loads(line), answering, reload, ending)
         except ConnectionError:
-            pass  # it ended with something unread
+            pass  # the supervisor exited with unread data
         finally:
             for question in self._questions.values():
                 if not question.done():
@@ -178,7 +179,7 @@ class Crew:
                 task.add_done_callback(answering.discard)
             case {"answer": number, "texts": texts}:
                 question = self._questions.get(number)
-                if question is not None and not question.done():  # else whoever asked has hung up
+                if question is not None and not question.done():  # otherwise the client has disconnected
                     question.set_result(texts)
             case {"problem": text}:
                 self._problem = text
