@@ -1,4 +1,4 @@
-"""Read how the system looks names up: /etc/resolv.conf and the line `hosts:` of /etc/nsswitch.conf.
+"""Read the system's resolver settings for lookups: /etc/resolv.conf and the line `hosts:` of /etc/nsswitch.conf.
 
 Options, limits and defaults are those of Go's resolver, which the original uses. The environment does not count.
 """
@@ -25,7 +25,7 @@ _MAX_NDOTS = 15
 
 @dataclass(frozen=True, slots=True)
 class ResolvConf:
-    """How the system's name servers are asked.
+    """The settings of /etc/resolv.conf.
 
     Attributes:
         servers: their addresses.
@@ -62,7 +62,7 @@ def _is_onion(name: str) -> bool:
 
 
 def resolv_conf() -> ResolvConf:
-    """Return what /etc/resolv.conf says now; the defaults if it can't be read."""
+    """Return the current settings of /etc/resolv.conf; the defaults if it can't be read."""
     try:
         status = RESOLV_CONF.stat()
         return _read_resolv_conf(RESOLV_CONF, (status.st_size, status.st_mtime_ns))
