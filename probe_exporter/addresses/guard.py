@@ -266,7 +266,7 @@ class Lists:
         return "no entry of `allow` is for it"
 
     def _denial(self, name: str, known: Sequence[Sight], port: int | None) -> str:
-        """Return why a `deny` entry matches a destination, which no `allow` entry overrides; empty if none matches."""
+        """Return why a destination is denied even if `allow` has an entry for it; empty if it is not denied."""
         for entry in self.deny:
             if entry.for_port(port) and (
                 (name and entry.for_name(name)) or any(entry.for_address(face) for one in known for face in one.faces)
