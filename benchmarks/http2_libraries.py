@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.cpu import cpu_per_call
 from probe_exporter.prober.failure import ProbeFailed
-from probe_exporter.protocols.http.http2 import OPENING, ResponseReader, request_head
+from probe_exporter.protocols.http.http2 import OPENING, Http2ResponseReader, request_head
 from tests.peers.cases import Case
 from tests.peers.http2_cases import GROUPS
 from tests.targets import http2 as server
@@ -55,7 +55,7 @@ class Verdict:
 
 def ours(frames: Sequence[bytes], *, end: bool) -> Verdict:
     """Read a response with the reader of this project."""
-    reader = ResponseReader("GET")
+    reader = Http2ResponseReader("GET")
     sent = OPENING + request_head(FIELDS, ends=True)
     size = 0
     try:

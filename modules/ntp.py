@@ -76,7 +76,7 @@ class NtpSettings(SourceSettings):
     max_root_distance: Duration = 0.0
 
 
-class Answer(NamedTuple):
+class NtpAnswer(NamedTuple):
     """A server's response, in seconds; `reference_age` is None if the server has never corrected its clock."""
 
     leap: int
@@ -104,7 +104,7 @@ async def probe_ntp(probe: Probe, settings: NtpSettings) -> None:
     _check(settings, best)
 
 
-async def _best(probe: Probe, settings: NtpSettings, datagrams: Datagrams) -> Answer:
+async def _best(probe: Probe, settings: NtpSettings, datagrams: Datagrams) -> NtpAnswer:
     """Send the requests; return the response with the least delay.
 
     Each request may wait for its share of the time. Once there is a response, a request that fails is the last.
@@ -113,7 +113,7 @@ async def _best(probe: Probe, settings: NtpSettings, datagrams: Datagrams) -> An
         ProbeFailed: the first response is invalid or a refusal, or there is none.
     """
     patience = probe.remaining / (settings.samples + 1)
-    best: Answer | None = None
+    best: NtpAnswer | None = None
     for sample in range(settings.samples):
         if sample:
             await asyncio.sleep(min(settings.interval, patience))
@@ -138,7 +138,7 @@ async def _best(probe: Probe, settings: NtpSettings, datagrams: Datagrams) -> An
     return best
 
 
-async def _request(probe: Probe, datagrams: Datagrams) -> Answer:
+async def _request(probe: Probe, datagrams: Datagrams) -> NtpAnswer:
     """Send one request and return its response.
 
     Raises:
@@ -157,7 +157,7 @@ async def _request(probe: Probe, datagrams: Datagrams) -> Answer:
     raise ProbeFailed(Reason.PROTOCOL_ERROR, f"{MAX_STRAY_DATAGRAMS} datagrams came that do not answer the request")
 
 
-def _read(data: bytes, nonce: int, ours: float, elapsed: float) -> Answer | None:
+def _read(data: bytes, nonce: int, ours: float, elapsed: float) -> NtpAnswer | None:
     """Parse a response; return None if it answers another request.
 
     Args:
@@ -180,7 +180,7 @@ def _read(data: bytes, nonce: int, ours: float, elapsed: float) -> Answer | None
     if not received or not transmitted:
         raise ProbeFailed(Reason.PROTOCOL_ERROR, "the response has no timestamps")
     there, back = _unix(received, ours), _unix(transmitted, ours)
-    return Answer(
+    return NtpAnswer(
         leap=flags >> 6,
         stratum=stratum or UNSYNCHRONIZED_STRATUM,
         precision=2.0**tick,
@@ -199,7 +199,7 @@ def _unix(stamp: int, near: float) -> float:
     return seconds + round((near - seconds) / 2**32) * 2**32
 
 
-def _report(probe: Probe, answer: Answer) -> None:
+def _report(probe: Probe, answer: NtpAnswer) -> None:
     probe.set(OFFSET, answer.offset)
     probe.set(DELAY, answer.delay)
     probe.set(STRATUM, answer.stratum)
@@ -217,7 +217,7 @@ def _report(probe: Probe, answer: Answer) -> None:
         probe.set(REFERENCE, 1, name)
 
 
-def _check(settings: NtpSettings, answer: Answer) -> None:
+def _check(settings: NtpSettings, answer: NtpAnswer) -> None:
     """Check the response against the module's settings."""
     if answer.leap == 3 or answer.stratum >= UNSYNCHRONIZED_STRATUM:
         raise ProbeFailed(UNSYNCHRONIZED, "the server is not synchronized")

@@ -143,7 +143,7 @@ class Namespace:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class NamespaceNetwork:
     """near (10.91.1.1, fd91:1::1), router (.254 and ::fe on both sides) and far (10.91.2.2, fd91:2::2)."""
 
     near: Namespace
@@ -152,7 +152,7 @@ class Network:
 
 
 @contextlib.contextmanager
-def network() -> Iterator[Network]:
+def network() -> Iterator[NamespaceNetwork]:
     """Make a network, and remove it at the end of the block."""
     prefix = f"pe{os.getpid()}-{next(_numbers)}"
     near, router, far = (Namespace(f"{prefix}-{name}") for name in ("near", "router", "far"))
@@ -168,7 +168,7 @@ def network() -> Iterator[Network]:
         _join(near, router, 1, "1")
         _join(far, router, 2, "2")
         near.run("ping", "-c1", "-w200", "fd91:2::2")  # IPv6 addresses take a second to become usable
-        yield Network(near, router, far)
+        yield NamespaceNetwork(near, router, far)
 
 
 def _join(host: Namespace, router: Namespace, number: int, address: str) -> None:

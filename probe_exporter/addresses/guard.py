@@ -36,7 +36,7 @@ METADATA_NAMES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TargetEntry:
     """One entry of a list.
 
     Args:
@@ -68,7 +68,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Anything(Entry):
+class Anything(TargetEntry):
     """``*``: every address and every name."""
 
     def for_address(self, address: Address) -> bool:
@@ -79,7 +79,7 @@ class Anything(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Range(Entry):
+class Range(TargetEntry):
     """An address or a range of them."""
 
     network: Network = field(kw_only=True)
@@ -94,7 +94,7 @@ class Range(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Pattern(Entry):
+class Pattern(TargetEntry):
     """A name, or all names below one."""
 
     name: str = field(kw_only=True)
@@ -109,7 +109,7 @@ class Pattern(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Socket(Entry):
+class Socket(TargetEntry):
     """The path of a Unix socket, or a prefix of paths."""
 
     path: str = field(kw_only=True)
@@ -129,7 +129,7 @@ _BRACKETED = re.compile(r"\[(?P<host>[^\[\]]*)\](?::(?P<port>.*))?")
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
-def parse(text: str) -> Entry:
+def parse(text: str) -> TargetEntry:
     """Parse an entry: an address, a range, a name, ``*.name`` or ``*``, with ``:port`` or without; or ``unix:path``.
 
     Raises:
@@ -211,8 +211,8 @@ class Lists:
         where: the block's name in messages.
     """
 
-    allow: tuple[Entry, ...] | None = None
-    deny: tuple[Entry, ...] = ()
+    allow: tuple[TargetEntry, ...] | None = None
+    deny: tuple[TargetEntry, ...] = ()
     where: str = "targets"
 
     @property
@@ -283,7 +283,7 @@ class Lists:
         return ""
 
 
-def _by_name_only(entry: Entry, sight: Sight) -> str:
+def _by_name_only(entry: TargetEntry, sight: Sight) -> str:
     return f"`{entry}` is for a name, and {sight.address} needs an entry of its own"
 
 

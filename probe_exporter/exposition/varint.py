@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LONGEST = 10
+MAX_VARINT_BYTES = 10
 """Bytes of the largest varint, for 64 bits."""
 
 
@@ -23,7 +23,7 @@ def decode(data: bytes, at: int) -> tuple[int, int]:
         ValueError: the number has more than 64 bits, or is incomplete.
     """
     value = 0
-    for place, byte in enumerate(data[at : at + LONGEST]):
+    for place, byte in enumerate(data[at : at + MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
             if value >> 64:

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from probe_exporter.history.memory import LARGEST_SHARE, SETTLE_SECONDS, TOO_LARGE, HistoryError, Query, Recent
 from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.history.record import Document, Entry, document, entry, to_json
+from probe_exporter.history.record import Document, HistoryEntry, document, entry, to_json
 from probe_exporter.runner import Result
 
 log = logging.getLogger(__name__)
@@ -128,10 +128,10 @@ class FileHistory:
         if taken:
             self._writing = self._thread.submit(self._write, taken)
 
-    async def select(self, query: Query) -> list[Entry]:
+    async def select(self, query: Query) -> list[HistoryEntry]:
         return await self._read(lambda connection: query.select(_entries(connection)))
 
-    async def get(self, id: int) -> tuple[Entry, Document] | None:
+    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
         return await self._read(lambda connection: _get(connection, id))
 
     async def _read(self, reading: Callable[[sqlite3.Connection], T]) -> T:
@@ -290,11 +290,11 @@ def _explained(path: Path) -> Iterator[None]:
         raise HistoryError(f"{path} can't be used as a history: {error}") from error
 
 
-def _entries(connection: sqlite3.Connection) -> Iterator[Entry]:
-    return map(Entry._make, connection.execute(f"{_ENTRIES} ORDER BY id DESC"))
+def _entries(connection: sqlite3.Connection) -> Iterator[HistoryEntry]:
+    return map(HistoryEntry._make, connection.execute(f"{_ENTRIES} ORDER BY id DESC"))
 
 
-def _get(connection: sqlite3.Connection, id: int) -> tuple[Entry, Document] | None:
+def _get(connection: sqlite3.Connection, id: int) -> tuple[HistoryEntry, Document] | None:
     if not 0 < id < 1 << 63:
         return None
     row = connection.execute(f"{_ENTRIES} WHERE id = ?", (id,)).fetchone()
@@ -302,4 +302,4 @@ def _get(connection: sqlite3.Connection, id: int) -> tuple[Entry, Document] | No
     if row is None or packed is None:
         return None
     whole = json.loads(zlib.decompress(packed[0]))
-    return Entry._make(row), Document(whole["details"], whole["debug"])
+    return HistoryEntry._make(row), Document(whole["details"], whole["debug"])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.history.record import Document, Entry, document, entry
+from probe_exporter.history.record import Document, HistoryEntry, document, entry
 from probe_exporter.runner import Result
 from probe_exporter.telemetry.masking import mask_urls
 
@@ -30,7 +30,7 @@ LARGEST_SHARE = 16
 """A result larger than this part of the size limit is dropped, so that one target can't push out all the others."""
 
 SETTLE_SECONDS = 0.1
-MOST_UNSETTLED = 256
+MAX_UNSETTLED_RESULTS = 256
 """The sizes of results are computed after so many seconds, or when so many results wait."""
 
 TOO_LARGE = "too_large"
@@ -59,9 +59,9 @@ class Query:
     since: float = -math.inf
     limit: int = 100
 
-    def select(self, entries: Iterable[Entry]) -> list[Entry]:
+    def select(self, entries: Iterable[HistoryEntry]) -> list[HistoryEntry]:
         """Return the entries that match, in the given order, which is newest first."""
-        found: list[Entry] = []
+        found: list[HistoryEntry] = []
         target = mask_urls(self.target)
         for one in entries:
             if len(found) == self.limit:
@@ -83,14 +83,14 @@ class History(Protocol):
     def add(self, result: Result) -> None:
         """Add a result. Called on the event loop; does not block."""
 
-    async def select(self, query: Query) -> list[Entry]:
+    async def select(self, query: Query) -> list[HistoryEntry]:
         """Return the entries that match a query, newest first.
 
         Raises:
             HistoryError: the history can't be read now.
         """
 
-    async def get(self, id: int) -> tuple[Entry, Document] | None:
+    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
         """Return the entry and the document of a probe; None if it is not kept (any more).
 
         Raises:
@@ -166,7 +166,7 @@ class Recent:
             waiting.popleft()
             self._next_id += 1
             self._gone(1)
-        elif len(waiting) >= MOST_UNSETTLED or len(waiting) > self._limit:
+        elif len(waiting) >= MAX_UNSETTLED_RESULTS or len(waiting) > self._limit:
             self.settle()
         return len(waiting) == 1
 
@@ -233,11 +233,11 @@ class MemoryHistory:
         if self._recent.add(result):
             asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._recent.settle)
 
-    async def select(self, query: Query) -> list[Entry]:
+    async def select(self, query: Query) -> list[HistoryEntry]:
         self._recent.settle()
         return query.select(entry(item.id, item.result) for item in self._recent)
 
-    async def get(self, id: int) -> tuple[Entry, Document] | None:
+    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
         self._recent.settle()
         for item in self._recent:
             if item.id == id:

@@ -23,7 +23,7 @@ from probe_exporter.telemetry.logs import level_name
 from probe_exporter.telemetry.masking import Identity, Mask, mask_urls
 
 
-class Entry(NamedTuple):
+class HistoryEntry(NamedTuple):
     """A finished probe in a list."""
 
     id: int
@@ -63,10 +63,10 @@ class Document(NamedTuple):
     debug: str
 
 
-def entry(id: int, result: Result) -> Entry:
+def entry(id: int, result: Result) -> HistoryEntry:
     """Return the entry of a result."""
     failure = result.failure
-    return Entry(
+    return HistoryEntry(
         id=id,
         module=result.module.name,
         target=mask_urls(result.target),

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, Wit
 
 from probe_exporter.addresses import guard, literals
 from probe_exporter.addresses.endpoints import join_host_port, split_host_port
-from probe_exporter.addresses.guard import Entry, Guard, Lists
+from probe_exporter.addresses.guard import Guard, Lists, TargetEntry
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import SCALAR_TYPES, Duration, Text, Written
@@ -126,8 +126,8 @@ class ResolverSettings(Settings):
         return Resolver(tuple((host, int(port)) for host, port in servers), self.timeout)
 
 
-def _entry(value: object) -> Entry:
-    if isinstance(value, Entry):
+def _entry(value: object) -> TargetEntry:
+    if isinstance(value, TargetEntry):
         return value
     if not isinstance(value, str):
         raise ValueError("expected a string")
@@ -135,7 +135,7 @@ def _entry(value: object) -> Entry:
 
 
 Target = Annotated[
-    Entry,
+    TargetEntry,
     Written("target", "10.0.0.0/8, *.example.org:443 or unix:/run/*"),
     PlainValidator(_entry, json_schema_input_type=str),
     PlainSerializer(str, return_type=str),

@@ -100,16 +100,11 @@ def _checked_number(metric: Metric, value: object) -> float:
 def _check_labels(metric: Metric, labels: LabelValues) -> None:
     """
     Raises:
-        NotASample: a label value is no text, or text that UTF-8 can't encode.
+        NotASample: a label value is no text. Text that UTF-8 can't encode is one: the encoders replace its characters.
     """
     for name, value in zip(metric.labels, labels, strict=False):
         if not isinstance(value, str):
             raise NotASample(f"metric {metric.name}: label {name} was given {type(value).__name__} in place of text")
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise NotASample(f"metric {metric.name}: label {name} was given text that is not UTF-8") from None
 
 
 def _misfit(metric: Metric) -> str:
@@ -156,7 +151,7 @@ class Samples:
             self.plain[metric] = value
             return
         for label in labels:
-            if type(label) is not str or not label.isascii():
+            if type(label) is not str:
                 _check_labels(metric, labels)
         if metric in self.labelled:
             self.labelled[metric][labels] = value

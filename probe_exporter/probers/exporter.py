@@ -41,7 +41,7 @@ from probe_exporter.settings.secrets import Named
 from probe_exporter.tls import handshake
 from probe_exporter.tls.settings import TLSSettings
 from probe_exporter.values import documents, pool
-from probe_exporter.values.finding import Answer, report
+from probe_exporter.values.finding import SearchedAnswer, report
 from probe_exporter.values.settings import Metrics
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -417,7 +417,7 @@ class _Visit:
         """Set the module's own metrics: regular expressions search the page, JSONPath the metadata."""
         if self._settings.metrics:
             with self._probe.phase("values"):
-                answer = Answer(self._headers, self._page, self._document)
+                answer = SearchedAnswer(self._headers, self._page, self._document)
                 await report(self._probe, self._settings.metrics, answer)
 
 

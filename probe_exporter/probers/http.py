@@ -24,7 +24,7 @@ from probe_exporter.protocols.http.content import CODINGS, DEFAULT_MAX_JSON_BYTE
 from probe_exporter.protocols.http.exchange import Exchange
 from probe_exporter.protocols.http.journey import MAX_REDIRECTS, Journey
 from probe_exporter.protocols.http.oauth2 import TokenSource
-from probe_exporter.protocols.http.request import Template, check_references, with_host_header
+from probe_exporter.protocols.http.request import RequestTemplate, check_references, with_host_header
 from probe_exporter.protocols.http.response import Response
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.http.url import URL, parse_target
@@ -160,9 +160,9 @@ class HttpSettings(HttpClientSettings, AddressSettings):
         return self.skip_resolve_phase_with_proxy and proxied and not self.enable_http3
 
     @cached_property
-    def template(self) -> Template:
+    def template(self) -> RequestTemplate:
         """What all requests of this module have in common."""
-        return Template.make(
+        return RequestTemplate.make(
             self.method, self.headers, self.body, self.body_file, accept_encoding=self.compression.lower()
         )
 
@@ -293,7 +293,7 @@ class _Visit:
             with self._probe.phase("values"):
                 text = self._body.text
                 await finding.report(
-                    self._probe, settings.metrics, finding.Answer(exchange.response.get_all, text, text)
+                    self._probe, settings.metrics, finding.SearchedAnswer(exchange.response.get_all, text, text)
                 )
 
     async def _head_is_good(self, response: Response) -> bool:

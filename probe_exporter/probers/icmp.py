@@ -18,7 +18,7 @@ from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
-from probe_exporter.protocols.icmp.pings import Path, Reply
+from probe_exporter.protocols.icmp.pings import PingPath, Reply
 from probe_exporter.settings.fields import Duration
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
         probe.set(DURATION, 0, phase)
     address = await opening.choose_address(probe, _without_brackets(probe.target), settings, DURATION)
     with probe.phase("setup") as setup:
-        path = Path(
+        path = PingPath(
             probe,
             address,
             source=settings.source_ip_address,
@@ -136,7 +136,7 @@ class _Series:
     Without any reply they have until the deadline.
     """
 
-    def __init__(self, probe: Probe, path: Path, settings: IcmpSettings) -> None:
+    def __init__(self, probe: Probe, path: PingPath, settings: IcmpSettings) -> None:
         self._probe = probe
         self._path = path
         self._settings = settings

@@ -22,7 +22,7 @@ from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.messages import Messages, MessageSettings
 from probe_exporter.protocols.dialogue.steps import walk
 from probe_exporter.protocols.http import tunnel
-from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.http1 import Http1ResponseReader
 from probe_exporter.protocols.http.request import Request, authorization, check_references, own_headers, read_file
 from probe_exporter.protocols.http.response import Headers
 from probe_exporter.protocols.http.settings import HttpClientSettings, HttpHeader
@@ -207,7 +207,7 @@ class _Visit:
             assert connection.handshake is not None
             handshake.report(probe, connection.handshake)
         probe.log("Requesting the upgrade", url=probe.target, host=request.host)
-        response = ResponseReader(request.method)
+        response = Http1ResponseReader(request.method)
         with probe.phase("processing"):
             connection.send(request.head())
             while not response.head_complete:

@@ -228,7 +228,7 @@ def _fields(body: bytes, span: Span, limit: int = 0) -> Iterator[tuple[int, Valu
 def _varint(body: bytes, place: int, end: int) -> tuple[int, int]:
     """Return a number of seven bits a byte, the lowest first, and the place after it."""
     number = 0
-    for index in range(min(varint.LONGEST, end - place)):
+    for index in range(min(varint.MAX_VARINT_BYTES, end - place)):
         byte = body[place + index]
         number |= (byte & 0x7F) << 7 * index
         if byte < 0x80:

@@ -48,7 +48,7 @@ Found = tuple[Series, list[str]]
 """The series of a metric, and remarks about what was wrong."""
 
 
-class Answer(NamedTuple):
+class SearchedAnswer(NamedTuple):
     """A response, as values are searched in it.
 
     Args:
@@ -66,7 +66,7 @@ class _TooLong(Exception):
     """The work takes too long for the event loop."""
 
 
-async def report(probe: Probe, metrics: Sequence[ValueSettings], answer: Answer) -> None:
+async def report(probe: Probe, metrics: Sequence[ValueSettings], answer: SearchedAnswer) -> None:
     """Set all metrics that the response has values for; fail the probe if a required one is missing."""
     labelled = []
     for one, (series, remarks) in zip(metrics, await _find(metrics, answer), strict=True):
@@ -83,7 +83,7 @@ async def report(probe: Probe, metrics: Sequence[ValueSettings], answer: Answer)
         probe.registry.register(Given(labelled))
 
 
-async def _find(metrics: Sequence[ValueSettings], answer: Answer) -> Sequence[Found]:
+async def _find(metrics: Sequence[ValueSettings], answer: SearchedAnswer) -> Sequence[Found]:
     """Return what was found for each metric, by a helper process if it takes long."""
     headers = {name: answer.header(name) for name in _headers(metrics)}
     if _is_small(metrics, answer, headers):
@@ -105,7 +105,7 @@ def _headers(metrics: Sequence[ValueSettings]) -> set[str]:
     return {name.lower() for name in (*labels, *(one.source.header for one in metrics)) if name}
 
 
-def _is_small(metrics: Sequence[ValueSettings], answer: Answer, headers: Mapping[str, Sequence[str]]) -> bool:
+def _is_small(metrics: Sequence[ValueSettings], answer: SearchedAnswer, headers: Mapping[str, Sequence[str]]) -> bool:
     """Return whether it is worth trying on the event loop."""
     text, document = answer.text or b"", answer.document or b""
     searched = sum(one.source.regexp is not None for one in metrics) * len(text) + len(document)

@@ -26,7 +26,7 @@ from probe_exporter.web.tls import ServerContext, TlsServer, Unusable, make_cont
 
 log = logging.getLogger(__name__)
 
-MOST_COST = 14
+MAX_BCRYPT_COST = 14
 """The cost of a bcrypt hash above which a warning is logged; it takes about a second."""
 
 _VALUES: Mapping[str, tuple[str, ...] | None] = {
@@ -103,8 +103,11 @@ class WebFile(Settings):
 
     def cautions(self) -> Iterator[tuple[str, str]]:
         """Yield warnings about password hashes that take so long that logins time out."""
-        if any(int(hashed[4:6]) > MOST_COST for hashed in self.basic_auth_users.values()):
-            yield "basic_auth_users", f"a cost above {MOST_COST} takes seconds or more for each password that is new"
+        if any(int(hashed[4:6]) > MAX_BCRYPT_COST for hashed in self.basic_auth_users.values()):
+            yield (
+                "basic_auth_users",
+                f"a cost above {MAX_BCRYPT_COST} takes seconds or more for each password that is new",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,13 @@ from probe_exporter.web.answers import Refused, refusal
 
 log = logging.getLogger(__name__)
 
-LONGEST_LINE = 64 * 1024
+MAX_LINE_BYTES = 64 * 1024
 """Bytes of a request line or header; aiohttp's 8 KiB are too few for some targets."""
 
 PIECE = 4096
 """Bytes given to the parser at a time. Its errors quote the invalid input, escaped to up to four times its size."""
 
-LONGEST_COMPLAINT = 200  # characters
+MAX_COMPLAINT_CHARACTERS = 200  # characters
 
 LAST_ANSWER_SECONDS = 0.25
 """Seconds for the response to a client that has closed its half; it may still read, as ``nc`` does."""
@@ -121,7 +121,7 @@ class Connection(RequestHandler):
             log.error("Unexpected exception in the web server", exc_info=exc)
             return refusal(Refused(status, message or "Internal error; the exporter's log has more"))
         # aiohttp would send back all the data that it could not parse, and log it.
-        answer = refusal(Refused(400, f"Bad request: {exc.message[:LONGEST_COMPLAINT]}"))
+        answer = refusal(Refused(400, f"Bad request: {exc.message[:MAX_COMPLAINT_CHARACTERS]}"))
         answer.force_close()
         return answer
 
@@ -170,8 +170,8 @@ class Connections:
             access_log=None,
             keepalive_timeout=self._limits.idle,
             lingering_time=1.0,
-            max_line_size=LONGEST_LINE,
-            max_field_size=LONGEST_LINE,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
         )
 
     def _request(

@@ -12,7 +12,7 @@ from aiohttp.web import BaseRequest
 
 from probe_exporter.config.current import Configuration
 from probe_exporter.history.memory import History, HistoryError, Query
-from probe_exporter.history.record import Document, Entry, to_json
+from probe_exporter.history.record import Document, HistoryEntry, to_json
 from probe_exporter.prober.failure import Reason
 from probe_exporter.settings.quantities import parse_duration
 from probe_exporter.web.answers import Answer, Refused, json_text, plain
@@ -121,7 +121,7 @@ class Histories:
         entry, document = await self._get(number)
         return json_text(to_json(entry.data() | document.details, indent=2))
 
-    async def select(self, query: Query) -> list[Entry]:
+    async def select(self, query: Query) -> list[HistoryEntry]:
         """Return the entries that match a query.
 
         Raises:
@@ -132,7 +132,7 @@ class Histories:
         except HistoryError as error:
             raise Refused(503, f"The history can't be read: {error}") from error
 
-    async def _get(self, number: int | None) -> tuple[Entry, Document]:
+    async def _get(self, number: int | None) -> tuple[HistoryEntry, Document]:
         try:
             found = None if number is None else await self._history.get(number)
         except HistoryError as error:

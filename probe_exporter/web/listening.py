@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 BACKLOG = 4096
 """The backlog of connections to accept: a large Prometheus opens thousands at once."""
 
-MOST = 65535
+MAX_PORT = 65535
 
 UNIX = "unix:"
 FIRST_INHERITED = 3
@@ -64,8 +64,8 @@ def listen(address: str) -> socket.socket:
         ListenError: the address is in use, not one of this machine, or not permitted.
     """
     host, port = split_address(address)
-    if port.isdecimal() and int(port) > MOST:
-        raise ListenError(f"cannot listen on {address}: ports end at {MOST}")
+    if port.isdecimal() and int(port) > MAX_PORT:
+        raise ListenError(f"cannot listen on {address}: ports end at {MAX_PORT}")
     try:
         if not host and socket.has_dualstack_ipv6():
             number = socket.getaddrinfo(None, port or "0", type=socket.SOCK_STREAM)[0][4][1]

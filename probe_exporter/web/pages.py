@@ -8,7 +8,7 @@ from html import escape
 from urllib.parse import urlencode
 
 from probe_exporter.config.module import Config
-from probe_exporter.history.record import Entry
+from probe_exporter.history.record import HistoryEntry
 from probe_exporter.version import VERSION
 
 EXAMPLE = {"target": "prometheus.io", "module": "http_2xx"}
@@ -67,7 +67,7 @@ _TABLE = """<div class="wide"><table>
 </table></div>"""
 
 
-def landing(config: Config, recent: Iterable[Entry] | None) -> str:
+def landing(config: Config, recent: Iterable[HistoryEntry] | None) -> str:
     """Return the page at the root: a form, links, and a table of recent probes.
 
     Args:
@@ -90,7 +90,7 @@ def _option(name: str) -> str:
     return f"<option{selected}>{escape(name)}</option>"
 
 
-def _row(entry: Entry) -> str:
+def _row(entry: HistoryEntry) -> str:
     finished = datetime.fromtimestamp(entry.started + entry.duration, UTC).astimezone()
     today = finished.date() == datetime.now(UTC).astimezone().date()
     verdict = "Success" if entry.success else "Failure"

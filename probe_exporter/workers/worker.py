@@ -66,7 +66,7 @@ class Alone:
 
 log = logging.getLogger(__name__)
 
-LONGEST_LINE = 64 << 20
+MAX_LINE_BYTES = 64 << 20
 """The limit of a message in bytes, far above the metrics of a process with thousands of modules."""
 
 GONE = "The supervisor of the workers has exited"
@@ -145,7 +145,7 @@ class Crew:
 
     async def connect(self) -> None:
         """Open the streams to the supervisor; call it before the server accepts connections."""
-        self._line = await asyncio.open_unix_connection(sock=self._channel, limit=LONGEST_LINE)
+        self._line = await asyncio.open_unix_connection(sock=self._channel, limit=MAX_LINE_BYTES)
 
     async def attend(self, reload: Reload, ending: Ending) -> None:
         """Answer the supervisor's requests until it exits.

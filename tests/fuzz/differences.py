@@ -18,7 +18,7 @@ from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.protocols.dns import message
 from probe_exporter.protocols.dns.wire import Malformed
 from probe_exporter.protocols.http.header_block import Decoder
-from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.http1 import Http1ResponseReader
 
 LIMIT = 65536
 
@@ -71,7 +71,7 @@ def _judge(known: tuple[Known, ...], data: bytes, ours: object, theirs: object) 
 
 def _ours(data: bytes) -> Outcome:
     """Read a response whose connection ends after the data."""
-    reader = ResponseReader("GET")
+    reader = Http1ResponseReader("GET")
     body = b""
     try:
         for piece in (data, b""):

@@ -27,7 +27,7 @@ from probe_exporter.protocols.dns.wire import name_to_wire
 from probe_exporter.protocols.http import field_section, url
 from probe_exporter.protocols.http.frames import MAX_PAYLOAD_BYTES, FrameReader, frame
 from probe_exporter.protocols.http.header_block import Decoder
-from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.http1 import Http1ResponseReader
 from probe_exporter.scrape import openmetrics, protobuf, text
 from probe_exporter.scrape.page import Malformed, Page, Selection, TooManySamples
 from probe_exporter.web.parameters import TooManyParameters, decode_query
@@ -51,7 +51,7 @@ def cuts(data: bytes) -> list[bytes]:
 
 def read_http1(pieces: list[bytes]) -> tuple[object, ...]:
     """Return what a reader makes of a response in pieces: the head, the body, and the reason of a failure."""
-    reader = ResponseReader("GET")
+    reader = Http1ResponseReader("GET")
     body, failure = b"", ""
     try:
         for piece in [*pieces, b""]:

@@ -134,7 +134,7 @@ async def test_results_are_written_without_a_query(tmp_path: Path) -> None:
 
 async def test_text_that_is_not_utf_8_is_stored_escaped(tmp_path: Path) -> None:
     with opened(tmp_path / "h") as history:
-        history.add(finished("caf\udce9 \0 \N{BLACK STAR}"))
+        history.add(finished("caf\udce9 \0 \N{BLACK STAR}", label="\udce9"))
         (entry,) = await history.select(ALL)
         assert entry.target == "caf\\udce9 \0 \N{BLACK STAR}"
         assert await history.get(entry.id) is not None

@@ -264,11 +264,11 @@ async def test_add_neither_weighs_nor_renders(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(memory, "weight", weigh)
     monkeypatch.setattr(memory, "entry", lambda *_: done.append("rendered"))
     history = a_history(limit=1000)
-    for _ in range(memory.MOST_UNSETTLED - 1):
+    for _ in range(memory.MAX_UNSETTLED_RESULTS - 1):
         history.add(finished("x"))
     assert done == []
     history._recent.settle()
-    assert done == ["weighed"] * (memory.MOST_UNSETTLED - 1)
+    assert done == ["weighed"] * (memory.MAX_UNSETTLED_RESULTS - 1)
 
 
 async def test_add_costs_little_cpu_time() -> None:

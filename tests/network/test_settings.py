@@ -23,7 +23,7 @@ from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.runner import Result, run
 from tests import namespaces
-from tests.namespaces import Namespace, Network
+from tests.namespaces import Namespace, NamespaceNetwork
 from tests.targets.dns import DnsServer, Zone
 from tests.waiting import PATIENCE, until, wait_until
 
@@ -321,7 +321,7 @@ class Far:
 
 
 @pytest.fixture(scope="module")
-def laid() -> Iterator[tuple[Network, Far]]:
+def laid() -> Iterator[tuple[NamespaceNetwork, Far]]:
     """A network whose near host has a second way to the router, eth1 (10.91.3.1, fd91:3::1), worse than the first."""
     namespaces.require()
     with namespaces.network() as network:
@@ -368,7 +368,7 @@ async def until_heard(far: Far, module: Module, target: str) -> None:
 )
 @pytest.mark.parametrize("name", PROBES)
 def test_source_interface_selects_outgoing_interface(
-    tmp_path: Path, laid: tuple[Network, Far], name: str, target: str, first: str, second: str, net_raw: bool
+    tmp_path: Path, laid: tuple[NamespaceNetwork, Far], name: str, target: str, first: str, second: str, net_raw: bool
 ) -> None:
     """The interface overrides the routes; the far host sees its address."""
     network, far = laid

@@ -89,7 +89,7 @@ def test_sample_takes_whatever_is_a_number(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("label", "said"),
-    [(5, "given int in place of text"), (None, "given NoneType in place"), ("\udc80", "given text that is not UTF-8")],
+    [(5, "given int in place of text"), (None, "given NoneType in place")],
 )
 def test_sample_refuses_label_values_that_are_no_text(label: Any, said: str) -> None:
     samples = Samples()

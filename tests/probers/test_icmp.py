@@ -30,7 +30,7 @@ from probe_exporter.protocols.icmp import messages, pings
 from probe_exporter.runner import Result, run
 from tests import namespaces
 from tests.deadlines import in_phase, run_until, watch
-from tests.namespaces import Network
+from tests.namespaces import NamespaceNetwork
 from tests.waiting import until
 
 FAR, FAR_6 = "10.91.2.2", "fd91:2::2"
@@ -255,7 +255,7 @@ async def test_cancelled_ping_is_forgotten() -> None:
 
 
 @pytest.fixture(scope="module")
-def laid() -> Iterator[Network]:
+def laid() -> Iterator[NamespaceNetwork]:
     namespaces.require()
     with namespaces.network() as network:
         # Linux limits the types in this mask to a burst of 50 for all namespaces together.
@@ -264,7 +264,7 @@ def laid() -> Iterator[Network]:
 
 
 @pytest.fixture(params=["datagram", "raw"])
-def path(laid: Network, request: pytest.FixtureRequest) -> Network:
+def path(laid: NamespaceNetwork, request: pytest.FixtureRequest) -> NamespaceNetwork:
     """Reset the network, and choose the kind of socket that its near host pings with."""
     near, router, far = laid.near, laid.router, laid.far
     near.sysctl(ipv4__ping_group_range="0 2147483647" if request.param == "datagram" else "1 0")
@@ -277,7 +277,7 @@ def path(laid: Network, request: pytest.FixtureRequest) -> Network:
     return laid
 
 
-def through(path: Network, *targets: str, timeout: float = 20.0, **settings: Any) -> list[Result]:
+def through(path: NamespaceNetwork, *targets: str, timeout: float = 20.0, **settings: Any) -> list[Result]:
     """Ping targets concurrently from the near host; without CAP_NET_RAW if it is to use datagram sockets."""
 
     async def all_of_them() -> list[Result]:
@@ -286,7 +286,7 @@ def through(path: Network, *targets: str, timeout: float = 20.0, **settings: Any
     return path.near.wait_for(all_of_them, net_raw=not uses_datagrams(path))
 
 
-def until_silence(path: Network, target: str, **settings: Any) -> Result:
+def until_silence(path: NamespaceNetwork, target: str, **settings: Any) -> Result:
     """Ping a target from the near host that does not answer; the deadline strikes soon after the request."""
 
     async def one() -> Result:
@@ -295,7 +295,7 @@ def until_silence(path: Network, target: str, **settings: Any) -> Result:
     return path.near.wait_for(one, net_raw=not uses_datagrams(path))
 
 
-def uses_datagrams(path: Network) -> bool:
+def uses_datagrams(path: NamespaceNetwork) -> bool:
     return path.near.run("cat", "/proc/sys/net/ipv4/ping_group_range").split() != ["1", "0"]
 
 
@@ -305,7 +305,7 @@ TRIES = 20
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [FAR, FAR_6])
-def test_far_host_answers_through_the_router(path: Network, target: str) -> None:
+def test_far_host_answers_through_the_router(path: NamespaceNetwork, target: str) -> None:
     (result,) = through(path, target)
     assert why(result) is None
     assert value(result, icmp.HOP_LIMIT) == 63
@@ -313,7 +313,7 @@ def test_far_host_answers_through_the_router(path: Network, target: str) -> None
 
 
 @pytest.mark.slow
-def test_link_local_address_is_reached_by_its_zone(path: Network) -> None:
+def test_link_local_address_is_reached_by_its_zone(path: NamespaceNetwork) -> None:
     found = re.search(r"inet6 (fe80::\S+)/64", path.router.run("ip", "address", "show", "dev", "host1"))
     assert found is not None
     (plain,) = through(path, f"{found[1]}%eth0")
@@ -322,7 +322,7 @@ def test_link_local_address_is_reached_by_its_zone(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_source_address_is_seen_by_the_target(path: Network) -> None:
+def test_source_address_is_seen_by_the_target(path: NamespaceNetwork) -> None:
     """The far host drops requests from the first address of the near host."""
     path.near.ip("address", "replace", "10.91.1.9/24", "dev", "eth0")
     path.near.ip("address", "replace", "fd91:1::9/64", "dev", "eth0", "nodad")
@@ -337,7 +337,7 @@ def test_source_address_is_seen_by_the_target(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_hop_limit_is_that_of_the_reply(path: Network) -> None:
+def test_hop_limit_is_that_of_the_reply(path: NamespaceNetwork) -> None:
     path.far.sysctl(ipv4__ip_default_ttl=200)
     (result,) = through(path, FAR)
     assert value(result, icmp.HOP_LIMIT) == 199
@@ -345,7 +345,7 @@ def test_hop_limit_is_that_of_the_reply(path: Network) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "router"), [(FAR, "10.91.1.254"), (FAR_6, "fd91:1::fe")])
-def test_ttl_exceeded_fails_the_probe_at_once(path: Network, target: str, router: str) -> None:
+def test_ttl_exceeded_fails_the_probe_at_once(path: NamespaceNetwork, target: str, router: str) -> None:
     (failed,) = through(path, target, ttl=1)
     (passed,) = through(path, target, ttl=2)
     assert why(failed) == (Reason.ICMP_TIME_EXCEEDED, "rtt")
@@ -365,7 +365,7 @@ def test_ttl_exceeded_fails_the_probe_at_once(path: Network, target: str, router
         (FAR_6, "icmpv6 type echo-request reject with icmpv6 type addr-unreachable", "address unreachable"),
     ],
 )
-def test_unreachable_host_fails_the_probe_at_once(path: Network, target: str, rule: str, words: str) -> None:
+def test_unreachable_host_fails_the_probe_at_once(path: NamespaceNetwork, target: str, rule: str, words: str) -> None:
     path.router.nft(f"table inet f {{\n chain c {{\n type filter hook forward priority 0\n {rule}\n }}\n}}")
     (result,) = through(path, target)
     assert why(result) == (Reason.ICMP_UNREACHABLE, "rtt")
@@ -374,7 +374,7 @@ def test_unreachable_host_fails_the_probe_at_once(path: Network, target: str, ru
 
 
 @pytest.mark.slow
-def test_error_fails_only_the_ping_it_is_about(path: Network) -> None:
+def test_error_fails_only_the_ping_it_is_about(path: NamespaceNetwork) -> None:
     """All pings share a socket, and the kernel reports an error to the next call on it."""
     rule = "ip daddr 10.91.2.9 reject with icmp type host-unreachable"
     path.router.nft(f"table inet f {{\n chain c {{\n type filter hook forward priority 0\n {rule}\n }}\n}}")
@@ -384,7 +384,7 @@ def test_error_fails_only_the_ping_it_is_about(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_unread_error_does_not_fail_the_next_ping(path: Network) -> None:
+def test_unread_error_does_not_fail_the_next_ping(path: NamespaceNetwork) -> None:
     """The error arrives while the event loop is busy, and the kernel reports it to the next send."""
 
     async def at_once() -> Result:
@@ -400,7 +400,7 @@ def test_unread_error_does_not_fail_the_next_ping(path: Network) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [FAR, FAR_6])
-def test_error_leaves_the_socket_usable(path: Network, target: str) -> None:
+def test_error_leaves_the_socket_usable(path: NamespaceNetwork, target: str) -> None:
     """libuv stops watching a descriptor that polls as an error. Later pings then got no reply."""
 
     async def one_after_the_other() -> list[tuple[str, str] | None]:
@@ -415,7 +415,7 @@ def test_error_leaves_the_socket_usable(path: Network, target: str) -> None:
 
 
 @pytest.mark.slow
-def test_ttl_zero_is_the_system_default_unless_dont_fragment(path: Network) -> None:
+def test_ttl_zero_is_the_system_default_unless_dont_fragment(path: NamespaceNetwork) -> None:
     """As in the original, which uses 64 with dont_fragment."""
     path.near.sysctl(ipv4__ip_default_ttl=1)
     try:
@@ -428,7 +428,7 @@ def test_ttl_zero_is_the_system_default_unless_dont_fragment(path: Network) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [FAR, FAR_6])
-def test_silent_host_times_out_in_the_rtt_phase(path: Network, target: str) -> None:
+def test_silent_host_times_out_in_the_rtt_phase(path: NamespaceNetwork, target: str) -> None:
     path.far.sysctl(ipv4__icmp_echo_ignore_all=1, ipv6__icmp__echo_ignore_all=1)
     result = until_silence(path, target)
     assert why(result) == (Reason.ICMP_TIMEOUT, "rtt")
@@ -436,7 +436,7 @@ def test_silent_host_times_out_in_the_rtt_phase(path: Network, target: str) -> N
 
 
 @pytest.mark.slow
-def test_missing_route_fails(path: Network) -> None:
+def test_missing_route_fails(path: NamespaceNetwork) -> None:
     path.near.ip("route", "delete", "default")
     try:
         (result,) = through(path, "203.0.113.1")
@@ -446,7 +446,7 @@ def test_missing_route_fails(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_local_firewall_is_told_from_a_timeout(path: Network) -> None:
+def test_local_firewall_is_told_from_a_timeout(path: NamespaceNetwork) -> None:
     path.near.nft("table inet f {\n chain c {\n type filter hook output priority 0\n ip daddr 10.91.2.2 drop\n }\n}")
     try:
         (result,) = through(path, FAR)
@@ -457,7 +457,7 @@ def test_local_firewall_is_told_from_a_timeout(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_dont_fragment_payload_must_fit_every_link(path: Network) -> None:
+def test_dont_fragment_payload_must_fit_every_link(path: NamespaceNetwork) -> None:
     """28 bytes of headers and 1372 of payload fit into an MTU of 1400; one byte more does not."""
     for host, device in ((path.router, "host2"), (path.far, "eth0")):
         host.ip("link", "set", device, "mtu", "1400")
@@ -473,7 +473,7 @@ def test_dont_fragment_payload_must_fit_every_link(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_dont_fragment_payload_must_fit_the_first_link(path: Network) -> None:
+def test_dont_fragment_payload_must_fit_the_first_link(path: NamespaceNetwork) -> None:
     (fits,) = through(path, FAR, payload_size=1472, dont_fragment=True)
     (too_big,) = through(path, FAR, payload_size=1473, dont_fragment=True)
     (cut_up,) = through(path, FAR, payload_size=1473)
@@ -482,7 +482,7 @@ def test_dont_fragment_payload_must_fit_the_first_link(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_ipv6_path_mtu_is_learnt_from_the_first_failure(path: Network) -> None:
+def test_ipv6_path_mtu_is_learnt_from_the_first_failure(path: NamespaceNetwork) -> None:
     """Routers do not fragment IPv6. The first large packet fails, and the kernel then fragments the next."""
     for host, device in ((path.router, "host2"), (path.far, "eth0")):
         host.ip("link", "set", device, "mtu", "1400")
@@ -494,7 +494,7 @@ def test_ipv6_path_mtu_is_learnt_from_the_first_failure(path: Network) -> None:
     assert why(second) is None
 
 
-def lose(path: Network, every: int) -> None:
+def lose(path: NamespaceNetwork, every: int) -> None:
     """Have the router drop every n-th request, beginning with the first."""
     rules = [f"{type_} type echo-request numgen inc mod {every} == 0 drop" for type_ in ("icmp", "icmpv6")]
     lines = ["table inet f {", " chain c {", "  type filter hook forward priority 0", *rules, " }", "}"]
@@ -509,7 +509,7 @@ class Found:
     rtt: tuple[float, float, float] | None  # lowest, mean and highest
 
 
-def by_ours(path: Network, target: str, count: int, timeout: float = 20.0) -> Found:
+def by_ours(path: NamespaceNetwork, target: str, count: int, timeout: float = 20.0) -> Found:
     """Measure with our series. Its interval is also how long it waits for the last reply, so it is not too short."""
     (result,) = through(path, target, timeout=timeout, count=count, interval="60ms")
     loss = value(result, icmp.LOSS)
@@ -518,13 +518,13 @@ def by_ours(path: Network, target: str, count: int, timeout: float = 20.0) -> Fo
     return Found(loss, None if low is None or mean is None or high is None else (low, mean, high))
 
 
-def by_ping(path: Network, target: str, count: int) -> Found:
+def by_ping(path: NamespaceNetwork, target: str, count: int) -> Found:
     """Measure with ping: ``12 packets transmitted, 9 received, 25% packet loss …  rtt min/avg/max/mdev = …``."""
     said = path.near.run("ping", "-q", "-c", str(count), "-i", "0.02", "-W", "1", target)
     return _found(r"(\d+) packets transmitted, (\d+) received", r"= ([\d.]+)/([\d.]+)/([\d.]+)/", said)
 
 
-def by_fping(path: Network, target: str, count: int) -> Found:
+def by_fping(path: NamespaceNetwork, target: str, count: int) -> Found:
     """Measure with fping: ``… xmt/rcv/%loss = 12/9/25%, min/avg/max = …``; it exits with 1 if something got lost."""
     said = path.near.run("sh", "-c", f"fping -q -c {count} -p 20 -t 1000 {target} 2>&1 || true")
     return _found(r"xmt/rcv/%loss = (\d+)/(\d+)/", r"min/avg/max = ([\d.]+)/([\d.]+)/([\d.]+)", said)
@@ -541,7 +541,7 @@ def _found(counts: str, milliseconds: str, said: str) -> Found:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [FAR, FAR_6])
 @pytest.mark.parametrize(("every", "count"), [(2, 6), (3, 9), (4, 12), (10, 20)])
-def test_loss_is_the_share_of_lost_requests(path: Network, target: str, every: int, count: int) -> None:
+def test_loss_is_the_share_of_lost_requests(path: NamespaceNetwork, target: str, every: int, count: int) -> None:
     """ping and fping measure the same loss; one of the two kinds of socket is enough for them."""
     lose(path, every)
     ways = (by_ours,) if uses_datagrams(path) else (by_ours, by_ping, by_fping)
@@ -550,7 +550,7 @@ def test_loss_is_the_share_of_lost_requests(path: Network, target: str, every: i
 
 
 @pytest.mark.slow
-def test_series_without_reply_is_total_loss(path: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_series_without_reply_is_total_loss(path: NamespaceNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     """The series ends MARGIN before the deadline; the margin here is long enough for a busy machine."""
     monkeypatch.setattr(icmp, "MARGIN", 2.0)
     path.far.sysctl(ipv4__icmp_echo_ignore_all=1)
@@ -563,7 +563,7 @@ def test_series_without_reply_is_total_loss(path: Network, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_series_ends_at_the_first_error(path: Network) -> None:
+def test_series_ends_at_the_first_error(path: NamespaceNetwork) -> None:
     (result,) = through(path, FAR, timeout=120.0, ttl=1, count=4, interval="30s")
     assert why(result) == (Reason.ICMP_TIME_EXCEEDED, "rtt")
     assert result.duration < 30  # no second request was sent
@@ -602,10 +602,10 @@ def answer(asked: bytes) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.03, 0.1])
-def test_rtt_is_the_delay_of_the_path(path: Network, delay: float) -> None:
+def test_rtt_is_the_delay_of_the_path(path: NamespaceNetwork, delay: float) -> None:
     """ping and fping measure the same delay."""
 
-    def one(path: Network, target: str, count: int) -> Found:
+    def one(path: NamespaceNetwork, target: str, count: int) -> Found:
         (result,) = through(path, target)
         rtt = seconds(result)["rtt"]
         return Found(0, (rtt, rtt, rtt))
@@ -625,7 +625,7 @@ def test_rtt_is_the_delay_of_the_path(path: Network, delay: float) -> None:
 
 
 @pytest.mark.slow
-def test_loss_and_delay_are_measured_together(path: Network) -> None:
+def test_loss_and_delay_are_measured_together(path: NamespaceNetwork) -> None:
     """A late reply is not lost, and a lost one has no round trip."""
     lose(path, 4)
     with path.far.responding(late(0.05)):
@@ -640,7 +640,7 @@ MEASURED = pytest.approx([0, 0.05, 0.15, 0.25, 0.1, 0.2], abs=0.045)
 
 
 @pytest.mark.slow
-def test_rtt_statistics_are_those_of_the_path(path: Network) -> None:
+def test_rtt_statistics_are_those_of_the_path(path: NamespaceNetwork) -> None:
     """Round trips of 50, 250, 50 and 250 ms have a mean of 150, a deviation of 100 and a jitter of 200 ms."""
     found = []
     for _ in range(TRIES):
@@ -654,7 +654,7 @@ def test_rtt_statistics_are_those_of_the_path(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_busy_event_loop_does_not_add_to_the_rtt(path: Network) -> None:
+def test_busy_event_loop_does_not_add_to_the_rtt(path: NamespaceNetwork) -> None:
     """The kernel's timestamp of the reply counts."""
 
     async def busy() -> Result:
@@ -675,7 +675,7 @@ def test_busy_event_loop_does_not_add_to_the_rtt(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_foreign_replies_are_ignored(path: Network) -> None:
+def test_foreign_replies_are_ignored(path: NamespaceNetwork) -> None:
     """They have another address, payload, sequence number, identifier or checksum. The right reply comes later."""
 
     def forge(sock: socket.socket, stop: threading.Event) -> None:
@@ -708,7 +708,7 @@ def test_foreign_replies_are_ignored(path: Network) -> None:
 
 
 @pytest.mark.slow
-def test_error_about_another_target_is_ignored(path: Network) -> None:
+def test_error_about_another_target_is_ignored(path: NamespaceNetwork) -> None:
     """Everything else in it is that of our request, which is answered later."""
 
     def mislead(sock: socket.socket, stop: threading.Event) -> None:
@@ -736,7 +736,7 @@ def test_error_about_another_target_is_ignored(path: Network) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["127.0.0.1", "::1"])
-def test_missing_permission_names_what_grants_it(laid: Network, target: str) -> None:
+def test_missing_permission_names_what_grants_it(laid: NamespaceNetwork, target: str) -> None:
     laid.near.sysctl(ipv4__ping_group_range="1 0")
     result = laid.near.wait_for(lambda: ping(target), net_raw=False)
     assert why(result) == (Reason.ICMP_PERMISSION, "setup")
@@ -746,7 +746,7 @@ def test_missing_permission_names_what_grants_it(laid: Network, target: str) -> 
 
 
 @pytest.mark.slow
-def test_permission_granted_later_works_without_restart(laid: Network) -> None:
+def test_permission_granted_later_works_without_restart(laid: NamespaceNetwork) -> None:
     async def twice() -> tuple[Result, Result]:
         refused = await ping("127.0.0.1")
         laid.near.sysctl(ipv4__ping_group_range="0 2147483647")

@@ -15,7 +15,7 @@ from pydantic import PlainSerializer
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
-from probe_exporter.protocols.dialogue.templates import Template
+from probe_exporter.protocols.dialogue.templates import DialogueTemplate
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Text, encode
 from probe_exporter.settings.regexps import Match, Regexp
@@ -153,13 +153,13 @@ class Step(Settings):
         return Metric(EXPECT_INFO.name, EXPECT_INFO.help, tuple(_legal(label.name) for label in self.labels))
 
     @cached_property
-    def _values(self) -> tuple[Template, ...]:
+    def _values(self) -> tuple[DialogueTemplate, ...]:
         assert self.expect is not None
-        return tuple(Template(label.value, self.expect.names) for label in self.labels or ())
+        return tuple(DialogueTemplate(label.value, self.expect.names) for label in self.labels or ())
 
     @cached_property
-    def _reply(self) -> Template:
-        return Template(self.send, self.expect.names if self.expect else {})
+    def _reply(self) -> DialogueTemplate:
+        return DialogueTemplate(self.send, self.expect.names if self.expect else {})
 
     def values(self, found: Match) -> tuple[str, ...]:
         """Return the values of the labels.

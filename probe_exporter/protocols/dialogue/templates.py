@@ -10,7 +10,7 @@ from probe_exporter.settings.fields import encode
 from probe_exporter.settings.regexps import Match
 
 
-class Template:
+class DialogueTemplate:
     """Text with references to groups of a match: ``$1``, ``${1}``, ``$name``, ``$0``; ``$$`` is ``$``.
 
     The rules are Go's: a name without braces is as long as possible, an unknown name is empty, and any other ``$``

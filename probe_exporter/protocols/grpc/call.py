@@ -22,7 +22,7 @@ from probe_exporter.settings.fields import encode
 
 if TYPE_CHECKING:
     from probe_exporter.protocols.http.header_block import Field
-    from probe_exporter.protocols.http.http2 import ResponseReader  # loaded by the first call
+    from probe_exporter.protocols.http.http2 import Http2ResponseReader  # loaded by the first call
 
 ALPN = ("h2",)
 """Protocols that a gRPC client offers by ALPN."""
@@ -184,7 +184,7 @@ _CONTENT_TYPE = re.compile(r"application/grpc(?:[+;].*)?")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,10}")
 
 
-def check_head(response: ResponseReader) -> None:
+def check_head(response: Http2ResponseReader) -> None:
     """Check that a response is one of gRPC, and not one of a proxy or a web server.
 
     Raises:
@@ -197,7 +197,7 @@ def check_head(response: ResponseReader) -> None:
         raise CallFailed(status, Reason.GRPC_NOT_GRPC, what)
 
 
-def check_status(response: ResponseReader) -> None:
+def check_status(response: Http2ResponseReader) -> None:
     """Check the status of a call: in the trailers, or in the head if there is nothing else.
 
     Raises:
@@ -230,7 +230,7 @@ def _ended_with(status: int, message: str) -> CallFailed:
     return CallFailed(status, _REASONS.get(status, Reason.GRPC_STATUS), what)
 
 
-def _broken(failed: ProbeFailed, response: ResponseReader) -> CallFailed:
+def _broken(failed: ProbeFailed, response: Http2ResponseReader) -> CallFailed:
     """Return the failure of a call whose HTTP/2 exchange failed."""
     status = Status.UNAVAILABLE
     if response.reset_code is not None:
@@ -240,7 +240,7 @@ def _broken(failed: ProbeFailed, response: ResponseReader) -> CallFailed:
     return kind(status, _reason(failed, response), failed.message)
 
 
-def _reason(failed: ProbeFailed, response: ResponseReader) -> Reason:
+def _reason(failed: ProbeFailed, response: Http2ResponseReader) -> Reason:
     if response.reset_code is not None:
         return Reason.GRPC_STREAM_RESET
     if response.goaway:

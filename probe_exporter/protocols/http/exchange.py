@@ -10,7 +10,7 @@ from typing import BinaryIO, Protocol
 from probe_exporter.network.connection import Connection
 from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.protocols.http import http1
-from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.http1 import Http1ResponseReader
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.response import Response
 from probe_exporter.tls.handshake import Handshake
@@ -69,7 +69,7 @@ class Http1Exchange:
             upload: the file that ``request.body_file`` names, positioned at its beginning.
         """
         self._connection = connection
-        self._reader = ResponseReader(request.method)
+        self._reader = Http1ResponseReader(request.method)
         self.response: Response = self._reader
         self.processing_seconds = 0.0
         self._request = request

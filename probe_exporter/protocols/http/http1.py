@@ -3,7 +3,7 @@
 The reader accepts and refuses what Go's client does, because a server that the original can probe must not fail here;
 no parser at hand can be configured so (docs/decisions.md).
 
-How `ResponseReader` works:
+How `Http1ResponseReader` works:
 
 * `feed` gets bytes as they arrive and raises `ProbeFailed` for what is wrong with the head. The body comes out of
   `take_body`, which raises what is wrong with the body, so that a good head is not lost with it.
@@ -109,7 +109,7 @@ def _too_large(what: str) -> ProbeFailed:
     return ProbeFailed(Reason.HTTP_HEADERS_TOO_LARGE, f"the response's headers are too large: {what}")
 
 
-class ResponseReader(IncomingResponse):
+class Http1ResponseReader(IncomingResponse):
     """Parses one response: feed it bytes, take the body out piece by piece.
 
     Attributes:

@@ -3,8 +3,8 @@
 The model:
 * A connection carries one request, on stream 1. Pushes are forbidden by our settings; data on other streams is an
   error. Header blocks of other streams are decoded too, because they change the shared HPACK table.
-* `ResponseReader.feed` splits bytes into frames and passes each to the method that `_rules` has for its kind. A frame
-  that breaks a rule is a `Violation`, whose code goes into our GOAWAY. The rules are those of Go's client.
+* `Http2ResponseReader.feed` splits bytes into frames and passes each to the method that `_rules` has for its kind. A
+  frame that breaks a rule is a `Violation`, whose code goes into our GOAWAY. The rules are those of Go's client.
 * One call of `feed` does a few milliseconds of work. If frames remain, `pending` is true and `proceed` reads on.
 * Frames that carry nothing of the response (PING, SETTINGS, empty DATA, …) count up to `MAX_IDLE_FRAMES`. Headers have
   limits in bytes, fields and Huffman-coded bytes over the whole connection, so interim responses count too.
@@ -106,12 +106,12 @@ _SETTING_BOUNDS: Mapping[int, tuple[int, int, Code]] = {
 class _Rule(NamedTuple):
     """How a kind of frame is read, and what it must be like."""
 
-    read: Callable[[ResponseReader, int, int, bytes], None]
+    read: Callable[[Http2ResponseReader, int, int, bytes], None]
     of_stream: bool | None = None  # True: of a stream, False: of the connection, None: either
     size: int | None = None
 
 
-class ResponseReader(IncomingResponse):
+class Http2ResponseReader(IncomingResponse):
     """Decodes the response on our stream: feed it bytes, send its outgoing frames, take the body piece by piece.
 
     Interim responses are skipped.

@@ -14,7 +14,7 @@ from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.protocols.http import frames
 from probe_exporter.protocols.http.frames import frame
 from probe_exporter.protocols.http.header_block import Field
-from probe_exporter.protocols.http.http2 import OPENING, STREAM, ResponseReader, request_head
+from probe_exporter.protocols.http.http2 import OPENING, STREAM, Http2ResponseReader, request_head
 from probe_exporter.protocols.http.response import Response
 from probe_exporter.tls.handshake import Handshake
 
@@ -43,7 +43,7 @@ class Http2Exchange:
         self._connection = connection
         self._fields = fields
         self._body = body
-        self.reader = ResponseReader(method)
+        self.reader = Http2ResponseReader(method)
         self.response: Response = self.reader
         self.processing_seconds = 0.0
         self.first_byte_at = 0.0

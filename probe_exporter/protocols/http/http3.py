@@ -1,7 +1,8 @@
 """HTTP/3 as a client: decode one response and the server's other streams, without I/O (RFC 9114).
 
 The model:
-* QUIC carries streams; the request and its response are on the first one that we opened. `ResponseReader` decodes it.
+* QUIC carries streams; the request and its response are on the first one that we opened. `Http3ResponseReader` decodes
+  it.
 * A stream is a sequence of frames. `FrameSplitter` returns payloads piece by piece, so that a DATA frame of any size
   is never buffered. A HEADERS frame is buffered, up to `MAX_HEAD_BYTES`.
 * The server opens unidirectional streams of its own. `ServerStreams` reads them: settings and GOAWAY on the control
@@ -156,7 +157,7 @@ class FrameSplitter:
         return view[length[1] - before :]
 
 
-class ResponseReader(IncomingResponse):
+class Http3ResponseReader(IncomingResponse):
     """Decodes one response: feed it the bytes of its stream, take the body piece by piece.
 
     Interim responses and frames of unknown types are skipped.

@@ -18,7 +18,7 @@ from probe_exporter.protocols.http.http3 import (
     MAX_HEAD_BYTES,
     Code,
     Frame,
-    ResponseReader,
+    Http3ResponseReader,
     ServerStreams,
     StreamType,
     describe,
@@ -45,7 +45,7 @@ class Http3Exchange:
         """
         self._client = client
         self._request = request
-        self._reader = ResponseReader(request.method)
+        self._reader = Http3ResponseReader(request.method)
         self.response: Response = self._reader
         self.processing_seconds = 0.0
         self.first_byte_at = 0.0

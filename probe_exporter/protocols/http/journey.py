@@ -22,7 +22,7 @@ from probe_exporter.protocols.http import tunnel
 from probe_exporter.protocols.http.cookies import Cookies
 from probe_exporter.protocols.http.exchange import Exchange, Http1Exchange, Unprocessed
 from probe_exporter.protocols.http.proxy import Proxy
-from probe_exporter.protocols.http.request import REDIRECT_CODES, Request, Template, first_request
+from probe_exporter.protocols.http.request import REDIRECT_CODES, Request, RequestTemplate, first_request
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.http.url import URL, host_only
 from probe_exporter.tls.context import ClientContext, client_context
@@ -110,7 +110,12 @@ class Journey:
             self.tls()
 
     async def fetch(
-        self, template: Template, url: URL, addresses: list[str], upload: BinaryIO | None, authorization: str = ""
+        self,
+        template: RequestTemplate,
+        url: URL,
+        addresses: list[str],
+        upload: BinaryIO | None,
+        authorization: str = "",
     ) -> Exchange:
         """Request a URL and follow redirects; return the exchange of the last response.
 

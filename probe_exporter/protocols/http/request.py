@@ -1,4 +1,4 @@
-"""Build requests: a `Template` from the settings, the first `Request`, and those after redirects.
+"""Build requests: a `RequestTemplate` from the settings, the first `Request`, and those after redirects.
 
 Which headers and which body survive a redirect follows the Fetch standard as Go's client implements it, with one
 deliberate difference: hosts are compared by name, never by the address that was chosen for the name.
@@ -38,7 +38,7 @@ def canonical(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class RequestTemplate:
     """The parts of a request that depend on the settings only.
 
     Attributes:
@@ -58,7 +58,9 @@ class Template:
     unusable: str
 
     @classmethod
-    def make(cls, method: str, headers: Mapping[str, str], body: str, body_file: str, accept_encoding: str) -> Template:
+    def make(
+        cls, method: str, headers: Mapping[str, str], body: str, body_file: str, accept_encoding: str
+    ) -> RequestTemplate:
         """Make a template.
 
         Args:
@@ -231,7 +233,7 @@ class Request:
         )
 
 
-def first_request(template: Template, settings: HttpClientSettings, url: URL, token: str = "") -> Request:
+def first_request(template: RequestTemplate, settings: HttpClientSettings, url: URL, token: str = "") -> Request:
     """Return the first request of a probe, with the content of the files that the settings name.
 
     Args:

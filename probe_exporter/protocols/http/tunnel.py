@@ -17,7 +17,7 @@ from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.http import http1
-from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.http1 import Http1ResponseReader
 from probe_exporter.protocols.http.proxy import Proxy
 from probe_exporter.protocols.http.request import USER_AGENT, basic
 from probe_exporter.protocols.http.response import Headers
@@ -156,7 +156,7 @@ async def _connect(connection: Connection, proxy: Proxy, host: str, port: int) -
     Bytes after its response are dropped: the destination has received nothing yet.
     """
     authority = join_host_port(host, port)
-    reader = ResponseReader("CONNECT")
+    reader = Http1ResponseReader("CONNECT")
     connection.send(connect_head(authority, proxy))
     try:
         while not reader.head_complete:

@@ -18,7 +18,7 @@ from probe_exporter.protocols.http.content import CODINGS, Body, receive
 from probe_exporter.protocols.http.exchange import Exchange
 from probe_exporter.protocols.http.journey import Journey
 from probe_exporter.protocols.http.oauth2 import TokenSource
-from probe_exporter.protocols.http.request import Template
+from probe_exporter.protocols.http.request import RequestTemplate
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.http.url import URL
 
@@ -36,7 +36,7 @@ class Asking:
 
     client: HttpClientSettings
     addressing: AddressSettings
-    template: Template
+    template: RequestTemplate
     tokens: TokenSource | None
 
     @classmethod
@@ -53,7 +53,7 @@ class Asking:
             headers: to send in addition to those of the client's settings.
             tokens: the source of tokens; None without an ``oauth2`` block.
         """
-        return cls(client, addressing, Template.make("GET", headers, "", "", accept_encoding="gzip"), tokens)
+        return cls(client, addressing, RequestTemplate.make("GET", headers, "", "", accept_encoding="gzip"), tokens)
 
 
 class WholePage:

@@ -49,7 +49,7 @@ _WORDS = {
 }
 
 
-class Answer(NamedTuple):
+class IcmpAnswer(NamedTuple):
     """The fields of an echo reply."""
 
     identifier: int
@@ -96,13 +96,13 @@ def request(version: int, identifier: int, sequence: int, payload: bytes) -> byt
     return blank if version == 6 else _HEADER.pack(kind, 0, checksum(blank), identifier, sequence) + payload
 
 
-def parse(version: int, message: bytes) -> Answer | Trouble | None:
+def parse(version: int, message: bytes) -> IcmpAnswer | Trouble | None:
     """Decode an echo reply or an error about an echo request; return None for any other or truncated message."""
     if len(message) < _HEADER.size:
         return None
     kind, code, _, third, fourth = _HEADER.unpack_from(message)
     if kind == REPLIES[version]:
-        return Answer(third, fourth, message[_HEADER.size :]) if code == 0 else None
+        return IcmpAnswer(third, fourth, message[_HEADER.size :]) if code == 0 else None
     if (version, kind) not in ERRORS:
         return None
     offending = (_embedded_4 if version == 4 else _embedded_6)(message[_HEADER.size :])

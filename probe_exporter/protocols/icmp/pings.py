@@ -1,8 +1,8 @@
 """Ping hosts through a few sockets that all probes of the process share.
 
 The model:
-* A `Path` is the way of one probe to one target. It finds or opens the `_Channel` for its kind of socket: IP version,
-  fragmentation, source address, interface. Few kinds exist, because the configuration names them.
+* A `PingPath` is the way of one probe to one target. It finds or opens the `_Channel` for its kind of socket: IP
+  version, fragmentation, source address, interface. Few kinds exist, because the configuration names them.
 * A `_Channel` has one socket. It gives each request a free sequence number, and remembers a `_Waiter` under it. A reply
   finds its waiter by that number, so the thousandth concurrent ping costs no more than the first.
 * The socket is an unprivileged datagram socket if the kernel permits (`net.ipv4.ping_group_range`). Then the kernel
@@ -92,7 +92,7 @@ class _Waiter:
         return exact if 0 < exact <= elapsed else elapsed
 
 
-class Path:
+class PingPath:
     """The way to one target: the shared socket, and the options of each packet.
 
     Args:

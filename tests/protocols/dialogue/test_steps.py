@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.protocols.dialogue.steps import MAX_LABEL_BYTES, DialogueSettings, Label, Step
-from probe_exporter.protocols.dialogue.templates import Template
+from probe_exporter.protocols.dialogue.templates import DialogueTemplate
 from probe_exporter.settings.regexps import Regexp
 
 
@@ -96,7 +96,7 @@ def expanded(
     regexp = Regexp(expect)
     found = regexp.search(line)
     assert found is not None
-    return Template(template, regexp.names).expand(found)
+    return DialogueTemplate(template, regexp.names).expand(found)
 
 
 @pytest.mark.parametrize(

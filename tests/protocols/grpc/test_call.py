@@ -20,7 +20,7 @@ from probe_exporter.protocols.grpc.call import (
     metadata_fields,
     unframed,
 )
-from probe_exporter.protocols.http.http2 import ResponseReader
+from probe_exporter.protocols.http.http2 import Http2ResponseReader
 from tests.targets import http2
 from tests.targets.grpc import OPENED, message, trailers
 from tests.targets.http2 import data, head, headers
@@ -103,9 +103,9 @@ def test_message_larger_than_the_limit_is_refused_by_its_announced_length() -> N
 # --- the status --------------------------------------------------------------------------------------------
 
 
-def response(*frames: bytes) -> ResponseReader:
+def response(*frames: bytes) -> Http2ResponseReader:
     """Return a response that has arrived completely."""
-    reader = ResponseReader("POST")
+    reader = Http2ResponseReader("POST")
     reader.feed(http2.settings() + b"".join(frames))
     while reader.pending:
         reader.proceed()

@@ -12,7 +12,7 @@ import pytest
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http import checks
 from probe_exporter.protocols.http.checks import MAX_INLINE_BYTES, parse_date
-from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.http1 import Http1ResponseReader
 from probe_exporter.settings.cel import Cel
 from probe_exporter.settings.regexps import Regexp
 from tests.cost import seconds_of_a_million_additions, turns
@@ -61,8 +61,8 @@ class Matcher:
     allow_missing: bool = False
 
 
-def response(*lines: bytes) -> ResponseReader:
-    reader = ResponseReader("GET")
+def response(*lines: bytes) -> Http1ResponseReader:
+    reader = Http1ResponseReader("GET")
     reader.feed(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b""]))
     return reader
 

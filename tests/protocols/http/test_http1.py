@@ -20,7 +20,7 @@ from probe_exporter.protocols.http.http1 import (
     MAX_HEAD_BYTES,
     MAX_HEAD_LINES,
     MAX_INFORMATIONAL_RESPONSES,
-    ResponseReader,
+    Http1ResponseReader,
     check_headers,
     check_method,
     chunk,
@@ -44,7 +44,7 @@ class Read:
 
 def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> Read:
     """Feed pieces, then the end of the connection unless the response was complete before it."""
-    reader = ResponseReader(method)
+    reader = Http1ResponseReader(method)
     body = []
     failure: Reason | str | None = None
     try:
@@ -336,7 +336,7 @@ def test_connection_closed_without_any_byte_is_reported_as_closed() -> None:
 
 def test_reader_ignores_data_after_the_end() -> None:
     """Another response after it is ignored too."""
-    reader = ResponseReader("GET")
+    reader = Http1ResponseReader("GET")
     reader.feed(head(b"X-A: 1", b"Content-Length: 2") + b"HTTP/1.1 500 Oh no\r\nX-A: 2\r\n\r\n")
     reader.feed(b"nonsense")
     reader.feed(b"")
@@ -348,8 +348,8 @@ def test_reader_ignores_data_after_the_end() -> None:
 # --- headers -----------------------------------------------------------------------------------------------
 
 
-def headers_of(*lines: bytes) -> ResponseReader:
-    reader = ResponseReader("GET")
+def headers_of(*lines: bytes) -> Http1ResponseReader:
+    reader = Http1ResponseReader("GET")
     for piece in cut(head(*lines), *range(200)):
         reader.feed(piece)
     assert reader.head_complete
@@ -365,7 +365,7 @@ def test_headers_keep_their_order_and_are_found_in_any_case() -> None:
 
 
 def test_headers_of_interim_responses_are_discarded() -> None:
-    reader = ResponseReader("GET")
+    reader = Http1ResponseReader("GET")
     reader.feed(b"HTTP/1.1 103 Early\r\nX-A: early\r\n\r\nHTTP/1.1 200 OK\r\nX-A: late\r\n\r\n")
     assert reader.get_all("x-a") == ["late"]
 
@@ -383,7 +383,7 @@ def test_folded_header_is_one_value() -> None:
 
 def test_framing_headers_are_hidden_from_matchers() -> None:
     """The original's client removes these headers, and header matchers do not find them."""
-    reader = ResponseReader("GET")
+    reader = Http1ResponseReader("GET")
     reader.feed(chunks(b"0\r\n\r\n", b"Content-Length: 9", b"X-A: 1"))
     assert reader.headers == [("X-A", "1")]
     reader = headers_of(b"Content-Length: 200")
@@ -439,7 +439,7 @@ def test_endless_head_ends_at_the_limit_in_bounded_memory(line: bytes) -> None:
 def test_head_lines_are_limited_in_number(step: int) -> None:
     """Continuation lines count too."""
     lines = [b"X-%d: a" % number for number in range(MAX_HEAD_LINES - 2)]
-    reader = ResponseReader("GET")
+    reader = Http1ResponseReader("GET")
     for piece in dripped(head(*lines, b" b", b"Content-Length: 2"), step):
         reader.feed(piece)
     assert reader.complete
@@ -474,7 +474,7 @@ def test_tiny_chunks_are_read_in_portions() -> None:
     """The caller can run other tasks between two portions; the end of the connection makes no difference."""
     count = MAX_CHUNK_STEPS
     data = chunks(chunk(b"a") * count + chunk(b""))
-    reader = ResponseReader("GET")
+    reader = Http1ResponseReader("GET")
     reader.feed(data)
     body = [reader.take_body()]
     while reader.unread:
@@ -512,7 +512,7 @@ HOSTILE = {
 @pytest.mark.parametrize("data", table(HOSTILE))
 def test_one_call_is_a_few_milliseconds_of_work(data: bytes) -> None:
     """The budget for one turn of the event loop is 20 ms, about a million additions."""
-    reader = ResponseReader("GET")
+    reader = Http1ResponseReader("GET")
     with dearest_call_costs_at_most(1.0) as call, suppress(ProbeFailed):
         for piece in dripped(data, READ_BYTES):
             call(reader.feed, piece)

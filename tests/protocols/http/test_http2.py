@@ -26,7 +26,7 @@ from probe_exporter.protocols.http.http2 import (
     request_fields,
     request_head,
 )
-from probe_exporter.protocols.http.http2 import ResponseReader as SteppedReader
+from probe_exporter.protocols.http.http2 import Http2ResponseReader as SteppedReader
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.url import parse
 from tests.cost import MAX_TURN_MILLIONS, costs_at_most, cpu_seconds, seconds_of_a_million_additions

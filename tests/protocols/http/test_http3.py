@@ -15,7 +15,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.http3 import (
     MAX_HEAD_BYTES,
     FrameSplitter,
-    ResponseReader,
+    Http3ResponseReader,
     ServerStreams,
     describe,
     read_varint,
@@ -51,7 +51,7 @@ class Read:
 
 def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> Read:
     """Feed pieces, then the end of the stream; take the body after each."""
-    reader = ResponseReader(method)
+    reader = Http3ResponseReader(method)
     body = b""
     failure: Reason | str | None = None
     try:
@@ -104,14 +104,14 @@ def test_reader_returns_status_length_body_and_failure() -> None:
 
 def test_version_is_that_of_the_setting() -> None:
     """``valid_http_versions`` says HTTP/3.0, and the metric 3."""
-    reader = ResponseReader("GET")
+    reader = Http3ResponseReader("GET")
     reader.feed(head(200), end=True)
     assert reader.version == "3.0"
     assert float(reader.version) == 3
 
 
 def test_headers_keep_their_bytes_and_order() -> None:
-    reader = ResponseReader("GET")
+    reader = Http3ResponseReader("GET")
     reader.feed(head(200, ("x-a", "grün"), ("set-cookie", "a=1"), ("set-cookie", "b=\udcff")), end=False)
     assert reader.headers == [("x-a", "grün"), ("set-cookie", "a=1"), ("set-cookie", "b=\udcff")]
 
@@ -200,7 +200,7 @@ def test_data_other_than_content_is_bounded(stream: list[bytes], reason: Reason)
     tracemalloc.start()
     try:
         first, again = stream
-        reader = ResponseReader("GET")
+        reader = Http3ResponseReader("GET")
         with pytest.raises(ProbeFailed) as failed:  # noqa: PT012  # any of the calls may raise
             reader.feed(first, end=False)
             for _ in range(1 << 17):
@@ -216,7 +216,7 @@ def test_frame_of_unknown_type_is_not_held() -> None:
     """The frame may be as long as the limit of data other than content."""
     tracemalloc.start()
     try:
-        reader = ResponseReader("GET")
+        reader = Http3ResponseReader("GET")
         reader.feed(frame(0x21, length=MAX_HEAD_BYTES - 10_000), end=False)
         for _ in range((MAX_HEAD_BYTES - 10_000) // 1000):
             reader.feed(b"x" * 1000, end=False)
@@ -227,7 +227,7 @@ def test_frame_of_unknown_type_is_not_held() -> None:
 
 def test_large_head_within_the_limit_is_read() -> None:
     fields = [(f"x-{number}", "a" * 900) for number in range(1000)]
-    reader = ResponseReader("GET")
+    reader = Http3ResponseReader("GET")
     reader.feed(head(200, *fields), end=True)
     assert reader.headers == fields
 

@@ -27,7 +27,7 @@ from probe_exporter.config.problems import Place
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober
-from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.http1 import Http1ResponseReader
 from probe_exporter.protocols.http.oauth2 import MAX_ANSWER_BYTES, _token
 from probe_exporter.protocols.http.settings import JWT_BEARER, OAuth2
 from probe_exporter.runner import Result, run
@@ -606,7 +606,7 @@ HOSTILE = {
 @pytest.mark.parametrize(("media_type", "answer"), HOSTILE.values(), ids=HOSTILE)
 async def test_token_response_does_not_block_the_event_loop(media_type: str, answer: bytes) -> None:
     """The budget for one turn of the event loop is 20 ms, about a million additions."""
-    response = ResponseReader("POST")
+    response = Http1ResponseReader("POST")
     response.feed(b"HTTP/1.1 200 OK\r\nContent-Type: " + media_type.encode() + b"\r\n\r\n")
     with turns() as taken:
         with suppress(ProbeFailed):

@@ -13,7 +13,7 @@ from probe_exporter.probers.http import HttpSettings
 from probe_exporter.protocols.http.request import (
     USER_AGENT,
     Request,
-    Template,
+    RequestTemplate,
     basic,
     canonical,
     check_references,
@@ -412,7 +412,7 @@ def test_request_template_is_made_once() -> None:
     module = HttpSettings.model_validate({"headers": {"X-A": "1"}})
     assert module.template is module.template
     first_request(module.template, module, parse_target(TARGET)).headers.append(("X-B", "2"))
-    assert module.template.headers == Template.make("GET", {"X-A": "1"}, "", "", "").headers
+    assert module.template.headers == RequestTemplate.make("GET", {"X-A": "1"}, "", "", "").headers
 
 
 def test_basic_credentials_follow_rfc_7617() -> None:

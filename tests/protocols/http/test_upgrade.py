@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.protocols.http.http1 import ResponseReader
+from probe_exporter.protocols.http.http1 import Http1ResponseReader
 from probe_exporter.protocols.http.upgrade import check_upgrade, make_key, upgrade_request
 from probe_exporter.protocols.http.url import parse
 
@@ -16,9 +16,9 @@ ANSWER = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 """The example of RFC 6455, section 1.3."""
 
 
-def response(head: str) -> ResponseReader:
+def response(head: str) -> Http1ResponseReader:
     """Return a response with this head, as read from a connection."""
-    reader = ResponseReader("GET")
+    reader = Http1ResponseReader("GET")
     reader.feed(head.replace("\n", "\r\n").encode())
     assert reader.head_complete
     return reader

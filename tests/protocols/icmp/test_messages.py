@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from probe_exporter.prober.failure import Reason
 from probe_exporter.protocols.icmp import messages
-from probe_exporter.protocols.icmp.messages import Answer, Trouble, checksum, parse, request, strip_ip
+from probe_exporter.protocols.icmp.messages import IcmpAnswer, Trouble, checksum, parse, request, strip_ip
 
 
 def slow_checksum(data: bytes) -> int:
@@ -89,7 +89,7 @@ def test_request_sums_to_zero(identifier: int, sequence: int, payload: bytes) ->
 @given(st.sampled_from([4, 6]), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=100))
 def test_reply_parses_to_request_fields(version: int, identifier: int, sequence: int, payload: bytes) -> None:
     reply = bytes([messages.REPLIES[version]]) + request(version, identifier, sequence, payload)[1:]
-    assert parse(version, reply) == Answer(identifier, sequence, payload)
+    assert parse(version, reply) == IcmpAnswer(identifier, sequence, payload)
 
 
 @pytest.mark.parametrize("version", [4, 6])
