@@ -85,9 +85,9 @@ def _weight(key: object, value: object) -> int:
 
 
 def size_of(value: object) -> int:
-    """About the bytes that a value takes, with all that lies in its tuples, lists, dicts and attributes.
+    """Estimate the bytes of a value, with the contents of its tuples, lists, dicts and attributes.
 
-    What is not made for this value alone (classes, members of an `Enum`) counts as nothing more than a reference.
+    Shared objects (classes, members of an `Enum`) count only as a reference.
     """
     size = sys.getsizeof(value)
     match value:

@@ -3,8 +3,8 @@
 How it works:
 
 * A block (`Lists`) is one ``targets:``; a `Guard` has all blocks of a module, and each of them has to permit a target.
-* An address is checked as a number, whatever its spelling, and together with every address that it may stand for
-  (`spellings.look`): one of them is enough to deny it, and only the address itself can be allowed.
+* An address is checked as a number, so that its spelling does not matter, and together with every address that it may
+  stand for (`spellings.look`): a match of any of them denies it, but only a match of the address itself allows it.
 * A name is checked before the lookup, and again with the address that it led to, right before connecting. So a name
   that resolves to another address the second time gains nothing.
 * An `allow` entry for a name permits no loopback or multicast address, since the owner of a name chooses its address.
@@ -69,7 +69,7 @@ class TargetEntry:
 
 @dataclass(frozen=True, slots=True)
 class Anything(TargetEntry):
-    """``*``: every address, and every name whatever its address."""
+    """``*``: every address and every name."""
 
     def for_address(self, address: Address) -> bool:
         return True
@@ -266,7 +266,7 @@ class Lists:
         return "no entry of `allow` is for it"
 
     def _denial(self, name: str, known: Sequence[Sight], port: int | None) -> str:
-        """Return why a destination is denied, whatever is allowed; empty if it is not."""
+        """Return why a destination is denied even if `allow` has an entry for it; empty if it is not denied."""
         for entry in self.deny:
             if entry.for_port(port) and (
                 (name and entry.for_name(name)) or any(entry.for_address(face) for one in known for face in one.faces)

@@ -125,7 +125,7 @@ def readings(host: str) -> list[str]:
         return []
     found = []
     for octal in (8, 10):
-        with suppress(ValueError):  # an 8 or a 9 where they can't be
+        with suppress(ValueError):  # an octal number with an 8 or a 9
             *high, low = (_value(part, octal) for part in parts)
             if all(number < 256 for number in high) and low < 256 ** (5 - len(parts)):
                 found.append(

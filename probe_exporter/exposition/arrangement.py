@@ -1,4 +1,4 @@
-"""What comes where in an answer, whatever it is written in: families by name, series by their labels."""
+"""Order the families and series of an exposition, for the encoders of all formats: by name, then by labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pairs = tuple[tuple[str, str], ...]
 """The labels of a series, sorted by name."""
 
 MAX_PAGES_BYTES = 16 << 20
-"""For the pages that an encoder caches, one for each list of series. Targets choose the values of some labels."""
+"""Bytes of the pages that an encoder caches, one for each list of series. Targets choose the values of some labels."""
 
 _RANKED_BY = {"histogram": "le", "gaugehistogram": "le", "summary": "quantile"}
 
@@ -23,20 +23,20 @@ LabelledKey = tuple[tuple[Metric, tuple[LabelValues, ...]], ...]
 
 
 class Series(NamedTuple):
-    """One series of a run, and which of the run's values is its own."""
+    """One series of a run, and the index of its value among the run's values."""
 
     labels: Pairs
     place: int
 
 
 def key(samples: Samples) -> tuple[PlainKey, LabelledKey]:
-    """Which series a run has set, in the order in which it did: what `arranged` takes, and a cache remembers."""
+    """Return the series that a run has set, in that order: the arguments of `arranged`, and the key of a cache."""
     labelled = samples.labelled
     return tuple(samples.plain), tuple([(metric, tuple(values)) for metric, values in labelled.items()])
 
 
 def values(samples: Samples) -> list[float]:
-    """The values of those series, in the same order."""
+    """Return the values of the series of `key`, in the same order."""
     found = [*samples.plain.values()]
     for family in samples.labelled.values():
         found += family.values()
@@ -44,9 +44,9 @@ def values(samples: Samples) -> list[float]:
 
 
 def arranged(plain: PlainKey, labelled: LabelledKey) -> Iterator[tuple[Metric, list[Series]]]:
-    """The metrics of a run by name, each with its series.
+    """Yield the metrics of a run sorted by name, each with its series.
 
-    Of two declarations of one name, against the rule, the first one set stands: the answer stays legal.
+    If a prober declares one name twice, which is an error, the first one set is used, so that the exposition is valid.
     """
     blocks: dict[str, tuple[Metric, list[Series]]] = {}
     for place, metric in enumerate(plain):
@@ -65,18 +65,18 @@ def _pairs(metric: Metric, values: LabelValues) -> Pairs:
 
 
 def base_name(family: Family) -> str:
-    """A family's name without what its samples add to it."""
+    """Return a family's name without the suffix of its samples."""
     return family.name.removesuffix("_total") if family.type == "counter" else family.name
 
 
 def shown(family: Family) -> list[Sample]:
-    """The samples of a family that are written: not when they were created, and no native histogram."""
+    """Return the samples of a family that are exported: all but ``_created`` and native histograms."""
     created = f"{base_name(family)}_created"
     return [sample for sample in family.samples if sample.name != created and sample.native_histogram is None]
 
 
 def by_label_set(family: Family, samples: Iterable[Sample]) -> Mapping[Pairs, list[Sample]]:
-    """A family's samples, those of one histogram, summary or state set together and in the collector's order."""
+    """Group a family's samples by label set: those of one histogram, summary or state set, in the collector's order."""
     ranked = family.name if family.type == "stateset" else _RANKED_BY.get(family.type)
     sets: dict[Pairs, list[Sample]] = {}
     for sample in samples:

@@ -1,7 +1,7 @@
-"""Samples and families as an answer, in each format that is offered.
+"""Encode samples and families in the negotiated exposition format, for /probe and /metrics.
 
-Families are sorted by name and samples by label, so that the same samples are always the same bytes. `encode` takes a
-probe's `Samples` the short way; `encode_families` takes whatever prometheus_client can collect.
+Families are sorted by name and samples by label, so that the same samples are always the same bytes. `encode` is the
+fast path for a probe's `Samples`; `encode_families` encodes any family of prometheus_client.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Blocks = Iterator[tuple[str, bytes]]
 
 
 class Encoder(NamedTuple):
-    """How one encoding is written: a run's samples at once, or block by block whatever prometheus_client collects."""
+    """The functions of one encoding: for all samples of a run, and for the families of prometheus_client, as blocks."""
 
     samples: Callable[[Samples, Format], bytes]
     blocks: Callable[[Iterable[Family], Format], Blocks]
@@ -41,10 +41,10 @@ _ENCODERS = {
 
 
 def encode(samples: Samples, format: Format = TEXT) -> bytes:
-    """One probe's samples, and what its author put into `Probe.registry`, as an answer in `format`."""
+    """Encode one probe's samples, and the families in its `Probe.registry`, in `format`."""
     try:
         return _encode(samples, format)
-    except (OverflowError, struct.error):  # a whole number that no float holds: some peer's idea of a size
+    except (OverflowError, struct.error):  # an int beyond the range of float, such as a size that a peer sent
         return _encode(samples.as_floats(), format)
 
 
@@ -57,13 +57,13 @@ def _encode(samples: Samples, format: Format) -> bytes:
 
 
 def encode_families(families: Iterable[Family], format: Format = TEXT) -> bytes:
-    """prometheus_client's families as an answer in `format`: ``encode_families(registry.collect(), …)``."""
+    """Encode prometheus_client's families in `format`: ``encode_families(registry.collect(), …)``."""
     encoder = _ENCODERS[format.encoding]
     return b"".join([block for _, block in sorted(encoder.blocks(families, format))]) + encoder.end
 
 
 def _without_duplicates(blocks: Blocks) -> Blocks:
-    """The first block of each name: two families of one name are no legal answer, and ours come first."""
+    """Yield the first block of each name, since a name must not appear twice; the exporter's own come first."""
     seen = set()
     for name, block in blocks:
         if name in seen:

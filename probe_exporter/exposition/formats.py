@@ -1,4 +1,4 @@
-"""What an answer with metrics can be written in, and which of these a client asks for. No metric is seen here."""
+"""The exposition formats, and their negotiation by the Accept header. This file handles no metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from probe_exporter.addresses.cache import remembered
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What an answer is written in: the row of `_ENCODERS`, and what the client is told."""
+    """An exposition format: its key in `_ENCODERS`, its media type and its escaping of names."""
 
     encoding: str
     media: str
@@ -50,22 +50,28 @@ _OFFERED = {
 
 _ESCAPINGS = frozenset({"allow-utf-8", "underscores", "dots", "values"})
 
+MAX_ACCEPT_CHARACTERS = 8_192
+"""Length of an Accept header; a longer one is ignored. Prometheus sends about 350 characters."""
+
+MAX_ACCEPT_ENTRIES = 100
+"""Entries of an Accept header that are read. Prometheus sends five or six."""
+
 _PLAIN = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name is one that Prometheus has always taken, so that no escaping is agreed on for it."""
+    """Whether a name is valid without UTF-8 support, so that it needs no escaping."""
     return _PLAIN.fullmatch(name) is not None
 
 
 @remembered(256 << 10)  # a Prometheus always sends the same header
 def negotiate(accept: str) -> Format:
-    """The format for an Accept header: the offered entry of the highest quality, the first among equals.
+    """Return the format for an Accept header: the offered one of the highest quality, the first among equals.
 
-    Text 0.0.4 if nothing on offer was asked for: better a readable answer than a refusal.
+    If the header accepts none of the offered formats, the result is text 0.0.4, as a fallback in place of an error.
     """
     best, best_quality = TEXT, 0.0
-    for entry in accept.split(","):
+    for entry in _entries(accept):
         media, *pairs = (part.strip() for part in entry.split(";"))
         parameters = {key.strip().lower(): value.strip() for key, _, value in (p.partition("=") for p in pairs)}
         offered = _OFFERED.get((media.lower(), _kind(media, parameters)))
@@ -77,13 +83,20 @@ def negotiate(accept: str) -> Format:
     return best
 
 
+def _entries(accept: str) -> list[str]:
+    """Return the entries of an Accept header within the limits: the header is read in one turn of the event loop."""
+    if len(accept) > MAX_ACCEPT_CHARACTERS:
+        return []
+    return accept.split(",", MAX_ACCEPT_ENTRIES)[:MAX_ACCEPT_ENTRIES]
+
+
 def _kind(media: str, parameters: Mapping[str, str]) -> str:
-    """The second half of a key of `_OFFERED`."""
+    """Return the second half of a key of `_OFFERED`."""
     if media.lower() == _MESSAGES:
         return f"{parameters.get('proto', '')} {parameters.get('encoding', '')}"
     return parameters.get("version", "")
 
 
 def _quality(text: str) -> float:
-    """RFC 9110 section 12.4.2; what is not a weight asks for nothing."""
+    """Parse a weight (RFC 9110 section 12.4.2); an invalid one is 0."""
     return float(text) if re.fullmatch(r"[01](\.[0-9]*)?", text) else 0.0

@@ -1,7 +1,7 @@
-"""The samples of several modules' probes as those of one answer: every series says which module measured it.
+"""Merge the samples of several modules' probes into one exposition; each series gets the label ``module``.
 
-A name has one declaration in an answer, whatever the probers declare: the help of the first, all their labels, and
-where they disagree about the type, it is a gauge, which may do whatever a number does.
+A name has one declaration there, even if probers declare it differently: the help of the first, the labels of all, and
+the type gauge if the types differ, since any value is valid for a gauge.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ LABEL = "module"
 
 
 def merged(runs: Mapping[str, Samples]) -> Samples:
-    """All samples of some probes in one.
+    """Return all samples of several probes as one.
 
     Args:
-        runs: what each probe measured, by the name of its module.
+        runs: the samples of each probe, by the name of its module.
     """
     values = [value for samples in runs.values() for value in arrangement.values(samples)]
     together = Samples()
@@ -43,7 +43,7 @@ def merged(runs: Mapping[str, Samples]) -> Samples:
 
 
 class _Joint(NamedTuple):
-    """One family of an answer: its declaration, its series, and where their values are among those of all runs."""
+    """One family of the result: its declaration, its series, and the places of their values among all runs' values."""
 
     metric: Metric
     series: tuple[LabelValues, ...]
@@ -76,14 +76,14 @@ def _families(runs: tuple[tuple[str, PlainKey, LabelledKey], ...]) -> list[_Join
     for place, (module, metric, values) in enumerate(measured):
         joint = declared[_sample_name(metric)]
         own = dict(zip(_exported(metric.labels), values, strict=True))
-        # The value of a label that a metric lacks is empty, which in Prometheus is the same.
+        # A label that a metric lacks gets an empty value, which Prometheus treats as absent.
         labels = (module, *[own.get(label, "") for label in joint.labels[1:]])
         found.setdefault(joint, {})[labels] = place
     return [_Joint(metric, tuple(places), tuple(places.values())) for metric, places in found.items()]
 
 
 def _base(metric: Metric) -> str:
-    """What two metrics share that could be taken for one family."""
+    """Return a metric's name without ``_total``; metrics with equal results could be taken for one family."""
     return metric.name.removesuffix("_total")
 
 
@@ -92,7 +92,7 @@ def _sample_name(metric: Metric) -> str:
 
 
 def _declaration(name: str, related: Sequence[Metric]) -> Metric:
-    """What samples of this name are in an answer that has all of `related`."""
+    """Return the declaration for samples of this name in an exposition that has all of `related`."""
     types = {metric.type for metric in related}
     same = [metric for metric in related if _sample_name(metric) == name]
     labels = dict.fromkeys([label for metric in same for label in _exported(metric.labels)])
@@ -100,7 +100,7 @@ def _declaration(name: str, related: Sequence[Metric]) -> Metric:
 
 
 def _exported(labels: Iterable[str]) -> tuple[str, ...]:
-    """A metric's own labels; its own ``module`` steps aside as Prometheus would have it, as ``exported_module``."""
+    """Return a metric's own labels; its own ``module`` becomes ``exported_module``, as Prometheus renames it."""
     taken, names = set(labels), list(labels)
     if LABEL in taken:
         name = LABEL
@@ -111,13 +111,13 @@ def _exported(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 class _Registries(Collector):
-    """What the authors of several probers put into their registries, as the families of one."""
+    """Collects the registries of several probers as one."""
 
     def __init__(self, runs: Mapping[str, Samples]) -> None:
         self._registries = {module: samples.registry for module, samples in runs.items() if samples.has_registry}
 
     def collect(self) -> Iterator[Family]:
-        """Each family once, with the samples of all modules; of two types of one name, the first stands."""
+        """Yield each family once, with the samples of all modules; if types differ, the first is used."""
         families: dict[str, Family] = {}
         for module, registry in self._registries.items():
             for family in registry.collect():

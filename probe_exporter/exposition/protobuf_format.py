@@ -1,8 +1,8 @@
-"""Samples and families as protocol buffers: messages of io.prometheus.client, on the wire and as text.
+"""Encode samples and families as protocol buffers of io.prometheus.client: delimited, text and compact text.
 
-The schema is metrics.proto of prometheus/client_model (syntax 2: a 0 is written). A family is first a small tree of
-fields, which three writers write out. A run's samples take a short cut: all of a message but the numbers is the same
-from run to run, and a number on the wire has eight bytes whatever it is.
+The schema is metrics.proto of prometheus/client_model (syntax 2: a 0 is written). A family becomes a small tree of
+fields, which one of three writers encodes. A run's samples have a fast path: from run to run only the numbers of a
+message differ, and each number takes eight bytes on the wire.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Enum(NamedTuple):
 
 
 class Field(NamedTuple):
-    """One field of a message: its number and name in the schema, and text, a number or a message of its own."""
+    """One field of a message: its number and name in the schema, and its value: text, a number or a message."""
 
     number: int
     name: str
@@ -65,13 +65,13 @@ _TYPES = {
     "stateset": Enum("GAUGE", 1),
 }
 _SINGLE = {"COUNTER": (3, "counter"), "GAUGE": (2, "gauge"), "UNTYPED": (5, "untyped")}
-"""The field of a metric that is one value, by the family's type."""
+"""The field that holds a metric's value, by the family's type; for types with a single value."""
 
-# --- the short way: from Samples, to the wire ----------------------------------------------------------------
+# --- the fast path: from Samples to the wire -----------------------------------------------------------------
 
 
 def delimited(samples: Samples, format: Format) -> bytes:
-    """A run's samples as messages, each with its length before it."""
+    """Encode a run's samples as messages, each preceded by its length."""
     page = _page(key(samples))
     body = bytearray(page.template)
     found = values(samples)
@@ -81,10 +81,10 @@ def delimited(samples: Samples, format: Format) -> bytes:
 
 
 class _Page(NamedTuple):
-    """All of an answer, with zeros where the numbers go."""
+    """A template of the exposition, with zeros in the places of the numbers."""
 
     template: bytes
-    holes: tuple[tuple[int, int], ...]  # where in the template, and which of the run's values
+    holes: tuple[tuple[int, int], ...]  # offset in the template, index among the run's values
 
 
 def _weight(_key: object, page: _Page) -> int:
@@ -112,11 +112,11 @@ def _page(series: tuple[PlainKey, LabelledKey]) -> _Page:
     return _Page(template, tuple(holes))
 
 
-# --- the long way: to a tree of fields ---------------------------------------------------------------------
+# --- the general path: to a tree of fields -----------------------------------------------------------------
 
 
 def _trees(families: Iterable[Family], format: Format) -> Iterator[tuple[str, Message]]:
-    """Each family's sample name and its message; families without samples are absent."""
+    """Yield each family's sample name and its message; skip families without samples."""
     for family in families:
         samples = shown(family)
         if samples:
@@ -131,7 +131,7 @@ def _head(name: str, help: str, type: Enum) -> Message:
 
 
 def _metrics(family: Family, samples: list[Sample], format: Format) -> Iterator[Message]:
-    """The messages of a family's series: one for each histogram or summary, one for each sample of the others."""
+    """Yield a message for each series of a family: for each histogram or summary, or each sample of another type."""
     type = _TYPES[family.type]
     for labels, group in by_label_set(family, samples).items():
         if type.name in _SINGLE:
@@ -144,7 +144,7 @@ def _metrics(family: Family, samples: list[Sample], format: Format) -> Iterator[
 
 
 def _labels(pairs: Iterable[tuple[str, str]], format: Format | None = None) -> Message:
-    """Labels; their names as they are if no format is given."""
+    """Return the fields of labels; without a format their names are not escaped."""
     return [
         Field(
             1,
@@ -165,7 +165,7 @@ def _single(type: Enum, value: float, exemplar: Exemplar | None = None) -> Field
 
 
 def _histogram(samples: list[Sample]) -> Field:
-    """The parts of one histogram; the bucket without an upper bound is its count."""
+    """Return the field of one histogram; its bucket ``+Inf`` is its count."""
     count, total, buckets = 0, 0.0, []
     for sample in samples:
         if sample.name.endswith("_bucket"):
@@ -194,7 +194,7 @@ def _summary(samples: list[Sample]) -> Field:
 
 
 def _count(value: float) -> int:
-    """What the schema calls a count; an author may have put anything there."""
+    """Return a count as an unsigned 64-bit integer; 0 if the value is none, since an author may set any number."""
     return int(value) if 0 <= value < 1 << 64 else 0
 
 
@@ -215,7 +215,7 @@ def _timestamp(sample: Sample) -> Message:
 
 
 def _escaped(name: str, format: Format, escape: Callable[[str, str], str]) -> str:
-    """A name as agreed; here nothing needs quotes."""
+    """Return a name in the negotiated escaping; protocol buffers need no quotes."""
     return name if is_plain(name) or format.escaping == "allow-utf-8" else escape(name, format.escaping)
 
 
@@ -223,14 +223,14 @@ def _escaped(name: str, format: Format, escape: Callable[[str, str], str]) -> st
 
 
 def delimited_blocks(families: Iterable[Family], format: Format) -> Iterator[tuple[str, bytes]]:
-    """Each family as a message with its length before it."""
+    """Yield each family as a message, preceded by its length."""
     for name, tree in _trees(families, format):
         message = _wire(tree)
         yield name, varint.encode(len(message)) + message
 
 
 def _wire(message: Message) -> bytes:
-    """A message as protocol buffers encode it: each field's number and kind, then the value."""
+    """Encode a message for the wire: each field's number and kind, then the value."""
     return b"".join([_wire_field(number, value) for number, _, value in message])
 
 
@@ -251,23 +251,23 @@ def _wire_field(number: int, value: Scalar | Message) -> bytes:
 
 
 def text(samples: Samples, format: Format) -> bytes:
-    """A run's samples as messages in text, a field a line."""
+    """Encode a run's samples as messages in text format, one line for each field."""
     return b"".join([block for _, block in sorted(text_blocks(samples.collect(), format))])
 
 
 def compact(samples: Samples, format: Format) -> bytes:
-    """The same, a family a line."""
+    """Encode a run's samples as messages in text format, one line for each family."""
     return b"".join([block for _, block in sorted(compact_blocks(samples.collect(), format))])
 
 
 def text_blocks(families: Iterable[Family], format: Format) -> Iterator[tuple[str, bytes]]:
-    """Each family as lines, and an empty one after it."""
+    """Yield each family as lines, followed by an empty one."""
     for name, tree in _trees(families, format):
         yield name, ("\n".join(_lines(tree, "")) + "\n\n").encode("utf-8", "replace")
 
 
 def compact_blocks(families: Iterable[Family], format: Format) -> Iterator[tuple[str, bytes]]:
-    """Each family as one line."""
+    """Yield each family as one line."""
     for name, tree in _trees(families, format):
         yield name, (_line(tree) + "\n").encode("utf-8", "replace")
 

@@ -1,4 +1,4 @@
-"""Samples and families to text: the Prometheus formats 0.0.4 and 1.0.0, and OpenMetrics 1.0.
+"""Encode samples and families as text: the Prometheus formats 0.0.4 and 1.0.0, and OpenMetrics 1.0.
 
 Numbers are written as Go writes them, so that the same samples are always the same bytes.
 """
@@ -32,15 +32,15 @@ END_OF_OPENMETRICS = b"# EOF\n"
 
 
 def number(value: float) -> str:
-    """A value as Go's ``strconv.FormatFloat(value, 'g', -1, 64)`` prints it, with one zero and no sign on it.
+    """Format a value as Go's ``strconv.FormatFloat(value, 'g', -1, 64)`` does, but 0 without a sign.
 
-    Python and Go agree on the digits (the shortest that read back the same) and disagree on when to use an
-    exponent: Go from 1e+06 on and below 0.0001, Python from 1e+16 on.
+    Python and Go print the same digits (the shortest that read back the same), but Go uses an exponent from 1e+06 on
+    and below 0.0001, Python from 1e+16 on.
     """
     if not value:
         return "0"
     if -1e6 < value < 1e6:
-        text = repr(value + 0)  # which makes a number of True
+        text = repr(value + 0)  # adding 0 turns True into 1
         return text[:-2] if text[-2:] == ".0" else text
     if value != value:
         return "NaN"
@@ -57,20 +57,20 @@ def number(value: float) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """UTF-8, whatever a label value holds: what can't be encoded must not cost the whole answer."""
+    """Encode text as UTF-8; a label value with characters that can't be encoded must not fail the whole exposition."""
     return text.encode("utf-8", "replace")
 
 
-# --- the short way: from Samples ---------------------------------------------------------------------------
+# --- the fast path: from Samples ---------------------------------------------------------------------------
 
 
 def text(samples: Samples, format: Format) -> bytes:
-    """A run's samples in the text format."""
+    """Encode a run's samples in the text format."""
     return _bytes(_filled(samples, format))
 
 
 def openmetrics(samples: Samples, format: Format) -> bytes:
-    """The same in OpenMetrics."""
+    """Encode a run's samples in OpenMetrics."""
     return _bytes(_filled(samples, format)) + END_OF_OPENMETRICS
 
 
@@ -81,10 +81,10 @@ def _filled(samples: Samples, format: Format) -> str:
 
 
 class _Page(NamedTuple):
-    """All of an answer but the numbers, which go where the template says ``%s``."""
+    """A template of the exposition, with ``%s`` in the places of the numbers."""
 
     template: str
-    places: tuple[int, ...]  # of the numbers, among the values in the order in which they were set
+    places: tuple[int, ...]  # indexes of the numbers among the values in the order in which they were set
 
 
 def _weight(_key: object, page: _Page) -> int:
@@ -106,7 +106,7 @@ def _page(series: tuple[PlainKey, LabelledKey, str]) -> _Page:
 
 
 def _naming(metric: Metric, encoding: str) -> tuple[str, str]:
-    """What a family's samples are called, and the comments before them."""
+    """Return the name of a family's samples, and the comments before them."""
     suffix = SUFFIXES.get(metric.type, "")
     family = metric.name.removesuffix(suffix)
     sample = f"{family}{suffix}"
@@ -116,14 +116,14 @@ def _naming(metric: Metric, encoding: str) -> tuple[str, str]:
 
 
 def _labels(pairs: Pairs) -> str:
-    """The labels of a series, with ``%`` doubled for the template."""
+    """Format the labels of a series, with ``%`` doubled for the template."""
     if not pairs:
         return ""
     return ("{" + ",".join([f'{name}="{_escape(value)}"' for name, value in pairs]) + "}").replace("%", "%%")
 
 
 def _escape(value: str) -> str:
-    """A label value between its quotes; the same in all text formats."""
+    """Escape a label value; the rules are the same in all text formats."""
     if "\\" in value or '"' in value or "\n" in value:
         return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
     return value
@@ -138,14 +138,14 @@ def _head(name: str, type: str, help: str, encoding: str, unit: str = "") -> str
     return f"# HELP {name} {text}\n# TYPE {name} {type}\n"
 
 
-# --- the long way: from whatever prometheus_client collects -------------------------------------------------
+# --- the general path: from the families of prometheus_client -----------------------------------------------
 
 _TEXT_TYPES = {"info": "gauge", "stateset": "gauge", "gaugehistogram": "histogram", "unknown": "untyped"}
 _WITH_BUCKETS = frozenset({"histogram", "gaugehistogram"})
 
 
 def blocks(families: Iterable[Family], format: Format) -> Iterator[tuple[str, bytes]]:
-    """Each family's sample name and its lines; families without samples are absent."""
+    """Yield each family's sample name and its lines; skip families without samples."""
     for family in families:
         kept = shown(family)
         if kept:
@@ -160,7 +160,7 @@ def _blocks_of_one(family: Family, kept: list[Sample], format: Format) -> Iterat
         head = _head(_metric_name(base, format), family.type, family.documentation, "openmetrics", family.unit)
         yield name, head + _lines(family, kept, format)
         return
-    # The sum and count of a gauge histogram have no place in the text format's histogram.
+    # The text format's histogram has no sum and count of a gauge histogram.
     extra = {f"{base}_gsum", f"{base}_gcount"} & {s.name for s in kept}
     type = _TEXT_TYPES.get(family.type, family.type)
     head = _head(_metric_name(name, format), type, family.documentation, "text")
@@ -171,7 +171,7 @@ def _blocks_of_one(family: Family, kept: list[Sample], format: Format) -> Iterat
 
 
 def _lines(family: Family, samples: list[Sample], format: Format) -> str:
-    """The samples' lines: label sets sorted, and within one of them in the collector's order (buckets!)."""
+    """Format samples as lines, sorted by label set; within one set the collector's order stays, for buckets."""
     sets = by_label_set(family, samples)
     return "".join([_line(family, sample, format) for one in sets.values() for sample in one])
 
@@ -179,7 +179,7 @@ def _lines(family: Family, samples: list[Sample], format: Format) -> str:
 def _line(family: Family, sample: Sample, format: Format) -> str:
     pairs = [f'{_label_name(k, format)}="{_escape(v)}"' for k, v in sorted(sample.labels.items())]
     name = _metric_name(sample.name, format)
-    if name.startswith('"'):  # UTF-8 names stand among the labels
+    if name.startswith('"'):  # UTF-8 names are written inside the braces, before the labels
         pairs.insert(0, name)
         name = ""
     labels = f"{{{','.join(pairs)}}}" if pairs else ""
@@ -193,7 +193,7 @@ def _line(family: Family, sample: Sample, format: Format) -> str:
 
 
 def _exemplar(family: Family, sample: Sample) -> str:
-    """OpenMetrics permits exemplars on buckets and counters only; elsewhere they are left out."""
+    """Format an exemplar; empty for samples other than buckets and counters, where OpenMetrics permits none."""
     given: Exemplar | None = sample.exemplar
     bucket = family.type in _WITH_BUCKETS and sample.name.endswith("_bucket")
     if given is None or not (bucket or family.type == "counter"):

@@ -1,13 +1,13 @@
-"""Whole numbers as protocol buffers carry them: seven bits a byte, the lowest first; the top bit says: more follow."""
+"""Encode and decode the varints of protocol buffers: 7 bits a byte, lowest first; the top bit marks more bytes."""
 
 from __future__ import annotations
 
 MAX_VARINT_BYTES = 10
-"""Bytes of the largest number, which has 64 bits."""
+"""Bytes of the largest varint, for 64 bits."""
 
 
 def encode(number: int) -> bytes:
-    """A number from 0 up as bytes."""
+    """Encode a number that is not negative."""
     written = bytearray()
     while number > 0x7F:
         written.append(number & 0x7F | 0x80)
@@ -17,10 +17,10 @@ def encode(number: int) -> bytes:
 
 
 def decode(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at `at`, and the place after it.
+    """Return the number at the offset `at`, and the offset after it.
 
     Raises:
-        ValueError: it has more than 64 bits, or does not end.
+        ValueError: the number has more than 64 bits, or is incomplete.
     """
     value = 0
     for place, byte in enumerate(data[at : at + MAX_VARINT_BYTES]):

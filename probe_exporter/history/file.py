@@ -1,7 +1,7 @@
-"""The history in a SQLite file: kept over restarts, and shared by all processes that are given the same file.
+"""Keep finished probes in a SQLite file, so that they survive restarts and several processes can share them.
 
-One thread has the connection, renders and writes; the event loop hands results over and goes on. A file that can't be
-written costs history, never a probe. What is in the file is what people are shown, secrets masked.
+One thread owns the connection, and renders and writes results; the event loop only queues them. If the file can't be
+written, results are dropped and counted, and probes continue. Secrets are masked before anything is written.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 1000
 QUEUE_BYTES = 16 << 20
-"""What waits for the thread at most: as in the history itself, successes go first."""
+"""Limits of the queue of the thread; beyond them successes are dropped first, as in the history itself."""
 
 LOCKED_SECONDS = 2.0
-"""How long another process's write is waited for; a write takes milliseconds."""
+"""Seconds to wait for another process's write, which takes milliseconds."""
 
 BREATH_SECONDS = 0.001
-"""What the thread leaves to the event loop between two results: each takes it some 0.2 ms to render."""
+"""Seconds that the thread sleeps between two results, so that the event loop runs; to render one takes 0.2 ms."""
 
 QUEUE_FULL = "queue_full"
 WRITE_FAILED = "write_failed"
-"""Causes why a result did not get into the file."""
+"""The causes for which a result is missing in the file."""
 
 _APPLICATION = 0x70726F62  # "prob", in the file's header
 _VERSION = 1
@@ -70,19 +70,19 @@ T = TypeVar("T")
 
 
 class FileHistory:
-    """Finished probes in a file. Numbers count from 1, on over restarts and processes, as results arrive there."""
+    """Finished probes in a file. Ids start at 1 and increase in the order of writing, over restarts and processes."""
 
     def __init__(self, path: Path, limit: int, max_bytes: int, log: ProbeLog, lost: Counter[str]) -> None:
-        """Make the file or check it; the process may fork until the first call.
+        """Create the file, or check an existing one; the process may fork until the first call of a method.
 
         Args:
-            limit: results among the newest, and as many failures beyond them.
+            limit: the most recent results kept, and the most older failures kept beside them.
             max_bytes: of the results; the file is somewhat larger.
-            log: how a probe's log is shown.
-            lost: counts what could not be kept, by cause.
+            log: formats the log lines of a probe.
+            lost: counts results that could not be kept, by cause.
 
         Raises:
-            HistoryError: the file is another's, damaged, or can't be had.
+            HistoryError: the file belongs to another application, is damaged, or can't be opened.
         """
         self._path = path
         self._limit = limit
@@ -91,10 +91,10 @@ class FileHistory:
         self._lost = lost
         self._queue = Recent(min(limit, QUEUE_LIMIT), min(max_bytes, QUEUE_BYTES), lost, QUEUE_FULL)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="history")
-        self._due = False  # whether the thread is about to be given something
+        self._due = False  # whether `_hand_over` is scheduled
         self._writing: Future[None] | None = None
         self._failing = False
-        self._connection: sqlite3.Connection | None = None  # the thread's
+        self._connection: sqlite3.Connection | None = None  # used by the thread only
         with _explained(path), closing(_open(path)) as connection:
             if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise HistoryError(f"{path} is damaged: it is left as it is; move it away, or name another file")
@@ -115,7 +115,7 @@ class FileHistory:
             asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._hand_over)
 
     def _hand_over(self) -> None:
-        """Give the thread what has come, unless it is still busy: then it gets that later, or what is left of it."""
+        """Pass queued results to the thread; if it is busy, prune the queue and try again later."""
         self._due = False
         if self._writing is not None and not self._writing.done():
             self._queue.settle()
@@ -135,9 +135,9 @@ class FileHistory:
         return await self._read(lambda connection: _get(connection, id))
 
     async def _read(self, reading: Callable[[sqlite3.Connection], T]) -> T:
-        """Read after all that was added here before has been written."""
+        """Read from the file, after the results added so far have been written."""
         if self._writing is not None:
-            await asyncio.wait([asyncio.wrap_future(self._writing)])  # no batch is queued behind another
+            await asyncio.wait([asyncio.wrap_future(self._writing)])  # so that at most one batch is queued
         self._submit()
 
         def read() -> T:
@@ -164,7 +164,7 @@ class FileHistory:
             self._connection = None
 
     def _write(self, results: list[Result]) -> None:
-        """Bring results to the file; whatever goes wrong is counted, and said once."""
+        """Write results to the file; on an error count them, and log the first of several errors in a row."""
         rows = [row for result in results if (row := self._row(result)) is not None]
         try:
             connection = self._connected()
@@ -174,7 +174,7 @@ class FileHistory:
                 self._prune(connection)
         except (sqlite3.Error, HistoryError) as error:
             self._lost[WRITE_FAILED] += len(rows)
-            self._disconnect()  # a file that was replaced or repaired is found again
+            self._disconnect()  # the next write opens the file again, which may have been replaced or repaired
             if not self._failing:
                 fields = {"path": self._path, "err": error}
                 log.error("The history can't be written: probes go on, and are not kept", extra={"fields": fields})
@@ -204,7 +204,7 @@ class FileHistory:
         return (size, module, target, *times, reason, phase, message, packed)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
-        """Keep to the bounds, as `history.Recent` does."""
+        """Delete the results that exceed the limits, as `history.memory.Recent` does."""
         last = self._last_beyond(connection, outlived=0)
         connection.execute("DELETE FROM probes WHERE outlived = 0 AND id <= ? AND reason = ''", (last,))
         connection.execute("UPDATE probes SET outlived = 1 WHERE outlived = 0 AND id <= ?", (last,))
@@ -212,7 +212,7 @@ class FileHistory:
         connection.execute("DELETE FROM probes WHERE outlived = 1 AND id <= ?", (last,))
 
     def _last_beyond(self, connection: sqlite3.Connection, *, outlived: int) -> int:
-        """The number of the newest one to go, 0 if none is."""
+        """Return the id of the newest row that exceeds the limits; 0 if none does."""
         bounds = "SELECT count(*), total(bytes) FROM probes WHERE outlived = ?"
         count, size = connection.execute(bounds, (outlived,)).fetchone()
         last = 0
@@ -225,14 +225,14 @@ class FileHistory:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Connect to a history, which is made if there is no file, or an empty one.
+    """Connect to a history; create it if there is no file, or an empty one.
 
     Raises:
-        HistoryError: the file is another's; nothing was done to it.
-        sqlite3.Error: it is no SQLite file, or can't be had.
+        HistoryError: the file belongs to another application; it was not changed.
+        sqlite3.Error: the file is not a SQLite file, or can't be opened.
     """
-    with suppress(OSError):  # SQLite says what is wrong
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # targets are nobody else's business
+    with suppress(OSError):  # SQLite reports the error
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # other users must not see the targets
     connection = sqlite3.connect(path, timeout=LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection, path)
@@ -247,11 +247,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
         raise HistoryError(f"{path} can't be a history: its file system does not do what SQLite's WAL needs")
-    # After a crash of the machine the last few probes may be missing; after one of the process, none that was written.
+    # A crash of the machine may lose the last few probes; a crash of the process loses none that were written.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {4 << 20}")
     with connection:
-        # Two processes may be here at once, or one be killed here: the tables come with the mark, or not at all.
+        # In one transaction: another process may be creating the tables too, or this one may be killed here.
         connection.execute("BEGIN IMMEDIATE")
         if not _is_ours(connection, path):
             for statement in _SCHEMA.split(";\n")[:-1]:
@@ -261,10 +261,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file is a history of this version; False if there is nothing in it.
+    """Whether the file is a history of this version; False if it is empty.
 
     Raises:
-        HistoryError: it is something else.
+        HistoryError: the file has other content.
     """
     if not _number(connection, "SELECT count(*) FROM sqlite_master"):
         return False
@@ -283,7 +283,7 @@ def _number(connection: sqlite3.Connection, statement: str) -> int:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """SQLite's errors as `HistoryError`."""
+    """Turn SQLite's errors into `HistoryError`."""
     try:
         yield
     except sqlite3.Error as error:

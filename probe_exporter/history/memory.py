@@ -1,7 +1,7 @@
-"""Finished probes, kept for whoever debugs: the newest, and failures for longer. Bounded in number and in bytes.
+"""Keep recent finished probes in memory for debugging, and failures for longer, up to a number and a size.
 
-A probe pays one append. What it left is weighed a moment later, and rendered when somebody asks. This file keeps it
-in memory; `history_file` keeps it over restarts.
+Adding a result is one append. Its size is computed a moment later, and it is rendered only for a request. This file
+also has the types that `history.file` shares, which keeps results over restarts.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from probe_exporter.runner import Result
 from probe_exporter.telemetry.masking import mask_urls
 
 MAX_BYTES = 64 << 20
-"""What the history may take if nobody says otherwise.
+"""The default size limit of the history in bytes.
 
-A probe leaves 3 to 5 kB, and a DNS answer of 64 KiB, noted record by record with its escapes, 300 kB: so 200 even of
-these fit, which is what ``--history.limit`` keeps by default, and an exporter of 100 MB stays below twice that.
+A probe takes 3 to 5 kB. A DNS response of 64 KiB, logged record by record with escapes, takes 300 kB: 200 of these
+fit, which is the default of ``--history.limit``, and an exporter of 100 MB stays below twice that.
 """
 
 LARGEST_SHARE = 16
-"""No result takes more than this part of all bytes: else one target that talks much would push out all the others."""
+"""A result larger than this part of the size limit is dropped, so that one target can't push out all the others."""
 
 SETTLE_SECONDS = 0.1
 MAX_UNSETTLED_RESULTS = 256
-"""Results are weighed after so many seconds, or as soon as so many wait."""
+"""The sizes of results are computed after so many seconds, or when so many results wait."""
 
 TOO_LARGE = "too_large"
-"""The cause why a result is not kept that takes more than its share: see `LARGEST_SHARE`."""
+"""The cause for which a large result is dropped: see `LARGEST_SHARE`."""
 
 
 class HistoryError(Exception):
-    """The history can't be had; says why in words for a person."""
+    """The history can't be opened or read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which entries are asked for; what is empty asks for nothing.
+    """Filters for entries; an empty filter matches all.
 
     Args:
-        target: its password counts for nothing: it is not kept.
+        target: compared without its password, which is not kept.
         success: None for both.
-        since: Unix seconds; only probes that began then or later.
-        limit: so many of the newest.
+        since: Unix seconds; only probes that started then or later.
+        limit: the most entries to return, newest first.
     """
 
     module: str = ""
@@ -60,7 +60,7 @@ class Query:
     limit: int = 100
 
     def select(self, entries: Iterable[HistoryEntry]) -> list[HistoryEntry]:
-        """Those asked for, of entries that come newest first."""
+        """Return the entries that match, in the given order, which is newest first."""
         found: list[HistoryEntry] = []
         target = mask_urls(self.target)
         for one in entries:
@@ -78,31 +78,31 @@ class Query:
 
 
 class History(Protocol):
-    """What keeps finished probes."""
+    """A store of finished probes."""
 
     def add(self, result: Result) -> None:
-        """Keep a result; called on the event loop, and returns at once."""
+        """Add a result. Called on the event loop; does not block."""
 
     async def select(self, query: Query) -> list[HistoryEntry]:
-        """The entries that a query asks for, newest first.
+        """Return the entries that match a query, newest first.
 
         Raises:
-            HistoryError: they can't be read now.
+            HistoryError: the history can't be read now.
         """
 
     async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
-        """All about the probe of this number, if it is still held.
+        """Return the entry and the document of a probe; None if it is not kept (any more).
 
         Raises:
-            HistoryError: it can't be read now.
+            HistoryError: the history can't be read now.
         """
 
     def close(self) -> None:
-        """Bring what was added to where it is kept; nothing is added after this."""
+        """Store the results added so far; `add` must not be called after this."""
 
 
 class Weighed(NamedTuple):
-    """A result, its number and the bytes that it takes, more or less."""
+    """A result with its id and its approximate size in bytes."""
 
     id: int
     result: Result
@@ -110,7 +110,7 @@ class Weighed(NamedTuple):
 
 
 class Shelf:
-    """A list bounded in number and bytes: what is put on it pushes the oldest out."""
+    """A list with a limit in number and in bytes; adding an item removes the oldest ones beyond the limit."""
 
     def __init__(self, limit: int, max_bytes: int) -> None:
         self._limit = limit
@@ -119,7 +119,7 @@ class Shelf:
         self.bytes = 0
 
     def put(self, item: Weighed) -> Iterator[Weighed]:
-        """Add the newest item; what was pushed out, oldest first."""
+        """Add the newest item; yield the items removed for it, oldest first."""
         self.items.append(item)
         self.bytes += item.bytes
         while len(self.items) > self._limit or self.bytes > self._max_bytes:
@@ -129,16 +129,16 @@ class Shelf:
 
 
 class Recent:
-    """The newest results, and failures that they pushed out: up to `limit` of each, and half of the bytes for each.
+    """The newest results, and older failures: up to `limit` of each, and half of the bytes for each.
 
-    So a failure is still there when many good probes have followed, and old failures never take the room of new probes.
+    So a failure is kept though many successes follow, and old failures never take the room of new results.
     """
 
     def __init__(self, limit: int, max_bytes: int, lost: Counter[str], pushed_out: str = "") -> None:
         """
         Args:
-            lost: counts what could not be kept, by cause.
-            pushed_out: the cause of what newer results push out, if that is to be counted.
+            lost: counts results that could not be kept, by cause.
+            pushed_out: the cause under which to count results that newer ones push out; empty to count none.
         """
         self._limit = limit
         self._max_bytes = max_bytes
@@ -157,11 +157,11 @@ class Recent:
         return self._newest.bytes + self._failures.bytes
 
     def add(self, result: Result) -> bool:
-        """Keep a result. True if nothing else waited to be settled: then the caller sees to it that it is."""
+        """Add a result. Return True if it is the first that waits: then the caller has to schedule `settle`."""
         waiting = self._unsettled
         waiting.append(result)
-        # So many follow the first that it need not be weighed. What stays long has left the processor's cache
-        # when its memory is used again, which costs 7 µs a probe.
+        # Newer results will push out the first one, so drop it now: memory that is freed later has left the
+        # processor's cache when it is used again, which costs 7 µs a probe.
         if len(waiting) > self._limit and waiting[0].success:
             waiting.popleft()
             self._next_id += 1
@@ -171,14 +171,14 @@ class Recent:
         return len(waiting) == 1
 
     def settle(self) -> None:
-        """Weigh what was added, and let go of what has no room."""
+        """Compute the sizes of added results, and drop those beyond the limits."""
         added, self._unsettled = self._unsettled, deque()
         items: list[Weighed] = []
         room = self._limit
         gone = 0
         for later, result in enumerate(reversed(added)):
             if room <= 0 and result.success:
-                gone += 1  # so many follow it that it need not be weighed
+                gone += 1  # newer results push it out, so its size does not matter
                 continue
             item = Weighed(self._next_id + len(added) - 1 - later, result, weight(result))
             if item.bytes > self._max_bytes // LARGEST_SHARE:
@@ -196,19 +196,19 @@ class Recent:
             self._lost[self._pushed_out] += number
 
     def _put(self, item: Weighed) -> int:
-        """Put an item where it belongs; how many have gone for it."""
+        """Add an item, and return how many results were dropped for it."""
         gone = 0
         for oldest in self._newest.put(item):
             gone += 1 if oldest.result.success else sum(1 for _ in self._failures.put(oldest))
         return gone
 
     def __iter__(self) -> Iterator[Weighed]:
-        """All that is settled: the newest first, then the failures that were pushed out, newest first."""
+        """Yield the settled results: the newest first, then the older failures, newest first."""
         yield from reversed(self._newest.items)
         yield from reversed(self._failures.items)
 
     def take(self) -> list[Result]:
-        """All that was added and not pushed out, oldest first; nothing is left."""
+        """Remove and return all results, oldest first."""
         self.settle()
         taken = [item.result for item in self]
         taken.reverse()
@@ -217,14 +217,14 @@ class Recent:
 
 
 class MemoryHistory:
-    """The history as long as the process lives. Numbers count from 0."""
+    """The history of this process. Ids start at 0."""
 
     def __init__(self, limit: int, max_bytes: int, log: ProbeLog, lost: Counter[str]) -> None:
         """
         Args:
-            limit: results among the newest, and as many failures beyond them; 0 keeps nothing.
-            log: how a probe's log is shown.
-            lost: counts what could not be kept, by cause.
+            limit: the most recent results kept, and the most older failures kept beside them; 0 keeps none.
+            log: formats the log lines of a probe.
+            lost: counts results that could not be kept, by cause.
         """
         self._recent = Recent(limit, max_bytes, lost)
         self._log = log
@@ -248,16 +248,16 @@ class MemoryHistory:
         pass
 
 
-# --- what a result takes -----------------------------------------------------------------------------------
+# --- sizes of results --------------------------------------------------------------------------------------
 
-_RESULT = 1200  # a Result, its Probe, Samples and their tables, less what is counted below
+_RESULT = 1200  # a Result, its Probe, Samples and their tables, without the parts counted below
 _EVENT = 330  # an Event, its fields' table, its time
 _SAMPLE = 60  # a value and its place in a table
-_REGISTRY = 4000  # an author's own
+_REGISTRY = 4000  # the registry of a prober's author
 
 
 def weight(result: Result) -> int:
-    """About the bytes that a result takes in memory; its module is the configuration's and costs nothing more."""
+    """Estimate the bytes that a result takes in memory, without its module, which the configuration holds anyway."""
     samples = result.probe.samples
     total = _RESULT + sys.getsizeof(result.target) + _SAMPLE * len(samples.plain)
     for event in result.probe.events:

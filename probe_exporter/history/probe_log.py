@@ -1,4 +1,4 @@
-"""The log lines of finished probes: written to stderr, or rendered as text for `/logs` and `debug=true`."""
+"""Format the log lines of finished probes, for stderr and as text for `/logs` and `debug=true`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from probe_exporter.telemetry.masking import Mask, mask_urls
 
 
 def source_of(event: Event) -> str:
-    """Where an event was logged, as ``http.py:120``."""
+    """Return where an event was logged, as ``http.py:120``."""
     return f"{PurePath(event.code.co_filename).name}:{event.line}"
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeLog:
-    """What probes noted, as lines: to stderr, and on demand as text.
+    """Formats the events that probes logged.
 
     Args:
-        level: what is below is left out, there and here.
+        level: events below this level are left out.
         format: the key of `FORMATS`.
     """
 
@@ -32,14 +32,14 @@ class ProbeLog:
     format: FormatName = "logfmt"
 
     def write(self, result: Result) -> None:
-        """Send a finished probe's lines to stderr; for most probes, there are none."""
+        """Write a finished probe's lines to stderr; most probes have none."""
         for event in result.probe.events:
             if event.level >= self.level:
                 log_output.write(self.text(result))
                 return
 
     def text(self, result: Result) -> str:
-        """A finished probe's lines, each with its module and target."""
+        """Return a finished probe's lines, each with its module and target."""
         return "".join([f"{line}\n" for line in self._lines(result)])
 
     def _lines(self, result: Result) -> Iterable[str]:

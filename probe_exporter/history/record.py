@@ -1,6 +1,6 @@
-"""A finished probe as others may have it: plain data, and the debug document. Secrets are masked in both.
+"""Render a finished probe as plain data and as the debug document, with secrets masked, for `/history` and `/logs`.
 
-Made when somebody looks, or when it is written to a file; never for a probe that nobody asks about.
+A probe is rendered only for a request, or to be written to a file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from probe_exporter.telemetry.masking import Identity, Mask, mask_urls
 
 
 class HistoryEntry(NamedTuple):
-    """What lists show of a finished probe."""
+    """A finished probe in a list."""
 
     id: int
     module: str
@@ -41,7 +41,7 @@ class HistoryEntry(NamedTuple):
         return not self.reason
 
     def data(self) -> dict[str, object]:
-        """The entry as it stands in JSON; a success has null for reason, phase and message."""
+        """Return the entry as a JSON object; a success has null for reason, phase and message."""
         return {
             "id": self.id,
             "module": self.module,
@@ -57,14 +57,14 @@ class HistoryEntry(NamedTuple):
 
 
 class Document(NamedTuple):
-    """All about a finished probe: what its entry does not say as data, and everything as text for people."""
+    """The details of a finished probe: the data that its entry lacks, and the debug document as text."""
 
     details: dict[str, object]
     debug: str
 
 
 def entry(id: int, result: Result) -> HistoryEntry:
-    """What lists show of a result."""
+    """Return the entry of a result."""
     failure = result.failure
     return HistoryEntry(
         id=id,
@@ -80,19 +80,19 @@ def entry(id: int, result: Result) -> HistoryEntry:
 
 
 def document(result: Result, log: ProbeLog) -> Document:
-    """All about a result, secrets masked."""
+    """Return the document of a result, with secrets masked."""
     return Document(_details(result), debug_document(result, log))
 
 
 def debug_documents(results: Sequence[Result], log: ProbeLog) -> str:
-    """All about the probes of one request; of several, each under its module's name."""
+    """Return the debug documents of the probes of one request; several have their modules' names as headings."""
     if len(results) == 1:
         return debug_document(results[0], log)
     return "\n\n".join([f"Module {result.module.name}\n\n{debug_document(result, log)}" for result in results])
 
 
 def debug_document(result: Result, log: ProbeLog) -> str:
-    """All about a result as text: its log, its metrics and the module that it ran with, secrets masked."""
+    """Return the debug document of a result: its log, its metrics and its module's settings, with secrets masked."""
     metrics = encode(_shown(result.probe.samples, _mask(result)), TEXT).decode()
     return (
         f"Logs for the probe:\n{log.text(result)}\n\n\n"
@@ -102,7 +102,7 @@ def debug_document(result: Result, log: ProbeLog) -> str:
 
 
 def to_json(value: object, indent: int | None = None) -> str:
-    """JSON of a value that was made here; what is no UTF-8 (bytes as surrogate escapes) is shown as ``\\udc80``."""
+    """Encode a value of this module as JSON; bytes that are not UTF-8 (surrogate escapes) become ``\\udc80``."""
     return json.dumps(value, allow_nan=False, indent=indent)
 
 
@@ -127,7 +127,7 @@ def _details(result: Result) -> dict[str, object]:
 
 
 class _Effective(NamedTuple):
-    """The settings that a module has in effect, secrets masked."""
+    """The settings in effect of a module, with secrets masked."""
 
     text: str
     data: dict[str, object]
@@ -148,7 +148,7 @@ def _mask(result: Result) -> Mask:
 
 
 def _shown(samples: Samples, mask: Mask) -> Samples:
-    """The samples with labels that are fit to be shown; the ones of an author's registry are the author's to mask."""
+    """Return the samples with secrets in labels masked; a prober with a registry of its own masks its labels itself."""
     shown = {
         metric: {tuple(map(mask.text, labels)): value for labels, value in series.items()}
         for metric, series in samples.labelled.items()
@@ -157,7 +157,7 @@ def _shown(samples: Samples, mask: Mask) -> Samples:
 
 
 def _families(samples: Samples) -> Iterator[dict[str, object]]:
-    """Each family with its samples, by name; as in an exposition, those without samples are absent."""
+    """Yield each family with its samples, sorted by name; as in an exposition, families without samples are absent."""
     for family in sorted(samples.collect(), key=lambda family: family.name):
         shown: list[dict[str, object]] = [
             {"name": sample.name, "labels": sample.labels, "value": _finite(sample.value)}
@@ -169,7 +169,7 @@ def _families(samples: Samples) -> Iterator[dict[str, object]]:
 
 
 def _finite(value: object) -> object:
-    """Numbers that JSON does not have, as text: ``+Inf``, ``NaN``."""
+    """Return a value; numbers that JSON does not have become text: ``+Inf``, ``NaN``."""
     match value:
         case float():
             return value if math.isfinite(value) else number(value)

@@ -1,6 +1,6 @@
-"""Sort the addresses of a name as RFC 6724 has it: the best destination of each IP version first.
+"""Sort the addresses of a name by RFC 6724, for lookups: the best destination of each IP version first.
 
-Rules 3, 4 and 7 need what only the kernel knows; Go, so the original, leaves them out too. Rule 9 is for IPv6 alone.
+Rules 3, 4 and 7 need data that only the kernel has; Go, and so the original, omits them too. Rule 9 is for IPv6 only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from probe_exporter.addresses import literals
 
 MAX_SORTED_ADDRESSES = 32
-"""Addresses that are sorted, each of which takes four system calls; the rest stay behind them as they came."""
+"""The most addresses that are sorted, with four system calls for each; the rest follow in their original order."""
 
 _ANY_PORT = 9  # nothing is sent
 _POLICY = sorted(
@@ -46,10 +46,10 @@ def in_order(addresses: Sequence[str]) -> list[str]:
 
 
 def _badness(text: str) -> tuple[int, ...]:
-    """Return the rules that speak against an address, the most important first."""
+    """Return the sort key of an address: one number for each rule, the most important first; lower is better."""
     source = _source_for(text)
     if source is None:
-        return (1,)  # rule 1: there is no way to it
+        return (1,)  # rule 1: there is no route to it
     address = ipaddress.ip_address(text)
     scope = _scope(address)
     precedence, label = _policy(address)
@@ -64,7 +64,7 @@ def _badness(text: str) -> tuple[int, ...]:
 
 
 def _source_for(address: str) -> Address | None:
-    """Return the address that the kernel would send from; None if it knows no way."""
+    """Return the address that the kernel would send from; None if it has no route."""
     family = socket.AF_INET6 if literals.version(address) == 6 else socket.AF_INET
     try:
         with closing(socket.socket(family, socket.SOCK_DGRAM)) as sock:

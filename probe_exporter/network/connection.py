@@ -49,7 +49,7 @@ MAX_QUICK_HANDSHAKE_BYTES = 16 * 1024
 which takes a tenth of a second, so that goes to a thread."""
 
 MAX_HANDSHAKE_SECONDS = 10.0
-"""Seconds that a TLS handshake may take, whatever the deadline: the original's limit."""
+"""Seconds that a TLS handshake may take, even if the deadline is later: the original's limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         connect_seconds, tls_seconds: how long the TCP and the TLS handshake took.
-        opened_at, first_byte_at, last_byte_at: moments of `time.perf_counter`, 0.0 while they have not come;
-            the first byte is the first of the application's.
+        opened_at, first_byte_at, last_byte_at: times of `time.perf_counter`, 0.0 before the event; the first byte is
+            the application's first.
         handshake: the last TLS handshake; None on a plain connection.
     """
 
@@ -234,7 +234,7 @@ class Connection(asyncio.Protocol):
         return data
 
     async def _read_ahead(self) -> None:
-        ahead, self._ahead = self._ahead, bytearray()  # which `read` would give out first
+        ahead, self._ahead = self._ahead, bytearray()  # otherwise `read` would return these bytes again
         data = await self.read()
         if not data:
             raise ProbeFailed(Reason.CONNECT_CLOSED, "the peer closed the connection where more was expected")
@@ -242,7 +242,7 @@ class Connection(asyncio.Protocol):
         self._ahead = ahead
 
     def _turn_is_over(self, size: int) -> bool:
-        """Return whether the reads since the last turn add up, so that others get one: a flood must not delay them."""
+        """Return whether the reads since the last turn of the event loop exceed the limit, so that other tasks run."""
         self._in_turn += size + READ_COST_BYTES
         if self._in_turn < TURN_BYTES:
             return False
@@ -344,7 +344,7 @@ class Connection(asyncio.Protocol):
                 raise ProbeFailed(Reason.TLS_HANDSHAKE, "the peer closed the connection during the TLS handshake")
 
     def close(self, last: bytes = b"") -> None:
-        """Send what is left and `last`, then close TLS and the socket. Safe to call twice."""
+        """Send unsent data and `last`, then close TLS and the socket. Safe to call twice."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
             unsent = transport.get_write_buffer_size()
@@ -360,7 +360,7 @@ class Connection(asyncio.Protocol):
                 asyncio.get_running_loop().call_later(LINGER_SECONDS, transport.abort)
 
     def abort(self) -> None:
-        """Close the socket at once and drop what was still to be sent."""
+        """Close the socket at once and drop unsent data."""
         if self._transport is not None:
             self._transport.abort()
 

@@ -21,7 +21,7 @@ _RECORD = struct.Struct(">HHIH")  # type, class, TTL, length
 _RESPONSE, _AUTHORITATIVE, _TRUNCATED, _RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x8000, 0x400, 0x200, 0x100, 0x80
 
 UDP_PAYLOAD_BYTES = 1232
-"""What we say that we can receive in one datagram: the original's value, which passes any link whole."""
+"""Bytes of the largest datagram that we offer to receive: the original's value, which no link fragments."""
 
 NOERROR, FORMERR, NXDOMAIN = 0, 1, 3
 _CODES = {1: "FORMERR", 2: "SERVFAIL", 4: "NOTIMP", 5: "REFUSED"}
@@ -59,9 +59,9 @@ class Response:
 
     Attributes:
         code: the response code (RCODE).
-        addresses: of the type that was asked for, in the order of the answer, whatever alias owns them.
-        truncated: the rest is to be had over TCP.
-        failure: why another server has to be asked; empty for a result, which may be that there is no address.
+        addresses: the addresses of the requested type, in the order of the answer, of the name or any alias.
+        truncated: the response is incomplete; TCP returns all of it.
+        failure: why to ask another server; empty for a result, which may be that there is no address.
     """
 
     code: int

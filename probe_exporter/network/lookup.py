@@ -21,7 +21,7 @@ HOSTS = Path("/etc/hosts")
 PORT = 53
 
 ROUNDS = 2
-"""How often each server of a module's own is asked before a lookup is given up."""
+"""How often a lookup asks each of a module's own name servers before it fails."""
 
 _LOOPBACK = ("127.0.0.1", "::1")
 _NEXT_ROTATION = itertools.count()
@@ -43,7 +43,7 @@ def _parse_hosts(path: Path, stamp: tuple[int, int]) -> dict[str, tuple[str, ...
 
 
 def in_hosts_file(host: str) -> tuple[str, ...]:
-    """Return what the hosts file says about `host`; empty if nothing."""
+    """Return the addresses of `host` in the hosts file; empty if it is not there."""
     try:
         status = HOSTS.stat()
         return _parse_hosts(HOSTS, (status.st_size, status.st_mtime_ns)).get(host.lower().rstrip("."), ())
@@ -53,7 +53,7 @@ def in_hosts_file(host: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Resolver:
-    """Name servers that a module's names are asked of.
+    """A module's own name servers.
 
     Args:
         servers: addresses and ports; the next is asked if one does not answer.
@@ -82,7 +82,7 @@ async def lookup(
         host: a name; anything beyond ASCII is encoded by IDNA (UTS 46).
         family: 4, 6, or 0 for both.
         resolver: asked in place of the hosts file and the system's name servers.
-        as_written: the name is whole: the system's search domains are not tried.
+        as_written: the name is complete; do not try the system's search domains.
 
     Raises:
         ProbeFailed: with one of the ``dns_…`` reasons.
@@ -159,7 +159,7 @@ async def _ask_name_servers(name: str, family: int, *, as_written: bool) -> list
 
 
 async def _ask_each(name: str, family: int, plan: Plan) -> list[tuple[str, ...]]:
-    """Ask for A and AAAA at once, as far as they are wanted; what fails does not matter if there is an address.
+    """Ask for A and AAAA at the same time, if both are wanted; ignore a failure of one if the other has an address.
 
     Raises:
         ProbeFailed: there is no address, and not because the name has none.

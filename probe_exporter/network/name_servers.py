@@ -8,8 +8,8 @@ probe that had 5 s. The rules here are those of Go's resolver, which the origina
 2. SERVFAIL, REFUSED and the like, and a closed port, end a try at once. "No such name" and "no address" are answers.
 3. All tries of a question have the same message id, and their sockets stay open: the answer to an earlier try counts.
 4. A server that let a whole try pass is asked after the others for `SILENCE` seconds, or until it answers.
-5. Each question has sockets of its own: the kernel chooses a random port, and with the random id that is what protects
-   against forged answers. Nothing is cached: a probe sees what a client sees now.
+5. Each question has sockets of its own. The kernel chooses a random port, which protects against forged answers
+   together with the random id. Nothing is cached, so that a probe gets the same answer as a client would get now.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class _Inquiry:
         self._edns = True
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[Server, asyncio.DatagramTransport] = {}
-        self._asking: Server | None = None  # whom the try is for
+        self._asking: Server | None = None  # the server of the current try
         self._response: asyncio.Future[tuple[Server, Response]] | None = None
 
     async def run(self) -> Response:
@@ -115,7 +115,7 @@ class _Inquiry:
             transport.abort()
 
     async def _try(self, server: Server) -> Response | None:
-        """Ask one server; return what it or one asked earlier answers, None if the time of the try is over."""
+        """Ask one server; return the response of it or of a server asked earlier, None after the timeout of the try."""
         try:
             with Deadline(self._loop.time() + self._plan.timeout):
                 return await self._exchange(server)
@@ -192,7 +192,7 @@ class _Inquiry:
 
 
 class _Ear(asyncio.DatagramProtocol):
-    """Hears one server for an inquiry."""
+    """Receives datagrams of one server for an inquiry."""
 
     def __init__(self, inquiry: _Inquiry, server: Server) -> None:
         self._inquiry = inquiry

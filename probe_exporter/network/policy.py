@@ -48,12 +48,12 @@ class RunNetwork:
 
     @property
     def source_ip_address(self) -> str:
-        """The policy's."""
+        """The local address to connect from, as in the policy."""
         return self._policy.source_ip_address
 
     @property
     def source_interface(self) -> str:
-        """The policy's."""
+        """The interface to send through, as in the policy."""
         return self._policy.source_interface
 
     async def lookup(self, host: str, family: int) -> list[str]:

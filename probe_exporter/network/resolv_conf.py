@@ -1,4 +1,4 @@
-"""Read how the system looks names up: /etc/resolv.conf and the line `hosts:` of /etc/nsswitch.conf.
+"""Read the system's resolver settings for lookups: /etc/resolv.conf and the line `hosts:` of /etc/nsswitch.conf.
 
 Options, limits and defaults are those of Go's resolver, which the original uses. The environment does not count.
 """
@@ -25,7 +25,7 @@ _MAX_NDOTS = 15
 
 @dataclass(frozen=True, slots=True)
 class ResolvConf:
-    """How the system's name servers are asked.
+    """The settings of /etc/resolv.conf.
 
     Attributes:
         servers: their addresses.
@@ -62,7 +62,7 @@ def _is_onion(name: str) -> bool:
 
 
 def resolv_conf() -> ResolvConf:
-    """Return what /etc/resolv.conf says now; the defaults if it can't be read."""
+    """Return the current settings of /etc/resolv.conf; the defaults if it can't be read."""
     try:
         status = RESOLV_CONF.stat()
         return _read_resolv_conf(RESOLV_CONF, (status.st_size, status.st_mtime_ns))
@@ -95,7 +95,7 @@ class _Found:
     options: dict[str, str] = field(default_factory=dict)
 
     def take(self, words: list[str]) -> None:
-        """Take the words of one line; the last `search` or `domain` counts."""
+        """Read the words of one line; the last `search` or `domain` replaces earlier ones."""
         match words:
             case ["nameserver", address, *_]:
                 known = literals.literal(address)
@@ -109,7 +109,7 @@ class _Found:
                 self.options.update((name, value) for name, _, value in (one.partition(":") for one in options))
 
     def number(self, option: str, default: int, least: int, most: int) -> int:
-        """Return the value of an option, moved into its limits; the default if it is not given or no number."""
+        """Return the value of an option, clamped to its limits; the default if it is absent or not a number."""
         value = self.options.get(option, "")
         return min(max(int(value[:6]), least), most) if value.isascii() and value.isdigit() else default
 
@@ -136,7 +136,7 @@ def sources() -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def _read_sources(path: Path, stamp: tuple[int, int]) -> tuple[str, ...]:
-    """Read the file. Where it names neither source, or what we don't know decides, the usual order holds."""
+    """Read the file; return the default order if it names neither source, or has actions that we don't support."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         key, _, value = line.partition("#")[0].partition(":")
         if key.strip() == "hosts":

@@ -1,7 +1,7 @@
-"""The exporter's own metrics on ``/metrics``: counted as plain numbers, made into families at a scrape.
+"""Count the exporter's own metrics as plain numbers, and make families of them for a scrape of ``/metrics``.
 
-Metrics that the original has keep its names, for its dashboards and alerts; ours begin with ``probe_exporter_``. The
-label `module` only has names of configured modules, whatever requests ask for.
+Metrics that the original has keep its names, for its dashboards and alerts; others begin with ``probe_exporter_``. The
+label `module` has only names of configured modules, so that requests can't add series.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WAITS = (0.001, 0.01, 0.1, 1.0, 10.0)
 TARGET_DENIED = "target_denied"
 
 LOST = ("queue_full", "too_large", "write_failed")
-"""Why a finished probe may be missing in the history, see `history.memory` and `history.file`."""
+"""The causes for which a finished probe is missing in the history, see `history.memory` and `history.file`."""
 
 MEANWHILE = ("200", "500", "503")
 """Status codes of /metrics that are exported from the start, as in the original."""

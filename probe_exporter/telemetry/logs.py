@@ -22,13 +22,13 @@ Line = Callable[[float, int, str, str, Fields], str]
 FormatName = Literal["logfmt", "json"]
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
-"""The words of ``--log.level`` and ``--log.prober``."""
+"""The values of ``--log.level`` and ``--log.prober``."""
 
 _NAMES = {logging.DEBUG: "DEBUG", logging.INFO: "INFO", logging.WARNING: "WARN", logging.ERROR: "ERROR"}
 
 
 def logfmt(time: float, level: int, source: str, message: str, fields: Fields) -> str:
-    """``time=… level=INFO source=cli.py:80 msg="Listening" address=…``, quoted the way Go's slog does."""
+    """Format ``time=… level=INFO source=cli.py:80 msg="Listening" address=…``, quoted as Go's slog does."""
     stamp = datetime.fromtimestamp(time, UTC).astimezone().isoformat(timespec="milliseconds")
     words = [f"time={stamp.replace('+00:00', 'Z')} level={level_name(level)} source={_quoted(source)}"]
     words.append(f"msg={_quoted(message)}")
@@ -37,7 +37,7 @@ def logfmt(time: float, level: int, source: str, message: str, fields: Fields) -
 
 
 def as_json(time: float, level: int, source: str, message: str, fields: Fields) -> str:
-    """The same as one JSON object; a field never replaces one of the four that every line has."""
+    """Format a line as a JSON object; a field never replaces one of the four that every line has."""
     whole, nanoseconds = divmod(int(time * 1e9), 1_000_000_000)
     stamp = datetime.fromtimestamp(whole, UTC).astimezone().isoformat(timespec="seconds")
     seconds, zone = stamp[:19], stamp[19:].replace("+00:00", "Z")
@@ -56,7 +56,7 @@ FORMATS: dict[FormatName, Line] = {"logfmt": logfmt, "json": as_json}
 
 
 def level_name(level: int) -> str:
-    """What a level is called in a line."""
+    """Return the name of a level in a line."""
     return _NAMES.get(level) or logging.getLevelName(level)
 
 
@@ -66,7 +66,7 @@ _ESCAPES |= {'"': r"\"", "\\": "\\\\"}
 
 
 def _quoted(text: str) -> str:
-    """A key or value: bare where that is unambiguous, else in quotes with Go's escapes, always one line."""
+    """Quote a key or value, on one line, with Go's escapes; without quotes if that is unambiguous."""
     if _PLAIN.fullmatch(text):
         return text
     if text and not text.isascii() and text.isprintable() and not any(c in ' "=' for c in text):
@@ -117,14 +117,14 @@ def _as_json(value: object) -> object:
 
 
 class Formatter(logging.Formatter):
-    """The application's log: records of the standard library as lines."""
+    """Formats the standard library's log records as lines."""
 
     def __init__(self, line: Line) -> None:
         super().__init__()
         self._line = line
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever the record holds; a traceback becomes a field."""
+        """Return the record as one line; a traceback becomes a field."""
         fields: dict[str, object] = dict(getattr(record, "fields", {}))
         if record.exc_info and record.exc_info[1]:
             fields["err"] = repr(record.exc_info[1])
@@ -148,17 +148,17 @@ class Handler(logging.Handler):
 
 
 def setup(level: int, format: FormatName, stream: TextIO | None = None) -> None:
-    """Log to stderr from now on.
+    """Send the process's log to stderr.
 
     Args:
-        level: what is below is not logged.
-        stream: the place of stderr.
+        level: records below this level are dropped.
+        stream: the stream to use in place of stderr.
     """
     log_output.occupy_standard_descriptors()
     handler = Handler() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(Formatter(FORMATS[format]))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    # At DEBUG these two tell their own story, not ours.
+    # At DEBUG these two log their internals, which say nothing about the exporter.
     for other in ("asyncio", "aiohttp"):
         logging.getLogger(other).setLevel(max(level, logging.INFO))

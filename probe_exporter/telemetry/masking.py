@@ -1,7 +1,7 @@
-"""What people are shown holds no passwords: those in URLs are crossed out, and so is every secret of a module.
+"""Mask secrets in logs, debug documents and the history: passwords in URLs, and the secrets of a module.
 
-Probers log no secrets. But a target may carry one, a server may send one back, and a prober is written by anybody;
-so whatever a probe noted goes through here before it becomes text or JSON.
+Probers log no secrets on purpose. But a target may contain one, a server may send one back, and a third party's prober
+may log one. So everything that a probe logged is masked here before it becomes text or JSON.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from probe_exporter.settings.block import Settings
 from probe_exporter.settings.secrets import MASK, Secret, is_credential
 
 CROSSED_OUT = "xxxxx"
-"""Stands for the password of a URL, as in Go's ``URL.Redacted``."""
+"""The replacement for the password of a URL, as in Go's ``URL.Redacted``."""
 
 SHORTEST = 4
-"""Characters of a secret that is looked for in texts: shorter ones would cross out half of every line."""
+"""The least characters of a secret to mask in texts; shorter ones occur by chance in most lines."""
 
 _USER = re.compile(r"""[^][\s/?#:@"'<>]*+:""")
 _PORT = re.compile(r"[0-9]*+(?:[/?#]|$)")
@@ -33,8 +33,8 @@ def _places(text: str) -> Iterator[tuple[int, int]]:
 
     An authority begins at the start of the text (a target may have no scheme) and after each ``://``. After the user
     and a colon comes the password: up to the last @ of the authority, or, if there is none and no port follows the
-    colon, up to the last @ of the word, because somebody wrote a raw slash. One regular expression for all this would
-    take quadratic time, and targets and servers choose the text.
+    colon, up to the last @ of the word, in case the password has an unescaped slash. One regular expression for all
+    this would take quadratic time, and targets and servers choose the text.
     """
     begin, word_end, last = 0, 0, -1
     while True:
@@ -74,7 +74,7 @@ def mask_urls(text: str) -> str:
 
 
 class Mask:
-    """Knows what must not be shown of one probe: the password in its target, and its module's secrets."""
+    """Masks the secrets of one probe: the password in its target, and its module's secrets."""
 
     __slots__ = ("_hidden",)
 
@@ -82,23 +82,23 @@ class Mask:
         secrets = dict.fromkeys(_secrets_of(Identity(settings)), MASK)
         secrets |= dict.fromkeys(_passwords(target), CROSSED_OUT)
         found = [secret for secret in secrets if len(secret) >= SHORTEST]
-        # The longest first: one may be the beginning of another.
+        # The longest first, since one secret may be the beginning of another.
         self._hidden = [(secret, secrets[secret]) for secret in sorted(found, key=len, reverse=True)]
 
     def text(self, text: str) -> str:
-        """`text`, fit to be shown."""
+        """Return `text` with secrets masked."""
         text = mask_urls(text)
         for secret, shown in self._hidden:
             text = text.replace(secret, shown)
         return text
 
     def plain(self, value: object) -> object:
-        """A value of a log event as data that JSON knows, fit to be shown."""
+        """Return a value of a log event as JSON data, with secrets masked."""
         return plain(value, self.text)
 
 
 def plain(value: object, shown: Callable[[str], str] = mask_urls) -> object:
-    """A value as data that JSON knows, every text in it as `shown` makes it."""
+    """Return a value as JSON data, with `shown` applied to every text in it."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -116,7 +116,7 @@ T = TypeVar("T")
 
 
 class Identity(Generic[T]):
-    """A thing as the key of a cache: equal to itself and to nothing else, whatever it holds."""
+    """An object as the key of a cache, compared by identity and not by value."""
 
     __slots__ = ("value",)
 
@@ -131,7 +131,7 @@ class Identity(Generic[T]):
 
 
 def _weight(settings: Identity[Settings], secrets: frozenset[str]) -> int:
-    """Return about the bytes of cached settings, which a request's parameters may be part of, and their secrets."""
+    """Estimate the bytes of cached settings, which may include a request's parameters, and of their secrets."""
     return 4 * len(repr(settings.value)) + sum(map(len, secrets))
 
 
@@ -143,7 +143,7 @@ def _secrets_of(settings: Identity[Settings]) -> frozenset[str]:
 
 
 def _secrets(value: object) -> Iterator[str]:
-    """The secrets within settings, and the passwords of the URLs there."""
+    """Yield the secrets in settings, and the passwords of URLs there."""
     match value:
         case Secret():
             yield value.reveal()

@@ -18,13 +18,13 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls.host_names import any_matches
 
 MAX_REMEMBERED_BYTES = 16 << 20
-"""Bytes that all remembered certificates take, by estimate. Targets choose how large theirs are."""
+"""The estimated bytes of all remembered certificates. Targets choose the size of theirs."""
 
 _LARGEST_SHARE = 64
-"""A certificate takes at most this part of it, or is read again at each handshake."""
+"""A certificate that takes more than this part of it is not remembered but read at each handshake."""
 
 _COPIES = 4
-"""How often a certificate is in memory: in DER, and nearly as long as labels and as what was parsed."""
+"""Copies of a certificate in memory: as DER, and nearly as large as labels and as parsed objects."""
 
 _OBJECT_BYTES = 4096
 
@@ -224,7 +224,7 @@ def _is_for(certificate: x509.Certificate, host: str) -> bool:
         return False
     address = literals.literal(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
     if address is not None:
-        wanted = address.partition("%")[0]  # a zone means something to this machine only
+        wanted = address.partition("%")[0]  # a zone is local to this machine
         return any(literals.literal(str(one)) == wanted for one in names.get_values_for_type(x509.IPAddress))
     try:
         return any_matches(names.get_values_for_type(x509.DNSName), literals.to_ascii(host))

@@ -1,4 +1,4 @@
-"""The result of a TLS handshake, complete or not, and its metrics."""
+"""The result of a TLS handshake, complete or not, and its metrics, for probers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NO_CHAIN = -62135596800.0
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What is known of a handshake, complete or not."""
+    """The result of a handshake, as far as it went."""
 
     version: str
     cipher: str

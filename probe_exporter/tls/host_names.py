@@ -1,8 +1,8 @@
-"""Is a certificate for a host? The rules of Go's TLS, and so of the original.
+"""Match host names against the DNS names of certificates, by the rules of Go's TLS, which the original uses.
 
-They differ from RFC 6125 where certificates in use do: a wildcard may stand for the label below a top-level domain, for
-an international label and for a label with underscores; a name of digits is a name; invalid names beside the right
-one do no harm; and a name that is not valid matches if it is the same, letter by letter.
+They are more lenient than RFC 6125: a wildcard may match the label below a top-level domain, an international label
+and a label with underscores; a name may consist of digits; invalid names beside a matching one are ignored; and an
+invalid name matches if it is equal, letter by letter.
 """
 
 from __future__ import annotations

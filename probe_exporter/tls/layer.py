@@ -69,13 +69,13 @@ MAX_TURN_RECORDS = 2000
 """Records with data that are decrypted in one turn of the event loop: about 3 ms if they are tiny."""
 
 _PIECE_BYTES = 16384
-"""How much OpenSSL is given at once. It reads messages without data by itself: up to 4 ms if all are key updates."""
+"""Bytes given to OpenSSL at once. It processes messages without data by itself: up to 4 ms if all are key updates."""
 
 _SMALL_PIECE_BYTES = 4096
-"""The same while no data comes, which is so in the middle of a record, too."""
+"""Bytes given to OpenSSL at once while it returns no data, which is also the case in the middle of a record."""
 
 _IDLE_PIECE_RECORDS = 1000
-"""As how many records such a piece counts, once there is more than one record without data."""
+"""The number of records that such a piece counts as, after more than one record without data."""
 
 MAX_IDLE_BYTES = 131072
 """Bytes of messages without data (session tickets, key updates) between data; a server needs a few hundred."""
@@ -212,7 +212,7 @@ class Layer:
         return plain[0] if len(plain) == 1 else b"".join(plain)
 
     def _give_piece(self) -> int:
-        """Give OpenSSL more of what was received; return as how many records it counts."""
+        """Give OpenSSL more of the received data; return the number of records that it counts as."""
         size = _SMALL_PIECE_BYTES if self._idle else _PIECE_BYTES
         piece = bytes(self._unread[:size])
         if not piece:
@@ -240,14 +240,14 @@ class Layer:
         return self.outgoing()
 
     def outgoing(self) -> bytes:
-        """Return what is to be sent to the peer; empty if nothing is."""
+        """Return the bytes to send to the peer; may be empty."""
         waiting: list[bytes] = []
         while True:
             try:
                 data = self._connection.bio_read(_MAX_CALL_BYTES)
             except SSL.WantReadError:
                 return b"".join(waiting)
-            if not waiting and len(data) < _MAX_CALL_BYTES:  # all of it, as nearly always
+            if not waiting and len(data) < _MAX_CALL_BYTES:  # nearly always, one call returns everything
                 return data
             waiting.append(data)
 

@@ -1,4 +1,4 @@
-"""The ``tls_config`` block of a module."""
+"""The ``tls_config`` block of a module: its keys, and warnings about them."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def merged(snapshots: Iterable[bytes]) -> list[Family]:
 
 
 def settled(snapshot: bytes) -> bytes:
-    """Return a snapshot of an exited process with its counters only, without its gauges.
+    """Return a snapshot of an exited process with its counters, histograms and summaries, without its gauges.
 
     ``snapshot(merged([settled(…), …]))`` makes one of several.
     """

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.exposition.formats import negotiate
+from probe_exporter.exposition.formats import (
+    MAX_ACCEPT_CHARACTERS,
+    MAX_ACCEPT_ENTRIES,
+    OPENMETRICS,
+    TEXT,
+    Format,
+    negotiate,
+)
 
 PROMETHEUS_3 = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
@@ -82,6 +89,20 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
 )
 def test_accept_header_chooses_the_format(accept: str, content_type: str) -> None:
     assert negotiate(accept).content_type == content_type
+
+
+@pytest.mark.parametrize(
+    ("entries_before", "chosen"), [(MAX_ACCEPT_ENTRIES - 1, OPENMETRICS), (MAX_ACCEPT_ENTRIES, TEXT)]
+)
+def test_accept_entries_after_the_limit_are_ignored(entries_before: int, chosen: Format) -> None:
+    assert negotiate("," * entries_before + "application/openmetrics-text") == chosen
+
+
+@pytest.mark.parametrize(
+    ("length", "chosen"), [(MAX_ACCEPT_CHARACTERS, OPENMETRICS), (MAX_ACCEPT_CHARACTERS + 1, TEXT)]
+)
+def test_accept_header_longer_than_the_limit_is_ignored(length: int, chosen: Format) -> None:
+    assert negotiate("application/openmetrics-text".ljust(length)) == chosen
 
 
 @given(st.text())

@@ -139,6 +139,7 @@ ANSWERS = (
     call("message with two statuses", content(status(NOT_SERVING) + status(SERVING))),
     call("message with unknown fields", content(
         b"\x10\x96\x01" + b"\x19" + bytes(8) + b"\x22\x03abc" + b"\x2d" + bytes(4) + status(SERVING))),
+    call("message with 999 unknown fields", content(b"\x10\x01" * 999 + status(SERVING))),
     call("message with a group", content(b"\x13\x08\x02\x14" + status(SERVING))),
     call("message with a group in a group", content(b"\x13\x1b\x08\x02\x1c\x14" + status(SERVING))),
     call("message with a group that does not end", content(b"\x13\x08\x02")),

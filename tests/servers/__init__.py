@@ -1,7 +1,7 @@
-"""Real servers as Debian ships them, started for tests: each on free loopback ports with its own configuration.
+"""Start real servers from Debian's packages for tests, each on free loopback ports with its own configuration.
 
-Each has a file. It ends in a generator decorated with `@server`, which makes the fixture of that name; a new server is
-a new file (and a package in `.ci/run`). The server starts when the first test asks for it, and serves
+Each server has a file, which ends in a generator decorated with `@server`: that makes the fixture of that name. To add
+a server, add a file and its package in `.ci/run`. A server starts when the first test requests its fixture, and serves
 all tests of the session::
 
     @server
@@ -52,11 +52,11 @@ _made: dict[Callable[[Room], None], Path] = {}
 
 @dataclass(frozen=True)
 class Room:
-    """The working directory of one server, with a short path that every user may enter, and certificates.
+    """The working directory of one server, with a short path that every user can enter, and the test certificates.
 
     Attributes:
-        directory: empty at first; gone with the server.
-        pki: the zoo of certificates.
+        directory: empty at first; deleted when the server has stopped.
+        pki: the test certificates, valid and invalid.
     """
 
     directory: Path
@@ -81,7 +81,7 @@ class Room:
         return certificate, key
 
     def copy_of(self, name: str, make: Callable[[Room], None]) -> Path:
-        """Copy a directory that is slow to make into this one; `make` is called once a session, with its own room.
+        """Copy a directory that is slow to create into this one; call `make` once a session, with a room of its own.
 
         Args:
             name: the directory that `make` creates in its room.
@@ -98,7 +98,7 @@ class Room:
         self, *programs: str, users: Iterable[str] = (), groups: Iterable[str] = (), files: Iterable[str] = (),
         root: bool = False,
     ) -> None:  # fmt: skip
-        """Skip unless this machine has all of these.
+        """Skip the test unless this machine has all of these.
 
         Args:
             programs: by name.
@@ -117,15 +117,15 @@ class Room:
             pytest.skip(f"this machine lacks {', '.join(lacking)}")
 
     def program(self, name: str) -> str:
-        """Return the path of a program; skip if it is not installed."""
+        """Return the path of a program; skip the test if it is not installed."""
         self.needs(name)
         return str(_program(name))
 
     def run(self, program: str, *arguments: object, stdin: str = "", user: str | None = None) -> str:
-        """Run a program in the directory until it ends; return its output.
+        """Run a program in the directory until it exits; return its output.
 
         Raises:
-            RuntimeError: it failed; with what it printed.
+            RuntimeError: the program failed; the message has its output.
         """
         done = subprocess.run(
             [self.program(program), *map(str, arguments)], cwd=self.directory, input=stdin, capture_output=True,
@@ -138,12 +138,12 @@ class Room:
     def running(
         self, program: str, *arguments: object, ready: Ready, user: str | None = None
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        """Run a server in the directory while the block lasts; the block begins once it is ready (`processes.running`).
+        """Run a server in the directory for a ``with`` block, which starts when it is ready (`processes.running`).
 
         Args:
             program: its name.
             arguments: its arguments; the server must stay in the foreground.
-            ready: mostly ``listening(port)``, or ``having_said("ready", room.log(program))``.
+            ready: usually ``listening(port)``, or ``having_said("ready", room.log(program))``.
             user: the user that it runs as if root starts it; the directory then belongs to that user.
         """
         command = [self.program(program), *map(str, arguments)]
@@ -158,7 +158,7 @@ class Room:
             return None
         for directory, _, files in os.walk(self.directory):
             for name in (".", *files):
-                with suppress(FileNotFoundError):  # of another server that is running here
+                with suppress(FileNotFoundError):  # a file of another server that runs in this directory
                     shutil.chown(Path(directory, name), user)
         return user
 
@@ -176,8 +176,8 @@ def _is_known(lookup: Callable[[str], object], name: str) -> bool:
 
 
 def server(make: Callable[[Room], Iterator[T]]) -> Any:
-    """Make a fixture of the function's name from a generator that starts a server in a room and yields what tests
-    need to know of it."""
+    """Make a fixture with the function's name from a generator that starts a server in a room and yields its details,
+    such as ports, for tests."""
 
     @pytest.fixture(scope="session", name=make.__name__)
     def fixture(pki: Pki) -> Iterator[T]:

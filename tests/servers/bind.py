@@ -124,7 +124,7 @@ def bind(room: Room) -> Iterator[Bind]:
         CONFIG.format(directory=room.directory, port=made.port, tls_port=made.tls_port, certificate=certificate,
                       key=key, plain=PLAIN, signed=SIGNED, example=EXAMPLE),
     )  # fmt: skip
-    # It listens before it has loaded its zones.
+    # named listens before it has loaded its zones, so wait for a line of its log.
     ready = having_said(" running\n", room.log("named"))
     with room.running("named", "-g", "-c", config, ready=ready, user=NOBODY):
         yield made

@@ -1,4 +1,4 @@
-"""dovecot: IMAP and POP3, with STARTTLS and in TLS from the first byte; every user has the same empty mailbox."""
+"""dovecot: IMAP and POP3, with STARTTLS and with implicit TLS; every user has the same empty mailbox."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ default_login_user = {user}
 
 @dataclass(frozen=True)
 class Dovecot:
-    """A running dovecot: its ports with STARTTLS (STLS in POP3), and those of TLS."""
+    """A running dovecot: its ports with STARTTLS (STLS in POP3), and its ports with implicit TLS."""
 
     imap: int
     imaps: int

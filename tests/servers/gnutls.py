@@ -1,4 +1,4 @@
-"""GnuTLS as a TLS 1.2 server that knows no secure renegotiation (RFC 5746), like many old devices."""
+"""GnuTLS: a TLS 1.2 server without secure renegotiation (RFC 5746), like many old devices."""
 
 from __future__ import annotations
 

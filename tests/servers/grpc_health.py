@@ -1,4 +1,4 @@
-"""grpcio: a gRPC server with its own health service, plain, over TLS, and for clients with a certificate."""
+"""grpcio: gRPC servers with grpcio's health service, plain, over TLS, and with mutual TLS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.servers import Room, _grpc_server, server
 
 @dataclass(frozen=True)
 class GrpcHealth:
-    """Ports of running gRPC servers: the same services on three of them, and none on `bare`."""
+    """The ports of the running gRPC servers: three have the same services, `bare` has none."""
 
     plain: int
     secure: int

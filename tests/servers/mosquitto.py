@@ -38,7 +38,7 @@ keyfile {key}
 
 @dataclass(frozen=True)
 class Mosquitto:
-    """A running mosquitto: the port for all, the one where `USER` has `PASSWORD`, and the one of TLS."""
+    """A running mosquitto: the anonymous port, the port where `USER` logs in with `PASSWORD`, and the TLS port."""
 
     port: int
     closed_port: int

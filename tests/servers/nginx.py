@@ -1,4 +1,4 @@
-"""nginx: a site over HTTP/2, and other servers from the server blocks of a test."""
+"""nginx: a site over HTTP/2, and other servers with the configuration blocks of a test."""
 
 from __future__ import annotations
 

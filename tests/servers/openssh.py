@@ -22,8 +22,8 @@ class OpenSsh:
     """A running sshd.
 
     Attributes:
-        port: where it listens.
-        fingerprints: of its host keys by their kind, as ``ssh-keygen -l`` prints them (``SHA256:…``).
+        port: the port it listens on.
+        fingerprints: the fingerprints of its host keys by type, as ``ssh-keygen -l`` prints them (``SHA256:…``).
     """
 
     port: int
@@ -41,6 +41,6 @@ def openssh(room: Room) -> Iterator[OpenSsh]:
         fingerprints[kind] = room.run("ssh-keygen", "-l", "-f", path).split()[1]
         lines.append(f"HostKey {path}")
     config = room.write("sshd_config", "\n".join([*lines, ""]))
-    # As root it would need a system directory; it needs no root for the key exchange.
+    # As root it would need a system directory, and the key exchange needs no root.
     with room.running("sshd", "-D", "-e", "-f", config, ready=listening(port), user=NOBODY):
         yield OpenSsh(port, fingerprints)

@@ -38,7 +38,7 @@ DAEMONS = ("smtpd", "anvil", "postlogd", "proxymap", "trivial-rewrite", "tlsmgr"
 
 @dataclass(frozen=True)
 class Postfix:
-    """A running postfix: the port that offers STARTTLS, and the one of TLS."""
+    """A running postfix: the port with STARTTLS, and the port with implicit TLS."""
 
     port: int
     tls_port: int

@@ -1,4 +1,4 @@
-"""PostgreSQL over TCP and TLS: a single server, a standby without a primary, a pair of both, one behind PgBouncer."""
+"""PostgreSQL over TCP and TLS: a server, a standby without a primary, a primary with its standby, and PgBouncer."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _running(room: Room, data: Path, ready: str = "ready to accept connections")
     settings = {
         "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
         "ssl": "on", "ssl_cert_file": certificate, "ssl_key_file": key, "shared_buffers": "1MB",
-        "client_connection_check_interval": "100ms",  # so that a query without client does not delay the shutdown
+        "client_connection_check_interval": "100ms",  # so that a query without a client does not delay the shutdown
         "logging_collector": "on", "log_directory": room.directory, "log_filename": log.name,
     }  # fmt: skip
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]

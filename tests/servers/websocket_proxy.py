@@ -1,4 +1,4 @@
-"""nginx in front of a WebSocket server that the test runs itself, without and with TLS."""
+"""nginx: a reverse proxy, with and without TLS, for a WebSocket server that the test runs."""
 
 from __future__ import annotations
 

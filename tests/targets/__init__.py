@@ -1,4 +1,4 @@
-"""Scripted targets on loopback: a test chooses every byte that they send, and when."""
+"""Scripted targets on loopback: a test chooses every byte that they send, and when they send it."""
 
 from tests.targets.answers import (
     Answer,

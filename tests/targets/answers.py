@@ -1,4 +1,4 @@
-"""The scripted answer of a target: bytes, pauses, and how the connection ends. No I/O; `site` sends them."""
+"""The scripted answers of targets: bytes, pauses, and the end of the connection. No I/O; `site` sends them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Header = tuple[str, str]
 
 
 class End(Enum):
-    """How a target leaves the connection at the end of its answer."""
+    """What a target does with the connection at the end of its answer."""
 
     CLOSE = "close"
     RESET = "reset"
@@ -27,7 +27,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The same bytes many times: a flood, or a drip if there is a pause before each."""
+    """The same bytes many times, with or without a pause before each."""
 
     data: bytes
     times: int
@@ -41,14 +41,14 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """Bytes that depend on port numbers, and so are made when the ports are known."""
+    """Bytes that contain port numbers, so that they are made when the ports are known."""
 
     make: Callable[[Callable[[str], str]], bytes]  # receives a function that fills in ports
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """An action on the connection that is more than sending bytes."""
+    """An action on the connection other than sending bytes."""
 
     do: Callable[..., None]
 

@@ -26,7 +26,7 @@ from tests.targets.site import Request, Tls, both_loopbacks
 
 Part = bytes | Pause
 Script = Callable[[bytes], Sequence[Part]]
-"""From a query to the answer: each item is a message, sent as a datagram or with its length before it."""
+"""A function from a query to the answer: each part is a message, sent as a datagram or with its length before it."""
 
 
 def name(text: str) -> bytes:
@@ -39,8 +39,8 @@ def record(owner: str | bytes, type_: str | int, data: str | bytes, ttl: int = 3
     """Encode a record without compression.
 
     Args:
-        owner: a plain name, or what is on the wire.
-        data: as in a zone file, or what is on the wire.
+        owner: a plain name, or the bytes on the wire.
+        data: as in a zone file, or the bytes on the wire.
     """
     number = dns.rdatatype.RdataType.make(type_)
     if isinstance(data, str):
@@ -62,7 +62,7 @@ class Says:
     Args:
         answer, authority, additional: records on the wire.
         flags: of the header; the lowest four bits are the response code.
-        counts: what the header says of each section, where that is not the truth.
+        counts: the counts of records in the header, to replace the true ones.
         question: instead of the query's, on the wire; the query's own if None.
         number: added to the query's id.
         after: appended to the message.
@@ -91,11 +91,11 @@ class Says:
 
 @dataclass
 class Zone:
-    """Return a script with the addresses of some names; those of ``*`` serve any other name.
+    """Return a script with the addresses of some names; those of ``*`` are for any other name.
 
     Args:
-        names: by name; several answers are given in turn (by type of query), the last one from then on.
-        asked: the names that were asked for, without the root's dot.
+        names: answers by name; successive queries of a type get successive answers, and then the last one again.
+        asked: the names queried so far, without the root's dot.
     """
 
     names: Mapping[str, Sequence[Sequence[str]]]
@@ -211,7 +211,7 @@ class DnsServer:
         return text
 
     def begin(self, work: asyncio.Task[None]) -> None:
-        """Start work that ends with the server at the latest."""
+        """Start a task that is cancelled when the server stops."""
         self._tasks.add(work)
         work.add_done_callback(self._tasks.discard)
 

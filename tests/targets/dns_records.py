@@ -1,6 +1,6 @@
 """Records on the wire (or as a zone file has them) and the text that blackbox_exporter 0.28 prints: observed."""
 
-# One row a line, and what was observed is not broken into parts.
+# Each row is one line, so that the observed text is not split.
 # fmt: off
 # ruff: noqa: E501
 

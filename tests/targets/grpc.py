@@ -1,6 +1,6 @@
 """Answers of a scripted gRPC server: messages and trailers, valid or not, over the frames of `http2`.
 
-It uses neither the exporter's code nor grpcio, because these refuse to send invalid messages.
+It uses neither the exporter's code nor grpcio, because both refuse to send invalid messages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OPENED = head(200, CONTENT_TYPE)
 """The head of every response to a call."""
 
 READ = Finish()
-"""Let the client read everything before the connection ends: what it sends after a plain close would reset it."""
+"""Closes only our direction: after a full close, data from the client would cause a reset before it has read all."""
 
 
 def varint(number: int) -> bytes:
@@ -55,7 +55,7 @@ def content(encoded: bytes) -> Answer:
 
 
 def failed(code: int | str, text: str | None = None, *fields: Header) -> Answer:
-    """Return a failure without any message: the head is also the end ("Trailers-Only")."""
+    """Return a failure without any message: the head also has the trailers ("Trailers-Only")."""
     worded = [] if text is None else [("grpc-message", text)]
     return said(head(200, CONTENT_TYPE, ("grpc-status", str(code)), *worded, *fields, end=True))
 

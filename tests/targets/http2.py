@@ -171,8 +171,8 @@ async def read_request(
     """Read a client's opening and its one request.
 
     Args:
-        grant: by how much a stream's window of 0 grows, time and again, as far as it is used; 0 if there is no need.
-        begun: what has been read of the opening already.
+        grant: bytes by which a stream's window of 0 grows each time it is used up; 0 to send no updates.
+        begun: the bytes of the opening that have been read already.
 
     Raises:
         AssertionError: the client breaks the protocol.

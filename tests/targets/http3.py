@@ -179,18 +179,18 @@ class Quic:
 
 
 class Stage(Protocol):
-    """The parts of the site that the server uses."""
+    """The methods of the site that the server calls."""
 
     abandoned: asyncio.Event
 
     def fill(self, text: str) -> str:
-        """Put ports in place of their names."""
+        """Replace the names of ports by their numbers."""
 
     async def arrived(self, line: str, headers: list[Header], body: bytes, server_name: str) -> Answer:
         """Note a request and return its answer."""
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start work that ends with the site at the latest."""
+        """Start a task that is cancelled when the site stops."""
 
 
 async def serve(sock: socket.socket, quic: Quic, pki: Path, stage: Stage) -> contextlib.AbstractContextManager[Any]:
@@ -221,7 +221,7 @@ async def serve(sock: socket.socket, quic: Quic, pki: Path, stage: Stage) -> con
 
 
 class _Stateless(asyncio.DatagramProtocol):
-    """Answers every datagram with the same ones."""
+    """Answers every datagram with the same datagrams."""
 
     def __init__(self, datagrams: tuple[bytes, ...]) -> None:
         self._datagrams = datagrams
@@ -324,7 +324,7 @@ class _Connection(QuicConnectionProtocol):
                     await self._send(stream, content)
 
     async def _send(self, stream: int, content: bytes, *, end: bool = False) -> None:
-        """Send no more than the client takes, and nothing once it has closed."""
+        """Send no more than the client accepts, and nothing after it has closed the connection."""
         with contextlib.suppress(RuntimeError):  # the stream was reset
             self._quic.send_stream_data(stream, content, end)
         self.transmit()
@@ -363,7 +363,7 @@ def _ask_for_certificate(connection: QuicConnection) -> None:
 
 
 class _Hello:
-    """Keeps the server name of the last ClientHello, which aioquic forgets; it is read before the next one comes."""
+    """Keeps the server name of the last ClientHello, since aioquic does not; it is read before the next one arrives."""
 
     server_name = ""
 

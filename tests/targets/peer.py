@@ -1,4 +1,4 @@
-"""A peer on loopback that a test plays byte by byte, and helpers to connect to it."""
+"""A peer on loopback whose every byte a test sends, and functions to connect to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.targets import Pki
 
 RESET = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds
 NO_TIME = 25.0
-"""Seconds after which a step of a test counts as hanging, on a slow machine too."""
+"""Seconds after which a step of a test counts as hanging, even on a slow machine."""
 
 
 def a_probe() -> Probe:
@@ -35,7 +35,7 @@ Play = Callable[[socket.socket], Awaitable[None]]
 
 @asynccontextmanager
 async def peer(play: Play, family: int = socket.AF_INET, receive_buffer: int = 0) -> AsyncIterator[int]:
-    """Listen on a port of loopback and play the same for every client; its sockets close in the end."""
+    """Listen on a loopback port and call `play` for every client; close the sockets at the end."""
     loop = asyncio.get_running_loop()
     with socket.socket(family) as listener:
         if receive_buffer:
@@ -103,12 +103,12 @@ async def failing(awaitable: Awaitable[object]) -> ProbeFailed:
 
 
 class Shaker:
-    """A TLS server in a thread, for one client; it keeps what the client sent and how the handshake ended.
+    """A TLS server in a thread, for one client; it keeps the client's first data and the result of the handshake.
 
     Attributes:
-        failure: the error that its handshake ended with.
-        client_certificate: what the client showed, in DER.
-        heard: the client's first words.
+        failure: the error with which its handshake failed.
+        client_certificate: the client's certificate, in DER.
+        heard: the first data from the client.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-# In the order of the certificate; the label has another, as in the original.
+# In the order of the certificate, which differs from that of the label, as in the original.
 RICH = x509.Name(
     [
         x509.NameAttribute(NameOID.COUNTRY_NAME, "US"),
@@ -85,7 +85,7 @@ MULTI_VALUED = x509.Name(
 
 
 class Pki:
-    """Makes the certificates in `directory`, and names each value that changes between sessions."""
+    """Makes the certificates in `directory`, and gives a name to each value that changes between sessions."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -203,7 +203,7 @@ class Pki:
             (self.directory / f"{name}.key").write_bytes(key.private_bytes(pem, *plain))
 
     def _name_values(self, name: str, certificate: x509.Certificate) -> None:
-        # Short serial numbers are chosen by hand and keep their value.
+        # Short serial numbers are constants, so they need no name.
         self.names[certificate.fingerprint(hashes.SHA256()).hex()] = f"<sha256 of {name}>"
         self.names[str(int(certificate.not_valid_after_utc.timestamp()))] = f"<expiry of {name}>"
         if certificate.serial_number >> 64:

@@ -1,7 +1,7 @@
 """Scripted proxies: HTTP (forwarding and tunnels) and SOCKS5, over TCP or TLS, which keep their requests.
 
-They connect to the requested port, but always on loopback, whatever the requested host. A test can replace each of a
-proxy's messages, byte by byte or by silence.
+They connect to the requested port on loopback and ignore the requested host. A test can replace each of a proxy's
+messages by other bytes or by none.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SocksProxy:
 
     Args:
         method: answer instead of choosing a method.
-        asks: whether it requests a password after `method`.
+        asks: whether the proxy requests a password after `method`.
         verdict: answer to user and password.
         reply: answer instead of connecting.
         opened: bytes that announce a connection.

@@ -1,7 +1,7 @@
-"""A `Site` sends scripted answers to all clients and keeps their requests.
+"""A `Site`: a scripted HTTP server that sends a test's answers to all clients and keeps their requests.
 
 It listens on both loopback addresses, with plain HTTP on one port, TLS on another and QUIC on a third. Each case of a
-table has its own site, and cases share nothing.
+table has its own site, so that cases share nothing.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Tls:
 
     Args:
         certificate: name of a `Pki` certificate.
-        minimum: lowest version spoken.
-        maximum: highest version spoken.
+        minimum: lowest version of TLS.
+        maximum: highest version of TLS.
         ciphers: OpenSSL's list for TLS 1.2 and below.
         client_ca: name of a `Pki` certificate that must have signed the client's certificate.
         alpn: protocols to choose from, best first; with ``h2``, pages are answers of `http2`.
@@ -105,7 +105,7 @@ class Site:
         self._ports |= self.ports
         if "dead" not in self._ports:
             dead = socket.socket()
-            dead.bind(("127.0.0.1", 0))  # bound and never listening: connecting is refused, the port stays ours
+            dead.bind(("127.0.0.1", 0))  # bound but not listening: refuses connections, and the port stays ours
             self._open.callback(dead.close)
             self._ports["dead"] = dead.getsockname()[1]
         await self._listen("port", None)
@@ -129,7 +129,7 @@ class Site:
         await asyncio.sleep(0)
 
     def __getitem__(self, name: str) -> int:
-        """Return a port: ``port``, ``tls_port``, or ``dead``, where nothing listens."""
+        """Return a port: ``port``, ``tls_port``, or ``dead``, on which no process listens."""
         return self._ports[name]
 
     def fill(self, text: str) -> str:
@@ -139,7 +139,7 @@ class Site:
         return text
 
     def blank(self, text: str) -> str:
-        """Put names in place of port numbers."""
+        """Replace port numbers by their names."""
         for name, port in self._ports.items():
             text = re.sub(rf"(?<![1-9]){port}(?!\d)", f"{{{name}}}", text)
         return text
@@ -178,7 +178,7 @@ class Site:
         return await self._note(Request(line, headers, body, server_name)) or http3.reply(404)
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start work that ends with the site at the latest."""
+        """Start a task that is cancelled when the site stops."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -258,7 +258,7 @@ class Site:
                 await asyncio.sleep(seconds)
             case Repeat(data, times, every):
                 for _ in range(times):
-                    await asyncio.sleep(every)  # also for 0: the loop must see that a client closes
+                    await asyncio.sleep(every)  # even for 0, so that the loop notices when a client closes
                     writer.write(data)
                     await writer.drain()
 
@@ -276,7 +276,7 @@ def both_loopbacks(kind: socket.SocketKind = socket.SOCK_STREAM, port: int = 0) 
     """Return two sockets with the same port, on 127.0.0.1 and on ::1.
 
     Args:
-        port: which one; 0 for any. One that such sockets hold without listening can be had again.
+        port: the port; 0 for any. A port that other sockets hold without listening can be used again.
     """
     while True:
         protocol = socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else 0  # without it asyncio leaves Nagle's delay on
@@ -325,7 +325,7 @@ async def _read_http2(
     if is_http2:
         writer.write(opening)
     received = await http2.read_request(reader, writer, grant, begun.encode())
-    if not is_http2:  # a client may give up when it reads that; so the request comes first
+    if not is_http2:  # read the request first: a client may close when it reads the opening
         writer.write(opening)
     line = f"{received.first(':method')} {received.first(':path')} HTTP/2"
     return Request(line, [field for field in received.fields if field[0] not in (":method", ":path")], received.body)

@@ -1,4 +1,4 @@
-"""A `Talker` plays its half of a scripted dialogue with each client, over TCP or a Unix socket."""
+"""A `Talker`: a scripted server that plays its half of a dialogue with each client, over TCP or a Unix socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.targets.answers import End, Pause, Repeat
 from tests.targets.site import LINGER_RESET, both_loopbacks
 
 PATIENCE = 60.0
-"""Seconds for which a talker waits for anything."""
+"""Seconds that a talker waits for one event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Hear:
 
 @dataclass(frozen=True, slots=True)
 class Secure:
-    """Become a TLS server, with one of the test certificates."""
+    """Start TLS as a server, with one of the test certificates."""
 
     certificate: str = "leaf"
     minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
@@ -43,7 +43,7 @@ class Secure:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """End our direction of the connection, and go on reading."""
+    """Close our direction of the connection, and continue reading."""
 
 
 Turn = bytes | Pause | Repeat | Hear | Secure | Finish
@@ -131,7 +131,7 @@ class Talker:
 
     @property
     def path(self) -> str:
-        """The whole path of its Unix socket."""
+        """The absolute path of its Unix socket."""
         return str(self.pki.parent / self._names["socket"])
 
     def fill(self, text: str) -> str:
@@ -141,13 +141,13 @@ class Talker:
         return text
 
     def blank(self, text: str) -> str:
-        """Put names in place of these values."""
+        """Replace these values by their names."""
         for word, name in self._names.items():
             text = re.sub(rf"(?<![\w]){re.escape(name)}(?!\w)", f"{{{word}}}", text)
         return text
 
     async def finished(self) -> None:
-        """Wait until all clients have gone, for at most `PATIENCE` seconds."""
+        """Wait until all clients have disconnected, for at most `PATIENCE` seconds."""
         with self._starting:
             threads = self._threads[len(self._listening) :]
         for thread in threads:

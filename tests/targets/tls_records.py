@@ -1,6 +1,6 @@
-"""Records of TLS 1.3 that no library sends on purpose: floods of handshake messages after the handshake (RFC 8446).
+"""Make records of TLS 1.3 that no library can be made to send: many messages after the handshake (RFC 8446).
 
-A server of the standard library tells its traffic secret; what it has not encrypted itself is encrypted here.
+A server of the standard library logs its traffic secret, with which this module encrypts further records.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SESSION_TICKET = bytes((4, 0, 0, 14)) + bytes((0, 0, 28, 32)) + bytes(4) + b"\0"
 
 
 def log_secrets(context: ssl.SSLContext, path: Path) -> None:
-    """Have the connections of a context write their secrets to a file, and use AES-128 with SHA-256."""
+    """Make the connections of a context log their secrets to a file, and use AES-128 with SHA-256."""
     context.keylog_filename = str(path)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
 
@@ -29,7 +29,7 @@ def traffic_secret(path: Path) -> bytes:
 
 
 class Writer:
-    """Encrypts messages as records, from a traffic secret on."""
+    """Encrypts messages as records, with keys derived from a traffic secret."""
 
     def __init__(self, secret: bytes, sequence: int = 0) -> None:
         self._secret = secret

@@ -1,4 +1,4 @@
-"""A `Responder` answers datagrams with scripted ones, on both loopbacks, and keeps what it receives."""
+"""A `Responder`: a scripted UDP server on both loopback addresses that keeps the datagrams it receives."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Responder:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        dead = both_loopbacks(socket.SOCK_DGRAM)  # just freed, and not among the next ports that are given out
+        dead = both_loopbacks(socket.SOCK_DGRAM)  # closed below; the kernel does not give out the same port next
         self._names["dead"] = str(dead[0].getsockname()[1])
         for sock in dead:
             sock.close()
@@ -64,13 +64,13 @@ class Responder:
         await asyncio.sleep(0)
 
     def fill(self, text: str) -> str:
-        """Put port numbers in place of ``{port}`` and ``{dead}``, where nothing listens."""
+        """Replace ``{port}``, and ``{dead}`` on which no process listens, by port numbers."""
         for word, name in self._names.items():
             text = text.replace(f"{{{word}}}", name)
         return text
 
     def blank(self, text: str) -> str:
-        """Put names in place of port numbers."""
+        """Replace port numbers by their names."""
         for word, name in self._names.items():
             text = re.sub(rf"(?<!\w){name}(?!\w)", f"{{{word}}}", text)
         return text

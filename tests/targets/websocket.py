@@ -1,6 +1,6 @@
-"""A scripted WebSocket server: it upgrades as it should or as the test says, and keeps the frames that it receives.
+"""A scripted WebSocket server: it upgrades correctly or as a test says, and keeps the frames that it receives.
 
-It makes and reads frames byte by byte, without the exporter's code.
+It encodes and decodes frames without the exporter's code.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def frame(
 
     Args:
         reserved: the three reserved bits.
-        mask: four bytes that mask the payload, as no server may; empty for none.
-        size: what is said of the payload's length, in eight bytes; 0 for the truth, in as few as can be.
+        mask: four bytes that mask the payload, which a server must not do; empty for none.
+        size: a false length of the payload, in eight bytes; 0 for the true length in its shortest form.
     """
     masked = 0x80 if mask else 0
     first = (0x80 if fin else 0) | reserved << 4 | opcode
@@ -87,7 +87,7 @@ class WebsocketSite(Site):
         await super()._play(Answer((), answer.end), reader, writer)
 
     async def quiet(self) -> None:
-        """Wait until all clients have gone."""
+        """Wait until all clients have disconnected."""
         await asyncio.wait_for(asyncio.gather(*self._tasks, return_exceptions=True), 25)
 
 

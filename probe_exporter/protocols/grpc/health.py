@@ -14,6 +14,9 @@ SERVING, SERVICE_UNKNOWN = 1, 3
 STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 """Names of the serving statuses, by number."""
 
+MAX_FIELDS = 1_000
+"""Fields of a response, of which one is known. A response is read in one turn of the event loop."""
+
 _VARINT, _FIXED64, _BYTES, _GROUP, _GROUP_END, _FIXED32 = range(6)
 _MAX_GROUP_DEPTH = 100
 """Depth of nested groups, as in Google's readers; groups have been deprecated since 2008."""
@@ -33,15 +36,15 @@ def read_response(message: bytes) -> int:
     """Return the serving status of a HealthCheckResponse: field 1, a number of 32 bits; 0 without the field.
 
     Raises:
-        ValueError: the bytes are not a message.
+        ValueError: the bytes are not a message, or have more than `MAX_FIELDS` fields.
     """
-    status = at = 0
+    status = at = fields = 0
     groups: list[int] = []
     while at < len(message):
-        key, at = varint.decode(message, at)
-        field, kind = key >> 3, key & 7
-        if not 0 < field < 1 << 29:
-            raise ValueError(f"{field} is not a valid field number")
+        fields += 1
+        if fields > MAX_FIELDS:
+            raise ValueError(f"it has more than {MAX_FIELDS:,} fields")
+        field, kind, at = _read_key(message, at)
         if kind == _VARINT:
             value, at = varint.decode(message, at)
             if field == 1 and not groups:
@@ -58,6 +61,15 @@ def read_response(message: bytes) -> int:
     if groups:
         raise ValueError("a group does not end")
     return status
+
+
+def _read_key(message: bytes, at: int) -> tuple[int, int, int]:
+    """Return the number and the wire type of the field that begins at `at`, and the offset after them."""
+    key, at = varint.decode(message, at)
+    field, kind = key >> 3, key & 7
+    if not 0 < field < 1 << 29:
+        raise ValueError(f"{field} is not a valid field number")
+    return field, kind, at
 
 
 def _skip(message: bytes, at: int, kind: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.protocols.grpc.health import METHOD, STATUSES, name_of, read_response, request
+from probe_exporter.protocols.grpc.health import MAX_FIELDS, METHOD, STATUSES, name_of, read_response, request
 from tests.targets.grpc import varint
 
 google = pytest.importorskip("grpc_health.v1.health_pb2")
@@ -84,6 +84,22 @@ def test_status_inside_an_unknown_group_is_ignored() -> None:
     data = b"\x08\x01\x13\x08\x02\x14"  # status 1, then field 2: a group in which field 1 is 2
     assert read_response(data) == 1
     agrees(data)
+
+
+@pytest.mark.parametrize("unknown", [b"\x78\x01", b"\x7a\x01a", b"\x79" + bytes(8), b"\x7d" + bytes(4)])
+def test_health_response_has_a_limit_of_fields(unknown: bytes) -> None:
+    most = unknown * (MAX_FIELDS - 1) + b"\x08\x01"
+    assert read_response(most) == 1
+    agrees(most)
+    with pytest.raises(ValueError, match="more than 1,000 fields"):
+        read_response(unknown + most)
+
+
+def test_ends_of_groups_count_as_fields() -> None:
+    groups = b"\x13\x14" * (MAX_FIELDS // 2)
+    assert read_response(groups) == 0
+    with pytest.raises(ValueError, match="more than 1,000 fields"):
+        read_response(groups + b"\x08\x01")
 
 
 @pytest.mark.parametrize(
