@@ -42,7 +42,7 @@ OFFSET = 0.5
 TIMEOUT_REASONS: set[str | None] = {reason.value for reason in (*TIMEOUTS.values(), Reason.TIMEOUT_PROBE)}
 
 MOST_MEMORY = 256 * 2**20
-"""Bytes that the exporter's process may ever occupy here, whatever a target sends: the interpreter and its libraries
+"""The most bytes that the exporter's process may take here, for any target: the interpreter and its libraries
 (about 60 MiB), one body held for its regular expressions (64 MiB at most) and a copy of it."""
 
 MEBIBYTE = b"x" * 2**20

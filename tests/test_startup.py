@@ -27,10 +27,10 @@ FLAG_FILES = {"", "__main__", "cli", "flags", "settings", "settings.quantities",
 """Our files that the flags need."""
 
 LIBRARIES = {"aiohttp", "annotated_types", "bcrypt", "idna", "prometheus_client", "pydantic", "re2", "uvloop", "yaml"}
-"""What serving needs, whatever the configuration is; with what these import themselves."""
+"""The libraries that serving needs for any configuration, and their own imports."""
 
 CHECK_LIBRARIES = {"annotated_types", "idna", "prometheus_client", "pydantic", "re2", "yaml"}
-"""What checking a configuration needs."""
+"""The libraries that checking a configuration needs."""
 
 NO_PROBER = {
     *("addresses", "config", "exposition", "history", "plugins", "prober", "settings", "telemetry", "web", "workers"),

@@ -8,7 +8,7 @@ from probe_exporter.version import _revision_of, revision
 
 
 def test_revision_of_a_source_tree_is_checkout() -> None:
-    """An editable install runs whatever the files hold, which no commit names."""
+    """An editable install runs the current files, which may belong to no commit."""
     assert revision() == "checkout"
 
 

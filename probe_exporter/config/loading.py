@@ -248,7 +248,7 @@ _Head = create_model(
     params=(dict[Text, Parameter], {}),
     **_NETWORK,
 )
-"""The keys of every module, whatever its prober is."""
+"""The keys of every module, independent of its prober."""
 
 
 def _file_shape(probers: Mapping[str, Prober[Any]]) -> Shape:

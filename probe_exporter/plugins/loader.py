@@ -11,7 +11,7 @@ How it works:
   pydantic and dataclasses look up annotations.
 * Each loaded prober is checked: its name, its function, its settings. For probers that this package does not ship, the
   types of the settings are checked too.
-* Such code runs with the exporter's rights. So a directory or file that everybody may write to is refused.
+* Such code runs with the exporter's rights. So a directory or file that is writable by others is refused.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def _installed() -> Iterator[_Found]:
 
 
 def checked_directory(directory: Path) -> Path:
-    """Return the directory, if it exists and not everybody may write to it or to a prober in it.
+    """Return the directory, if it exists and neither it nor a prober in it is writable by others.
 
     Raises:
         LoaderError: the message names the path, and how to correct its mode.

@@ -8,8 +8,8 @@ How it works:
   timers, unless the bucket is new and earlier than all others.
 * When the timer fires, every deadline of the due buckets strikes: it cancels its task. The next bucket gets a timer.
 * A deadline is rounded up to the end of its bucket, so it strikes up to a tick late and never early.
-* `Deadline.__exit__` turns the cancellation into TimeoutError, as `asyncio.timeout_at` does. It tells its own
-  cancellation from one by somebody else by the counter `Task.cancelling`: another cancellation passes through.
+* `Deadline.__exit__` turns the cancellation into TimeoutError, as `asyncio.timeout_at` does. The
+  counter `Task.cancelling` tells whether other code has cancelled the task too: that cancellation passes through.
 * A deadline that has passed already strikes at the next turn of the loop, so the body runs to its first await.
 """
 

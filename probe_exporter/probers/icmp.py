@@ -130,7 +130,7 @@ def _check_time(probe: Probe, settings: IcmpSettings) -> None:
 
 
 class _Series:
-    """Several pings, sent at even intervals whatever comes back.
+    """Several pings, sent at even intervals, independent of replies.
 
     After the last request, outstanding replies have twice the longest round trip so far, but at least one interval.
     Without any reply they have until the deadline.

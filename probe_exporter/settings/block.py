@@ -23,7 +23,7 @@ class Settings(BaseModel):
         validate_default=False,
         arbitrary_types_allowed=True,
         hide_input_in_errors=True,  # the input may be a secret
-        defer_build=True,  # until the first validation: most blocks are within others, or nobody uses them
+        defer_build=True,  # until the first validation: most blocks are part of others, or not used
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
 

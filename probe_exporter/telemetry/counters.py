@@ -130,7 +130,7 @@ class Telemetry(Collector):
         self.scraping = 0
         self._modules: frozenset[str] = frozenset()
         self._tallies: dict[str, Tally] = {}
-        self._denied_before = 0  # of modules that are gone
+        self._denied_before = 0  # of modules that a reload has removed
         self._requests: Counter[tuple[str, int]] = Counter()
         self._scrapes: Counter[str] = Counter(dict.fromkeys(MEANWHILE, 0))
         self._reload_successful = 0

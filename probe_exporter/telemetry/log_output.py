@@ -1,6 +1,6 @@
 """Write log lines to stderr without ever blocking or failing the caller.
 
-stderr may be closed, a full disk, or a pipe that nobody reads. Then log lines are dropped and counted; probes go on.
+stderr may be closed, a full disk, or a pipe without a reader. Then log lines are dropped and counted; probes continue.
 There are three ways to write:
 
 * Directly: at start, and in commands.
@@ -29,11 +29,11 @@ MAX_QUEUE_BYTES = 4 << 20
 """Some 20,000 lines: what a burst of failing probes leaves while the writer waits for a disk."""
 
 MAX_FLUSH_SECONDS = 1.0
-"""How long the end of the process may wait for a stderr that does not take what is left."""
+"""Seconds that the process waits at its end for a blocked stderr to accept queued lines."""
 
 
 class _Counts:
-    """What was dropped, for the metric.
+    """The count of dropped lines, for the metric.
 
     Attributes:
         dropped: lines that could not be written, since the process began.
@@ -86,7 +86,7 @@ class Writer:
     """A bounded queue of log lines, and the thread that writes them.
 
     Attributes:
-        bytes: what waits in the queue, with what is being written now.
+        bytes: the size of the queued lines and of those being written now.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -112,7 +112,7 @@ class Writer:
                 self._condition.notify()
 
     def close(self, seconds: float = MAX_FLUSH_SECONDS) -> None:
-        """Write what is queued, for at most some seconds; drop the rest."""
+        """Write the queued lines, for at most some seconds; drop the rest."""
         with self._condition:
             self._ending = True
             self._condition.notify()
@@ -139,12 +139,12 @@ class Writer:
                 self._report_dropped()
 
     def _write_all(self, data: bytes) -> None:
-        """Write, however long it takes; what stderr refuses is dropped."""
+        """Write, and wait as long as it takes; drop the data if stderr fails."""
         left = memoryview(data)
         while left:
             try:
                 left = left[os.write(self._descriptor, left) :]
-            except BlockingIOError:  # somebody has made it non-blocking
+            except BlockingIOError:  # another process has made it non-blocking
                 select.select([], [self._descriptor], [], 1.0)
             except OSError:
                 _drop(bytes(left))
@@ -173,7 +173,7 @@ def queued() -> Iterator[None]:
 
 @contextlib.contextmanager
 def nonblocking() -> Iterator[None]:
-    """Write what stderr takes at once and drop the rest, within the block."""
+    """In the block, write only what stderr accepts at once, and drop the rest."""
     descriptor = _without_waiting(STDERR)
 
     def put(text: str) -> None:

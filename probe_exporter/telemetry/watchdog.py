@@ -1,4 +1,4 @@
-"""Log the stack of whatever blocks the event loop, while it does: a thread that compares the loop's ticks to the clock.
+"""Log the stack of code that blocks the event loop, from a thread that compares the loop's ticks to the clock.
 
 A blocked loop can't report itself. `Lag` notes when the next tick is due; this thread looks once a second, and if the
 tick is overdue, logs the stack of the loop's thread and, if a prober is on it, the prober's name. One log line for each

@@ -7,7 +7,7 @@ seconds where a hostile document of 8 MiB makes them work (docs/decisions.md).
   function, the other arguments and the result pickled, over a pair of sockets.
 * Helpers are started when there is work, at most `MAX_HELPERS` of them, and exit after `IDLE_SECONDS` without work.
   A helper also exits when the exporter does: its socket closes.
-* If the caller is cancelled, as it is at a probe's deadline, its helper is killed, whatever it is doing.
+* If the caller is cancelled, as it is at a probe's deadline, its helper is killed at once.
 * A helper raises its own oom_score_adj: if memory runs out, the kernel kills it and not the exporter.
 """
 

@@ -152,7 +152,7 @@ class Connections:
             answer: called for each request when its head is complete.
         """
         self._loop = asyncio.get_running_loop()
-        # A client that hangs up cancels its probe.
+        # A client that disconnects cancels its probe.
         self._server = Server(answer, handler_cancellation=True, request_factory=self._request)
         self._limits = limits
         self.unheard: dict[Connection, float] = {}  # since when, oldest first

@@ -1,7 +1,7 @@
 """Reload the configuration for signals, requests and the timer: one reload runs at a time, and at most one waits.
 
-Reading a large configuration takes a second. Everybody who asks while one reload runs shares the next one, which begins
-after they asked, and so reads what they have written. Ten thousand signals cause two reloads.
+Reading a large configuration takes a second. All requests that arrive while a reload runs share the next one. It starts
+after they arrived, so it reads what their clients have written. Ten thousand signals cause two reloads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from probe_exporter.config.current import Configuration
 
 
 class Reloads:
-    """All reloads of one process."""
+    """Runs the reloads of one process."""
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration

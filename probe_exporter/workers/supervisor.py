@@ -96,10 +96,11 @@ class Supervisor:
         """
         Args:
             number: of workers.
-            work: what a worker does, in its own process, given its number and its line here; its exit code.
-            follow: reads the configuration again, if it is good, for workers to come.
-            follow_interval: seconds between two such readings; 0 means only when somebody asks.
-            patience: seconds that workers have to end before they are killed.
+            work: runs a worker in its own process, given its number and its channel to the supervisor; returns the
+                exit code.
+            follow: reloads the configuration, if it is valid, for workers that start later.
+            follow_interval: seconds between such reloads; 0 to reload only on request.
+            patience: seconds that workers have to exit before they are killed.
         """
         self._number = number
         self._work = work
@@ -113,7 +114,7 @@ class Supervisor:
         self._questions: dict[int, Question] = {}
         self._asking_to_reload: list[Asker] = []
         self._numbers = itertools.count()
-        self._settled = b"[]"  # what those counted that have ended
+        self._settled = b"[]"  # the counters of exited workers
         self._problem = ""
         self._next_pulse = 0.0
         self._told_to_end = 0
@@ -221,7 +222,7 @@ class Supervisor:
         finally:
             try:
                 sys.stderr.flush()
-            finally:  # whatever stderr is: a child that returns would go on as a second supervisor
+            finally:  # even if stderr fails: a child that returns would continue as a second supervisor
                 os._exit(code)
 
     def _reap_exited_workers(self) -> None:
@@ -286,7 +287,7 @@ class Supervisor:
                     self._note(worker, self._questions.get(number), text)
 
     def _ask_to_reload(self, asker: Asker) -> None:
-        """Have all workers reload; while they do, everybody who asks shares the reload after that one."""
+        """Make all workers reload; requests that arrive meanwhile share the reload after that one."""
         if all(question.what != "reload" for question in self._questions.values()):
             self._ask("reload", [asker])
         elif asker is not None or None not in self._asking_to_reload:

@@ -66,7 +66,7 @@ class Trap:
             datagram.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             try:
                 datagram.bind(("::", self.port))
-            except OSError:  # somebody has it
+            except OSError:  # another process has the port
                 stream.close()
                 datagram.close()
                 self.port = 0
@@ -182,7 +182,7 @@ NAMES = [
     "internal.test",
     "rebound.example",
 ]
-"""Names that the hosts file, the resolver, or whoever owns them, takes to loopback."""
+"""Names that the hosts file, the resolver, or the owner of their domain, maps to loopback."""
 
 URLS = [
     "http://allowed.test@{host}:{port}/", "http://allowed.test:80@{host}:{port}/", "http://allowed.test%40@{host}:{port}/",
@@ -230,7 +230,7 @@ async def test_guard_denies_every_spelling_of_a_host(
             assert result.failure is not None, name
             if name in HOSTS_IN_TARGETS:
                 assert result.failure.reason in (Reason.TARGET_DENIED, Reason.DNS_RESOLUTION), (name, result.failure)
-            else:  # a URL may be refused before anybody looks at its host
+            else:  # a URL may be refused before its host is checked
                 assert result.failure.reason is not Reason.INTERNAL_ERROR, name
             assert trap.arrivals() == 0, name
         if host not in NAMES:
@@ -432,7 +432,7 @@ async def test_guard_sends_no_denied_websocket_target_to_proxy(tmp_path: Path, k
         client = {"proxy_url": f"{kind}://127.0.0.1:{proxy['port']}"}
         module = {"prober": "websocket", "websocket": {"http_config": client}}
         targets = {"allow": ["127.0.0.1", "*.allowed.test"]}
-        zone = {"*": [["10.1.2.3"]]}  # where nobody goes but the proxy
+        zone = {"*": [["10.1.2.3"]]}  # an address to which only the proxy connects
         async with exporter(tmp_path, {"m": module}, zone, targets) as exporting:
             for target in ("ws://denied.test/", "ws://10.1.2.3/", "wss://[::ffff:10.1.2.3]/"):
                 result = await exporting.probe("m", target)

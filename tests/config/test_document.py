@@ -296,7 +296,7 @@ def test_environment_variables_are_not_expanded_by_default() -> None:
     assert value("text: ${NAME}") == {"text": "${NAME}"}
 
 
-# --- whatever comes ----------------------------------------------------------------------------------------
+# --- arbitrary input ---------------------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -467,7 +467,7 @@ def test_prober_may_have_any_legal_name(tmp_path: Path) -> None:
     assert schema.json_schema(named)
 
 
-# --- size and whatever comes -------------------------------------------------------------------------------
+# --- size and arbitrary input ------------------------------------------------------------------------------
 
 ORDINARY = """\
   m{number}:

@@ -193,7 +193,7 @@ def test_parameter_may_stand_for_a_number_boolean_or_size(tmp_path: Path) -> Non
 def test_illegal_parameter_value_is_refused_with_a_message(
     tmp_path: Path, request_: dict[str, str], sentence: str
 ) -> None:
-    """The whole value must match, whatever alternatives the pattern has."""
+    """The whole value must match, even if the pattern has alternatives."""
     made = module(
         tmp_path,
         "must: {pattern: '[a-z]+'}, may: {pattern: 'a|x*', max_length: 8, default: xx}",

@@ -123,7 +123,7 @@ def test_merged_registries_with_two_types_keep_the_first(caplog: pytest.LogCaptu
     assert "different types" in caplog.text
 
 
-# --- whatever is declared ----------------------------------------------------------------------------------
+# --- arbitrary declarations --------------------------------------------------------------------------------
 
 NAMES = st.sampled_from(["a", "a_total", "b", "b_total"])
 LABELS = st.lists(st.sampled_from(["module", "exported_module", "x", "y"]), unique=True, max_size=3).map(tuple)

@@ -258,7 +258,7 @@ def _our_dns(data: bytes) -> object:
 def _their_dns(data: bytes) -> object:
     try:
         read = dns.message.from_wire(data, ignore_trailing=True, one_rr_per_rrset=True)
-    except Exception as error:  # whatever it is: dnspython raises what its parts do
+    except Exception as error:  # any kind: dnspython lets the exceptions of its parts pass
         return Refused(f"{type(error).__name__}: {error}")
     return read.id, int.from_bytes(data[2:4], "big"), (len(read.answer), len(read.authority), len(read.additional))
 

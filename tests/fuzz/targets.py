@@ -271,7 +271,7 @@ class _Deaf(asyncio.Transport):
 
 
 def conversation(name: str) -> Target:
-    """Return the target of one of the library's probers: a server that sends the data, whatever it hears, and closes.
+    """Return the target of one of the library's probers: a server that sends the data, ignores requests, and closes.
 
     A failure may have any reason but `internal_error`: that is an exception that the prober does not declare.
     """

@@ -1,4 +1,4 @@
-"""Tests that no prober of the module library works long in one turn of the event loop, whatever its peer sends."""
+"""Test that no prober of the module library works long in one turn of the event loop, for any data from its peer."""
 
 from __future__ import annotations
 

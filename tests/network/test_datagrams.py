@@ -111,7 +111,7 @@ async def test_datagrams_report_unusable_route_and_source() -> None:
         ("127.0.0.1", "192.0.2.1", Reason.CONNECT_FAILED),
         ("127.255.255.255", "", Reason.CONNECT_FAILED),
         ("127.0.0.1", "::1", Reason.SETTINGS_UNUSABLE),
-        ("127.0.0.1", "localhost", Reason.SETTINGS_UNUSABLE),  # bind would look it up, and everybody wait
+        ("127.0.0.1", "localhost", Reason.SETTINGS_UNUSABLE),  # bind would look the name up, and block the event loop
     ):
         with pytest.raises(ProbeFailed) as failed:
             await dial_udp(a_probe(), address, 9, source=source)

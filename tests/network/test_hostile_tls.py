@@ -214,7 +214,7 @@ async def test_handshake_with_very_many_certificates_or_names_shares_the_loop(
 async def test_handshake_cancelled_while_a_thread_works_on_it(
     pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread goes on with what nobody else uses any more."""
+    """The thread continues with objects that no other code uses any more."""
     monkeypatch.setattr(connections, "MAX_QUICK_HANDSHAKE_BYTES", 0)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(long_chain(tmp_path, 50, 0), tmp_path / "chain.key")

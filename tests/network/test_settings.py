@@ -375,7 +375,7 @@ def test_source_interface_selects_outgoing_interface(
     module, pattern = PROBES[name]
     host = f"[{target}]" if ":" in target else target
     for interface, expected in (("", first), ("eth0", first), ("eth1", second)):
-        # Echo requests are answered by the kernel there, which tells nobody whose they were.
+        # The kernel of the far host answers echo requests and logs no source, so drop those from the other source.
         family = "icmpv6" if ":" in target else "icmp"
         address = "ip6" if ":" in target else "ip"
         other = second if expected == first else first

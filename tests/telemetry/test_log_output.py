@@ -19,7 +19,7 @@ LINE = "a line\n"
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe that nobody reads, unless the test does."""
+    """Return both ends of a pipe that only the test reads."""
     reader, writer = os.pipe()
     yield reader, writer
     for end in (reader, writer):

@@ -71,7 +71,7 @@ async def test_helpers_are_limited_in_number() -> None:
 
 
 async def test_cancellation_kills_the_helper(tmp_path: Path) -> None:
-    """A deadline cancels; whatever the helper does, it stops, and the next job gets another helper."""
+    """A cancelled job's helper is killed at once, and the next job gets another helper."""
     file = tmp_path / "process"
     task = asyncio.create_task(pool.run(sleep, [str(file).encode()]))
     await until(lambda: file.exists() and file.read_text())

@@ -42,7 +42,7 @@ def with_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(params=["memory", "file"])
 def exporter(request: pytest.FixtureRequest) -> Server:
-    """Return one of the two exporters. Both run until the module's end, in whatever order the tests come."""
+    """Return one of the two exporters. Both run until the end of the module, so the order of tests does not matter."""
     found: Server = request.getfixturevalue(f"with_{request.param}")
     return found
 

@@ -363,7 +363,7 @@ def test_refused_requests_use_no_memory(exporter: Server) -> None:
             assert ask(exporter.port, f"/probe?{query}").status == 400
 
 
-# --- a log that nobody reads ---------------------------------------------------------------------------------
+# --- a log without a reader ----------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

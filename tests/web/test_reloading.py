@@ -1,4 +1,4 @@
-"""One reload runs at a time, at most one waits, and everybody who asks gets the result of one that began later."""
+"""Test reloads: one runs at a time, at most one waits, and each request gets the result of one that began later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test that a secret in any setting or target is in no answer, log or file, whatever the result of the probe."""
+"""Test that a secret in any setting or target is in no response, log or file, for any result of the probe."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def with_file(tmp_path_factory: pytest.TempPathFactory, echo: int) -> Iterator[S
 
 @pytest.fixture(params=["memory", "file"])
 def exporter(request: pytest.FixtureRequest) -> Server:
-    """Return one of the two exporters. Both run until the module's end, in whatever order the tests come."""
+    """Return one of the two exporters. Both run until the end of the module, so the order of tests does not matter."""
     found: Server = request.getfixturevalue(f"with_{request.param}")
     return found
 

@@ -215,7 +215,7 @@ class Http2ResponseReader(IncomingResponse):
 
     @property
     def content_length(self) -> int:
-        """The value of the only valid Content-Length, whatever the status; else 0 if the head ended the stream, or -1.
+        """The value of the only valid Content-Length, for any status; else 0 if the head ended the stream, or -1.
 
         These are the rules of Go's client.
         """

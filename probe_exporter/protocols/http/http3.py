@@ -177,7 +177,7 @@ class Http3ResponseReader(IncomingResponse):
 
     @property
     def content_length(self) -> int:
-        """The value of Content-Length, whatever the status; without it -1, or 0 if there can't be a body."""
+        """The value of Content-Length, for any status; without it -1, or 0 if there can't be a body."""
         return 0 if self._announced < 0 and self.status in (101, 204) else self._announced
 
     def feed(self, data: bytes, *, end: bool) -> None:

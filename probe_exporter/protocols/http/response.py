@@ -22,7 +22,7 @@ class Response:
     def __init__(self, method: str) -> None:
         """
         Args:
-            method: of the request; a response to HEAD has no body, whatever its headers say.
+            method: of the request; a response to HEAD has no body, even if its headers announce one.
         """
         self.status = 0
         self.version = ""

@@ -549,7 +549,7 @@ async def test_silent_tls_handshake_with_the_proxy_times_out(pki: Pki) -> None:
 
 @pytest.mark.usefixtures("clock")
 async def test_tls_handshake_with_the_proxy_has_its_own_limit(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handshake has its own limit, whatever time is left."""
+    """A handshake has its own timeout, even if the probe's is later."""
     monkeypatch.setattr(connections, "MAX_HANDSHAKE_SECONDS", 5)
     async with staged(pki, HttpProxy(greeting=silence())) as stage:
         result = await stage.probe(OVER_TLS, timeout=20, proxy_url="https://127.0.0.1:{proxy}")
