@@ -35,7 +35,7 @@ FAILURE = Metric(
 )
 
 MAX_DELAY_SECONDS = 0.1
-"""How late a deadline may strike. A success that comes later than this after its deadline is a timeout."""
+"""Seconds that a deadline may be late. A success that comes later than this after its deadline is a timeout."""
 
 LATE = "late_seconds"
 """The field of a failure and of a log line: how long after its deadline a prober that blocked returned."""

@@ -282,7 +282,7 @@ def file_model(used: Mapping[str, Prober[Any]], known: Iterable[str] = ()) -> ty
             yield "prober", f"unknown prober `{name}`{nearest(name, names)} (loaded: {', '.join(names)})"
 
     def default_block(written: Any) -> Any:
-        """A module whose prober has no block gets the block's defaults, and its demands."""
+        """Add the prober's block to a module without one, so that its defaults and its required keys apply."""
         if isinstance(written, Mapping) and written.get("prober") in used:
             return {written["prober"]: Absent(), **written}
         return written

@@ -38,7 +38,7 @@ Server = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a question is asked.
+    """The servers to ask and the rules for asking them.
 
     Args:
         servers: in the order in which they are asked.

@@ -108,17 +108,17 @@ class ExporterSettings(HttpClientSettings, AddressSettings):
 
     @cached_property
     def asking(self) -> Asking:
-        """How the page of metrics is requested."""
+        """The requests for the page of metrics."""
         return Asking.make(self, self, {"Accept": accept(self.formats), **self.headers}, self.tokens)
 
     @cached_property
     def asking_health(self) -> Asking:
-        """How health is requested: without redirects, because one to a login page is not a healthy answer."""
+        """The requests for health: without redirects, because one to a login page is not a healthy answer."""
         return Asking.make(self.model_copy(update={"follow_redirects": False}), self, self.headers, self.tokens)
 
     @cached_property
     def asking_metadata(self) -> Asking:
-        """How metadata are requested."""
+        """The requests for metadata."""
         return Asking.make(self, self, {"Accept": "application/json", **self.headers}, self.tokens)
 
     @cached_property

@@ -161,7 +161,7 @@ class HttpSettings(HttpClientSettings, AddressSettings):
 
     @cached_property
     def template(self) -> RequestTemplate:
-        """What all requests of this module have in common."""
+        """The common part of all requests of this module."""
         return RequestTemplate.make(
             self.method, self.headers, self.body, self.body_file, accept_encoding=self.compression.lower()
         )

@@ -102,7 +102,7 @@ class Selection:
 
 
 class Page:
-    """What has been read of a page.
+    """The part of a page that has been read.
 
     Attributes:
         limit: samples allowed.

@@ -20,7 +20,7 @@ SCALAR_TYPES = ["string", "number", "boolean", "null"]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How a value of a field type is written in a configuration file; `document` reads it accordingly.
+    """The syntax of a field type in configuration files, for `document`, which reads them.
 
     Args:
         noun: the type's name in error messages, as in "expected a duration".

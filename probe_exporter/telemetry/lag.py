@@ -10,7 +10,7 @@ from collections.abc import Callable
 TICK_SECONDS = 0.5
 
 WINDOW_SECONDS = 15.0
-"""How long a late tick counts: about one scrape interval."""
+"""Seconds for which a late tick counts: about one scrape interval."""
 
 
 class Lag:

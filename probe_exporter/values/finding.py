@@ -174,7 +174,7 @@ def _find_all(
 
 
 class _Where(NamedTuple):
-    """What values are searched in: the text, the parsed document, the values of headers by name."""
+    """The places to search for values: the text, the parsed document, the values of headers by name."""
 
     text: bytes
     document: Any
@@ -182,7 +182,7 @@ class _Where(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """What one series is made of."""
+    """The parts of one series."""
 
     raw: Any  # the value as found
     node: Any = None

@@ -94,7 +94,7 @@ class RateLimit(Settings):
 
 
 class WebFile(Settings):
-    """What the file may say."""
+    """The keys of the web configuration file."""
 
     tls_server_config: TlsServer = TlsServer()
     http_server_config: HttpServer = HttpServer()

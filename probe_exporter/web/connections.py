@@ -144,7 +144,7 @@ class Connection(RequestHandler):
 
 
 class Connections:
-    """All connections. An instance is the protocol factory of an event loop's server."""
+    """Tracks all connections. An instance is the protocol factory of an event loop's server."""
 
     def __init__(self, answer: Callable[[BaseRequest], Awaitable[StreamResponse]], limits: Limits = Limits()) -> None:
         """

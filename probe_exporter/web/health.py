@@ -19,7 +19,7 @@ from probe_exporter.web.probing import Probing
 from probe_exporter.workers.worker import Workers
 
 MAX_LAG_SECONDS = 5.0
-"""How late the event loop may be: half of a usual scrape timeout."""
+"""Seconds that the event loop may be late: half of a usual scrape timeout."""
 
 Status = Literal["pass", "warn", "fail"]
 

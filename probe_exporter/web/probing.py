@@ -60,7 +60,7 @@ class Probing:
     async def probe(self, request: BaseRequest, query: str) -> Answer:
         """Run a probe, and return 200 with its metrics, whether it succeeds or fails.
 
-        The order of the checks is part of the interface: a request with several errors is told the first.
+        The order of the checks is part of the interface: a request with several errors gets the message of the first.
 
         Raises:
             Refused: the request is invalid, or there is no free slot in time.

@@ -60,7 +60,7 @@ def _not_allowed(route: Route) -> Refused:
 
 
 class Web:
-    """All endpoints. An instance is the handler that aiohttp's server calls."""
+    """Serves all endpoints. An instance is the handler that aiohttp's server calls."""
 
     def __init__(
         self,

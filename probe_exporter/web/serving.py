@@ -27,7 +27,7 @@ from probe_exporter.workers.worker import Crew, Ending
 log = logging.getLogger(__name__)
 
 FILES_PER_PROBE = 4
-"""Its client's connection, two to the target, and the connection of a client whose probe waits."""
+"""Open files for each probe: its client's connection, two to the target, and the connection of a waiting client."""
 
 RESERVED_FILES = 64
 """For all else: listening sockets, the history, name servers, the sockets of pings, clients of other paths."""

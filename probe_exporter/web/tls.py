@@ -94,7 +94,7 @@ def _some_version(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class TlsServer(Settings):
-    """``tls_server_config``; without a certificate, a key or a policy for clients, the door speaks plain HTTP."""
+    """``tls_server_config``; without a certificate, a key or a policy for clients, the server uses plain HTTP."""
 
     cert_file: FilePath = ""
     cert: Text = ""
@@ -126,7 +126,7 @@ class TlsServer(Settings):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that a context is made of, as written."""
+        """The paths of the files that a context is made from, as written."""
         return tuple(file for file in (self.cert_file, self.key_file, self.client_ca_file) if file)
 
     def cautions(self) -> Iterator[tuple[str, str]]:

@@ -34,7 +34,7 @@ from probe_exporter.workers.snapshots import merged, settled, snapshot
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0, "pulse": 5.0}
-"""How long a worker may take to answer. For one that is late, its last snapshot counts."""
+"""Seconds that a worker may take to answer, by question. If it is late, its last snapshot is used."""
 
 PULSE_EVERY = 2.0
 """Seconds between heartbeats, which detect a worker that hangs."""
@@ -71,7 +71,7 @@ class Question:
         askers: the workers that wait for the answer, each with its own number for the question. None stands for the
             supervisor itself.
         waiting: the workers that have not answered yet.
-        due: when the answers of those that are late are no longer waited for.
+        due: the time after which the supervisor no longer waits for answers.
     """
 
     what: str
@@ -275,7 +275,7 @@ class Supervisor:
         self._send(worker)
 
     def _hear(self, worker: Worker) -> None:
-        """Take all that a worker has said; its end is told by the system."""
+        """Process a worker's messages; the system, not this connection, reports its exit."""
         for line in self._lines(worker):
             match json.loads(line):
                 case {"ask": number, "what": "reload"}:

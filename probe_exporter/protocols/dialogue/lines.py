@@ -188,7 +188,7 @@ class Lines:
 
     @property
     def timed_out(self) -> ProbeFailed:
-        """What a timeout means in this dialogue: what the peer said last is in the error."""
+        """The failure for a timeout in this dialogue; its message has the peer's last line."""
         last = self._received.rest or self._last
         if not last:
             return ProbeFailed(Reason.TIMEOUT_DIALOGUE, "the peer said nothing in time")
@@ -206,7 +206,7 @@ class Lines:
             raise ProbeFailed(Reason.DIALOGUE_REJECTED, "the peer said what `reject` names", line=shown(line))
 
     def _unmatched(self, *, nothing: bool) -> ProbeFailed:
-        """What the end of the stream means where a line is expected."""
+        """Return the failure for the end of the stream where a line is expected."""
         self._probe.set(FAILED_BY_REGEXP, 1)
         if nothing:
             return ProbeFailed(Reason.DIALOGUE_CLOSED, "the peer closed the connection without sending a line")

@@ -29,7 +29,7 @@ FAILED_BY_BYTES = Metric("probe_failed_due_to_bytes", "Whether the peer sent oth
 EXPECT_INFO = Metric("probe_expect_info", "Labels from what `expect` matched, with names from the module; always 1.")
 
 MAX_SHOWN_BYTES = 200
-"""Bytes of what a peer said that a log line or an error has."""
+"""The most bytes of a peer's data in a log line or an error."""
 
 MAX_LABEL_BYTES = 64 * 1024
 """Size of a label's value: as much as a line holds, and less than a WebSocket message."""

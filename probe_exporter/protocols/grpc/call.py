@@ -32,7 +32,7 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
 _HEAD = 5  # bytes before a message: a flag for compression, and the length
 _MAX_SHOWN_CHARACTERS = 200
-"""Characters of what a server said in an error."""
+"""The most characters of a server's message in an error."""
 
 _MAX_ENCODED_CHARACTERS = 12
 """Characters of a percent-encoded character."""

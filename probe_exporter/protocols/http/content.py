@@ -26,7 +26,7 @@ DEFAULT_MAX_BODY_BYTES = 64 * 1024 * 1024
 """The limit without ``body_size_limit``, for a body that is decoded or kept; one that is only counted has no limit."""
 
 DEFAULT_MAX_JSON_BYTES = 8 * 1024 * 1024
-"""The same for a body that is parsed as JSON: its values take about thirty times its size in memory."""
+"""The default limit of a body that is parsed as JSON: its values take about thirty times its size in memory."""
 
 MAX_GZIP_NAME_BYTES = 511
 """Bytes of the file name and of the comment in a gzip header: the original's limit."""
@@ -280,7 +280,7 @@ class Body:
 
 
 class Source(Protocol):
-    """Where a body comes from: an `Exchange`."""
+    """The source of a body: an `Exchange`."""
 
     async def body(self) -> bytes:
         """Return the next piece of the body; ``b""`` after the last."""

@@ -104,7 +104,7 @@ _SETTING_BOUNDS: Mapping[int, tuple[int, int, Code]] = {
 
 
 class _Rule(NamedTuple):
-    """How a kind of frame is read, and what it must be like."""
+    """The method that reads a kind of frame, and the frame's valid stream and size."""
 
     read: Callable[[Http2ResponseReader, int, int, bytes], None]
     of_stream: bool | None = None  # True: of a stream, False: of the connection, None: either

@@ -25,12 +25,12 @@ from probe_exporter.protocols.http.url import URL
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How pages of one target are requested.
+    """The settings of requests for pages of one target.
 
     Attributes:
         client: authentication, proxies, TLS, redirects.
         addressing: which IP version.
-        template: what the requests have in common.
+        template: the common part of the requests.
         tokens: the source of tokens; None without an ``oauth2`` block.
     """
 
