@@ -8,6 +8,7 @@ from __future__ import annotations
 _JOINED = "a body of many megabytes is joined in one turn"
 
 KNOWN: dict[str, str] = {
+    "bodies: 16 MiB in small chunks / http with a regexp": _JOINED,
     "bodies: 64 MiB of ": _JOINED,
     "bodies: an endless body / exporter": "64 MiB of body and a little more: the limit of this harness is too narrow",
     "clients: 5,000 half requests / ": "the event loop accepts a whole backlog of connections in one turn",

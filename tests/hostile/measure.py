@@ -77,8 +77,12 @@ class Cost(NamedTuple):
     growth: int
     verdicts: tuple[str, ...]
 
-    def faults(self, case: Case) -> list[str]:
-        """Return what is beyond the limits, in words."""
+    def faults(self, case: Case, margin: float = 1.0) -> list[str]:
+        """Return what is beyond the limits, in words.
+
+        Args:
+            margin: factor for the limits of CPU time.
+        """
         found = [
             f"{what} of {1000 * spent:.0f} ms, and {1000 * most:.0f} ms are allowed"
             for what, spent, most in (
@@ -86,7 +90,7 @@ class Cost(NamedTuple):
                 ("a hold", self.hold, MAX_HOLD_SECONDS),
                 ("a delay", self.late, MAX_LATE_SECONDS),
             )
-            if spent > most
+            if spent > margin * most
         ]
         if self.growth > case.memory:
             found.append(f"{self.growth >> 20} MiB more memory, and {case.memory >> 20} MiB are allowed")

@@ -25,6 +25,10 @@ TRIES = 3
 """A cost beyond the limit counts if it comes back: the kernel may charge a process for work that is not its own."""
 
 
+MARGIN = 2.0
+"""A shared machine may slow this code down more than the calibration. `python -m tests.hostile` has no margin."""
+
+
 def chosen() -> list[Case]:
     """Return the cases of this run."""
     if os.environ.get("HOSTILE") == "all":
@@ -55,7 +59,7 @@ def parameters() -> Iterator[ParameterSet]:
 def test_peer_costs_no_more_than_its_budget(case: Case, stage: Stage) -> None:
     faults: list[str] = []
     for _ in range(TRIES):
-        faults = measure(case, stage).faults(case)
+        faults = measure(case, stage).faults(case, MARGIN)
         if not faults:
             return
     pytest.fail("; ".join(faults))
