@@ -229,6 +229,11 @@ DIFFERENCES = (
         ours=r"probe_(ssl_(earliest_cert_expiry|last_chain_info|verify_error_info)|tls_(cipher|version)_info)\b.*",
     ),
     Difference(
+        "A response head has at most 10,000 lines, so that no response holds up other probes.",
+        "http", Named("answer with header lines by the ten thousand"),
+        wholly=True,
+    ),
+    Difference(
         "A module that expects a coding (`compression`) sends Accept-Encoding for it.",
         "http", compression_alone,
         ours=r"(?i)request \d+: Accept-Encoding: (gzip|deflate|br|identity|zstd)",

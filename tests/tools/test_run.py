@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,10 @@ def test_run_exits_with_130_without_a_traceback_when_interrupted(directory: Path
 
     with serve(hear) as target:
         command = [sys.executable, "-m", "probe_exporter", "run", "quake.py", str(target)]
-        process = subprocess.Popen(command, cwd=directory, env=_environment(), stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, cwd=directory, env=_environment(), stderr=subprocess.PIPE, text=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # see below
+        )  # fmt: skip  # background jobs of a shell ignore SIGINT; the child has no threads yet
         assert heard.wait(60)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
