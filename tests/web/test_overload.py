@@ -209,7 +209,7 @@ def test_shutdown_refuses_queued_probes_and_finishes_running_ones(start: Start, 
 
 
 def test_max_concurrent_below_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="at least 1"), exporters.ours(tmp_path, "--probe.max-concurrent=0"):
+    with pytest.raises(RuntimeError, match="expected 1 or more"), exporters.ours(tmp_path, "--probe.max-concurrent=0"):
         pass
 
 

@@ -237,6 +237,7 @@ def test_disconnected_client_cancels_its_probe(exporter: Server, tmp_path: Path)
 
 def test_openmetrics_is_sent_if_accepted(exporter: Server) -> None:
     for path in ("/probe?target=count", "/metrics"):
+        ask(exporter.port, path)  # the series that count such requests exist from now on
         answer = ask(exporter.port, path, headers={"Accept": "application/openmetrics-text;version=1.0.0"})
         media = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
         assert answer.headers["content-type"] == media
