@@ -160,7 +160,7 @@ def test_unknown_module_among_several_is_refused_and_none_runs(exporter: Server,
     assert held(exporter) == entries
 
 
-@pytest.mark.parametrize(("asked", "nearest"), [("htp_2xx", "http_2xx"), ("name", "named"), ("named,breif", "brief")])
+@pytest.mark.parametrize(("asked", "nearest"), [("htp_2xx", "http_2xx"), ("name", "named"), ("named,briefe", "brief")])
 def test_unknown_module_is_told_the_nearest_name(exporter: Server, asked: str, nearest: str) -> None:
     wrong = asked.rpartition(",")[2]
     answer = probe(exporter, asked)
