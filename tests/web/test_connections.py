@@ -163,7 +163,8 @@ async def test_half_closed_client_gets_only_a_quick_answer(still: None) -> None:
             else:
                 assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
             await advance(LAST_ANSWER_SECONDS * 0.9)
-            assert one.open == 1
+            if b"slow" in request:  # another answer may be complete before the end of the request arrives
+                assert one.open == 1
             await advance(LAST_ANSWER_SECONDS * 0.2)
             assert await reads(reader) == b""
             writer.close()
