@@ -73,7 +73,6 @@ FRAMED: dict[str, dict[str, Any]] = {
     "an endless body": {"start": tcp(body(Flood(b"x" * 65536))), **_ends_late()},
 }  # fmt: skip
 
-_GZIP = b"Content-Encoding: gzip\r\n"
 _EMPTY_MEMBER = gzip.compress(b"")
 _BYTE_MEMBER = gzip.compress(b"x")
 

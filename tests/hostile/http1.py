@@ -10,7 +10,6 @@ from tests.hostile.peers import tcp
 
 _REQUEST_END = b"\r\n\r\n"
 _OK = b"HTTP/1.1 200 OK\r\n"
-_SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 MEGABYTES = 9_000_000
 
 _REFUSED = ends("http_protocol_error", "http_headers_too_large")
