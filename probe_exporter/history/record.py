@@ -83,7 +83,7 @@ def entry(id: int, result: Result) -> HistoryEntry:
 
 def document(result: Result, log: ProbeLog) -> Document:
     """Return the document of a result, with secrets masked."""
-    return Document(_details(result), debug_document(result, log))
+    return Document(details(result), debug_document(result, log))
 
 
 def debug_documents(results: Sequence[Result], log: ProbeLog) -> str:
@@ -108,7 +108,8 @@ def to_json(value: object, indent: int | None = None) -> str:
     return json.dumps(value, allow_nan=False, indent=indent)
 
 
-def _details(result: Result) -> dict[str, object]:
+def details(result: Result) -> dict[str, object]:
+    """Return the data of a result that its entry lacks, with secrets masked."""
     mask = _mask(result)
     events = [
         {
