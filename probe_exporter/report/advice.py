@@ -114,7 +114,7 @@ ADVICE: dict[Reason, str] = {
     Reason.OAUTH2_CONNECT: "Check `oauth2.token_url`, and that the exporter's machine reaches it: `curl -v TOKEN_URL`.",
     Reason.OAUTH2_TOKEN: (
         "Check `client_id`, the secret and the scopes at the authorization server; its log says why it refuses. "
-        "Secrets expire: was it rotated?"
+        "The secret may have expired."
     ),
     Reason.OAUTH2_TIMEOUT: "The authorization server is slow or down: `curl -v TOKEN_URL`. The target was not probed.",
     Reason.TLS_HANDSHAKE: (
