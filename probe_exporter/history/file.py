@@ -34,7 +34,7 @@ QUEUE_BYTES = 16 << 20
 LOCKED_SECONDS = 2.0
 """Seconds to wait for another process's write, which takes milliseconds."""
 
-BREATH_SECONDS = 0.001
+PAUSE_SECONDS = 0.001
 """Seconds that the thread sleeps between two results, so that the event loop runs; to render one takes 0.2 ms."""
 
 QUEUE_FULL = "queue_full"
@@ -192,7 +192,7 @@ class FileHistory:
             self._lost[WRITE_FAILED] += 1
             log.error("Unexpected exception: a probe is missing in the history", exc_info=error)
             return None
-        time.sleep(BREATH_SECONDS)
+        time.sleep(PAUSE_SECONDS)
         packed = zlib.compress(text.encode(), 1)
         texts = (listed.module, listed.target, listed.reason, listed.phase, listed.message)
         module, target, reason, phase, message = [text.encode("utf-8", "backslashreplace").decode() for text in texts]

@@ -73,7 +73,7 @@ Path = Annotated[Text, AfterValidator(_path)]
 
 
 class RequireSettings(Settings):
-    """What fails a probe, in addition to a page of metrics that is missing or invalid."""
+    """Requirements beyond a valid page of metrics. A probe fails if one of them is not met."""
 
     health: bool = False
     metadata: bool = False

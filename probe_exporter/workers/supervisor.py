@@ -6,8 +6,8 @@ How it works:
 * Each worker has a socket pair to it. Messages are lines of JSON: ``ask``, ``answer``, ``problem`` and ``end``.
 * A worker that needs all workers (metrics, a reload) asks the supervisor. It asks each worker, waits until all have
   answered or `ANSWER_SECONDS` have passed, and returns the answers.
-* The supervisor asks for a heartbeat every `PULSE_EVERY` seconds. A worker that does not answer is not killed, but
-  reported as a problem on /-/healthy.
+* The supervisor asks for a heartbeat every `HEARTBEAT_SECONDS` seconds. A worker that does not answer is not killed,
+  but reported as a problem on /-/healthy.
 * A worker that exits is replaced: at once if it lived for `STEADY_SECONDS`, otherwise after a growing pause.
 * Counters of dead workers are kept in `_settled`, or the sums on /metrics would fall.
 """
@@ -33,10 +33,10 @@ from probe_exporter.workers.snapshots import merged, settled, snapshot
 
 log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0, "pulse": 5.0}
+ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0, "heartbeat": 5.0}
 """Seconds that a worker may take to answer, by question. If it is late, its last snapshot is used."""
 
-PULSE_EVERY = 2.0
+HEARTBEAT_SECONDS = 2.0
 """Seconds between heartbeats, which detect a worker that hangs."""
 
 STEADY_SECONDS = 10.0
@@ -116,7 +116,7 @@ class Supervisor:
         self._numbers = itertools.count()
         self._settled = b"[]"  # the counters of exited workers
         self._problem = ""
-        self._next_pulse = 0.0
+        self._next_heartbeat = 0.0
         self._told_to_end = 0
         self._ending = 0.0  # when those that still run are killed; 0 while all is to go on
         self._code = 0
@@ -253,9 +253,9 @@ class Supervisor:
 
     def _send_heartbeats(self) -> None:
         """Ask for a heartbeat if it is time, unless a worker still owes the last one."""
-        if time.monotonic() >= self._next_pulse:
-            self._next_pulse = time.monotonic() + PULSE_EVERY
-            self._ask("pulse", [None])
+        if time.monotonic() >= self._next_heartbeat:
+            self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
+            self._ask("heartbeat", [None])
 
     def _tell_problem(self) -> None:
         """Tell all workers when the problem that they report on /-/healthy has changed."""
@@ -298,7 +298,7 @@ class Supervisor:
         others = set(self._workers.values())
         if what == "snapshot":
             others.difference_update([asker[0] for asker in askers if asker is not None])
-        if what == "pulse":
+        if what == "heartbeat":
             others = {worker for worker in others if not worker.silent}
         self._questions[number] = Question(what, askers, others, time.monotonic() + ANSWER_SECONDS[what])
         for worker in others:
@@ -326,7 +326,7 @@ class Supervisor:
             self._conclude(question)
 
     def _conclude(self, question: Question) -> None:
-        if question.what == "pulse":
+        if question.what == "heartbeat":
             return
         if question.what == "reload":
             self._follow()
