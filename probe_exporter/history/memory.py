@@ -50,6 +50,7 @@ class Query:
         success: None for both.
         since: Unix seconds; only probes that started then or later.
         limit: the most entries to return, newest first.
+        max_bytes: of the targets and messages of the entries; older entries beyond it are left out.
     """
 
     module: str = ""
@@ -58,13 +59,15 @@ class Query:
     reason: str = ""
     since: float = -math.inf
     limit: int = 100
+    max_bytes: float = math.inf
 
     def select(self, entries: Iterable[HistoryEntry]) -> list[HistoryEntry]:
         """Return the entries that match, in the given order, which is newest first."""
         found: list[HistoryEntry] = []
         target = mask_urls(self.target)
+        room = self.max_bytes
         for one in entries:
-            if len(found) == self.limit:
+            if len(found) == self.limit or room < 0:
                 break
             if (
                 self.module in ("", one.module)
@@ -74,6 +77,7 @@ class Query:
                 and one.started >= self.since
             ):
                 found.append(one)
+                room -= len(one.target) + len(one.message)
         return found
 
 
