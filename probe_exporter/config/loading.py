@@ -366,7 +366,8 @@ def _fillable(module: Module, model: type[Settings], written: Block, probers: It
     plain = {key: value for key, value in written.items() if key != "params"}
 
     def fill(values: tuple[str, ...]) -> Module:
-        filled = placeholders.fill(plain, dict(zip(module.parameters, values, strict=True)))
+        request = dict(zip(module.parameters, values, strict=True))
+        filled = placeholders.fill(plain, request)
         try:
             said = model.model_validate(filled)
         except ValidationError as error:
@@ -374,7 +375,7 @@ def _fillable(module: Module, model: type[Settings], written: Block, probers: It
             problem = f"{documents.dotted(first['loc'])}: {_message(first)}"
             raise ValueError(f'Module "{module.name}" can\'t take these parameters: {problem}') from None
         settings, strays = _blocks(said, probers)
-        return replace(module, settings=settings, strays=strays, parameters={}, fill=None)
+        return replace(module, settings=settings, strays=strays, parameters={}, request=request, fill=None)
 
     try:
         shown = fill(tuple(map(placeholders.written, module.parameters)))

@@ -66,6 +66,9 @@ VALUES (0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _ENTRIES = "SELECT id, module, target, started, duration, timeout, reason, phase, message FROM probes"
 
+_ADDED_LATER: dict[str, object] = {"parameters": {}, "phases": [], "tls": []}
+"""Details that earlier releases did not write."""
+
 T = TypeVar("T")
 
 
@@ -302,4 +305,4 @@ def _get(connection: sqlite3.Connection, id: int) -> tuple[HistoryEntry, Documen
     if row is None or packed is None:
         return None
     whole = json.loads(zlib.decompress(packed[0]))
-    return HistoryEntry._make(row), Document(whole["details"], whole["debug"])
+    return HistoryEntry._make(row), Document(_ADDED_LATER | whole["details"], whole["debug"])

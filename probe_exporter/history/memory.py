@@ -256,6 +256,7 @@ class MemoryHistory:
 
 _RESULT = 1200  # a Result, its Probe, Samples and their tables, without the parts counted below
 _EVENT = 330  # an Event, its fields' table, its time
+_SPAN = 160  # a tuple with two numbers
 _SAMPLE = 60  # a value and its place in a table
 _REGISTRY = 4000  # the registry of a prober's author
 
@@ -264,6 +265,10 @@ def weight(result: Result) -> int:
     """Estimate the bytes that a result takes in memory, without its module, which the configuration holds anyway."""
     samples = result.probe.samples
     total = _RESULT + sys.getsizeof(result.target) + _SAMPLE * len(samples.plain)
+    for _, _, _, about, _ in result.probe.spans:
+        total += _SPAN + sys.getsizeof(about)
+    for evidence in result.probe.evidence:
+        total += evidence.bytes
     for event in result.probe.events:
         total += _EVENT
         for value in event.fields.values():

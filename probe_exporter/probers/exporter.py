@@ -167,14 +167,46 @@ LEFT_OUT = Metric(
 )
 DURATION = Metric("probe_exporter_duration_seconds", "Seconds of each phase.", ("phase",))
 
-CONTENT_TYPE = OwnReason("exporter_content_type", "The response of the metrics API has no format that was requested.")
-MALFORMED = OwnReason("exporter_malformed", "The page of metrics violates its format, or is cut off.")
-TOO_MANY_SAMPLES = OwnReason("exporter_too_many_samples", "The page of metrics has more samples than `sample_limit`.")
-UNHEALTHY = OwnReason("exporter_unhealthy", "The health API fails, or does not answer with 200.")
-NO_HEALTH = OwnReason("exporter_no_health", "There is no health API, and the module requires one.")
-NO_METADATA = OwnReason("exporter_no_metadata", "There is no metadata, and the module requires it.")
+CONTENT_TYPE = OwnReason(
+    "exporter_content_type",
+    "The response of the metrics API has no format that was requested.",
+    advice=(
+        "Look at the Content-Type with `curl -sI TARGET`: an error page, a login page or a proxy may answer "
+        "in the exporter's place."
+    ),
+)
+MALFORMED = OwnReason(
+    "exporter_malformed",
+    "The page of metrics violates its format, or is cut off.",
+    advice=(
+        "The message has the line. `curl -sS TARGET | promtool check metrics` finds the rest. If the page is "
+        "cut off, look at the target's log."
+    ),
+)
+TOO_MANY_SAMPLES = OwnReason(
+    "exporter_too_many_samples",
+    "The page of metrics has more samples than `sample_limit`.",
+    advice="Find the metric with the most series: a label may have unbounded values. Or raise `sample_limit`.",
+)
+UNHEALTHY = OwnReason(
+    "exporter_unhealthy",
+    "The health API fails, or does not answer with 200.",
+    advice="The message has what the health API says: look there and in the target's log.",
+)
+NO_HEALTH = OwnReason(
+    "exporter_no_health",
+    "There is no health API, and the module requires one.",
+    advice="Check the path of the health API in the module, or do not require it.",
+)
+NO_METADATA = OwnReason(
+    "exporter_no_metadata",
+    "There is no metadata, and the module requires it.",
+    advice="Check that the target's version has metadata, or do not require it.",
+)
 LINT_FINDINGS = OwnReason(
-    "exporter_lint", "The page of metrics violates conventions, and the module requires that it does not."
+    "exporter_lint",
+    "The page of metrics violates conventions, and the module requires that it does not.",
+    advice="The log of the probe has each finding; `promtool check metrics` names most of them, too.",
 )
 
 # --- the probe ---------------------------------------------------------------------------------------------
