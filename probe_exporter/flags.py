@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 PROGRAM = "probe-exporter"
 DEFAULT_ADDRESS = ":9115"
 MAX_PROBES = 4096
+
+FILES_PER_PROBE = 4
+"""Open files for each probe: its client's connection, two to the target, and the connection of a waiting client."""
+
+RESERVED_FILES = 64
+"""For all else: listening sockets, the history, name servers, the sockets of pings, clients of other paths."""
+
 DEFAULT_HISTORY_BYTES = 64 << 20
 """As `history.memory.MAX_BYTES`, which explains it."""
 
@@ -57,7 +64,7 @@ class Flags(argparse.Namespace):
 
 
 COMMANDS = {(), ("config", "schema")}
-TOOLS = ("new", "run", "modules", "probers")
+TOOLS = ("run", "modules", "probers", "new", "doctor")
 """Subcommands with flags of their own: see `tools.commands`."""
 
 
@@ -85,10 +92,10 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROGRAM,
-        usage="%(prog)s [<flags>] [config schema]\n       %(prog)s {new,run,modules,probers} [--help | …]",
+        usage=f"%(prog)s [<flags>] [config schema]\n       %(prog)s {{{','.join(TOOLS)}}} [--help | …]",
         description="Probes targets over the network and exposes the results as metrics for Prometheus.",
-        epilog="`config schema` prints a JSON Schema of the configuration, for editors. `new` writes a prober, `run` "
-        "probes once, `modules` and `probers` list modules and probers.",
+        epilog="`config schema` prints a JSON Schema of the configuration, for editors. `run` probes once, `modules` "
+        "and `probers` list modules and probers, `new` writes a prober, `doctor` checks what probing needs here.",
         add_help=False,
         allow_abbrev=False,
         fromfile_prefix_chars="@",
@@ -161,7 +168,7 @@ def _add_probe_flags(flag: Callable[..., None]) -> None:
         "--probe.max-concurrent",
         f"Limit on concurrent probes; as many more wait in a queue (default {MAX_PROBES}).",
         action=_Once,
-        type=_positive,
+        type=positive,
         default=MAX_PROBES,
         metavar="N",
     )
@@ -180,7 +187,7 @@ def _add_history_flags(flag: Callable[..., None]) -> None:
         "--history.max-bytes",
         "Limit on the memory or file of the history, such as 64MB (the default).",
         action=_Once,
-        type=_size,
+        type=size,
         default=DEFAULT_HISTORY_BYTES,
         metavar="SIZE",
     )
@@ -258,7 +265,7 @@ def _add_web_flags(flag: Callable[..., None]) -> None:
         "--workers",
         "Number of processes that serve, each on one core (default 1).",
         action=_Once,
-        type=_positive,
+        type=positive,
         default=1,
         metavar="N",
     )
@@ -334,7 +341,8 @@ def _unsigned(text: str) -> int:
     return int(text, 16 if "x" in text.lower() else 10)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Parse a whole number from 1 up, for a parser of arguments."""
     number = _unsigned(text)
     if number < 1:
         raise argparse.ArgumentTypeError("expected 1 or more")
@@ -358,14 +366,15 @@ def _duration(text: str) -> float:
     return seconds
 
 
-def _size(text: str) -> int:
+def size(text: str) -> int:
+    """Parse a size in bytes, such as ``64MB``, for a parser of arguments."""
     try:
-        size = parse_size(text)
+        parsed = parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    if size <= 0:
+    if parsed <= 0:
         raise argparse.ArgumentTypeError("the limit must be greater than 0; --history.limit=0 turns the history off")
-    return size
+    return parsed
 
 
 def _level(text: str) -> str:

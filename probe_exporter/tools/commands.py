@@ -1,4 +1,4 @@
-"""The subcommands ``new``, ``run``, ``modules`` and ``probers``.
+"""The subcommands: ``run``, ``modules``, ``probers``, ``new`` and ``doctor``.
 
 The name of a subcommand is the first argument, and its flags follow, so that they do not affect the exporter's flags.
 Exit codes: 0; 1 after a failed probe; 2 for errors of usage, configuration or files; 130 after Ctrl-C.
@@ -11,10 +11,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from probe_exporter.flags import PROGRAM, TOOLS
+from probe_exporter.flags import DEFAULT_ADDRESS, DEFAULT_HISTORY_BYTES, MAX_PROBES, PROGRAM, TOOLS, positive, size
 from probe_exporter.settings.quantities import parse_duration
 
 if TYPE_CHECKING:
@@ -160,6 +161,26 @@ def _probers(given: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    add = partial(parser.add_argument, help="as for the exporter")
+    add("--web.listen-address", dest="addresses", metavar="ADDRESS", action="append", default=[])
+    add("--history.path", dest="history_path", metavar="FILE", default="")
+    add("--history.max-bytes", dest="max_bytes", metavar="SIZE", type=size, default=DEFAULT_HISTORY_BYTES)
+    add("--probe.max-concurrent", dest="max_probes", metavar="N", type=positive, default=MAX_PROBES)
+    parser.add_argument("--ntp", metavar="SERVER", help="NTP server to compare the clock with")
+    parser.add_argument("--output", choices=("text", "json"), default="text", help="format (default: text)")
+    _add_sources(parser)
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from probe_exporter.tools.doctor import examination  # noqa: PLC0415  # see `_run_tool`
+
+    addresses = given.addresses or [DEFAULT_ADDRESS]
+    limits = (given.history_path, given.max_bytes, given.max_probes)
+    plan = examination.Plan(_source(given), addresses, *limits, given.ntp)
+    return examination.examine(plan, as_json_document=given.output == "json")
+
+
 class Tool(NamedTuple):
     """A subcommand: its help, its arguments and its function."""
 
@@ -173,6 +194,7 @@ _TOOLS = {
     "run": Tool("Probe a target once and print the metrics, and the reason of a failure", _run_arguments, _run),
     "modules": Tool("List the modules of the configuration", _list_arguments, _modules),
     "probers": Tool("List the probers, with their settings and metrics", _list_arguments, _probers),
+    "doctor": Tool("Check what probing needs of this machine, and print how to mend it", _doctor_arguments, _doctor),
 }
 
 
