@@ -64,7 +64,7 @@ class Flags(argparse.Namespace):
 
 
 COMMANDS = {(), ("config", "schema")}
-TOOLS = ("run", "modules", "probers", "new", "doctor")
+TOOLS = ("run", "modules", "probers", "new", "prometheus-config", "doctor")
 """Subcommands with flags of their own: see `tools.commands`."""
 
 
@@ -95,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         usage=f"%(prog)s [<flags>] [config schema]\n       %(prog)s {{{','.join(TOOLS)}}} [--help | …]",
         description="Probes targets over the network and exposes the results as metrics for Prometheus.",
         epilog="`config schema` prints a JSON Schema of the configuration, for editors. `run` probes once, `modules` "
-        "and `probers` list modules and probers, `new` writes a prober, `doctor` checks what probing needs here.",
+        "and `probers` list modules and probers, `new` writes a prober, `prometheus-config` prints a configuration for "
+        "Prometheus, `doctor` checks what probing needs here.",
         add_help=False,
         allow_abbrev=False,
         fromfile_prefix_chars="@",
@@ -135,7 +136,7 @@ def _add_config_flags(flag: Callable[..., None]) -> None:
         "--config.auto-reload-interval",
         "Interval of --config.enable-auto-reload (default 30; 0 means never).",
         action=_Once,
-        type=_unsigned,
+        type=unsigned,
         default=30,
         metavar="SECONDS",
     )
@@ -179,7 +180,7 @@ def _add_history_flags(flag: Callable[..., None]) -> None:
         "--history.limit",
         "Number of finished probes to keep, and of older failures (default 100; 0 means none).",
         action=_Once,
-        type=_unsigned,
+        type=unsigned,
         default=100,
         metavar="N",
     )
@@ -335,7 +336,8 @@ def _path(text: str) -> str:
     return text
 
 
-def _unsigned(text: str) -> int:
+def unsigned(text: str) -> int:
+    """Parse a whole number from 0 up, for a parser of arguments."""
     if not re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
     return int(text, 16 if "x" in text.lower() else 10)
@@ -343,7 +345,7 @@ def _unsigned(text: str) -> int:
 
 def positive(text: str) -> int:
     """Parse a whole number from 1 up, for a parser of arguments."""
-    number = _unsigned(text)
+    number = unsigned(text)
     if number < 1:
         raise argparse.ArgumentTypeError("expected 1 or more")
     return number
