@@ -227,6 +227,19 @@ class FileHistory:
         return last
 
 
+def verify(path: Path) -> None:
+    """Check that an existing file can be used as a history, and written; change nothing.
+
+    Raises:
+        HistoryError: the file belongs to another application, is damaged, or can't be written.
+    """
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    with _explained(path), closing(sqlite3.connect(address, LOCKED_SECONDS, isolation_level=None, uri=True)) as opened:
+        _is_ours(opened, path)
+        opened.execute("BEGIN IMMEDIATE")
+        opened.execute("ROLLBACK")
+
+
 def _open(path: Path) -> sqlite3.Connection:
     """Connect to a history; create it if there is no file, or an empty one.
 

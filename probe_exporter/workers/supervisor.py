@@ -6,8 +6,8 @@ How it works:
 * Each worker has a socket pair to it. Messages are lines of JSON: ``ask``, ``answer``, ``problem`` and ``end``.
 * A worker that needs all workers (metrics, a reload) asks the supervisor. It asks each worker, waits until all have
   answered or `ANSWER_SECONDS` have passed, and returns the answers.
-* The supervisor asks for a heartbeat every `HEARTBEAT_SECONDS` seconds. A worker that does not answer is not killed. It is
-  reported as late on /health, and as a problem on /-/healthy if it hangs: if it had the CPU to answer (see `vitals`).
+* The supervisor asks for a heartbeat every `HEARTBEAT_SECONDS` seconds. A worker that does not answer is not killed. It
+  is reported as late on /health, and as a problem on /-/healthy if it hangs: if it had the CPU to answer (`vitals`).
 * A worker that exits is replaced: at once if it lived for `STEADY_SECONDS`, otherwise after a growing pause.
 * Counters of dead workers are kept in `_settled`, or the sums on /metrics would fall.
 """
