@@ -363,7 +363,7 @@ def positive(text: str) -> int:
 
 
 def _workers(text: str) -> int:
-    return AUTO_WORKERS if text == "auto" else _positive(text)
+    return AUTO_WORKERS if text == "auto" else positive(text)
 
 
 def _float(text: str) -> float:
