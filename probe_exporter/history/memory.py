@@ -113,7 +113,7 @@ class Weighed(NamedTuple):
     bytes: int
 
 
-class Shelf:
+class BoundedQueue:
     """A list with a limit in number and in bytes; adding an item removes the oldest ones beyond the limit."""
 
     def __init__(self, limit: int, max_bytes: int) -> None:
@@ -153,8 +153,8 @@ class Recent:
         self._empty()
 
     def _empty(self) -> None:
-        self._newest = Shelf(self._limit, self._max_bytes // 2)
-        self._failures = Shelf(self._limit, self._max_bytes // 2)
+        self._newest = BoundedQueue(self._limit, self._max_bytes // 2)
+        self._failures = BoundedQueue(self._limit, self._max_bytes // 2)
 
     @property
     def bytes(self) -> int:
