@@ -11,7 +11,7 @@ from probe_exporter.prober.turns import TURN_SECONDS, Turn
 
 async def others_run(turn: Turn) -> bool:
     """Give a turn; return whether other tasks could run."""
-    ran = []
+    ran: list[bool] = []
     asyncio.get_running_loop().call_soon(ran.append, True)
     await turn.give()
     found = bool(ran)
