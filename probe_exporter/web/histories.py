@@ -16,6 +16,7 @@ from probe_exporter.history.record import Document, HistoryEntry, to_json
 from probe_exporter.prober.failure import Reason
 from probe_exporter.settings.quantities import parse_duration
 from probe_exporter.web.answers import Answer, Refused, json_text, plain
+from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.parameters import decode_query
 
 DEFAULT_LISTED = 100
@@ -85,9 +86,15 @@ HELD = {
 class Histories:
     """The handlers of ``/logs`` and ``/history``."""
 
-    def __init__(self, history: History, configuration: Configuration) -> None:
+    def __init__(self, history: History, configuration: Configuration, renderer: Renderer) -> None:
         self._history = history
         self._configuration = configuration
+        self._renderer = renderer
+
+    @property
+    def shared(self) -> bool:
+        """Whether all workers see the same history."""
+        return self._history.shared
 
     async def logs(self, request: BaseRequest, query: str) -> Answer:
         """Return the debug document of the probe with a number, or of the newest probe of a target."""

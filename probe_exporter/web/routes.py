@@ -89,13 +89,13 @@ class Web:
         self._configuration = configuration
         self.reloads = Reloads(configuration)
         self.telemetry = telemetry
-        self._histories = Histories(history, configuration)
         self._place = place
         self._renderer = Renderer(place.prefix)
-        self._pages = Pages(configuration, self._histories, self._renderer)
+        self._histories = Histories(history, configuration, self._renderer)
         self._workers = workers or Alone()
-        self.health = Health(configuration, live, telemetry.lag, self._workers, self.probing)
+        self.health = Health(configuration, live, telemetry.lag, self._workers, self.probing, self._renderer)
         self.metadata = MetadataPage(configuration)
+        self._pages = Pages(configuration, self._histories, self.health, telemetry.lag, self._workers, self._renderer)
         routes = [
             Route("/probe", self.probing.probe, api.PROBE),
             Route("/metrics", self.metrics, api.METRICS),
