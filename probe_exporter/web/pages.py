@@ -18,7 +18,7 @@ from probe_exporter.telemetry.lag import Lag
 from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.health import Health
 from probe_exporter.web.histories import Histories
-from probe_exporter.web.html.rendering import Renderer
+from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer
 from probe_exporter.web.parameters import decode_query
 from probe_exporter.web.status import StatusFilter, strip, summarise
 from probe_exporter.workers.worker import Workers
@@ -35,9 +35,6 @@ MAX_ROWS = 200
 
 MAX_RECENT = 50
 """Recent probes on the status page; `/history` has more."""
-
-MAX_LISTED_MODULES = 1000
-"""Names of modules that a form suggests; others can be typed."""
 
 FILTERS = ("module", "target", "result", "reason")
 

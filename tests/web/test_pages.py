@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -15,6 +15,10 @@ from tests.asking import ask
 from tests.exporters import Response, Server
 from tests.web.test_routes import BROWSER, CONFIG, PLUGINS, probe
 
+MORE = """
+  free: {prober: actor, params: {host: {pattern: "[a-z]+", default: a}}, actor: {host: "${param:host}"}}
+  strict: {prober: actor, params: {tenant: {pattern: "[a-z-]{1,9}"}}, actor: {host: "${param:tenant}"}}
+"""
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{ 7*7 }}"
 
 
@@ -25,6 +29,7 @@ class Page(HTMLParser):
         super().__init__()
         self.links: list[str] = []
         self.fields: dict[str, str] = {}
+        self.patterns: dict[str, str] = {}
         self.words: list[str] = []
         self.open: list[str] = []
         self.feed(html)
@@ -36,6 +41,8 @@ class Page(HTMLParser):
             self.links.append(given["href"])
         if tag in ("input", "select") and "name" in given:
             self.fields[given["name"]] = given.get("value", "")
+        if "pattern" in given:
+            self.patterns[given["name"]] = given["pattern"]
         if tag not in ("meta", "link", "input", "img", "path", "br", "hr", "option"):
             self.open.append(tag)
 
@@ -54,7 +61,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module", params=["memory", "file"])
 def exporter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("pages")
-    (directory / "blackbox.yml").write_text(CONFIG)
+    (directory / "blackbox.yml").write_text(CONFIG + MORE)
     flags = ["--history.path=kept"] if request.param == "file" else []
     with exporters.ours(directory, f"--modules.dir={PLUGINS}", "--history.limit=500", *flags) as running:
         yield running
@@ -125,3 +132,113 @@ def test_status_page_is_short_though_targets_are_long(exporter: Server) -> None:
     for number in range(30):
         probe(exporter, f"fail {number} {'x' * 30_000}")
     assert len(ask(exporter.port, "/", headers=BROWSER).body) < 300_000
+
+
+# --- the form ------------------------------------------------------------------------------------------------
+
+
+def test_form_has_the_fields_of_the_parameters_of_all_chosen_modules(exporter: Server) -> None:
+    page = browse(exporter, "/form?module=free,strict&target=a%20b&host=zz")
+    assert page.fields == {
+        "module": "free,strict",
+        "target": "a b",
+        "hostname": "",
+        "debug": "true",
+        "host": "zz",
+        "tenant": "",
+    }
+    assert page.patterns == {"tenant": r"[a-z\-]{1,9}", "host": "[a-z]+"}
+    assert "tenant (required) matches [a-z-]{1,9} , for strict" in page.text
+    assert "host matches [a-z]+ , for free" in page.text
+
+
+def test_form_names_the_nearest_module(exporter: Server) -> None:
+    text = browse(exporter, "/form?module=http_2x").text
+    assert 'Unknown module "http_2x"; did you mean `http_2xx`?' in text
+
+
+def test_form_leads_to_the_probe(exporter: Server) -> None:
+    html = ask(exporter.port, "/form", headers=BROWSER).text
+    assert '<form action="probe" method="get"' in html
+    assert browse(exporter, "/form").fields["module"] == "http_2xx"
+
+
+def test_form_escapes_every_field(exporter: Server) -> None:
+    value = quote(HOSTILE)
+    html = ask(exporter.port, f"/form?module=free&target={value}&host={value}&hostname={value}", headers=BROWSER).text
+    assert "<img src=x" not in html
+    assert "<img src=x" not in ask(exporter.port, f"/form?module={value}", headers=BROWSER).text
+
+
+# --- pages of machine forms ----------------------------------------------------------------------------------
+
+BOTH = ["/config", "/config?module=named", "/metadata", "/health", "/history", "/openapi.json", "/logs?target=x"]
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_machine_form_is_for_all_who_do_not_prefer_html(exporter: Server, path: str) -> None:
+    probe(exporter, "x")
+    plain = ask(exporter.port, path)
+    for accept in ("*/*", "text/plain", "application/json", "application/json, text/html;q=0.5"):
+        same = ask(exporter.port, path, headers={"Accept": accept})
+        assert same.headers["content-type"] == plain.headers["content-type"]
+        assert (same.body == plain.body) or path == "/history"
+    assert "html" not in plain.headers["content-type"]
+    assert "vary" not in plain.headers
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_page_of_a_machine_form_links_back(exporter: Server, path: str) -> None:
+    probe(exporter, "x")
+    page = browse(exporter, path)
+    assert "./" in page.links
+    assert not [link for link in page.links if link.startswith(("/", "http"))]
+
+
+def test_config_page_has_a_section_for_each_module_and_no_secrets(exporter: Server) -> None:
+    page = browse(exporter, "/config")
+    assert "password: <secret>" in page.text
+    assert "hunter2" not in page.text
+    assert "form?module=named" in page.links
+    one = browse(exporter, "/config?module=named")
+    assert "host: configured.example" in one.text
+    assert "password: <secret>" not in one.text
+    assert browse(exporter, "/config?module=no_such", 404)
+
+
+def test_metadata_page_has_modules_with_parameters_and_metrics_with_help(exporter: Server) -> None:
+    text = browse(exporter, "/metadata").text
+    assert "strict actor tenant" in text
+    assert "probe_actor_words gauge How many words the target has." in text
+
+
+def test_health_page_has_each_check(exporter: Server) -> None:
+    assert "Health: pass" in browse(exporter, "/health").text
+    assert "web configuration pass" in browse(exporter, "/health").text
+
+
+def test_history_page_filters_and_shows_the_filters(exporter: Server) -> None:
+    name = f"n{time.monotonic_ns()}"
+    probe(exporter, f"fail {name}")
+    probe(exporter, name)
+    page = browse(exporter, f"/history?target={name}&result=success&limit=7")
+    assert f"Success {name} http_2xx" in page.text
+    assert f"fail {name}" not in page.text
+    assert (page.fields["target"], page.fields["limit"]) == (name, "7")
+    assert "No probe matches." in browse(exporter, f"/history?target={name}&result=failure").text
+    assert "The limit parameter is a whole number" in browse(exporter, "/history?limit=0", 400).text
+
+
+def test_log_page_has_the_debug_document(exporter: Server) -> None:
+    name = f"n{time.monotonic_ns()}"
+    probe(exporter, f"{HOSTILE} {name}")
+    path = f"/logs?target={quote(f'{HOSTILE} {name}')}"
+    html = ask(exporter.port, path, headers=BROWSER).text
+    assert "<img src=x" not in html
+    assert "Metrics that would have been returned: # HELP" in Page(html).text
+
+
+def test_api_page_lists_every_path(exporter: Server) -> None:
+    text = browse(exporter, "/openapi.json").text
+    for path in json.loads(ask(exporter.port, "/openapi.json").text)["paths"]:
+        assert path in text
