@@ -165,7 +165,7 @@ HEALTHY = Operation(
 READY = Operation(
     "ready",
     "For readiness checks: whether probes should come here.",
-    {200: Reply("`Ready`."), 503: Reply("The exporter is starting or shutting down.")},
+    {200: Reply("`Ready`."), 503: Reply("One sentence: the exporter is starting, shutting down or late.")},
 )
 
 HEALTH = Operation(

@@ -17,6 +17,7 @@ import yaml
 
 from tests import exporters
 from tests.asking import ask
+from tests.cost import expect_cheaper
 from tests.exporters import Response, Server
 from tests.metrics_proto import decode
 from tests.waiting import wait_until
@@ -396,7 +397,7 @@ def test_config_page_of_many_modules_does_not_block_other_requests(tmp_path: Pat
                 ask(exporter.port, "/-/healthy")
                 waits.append(cpu_seconds(exporter) - before)
         assert asked.result().text.count("prober: actor") == 5000
-        assert max(waits) < (cpu_seconds(exporter) - began) / 2, "another request waited for half of the work"
+        expect_cheaper(max(waits), (cpu_seconds(exporter) - began) / 2, "work that another request waited for")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
