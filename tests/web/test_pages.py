@@ -203,7 +203,7 @@ def test_config_page_has_a_section_for_each_module_and_no_secrets(exporter: Serv
     one = browse(exporter, "/config?module=named")
     assert "host: configured.example" in one.text
     assert "password: <secret>" not in one.text
-    assert browse(exporter, "/config?module=no_such", 404)
+    browse(exporter, "/config?module=no_such", 404)
 
 
 def test_metadata_page_has_modules_with_parameters_and_metrics_with_help(exporter: Server) -> None:
