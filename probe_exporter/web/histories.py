@@ -132,11 +132,19 @@ class Histories:
             return json_text(to_json({"probes": [entry.data() for entry in found]}, indent=2))
         if len(parameters) > 1:
             raise Refused(400, "The id parameter goes with no other: it names one probe")
-        number = _number(parameters["id"])
+        entry, document = await self.entry(parameters["id"])
+        return json_text(to_json(entry.data() | document.details, indent=2))
+
+    async def entry(self, id: str) -> tuple[HistoryEntry, Document]:
+        """Return the entry that the parameter ``id`` names, and its document.
+
+        Raises:
+            Refused: the parameter is no number, no such probe is held, or the history can't be read now.
+        """
+        number = _number(id)
         if number is None:
             raise Refused(400, "The id parameter is the number of a probe, such as 42")
-        entry, document = await self._get(number)
-        return json_text(to_json(entry.data() | document.details, indent=2))
+        return await self._get(number)
 
     def _values(
         self, parameters: Mapping[str, str], query: Query, found: Sequence[HistoryEntry]

@@ -32,10 +32,13 @@ from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
+from probe_exporter.web.module_pages import ModulePages
 from probe_exporter.web.pages import Pages
 from probe_exporter.web.parameters import TooManyParameters
 from probe_exporter.web.probing import Probing
 from probe_exporter.web.reloading import Reloads
+from probe_exporter.web.reports import Reports
+from probe_exporter.web.selection import UnknownModule
 from probe_exporter.workers import snapshots
 from probe_exporter.workers.worker import Alone, ReloadRefused, SupervisorTimeout, Workers
 
@@ -84,13 +87,16 @@ class Web:
             workers: the other worker processes, if there are any.
             live: the web configuration file, if there is one.
         """
-        self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes)
         self._configuration = configuration
         self.reloads = Reloads(configuration)
         self.telemetry = telemetry
         self._place = place
         self._renderer = Renderer(place.prefix)
         self._histories = Histories(history, configuration, self._renderer)
+        self._reports = Reports(configuration, self._histories, self._renderer, place)
+        page = self._reports.probe
+        self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes, page)
+        modules = ModulePages(configuration, self._histories, self._renderer, place)
         self._workers = workers or Alone()
         self.health = Health(configuration, live, telemetry.lag, self._workers, self.probing, self._renderer)
         self.metadata = MetadataPage(configuration, self._renderer)
@@ -100,7 +106,10 @@ class Web:
             Route("/metrics", self.metrics, api.METRICS),
             Route("/config", ConfigPage(configuration, self._renderer).config, api.CONFIG),
             Route("/logs", self._histories.logs, api.LOGS),
-            Route("/history", self._histories.history, api.HISTORY),
+            Route("/history", self._reports.history(self._histories.history), api.HISTORY),
+            Route("/modules", modules.modules, api.MODULES),
+            Route("/modules/{name}", modules.module, api.MODULE),
+            Route("/reasons", modules.reasons, api.REASONS),
             Route("/-/reload", self.reload, api.RELOAD),
             Route("/-/healthy", self.health.healthy, api.HEALTHY),
             Route("/-/ready", self.health.ready, api.READY),
@@ -112,6 +121,7 @@ class Web:
             *[Route(f"/static/{name}", assets.handler(name), api.STATIC[name]) for name in assets.TYPES],
         ]
         self._routes = {place.prefix.rstrip("/") + route.path: route for route in routes}
+        self._modules = f"{place.prefix}modules/"
 
     async def __call__(self, request: BaseRequest) -> Answer:
         """Answer one request."""
@@ -140,6 +150,8 @@ class Web:
         """Return the error response: a page for a browser, one line of text for other clients and for redirects."""
         if refused.status < HTTPStatus.BAD_REQUEST or not wants_html(request):
             return refusal(refused)
+        if isinstance(refused, UnknownModule):
+            return await self._reports.unknown_module(request, refused)
         values = {"code": refused.status, "phrase": HTTPStatus(refused.status).phrase, "line": refused.line}
         answer = await self._renderer.page(request, "error.html", values, refused.status)
         answer.add_fields(refused.headers)
@@ -158,6 +170,8 @@ class Web:
         """
         if "://" in path:  # absolute form, RFC 9112 section 3.2.2
             path = "/" + path.partition("://")[2].partition("/")[2]
+        if path.startswith(self._modules) and path.count("/") == self._modules.count("/"):
+            return self._routes[self._modules + "{name}"]
         path = unquote(path, errors="surrogateescape")
         clean = posixpath.normpath(path).replace("//", "/", 1)
         if path.endswith("/") and clean != "/":
