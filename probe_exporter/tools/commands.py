@@ -108,12 +108,7 @@ def _new(given: argparse.Namespace) -> int:
     from probe_exporter.tools import new  # noqa: PLC0415  # see `_run_tool`
 
     files = new.write(given.name, given.directory)
-    prober, _, test = files
-    sys.stdout.write(
-        "".join(f"wrote {path}\n" for path in files)
-        + f"\nNext: {PROGRAM} run {prober} localhost\n      pytest {test}\n"
-        + f"      {PROGRAM} --modules.dir={prober.parent.resolve()}\n"
-    )
+    sys.stdout.write("".join([f"wrote {path}\n" for path in files]) + f"\n{new.next_steps(*files)}")
     return 0
 
 
