@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PROGRAM = "probe-exporter"
 DEFAULT_ADDRESS = ":9115"
 MAX_PROBES = 4096
+AUTO_WORKERS = 0
+"""The value of ``--workers=auto``: see `workers.cores`."""
 
 FILES_PER_PROBE = 4
 """Open files for each probe: its client's connection, two to the target, and the connection of a waiting client."""
@@ -56,6 +58,7 @@ class Flags(argparse.Namespace):
     web_external_url: str | None
     web_route_prefix: str | None
     web_drain_timeout: float
+    web_max_connection_age: float
     web_config_file: str
     web_systemd_socket: bool
     workers: int
@@ -252,6 +255,14 @@ def _add_web_flags(flag: Callable[..., None]) -> None:
         metavar="DURATION",
     )
     flag(
+        "--web.max-connection-age",
+        "Age after which a client's connection is closed with its next response, plus or minus 10 %% (default 0: off).",
+        action=_Once,
+        type=_duration,
+        default=0.0,
+        metavar="DURATION",
+    )
+    flag(
         "--web.config.file",
         "File with TLS, users, headers and rate limit of the web server, in exporter-toolkit's format.",
         action=_Once,
@@ -265,9 +276,9 @@ def _add_web_flags(flag: Callable[..., None]) -> None:
     )
     flag(
         "--workers",
-        "Number of processes that serve, each on one core (default 1).",
+        "Number of processes that serve, each on one core; auto for as many cores as this process may use (default 1).",
         action=_Once,
-        type=positive,
+        type=_workers,
         default=1,
         metavar="N",
     )
@@ -350,6 +361,10 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("expected 1 or more")
     return number
+
+
+def _workers(text: str) -> int:
+    return AUTO_WORKERS if text == "auto" else positive(text)
 
 
 def _float(text: str) -> float:
