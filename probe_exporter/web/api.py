@@ -224,6 +224,18 @@ STATUS = Operation(
     ),
 )
 
+FORM = Operation(
+    "form",
+    "The form for a probe, with a field for each parameter that the modules declare.",
+    {200: Reply("The page.", PAGE)},
+    (
+        Parameter("module", "The module, or several with commas between them."),
+        Parameter("target", "Fills the field."),
+        Parameter("hostname", "Fills the field."),
+    ),
+    also="What a module declares in `params` fills its field.",
+)
+
 STATIC = {
     name: Operation(
         f"static_{name.partition('.')[0]}",

@@ -32,6 +32,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 MAX_SHOWN_CHARACTERS = 300
 """Of a name or a message in a table; a target may have 64 KiB."""
 
+MAX_LISTED_MODULES = 1000
+"""Names of modules that a form suggests; others can be typed."""
+
 
 class Renderer:
     """Renders the pages of one exporter."""
