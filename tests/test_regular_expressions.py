@@ -32,7 +32,7 @@ USES = {
     "probe_exporter/config/placeholders.py": {"NAME": OURS, "_PLACEHOLDER": OURS},
     "probe_exporter/config/shapes.py": {"_DECIMAL": OURS},
     "probe_exporter/exposition/formats.py": {"_PLAIN": RUN, "_quality": RUN},
-    "probe_exporter/flags.py": {"flag": OURS, "_unsigned": OURS},
+    "probe_exporter/flags.py": {"flag": OURS, "unsigned": OURS},
     "probe_exporter/network/settings.py": {"_SERVER": OURS, "_INTERFACE": OURS},
     "probe_exporter/plugins/loader.py": {"_NAME": OURS, "_NAMED": OURS},
     "probe_exporter/prober/failure.py": {"_REASON": OURS},

@@ -25,7 +25,7 @@ from typing import Self, cast
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import handshake
+from probe_exporter.tls import evidence, handshake
 from probe_exporter.tls.context import ClientContext
 from probe_exporter.tls.layer import Layer, VerificationFailed
 
@@ -282,13 +282,17 @@ class Connection(asyncio.Protocol):
         Raises:
             ProbeFailed: the handshake failed, or the certificate does not verify (its metrics are reported even so).
         """
-        with probe.phase("tls"):
+        with probe.phase("tls") as phase:
+            phase.about = secure.server_name
             started = time.perf_counter()
             try:
                 await self.wrap(secure)
             except VerificationFailed as failed:
                 handshake.report(probe, failed.handshake)
+                evidence.keep(probe, failed.handshake, secure.server_name)
                 raise
+            if self.handshake is not None:
+                evidence.keep(probe, self.handshake, secure.server_name)
             self.tls_seconds = time.perf_counter() - started
 
     async def wrap(self, secure: Secure) -> None:

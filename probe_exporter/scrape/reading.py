@@ -68,8 +68,34 @@ async def read(format: Format, body: bytes, page: Page) -> None:
     Raises:
         Malformed, TooManySamples: the message says where and how.
     """
-    ends = time.perf_counter() + TURN_SECONDS
+    turn = Turn()
     for _ in format.read(body, page):
-        if time.perf_counter() > ends:
+        await turn.give()
+
+
+class Turn:
+    """Lets other tasks run after each `TURN_SECONDS` of work."""
+
+    __slots__ = ("_ends",)
+
+    def __init__(self) -> None:
+        self._ends = time.perf_counter() + TURN_SECONDS
+
+    async def give(self) -> None:
+        """Let other tasks run if it is time. Call it after each small piece of work."""
+        if time.perf_counter() > self._ends:
             await asyncio.sleep(0)
-            ends = time.perf_counter() + TURN_SECONDS
+            self._ends = time.perf_counter() + TURN_SECONDS
+
+
+def free(page: Page) -> None:
+    """Free the memory of a page in the next turns of the running loop: freeing 450,000 series takes 30 ms."""
+    _free(asyncio.get_running_loop(), page.take_apart())
+
+
+def _free(loop: asyncio.AbstractEventLoop, parts: list[object]) -> None:
+    ends = time.perf_counter() + TURN_SECONDS
+    while parts and time.perf_counter() < ends:
+        parts.pop()
+    if parts:
+        loop.call_soon(_free, loop, parts)

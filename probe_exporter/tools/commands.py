@@ -1,4 +1,4 @@
-"""The subcommands ``new``, ``run``, ``modules`` and ``probers``.
+"""The subcommands: ``run``, ``modules``, ``probers``, ``new``, ``prometheus-config`` and ``doctor``.
 
 The name of a subcommand is the first argument, and its flags follow, so that they do not affect the exporter's flags.
 Exit codes: 0; 1 after a failed probe; 2 for errors of usage, configuration or files; 130 after Ctrl-C.
@@ -11,10 +11,20 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from probe_exporter.flags import PROGRAM, TOOLS
+from probe_exporter.flags import (
+    DEFAULT_ADDRESS,
+    DEFAULT_HISTORY_BYTES,
+    MAX_PROBES,
+    PROGRAM,
+    TOOLS,
+    positive,
+    size,
+    unsigned,
+)
 from probe_exporter.settings.quantities import parse_duration
 
 if TYPE_CHECKING:
@@ -44,6 +54,8 @@ def _run_tool(given: argparse.Namespace) -> int:
     from probe_exporter.telemetry import logs  # noqa: PLC0415  # the same
     from probe_exporter.tools.listing import NotThere  # noqa: PLC0415  # the same
     from probe_exporter.tools.new import NotWritten  # noqa: PLC0415  # the same
+    from probe_exporter.tools.prometheus_config import BadShards  # noqa: PLC0415  # the same
+    from probe_exporter.tools.targets import BadTargets  # noqa: PLC0415  # the same
 
     logs.setup(logging.WARNING, "logfmt")
     run: Callable[[argparse.Namespace], int] = given.run
@@ -54,7 +66,7 @@ def _run_tool(given: argparse.Namespace) -> int:
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (NotWritten, NotRun, NotThere, *REFUSALS) as refusal:
+    except (NotWritten, NotRun, NotThere, BadShards, BadTargets, *REFUSALS) as refusal:
         sys.stderr.write(f"{PROGRAM} {given.tool}: {refusal}\n")
         return UNUSABLE
 
@@ -160,6 +172,70 @@ def _probers(given: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    add = partial(parser.add_argument, help="as for the exporter")
+    add("--web.listen-address", dest="addresses", metavar="ADDRESS", action="append", default=[])
+    add("--history.path", dest="history_path", metavar="FILE", default="")
+    add("--history.max-bytes", dest="max_bytes", metavar="SIZE", type=size, default=DEFAULT_HISTORY_BYTES)
+    add("--probe.max-concurrent", dest="max_probes", metavar="N", type=positive, default=MAX_PROBES)
+    parser.add_argument("--ntp", metavar="SERVER", help="NTP server to compare the clock with")
+    parser.add_argument("--output", choices=("text", "json"), default="text", help="format (default: text)")
+    _add_sources(parser)
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from probe_exporter.tools.doctor import examination  # noqa: PLC0415  # see `_run_tool`
+
+    addresses = given.addresses or [DEFAULT_ADDRESS]
+    limits = (given.history_path, given.max_bytes, given.max_probes)
+    plan = examination.Plan(_source(given), addresses, *limits, given.ntp)
+    return examination.examine(plan, as_json_document=given.output == "json")
+
+
+def _prometheus_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--module", metavar="MODULE", help="module for the lines that name none")
+    parser.add_argument(
+        "--targets",
+        metavar="FILE",
+        required=True,
+        help="a line for each target: TARGET or MODULE TARGET, and # for comments; - is standard input",
+    )
+    parser.add_argument(
+        "--exporter",
+        dest="exporters",
+        metavar="HOST:PORT",
+        action="append",
+        default=[],
+        help="address of the exporter (default: 127.0.0.1:9115); repeat it for --shards, or write {shard} in it",
+    )
+    parser.add_argument(
+        "--shards",
+        metavar="N",
+        type=positive,
+        default=1,
+        help="divide the targets among N exporters by hash; with --shard, among N Prometheis",
+    )
+    parser.add_argument(
+        "--shard", metavar="K", type=unsigned, help="write the file of Prometheus K of N, from 0 to N - 1"
+    )
+    _add_sources(parser)
+
+
+def _prometheus_config(given: argparse.Namespace) -> int:
+    from probe_exporter.config import single  # noqa: PLC0415  # see `_run_tool`
+    from probe_exporter.tools import prometheus_config, targets  # noqa: PLC0415  # the same
+
+    shards = prometheus_config.Shards(given.shards, given.shard)
+    addresses = prometheus_config.exporters(given.exporters or [f"127.0.0.1{DEFAULT_ADDRESS}"], shards)
+    lines = targets.read_targets(given.targets, given.module)
+    if given.files or given.directories:
+        config = _source(given).read()
+        for line in lines:
+            single.of_config(config, line.module)
+    sys.stdout.write(prometheus_config.configuration(lines, addresses, shards))
+    return 0
+
+
 class Tool(NamedTuple):
     """A subcommand: its help, its arguments and its function."""
 
@@ -173,6 +249,12 @@ _TOOLS = {
     "run": Tool("Probe a target once and print the metrics, and the reason of a failure", _run_arguments, _run),
     "modules": Tool("List the modules of the configuration", _list_arguments, _modules),
     "probers": Tool("List the probers, with their settings and metrics", _list_arguments, _probers),
+    "prometheus-config": Tool(
+        "Print the configuration of a Prometheus that probes the targets of a file",
+        _prometheus_arguments,
+        _prometheus_config,
+    ),
+    "doctor": Tool("Check what probing needs of this machine, and print how to mend it", _doctor_arguments, _doctor),
 }
 
 

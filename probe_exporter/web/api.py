@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from probe_exporter.web.health import Report
 from probe_exporter.web.histories import HELD, MAX_LISTED
+from probe_exporter.web.html.assets import TYPES
 from probe_exporter.web.metadata import Metadata
 
 Content = Mapping[str, Any]
@@ -164,7 +165,7 @@ HEALTHY = Operation(
 READY = Operation(
     "ready",
     "For readiness checks: whether probes should come here.",
-    {200: Reply("`Ready`."), 503: Reply("The exporter is starting or shutting down.")},
+    {200: Reply("`Ready`."), 503: Reply("One sentence: the exporter is starting, shutting down or late.")},
 )
 
 HEALTH = Operation(
@@ -188,6 +189,24 @@ OPENAPI = Operation(
     {200: Reply("OpenAPI 3.1.", {"application/json": {"type": "object"}})},
 )
 
-LANDING = Operation(
-    "landing", "The page for people.", {200: Reply("Links, a form and the probes of late.", PAGE), 503: UNREADABLE}
+STATUS = Operation(
+    "status",
+    "The status page for people: what fails, since when and why, and recent probes.",
+    {200: Reply("The page; without results if the history can't be read now.", PAGE)},
+    (
+        Parameter("module", "Only targets of this module."),
+        Parameter("target", "Only targets with this text in them."),
+        Parameter("result", "Only targets whose last probe had this result.", schema={"enum": ["success", "failure"]}),
+        Parameter("reason", "Only targets whose last probe failed for this reason."),
+    ),
 )
+
+STATIC = {
+    name: Operation(
+        f"static_{name.partition('.')[0]}",
+        f"The {what} of the pages.",
+        {200: Reply("The file.", {TYPES[name]: _STRING}), 304: Reply("The client has this version (`If-None-Match`).")},
+        (Parameter("v", "The version; a page links the current one."),),
+    )
+    for name, what in {"style.css": "style sheet", "app.js": "script", "icon.svg": "icon"}.items()
+}

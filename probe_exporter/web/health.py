@@ -1,7 +1,12 @@
 """``/-/healthy``, ``/-/ready`` and ``/health``: the exporter's health checks by name, and the worst status of them.
 
-A failed check means that a restart would help. A problem that a restart would not solve, such as a refused
-configuration, is a warning: the exporter keeps the one in use.
+A failed check means that a restart would help. A problem that a restart would not solve is a warning: a refused
+configuration, where the exporter keeps the one in use, or an event loop that is late.
+
+The event loop is late if the process gets too little CPU, or if a prober blocks it. A restart would drop the probes
+that run, and make the next process late as well. `ready` says so, and a load balancer sends the probes elsewhere. A
+loop that hangs answers no check at all: what waits for the answer, a kubelet for example, restarts the process when its
+own timeout has passed.
 """
 
 from __future__ import annotations
@@ -78,13 +83,12 @@ class Health:
         return json_text(Report(status=worst, checks=checks).model_dump_json(), 503 if worst == "fail" else 200)
 
     def _checks(self) -> dict[str, Check]:
-        lag = self._lag.worst()
-        late = f"The event loop was {lag:.1f} s late, more than {MAX_LAG_SECONDS:g} s." if lag > MAX_LAG_SECONDS else ""
+        lost = self._workers.problem()
         refused = self._configuration.last_error
         locked = self._live.problem if self._live else ""
         return {
-            "event_loop": _check(late, "fail"),
-            "workers": _check(self._workers.problem(), "fail"),
+            "event_loop": _check(self._late(), "warn"),
+            "workers": _check(lost, "fail") if lost else _check(self._workers.late(), "warn"),
             "configuration": _check(f"The last reload was refused: {refused}" if refused else "", "warn"),
             "web_configuration": _check(f"A change was refused: {locked}" if locked else "", "warn"),
             "readiness": _check(self._readiness(), "warn"),
@@ -93,7 +97,11 @@ class Health:
     def _readiness(self) -> str:
         if self._probing.draining:
             return "The exporter is shutting down."
-        return "The exporter is starting." if self._starting else ""
+        return "The exporter is starting." if self._starting else self._late()
+
+    def _late(self) -> str:
+        lag = self._lag.worst()
+        return f"The event loop was {lag:.1f} s late, more than {MAX_LAG_SECONDS:g} s." if lag > MAX_LAG_SECONDS else ""
 
 
 def _check(message: str, otherwise: Status) -> Check:

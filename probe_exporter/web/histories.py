@@ -61,6 +61,7 @@ _ENTRY: dict[str, Mapping[str, object]] = {
     "duration_seconds": _NUMBER,
     "timeout_seconds": _NUMBER,
 }
+_PHASE = _object(name=_TEXT, start=_NUMBER, seconds=_NUMBER, about=_TEXT, failed={"type": "boolean"})
 _EVENT = _object(time=_NUMBER, level=_TEXT, source=_TEXT, message=_TEXT, fields=_ANY)
 _SAMPLE = _object(name=_TEXT, labels=_ANY, value={"type": ["number", "string"]})
 _FAMILY = _object(name=_TEXT, type=_TEXT, help=_TEXT, samples={"type": "array", "items": _SAMPLE})
@@ -72,7 +73,10 @@ HELD = {
             _object(
                 **_ENTRY,
                 prober=_TEXT,
+                parameters=_ANY,
                 events={"type": "array", "items": _EVENT},
+                phases={"type": "array", "items": _PHASE},
+                tls={"type": "array", "items": _ANY},
                 families={"type": "array", "items": _FAMILY},
                 settings=_ANY,
             ),

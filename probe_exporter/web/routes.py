@@ -7,6 +7,7 @@ import json
 import logging
 import posixpath
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -17,17 +18,21 @@ from probe_exporter.config.current import REFUSALS, Configuration
 from probe_exporter.config.dump import modules_to_yaml, to_yaml
 from probe_exporter.exposition.encoding import encode_families
 from probe_exporter.exposition.formats import negotiate
-from probe_exporter.history.memory import History, Query
+from probe_exporter.history.memory import History
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.telemetry.counters import Telemetry
-from probe_exporter.web import api, openapi, pages
-from probe_exporter.web.answers import Answer, Handler, Refused, exposition, json_text, page, plain, refusal
+from probe_exporter.web import api, openapi
+from probe_exporter.web.answers import Answer, Handler, Refused, exposition, json_text, plain, refusal
 from probe_exporter.web.api import Operation
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.health import Health
-from probe_exporter.web.histories import MAX_LISTED, Histories
+from probe_exporter.web.histories import Histories
+from probe_exporter.web.html import assets
+from probe_exporter.web.html.negotiation import wants_html
+from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
+from probe_exporter.web.pages import Pages
 from probe_exporter.web.parameters import TooManyParameters, decode_query
 from probe_exporter.web.probing import Probing
 from probe_exporter.web.reloading import Reloads
@@ -45,9 +50,6 @@ class Route(NamedTuple):
     handler: Handler
     operation: Operation
 
-
-MAX_TABLE_SECONDS = 1.0
-"""Seconds that the landing page waits for the history, which another process may have locked."""
 
 OTHER = "other"
 """The path under which requests for unknown paths are counted."""
@@ -89,6 +91,8 @@ class Web:
         self.telemetry = telemetry
         self._histories = Histories(history, configuration)
         self._place = place
+        self._renderer = Renderer(place.prefix)
+        self._pages = Pages(configuration, self._histories, self._renderer)
         self._workers = workers or Alone()
         self.health = Health(configuration, live, telemetry.lag, self._workers, self.probing)
         self.metadata = MetadataPage(configuration)
@@ -104,7 +108,8 @@ class Web:
             Route("/health", self.health.health, api.HEALTH),
             Route("/metadata", self.metadata.metadata, api.METADATA),
             Route("/openapi.json", self.openapi, api.OPENAPI),
-            Route("/", self.landing, api.LANDING),
+            Route("/", self._pages.status, api.STATUS),
+            *[Route(f"/static/{name}", assets.handler(name), api.STATIC[name]) for name in assets.TYPES],
         ]
         self._routes = {place.prefix.rstrip("/") + route.path: route for route in routes}
 
@@ -119,16 +124,25 @@ class Web:
                 raise _not_allowed(route)
             answer = await route.handler(request, query)
         except Refused as refused:
-            answer = refusal(refused)
+            answer = await self._refusal(request, refused)
         except TooManyParameters as bad:
-            answer = refusal(Refused(400, str(bad)))
+            answer = await self._refusal(request, Refused(400, str(bad)))
         except SupervisorTimeout as late:
-            answer = refusal(Refused(503, str(late)))
+            answer = await self._refusal(request, Refused(503, str(late)))
         except Exception as error:
             log.error("Unexpected exception in a request", exc_info=error, extra={"fields": {"path": path}})
             self.telemetry.internal_errors += 1
             answer = refusal(Refused(500, "Internal error; the exporter's log has more"))
         self.telemetry.answered(route.path if route else OTHER, answer.status)
+        return answer
+
+    async def _refusal(self, request: BaseRequest, refused: Refused) -> Answer:
+        """Return the error response: a page for a browser, one line of text for other clients and for redirects."""
+        if refused.status < HTTPStatus.BAD_REQUEST or not wants_html(request):
+            return refusal(refused)
+        values = {"code": refused.status, "phrase": HTTPStatus(refused.status).phrase, "line": refused.line}
+        answer = await self._renderer.page(request, "error.html", values, refused.status)
+        answer.add_fields(refused.headers)
         return answer
 
     def count(self, request: BaseRequest, status: int) -> None:
@@ -189,15 +203,6 @@ class Web:
         except UnknownModule as unknown:
             raise Refused(404, unknown.line) from None
         return plain(modules_to_yaml([prepared(module, parameters) for module in modules]))
-
-    async def landing(self, request: BaseRequest, query: str) -> Answer:
-        """Return the landing page; it has no table of probes if the history can't be read now."""
-        try:
-            async with asyncio.timeout(MAX_TABLE_SECONDS):
-                recent = await self._histories.select(Query(limit=MAX_LISTED))
-        except (Refused, TimeoutError):
-            return page(pages.landing(self._configuration.current, None))
-        return page(pages.landing(self._configuration.current, recent))
 
     async def openapi(self, request: BaseRequest, query: str) -> Answer:
         """Return the OpenAPI document."""

@@ -25,6 +25,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import handshake
 from probe_exporter.tls.context import client_context
 from tests.conftest import NewLoop
+from tests.cost import expect_cheaper
 from tests.targets import Pki
 from tests.targets.peer import (
     RESET,
@@ -120,7 +121,7 @@ async def test_read_cost_is_linear_for_many_small_messages() -> None:
 
     few = min([await cost(3_000) for _ in range(5)])
     # To move the rest for each would make 25 times as many cost 600 times as much.
-    assert await cost(75_000) < 25 * 5 * few
+    expect_cheaper(await cost(75_000), 25 * 5 * few, "25 times as many messages")
 
 
 @pytest.mark.parametrize(("size", "number", "turns"), [(8, 20_000, 300), (16_384, 200, 150)])
