@@ -113,9 +113,8 @@ def main() -> None:
             path.write_text(text, encoding="utf-8")
         return
     if arguments.check:
-        sys.exit(
-            "\n".join(str(path) for path, text in generate() if not path.exists() or path.read_text("utf-8") != text)
-        )
+        stale = [path for path, text in generate() if not path.exists() or path.read_text("utf-8") != text]
+        sys.exit("\n".join(map(str, stale)) or 0)
     values: Values = {}
     for path in arguments.values:
         merge(values, yaml.safe_load(path.read_text(encoding="utf-8")) or {})

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]  # it has annotations, and no py.typed
 import pytest
 import yaml
 
@@ -218,6 +218,7 @@ def test_pods_of_a_probed_service_differ_in_no_label() -> None:
             assert instance["targetLabel"] == "instance"
 
 
+@pytest.mark.skipif(not (CHART / "files" / "rules.yml").exists(), reason="the chart has no rules yet")
 def test_rules_name_the_job_of_the_release() -> None:
     text = json.dumps(only(rendered("community"), "PrometheusRule"))
     assert '{job=\\"probe-exporter\\"' not in text
