@@ -17,6 +17,8 @@ import yaml
 from probe_exporter.version import VERSION
 from tests.deploy.programs import find
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "probe-exporter"
 RENDER = [sys.executable, str(ROOT / "deploy" / "render.py")]
@@ -229,7 +231,7 @@ def test_rules_name_the_job_of_the_release() -> None:
     ("values", "message"),
     [
         ("replicas: two", "replicas"),
-        ("image: {repositry: x}", "repositry"),
+        ("image: {name: x}", "name"),
         ("serviceMonitor: {targets: [{name: x}]}", "url"),
         ("serviceMonitor: {defaults: {interval: 30}}", "interval"),
         ("image: {digest: latest}", "digest"),
