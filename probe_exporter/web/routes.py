@@ -24,6 +24,7 @@ from probe_exporter.web import api, openapi, pages
 from probe_exporter.web.answers import Answer, Handler, Refused, exposition, json_text, page, plain, refusal
 from probe_exporter.web.api import Operation
 from probe_exporter.web.config_file import LiveWebConfig
+from probe_exporter.web.discovery import DiscoveryPage
 from probe_exporter.web.health import Health
 from probe_exporter.web.histories import MAX_LISTED, Histories
 from probe_exporter.web.listening import Place
@@ -103,6 +104,7 @@ class Web:
             Route("/-/ready", self.health.ready, api.READY),
             Route("/health", self.health.health, api.HEALTH),
             Route("/metadata", self.metadata.metadata, api.METADATA),
+            Route("/sd", DiscoveryPage(configuration).targets, api.DISCOVERY),
             Route("/openapi.json", self.openapi, api.OPENAPI),
             Route("/", self.landing, api.LANDING),
         ]
