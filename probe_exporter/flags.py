@@ -77,7 +77,7 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
     Raises:
         SystemExit: with code 1 after one line on stderr for a usage error; with code 0 after help or version.
     """
-    parser = _parser()
+    parser = parser_of_flags()
     flags = Flags()
     _, rest = parser.parse_known_args(arguments, namespace=flags)
     for word in rest:
@@ -92,7 +92,8 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
     return flags
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of_flags() -> argparse.ArgumentParser:
+    """Return a parser of the exporter's own flags."""
     parser = _Parser(
         prog=PROGRAM,
         usage=f"%(prog)s [<flags>] [config schema]\n       %(prog)s {{{','.join(TOOLS)}}} [--help | …]",

@@ -233,6 +233,22 @@ class Connection(asyncio.Protocol):
         del self._ahead[: len(end)]
         return data
 
+    async def to_end(self, *, limit: int) -> bytes:
+        """Return all bytes up to the end of the stream.
+
+        Args:
+            limit: the most bytes.
+
+        Raises:
+            ProbeFailed: more than `limit` bytes came, or the peer reset the connection.
+        """
+        data = bytearray()
+        while more := await self.read():
+            data += more
+            if len(data) > limit:
+                raise ProbeFailed(Reason.PROTOCOL_ERROR, f"the peer sent more than {limit} bytes")
+        return bytes(data)
+
     async def _read_ahead(self) -> None:
         ahead, self._ahead = self._ahead, bytearray()  # otherwise `read` would return these bytes again
         data = await self.read()

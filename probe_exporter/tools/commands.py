@@ -73,13 +73,23 @@ def _run_tool(given: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, allow_abbrev=False)
-    tools = parser.add_subparsers(dest="tool", required=True)
+    add_tools(parser.add_subparsers(dest="tool", required=True))
+    return parser
+
+
+def add_tools(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of each subcommand."""
     for name in TOOLS:
         tool = _TOOLS[name]
-        its = tools.add_parser(name, help=tool.summary, description=f"{tool.summary}.", allow_abbrev=False)
+        its = tools.add_parser(
+            name,
+            help=tool.summary,
+            description=f"{tool.summary}.",
+            epilog=f"example: {PROGRAM} {name} {tool.example}",
+            allow_abbrev=False,
+        )
         its.set_defaults(run=tool.run)
         tool.add_arguments(its)
-    return parser
 
 
 def _new_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,12 +108,7 @@ def _new(given: argparse.Namespace) -> int:
     from probe_exporter.tools import new  # noqa: PLC0415  # see `_run_tool`
 
     files = new.write(given.name, given.directory)
-    prober, _, test = files
-    sys.stdout.write(
-        "".join(f"wrote {path}\n" for path in files)
-        + f"\nNext: {PROGRAM} run {prober} localhost\n      pytest {test}\n"
-        + f"      {PROGRAM} --modules.dir={prober.parent.resolve()}\n"
-    )
+    sys.stdout.write("".join([f"wrote {path}\n" for path in files]) + f"\n{new.next_steps(*files)}")
     return 0
 
 
@@ -154,6 +159,7 @@ def _run(given: argparse.Namespace) -> int:
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="*", help="describe these in full")
+    parser.add_argument("--names", dest="names_only", action="store_true", help="print the names only")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     _add_sources(parser)
 
@@ -161,14 +167,22 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 def _modules(given: argparse.Namespace) -> int:
     from probe_exporter.tools import listing  # noqa: PLC0415  # see `_run_tool`
 
-    sys.stdout.write(listing.modules(_source(given).read(), given.names, as_json=given.json))
+    config = _source(given).read()
+    text = (
+        listing.names(config.modules) if given.names_only else listing.modules(config, given.names, as_json=given.json)
+    )
+    sys.stdout.write(text)
     return 0
 
 
 def _probers(given: argparse.Namespace) -> int:
     from probe_exporter.tools import listing  # noqa: PLC0415  # see `_run_tool`
 
-    sys.stdout.write(listing.probers(_source(given).read(), given.names, as_json=given.json))
+    config = _source(given).read()
+    text = (
+        listing.names(config.probers) if given.names_only else listing.probers(config, given.names, as_json=given.json)
+    )
+    sys.stdout.write(text)
     return 0
 
 
@@ -237,24 +251,38 @@ def _prometheus_config(given: argparse.Namespace) -> int:
 
 
 class Tool(NamedTuple):
-    """A subcommand: its help, its arguments and its function."""
+    """A subcommand: its help, an example of its arguments, its arguments and its function."""
 
     summary: str
+    example: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
 
 
 _TOOLS = {
-    "new": Tool("Write a working prober, its module and its test, as a start for your own", _new_arguments, _new),
-    "run": Tool("Probe a target once and print the metrics, and the reason of a failure", _run_arguments, _run),
-    "modules": Tool("List the modules of the configuration", _list_arguments, _modules),
-    "probers": Tool("List the probers, with their settings and metrics", _list_arguments, _probers),
+    "run": Tool(
+        "Probe a target once and print the metrics, and the reason of a failure",
+        "http_2xx https://example.com",
+        _run_arguments,
+        _run,
+    ),
+    "modules": Tool("List the modules of the configuration", "http_2xx", _list_arguments, _modules),
+    "probers": Tool("List the probers, with their settings and metrics", "http", _list_arguments, _probers),
+    "new": Tool(
+        "Write a working prober, its module and its test, as a start for your own", "teapot", _new_arguments, _new
+    ),
     "prometheus-config": Tool(
         "Print the configuration of a Prometheus that probes the targets of a file",
+        "--module http_2xx --targets targets.txt",
         _prometheus_arguments,
         _prometheus_config,
     ),
-    "doctor": Tool("Check what probing needs of this machine, and print how to mend it", _doctor_arguments, _doctor),
+    "doctor": Tool(
+        "Check what probing needs of this machine, and print how to mend it",
+        "--config.file=blackbox.yml",
+        _doctor_arguments,
+        _doctor,
+    ),
 }
 
 
