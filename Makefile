@@ -31,7 +31,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 UNITS  := addresses exposition network prober protocols scrape settings telemetry tls test_flags.py test_layers.py \
           test_runner.py
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
-CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples,$(if $(wildcard $(d)/*.py),$(d)))
+CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples deploy/mixin,$(if $(wildcard $(d)/*.py),$(d)))
 
 .PHONY: run test quick lint types fuzz bench docs constraints clean python
 
@@ -85,6 +85,7 @@ $(VENV)/.test: tests/requirements.txt $(VENV)/.run
 
 docs: $(VENV)/.test
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m deploy.mixin.dashboards
 
 constraints: | python
 	rm -rf $(VENV)/fresh
