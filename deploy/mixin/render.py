@@ -6,6 +6,7 @@ Run it as a program: ``python -m deploy.mixin.render --help``. It needs the stan
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -19,8 +20,8 @@ EXPORTER = 'job="probe-exporter"'
 OBJECTIVE = "0.999"
 """The share of probes in rules.yml that shall succeed."""
 
-RUNBOOKS = "https://probe-exporter.example.org/runbooks/"
-"""The address in rules.yml below which each alert has its page."""
+RUNBOOK = "https://probe-exporter.example.org/docs/runbooks/ALERT.html"
+"""The address in rules.yml of an alert's page."""
 
 SEVERITIES = ("page", "ticket")
 
@@ -38,7 +39,7 @@ def render(
     *,
     exporter: str = EXPORTER,
     objective: str = OBJECTIVE,
-    runbooks: str = RUNBOOKS,
+    runbook: str = RUNBOOK,
     severities: Sequence[str] = SEVERITIES,
 ) -> str:
     """Return the text of rules.yml with other settings.
@@ -47,13 +48,14 @@ def render(
         text: the content of rules.yml.
         exporter: matchers of the exporter's own metrics, without braces.
         objective: share of probes that shall succeed, between 0 and 1.
-        runbooks: address of the runbooks, with or without a slash at the end.
+        runbook: address of an alert's page, with ALERT in place of its name.
         severities: the label `severity` of alerts that page, and of the others.
     """
     text = text.replace(EXPORTER, exporter).replace(f"{OBJECTIVE} * ", f"{objective} * ")
-    text = text.replace(RUNBOOKS, f"{runbooks.rstrip('/')}/")
-    for before, after in zip(SEVERITIES, severities, strict=True):
-        text = text.replace(f"severity: {before}\n", f"severity: {after}\n")
+    before, after = RUNBOOK.split("ALERT")
+    text = re.sub(f"{re.escape(before)}(.+){re.escape(after)}", lambda found: runbook.replace("ALERT", found[1]), text)
+    for ours, theirs in zip(SEVERITIES, severities, strict=True):
+        text = text.replace(f"severity: {ours}\n", f"severity: {theirs}\n")
     return text
 
 
@@ -79,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m deploy.mixin.render", description="Write the rules to stdout.")
     made.add_argument("--exporter", default=EXPORTER, help="matchers of the exporter's own metrics (%(default)s)")
     made.add_argument("--objective", default=OBJECTIVE, type=share, help="share that shall succeed (%(default)s)")
-    made.add_argument("--runbooks", default=RUNBOOKS, help="address of the runbooks (%(default)s)")
+    made.add_argument("--runbook", default=RUNBOOK, help="address of the page of ALERT (%(default)s)")
     made.add_argument("--severities", default=SEVERITIES, nargs=2, metavar=("PAGE", "TICKET"), help="label values")
     made.add_argument("--operator", action="store_true", help="write a PrometheusRule")
     return made
