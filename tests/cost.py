@@ -2,8 +2,8 @@
 
 * To limit what a block costs, use `costs_at_most`; to limit each of many calls, `dearest_call_costs_at_most`.
 * To limit the work of one turn of the event loop, use `short_turns`; to look at the turns, `turns`.
-* To judge a cost in another way, raise `TooExpensive`.
-* To compare two acts, use `cpu_seconds` for both: for example, twice the input may cost twice as much.
+* To compare two acts, use `cpu_seconds` for both, and `expect_cheaper`: for example, twice the input may cost twice as
+  much. tests/test_suite.py refuses a plain `assert` on CPU time.
 
 Others on the machine can only add to a measured cost, never take from it. So a test that raises `TooExpensive` runs
 again, twice at most (`--only-rerun` in pyproject.toml), and fails if each run is too expensive.
@@ -26,6 +26,12 @@ because others on the machine disturb single measurements."""
 
 class TooExpensive(AssertionError):
     """Work took more CPU time than it may."""
+
+
+def expect_cheaper(spent: float, most: float, what: str) -> None:
+    """Raise `TooExpensive` unless one CPU time is below another one, both in seconds."""
+    if spent >= most:
+        raise TooExpensive(f"{what}: {spent:.6f} s of CPU, and less than {most:.6f} s are expected")
 
 
 # --- limits --------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ USES = {
     "probe_exporter/config/placeholders.py": {"NAME": OURS, "_PLACEHOLDER": OURS},
     "probe_exporter/config/shapes.py": {"_DECIMAL": OURS},
     "probe_exporter/exposition/formats.py": {"_PLAIN": RUN, "_quality": RUN},
-    "probe_exporter/flags.py": {"flag": OURS, "_unsigned": OURS},
+    "probe_exporter/flags.py": {"flag": OURS, "unsigned": OURS},
     "probe_exporter/network/settings.py": {"_SERVER": OURS, "_INTERFACE": OURS},
     "probe_exporter/plugins/loader.py": {"_NAME": OURS, "_NAMED": OURS},
     "probe_exporter/prober/failure.py": {"_REASON": OURS},
@@ -89,6 +89,7 @@ USES = {
     "probe_exporter/web/listening.py": {"_CONTROL": OURS, "_BAD_ESCAPE": OURS},
     "probe_exporter/web/metadata.py": {"_libraries": OURS},
     "probe_exporter/web/parameters.py": {"_BAD_ESCAPE": FIXED, "wants_gzip": RUN},
+    "probe_exporter/web/reports.py": {"_HOST": APART},
     "modules/ldap.py": {"_ITEM": OURS, "_EXTENSIBLE_ITEM": OURS, "_VALUE": OURS, "_ESCAPE": FIXED},
     "modules/ssh.py": {"_fingerprint": OURS},
 }  # fmt: skip

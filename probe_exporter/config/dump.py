@@ -22,6 +22,13 @@ def to_yaml(config: Config) -> str:
     return dump({**of_all, "modules": modules, **({"discovery": sources} if sources else {})}, indent=4)
 
 
+def targets_to_yaml(config: Config) -> str:
+    """Return the `targets` of all modules as YAML; empty if there are none."""
+    if config.targets is None:
+        return ""
+    return dump({"targets": _plain_block(config.targets, config.targets.model_dump())}, indent=4)
+
+
 def modules_to_yaml(modules: Sequence[Module]) -> str:
     """Return a configuration of some modules alone, as YAML."""
     return dump({"modules": {module.name: plain_module(module) for module in modules}}, indent=4)

@@ -66,35 +66,32 @@ def load(
     contents = _contents(files)
     environment = os.environ if expand_env else None
     shape = _file_shape(probers)
+    every: list[Document] = []
     read: list[Document] = []
     later: dict[str, Callable[[], Module]] = {}
     problems: list[Problem] = []
     defined: dict[nodes.KeyPath, Place] = {}
     for path, data in contents.items():
         document, root = documents.parsed(data, str(path))
-        if root is None:
-            problems += document.problems
-        elif path in deferred:
+        if root is not None and path in deferred:
             for name, node in _named_nodes(document, root):
                 later[name] = partial(_made_later, name, node, str(path), probers, environment)
-            problems += _defined_twice(document, defined)
-        else:
-            read.append(documents.interpreted(document, root, shape, environment))
-            problems += _defined_twice(read[-1], defined)
+        elif root is not None:
+            document = documents.interpreted(document, root, shape, environment)
+            read.append(document)
+        every.append(document)
+        problems += _defined_twice(document, defined)
     found = _contents_of(read, probers)
     modules, targets, warnings = found.modules, found.targets, found.warnings
     problems += _unknown_modules(read, found.discovery, [*modules, *later])
-    problems += [problem for document in read for problem in document.problems]
+    problems += [problem for document in every for problem in document.problems]
     if strict:
         problems += warnings
     if problems:
         raise ConfigError(sorted(set(problems)))
     networks = _Networks(modules, targets)
     return Config(
-        Modules(
-            {name: networks.given_to(module) for name, module in modules.items()},
-            {name: partial(lambda make: networks.given_to(make()), make) for name, make in later.items()},
-        ),
+        _with_networks(modules, later, networks),
         tuple(contents),
         _digest(contents),
         tuple(sorted(set(warnings))),
@@ -102,6 +99,16 @@ def load(
         probers,
         guarded=networks.guarded,
         discovery=found.discovery,
+    )
+
+
+def _with_networks(
+    modules: Mapping[str, Module], later: Mapping[str, Callable[[], Module]], networks: _Networks
+) -> Modules:
+    """Return the modules, each with its network policy; those of `later` are made on first use."""
+    return Modules(
+        {name: networks.given_to(module) for name, module in modules.items()},
+        {name: partial(lambda make: networks.given_to(make()), make) for name, make in later.items()},
     )
 
 
@@ -401,7 +408,8 @@ def _fillable(module: Module, model: type[Settings], written: Block, probers: It
     plain = {key: value for key, value in written.items() if key != "params"}
 
     def fill(values: tuple[str, ...]) -> Module:
-        filled = placeholders.fill(plain, dict(zip(module.parameters, values, strict=True)))
+        request = dict(zip(module.parameters, values, strict=True))
+        filled = placeholders.fill(plain, request)
         try:
             said = model.model_validate(filled)
         except ValidationError as error:
@@ -409,7 +417,7 @@ def _fillable(module: Module, model: type[Settings], written: Block, probers: It
             problem = f"{documents.dotted(first['loc'])}: {_message(first)}"
             raise ValueError(f'Module "{module.name}" can\'t take these parameters: {problem}') from None
         settings, strays = _blocks(said, probers)
-        return replace(module, settings=settings, strays=strays, parameters={}, fill=None)
+        return replace(module, settings=settings, strays=strays, parameters={}, request=request, fill=None)
 
     try:
         shown = fill(tuple(map(placeholders.written, module.parameters)))

@@ -28,6 +28,7 @@ class Module:
         networking: the module's network settings.
         network: the network policy of its probes, including that of all modules; None if there is none.
         parameters: parameters that a request may set; empty in a module that `given` has returned.
+        request: the parameters that a request gave, and the defaults of others.
         fill: makes the module for values of the parameters, in the order of `parameters`.
     """
 
@@ -41,6 +42,7 @@ class Module:
     networking: NetworkSettings = field(default_factory=NetworkSettings)
     network: NetworkPolicy | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    request: Mapping[str, str] = field(default_factory=dict, compare=False)
     fill: Callable[[tuple[str, ...]], Module] | None = field(default=None, repr=False, compare=False)
 
     def given(self, request: Mapping[str, str]) -> Module:
@@ -66,7 +68,9 @@ class Module:
         if not hostname:
             return module
         settings = module.prober.with_hostname(module.settings, hostname)
-        return module if settings is module.settings else replace(module, settings=settings)
+        if settings is module.settings:
+            return module
+        return replace(module, settings=settings, request={**module.request, "hostname": hostname})
 
     def _value(self, name: str, value: str | None) -> str:
         declared = self.parameters[name]

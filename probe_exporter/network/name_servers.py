@@ -152,13 +152,13 @@ class _Inquiry:
         sock = _socket(server, socket.SOCK_DGRAM)
         try:
             sock.connect(literals.socket_address(*server))
-            transport, _ = await self._loop.create_datagram_endpoint(lambda: _Ear(self, server), sock=sock)
+            transport, _ = await self._loop.create_datagram_endpoint(lambda: _Receiver(self, server), sock=sock)
         except BaseException:
             sock.close()
             raise
         return transport
 
-    def hear(self, server: Server, data: bytes) -> None:
+    def received(self, server: Server, data: bytes) -> None:
         """Take a datagram from a server. A result ends the try, a failure only if it is for this server."""
         response = read_response(data, self._number, self._question)
         if response is None:
@@ -200,7 +200,7 @@ class _Inquiry:
         return bytes(data)
 
 
-class _Ear(asyncio.DatagramProtocol):
+class _Receiver(asyncio.DatagramProtocol):
     """Receives datagrams of one server for an inquiry."""
 
     def __init__(self, inquiry: _Inquiry, server: Server) -> None:
@@ -208,7 +208,7 @@ class _Ear(asyncio.DatagramProtocol):
         self._server = server
 
     def datagram_received(self, data: bytes, _: object) -> None:
-        self._inquiry.hear(self._server, data)
+        self._inquiry.received(self._server, data)
 
     def error_received(self, error: Exception) -> None:
         self._inquiry.fail(self._server, error)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
 from probe_exporter.config.current import REFUSALS
+from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
 from probe_exporter.runner import identify
 from probe_exporter.telemetry.watchdog import Watchdog
 from probe_exporter.web.config_file import LiveWebConfig
@@ -25,12 +26,6 @@ from probe_exporter.web.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS, LiveCont
 from probe_exporter.workers.worker import Crew, Ending
 
 log = logging.getLogger(__name__)
-
-FILES_PER_PROBE = 4
-"""Open files for each probe: its client's connection, two to the target, and the connection of a waiting client."""
-
-RESERVED_FILES = 64
-"""For all else: listening sockets, the history, name servers, the sockets of pings, clients of other paths."""
 
 
 async def serve(

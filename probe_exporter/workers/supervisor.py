@@ -6,8 +6,8 @@ How it works:
 * Each worker has a socket pair to it. Messages are lines of JSON: ``ask``, ``answer``, ``problem`` and ``end``.
 * A worker that needs all workers (metrics, a reload) asks the supervisor. It asks each worker, waits until all have
   answered or `ANSWER_SECONDS` have passed, and returns the answers.
-* The supervisor asks for a heartbeat every `PULSE_EVERY` seconds. A worker that does not answer is not killed. It is
-  reported as late on /health, and as a problem on /-/healthy if it hangs: if it had the CPU to answer (see `vitals`).
+* The supervisor asks for a heartbeat every `HEARTBEAT_SECONDS` seconds. A worker that does not answer is not killed. It
+  is reported as late on /health, and as a problem on /-/healthy if it hangs: if it had the CPU to answer (`vitals`).
 * A worker that exits is replaced: at once if it lived for `STEADY_SECONDS`, otherwise after a growing pause.
 * Counters of dead workers are kept in `_settled`, or the sums on /metrics would fall.
 """
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0}
 """Seconds that a worker may take to answer, by question. If it is late, its last snapshot is used."""
 
-PULSE_EVERY = 2.0
+HEARTBEAT_SECONDS = 2.0
 """Seconds between heartbeats, which detect a worker that hangs."""
 
 MAX_HUNG_SECONDS = 5.0
@@ -126,7 +126,7 @@ class Supervisor:
         self._numbers = itertools.count()
         self._settled = b"[]"  # the counters of exited workers
         self._trouble: dict[str, str] = {}
-        self._next_pulse = 0.0
+        self._next_heartbeat = 0.0
         self._looked = 0.0
         self._told_to_end = 0
         self._ending = 0.0  # when those that still run are killed; 0 while all is to go on
@@ -270,17 +270,17 @@ class Supervisor:
             if worker.owed:
                 vitals = look(worker.process)
                 worker.hung += hung_for(worker.vitals, vitals, passed)
-                worker.late |= now - worker.owed > PULSE_EVERY
+                worker.late |= now - worker.owed > HEARTBEAT_SECONDS
                 worker.vitals = vitals
-        if now >= self._next_pulse:
-            self._next_pulse = now + PULSE_EVERY
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + HEARTBEAT_SECONDS
             for worker in self._workers.values():
                 self._ask_for_heartbeat(worker, now)
 
     def _ask_for_heartbeat(self, worker: Worker, now: float) -> None:
         if not worker.owed:
             worker.owed, worker.hung, worker.vitals = now, 0.0, look(worker.process)
-            self._say(worker, {"ask": next(self._numbers), "what": "pulse"})
+            self._say(worker, {"ask": next(self._numbers), "what": "heartbeat"})
 
     def _tell_problem(self) -> None:
         """Tell all workers when the trouble that they report on /-/healthy and /health has changed."""
