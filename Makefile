@@ -4,7 +4,9 @@
 # make lint   ruff, codespell and mypy --strict: all that CI checks
 # make fuzz   fuzz every parser for a minute each   (make fuzz ARGS="dns --seconds 3600": one of them, for longer)
 # make bench  side by side with the original
+# make instructions   count the instructions of each probe, and hold them to the budget
 # make docs   write the generated parts of docs/ anew
+# make site   the documentation as a site in build/site, with every link checked
 # make constraints   pin what a fresh environment resolves to today
 
 VENV   := .venv
@@ -31,9 +33,9 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 UNITS  := addresses exposition network prober protocols scrape settings telemetry tls test_flags.py test_layers.py \
           test_runner.py
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
-CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples,$(if $(wildcard $(d)/*.py),$(d)))
+CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples deploy,$(if $(wildcard $(d)/*.py),$(d)))
 
-.PHONY: run test quick lint types fuzz bench docs constraints clean python
+.PHONY: run test quick lint types fuzz bench instructions docs site constraints clean python
 
 run: $(VENV)/.run
 	$(BIN)/probe-exporter $(ARGS)
@@ -58,6 +60,9 @@ fuzz: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks $(ARGS)
+
+instructions: $(VENV)/.test
+	$(BIN)/python -m benchmarks.instructions $(ARGS)
 
 # Debian splits venv from Python: without it `python3 -m venv` fails half-way with a long message. Ask first.
 python:
@@ -85,6 +90,9 @@ $(VENV)/.test: tests/requirements.txt $(VENV)/.run
 
 docs: $(VENV)/.test
 	$(BIN)/python -m docs.generate
+
+site: $(VENV)/.test
+	$(BIN)/python docs/site.py
 
 constraints: | python
 	rm -rf $(VENV)/fresh

@@ -58,9 +58,23 @@ CONTEXT = Metric(
     "probe_ldap_naming_context_info", "Naming context that the server holds.", ("naming_context",), type="info"
 )
 
-NO_SUCH_OBJECT = OwnReason("ldap_no_such_object", "The `base` does not exist, or this user may not see it.")
-REFERRAL = OwnReason("ldap_referral", "The server refers to another server for this part of the tree.")
-CONFIDENTIALITY = OwnReason("ldap_confidentiality_required", "The server requires TLS for this operation.")
+NO_SUCH_OBJECT = OwnReason(
+    "ldap_no_such_object",
+    "The `base` does not exist, or this user may not see it.",
+    advice=(
+        "Check the spelling of `base` and the access rules of the user: `ldapsearch -H ldap://HOST -b BASE -s base`."
+    ),
+)
+REFERRAL = OwnReason(
+    "ldap_referral",
+    "The server refers to another server for this part of the tree.",
+    advice="Probe the server that the message names, or set a `base` that this server holds.",
+)
+CONFIDENTIALITY = OwnReason(
+    "ldap_confidentiality_required",
+    "The server requires TLS for this operation.",
+    advice="Set `tls: true` for ldaps, or `starttls: true`.",
+)
 
 # Tags (RFC 4511, appendix B).
 _INTEGER, _OCTETS, _ENUMERATED, _BOOLEAN, _SEQUENCE = 0x02, 0x04, 0x0A, 0x01, 0x30

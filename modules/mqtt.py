@@ -48,9 +48,21 @@ ROUND_TRIP = Metric(
 )
 OTHERS = Metric("probe_mqtt_other_messages", "Number of messages of other clients on the topic during the probe.")
 
-VERSION = OwnReason("mqtt_version", "The broker does not support the module's version of MQTT.")
-CLIENT_ID = OwnReason("mqtt_client_id_refused", "The broker refuses the client identifier.")
-TOPIC = OwnReason("mqtt_topic_refused", "The broker refuses the subscription to the topic.")
+VERSION = OwnReason(
+    "mqtt_version",
+    "The broker does not support the module's version of MQTT.",
+    advice="Set `version` to what the broker speaks: 3.1.1 or 5.0.",
+)
+CLIENT_ID = OwnReason(
+    "mqtt_client_id_refused",
+    "The broker refuses the client identifier.",
+    advice="Set another `client_id`: brokers may demand a prefix, or a client with the same id is connected.",
+)
+TOPIC = OwnReason(
+    "mqtt_topic_refused",
+    "The broker refuses the subscription to the topic.",
+    advice="Check the broker's access rules for this user and `topic`.",
+)
 
 # Types of packets, with their flags (3.1.1 and 5.0, section 2).
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90

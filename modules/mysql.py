@@ -73,7 +73,14 @@ LAG = Metric(
     ("channel",),
 )
 
-HOST_BLOCKED = OwnReason("mysql_host_blocked", "The server refuses connections from the exporter's address.")
+HOST_BLOCKED = OwnReason(
+    "mysql_host_blocked",
+    "The server refuses connections from the exporter's address.",
+    advice=(
+        "Run `FLUSH HOSTS` or `TRUNCATE performance_schema.host_cache` on the server, then find what connects "
+        "and hangs up. Or allow the exporter's address: the user may exist for other hosts only."
+    ),
+)
 
 # Error numbers (both manuals' "Server Error Reference") with a more specific reason than `target_error`.
 _REASONS: Mapping[int, Reason | OwnReason] = {

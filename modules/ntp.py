@@ -57,10 +57,35 @@ REFERENCE_AGE = Metric(
 PRECISION = Metric("probe_ntp_precision_seconds", "Resolution of the server's clock.")
 REFERENCE = Metric("probe_ntp_reference_info", "The server's time source (reference id).", ("reference",), type="info")
 
-NO_ANSWER = OwnReason("ntp_no_answer", "The server did not answer any request in time.")
-KISS_OF_DEATH = OwnReason("ntp_kiss_of_death", "The server denies the request or limits its rate.")
-UNSYNCHRONIZED = OwnReason("ntp_unsynchronized", "The server is not synchronized.")
-TOO_FAR = OwnReason("ntp_too_far", "The offset, the stratum or the root distance exceeds the module's limit.")
+NO_ANSWER = OwnReason(
+    "ntp_no_answer",
+    "The server did not answer any request in time.",
+    advice=(
+        "Check that UDP port 123 is open on the way, and that the server allows this client: `ntpdate -q "
+        "SERVER` or `chronyd -Q 'server SERVER iburst'`."
+    ),
+)
+KISS_OF_DEATH = OwnReason(
+    "ntp_kiss_of_death",
+    "The server denies the request or limits its rate.",
+    advice=(
+        "Probe less often, or allow the exporter's address in the server's configuration (`restrict`, "
+        "`allow`). Many exporters behind one address count as one client."
+    ),
+)
+UNSYNCHRONIZED = OwnReason(
+    "ntp_unsynchronized",
+    "The server is not synchronized.",
+    advice="On the server, `chronyc sources` or `ntpq -p` shows which of its own sources it reaches.",
+)
+TOO_FAR = OwnReason(
+    "ntp_too_far",
+    "The offset, the stratum or the root distance exceeds the module's limit.",
+    advice=(
+        "The message has the value and the limit. Check the clock of the exporter's machine first, then the "
+        "server's sources: `chronyc tracking`."
+    ),
+)
 
 _KISS_CODES = (b"DENY", b"RSTR", b"RATE")  # of RFC 5905, 7.4; the others don't concern a client
 _HEADER = struct.Struct("!BBbbII4sQQQQ")  # RFC 5905, 7.3

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from probe_exporter.config.discovery import DiscoverySettings
 from probe_exporter.config.placeholders import Parameter
 from probe_exporter.config.problems import Place, Problem
 from probe_exporter.network.policy import NetworkPolicy
@@ -27,6 +28,7 @@ class Module:
         networking: the module's network settings.
         network: the network policy of its probes, including that of all modules; None if there is none.
         parameters: parameters that a request may set; empty in a module that `given` has returned.
+        request: the parameters that a request gave, and the defaults of others.
         fill: makes the module for values of the parameters, in the order of `parameters`.
     """
 
@@ -40,6 +42,7 @@ class Module:
     networking: NetworkSettings = field(default_factory=NetworkSettings)
     network: NetworkPolicy | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    request: Mapping[str, str] = field(default_factory=dict, compare=False)
     fill: Callable[[tuple[str, ...]], Module] | None = field(default=None, repr=False, compare=False)
 
     def given(self, request: Mapping[str, str]) -> Module:
@@ -65,7 +68,9 @@ class Module:
         if not hostname:
             return module
         settings = module.prober.with_hostname(module.settings, hostname)
-        return module if settings is module.settings else replace(module, settings=settings)
+        if settings is module.settings:
+            return module
+        return replace(module, settings=settings, request={**module.request, "hostname": hostname})
 
     def _value(self, name: str, value: str | None) -> str:
         declared = self.parameters[name]
@@ -125,6 +130,7 @@ class Config:
         sha256: the checksum of their contents.
         targets: the allowed targets of all modules.
         guarded: whether any `targets` restrict what may be probed.
+        discovery: sources of targets by name, for Prometheus' HTTP service discovery.
     """
 
     modules: Modules
@@ -134,6 +140,7 @@ class Config:
     targets: TargetsSettings | None = None
     probers: Mapping[str, Prober[Any]] = field(default_factory=dict)
     guarded: bool = False
+    discovery: Mapping[str, DiscoverySettings] = field(default_factory=dict)
 
 
 class ConfigError(Exception):

@@ -107,10 +107,17 @@ def _check_labels(metric: Metric, labels: LabelValues) -> None:
             raise NotASample(f"metric {metric.name}: label {name} was given {type(value).__name__} in place of text")
 
 
-def _misfit(metric: Metric) -> str:
-    if metric.type == "histogram":
-        return f"{metric.name} is a histogram: it takes observations, with {len(metric.labels)} label values"
-    return f"{metric.name} takes {len(metric.labels)} label values: {metric.labels}"
+class WrongLabels(NotASample, ValueError):
+    """A prober gave another number of label values than the metric has labels."""
+
+    def __init__(self, metric: Metric, given: LabelValues) -> None:
+        number = len(metric.labels)
+        wanted = f"{metric.name} takes {number} label value{'s' if number != 1 else ''}"
+        if metric.type == "histogram":
+            wanted = f"{metric.name} is a histogram: it takes observations, with {number} label values"
+        names = f" ({', '.join(metric.labels)})" if metric.labels else ""
+        values = f": {', '.join(map(repr, given))}" if given else ""
+        super().__init__(f"{wanted}{names}, and was given {len(given)}{values}")
 
 
 def _as_float(value: float) -> float:
@@ -144,7 +151,7 @@ class Samples:
             NotASample: the value is no number, or a label value is no text.
         """
         if len(labels) != metric.arity:
-            raise ValueError(_misfit(metric))
+            raise WrongLabels(metric, labels)
         if type(value) is not float and type(value) is not int:  # quicker than isinstance
             value = _checked_number(metric, value)
         if not labels:
@@ -176,7 +183,7 @@ class Samples:
         if metric.type != "histogram":
             raise ValueError(f"{metric.name} is a {metric.type}, and only a histogram takes observations")
         if len(labels) != len(metric.labels):
-            raise ValueError(_misfit(metric))
+            raise WrongLabels(metric, labels)
         value = _checked_number(metric, value)
         _check_labels(metric, labels)
         if self._histograms is None:

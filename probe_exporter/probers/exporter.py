@@ -6,7 +6,6 @@ a part of the remaining time, so that an optional request can't fail the probe.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections import Counter
@@ -24,6 +23,7 @@ from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
+from probe_exporter.prober.turns import Turn
 from probe_exporter.protocols.http.oauth2 import TokenSource
 from probe_exporter.protocols.http.request import check_references, with_host_header
 from probe_exporter.protocols.http.response import Response
@@ -33,7 +33,7 @@ from probe_exporter.protocols.http.whole import Asking, WholePage
 from probe_exporter.scrape import about
 from probe_exporter.scrape.lint import RULES, findings
 from probe_exporter.scrape.page import TYPES, Malformed, Page, TooManySamples
-from probe_exporter.scrape.reading import FORMATS, Format, FormatName, accept, announced, read
+from probe_exporter.scrape.reading import FORMATS, Format, FormatName, accept, announced, free, read
 from probe_exporter.scrape.reexpose import ReexposeSettings
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Size, Text
@@ -73,7 +73,7 @@ Path = Annotated[Text, AfterValidator(_path)]
 
 
 class RequireSettings(Settings):
-    """What fails a probe, in addition to a page of metrics that is missing or invalid."""
+    """Requirements beyond a valid page of metrics. A probe fails if one of them is not met."""
 
     health: bool = False
     metadata: bool = False
@@ -168,14 +168,46 @@ LEFT_OUT = Metric(
 )
 DURATION = Metric("probe_exporter_duration_seconds", "Seconds of each phase.", ("phase",))
 
-CONTENT_TYPE = OwnReason("exporter_content_type", "The response of the metrics API has no format that was requested.")
-MALFORMED = OwnReason("exporter_malformed", "The page of metrics violates its format, or is cut off.")
-TOO_MANY_SAMPLES = OwnReason("exporter_too_many_samples", "The page of metrics has more samples than `sample_limit`.")
-UNHEALTHY = OwnReason("exporter_unhealthy", "The health API fails, or does not answer with 200.")
-NO_HEALTH = OwnReason("exporter_no_health", "There is no health API, and the module requires one.")
-NO_METADATA = OwnReason("exporter_no_metadata", "There is no metadata, and the module requires it.")
+CONTENT_TYPE = OwnReason(
+    "exporter_content_type",
+    "The response of the metrics API has no format that was requested.",
+    advice=(
+        "Look at the Content-Type with `curl -sI TARGET`: an error page, a login page or a proxy may answer "
+        "in the exporter's place."
+    ),
+)
+MALFORMED = OwnReason(
+    "exporter_malformed",
+    "The page of metrics violates its format, or is cut off.",
+    advice=(
+        "The message has the line. `curl -sS TARGET | promtool check metrics` finds the rest. If the page is "
+        "cut off, look at the target's log."
+    ),
+)
+TOO_MANY_SAMPLES = OwnReason(
+    "exporter_too_many_samples",
+    "The page of metrics has more samples than `sample_limit`.",
+    advice="Find the metric with the most series: a label may have unbounded values. Or raise `sample_limit`.",
+)
+UNHEALTHY = OwnReason(
+    "exporter_unhealthy",
+    "The health API fails, or does not answer with 200.",
+    advice="The message has what the health API says: look there and in the target's log.",
+)
+NO_HEALTH = OwnReason(
+    "exporter_no_health",
+    "There is no health API, and the module requires one.",
+    advice="Check the path of the health API in the module, or do not require it.",
+)
+NO_METADATA = OwnReason(
+    "exporter_no_metadata",
+    "There is no metadata, and the module requires it.",
+    advice="Check that the target's version has metadata, or do not require it.",
+)
 LINT_FINDINGS = OwnReason(
-    "exporter_lint", "The page of metrics violates conventions, and the module requires that it does not."
+    "exporter_lint",
+    "The page of metrics violates conventions, and the module requires that it does not.",
+    advice="The log of the probe has each finding; `promtool check metrics` names most of them, too.",
 )
 
 # --- the probe ---------------------------------------------------------------------------------------------
@@ -189,9 +221,7 @@ async def probe_exporter(probe: Probe, settings: ExporterSettings) -> None:
     visit = _Visit(probe, settings)
     visit.set_out()
     await visit.resolve()
-    page = await visit.metrics()
-    if page is not None:
-        await visit.lint(page)
+    await visit.metrics()
     await visit.health()
     await visit.metadata()
     await visit.values()
@@ -239,8 +269,8 @@ class _Visit:
 
     # The metrics API.
 
-    async def metrics(self) -> Page | None:
-        """Fetch the page and parse it; return None if that fails."""
+    async def metrics(self) -> None:
+        """Fetch the page, parse it, and check it against conventions."""
         probe = self._probe
         with WholePage(probe, self._settings.asking, self._url) as there:
             try:
@@ -254,14 +284,19 @@ class _Visit:
                     raise  # there is no server for the other requests
                 probe.fail(failed)
                 probe.current_phase = ""  # the next requests have phases of their own
-                return None
+                return
             finally:
                 self._report(there)
         self._headers = response.get_all
         self._page = body if self._settings.metrics else None
         probe.set(BODY, len(body))
         probe.set(FORMAT, 1, format.name)
-        return await self._read(format, body)
+        page = Page(self._settings.sample_limit, self._taken, self._build_info)
+        try:
+            if await self._read(format, body, page):
+                await self._lint(page)
+        finally:
+            free(page)
 
     def _report(self, there: WholePage) -> None:
         """Report the seconds of each phase, and the last connection's TLS."""
@@ -289,38 +324,38 @@ class _Visit:
             raise ProbeFailed(CONTENT_TYPE, f"the response of the metrics API {what}, expected {wanted}")
         return format
 
-    async def _read(self, format: Format, body: bytes) -> Page | None:
-        """Parse a page; the samples before an error are counted as well."""
+    async def _read(self, format: Format, body: bytes, page: Page) -> bool:
+        """Parse a page, and return whether it is valid; the samples before an error are counted as well."""
         probe = self._probe
-        page = Page(self._settings.sample_limit, self._taken, self._build_info)
         with probe.phase("parse", DURATION):
             try:
                 await read(format, body, page)
             except Malformed as error:
                 probe.fail(ProbeFailed(MALFORMED, f"the page of metrics is not {format.name}: {error}"))
-                return None
+                return False
             except TooManySamples as error:
                 probe.fail(ProbeFailed(TOO_MANY_SAMPLES, str(error)))
-                return None
+                return False
             finally:
                 self._count(page)
         probe.set(PARSED, 1)
         probe.set(REEXPOSED, len(self._taken.kept))
         probe.set(LEFT_OUT, self._taken.left_out)
         self._settings.reexpose.hand_over(probe, self._taken)
-        return page
+        return True
 
     def _count(self, page: Page) -> None:
         for type in TYPES:
             self._probe.set(FAMILIES, page.families_by_type[type], type)
             self._probe.set(SAMPLES, page.samples_by_type[type], type)
 
-    async def lint(self, page: Page) -> None:
+    async def _lint(self, page: Page) -> None:
         """Check the page against conventions."""
         probe, settings = self._probe, self._settings
         found = Counter[str]()
         with probe.phase("lint", DURATION):
-            for index, family in enumerate(page.families):
+            turn = Turn()
+            for family in page.families:
                 for finding in findings(family):
                     if finding.rule in settings.lint_ignore:
                         continue
@@ -329,8 +364,7 @@ class _Visit:
                         probe.log(
                             "A convention is violated", rule=finding.rule, metric=finding.metric, what=finding.message
                         )
-                if not index % 256:
-                    await asyncio.sleep(0)
+                await turn.give()
             for rule in RULES:
                 probe.set(LINT, found[rule], rule)
             if found and settings.require.lint:

@@ -291,7 +291,7 @@ class _Visit:
             self._judge_connection(exchange)
         if settings.metrics:
             with self._probe.phase("values"):
-                text = self._body.text
+                text = await self._body.text()
                 await finding.report(
                     self._probe, settings.metrics, finding.SearchedAnswer(exchange.response.get_all, text, text)
                 )
@@ -328,7 +328,7 @@ class _Visit:
         return coding in CODINGS
 
     async def _judge_body(self, by_cel: bool) -> None:
-        settings, text = self._settings, self._body.text
+        settings, text = self._settings, await self._body.text()
         try:
             await checks.body(text, settings.fail_if_body_matches_regexp, settings.fail_if_body_not_matches_regexp)
             self._failed_by_regexp = False

@@ -259,7 +259,7 @@ class _Channel:
                 await asyncio.sleep(0)  # other tasks run between the pieces of a flood
             if conversation.hungry:
                 conversation.feed(await self._connection.read())
-        return message
+        return await message.joined()
 
     async def send_text(self, text: bytes) -> None:
         self._conversation.say(text)

@@ -7,7 +7,17 @@ import re
 from collections.abc import Iterator
 
 from probe_exporter.scrape.grammar import LABELS, NAME, QUOTED, labels, lines, mask, number, parts, unescape
-from probe_exporter.scrape.page import LINE_COST_BYTES, STEP_BYTES, TYPES, Family, Labels, Malformed, Page
+from probe_exporter.scrape.page import (
+    LINE_COST_BYTES,
+    MAX_FAMILIES,
+    STEP_BYTES,
+    TYPES,
+    Family,
+    Labels,
+    Malformed,
+    Page,
+    too_many_families,
+)
 
 _SUFFIXES = {
     "counter": ("_total", "_created"),
@@ -58,6 +68,7 @@ class _Reader:
     def __init__(self, page: Page) -> None:
         self._page = page
         self._taken: set[str] = set()
+        self._begun = 0  # families, with and without samples
         self._now: _FamilyReader | None = None
         self._ended = False
 
@@ -111,6 +122,9 @@ class _Reader:
 
     def _begin(self, name: str) -> _FamilyReader:
         self._close()
+        self._begun += 1
+        if self._begun > MAX_FAMILIES:
+            raise too_many_families()
         self._now = family = _FamilyReader(self._page, name)
         return family
 
@@ -148,7 +162,7 @@ class _FamilyReader:
         self._family: Family | None = None  # set by the first sample, when the type is known
         self._help = False
         self._group: Labels | None = None
-        self._groups: set[Labels] = set()
+        self._groups = page.hashes()
         self._stamp: float | None = None
         self._buckets = _Buckets()
 
@@ -215,11 +229,10 @@ class _FamilyReader:
                 raise Malformed("only some samples of a group have a timestamp")
             if time is not None and self._stamp is not None and time < self._stamp and self.type != "info":
                 raise Malformed("timestamps go backwards")
-        elif group in self._groups:
+        elif not self._groups.add(hash(group)):
             raise Malformed("the samples of a group do not stand together")
         if (group, time) != (self._group, self._stamp):
             self._buckets.end()
-        self._groups.add(group)
         self._group, self._stamp = group, time
 
     def end(self) -> None:

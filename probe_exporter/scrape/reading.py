@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from probe_exporter.prober.turns import TURN_SECONDS, Turn
 from probe_exporter.scrape import openmetrics, protobuf, text
 from probe_exporter.scrape.page import Page
 
 FormatName = Literal["protobuf", "openmetrics", "text"]
-
-TURN_SECONDS = 0.005
-"""Seconds of reading after which other tasks run."""
 
 MAX_CONTENT_TYPE_CHARACTERS = 1024
 """Characters of a Content-Type that is examined."""
@@ -68,8 +66,19 @@ async def read(format: Format, body: bytes, page: Page) -> None:
     Raises:
         Malformed, TooManySamples: the message says where and how.
     """
-    ends = time.perf_counter() + TURN_SECONDS
+    turn = Turn()
     for _ in format.read(body, page):
-        if time.perf_counter() > ends:
-            await asyncio.sleep(0)
-            ends = time.perf_counter() + TURN_SECONDS
+        await turn.give()
+
+
+def free(page: Page) -> None:
+    """Free the memory of a page in the next turns of the running loop: freeing 450,000 series takes 30 ms."""
+    _free(asyncio.get_running_loop(), page.take_apart())
+
+
+def _free(loop: asyncio.AbstractEventLoop, parts: list[object]) -> None:
+    ends = time.perf_counter() + TURN_SECONDS
+    while parts and time.perf_counter() < ends:
+        parts.pop()
+    if parts:
+        loop.call_soon(_free, loop, parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol
 
@@ -117,19 +118,23 @@ PORTION_BYTES = 256 * 1024
 
 def replace_invalid(data: bytes) -> bytes:
     """Return `data` with U+FFFD for each byte that is not UTF-8, as Go reads it; `data` itself if there is none."""
-    if data.isascii():
+    portions = range(0, len(data), PORTION_BYTES)
+    if len(data) <= PORTION_BYTES:
+        if data.isascii():
+            return data
+    elif all(data[start : start + PORTION_BYTES].isascii() for start in portions):
         return data
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    portions, valid = [], True
-    for start in range(0, len(data), PORTION_BYTES):
+    mended, valid = io.BytesIO(), True
+    for start in portions:
         end = start + PORTION_BYTES
         text = decoder.decode(data[start:end], final=end >= len(data))
         try:
-            portions.append(text.encode())
+            mended.write(text.encode())
         except UnicodeEncodeError:
             valid = False
-            portions.append(text.encode("utf-8", _REPLACEMENT))
-    return data if valid else b"".join(portions)
+            mended.write(text.encode("utf-8", _REPLACEMENT))
+    return data if valid else mended.getvalue()
 
 
 def _search_mended(compiled: Any, data: bytes, mended: bytes) -> Match | None:

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+from probe_exporter.flags import PROGRAM
 from probe_exporter.plugins.loader import MODULE_KEYS, load_probers
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -43,6 +47,19 @@ def write(name: str, directory: Path) -> tuple[Path, Path, Path]:
     except OSError as error:
         raise NotWritten(f"{error.filename}: {error.strerror}") from None
     return files
+
+
+def next_steps(prober: Path, _: Path, test: Path) -> str:
+    """Return what to type next: run the prober, test it, and serve it.
+
+    The tests need pytest in the environment of this Python.
+    """
+    python = shlex.quote(sys.executable)
+    tests = [f"{python} -m pytest {test}"]
+    if find_spec("pytest") is None:
+        tests.insert(0, f"{python} -m pip install pytest")
+    steps = [f"{PROGRAM} run {prober} localhost", *tests, f"{PROGRAM} --modules.dir={prober.parent.resolve()}"]
+    return "Next: " + "      ".join([f"{step}\n" for step in steps])
 
 
 def _named(text: str, name: str) -> str:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
 from probe_exporter.config.current import REFUSALS
+from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
 from probe_exporter.runner import identify
 from probe_exporter.telemetry.watchdog import Watchdog
 from probe_exporter.web.config_file import LiveWebConfig
-from probe_exporter.web.connections import Connections
+from probe_exporter.web.connections import Connections, Limits
 from probe_exporter.web.door import Door
 from probe_exporter.web.listening import BACKLOG, Listener
 from probe_exporter.web.reloading import Reloads
@@ -26,12 +27,6 @@ from probe_exporter.workers.worker import Crew, Ending
 
 log = logging.getLogger(__name__)
 
-FILES_PER_PROBE = 4
-"""Open files for each probe: its client's connection, two to the target, and the connection of a waiting client."""
-
-RESERVED_FILES = 64
-"""For all else: listening sockets, the history, name servers, the sockets of pings, clients of other paths."""
-
 
 async def serve(
     web: Web,
@@ -40,6 +35,7 @@ async def serve(
     live: LiveWebConfig | None = None,
     crew: Crew | None = None,
     drain_timeout: float,
+    max_connection_age: float = 0.0,
     reload_interval: float = 0.0,
 ) -> None:
     """Serve until a signal ends it.
@@ -50,6 +46,7 @@ async def serve(
         live: the web config file, where there is one.
         crew: the other workers, if this process is a worker.
         drain_timeout: seconds that running probes have to finish.
+        max_connection_age: seconds after which a client's connection is closed with its next response; 0 means never.
         reload_interval: seconds between checks for a changed configuration; 0 means never.
 
     Raises:
@@ -61,7 +58,7 @@ async def serve(
         door = Door(web, web.count, live, crew.number if crew else 1) if live else None
         if door is not None:
             cleanup.callback(door.close)
-        connections = Connections(door or web)
+        connections = Connections(door or web, Limits(age=max_connection_age))
         cleanup.push_async_callback(connections.close)
         background.start(connections.watch())
         background.start(web.telemetry.lag.watch())

@@ -25,7 +25,13 @@ class SupervisorTimeout(Exception):
 
 
 class Workers(Protocol):
-    """The requests that a worker can make to the other workers."""
+    """The requests that a worker can make to the other workers.
+
+    Attributes:
+        number: how many workers there are, this one included.
+    """
+
+    number: int
 
     async def snapshots(self) -> Sequence[bytes]:
         """Return `snapshots.snapshot` of each worker, its own first, and `snapshots.settled` of exited ones.
@@ -45,11 +51,16 @@ class Workers(Protocol):
         """
 
     def problem(self) -> str:
-        """Return a sentence about workers that have died and are not replaced; empty if there are none."""
+        """Return a sentence about workers that have died and are not replaced, or hang; empty if there are none."""
+
+    def late(self) -> str:
+        """Return a sentence about workers that have not answered in time, but do not hang; empty if there are none."""
 
 
 class Alone:
     """The `Workers` of an exporter with a single process."""
+
+    number = 1
 
     async def snapshots(self) -> Sequence[bytes]:
         """Return nothing: there are no other workers."""
@@ -61,6 +72,10 @@ class Alone:
 
     def problem(self) -> str:
         """Return an empty text: there are no workers that could die."""
+        return ""
+
+    def late(self) -> str:
+        """Return an empty text: there are no workers that could be late."""
         return ""
 
 
@@ -120,7 +135,7 @@ class Crew:
         self._line: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._questions: dict[int, asyncio.Future[list[str]]] = {}
         self._numbers = itertools.count()
-        self._problem = ""
+        self._problem = self._late = ""
 
     def join(self, channel: socket.socket) -> None:
         """Store the channel to the supervisor; call it once in the worker process, before its event loop runs."""
@@ -142,6 +157,10 @@ class Crew:
     def problem(self) -> str:
         """Return the problem that the supervisor reported last."""
         return self._problem
+
+    def late(self) -> str:
+        """Return the sentence about late workers that the supervisor reported last."""
+        return self._late
 
     async def connect(self) -> None:
         """Open the streams to the supervisor; call it before the server accepts connections."""
@@ -181,8 +200,8 @@ class Crew:
                 question = self._questions.get(number)
                 if question is not None and not question.done():  # otherwise the client has disconnected
                     question.set_result(texts)
-            case {"problem": text}:
-                self._problem = text
+            case {"problem": problem, "late": late}:
+                self._problem, self._late = problem, late
             case {"end": word, "times": times}:
                 ending.tell(word, times)
 

@@ -82,6 +82,9 @@ PEERS: dict[str, dict[str, Any]] = {
     ),
     "450,000 duplicates": _page(_TEXT, lambda: [Flood(b'a{l="1"} 1\n', 450_000)]),
     "450,000 series": _page(_TEXT, lambda: [b"".join(b'a{l="%d"} 1\n' % number for number in range(450_000))]),
+    "1,000 families of 1,000 labels": _page(
+        _TEXT, lambda: [b"".join(_labels(1000).replace(b"a{", b"a%d{" % number, 1) for number in range(1000))]
+    ),
     "numbers of 250 KB": _page(_TEXT, lambda: [Flood(b"a " + b"1" * 250_000 + b"\n", 100)]),
     "exponents of 250 KB": _page(_TEXT, lambda: [Flood(b"a 1e" + b"1" * 250_000 + b"\n", 100)]),
     "hexadecimal numbers of 250 KB": _page(_TEXT, lambda: [Flood(b"a 0x" + b"f" * 250_000 + b"\n", 100)]),

@@ -105,6 +105,24 @@ async def test_read_methods_work_wherever_data_is_split() -> None:
             connection.close()
 
 
+async def test_to_end_returns_everything_up_to_the_limit() -> None:
+    async def play(sock: socket.socket) -> None:
+        for part in (b"one", b"two", b"three"):
+            await asyncio.get_running_loop().sock_sendall(sock, part)
+
+    async with peer(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        assert await connection.exactly(3) == b"one"
+        assert await connection.to_end(limit=8) == b"twothree"
+        assert await connection.to_end(limit=0) == b""
+        connection.close()
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        with pytest.raises(ProbeFailed, match="the peer sent more than 10 bytes") as failed:
+            await connection.to_end(limit=10)
+        assert failed.value.reason == Reason.PROTOCOL_ERROR
+        connection.close()
+
+
 async def test_read_cost_is_linear_for_many_small_messages() -> None:
     """Reading one message does not copy the rest of the buffer."""
 

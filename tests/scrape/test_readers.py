@@ -204,11 +204,12 @@ def test_labels_of_a_sample_are_limited_in_number() -> None:
         assert f"more than {MAX_LABELS} labels" in (refusal(read, page(MAX_LABELS + 1)) or "")
 
 
-def test_families_are_limited_in_number() -> None:
+@pytest.mark.parametrize(("read", "end", "kept"), [(text.read, b"", MAX_FAMILIES), (openmetrics.read, b"# EOF\n", 0)])
+def test_families_are_limited_in_number_also_without_samples(read: Read, end: bytes, kept: int) -> None:
     body = b"".join(b"# HELP a%d b\n" % number for number in range(MAX_FAMILIES))
-    assert len(taken(text.read, body)[0].families) == MAX_FAMILIES
+    assert len(taken(read, body + end)[0].families) == kept
     with pytest.raises(TooManySamples):
-        taken(text.read, body + b"# HELP a b\n")
+        taken(read, body + b"# HELP a b\n" + end)
 
 
 def sized(field: int, content: bytes) -> bytes:

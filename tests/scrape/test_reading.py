@@ -1,11 +1,16 @@
-"""Recognise the format of a page by its Content-Type, and request formats by Accept."""
+"""Recognise the format of a page by its Content-Type, request formats by Accept, free a page."""
 
 from __future__ import annotations
+
+import asyncio
+import weakref
 
 import pytest
 
 from probe_exporter.exposition import formats
-from probe_exporter.scrape.reading import FORMATS, accept, announced
+from probe_exporter.scrape.page import Hashes, Page
+from probe_exporter.scrape.reading import FORMATS, accept, announced, free
+from tests.cost import short_turns
 
 ANNOUNCED = {
     "text/plain": "text",
@@ -36,3 +41,36 @@ def test_accept_header_requests_each_format_that_the_exporter_offers(name: str) 
         found = announced(formats.negotiate(accept(names)).content_type)
         assert found is not None
         assert found.name == name
+
+
+class Last:
+    """What is freed after everything else."""
+
+
+class WatchedPage(Page):
+    def __init__(self) -> None:
+        super().__init__(1_000_000)
+        self.freed = asyncio.Event()
+
+    def take_apart(self) -> list[object]:
+        last = Last()
+        weakref.finalize(last, self.freed.set)
+        return [last, *super().take_apart()]
+
+
+async def test_page_is_freed_in_short_turns() -> None:
+    page = WatchedPage()
+    family = page.begin("a")
+    for number in range(200_000):
+        page.take(family, "a", (("l", str(number)),), 1.0)
+    with short_turns():
+        free(page)
+        await page.freed.wait()
+    assert page.families == []
+
+
+def test_hash_is_new_once() -> None:
+    hashes = Hashes()
+    values = [hash(str(number)) for number in range(10_000)]
+    assert all(hashes.add(value) for value in values)
+    assert not any(hashes.add(value) for value in values)

@@ -87,6 +87,13 @@ def test_probers_shows_every_shipped_prober(directory: Path) -> None:
     assert [line for line in shown if line in names] == names
 
 
+def test_names_are_printed_alone_for_scripts(directory: Path) -> None:
+    names = lines(directory, "modules", "--names")
+    assert names == sorted(names)
+    assert {"polite", "asking", "http_2xx"} <= set(names)
+    assert {"quake", "http"} <= set(lines(directory, "probers", "--names"))
+
+
 def test_json_output_is_complete(directory: Path) -> None:
     probers = {one["name"]: one for one in json.loads("\n".join(lines(directory, "probers", "--json")))}
     assert {"http", "tcp", "quake"} <= probers.keys()

@@ -15,6 +15,7 @@ from typing import Protocol
 import brotli  # type: ignore[import-untyped]  # it has neither stubs nor annotations
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.protocols.http.pieces import Pieces
 
 STEP_BYTES = 256 * 1024
 """Bytes that one step of decoding yields at most, and after which other tasks run."""
@@ -224,7 +225,7 @@ class Body:
         self._coder = CODINGS[coding]()
         self.is_plain = isinstance(self._coder, _Identity)
         self._limit = limit or (0 if self.is_plain and not hold else DEFAULT_MAX_BODY_BYTES)
-        self._held: list[bytes] | None = [] if hold else None
+        self._held = Pieces() if hold else None
 
     def feed(self, data: bytes) -> Iterator[None]:
         """Take bytes that have arrived; yield where other tasks may run.
@@ -257,13 +258,9 @@ class Body:
         except (zlib.error, brotli.error) as error:
             raise ProbeFailed(Reason.HTTP_CONTENT_ENCODING, f"the body can't be decompressed: {error}") from None
 
-    @property
-    def text(self) -> bytes:
-        """The bytes kept."""
-        held = self._held or []
-        if len(held) > 1:
-            self._held = held = [b"".join(held)]
-        return held[0] if held else b""
+    async def text(self) -> bytes:
+        """Return the bytes kept."""
+        return await self._held.joined() if self._held is not None else b""
 
     def take(self, piece: bytes) -> None:
         """Take decoded bytes.
@@ -273,7 +270,7 @@ class Body:
         """
         room = self._limit - self.length if self._limit else len(piece)
         if self._held is not None and room > 0:
-            self._held.append(piece[:room])
+            self._held.add(piece[:room])
         self.length += min(len(piece), room)
         if len(piece) > room:
             raise ProbeFailed(Reason.HTTP_BODY_TOO_LARGE, f"the body is larger than the limit of {self._limit} bytes")

@@ -316,7 +316,7 @@ async def _read(exchange: Exchange) -> bytes:
     coding = (exchange.response.get("content-encoding") or "").strip().lower()
     body = Body("gzip" if coding == "gzip" else "", limit=MAX_ANSWER_BYTES, hold=True)
     await receive(exchange, body)
-    return body.text
+    return await body.text()
 
 
 def parse_answer(answer: bytes, media_type: str) -> dict[str, Any]:

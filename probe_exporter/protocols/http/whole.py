@@ -107,4 +107,4 @@ class WholePage:
             await receive(exchange, body)
         finally:
             self.transfer_seconds = time.perf_counter() - exchange.first_byte_at
-        return body.text
+        return await body.text()
