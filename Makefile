@@ -6,6 +6,7 @@
 # make bench  side by side with the original
 # make instructions   count the instructions of each probe, and hold them to the budget
 # make docs   write the generated parts of docs/ anew
+# make site   the documentation as a site in build/site, with every link checked
 # make constraints   pin what a fresh environment resolves to today
 
 VENV   := .venv
@@ -32,9 +33,9 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 UNITS  := addresses exposition network prober protocols scrape settings telemetry tls test_flags.py test_layers.py \
           test_runner.py
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
-CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples,$(if $(wildcard $(d)/*.py),$(d)))
+CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples deploy,$(if $(wildcard $(d)/*.py),$(d)))
 
-.PHONY: run test quick lint types fuzz bench instructions docs constraints clean python
+.PHONY: run test quick lint types fuzz bench instructions docs site constraints clean python
 
 run: $(VENV)/.run
 	$(BIN)/probe-exporter $(ARGS)
@@ -89,6 +90,9 @@ $(VENV)/.test: tests/requirements.txt $(VENV)/.run
 
 docs: $(VENV)/.test
 	$(BIN)/python -m docs.generate
+
+site: $(VENV)/.test
+	$(BIN)/python docs/site.py
 
 constraints: | python
 	rm -rf $(VENV)/fresh

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -116,3 +117,10 @@ async def test_readme_commands_give_shown_output(tmp_path: Path) -> None:
 def without_time(line: str) -> str:
     """Replace the value of a seconds sample, unless it is a whole number."""
     return re.sub(r"(?<=[s}] )\d\.\d+(e-\d+)?$", "…", line) if "_seconds" in line else line
+
+
+@pytest.mark.slow
+def test_site_is_built_without_broken_links() -> None:
+    """zensical checks each link and anchor between pages."""
+    done = subprocess.run([sys.executable, "docs/site.py"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

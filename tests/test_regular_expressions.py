@@ -27,6 +27,7 @@ USES = {
     "probe_exporter/addresses/guard.py": {"_BRACKETED": OURS},
     "probe_exporter/addresses/literals.py": {"_DNS_NAME": BOUNDED},
     "probe_exporter/addresses/spellings.py": {"_NUMBER": RUN},
+    "probe_exporter/config/discovery.py": {"LABEL": OURS, "_SCHEME": OURS},
     "probe_exporter/config/document.py": {"_VARIABLE": OURS},
     "probe_exporter/config/nodes.py": {"_INTEGERS": OURS, "_FLOAT": OURS, "_SPECIAL_FLOAT": OURS},
     "probe_exporter/config/placeholders.py": {"NAME": OURS, "_PLACEHOLDER": OURS},
@@ -88,6 +89,7 @@ USES = {
     "probe_exporter/web/listening.py": {"_CONTROL": OURS, "_BAD_ESCAPE": OURS},
     "probe_exporter/web/metadata.py": {"_libraries": OURS},
     "probe_exporter/web/parameters.py": {"_BAD_ESCAPE": FIXED, "wants_gzip": RUN},
+    "probe_exporter/web/reports.py": {"_HOST": APART},
     "modules/ldap.py": {"_ITEM": OURS, "_EXTENSIBLE_ITEM": OURS, "_VALUE": OURS, "_ESCAPE": FIXED},
     "modules/ssh.py": {"_fingerprint": OURS},
 }  # fmt: skip

@@ -86,6 +86,11 @@ class Configuration:
         self.last_error = ""
         self._report("Loaded the configuration")
 
+    @property
+    def source(self) -> Source:
+        """The files and directories that it is read from."""
+        return self._source
+
     async def reload(self) -> None:
         """Reload the config, as a signal or a request demands. If nothing has changed, log only that.
 

@@ -82,7 +82,13 @@ class Query:
 
 
 class History(Protocol):
-    """A store of finished probes."""
+    """A store of finished probes.
+
+    Attributes:
+        shared: whether several processes share it.
+    """
+
+    shared: bool
 
     def add(self, result: Result) -> None:
         """Add a result. Called on the event loop; does not block."""
@@ -223,6 +229,8 @@ class Recent:
 class MemoryHistory:
     """The history of this process. Ids start at 0."""
 
+    shared = False
+
     def __init__(self, limit: int, max_bytes: int, log: ProbeLog, lost: Counter[str]) -> None:
         """
         Args:
@@ -239,7 +247,9 @@ class MemoryHistory:
 
     async def select(self, query: Query) -> list[HistoryEntry]:
         self._recent.settle()
-        return query.select(entry(item.id, item.result) for item in self._recent)
+        items = list(self._recent)
+        # In a thread: to mask the secrets of thousands of results takes longer than one turn of the event loop may.
+        return await asyncio.to_thread(lambda: query.select(entry(item.id, item.result) for item in items))
 
     async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
         self._recent.settle()

@@ -23,6 +23,7 @@ from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
+from probe_exporter.prober.turns import Turn
 from probe_exporter.protocols.http.oauth2 import TokenSource
 from probe_exporter.protocols.http.request import check_references, with_host_header
 from probe_exporter.protocols.http.response import Response
@@ -32,7 +33,7 @@ from probe_exporter.protocols.http.whole import Asking, WholePage
 from probe_exporter.scrape import about
 from probe_exporter.scrape.lint import RULES, findings
 from probe_exporter.scrape.page import TYPES, Malformed, Page, TooManySamples
-from probe_exporter.scrape.reading import FORMATS, Format, FormatName, Turn, accept, announced, free, read
+from probe_exporter.scrape.reading import FORMATS, Format, FormatName, accept, announced, free, read
 from probe_exporter.scrape.reexpose import ReexposeSettings
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Size, Text

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from probe_exporter.config.current import Source
 from probe_exporter.config.dump import dump
 
 EXPORTER = "http://127.0.0.1:9115/"
@@ -57,6 +58,13 @@ def snippets(
         command=command(module, target, parameters, options),
         scrape_config=scrape_config(module, [target], parameters, timeout=timeout, exporter=exporter),
     )
+
+
+def source_options(source: Source) -> list[str]:
+    """Return the flags of `probe-exporter run` that name the configuration of an exporter."""
+    options = [f"--config.file={name}" for name in source.files]
+    options += [f"--modules.dir={directory}" for directory in source.directories]
+    return [*options, *["--config.expand-env"] * source.expand_env]
 
 
 def query(module: str, target: str, parameters: Mapping[str, str], **more: str) -> str:

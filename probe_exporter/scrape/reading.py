@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from probe_exporter.prober.turns import TURN_SECONDS, Turn
 from probe_exporter.scrape import openmetrics, protobuf, text
 from probe_exporter.scrape.page import Page
 
 FormatName = Literal["protobuf", "openmetrics", "text"]
-
-TURN_SECONDS = 0.005
-"""Seconds of reading after which other tasks run."""
 
 MAX_CONTENT_TYPE_CHARACTERS = 1024
 """Characters of a Content-Type that is examined."""
@@ -71,21 +69,6 @@ async def read(format: Format, body: bytes, page: Page) -> None:
     turn = Turn()
     for _ in format.read(body, page):
         await turn.give()
-
-
-class Turn:
-    """Lets other tasks run after each `TURN_SECONDS` of work."""
-
-    __slots__ = ("_ends",)
-
-    def __init__(self) -> None:
-        self._ends = time.perf_counter() + TURN_SECONDS
-
-    async def give(self) -> None:
-        """Let other tasks run if it is time. Call it after each small piece of work."""
-        if time.perf_counter() > self._ends:
-            await asyncio.sleep(0)
-            self._ends = time.perf_counter() + TURN_SECONDS
 
 
 def free(page: Page) -> None:

@@ -25,6 +25,20 @@ EXPOSITION: Content = {
 }
 
 
+GROUPS: dict[str, Any] = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "targets": {"type": "array", "items": _STRING},
+            "labels": {"type": "object", "additionalProperties": _STRING},
+        },
+        "required": ["targets", "labels"],
+    },
+}
+"""Groups of targets as Prometheus reads them."""
+
+
 class Parameter(NamedTuple):
     """One parameter of a request."""
 
@@ -32,7 +46,7 @@ class Parameter(NamedTuple):
     description: str
     required: bool = False
     schema: Mapping[str, Any] = _STRING
-    where: Literal["query", "header"] = "query"
+    where: Literal["query", "header", "path"] = "query"
 
 
 class Reply(NamedTuple):
@@ -76,7 +90,10 @@ PROBE = Operation(
     "probe",
     "Probe a target with a module; a probe that fails is a good answer with `probe_success 0`.",
     {
-        200: Reply("What the probe measured; with `debug=true` its log and its module as well, as text.", EXPOSITION),
+        200: Reply(
+            "What the probe measured; with `debug=true` its log and its module as well: text, or a page for browsers.",
+            {**EXPOSITION, **PAGE},
+        ),
         400: Reply("The module is unknown, the target is missing, or a parameter can't be used."),
         503: Reply("Too many probes run, or the exporter is shutting down."),
     },
@@ -133,7 +150,7 @@ HISTORY = Operation(
     "history",
     "The probes that are still held, newest first; with an `id`, all about one of them.",
     {
-        200: Reply("A list of entries, or one of them with its events, samples and settings.", HELD),
+        200: Reply("A list of entries, or one of them with its events, samples and settings.", {**HELD, **PAGE}),
         400: Reply("A filter can't be used; the body says which and why."),
         404: Reply("No such probe is held."),
         503: UNREADABLE,
@@ -147,6 +164,26 @@ HISTORY = Operation(
         Parameter("since", "Only probes that began then or later: Unix seconds, RFC 3339, or an age such as 15m."),
         Parameter("limit", "At most so many.", schema={"type": "integer", "minimum": 1, "maximum": MAX_LISTED}),
     ),
+)
+
+MODULES = Operation(
+    "modules",
+    "The list of modules, for people.",
+    {200: Reply("The page.", PAGE)},
+    (Parameter("prober", "Only modules of this prober."),),
+)
+
+MODULE = Operation(
+    "module",
+    "The page of a module: settings, parameters, metrics, recent results, how to scrape it.",
+    {200: Reply("The page.", PAGE), 404: Reply("No such module.")},
+    (Parameter("name", "The module's name, with slashes escaped.", required=True, where="path"),),
+)
+
+REASONS = Operation(
+    "reasons",
+    "The reasons for failure: what each means, and what to check.",
+    {200: Reply("The page; each reason's name is an anchor.", PAGE)},
 )
 
 RELOAD = Operation(
@@ -183,6 +220,20 @@ METADATA = Operation(
     {200: Reply("The document.", {"application/json": Metadata})},
 )
 
+DISCOVERY = Operation(
+    "discovery",
+    "The targets of a source, for Prometheus' HTTP service discovery.",
+    {
+        200: Reply("A list of groups, each with one target and its labels.", {"application/json": GROUPS}),
+        400: Reply("The parameter `source` is missing."),
+        403: Reply("The `targets` of the modules permit none of the source's targets."),
+        404: Reply("The configuration has no such source."),
+        500: Reply("The file of the source can't be used; the body says why."),
+        502: Reply("The lookup failed; the body says why."),
+    },
+    (Parameter("source", "The name of a source in `discovery` of the configuration.", required=True),),
+)
+
 OPENAPI = Operation(
     "openapi",
     "This document.",
@@ -199,6 +250,18 @@ STATUS = Operation(
         Parameter("result", "Only targets whose last probe had this result.", schema={"enum": ["success", "failure"]}),
         Parameter("reason", "Only targets whose last probe failed for this reason."),
     ),
+)
+
+FORM = Operation(
+    "form",
+    "The form for a probe, with a field for each parameter that the modules declare.",
+    {200: Reply("The page.", PAGE)},
+    (
+        Parameter("module", "The module, or several with commas between them."),
+        Parameter("target", "Fills the field."),
+        Parameter("hostname", "Fills the field."),
+    ),
+    also="What a module declares in `params` fills its field.",
 )
 
 STATIC = {

@@ -20,6 +20,8 @@ from probe_exporter.config.current import Configuration
 from probe_exporter.telemetry.lag import Lag
 from probe_exporter.web.answers import Answer, Refused, json_text, plain
 from probe_exporter.web.config_file import LiveWebConfig
+from probe_exporter.web.html.negotiation import wants_html
+from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.probing import Probing
 from probe_exporter.workers.worker import Workers
 
@@ -49,13 +51,20 @@ class Health:
     """Answers health checks of supervisors and load balancers."""
 
     def __init__(
-        self, configuration: Configuration, live: LiveWebConfig | None, lag: Lag, workers: Workers, probing: Probing
+        self,
+        configuration: Configuration,
+        live: LiveWebConfig | None,
+        lag: Lag,
+        workers: Workers,
+        probing: Probing,
+        renderer: Renderer,
     ) -> None:
         self._configuration = configuration
         self._live = live
         self._lag = lag
         self._workers = workers
         self._probing = probing
+        self._renderer = renderer
         self._starting = True
 
     def started(self) -> None:
@@ -78,9 +87,17 @@ class Health:
 
     async def health(self, request: BaseRequest, query: str) -> Answer:
         """Answer with all checks; the HTTP status is that of `healthy`."""
+        report = self.report()
+        status = 503 if report.status == "fail" else 200
+        if wants_html(request):
+            return await self._renderer.page(request, "health.html", {"report": report}, status)
+        return json_text(report.model_dump_json(), status)
+
+    def report(self) -> Report:
+        """Return all checks, and the worst status among them."""
         checks = self._checks()
         worst = max((check.status for check in checks.values()), key=_GRAVITY.index)
-        return json_text(Report(status=worst, checks=checks).model_dump_json(), 503 if worst == "fail" else 200)
+        return Report(status=worst, checks=checks)
 
     def _checks(self) -> dict[str, Check]:
         lost = self._workers.problem()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from probe_exporter.history.record import HistoryEntry
 
@@ -76,6 +77,35 @@ def summarise(entries: Iterable[HistoryEntry]) -> list[TargetStatus]:
 
 def _name(state: TargetStatus) -> tuple[str, str]:
     return state.latest.target, state.latest.module
+
+
+class Strip(NamedTuple):
+    """The results of a target as a picture: SVG paths of bars, the newest at the right, and the text for it.
+
+    A failure is a bar of full height and a success one of half the height, so that colour alone tells nothing.
+    """
+
+    good: str
+    bad: str
+    text: str
+
+
+BAR_WIDTH, BAR_STEP, BAR_HEIGHT = 5, 7, 20
+"""The bars of a `Strip`, in units of its SVG, which is `MAX_RESULTS * BAR_STEP` wide."""
+
+
+def strip(state: TargetStatus) -> Strip:
+    """Return the picture of the results of a target."""
+    bars: tuple[list[str], list[str]] = ([], [])
+    right = MAX_RESULTS * BAR_STEP
+    for number, entry in enumerate(state.results, 1):
+        height = BAR_HEIGHT // 2 if entry.success else BAR_HEIGHT
+        left = right - number * BAR_STEP
+        bars[entry.success].append(f"M{left} {BAR_HEIGHT - height}h{BAR_WIDTH}v{height}h-{BAR_WIDTH}z")
+    failures = len(bars[False])
+    return Strip(
+        "".join(bars[True]), "".join(bars[False]), f"{failures} of the last {len(state.results)} probes failed"
+    )
 
 
 @dataclass(frozen=True, slots=True)

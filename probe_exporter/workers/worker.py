@@ -25,7 +25,13 @@ class SupervisorTimeout(Exception):
 
 
 class Workers(Protocol):
-    """The requests that a worker can make to the other workers."""
+    """The requests that a worker can make to the other workers.
+
+    Attributes:
+        number: how many workers there are, this one included.
+    """
+
+    number: int
 
     async def snapshots(self) -> Sequence[bytes]:
         """Return `snapshots.snapshot` of each worker, its own first, and `snapshots.settled` of exited ones.
@@ -53,6 +59,8 @@ class Workers(Protocol):
 
 class Alone:
     """The `Workers` of an exporter with a single process."""
+
+    number = 1
 
     async def snapshots(self) -> Sequence[bytes]:
         """Return nothing: there are no other workers."""

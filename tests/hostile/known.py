@@ -9,7 +9,6 @@ KNOWN: dict[str, str] = {
     "clients: 5,000 half requests / ": "the event loop accepts a whole backlog of connections in one turn",
     "clients: 5,000 idle connections / ": "the event loop accepts a whole backlog of connections in one turn",
     "clients: chunks of a byte / ": "aiohttp's parser reads 64 KiB of chunks in one turn",
-    "http3: DATA of a byte / ": "a datagram of many small frames: 58 ms",
     "slow: silence, 4,000 probes / ": "50 to 90 ms; perhaps the garbage collector",
 }
 """By the beginning of the name of a case (`file: peer / client`)."""

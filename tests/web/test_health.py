@@ -125,6 +125,8 @@ def test_ready_and_health_allow_only_get_and_head(shared: Server, path: str) -> 
 class Others:
     """Other workers with a problem that the test sets."""
 
+    number = 3
+
     def __init__(self) -> None:
         self.lost = ""
         self.slow = ""

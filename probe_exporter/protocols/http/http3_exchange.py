@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -11,6 +12,7 @@ from aioquic.quic.events import QuicEvent, StopSendingReceived, StreamDataReceiv
 
 from probe_exporter.network.quic import ClosedByApplication, QuicClient
 from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.turns import Turn
 from probe_exporter.protocols.http import field_section
 from probe_exporter.protocols.http.exchange import Unprocessed
 from probe_exporter.protocols.http.http3 import (
@@ -34,6 +36,10 @@ UPLOAD_CHUNK_BYTES = 64 * 1024
 MAX_UPLOAD_AHEAD_BYTES = 256 * 1024
 """Bytes of an uploaded file that are queued for sending."""
 
+MAX_PORTION_BYTES = 2048
+"""Bytes of a stream that are taken between two turns: about 2 ms of work for the smallest frames. An event can have
+megabytes, which arrived ahead of a gap."""
+
 
 class Http3Exchange:
     """An exchange over HTTP/3 on its own QUIC connection."""
@@ -53,6 +59,9 @@ class Http3Exchange:
         self._stream = client.open_stream()
         self._upload = upload if request.body_file else None
         self._uploaded = 0
+        self._events: deque[QuicEvent] = deque()  # not taken yet
+        self._taken = 0  # bytes of the first of them
+        self._turn = Turn()
 
     @property
     def handshake(self) -> Handshake | None:
@@ -89,31 +98,46 @@ class Http3Exchange:
         client.send(self._stream, frame(Frame.HEADERS, field_section.encode(fields)) + body, end=self._upload is None)
 
     async def _advance(self) -> None:
-        """Wait for the next events of the connection, and process them."""
-        self._continue_upload()
-        try:
-            happened = await self._client.turn()
-        except ProbeFailed as failed:
-            self._reader.fail(self._ended(failed))
-            return
-        for event in happened:
-            self._take(event)
+        """Take what has arrived, for the time of a turn; if there is nothing, wait for events of the connection."""
+        if not self._events:
+            self._continue_upload()
+            try:
+                self._events.extend(await self._client.turn())
+            except ProbeFailed as failed:
+                self._reader.fail(self._ended(failed))
+            self._turn = Turn()
+        while self._events and not self._turn.is_over:
+            self._take(self._events[0])
+        await self._turn.give()
 
     def _take(self, event: QuicEvent) -> None:
+        """Take the first event, or a portion of its data."""
         if isinstance(event, StreamDataReceived):
-            if event.stream_id == self._stream:
-                if event.data:
-                    self.first_byte_at = self.first_byte_at or self._client.arrived_at
-                self._reader.feed(event.data, end=event.end_stream)
-            elif event.stream_id % 4 == 3:
-                self._listen(self._server.feed, event.stream_id, event.data, end=event.end_stream)
-        elif isinstance(event, StreamReset):
+            self._take_data(event)
+            return
+        self._events.popleft()
+        if isinstance(event, StreamReset):
             if event.stream_id == self._stream:
                 self._reader.fail(self._reset(event.error_code))
             else:
                 self._listen(self._server.end, event.stream_id)
         elif isinstance(event, StopSendingReceived) and event.stream_id == self._stream:
             self._upload = None
+
+    def _take_data(self, event: StreamDataReceived) -> None:
+        data = event.data[self._taken : self._taken + MAX_PORTION_BYTES]
+        self._taken += len(data)
+        is_last = self._taken == len(event.data)
+        if is_last:
+            self._events.popleft()
+            self._taken = 0
+        end = event.end_stream and is_last
+        if event.stream_id == self._stream:
+            if data:
+                self.first_byte_at = self.first_byte_at or self._client.arrived_at
+            self._reader.feed(data, end=end)
+        elif event.stream_id % 4 == 3:
+            self._listen(self._server.feed, event.stream_id, data, end=end)
 
     def _listen(self, take: Callable[..., None], *said: object, **how: object) -> None:
         """Read another stream of the server; an error there ends the response too."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from aiohttp.web import BaseRequest
 
@@ -31,6 +31,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 MAX_SHOWN_CHARACTERS = 300
 """Of a name or a message in a table; a target may have 64 KiB."""
+
+MAX_LISTED_MODULES = 1000
+"""Names of modules that a form suggests; others can be typed."""
 
 
 class Renderer:
@@ -87,7 +90,9 @@ def _environment() -> Environment:
         auto_reload=False,
         cache_size=-1,
     )
-    environment.filters.update(shorten=shorten, seconds=seconds, age=age, moment=moment, iso=iso)
+    environment.filters.update(
+        shorten=shorten, seconds=seconds, age=age, moment=moment, iso=iso, pathname=pathname, word=word
+    )
     for name in environment.list_templates():
         environment.get_template(name)
     return environment
@@ -128,6 +133,17 @@ def seconds(value: float) -> str:
     shown = value * factor
     digits = 0 if shown >= 100 or unit == "µs" else 1 if shown >= 10 else 2
     return f"{shown:.{digits}f} {unit}"
+
+
+def pathname(text: str) -> str:
+    """Return a name as one segment of a path."""
+    return quote(text, safe="", errors="surrogateescape")
+
+
+def word(text: str) -> str:
+    """Return a text as a part of a class: letters, digits and hyphens; empty if it has others."""
+    plain = text.replace("_", "-").lower()
+    return plain if plain.isascii() and plain.replace("-", "").isalnum() else ""
 
 
 def age(value: float) -> str:

@@ -94,3 +94,19 @@ for (const box of document.querySelectorAll(".copy")) {
   button.addEventListener("click", () => copy(button, box.querySelector("pre")));
   box.append(button);
 }
+
+// --- <input data-parameters-of="form">: fetch the fields of the chosen modules, and replace #parameters --------------
+
+const chosen = document.querySelector("input[data-parameters-of]");
+
+async function showParameters() {
+  const url = new URL(chosen.dataset.parametersOf, location.href);
+  url.searchParams.set("module", chosen.value);
+  for (const { name, value } of document.querySelectorAll("#parameters input")) url.searchParams.set(name, value);
+  const answer = await fetch(url, { headers: { Accept: "text/html" } });
+  if (!answer.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("parameters");
+  document.getElementById("parameters").replaceWith(document.adoptNode(fresh));
+}
+
+chosen?.addEventListener("change", () => showParameters().catch(() => {}));
