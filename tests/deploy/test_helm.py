@@ -230,6 +230,13 @@ def test_rules_name_the_job_of_the_release() -> None:
     assert '{job=\\"blackbox\\"' in text
 
 
+def test_null_turns_off_what_is_on_by_default() -> None:
+    objects = rendered(values="{config: null, podDisruptionBudget: null, maxConnectionAge: null}")
+    assert {one["kind"] for one in objects} == {"Deployment", "Service", "ServiceAccount"}
+    assert container(objects)["args"] == ["--workers=1"]
+    assert "volumes" not in pod(objects)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
