@@ -18,11 +18,27 @@ _STRING: dict[str, Any] = {"type": "string"}
 
 TEXT: Content = {"text/plain": _STRING}
 PAGE: Content = {"text/html": _STRING}
+TEXT_OR_PAGE: Content = {**TEXT, **PAGE}
+"""Browsers get a page, other clients text; so it is with JSON, and with errors."""
 EXPOSITION: Content = {
     "text/plain": _STRING,
     "application/openmetrics-text": _STRING,
     "application/vnd.google.protobuf": {},
 }
+
+
+GROUPS: dict[str, Any] = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "targets": {"type": "array", "items": _STRING},
+            "labels": {"type": "object", "additionalProperties": _STRING},
+        },
+        "required": ["targets", "labels"],
+    },
+}
+"""Groups of targets as Prometheus reads them."""
 
 
 class Parameter(NamedTuple):
@@ -105,7 +121,7 @@ CONFIG = Operation(
     "config",
     "The configuration in use as YAML: defaults filled in, secrets masked.",
     {
-        200: Reply("All of it, or the named modules as a request with these parameters would run them."),
+        200: Reply("All of it, or the named modules as a request with these parameters would run them.", TEXT_OR_PAGE),
         400: Reply("Too many modules, or a parameter can't be used."),
         404: Reply("No such module."),
     },
@@ -120,7 +136,7 @@ LOGS = Operation(
     "logs",
     "The debug document of a probe that is still held; the newest one of a target.",
     {
-        200: Reply("Its log, its metrics and its module."),
+        200: Reply("Its log, its metrics and its module.", TEXT_OR_PAGE),
         400: Reply("Neither an id nor a target, or both."),
         404: Reply("No such probe is held."),
         503: UNREADABLE,
@@ -195,21 +211,35 @@ HEALTH = Operation(
     "health",
     "Each check by name; the HTTP status is that of `/-/healthy`.",
     {
-        200: Reply("No check fails.", {"application/json": Report}),
-        503: Reply("A check fails.", {"application/json": Report}),
+        200: Reply("No check fails.", {"application/json": Report, **PAGE}),
+        503: Reply("A check fails.", {"application/json": Report, **PAGE}),
     },
 )
 
 METADATA = Operation(
     "metadata",
     "Version, configuration, modules, probers, their settings and metrics.",
-    {200: Reply("The document.", {"application/json": Metadata})},
+    {200: Reply("The document.", {"application/json": Metadata, **PAGE})},
+)
+
+DISCOVERY = Operation(
+    "discovery",
+    "The targets of a source, for Prometheus' HTTP service discovery.",
+    {
+        200: Reply("A list of groups, each with one target and its labels.", {"application/json": GROUPS}),
+        400: Reply("The parameter `source` is missing."),
+        403: Reply("The `targets` of the modules permit none of the source's targets."),
+        404: Reply("The configuration has no such source."),
+        500: Reply("The file of the source can't be used; the body says why."),
+        502: Reply("The lookup failed; the body says why."),
+    },
+    (Parameter("source", "The name of a source in `discovery` of the configuration.", required=True),),
 )
 
 OPENAPI = Operation(
     "openapi",
     "This document.",
-    {200: Reply("OpenAPI 3.1.", {"application/json": {"type": "object"}})},
+    {200: Reply("OpenAPI 3.1.", {"application/json": {"type": "object"}, **PAGE})},
 )
 
 STATUS = Operation(
