@@ -27,6 +27,7 @@ USES = {
     "probe_exporter/addresses/guard.py": {"_BRACKETED": OURS},
     "probe_exporter/addresses/literals.py": {"_DNS_NAME": BOUNDED},
     "probe_exporter/addresses/spellings.py": {"_NUMBER": RUN},
+    "probe_exporter/config/discovery.py": {"LABEL": OURS, "_SCHEME": OURS},
     "probe_exporter/config/document.py": {"_VARIABLE": OURS},
     "probe_exporter/config/nodes.py": {"_INTEGERS": OURS, "_FLOAT": OURS, "_SPECIAL_FLOAT": OURS},
     "probe_exporter/config/placeholders.py": {"NAME": OURS, "_PLACEHOLDER": OURS},

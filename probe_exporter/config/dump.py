@@ -18,7 +18,8 @@ def to_yaml(config: Config) -> str:
     """Return the configuration as YAML: with defaults, masked secrets, and modules sorted by name."""
     modules = {name: plain_module(config.modules[name]) for name in sorted(config.modules)}
     of_all = {} if config.targets is None else {"targets": _plain_block(config.targets, config.targets.model_dump())}
-    return dump({**of_all, "modules": modules}, indent=4)
+    sources = {name: _plain_block(one, one.model_dump()) for name, one in sorted(config.discovery.items())}
+    return dump({**of_all, "modules": modules, **({"discovery": sources} if sources else {})}, indent=4)
 
 
 def targets_to_yaml(config: Config) -> str:

@@ -14,12 +14,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
 from probe_exporter.addresses.guard import Lists
 from probe_exporter.config import document as documents
 from probe_exporter.config import nodes, parameter_checks, placeholders
+from probe_exporter.config.discovery import DiscoverySettings
 from probe_exporter.config.document import Document, Unfit
 from probe_exporter.config.module import Config, ConfigError, Module, Modules
 from probe_exporter.config.placeholders import Parameter
@@ -32,8 +33,11 @@ from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Duration, Text, nearest
 from probe_exporter.settings.rules import Absent, Block
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=BaseModel)
 
+
+_NAMED: Mapping[str | int, str] = {"modules": "module", "discovery": "source"}
+"""The keys of a file whose entries have names, and a word for an entry."""
 
 MAX_FILLED_MODULES = 256
 """Modules to keep, of each module with parameters: Prometheus sends the same values again and again."""
@@ -77,7 +81,9 @@ def load(
             read.append(document)
         every.append(document)
         problems += _defined_twice(document, defined)
-    modules, targets, warnings = _modules(read, probers)
+    found = _contents_of(read, probers)
+    modules, targets, warnings = found.modules, found.targets, found.warnings
+    problems += _unknown_modules(read, found.discovery, [*modules, *later])
     problems += [problem for document in every for problem in document.problems]
     if strict:
         problems += warnings
@@ -92,6 +98,7 @@ def load(
         targets,
         probers,
         guarded=networks.guarded,
+        discovery=found.discovery,
     )
 
 
@@ -105,18 +112,27 @@ def _with_networks(
     )
 
 
-def _modules(
-    read: Iterable[Document], probers: Mapping[str, Prober[Any]]
-) -> tuple[dict[str, Module], TargetsSettings | None, list[Problem]]:
-    """Make the modules of documents. Return them, `targets` of all modules, and warnings; add errors to documents."""
+class _Found(NamedTuple):
+    """What documents define: modules, `targets` of all modules, sources of targets; and warnings."""
+
+    modules: dict[str, Module]
+    targets: TargetsSettings | None
+    discovery: dict[str, DiscoverySettings]
+    warnings: list[Problem]
+
+
+def _contents_of(read: Iterable[Document], probers: Mapping[str, Prober[Any]]) -> _Found:
+    """Make the modules and all else of documents; add errors to the documents."""
     used = {name: probers[name] for name in probers if name in _probers_of(read)}
     model = file_model(used, probers)
     modules: dict[str, Module] = {}
     targets: TargetsSettings | None = None
+    discovery: dict[str, DiscoverySettings] = {}
     warnings: list[Problem] = []
     for document in read:
         file = _read(document, model, probers, used)
         targets = file.targets or targets
+        discovery |= file.discovery
         warnings += [
             document.problem((*where, key), message)
             for where, key, message in block_cautions(file.targets, ("targets",))
@@ -125,7 +141,19 @@ def _modules(
             modules[module.name] = module
             warnings += _cautions(module, document)
         warnings += document.warnings
-    return modules, targets, warnings
+    return _Found(modules, targets, discovery, warnings)
+
+
+def _unknown_modules(
+    read: Iterable[Document], discovery: Mapping[str, DiscoverySettings], known: Sequence[str]
+) -> Iterator[Problem]:
+    """Yield problems for sources of targets whose module is not defined."""
+    for name, source in discovery.items():
+        path: nodes.KeyPath = ("discovery", name, "module")
+        for module in source.modules:
+            if module not in known:
+                document = next(one for one in read if path[:2] in one.places)
+                yield document.problem(path, f"unknown module `{module}`{nearest(module, known)}")
 
 
 def _probers_of(read: Iterable[Document]) -> set[str]:
@@ -178,11 +206,11 @@ def _made_later(
         ConfigError, LoaderError: a file that comes with the exporter is not good.
     """
     document = documents.interpreted(Document(file), root, _file_shape(probers), environment)
-    modules, targets, warnings = _modules([document], probers)
-    problems = [*document.problems, *warnings]
-    if problems or targets or modules[name].networking.targets:
+    found = _contents_of([document], probers)
+    problems = [*document.problems, *found.warnings]
+    if problems or found.targets or found.modules[name].networking.targets:
         raise ConfigError(problems or [Problem(document.place(()), "targets", "a shipped file can't have `targets`")])
-    return modules[name]
+    return found.modules[name]
 
 
 def _with_network(module: Module, network: NetworkPolicy | None) -> Module:
@@ -198,12 +226,12 @@ def _with_network(module: Module, network: NetworkPolicy | None) -> Module:
 
 
 def _defined_twice(read: Document, defined: dict[nodes.KeyPath, Place]) -> Iterator[Problem]:
-    """Yield problems for modules and `targets` that another file has defined; add the others to `defined`."""
+    """Yield problems for what another file has defined: modules, sources, `targets`; add the others to `defined`."""
     for path, place in read.places.items():
-        if path == ("targets",) or (len(path) == 2 and path[0] == "modules"):
+        if path == ("targets",) or (len(path) == 2 and path[0] in _NAMED):
             first = defined.setdefault(path, place)
             if first != place:
-                what = "`targets`" if len(path) == 1 else f"module `{path[1]}`"
+                what = "`targets`" if len(path) == 1 else f"{_NAMED[path[0]]} `{path[1]}`"
                 yield read.problem(path, f"{what} is defined twice; the first is at {first}")
 
 
@@ -266,7 +294,13 @@ def _file_shape(probers: Mapping[str, Prober[Any]]) -> Shape:
 
     head = model_keys(_Head)
     module = block_shape({**head, **{name: partial(of_block, name) for name in probers}})
-    return block_shape({"modules": partial(mapping_shape, module), "targets": head["targets"]})
+    return block_shape(
+        {
+            "modules": partial(mapping_shape, module),
+            "targets": head["targets"],
+            "discovery": partial(shape_of, dict[str, DiscoverySettings]),
+        }
+    )
 
 
 def file_model(used: Mapping[str, Prober[Any]], known: Iterable[str] = ()) -> type[Settings]:
@@ -301,7 +335,14 @@ def file_model(used: Mapping[str, Prober[Any]], known: Iterable[str] = ()) -> ty
         **blocks,
     )
     module.rules = (names_a_prober,)
-    return create_model("File", __base__=Settings, modules=(dict[Text, module], {}), targets=_NETWORK["targets"])
+    sources: Any = Field({}, description="Sources of targets for /sd, Prometheus' HTTP service discovery.")
+    return create_model(
+        "File",
+        __base__=Settings,
+        modules=(dict[Text, module], {}),
+        targets=_NETWORK["targets"],
+        discovery=(dict[Text, DiscoverySettings], sources),
+    )
 
 
 def validated(read: Document, model: type[S]) -> S | None:
@@ -323,6 +364,7 @@ class _File(NamedTuple):
 
     modules: list[Module]
     targets: TargetsSettings | None
+    discovery: dict[str, DiscoverySettings]
 
 
 def _read(read: Document, model: type[Settings], probers: Collection[str], used: Mapping[str, Prober[Any]]) -> _File:
@@ -331,9 +373,9 @@ def _read(read: Document, model: type[Settings], probers: Collection[str], used:
     read.value = parameter_checks.checked(read, probers)
     file: Any = validated(read, model)
     if file is None:
-        return _File([], None)
+        return _File([], None, {})
     modules = [_module(name, said, written["modules"][name], read, used) for name, said in file.modules.items()]
-    return _File(modules, file.targets)
+    return _File(modules, file.targets, file.discovery)
 
 
 def _module(name: str, said: Any, written: Block, read: Document, probers: Mapping[str, Prober[Any]]) -> Module:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from probe_exporter.config.discovery import DiscoverySettings
 from probe_exporter.config.placeholders import Parameter
 from probe_exporter.config.problems import Place, Problem
 from probe_exporter.network.policy import NetworkPolicy
@@ -129,6 +130,7 @@ class Config:
         sha256: the checksum of their contents.
         targets: the allowed targets of all modules.
         guarded: whether any `targets` restrict what may be probed.
+        discovery: sources of targets by name, for Prometheus' HTTP service discovery.
     """
 
     modules: Modules
@@ -138,6 +140,7 @@ class Config:
     targets: TargetsSettings | None = None
     probers: Mapping[str, Prober[Any]] = field(default_factory=dict)
     guarded: bool = False
+    discovery: Mapping[str, DiscoverySettings] = field(default_factory=dict)
 
 
 class ConfigError(Exception):

@@ -69,24 +69,33 @@ async def ask(question: Question, plan: Plan) -> tuple[str, ...]:
     Raises:
         ProbeFailed: there is no such name, or no server answered: with one of the ``dns_…`` reasons.
     """
-    inquiry = _Inquiry(question, plan)
+    return (await exchange(question.name, question.encode(), plan)).addresses
+
+
+async def exchange(name: str, question: bytes, plan: Plan) -> Response:
+    """Return the first answer to an encoded question about a name.
+
+    Raises:
+        ProbeFailed: there is no such name, or no server answered: with one of the ``dns_…`` reasons.
+    """
+    name = name.rstrip(".")
+    inquiry = _Inquiry(name, question, plan)
     try:
         response = await inquiry.run()
     finally:
         inquiry.close()
     if response.code == NXDOMAIN:
-        name = question.name.rstrip(".")
         raise ProbeFailed(Reason.DNS_NAME_NOT_FOUND, f"looking up {name} failed: there is no such name")
-    return response.addresses
+    return response
 
 
 class _Inquiry:
     """One question, until it is answered or given up."""
 
-    def __init__(self, question: Question, plan: Plan) -> None:
+    def __init__(self, name: str, question: bytes, plan: Plan) -> None:
         self._plan = plan
-        self._name = question.name.rstrip(".")
-        self._question = question.encode()
+        self._name = name
+        self._question = question
         self._number = secrets.randbits(16)
         self._edns = True
         self._loop = asyncio.get_running_loop()

@@ -142,9 +142,10 @@ def plain(text: str) -> Answer:
     return Answer(text.encode("utf-8", "replace"), _PLAIN_HEADERS)
 
 
-def json_text(document: str, status: int = 200) -> Answer:
-    """Return a JSON response."""
-    return Answer(document.encode("utf-8", "replace"), _JSON_HEADERS, status)
+def json_text(document: str | bytes, status: int = 200) -> Answer:
+    """Return a JSON response; bytes are the encoded document."""
+    body = document if isinstance(document, bytes) else document.encode("utf-8", "replace")
+    return Answer(body, _JSON_HEADERS, status)
 
 
 def page(html: bytes, status: int = 200) -> Answer:

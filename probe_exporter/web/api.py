@@ -25,6 +25,20 @@ EXPOSITION: Content = {
 }
 
 
+GROUPS: dict[str, Any] = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "targets": {"type": "array", "items": _STRING},
+            "labels": {"type": "object", "additionalProperties": _STRING},
+        },
+        "required": ["targets", "labels"],
+    },
+}
+"""Groups of targets as Prometheus reads them."""
+
+
 class Parameter(NamedTuple):
     """One parameter of a request."""
 
@@ -204,6 +218,20 @@ METADATA = Operation(
     "metadata",
     "Version, configuration, modules, probers, their settings and metrics.",
     {200: Reply("The document.", {"application/json": Metadata})},
+)
+
+DISCOVERY = Operation(
+    "discovery",
+    "The targets of a source, for Prometheus' HTTP service discovery.",
+    {
+        200: Reply("A list of groups, each with one target and its labels.", {"application/json": GROUPS}),
+        400: Reply("The parameter `source` is missing."),
+        403: Reply("The `targets` of the modules permit none of the source's targets."),
+        404: Reply("The configuration has no such source."),
+        500: Reply("The file of the source can't be used; the body says why."),
+        502: Reply("The lookup failed; the body says why."),
+    },
+    (Parameter("source", "The name of a source in `discovery` of the configuration.", required=True),),
 )
 
 OPENAPI = Operation(

@@ -24,6 +24,7 @@ from probe_exporter.web.answers import Answer, Handler, Refused, exposition, jso
 from probe_exporter.web.api import Operation
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.config_page import ConfigPage
+from probe_exporter.web.discovery import DiscoveryPage
 from probe_exporter.web.form import FormPage
 from probe_exporter.web.health import Health
 from probe_exporter.web.histories import Histories
@@ -115,6 +116,7 @@ class Web:
             Route("/-/ready", self.health.ready, api.READY),
             Route("/health", self.health.health, api.HEALTH),
             Route("/metadata", self.metadata.metadata, api.METADATA),
+            Route("/sd", DiscoveryPage(configuration).targets, api.DISCOVERY),
             Route("/openapi.json", self.openapi, api.OPENAPI),
             Route("/", self._pages.status, api.STATUS),
             Route("/form", FormPage(configuration, self._renderer).form, api.FORM),

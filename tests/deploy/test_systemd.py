@@ -14,6 +14,8 @@ from tests.deploy.programs import find
 from tests.exporters import _environment
 from tests.processes import free_port, having_said, running
 
+pytestmark = pytest.mark.slow
+
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 INSTALLED = "/opt/probe-exporter/bin/probe-exporter"
 PYTHON_MODULE = [sys.executable, "-m", "probe_exporter"]

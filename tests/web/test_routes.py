@@ -451,6 +451,7 @@ def test_unknown_names_create_no_series(exporter: Server) -> None:
     ask(exporter.port, "/probe?module=no_such&target=x")
     ask(exporter.port, "/no_such")
     ask(exporter.port, "/probe?target=x")
+    ask(exporter.port, "/metrics")  # a request is counted after its response
     before = names()
     with socket.create_connection(("127.0.0.1", exporter.port)) as connection, connection.makefile("rb") as answers:
         for number in range(10_000):
