@@ -33,7 +33,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 UNITS  := addresses exposition network prober protocols scrape settings telemetry tls test_flags.py test_layers.py \
           test_runner.py
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
-CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples deploy deploy/mixin,$(if $(wildcard $(d)/*.py),$(d)))
+CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples deploy,$(if $(wildcard $(d)/*.py),$(d)))
 
 .PHONY: run test quick lint types fuzz bench instructions docs site constraints clean python
 
