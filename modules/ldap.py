@@ -111,7 +111,19 @@ def _checked(text: str) -> str:
 
 
 class LdapSettings(ConnectSettings):
-    """The ``ldap`` block of a module."""
+    """The ``ldap`` block of a module.
+
+    Args:
+        starttls: StartTLS on the plain port, with the same ``tls_config``; if it fails, nothing else is sent.
+        bind: false searches without a bind, for servers that refuse anonymous binds.
+        bind_dn: name to bind with; empty for an anonymous bind.
+        password: password to bind with.
+        base: entry where the search begins; empty for the root DSE.
+        scope: the entry itself (``base``), the entries directly below it (``one``), or the whole tree (``sub``).
+        filter: search filter (RFC 4515).
+        min_entries: fewer entries fail the probe.
+        max_entries: more entries fail the probe.
+    """
 
     rules = (
         exclusive("tls", "starttls"),

@@ -43,7 +43,11 @@ _STATS = {
 
 
 class MemcachedSettings(ConnectSettings):
-    """The ``memcached`` block of a module."""
+    """The ``memcached`` block of a module.
+
+    Args:
+        stats: also ask for the statistics.
+    """
 
     stats: bool = True
 

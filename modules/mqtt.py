@@ -107,7 +107,16 @@ def _name(topic: str) -> str:
 
 
 class MqttSettings(ConnectSettings):
-    """The ``mqtt`` block of a module."""
+    """The ``mqtt`` block of a module.
+
+    Args:
+        version: version of the protocol.
+        client_id: client identifier; random by default.
+        username: user name.
+        password: password.
+        topic: topic to subscribe and publish to, without wildcards; empty for none.
+        qos: with 1, the broker must acknowledge the message.
+    """
 
     rules = (
         needs(("password",), ("username",), "a `password` needs a `username`"),

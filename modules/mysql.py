@@ -111,6 +111,14 @@ class MysqlSettings(SourceSettings):
         writable: the server must accept writes.
         fetch_server_key: without TLS, let caching_sha2_password encrypt the password with an RSA key that the server
             sends. The key is not authenticated, so a man in the middle can read the password.
+        tls: use TLS; a server without it fails the probe.
+        tls_config: settings of TLS.
+        user: user name; without one, there is no login.
+        password: password.
+        database: database to open.
+        query: one statement that must succeed; empty for none.
+        role: role that the server must have.
+        max_lag: maximum lag of each channel of a replica, which must run.
     """
 
     rules = (

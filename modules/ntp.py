@@ -92,7 +92,15 @@ _HEADER = struct.Struct("!BBbbII4sQQQQ")  # RFC 5905, 7.3
 
 
 class NtpSettings(SourceSettings):
-    """The ``ntp`` block of a module; 0 means no limit."""
+    """The ``ntp`` block of a module; 0 means no limit.
+
+    Args:
+        samples: number of requests.
+        interval: time between two requests.
+        max_offset: maximum offset of the clock.
+        max_stratum: maximum stratum of the server.
+        max_root_distance: maximum root distance of the server.
+    """
 
     samples: Annotated[int, Ge(1), Le(16)] = 4
     interval: Duration = 0.02

@@ -90,7 +90,18 @@ Message = tuple[bytes, bytes]
 
 
 class PostgresSettings(SourceSettings):
-    """The ``postgres`` block of a module."""
+    """The ``postgres`` block of a module.
+
+    Args:
+        tls: use TLS; a server without it fails the probe.
+        tls_config: settings of TLS.
+        user: user name; without one, there is no login.
+        password: password.
+        database: database to open; the user name by default.
+        query: query that must succeed.
+        role: role that the server must have.
+        max_lag: maximum replay lag of a standby.
+    """
 
     rules = (
         needs(

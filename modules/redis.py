@@ -69,7 +69,14 @@ _REASONS = {
 
 
 class RedisSettings(ConnectSettings):
-    """The ``redis`` block of a module."""
+    """The ``redis`` block of a module.
+
+    Args:
+        username: user name of the ACL; needs a password.
+        password: password.
+        role: role that the server must have.
+        max_lag: maximum time since each replica acknowledged data, or since a replica heard from its master.
+    """
 
     username: Text = ""
     password: Secret = Secret("")

@@ -45,7 +45,14 @@ if TYPE_CHECKING:
 
 
 class GrpcSettings(AddressSettings):
-    """The ``grpc`` block of a module."""
+    """The ``grpc`` block of a module.
+
+    Args:
+        service: the service to ask about; empty for the server as a whole.
+        tls: use TLS.
+        tls_config: settings of TLS.
+        metadata: metadata to send, by name.
+    """
 
     service: Text = ""
     tls: bool = False

@@ -37,7 +37,15 @@ def _positive(seconds: float) -> float:
 
 
 class IcmpSettings(SourceSettings):
-    """The ``icmp`` block of a module."""
+    """The ``icmp`` block of a module.
+
+    Args:
+        payload_size: bytes of the payload; the size of a default text if it is 0.
+        dont_fragment: set the DF flag (IPv4 only).
+        ttl: time to live, or hop limit, of the requests.
+        count: number of echo requests.
+        interval: time between two requests.
+    """
 
     payload_size: Annotated[int, Ge(0)] = 0
     dont_fragment: bool = False

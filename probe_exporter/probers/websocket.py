@@ -50,7 +50,12 @@ Header = Annotated[
 
 
 class WebsocketSettings(MessageSettings, SourceSettings):
-    """The ``websocket`` block of a module."""
+    """The ``websocket`` block of a module.
+
+    Args:
+        http_config: settings of the HTTP request that opens the WebSocket.
+        headers: headers of that request.
+    """
 
     http_config: HttpClientSettings | None = None
     headers: dict[Text, Header] = Field(default_factory=dict)
