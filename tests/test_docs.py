@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -120,6 +121,18 @@ def test_readme_command_gives_shown_output(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "probe_exporter", *words.split(), "--output=text"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert without_durations(done.stdout) == without_durations(shown)
+
+
+@pytest.mark.slow
+def test_screenshot_can_be_taken_anew(tmp_path: Path) -> None:
+    if shutil.which("chromium") is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("chromium is not installed")
+    command = [sys.executable, ROOT / "docs" / "screenshots.py", tmp_path]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    image = (tmp_path / "overview.png").read_bytes()
+    assert image.startswith(b"\x89PNG\r\n\x1a\n")
+    assert 10_000 < len(image) < 100_000
 
 
 def without_durations(text: str) -> list[str]:
