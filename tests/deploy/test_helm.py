@@ -74,7 +74,7 @@ def container(objects: list[Object]) -> Object:
 
 
 def test_generated_files_are_up_to_date() -> None:
-    """If this fails, run `python deploy/render.py --generate` and review the diff."""
+    """If this fails, run `make manifests` and review the diff."""
     done = run_render("--check")
     assert (done.returncode, done.stderr) == (0, "")
 
