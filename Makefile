@@ -91,10 +91,10 @@ $(VENV)/.test: tests/requirements.txt $(VENV)/.run
 
 docs: $(VENV)/.test
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m deploy.mixin.dashboards
 
 manifests: $(VENV)/.test
 	$(BIN)/python deploy/render.py --generate
-	$(BIN)/python -m deploy.mixin.dashboards
 
 site: $(VENV)/.test
 	$(BIN)/python docs/site.py
