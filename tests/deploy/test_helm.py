@@ -230,6 +230,19 @@ def test_rules_name_the_job_of_the_release() -> None:
     assert '{job=\\"blackbox\\"' in text
 
 
+def test_configuration_file_among_the_extra_arguments_replaces_the_charts() -> None:
+    """The exporter would read both; the original reads the last one."""
+    arguments = container(rendered(values="extraArgs: [--config.file=/etc/mine.yml]"))["args"]
+    assert [one for one in arguments if one.startswith("--config.file")] == ["--config.file=/etc/mine.yml"]
+
+
+def test_null_turns_off_what_is_on_by_default() -> None:
+    objects = rendered(values="{config: null, podDisruptionBudget: null, maxConnectionAge: null}")
+    assert {one["kind"] for one in objects} == {"Deployment", "Service", "ServiceAccount"}
+    assert container(objects)["args"] == ["--workers=1"]
+    assert "volumes" not in pod(objects)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -264,7 +277,7 @@ def test_prometheus_probes_a_target_once_however_many_pods_there_are(tmp_path: P
         text = json.dumps([{names.get(k, k): v for k, v in one.items()} for one in endpoint["relabelings"]])
         scrape = {
             "job_name": "blackbox",
-            "scrape_interval": "1s",
+            "scrape_interval": "10s",
             "metrics_path": endpoint["path"],
             "params": {**endpoint["params"], "target": [url]},
             "static_configs": [{"targets": [f"192.0.2.{n}:9115"], "labels": one} for n, one in enumerate(pods)],
