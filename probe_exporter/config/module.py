@@ -131,6 +131,7 @@ class Config:
         targets: the allowed targets of all modules.
         guarded: whether any `targets` restrict what may be probed.
         discovery: sources of targets by name, for Prometheus' HTTP service discovery.
+        probers_not_loaded: number of files that failed to load and were left out.
     """
 
     modules: Modules
@@ -141,6 +142,7 @@ class Config:
     probers: Mapping[str, Prober[Any]] = field(default_factory=dict)
     guarded: bool = False
     discovery: Mapping[str, DiscoverySettings] = field(default_factory=dict)
+    probers_not_loaded: int = 0
 
 
 class ConfigError(Exception):
