@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from types import ModuleType
 import pytest
 
 from probe_exporter.config import loading
+from probe_exporter.config.series import series_of
 from probe_exporter.flags import Flags
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.web.config_file import load as load_web_config
@@ -70,15 +72,22 @@ def test_flags_in_documents_exist() -> None:
 OPERATIONS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_operations_has_two_configurations_and_a_web_configuration() -> None:
-    assert [bool(re.search("^modules:", text, re.MULTILINE)) for text in OPERATIONS] == [True, True, False]
+def test_operations_has_three_configurations_and_a_web_configuration() -> None:
+    assert [bool(re.search("^modules:", text, re.MULTILINE)) for text in OPERATIONS] == [True, True, False, True]
 
 
-@pytest.mark.parametrize("text", OPERATIONS[:2], ids=["parameters", "targets"])
+@pytest.mark.parametrize("text", [*OPERATIONS[:2], OPERATIONS[3]], ids=["parameters", "targets", "series"])
 def test_configurations_of_operations_load(text: str, tmp_path: Path) -> None:
     file = tmp_path / "modules.yml"
     file.write_text(text, encoding="utf-8")
     assert loading.load([file], load_probers([]), strict=True).modules
+
+
+def test_operations_has_the_series_of_a_module() -> None:
+    operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    [written] = re.findall(r'"series": (\{.*\})', operations)
+    module = loading.load([ROOT / "modules" / "blackbox.yml"], load_probers([])).modules["http_2xx"]
+    assert json.loads(written) == series_of(module).model_dump()
 
 
 def test_web_configuration_of_operations_loads(pki: Pki, tmp_path: Path) -> None:
