@@ -90,6 +90,7 @@ $(VENV)/.test: tests/requirements.txt $(VENV)/.run
 
 docs: $(VENV)/.test
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m deploy.mixin.dashboards
 
 site: $(VENV)/.test
 	$(BIN)/python docs/site.py

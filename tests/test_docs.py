@@ -69,36 +69,42 @@ def test_flags_in_documents_exist() -> None:
     assert {re.sub("[.-]", "_", flag) for flag in named} <= Flags.__annotations__.keys()
 
 
-OPERATIONS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(encoding="utf-8"), re.DOTALL)
+def yaml_blocks(page: str) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_operations_has_three_configurations_and_a_web_configuration() -> None:
-    assert [bool(re.search("^modules:", text, re.MULTILINE)) for text in OPERATIONS] == [True, True, False, True]
+CONFIGURATIONS = [
+    (page.name, text)
+    for page in sorted(ROOT.glob("docs/how-to/*.md"))
+    for text in yaml_blocks(page.name)
+    if re.search("^modules:", text, re.MULTILINE)
+]
 
 
-@pytest.mark.parametrize("text", [*OPERATIONS[:2], OPERATIONS[3]], ids=["parameters", "targets", "series"])
-def test_configurations_of_operations_load(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "text"), CONFIGURATIONS, ids=[page for page, _ in CONFIGURATIONS])
+def test_configurations_in_how_to_pages_load(page: str, text: str, tmp_path: Path) -> None:
     file = tmp_path / "modules.yml"
     file.write_text(text, encoding="utf-8")
-    assert loading.load([file], load_probers([]), strict=True).modules
+    assert loading.load([file], load_probers([]), strict=True).modules, page
 
 
-def test_operations_has_the_series_of_a_module() -> None:
-    operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    [written] = re.findall(r'"series": (\{.*\})', operations)
+def test_page_about_scale_has_the_series_of_a_module() -> None:
+    page = (ROOT / "docs" / "how-to" / "scale.md").read_text(encoding="utf-8")
+    [written] = re.findall(r'"series": (\{.*\})', page)
     module = loading.load([ROOT / "modules" / "blackbox.yml"], load_probers([])).modules["http_2xx"]
     assert json.loads(written) == series_of(module).model_dump()
 
 
-def test_web_configuration_of_operations_loads(pki: Pki, tmp_path: Path) -> None:
+def test_web_configuration_in_how_to_page_loads(pki: Pki, tmp_path: Path) -> None:
     for name, original in (
         ("exporter.pem", "leaf.pem"),
         ("exporter.key", "leaf.key"),
         ("prometheus-ca.pem", "root.pem"),
     ):
         shutil.copy(pki.directory / original, tmp_path / name)
+    (text,) = yaml_blocks("tls-and-passwords.md")
     hashed = "$2b$04$gNbqzOh2tvx540RVVXPHA.8UBBwtTBXx1veLfxlB0UjWA1k6pq8wa"  # of the password x
-    (tmp_path / "web.yml").write_text(OPERATIONS[2].replace("$2y$10$…", hashed), encoding="utf-8")
+    (tmp_path / "web.yml").write_text(text.replace("$2y$10$…", hashed), encoding="utf-8")
     load_web_config(tmp_path / "web.yml")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from probe_exporter.config.changes import Change
 from probe_exporter.config.files import config_files
 from probe_exporter.config.loading import digest, load
 from probe_exporter.config.module import Config, ConfigError
@@ -31,6 +32,7 @@ class Source:
     expand_env: bool = False
     strict: bool = False
     ignore_errors: bool = False  # start without broken probers
+    change: Change | None = None  # of a module, for one probe from a terminal
 
     def read(self) -> Config:
         """Load probers and modules.
@@ -50,6 +52,7 @@ class Source:
             expand_env=self.expand_env,
             strict=self.strict,
             deferred=() if self.files else [file for file in files if file.parent == library()],
+            change=self.change,
         )
         return without(config, probers, broken, strict=self.strict) if broken else config
 

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from probe_exporter.addresses.guard import Lists
 from probe_exporter.config import document as documents
 from probe_exporter.config import nodes, parameter_checks, placeholders
+from probe_exporter.config.changes import Change
 from probe_exporter.config.discovery import DiscoverySettings
 from probe_exporter.config.document import Document, Unfit
 from probe_exporter.config.module import Config, ConfigError, Module, Modules
@@ -52,6 +53,7 @@ def load(
     expand_env: bool = False,
     strict: bool = False,
     deferred: Collection[Path] = (),
+    change: Change | None = None,
 ) -> Config:
     """Read and check configuration files.
 
@@ -60,6 +62,7 @@ def load(
         strict: treat warnings as errors.
         deferred: those of the files that have no errors and nothing but modules. Their modules are made on first use;
             until then their probers need not be imported.
+        change: new settings of a module, in place of those of its file.
 
     Raises:
         ConfigError: with every problem of every file.
@@ -75,7 +78,9 @@ def load(
     defined: dict[nodes.KeyPath, Place] = {}
     for path, data in contents.items():
         document, root = documents.parsed(data, str(path))
-        if root is not None and path in deferred:
+        changed = None if change is None or root is None else change.applied(root)
+        root = changed or root
+        if root is not None and path in deferred and changed is None:
             for name, node in _named_nodes(document, root):
                 later[name] = partial(_made_later, name, node, str(path), probers, environment)
         elif root is not None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pytest
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +27,10 @@ from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result, run
 from probe_exporter.settings.block import Settings
+from probe_exporter.tls import certificates, evidence
+from probe_exporter.tls.handshake import Handshake
 from tests.cost import expect_cheaper
+from tests.targets import Pki
 
 INFO = Metric("probe_test_info", "A label.", ("value",))
 
@@ -110,6 +114,22 @@ def test_too_large_result_is_counted_and_not_kept() -> None:
     recent.settle()
     assert held(recent) == [0]
     assert lost == {TOO_LARGE: 1}
+
+
+def test_phases_and_certificates_count(pki: Pki) -> None:
+    result = finished("x")
+    before = weight(result)
+    for _ in range(10):
+        with result.probe.phase("p") as phase:
+            phase.about = "a" * 1000
+    with_phases = weight(result)
+    assert with_phases - before > 10 * 1000
+    leaf = certificates.read(x509.load_pem_x509_certificate((pki.directory / "leaf.pem").read_bytes()))
+    for _ in range(100):
+        evidence.keep(result.probe, Handshake("TLS 1.3", "", [leaf] * 100, None), "n" * 5000)
+    assert len(result.probe.evidence) == evidence.MAX_HANDSHAKES
+    added = weight(result) - with_phases
+    assert evidence.MAX_HANDSHAKES * evidence.MAX_CERTIFICATES * leaf.summary.bytes <= added < 200_000
 
 
 class Model(NamedTuple):
