@@ -47,7 +47,7 @@ MAX_NAMING_CONTEXTS = 100
 MAX_REFERENCES = 10_000
 MAX_FILTER_DEPTH = 50
 
-DURATION = Metric("probe_ldap_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_ldap_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=6)
 CODE = Metric(
     "probe_ldap_result_code", "Result code of an operation, as RFC 4511 defines it: 0 is success.", ("operation",)
 )

@@ -39,7 +39,7 @@ MAX_OTHER_MESSAGES = 1000
 KEEP_ALIVE = 60
 """Seconds of silence after which the broker may drop the session. No probe takes that long; some brokers refuse 0."""
 
-DURATION = Metric("probe_mqtt_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_mqtt_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=6)
 CODE = Metric(
     "probe_mqtt_reason_code", "Reason code of the broker's packet, as the protocol version defines it.", ("packet",)
 )

@@ -54,7 +54,7 @@ MAX_STATUS_ROWS = 256  # MySQL's own limit for replication channels
 MAX_VALUE_BYTES = 1000
 MAX_LOGIN_PACKETS = 10
 
-DURATION = Metric("probe_mysql_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_mysql_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=7)
 SERVER = Metric("probe_mysql_server_info", "Version of the server.", ("version",), type="info")
 READ_ONLY = Metric("probe_mysql_read_only", "1 if the server is read-only for ordinary users, otherwise 0.")
 IO_RUNNING = Metric(

@@ -39,7 +39,7 @@ UNSYNCHRONIZED_STRATUM = 16
 MAX_STRAY_DATAGRAMS = 100
 """Datagrams that are no response to the request; after more the probe fails."""
 
-DURATION = Metric("probe_ntp_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_ntp_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=2)
 OFFSET = Metric("probe_ntp_offset_seconds", "Seconds that the server's clock is ahead of the local clock.")
 DELAY = Metric("probe_ntp_delay_seconds", "Round-trip time to the server, without the server's processing time.")
 STRATUM = Metric("probe_ntp_stratum", "Stratum of the server: 1 has a reference clock, 16 is unsynchronized.")

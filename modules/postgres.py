@@ -55,7 +55,7 @@ MAX_ITERATIONS = 100_000
 MAX_ITERATIONS_IN_LOOP = 10_000
 """More than these (3.5 ms) are computed in a thread, so that other probes go on."""
 
-DURATION = Metric("probe_postgres_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_postgres_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=6)
 SERVER = Metric("probe_postgres_server_info", "Version of the server; with a login.", ("version",), type="info")
 IN_RECOVERY = Metric("probe_postgres_in_recovery", "1 on a standby, 0 on a primary.")
 REPLAY_LAG = Metric(

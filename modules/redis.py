@@ -36,7 +36,7 @@ MAX_REPLICA_FIELDS = 32
 MAX_REPLICAS = 256
 MAX_LABEL_CHARACTERS = 128
 
-DURATION = Metric("probe_redis_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_redis_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=6)
 SERVER = Metric(
     "probe_redis_server_info", "Software, version and mode of the server.", ("software", "version", "mode"), type="info"
 )

@@ -52,7 +52,7 @@ MAX_LINES = 100
 MAX_PACKET_BYTES = 35_000  # RFC 4253, 6.1: the size that every implementation must accept
 MAX_PACKETS = 100
 
-DURATION = Metric("probe_ssh_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_ssh_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=4)
 SERVER = Metric(
     "probe_ssh_server_info",
     "Version of the server, as its identification string has it.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from types import ModuleType
 import pytest
 
 from probe_exporter.config import loading
+from probe_exporter.config.series import series_of
 from probe_exporter.flags import Flags
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.web.config_file import load as load_web_config
@@ -88,6 +90,13 @@ def test_configurations_in_how_to_pages_load(page: str, text: str, tmp_path: Pat
     file = tmp_path / "modules.yml"
     file.write_text(text, encoding="utf-8")
     assert loading.load([file], load_probers([]), strict=True).modules, page
+
+
+def test_page_about_scale_has_the_series_of_a_module() -> None:
+    page = (ROOT / "docs" / "how-to" / "scale.md").read_text(encoding="utf-8")
+    [written] = re.findall(r'"series": (\{.*\})', page)
+    module = loading.load([ROOT / "modules" / "blackbox.yml"], load_probers([])).modules["http_2xx"]
+    assert json.loads(written) == series_of(module).model_dump()
 
 
 def test_web_configuration_in_how_to_page_loads(pki: Pki, tmp_path: Path) -> None:

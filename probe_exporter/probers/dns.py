@@ -147,7 +147,7 @@ class DnsSettings(SourceSettings):
 
 # --- metrics -----------------------------------------------------------------------------------------------
 
-DURATION = Metric("probe_dns_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_dns_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=3)
 ANSWER_RRS = Metric("probe_dns_answer_rrs", "Number of records in the answer section.")
 AUTHORITY_RRS = Metric("probe_dns_authority_rrs", "Number of records in the authority section.")
 ADDITIONAL_RRS = Metric("probe_dns_additional_rrs", "Number of records in the additional section.")

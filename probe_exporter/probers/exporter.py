@@ -187,7 +187,7 @@ REEXPOSED = Metric("probe_exporter_reexposed_series", "Series of the target that
 LEFT_OUT = Metric(
     "probe_exporter_left_out_series", "Series that match `reexpose` and were dropped because of its limits."
 )
-DURATION = Metric("probe_exporter_duration_seconds", "Seconds of each phase.", ("phase",))
+DURATION = Metric("probe_exporter_duration_seconds", "Seconds of each phase.", ("phase",), series=9)
 
 CONTENT_TYPE = OwnReason(
     "exporter_content_type",

@@ -222,7 +222,9 @@ VERSION = Metric("probe_http_version", "HTTP version of the last response; 0 wit
 LAST_MODIFIED = Metric(
     "probe_http_last_modified_timestamp_seconds", "Last-Modified of the last response in Unix time; absent without one."
 )
-DURATION = Metric("probe_http_duration_seconds", "Seconds of each phase, summed over all redirects.", ("phase",))
+DURATION = Metric(
+    "probe_http_duration_seconds", "Seconds of each phase, summed over all redirects.", ("phase",), series=5
+)
 FAILED_BY_CEL = Metric(
     "probe_failed_due_to_cel", "Whether the probe failed because of a CEL expression; absent if the module has none."
 )

@@ -71,6 +71,7 @@ DURATION = Metric(
     "probe_icmp_duration_seconds",
     "Duration of each phase in seconds; rtt is the round trip, 0 without a reply.",
     ("phase",),
+    series=3,
 )
 HOP_LIMIT = Metric("probe_icmp_reply_hop_limit", "TTL or hop limit of the reply on arrival.")
 LOSS = Metric(

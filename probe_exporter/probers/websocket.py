@@ -94,6 +94,7 @@ DURATION = Metric(
     "probe_websocket_duration_seconds",
     "Duration of each phase in seconds: `processing` is TLS and the upgrade, `transfer` the steps of `query_response`.",
     ("phase",),
+    series=4,
 )
 
 # --- the probe ---------------------------------------------------------------------------------------------
