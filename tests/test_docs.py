@@ -144,7 +144,7 @@ def test_readme_command_gives_shown_output(tmp_path: Path) -> None:
 def test_screenshot_can_be_taken_anew(tmp_path: Path) -> None:
     if shutil.which("chromium") is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("chromium is not installed")
-    command = [sys.executable, ROOT / "docs" / "screenshots.py", tmp_path]
+    command = [sys.executable, str(ROOT / "docs" / "screenshots.py"), str(tmp_path)]
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     image = (tmp_path / "overview.png").read_bytes()
