@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from probe_exporter.config.current import REFUSALS
 from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
 from probe_exporter.runner import identify
+from probe_exporter.telemetry.collector import Collector
 from probe_exporter.telemetry.watchdog import Watchdog
 from probe_exporter.web.access import AccessControl
 from probe_exporter.web.config_file import LiveWebConfig
@@ -62,6 +63,7 @@ async def serve(
         cleanup.push_async_callback(connections.close)
         background.start(connections.watch())
         background.start(web.telemetry.lag.watch())
+        background.start(Collector(lambda: len(web.probing.running) + connections.number).watch())
         watchdog = Watchdog(web.telemetry.lag, identify)
         watchdog.start()
         cleanup.callback(watchdog.stop)

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from probe_exporter.telemetry import log_output
+from probe_exporter.telemetry.counters import worker_restarts
 from probe_exporter.workers.snapshots import merged, settled, snapshot
 from probe_exporter.workers.vitals import Vitals, hung_for, look
 from probe_exporter.workers.worker import HISTORY
@@ -255,6 +256,7 @@ class Supervisor:
             question.waiting.discard(worker)
         if self._ending:
             return
+        self._settled = snapshot(merged([self._settled, snapshot([worker_restarts(1)])]))
         lived = time.monotonic() - worker.started
         pause = 0.0 if lived > STEADY_SECONDS else self._pauses[worker.number]
         self._pauses[worker.number] = min(pause * 2, MAX_PAUSE_SECONDS) or MIN_PAUSE_SECONDS

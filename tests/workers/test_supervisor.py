@@ -232,6 +232,7 @@ def test_dead_worker_is_replaced_and_its_counters_stay(start: Start) -> None:
                 assert ask(exporter.port, "/-/ready").status in (200, 503)
             assert own_metric(exporter, PROBES) == 20
         wait_until(lambda: ask(exporter.port, "/-/healthy").status == 200)
+        assert own_metric(exporter, "probe_exporter_worker_restarts_total") == 2
         probe_times(exporter, 10)
         assert own_metric(exporter, PROBES) == 30
 
