@@ -7,6 +7,7 @@
 # make instructions   count the instructions of each probe, and hold them to the budget
 # make docs   write the generated parts of docs/ anew
 # make site   the documentation as a site in build/site, with every link checked
+# make manifests   render the Helm chart anew: deploy/kubernetes/ and what tests compare with
 # make constraints   pin what a fresh environment resolves to today
 
 VENV   := .venv
@@ -36,7 +37,7 @@ UNITS  := addresses exposition network prober protocols scrape settings telemetr
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
 CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples deploy,$(if $(wildcard $(d)/*.py),$(d)))
 
-.PHONY: run test quick lint types fuzz bench instructions docs site constraints clean python
+.PHONY: run test quick lint types fuzz bench instructions docs manifests site constraints clean python
 
 run: $(VENV)/.run
 ifeq ($(ARGS),)
@@ -99,6 +100,10 @@ $(VENV)/.test: tests/requirements.txt $(VENV)/.run
 
 docs: $(VENV)/.test
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m deploy.mixin.dashboards
+
+manifests: $(VENV)/.test
+	$(BIN)/python deploy/render.py --generate
 
 site: $(VENV)/.test
 	$(BIN)/python docs/site.py

@@ -7,8 +7,10 @@ const live = [...document.querySelectorAll("[data-live][id]")];
 const state = document.querySelector("[data-live-state]");
 let failures = 0;
 
-function say(text) {
-  if (state && state.textContent !== text) state.textContent = text;
+function say(text, bad = false) {
+  if (!state) return;
+  if (state.textContent !== text) state.textContent = text;
+  state.classList.toggle("stale", bad);
 }
 
 function busy(section) {
@@ -43,7 +45,7 @@ async function refresh() {
       say("live");
     } catch (error) {
       failures += 1;
-      say(`not live: the exporter does not answer (${error.message})`);
+      say(`not live: ${error.message}`, true);
     }
   }
   later();
