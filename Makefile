@@ -29,7 +29,8 @@ usable = $(firstword $(foreach p,$(PYTHONS),$(shell \
 ifndef PYTHON
 PYTHON := $(or $(call usable,$(comma) venv$(comma) ensurepip),$(call usable))
 endif
-PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+# Twice quiet: errors are printed, and no warnings about indexes and versions that a first-time user can't judge.
+PIP    := $(BIN)/pip --disable-pip-version-check --quiet --quiet
 # What `make quick` runs: tests of code that starts no program and hardly waits.
 UNITS  := addresses exposition network prober protocols scrape settings telemetry tls test_flags.py test_layers.py \
           test_runner.py
@@ -39,7 +40,12 @@ CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples depl
 .PHONY: run test quick lint types fuzz bench instructions docs manifests site constraints clean python
 
 run: $(VENV)/.run
-	$(BIN)/probe-exporter $(ARGS)
+ifeq ($(ARGS),)
+	@echo "Serving the shipped modules on http://localhost:9115/ until Ctrl-C. In another terminal:"
+	@echo "    $(BIN)/probe-exporter run http_2xx localhost:9115"
+	@echo "    curl 'localhost:9115/probe?module=http_2xx&target=localhost:9115'"
+endif
+	@$(BIN)/probe-exporter $(ARGS)
 
 test: $(VENV)/.test
 	$(PYTEST) $(ARGS)
@@ -79,14 +85,17 @@ else
 endif
 
 $(VENV)/bin/pip: | python
-	$(PYTHON) -m venv $(VENV)
+	@echo "Making a virtual environment in $(VENV) with $(PYTHON)."
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt $(VENV)/bin/pip
-	$(PIP) install --constraint constraints.txt --editable .
+	@echo "Installing probe-exporter and its libraries into $(VENV): once, for a minute or so."
+	@$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.test: tests/requirements.txt $(VENV)/.run
-	$(PIP) install --constraint constraints.txt --requirement tests/requirements.txt
+	@echo "Installing what the tests need into $(VENV)."
+	@$(PIP) install --constraint constraints.txt --requirement tests/requirements.txt
 	@touch $@
 
 docs: $(VENV)/.test

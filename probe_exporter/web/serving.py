@@ -17,9 +17,9 @@ from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
 from probe_exporter.runner import identify
 from probe_exporter.telemetry.collector import Collector
 from probe_exporter.telemetry.watchdog import Watchdog
+from probe_exporter.web.access import AccessControl
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.connections import Connections, Limits
-from probe_exporter.web.door import Door
 from probe_exporter.web.listening import BACKLOG, Listener
 from probe_exporter.web.reloading import Reloads
 from probe_exporter.web.routes import Web
@@ -56,10 +56,10 @@ async def serve(
     async with AsyncExitStack() as cleanup:
         background = Background()
         cleanup.callback(background.cancel)
-        door = Door(web, web.count, live, crew.number if crew else 1) if live else None
-        if door is not None:
-            cleanup.callback(door.close)
-        connections = Connections(door or web, Limits(age=max_connection_age))
+        access = AccessControl(web, web.count, live, crew.number if crew else 1) if live else None
+        if access is not None:
+            cleanup.callback(access.close)
+        connections = Connections(access or web, Limits(age=max_connection_age))
         cleanup.push_async_callback(connections.close)
         background.start(connections.watch())
         background.start(web.telemetry.lag.watch())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -448,6 +450,26 @@ def test_result_that_can_not_be_rendered_is_dropped_alone(tmp_path: Path, caplog
 
     assert asyncio.run(fill()) == ["b", "a"]
     assert "Unexpected exception: a probe is missing in the history" in caplog.text
+
+
+def test_details_that_earlier_releases_did_not_write_are_empty(tmp_path: Path) -> None:
+    async def read() -> dict[str, object]:
+        with opened(tmp_path / "h") as history:
+            history.add(finished("x"))
+            await history.select(ALL)
+            with contextlib.closing(sqlite3.connect(tmp_path / "h")) as other, other:
+                (packed,) = other.execute("SELECT document FROM probes").fetchone()
+                whole = json.loads(zlib.decompress(packed))
+                for key in ("parameters", "phases", "tls"):
+                    del whole["details"][key]
+                other.execute("UPDATE probes SET document = ?", (zlib.compress(json.dumps(whole).encode()),))
+            found = await history.get(1)
+            assert found is not None
+            return found[1].details
+
+    details = asyncio.run(read())
+    assert (details["parameters"], details["phases"], details["tls"]) == ({}, [], [])
+    assert details["prober"] == "nothing"
 
 
 def test_write_queue_is_bounded(tmp_path: Path) -> None:
