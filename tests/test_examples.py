@@ -241,7 +241,7 @@ class Stage:
         text = (EXAMPLES / name).read_text(encoding="utf-8")
         text = re.sub(r"(127\.0\.0\.1|probe-exporter\.monitoring\.svc):9115", f"127.0.0.1:{self.exporter.port}", text)
         jobs = yaml.safe_load(text)["scrape_configs"]
-        return {job["job_name"]: job | {"scrape_interval": "2s", "scrape_timeout": "2s"} for job in jobs}
+        return {job["job_name"]: job | {"scrape_interval": "10s", "scrape_timeout": "10s"} for job in jobs}
 
     def write(self, name: str, config: Json) -> str:
         """Write a configuration, and return the flag for it."""
