@@ -66,8 +66,7 @@ def as_text(objects: list[Values]) -> str:
 
 def generate() -> Iterator[tuple[Path, str]]:
     """Yield each generated file and its content. The chart's rules come first: what follows is rendered with them."""
-    if RULES.exists():
-        yield CHART / "files" / "rules.yml", RULES.read_text(encoding="utf-8")
+    yield CHART / "files" / "rules.yml", RULES.read_text(encoding="utf-8")
     yield from _manifests()
     for path in sorted((TESTS / "deploy" / "values").glob("*.yml")):
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

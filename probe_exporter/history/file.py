@@ -75,8 +75,6 @@ T = TypeVar("T")
 class FileHistory:
     """Finished probes in a file. Ids start at 1 and increase in the order of writing, over restarts and processes."""
 
-    shared = True
-
     def __init__(self, path: Path, limit: int, max_bytes: int, log: ProbeLog, lost: Counter[str]) -> None:
         """Create the file, or check an existing one; the process may fork until the first call of a method.
 
