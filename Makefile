@@ -5,7 +5,7 @@
 # make fuzz   fuzz every parser for a minute each   (make fuzz ARGS="dns --seconds 3600": one of them, for longer)
 # make bench  side by side with the original
 # make instructions   count the instructions of each probe, and hold them to the budget
-# make docs   write the generated parts of docs/ anew
+# make docs   write the generated parts of docs/, the dashboards and the manifests anew
 # make site   the documentation as a site in build/site, with every link checked
 # make manifests   render the Helm chart anew: deploy/kubernetes/ and what tests compare with
 # make constraints   pin what a fresh environment resolves to today
@@ -101,6 +101,7 @@ $(VENV)/.test: tests/requirements.txt $(VENV)/.run
 docs: $(VENV)/.test
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m deploy.mixin.dashboards
+	$(BIN)/python deploy/render.py --generate
 
 manifests: $(VENV)/.test
 	$(BIN)/python deploy/render.py --generate
