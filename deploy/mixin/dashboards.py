@@ -432,7 +432,12 @@ def exporter() -> Dashboard:
                     ("history: {{cause}}", rate("probe_exporter_history_lost_total", "cause")),
                     unit="ops",
                 ),
-                graph("Starts within an hour", ("{{instance}}", f"changes(process_start_time_seconds{s}[1h])")),
+                graph(
+                    "Starts within an hour",
+                    ("{{instance}}", f"changes(process_start_time_seconds{s}[1h])"),
+                    ("workers of {{instance}}", f"increase(probe_exporter_worker_restarts_total{s}[1h])"),
+                ),
+                graph("Probers that failed to load", ("{{instance}}", f"probe_exporter_probers_not_loaded{s}")),
             ),
         },
     )

@@ -126,7 +126,7 @@ class Configuration:
         self._seen = found
         self.loaded = time.time()
         self._telemetry.reload_succeeded()
-        self._telemetry.configured(self.current.modules)
+        self._telemetry.configured(self.current.modules, self.current.probers_not_loaded)
 
     async def _read(self, *, again: bool) -> bool:
         """Read the source and use the result. Return False if nothing has changed.
@@ -161,7 +161,7 @@ class Configuration:
         self.last_error = ""
         self.loaded = time.time()
         config = self.current
-        self._telemetry.configured(config.modules)
+        self._telemetry.configured(config.modules, config.probers_not_loaded)
         files = ",".join([str(file) for file in config.files])
         log.info(message, extra={"fields": {"files": files, "modules": len(config.modules)}})
         for warning in config.warnings:

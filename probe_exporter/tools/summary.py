@@ -33,7 +33,7 @@ MAX_SAMPLES = 16
 _IN_VERDICT = {"probe_success", "probe_duration_seconds", "probe_timeout_seconds", "probe_failure_info"}
 """Metrics that the verdict says."""
 
-_GOOD, _BAD, _MAYBE, _FAINT, _HEAD = "green", "red", "yellow", "dim", "bold"
+_GOOD, _BAD, _MAYBE, _FAINT, _HEAD, _CODE = "green", "red", "yellow", "dim", "bold", "bold"
 
 
 class Summary:
@@ -49,6 +49,7 @@ class Summary:
         self._repeated = repeated
         self._console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
         self._console.width = min(self._console.width, MAX_WIDTH)
+        self._mark = "" if self._console.is_terminal else "`"
         self._progress: Progress | None = None
         self._before: str | None = None
         self._tally = _Tally()
@@ -101,10 +102,10 @@ class Summary:
         if report.explanation is not None:
             out.print()
             out.print(Text.assemble((report.explanation.reason, _BAD), f": {_printable(report.message)}"))
-            self._paragraph(_prose(report.explanation.meaning))
+            self._paragraph(_prose(report.explanation.meaning, self._mark))
             if report.explanation.advice != report.explanation.meaning:
                 self._heading("What to try")
-                self._paragraph(_prose(report.explanation.advice))
+                self._paragraph(_prose(report.explanation.advice, self._mark))
         if report.bars:
             self._heading("Phases")
             self._lines(_waterfall(report.bars, width, self._console.encoding))
@@ -283,9 +284,12 @@ def _log_line(step: Step) -> Text:
     )
 
 
-def _prose(text: str) -> Text:
-    """Return a text of this package without the marks of commands and settings."""
-    return Text(_printable(text).replace("`", ""))
+def _prose(text: str, mark: str) -> Text:
+    """Return a text in which backticks mark commands and settings; they get a style, and `mark` around them."""
+    prose = Text()
+    for number, part in enumerate(_printable(text).split("`")):
+        prose.append(f"{mark}{part}{mark}" if number % 2 else part, _CODE if number % 2 else "")
+    return prose
 
 
 def _printable(text: str) -> str:

@@ -74,9 +74,9 @@ def container(objects: list[Object]) -> Object:
 
 
 def test_generated_files_are_up_to_date() -> None:
-    """If this fails, run `python deploy/render.py --generate` and review the diff."""
+    """If this fails, run `make manifests` and review the diff."""
     done = run_render("--check")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
 
 
 def test_chart_is_of_this_version() -> None:
@@ -118,7 +118,7 @@ def of_operator(name: str) -> list[Object]:
     ("name", "kinds"),
     [
         ("community", {"ServiceMonitor", "PrometheusRule"}),
-        ("operator", {"ServiceMonitor", "Probe", "ScrapeConfig", "PrometheusRule"}),
+        ("operator", {"ServiceMonitor", "Probe", "ScrapeConfig"}),
     ],
 )
 def test_objects_are_valid_for_the_operator(name: str, kinds: set[str]) -> None:
@@ -223,11 +223,28 @@ def test_pods_of_a_probed_service_differ_in_no_label() -> None:
             assert instance["targetLabel"] == "instance"
 
 
-@pytest.mark.skipif(not (CHART / "files" / "rules.yml").exists(), reason="the chart has no rules yet")
-def test_rules_name_the_job_of_the_release() -> None:
-    text = json.dumps(only(rendered("community"), "PrometheusRule"))
-    assert '{job=\\"probe-exporter\\"' not in text
-    assert '{job=\\"blackbox\\"' in text
+def test_rules_are_those_of_the_mixin_for_the_job_of_the_release(tmp_path: Path) -> None:
+    rule = only(rendered("community", values="prometheusRule: {defaultRules: true}"), "PrometheusRule")
+    assert problems([rule]) == []
+    spec = rule["spec"]
+    text = json.dumps(spec)
+    assert 'job=\\"probe-exporter\\"' not in text
+    assert 'job=\\"blackbox\\"' in text
+    mixin = yaml.safe_load((ROOT / "deploy" / "mixin" / "rules.yml").read_text(encoding="utf-8"))
+    assert [group["name"] for group in spec["groups"]] == [
+        *(group["name"] for group in mixin["groups"]),
+        "probe-exporter.rules",
+    ]
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    done = subprocess.run([exporters.peer("promtool"), "check", "rules", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_default_rules_can_be_left_out() -> None:
+    assert only(rendered(values="prometheusRule: {enabled: true, defaultRules: false}"), "PrometheusRule")["spec"] == {
+        "groups": []
+    }
 
 
 def test_configuration_file_among_the_extra_arguments_replaces_the_charts() -> None:
