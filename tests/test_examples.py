@@ -27,6 +27,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import exporters
+from tests.deploy.test_helm import problems
 from tests.exporters import ROOT, Server, peer
 from tests.peers.test_prometheus import ask, wait_for_value
 from tests.processes import free_port, listening, running
@@ -151,6 +152,11 @@ def test_promtool_accepts_what_the_operator_makes_of_the_resource(file: Path, tm
     assert not promtool_complaints(tmp_path / "prometheus.yml")
 
 
+@pytest.mark.parametrize("file", RESOURCES, ids=lambda path: path.stem)
+def test_resource_is_valid_for_the_operator(file: Path) -> None:
+    assert problems(list(yaml.safe_load_all(file.read_text(encoding="utf-8")))) == []
+
+
 def promtool_complaints(file: Path) -> str:
     """Return what promtool says about a configuration that it does not accept."""
     command = [peer("promtool"), "check", "config", "--lint=all", str(file)]
@@ -235,7 +241,7 @@ class Stage:
         text = (EXAMPLES / name).read_text(encoding="utf-8")
         text = re.sub(r"(127\.0\.0\.1|probe-exporter\.monitoring\.svc):9115", f"127.0.0.1:{self.exporter.port}", text)
         jobs = yaml.safe_load(text)["scrape_configs"]
-        return {job["job_name"]: job | {"scrape_interval": "2s", "scrape_timeout": "2s"} for job in jobs}
+        return {job["job_name"]: job | {"scrape_interval": "10s", "scrape_timeout": "10s"} for job in jobs}
 
     def write(self, name: str, config: Json) -> str:
         """Write a configuration, and return the flag for it."""
@@ -300,8 +306,20 @@ class Stage:
 Series = list[tuple[dict[str, str], float]]
 
 
-async def collect(directory: Path) -> Series:
-    """Run site, exporters, server and two agents; return all series of the server.
+@dataclass(frozen=True)
+class Found:
+    """What the server has in the end: all series, and its alerts, pending or firing."""
+
+    series: Series
+    alerts: list[Json]
+
+    def select(self, job: str, name: str = "probe_success") -> Series:
+        """Return the series of a job with a name."""
+        return [one for one in self.series if (one[0]["__name__"], one[0].get("job")) == (name, job)]
+
+
+async def collect(directory: Path) -> Found:
+    """Run site, exporters, server and two agents; return what the server has.
 
     The exporter of the agent `home` accepts no page with status 200, so that all targets fail there.
     """
@@ -323,7 +341,8 @@ async def collect(directory: Path) -> Series:
                 stack.enter_context(agent)
             await all_arrived(server)
             result = (await ask(server, "query", query='{job=~".+"}'))["result"]
-    return [(found["metric"], float(found["value"][1])) for found in result]
+            alerts = (await ask(server, "alerts"))["alerts"]
+    return Found([(found["metric"], float(found["value"][1])) for found in result], alerts)
 
 
 async def all_arrived(server: Server) -> None:
@@ -336,59 +355,53 @@ async def all_arrived(server: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """Return the result of one run for the tests below."""
     peer("prometheus")
     return asyncio.run(collect(tmp_path_factory.mktemp("examples")))
 
 
-def selected(series: Series, job: str, name: str = "probe_success") -> Series:
-    return [(labels, value) for labels, value in series if labels["__name__"] == name and labels["job"] == job]
+def test_targets_of_files_have_their_module_and_labels(found: Found) -> None:
+    results = [(labels["module"], labels.get("team"), value) for labels, value in found.select("inventory")]
+    assert sorted(results, key=str) == [("http_2xx", "shop", 1)] * len(PAGES) + [("tcp_connect", None, 1)]
 
 
-def test_targets_of_files_have_their_module_and_labels(series: Series) -> None:
-    found = [(labels["module"], labels.get("team"), value) for labels, value in selected(series, "inventory")]
-    assert sorted(found, key=str) == [("http_2xx", "shop", 1)] * len(PAGES) + [("tcp_connect", None, 1)]
-
-
-def test_each_shard_probes_its_share_of_the_targets(series: Series) -> None:
-    shares = [{labels["instance"] for labels, _ in selected(series, f"shard-{shard}")} for shard in SHARDS]
+def test_each_shard_probes_its_share_of_the_targets(found: Found) -> None:
+    shares = [{labels["instance"] for labels, _ in found.select(f"shard-{shard}")} for shard in SHARDS]
     assert sum(map(len, shares)) == len(set.union(*shares)) == len(PAGES) + 1
 
 
-def test_discovered_targets_are_probed(series: Series) -> None:
-    ((labels, value),) = selected(series, "discovered")
+def test_discovered_targets_are_probed(found: Found) -> None:
+    ((labels, value),) = found.select("discovered")
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/a", labels["instance"])
     assert value == 1
 
 
-def test_ingress_becomes_a_url(series: Series) -> None:
-    ((labels, value),) = selected(series, "ingresses")
+def test_ingress_becomes_a_url(found: Found) -> None:
+    ((labels, value),) = found.select("ingresses")
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/a", labels["instance"])
     assert (labels["namespace"], labels["ingress"], value) == ("web", "shop", 1)
 
 
-def test_service_is_probed_with_the_module_of_its_annotation(series: Series) -> None:
-    ((labels, value),) = selected(series, "services")
+def test_service_is_probed_with_the_module_of_its_annotation(found: Found) -> None:
+    ((labels, value),) = found.select("services")
     assert (labels["namespace"], labels["service"], value) == ("data", "db", 1)
-    assert selected(series, "services", "probe_tcp_duration_seconds")
+    assert found.select("services", "probe_tcp_duration_seconds")
 
 
-def test_addresses_of_a_name_become_urls(series: Series) -> None:
-    ((labels, _),) = selected(series, "every-address")
+def test_addresses_of_a_name_become_urls(found: Found) -> None:
+    ((labels, _),) = found.select("every-address")
     assert re.fullmatch(r"https://127\.0\.0\.1:\d+/health", labels["instance"])
-    ((_, value),) = selected(series, "ldap")
+    ((_, value),) = found.select("ldap")
     assert value == 1
 
 
-def test_vantage_points_page_only_together(series: Series) -> None:
+def test_vantage_points_page_only_together(found: Found) -> None:
     """One target fails from both places, and the other only from home."""
-    results = {
-        (labels["vantage"], labels["instance"].endswith("/a")): value for labels, value in selected(series, "web")
-    }
+    results = {(labels["vantage"], labels["instance"].endswith("/a")): value for labels, value in found.select("web")}
     assert results == {("home", True): 0, ("office", True): 1, ("home", False): 0, ("office", False): 0}
-    alerts = [labels for labels, _ in selected(series, "web", "ALERTS")]
-    assert [labels["alertname"] for labels in alerts if labels["severity"] == "page"] == [
-        "ProbeFailedFromVantagePoints"
-    ]
-    assert not alerts[0]["instance"].endswith("/a")
+    alerts = [one for one in found.alerts if one["labels"].get("job") == "web"]
+    (alert,) = [one for one in alerts if one["labels"]["severity"] == "page"]
+    assert alert["labels"]["alertname"] == "ProbeFailedFromVantagePoints"
+    assert not alert["labels"]["instance"].endswith("/a")
+    assert alert["annotations"]["description"].strip() == "home: connect_refused. office: connect_refused."
