@@ -2,9 +2,10 @@
 
     --release NAME        name of the release (default: probe-exporter)
     --namespace NAME      namespace of the release (default: monitoring)
-    --generate            write all that is generated: deploy/kubernetes/, the chart's copy of the mixin's rules, and
-                          what tests compare with (tests/golden/helm/)
-    --check               name the generated files that are not up to date, and exit with 1 if there are any
+    --generate            write all that is generated: deploy/kubernetes/, and what tests compare with
+                          (tests/golden/helm/)
+    --check               print what Helm finds wrong with the chart, and the generated files that are not up to date;
+                          exit with 1 if there is anything
 
 The package helm-python-sdk, which tests/requirements.txt has, holds Helm's own engine.
 """
@@ -23,7 +24,6 @@ import yaml
 DEPLOY = Path(__file__).parent
 CHART = DEPLOY / "helm" / "probe-exporter"
 KUBERNETES = DEPLOY / "kubernetes"
-RULES = DEPLOY / "mixin" / "rules.yml"
 TESTS = DEPLOY.parent / "tests"
 
 HEADING = (
@@ -64,9 +64,7 @@ def as_text(objects: list[Values]) -> str:
 
 
 def generate() -> Iterator[tuple[Path, str]]:
-    """Yield each generated file and its content. The chart's rules come first: what follows is rendered with them."""
-    if RULES.exists():
-        yield CHART / "files" / "rules.yml", RULES.read_text(encoding="utf-8")
+    """Yield each generated file and its content."""
     yield from _manifests()
     for path in sorted((TESTS / "deploy" / "values").glob("*.yml")):
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -98,6 +96,12 @@ def _remove_traces_of_helm(one: Values) -> None:
             metadata.get("labels", {}).pop(label, None)
 
 
+def problems() -> list[str]:
+    """Return what Helm finds wrong with the chart, and the generated files that are not up to date."""
+    stale = [path for path, text in generate() if not path.exists() or path.read_text("utf-8") != text]
+    return [*map(str, helm.lint(str(CHART), strict=True)["errors"]), *map(str, stale)]
+
+
 def main() -> None:
     """Read the command line, and do what it says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -113,8 +117,7 @@ def main() -> None:
             path.write_text(text, encoding="utf-8")
         return
     if arguments.check:
-        stale = [path for path, text in generate() if not path.exists() or path.read_text("utf-8") != text]
-        sys.exit("\n".join(map(str, stale)) or 0)
+        sys.exit("\n".join(problems()) or 0)
     values: Values = {}
     for path in arguments.values:
         merge(values, yaml.safe_load(path.read_text(encoding="utf-8")) or {})

@@ -1,4 +1,4 @@
-"""Generate docs/metrics.md and parts of docs/migration.md from the code: `make docs`.
+"""Generate docs/metrics.md, docs/reference/ and parts of docs/migration.md from the code: `make docs`.
 
 metrics.md lists the metrics and reasons that the probers declare. migration.md lists the differences that the
 side-by-side tests allow. A test fails if a page is not up to date.
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from docs import reference
 from probe_exporter import runner
 from probe_exporter.network import opening
 from probe_exporter.plugins.inventory import declared
@@ -160,7 +161,13 @@ def between(text: str, name: str, lines: list[str]) -> str:
     return before + marker + "\n".join(lines) + "\n" + end + after
 
 
-PAGES = {"metrics.md": metrics, "migration.md": migration}
+PAGES = {
+    "metrics.md": metrics,
+    "migration.md": migration,
+    "reference/configuration.md": reference.configuration,
+    "reference/flags.md": reference.flag_page,
+    "reference/http-api.md": reference.http_api,
+}
 
 if __name__ == "__main__":
     for name, write in PAGES.items():

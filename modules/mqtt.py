@@ -39,7 +39,7 @@ MAX_OTHER_MESSAGES = 1000
 KEEP_ALIVE = 60
 """Seconds of silence after which the broker may drop the session. No probe takes that long; some brokers refuse 0."""
 
-DURATION = Metric("probe_mqtt_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_mqtt_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=6)
 CODE = Metric(
     "probe_mqtt_reason_code", "Reason code of the broker's packet, as the protocol version defines it.", ("packet",)
 )
@@ -107,7 +107,16 @@ def _name(topic: str) -> str:
 
 
 class MqttSettings(ConnectSettings):
-    """The ``mqtt`` block of a module."""
+    """The ``mqtt`` block of a module.
+
+    Args:
+        version: version of the protocol.
+        client_id: client identifier; random by default.
+        username: user name.
+        password: password.
+        topic: topic to subscribe and publish to, without wildcards; empty for none.
+        qos: with 1, the broker must acknowledge the message.
+    """
 
     rules = (
         needs(("password",), ("username",), "a `password` needs a `username`"),

@@ -39,7 +39,7 @@ UNSYNCHRONIZED_STRATUM = 16
 MAX_STRAY_DATAGRAMS = 100
 """Datagrams that are no response to the request; after more the probe fails."""
 
-DURATION = Metric("probe_ntp_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_ntp_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=2)
 OFFSET = Metric("probe_ntp_offset_seconds", "Seconds that the server's clock is ahead of the local clock.")
 DELAY = Metric("probe_ntp_delay_seconds", "Round-trip time to the server, without the server's processing time.")
 STRATUM = Metric("probe_ntp_stratum", "Stratum of the server: 1 has a reference clock, 16 is unsynchronized.")
@@ -92,7 +92,15 @@ _HEADER = struct.Struct("!BBbbII4sQQQQ")  # RFC 5905, 7.3
 
 
 class NtpSettings(SourceSettings):
-    """The ``ntp`` block of a module; 0 means no limit."""
+    """The ``ntp`` block of a module; 0 means no limit.
+
+    Args:
+        samples: number of requests.
+        interval: time between two requests.
+        max_offset: maximum offset of the clock.
+        max_stratum: maximum stratum of the server.
+        max_root_distance: maximum root distance of the server.
+    """
 
     samples: Annotated[int, Ge(1), Le(16)] = 4
     interval: Duration = 0.02

@@ -52,7 +52,7 @@ MAX_LINES = 100
 MAX_PACKET_BYTES = 35_000  # RFC 4253, 6.1: the size that every implementation must accept
 MAX_PACKETS = 100
 
-DURATION = Metric("probe_ssh_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_ssh_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=4)
 SERVER = Metric(
     "probe_ssh_server_info",
     "Version of the server, as its identification string has it.",
@@ -143,7 +143,13 @@ def _fingerprint(text: str) -> str:
 
 
 class SshSettings(SourceSettings):
-    """The ``ssh`` block of a module; the first algorithm that the server also supports is chosen."""
+    """The ``ssh`` block of a module; the first algorithm that the server also supports is chosen.
+
+    Args:
+        host_keys: fingerprints (``SHA256:…``); the server must have one of these keys.
+        host_key_algorithms: algorithms of the host key to offer, best first.
+        key_exchanges: key exchange methods to offer, best first.
+    """
 
     host_keys: tuple[Annotated[Text, AfterValidator(_fingerprint)], ...] = ()
     host_key_algorithms: Annotated[tuple[HostKeyAlgorithm, ...], MinLen(1)] = get_args(HostKeyAlgorithm)

@@ -70,6 +70,10 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
     max_probes = raise_file_limit(math.ceil(given.probe_max_concurrent / number))
     history = open_history(given, telemetry, probe_log)
     crew = Crew(telemetry, number) if number > 1 else None
+    if crew is not None and not given.history_path:
+        from probe_exporter.workers.shared_history import SharedHistory  # noqa: PLC0415  # for several workers alone
+
+        history = SharedHistory(history, crew)
     web = Web(
         configuration,
         telemetry,
@@ -112,7 +116,7 @@ def supervise(
 
     number = crew.number
     if not given.history_path:
-        log.warning("Each worker has a history of its own; set --history.path for a shared one")
+        log.info("The results of a worker that exits are lost: --history.path keeps them")
     if given.web_systemd_socket:
         shares = [inherit()] * number
     else:
@@ -123,7 +127,7 @@ def supervise(
         for listener in itertools.chain(*shares):
             if listener.socket not in own:
                 listener.socket.close()
-        crew.join(channel)
+        crew.join(channel, one)
         with log_output.queued(), closing(history):
             uvloop.run(serving(lambda: [Listener(listener.socket) for listener in shares[one]]))
         return 0

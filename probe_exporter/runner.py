@@ -83,6 +83,8 @@ async def run(module: Module, target: str, timeout: float, warning: str = "") ->
         probe.fail(_blocked(module, probe, duration - timeout))
     result = Result(module, target, probe, probe.failure, probe.failed_phase, started, duration, timeout)
     _judge(result)
+    if module.filter is not None:
+        probe.samples = module.filter.apply(probe.samples)
     return result
 
 

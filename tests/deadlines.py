@@ -74,6 +74,8 @@ async def run_until(reached: Reached, module: Module, target: str, *, grace: flo
     for _ in range(_SETTLING_TURNS):
         await asyncio.sleep(0.001)
     assert deadlines, "the runner sets deadlines otherwise than this expects"
+    for probe in probes:
+        probe.deadline = asyncio.get_running_loop().time()
     for one in deadlines:
         one.strike()
     for _ in range(MAX_TURNS):

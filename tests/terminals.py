@@ -52,15 +52,15 @@ class Terminal:
         give_up = time.monotonic() + PATIENCE
         while text not in self.text:
             assert time.monotonic() < give_up, f"{text!r} is not in {self.text!r}"
-            assert self._read(), f"the program ended without {text!r}: {self.text!r}"
+            assert self.read(), f"the program ended without {text!r}: {self.text!r}"
 
     def finish(self) -> int:
         """Read to the end; return the exit code."""
-        while self._read():
+        while self.read():
             pass
         return self.process.wait(PATIENCE)
 
-    def _read(self) -> bool:
+    def read(self) -> bool:
         """Wait for output, for a short time; return False at the end."""
         readable, _, _ = select.select([self._descriptor], [], [], 0.1)
         if not readable:

@@ -18,6 +18,7 @@ SHORT = "the length of the argument is checked before"
 
 CACHES = {
     "probe_exporter/config/loading.py": {"_with_network": "the length of a parameter's value is limited by the module"},
+    "probe_exporter/config/series.py": {"_measured": OURS},
     "probe_exporter/exposition/encoding.py": {"_warn_of_duplicate": OURS},
     "probe_exporter/exposition/merging.py": {"_warn_of_another_type": OURS},
     "probe_exporter/network/lookup.py": {"_parse_hosts": ONE},

@@ -48,6 +48,9 @@ def plain_module(module: Module) -> dict[str, Any]:
         plain["description"] = module.description
     if module.parameters:
         plain["params"] = _plain(module.parameters, {name: p.model_dump() for name, p in module.parameters.items()})
+    for key, patterns in {"keep": module.keep, "drop": module.drop}.items():
+        if patterns:
+            plain[key] = [pattern.text for pattern in patterns]
     plain |= _plain_block(module.networking, module.networking.model_dump())
     for name, block in {module.prober.name: module.settings, **module.strays}.items():
         plain[name] = _plain_block(block, block.model_dump(by_alias=True))

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from probe_exporter.addresses.guard import Lists
 from probe_exporter.config import document as documents
 from probe_exporter.config import nodes, parameter_checks, placeholders
+from probe_exporter.config.changes import Change
 from probe_exporter.config.discovery import DiscoverySettings
 from probe_exporter.config.document import Document, Unfit
 from probe_exporter.config.module import Config, ConfigError, Module, Modules
@@ -29,8 +30,10 @@ from probe_exporter.config.shapes import Shape, block_shape, mapping_shape, mode
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.network.settings import NetworkSettings, TargetsSettings
 from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.filtering import MetricFilter
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Duration, Text, nearest
+from probe_exporter.settings.regexps import Regexp
 from probe_exporter.settings.rules import Absent, Block
 
 S = TypeVar("S", bound=BaseModel)
@@ -50,6 +53,7 @@ def load(
     expand_env: bool = False,
     strict: bool = False,
     deferred: Collection[Path] = (),
+    change: Change | None = None,
 ) -> Config:
     """Read and check configuration files.
 
@@ -58,6 +62,7 @@ def load(
         strict: treat warnings as errors.
         deferred: those of the files that have no errors and nothing but modules. Their modules are made on first use;
             until then their probers need not be imported.
+        change: new settings of a module, in place of those of its file.
 
     Raises:
         ConfigError: with every problem of every file.
@@ -73,7 +78,9 @@ def load(
     defined: dict[nodes.KeyPath, Place] = {}
     for path, data in contents.items():
         document, root = documents.parsed(data, str(path))
-        if root is not None and path in deferred:
+        changed = None if change is None or root is None else change.applied(root)
+        root = changed or root
+        if root is not None and path in deferred and changed is None:
             for name, node in _named_nodes(document, root):
                 later[name] = partial(_made_later, name, node, str(path), probers, environment)
         elif root is not None:
@@ -281,6 +288,8 @@ _Head = create_model(
     timeout=(Duration, 0.0),
     description=(str, ""),
     params=(dict[Text, Parameter], {}),
+    keep=(tuple[Regexp, ...], Field((), description="Metrics to expose, by name; all if empty.")),
+    drop=(tuple[Regexp, ...], Field((), description="Metrics not to expose, by name.")),
     **_NETWORK,
 )
 """The keys of every module, independent of its prober."""
@@ -392,6 +401,9 @@ def _module(name: str, said: Any, written: Block, read: Document, probers: Mappi
             said.model_fields_set, **{name: getattr(said, name) for name in NetworkSettings.model_fields}
         ),
         parameters=said.params,
+        keep=said.keep,
+        drop=said.drop,
+        filter=MetricFilter(said.keep, said.drop) if said.keep or said.drop else None,
     )
     return _fillable(module, type(said), written, probers) if said.params else module
 
@@ -432,12 +444,26 @@ def _cautions(module: Module, read: Document) -> Iterator[Problem]:
     for name in module.strays:
         message = f"a block of another prober has no effect: this module's is {module.prober.name}"
         yield read.problem((*path, name), message)
+    for key, patterns in {"keep": module.keep, "drop": module.drop}.items():
+        for pattern in _without_effect(module, patterns):
+            message = f"{pattern} matches no metric of prober {module.prober.name}: see `probe-exporter modules`"
+            yield read.problem((*path, key), message)
     for where, key, message in block_cautions(module.networking, path):
         yield read.problem((*where, key), message)
     for name, block in {module.prober.name: module.settings, **module.strays}.items():
         for where, key, message in block_cautions(block, (*path, name)):
             if not any(at[: len(where) + 1] == (*where, key) for at in read.templates):  # a request sets the value
                 yield read.problem((*where, key), message)
+
+
+def _without_effect(module: Module, patterns: Sequence[Regexp]) -> list[Regexp]:
+    """Return the patterns that match no metric that the module's prober declares."""
+    if not patterns or hasattr(module.settings, "reexpose"):  # the target chooses names
+        return []
+    from probe_exporter.config.series import metrics_of  # noqa: PLC0415  # it searches code; few modules need it
+
+    names = [metric.name for metric in metrics_of(module)]
+    return [pattern for pattern in patterns if not any(map(pattern.matches_all, names))]
 
 
 def block_cautions(value: object, path: nodes.KeyPath = ()) -> Iterator[tuple[nodes.KeyPath, str, str]]:

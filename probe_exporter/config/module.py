@@ -13,7 +13,9 @@ from probe_exporter.config.problems import Place, Problem
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.network.settings import NetworkSettings, TargetsSettings
 from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.filtering import MetricFilter
 from probe_exporter.settings.block import Settings
+from probe_exporter.settings.regexps import Regexp
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Module:
         place: where the module is defined.
         strays: blocks of other probers in the module; they are checked but not used.
         networking: the module's network settings.
+        keep, drop: names of metrics to expose, and not to expose; as written.
+        filter: drops the metrics of a finished probe that `keep` and `drop` exclude; None if they are empty.
         network: the network policy of its probes, including that of all modules; None if there is none.
         parameters: parameters that a request may set; empty in a module that `given` has returned.
         request: the parameters that a request gave, and the defaults of others.
@@ -40,6 +44,9 @@ class Module:
     description: str = ""
     strays: Mapping[str, Settings] = field(default_factory=dict)
     networking: NetworkSettings = field(default_factory=NetworkSettings)
+    keep: tuple[Regexp, ...] = ()
+    drop: tuple[Regexp, ...] = ()
+    filter: MetricFilter | None = field(default=None, repr=False, compare=False)
     network: NetworkPolicy | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     request: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -131,6 +138,7 @@ class Config:
         targets: the allowed targets of all modules.
         guarded: whether any `targets` restrict what may be probed.
         discovery: sources of targets by name, for Prometheus' HTTP service discovery.
+        probers_not_loaded: number of files that failed to load and were left out.
     """
 
     modules: Modules
@@ -141,6 +149,7 @@ class Config:
     probers: Mapping[str, Prober[Any]] = field(default_factory=dict)
     guarded: bool = False
     discovery: Mapping[str, DiscoverySettings] = field(default_factory=dict)
+    probers_not_loaded: int = 0
 
 
 class ConfigError(Exception):

@@ -82,13 +82,7 @@ class Query:
 
 
 class History(Protocol):
-    """A store of finished probes.
-
-    Attributes:
-        shared: whether several processes share it.
-    """
-
-    shared: bool
+    """A store of finished probes."""
 
     def add(self, result: Result) -> None:
         """Add a result. Called on the event loop; does not block."""
@@ -228,8 +222,6 @@ class Recent:
 
 class MemoryHistory:
     """The history of this process. Ids start at 0."""
-
-    shared = False
 
     def __init__(self, limit: int, max_bytes: int, log: ProbeLog, lost: Counter[str]) -> None:
         """

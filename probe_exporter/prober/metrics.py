@@ -33,12 +33,14 @@ class Metric:
             target, ``info`` for labels alone (the name ends in ``_info``, the value is 1), ``histogram`` for
             `Probe.observe`.
         buckets: upper bounds of a histogram's buckets, ascending; infinity is added.
+        series: the usual number of series of one probe, for estimates: how many phases there are, for example. For a
+            histogram it is the number of label values, each with all buckets.
 
     Raises:
         ValueError: the name or a label is illegal in the Prometheus data model, or does not fit the type.
     """
 
-    __slots__ = ("arity", "buckets", "help", "labels", "name", "type")
+    __slots__ = ("arity", "buckets", "help", "labels", "name", "series", "type")
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Metric:
         *,
         type: MetricType = "gauge",
         buckets: tuple[float, ...] = (),
+        series: int = 1,
     ) -> None:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a metric name")
@@ -68,6 +71,7 @@ class Metric:
         self.arity = len(labels) if type != "histogram" else -1  # so that `set` always refuses
         self.buckets = buckets
         self.type: MetricType = type
+        self.series = series * (len(buckets) + 3) if buckets else series  # with +Inf, sum and count
 
     def __repr__(self) -> str:
         return f"Metric({self.name!r}, labels={self.labels})"

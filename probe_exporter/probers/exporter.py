@@ -73,7 +73,13 @@ Path = Annotated[Text, AfterValidator(_path)]
 
 
 class RequireSettings(Settings):
-    """Requirements beyond a valid page of metrics. A probe fails if one of them is not met."""
+    """Requirements beyond a valid page of metrics. A probe fails if one of them is not met.
+
+    Args:
+        health: a health path must answer 200.
+        metadata: the metadata document must be there.
+        lint: the linter must find nothing.
+    """
 
     health: bool = False
     metadata: bool = False
@@ -81,7 +87,22 @@ class RequireSettings(Settings):
 
 
 class ExporterSettings(HttpClientSettings, AddressSettings):
-    """The ``exporter`` block of a module."""
+    """The ``exporter`` block of a module.
+
+    Args:
+        formats: formats to request, best first: ``protobuf``, ``openmetrics``, ``text``. Another format fails the
+            probe.
+        fallback_format: format of a page without a valid Content-Type; without this key, such a page fails the probe.
+        headers: headers to send.
+        body_size_limit: maximum size of the decompressed page; 64 MiB if it is 0.
+        sample_limit: maximum number of samples; one more fails the probe.
+        health_paths: paths to try until one answers 200.
+        metadata_path: path of a JSON object that describes the exporter; empty for none.
+        lint_ignore: rules of the linter to skip.
+        require: further checks that fail the probe.
+        reexpose: series of the page to copy into the response.
+        metrics: values of the page as metrics.
+    """
 
     formats: Annotated[tuple[FormatName, ...], MinLen(1)] = ("openmetrics", "text")
     fallback_format: Literal["", "protobuf", "openmetrics", "text"] = ""
@@ -166,7 +187,7 @@ REEXPOSED = Metric("probe_exporter_reexposed_series", "Series of the target that
 LEFT_OUT = Metric(
     "probe_exporter_left_out_series", "Series that match `reexpose` and were dropped because of its limits."
 )
-DURATION = Metric("probe_exporter_duration_seconds", "Seconds of each phase.", ("phase",))
+DURATION = Metric("probe_exporter_duration_seconds", "Seconds of each phase.", ("phase",), series=9)
 
 CONTENT_TYPE = OwnReason(
     "exporter_content_type",

@@ -6,10 +6,14 @@ without any falls back on its meaning. Text between backticks is a command, a se
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from probe_exporter.prober.failure import OwnReason, Reason
+from probe_exporter.addresses import literals
+from probe_exporter.addresses.endpoints import join_host_port, split_host_port
+from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
 
 _CHECK_NAME = "`getent hosts NAME` on the exporter's machine shows what its resolver says."
 _SHOW_CERTIFICATE = (
@@ -294,3 +298,56 @@ def explain(reason: str, reasons: Iterable[OwnReason]) -> Explanation:
             return Explanation(reason, known.meaning, ADVICE.get(known, known.meaning))
     found = [one for one in own(reasons) if one.reason == reason]
     return found[0] if found else Explanation(reason, "", "")
+
+
+# --- with the target's names -------------------------------------------------------------------------------
+
+_PLACEHOLDER = re.compile(r"\b(?:HOST:PORT|HOST|PORT|NAME|TARGET)\b")
+
+_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+
+_ABOUT_THE_HOST = ("dns_resolution", "dns_name_not_found", "dns_no_address", "dns_timeout", "tls_", "certificate_")
+"""Beginnings of the reasons in whose advice NAME is the target's host; elsewhere it is what a DNS query asks for."""
+
+MAX_FILLED_CHARACTERS = 300
+"""Length of a target that is put into commands."""
+
+
+def about(explanation: Explanation, target: str, *, redirected: bool = False) -> Explanation:
+    """Return an explanation with the target's host, port and name in the commands of its advice, quoted for a shell.
+
+    Args:
+        target: without passwords.
+        redirected: whether the probe failed at another host than the target's, so that only TARGET can be filled in.
+    """
+    values = _values(explanation.reason, target, redirected=redirected)
+    parts = explanation.advice.split("`")
+    for index in range(1, len(parts), 2):
+        parts[index] = _PLACEHOLDER.sub(lambda found: values.get(found[0], found[0]), parts[index])
+    return explanation._replace(advice="`".join(parts))
+
+
+def _values(reason: str, target: str, *, redirected: bool) -> dict[str, str]:
+    """Return what to put in the place of placeholders; those that the target does not have are absent."""
+    if len(target) > MAX_FILLED_CHARACTERS or not target.isprintable() or "`" in target:
+        return {}
+    values = {} if target.startswith("-") else {"TARGET": shlex.quote(target)}
+    scheme, separator, rest = target.partition("://")
+    authority = (rest if separator else target).partition("/")[0].partition("?")[0].partition("#")[0].rpartition("@")[2]
+    try:
+        host, port = split_host_port(authority)
+    except ProbeFailed:
+        host, port = authority.strip("[]"), ""
+    if redirected or not host or not _is_plain(host):
+        return values
+    port = port or _DEFAULT_PORTS.get(scheme.lower(), "")
+    port = port if port and _is_plain(port) else "PORT"
+    values |= {"HOST": host, "PORT": port, "HOST:PORT": join_host_port(host, port)}
+    if reason.startswith(_ABOUT_THE_HOST) and literals.literal(host) is None:
+        values["NAME"] = host
+    return values
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a host or a port needs no quotes in a shell, and is no option."""
+    return shlex.quote(text) == text and not text.startswith("-")

@@ -16,7 +16,7 @@ from probe_exporter.history import record
 from probe_exporter.history.record import HistoryEntry
 from probe_exporter.prober.failure import OwnReason
 from probe_exporter.report import peers, waterfall
-from probe_exporter.report.advice import Explanation, explain
+from probe_exporter.report.advice import Explanation, about, explain
 from probe_exporter.report.peers import Peer
 from probe_exporter.report.snippets import EXPORTER, Snippets, snippets
 from probe_exporter.report.waterfall import Bar
@@ -152,7 +152,7 @@ def of_entry(
         timeout=entry.timeout,
         message=_cut(entry.message, MAX_STEP_CHARACTERS),
         phase=entry.phase,
-        explanation=None if entry.success else explain(entry.reason, reasons),
+        explanation=None if entry.success else _explanation(entry, details, reasons),
         parameters=details["parameters"],
         place="" if module is None else str(module.place),
         bars=tuple(waterfall.bars(details["phases"], entry.duration)),
@@ -171,6 +171,13 @@ def of_entry(
             options=options,
         ),
     )
+
+
+def _explanation(entry: HistoryEntry, details: Mapping[str, Any], reasons: Iterable[OwnReason]) -> Explanation:
+    """Return the explanation of a failure; a phase `processing` that succeeded has led to a redirect."""
+    answered = [phase for phase in details["phases"] if phase["name"] == "processing" and not phase["failed"]]
+    redirected = bool(answered) and entry.phase in ("resolve", "proxy", "connect", "tls")
+    return about(explain(entry.reason, reasons), entry.target, redirected=redirected)
 
 
 def seconds(duration: float) -> str:

@@ -64,6 +64,11 @@ MAX_SUMMARY_CHARACTERS = 250
 """Limits of a `Summary`: host names, and characters of each text. A peer chooses them, and the history keeps them."""
 
 
+_SUMMARY_BYTES = 700
+_TEXT_BYTES = 60
+"""What a summary takes without its texts, and a text without its characters."""
+
+
 class Summary(NamedTuple):
     """A certificate for people, in a few short texts.
 
@@ -73,6 +78,7 @@ class Summary(NamedTuple):
         key: kind and size of its public key, such as ``RSA 2048``; empty if unknown.
         signature: hash of its signature, such as ``sha256``.
         self_signed: whether subject and issuer are the same.
+        bytes: about what it takes in memory; the history asks for each probe.
     """
 
     fingerprint_sha256: str
@@ -86,12 +92,7 @@ class Summary(NamedTuple):
     key: str
     signature: str
     self_signed: bool
-
-    @property
-    def bytes(self) -> int:
-        """About the bytes that it takes in memory."""
-        texts = (self.common_name, self.subject, self.issuer, self.key, self.signature, *self.names)
-        return 400 + sum(60 + 2 * len(text) for text in texts)
+    bytes: int
 
 
 class Certificate:
@@ -203,19 +204,22 @@ def _leaf_labels(certificate: x509.Certificate) -> LeafLabels:
 
 def _summary(certificate: x509.Certificate, *, large: bool) -> Summary:
     subject, issuer = ("", "") if large else (_name_of(certificate, "subject"), _name_of(certificate, "issuer"))
-    names = [] if large else _all_names(certificate)
+    all_names = [] if large else _all_names(certificate)
+    common_name = "" if large else _common_name(certificate)
+    names = tuple([_cut(name) for name in all_names[:MAX_SUMMARY_NAMES]])
     return Summary(
         fingerprint_sha256=certificate.fingerprint(hashes.SHA256()).hex(),
-        common_name="" if large else _common_name(certificate),
+        common_name=common_name,
         subject=subject,
         issuer=issuer,
-        names=tuple([_cut(name) for name in names[:MAX_SUMMARY_NAMES]]),
-        name_count=len(names),
+        names=names,
+        name_count=len(all_names),
         not_before=certificate.not_valid_before_utc.timestamp(),
         not_after=certificate.not_valid_after_utc.timestamp(),
         key=_key(certificate),
         signature=_signature(certificate),
         self_signed=bool(subject) and subject == issuer,
+        bytes=_SUMMARY_BYTES + sum(_TEXT_BYTES + 2 * len(text) for text in (common_name, subject, issuer, *names)),
     )
 
 

@@ -48,8 +48,10 @@ class TLSEvidence(NamedTuple):
     @property
     def bytes(self) -> int:
         """About the bytes that it takes in memory."""
-        anchor = self.anchor.bytes if self.anchor else 0
-        return 600 + anchor + sum(one.bytes for one in self.certificates) + 300 * len(self.faults)
+        total = 600 + 300 * len(self.faults)
+        for one in self.certificates:
+            total += one.bytes
+        return total if self.anchor is None else total + self.anchor.bytes
 
     def data(self, shown: Callable[[str], str]) -> dict[str, object]:
         """Return it as JSON data, with `shown` applied to texts."""
@@ -67,6 +69,7 @@ class TLSEvidence(NamedTuple):
 
     def _certificate(self, one: Summary, shown: Callable[[str], str]) -> dict[str, object]:
         plain = one._asdict()
+        del plain["bytes"]
         for key in ("common_name", "subject", "issuer"):
             plain[key] = shown(plain[key])
         plain["names"] = [shown(name) for name in one.names]

@@ -29,6 +29,8 @@ from probe_exporter.settings.quantities import parse_duration
 
 if TYPE_CHECKING:
     from probe_exporter.config.current import Source
+    from probe_exporter.config.module import Module
+    from probe_exporter.tools.run import Output, Wanted
 
 UNUSABLE = 2
 INTERRUPTED = 130  # as shells report SIGINT
@@ -113,20 +115,22 @@ def _new(given: argparse.Namespace) -> int:
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "subject", metavar="MODULE|FILE.py", help="a module of the configuration, or the file of a prober"
-    )
-    parser.add_argument("target", metavar="TARGET", help="the target to probe")
-    parser.add_argument(
+    add = parser.add_argument
+    add("subject", metavar="MODULE|FILE.py", help="a module of the configuration, or the file of a prober")
+    add("targets", metavar="TARGET", nargs="*", help="a target to probe; several give a table")
+    add("--targets", dest="file", metavar="FILE", help="file of targets, one a line: TARGET, or MODULE TARGET")
+    add("--output", choices=("text", "json", "metrics"), help="format (default: text on a terminal, otherwise metrics)")
+    add("--watch", metavar="DURATION", type=_timeout, help="repeat the probes at this interval, until Ctrl-C")
+    add(
         "--set",
         metavar="KEY=VALUE",
         action="append",
-        type=_pair,
+        type=_setting,
         default=[],
-        help="a setting for FILE.py; repeatable; a dot separates a block and its key",
+        help="a setting of the prober, in place of the module's; repeatable; a dot separates a block and its key",
     )
-    parser.add_argument("--module", metavar="FILE.yml[:NAME]", help="a module for FILE.py")
-    parser.add_argument(
+    add("--module", metavar="FILE.yml[:NAME]", help="file of modules for FILE.py")
+    add(
         "--param",
         metavar="NAME=VALUE",
         action="append",
@@ -134,27 +138,69 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a parameter that the module declares, or hostname; repeatable",
     )
-    parser.add_argument(
+    add(
         "--timeout",
         metavar="DURATION",
         type=_timeout,
         help="timeout of the probe (default: that of the module, or 10s)",
     )
-    parser.add_argument("--debug", action="store_true", help="also print the log of the probe and the settings")
+    add("--debug", action="store_true", help="also print the log of the probe and the settings")
     _add_sources(parser)
 
 
 def _run(given: argparse.Namespace) -> int:
-    from probe_exporter.config import single  # noqa: PLC0415  # see `_run_tool`
-    from probe_exporter.tools import once  # noqa: PLC0415  # the same
+    from probe_exporter.tools import run  # noqa: PLC0415  # see `_run_tool`
 
-    if given.subject.endswith(".py"):
-        module = single.of_file(Path(given.subject), given.set, given.module)
-    elif given.set or given.module:
-        raise single.NotRun("--set and --module need the file of a prober")
-    else:
-        module = single.of_config(_source(given).read(), given.subject)
-    return once.run(module, given.target, dict(given.param), given.timeout, debug=given.debug)
+    probes = _wanted(given)
+    return run.run(probes, _output(given), given.watch)
+
+
+def _wanted(given: argparse.Namespace) -> list[Wanted]:
+    """Return the probes that the command line asks for.
+
+    Raises:
+        NotRun: it names no target, or a module or a parameter that can't be used.
+    """
+    from probe_exporter.config import single  # noqa: PLC0415  # see `_run_tool`
+    from probe_exporter.tools import run, targets  # noqa: PLC0415  # the same
+
+    lines = [targets.Line(given.subject, target) for target in given.targets]
+    if given.file:
+        lines += targets.read_targets(given.file, given.subject)
+    lines = [*dict.fromkeys(lines)]
+    if not lines:
+        raise single.NotRun("the following arguments are required: TARGET, or --targets FILE")
+    modules = {name: _module(given, name) for name in dict.fromkeys([line.module for line in lines])}
+    parameters = dict(given.param)
+    return [run.wanted(modules[line.module], line.target, parameters, given.timeout) for line in lines]
+
+
+def _module(given: argparse.Namespace, name: str) -> Module:
+    """Return the module of a name, or that of the file of a prober. Changed settings are those of the first module."""
+    from probe_exporter.config import single  # noqa: PLC0415  # see `_run_tool`
+
+    if name.endswith(".py"):
+        return single.of_file(Path(name), given.set, given.module)
+    if given.module:
+        raise single.NotRun(
+            f"--module is for the file of a prober, and {name} is a module: to change a setting of a module, use "
+            "--set KEY=VALUE"
+        )
+    return single.of_source(_source(given), name, given.set if name == given.subject else [])
+
+
+def _output(given: argparse.Namespace) -> Output:
+    """Return what prints the results. Text needs a large library, which programs that read metrics do not wait for."""
+    from probe_exporter.tools import run  # noqa: PLC0415  # see `_run_tool`
+
+    format = given.output or ("text" if sys.stdout.isatty() else "metrics")
+    if format == "metrics":
+        return run.Metrics(debug=given.debug)
+    if format == "json":
+        return run.Json()
+    from probe_exporter.tools.summary import Summary  # noqa: PLC0415  # only for people
+
+    return Summary(debug=given.debug, repeated=given.watch is not None)
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -242,11 +288,11 @@ def _prometheus_config(given: argparse.Namespace) -> int:
     shards = prometheus_config.Shards(given.shards, given.shard)
     addresses = prometheus_config.exporters(given.exporters or [f"127.0.0.1{DEFAULT_ADDRESS}"], shards)
     lines = targets.read_targets(given.targets, given.module)
+    timeouts = {}
     if given.files or given.directories:
         config = _source(given).read()
-        for line in lines:
-            single.of_config(config, line.module)
-    sys.stdout.write(prometheus_config.configuration(lines, addresses, shards))
+        timeouts = {line.module: single.of_config(config, line.module).timeout for line in lines}
+    sys.stdout.write(prometheus_config.configuration(lines, addresses, shards, timeouts))
     return 0
 
 
@@ -261,7 +307,7 @@ class Tool(NamedTuple):
 
 _TOOLS = {
     "run": Tool(
-        "Probe a target once and print the metrics, and the reason of a failure",
+        "Probe targets and print the results: for people on a terminal, otherwise as metrics",
         "http_2xx https://example.com",
         _run_arguments,
         _run,
@@ -315,6 +361,16 @@ def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} does not have the form KEY=VALUE")
+    return key, value
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} does not have the form KEY=VALUE: --set is for a key of the prober, such as tries=3; "
+            "use --param for a parameter, --timeout for the timeout"
+        )
     return key, value
 
 

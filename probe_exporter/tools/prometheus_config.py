@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
-
-import yaml
 
 from probe_exporter.addresses.endpoints import join_host_port, split_host_port
 from probe_exporter.addresses.literals import is_name, literal
+from probe_exporter.config.dump import dump
 from probe_exporter.prober.failure import ProbeFailed
+from probe_exporter.report.snippets import scrape_job
 from probe_exporter.tools.targets import Line
 
 OWN_JOB = "probe-exporter"
@@ -78,81 +78,49 @@ def _checked(address: str) -> str:
     return join_host_port(host, port)
 
 
-def configuration(targets: Iterable[Line], addresses: Sequence[str], shards: Shards) -> str:
+def configuration(
+    targets: Iterable[Line], addresses: Sequence[str], shards: Shards, timeouts: Mapping[str, float]
+) -> str:
     """Return a whole Prometheus configuration as YAML.
 
     Args:
         addresses: as `exporters` returns them.
+        timeouts: of modules, in seconds, where they are known.
     """
     by_module: dict[str, list[str]] = {}
     for line in targets:
         by_module.setdefault(line.module, []).append(line.target)
     keep = _keep_own(shards)
-    document = {
-        "global": _INTERVALS,
-        "scrape_configs": [
-            *[_job(module, listed, [*keep, *_to_exporters(addresses)]) for module, listed in by_module.items()],
-            {
-                "job_name": OWN_JOB,
-                "static_configs": [{"targets": list(addresses)}],
-                **({"relabel_configs": keep} if keep else {}),
-            },
-        ],
-    }
-    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-    return text
-
-
-class _Words(list[str]):
-    """A list that is written in one line."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes YAML as people do: without anchors, and with indented lists."""
-
-    def ignore_aliases(self, _: object) -> bool:
-        """Write equal lists in full."""
-        return True
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        """Indent lists, too."""
-        super().increase_indent(flow, indentless=False)
-
-
-_Dumper.add_representer(
-    _Words, lambda dumper, words: dumper.represent_sequence("tag:yaml.org,2002:seq", words, flow_style=True)
-)
-
-
-def _job(module: str, targets: list[str], rules: list[Rule]) -> dict[str, Any]:
-    return {
-        "job_name": f"{module}-targets" if module == OWN_JOB else module,
-        "metrics_path": "/probe",
-        "params": {"module": _Words([module])},
-        "static_configs": [{"targets": targets}],
-        "relabel_configs": rules,
-    }
+    rules = [*keep, *_to_exporters(addresses)]
+    jobs = [
+        scrape_job(module, listed, {}, timeout=timeouts.get(module, 0.0)) | {"relabel_configs": rules}
+        for module, listed in by_module.items()
+    ]
+    own: dict[str, Any] = {"job_name": OWN_JOB, "static_configs": [{"targets": list(addresses)}]}
+    if keep:
+        own["relabel_configs"] = keep
+    return dump({"global": _INTERVALS, "scrape_configs": [*jobs, own]}, indent=2)
 
 
 def _keep_own(shards: Shards) -> list[Rule]:
     """Return the rules that drop the targets of the other Prometheis."""
     if shards.own is None or shards.number == 1:
         return []
-    keep = {"source_labels": _Words([_SHARD_LABEL]), "regex": str(shards.own), "action": "keep"}
+    keep = {"source_labels": [_SHARD_LABEL], "regex": str(shards.own), "action": "keep"}
     return [_hash("__address__", shards.number), keep]
 
 
 def _to_exporters(addresses: Sequence[str]) -> list[Rule]:
     """Return the rules that make an address the target of a probe by one of the exporters."""
     rules: list[Rule] = [
-        {"source_labels": _Words(["__address__"]), "target_label": "__param_target"},
-        {"source_labels": _Words(["__param_target"]), "target_label": "instance"},
+        {"source_labels": ["__address__"], "target_label": "__param_target"},
+        {"source_labels": ["__param_target"], "target_label": "instance"},
     ]
     if len(addresses) == 1:
         return [*rules, {"target_label": "__address__", "replacement": addresses[0]}]
     chosen = [
         {
-            "source_labels": _Words([_SHARD_LABEL]),
+            "source_labels": [_SHARD_LABEL],
             "regex": str(shard),
             "target_label": "__address__",
             "replacement": address,
@@ -163,4 +131,4 @@ def _to_exporters(addresses: Sequence[str]) -> list[Rule]:
 
 
 def _hash(label: str, number: int) -> Rule:
-    return {"source_labels": _Words([label]), "modulus": number, "target_label": _SHARD_LABEL, "action": "hashmod"}
+    return {"source_labels": [label], "modulus": number, "target_label": _SHARD_LABEL, "action": "hashmod"}

@@ -18,6 +18,8 @@ _STRING: dict[str, Any] = {"type": "string"}
 
 TEXT: Content = {"text/plain": _STRING}
 PAGE: Content = {"text/html": _STRING}
+TEXT_OR_PAGE: Content = {**TEXT, **PAGE}
+"""Browsers get a page, other clients text; so it is with JSON, and with errors."""
 EXPOSITION: Content = {
     "text/plain": _STRING,
     "application/openmetrics-text": _STRING,
@@ -119,7 +121,7 @@ CONFIG = Operation(
     "config",
     "The configuration in use as YAML: defaults filled in, secrets masked.",
     {
-        200: Reply("All of it, or the named modules as a request with these parameters would run them."),
+        200: Reply("All of it, or the named modules as a request with these parameters would run them.", TEXT_OR_PAGE),
         400: Reply("Too many modules, or a parameter can't be used."),
         404: Reply("No such module."),
     },
@@ -134,7 +136,7 @@ LOGS = Operation(
     "logs",
     "The debug document of a probe that is still held; the newest one of a target.",
     {
-        200: Reply("Its log, its metrics and its module."),
+        200: Reply("Its log, its metrics and its module.", TEXT_OR_PAGE),
         400: Reply("Neither an id nor a target, or both."),
         404: Reply("No such probe is held."),
         503: UNREADABLE,
@@ -209,15 +211,15 @@ HEALTH = Operation(
     "health",
     "Each check by name; the HTTP status is that of `/-/healthy`.",
     {
-        200: Reply("No check fails.", {"application/json": Report}),
-        503: Reply("A check fails.", {"application/json": Report}),
+        200: Reply("No check fails.", {"application/json": Report, **PAGE}),
+        503: Reply("A check fails.", {"application/json": Report, **PAGE}),
     },
 )
 
 METADATA = Operation(
     "metadata",
     "Version, configuration, modules, probers, their settings and metrics.",
-    {200: Reply("The document.", {"application/json": Metadata})},
+    {200: Reply("The document.", {"application/json": Metadata, **PAGE})},
 )
 
 DISCOVERY = Operation(
@@ -237,7 +239,7 @@ DISCOVERY = Operation(
 OPENAPI = Operation(
     "openapi",
     "This document.",
-    {200: Reply("OpenAPI 3.1.", {"application/json": {"type": "object"}})},
+    {200: Reply("OpenAPI 3.1.", {"application/json": {"type": "object"}, **PAGE})},
 )
 
 STATUS = Operation(

@@ -12,6 +12,7 @@ import logging
 import math
 import random
 import resource
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -34,6 +35,9 @@ MAX_COMPLAINT_CHARACTERS = 200  # characters
 
 LAST_ANSWER_SECONDS = 0.25
 """Seconds for the response to a client that has closed its half; it may still read, as ``nc`` does."""
+
+MAX_CLOSED_IN_A_TURN = 100
+"""Connections: closing one takes some 40 µs."""
 
 GRACE_SECONDS = 1.0
 """Seconds to finish sending responses when the server shuts down."""
@@ -78,7 +82,7 @@ class Connection(RequestHandler):
         super().__init__(server, **options)
         self._all = all
         self.busy = False  # a request is being answered
-        self._spoilt = False  # invalid HTTP was received, so that the rest can't be parsed
+        self._spoilt = False  # invalid HTTP or a chunked body was received, so that the rest is not parsed
         self._expires = all.expiry()
         self._stuck = 0.0  # since when the client has not read the data sent to it
         self._wire: asyncio.Transport | None = None
@@ -109,22 +113,28 @@ class Connection(RequestHandler):
         for start in range(0, len(data) or 1, PIECE):  # aiohttp passes b"" to have buffered data parsed again
             super().data_received(data[start : start + PIECE] if len(data) > PIECE else data)
             # A private attribute: aiohttp has no public one that tells invalid HTTP before more data is parsed.
-            if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+            # No request needs a body, and parsing chunks of a byte takes long: the rest of a chunked one is dropped.
+            if self._messages and (
+                not isinstance(message := self._messages[-1][0], RawRequestMessage) or message.chunked
+            ):
                 self._spoilt = True
                 break
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's closes at once and drops what is being sent
         wire = self._wire
         # TLS has no half-closed connections; event loops log a warning if a protocol asks for one.
-        if wire is None or not (self.busy or self._messages) or wire.get_extra_info("ssl_object") is not None:
+        if wire is None or wire.get_extra_info("ssl_object") is not None:
             return False
-        asyncio.get_running_loop().call_later(LAST_ANSWER_SECONDS, wire.close)
+        if self.busy or self._messages:
+            asyncio.get_running_loop().call_later(LAST_ANSWER_SECONDS, wire.close)
+        else:
+            self._all.close_soon(wire)
         return True
 
     async def finish_response(
         self, request: BaseRequest, resp: StreamResponse, start_time: float | None
     ) -> tuple[StreamResponse, bool]:
-        if self._all.is_past(self._expires):
+        if self._spoilt or self._all.is_past(self._expires):
             resp.force_close()
         try:
             return await super().finish_response(request, resp, start_time)
@@ -177,6 +187,7 @@ class Connections:
         self._max_unheard = min(limits.unheard, files // 2)
         self._max_open = min(limits.open, files // 2)
         self._open = 0
+        self._closing: deque[asyncio.Transport] = deque()
 
     def __call__(self) -> Connection:
         """Return the protocol of a new connection."""
@@ -209,6 +220,11 @@ class Connections:
         """Whether a time of `expiry` has passed."""
         return self._loop.time() > time
 
+    @property
+    def number(self) -> int:
+        """The number of open connections."""
+        return self._open
+
     def opened(self) -> None:
         """Count a new connection, and close idle ones if there are too many."""
         self._open += 1
@@ -219,6 +235,18 @@ class Connections:
         """Forget a connection."""
         self._open -= 1
         self.unheard.pop(connection, None)
+
+    def close_soon(self, wire: asyncio.Transport) -> None:
+        """Close a connection that its client has closed: a few in each turn, for thousands may end at once."""
+        if not self._closing:
+            self._loop.call_soon(self._close_some)
+        self._closing.append(wire)
+
+    def _close_some(self) -> None:
+        for _ in range(min(len(self._closing), MAX_CLOSED_IN_A_TURN)):
+            self._closing.popleft().close()
+        if self._closing:
+            self._loop.call_soon(self._close_some)
 
     def await_request(self, connection: Connection) -> None:
         """Start the timeout of a request's head: the connection is new, or has begun to send a request."""

@@ -96,11 +96,6 @@ class Histories:
         self._configuration = configuration
         self._renderer = renderer
 
-    @property
-    def shared(self) -> bool:
-        """Whether all workers see the same history."""
-        return self._history.shared
-
     async def logs(self, request: BaseRequest, query: str) -> Answer:
         """Return the debug document of the probe with a number, or of the newest probe of a target."""
         parameters = decode_query(query)

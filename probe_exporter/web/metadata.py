@@ -26,14 +26,14 @@ NAME = "probe-exporter"
 
 
 class PythonInfo(BaseModel, frozen=True):
-    """What runs the exporter."""
+    """The Python that runs the exporter."""
 
     version: str
     implementation: str
 
 
 class ConfigInfo(BaseModel, frozen=True):
-    """Where the configuration in use comes from; `last_error` is why a later one was refused, else empty."""
+    """The files of the configuration in use; `last_error` is why the last reload was refused, or empty."""
 
     files: list[str]
     sha256: str

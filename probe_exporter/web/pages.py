@@ -89,7 +89,6 @@ class Pages:
             "files": [str(file) for file in self._configuration.current.files],
             "loaded": self._configuration.loaded,
             "workers": self._workers.number,
-            "shared": self._histories.shared,
             "lag": self._lag.worst(),
         }
 

@@ -208,9 +208,14 @@ class Web:
         all = await self._workers.snapshots()
         return snapshots.merged(all) if all else self.telemetry.registry.collect()
 
+    @property
+    def operations(self) -> dict[str, Operation]:
+        """What each path does, by path below the prefix."""
+        return {route.path: route.operation for route in self._routes.values()}
+
     async def openapi(self, request: BaseRequest, query: str) -> Answer:
         """Return the OpenAPI document, or a readable list of paths for a browser."""
-        operations = {route.path: route.operation for route in self._routes.values()}
+        operations = self.operations
         if wants_html(request):
             return await self._renderer.page(request, "openapi.html", {"operations": list(operations.items())})
         return json_text(json.dumps(openapi.document(operations, self._place.prefix)))

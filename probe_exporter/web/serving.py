@@ -15,10 +15,11 @@ from contextlib import AsyncExitStack
 from probe_exporter.config.current import REFUSALS
 from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
 from probe_exporter.runner import identify
+from probe_exporter.telemetry.collector import Collector
 from probe_exporter.telemetry.watchdog import Watchdog
+from probe_exporter.web.access import AccessControl
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.connections import Connections, Limits
-from probe_exporter.web.door import Door
 from probe_exporter.web.listening import BACKLOG, Listener
 from probe_exporter.web.reloading import Reloads
 from probe_exporter.web.routes import Web
@@ -55,13 +56,14 @@ async def serve(
     async with AsyncExitStack() as cleanup:
         background = Background()
         cleanup.callback(background.cancel)
-        door = Door(web, web.count, live, crew.number if crew else 1) if live else None
-        if door is not None:
-            cleanup.callback(door.close)
-        connections = Connections(door or web, Limits(age=max_connection_age))
+        access = AccessControl(web, web.count, live, crew.number if crew else 1) if live else None
+        if access is not None:
+            cleanup.callback(access.close)
+        connections = Connections(access or web, Limits(age=max_connection_age))
         cleanup.push_async_callback(connections.close)
         background.start(connections.watch())
         background.start(web.telemetry.lag.watch())
+        background.start(Collector(lambda: len(web.probing.running) + connections.number).watch())
         watchdog = Watchdog(web.telemetry.lag, identify)
         watchdog.start()
         cleanup.callback(watchdog.stop)

@@ -29,12 +29,14 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from probe_exporter.telemetry import log_output
+from probe_exporter.telemetry.counters import worker_restarts
 from probe_exporter.workers.snapshots import merged, settled, snapshot
 from probe_exporter.workers.vitals import Vitals, hung_for, look
+from probe_exporter.workers.worker import HISTORY
 
 log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0}
+ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0, HISTORY: 0.5}
 """Seconds that a worker may take to answer, by question. If it is late, its last snapshot is used."""
 
 HEARTBEAT_SECONDS = 2.0
@@ -75,7 +77,7 @@ Asker = tuple[Worker, int] | None
 
 @dataclass(eq=False, slots=True)
 class Question:
-    """A question to several workers: for their metrics, or to reload.
+    """A question to several workers: for their metrics, for results, or to reload.
 
     Args:
         askers: the workers that wait for the answer, each with its own number for the question. None stands for the
@@ -254,6 +256,7 @@ class Supervisor:
             question.waiting.discard(worker)
         if self._ending:
             return
+        self._settled = snapshot(merged([self._settled, snapshot([worker_restarts(1)])]))
         lived = time.monotonic() - worker.started
         pause = 0.0 if lived > STEADY_SECONDS else self._pauses[worker.number]
         self._pauses[worker.number] = min(pause * 2, MAX_PAUSE_SECONDS) or MIN_PAUSE_SECONDS
@@ -308,6 +311,8 @@ class Supervisor:
             match json.loads(line):
                 case {"ask": number, "what": "reload"}:
                     self._ask_to_reload((worker, number))
+                case {"ask": number, "what": "history", "text": text}:
+                    self._ask(HISTORY, [(worker, number)], text)
                 case {"ask": number, "what": what, "text": text}:
                     worker.last = text or worker.last
                     self._ask(what, [(worker, number)])
@@ -321,14 +326,14 @@ class Supervisor:
         elif asker is not None or None not in self._asking_to_reload:
             self._asking_to_reload.append(asker)
 
-    def _ask(self, what: str, askers: list[Asker]) -> None:
+    def _ask(self, what: str, askers: list[Asker], text: str = "") -> None:
         number = next(self._numbers)
         others = set(self._workers.values())
-        if what == "snapshot":
+        if what in ("snapshot", HISTORY):
             others.difference_update([asker[0] for asker in askers if asker is not None])
         self._questions[number] = Question(what, askers, others, time.monotonic() + ANSWER_SECONDS[what])
         for worker in others:
-            self._say(worker, {"ask": number, "what": what})
+            self._say(worker, {"ask": number, "what": what, "text": text})
 
     def _note(self, worker: Worker, question: Question | None, text: str) -> None:
         worker.late = False
@@ -346,7 +351,7 @@ class Supervisor:
             if question.waiting and now < question.due:
                 continue
             del self._questions[number]
-            for worker in question.waiting:
+            for worker in question.waiting if question.what != HISTORY else ():
                 worker.late = True
                 late = f"worker {worker.number} did not answer"
                 question.texts.append(worker.last if question.what == "snapshot" else late)
@@ -358,7 +363,7 @@ class Supervisor:
             if self._asking_to_reload:
                 askers, self._asking_to_reload = self._asking_to_reload, []
                 self._ask("reload", askers)
-        else:
+        elif question.what == "snapshot":
             question.texts.append(self._settled.decode())
         for asker in question.askers:
             if asker is None:

@@ -86,10 +86,18 @@ MAX_LINE_BYTES = 64 << 20
 
 GONE = "The supervisor of the workers has exited"
 
-PATIENCE_SECONDS = {"snapshot": 5.0, "reload": 90.0}
+HISTORY = "history"
+"""The question for results of other workers: see `workers.shared_history`."""
+
+PATIENCE_SECONDS = {"snapshot": 5.0, "reload": 90.0, HISTORY: 3.0}
 """Seconds to wait for the supervisor, whose own timeout for other workers is shorter."""
 
 Reload = Callable[[], Awaitable[None]]
+Answering = Callable[[str], Awaitable[str]]
+
+
+async def _no_history(_question: str) -> str:
+    return "null"
 
 
 class Ending:
@@ -121,7 +129,12 @@ class Ending:
 
 
 class Crew:
-    """The `Workers` of a worker process, reached through the supervisor."""
+    """The `Workers` of a worker process, reached through the supervisor.
+
+    Attributes:
+        index: of this worker, from 0.
+        history: answers other workers' questions for this worker's results.
+    """
 
     def __init__(self, telemetry: Telemetry, number: int) -> None:
         """
@@ -130,6 +143,8 @@ class Crew:
             number: the number of workers, this one included.
         """
         self.number = number
+        self.index = 0
+        self.history: Answering = _no_history
         self._telemetry = telemetry
         self._channel: socket.socket | None = None
         self._line: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -137,9 +152,14 @@ class Crew:
         self._numbers = itertools.count()
         self._problem = self._late = ""
 
-    def join(self, channel: socket.socket) -> None:
-        """Store the channel to the supervisor; call it once in the worker process, before its event loop runs."""
+    def join(self, channel: socket.socket, index: int = 0) -> None:
+        """Store the channel to the supervisor; call it once in the worker process, before its event loop runs.
+
+        Args:
+            index: of this worker, from 0.
+        """
         self._channel = channel
+        self.index = index
 
     async def snapshots(self) -> Sequence[bytes]:
         """Return the snapshots of all workers, this one's first, and the counters of exited ones."""
@@ -147,6 +167,14 @@ class Crew:
         # The supervisor gets the snapshot with the request and keeps it, so that no counter that was exported falls
         # if this process exits.
         return [own, *[text.encode() for text in await self._ask("snapshot", own.decode())]]
+
+    async def ask_others(self, what: str, text: str) -> Sequence[str]:
+        """Return the answers of the other workers to a question; a worker that is late has none.
+
+        Raises:
+            SupervisorTimeout: the supervisor does not answer.
+        """
+        return await self._ask(what, text)
 
     async def reload(self, own: Reload) -> None:
         """Make all workers reload the configuration, this one among them."""
@@ -192,8 +220,8 @@ class Crew:
         self, message: dict[str, Any], answering: set[asyncio.Task[None]], reload: Reload, ending: Ending
     ) -> None:
         match message:
-            case {"ask": number, "what": what}:
-                task = asyncio.ensure_future(self._answer(number, what, reload))
+            case {"ask": number, "what": what, **rest}:
+                task = asyncio.ensure_future(self._answer(number, what, rest.get("text", ""), reload))
                 answering.add(task)
                 task.add_done_callback(answering.discard)
             case {"answer": number, "texts": texts}:
@@ -218,9 +246,15 @@ class Crew:
         finally:
             self._questions.pop(number, None)
 
-    async def _answer(self, number: int, what: str, reload: Reload) -> None:
+    async def _answer(self, number: int, what: str, asked: str, reload: Reload) -> None:
         text = ""
-        if what == "snapshot":
+        if what == HISTORY:
+            try:
+                text = await self.history(asked)
+            except Exception as error:
+                log.error("Unexpected exception in a question for the history", exc_info=error)
+                text = "null"
+        elif what == "snapshot":
             text = snapshot(self._telemetry.registry.collect()).decode()
         elif what == "reload":
             try:

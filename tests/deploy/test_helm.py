@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
@@ -15,7 +16,9 @@ import pytest
 import yaml
 
 from probe_exporter.version import VERSION
+from tests import exporters
 from tests.deploy.programs import find
+from tests.peers.test_prometheus import ask, wait_for_value
 
 pytestmark = pytest.mark.slow
 
@@ -71,9 +74,9 @@ def container(objects: list[Object]) -> Object:
 
 
 def test_generated_files_are_up_to_date() -> None:
-    """If this fails, run `python deploy/render.py --generate` and review the diff."""
+    """If this fails, run `make manifests` and review the diff."""
     done = run_render("--check")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
 
 
 def test_chart_is_of_this_version() -> None:
@@ -115,7 +118,7 @@ def of_operator(name: str) -> list[Object]:
     ("name", "kinds"),
     [
         ("community", {"ServiceMonitor", "PrometheusRule"}),
-        ("operator", {"ServiceMonitor", "Probe", "ScrapeConfig", "PrometheusRule"}),
+        ("operator", {"ServiceMonitor", "Probe", "ScrapeConfig"}),
     ],
 )
 def test_objects_are_valid_for_the_operator(name: str, kinds: set[str]) -> None:
@@ -220,11 +223,41 @@ def test_pods_of_a_probed_service_differ_in_no_label() -> None:
             assert instance["targetLabel"] == "instance"
 
 
-@pytest.mark.skipif(not (CHART / "files" / "rules.yml").exists(), reason="the chart has no rules yet")
-def test_rules_name_the_job_of_the_release() -> None:
-    text = json.dumps(only(rendered("community"), "PrometheusRule"))
-    assert '{job=\\"probe-exporter\\"' not in text
-    assert '{job=\\"blackbox\\"' in text
+def test_rules_are_those_of_the_mixin_for_the_job_of_the_release(tmp_path: Path) -> None:
+    rule = only(rendered("community", values="prometheusRule: {defaultRules: true}"), "PrometheusRule")
+    assert problems([rule]) == []
+    spec = rule["spec"]
+    text = json.dumps(spec)
+    assert 'job=\\"probe-exporter\\"' not in text
+    assert 'job=\\"blackbox\\"' in text
+    mixin = yaml.safe_load((ROOT / "deploy" / "mixin" / "rules.yml").read_text(encoding="utf-8"))
+    assert [group["name"] for group in spec["groups"]] == [
+        *(group["name"] for group in mixin["groups"]),
+        "probe-exporter.rules",
+    ]
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    done = subprocess.run([exporters.peer("promtool"), "check", "rules", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_default_rules_can_be_left_out() -> None:
+    assert only(rendered(values="prometheusRule: {enabled: true, defaultRules: false}"), "PrometheusRule")["spec"] == {
+        "groups": []
+    }
+
+
+def test_configuration_file_among_the_extra_arguments_replaces_the_charts() -> None:
+    """The exporter would read both; the original reads the last one."""
+    arguments = container(rendered(values="extraArgs: [--config.file=/etc/mine.yml]"))["args"]
+    assert [one for one in arguments if one.startswith("--config.file")] == ["--config.file=/etc/mine.yml"]
+
+
+def test_null_turns_off_what_is_on_by_default() -> None:
+    objects = rendered(values="{config: null, podDisruptionBudget: null, maxConnectionAge: null}")
+    assert {one["kind"] for one in objects} == {"Deployment", "Service", "ServiceAccount"}
+    assert container(objects)["args"] == ["--workers=1"]
+    assert "volumes" not in pod(objects)
 
 
 @pytest.mark.parametrize(
@@ -244,3 +277,40 @@ def test_wrong_values_are_rejected(values: str, message: str) -> None:
     done = run_render(values=values)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+# --- Prometheus ------------------------------------------------------------------------------------------------------
+
+
+def test_prometheus_probes_a_target_once_however_many_pods_there_are(tmp_path: Path) -> None:
+    """Give a real Prometheus two pods of the Service, with the labels that the operator sets, and our relabelings."""
+    (monitor,) = [one for one in rendered("community") if one["metadata"]["name"] == "blackbox-home"]
+    endpoint = monitor["spec"]["endpoints"][0]
+    pods = [{"pod": name, "container": "blackbox-exporter", "endpoint": "http", "node": name} for name in "ab"]
+    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    with exporters.ours(tmp_path) as exporter:
+        address = f"127.0.0.1:{exporter.port}"
+        url = f"http://{address}/-/healthy"
+        text = json.dumps([{names.get(k, k): v for k, v in one.items()} for one in endpoint["relabelings"]])
+        scrape = {
+            "job_name": "blackbox",
+            "scrape_interval": "10s",
+            "metrics_path": endpoint["path"],
+            "params": {**endpoint["params"], "target": [url]},
+            "static_configs": [{"targets": [f"192.0.2.{n}:9115"], "labels": one} for n, one in enumerate(pods)],
+            "relabel_configs": json.loads(text.replace("blackbox.monitoring.svc:9115", address)),
+        }
+        config = tmp_path / "prometheus.yml"
+        config.write_text(yaml.safe_dump({"scrape_configs": [scrape]}), encoding="utf-8")
+        with exporters.prometheus(tmp_path, f"--config.file={config.name}") as prometheus:
+            found = asyncio.run(_targets_after_a_probe(prometheus))
+    assert [one["labels"] for one in found] == [
+        {"job": "blackbox", "instance": "https://example.org/", "target": "home", "module": "http_2xx"}
+    ]
+
+
+async def _targets_after_a_probe(prometheus: exporters.Server) -> list[Object]:
+    """Wait until a probe's result has arrived. Return all targets that Prometheus scrapes."""
+    await wait_for_value(prometheus, 'count(probe_success{instance="https://example.org/"} == 1)', 1)
+    found: list[Object] = (await ask(prometheus, "targets"))["activeTargets"]
+    return found

@@ -35,6 +35,7 @@ from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.network.connection import Connection
 from probe_exporter.plugins import loader
 from probe_exporter.runner import Result
+from probe_exporter.telemetry.collector import MAX_BUSY, Collector
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.connections import Connections
 from probe_exporter.web.listening import Place
@@ -176,6 +177,7 @@ async def watched() -> AsyncIterator[Watching]:
     watching = Watching()
     resident = _memory("VmRSS")
     beating = asyncio.create_task(watching.run())
+    collecting = asyncio.create_task(Collector(lambda: MAX_BUSY + 1).watch())
     await asyncio.sleep(0.005)
     try:
         yield watching
@@ -183,6 +185,8 @@ async def watched() -> AsyncIterator[Watching]:
             await asyncio.sleep(0.002)  # the turn in which the block ended counts, too
     finally:
         beating.cancel()
+        collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)  # it restores the thresholds
         gc.unfreeze()
     watching.growth = max(0, _memory("VmHWM") - resident)
     watching.speed = max(1.0, (before + _speed()) / 2)

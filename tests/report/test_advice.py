@@ -6,7 +6,7 @@ import pytest
 
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.failure import OwnReason, Reason
-from probe_exporter.report.advice import ADVICE, common, explain, own
+from probe_exporter.report.advice import ADVICE, Explanation, about, common, explain, own
 
 MAX_ADVICE_CHARACTERS = 400
 """More would not be read at night."""
@@ -43,3 +43,42 @@ def test_explain_finds_common_and_own_reasons() -> None:
 
 def test_reason_of_an_earlier_release_has_empty_texts() -> None:
     assert explain("gone_reason", ()) == ("gone_reason", "", "")
+
+
+def filled(target: str, reason: str = "tls_x", *, redirected: bool = False) -> str:
+    """Return the advice about a target, of a text with each placeholder."""
+    text = "HOST: `nc HOST:PORT -s NAME; curl TARGET`."
+    return about(Explanation(reason, "", text), target, redirected=redirected).advice
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("https://example.org/a?b=c", "nc example.org:443 -s example.org; curl 'https://example.org/a?b=c'"),
+        ("http://me:xxxxx@example.org:81", "nc example.org:81 -s example.org; curl http://me:xxxxx@example.org:81"),
+        ("example.org:587", "nc example.org:587 -s example.org; curl example.org:587"),
+        ("example.org", "nc example.org:PORT -s example.org; curl example.org"),
+        ("127.0.0.1:22", "nc 127.0.0.1:22 -s NAME; curl 127.0.0.1:22"),
+        ("[::1]:22", "nc [::1]:22 -s NAME; curl '[::1]:22'"),
+        ("$(id):22", "nc HOST:PORT -s NAME; curl '$(id):22'"),
+        ("-x:22", "nc HOST:PORT -s NAME; curl TARGET"),
+        ("a`b", "nc HOST:PORT -s NAME; curl TARGET"),
+        ("a\x1b", "nc HOST:PORT -s NAME; curl TARGET"),
+        ("x" * 1000, "nc HOST:PORT -s NAME; curl TARGET"),
+    ],
+)
+def test_advice_has_the_target_in_its_commands(target: str, command: str) -> None:
+    assert filled(target) == f"HOST: `{command}`."
+
+
+def test_brackets_stand_beside_a_port_alone() -> None:
+    text = Explanation("connect_timeout", "", "`ping HOST`, `nc HOST PORT`, `x HOST:PORT`")
+    assert about(text, "[::1]:22").advice == "`ping ::1`, `nc ::1 22`, `x [::1]:22`"
+
+
+def test_advice_after_a_redirect_leaves_the_host_open() -> None:
+    assert filled("http://a/", redirected=True) == "HOST: `nc HOST:PORT -s NAME; curl http://a/`."
+
+
+def test_name_of_a_dns_query_is_not_the_server_s() -> None:
+    assert filled("ns.example:53", "dns_rcode") == "HOST: `nc ns.example:53 -s NAME; curl ns.example:53`."

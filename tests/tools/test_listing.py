@@ -103,6 +103,7 @@ def test_json_output_is_complete(directory: Path) -> None:
     assert (module["prober"], module["parameters"][0]["default"]) == ("quake", "tea")
     assert module["settings"]["inner"]["expect"] == "^fine"
     assert "probe_quake_bytes" in module["metrics"]
+    assert module["series"]["failed"] > module["series"]["tls"] > module["series"]["plain"] > 3
 
 
 def test_listing_exits_with_2_for_unknown_names_and_broken_files(directory: Path) -> None:

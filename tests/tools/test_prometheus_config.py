@@ -70,11 +70,20 @@ def test_promtool_accepts_the_configuration(writer: Writer, words: list[str]) ->
 
 def test_each_module_has_a_job_with_its_targets(writer: Writer) -> None:
     jobs = {job["job_name"]: job for job in yaml.safe_load(writer.write())["scrape_configs"]}
-    assert [*jobs] == ["http_2xx", "icmp", "probe-exporter-targets", "probe-exporter"]
-    assert jobs["http_2xx"]["static_configs"] == [{"targets": ["https://a.example/x?y=z&u#top", "2001:db8::1"]}]
-    assert jobs["icmp"]["params"] == {"module": ["icmp"]}
-    assert jobs["probe-exporter-targets"]["static_configs"] == [{"targets": ["yes"]}]
+    assert [*jobs] == ["probe_http_2xx", "probe_icmp", "probe_probe-exporter", "probe-exporter"]
+    assert jobs["probe_http_2xx"]["static_configs"] == [{"targets": ["https://a.example/x?y=z&u#top", "2001:db8::1"]}]
+    assert jobs["probe_icmp"]["params"] == {"module": ["icmp"]}
+    assert jobs["probe_probe-exporter"]["static_configs"] == [{"targets": ["yes"]}]
     assert jobs["probe-exporter"]["static_configs"] == [{"targets": ["127.0.0.1:9115"]}]
+
+
+def test_timeout_of_a_module_of_the_configuration_lets_prometheus_wait(writer: Writer) -> None:
+    (writer.directory / "own.yml").write_text(
+        "modules: {http_2xx: {prober: http, timeout: 20s}, icmp: {prober: icmp}, probe-exporter: {prober: tcp}}"
+    )
+    jobs = {job["job_name"]: job for job in yaml.safe_load(writer.write("--config.file=own.yml"))["scrape_configs"]}
+    assert jobs["probe_http_2xx"]["scrape_timeout"] == "21s"
+    assert "scrape_timeout" not in jobs["probe_icmp"]
 
 
 async def scraped(directory: Path, text: str) -> list[tuple[str, str]]:

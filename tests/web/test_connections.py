@@ -13,6 +13,7 @@ from aiohttp.web import BaseRequest
 from probe_exporter.web.answers import Answer
 from probe_exporter.web.connections import LAST_ANSWER_SECONDS, Connections, Limits
 from tests.clocks import StandingLoop, advance
+from tests.cost import short_turns
 from tests.waiting import until
 
 PATIENT = Limits()
@@ -215,6 +216,31 @@ async def test_pipelined_requests_are_all_answered() -> None:
         for _ in range(1000):
             assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
         writer.close()
+
+
+async def test_connection_is_closed_after_the_answer_to_a_chunked_body() -> None:
+    async with serving() as one:
+        for rest in (b"", b"3\r\nabc\r\n0\r\n\r\n", b"1\r\nx\r\n" * 10_000):
+            reader, writer = await one.connect()
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + rest)
+            head, _, body = (await reads(reader)).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert b"Connection: close" in head
+            assert body == b"done"
+            writer.close()
+
+
+async def test_thousand_clients_that_leave_together_are_closed_in_short_turns() -> None:
+    async with serving() as one:
+        clients = [await one.connect() for _ in range(1000)]
+        await until(lambda: one.open == 1000)
+        for _, writer in clients:
+            writer.write_eof()
+        with short_turns():
+            await until(lambda: one.open == 0)
+        for reader, writer in clients:
+            assert await reads(reader) == b""
+            writer.close()
 
 
 async def test_client_that_does_not_read_is_disconnected_after_the_take_timeout(still: None) -> None:

@@ -531,7 +531,7 @@ def test_server_header_has_no_version(exporter: Server) -> None:
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
 
-@pytest.mark.parametrize("path", ["/probe", "/probe?module=no+such&target=x", "/a/b/c", "/logs?id=99999999"])
+@pytest.mark.parametrize("path", ["/probe", "/modules/no-such", "/history?limit=0", "/a/b/c", "/logs?id=99999999"])
 def test_browser_gets_errors_as_a_page(exporter: Server, path: str) -> None:
     text, page = ask(exporter.port, path), ask(exporter.port, path, headers=BROWSER)
     assert (text.headers["content-type"], page.headers["content-type"]) == (PLAIN, "text/html; charset=utf-8")

@@ -18,7 +18,7 @@ from typing import Protocol
 from probe_exporter.network.connection import Connection
 from probe_exporter.network.opening import start_tls
 from probe_exporter.prober.deadline import Deadline
-from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import (
@@ -186,15 +186,16 @@ class Lines:
         if not until.search(self._last):
             await self.find(until, reject=reject)
 
-    @property
-    def timed_out(self) -> ProbeFailed:
-        """The failure for a timeout in this dialogue; its message has the peer's last line."""
-        last = self._received.rest or self._last
+    def timed_out(self, phase: str) -> ProbeFailed:
+        """Return the failure for a timeout in this dialogue, with the peer's last line.
+
+        Args:
+            phase: of the probe; the reason depends on it.
+        """
+        reason, last = TIMEOUTS.get(phase, Reason.TIMEOUT_PROBE), self._received.rest or self._last
         if not last:
-            return ProbeFailed(Reason.TIMEOUT_DIALOGUE, "the peer said nothing in time")
-        return ProbeFailed(
-            Reason.TIMEOUT_DIALOGUE, "the dialogue did not end in time", last_line=shown(last), unmatched=self._seen
-        )
+            return ProbeFailed(reason, "the peer said nothing in time")
+        return ProbeFailed(reason, "the dialogue did not end in time", last_line=shown(last), unmatched=self._seen)
 
     def _refuse(self, line: bytes, reject: Regexp | None) -> None:
         """Log a line that does not match; raise `ProbeFailed` if it matches `reject`."""
@@ -309,13 +310,18 @@ async def converse(
     lines = Lines(
         probe, connection, lambda: start_tls(probe, connection, secure or TLSSettings(), host, seconds=seconds)
     )
-    matches = await walk(probe, steps, lines)
+    matches = await _walk(probe, steps, lines)
     connection.put_back(lines.left())
     return matches
 
 
 class StreamSettings(DialogueSettings):
-    """Settings of a prober that holds a dialogue in lines over a byte stream, plain or TLS."""
+    """Settings of a prober that holds a dialogue in lines over a byte stream, plain or TLS.
+
+    Args:
+        tls: start TLS as soon as the connection is open.
+        tls_config: settings of TLS.
+    """
 
     tls: bool = False
     tls_config: TLSSettings = TLSSettings()
@@ -352,17 +358,20 @@ async def hold(probe: Probe, connection: Connection, settings: StreamSettings, h
         if settings.query_response:
             lines = Lines(probe, connection, secure)
             with _timed(probe, seconds), probe.phase("dialogue"):
-                await _walk(probe, settings, lines)
+                await _walk(probe, settings.query_response, lines)
     finally:
         connection.close()
 
 
-async def _walk(probe: Probe, settings: StreamSettings, lines: Lines) -> None:
+async def _walk(probe: Probe, steps: Iterable[Step], lines: Lines) -> list[Match]:
+    """Perform the steps; if the probe's time runs out, let its failure have the peer's last line."""
+    phase = probe.current_phase
     try:
-        await walk(probe, settings.query_response, lines)
+        return await walk(probe, steps, lines)
     except asyncio.CancelledError:
-        if probe.current_phase == "dialogue":  # a handshake that was too slow has its own reason
-            probe.fail(lines.timed_out)
+        # A handshake that was too slow has a phase and a reason of its own; a caller may go on after its own deadline.
+        if probe.current_phase == phase and probe.remaining <= 0:
+            probe.fail(lines.timed_out(phase))
         raise
 
 

@@ -10,19 +10,25 @@ from typing import Any
 
 import pytest
 
+from probe_exporter import testing
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
 from probe_exporter.network.opening import connect
-from probe_exporter.prober.deadline import TICK
-from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.deadline import TICK, Late, within
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.lines import MAX_LINE_BYTES, MAX_LOGGED_LINES, QUIET, Lines, Received, converse
 from probe_exporter.protocols.dialogue.steps import DialogueSettings, Step, walk
+from probe_exporter.settings.block import Settings
 from probe_exporter.settings.regexps import Match, Regexp
 from probe_exporter.testing import Server, expect, serve, start_tls
 from probe_exporter.tls.settings import TLSSettings
 from tests.clocks import SimulatedLoop, simulated
 from tests.conftest import NewLoop
 from tests.cost import cpu_seconds, expect_cheaper
+from tests.deadlines import run_until
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 
@@ -345,3 +351,31 @@ async def test_converse_failure_shows_last_line() -> None:
         await conversed(target, [Step(expect=Regexp("^220"))], b"")
     assert failed.value.reason is Reason.DIALOGUE_NO_MATCH
     assert failed.value.fields == {"last_line": "500 no"}
+
+
+@pytest.mark.parametrize("phase", ["dialogue", "check", ""])
+async def test_converse_timeout_shows_last_line(phase: str) -> None:
+    """The reason is that of the phase, as without a last line."""
+
+    async def probed(probe: Probe, _: Settings) -> None:
+        with await connect(probe, "127.0.0.1", target.port) as connection:
+            probe.current_phase = phase
+            await converse(probe, connection, [Step(expect=Regexp("^250"))])
+
+    module = Module("m", Prober("own", Settings, probed), Settings(), 0.0, Place("t"))
+    with serve(b"220 hello\n220 wai", testing.hold()) as target:
+        result = await run_until(
+            lambda probe: any("does not match" in event.message for event in probe.events), module, str(target)
+        )
+    assert result.failure is not None
+    assert result.failure.reason is TIMEOUTS.get(phase, Reason.TIMEOUT_PROBE)
+    assert result.failure.fields == {"last_line": "220 wai", "unmatched": 1}
+
+
+async def test_converse_within_a_time_of_its_own_does_not_fail_the_probe() -> None:
+    loop = asyncio.get_running_loop()
+    with serve(b"220 hello\n", testing.hold()) as target:
+        probe = Probe(str(target), loop.time() + 60, loop.time)
+        with await connect(probe, "127.0.0.1", target.port) as connection, pytest.raises(Late), within(0.05):
+            await converse(probe, connection, [Step(expect=Regexp("^250"))])
+    assert probe.failure is None

@@ -85,3 +85,11 @@ annotations:
 {{- define "probe-exporter.hasConfig" -}}
 {{- if or .Values.config .Values.configExistingSecretName }}yes{{ end -}}
 {{- end }}
+
+{{/* The label by which the mixin's rules tell modules apart. With several modules the exporter sets it itself. */}}
+{{- define "probe-exporter.moduleLabel" -}}
+{{- if not (contains "," .) -}}
+- targetLabel: module
+  replacement: {{ . }}
+{{- end -}}
+{{- end }}

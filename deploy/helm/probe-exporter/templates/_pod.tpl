@@ -89,7 +89,7 @@ spec:
 image: {{ include "probe-exporter.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 args:
-  {{- if include "probe-exporter.hasConfig" . }}
+  {{- if and (include "probe-exporter.hasConfig" .) (not (regexMatch "--config\\.file" (toYaml .Values.extraArgs))) }}
   - --config.file={{ .Values.configPath | default "/config/blackbox.yaml" }}
   {{- end }}
   {{- if .Values.configReloader.enabled }}

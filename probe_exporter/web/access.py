@@ -1,4 +1,4 @@
-"""Apply the web config file to every request: rate limit, then users, then extra response headers."""
+"""Access control by the web config file, for every request: rate limit, then users, then extra response headers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from probe_exporter.web.authentication import Passwords, credentials
 from probe_exporter.web.config_file import LiveWebConfig, RateLimit
 
 
-class Bucket:
-    """A token bucket: tokens come back at a steady rate, up to a maximum. Each worker has its share, at least one."""
+class TokenBucket:
+    """A rate limit: tokens come back at a steady rate, up to a maximum. Each worker has its share, at least one."""
 
     def __init__(self, limit: RateLimit, workers: int, now: float) -> None:
         self.limit = limit
@@ -35,7 +35,7 @@ class Bucket:
         return True
 
 
-class Door:
+class AccessControl:
     """Passes requests on to the endpoints, or refuses them."""
 
     def __init__(
@@ -57,14 +57,14 @@ class Door:
         self._live = live
         self._passwords = Passwords()
         self._workers = workers
-        self._bucket = Bucket(live.current.settings.rate_limit, workers, 0.0)
+        self._bucket = TokenBucket(live.current.settings.rate_limit, workers, 0.0)
 
     async def __call__(self, request: BaseRequest) -> Answer:
         """Answer one request."""
         settings = self._live.current.settings
         now = asyncio.get_running_loop().time()
         if settings.rate_limit != self._bucket.limit:
-            self._bucket = Bucket(settings.rate_limit, self._workers, now)
+            self._bucket = TokenBucket(settings.rate_limit, self._workers, now)
         if not self._bucket.take(now):
             return self._refuse(request, Refused(429, "Too many requests"))
         try:
@@ -84,7 +84,7 @@ class Door:
         """Check the credentials of a request.
 
         Raises:
-            Refused: the file has users, and this is none of them.
+            Refused: the file has users, and the request has the name and password of none of them.
         """
         if not users:
             return

@@ -1,0 +1,60 @@
+"""Run full garbage collections while few objects are alive, so that they do not hold the event loop.
+
+A full collection goes through all objects: 50 ms while 4,000 probes wait for their targets, and Python starts one
+whenever enough of them have survived the collections of young objects. Those go on as they are. Nearly all objects of a
+probe are freed without any collection, so a full one can wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+
+LOOK_SECONDS = 1.0
+"""Seconds between two looks at whether to collect."""
+
+MIN_PENDING = 10
+"""Collections of the second generation after which a full one is due: Python's own default."""
+
+MAX_BUSY = 200
+"""Probes and connections up to which a full collection is short: about 5 ms."""
+
+MAX_WAIT_SECONDS = 60.0
+"""Seconds after which a collection that is due runs in any case."""
+
+_NEVER = 2**31 - 1
+
+
+class Collector:
+    """Decides when to collect."""
+
+    def __init__(self, busy: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            busy: returns the number of running probes and open connections.
+            clock: a monotonic clock in seconds.
+        """
+        self._busy = busy
+        self._clock = clock
+        self._last = clock()
+
+    async def watch(self) -> None:
+        """Collect instead of Python until cancelled."""
+        before = gc.get_threshold()
+        gc.set_threshold(*before[:2], _NEVER)
+        try:
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                self.look()
+        finally:
+            gc.set_threshold(*before)
+
+    def look(self) -> None:
+        """Collect if it is due and short, or overdue."""
+        if gc.get_count()[2] < MIN_PENDING:
+            return
+        if self._busy() <= MAX_BUSY or self._clock() - self._last > MAX_WAIT_SECONDS:
+            gc.collect()
+            self._last = self._clock()

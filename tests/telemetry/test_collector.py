@@ -1,0 +1,73 @@
+"""Full garbage collections run while few objects are alive, and at the latest after a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+from probe_exporter.telemetry.collector import MAX_BUSY, MAX_WAIT_SECONDS, MIN_PENDING, Collector
+
+
+class Watched:
+    """A collector with a clock and numbers that the test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.busy = 0
+        self.pending = 0
+        self.collections = 0
+        monkeypatch.setattr(gc, "get_count", lambda: (0, 0, self.pending))
+        monkeypatch.setattr(gc, "collect", self._collect)
+        self.collector = Collector(lambda: self.busy, lambda: self.now)
+
+    def _collect(self) -> None:
+        self.collections += 1
+        self.pending = 0
+
+    def collects(self) -> bool:
+        before = self.collections
+        self.collector.look()
+        return self.collections > before
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("pending", "busy", "collects"),
+    [
+        (MIN_PENDING - 1, 0, False),
+        (MIN_PENDING, 0, True),
+        (MIN_PENDING, MAX_BUSY, True),
+        (MIN_PENDING, MAX_BUSY + 1, False),
+    ],
+)
+def test_collection_runs_if_it_is_due_and_few_objects_are_alive(
+    watched: Watched, pending: int, busy: int, collects: bool
+) -> None:
+    watched.pending, watched.busy = pending, busy
+    assert watched.collects() is collects
+
+
+def test_collection_that_is_due_waits_at_most_a_minute(watched: Watched) -> None:
+    watched.pending, watched.busy = MIN_PENDING, 10_000
+    assert not watched.collects()
+    watched.now += MAX_WAIT_SECONDS + 1
+    assert watched.collects()
+    watched.pending = MIN_PENDING
+    assert not watched.collects()
+
+
+async def test_python_starts_no_full_collections_meanwhile() -> None:
+    before = gc.get_threshold()
+    watching = asyncio.create_task(Collector(lambda: 0).watch())
+    await asyncio.sleep(0)
+    assert gc.get_threshold()[:2] == before[:2]
+    assert gc.get_threshold()[2] > 10**9
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert gc.get_threshold() == before
