@@ -4,6 +4,7 @@
 # make lint   ruff, codespell and mypy --strict: all that CI checks
 # make fuzz   fuzz every parser for a minute each   (make fuzz ARGS="dns --seconds 3600": one of them, for longer)
 # make bench  side by side with the original
+# make sizing   how many targets a core probes; writes docs/sizing.md
 # make instructions   count the instructions of each probe, and hold them to the budget
 # make docs   write the generated parts of docs/, the dashboards and the manifests anew
 # make site   the documentation as a site in build/site, with every link checked
@@ -37,7 +38,7 @@ UNITS  := addresses exposition network prober protocols scrape settings telemetr
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
 CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples deploy,$(if $(wildcard $(d)/*.py),$(d)))
 
-.PHONY: run test quick lint types fuzz bench instructions docs manifests site constraints clean python
+.PHONY: run test quick lint types fuzz bench sizing instructions docs manifests site constraints clean python
 
 run: $(VENV)/.run
 ifeq ($(ARGS),)
@@ -67,6 +68,9 @@ fuzz: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks $(ARGS)
+
+sizing: $(VENV)/.test
+	$(BIN)/python -m benchmarks.sizing $(ARGS)
 
 instructions: $(VENV)/.test
 	$(BIN)/python -m benchmarks.instructions $(ARGS)

@@ -2,8 +2,8 @@
 
     --release NAME        name of the release (default: probe-exporter)
     --namespace NAME      namespace of the release (default: monitoring)
-    --generate            write all that is generated: deploy/kubernetes/, the chart's copy of the mixin's rules, and
-                          what tests compare with (tests/golden/helm/)
+    --generate            write all that is generated: deploy/kubernetes/, and what tests compare with
+                          (tests/golden/helm/)
     --check               print what Helm finds wrong with the chart, and the generated files that are not up to date;
                           exit with 1 if there is anything
 
@@ -24,7 +24,6 @@ import yaml
 DEPLOY = Path(__file__).parent
 CHART = DEPLOY / "helm" / "probe-exporter"
 KUBERNETES = DEPLOY / "kubernetes"
-RULES = DEPLOY / "mixin" / "rules.yml"
 TESTS = DEPLOY.parent / "tests"
 
 HEADING = (
@@ -65,8 +64,7 @@ def as_text(objects: list[Values]) -> str:
 
 
 def generate() -> Iterator[tuple[Path, str]]:
-    """Yield each generated file and its content. The chart's rules come first: what follows is rendered with them."""
-    yield CHART / "files" / "rules.yml", RULES.read_text(encoding="utf-8")
+    """Yield each generated file and its content."""
     yield from _manifests()
     for path in sorted((TESTS / "deploy" / "values").glob("*.yml")):
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

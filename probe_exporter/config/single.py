@@ -34,8 +34,17 @@ def of_config(loaded: Config, name: str) -> Module:
         NotRun: no module has this name.
     """
     if name not in loaded.modules:
-        raise NotRun(f"unknown module `{name}`{nearest(name, list(loaded.modules))}")
+        raise NotRun(f"unknown module `{name}`{_hint(loaded, name)}")
     return loaded.modules[name]
+
+
+def _hint(loaded: Config, name: str) -> str:
+    """Return what an unknown name may have meant: a module that uses the prober of this name, or a similar name."""
+    if name in loaded.probers:
+        using = [module.name for module in loaded.modules.values() if module.prober.name == name]
+        if using:
+            return f": it is a prober, and modules that use it are {', '.join(using[:5])}"
+    return nearest(name, list(loaded.modules))
 
 
 def of_source(source: Source, name: str, settings: Settings) -> Module:

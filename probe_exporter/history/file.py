@@ -99,8 +99,7 @@ class FileHistory:
         self._failing = False
         self._connection: sqlite3.Connection | None = None  # used by the thread only
         with _explained(path), closing(_open(path)) as connection:
-            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                raise HistoryError(f"{path} is damaged: it is left as it is; move it away, or name another file")
+            _refuse_damage(connection, path)
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
                 self._prune(connection)
@@ -236,8 +235,18 @@ def verify(path: Path) -> None:
     address = f"{path.absolute().as_uri()}?mode=rw"
     with _explained(path), closing(sqlite3.connect(address, LOCKED_SECONDS, isolation_level=None, uri=True)) as opened:
         _is_ours(opened, path)
+        _refuse_damage(opened, path)
         opened.execute("BEGIN IMMEDIATE")
         opened.execute("ROLLBACK")
+
+
+def _refuse_damage(connection: sqlite3.Connection, path: Path) -> None:
+    """
+    Raises:
+        HistoryError: the file is damaged.
+    """
+    if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        raise HistoryError(f"{path} is damaged: it is left as it is; move it away, or name another file")
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -167,6 +167,7 @@ def _wanted(given: argparse.Namespace) -> list[Wanted]:
     lines = [targets.Line(given.subject, target) for target in given.targets]
     if given.file:
         lines += targets.read_targets(given.file, given.subject)
+    lines = [*dict.fromkeys(lines)]
     if not lines:
         raise single.NotRun("the following arguments are required: TARGET, or --targets FILE")
     modules = {name: _module(given, name) for name in dict.fromkeys([line.module for line in lines])}

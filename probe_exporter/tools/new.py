@@ -8,6 +8,7 @@ from __future__ import annotations
 import keyword
 import re
 import shlex
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,8 +59,17 @@ def next_steps(prober: Path, _: Path, test: Path) -> str:
     tests = [f"{python} -m pytest {test}"]
     if find_spec("pytest") is None:
         tests.insert(0, f"{python} -m pip install pytest")
-    steps = [f"{PROGRAM} run {prober} localhost", *tests, f"{PROGRAM} --modules.dir={prober.parent.resolve()}"]
+    program = _program(python)
+    steps = [f"{program} run {prober} localhost", *tests, f"{program} --modules.dir={prober.parent.resolve()}"]
     return "Next: " + "      ".join([f"{step}\n" for step in steps])
+
+
+def _program(python: str) -> str:
+    """Return what starts this program: its name, or its path if it is in an environment that is not on the PATH."""
+    if shutil.which(PROGRAM):
+        return PROGRAM
+    started = Path(sys.argv[0])
+    return shlex.quote(str(started.absolute())) if started.name == PROGRAM else f"{python} -m probe_exporter"
 
 
 def _named(text: str, name: str) -> str:

@@ -113,7 +113,7 @@ _HTML_HEADERS = {
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "Cache-Control": "no-cache",
-    "Vary": "Accept",
+    "Vary": "Accept, Accept-Encoding",
 }
 
 
@@ -148,9 +148,13 @@ def json_text(document: str | bytes, status: int = 200) -> Answer:
     return Answer(body, _JSON_HEADERS, status)
 
 
-def page(html: bytes, status: int = 200) -> Answer:
-    """Return an HTML page; its Content-Security-Policy permits only the exporter's own styles and scripts."""
-    return Answer(html, _HTML_HEADERS, status)
+def page(html: bytes, status: int = 200, *, packed: bool = False) -> Answer:
+    """Return an HTML page; its Content-Security-Policy permits only the exporter's own styles and scripts.
+
+    Args:
+        packed: whether `html` is compressed with gzip.
+    """
+    return Answer(html, {**_HTML_HEADERS, "Content-Encoding": "gzip"} if packed else _HTML_HEADERS, status)
 
 
 def refusal(refused: Refused) -> Answer:

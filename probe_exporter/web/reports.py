@@ -35,6 +35,9 @@ MAX_LISTED_MODULES = 500
 MAX_HISTORY_SECONDS = 1.0
 """Seconds that a page waits for the history to find the number of a probe."""
 
+MAX_SEARCHED = 200
+"""The newest entries of the history, among which a page looks for its probe."""
+
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 
 
@@ -63,7 +66,7 @@ class Reports:
     async def probe(self, request: BaseRequest, results: Sequence[Result]) -> Answer:
         """Return the page of the probes of one request, each module in its own section."""
         exporter, options = exporter_url(request, self._place), source_options(self._configuration.source)
-        numbers = [await self._number(result) for result in results]
+        numbers = await self._numbers(results)
 
         def make() -> list[Shown]:
             return [
@@ -104,16 +107,15 @@ class Reports:
         values = {"probes": shown, "failed": failed, "section": section}
         return await self._renderer.page(request, "probe.html", values)
 
-    async def _number(self, result: Result) -> int | None:
-        """Return the number of a new probe in the history; None if it is not found at once."""
-        wanted = Query(result.module.name, result.target, since=result.started, limit=10)
+    async def _numbers(self, results: Sequence[Result]) -> list[int | None]:
+        """Return the numbers of new probes in the history; None for those that are not found at once."""
         try:
             async with asyncio.timeout(MAX_HISTORY_SECONDS):
-                entries = await self._histories.select(wanted)
+                newest = await self._histories.select(Query(limit=MAX_SEARCHED))
         except (Refused, TimeoutError):
-            return None
-        same = [one.id for one in entries if (one.started, one.duration) == (result.started, result.duration)]
-        return same[0] if same else None
+            newest = []
+        found = {(one.module, one.started, one.duration): one.id for one in newest}
+        return [found.get((one.module.name, one.started, one.duration)) for one in results]
 
     async def unknown_module(self, request: BaseRequest, unknown: UnknownModule) -> Answer:
         """Return the page about a module that is not in the configuration: the nearest name, and all names."""

@@ -105,13 +105,16 @@ class Browser:
         )
         return found
 
-    def violations(self) -> list[str]:
-        """Check the page with axe-core; return a line for each violation."""
+    def violations(self, *rules: str) -> list[str]:
+        """Check the page with axe-core, all its rules or some; return a line for each violation."""
         if not self.run("return 'axe' in window"):
             self.run(AXE)
         result: list[Mapping[str, Any]] = self.driver.execute_async_script(
-            "const done = arguments[arguments.length - 1];"
-            "axe.run(document, {resultTypes: ['violations']}).then((found) => done(found.violations));"
+            "const [rules, done] = arguments;"
+            "const options = {resultTypes: ['violations'], iframes: false, preload: false};"
+            "if (rules.length) options.runOnly = rules;"
+            "axe.run(document, options).then((found) => done(found.violations));",
+            rules,
         )
         return [
             f"{rule['id']}: {node['html'][:200]}: {node.get('failureSummary', '')}"

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from probe_exporter.history import file as history_file
-from probe_exporter.history.file import QUEUE_FULL, WRITE_FAILED, FileHistory
+from probe_exporter.history.file import QUEUE_FULL, WRITE_FAILED, FileHistory, verify
 from probe_exporter.history.memory import MAX_BYTES, HistoryError, Query, Recent, weight
 from probe_exporter.history.probe_log import ProbeLog
 from tests.exporters import ROOT
@@ -315,7 +315,7 @@ def damaged(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(
+UNUSABLE = pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda path: path.write_text("notes of somebody's " * 100), "not a database"),
@@ -327,6 +327,9 @@ def damaged(path: Path) -> None:
     ],
     ids=["text", "foreign database", "newer version", "damaged", "directory", "dangling link"],
 )
+
+
+@UNUSABLE
 def test_file_that_is_not_a_history_is_refused_and_unchanged(make: object, message: str, tmp_path: Path) -> None:
     path = tmp_path / "h"
     make(path)  # type: ignore[operator]  # one of the functions above
@@ -335,6 +338,23 @@ def test_file_that_is_not_a_history_is_refused_and_unchanged(make: object, messa
         a_file(path)
     assert str(path) in str(caught.value)
     assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+@UNUSABLE
+def test_verify_refuses_the_same_files_and_changes_nothing(make: object, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "h"
+    make(path)  # type: ignore[operator]  # one of the functions above
+    before = path.read_bytes() if path.is_file() else b""
+    with pytest.raises(HistoryError, match=message):
+        verify(path)
+    assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+def test_verify_accepts_a_history_that_is_in_use(tmp_path: Path) -> None:
+    history = a_file(tmp_path / "h")
+    verify(tmp_path / "h")
+    history.close()
+    verify(tmp_path / "h")
 
 
 def test_file_is_readable_only_by_its_owner(tmp_path: Path) -> None:

@@ -250,6 +250,11 @@ REFUSED = {
     ),
     ("none.py", "t"): "none.py can't be loaded: FileNotFoundError",
     ("polit", "t", "--modules.dir=."): "unknown module `polit`; did you mean `polite`?",
+    (
+        "quake",
+        "t",
+        "--modules.dir=.",
+    ): "unknown module `quake`: it is a prober, and modules that use it are polite, asking",
     ("polite", "t", "--modules.dir=.", "--module=quake.yml"): (
         "--module is for the file of a prober, and polite is a module: to change a setting of a module, use --set"
     ),

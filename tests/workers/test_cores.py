@@ -131,12 +131,12 @@ def test_workers_auto_with_one_core_is_one_process(tmp_path: Path, one_core: Non
     assert children == ""
 
 
-@pytest.mark.skipif(usable_cores() == 1, reason="this machine has one core")
 @pytest.mark.slow
 def test_workers_auto_starts_a_worker_for_each_core(tmp_path: Path) -> None:
+    number = usable_cores()
     with exporters.ours(tmp_path, "--workers=auto") as exporter:
-        wait_until(lambda: exporter.log.read_text().count("Listening") == usable_cores())
+        wait_until(lambda: exporter.log.read_text().count("Listening") == number)
         assert ask(exporter.port, "/-/healthy").status == 200
         exporter.process.terminate()
         assert exporter.process.wait(60) == 0
-    assert exporter.log.read_text().count("A worker has started") == usable_cores()
+    assert exporter.log.read_text().count("A worker has started") == (number if number > 1 else 0)

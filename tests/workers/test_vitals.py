@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import selectors
+import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from probe_exporter.workers import supervisor
+from probe_exporter.workers.supervisor import MAX_HUNG_SECONDS, Supervisor, Worker
 from probe_exporter.workers.vitals import TICKS_PER_SECOND, Vitals, hung_for, look
 
 PROCESS = 42
@@ -68,3 +73,84 @@ def test_vitals_of_this_process() -> None:
 )
 def test_only_sleep_and_used_cpu_count_as_hanging(before: Vitals, after: Vitals, seconds: float) -> None:
     assert hung_for(before, after, 10.0) == pytest.approx(seconds)
+
+
+class Watched:
+    """A supervisor with one worker that owes a heartbeat, and a clock that the test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self.vitals = Vitals()
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        monkeypatch.setattr(supervisor, "look", lambda process: self.vitals)
+        monkeypatch.setattr(supervisor, "time", self)
+        one = Supervisor(1, lambda number, channel: 0, lambda: None, follow_interval=0, patience=1)
+        one._vacant.clear()
+        self.worker = Worker(0, PROCESS, self.ours, self.now)
+        one._workers[PROCESS] = self.worker
+        one._selector.register(self.ours, selectors.EVENT_READ, self.worker)
+        self.supervisor = one
+        self.pass_seconds(0.0)
+
+    def monotonic(self) -> float:
+        """The clock of the supervisor."""
+        return self.now
+
+    def pass_seconds(self, seconds: float, cpu_share: float = 0.0, *, at_once: bool = False) -> None:
+        """Let time pass, in turns of half a second; the worker uses a share of a core."""
+        turn = seconds if at_once else 0.5
+        for _ in range(round(seconds / turn) if seconds else 1):
+            self.now += turn if seconds else 0.0
+            self.vitals = Vitals(self.vitals.runnable, self.vitals.cpu + turn * cpu_share)
+            self.supervisor._send_heartbeats()
+            self.supervisor._tell_problem()
+
+    @property
+    def told(self) -> tuple[str, str]:
+        """Return the problem that /-/healthy reports, and the warning of /health."""
+        return self.supervisor._trouble["problem"], self.supervisor._trouble["late"]
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    one = Watched(monkeypatch)
+    yield one
+    one.ours.close()
+    one.theirs.close()
+    one.supervisor._selector.close()
+
+
+HANGS, LATE = ("Worker 0 does not answer.", ""), ("", "Worker 0 is late.")
+
+
+def test_worker_without_cpu_is_late_and_does_not_hang(watched: Watched) -> None:
+    watched.vitals = Vitals(runnable=True)
+    watched.pass_seconds(3600.0, cpu_share=0.001)
+    assert watched.told == LATE
+
+
+@pytest.mark.parametrize(("runnable", "cpu_share"), [(False, 0.0), (True, 1.0)], ids=["sleeps", "computes"])
+def test_worker_that_sleeps_or_computes_hangs(watched: Watched, runnable: bool, cpu_share: float) -> None:
+    watched.vitals = Vitals(runnable)
+    watched.pass_seconds(MAX_HUNG_SECONDS, cpu_share)
+    assert watched.told == LATE
+    watched.pass_seconds(1.0, cpu_share)
+    assert watched.told == HANGS
+
+
+def test_supervisor_without_cpu_does_not_blame_its_workers(watched: Watched) -> None:
+    """It could not read their answers."""
+    watched.pass_seconds(60.0, at_once=True)
+    assert watched.told == LATE
+
+
+def test_answer_of_a_late_worker_ends_its_trouble(watched: Watched) -> None:
+    watched.pass_seconds(MAX_HUNG_SECONDS + 1.0)
+    assert watched.told == HANGS
+    watched.theirs.sendall(b'{"answer":0,"text":""}\n')
+    watched.supervisor._hear(watched.worker)
+    watched.supervisor._tell_problem()
+    assert watched.told == ("", "")
+    watched.pass_seconds(MAX_HUNG_SECONDS)
+    assert watched.told == LATE, "it starts anew with the next heartbeat"

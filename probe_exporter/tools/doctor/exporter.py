@@ -111,7 +111,7 @@ def history(path: str, max_bytes: int) -> Finding:
     """
     if not path:
         return Finding("history", "pass", "kept in memory (--history.path keeps it over restarts)")
-    file = Path(path).absolute()
+    file = Path(path).resolve()
     trouble = _unwritable(file.parent) or _unusable(file)
     if trouble:
         return Finding("history", "fail", *trouble)

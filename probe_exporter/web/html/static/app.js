@@ -6,6 +6,7 @@
 const live = [...document.querySelectorAll("[data-live][id]")];
 const state = document.querySelector("[data-live-state]");
 let failures = 0;
+let timer = 0;
 
 function say(text, bad = false) {
   if (!state) return;
@@ -13,36 +14,36 @@ function say(text, bad = false) {
   state.classList.toggle("stale", bad);
 }
 
+// A section stays as it is while the keyboard or a selection is in it.
 function busy(section) {
   const selection = document.getSelection();
-  return section.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")
+  return section.contains(document.activeElement)
     || (selection && !selection.isCollapsed && section.contains(selection.anchorNode));
 }
 
+// Replace the sections that have changed; return whether one had to stay.
 function replace(fresh) {
+  let paused = false;
   for (const { id } of live) {
     const old = document.getElementById(id);
     const next = fresh.getElementById(id);
-    if (!old || !next || busy(old)) continue;
-    const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
-    const open = [...old.querySelectorAll("details[open][id]")].map((one) => one.id);
-    old.replaceWith(document.adoptNode(next));
-    for (const one of open) {
-      const details = document.getElementById(one);
-      if (details) details.open = true;
-    }
-    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    if (!old || !next || old.innerHTML === next.innerHTML) continue;
+    if (busy(old)) paused = true;
+    else old.replaceWith(document.adoptNode(next));
   }
+  document.title = fresh.title;
+  return paused;
 }
 
 async function refresh() {
+  clearTimeout(timer);
   if (!document.hidden) {
     try {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
       if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
-      replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      const paused = replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
       failures = 0;
-      say("live");
+      say(paused ? "paused while you are in the list" : "live");
     } catch (error) {
       failures += 1;
       say(`not live: ${error.message}`, true);
@@ -53,12 +54,14 @@ async function refresh() {
 
 function later() {
   const every = Math.max(2, Number(live[0].dataset.live)) * 1000;
-  setTimeout(refresh, Math.min(60_000, every * 2 ** failures));
+  clearTimeout(timer);
+  timer = setTimeout(refresh, Math.min(60_000, every * 2 ** failures));
 }
 
 if (live.length) {
   say("live");
   later();
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 }
 
 // --- <input data-search="id">: show the items of a list, or the rows of a table, that have all words in their text -------
