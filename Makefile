@@ -4,7 +4,11 @@
 # make lint   ruff, codespell and mypy --strict: all that CI checks
 # make fuzz   fuzz every parser for a minute each   (make fuzz ARGS="dns --seconds 3600": one of them, for longer)
 # make bench  side by side with the original
-# make docs   write the generated parts of docs/ anew
+# make sizing   how many targets a core probes; writes docs/sizing.md
+# make instructions   count the instructions of each probe, and hold them to the budget
+# make docs   write the generated parts of docs/, the dashboards and the manifests anew
+# make site   the documentation as a site in build/site, with every link checked
+# make manifests   render the Helm chart anew: deploy/kubernetes/ and what tests compare with
 # make constraints   pin what a fresh environment resolves to today
 
 VENV   := .venv
@@ -26,17 +30,23 @@ usable = $(firstword $(foreach p,$(PYTHONS),$(shell \
 ifndef PYTHON
 PYTHON := $(or $(call usable,$(comma) venv$(comma) ensurepip),$(call usable))
 endif
-PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+# Twice quiet: errors are printed, and no warnings about indexes and versions that a first-time user can't judge.
+PIP    := $(BIN)/pip --disable-pip-version-check --quiet --quiet
 # What `make quick` runs: tests of code that starts no program and hardly waits.
 UNITS  := addresses exposition network prober protocols scrape settings telemetry tls test_flags.py test_layers.py \
           test_runner.py
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
-CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples,$(if $(wildcard $(d)/*.py),$(d)))
+CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples deploy,$(if $(wildcard $(d)/*.py),$(d)))
 
-.PHONY: run test quick lint types fuzz bench docs constraints clean python
+.PHONY: run test quick lint types fuzz bench sizing instructions docs manifests site constraints clean python
 
 run: $(VENV)/.run
-	$(BIN)/probe-exporter $(ARGS)
+ifeq ($(ARGS),)
+	@echo "Serving the shipped modules on http://localhost:9115/ until Ctrl-C. In another terminal:"
+	@echo "    $(BIN)/probe-exporter run http_2xx localhost:9115"
+	@echo "    curl 'localhost:9115/probe?module=http_2xx&target=localhost:9115'"
+endif
+	@$(BIN)/probe-exporter $(ARGS)
 
 test: $(VENV)/.test
 	$(PYTEST) $(ARGS)
@@ -59,6 +69,12 @@ fuzz: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks $(ARGS)
 
+sizing: $(VENV)/.test
+	$(BIN)/python -m benchmarks.sizing $(ARGS)
+
+instructions: $(VENV)/.test
+	$(BIN)/python -m benchmarks.instructions $(ARGS)
+
 # Debian splits venv from Python: without it `python3 -m venv` fails half-way with a long message. Ask first.
 python:
 ifeq ($(PYTHON),)
@@ -73,18 +89,29 @@ else
 endif
 
 $(VENV)/bin/pip: | python
-	$(PYTHON) -m venv $(VENV)
+	@echo "Making a virtual environment in $(VENV) with $(PYTHON)."
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt $(VENV)/bin/pip
-	$(PIP) install --constraint constraints.txt --editable .
+	@echo "Installing probe-exporter and its libraries into $(VENV): once, for a minute or so."
+	@$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.test: tests/requirements.txt $(VENV)/.run
-	$(PIP) install --constraint constraints.txt --requirement tests/requirements.txt
+	@echo "Installing what the tests need into $(VENV)."
+	@$(PIP) install --constraint constraints.txt --requirement tests/requirements.txt
 	@touch $@
 
 docs: $(VENV)/.test
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m deploy.mixin.dashboards
+	$(BIN)/python deploy/render.py --generate
+
+manifests: $(VENV)/.test
+	$(BIN)/python deploy/render.py --generate
+
+site: $(VENV)/.test
+	$(BIN)/python docs/site.py
 
 constraints: | python
 	rm -rf $(VENV)/fresh

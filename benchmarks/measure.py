@@ -61,9 +61,9 @@ def measure(exporter: Server, path: str, load: Load) -> Measurement:
     Raises:
         SystemExit: wrk is missing, or an answer was not a successful probe, which makes the result invalid.
     """
-    before = _cpu(exporter.process.pid)
+    before = cpu_seconds(exporter.process.pid)
     probes, lasted = _ask(f"http://127.0.0.1:{exporter.port}{path}", exporter.name, load)
-    used = _cpu(exporter.process.pid) - before
+    used = cpu_seconds(exporter.process.pid) - before
     return Measurement(probes, lasted, used, exporter.resident())
 
 
@@ -83,7 +83,7 @@ def _ask(url: str, name: str, load: Load) -> tuple[int, float]:
     return requests, microseconds / 1e6
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Return user and system time of a process with all its threads, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS

@@ -1,4 +1,4 @@
-"""Generate docs/metrics.md and parts of docs/migration.md from the code: `make docs`.
+"""Generate docs/metrics.md, docs/reference/ and parts of docs/migration.md from the code: `make docs`.
 
 metrics.md lists the metrics and reasons that the probers declare. migration.md lists the differences that the
 side-by-side tests allow. A test fails if a page is not up to date.
@@ -11,14 +11,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from docs import reference
 from probe_exporter import runner
 from probe_exporter.network import opening
 from probe_exporter.plugins.inventory import declared
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.declaration import Prober
-from probe_exporter.prober.failure import Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.protocols.dialogue import steps
+from probe_exporter.report import advice
+from probe_exporter.report.advice import Explanation
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.tls import handshake
 from tests.peers.config_cases import KINDER, STRICTER
@@ -62,8 +64,8 @@ To alert on a reason:
 probe_success == 0 and on (job, instance) probe_failure_info{reason=~"certificate_.*"}
 ```
 
-| reason | meaning |
-| --- | --- |
+| reason | meaning | what to check |
+| --- | --- | --- |
 """
 
 
@@ -89,7 +91,7 @@ def metrics() -> str:
     ]
     for name, prober in sorted(load_probers([]).items()):
         parts += [f"## Prober `{name}`\n", *own_tables(prober)]
-    parts.append(FAILURE + "".join(f"| `{reason.value}` | {reason.meaning} |\n" for reason in Reason))
+    parts.append(FAILURE + "".join(map(reason_row, advice.common())))
     parts += ["## The exporter itself\n", "On `/metrics`, in addition to `process_*` and `python_*`:\n", own_metrics()]
     return "\n".join(parts)
 
@@ -102,9 +104,15 @@ def own_tables(prober: Prober[Any]) -> list[str]:
     if own:
         tables.append(table(own))
     if prober.reasons:
-        rows = [f"| `{reason.value}` | {reason.meaning} |" for reason in prober.reasons]
-        tables.append("\n".join(["| own reason | meaning |", "| --- | --- |", *rows]) + "\n")
+        rows = [reason_row(reason) for reason in advice.own(prober.reasons)]
+        tables.append("| own reason | meaning | what to check |\n| --- | --- | --- |\n" + "".join(rows))
     return tables
+
+
+def reason_row(reason: Explanation) -> str:
+    """Return the row of a reason; a bar would end the cell."""
+    check = "" if reason.advice == reason.meaning else reason.advice.replace("|", "\\|")
+    return f"| `{reason.reason}` | {reason.meaning} | {check} |\n"
 
 
 def own_metrics() -> str:
@@ -153,7 +161,13 @@ def between(text: str, name: str, lines: list[str]) -> str:
     return before + marker + "\n".join(lines) + "\n" + end + after
 
 
-PAGES = {"metrics.md": metrics, "migration.md": migration}
+PAGES = {
+    "metrics.md": metrics,
+    "migration.md": migration,
+    "reference/configuration.md": reference.configuration,
+    "reference/flags.md": reference.flag_page,
+    "reference/http-api.md": reference.http_api,
+}
 
 if __name__ == "__main__":
     for name, write in PAGES.items():

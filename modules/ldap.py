@@ -47,7 +47,7 @@ MAX_NAMING_CONTEXTS = 100
 MAX_REFERENCES = 10_000
 MAX_FILTER_DEPTH = 50
 
-DURATION = Metric("probe_ldap_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_ldap_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=6)
 CODE = Metric(
     "probe_ldap_result_code", "Result code of an operation, as RFC 4511 defines it: 0 is success.", ("operation",)
 )
@@ -58,9 +58,23 @@ CONTEXT = Metric(
     "probe_ldap_naming_context_info", "Naming context that the server holds.", ("naming_context",), type="info"
 )
 
-NO_SUCH_OBJECT = OwnReason("ldap_no_such_object", "The `base` does not exist, or this user may not see it.")
-REFERRAL = OwnReason("ldap_referral", "The server refers to another server for this part of the tree.")
-CONFIDENTIALITY = OwnReason("ldap_confidentiality_required", "The server requires TLS for this operation.")
+NO_SUCH_OBJECT = OwnReason(
+    "ldap_no_such_object",
+    "The `base` does not exist, or this user may not see it.",
+    advice=(
+        "Check the spelling of `base` and the access rules of the user: `ldapsearch -H ldap://HOST -b BASE -s base`."
+    ),
+)
+REFERRAL = OwnReason(
+    "ldap_referral",
+    "The server refers to another server for this part of the tree.",
+    advice="Probe the server that the message names, or set a `base` that this server holds.",
+)
+CONFIDENTIALITY = OwnReason(
+    "ldap_confidentiality_required",
+    "The server requires TLS for this operation.",
+    advice="Set `tls: true` for ldaps, or `starttls: true`.",
+)
 
 # Tags (RFC 4511, appendix B).
 _INTEGER, _OCTETS, _ENUMERATED, _BOOLEAN, _SEQUENCE = 0x02, 0x04, 0x0A, 0x01, 0x30
@@ -97,7 +111,19 @@ def _checked(text: str) -> str:
 
 
 class LdapSettings(ConnectSettings):
-    """The ``ldap`` block of a module."""
+    """The ``ldap`` block of a module.
+
+    Args:
+        starttls: StartTLS on the plain port, with the same ``tls_config``; if it fails, nothing else is sent.
+        bind: false searches without a bind, for servers that refuse anonymous binds.
+        bind_dn: name to bind with; empty for an anonymous bind.
+        password: password to bind with.
+        base: entry where the search begins; empty for the root DSE.
+        scope: the entry itself (``base``), the entries directly below it (``one``), or the whole tree (``sub``).
+        filter: search filter (RFC 4515).
+        min_entries: fewer entries fail the probe.
+        max_entries: more entries fail the probe.
+    """
 
     rules = (
         exclusive("tls", "starttls"),

@@ -23,7 +23,7 @@ MAX_LINE_BYTES = 2048
 MAX_STATS_LINES = 1000
 MAX_LABEL_CHARACTERS = 128
 
-DURATION = Metric("probe_memcached_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_memcached_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=5)
 SERVER = Metric("probe_memcached_server_info", "Version of the server.", ("version",), type="info")
 UPTIME = Metric("probe_memcached_uptime_seconds", "Seconds since the server started.")
 CONNECTIONS = Metric("probe_memcached_connections", "Number of clients connected to the server, including this probe.")
@@ -43,7 +43,11 @@ _STATS = {
 
 
 class MemcachedSettings(ConnectSettings):
-    """The ``memcached`` block of a module."""
+    """The ``memcached`` block of a module.
+
+    Args:
+        stats: also ask for the statistics.
+    """
 
     stats: bool = True
 

@@ -39,7 +39,7 @@ MAX_OTHER_MESSAGES = 1000
 KEEP_ALIVE = 60
 """Seconds of silence after which the broker may drop the session. No probe takes that long; some brokers refuse 0."""
 
-DURATION = Metric("probe_mqtt_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_mqtt_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=6)
 CODE = Metric(
     "probe_mqtt_reason_code", "Reason code of the broker's packet, as the protocol version defines it.", ("packet",)
 )
@@ -48,9 +48,21 @@ ROUND_TRIP = Metric(
 )
 OTHERS = Metric("probe_mqtt_other_messages", "Number of messages of other clients on the topic during the probe.")
 
-VERSION = OwnReason("mqtt_version", "The broker does not support the module's version of MQTT.")
-CLIENT_ID = OwnReason("mqtt_client_id_refused", "The broker refuses the client identifier.")
-TOPIC = OwnReason("mqtt_topic_refused", "The broker refuses the subscription to the topic.")
+VERSION = OwnReason(
+    "mqtt_version",
+    "The broker does not support the module's version of MQTT.",
+    advice="Set `version` to what the broker speaks: 3.1.1 or 5.0.",
+)
+CLIENT_ID = OwnReason(
+    "mqtt_client_id_refused",
+    "The broker refuses the client identifier.",
+    advice="Set another `client_id`: brokers may demand a prefix, or a client with the same id is connected.",
+)
+TOPIC = OwnReason(
+    "mqtt_topic_refused",
+    "The broker refuses the subscription to the topic.",
+    advice="Check the broker's access rules for this user and `topic`.",
+)
 
 # Types of packets, with their flags (3.1.1 and 5.0, section 2).
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
@@ -95,7 +107,16 @@ def _name(topic: str) -> str:
 
 
 class MqttSettings(ConnectSettings):
-    """The ``mqtt`` block of a module."""
+    """The ``mqtt`` block of a module.
+
+    Args:
+        version: version of the protocol.
+        client_id: client identifier; random by default.
+        username: user name.
+        password: password.
+        topic: topic to subscribe and publish to, without wildcards; empty for none.
+        qos: with 1, the broker must acknowledge the message.
+    """
 
     rules = (
         needs(("password",), ("username",), "a `password` needs a `username`"),

@@ -54,7 +54,7 @@ MAX_STATUS_ROWS = 256  # MySQL's own limit for replication channels
 MAX_VALUE_BYTES = 1000
 MAX_LOGIN_PACKETS = 10
 
-DURATION = Metric("probe_mysql_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_mysql_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=7)
 SERVER = Metric("probe_mysql_server_info", "Version of the server.", ("version",), type="info")
 READ_ONLY = Metric("probe_mysql_read_only", "1 if the server is read-only for ordinary users, otherwise 0.")
 IO_RUNNING = Metric(
@@ -73,7 +73,14 @@ LAG = Metric(
     ("channel",),
 )
 
-HOST_BLOCKED = OwnReason("mysql_host_blocked", "The server refuses connections from the exporter's address.")
+HOST_BLOCKED = OwnReason(
+    "mysql_host_blocked",
+    "The server refuses connections from the exporter's address.",
+    advice=(
+        "Run `FLUSH HOSTS` or `TRUNCATE performance_schema.host_cache` on the server, then find what connects "
+        "and hangs up. Or allow the exporter's address: the user may exist for other hosts only."
+    ),
+)
 
 # Error numbers (both manuals' "Server Error Reference") with a more specific reason than `target_error`.
 _REASONS: Mapping[int, Reason | OwnReason] = {
@@ -104,6 +111,14 @@ class MysqlSettings(SourceSettings):
         writable: the server must accept writes.
         fetch_server_key: without TLS, let caching_sha2_password encrypt the password with an RSA key that the server
             sends. The key is not authenticated, so a man in the middle can read the password.
+        tls: use TLS; a server without it fails the probe.
+        tls_config: settings of TLS.
+        user: user name; without one, there is no login.
+        password: password.
+        database: database to open.
+        query: one statement that must succeed; empty for none.
+        role: role that the server must have.
+        max_lag: maximum lag of each channel of a replica, which must run.
     """
 
     rules = (

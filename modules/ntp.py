@@ -39,7 +39,7 @@ UNSYNCHRONIZED_STRATUM = 16
 MAX_STRAY_DATAGRAMS = 100
 """Datagrams that are no response to the request; after more the probe fails."""
 
-DURATION = Metric("probe_ntp_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_ntp_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=2)
 OFFSET = Metric("probe_ntp_offset_seconds", "Seconds that the server's clock is ahead of the local clock.")
 DELAY = Metric("probe_ntp_delay_seconds", "Round-trip time to the server, without the server's processing time.")
 STRATUM = Metric("probe_ntp_stratum", "Stratum of the server: 1 has a reference clock, 16 is unsynchronized.")
@@ -57,17 +57,50 @@ REFERENCE_AGE = Metric(
 PRECISION = Metric("probe_ntp_precision_seconds", "Resolution of the server's clock.")
 REFERENCE = Metric("probe_ntp_reference_info", "The server's time source (reference id).", ("reference",), type="info")
 
-NO_ANSWER = OwnReason("ntp_no_answer", "The server did not answer any request in time.")
-KISS_OF_DEATH = OwnReason("ntp_kiss_of_death", "The server denies the request or limits its rate.")
-UNSYNCHRONIZED = OwnReason("ntp_unsynchronized", "The server is not synchronized.")
-TOO_FAR = OwnReason("ntp_too_far", "The offset, the stratum or the root distance exceeds the module's limit.")
+NO_ANSWER = OwnReason(
+    "ntp_no_answer",
+    "The server did not answer any request in time.",
+    advice=(
+        "Check that UDP port 123 is open on the way, and that the server allows this client: `ntpdate -q "
+        "SERVER` or `chronyd -Q 'server SERVER iburst'`."
+    ),
+)
+KISS_OF_DEATH = OwnReason(
+    "ntp_kiss_of_death",
+    "The server denies the request or limits its rate.",
+    advice=(
+        "Probe less often, or allow the exporter's address in the server's configuration (`restrict`, "
+        "`allow`). Many exporters behind one address count as one client."
+    ),
+)
+UNSYNCHRONIZED = OwnReason(
+    "ntp_unsynchronized",
+    "The server is not synchronized.",
+    advice="On the server, `chronyc sources` or `ntpq -p` shows which of its own sources it reaches.",
+)
+TOO_FAR = OwnReason(
+    "ntp_too_far",
+    "The offset, the stratum or the root distance exceeds the module's limit.",
+    advice=(
+        "The message has the value and the limit. Check the clock of the exporter's machine first, then the "
+        "server's sources: `chronyc tracking`."
+    ),
+)
 
 _KISS_CODES = (b"DENY", b"RSTR", b"RATE")  # of RFC 5905, 7.4; the others don't concern a client
 _HEADER = struct.Struct("!BBbbII4sQQQQ")  # RFC 5905, 7.3
 
 
 class NtpSettings(SourceSettings):
-    """The ``ntp`` block of a module; 0 means no limit."""
+    """The ``ntp`` block of a module; 0 means no limit.
+
+    Args:
+        samples: number of requests.
+        interval: time between two requests.
+        max_offset: maximum offset of the clock.
+        max_stratum: maximum stratum of the server.
+        max_root_distance: maximum root distance of the server.
+    """
 
     samples: Annotated[int, Ge(1), Le(16)] = 4
     interval: Duration = 0.02

@@ -55,7 +55,7 @@ MAX_ITERATIONS = 100_000
 MAX_ITERATIONS_IN_LOOP = 10_000
 """More than these (3.5 ms) are computed in a thread, so that other probes go on."""
 
-DURATION = Metric("probe_postgres_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_postgres_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=6)
 SERVER = Metric("probe_postgres_server_info", "Version of the server; with a login.", ("version",), type="info")
 IN_RECOVERY = Metric("probe_postgres_in_recovery", "1 on a standby, 0 on a primary.")
 REPLAY_LAG = Metric(
@@ -90,7 +90,18 @@ Message = tuple[bytes, bytes]
 
 
 class PostgresSettings(SourceSettings):
-    """The ``postgres`` block of a module."""
+    """The ``postgres`` block of a module.
+
+    Args:
+        tls: use TLS; a server without it fails the probe.
+        tls_config: settings of TLS.
+        user: user name; without one, there is no login.
+        password: password.
+        database: database to open; the user name by default.
+        query: query that must succeed.
+        role: role that the server must have.
+        max_lag: maximum replay lag of a standby.
+    """
 
     rules = (
         needs(

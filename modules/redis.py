@@ -36,7 +36,7 @@ MAX_REPLICA_FIELDS = 32
 MAX_REPLICAS = 256
 MAX_LABEL_CHARACTERS = 128
 
-DURATION = Metric("probe_redis_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_redis_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=6)
 SERVER = Metric(
     "probe_redis_server_info", "Software, version and mode of the server.", ("software", "version", "mode"), type="info"
 )
@@ -69,7 +69,14 @@ _REASONS = {
 
 
 class RedisSettings(ConnectSettings):
-    """The ``redis`` block of a module."""
+    """The ``redis`` block of a module.
+
+    Args:
+        username: user name of the ACL; needs a password.
+        password: password.
+        role: role that the server must have.
+        max_lag: maximum time since each replica acknowledged data, or since a replica heard from its master.
+    """
 
     username: Text = ""
     password: Secret = Secret("")

@@ -52,7 +52,7 @@ MAX_LINES = 100
 MAX_PACKET_BYTES = 35_000  # RFC 4253, 6.1: the size that every implementation must accept
 MAX_PACKETS = 100
 
-DURATION = Metric("probe_ssh_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_ssh_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=4)
 SERVER = Metric(
     "probe_ssh_server_info",
     "Version of the server, as its identification string has it.",
@@ -70,11 +70,30 @@ HOST_KEY = Metric(
 )
 HOST_KEY_BITS = Metric("probe_ssh_host_key_bits", "Length of the host key in bits.")
 
-MISMATCH = OwnReason("ssh_host_key_mismatch", "The server's host key is none of `host_keys`.")
-NO_COMMON_ALGORITHM = OwnReason(
-    "ssh_no_common_algorithm", "The server supports none of the algorithms that the module allows."
+MISMATCH = OwnReason(
+    "ssh_host_key_mismatch",
+    "The server's host key is none of `host_keys`.",
+    advice=(
+        "Find out why before you change `host_keys`: the host was installed anew, its key was rotated, or "
+        "another machine answers. `ssh-keyscan HOST` shows the present keys."
+    ),
 )
-BAD_SIGNATURE = OwnReason("ssh_bad_signature", "The server does not prove that it owns the host key that it sent.")
+NO_COMMON_ALGORITHM = OwnReason(
+    "ssh_no_common_algorithm",
+    "The server supports none of the algorithms that the module allows.",
+    advice=(
+        "The message has what the server offers. Old servers: allow more in the module. New servers may have "
+        "dropped what the module demands."
+    ),
+)
+BAD_SIGNATURE = OwnReason(
+    "ssh_bad_signature",
+    "The server does not prove that it owns the host key that it sent.",
+    advice=(
+        "Another machine may answer in the server's place, with its public key but not its private one: treat "
+        "it as an attack until you know better."
+    ),
+)
 
 _OURS = b"SSH-2.0-probe_exporter"
 _REFUSALS = {  # lines that OpenSSH sends instead of its version
@@ -124,7 +143,13 @@ def _fingerprint(text: str) -> str:
 
 
 class SshSettings(SourceSettings):
-    """The ``ssh`` block of a module; the first algorithm that the server also supports is chosen."""
+    """The ``ssh`` block of a module; the first algorithm that the server also supports is chosen.
+
+    Args:
+        host_keys: fingerprints (``SHA256:…``); the server must have one of these keys.
+        host_key_algorithms: algorithms of the host key to offer, best first.
+        key_exchanges: key exchange methods to offer, best first.
+    """
 
     host_keys: tuple[Annotated[Text, AfterValidator(_fingerprint)], ...] = ()
     host_key_algorithms: Annotated[tuple[HostKeyAlgorithm, ...], MinLen(1)] = get_args(HostKeyAlgorithm)

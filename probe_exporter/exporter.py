@@ -66,9 +66,14 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
     log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
     if not configuration.current.guarded:
         log.info("Anything may be probed that this machine can reach: no `targets` in the configuration say otherwise")
-    max_probes = raise_file_limit(math.ceil(given.probe_max_concurrent / given.workers))
+    number = _workers(given)
+    max_probes = raise_file_limit(math.ceil(given.probe_max_concurrent / number))
     history = open_history(given, telemetry, probe_log)
-    crew = Crew(telemetry, given.workers) if given.workers > 1 else None
+    crew = Crew(telemetry, number) if number > 1 else None
+    if crew is not None and not given.history_path:
+        from probe_exporter.workers.shared_history import SharedHistory  # noqa: PLC0415  # for several workers alone
+
+        history = SharedHistory(history, crew)
     web = Web(
         configuration,
         telemetry,
@@ -86,6 +91,7 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
         live=live,
         crew=crew,
         drain_timeout=given.web_drain_timeout,
+        max_connection_age=given.web_max_connection_age,
         reload_interval=_reload_interval(given),
     )
     gc.freeze()  # the collector need not look at what was loaded: nearly all of it stays
@@ -108,9 +114,9 @@ def supervise(
     """
     from probe_exporter.workers.supervisor import Supervisor  # noqa: PLC0415  # for several workers alone
 
-    number = given.workers
+    number = crew.number
     if not given.history_path:
-        log.warning("Each worker has a history of its own; set --history.path for a shared one")
+        log.info("The results of a worker that exits are lost: --history.path keeps them")
     if given.web_systemd_socket:
         shares = [inherit()] * number
     else:
@@ -121,7 +127,7 @@ def supervise(
         for listener in itertools.chain(*shares):
             if listener.socket not in own:
                 listener.socket.close()
-        crew.join(channel)
+        crew.join(channel, one)
         with log_output.queued(), closing(history):
             uvloop.run(serving(lambda: [Listener(listener.socket) for listener in shares[one]]))
         return 0
@@ -133,6 +139,17 @@ def supervise(
     finally:
         for listener in shares[0]:
             listener.close()
+
+
+def _workers(given: Flags) -> int:
+    """Return the number of processes that serve."""
+    if given.workers != flags.AUTO_WORKERS:
+        return given.workers
+    from probe_exporter.workers.cores import usable_cores  # noqa: PLC0415  # for --workers=auto alone
+
+    number = usable_cores()
+    log.info("As many workers as whole cores that this process may use", extra={"fields": {"workers": number}})
+    return number
 
 
 def _reload_interval(given: Flags) -> int:

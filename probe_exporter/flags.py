@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 PROGRAM = "probe-exporter"
 DEFAULT_ADDRESS = ":9115"
 MAX_PROBES = 4096
+AUTO_WORKERS = 0
+"""The value of ``--workers=auto``: see `workers.cores`."""
+
+FILES_PER_PROBE = 4
+"""Open files for each probe: its client's connection, two to the target, and the connection of a waiting client."""
+
+RESERVED_FILES = 64
+"""For all else: listening sockets, the history, name servers, the sockets of pings, clients of other paths."""
+
 DEFAULT_HISTORY_BYTES = 64 << 20
 """As `history.memory.MAX_BYTES`, which explains it."""
 
@@ -49,6 +58,7 @@ class Flags(argparse.Namespace):
     web_external_url: str | None
     web_route_prefix: str | None
     web_drain_timeout: float
+    web_max_connection_age: float
     web_config_file: str
     web_systemd_socket: bool
     workers: int
@@ -57,7 +67,7 @@ class Flags(argparse.Namespace):
 
 
 COMMANDS = {(), ("config", "schema")}
-TOOLS = ("new", "run", "modules", "probers")
+TOOLS = ("run", "modules", "probers", "new", "prometheus-config", "doctor")
 """Subcommands with flags of their own: see `tools.commands`."""
 
 
@@ -67,7 +77,7 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
     Raises:
         SystemExit: with code 1 after one line on stderr for a usage error; with code 0 after help or version.
     """
-    parser = _parser()
+    parser = parser_of_flags()
     flags = Flags()
     _, rest = parser.parse_known_args(arguments, namespace=flags)
     for word in rest:
@@ -82,13 +92,15 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
     return flags
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of_flags() -> argparse.ArgumentParser:
+    """Return a parser of the exporter's own flags."""
     parser = _Parser(
         prog=PROGRAM,
-        usage="%(prog)s [<flags>] [config schema]\n       %(prog)s {new,run,modules,probers} [--help | …]",
+        usage=f"%(prog)s [<flags>] [config schema]\n       %(prog)s {{{','.join(TOOLS)}}} [--help | …]",
         description="Probes targets over the network and exposes the results as metrics for Prometheus.",
-        epilog="`config schema` prints a JSON Schema of the configuration, for editors. `new` writes a prober, `run` "
-        "probes once, `modules` and `probers` list modules and probers.",
+        epilog="`config schema` prints a JSON Schema of the configuration, for editors. `run` probes once, `modules` "
+        "and `probers` list modules and probers, `new` writes a prober, `prometheus-config` prints a configuration for "
+        "Prometheus, `doctor` checks what probing needs here.",
         add_help=False,
         allow_abbrev=False,
         fromfile_prefix_chars="@",
@@ -128,7 +140,7 @@ def _add_config_flags(flag: Callable[..., None]) -> None:
         "--config.auto-reload-interval",
         "Interval of --config.enable-auto-reload (default 30; 0 means never).",
         action=_Once,
-        type=_unsigned,
+        type=unsigned,
         default=30,
         metavar="SECONDS",
     )
@@ -161,7 +173,7 @@ def _add_probe_flags(flag: Callable[..., None]) -> None:
         "--probe.max-concurrent",
         f"Limit on concurrent probes; as many more wait in a queue (default {MAX_PROBES}).",
         action=_Once,
-        type=_positive,
+        type=positive,
         default=MAX_PROBES,
         metavar="N",
     )
@@ -172,7 +184,7 @@ def _add_history_flags(flag: Callable[..., None]) -> None:
         "--history.limit",
         "Number of finished probes to keep, and of older failures (default 100; 0 means none).",
         action=_Once,
-        type=_unsigned,
+        type=unsigned,
         default=100,
         metavar="N",
     )
@@ -180,7 +192,7 @@ def _add_history_flags(flag: Callable[..., None]) -> None:
         "--history.max-bytes",
         "Limit on the memory or file of the history, such as 64MB (the default).",
         action=_Once,
-        type=_size,
+        type=size,
         default=DEFAULT_HISTORY_BYTES,
         metavar="SIZE",
     )
@@ -243,6 +255,14 @@ def _add_web_flags(flag: Callable[..., None]) -> None:
         metavar="DURATION",
     )
     flag(
+        "--web.max-connection-age",
+        "Age after which a client's connection is closed with its next response, plus or minus 10 %% (default 0: off).",
+        action=_Once,
+        type=_duration,
+        default=0.0,
+        metavar="DURATION",
+    )
+    flag(
         "--web.config.file",
         "File with TLS, users, headers and rate limit of the web server, in exporter-toolkit's format.",
         action=_Once,
@@ -256,9 +276,9 @@ def _add_web_flags(flag: Callable[..., None]) -> None:
     )
     flag(
         "--workers",
-        "Number of processes that serve, each on one core (default 1).",
+        "Number of processes that serve, each on one core; auto for as many cores as this process may use (default 1).",
         action=_Once,
-        type=_positive,
+        type=_workers,
         default=1,
         metavar="N",
     )
@@ -328,17 +348,23 @@ def _path(text: str) -> str:
     return text
 
 
-def _unsigned(text: str) -> int:
+def unsigned(text: str) -> int:
+    """Parse a whole number from 0 up, for a parser of arguments."""
     if not re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
     return int(text, 16 if "x" in text.lower() else 10)
 
 
-def _positive(text: str) -> int:
-    number = _unsigned(text)
+def positive(text: str) -> int:
+    """Parse a whole number from 1 up, for a parser of arguments."""
+    number = unsigned(text)
     if number < 1:
         raise argparse.ArgumentTypeError("expected 1 or more")
     return number
+
+
+def _workers(text: str) -> int:
+    return AUTO_WORKERS if text == "auto" else positive(text)
 
 
 def _float(text: str) -> float:
@@ -358,14 +384,15 @@ def _duration(text: str) -> float:
     return seconds
 
 
-def _size(text: str) -> int:
+def size(text: str) -> int:
+    """Parse a size in bytes, such as ``64MB``, for a parser of arguments."""
     try:
-        size = parse_size(text)
+        parsed = parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    if size <= 0:
+    if parsed <= 0:
         raise argparse.ArgumentTypeError("the limit must be greater than 0; --history.limit=0 turns the history off")
-    return size
+    return parsed
 
 
 def _level(text: str) -> str:

@@ -74,16 +74,17 @@ async def run(module: Module, target: str, timeout: float, warning: str = "") ->
     policy = module.network
     probe = Probe(target, clock() + timeout, clock, None if policy is None else policy.for_run())
     started = time.time()
-    before = time.perf_counter()
     probe.log("Beginning probe", prober=module.prober.name, timeout_seconds=timeout)
     if warning:
         probe.log(warning, level=logging.WARNING)
     await _attempt(module, probe)
-    duration = round(time.perf_counter() - before, 9)  # finer than nanoseconds is noise
+    duration = round(time.perf_counter() - probe.started, 9)  # finer than nanoseconds is noise
     if duration > timeout + MAX_DELAY_SECONDS and probe.failure is None:
         probe.fail(_blocked(module, probe, duration - timeout))
     result = Result(module, target, probe, probe.failure, probe.failed_phase, started, duration, timeout)
     _judge(result)
+    if module.filter is not None:
+        probe.samples = module.filter.apply(probe.samples)
     return result
 
 

@@ -6,15 +6,19 @@ import asyncio
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
+from probe_exporter.config import loading
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.settings.block import Settings
 from tests.clocks import Clock, clock
+from tests.cost import ignore_earlier_objects
 from tests.targets import Pki
 
 __all__ = ["clock"]  # a fixture
@@ -98,10 +102,32 @@ def _words(value: object) -> str:
     return str(getattr(value, "__name__", type(value).__name__))
 
 
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from the tests themselves: hundreds of them call it, at a quarter of a second each."""
+    ignore_earlier_objects()
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark the tests that hypothesis runs with a hundred examples, so that `make quick` leaves them out."""
     if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
         item.add_marker("generated")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_are_built_once() -> None:
+    """Keep the model of a file for other files with the same probers.
+
+    Thousands of cases load a file of one module. Without this, two thirds of their time would go into models.
+    """
+    build, built = loading.file_model, dict[object, type[Settings]]()
+
+    def file_model(used: Mapping[str, Prober[Any]], known: Iterable[str] = ()) -> type[Settings]:
+        key = tuple(used.items()), tuple(known)
+        if key not in built:
+            built[key] = build(used, known)
+        return built[key]
+
+    loading.file_model = file_model
 
 
 @pytest.fixture(scope="session")

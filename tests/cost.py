@@ -2,8 +2,8 @@
 
 * To limit what a block costs, use `costs_at_most`; to limit each of many calls, `dearest_call_costs_at_most`.
 * To limit the work of one turn of the event loop, use `short_turns`; to look at the turns, `turns`.
-* To judge a cost in another way, raise `TooExpensive`.
-* To compare two acts, use `cpu_seconds` for both: for example, twice the input may cost twice as much.
+* To compare two acts, use `cpu_seconds` for both, and `expect_cheaper`: for example, twice the input may cost twice as
+  much. tests/test_suite.py refuses a plain `assert` on CPU time.
 
 Others on the machine can only add to a measured cost, never take from it. So a test that raises `TooExpensive` runs
 again, twice at most (`--only-rerun` in pyproject.toml), and fails if each run is too expensive.
@@ -28,16 +28,22 @@ class TooExpensive(AssertionError):
     """Work took more CPU time than it may."""
 
 
+def expect_cheaper(spent: float, most: float, what: str) -> None:
+    """Raise `TooExpensive` unless one CPU time is below another one, both in seconds."""
+    if spent >= most:
+        raise TooExpensive(f"{what}: {spent:.6f} s of CPU, and less than {most:.6f} s are expected")
+
+
 # --- limits --------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def costs_at_most(millions: float) -> Iterator[None]:
     """Fail if the block takes more CPU time than so many million additions in Python (about 20 ms each in 2026)."""
-    with _earlier_objects_not_collected():
-        started = time.process_time()
-        yield
-        spent = (time.process_time() - started) / seconds_of_a_million_additions()
+    ignore_earlier_objects()
+    started = time.process_time()
+    yield
+    spent = (time.process_time() - started) / seconds_of_a_million_additions()
     if spent >= millions:
         raise TooExpensive(f"as much CPU time as {spent:.0f} million additions, and at most {millions:g} are expected")
 
@@ -54,21 +60,21 @@ def dearest_call_costs_at_most(millions: float) -> Iterator[Callable[..., None]]
         finally:
             spent.append(time.thread_time() - started)
 
-    with _earlier_objects_not_collected():
-        yield call
+    ignore_earlier_objects()
+    yield call
     dearest = max(spent) / seconds_of_a_million_additions()
     if dearest >= millions:
         raise TooExpensive(f"a call takes as much CPU time as {dearest:.2f} million additions")
 
 
 def seconds_of_a_million_additions() -> float:
-    """Return the median of three measurements: others on the machine disturb the work as they disturb these."""
-    return sorted(cpu_seconds(_add_a_million_times) for _ in range(3))[1]
+    """Return the median of five measurements: others on the machine disturb the work as they disturb these."""
+    return 10 * sorted(cpu_seconds(_add_a_hundred_thousand_times) for _ in range(5))[2]
 
 
-def _add_a_million_times() -> None:
+def _add_a_hundred_thousand_times() -> None:
     total = 0
-    for number in range(1_000_000):
+    for number in range(100_000):
         total += number
 
 
@@ -120,22 +126,21 @@ def turns() -> Iterator[list[float]]:
             await asyncio.sleep(0.001)
             taken.append(time.thread_time() - before)
 
-    with _earlier_objects_not_collected():
-        before = time.thread_time()
-        watching = asyncio.get_running_loop().create_task(watch())
-        try:
-            yield taken
-        finally:
-            taken.append(time.thread_time() - before)  # the turn that ends the block
-            watching.cancel()
+    ignore_earlier_objects()
+    before = time.thread_time()
+    watching = asyncio.get_running_loop().create_task(watch())
+    try:
+        yield taken
+    finally:
+        taken.append(time.thread_time() - before)  # the turn that ends the block
+        watching.cancel()
 
 
-@contextmanager
-def _earlier_objects_not_collected() -> Iterator[None]:
-    """Keep the garbage collector from what earlier tests left: that could fall into any turn or call."""
+def ignore_earlier_objects() -> None:
+    """Keep the garbage collector from all objects that there are: that could fall into any turn or call.
+
+    They stay ignored. tests/conftest.py does this once for the tests themselves, half a million objects, so that a
+    collection takes milliseconds later on.
+    """
     gc.collect()
     gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

@@ -139,6 +139,13 @@ def prometheus(directory: Path, *flags: str) -> contextlib.AbstractContextManage
     return _running("prometheus", [peer("prometheus")], directory, [*flags, f"--storage.tsdb.path={directory}/data"])
 
 
+def prometheus_agent(directory: Path, *flags: str) -> contextlib.AbstractContextManager[Server]:
+    """Start a Prometheus in agent mode, which only sends what it scrapes; skip the test where it is not installed."""
+    return _running(
+        "agent", [peer("prometheus"), "--agent"], directory, [*flags, f"--storage.agent.path={directory}/data"]
+    )
+
+
 @contextlib.contextmanager
 def _running(
     name: str, command: Sequence[str], directory: Path, flags: Sequence[str], environment: Mapping[str, str] = EMPTY

@@ -18,6 +18,7 @@ SHORT = "the length of the argument is checked before"
 
 CACHES = {
     "probe_exporter/config/loading.py": {"_with_network": "the length of a parameter's value is limited by the module"},
+    "probe_exporter/config/series.py": {"_measured": OURS},
     "probe_exporter/exposition/encoding.py": {"_warn_of_duplicate": OURS},
     "probe_exporter/exposition/merging.py": {"_warn_of_another_type": OURS},
     "probe_exporter/network/lookup.py": {"_parse_hosts": ONE},
@@ -29,6 +30,7 @@ CACHES = {
     "probe_exporter/protocols/http/header_block.py": {"_decode_short": SHORT},
     "probe_exporter/settings/cel.py": {"_cel_compiler": ONE},
     "probe_exporter/values/jsonpath_library.py": {"_regexp": OURS, "_environment": ONE},
+    "probe_exporter/web/html/assets.py": {"asset": "the argument is a constant"},
     "modules/ldap.py": {"compile_filter": OURS},
     "modules/postgres.py": {"_salted": "the password is the module's, and a salt is part of a message of bounded size"},
 }

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from probe_exporter.config import loading
+from probe_exporter.config.series import series_of
 from probe_exporter.flags import Flags
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.web.config_file import load as load_web_config
-from tests.exporters import ours, peer
+from tests.exporters import _environment, ours, peer
 from tests.targets import Pki
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +37,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["metrics.md", "migration.md"])
+@pytest.mark.parametrize("name", generator().PAGES)
 def test_generated_pages_are_up_to_date(name: str) -> None:
     """If this fails, run `make docs` and review the diff."""
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == generator().PAGES[name]()
@@ -66,53 +70,101 @@ def test_flags_in_documents_exist() -> None:
     assert {re.sub("[.-]", "_", flag) for flag in named} <= Flags.__annotations__.keys()
 
 
-OPERATIONS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(encoding="utf-8"), re.DOTALL)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_operations_has_two_configurations_and_a_web_configuration() -> None:
-    assert [bool(re.search("^modules:", text, re.MULTILINE)) for text in OPERATIONS] == [True, True, False]
+def yaml_blocks(page: str) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
-@pytest.mark.parametrize("text", OPERATIONS[:2], ids=["parameters", "targets"])
-def test_configurations_of_operations_load(text: str, tmp_path: Path) -> None:
+CONFIGURATIONS = [
+    (page.name, text)
+    for page in sorted(ROOT.glob("docs/how-to/*.md"))
+    for text in yaml_blocks(page.name)
+    if re.search("^modules:", text, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("page", "text"), CONFIGURATIONS, ids=[page for page, _ in CONFIGURATIONS])
+def test_configurations_in_how_to_pages_load(page: str, text: str, tmp_path: Path) -> None:
     file = tmp_path / "modules.yml"
     file.write_text(text, encoding="utf-8")
-    assert loading.load([file], load_probers([]), strict=True).modules
+    assert loading.load([file], load_probers([]), strict=True).modules, page
 
 
-def test_web_configuration_of_operations_loads(pki: Pki, tmp_path: Path) -> None:
+def test_page_about_scale_has_the_series_of_a_module() -> None:
+    page = (ROOT / "docs" / "how-to" / "scale.md").read_text(encoding="utf-8")
+    [written] = re.findall(r'"series": (\{.*\})', page)
+    module = loading.load([ROOT / "modules" / "blackbox.yml"], load_probers([])).modules["http_2xx"]
+    assert json.loads(written) == series_of(module).model_dump()
+
+
+def test_web_configuration_in_how_to_page_loads(pki: Pki, tmp_path: Path) -> None:
     for name, original in (
         ("exporter.pem", "leaf.pem"),
         ("exporter.key", "leaf.key"),
         ("prometheus-ca.pem", "root.pem"),
     ):
         shutil.copy(pki.directory / original, tmp_path / name)
+    (text,) = yaml_blocks("tls-and-passwords.md")
     hashed = "$2b$04$gNbqzOh2tvx540RVVXPHA.8UBBwtTBXx1veLfxlB0UjWA1k6pq8wa"  # of the password x
-    (tmp_path / "web.yml").write_text(OPERATIONS[2].replace("$2y$10$…", hashed), encoding="utf-8")
+    (tmp_path / "web.yml").write_text(text.replace("$2y$10$…", hashed), encoding="utf-8")
     load_web_config(tmp_path / "web.yml")
 
 
 @pytest.mark.slow
 def test_scrape_configuration_of_readme_is_accepted_by_promtool(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     (tmp_path / "prometheus.yml").write_text(text, encoding="utf-8")
     command = [peer("promtool"), "check", "config", "prometheus.yml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-async def test_readme_commands_give_shown_output(tmp_path: Path) -> None:
-    """Each curl of the README's first screen gives the shown lines, apart from durations."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"\$ curl -s 'localhost:9115(\S+)' \| grep (.*)\n([^$]*?)```", readme)
-    assert len(shown) == 2
+async def test_readme_request_gives_shown_output(tmp_path: Path) -> None:
+    """The curl of the README's first screen gives the shown lines, apart from durations."""
+    ((path, lines),) = re.findall(r"\$ curl -s 'localhost:9115(\S+)' \| grep -v '\^#'\n([^$]*?)```", README)
     with ours(tmp_path) as exporter:
-        for path, pattern, lines in shown:
-            answer = (await exporter.get(path.replace("9115", str(exporter.port)))).text.splitlines()
-            kept = [line for line in answer if (pattern in line if pattern == "failure" else not line.startswith("#"))]
-            assert [without_time(line) for line in kept] == [without_time(line) for line in lines.splitlines()]
+        answer = (await exporter.get(path.replace("9115", str(exporter.port)))).text.splitlines()
+    kept = [line for line in answer if not line.startswith("#")]
+    assert [without_time(line) for line in kept] == [without_time(line) for line in lines.splitlines()]
+
+
+@pytest.mark.slow
+def test_readme_command_gives_shown_output(tmp_path: Path) -> None:
+    """The command of the README's first screen gives the shown lines, apart from durations and the bars of phases."""
+    ((words, shown),) = re.findall(r"\$ probe-exporter (run [^\n]*)\n(.*?)```", README, re.DOTALL)
+    environment = _environment() | {"COLUMNS": "100"}
+    command = [sys.executable, "-m", "probe_exporter", *words.split(), "--output=text"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert without_durations(done.stdout) == without_durations(shown)
+
+
+@pytest.mark.slow
+def test_screenshot_can_be_taken_anew(tmp_path: Path) -> None:
+    if shutil.which("chromium") is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("chromium is not installed")
+    command = [sys.executable, str(ROOT / "docs" / "screenshots.py"), str(tmp_path)]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    image = (tmp_path / "overview.png").read_bytes()
+    assert image.startswith(b"\x89PNG\r\n\x1a\n")
+    assert 10_000 < len(image) < 100_000
+
+
+def without_durations(text: str) -> list[str]:
+    """Return the lines with durations and bars of any size alike; a pipe may have no ✗ and no █."""
+    lines = [re.sub(r"[\d.]+ [mµ]?s\b[ █#]*", "… ", line) for line in text.strip().splitlines()]
+    return [" ".join(line.split()) for line in lines]
 
 
 def without_time(line: str) -> str:
     """Replace the value of a seconds sample, unless it is a whole number."""
     return re.sub(r"(?<=[s}] )\d\.\d+(e-\d+)?$", "…", line) if "_seconds" in line else line
+
+
+@pytest.mark.slow
+def test_site_is_built_without_broken_links() -> None:
+    """zensical checks each link and anchor between pages."""
+    done = subprocess.run([sys.executable, "docs/site.py"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

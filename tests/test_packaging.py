@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from probe_exporter.tools import completion
 from tests.exporters import ROOT
 
 pytestmark = pytest.mark.slow
@@ -83,6 +84,13 @@ def test_wheel_includes_command_licence_and_modules(wheel: Path) -> None:
     assert shipped
     assert {f"probe_exporter/modules/{path.name}" for path in shipped} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "modules/"))]
+
+
+def test_wheel_includes_completion_for_every_shell(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for place in completion.PLACES.values():
+            (name,) = [name for name in archive.namelist() if name.endswith(f".data/data/{place}")]
+            assert "prometheus-config" in archive.read(name).decode()
 
 
 def test_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:

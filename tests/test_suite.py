@@ -33,6 +33,9 @@ WALL_CLOCKS = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "
 SIMULATED = re.compile(r"^clock$|usefixtures\(.*'(clock|time_of_day)'")
 """The fixtures that replace the clock of the event loop."""
 
+CPU_NAME = re.compile(r"cpu_seconds|process_time|thread_time|million_additions|TURN_MILLIONS|(^|_)cost(_|$)")
+"""Names of functions and variables that stand for CPU time."""
+
 DURATION_NAME = re.compile(r"(^|_)(elapsed|took|duration|waited)$")
 
 ALLOWED: dict[str, str] = {
@@ -114,7 +117,20 @@ def deadlines(tree: ast.Module) -> Iterator[Finding]:
             yield node.value.lineno, "hypothesis gets a deadline: only None is independent of the machine"
 
 
-RULES: tuple[Rule, ...] = (sleeps, judgements_of_time, short_waits)
+def judgements_of_cpu_time(tree: ast.Module) -> Iterator[Finding]:
+    """Find assertions that compare CPU time. `tests.cost` runs a test again if it was too expensive."""
+    for function in tree.body:
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            known = _cpu_times(function)
+            for node in ast.walk(function):
+                if isinstance(node, ast.Assert) and any(
+                    isinstance(one, ast.Compare) and _is_ordering(one) and _mentions_cpu_time(one, known)
+                    for one in ast.walk(node.test)
+                ):
+                    yield node.lineno, "asserts on CPU time: call expect_cheaper"
+
+
+RULES: tuple[Rule, ...] = (sleeps, judgements_of_time, judgements_of_cpu_time, short_waits)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -150,6 +166,11 @@ def test_hypothesis_has_no_deadline() -> None:
         (judgements_of_time, "def f():\n    a = loop.time()\n    assert 0.1 < loop.time() - a < 1"),
         (judgements_of_time, "def f(took):\n    assert 1 > took"),
         (judgements_of_time, "def f(x):\n    assert x.elapsed < 0.4"),
+        (judgements_of_cpu_time, "def f():\n    assert cpu_seconds(g) < 2 * cpu_seconds(h)"),
+        (judgements_of_cpu_time, "def f():\n    a = time.process_time()\n    assert time.process_time() - a < b"),
+        (judgements_of_cpu_time, "def f():\n    a = []\n    a.append(cpu_seconds(g))\n    assert max(a) < 1"),
+        (judgements_of_cpu_time, "def f():\n    with turns() as taken:\n        pass\n    assert max(taken) < 1"),
+        (judgements_of_cpu_time, "def f():\n    a[b] += cpu_seconds(g)\n    assert 1 > a['who']"),
         (short_waits, "async def f():\n    async with asyncio.timeout(1):\n        await g()"),
         (short_waits, "async def f():\n    await asyncio.wait_for(g(), timeout=0.5)"),
         (deadlines, "@settings(deadline=500)\ndef f(): pass"),
@@ -167,6 +188,11 @@ def test_rule_finds_a_violation(rule: Rule, source: str) -> None:
             "import asyncio\nasync def f(seconds):\n    await asyncio.sleep(0.02)\n    await asyncio.sleep(seconds)",
         ),
         (judgements_of_time, "def f():\n    a = time.process_time()\n    assert time.process_time() - a < calibrated"),
+        (
+            judgements_of_cpu_time,
+            "def f():\n    expect_cheaper(cpu_seconds(g), 2 * cpu_seconds(h), 'g')\n    assert a < 1",
+        ),
+        (judgements_of_cpu_time, "def f():\n    a = values['process_cpu_seconds_total']\n    assert a == 1"),
         (judgements_of_time, "def f():\n    a = time.monotonic()\n    assert time.monotonic() - a >= 0.2"),
         (judgements_of_time, "def f():\n    before = time.time()\n    assert before <= g() <= time.time()"),
         (judgements_of_time, "def f():\n    assert turns < 10"),
@@ -279,6 +305,38 @@ def _is_duration(node: ast.AST, instants: set[str], durations: set[str]) -> bool
         if id(inner) not in called and (name in durations or DURATION_NAME.search(name)):
             return True
     return False
+
+
+def _is_ordering(node: ast.Compare) -> bool:
+    return any(isinstance(operator, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for operator in node.ops)
+
+
+def _cpu_times(function: ast.AST) -> set[str]:
+    """Return the names in a function that hold CPU times, alone or in a collection."""
+    known: set[str] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and _mentions_cpu_time(node.value, known):
+            known |= {_root(target) for target in node.targets}
+        elif isinstance(node, ast.AugAssign | ast.NamedExpr) and _mentions_cpu_time(node.value, known):
+            known.add(_root(node.target))
+        elif isinstance(node, ast.withitem) and ast.unparse(node.context_expr) == "turns()" and node.optional_vars:
+            known.add(_root(node.optional_vars))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "append":
+            known |= {_root(node.func.value) for one in node.args if _mentions_cpu_time(one, known)}
+    return known - {""}
+
+
+def _mentions_cpu_time(node: ast.AST, known: set[str]) -> bool:
+    """Whether an expression has a CPU time in it: a name of `known`, or one that sounds like it."""
+    names = {one.id if isinstance(one, ast.Name) else getattr(one, "attr", "") for one in ast.walk(node)}
+    return bool(names & known) or any(map(CPU_NAME.search, names))
+
+
+def _root(target: ast.expr) -> str:
+    """Return the variable that an assignment changes: ``a`` for ``a``, ``a[b]`` and ``a.b``; "" for others."""
+    while isinstance(target, ast.Subscript | ast.Attribute):
+        target = target.value
+    return target.id if isinstance(target, ast.Name) else ""
 
 
 def _bounded(node: ast.Assert, known: set[str]) -> Iterator[str]:

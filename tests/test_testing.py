@@ -233,6 +233,15 @@ def test_run_prober_fails_probe_that_sets_no_number(file: Path, tmp_path: Path, 
     assert "metric probe_lines_bytes was given" in result.message
 
 
+def test_run_prober_says_which_labels_a_sample_lacks(file: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "lines.py"
+    wrong.write_text(re.sub(r"(?<=set\(LENGTH, )", '1, "too", ', file.read_text()))
+    with serve(expect(b"one\r\n"), b"answer\n") as target:
+        result = run_prober(load_prober(wrong), target, timeout=PATIENCE)
+    assert result.reason == "internal_error"
+    assert result.message.startswith("probe_lines_bytes takes 1 label value (line), and was given 3: 'too', ")
+
+
 @pytest.mark.parametrize("module", ["testing", "flags", "tools.commands"])
 def test_module_imports_nothing_of_the_server(module: str) -> None:
     """The plugin is loaded by every pytest where the exporter is installed, the others by every command."""

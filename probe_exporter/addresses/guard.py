@@ -4,7 +4,7 @@ How it works:
 
 * A block (`Lists`) is one ``targets:``; a `Guard` has all blocks of a module, and each of them has to permit a target.
 * An address is checked as a number, so that its spelling does not matter, and together with every address that it may
-  stand for (`spellings.look`): a match of any of them denies it, but only a match of the address itself allows it.
+  stand for (`spellings.interpret`): a match of any of them denies it, but only a match of the address itself allows it.
 * A name is checked before the lookup, and again with the address that it led to, right before connecting. So a name
   that resolves to another address the second time gains nothing.
 * An `allow` entry for a name permits no loopback or multicast address, since the owner of a name chooses its address.
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
 from probe_exporter.addresses import literals
-from probe_exporter.addresses.spellings import Address, Network, Sight, look, normal, readings
+from probe_exporter.addresses.spellings import Address, Interpretation, Network, interpret, normal, readings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
 METADATA_NAMES = frozenset(
@@ -220,19 +220,19 @@ class Lists:
         """Whether an entry applies to names."""
         return any(isinstance(entry, Pattern) for entry in (*(self.allow or ()), *self.deny))
 
-    def of_address(self, sight: Sight, port: int | None, name: str) -> str:
+    def of_address(self, found: Interpretation, port: int | None, name: str) -> str:
         """Return why connecting to an address is denied; empty if it is not.
 
         Args:
             name: the normalised name that led to the address; empty if there was none.
         """
-        if denied := self._denial(name, (sight,), port):
+        if denied := self._denial(name, (found,), port):
             return denied
-        if self.allow is None or any(one.for_port(port) and one.for_address(sight.address) for one in self.allow):
+        if self.allow is None or any(one.for_port(port) and one.for_address(found.address) for one in self.allow):
             return ""
         for entry in self.allow:
             if name and entry.for_port(port) and entry.for_name(name):
-                return "" if sight.by_name else _by_name_only(entry, sight)
+                return "" if found.by_name else _by_name_only(entry, found)
         return "no entry of `allow` is for it"
 
     def of_name(self, name: str) -> str:
@@ -243,7 +243,7 @@ class Lists:
             return ""
         return "no entry of `allow` is for it"
 
-    def of_proxied_name(self, name: str, known: Sequence[Sight], port: int) -> str:
+    def of_proxied_name(self, name: str, known: Sequence[Interpretation], port: int) -> str:
         """Return why having a proxy connect to a name is denied; empty if it is not.
 
         The proxy may find another address than we do. So entries for addresses can't allow it, but can deny it.
@@ -265,26 +265,27 @@ class Lists:
             return ""
         return "no entry of `allow` is for it"
 
-    def _denial(self, name: str, known: Sequence[Sight], port: int | None) -> str:
+    def _denial(self, name: str, known: Sequence[Interpretation], port: int | None) -> str:
         """Return why a destination is denied even if `allow` has an entry for it; empty if it is not denied."""
         for entry in self.deny:
             if entry.for_port(port) and (
-                (name and entry.for_name(name)) or any(entry.for_address(face) for one in known for face in one.faces)
+                (name and entry.for_name(name))
+                or any(map(entry.for_address, itertools.chain.from_iterable(one.meanings for one in known)))
             ):
                 return f"`{entry}` denies it"
         allow = self.allow or ()
-        for network, face in itertools.chain.from_iterable(one.own for one in known):
+        for network, meaning in itertools.chain.from_iterable(one.own for one in known):
             if not any(
-                isinstance(one, Range) and one.for_port(port) and one.is_for_its_own(network, face) for one in allow
+                isinstance(one, Range) and one.for_port(port) and one.is_for_its_own(network, meaning) for one in allow
             ):
-                return f"{face} is reached only where `allow` has an entry within {network}"
+                return f"{meaning} is reached only where `allow` has an entry within {network}"
         if name in METADATA_NAMES and not any(isinstance(one, Pattern) and one.is_just(name) for one in allow):
             return "a cloud's metadata service is reached only where `allow` has an entry of just this name"
         return ""
 
 
-def _by_name_only(entry: TargetEntry, sight: Sight) -> str:
-    return f"`{entry}` is for a name, and {sight.address} needs an entry of its own"
+def _by_name_only(entry: TargetEntry, found: Interpretation) -> str:
+    return f"`{entry}` is for a name, and {found.address} needs an entry of its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,9 +309,9 @@ class Guard:
             port: 0 if the protocol has none.
             name: the name that led to the address; empty if there was none.
         """
-        sight = _look(address)
+        found = _interpreted(address)
         shown = f"{name} ({address})" if name else address
-        self._refuse(shown, port, ((block, block.of_address(sight, port, normal(name))) for block in self.blocks))
+        self._refuse(shown, port, ((block, block.of_address(found, port, normal(name))) for block in self.blocks))
 
     def check_name(self, host: str) -> None:
         """Check a name before it is looked up, when its addresses and perhaps the port are not known."""
@@ -332,8 +333,10 @@ class Guard:
         for reading in meant:
             self._check_reading(host, reading, port)
         if not meant:
-            sights = [_look(one) for one in known]
-            self._refuse(host, port, ((block, block.of_proxied_name(name, sights, port)) for block in self.blocks))
+            meant_by_all = [_interpreted(one) for one in known]
+            self._refuse(
+                host, port, ((block, block.of_proxied_name(name, meant_by_all, port)) for block in self.blocks)
+            )
 
     def check_path(self, path: str) -> str:
         """Check a Unix socket before connecting; return the path to connect to, with links resolved."""
@@ -343,7 +346,7 @@ class Guard:
 
     def _check_reading(self, host: str, reading: str, port: int | None) -> None:
         shown = host if host == reading else f"{host} ({reading})"
-        self._refuse(shown, port, ((block, block.of_address(look(reading), port, "")) for block in self.blocks))
+        self._refuse(shown, port, ((block, block.of_address(interpret(reading), port, "")) for block in self.blocks))
 
     def _refuse(self, shown: str, port: int | None, wrong: Iterable[tuple[Lists, str]]) -> None:
         for block, what in wrong:
@@ -352,8 +355,8 @@ class Guard:
                 raise ProbeFailed(Reason.TARGET_DENIED, f"{block.where} does not permit {shown}{at}: {what}")
 
 
-def _look(address: str) -> Sight:
+def _interpreted(address: str) -> Interpretation:
     try:
-        return look(address)
+        return interpret(address)
     except ValueError:
         raise ProbeFailed(Reason.TARGET_INVALID, f"{address!r} is not an address") from None

@@ -57,36 +57,36 @@ _ISATAP = (0x00005EFE, 0x02005EFE)  # the middle of an address
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 
 
-class Sight(NamedTuple):
+class Interpretation(NamedTuple):
     """An address with all addresses that it may stand for.
 
     Attributes:
         address: the address without a zone.
-        faces: the address, and all that a packet to it may reach.
-        own: the networks of `OWN_ENTRY` that have one of the faces, each with the face.
+        meanings: the address, and all that a packet to it may reach.
+        own: the networks of `OWN_ENTRY` that have one of the meanings, each with the meaning.
         by_name: whether an `allow` entry for a name may permit it.
     """
 
     address: Address
-    faces: tuple[Address, ...]
+    meanings: tuple[Address, ...]
     own: tuple[tuple[Network, Address], ...]
     by_name: bool
 
 
 @remembered()
-def look(address: str) -> Sight:
-    """Return the `Sight` of an address.
+def interpret(address: str) -> Interpretation:
+    """Return the `Interpretation` of an address.
 
     Raises:
         ValueError: it is no address, or its spelling is ambiguous.
     """
     bare = ipaddress.ip_address(address.partition("%")[0])
-    faces = tuple(dict.fromkeys(_faces(bare)))
-    own = tuple((network, face) for network in OWN_ENTRY for face in faces if face in network)
-    return Sight(bare, faces, own, not any(face in network for network in NOT_BY_NAME for face in faces))
+    meanings = tuple(dict.fromkeys(_meanings(bare)))
+    own = tuple((network, meaning) for network in OWN_ENTRY for meaning in meanings if meaning in network)
+    return Interpretation(bare, meanings, own, not any(one in network for network in NOT_BY_NAME for one in meanings))
 
 
-def _faces(address: Address) -> Iterator[Address]:
+def _meanings(address: Address) -> Iterator[Address]:
     """Yield an address, what Linux takes it for, and the IPv4 addresses in it that a gateway may forward to."""
     yield address
     if not int(address):  # "any" means this host to connect(2)

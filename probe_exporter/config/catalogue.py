@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.schema import settings_schema
+from probe_exporter.config.series import SeriesInfo, series_of
 from probe_exporter.plugins.inventory import measured
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.metrics import Metric
@@ -30,6 +31,7 @@ class ModuleInfo(BaseModel, frozen=True):
     description: str
     source: str
     parameters: list[ParameterInfo]
+    series: SeriesInfo
 
 
 class MetricInfo(BaseModel, frozen=True):
@@ -72,6 +74,7 @@ def module_info(module: Module) -> ModuleInfo:
             )
             for name, parameter in module.parameters.items()
         ],
+        series=series_of(module),
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from probe_exporter.config.changes import Change
 from probe_exporter.config.files import config_files
 from probe_exporter.config.loading import digest, load
 from probe_exporter.config.module import Config, ConfigError
@@ -31,6 +32,7 @@ class Source:
     expand_env: bool = False
     strict: bool = False
     ignore_errors: bool = False  # start without broken probers
+    change: Change | None = None  # of a module, for one probe from a terminal
 
     def read(self) -> Config:
         """Load probers and modules.
@@ -50,6 +52,7 @@ class Source:
             expand_env=self.expand_env,
             strict=self.strict,
             deferred=() if self.files else [file for file in files if file.parent == library()],
+            change=self.change,
         )
         return without(config, probers, broken, strict=self.strict) if broken else config
 
@@ -82,6 +85,11 @@ class Configuration:
         self.current = source.read()
         self.last_error = ""
         self._report("Loaded the configuration")
+
+    @property
+    def source(self) -> Source:
+        """The files and directories that it is read from."""
+        return self._source
 
     async def reload(self) -> None:
         """Reload the config, as a signal or a request demands. If nothing has changed, log only that.
@@ -118,7 +126,7 @@ class Configuration:
         self._seen = found
         self.loaded = time.time()
         self._telemetry.reload_succeeded()
-        self._telemetry.configured(self.current.modules)
+        self._telemetry.configured(self.current.modules, self.current.probers_not_loaded)
 
     async def _read(self, *, again: bool) -> bool:
         """Read the source and use the result. Return False if nothing has changed.
@@ -153,7 +161,7 @@ class Configuration:
         self.last_error = ""
         self.loaded = time.time()
         config = self.current
-        self._telemetry.configured(config.modules)
+        self._telemetry.configured(config.modules, config.probers_not_loaded)
         files = ",".join([str(file) for file in config.files])
         log.info(message, extra={"fields": {"files": files, "modules": len(config.modules)}})
         for warning in config.warnings:

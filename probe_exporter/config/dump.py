@@ -18,7 +18,15 @@ def to_yaml(config: Config) -> str:
     """Return the configuration as YAML: with defaults, masked secrets, and modules sorted by name."""
     modules = {name: plain_module(config.modules[name]) for name in sorted(config.modules)}
     of_all = {} if config.targets is None else {"targets": _plain_block(config.targets, config.targets.model_dump())}
-    return dump({**of_all, "modules": modules}, indent=4)
+    sources = {name: _plain_block(one, one.model_dump()) for name, one in sorted(config.discovery.items())}
+    return dump({**of_all, "modules": modules, **({"discovery": sources} if sources else {})}, indent=4)
+
+
+def targets_to_yaml(config: Config) -> str:
+    """Return the `targets` of all modules as YAML; empty if there are none."""
+    if config.targets is None:
+        return ""
+    return dump({"targets": _plain_block(config.targets, config.targets.model_dump())}, indent=4)
 
 
 def modules_to_yaml(modules: Sequence[Module]) -> str:
@@ -40,6 +48,9 @@ def plain_module(module: Module) -> dict[str, Any]:
         plain["description"] = module.description
     if module.parameters:
         plain["params"] = _plain(module.parameters, {name: p.model_dump() for name, p in module.parameters.items()})
+    for key, patterns in {"keep": module.keep, "drop": module.drop}.items():
+        if patterns:
+            plain[key] = [pattern.text for pattern in patterns]
     plain |= _plain_block(module.networking, module.networking.model_dump())
     for name, block in {module.prober.name: module.settings, **module.strays}.items():
         plain[name] = _plain_block(block, block.model_dump(by_alias=True))

@@ -14,12 +14,14 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
 from probe_exporter.addresses.guard import Lists
 from probe_exporter.config import document as documents
 from probe_exporter.config import nodes, parameter_checks, placeholders
+from probe_exporter.config.changes import Change
+from probe_exporter.config.discovery import DiscoverySettings
 from probe_exporter.config.document import Document, Unfit
 from probe_exporter.config.module import Config, ConfigError, Module, Modules
 from probe_exporter.config.placeholders import Parameter
@@ -28,12 +30,17 @@ from probe_exporter.config.shapes import Shape, block_shape, mapping_shape, mode
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.network.settings import NetworkSettings, TargetsSettings
 from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.filtering import MetricFilter
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Duration, Text, nearest
+from probe_exporter.settings.regexps import Regexp
 from probe_exporter.settings.rules import Absent, Block
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=BaseModel)
 
+
+_NAMED: Mapping[str | int, str] = {"modules": "module", "discovery": "source"}
+"""The keys of a file whose entries have names, and a word for an entry."""
 
 MAX_FILLED_MODULES = 256
 """Modules to keep, of each module with parameters: Prometheus sends the same values again and again."""
@@ -46,6 +53,7 @@ def load(
     expand_env: bool = False,
     strict: bool = False,
     deferred: Collection[Path] = (),
+    change: Change | None = None,
 ) -> Config:
     """Read and check configuration files.
 
@@ -54,6 +62,7 @@ def load(
         strict: treat warnings as errors.
         deferred: those of the files that have no errors and nothing but modules. Their modules are made on first use;
             until then their probers need not be imported.
+        change: new settings of a module, in place of those of its file.
 
     Raises:
         ConfigError: with every problem of every file.
@@ -62,54 +71,75 @@ def load(
     contents = _contents(files)
     environment = os.environ if expand_env else None
     shape = _file_shape(probers)
+    every: list[Document] = []
     read: list[Document] = []
     later: dict[str, Callable[[], Module]] = {}
     problems: list[Problem] = []
     defined: dict[nodes.KeyPath, Place] = {}
     for path, data in contents.items():
         document, root = documents.parsed(data, str(path))
-        if root is None:
-            problems += document.problems
-        elif path in deferred:
+        changed = None if change is None or root is None else change.applied(root)
+        root = changed or root
+        if root is not None and path in deferred and changed is None:
             for name, node in _named_nodes(document, root):
                 later[name] = partial(_made_later, name, node, str(path), probers, environment)
-            problems += _defined_twice(document, defined)
-        else:
-            read.append(documents.interpreted(document, root, shape, environment))
-            problems += _defined_twice(read[-1], defined)
-    modules, targets, warnings = _modules(read, probers)
-    problems += [problem for document in read for problem in document.problems]
+        elif root is not None:
+            document = documents.interpreted(document, root, shape, environment)
+            read.append(document)
+        every.append(document)
+        problems += _defined_twice(document, defined)
+    found = _contents_of(read, probers)
+    modules, targets, warnings = found.modules, found.targets, found.warnings
+    problems += _unknown_modules(read, found.discovery, [*modules, *later])
+    problems += [problem for document in every for problem in document.problems]
     if strict:
         problems += warnings
     if problems:
         raise ConfigError(sorted(set(problems)))
     networks = _Networks(modules, targets)
     return Config(
-        Modules(
-            {name: networks.given_to(module) for name, module in modules.items()},
-            {name: partial(lambda make: networks.given_to(make()), make) for name, make in later.items()},
-        ),
+        _with_networks(modules, later, networks),
         tuple(contents),
         _digest(contents),
         tuple(sorted(set(warnings))),
         targets,
         probers,
         guarded=networks.guarded,
+        discovery=found.discovery,
     )
 
 
-def _modules(
-    read: Iterable[Document], probers: Mapping[str, Prober[Any]]
-) -> tuple[dict[str, Module], TargetsSettings | None, list[Problem]]:
-    """Make the modules of documents. Return them, `targets` of all modules, and warnings; add errors to documents."""
+def _with_networks(
+    modules: Mapping[str, Module], later: Mapping[str, Callable[[], Module]], networks: _Networks
+) -> Modules:
+    """Return the modules, each with its network policy; those of `later` are made on first use."""
+    return Modules(
+        {name: networks.given_to(module) for name, module in modules.items()},
+        {name: partial(lambda make: networks.given_to(make()), make) for name, make in later.items()},
+    )
+
+
+class _Found(NamedTuple):
+    """What documents define: modules, `targets` of all modules, sources of targets; and warnings."""
+
+    modules: dict[str, Module]
+    targets: TargetsSettings | None
+    discovery: dict[str, DiscoverySettings]
+    warnings: list[Problem]
+
+
+def _contents_of(read: Iterable[Document], probers: Mapping[str, Prober[Any]]) -> _Found:
+    """Make the modules and all else of documents; add errors to the documents."""
     used = {name: probers[name] for name in probers if name in _probers_of(read)}
     model = file_model(used, probers)
     modules: dict[str, Module] = {}
     targets: TargetsSettings | None = None
+    discovery: dict[str, DiscoverySettings] = {}
     warnings: list[Problem] = []
     for document in read:
         file = _read(document, model, probers, used)
         targets = file.targets or targets
+        discovery |= file.discovery
         warnings += [
             document.problem((*where, key), message)
             for where, key, message in block_cautions(file.targets, ("targets",))
@@ -118,7 +148,19 @@ def _modules(
             modules[module.name] = module
             warnings += _cautions(module, document)
         warnings += document.warnings
-    return modules, targets, warnings
+    return _Found(modules, targets, discovery, warnings)
+
+
+def _unknown_modules(
+    read: Iterable[Document], discovery: Mapping[str, DiscoverySettings], known: Sequence[str]
+) -> Iterator[Problem]:
+    """Yield problems for sources of targets whose module is not defined."""
+    for name, source in discovery.items():
+        path: nodes.KeyPath = ("discovery", name, "module")
+        for module in source.modules:
+            if module not in known:
+                document = next(one for one in read if path[:2] in one.places)
+                yield document.problem(path, f"unknown module `{module}`{nearest(module, known)}")
 
 
 def _probers_of(read: Iterable[Document]) -> set[str]:
@@ -171,11 +213,11 @@ def _made_later(
         ConfigError, LoaderError: a file that comes with the exporter is not good.
     """
     document = documents.interpreted(Document(file), root, _file_shape(probers), environment)
-    modules, targets, warnings = _modules([document], probers)
-    problems = [*document.problems, *warnings]
-    if problems or targets or modules[name].networking.targets:
+    found = _contents_of([document], probers)
+    problems = [*document.problems, *found.warnings]
+    if problems or found.targets or found.modules[name].networking.targets:
         raise ConfigError(problems or [Problem(document.place(()), "targets", "a shipped file can't have `targets`")])
-    return modules[name]
+    return found.modules[name]
 
 
 def _with_network(module: Module, network: NetworkPolicy | None) -> Module:
@@ -191,12 +233,12 @@ def _with_network(module: Module, network: NetworkPolicy | None) -> Module:
 
 
 def _defined_twice(read: Document, defined: dict[nodes.KeyPath, Place]) -> Iterator[Problem]:
-    """Yield problems for modules and `targets` that another file has defined; add the others to `defined`."""
+    """Yield problems for what another file has defined: modules, sources, `targets`; add the others to `defined`."""
     for path, place in read.places.items():
-        if path == ("targets",) or (len(path) == 2 and path[0] == "modules"):
+        if path == ("targets",) or (len(path) == 2 and path[0] in _NAMED):
             first = defined.setdefault(path, place)
             if first != place:
-                what = "`targets`" if len(path) == 1 else f"module `{path[1]}`"
+                what = "`targets`" if len(path) == 1 else f"{_NAMED[path[0]]} `{path[1]}`"
                 yield read.problem(path, f"{what} is defined twice; the first is at {first}")
 
 
@@ -246,6 +288,8 @@ _Head = create_model(
     timeout=(Duration, 0.0),
     description=(str, ""),
     params=(dict[Text, Parameter], {}),
+    keep=(tuple[Regexp, ...], Field((), description="Metrics to expose, by name; all if empty.")),
+    drop=(tuple[Regexp, ...], Field((), description="Metrics not to expose, by name.")),
     **_NETWORK,
 )
 """The keys of every module, independent of its prober."""
@@ -259,7 +303,13 @@ def _file_shape(probers: Mapping[str, Prober[Any]]) -> Shape:
 
     head = model_keys(_Head)
     module = block_shape({**head, **{name: partial(of_block, name) for name in probers}})
-    return block_shape({"modules": partial(mapping_shape, module), "targets": head["targets"]})
+    return block_shape(
+        {
+            "modules": partial(mapping_shape, module),
+            "targets": head["targets"],
+            "discovery": partial(shape_of, dict[str, DiscoverySettings]),
+        }
+    )
 
 
 def file_model(used: Mapping[str, Prober[Any]], known: Iterable[str] = ()) -> type[Settings]:
@@ -294,7 +344,14 @@ def file_model(used: Mapping[str, Prober[Any]], known: Iterable[str] = ()) -> ty
         **blocks,
     )
     module.rules = (names_a_prober,)
-    return create_model("File", __base__=Settings, modules=(dict[Text, module], {}), targets=_NETWORK["targets"])
+    sources: Any = Field({}, description="Sources of targets for /sd, Prometheus' HTTP service discovery.")
+    return create_model(
+        "File",
+        __base__=Settings,
+        modules=(dict[Text, module], {}),
+        targets=_NETWORK["targets"],
+        discovery=(dict[Text, DiscoverySettings], sources),
+    )
 
 
 def validated(read: Document, model: type[S]) -> S | None:
@@ -316,6 +373,7 @@ class _File(NamedTuple):
 
     modules: list[Module]
     targets: TargetsSettings | None
+    discovery: dict[str, DiscoverySettings]
 
 
 def _read(read: Document, model: type[Settings], probers: Collection[str], used: Mapping[str, Prober[Any]]) -> _File:
@@ -324,9 +382,9 @@ def _read(read: Document, model: type[Settings], probers: Collection[str], used:
     read.value = parameter_checks.checked(read, probers)
     file: Any = validated(read, model)
     if file is None:
-        return _File([], None)
+        return _File([], None, {})
     modules = [_module(name, said, written["modules"][name], read, used) for name, said in file.modules.items()]
-    return _File(modules, file.targets)
+    return _File(modules, file.targets, file.discovery)
 
 
 def _module(name: str, said: Any, written: Block, read: Document, probers: Mapping[str, Prober[Any]]) -> Module:
@@ -343,6 +401,9 @@ def _module(name: str, said: Any, written: Block, read: Document, probers: Mappi
             said.model_fields_set, **{name: getattr(said, name) for name in NetworkSettings.model_fields}
         ),
         parameters=said.params,
+        keep=said.keep,
+        drop=said.drop,
+        filter=MetricFilter(said.keep, said.drop) if said.keep or said.drop else None,
     )
     return _fillable(module, type(said), written, probers) if said.params else module
 
@@ -359,7 +420,8 @@ def _fillable(module: Module, model: type[Settings], written: Block, probers: It
     plain = {key: value for key, value in written.items() if key != "params"}
 
     def fill(values: tuple[str, ...]) -> Module:
-        filled = placeholders.fill(plain, dict(zip(module.parameters, values, strict=True)))
+        request = dict(zip(module.parameters, values, strict=True))
+        filled = placeholders.fill(plain, request)
         try:
             said = model.model_validate(filled)
         except ValidationError as error:
@@ -367,7 +429,7 @@ def _fillable(module: Module, model: type[Settings], written: Block, probers: It
             problem = f"{documents.dotted(first['loc'])}: {_message(first)}"
             raise ValueError(f'Module "{module.name}" can\'t take these parameters: {problem}') from None
         settings, strays = _blocks(said, probers)
-        return replace(module, settings=settings, strays=strays, parameters={}, fill=None)
+        return replace(module, settings=settings, strays=strays, parameters={}, request=request, fill=None)
 
     try:
         shown = fill(tuple(map(placeholders.written, module.parameters)))
@@ -382,12 +444,26 @@ def _cautions(module: Module, read: Document) -> Iterator[Problem]:
     for name in module.strays:
         message = f"a block of another prober has no effect: this module's is {module.prober.name}"
         yield read.problem((*path, name), message)
+    for key, patterns in {"keep": module.keep, "drop": module.drop}.items():
+        for pattern in _without_effect(module, patterns):
+            message = f"{pattern} matches no metric of prober {module.prober.name}: see `probe-exporter modules`"
+            yield read.problem((*path, key), message)
     for where, key, message in block_cautions(module.networking, path):
         yield read.problem((*where, key), message)
     for name, block in {module.prober.name: module.settings, **module.strays}.items():
         for where, key, message in block_cautions(block, (*path, name)):
             if not any(at[: len(where) + 1] == (*where, key) for at in read.templates):  # a request sets the value
                 yield read.problem((*where, key), message)
+
+
+def _without_effect(module: Module, patterns: Sequence[Regexp]) -> list[Regexp]:
+    """Return the patterns that match no metric that the module's prober declares."""
+    if not patterns or hasattr(module.settings, "reexpose"):  # the target chooses names
+        return []
+    from probe_exporter.config.series import metrics_of  # noqa: PLC0415  # it searches code; few modules need it
+
+    names = [metric.name for metric in metrics_of(module)]
+    return [pattern for pattern in patterns if not any(map(pattern.matches_all, names))]
 
 
 def block_cautions(value: object, path: nodes.KeyPath = ()) -> Iterator[tuple[nodes.KeyPath, str, str]]:

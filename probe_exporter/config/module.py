@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from probe_exporter.config.discovery import DiscoverySettings
 from probe_exporter.config.placeholders import Parameter
 from probe_exporter.config.problems import Place, Problem
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.network.settings import NetworkSettings, TargetsSettings
 from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.filtering import MetricFilter
 from probe_exporter.settings.block import Settings
+from probe_exporter.settings.regexps import Regexp
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,11 @@ class Module:
         place: where the module is defined.
         strays: blocks of other probers in the module; they are checked but not used.
         networking: the module's network settings.
+        keep, drop: names of metrics to expose, and not to expose; as written.
+        filter: drops the metrics of a finished probe that `keep` and `drop` exclude; None if they are empty.
         network: the network policy of its probes, including that of all modules; None if there is none.
         parameters: parameters that a request may set; empty in a module that `given` has returned.
+        request: the parameters that a request gave, and the defaults of others.
         fill: makes the module for values of the parameters, in the order of `parameters`.
     """
 
@@ -38,8 +44,12 @@ class Module:
     description: str = ""
     strays: Mapping[str, Settings] = field(default_factory=dict)
     networking: NetworkSettings = field(default_factory=NetworkSettings)
+    keep: tuple[Regexp, ...] = ()
+    drop: tuple[Regexp, ...] = ()
+    filter: MetricFilter | None = field(default=None, repr=False, compare=False)
     network: NetworkPolicy | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    request: Mapping[str, str] = field(default_factory=dict, compare=False)
     fill: Callable[[tuple[str, ...]], Module] | None = field(default=None, repr=False, compare=False)
 
     def given(self, request: Mapping[str, str]) -> Module:
@@ -65,7 +75,9 @@ class Module:
         if not hostname:
             return module
         settings = module.prober.with_hostname(module.settings, hostname)
-        return module if settings is module.settings else replace(module, settings=settings)
+        if settings is module.settings:
+            return module
+        return replace(module, settings=settings, request={**module.request, "hostname": hostname})
 
     def _value(self, name: str, value: str | None) -> str:
         declared = self.parameters[name]
@@ -125,6 +137,8 @@ class Config:
         sha256: the checksum of their contents.
         targets: the allowed targets of all modules.
         guarded: whether any `targets` restrict what may be probed.
+        discovery: sources of targets by name, for Prometheus' HTTP service discovery.
+        probers_not_loaded: number of files that failed to load and were left out.
     """
 
     modules: Modules
@@ -134,6 +148,8 @@ class Config:
     targets: TargetsSettings | None = None
     probers: Mapping[str, Prober[Any]] = field(default_factory=dict)
     guarded: bool = False
+    discovery: Mapping[str, DiscoverySettings] = field(default_factory=dict)
+    probers_not_loaded: int = 0
 
 
 class ConfigError(Exception):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -19,6 +22,8 @@ def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:
     module = schema["$defs"][reference.removeprefix("#/$defs/")]
     module["required"] = ["prober"]
     module["properties"]["prober"] = {"enum": sorted(probers), "description": "The prober of this module."}
+    schema["properties"]["modules"]["description"] = "Modules by name."
+    module["properties"]["timeout"]["description"] = "Longest duration of a probe, such as 5s; the scrape timeout if 0."
     module["properties"]["description"]["description"] = "A line about this module, for lists."
     module["properties"]["params"]["description"] = "Parameters of requests; ${param:name} in a block uses one."
     for name, prober in probers.items():
@@ -35,8 +40,34 @@ def settings_schema(prober: Prober[Any]) -> dict[str, Any]:
     return {"$schema": _SchemaGenerator.schema_dialect, **schema}
 
 
+_ARGUMENT = re.compile(r"^    ([\w, ]+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+
+
+def meanings(model: type[BaseModel]) -> dict[str, str]:
+    """Return what the keys of a block mean, as the docstrings of its class and of those above it say under ``Args``."""
+    found: dict[str, str] = {}
+    for parent in model.__mro__:
+        _, _, arguments = inspect.cleandoc(parent.__doc__ or "").partition("\nArgs:\n")
+        for keys, meaning in _ARGUMENT.findall(arguments):
+            sentence = " ".join(meaning.split()).rstrip(".")
+            for key in keys.split(", "):
+                found.setdefault(key, sentence[:1].upper() + sentence[1:] + ".")
+    return found
+
+
 class _SchemaGenerator(GenerateJsonSchema):
     """Pydantic's generator without titles, which repeat the names, and without defaults that JSON can't express."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        described = super().model_schema(schema)
+        if "description" in described:
+            described["description"] = described["description"].partition("\n\nArgs:\n")[0]
+        model = schema["cls"]
+        for name, meaning in meanings(model).items():
+            key = model.model_fields[name].alias or name if name in model.model_fields else name
+            if key in described.get("properties", {}):
+                described["properties"][key].setdefault("description", meaning)
+        return described
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False

@@ -60,4 +60,5 @@ def without(
         modules=config.modules.without(lost),
         warnings=tuple(sorted({*told, *config.warnings})),
         probers=probers,
+        probers_not_loaded=len({one.where for one in broken}),
     )

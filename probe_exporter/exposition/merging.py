@@ -1,4 +1,4 @@
-"""Merge the samples of several modules' probes into one exposition; each series gets the label ``module``.
+"""Merge the samples of several probes into one exposition; each series gets the label ``module``, or another one.
 
 A name has one declaration there, even if probers declare it differently: the help of the first, the labels of all, and
 the type gauge if the types differ, since any value is valid for a gauge.
@@ -25,20 +25,21 @@ log = logging.getLogger(__name__)
 LABEL = "module"
 
 
-def merged(runs: Mapping[str, Samples]) -> Samples:
+def merged(runs: Mapping[str, Samples], label: str = LABEL) -> Samples:
     """Return all samples of several probes as one.
 
     Args:
-        runs: the samples of each probe, by the name of its module.
+        runs: the samples of each probe, by the value of its label.
+        label: the name of the label.
     """
     values = [value for samples in runs.values() for value in arrangement.values(samples)]
     together = Samples()
-    for family in _families(tuple([(module, *arrangement.key(samples)) for module, samples in runs.items()])):
+    for family in _families((label, tuple([(value, *arrangement.key(samples)) for value, samples in runs.items()]))):
         together.labelled[family.metric] = dict(
             zip(family.series, [values[place] for place in family.places], strict=True)
         )
     if any(samples.has_registry for samples in runs.values()):
-        together.registry.register(_Registries(runs))
+        together.registry.register(_Registries(runs, label))
     return together
 
 
@@ -56,8 +57,9 @@ def _weight(_key: object, families: list[_Joint]) -> int:
 
 
 @remembered(MAX_PAGES_BYTES, _weight)  # modules set the same series in the same order, for each target
-def _families(runs: tuple[tuple[str, PlainKey, LabelledKey], ...]) -> list[_Joint]:
-    """Return the families of a response, for runs of some modules that have set some series."""
+def _families(given: tuple[str, tuple[tuple[str, PlainKey, LabelledKey], ...]]) -> list[_Joint]:
+    """Return the families of a response, for the name of the label and runs that have set some series."""
+    label, runs = given
     measured = [
         (module, metric, values)
         for module, plain, labelled in runs
@@ -70,14 +72,14 @@ def _families(runs: tuple[tuple[str, PlainKey, LabelledKey], ...]) -> list[_Join
         if metric not in relations:
             relations.append(metric)
     declared = {
-        name: _declaration(name, metrics) for metrics in related.values() for name in map(_sample_name, metrics)
+        name: _declaration(name, metrics, label) for metrics in related.values() for name in map(_sample_name, metrics)
     }
     found: dict[Metric, dict[LabelValues, int]] = {}
     for place, (module, metric, values) in enumerate(measured):
         joint = declared[_sample_name(metric)]
-        own = dict(zip(_exported(metric.labels), values, strict=True))
+        own = dict(zip(_exported(metric.labels, label), values, strict=True))
         # A label that a metric lacks gets an empty value, which Prometheus treats as absent.
-        labels = (module, *[own.get(label, "") for label in joint.labels[1:]])
+        labels = (module, *[own.get(other, "") for other in joint.labels[1:]])
         found.setdefault(joint, {})[labels] = place
     return [_Joint(metric, tuple(places), tuple(places.values())) for metric, places in found.items()]
 
@@ -91,29 +93,30 @@ def _sample_name(metric: Metric) -> str:
     return f"{_base(metric)}_total" if metric.type == "counter" else metric.name
 
 
-def _declaration(name: str, related: Sequence[Metric]) -> Metric:
+def _declaration(name: str, related: Sequence[Metric], label: str) -> Metric:
     """Return the declaration for samples of this name in an exposition that has all of `related`."""
     types = {metric.type for metric in related}
     same = [metric for metric in related if _sample_name(metric) == name]
-    labels = dict.fromkeys([label for metric in same for label in _exported(metric.labels)])
-    return Metric(name, same[0].help, (LABEL, *labels), type=types.pop() if len(types) == 1 else "gauge")
+    labels = dict.fromkeys([own for metric in same for own in _exported(metric.labels, label)])
+    return Metric(name, same[0].help, (label, *labels), type=types.pop() if len(types) == 1 else "gauge")
 
 
-def _exported(labels: Iterable[str]) -> tuple[str, ...]:
+def _exported(labels: Iterable[str], label: str) -> tuple[str, ...]:
     """Return a metric's own labels; its own ``module`` becomes ``exported_module``, as Prometheus renames it."""
     taken, names = set(labels), list(labels)
-    if LABEL in taken:
-        name = LABEL
+    if label in taken:
+        name = label
         while name in taken:
             name = f"exported_{name}"
-        names[names.index(LABEL)] = name
+        names[names.index(label)] = name
     return tuple(names)
 
 
 class _Registries(Collector):
     """Collects the registries of several probers as one."""
 
-    def __init__(self, runs: Mapping[str, Samples]) -> None:
+    def __init__(self, runs: Mapping[str, Samples], label: str) -> None:
+        self._label = label
         self._registries = {module: samples.registry for module, samples in runs.items() if samples.has_registry}
 
     def collect(self) -> Iterator[Family]:
@@ -126,7 +129,7 @@ class _Registries(Collector):
                 )
                 if first.type == family.type:
                     first.samples += [
-                        sample._replace(labels={LABEL: module, **_relabelled(sample.labels)})
+                        sample._replace(labels={self._label: module, **_relabelled(sample.labels, self._label)})
                         for sample in family.samples
                     ]
                 else:
@@ -134,8 +137,8 @@ class _Registries(Collector):
         yield from families.values()
 
 
-def _relabelled(labels: Mapping[str, str]) -> dict[str, str]:
-    return dict(zip(_exported(labels), labels.values(), strict=True))
+def _relabelled(labels: Mapping[str, str], label: str) -> dict[str, str]:
+    return dict(zip(_exported(labels, label), labels.values(), strict=True))
 
 
 @lru_cache(maxsize=1024)  # once per name, not per probe

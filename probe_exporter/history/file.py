@@ -34,7 +34,7 @@ QUEUE_BYTES = 16 << 20
 LOCKED_SECONDS = 2.0
 """Seconds to wait for another process's write, which takes milliseconds."""
 
-BREATH_SECONDS = 0.001
+PAUSE_SECONDS = 0.001
 """Seconds that the thread sleeps between two results, so that the event loop runs; to render one takes 0.2 ms."""
 
 QUEUE_FULL = "queue_full"
@@ -66,6 +66,9 @@ VALUES (0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _ENTRIES = "SELECT id, module, target, started, duration, timeout, reason, phase, message FROM probes"
 
+_ADDED_LATER: dict[str, object] = {"parameters": {}, "phases": [], "tls": []}
+"""Details that earlier releases did not write."""
+
 T = TypeVar("T")
 
 
@@ -96,8 +99,7 @@ class FileHistory:
         self._failing = False
         self._connection: sqlite3.Connection | None = None  # used by the thread only
         with _explained(path), closing(_open(path)) as connection:
-            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                raise HistoryError(f"{path} is damaged: it is left as it is; move it away, or name another file")
+            _refuse_damage(connection, path)
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
                 self._prune(connection)
@@ -192,7 +194,7 @@ class FileHistory:
             self._lost[WRITE_FAILED] += 1
             log.error("Unexpected exception: a probe is missing in the history", exc_info=error)
             return None
-        time.sleep(BREATH_SECONDS)
+        time.sleep(PAUSE_SECONDS)
         packed = zlib.compress(text.encode(), 1)
         texts = (listed.module, listed.target, listed.reason, listed.phase, listed.message)
         module, target, reason, phase, message = [text.encode("utf-8", "backslashreplace").decode() for text in texts]
@@ -222,6 +224,29 @@ class FileHistory:
                 break
             last, count, size = id, count - 1, size - bytes
         return last
+
+
+def verify(path: Path) -> None:
+    """Check that an existing file can be used as a history, and written; change nothing.
+
+    Raises:
+        HistoryError: the file belongs to another application, is damaged, or can't be written.
+    """
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    with _explained(path), closing(sqlite3.connect(address, LOCKED_SECONDS, isolation_level=None, uri=True)) as opened:
+        _is_ours(opened, path)
+        _refuse_damage(opened, path)
+        opened.execute("BEGIN IMMEDIATE")
+        opened.execute("ROLLBACK")
+
+
+def _refuse_damage(connection: sqlite3.Connection, path: Path) -> None:
+    """
+    Raises:
+        HistoryError: the file is damaged.
+    """
+    if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        raise HistoryError(f"{path} is damaged: it is left as it is; move it away, or name another file")
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -302,4 +327,4 @@ def _get(connection: sqlite3.Connection, id: int) -> tuple[HistoryEntry, Documen
     if row is None or packed is None:
         return None
     whole = json.loads(zlib.decompress(packed[0]))
-    return HistoryEntry._make(row), Document(whole["details"], whole["debug"])
+    return HistoryEntry._make(row), Document(_ADDED_LATER | whole["details"], whole["debug"])

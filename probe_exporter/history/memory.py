@@ -50,6 +50,7 @@ class Query:
         success: None for both.
         since: Unix seconds; only probes that started then or later.
         limit: the most entries to return, newest first.
+        max_bytes: of the targets and messages of the entries; older entries beyond it are left out.
     """
 
     module: str = ""
@@ -58,13 +59,15 @@ class Query:
     reason: str = ""
     since: float = -math.inf
     limit: int = 100
+    max_bytes: float = math.inf
 
     def select(self, entries: Iterable[HistoryEntry]) -> list[HistoryEntry]:
         """Return the entries that match, in the given order, which is newest first."""
         found: list[HistoryEntry] = []
         target = mask_urls(self.target)
+        room = self.max_bytes
         for one in entries:
-            if len(found) == self.limit:
+            if len(found) == self.limit or room < 0:
                 break
             if (
                 self.module in ("", one.module)
@@ -74,6 +77,7 @@ class Query:
                 and one.started >= self.since
             ):
                 found.append(one)
+                room -= len(one.target) + len(one.message)
         return found
 
 
@@ -109,7 +113,7 @@ class Weighed(NamedTuple):
     bytes: int
 
 
-class Shelf:
+class BoundedQueue:
     """A list with a limit in number and in bytes; adding an item removes the oldest ones beyond the limit."""
 
     def __init__(self, limit: int, max_bytes: int) -> None:
@@ -149,8 +153,8 @@ class Recent:
         self._empty()
 
     def _empty(self) -> None:
-        self._newest = Shelf(self._limit, self._max_bytes // 2)
-        self._failures = Shelf(self._limit, self._max_bytes // 2)
+        self._newest = BoundedQueue(self._limit, self._max_bytes // 2)
+        self._failures = BoundedQueue(self._limit, self._max_bytes // 2)
 
     @property
     def bytes(self) -> int:
@@ -235,7 +239,9 @@ class MemoryHistory:
 
     async def select(self, query: Query) -> list[HistoryEntry]:
         self._recent.settle()
-        return query.select(entry(item.id, item.result) for item in self._recent)
+        items = list(self._recent)
+        # In a thread: to mask the secrets of thousands of results takes longer than one turn of the event loop may.
+        return await asyncio.to_thread(lambda: query.select(entry(item.id, item.result) for item in items))
 
     async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
         self._recent.settle()
@@ -252,6 +258,7 @@ class MemoryHistory:
 
 _RESULT = 1200  # a Result, its Probe, Samples and their tables, without the parts counted below
 _EVENT = 330  # an Event, its fields' table, its time
+_SPAN = 160  # a tuple with two numbers
 _SAMPLE = 60  # a value and its place in a table
 _REGISTRY = 4000  # the registry of a prober's author
 
@@ -260,6 +267,10 @@ def weight(result: Result) -> int:
     """Estimate the bytes that a result takes in memory, without its module, which the configuration holds anyway."""
     samples = result.probe.samples
     total = _RESULT + sys.getsizeof(result.target) + _SAMPLE * len(samples.plain)
+    for _, _, _, about, _ in result.probe.spans:
+        total += _SPAN + sys.getsizeof(about)
+    for evidence in result.probe.evidence:
+        total += evidence.bytes
     for event in result.probe.events:
         total += _EVENT
         for value in event.fields.values():

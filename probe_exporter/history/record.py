@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from probe_exporter.addresses.cache import remembered
@@ -18,6 +19,7 @@ from probe_exporter.exposition.formats import TEXT
 from probe_exporter.exposition.text_format import number
 from probe_exporter.history.probe_log import ProbeLog, source_of
 from probe_exporter.prober.metrics import Samples
+from probe_exporter.prober.run import Span
 from probe_exporter.runner import Result
 from probe_exporter.telemetry.logs import level_name
 from probe_exporter.telemetry.masking import Identity, Mask, mask_urls
@@ -81,7 +83,7 @@ def entry(id: int, result: Result) -> HistoryEntry:
 
 def document(result: Result, log: ProbeLog) -> Document:
     """Return the document of a result, with secrets masked."""
-    return Document(_details(result), debug_document(result, log))
+    return Document(details(result), debug_document(result, log))
 
 
 def debug_documents(results: Sequence[Result], log: ProbeLog) -> str:
@@ -106,7 +108,8 @@ def to_json(value: object, indent: int | None = None) -> str:
     return json.dumps(value, allow_nan=False, indent=indent)
 
 
-def _details(result: Result) -> dict[str, object]:
+def details(result: Result) -> dict[str, object]:
+    """Return the data of a result that its entry lacks, with secrets masked."""
     mask = _mask(result)
     events = [
         {
@@ -120,9 +123,23 @@ def _details(result: Result) -> dict[str, object]:
     ]
     return {
         "prober": result.module.prober.name,
+        "parameters": {name: mask.text(value) for name, value in result.module.request.items()},
         "events": events,
+        "phases": [_phase(span, result.probe.started, mask) for span in sorted(result.probe.spans, key=itemgetter(1))],
+        "tls": [evidence.data(mask.text) for evidence in result.probe.evidence],
         "families": list(_families(_shown(result.probe.samples, mask))),
         "settings": _effective(Identity(result.module)).data,
+    }
+
+
+def _phase(span: Span, started: float, mask: Mask) -> dict[str, object]:
+    name, start, seconds, about, failed = span
+    return {
+        "name": name,
+        "start": round(start - started, 6),
+        "seconds": round(seconds, 6),
+        "about": mask.text(about),
+        "failed": failed,
     }
 
 

@@ -25,7 +25,7 @@ from typing import Self, cast
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import handshake
+from probe_exporter.tls import evidence, handshake
 from probe_exporter.tls.context import ClientContext
 from probe_exporter.tls.layer import Layer, VerificationFailed
 
@@ -233,6 +233,22 @@ class Connection(asyncio.Protocol):
         del self._ahead[: len(end)]
         return data
 
+    async def to_end(self, *, limit: int) -> bytes:
+        """Return all bytes up to the end of the stream.
+
+        Args:
+            limit: the most bytes.
+
+        Raises:
+            ProbeFailed: more than `limit` bytes came, or the peer reset the connection.
+        """
+        data = bytearray()
+        while more := await self.read():
+            data += more
+            if len(data) > limit:
+                raise ProbeFailed(Reason.PROTOCOL_ERROR, f"the peer sent more than {limit} bytes")
+        return bytes(data)
+
     async def _read_ahead(self) -> None:
         ahead, self._ahead = self._ahead, bytearray()  # otherwise `read` would return these bytes again
         data = await self.read()
@@ -282,13 +298,17 @@ class Connection(asyncio.Protocol):
         Raises:
             ProbeFailed: the handshake failed, or the certificate does not verify (its metrics are reported even so).
         """
-        with probe.phase("tls"):
+        with probe.phase("tls") as phase:
+            phase.about = secure.server_name
             started = time.perf_counter()
             try:
                 await self.wrap(secure)
             except VerificationFailed as failed:
                 handshake.report(probe, failed.handshake)
+                evidence.keep(probe, failed.handshake, secure.server_name)
                 raise
+            if self.handshake is not None:
+                evidence.keep(probe, self.handshake, secure.server_name)
             self.tls_seconds = time.perf_counter() - started
 
     async def wrap(self, secure: Secure) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TYPES = {4: 1, 6: 28}
 """A and AAAA, by IP version."""
@@ -36,9 +36,14 @@ class Question:
 
     def encode(self) -> bytes:
         """Return the question section of a message."""
-        labels = self.name.rstrip(".").encode("ascii").split(b".")
-        name = b"".join(bytes((len(label),)) + label for label in labels if label) + b"\0"
-        return name + struct.pack(">HH", TYPES[self.version], _IN)
+        return encode_question(self.name, TYPES[self.version])
+
+
+def encode_question(name: str, type: int) -> bytes:
+    """Return the question section for a record type; the name is as that of a `Question`."""
+    labels = name.rstrip(".").encode("ascii").split(b".")
+    encoded = b"".join(bytes((len(label),)) + label for label in labels if label) + b"\0"
+    return encoded + struct.pack(">HH", type, _IN)
 
 
 def encode_query(number: int, question: bytes, *, edns: bool = True) -> bytes:
@@ -62,12 +67,14 @@ class Response:
         addresses: the addresses of the requested type, in the order of the answer, of the name or any alias.
         truncated: the response is incomplete; TCP returns all of it.
         failure: why to ask another server; empty for a result, which may be that there is no address.
+        message: the whole message of a result, for callers that want other records.
     """
 
     code: int
     addresses: tuple[str, ...] = ()
     truncated: bool = False
     failure: str = ""
+    message: bytes = field(default=b"", repr=False, compare=False)
 
 
 def read_response(data: bytes, number: int, question: bytes) -> Response | None:
@@ -89,18 +96,20 @@ def read_response(data: bytes, number: int, question: bytes) -> Response | None:
     if code == NOERROR and not (answers or additional or flags & (_AUTHORITATIVE | _RECURSION_AVAILABLE)):
         return Response(code, failure="does not look up names for us")  # a referral to nowhere
     try:
-        return Response(code, _addresses(data, end, answers, question[-4:]))
+        return Response(code, _addresses(data, end, answers, question[-4:]), message=data)
     except (IndexError, struct.error, ValueError):
         return Response(code, failure="sent a malformed answer")
 
 
 def _addresses(data: bytes, at: int, count: int, kind: bytes) -> tuple[str, ...]:
-    """Read the addresses of an answer section.
+    """Read the addresses of an answer section; there are none if the question is for other records.
 
     Raises:
         IndexError, struct.error, ValueError: the section does not have so many records.
     """
     wanted = struct.unpack(">HH", kind)
+    if wanted[0] not in TYPES.values():
+        return ()
     family, size = (socket.AF_INET, 4) if wanted[0] == TYPES[4] else (socket.AF_INET6, 16)
     found = []
     for _ in range(min(count, MAX_RESPONSE_RECORDS)):

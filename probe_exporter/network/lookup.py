@@ -70,8 +70,12 @@ class Resolver:
         Raises:
             ProbeFailed: with one of the ``dns_…`` reasons.
         """
-        plan = Plan(self.servers, self.timeout / (ROUNDS * len(self.servers)), ROUNDS)
-        return [address for addresses in await _ask_each(name, family, plan) for address in addresses]
+        return [address for addresses in await _ask_each(name, family, self.plan) for address in addresses]
+
+    @property
+    def plan(self) -> Plan:
+        """The rules for asking these servers."""
+        return Plan(self.servers, self.timeout / (ROUNDS * len(self.servers)), ROUNDS)
 
 
 async def lookup(
@@ -133,6 +137,14 @@ async def _ask_system(name: str, family: int, *, as_written: bool) -> Iterable[s
     raise ProbeFailed(Reason.DNS_NAME_NOT_FOUND, f"{name} is not in the hosts file, and DNS is not used for names here")
 
 
+def system_plan() -> Plan:
+    """Return the rules for asking this machine's name servers."""
+    conf = resolv_conf.resolv_conf()
+    first = next(_NEXT_ROTATION) % len(conf.servers) if conf.rotate else 0
+    servers = [(address, PORT) for address in (*conf.servers[first:], *conf.servers[:first])]
+    return Plan(servers, conf.timeout, conf.attempts, conf.tcp)
+
+
 def _is_localhost(name: str) -> bool:
     """Whether a name stands for this host by definition (RFC 6761, 6.3)."""
     return name.lower().rstrip(".").rpartition(".")[2] == "localhost"
@@ -140,10 +152,7 @@ def _is_localhost(name: str) -> bool:
 
 async def _ask_name_servers(name: str, family: int, *, as_written: bool) -> list[str]:
     """Return the addresses of the first of a name's candidates that has any: the name itself, or in a search domain."""
-    conf = resolv_conf.resolv_conf()
-    first = next(_NEXT_ROTATION) % len(conf.servers) if conf.rotate else 0
-    servers = [(address, PORT) for address in (*conf.servers[first:], *conf.servers[:first])]
-    plan = Plan(servers, conf.timeout, conf.attempts, conf.tcp)
+    conf, plan = resolv_conf.resolv_conf(), system_plan()
     failures: list[ProbeFailed] = []
     for candidate in [f"{name.rstrip('.')}."] if as_written else conf.names(name):
         try:

@@ -69,24 +69,33 @@ async def ask(question: Question, plan: Plan) -> tuple[str, ...]:
     Raises:
         ProbeFailed: there is no such name, or no server answered: with one of the ``dns_…`` reasons.
     """
-    inquiry = _Inquiry(question, plan)
+    return (await exchange(question.name, question.encode(), plan)).addresses
+
+
+async def exchange(name: str, question: bytes, plan: Plan) -> Response:
+    """Return the first answer to an encoded question about a name.
+
+    Raises:
+        ProbeFailed: there is no such name, or no server answered: with one of the ``dns_…`` reasons.
+    """
+    name = name.rstrip(".")
+    inquiry = _Inquiry(name, question, plan)
     try:
         response = await inquiry.run()
     finally:
         inquiry.close()
     if response.code == NXDOMAIN:
-        name = question.name.rstrip(".")
         raise ProbeFailed(Reason.DNS_NAME_NOT_FOUND, f"looking up {name} failed: there is no such name")
-    return response.addresses
+    return response
 
 
 class _Inquiry:
     """One question, until it is answered or given up."""
 
-    def __init__(self, question: Question, plan: Plan) -> None:
+    def __init__(self, name: str, question: bytes, plan: Plan) -> None:
         self._plan = plan
-        self._name = question.name.rstrip(".")
-        self._question = question.encode()
+        self._name = name
+        self._question = question
         self._number = secrets.randbits(16)
         self._edns = True
         self._loop = asyncio.get_running_loop()
@@ -144,13 +153,13 @@ class _Inquiry:
         sock = _socket(server, socket.SOCK_DGRAM)
         try:
             sock.connect(literals.socket_address(*server))
-            transport, _ = await self._loop.create_datagram_endpoint(lambda: _Ear(self, server), sock=sock)
+            transport, _ = await self._loop.create_datagram_endpoint(lambda: _Receiver(self, server), sock=sock)
         except BaseException:
             sock.close()
             raise
         return transport
 
-    def hear(self, server: Server, data: bytes) -> None:
+    def received(self, server: Server, data: bytes) -> None:
         """Take a datagram from a server. A result ends the try, a failure only if it is for this server."""
         response = read_response(data, self._number, self._question)
         if response is None:
@@ -192,7 +201,7 @@ class _Inquiry:
         return bytes(data)
 
 
-class _Ear(asyncio.DatagramProtocol):
+class _Receiver(asyncio.DatagramProtocol):
     """Receives datagrams of one server for an inquiry."""
 
     def __init__(self, inquiry: _Inquiry, server: Server) -> None:
@@ -200,7 +209,7 @@ class _Ear(asyncio.DatagramProtocol):
         self._server = server
 
     def datagram_received(self, data: bytes, _: object) -> None:
-        self._inquiry.hear(self._server, data)
+        self._inquiry.received(self._server, data)
 
     def error_received(self, error: Exception) -> None:
         self._inquiry.fail(self._server, error)

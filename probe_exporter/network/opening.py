@@ -66,7 +66,8 @@ async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: 
     started = time.perf_counter()
     address = ""
     try:
-        with probe.phase("resolve"):
+        with probe.phase("resolve") as phase:
+            phase.about = host
             address = await _choose(probe, host, family, fallback)
     finally:
         probe.set(LOOKUP_TIME, round(time.perf_counter() - started, 9))
@@ -94,7 +95,8 @@ async def resolve_all(probe: Probe, host: str, *, preferred: str) -> list[str]:
     if known is not None:
         return [known]
     family = 6 if preferred in ("", "ip6") else 4
-    with probe.phase("resolve"):
+    with probe.phase("resolve") as phase:
+        phase.about = host
         addresses = await lookup(probe, host)
     return sorted(addresses, key=lambda address: literals.version(address) != family)
 
@@ -252,7 +254,8 @@ async def _dial_one(
     if network is not None:
         source = source or network.source_ip_address
     local = (_local(source, address), 0) if source else None
-    with probe.phase(phase):
+    with probe.phase(phase) as attempt:
+        attempt.about = address
         if network is not None:
             network.check(address, port)
         started = time.perf_counter()
@@ -382,7 +385,8 @@ async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -
     if network is not None:
         source = source or network.source_ip_address
     local = _local(source, address) if source else ""
-    with probe.phase("connect"):
+    with probe.phase("connect") as attempt:
+        attempt.about = address
         if network is not None:
             network.check(address, port)
         try:

@@ -43,7 +43,7 @@ from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import certificates, handshake, layer, suites
+from probe_exporter.tls import certificates, evidence, handshake, layer, suites
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.quic import QuicContext
 
@@ -181,7 +181,8 @@ class QuicClient:
             while not self._datagrams.first_at:
                 await self._wait()
             self.connect_seconds = self._datagrams.first_at - started
-        with probe.phase("tls"):
+        with probe.phase("tls") as phase:
+            phase.about = self._server_name
             try:
                 with Deadline(asyncio.get_running_loop().time() + MAX_HANDSHAKE_SECONDS):
                     while self._shown is None:
@@ -191,9 +192,11 @@ class QuicClient:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
             except layer.VerificationFailed as failed:
                 handshake.report(probe, failed.handshake)
+                evidence.keep(probe, failed.handshake, self._server_name)
                 self.close(QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate, QuicFrameType.CRYPTO)
                 raise
             self.tls_seconds = time.perf_counter() - self._datagrams.first_at
+            evidence.keep(probe, self.handshake, self._server_name)
 
     async def turn(self) -> list[QuicEvent]:
         """Send queued data, wait for the peer or a timer, and return new events of streams, perhaps none.

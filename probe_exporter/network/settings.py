@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class AddressSettings(Settings):
-    """Which of a name's addresses to probe.
+    """IP version: the address of a host name to probe.
 
     Args:
         preferred_ip_protocol: ``ip6`` or empty prefers IPv6, anything else IPv4, as the original has it.
@@ -44,7 +44,7 @@ class AddressSettings(Settings):
 
 
 class SourceSettings(AddressSettings):
-    """`AddressSettings`, and the local address to probe from.
+    """IP version and source address.
 
     Args:
         source_ip_address: an address of this machine; empty for the system's choice, or the module's.
@@ -59,11 +59,11 @@ class SourceSettings(AddressSettings):
 
 
 class ConnectSettings(SourceSettings):
-    """`SourceSettings`, and whether the connection begins with TLS: what `connect` needs.
+    """IP version, source address and TLS: the settings that `connect` needs.
 
     Args:
-        tls: start TLS before anything else is sent.
-        tls_config: for that TLS, or for `start_tls`.
+        tls: start TLS as soon as the connection is open.
+        tls_config: settings of TLS, with `tls` and `start_tls`.
     """
 
     tls: bool = False
@@ -87,7 +87,7 @@ def _server(text: str) -> str:
     """Return a name server as ``address:port``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not an address with or without a port.
     """
     parts = _SERVER.fullmatch(text)
     host, port = text, "53"
@@ -145,11 +145,11 @@ Target = Annotated[
 
 
 class TargetsSettings(Settings):
-    """``targets``, of a module or of a whole file: what probes may connect to.
+    """``targets`` of a module or of a whole file: the allow list and the deny list of probes.
 
     Args:
-        allow: connect to these only; None to allow everything.
-        deny: never connect to these, even if they are allowed.
+        allow: the only targets that probes may connect to; None for every target.
+        deny: targets that probes never connect to, even if `allow` has them.
     """
 
     allow: tuple[Target, ...] | None = None
@@ -181,7 +181,7 @@ def _source(text: str) -> str:
 
 
 class NetworkSettings(Settings):
-    """The network settings of a module, whatever its prober."""
+    """The network settings of a module, for every prober."""
 
     resolver: ResolverSettings | None = Field(None, description="Name servers to use in place of the system's.")
     source_interface: Annotated[Text, AfterValidator(_interface)] = Field(
@@ -190,7 +190,7 @@ class NetworkSettings(Settings):
     source_ip_address: Annotated[Text, AfterValidator(_source)] = Field(
         "", description="Local address to probe from, unless the prober's own settings have one."
     )
-    targets: TargetsSettings | None = Field(None, description="What probes may connect to; see docs/operations.md.")
+    targets: TargetsSettings | None = Field(None, description="Targets that probes may connect to.")
 
     def policy(self, of_all: tuple[Lists, ...] = ()) -> NetworkPolicy | None:
         """Return the policy for the module's probes; None if nothing is configured.

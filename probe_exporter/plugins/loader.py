@@ -33,6 +33,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from probe_exporter import probers as shipped_probers
+from probe_exporter.plugins.defaults import wrong_default
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.settings.block import Settings
 
@@ -240,13 +241,13 @@ def _checked_prober(found: _Found) -> Prober[Any]:
 
 
 def _foreign_prober(found: _Found) -> Prober[Any]:
-    """As `_checked_prober`, for code that this package's tests do not cover: check the types of its settings, too.
+    """As `_checked_prober`, and check types and defaults of the settings, which tests of this package do not cover.
 
     Raises:
         LoaderError: the message names the file or entry point.
     """
     prober = _checked_prober(found)
-    _check_types(prober.settings, f"{found.where}: the settings of prober {prober.name}")
+    _check_settings(prober, found.where)
     return prober
 
 
@@ -255,17 +256,24 @@ def _may_be_awaited(function: FunctionType) -> bool:
     return inspect.iscoroutinefunction(function) or hasattr(function, "__wrapped__")
 
 
-def _check_types(settings: type[Settings], where: str) -> None:
-    """Check that all types of the fields exist and have a JSON Schema. Annotations are text until they are used.
+def _check_settings(prober: Prober[Any], where: str) -> None:
+    """Check that all types of the fields exist and have a JSON Schema, and that the defaults have these types.
+
+    Annotations are text until they are used.
 
     Raises:
         LoaderError: with the first error.
     """
     try:
-        settings.model_rebuild()
-        settings.model_json_schema()
+        prober.settings.model_rebuild()
+        wrong = wrong_default(prober.settings)
+        if not wrong:
+            prober.settings.model_json_schema()
     except Exception as error:
-        raise LoaderError(f"{where} can't be used: {_last_line(error, where)}") from error
+        line = _last_line(error, where)
+        raise LoaderError(f"{where}: the settings of prober {prober.name} can't be used: {line}") from error
+    if wrong:
+        raise LoaderError(f"{where}: {wrong}")
 
 
 class _PluginLoader(importlib.machinery.SourceFileLoader):

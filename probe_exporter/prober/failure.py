@@ -126,19 +126,22 @@ class OwnReason(str):
     Args:
         value: the prober's name, an underscore and the part that failed.
         meaning: one sentence for people.
+        advice: what to check or to try, for a person who has to mend it; empty if the meaning says it.
 
     Raises:
         ValueError: the value has characters other than lower-case letters, digits and underscores.
     """
 
-    __slots__ = ("meaning",)
+    __slots__ = ("advice", "meaning")
     meaning: str
+    advice: str
 
-    def __new__(cls, value: str, meaning: str) -> Self:
+    def __new__(cls, value: str, meaning: str, advice: str = "") -> Self:
         if not _REASON.fullmatch(value):
             raise ValueError(f"{value!r} can't be a reason: small letters, digits and underscores make one")
         reason = str.__new__(cls, value)
         reason.meaning = meaning
+        reason.advice = advice
         return reason
 
     @property

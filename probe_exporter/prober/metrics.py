@@ -33,12 +33,14 @@ class Metric:
             target, ``info`` for labels alone (the name ends in ``_info``, the value is 1), ``histogram`` for
             `Probe.observe`.
         buckets: upper bounds of a histogram's buckets, ascending; infinity is added.
+        series: the usual number of series of one probe, for estimates: how many phases there are, for example. For a
+            histogram it is the number of label values, each with all buckets.
 
     Raises:
         ValueError: the name or a label is illegal in the Prometheus data model, or does not fit the type.
     """
 
-    __slots__ = ("arity", "buckets", "help", "labels", "name", "type")
+    __slots__ = ("arity", "buckets", "help", "labels", "name", "series", "type")
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Metric:
         *,
         type: MetricType = "gauge",
         buckets: tuple[float, ...] = (),
+        series: int = 1,
     ) -> None:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a metric name")
@@ -68,6 +71,7 @@ class Metric:
         self.arity = len(labels) if type != "histogram" else -1  # so that `set` always refuses
         self.buckets = buckets
         self.type: MetricType = type
+        self.series = series * (len(buckets) + 3) if buckets else series  # with +Inf, sum and count
 
     def __repr__(self) -> str:
         return f"Metric({self.name!r}, labels={self.labels})"
@@ -107,10 +111,17 @@ def _check_labels(metric: Metric, labels: LabelValues) -> None:
             raise NotASample(f"metric {metric.name}: label {name} was given {type(value).__name__} in place of text")
 
 
-def _misfit(metric: Metric) -> str:
-    if metric.type == "histogram":
-        return f"{metric.name} is a histogram: it takes observations, with {len(metric.labels)} label values"
-    return f"{metric.name} takes {len(metric.labels)} label values: {metric.labels}"
+class WrongLabels(NotASample, ValueError):
+    """A prober gave another number of label values than the metric has labels."""
+
+    def __init__(self, metric: Metric, given: LabelValues) -> None:
+        number = len(metric.labels)
+        wanted = f"{metric.name} takes {number} label value{'s' if number != 1 else ''}"
+        if metric.type == "histogram":
+            wanted = f"{metric.name} is a histogram: it takes observations, with {number} label values"
+        names = f" ({', '.join(metric.labels)})" if metric.labels else ""
+        values = f": {', '.join(map(repr, given))}" if given else ""
+        super().__init__(f"{wanted}{names}, and was given {len(given)}{values}")
 
 
 def _as_float(value: float) -> float:
@@ -144,7 +155,7 @@ class Samples:
             NotASample: the value is no number, or a label value is no text.
         """
         if len(labels) != metric.arity:
-            raise ValueError(_misfit(metric))
+            raise WrongLabels(metric, labels)
         if type(value) is not float and type(value) is not int:  # quicker than isinstance
             value = _checked_number(metric, value)
         if not labels:
@@ -176,7 +187,7 @@ class Samples:
         if metric.type != "histogram":
             raise ValueError(f"{metric.name} is a {metric.type}, and only a histogram takes observations")
         if len(labels) != len(metric.labels):
-            raise ValueError(_misfit(metric))
+            raise WrongLabels(metric, labels)
         value = _checked_number(metric, value)
         _check_labels(metric, labels)
         if self._histograms is None:

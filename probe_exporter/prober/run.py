@@ -37,13 +37,37 @@ class Event(NamedTuple):  # the cheapest kind of record: a run makes a dozen
         return next(lines, None) or self.code.co_firstlineno
 
 
-class Phase:
-    """A timed part of a probe; `seconds` is its duration, once it has ended."""
+Span = tuple[str, float, float, str, bool]
+"""A phase that has ended: name, start by `time.perf_counter`, seconds, `Phase.about`, whether an error ended it."""
 
-    __slots__ = ("_metric", "_outer", "_probe", "_started", "name", "seconds")
+MAX_SPANS = 200
+"""Phases that a probe keeps for its report; a prober may enter phases in a loop."""
+
+
+class Evidence(Protocol):
+    """What a peer sent to identify itself, kept for the report: the certificates of a TLS handshake."""
+
+    @property
+    def bytes(self) -> int:
+        """About the bytes that it takes in memory."""
+
+    def data(self, shown: Callable[[str], str]) -> dict[str, object]:
+        """Return it as JSON data, with `shown` applied to texts."""
+
+
+class Phase:
+    """A timed part of a probe.
+
+    Attributes:
+        seconds: its duration, once it has ended.
+        about: what it deals with, for the report: an address, a host name, a URL.
+    """
+
+    __slots__ = ("_metric", "_outer", "_probe", "_started", "about", "name", "seconds")
 
     def __init__(self, probe: Probe, name: str, metric: Metric | None = None) -> None:
         self.name = name
+        self.about = ""
         self.seconds = 0.0
         self._metric = metric
         self._probe = probe
@@ -59,6 +83,9 @@ class Phase:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.seconds = time.perf_counter() - self._started
+        spans = self._probe.spans
+        if len(spans) < MAX_SPANS:
+            spans.append((self.name, self._started, self.seconds, self.about, kind is not None))
         if self._metric is not None:
             before = self._probe.samples.get(self._metric, self.name, default=0.0)
             self._probe.set(self._metric, round(before + self.seconds, 9), self.name)
@@ -136,12 +163,15 @@ class Probe:
         "current_phase",
         "deadline",
         "events",
+        "evidence",
         "failed_phase",
         "failure",
         "network",
         "observe",
         "samples",
         "set",
+        "spans",
+        "started",
         "target",
     )
 
@@ -167,6 +197,10 @@ class Probe:
         self.add = samples.add
         self.observe = samples.observe
         self.events: list[Event] = []
+        # For the report of the probe, and not for probers:
+        self.spans: list[Span] = []  # the phases that have ended
+        self.evidence: list[Evidence] = []  # what peers sent to identify themselves
+        self.started = time.perf_counter()
         self.current_phase = ""
         self.failure: ProbeFailed | None = None
         self.failed_phase = ""

@@ -55,6 +55,12 @@ class RRValidator(Settings):
 
     ``fail_if_all_match_regexp`` passes if every record matches every expression, and fails otherwise. Its name says
     the opposite; the original's meaning is kept for existing configurations.
+
+    Args:
+        fail_if_matches_regexp: fail if a record matches one of these.
+        fail_if_all_match_regexp: fail if every record matches one of these.
+        fail_if_not_matches_regexp: fail if a record matches none of these.
+        fail_if_none_matches_regexp: fail if no record matches any of these.
     """
 
     fail_if_matches_regexp: tuple[LateRegexp, ...] = ()
@@ -80,7 +86,21 @@ def _name_where_written(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class DnsSettings(SourceSettings):
-    """The ``dns`` block of a module."""
+    """The ``dns`` block of a module.
+
+    Args:
+        query_name: the name to query. Without it, every probe fails.
+        query_type: the type of the query, such as ``A`` or ``SOA``.
+        query_class: the class of the query: ``IN``, ``CH``, ``HS`` or ``ANY``.
+        recursion_desired: set the RD flag of the query.
+        transport_protocol: ``udp`` or ``tcp``.
+        dns_over_tls: query over TLS (RFC 7858); needs ``transport_protocol: tcp``.
+        tls_config: settings of that TLS.
+        valid_rcodes: response codes that pass; without them only ``NOERROR`` does.
+        validate_answer_rrs: checks of the records in the answer section.
+        validate_authority_rrs: checks of the records in the authority section.
+        validate_additional_rrs: checks of the records in the additional section.
+    """
 
     rules = (_name_where_written,)
     query_name: Text = ""
@@ -127,7 +147,7 @@ class DnsSettings(SourceSettings):
 
 # --- metrics -----------------------------------------------------------------------------------------------
 
-DURATION = Metric("probe_dns_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_dns_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=3)
 ANSWER_RRS = Metric("probe_dns_answer_rrs", "Number of records in the answer section.")
 AUTHORITY_RRS = Metric("probe_dns_authority_rrs", "Number of records in the authority section.")
 ADDITIONAL_RRS = Metric("probe_dns_additional_rrs", "Number of records in the additional section.")

@@ -73,7 +73,13 @@ Path = Annotated[Text, AfterValidator(_path)]
 
 
 class RequireSettings(Settings):
-    """What fails a probe, in addition to a page of metrics that is missing or invalid."""
+    """Requirements beyond a valid page of metrics. A probe fails if one of them is not met.
+
+    Args:
+        health: a health path must answer 200.
+        metadata: the metadata document must be there.
+        lint: the linter must find nothing.
+    """
 
     health: bool = False
     metadata: bool = False
@@ -81,7 +87,22 @@ class RequireSettings(Settings):
 
 
 class ExporterSettings(HttpClientSettings, AddressSettings):
-    """The ``exporter`` block of a module."""
+    """The ``exporter`` block of a module.
+
+    Args:
+        formats: formats to request, best first: ``protobuf``, ``openmetrics``, ``text``. Another format fails the
+            probe.
+        fallback_format: format of a page without a valid Content-Type; without this key, such a page fails the probe.
+        headers: headers to send.
+        body_size_limit: maximum size of the decompressed page; 64 MiB if it is 0.
+        sample_limit: maximum number of samples; one more fails the probe.
+        health_paths: paths to try until one answers 200.
+        metadata_path: path of a JSON object that describes the exporter; empty for none.
+        lint_ignore: rules of the linter to skip.
+        require: further checks that fail the probe.
+        reexpose: series of the page to copy into the response.
+        metrics: values of the page as metrics.
+    """
 
     formats: Annotated[tuple[FormatName, ...], MinLen(1)] = ("openmetrics", "text")
     fallback_format: Literal["", "protobuf", "openmetrics", "text"] = ""
@@ -166,16 +187,48 @@ REEXPOSED = Metric("probe_exporter_reexposed_series", "Series of the target that
 LEFT_OUT = Metric(
     "probe_exporter_left_out_series", "Series that match `reexpose` and were dropped because of its limits."
 )
-DURATION = Metric("probe_exporter_duration_seconds", "Seconds of each phase.", ("phase",))
+DURATION = Metric("probe_exporter_duration_seconds", "Seconds of each phase.", ("phase",), series=9)
 
-CONTENT_TYPE = OwnReason("exporter_content_type", "The response of the metrics API has no format that was requested.")
-MALFORMED = OwnReason("exporter_malformed", "The page of metrics violates its format, or is cut off.")
-TOO_MANY_SAMPLES = OwnReason("exporter_too_many_samples", "The page of metrics has more samples than `sample_limit`.")
-UNHEALTHY = OwnReason("exporter_unhealthy", "The health API fails, or does not answer with 200.")
-NO_HEALTH = OwnReason("exporter_no_health", "There is no health API, and the module requires one.")
-NO_METADATA = OwnReason("exporter_no_metadata", "There is no metadata, and the module requires it.")
+CONTENT_TYPE = OwnReason(
+    "exporter_content_type",
+    "The response of the metrics API has no format that was requested.",
+    advice=(
+        "Look at the Content-Type with `curl -sI TARGET`: an error page, a login page or a proxy may answer "
+        "in the exporter's place."
+    ),
+)
+MALFORMED = OwnReason(
+    "exporter_malformed",
+    "The page of metrics violates its format, or is cut off.",
+    advice=(
+        "The message has the line. `curl -sS TARGET | promtool check metrics` finds the rest. If the page is "
+        "cut off, look at the target's log."
+    ),
+)
+TOO_MANY_SAMPLES = OwnReason(
+    "exporter_too_many_samples",
+    "The page of metrics has more samples than `sample_limit`.",
+    advice="Find the metric with the most series: a label may have unbounded values. Or raise `sample_limit`.",
+)
+UNHEALTHY = OwnReason(
+    "exporter_unhealthy",
+    "The health API fails, or does not answer with 200.",
+    advice="The message has what the health API says: look there and in the target's log.",
+)
+NO_HEALTH = OwnReason(
+    "exporter_no_health",
+    "There is no health API, and the module requires one.",
+    advice="Check the path of the health API in the module, or do not require it.",
+)
+NO_METADATA = OwnReason(
+    "exporter_no_metadata",
+    "There is no metadata, and the module requires it.",
+    advice="Check that the target's version has metadata, or do not require it.",
+)
 LINT_FINDINGS = OwnReason(
-    "exporter_lint", "The page of metrics violates conventions, and the module requires that it does not."
+    "exporter_lint",
+    "The page of metrics violates conventions, and the module requires that it does not.",
+    advice="The log of the probe has each finding; `promtool check metrics` names most of them, too.",
 )
 
 # --- the probe ---------------------------------------------------------------------------------------------

@@ -45,7 +45,14 @@ if TYPE_CHECKING:
 
 
 class GrpcSettings(AddressSettings):
-    """The ``grpc`` block of a module."""
+    """The ``grpc`` block of a module.
+
+    Args:
+        service: the service to ask about; empty for the server as a whole.
+        tls: use TLS.
+        tls_config: settings of TLS.
+        metadata: metadata to send, by name.
+    """
 
     service: Text = ""
     tls: bool = False
@@ -78,11 +85,13 @@ DURATION = Metric(
     "probe_grpc_duration_seconds",
     "Duration of the phases `resolve` and `check` in seconds.",
     ("phase",),
+    series=2,
 )
 PARTS = Metric(
     "probe_grpc_check_duration_seconds",
     "Duration of the parts of phase `check` in seconds.",
     ("phase",),
+    series=3,
 )
 SSL = Metric("probe_grpc_ssl", "Whether the call succeeded over TLS.")
 STATUS_CODE = Metric("probe_grpc_status_code", "gRPC status of the call; 14 (UNAVAILABLE) without a call.")

@@ -46,7 +46,13 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")  # RFC 9110, 5.6.2; empty me
 
 
 class HeaderMatcher(Settings):
-    """One entry of ``fail_if_header_matches`` or ``fail_if_header_not_matches``."""
+    """One entry of ``fail_if_header_matches`` or ``fail_if_header_not_matches``.
+
+    Args:
+        header: name of the header.
+        regexp: regular expression for its values.
+        allow_missing: let a response without the header pass.
+    """
 
     rules = (required("header", "regexp"),)
     header: Text = ""
@@ -77,7 +83,30 @@ def _http3_is_consistent(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class HttpSettings(HttpClientSettings, AddressSettings):
-    """The ``http`` block of a module."""
+    """The ``http`` block of a module.
+
+    Args:
+        valid_status_codes: status codes that pass; 200 to 299 by default.
+        valid_http_versions: versions that pass, such as ``HTTP/2.0``; all by default.
+        skip_resolve_phase_with_proxy: let the proxy look the target up.
+        no_follow_redirects: deprecated; ``follow_redirects`` replaces it.
+        fail_if_ssl: fail if the last connection uses TLS.
+        fail_if_not_ssl: fail if the last connection does not use TLS.
+        method: method of the request.
+        headers: headers to send.
+        fail_if_body_matches_regexp: fail if the body matches one of these.
+        fail_if_body_not_matches_regexp: fail if the body does not match all of these.
+        fail_if_body_json_matches_cel: CEL expression over ``body``; fail if it is true.
+        fail_if_body_json_not_matches_cel: CEL expression over ``body``; fail if it is not true.
+        fail_if_header_matches: fail if a header of the response matches.
+        fail_if_header_not_matches: fail if a header of the response does not match.
+        body: body to send.
+        body_file: file with the body to send.
+        compression: content coding that the response must have: ``gzip``, ``br``, ``deflate``, ``identity``.
+        body_size_limit: maximum size of the body; a longer one fails the probe. No limit if it is 0.
+        enable_http3: use HTTP/3, and nothing else.
+        metrics: values of the response as metrics.
+    """
 
     rules = (
         *HttpClientSettings.rules,
@@ -193,7 +222,9 @@ VERSION = Metric("probe_http_version", "HTTP version of the last response; 0 wit
 LAST_MODIFIED = Metric(
     "probe_http_last_modified_timestamp_seconds", "Last-Modified of the last response in Unix time; absent without one."
 )
-DURATION = Metric("probe_http_duration_seconds", "Seconds of each phase, summed over all redirects.", ("phase",))
+DURATION = Metric(
+    "probe_http_duration_seconds", "Seconds of each phase, summed over all redirects.", ("phase",), series=5
+)
 FAILED_BY_CEL = Metric(
     "probe_failed_due_to_cel", "Whether the probe failed because of a CEL expression; absent if the module has none."
 )

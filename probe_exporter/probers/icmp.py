@@ -37,7 +37,15 @@ def _positive(seconds: float) -> float:
 
 
 class IcmpSettings(SourceSettings):
-    """The ``icmp`` block of a module."""
+    """The ``icmp`` block of a module.
+
+    Args:
+        payload_size: bytes of the payload; the size of a default text if it is 0.
+        dont_fragment: set the DF flag (IPv4 only).
+        ttl: time to live, or hop limit, of the requests.
+        count: number of echo requests.
+        interval: time between two requests.
+    """
 
     payload_size: Annotated[int, Ge(0)] = 0
     dont_fragment: bool = False
@@ -63,6 +71,7 @@ DURATION = Metric(
     "probe_icmp_duration_seconds",
     "Duration of each phase in seconds; rtt is the round trip, 0 without a reply.",
     ("phase",),
+    series=3,
 )
 HOP_LIMIT = Metric("probe_icmp_reply_hop_limit", "TTL or hop limit of the reply on arrival.")
 LOSS = Metric(

@@ -16,7 +16,7 @@ class TcpSettings(StreamSettings, SourceSettings):
     """The ``tcp`` block of a module."""
 
 
-DURATION = Metric("probe_tcp_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_tcp_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=4)
 
 
 async def probe_tcp(probe: Probe, settings: TcpSettings) -> None:

@@ -48,7 +48,7 @@ class UdpSettings(MessageSettings, SourceSettings):
 
 # --- the probe ---------------------------------------------------------------------------------------------
 
-DURATION = Metric("probe_udp_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_udp_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=2)
 
 
 async def probe_udp(probe: Probe, settings: UdpSettings) -> None:

@@ -21,7 +21,7 @@ class UnixSettings(StreamSettings):
             yield "tls_config", "a Unix socket has no host name: without `server_name` no certificate verifies"
 
 
-DURATION = Metric("probe_unix_duration_seconds", "Duration of each phase in seconds.", ("phase",))
+DURATION = Metric("probe_unix_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=3)
 
 
 async def probe_unix(probe: Probe, settings: UnixSettings) -> None:

@@ -50,7 +50,12 @@ Header = Annotated[
 
 
 class WebsocketSettings(MessageSettings, SourceSettings):
-    """The ``websocket`` block of a module."""
+    """The ``websocket`` block of a module.
+
+    Args:
+        http_config: settings of the HTTP request that opens the WebSocket.
+        headers: headers of that request.
+    """
 
     http_config: HttpClientSettings | None = None
     headers: dict[Text, Header] = Field(default_factory=dict)
@@ -89,6 +94,7 @@ DURATION = Metric(
     "probe_websocket_duration_seconds",
     "Duration of each phase in seconds: `processing` is TLS and the upgrade, `transfer` the steps of `query_response`.",
     ("phase",),
+    series=4,
 )
 
 # --- the probe ---------------------------------------------------------------------------------------------

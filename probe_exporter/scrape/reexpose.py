@@ -43,7 +43,15 @@ def _glob(text: str) -> str:
 
 
 class ReexposeSettings(Settings):
-    """The ``reexpose`` block of the exporter prober."""
+    """The ``reexpose`` block of the exporter prober.
+
+    Args:
+        names: names of metrics to copy, with ``*`` and ``?``.
+        prefix: text to put before each name.
+        limit: maximum number of series.
+        label_limit: maximum number of labels of a series.
+        label_value_length_limit: maximum number of characters of a label value.
+    """
 
     names: tuple[Annotated[Text, AfterValidator(_glob)], ...] = ()
     prefix: Annotated[Text, AfterValidator(_prefix)] = ""

@@ -50,9 +50,15 @@ class Shorthand:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return ``; did you mean `x`?`` with the known name that is most similar to `name`, or an empty string."""
+    similar = most_similar(name, known)
+    return f"; did you mean `{similar}`?" if similar else ""
+
+
+def most_similar(name: str, known: Sequence[str]) -> str:
+    """Return the known name that is most similar to `name`; empty if none is similar."""
     by_lower = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean `{by_lower[close[0]]}`?" if close else ""
+    return by_lower[close[0]] if close else ""
 
 
 def _text(value: object) -> str:

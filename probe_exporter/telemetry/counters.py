@@ -39,6 +39,13 @@ MEANWHILE = ("200", "500", "503")
 """Status codes of /metrics that are exported from the start, as in the original."""
 
 
+def worker_restarts(number: int) -> CounterMetricFamily:
+    """Return the family that counts exited workers."""
+    return CounterMetricFamily(
+        "probe_exporter_worker_restarts_total", "Worker processes that exited and were replaced.", number
+    )
+
+
 class Distribution:
     """A histogram of seconds. Its buckets are cumulated only at a scrape."""
 
@@ -129,6 +136,7 @@ class Telemetry(Collector):
         self.rejected = 0
         self.scraping = 0
         self._modules: frozenset[str] = frozenset()
+        self._probers_not_loaded = 0
         self._tallies: dict[str, Tally] = {}
         self._denied_before = 0  # of modules that a reload has removed
         self._requests: Counter[tuple[str, int]] = Counter()
@@ -152,9 +160,10 @@ class Telemetry(Collector):
                 self._tallies[module] = tally
         return tally
 
-    def configured(self, modules: Collection[str]) -> None:
-        """Set the configured modules, and drop the counters of all others."""
+    def configured(self, modules: Collection[str], probers_not_loaded: int = 0) -> None:
+        """Set the configured modules, and drop the counters of all others. Set the number of files left out."""
         self._modules = frozenset(modules)
+        self._probers_not_loaded = probers_not_loaded
         for name in self._tallies.keys() - self._modules:
             self._denied_before += self._tallies.pop(name).failures.get(TARGET_DENIED, 0)
 
@@ -211,6 +220,11 @@ class Telemetry(Collector):
             "blackbox_module_unknown_total",
             "Requests that named an unknown module.",
             self.unknown_modules,
+        )
+        yield GaugeMetricFamily(
+            "probe_exporter_probers_not_loaded",
+            "Files of probers that failed to load and were left out; more than 0 only with --modules.ignore-errors.",
+            self._probers_not_loaded,
         )
 
     def _probes(self) -> Iterator[Family]:
@@ -277,6 +291,7 @@ class Telemetry(Collector):
             "Log lines that were dropped because stderr did not take them.",
             log_output.dropped(),
         )
+        yield worker_restarts(0)  # the supervisor adds those that it counts
         lost = CounterMetricFamily(
             "probe_exporter_history_lost_total",
             "Finished probes that the history could not keep, by cause.",

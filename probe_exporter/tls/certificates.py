@@ -10,7 +10,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from probe_exporter.addresses import literals
@@ -57,15 +59,53 @@ class LeafLabels(NamedTuple):
     serialnumber: str
 
 
+MAX_SUMMARY_NAMES = 20
+MAX_SUMMARY_CHARACTERS = 250
+"""Limits of a `Summary`: host names, and characters of each text. A peer chooses them, and the history keeps them."""
+
+
+_SUMMARY_BYTES = 700
+_TEXT_BYTES = 60
+"""What a summary takes without its texts, and a text without its characters."""
+
+
+class Summary(NamedTuple):
+    """A certificate for people, in a few short texts.
+
+    Attributes:
+        common_name: of the subject; empty without one.
+        names: DNS names and addresses of its subjectAltName, the first of them; `name_count` is the number of all.
+        key: kind and size of its public key, such as ``RSA 2048``; empty if unknown.
+        signature: hash of its signature, such as ``sha256``.
+        self_signed: whether subject and issuer are the same.
+        bytes: about what it takes in memory; the history asks for each probe.
+    """
+
+    fingerprint_sha256: str
+    common_name: str
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    name_count: int
+    not_before: float  # Unix seconds
+    not_after: float  # Unix seconds
+    key: str
+    signature: str
+    self_signed: bool
+    bytes: int
+
+
 class Certificate:
     """A parsed certificate, with what was derived from it.
 
     Attributes:
         x509: the certificate.
+        large: whether it is too large to be remembered; its summary has no names then.
     """
 
-    def __init__(self, certificate: x509.Certificate) -> None:
+    def __init__(self, certificate: x509.Certificate, *, large: bool = False) -> None:
         self.x509 = certificate
+        self.large = large
         self._valid_for: dict[str, bool] = {}
 
     @cached_property
@@ -79,6 +119,11 @@ class Certificate:
             return _leaf_labels(self.x509)
         except ValueError as error:
             raise ProbeFailed(Reason.CERTIFICATE_INVALID, f"a certificate of the peer can't be read: {error}") from None
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The certificate for people."""
+        return _summary(self.x509, large=self.large)
 
     @cached_property
     def expiry(self) -> float:
@@ -120,9 +165,9 @@ class _Memory:
 
     def add(self, fingerprint: bytes, certificate: x509.Certificate) -> Certificate:
         """Make the `Certificate` of a certificate, and remember it unless it is large."""
-        made = Certificate(certificate)
         size = _COPIES * len(certificate.public_bytes(serialization.Encoding.DER)) + _OBJECT_BYTES
-        if size <= MAX_REMEMBERED_BYTES // _LARGEST_SHARE:
+        made = Certificate(certificate, large=size > MAX_REMEMBERED_BYTES // _LARGEST_SHARE)
+        if not made.large:
             if self.bytes + size > MAX_REMEMBERED_BYTES:
                 self.known.clear()
                 self.bytes = 0
@@ -155,6 +200,80 @@ def _leaf_labels(certificate: x509.Certificate) -> LeafLabels:
         subjectalternative=",".join(_dns_names(certificate)),
         serialnumber=serial.to_bytes(max(1, (serial.bit_length() + 7) // 8), "big").hex(),
     )
+
+
+def _summary(certificate: x509.Certificate, *, large: bool) -> Summary:
+    subject, issuer = ("", "") if large else (_name_of(certificate, "subject"), _name_of(certificate, "issuer"))
+    all_names = [] if large else _all_names(certificate)
+    common_name = "" if large else _common_name(certificate)
+    names = tuple([_cut(name) for name in all_names[:MAX_SUMMARY_NAMES]])
+    return Summary(
+        fingerprint_sha256=certificate.fingerprint(hashes.SHA256()).hex(),
+        common_name=common_name,
+        subject=subject,
+        issuer=issuer,
+        names=names,
+        name_count=len(all_names),
+        not_before=certificate.not_valid_before_utc.timestamp(),
+        not_after=certificate.not_valid_after_utc.timestamp(),
+        key=_key(certificate),
+        signature=_signature(certificate),
+        self_signed=bool(subject) and subject == issuer,
+        bytes=_SUMMARY_BYTES + sum(_TEXT_BYTES + 2 * len(text) for text in (common_name, subject, issuer, *names)),
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SUMMARY_CHARACTERS else f"{text[:MAX_SUMMARY_CHARACTERS]}…"
+
+
+def _name_of(certificate: x509.Certificate, which: str) -> str:
+    """Return the subject or the issuer; empty if it does not parse."""
+    try:
+        return _cut(distinguished_name(getattr(certificate, which)))
+    except ValueError:
+        return ""
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    try:
+        found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError:
+        return ""
+    return _cut(_text(found[-1].value)) if found else ""
+
+
+def _all_names(certificate: x509.Certificate) -> list[str]:
+    names = _alternative_names(certificate)
+    if names is None:
+        return []
+    return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
+
+
+def _signature(certificate: x509.Certificate) -> str:
+    """Return the hash of the signature, such as ``sha256``; empty if it has none of its own, or is unknown."""
+    try:
+        algorithm = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return ""
+    return algorithm.name if algorithm else ""
+
+
+def _key(certificate: x509.Certificate) -> str:
+    """Return kind and size of the public key, such as ``RSA 2048``; empty if it is unknown."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return ""
+    match key:
+        case rsa.RSAPublicKey():
+            return f"RSA {key.key_size}"
+        case ec.EllipticCurvePublicKey():
+            return f"ECDSA {key.curve.name}"
+        case dsa.DSAPublicKey():
+            return f"DSA {key.key_size}"
+        case _:
+            return type(key).__name__.removesuffix("PublicKey").strip("_")
 
 
 def _dns_names(certificate: x509.Certificate) -> list[str]:

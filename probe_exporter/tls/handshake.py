@@ -46,6 +46,7 @@ class Handshake:
     verified: Sequence[Certificate] | None  # from its own to the anchor; None if not verified
     verify_errors: tuple[str, ...] = ()
     protocol: str = ""  # agreed by ALPN
+    faults: tuple[tuple[str, str], ...] = ()  # SHA-256 fingerprints of certificates, and the verification's errors
 
 
 def report(probe: Probe, handshake: Handshake) -> None:

@@ -60,6 +60,9 @@ _VERDICTS = {
 
 _INVALID_PURPOSE = 26
 
+MAX_FAULTS = 32
+"""Errors kept with their certificates; a peer chooses how many certificates it sends."""
+
 _PRECEDENCE = tuple(_VERDICTS)
 
 _MAX_READ_BYTES = 65536  # several records at once where they came at once
@@ -95,20 +98,24 @@ class Check:
 
     Attributes:
         errors: values of the label of `probe_ssl_verify_error_info`.
+        faults: the errors with the SHA-256 fingerprints of their certificates, in hex; the peer's own has none.
         complete: whether the peer's own certificate has been checked, which comes last.
     """
 
-    __slots__ = ("_without_names", "complete", "errors", "server_name")
+    __slots__ = ("_without_names", "complete", "errors", "faults", "server_name")
 
     def __init__(self, server_name: str) -> None:
         self.server_name = server_name
         self.errors: list[str] = []
+        self.faults: list[tuple[str, str]] = []
         self.complete = False
         self._without_names = False
 
-    def note(self, code: int) -> None:
+    def note(self, code: int, certificate: crypto.X509) -> None:
         """Add an error of OpenSSL's verification."""
         word = _VERIFY_ERRORS.get(code, f"error_{code}")
+        if len(self.faults) < MAX_FAULTS:
+            self.faults.append((certificate.digest("sha256").replace(b":", b"").decode().lower(), word))
         if word not in self.errors:
             self.errors.append(word)
 
@@ -273,6 +280,7 @@ class Layer:
             sent=sent,
             verified=chain.verified(connection) if good else None,
             verify_errors=tuple(self._check.errors),
+            faults=tuple(self._check.faults),
             protocol=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
         )
 
@@ -282,7 +290,7 @@ def collect(connection: SSL.Connection, certificate: crypto.X509, code: int, dep
     check = cast("Check", connection.get_app_data())
     if not ok:
         if code != _INVALID_PURPOSE or not _is_for_servers(certificate, depth):
-            check.note(code)
+            check.note(code, certificate)
         return True
     if depth > 0:
         return True

@@ -77,7 +77,7 @@ class QuicContext:
             if not check.complete:
                 raise ProbeFailed(Reason.TLS_HANDSHAKE, f"unreadable certificates: {describe(error)}") from None
         if check.errors:
-            raise check.failure(replace(shown, verify_errors=tuple(check.errors)))
+            raise check.failure(replace(shown, verify_errors=tuple(check.errors), faults=tuple(check.faults)))
         return replace(shown, verified=chain.verified(connection))
 
 

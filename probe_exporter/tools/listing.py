@@ -54,6 +54,11 @@ def probers(config: Config, names: Sequence[str], *, as_json: bool) -> str:
     return table(("PROBER", "DESCRIPTION"), [(prober.name, _plain(prober.summary)) for prober in chosen])
 
 
+def names(loaded: Iterable[str]) -> str:
+    """Return the names of modules or probers, one a line, for scripts."""
+    return "".join([f"{name}\n" for name in sorted(loaded)])
+
+
 def _chosen(what: str, loaded: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     for name in names:
         if name not in loaded:

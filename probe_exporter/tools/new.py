@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
+import shutil
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+from probe_exporter.flags import PROGRAM
 from probe_exporter.plugins.loader import MODULE_KEYS, load_probers
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -43,6 +48,28 @@ def write(name: str, directory: Path) -> tuple[Path, Path, Path]:
     except OSError as error:
         raise NotWritten(f"{error.filename}: {error.strerror}") from None
     return files
+
+
+def next_steps(prober: Path, _: Path, test: Path) -> str:
+    """Return what to type next: run the prober, test it, and serve it.
+
+    The tests need pytest in the environment of this Python.
+    """
+    python = shlex.quote(sys.executable)
+    tests = [f"{python} -m pytest {test}"]
+    if find_spec("pytest") is None:
+        tests.insert(0, f"{python} -m pip install pytest")
+    program = _program(python)
+    steps = [f"{program} run {prober} localhost", *tests, f"{program} --modules.dir={prober.parent.resolve()}"]
+    return "Next: " + "      ".join([f"{step}\n" for step in steps])
+
+
+def _program(python: str) -> str:
+    """Return what starts this program: its name, or its path if it is in an environment that is not on the PATH."""
+    if shutil.which(PROGRAM):
+        return PROGRAM
+    started = Path(sys.argv[0])
+    return shlex.quote(str(started.absolute())) if started.name == PROGRAM else f"{python} -m probe_exporter"
 
 
 def _named(text: str, name: str) -> str:

@@ -35,7 +35,14 @@ def _one_source(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class SourceOfValues(Settings):
-    """The ``from`` of a metric."""
+    """The ``from`` of a metric.
+
+    Args:
+        path: JSONPath of the items; each gives a series.
+        value: JSONPath of the value within an item.
+        regexp: regular expression whose first group is the value.
+        header: name of the header that has the value.
+    """
 
     rules = (exclusive("json", "regexp"), exclusive("json", "header"), _one_source)
     path: JsonPath | None = Field(default=None, alias="json")
@@ -50,7 +57,16 @@ def _one_label(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class SourceOfLabel(Settings):
-    """The source of a label: a text, a part of the document or of the node, the node's key, a group, a header."""
+    """The source of a label: a text, a part of the document or of the node, the node's key, a group, a header.
+
+    Args:
+        text: a constant.
+        path: JSONPath in the document.
+        item: JSONPath within an item.
+        key: the item's own key in its object.
+        group: a named group of the regular expression.
+        header: name of the header.
+    """
 
     rules = (exclusive("text", "json", "item", "key", "group", "header"), _one_label)
     text: Text = ""
@@ -126,7 +142,20 @@ def _has_value(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class ValueSettings(Settings):
-    """One entry of ``metrics``."""
+    """One entry of ``metrics``.
+
+    Args:
+        name: name of the metric.
+        help: HELP text of the metric.
+        type: ``gauge``, ``counter`` or ``info``.
+        source: where the value stands in the response.
+        labels: labels of the metric, by name.
+        values: numbers for texts, such as ``{up: 1, down: 0}``.
+        scale: factor for the value.
+        limit: maximum number of series of the metric.
+        label_value_length_limit: maximum number of characters of a label value.
+        required: fail the probe if there is no value.
+    """
 
     rules = (required("name", "help", "from"), _declaration, _sources_fit, _has_value)
     name: Text = ""

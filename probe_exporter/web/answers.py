@@ -24,7 +24,7 @@ class Answer(StreamResponse):
     """The response that a handler returns.
 
     Attributes:
-        body: the bytes of the body; the response to a HEAD request has only their length.
+        body: the bytes of the body; the response to a HEAD request, and one with status 304, has only their length.
     """
 
     def __init__(self, body: bytes, fields: Mapping[str, str], status: int = 200) -> None:
@@ -63,7 +63,8 @@ class Answer(StreamResponse):
             raise ConnectionResetError("the client has closed the connection")
         connection = _connection(request.version >= (1, 1), self._keep_alive)
         rest = f"Content-Length: {len(self.body)}\r\nDate: {rfc822_formatted_time()}\r\n{connection}\r\n".encode()
-        transport.write(self._head + rest if request.method == "HEAD" else self._head + rest + self.body)
+        empty = request.method == "HEAD" or self._status == 304
+        transport.write(self._head + rest if empty else self._head + rest + self.body)
         self._writer = request.writer
         return self._writer
 
@@ -107,7 +108,12 @@ _JSON_HEADERS = {"Content-Type": "application/json", **_NO_SNIFFING}
 _HTML_HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     **_NO_SNIFFING,
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-cache",
+    "Vary": "Accept, Accept-Encoding",
 }
 
 
@@ -136,14 +142,19 @@ def plain(text: str) -> Answer:
     return Answer(text.encode("utf-8", "replace"), _PLAIN_HEADERS)
 
 
-def json_text(document: str, status: int = 200) -> Answer:
-    """Return a JSON response."""
-    return Answer(document.encode("utf-8", "replace"), _JSON_HEADERS, status)
+def json_text(document: str | bytes, status: int = 200) -> Answer:
+    """Return a JSON response; bytes are the encoded document."""
+    body = document if isinstance(document, bytes) else document.encode("utf-8", "replace")
+    return Answer(body, _JSON_HEADERS, status)
 
 
-def page(html: str) -> Answer:
-    """Return an HTML page; its Content-Security-Policy permits no scripts and no resources."""
-    return Answer(html.encode("utf-8", "replace"), _HTML_HEADERS)
+def page(html: bytes, status: int = 200, *, packed: bool = False) -> Answer:
+    """Return an HTML page; its Content-Security-Policy permits only the exporter's own styles and scripts.
+
+    Args:
+        packed: whether `html` is compressed with gzip.
+    """
+    return Answer(html, {**_HTML_HEADERS, "Content-Encoding": "gzip"} if packed else _HTML_HEADERS, status)
 
 
 def refusal(refused: Refused) -> Answer:

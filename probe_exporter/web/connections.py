@@ -1,9 +1,16 @@
-"""The web server's connections: close slow and idle ones, so that they don't keep other clients from connecting."""
+"""The web server's connections: close slow and idle ones, so that they don't keep other clients from connecting.
+
+A connection that is older than ``--web.max-connection-age`` is closed with its next response, so that a client that
+keeps connections for ever, as Prometheus does, reaches a new replica behind a load balancer. The response says
+``Connection: close``, so the client sends no request that would be lost (RFC 9112 section 9.6).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import random
 import resource
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -35,6 +42,10 @@ MAX_CLOSED_IN_A_TURN = 100
 GRACE_SECONDS = 1.0
 """Seconds to finish sending responses when the server shuts down."""
 
+AGE_JITTER = 0.1
+"""The share by which the age of a connection varies, so that connections of one moment are not all opened again at one
+moment."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -48,6 +59,8 @@ class Limits:
         look: seconds between two checks of all this.
         unheard: connections without a complete request, at most half of the file limit; one more closes the oldest.
         open: all connections, at most half of the file limit; one more closes idle ones.
+        age: seconds after which a connection is closed with its next response, for each connection up to
+            `AGE_JITTER` shorter or longer; 0 means never.
     """
 
     head: float = 20.0
@@ -56,12 +69,13 @@ class Limits:
     look: float = 2.0
     unheard: int = 10_000
     open: int = 20_000
+    age: float = 0.0
 
 
 class Connection(RequestHandler):
     """One client's connection. It is in `Connections.unheard` until the head of its next request is complete."""
 
-    __slots__ = ("_all", "_finished", "_spoilt", "_stuck", "_wire", "busy")
+    __slots__ = ("_all", "_expires", "_finished", "_spoilt", "_stuck", "_wire", "busy")
 
     def __init__(self, all: Connections, server: Server, **options: Any) -> None:
         self._finished: asyncio.Future[None] | None = None
@@ -69,6 +83,7 @@ class Connection(RequestHandler):
         self._all = all
         self.busy = False  # a request is being answered
         self._spoilt = False  # invalid HTTP or a chunked body was received, so that the rest is not parsed
+        self._expires = all.expiry()
         self._stuck = 0.0  # since when the client has not read the data sent to it
         self._wire: asyncio.Transport | None = None
 
@@ -119,7 +134,7 @@ class Connection(RequestHandler):
     async def finish_response(
         self, request: BaseRequest, resp: StreamResponse, start_time: float | None
     ) -> tuple[StreamResponse, bool]:
-        if self._spoilt:
+        if self._spoilt or self._all.is_past(self._expires):
             resp.force_close()
         try:
             return await super().finish_response(request, resp, start_time)
@@ -195,6 +210,15 @@ class Connections:
         self.unheard.pop(connection, None)
         connection.busy = True
         return BaseRequest(message, payload, protocol, writer, task, self._loop)
+
+    def expiry(self) -> float:
+        """Return the time after which a connection that opens now is closed with its next response."""
+        age = self._limits.age
+        return self._loop.time() + age * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER) if age else math.inf
+
+    def is_past(self, time: float) -> bool:
+        """Whether a time of `expiry` has passed."""
+        return self._loop.time() > time
 
     @property
     def number(self) -> int:

@@ -1,7 +1,12 @@
 """``/-/healthy``, ``/-/ready`` and ``/health``: the exporter's health checks by name, and the worst status of them.
 
-A failed check means that a restart would help. A problem that a restart would not solve, such as a refused
-configuration, is a warning: the exporter keeps the one in use.
+A failed check means that a restart would help. A problem that a restart would not solve is a warning: a refused
+configuration, where the exporter keeps the one in use, or an event loop that is late.
+
+The event loop is late if the process gets too little CPU, or if a prober blocks it. A restart would drop the probes
+that run, and make the next process late as well. `ready` says so, and a load balancer sends the probes elsewhere. A
+loop that hangs answers no check at all: what waits for the answer, a kubelet for example, restarts the process when its
+own timeout has passed.
 """
 
 from __future__ import annotations
@@ -15,6 +20,8 @@ from probe_exporter.config.current import Configuration
 from probe_exporter.telemetry.lag import Lag
 from probe_exporter.web.answers import Answer, Refused, json_text, plain
 from probe_exporter.web.config_file import LiveWebConfig
+from probe_exporter.web.html.negotiation import wants_html
+from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.probing import Probing
 from probe_exporter.workers.worker import Workers
 
@@ -44,13 +51,20 @@ class Health:
     """Answers health checks of supervisors and load balancers."""
 
     def __init__(
-        self, configuration: Configuration, live: LiveWebConfig | None, lag: Lag, workers: Workers, probing: Probing
+        self,
+        configuration: Configuration,
+        live: LiveWebConfig | None,
+        lag: Lag,
+        workers: Workers,
+        probing: Probing,
+        renderer: Renderer,
     ) -> None:
         self._configuration = configuration
         self._live = live
         self._lag = lag
         self._workers = workers
         self._probing = probing
+        self._renderer = renderer
         self._starting = True
 
     def started(self) -> None:
@@ -73,18 +87,25 @@ class Health:
 
     async def health(self, request: BaseRequest, query: str) -> Answer:
         """Answer with all checks; the HTTP status is that of `healthy`."""
+        report = self.report()
+        status = 503 if report.status == "fail" else 200
+        if wants_html(request):
+            return await self._renderer.page(request, "health.html", {"report": report}, status)
+        return json_text(report.model_dump_json(), status)
+
+    def report(self) -> Report:
+        """Return all checks, and the worst status among them."""
         checks = self._checks()
         worst = max((check.status for check in checks.values()), key=_GRAVITY.index)
-        return json_text(Report(status=worst, checks=checks).model_dump_json(), 503 if worst == "fail" else 200)
+        return Report(status=worst, checks=checks)
 
     def _checks(self) -> dict[str, Check]:
-        lag = self._lag.worst()
-        late = f"The event loop was {lag:.1f} s late, more than {MAX_LAG_SECONDS:g} s." if lag > MAX_LAG_SECONDS else ""
+        lost = self._workers.problem()
         refused = self._configuration.last_error
         locked = self._live.problem if self._live else ""
         return {
-            "event_loop": _check(late, "fail"),
-            "workers": _check(self._workers.problem(), "fail"),
+            "event_loop": _check(self._late(), "warn"),
+            "workers": _check(lost, "fail") if lost else _check(self._workers.late(), "warn"),
             "configuration": _check(f"The last reload was refused: {refused}" if refused else "", "warn"),
             "web_configuration": _check(f"A change was refused: {locked}" if locked else "", "warn"),
             "readiness": _check(self._readiness(), "warn"),
@@ -93,7 +114,11 @@ class Health:
     def _readiness(self) -> str:
         if self._probing.draining:
             return "The exporter is shutting down."
-        return "The exporter is starting." if self._starting else ""
+        return "The exporter is starting." if self._starting else self._late()
+
+    def _late(self) -> str:
+        lag = self._lag.worst()
+        return f"The event loop was {lag:.1f} s late, more than {MAX_LAG_SECONDS:g} s." if lag > MAX_LAG_SECONDS else ""
 
 
 def _check(message: str, otherwise: Status) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from aiohttp.web import BaseRequest
@@ -16,6 +16,8 @@ from probe_exporter.history.record import Document, HistoryEntry, to_json
 from probe_exporter.prober.failure import Reason
 from probe_exporter.settings.quantities import parse_duration
 from probe_exporter.web.answers import Answer, Refused, json_text, plain
+from probe_exporter.web.html.negotiation import wants_html
+from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer
 from probe_exporter.web.parameters import decode_query
 
 DEFAULT_LISTED = 100
@@ -61,6 +63,7 @@ _ENTRY: dict[str, Mapping[str, object]] = {
     "duration_seconds": _NUMBER,
     "timeout_seconds": _NUMBER,
 }
+_PHASE = _object(name=_TEXT, start=_NUMBER, seconds=_NUMBER, about=_TEXT, failed={"type": "boolean"})
 _EVENT = _object(time=_NUMBER, level=_TEXT, source=_TEXT, message=_TEXT, fields=_ANY)
 _SAMPLE = _object(name=_TEXT, labels=_ANY, value={"type": ["number", "string"]})
 _FAMILY = _object(name=_TEXT, type=_TEXT, help=_TEXT, samples={"type": "array", "items": _SAMPLE})
@@ -72,7 +75,10 @@ HELD = {
             _object(
                 **_ENTRY,
                 prober=_TEXT,
+                parameters=_ANY,
                 events={"type": "array", "items": _EVENT},
+                phases={"type": "array", "items": _PHASE},
+                tls={"type": "array", "items": _ANY},
                 families={"type": "array", "items": _FAMILY},
                 settings=_ANY,
             ),
@@ -85,9 +91,10 @@ HELD = {
 class Histories:
     """The handlers of ``/logs`` and ``/history``."""
 
-    def __init__(self, history: History, configuration: Configuration) -> None:
+    def __init__(self, history: History, configuration: Configuration, renderer: Renderer) -> None:
         self._history = history
         self._configuration = configuration
+        self._renderer = renderer
 
     async def logs(self, request: BaseRequest, query: str) -> Answer:
         """Return the debug document of the probe with a number, or of the newest probe of a target."""
@@ -104,22 +111,48 @@ class Histories:
         else:
             newest = await self.select(Query(module, target, limit=1))
             number = newest[0].id if newest else None
-        _, document = await self._get(number)
+        entry, document = await self._get(number)
+        if wants_html(request):
+            return await self._renderer.page(request, "logs.html", {"entry": entry, "debug": document.debug})
         return plain(document.debug)
 
     async def history(self, request: BaseRequest, query: str) -> Answer:
         """Return the entries that match the filters, newest first; with ``id``, that entry in full."""
         parameters = decode_query(query)
         if "id" not in parameters:
-            found = await self.select(self._query(parameters))
+            query_of_all = self._query(parameters)
+            found = await self.select(query_of_all)
+            if wants_html(request):
+                return await self._renderer.page(request, "history.html", self._values(parameters, query_of_all, found))
             return json_text(to_json({"probes": [entry.data() for entry in found]}, indent=2))
         if len(parameters) > 1:
             raise Refused(400, "The id parameter goes with no other: it names one probe")
-        number = _number(parameters["id"])
+        entry, document = await self.entry(parameters["id"])
+        return json_text(to_json(entry.data() | document.details, indent=2))
+
+    async def entry(self, id: str) -> tuple[HistoryEntry, Document]:
+        """Return the entry that the parameter ``id`` names, and its document.
+
+        Raises:
+            Refused: the parameter is no number, no such probe is held, or the history can't be read now.
+        """
+        number = _number(id)
         if number is None:
             raise Refused(400, "The id parameter is the number of a probe, such as 42")
-        entry, document = await self._get(number)
-        return json_text(to_json(entry.data() | document.details, indent=2))
+        return await self._get(number)
+
+    def _values(
+        self, parameters: Mapping[str, str], query: Query, found: Sequence[HistoryEntry]
+    ) -> Mapping[str, object]:
+        """Return what the page of the list shows."""
+        return {
+            "given": parameters,
+            "recent": found,
+            "limit": query.limit,
+            "most": MAX_LISTED,
+            "modules": sorted(self._configuration.current.modules)[:MAX_LISTED_MODULES],
+            "reasons": [reason.value for reason in Reason],
+        }
 
     async def select(self, query: Query) -> list[HistoryEntry]:
         """Return the entries that match a query.

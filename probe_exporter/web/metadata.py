@@ -19,19 +19,21 @@ from probe_exporter.config.module import Config
 from probe_exporter.plugins.inventory import declared
 from probe_exporter.version import VERSION, revision
 from probe_exporter.web.answers import Answer, json_text
+from probe_exporter.web.html.negotiation import wants_html
+from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer
 
 NAME = "probe-exporter"
 
 
 class PythonInfo(BaseModel, frozen=True):
-    """What runs the exporter."""
+    """The Python that runs the exporter."""
 
     version: str
     implementation: str
 
 
 class ConfigInfo(BaseModel, frozen=True):
-    """Where the configuration in use comes from; `last_error` is why a later one was refused, else empty."""
+    """The files of the configuration in use; `last_error` is why the last reload was refused, or empty."""
 
     files: list[str]
     sha256: str
@@ -66,13 +68,14 @@ class _Described(NamedTuple):
 class MetadataPage:
     """The handler of ``/metadata``. It computes what depends on the configuration once per configuration."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, renderer: Renderer) -> None:
         self._configuration = configuration
+        self._renderer = renderer
         self._started = _rfc3339(datetime.now(UTC).timestamp())
         self._described: _Described | None = None
 
     async def metadata(self, request: BaseRequest, query: str) -> Answer:
-        """Return the document as JSON."""
+        """Return the document as JSON, or as a page for a browser."""
         described = await self._describe()
         document = Metadata(
             name=NAME,
@@ -86,6 +89,8 @@ class MetadataPage:
             metrics=[metric_info(metric) for metric in declared(runner)],
             probers=described.probers,
         )
+        if wants_html(request):
+            return await self._renderer.page(request, "metadata.html", {"about": document, "most": MAX_LISTED_MODULES})
         return json_text(document.model_dump_json())
 
     async def _describe(self) -> _Described:

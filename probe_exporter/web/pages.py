@@ -1,106 +1,134 @@
-"""Render the landing page as HTML. All values are escaped, links are relative."""
+"""``/``: the status page for people. It shows what is broken, since when and why, and the most recent probes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
-from html import escape
-from urllib.parse import urlencode
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
+from aiohttp.web import BaseRequest
+
+from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config
+from probe_exporter.history.memory import Query
 from probe_exporter.history.record import HistoryEntry
-from probe_exporter.version import VERSION
+from probe_exporter.prober.failure import Reason
+from probe_exporter.telemetry.lag import Lag
+from probe_exporter.web.answers import Answer, Refused
+from probe_exporter.web.health import Health
+from probe_exporter.web.histories import Histories
+from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer
+from probe_exporter.web.parameters import decode_query
+from probe_exporter.web.status import StatusFilter, strip, summarise
+from probe_exporter.workers.worker import Workers
 
-EXAMPLE = {"target": "prometheus.io", "module": "http_2xx"}
+MAX_HISTORY_SECONDS = 1.0
+"""Seconds that the status page waits for the history, which another process may have locked."""
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --good: #1a7f37; --bad: #cf222e; --dim: #777; }
-@media (prefers-color-scheme: dark) { :root { --good: #3fb950; --bad: #ff7b72; --dim: #999; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin: 0; } h1 small { font-size: .9rem; font-weight: normal; color: var(--dim); }
-h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-nav { display: flex; flex-wrap: wrap; gap: 0 1.25rem; margin: .25rem 0 1.5rem; }
-form { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; }
-input[name=target] { flex: 1 1 18rem; }
-input, select, button { font: inherit; padding: .25rem .5rem; }
-table { border-collapse: collapse; width: 100%; }
-.wide { overflow-x: auto; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; color: var(--dim); } td.target { word-break: break-all; min-width: 16rem; }
-td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.success { color: var(--good); } .failure { color: var(--bad); font-weight: 600; }
-p.none { color: var(--dim); }
-""".strip()
+MAX_ENTRIES = 5000
+MAX_ENTRIES_BYTES = 8 << 20
+"""Results that the status page reads from the history: number, and bytes of their targets and messages."""
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>probe-exporter</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>probe-exporter <small>{version}</small></h1>
-<nav><a href="metrics">Metrics</a><a href="config">Configuration</a>\
-<a href="history">History</a><a href="health">Health</a><a href="metadata">Metadata</a>\
-<a href="openapi.json">API</a>\
-<a href="probe?{example}">Probe {target}</a><a href="probe?{example}&amp;debug=true">Debug it</a></nav>
-<form action="probe" method="get">
-<select name="module" aria-label="Module">{modules}</select>
-<input name="target" aria-label="Target" placeholder="Target, such as {target}" required>
-<label><input type="checkbox" name="debug" value="true" checked> debug</label>
-<button>Probe</button>
-</form>
-<h2>Recent probes</h2>
-{recent}
-</body>
-</html>
-"""
+MAX_ROWS = 200
+"""Targets on one status page; failures come first, and filters find the others."""
 
-_TABLE = """<div class="wide"><table>
-<thead><tr><th>Finished</th><th>Module</th><th>Target</th><th>Result</th><th>Why</th><th>Seconds</th>\
-<th>Debug</th></tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table></div>"""
+MAX_RECENT = 50
+"""Recent probes on the status page; `/history` has more."""
+
+FILTERS = ("module", "target", "result", "reason")
+
+_MEANINGS = {reason.value: reason.meaning for reason in Reason}
 
 
-def landing(config: Config, recent: Iterable[HistoryEntry] | None) -> str:
-    """Return the page at the root: a form, links, and a table of recent probes.
+class Pages:
+    """The handler of the status page."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        histories: Histories,
+        health: Health,
+        lag: Lag,
+        workers: Workers,
+        renderer: Renderer,
+    ) -> None:
+        self._configuration = configuration
+        self._histories = histories
+        self._health = health
+        self._lag = lag
+        self._workers = workers
+        self._renderer = renderer
+        self._started = time.time()
+
+    async def status(self, request: BaseRequest, query: str) -> Answer:
+        """Return the status page; without targets if the history can't be read now."""
+        wanted = _filter(decode_query(query))
+        entries = await self._entries()
+        config = self._configuration.current
+        values = await asyncio.to_thread(_targets, config, wanted, entries or ())
+        return await self._renderer.page(
+            request, "status.html", {**values, **self._exporter(), "readable": entries is not None}
+        )
+
+    async def _entries(self) -> list[HistoryEntry] | None:
+        """Return the newest results, newest first; None if the history can't be read in time."""
+        try:
+            async with asyncio.timeout(MAX_HISTORY_SECONDS):
+                return await self._histories.select(Query(limit=MAX_ENTRIES, max_bytes=MAX_ENTRIES_BYTES))
+        except (Refused, TimeoutError):
+            return None
+
+    def _exporter(self) -> Mapping[str, object]:
+        """Return what the page says about the exporter itself."""
+        report = self._health.report()
+        return {
+            "health": report.status,
+            "problems": [check for check in report.checks.values() if check.status != "pass"],
+            "uptime": time.time() - self._started,
+            "files": [str(file) for file in self._configuration.current.files],
+            "loaded": self._configuration.loaded,
+            "workers": self._workers.number,
+            "lag": self._lag.worst(),
+        }
+
+
+def _targets(config: Config, wanted: StatusFilter, entries: Sequence[HistoryEntry]) -> Mapping[str, object]:
+    """Return what the page says about targets and probes; call it in a thread.
 
     Args:
-        recent: newest first; None if the history can't be read.
+        entries: newest first.
     """
-    rows = [_row(entry) for entry in recent or ()]
-    none = "The history can't be read now." if recent is None else "None yet."
-    return _PAGE.format(
-        style=_STYLE,
-        version=escape(VERSION),
-        target=escape(EXAMPLE["target"]),
-        example=escape(urlencode(EXAMPLE)),
-        modules="".join([_option(name) for name in sorted(config.modules)]),
-        recent=_TABLE.format(rows="\n".join(rows)) if rows else f'<p class="none">{none}</p>',
-    )
+    states = summarise(entries)
+    shown = wanted.select(states)
+    recent = entries[:MAX_RECENT]
+    failures = [state.latest for state in shown[:MAX_ROWS]] + list(recent)
+    return {
+        "wanted": wanted,
+        "filtered": wanted != StatusFilter(),
+        "targets": [(state, strip(state)) for state in shown[:MAX_ROWS]],
+        "found": len(shown),
+        "failing": sum(not state.success for state in states),
+        "total": len(states),
+        "reasons": Counter(state.latest.reason for state in states if not state.success),
+        "meanings": {(entry.module, entry.reason): meaning(config, entry) for entry in failures if entry.reason},
+        "recent": recent,
+        "modules": sorted(config.modules)[:MAX_LISTED_MODULES],
+    }
 
 
-def _option(name: str) -> str:
-    selected = " selected" if name == EXAMPLE["module"] else ""
-    return f"<option{selected}>{escape(name)}</option>"
+def meaning(config: Config, entry: HistoryEntry) -> str:
+    """Return the sentence about the reason of a failure; empty for a reason that the configuration does not have."""
+    if entry.reason in _MEANINGS:
+        return _MEANINGS[entry.reason]
+    module = config.modules.get(entry.module)
+    own = module.prober.reasons if module is not None else ()
+    return next((reason.meaning for reason in own if reason.value == entry.reason), "")
 
 
-def _row(entry: HistoryEntry) -> str:
-    finished = datetime.fromtimestamp(entry.started + entry.duration, UTC).astimezone()
-    today = finished.date() == datetime.now(UTC).astimezone().date()
-    verdict = "Success" if entry.success else "Failure"
-    return (
-        f'<tr><td class="number"><time datetime="{finished.isoformat(timespec="milliseconds")}">'
-        f"{finished:{'' if today else '%Y-%m-%d '}%H:%M:%S}</time></td>"
-        f"<td>{escape(entry.module)}</td>"
-        f'<td class="target">{escape(entry.target)}</td>'
-        f'<td class="{verdict.lower()}">{verdict}</td>'
-        f'<td title="{escape(entry.message)}">{escape(entry.reason)}</td>'
-        f'<td class="number">{entry.duration:.3g}</td>'
-        f'<td class="number"><a href="logs?id={entry.id}">Logs</a> <a href="history?id={entry.id}">JSON</a></td></tr>'
-    )
+def _filter(parameters: Mapping[str, str]) -> StatusFilter:
+    """Return the filter of a request; unknown parameters and results are ignored, so that a page always appears."""
+    given = {name: parameters.get(name, "").strip() for name in FILTERS}
+    if given["result"] not in ("success", "failure"):
+        given["result"] = ""
+    return StatusFilter(**given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from aiohttp.web import BaseRequest
@@ -23,6 +23,7 @@ from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.accepting import NO_FILES
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answers import Answer, Refused, exposition, plain
+from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.parameters import decode_query, is_repeated, probe_timeout, scrape_timeout
 from probe_exporter.web.selection import UnknownModule, named, prepared
 
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 DEFAULT_MODULE = "http_2xx"
 
 REPEATED_TARGET = "The query has several target parameters: only the first is used. Encode & in a target as %26"
+
+
+DebugPage = Callable[[BaseRequest, Sequence[Result]], Awaitable[Answer]]
 
 
 class Probing:
@@ -48,12 +52,18 @@ class Probing:
         probe_log: ProbeLog,
         timeout_offset: float,
         max_probes: int,
+        page: DebugPage | None = None,
     ) -> None:
+        """
+        Args:
+            page: makes the page of the probes of one request, for browsers that debug; without it they get text.
+        """
         self._configuration = configuration
         self._telemetry = telemetry
         self._history = history
         self._probe_log = probe_log
         self._timeout_offset = timeout_offset
+        self._page = page
         self._admission = Admission(max_probes, telemetry)
         self.running: set[asyncio.Task[Any]] = set()
         self._draining: asyncio.Event | None = None  # set once the last probe has ended
@@ -82,6 +92,8 @@ class Probing:
         else:
             results = await _together([self._admitted(module, target, scrape, warning) for module in modules])
         if debug:
+            if self._page is not None and wants_html(request):
+                return await self._page(request, results)
             return plain(debug_documents(results, self._probe_log))
         format = negotiate(request.headers.get("Accept", ""))
         samples = {result.module.name: result.probe.samples for result in results}

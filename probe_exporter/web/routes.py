@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import posixpath
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -14,24 +14,32 @@ from aiohttp.web import BaseRequest
 from prometheus_client.metrics_core import Metric as Family
 
 from probe_exporter.config.current import REFUSALS, Configuration
-from probe_exporter.config.dump import modules_to_yaml, to_yaml
 from probe_exporter.exposition.encoding import encode_families
 from probe_exporter.exposition.formats import negotiate
-from probe_exporter.history.memory import History, Query
+from probe_exporter.history.memory import History
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.telemetry.counters import Telemetry
-from probe_exporter.web import api, openapi, pages
-from probe_exporter.web.answers import Answer, Handler, Refused, exposition, json_text, page, plain, refusal
+from probe_exporter.web import api, openapi
+from probe_exporter.web.answers import Answer, Handler, Refused, exposition, json_text, plain, refusal
 from probe_exporter.web.api import Operation
 from probe_exporter.web.config_file import LiveWebConfig
+from probe_exporter.web.config_page import ConfigPage
+from probe_exporter.web.discovery import DiscoveryPage
+from probe_exporter.web.form import FormPage
 from probe_exporter.web.health import Health
-from probe_exporter.web.histories import MAX_LISTED, Histories
+from probe_exporter.web.histories import Histories
+from probe_exporter.web.html import assets
+from probe_exporter.web.html.negotiation import wants_html
+from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
-from probe_exporter.web.parameters import TooManyParameters, decode_query
+from probe_exporter.web.module_pages import ModulePages
+from probe_exporter.web.pages import Pages
+from probe_exporter.web.parameters import TooManyParameters
 from probe_exporter.web.probing import Probing
 from probe_exporter.web.reloading import Reloads
-from probe_exporter.web.selection import UnknownModule, named, prepared
+from probe_exporter.web.reports import Reports
+from probe_exporter.web.selection import UnknownModule
 from probe_exporter.workers import snapshots
 from probe_exporter.workers.worker import Alone, ReloadRefused, SupervisorTimeout, Workers
 
@@ -45,9 +53,6 @@ class Route(NamedTuple):
     handler: Handler
     operation: Operation
 
-
-MAX_TABLE_SECONDS = 1.0
-"""Seconds that the landing page waits for the history, which another process may have locked."""
 
 OTHER = "other"
 """The path under which requests for unknown paths are counted."""
@@ -83,30 +88,42 @@ class Web:
             workers: the other worker processes, if there are any.
             live: the web configuration file, if there is one.
         """
-        self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes)
         self._configuration = configuration
         self.reloads = Reloads(configuration)
         self.telemetry = telemetry
-        self._histories = Histories(history, configuration)
         self._place = place
+        self._renderer = Renderer(place.prefix)
+        self._histories = Histories(history, configuration, self._renderer)
+        self._reports = Reports(configuration, self._histories, self._renderer, place)
+        page = self._reports.probe
+        self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes, page)
+        modules = ModulePages(configuration, self._histories, self._renderer, place)
         self._workers = workers or Alone()
-        self.health = Health(configuration, live, telemetry.lag, self._workers, self.probing)
-        self.metadata = MetadataPage(configuration)
+        self.health = Health(configuration, live, telemetry.lag, self._workers, self.probing, self._renderer)
+        self.metadata = MetadataPage(configuration, self._renderer)
+        self._pages = Pages(configuration, self._histories, self.health, telemetry.lag, self._workers, self._renderer)
         routes = [
             Route("/probe", self.probing.probe, api.PROBE),
             Route("/metrics", self.metrics, api.METRICS),
-            Route("/config", self.config, api.CONFIG),
+            Route("/config", ConfigPage(configuration, self._renderer).config, api.CONFIG),
             Route("/logs", self._histories.logs, api.LOGS),
-            Route("/history", self._histories.history, api.HISTORY),
+            Route("/history", self._reports.history(self._histories.history), api.HISTORY),
+            Route("/modules", modules.modules, api.MODULES),
+            Route("/modules/{name}", modules.module, api.MODULE),
+            Route("/reasons", modules.reasons, api.REASONS),
             Route("/-/reload", self.reload, api.RELOAD),
             Route("/-/healthy", self.health.healthy, api.HEALTHY),
             Route("/-/ready", self.health.ready, api.READY),
             Route("/health", self.health.health, api.HEALTH),
             Route("/metadata", self.metadata.metadata, api.METADATA),
+            Route("/sd", DiscoveryPage(configuration).targets, api.DISCOVERY),
             Route("/openapi.json", self.openapi, api.OPENAPI),
-            Route("/", self.landing, api.LANDING),
+            Route("/", self._pages.status, api.STATUS),
+            Route("/form", FormPage(configuration, self._renderer).form, api.FORM),
+            *[Route(f"/static/{name}", assets.handler(name), api.STATIC[name]) for name in assets.TYPES],
         ]
         self._routes = {place.prefix.rstrip("/") + route.path: route for route in routes}
+        self._modules = f"{place.prefix}modules/"
 
     async def __call__(self, request: BaseRequest) -> Answer:
         """Answer one request."""
@@ -119,16 +136,27 @@ class Web:
                 raise _not_allowed(route)
             answer = await route.handler(request, query)
         except Refused as refused:
-            answer = refusal(refused)
+            answer = await self._refusal(request, refused)
         except TooManyParameters as bad:
-            answer = refusal(Refused(400, str(bad)))
+            answer = await self._refusal(request, Refused(400, str(bad)))
         except SupervisorTimeout as late:
-            answer = refusal(Refused(503, str(late)))
+            answer = await self._refusal(request, Refused(503, str(late)))
         except Exception as error:
             log.error("Unexpected exception in a request", exc_info=error, extra={"fields": {"path": path}})
             self.telemetry.internal_errors += 1
             answer = refusal(Refused(500, "Internal error; the exporter's log has more"))
         self.telemetry.answered(route.path if route else OTHER, answer.status)
+        return answer
+
+    async def _refusal(self, request: BaseRequest, refused: Refused) -> Answer:
+        """Return the error response: a page for a browser, one line of text for other clients and for redirects."""
+        if refused.status < HTTPStatus.BAD_REQUEST or not wants_html(request):
+            return refusal(refused)
+        if isinstance(refused, UnknownModule):
+            return await self._reports.unknown_module(request, refused)
+        values = {"code": refused.status, "phrase": HTTPStatus(refused.status).phrase, "line": refused.line}
+        answer = await self._renderer.page(request, "error.html", values, refused.status)
+        answer.add_fields(refused.headers)
         return answer
 
     def count(self, request: BaseRequest, status: int) -> None:
@@ -144,6 +172,8 @@ class Web:
         """
         if "://" in path:  # absolute form, RFC 9112 section 3.2.2
             path = "/" + path.partition("://")[2].partition("/")[2]
+        if path.startswith(self._modules) and path.count("/") == self._modules.count("/"):
+            return self._routes[self._modules + "{name}"]
         path = unquote(path, errors="surrogateescape")
         clean = posixpath.normpath(path).replace("//", "/", 1)
         if path.endswith("/") and clean != "/":
@@ -178,30 +208,16 @@ class Web:
         all = await self._workers.snapshots()
         return snapshots.merged(all) if all else self.telemetry.registry.collect()
 
-    async def config(self, request: BaseRequest, query: str) -> Answer:
-        """Return the configuration, or some of its modules with a request's parameters; secrets are masked."""
-        config, parameters = self._configuration.current, decode_query(query)
-        asked = parameters.get("module")
-        if not asked:
-            return plain(await asyncio.to_thread(to_yaml, config))  # thousands of modules take seconds
-        try:
-            modules = named(config, asked)
-        except UnknownModule as unknown:
-            raise Refused(404, unknown.line) from None
-        return plain(modules_to_yaml([prepared(module, parameters) for module in modules]))
-
-    async def landing(self, request: BaseRequest, query: str) -> Answer:
-        """Return the landing page; it has no table of probes if the history can't be read now."""
-        try:
-            async with asyncio.timeout(MAX_TABLE_SECONDS):
-                recent = await self._histories.select(Query(limit=MAX_LISTED))
-        except (Refused, TimeoutError):
-            return page(pages.landing(self._configuration.current, None))
-        return page(pages.landing(self._configuration.current, recent))
+    @property
+    def operations(self) -> dict[str, Operation]:
+        """What each path does, by path below the prefix."""
+        return {route.path: route.operation for route in self._routes.values()}
 
     async def openapi(self, request: BaseRequest, query: str) -> Answer:
-        """Return the OpenAPI document."""
-        operations = {route.path: route.operation for route in self._routes.values()}
+        """Return the OpenAPI document, or a readable list of paths for a browser."""
+        operations = self.operations
+        if wants_html(request):
+            return await self._renderer.page(request, "openapi.html", {"operations": list(operations.items())})
         return json_text(json.dumps(openapi.document(operations, self._place.prefix)))
 
     async def reload(self, request: BaseRequest, query: str) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from probe_exporter.config.module import Config, Module
-from probe_exporter.settings.fields import nearest
+from probe_exporter.settings.fields import most_similar, nearest
 from probe_exporter.web.answers import Refused
 
 MAX_MODULES = 16
@@ -27,15 +27,21 @@ class UnknownModule(Refused):
 
     def __init__(self, name: str, config: Config) -> None:
         self.name = name if len(name) <= MAX_SHOWN_CHARACTERS else f"{name[:MAX_SHOWN_CHARACTERS]}…"
-        super().__init__(400, f'Unknown module "{self.name}"{_nearest(name, config)} /config lists all modules')
+        question = nearest(name, _comparable(name, config)) or "."
+        super().__init__(400, f'Unknown module "{self.name}"{question} /config lists all modules')
 
 
-def _nearest(name: str, config: Config) -> str:
-    """Return a question with the most similar module name, or a full stop."""
-    similar = [
+def similar(name: str, config: Config) -> str:
+    """Return the most similar module name; empty if none is similar."""
+    return most_similar(name, _comparable(name, config))
+
+
+def _comparable(name: str, config: Config) -> list[str]:
+    """Return the names of modules that may be similar to a name, up to `MAX_COMPARED_MODULES`."""
+    found = [
         other for other in config.modules if abs(len(other) - len(name)) < 4 and {*other[:1], *other[-1:]} & {*name}
     ]
-    return nearest(name, similar[:MAX_COMPARED_MODULES]) or "."
+    return found[:MAX_COMPARED_MODULES]
 
 
 def named(config: Config, asked: str) -> list[Module]:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
 from probe_exporter.config.current import REFUSALS
+from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
 from probe_exporter.runner import identify
 from probe_exporter.telemetry.collector import Collector
 from probe_exporter.telemetry.watchdog import Watchdog
 from probe_exporter.web.accepting import Acceptor
+from probe_exporter.web.access import AccessControl
 from probe_exporter.web.config_file import LiveWebConfig
-from probe_exporter.web.connections import Connections
-from probe_exporter.web.door import Door
+from probe_exporter.web.connections import Connections, Limits
 from probe_exporter.web.listening import Listener
 from probe_exporter.web.reloading import Reloads
 from probe_exporter.web.routes import Web
@@ -27,12 +28,6 @@ from probe_exporter.web.tls import LiveContext
 from probe_exporter.workers.worker import Crew, Ending
 
 log = logging.getLogger(__name__)
-
-FILES_PER_PROBE = 4
-"""Open files for each probe: its client's connection, two to the target, and the connection of a waiting client."""
-
-RESERVED_FILES = 64
-"""For all else: listening sockets, the history, name servers, the sockets of pings, clients of other paths."""
 
 
 async def serve(
@@ -42,6 +37,7 @@ async def serve(
     live: LiveWebConfig | None = None,
     crew: Crew | None = None,
     drain_timeout: float,
+    max_connection_age: float = 0.0,
     reload_interval: float = 0.0,
 ) -> None:
     """Serve until a signal ends it.
@@ -52,6 +48,7 @@ async def serve(
         live: the web config file, where there is one.
         crew: the other workers, if this process is a worker.
         drain_timeout: seconds that running probes have to finish.
+        max_connection_age: seconds after which a client's connection is closed with its next response; 0 means never.
         reload_interval: seconds between checks for a changed configuration; 0 means never.
 
     Raises:
@@ -60,10 +57,10 @@ async def serve(
     async with AsyncExitStack() as cleanup:
         background = Background()
         cleanup.callback(background.cancel)
-        door = Door(web, web.count, live, crew.number if crew else 1) if live else None
-        if door is not None:
-            cleanup.callback(door.close)
-        connections = Connections(door or web)
+        access = AccessControl(web, web.count, live, crew.number if crew else 1) if live else None
+        if access is not None:
+            cleanup.callback(access.close)
+        connections = Connections(access or web, Limits(age=max_connection_age))
         cleanup.push_async_callback(connections.close)
         background.start(connections.watch())
         background.start(web.telemetry.lag.watch())

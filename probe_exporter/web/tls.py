@@ -76,7 +76,7 @@ def _authority_with_a_use(block: Block) -> Iterator[tuple[str, str]]:
                 yield key, "authorities of clients need a `client_auth_type` other than NoClientCert"
 
 
-def _within_python_s_means(block: Block) -> Iterator[tuple[str, str]]:
+def _possible_in_python(block: Block) -> Iterator[tuple[str, str]]:
     if block.get("client_auth_type") in _NOT_VERIFYING:
         means = f"`{block['client_auth_type']}` takes a certificate without verifying it, which Python's TLS can't do"
         yield "client_auth_type", f"{means}: use {' or '.join(_VERIFYING)}"
@@ -90,7 +90,7 @@ def _some_version(block: Block) -> Iterator[tuple[str, str]]:
     least, most = block.get("min_version", "TLS12"), block.get("max_version", "TLS13")
     if least in VERSIONS and most in VERSIONS and VERSIONS[least] > VERSIONS[most]:
         key = "max_version" if "max_version" in block else "min_version"
-        yield key, f"no version is from {least} to {most}: nobody could connect"
+        yield key, f"no version is from {least} to {most}: no client could connect"
 
 
 class TlsServer(Settings):
@@ -118,7 +118,7 @@ class TlsServer(Settings):
     prefer_server_cipher_suites: bool = True
     curve_preferences: tuple[Literal["CurveP256", "CurveP384", "CurveP521", "X25519"], ...] = ()
 
-    rules = (_complete, _authority_with_a_use, _within_python_s_means, _some_version)
+    rules = (_complete, _authority_with_a_use, _possible_in_python, _some_version)
 
     @property
     def enabled(self) -> bool:
@@ -130,18 +130,18 @@ class TlsServer(Settings):
         return tuple(file for file in (self.cert_file, self.key_file, self.client_ca_file) if file)
 
     def cautions(self) -> Iterator[tuple[str, str]]:
-        """Yield warnings about settings that have no effect, or allow more or fewer clients than they seem to."""
+        """Yield warnings about settings that have no effect, or that allow more or fewer clients than expected."""
         verifies = self.client_auth_type in _VERIFYING
         if self.client_allowed_sans is not None and not verifies:
             yield "client_allowed_sans", "has no effect unless clients' certificates are verified"
         elif self.client_allowed_sans == ():
-            yield "client_allowed_sans", "an empty list lets nobody in"
+            yield "client_allowed_sans", "an empty list refuses all clients"
         if verifies and not self.client_ca_file and not self.client_ca:
-            yield "client_auth_type", "without `client_ca_file`, any certificate that this system trusts opens the door"
+            yield "client_auth_type", "without `client_ca_file`, any certificate that this system trusts is accepted"
         if "prefer_server_cipher_suites" in self.model_fields_set:
             yield "prefer_server_cipher_suites", "has no effect: the server's order counts"
         if self.min_version in ("TLS10", "TLS11"):
-            yield "min_version", f"{self.min_version} is broken and has been given up (RFC 8996)"
+            yield "min_version", f"{self.min_version} is insecure and deprecated (RFC 8996)"
 
 
 class Unusable(Exception):
@@ -209,11 +209,11 @@ def _load_certificate(context: ServerContext, settings: TlsServer, directory: Pa
     try:
         loaded = load_pem_private_key(key, None)
     except TypeError as error:
-        raise Unusable(key_key, "the key is encrypted, and there is nobody to ask for its passphrase") from error
+        raise Unusable(key_key, "the key is encrypted, and there is no setting for its passphrase") from error
     except ValueError as error:
         raise Unusable(key_key, "holds no private key in PEM") from error
     if loaded.public_key() != leaf.public_key():
-        raise Unusable(key_key, "the key is not that of the certificate")
+        raise Unusable(key_key, "the key does not belong to the certificate")
     with _as_file(certificate) as certificate_file, _as_file(key) as key_file:
         try:
             context.load_cert_chain(certificate_file, key_file)
@@ -262,7 +262,7 @@ def _as_file(content: bytes) -> Iterator[str]:
 
 # --- connections -------------------------------------------------------------------------------------------
 
-_SENT_PLAIN = b"This port speaks HTTPS, and the request came as plain HTTP.\n"
+_SENT_PLAIN = b"This port serves HTTPS, and the request was plain HTTP.\n"
 _PLAIN_ANSWER = (
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%b" % (len(_SENT_PLAIN), _SENT_PLAIN)
@@ -298,7 +298,7 @@ class ServerConnection(ssl.SSLObject):
                 self.outgoing.write(_PLAIN_ANSWER)
             self._failure = error
             if self.outgoing.pending:
-                raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "an alert is on its way") from error
+                raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "an alert has to be sent") from error
             raise
         self._check_names()
 

@@ -22,6 +22,7 @@ _MERGED_BY: dict[str, Callable[[float, float], float]] = {
     "blackbox_exporter_config_last_reload_success_timestamp_seconds": min,
     "process_start_time_seconds": min,
     "probe_exporter_event_loop_lag_seconds": max,
+    "probe_exporter_probers_not_loaded": max,
     # These are 1 in every worker.
     "blackbox_exporter_build_info": max,
     "probe_exporter_build": max,

@@ -6,8 +6,8 @@ How it works:
 * Each worker has a socket pair to it. Messages are lines of JSON: ``ask``, ``answer``, ``problem`` and ``end``.
 * A worker that needs all workers (metrics, a reload) asks the supervisor. It asks each worker, waits until all have
   answered or `ANSWER_SECONDS` have passed, and returns the answers.
-* The supervisor asks for a heartbeat every `PULSE_EVERY` seconds. A worker that does not answer is not killed, but
-  reported as a problem on /-/healthy.
+* The supervisor asks for a heartbeat every `HEARTBEAT_SECONDS` seconds. A worker that does not answer is not killed. It
+  is reported as late on /health, and as a problem on /-/healthy if it hangs: if it had the CPU to answer (`vitals`).
 * A worker that exits is replaced: at once if it lived for `STEADY_SECONDS`, otherwise after a growing pause.
 * Counters of dead workers are kept in `_settled`, or the sums on /metrics would fall.
 """
@@ -29,15 +29,24 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from probe_exporter.telemetry import log_output
+from probe_exporter.telemetry.counters import worker_restarts
 from probe_exporter.workers.snapshots import merged, settled, snapshot
+from probe_exporter.workers.vitals import Vitals, hung_for, look
+from probe_exporter.workers.worker import HISTORY
 
 log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0, "pulse": 5.0}
+ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0, HISTORY: 0.5}
 """Seconds that a worker may take to answer, by question. If it is late, its last snapshot is used."""
 
-PULSE_EVERY = 2.0
+HEARTBEAT_SECONDS = 2.0
 """Seconds between heartbeats, which detect a worker that hangs."""
+
+MAX_HUNG_SECONDS = 5.0
+"""Seconds that a worker may sleep or compute while it owes a heartbeat; a wait for CPU does not count."""
+
+MAX_LOOK_SECONDS = 1.0
+"""The longest time between two looks that is counted: if more has passed, the supervisor itself got no CPU."""
 
 STEADY_SECONDS = 10.0
 """A worker that lived this long is replaced at once, others after a pause that doubles each time."""
@@ -54,7 +63,10 @@ class Worker:
     channel: socket.socket
     started: float
     last: str = "[]"  # its last snapshot of metrics that was shown
-    silent: bool = False  # it has not answered in time
+    late: bool = False  # it has not answered in time
+    owed: float = 0.0  # since when it owes a heartbeat; 0 if it does not
+    hung: float = 0.0  # seconds for which it hung since then
+    vitals: Vitals = field(default_factory=Vitals)  # when it was last looked at
     gone: bool = False  # its end of the connection is closed
     inbox: bytearray = field(default_factory=bytearray)
     outbox: bytearray = field(default_factory=bytearray)
@@ -65,7 +77,7 @@ Asker = tuple[Worker, int] | None
 
 @dataclass(eq=False, slots=True)
 class Question:
-    """A question to several workers: for their metrics, to reload, or for a heartbeat.
+    """A question to several workers: for their metrics, for results, or to reload.
 
     Args:
         askers: the workers that wait for the answer, each with its own number for the question. None stands for the
@@ -115,8 +127,9 @@ class Supervisor:
         self._asking_to_reload: list[Asker] = []
         self._numbers = itertools.count()
         self._settled = b"[]"  # the counters of exited workers
-        self._problem = ""
-        self._next_pulse = 0.0
+        self._trouble: dict[str, str] = {}
+        self._next_heartbeat = 0.0
+        self._looked = 0.0
         self._told_to_end = 0
         self._ending = 0.0  # when those that still run are killed; 0 while all is to go on
         self._code = 0
@@ -198,8 +211,8 @@ class Supervisor:
         self._workers[process] = worker
         self._selector.register(ours, selectors.EVENT_READ, worker)
         log.info("A worker has started", extra={"fields": {"worker": number, "process": process}})
-        if self._problem:
-            self._say(worker, {"problem": self._problem})
+        if any(self._trouble.values()):
+            self._say(worker, self._trouble)
 
     def _become(self, number: int, channel: socket.socket) -> NoReturn:
         """Become a worker, in the process that was just forked, and exit with its code."""
@@ -243,6 +256,7 @@ class Supervisor:
             question.waiting.discard(worker)
         if self._ending:
             return
+        self._settled = snapshot(merged([self._settled, snapshot([worker_restarts(1)])]))
         lived = time.monotonic() - worker.started
         pause = 0.0 if lived > STEADY_SECONDS else self._pauses[worker.number]
         self._pauses[worker.number] = min(pause * 2, MAX_PAUSE_SECONDS) or MIN_PAUSE_SECONDS
@@ -252,20 +266,37 @@ class Supervisor:
         log.error("A worker has died", extra={"fields": fields})
 
     def _send_heartbeats(self) -> None:
-        """Ask for a heartbeat if it is time, unless a worker still owes the last one."""
-        if time.monotonic() >= self._next_pulse:
-            self._next_pulse = time.monotonic() + PULSE_EVERY
-            self._ask("pulse", [None])
+        """Ask for a heartbeat if it is time, except workers that still owe the last one; look at those."""
+        now = time.monotonic()
+        passed, self._looked = min(now - self._looked, MAX_LOOK_SECONDS), now
+        for worker in self._workers.values():
+            if worker.owed:
+                vitals = look(worker.process)
+                worker.hung += hung_for(worker.vitals, vitals, passed)
+                worker.late |= now - worker.owed > HEARTBEAT_SECONDS
+                worker.vitals = vitals
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + HEARTBEAT_SECONDS
+            for worker in self._workers.values():
+                self._ask_for_heartbeat(worker, now)
+
+    def _ask_for_heartbeat(self, worker: Worker, now: float) -> None:
+        if not worker.owed:
+            worker.owed, worker.hung, worker.vitals = now, 0.0, look(worker.process)
+            self._say(worker, {"ask": next(self._numbers), "what": "heartbeat"})
 
     def _tell_problem(self) -> None:
-        """Tell all workers when the problem that they report on /-/healthy has changed."""
+        """Tell all workers when the trouble that they report on /-/healthy and /health has changed."""
         dead = len(self._vacant)
         have, are = ("has", "is") if dead == 1 else ("have", "are")
         words = [f"{dead} of {self._number} workers {have} died and {are} not replaced yet."] if dead else []
-        words += [f"Worker {worker.number} does not answer." for worker in self._workers.values() if worker.silent]
-        if " ".join(words) != self._problem:
-            self._problem = " ".join(words)
-            self._tell_all({"problem": self._problem})
+        hung = [worker for worker in self._workers.values() if worker.hung > MAX_HUNG_SECONDS]
+        words += [f"Worker {worker.number} does not answer." for worker in hung]
+        late = [worker for worker in self._workers.values() if worker.late and worker not in hung]
+        trouble = {"problem": " ".join(words), "late": " ".join([f"Worker {one.number} is late." for one in late])}
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._tell_all(trouble)
 
     # --- messages ----------------------------------------------------------------------------------------------
 
@@ -280,6 +311,8 @@ class Supervisor:
             match json.loads(line):
                 case {"ask": number, "what": "reload"}:
                     self._ask_to_reload((worker, number))
+                case {"ask": number, "what": "history", "text": text}:
+                    self._ask(HISTORY, [(worker, number)], text)
                 case {"ask": number, "what": what, "text": text}:
                     worker.last = text or worker.last
                     self._ask(what, [(worker, number)])
@@ -293,19 +326,18 @@ class Supervisor:
         elif asker is not None or None not in self._asking_to_reload:
             self._asking_to_reload.append(asker)
 
-    def _ask(self, what: str, askers: list[Asker]) -> None:
+    def _ask(self, what: str, askers: list[Asker], text: str = "") -> None:
         number = next(self._numbers)
         others = set(self._workers.values())
-        if what == "snapshot":
+        if what in ("snapshot", HISTORY):
             others.difference_update([asker[0] for asker in askers if asker is not None])
-        if what == "pulse":
-            others = {worker for worker in others if not worker.silent}
         self._questions[number] = Question(what, askers, others, time.monotonic() + ANSWER_SECONDS[what])
         for worker in others:
-            self._say(worker, {"ask": number, "what": what})
+            self._say(worker, {"ask": number, "what": what, "text": text})
 
     def _note(self, worker: Worker, question: Question | None, text: str) -> None:
-        worker.silent = False
+        worker.late = False
+        worker.owed = worker.hung = 0.0
         if question is not None and worker in question.waiting:
             question.waiting.discard(worker)
             question.texts.append(text)
@@ -319,21 +351,19 @@ class Supervisor:
             if question.waiting and now < question.due:
                 continue
             del self._questions[number]
-            for worker in question.waiting:
-                worker.silent = True
+            for worker in question.waiting if question.what != HISTORY else ():
+                worker.late = True
                 late = f"worker {worker.number} did not answer"
                 question.texts.append(worker.last if question.what == "snapshot" else late)
             self._conclude(question)
 
     def _conclude(self, question: Question) -> None:
-        if question.what == "pulse":
-            return
         if question.what == "reload":
             self._follow()
             if self._asking_to_reload:
                 askers, self._asking_to_reload = self._asking_to_reload, []
                 self._ask("reload", askers)
-        else:
+        elif question.what == "snapshot":
             question.texts.append(self._settled.decode())
         for asker in question.askers:
             if asker is None:

@@ -25,7 +25,13 @@ class SupervisorTimeout(Exception):
 
 
 class Workers(Protocol):
-    """The requests that a worker can make to the other workers."""
+    """The requests that a worker can make to the other workers.
+
+    Attributes:
+        number: how many workers there are, this one included.
+    """
+
+    number: int
 
     async def snapshots(self) -> Sequence[bytes]:
         """Return `snapshots.snapshot` of each worker, its own first, and `snapshots.settled` of exited ones.
@@ -45,11 +51,16 @@ class Workers(Protocol):
         """
 
     def problem(self) -> str:
-        """Return a sentence about workers that have died and are not replaced; empty if there are none."""
+        """Return a sentence about workers that have died and are not replaced, or hang; empty if there are none."""
+
+    def late(self) -> str:
+        """Return a sentence about workers that have not answered in time, but do not hang; empty if there are none."""
 
 
 class Alone:
     """The `Workers` of an exporter with a single process."""
+
+    number = 1
 
     async def snapshots(self) -> Sequence[bytes]:
         """Return nothing: there are no other workers."""
@@ -63,6 +74,10 @@ class Alone:
         """Return an empty text: there are no workers that could die."""
         return ""
 
+    def late(self) -> str:
+        """Return an empty text: there are no workers that could be late."""
+        return ""
+
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +86,18 @@ MAX_LINE_BYTES = 64 << 20
 
 GONE = "The supervisor of the workers has exited"
 
-PATIENCE_SECONDS = {"snapshot": 5.0, "reload": 90.0}
+HISTORY = "history"
+"""The question for results of other workers: see `workers.shared_history`."""
+
+PATIENCE_SECONDS = {"snapshot": 5.0, "reload": 90.0, HISTORY: 3.0}
 """Seconds to wait for the supervisor, whose own timeout for other workers is shorter."""
 
 Reload = Callable[[], Awaitable[None]]
+Answering = Callable[[str], Awaitable[str]]
+
+
+async def _no_history(_question: str) -> str:
+    return "null"
 
 
 class Ending:
@@ -106,7 +129,12 @@ class Ending:
 
 
 class Crew:
-    """The `Workers` of a worker process, reached through the supervisor."""
+    """The `Workers` of a worker process, reached through the supervisor.
+
+    Attributes:
+        index: of this worker, from 0.
+        history: answers other workers' questions for this worker's results.
+    """
 
     def __init__(self, telemetry: Telemetry, number: int) -> None:
         """
@@ -115,16 +143,23 @@ class Crew:
             number: the number of workers, this one included.
         """
         self.number = number
+        self.index = 0
+        self.history: Answering = _no_history
         self._telemetry = telemetry
         self._channel: socket.socket | None = None
         self._line: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._questions: dict[int, asyncio.Future[list[str]]] = {}
         self._numbers = itertools.count()
-        self._problem = ""
+        self._problem = self._late = ""
 
-    def join(self, channel: socket.socket) -> None:
-        """Store the channel to the supervisor; call it once in the worker process, before its event loop runs."""
+    def join(self, channel: socket.socket, index: int = 0) -> None:
+        """Store the channel to the supervisor; call it once in the worker process, before its event loop runs.
+
+        Args:
+            index: of this worker, from 0.
+        """
         self._channel = channel
+        self.index = index
 
     async def snapshots(self) -> Sequence[bytes]:
         """Return the snapshots of all workers, this one's first, and the counters of exited ones."""
@@ -132,6 +167,14 @@ class Crew:
         # The supervisor gets the snapshot with the request and keeps it, so that no counter that was exported falls
         # if this process exits.
         return [own, *[text.encode() for text in await self._ask("snapshot", own.decode())]]
+
+    async def ask_others(self, what: str, text: str) -> Sequence[str]:
+        """Return the answers of the other workers to a question; a worker that is late has none.
+
+        Raises:
+            SupervisorTimeout: the supervisor does not answer.
+        """
+        return await self._ask(what, text)
 
     async def reload(self, own: Reload) -> None:
         """Make all workers reload the configuration, this one among them."""
@@ -142,6 +185,10 @@ class Crew:
     def problem(self) -> str:
         """Return the problem that the supervisor reported last."""
         return self._problem
+
+    def late(self) -> str:
+        """Return the sentence about late workers that the supervisor reported last."""
+        return self._late
 
     async def connect(self) -> None:
         """Open the streams to the supervisor; call it before the server accepts connections."""
@@ -173,16 +220,16 @@ class Crew:
         self, message: dict[str, Any], answering: set[asyncio.Task[None]], reload: Reload, ending: Ending
     ) -> None:
         match message:
-            case {"ask": number, "what": what}:
-                task = asyncio.ensure_future(self._answer(number, what, reload))
+            case {"ask": number, "what": what, **rest}:
+                task = asyncio.ensure_future(self._answer(number, what, rest.get("text", ""), reload))
                 answering.add(task)
                 task.add_done_callback(answering.discard)
             case {"answer": number, "texts": texts}:
                 question = self._questions.get(number)
                 if question is not None and not question.done():  # otherwise the client has disconnected
                     question.set_result(texts)
-            case {"problem": text}:
-                self._problem = text
+            case {"problem": problem, "late": late}:
+                self._problem, self._late = problem, late
             case {"end": word, "times": times}:
                 ending.tell(word, times)
 
@@ -199,9 +246,15 @@ class Crew:
         finally:
             self._questions.pop(number, None)
 
-    async def _answer(self, number: int, what: str, reload: Reload) -> None:
+    async def _answer(self, number: int, what: str, asked: str, reload: Reload) -> None:
         text = ""
-        if what == "snapshot":
+        if what == HISTORY:
+            try:
+                text = await self.history(asked)
+            except Exception as error:
+                log.error("Unexpected exception in a question for the history", exc_info=error)
+                text = "null"
+        elif what == "snapshot":
             text = snapshot(self._telemetry.registry.collect()).decode()
         elif what == "reload":
             try:

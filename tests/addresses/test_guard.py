@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from probe_exporter.addresses import guard
 from probe_exporter.addresses.guard import Guard, Lists
-from probe_exporter.addresses.spellings import look, readings
+from probe_exporter.addresses.spellings import interpret, readings
 from probe_exporter.config import loading
 from probe_exporter.network import lookup
 from probe_exporter.network.opening import dial, dial_udp
@@ -835,17 +835,17 @@ def spellings(number: int) -> st.SearchStrategy[str]:
 def test_range_entry_denies_contained_addresses(drawn: tuple[Any, IPv4Address | IPv6Address]) -> None:
     """Together with what may be reached by way of an address, and nothing else; and it allows what is in it."""
     network, address = drawn
-    sight = look(str(address))
-    assert sight.address == address
-    inside = any(face in network for face in sight.faces)
+    interpretation = interpret(str(address))
+    assert interpretation.address == address
+    inside = any(meaning in network for meaning in interpretation.meanings)
     assert inside or address not in network
-    if sight.own:
+    if interpretation.own:
         assert not permits(guarding(), str(address))
     else:
         assert permits(guarding(deny=[str(network)]), str(address)) is not inside
         assert permits(guarding([str(network)]), str(address)) is (address in network)
     if isinstance(address, IPv4Address) and int(address):
-        assert sight.faces == (address,)
+        assert interpretation.meanings == (address,)
 
 
 @given(

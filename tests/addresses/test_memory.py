@@ -25,7 +25,7 @@ def host_and_port(text: str) -> object:
     [
         literals.literal,
         literals.fingerprint,
-        spellings.look,
+        spellings.interpret,
         spellings.normal,
         endpoints.split_host_port,
         endpoints.port_number,

@@ -231,6 +231,7 @@ def test_ignore_errors_drops_broken_probers_and_their_modules(tmp_path: Path) ->
     config = source.read()
     assert set(config.modules) == {"other"}
     assert "own" not in config.probers
+    assert config.probers_not_loaded == 1
     assert [str(warning) for warning in config.warnings] == [
         f"{tmp_path}/own.yml:3:3: modules.mine: left out: its prober is broken, see {tmp_path}/renamed.py",
         f"{tmp_path}/own.yml:4:25: modules.other.own: a block of another prober has no effect: this module's is http",

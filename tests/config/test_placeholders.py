@@ -54,6 +54,14 @@ def settings(module: Module, **request: str) -> Any:
     return module.given(request).settings
 
 
+def test_module_keeps_what_the_request_gave(tmp_path: Path) -> None:
+    params = 'a: {pattern: "[a-z]+"}, b: {pattern: ".*", default: d}'
+    plain = module(tmp_path, params, 'headers: {X-A: "${param:a}"}')
+    assert plain.request == {}
+    assert plain.prepared({"a": "x", "other": "y"}).request == {"a": "x", "b": "d"}
+    assert plain.prepared({"a": "x", "b": "z", "hostname": "h"}).request == {"a": "x", "b": "z", "hostname": "h"}
+
+
 # --- templates ---------------------------------------------------------------------------------------------
 
 

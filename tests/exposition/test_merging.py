@@ -52,6 +52,17 @@ def test_merged_series_have_a_module_label_and_families_one_head() -> None:
     ]
 
 
+def test_merged_series_may_have_another_label() -> None:
+    own = Metric("probe_seconds", "Seconds.", ("target",))
+    runs = {"one": samples((own, 1, ("a",))), "two": samples((PLAIN, 2, ()))}
+    assert [line for line in encode(merged(runs, "target")).decode().splitlines() if line[0] != "#"] == [
+        'probe_seconds{exported_target="a",target="one"} 1',
+        'probe_up{target="two"} 2',
+    ]
+    twice = merged({"x": merged({"one": runs["one"]}), "y": merged({"two": runs["two"]})}, "target")
+    assert 'probe_up{module="two",target="y"} 2' in encode(twice).decode().splitlines()
+
+
 def test_merged_declarations_use_the_first_help_and_all_labels() -> None:
     other = Metric("probe_seconds", "Otherwise.", ("way",))
     assert lines({"one": samples((PHASES, 1, ("a",))), "two": samples((other, 2, ("b",)))}) == [

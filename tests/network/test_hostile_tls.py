@@ -26,7 +26,7 @@ from probe_exporter.network.opening import dial
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls.context import client_context
 from probe_exporter.tls.settings import TLSSettings
-from tests.cost import seconds_of_a_million_additions, turns
+from tests.cost import expect_cheaper, seconds_of_a_million_additions, turns
 from tests.targets import Pki
 from tests.targets.peer import a_probe
 from tests.targets.tls_records import SESSION_TICKET, Writer, log_secrets, traffic_secret
@@ -116,13 +116,13 @@ async def test_flood_of_tls_messages_without_data_ends_the_connection(
     assert failure is not None
     assert failure.reason is Reason.TLS_HANDSHAKE
     assert failure.message == "TLS broke: the peer sent more than 131072 bytes of messages without data"
-    assert longest < limit()
+    expect_cheaper(longest, limit(), "a turn of the event loop")
 
 
 async def test_flood_of_tiny_tls_records_shares_the_loop(pki: Pki, tmp_path: Path) -> None:
     got, failure, longest = await flooded(pki, tmp_path, tiny_records)
     assert (got, failure) == (45_000, None)
-    assert longest < limit()
+    expect_cheaper(longest, limit(), "a turn of the event loop")
 
 
 # --- during the handshake ----------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ async def test_endless_data_in_place_of_a_handshake_fails(data: bytes) -> None:
         with turns() as taken, pytest.raises(ProbeFailed) as failed:
             await dial(a_probe(), ["127.0.0.1"], port, secure=secure)
         assert failed.value.reason is Reason.TLS_HANDSHAKE
-    assert max(taken) < limit()
+    expect_cheaper(max(taken), limit(), "a turn of the event loop")
 
 
 def long_chain(directory: Path, length: int, names: int) -> Path:
@@ -208,7 +208,7 @@ async def test_handshake_with_very_many_certificates_or_names_shares_the_loop(
             await dial(probe, ["127.0.0.1"], port, secure=secure)
         assert failed.value.reason is Reason.CERTIFICATE_WRONG_NAME
         assert "probe_ssl_last_chain_info" in {metric.name for metric in probe.samples.families}
-    assert max(taken) < limit()
+    expect_cheaper(max(taken), limit(), "a turn of the event loop")
 
 
 async def test_handshake_cancelled_while_a_thread_works_on_it(

@@ -87,6 +87,15 @@ async def test_quic_handshake_reports_server_certificates(pki: Pki) -> None:
     ]
 
 
+async def test_quic_handshake_is_kept_for_the_report(pki: Pki) -> None:
+    async with site(pki, Quic()) as target:
+        probe, context = a_probe(), quic_context(trusting(pki))
+        client = await quic.dial(probe, ["127.0.0.1"], target["quic_port"], context, "localhost", "h3")
+        client.close(0)
+    (kept,) = [evidence.data(str) for evidence in probe.evidence]
+    assert (kept["server_name"], kept["version"], kept["verified"]) == ("localhost", "TLS 1.3", True)
+
+
 async def test_quic_offers_suites_in_order_of_original(pki: Pki) -> None:
     """A server that follows the client's order then chooses the same suite."""
     assert [suite.name for suite in quic._SUITES] == [

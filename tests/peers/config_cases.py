@@ -230,6 +230,13 @@ KINDER = {
         module("prober: tcp, targets: {allow: [127.0.0.1], deny: []}"),
         "targets: {deny: [127.0.0.1]}\nmodules: {}\n",
     ],
+    "the key `discovery` of a file, with sources of targets for Prometheus' HTTP service discovery": [
+        "modules: {m: {prober: tcp}}\ndiscovery: {mail: {mx: example.org, module: m, port: 25}}\n",
+    ],
+    "lists of metrics of a module to expose, or not to (`keep`, `drop`)": [
+        module("prober: tcp, keep: [probe_duration_seconds]"),
+        module("prober: icmp, drop: ['probe_icmp_rtt_.*']"),
+    ],
     "a file that declares YAML 1.2": ["%YAML 1.2\n---\nmodules: {}\n"],
     "a regular expression that compiles to more than 3,355,443 instructions": [pattern(TOO_LARGE_FOR_GO)],
     "a CEL expression with `null` as an index, a number beyond a 64-bit float, or a protobuf type unknown to "

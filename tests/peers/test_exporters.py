@@ -26,9 +26,9 @@ def probed(exporter: Server, module: str, target: Server) -> dict[str, float]:
     return found
 
 
-@pytest.fixture
-def exporter(tmp_path: Path) -> Iterator[Server]:
-    with exporters.ours(tmp_path) as server:
+@pytest.fixture(scope="module")
+def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with exporters.ours(tmp_path_factory.mktemp("ours")) as server:
         yield server
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 
@@ -34,6 +35,7 @@ Verdict = str | set[tuple[str, str]]
 """The error of a malformed page, or pairs of metric and violated rule."""
 
 
+@functools.cache
 def theirs(page: bytes) -> Verdict:
     """Return the verdict of promtool."""
     ran = subprocess.run([peer("promtool"), "check", "metrics"], input=page, capture_output=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import re
 import shutil
-import subprocess
+import ssl
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPSConnection
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.exporters import Server
 from tests.peers.test_prometheus import value_of, wait_for_value
 from tests.peers.web_config_cases import HASH
 from tests.targets import Pki
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -38,11 +40,9 @@ tls_server_config:
   %s
   min_version: %s
 """
-CLIENTS = {
-    "": [],
-    "client": ["--cert", "client.pem", "--key", "client.key"],
-    "foreign": ["--cert", "foreign_client.pem", "--key", "foreign_client.key"],
-}
+CLIENTS = ("", "client", "foreign_client")
+"""The names of the certificates of clients; "" for a client without one."""
+
 SCRAPING = """
 global: {scrape_interval: 3s, scrape_timeout: 3s}
 scrape_configs:
@@ -58,23 +58,39 @@ scrape_configs:
 """
 
 
-@pytest.fixture
-def directory(tmp_path: Path, pki: Pki) -> Path:
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Path:
     """Return the working directory of both."""
+    directory = tmp_path_factory.mktemp("web-config")
     for name in ("leaf", "root", "client", "foreign_client"):
         for kind in ("pem", "key"):
-            shutil.copy(pki.directory / f"{name}.{kind}", tmp_path)
-    (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: http}}\n")
-    return tmp_path
+            shutil.copy(pki.directory / f"{name}.{kind}", directory)
+    (directory / "blackbox.yml").write_text("modules: {http_2xx: {prober: http}}\n")
+    return directory
 
 
-@pytest.fixture
-def both(directory: Path) -> Iterator[list[Server]]:
-    """Start the original and ours with an empty web config file, which tests then replace."""
+@contextmanager
+def started(directory: Path, file: str, text: str) -> Iterator[list[Server]]:
+    """Start the original and ours with a web config file of this name and text.
+
+    Both read the file again for each request and each handshake, so tests replace it and need no other processes.
+    """
+    (directory / file).write_text(text)
     with ExitStack() as stack:
-        flags = ("--web.config.file=web.yml",)
-        (directory / "web.yml").write_text("{}\n")
-        yield [stack.enter_context(start(directory, *flags)) for start in (exporters.original, exporters.ours)]
+        starts = (exporters.original, exporters.ours)
+        yield [stack.enter_context(start(directory, f"--web.config.file={file}")) for start in starts]
+
+
+@pytest.fixture(scope="module")
+def in_clear(directory: Path) -> Iterator[list[Server]]:
+    with started(directory, "clear.yml", "{}\n") as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def with_tls(directory: Path) -> Iterator[list[Server]]:
+    with started(directory, "tls.yml", MUTUAL % ("VerifyClientCertIfGiven", "", "TLS12")) as both:
+        yield both
 
 
 def login(name: str, password: str, scheme: str = "Basic") -> dict[str, str]:
@@ -106,26 +122,24 @@ def login(name: str, password: str, scheme: str = "Basic") -> dict[str, str]:
     ids=lambda headers: repr(headers.get("Authorization", "")),
 )
 def test_credentials_get_the_response_of_the_original(
-    directory: Path, both: list[Server], headers: dict[str, str]
+    directory: Path, in_clear: list[Server], headers: dict[str, str]
 ) -> None:
-    """Both read the file again for each request, so the processes need no restart."""
-    (directory / "web.yml").write_text(LOCKED)
+    (directory / "clear.yml").write_text(LOCKED)
     shown = ("www-authenticate", "x-frame-options", "strict-transport-security", "content-type")
     theirs, ours = (
         [
             (answer.status, answer.text, {name: answer.headers.get(name) for name in shown})
             for answer in [ask(server.port, "/-/healthy", headers=headers)]
         ]
-        for server in both
+        for server in in_clear
     )
     assert theirs == ours
 
 
 def test_rate_limit_rejects_the_requests_that_the_original_rejects(directory: Path) -> None:
-    (directory / "web.yml").write_text(LIMITED)
     answers = []
-    for start in (exporters.original, exporters.ours):
-        with start(directory, "--web.config.file=web.yml") as server:
+    with started(directory, "limited.yml", LIMITED) as both:
+        for server in both:
             several = [
                 ask(server.port, path) for path in ("/-/healthy", "/metrics", "/config", "/-/healthy", "/-/reload")
             ]
@@ -138,37 +152,36 @@ def test_rate_limit_rejects_the_requests_that_the_original_rejects(directory: Pa
 @pytest.mark.parametrize("names", ["", "[]", "[www.example.test]", "[127.0.0.1]", "['::1']", "[other.example.test]"])
 @pytest.mark.parametrize("policy", ["VerifyClientCertIfGiven", "RequireAndVerifyClientCert"])
 def test_client_certificate_is_accepted_if_the_original_accepts_it(
-    directory: Path, policy: str, names: str, least: str
+    directory: Path, with_tls: list[Server], policy: str, names: str, least: str
 ) -> None:
-    (directory / "web.yml").write_text(MUTUAL % (policy, f"client_allowed_sans: {names}" if names else "", least))
-    outcomes = []
-    for start in (exporters.original, exporters.ours):
-        with start(directory, "--web.config.file=web.yml") as server:
-            outcomes.append([is_served(directory, server.port, flags) for flags in CLIENTS.values()])
-    assert outcomes[0] == outcomes[1]
+    allowed = f"client_allowed_sans: {names}" if names else ""
+    (directory / "tls.yml").write_text(MUTUAL % (policy, allowed, least))
+    theirs, ours = ([is_served(directory, server.port, client) for client in CLIENTS] for server in with_tls)
+    assert theirs == ours
+    if not names:  # the new file applies
+        assert ours[0] is (policy == "VerifyClientCertIfGiven")
 
 
-def is_served(directory: Path, port: int, flags: list[str]) -> bool:
-    command = [
-        "curl",
-        "-sS",
-        "--max-time",
-        "200",
-        "--cacert",
-        "root.pem",
-        *flags,
-        f"https://localhost:{port}/-/healthy",
-    ]
-    return subprocess.run(command, cwd=directory, capture_output=True, timeout=300).stdout == b"Healthy"
+def is_served(directory: Path, port: int, client: str) -> bool:
+    context = ssl.create_default_context(cafile=directory / "root.pem")
+    if client:
+        context.load_cert_chain(directory / f"{client}.pem", directory / f"{client}.key")
+    connection = HTTPSConnection("localhost", port, context=context, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/-/healthy")
+        return connection.getresponse().read() == b"Healthy"
+    except (ssl.SSLError, ConnectionError):  # with TLS 1.3, a client learns of the refusal when it reads
+        return False
+    finally:
+        connection.close()
 
 
-def test_plain_http_request_to_a_tls_port_gets_400(directory: Path) -> None:
-    (directory / "web.yml").write_text(MUTUAL % ("VerifyClientCertIfGiven", "", "TLS12"))
-    for start in (exporters.original, exporters.ours):
-        with start(directory, "--web.config.file=web.yml") as server:
-            answer = ask(server.port, "/metrics")
-            assert answer.status == 400
-            assert re.search("HTTPS", answer.text)
+def test_plain_http_request_to_a_tls_port_gets_400(directory: Path, with_tls: list[Server]) -> None:
+    (directory / "tls.yml").write_text(MUTUAL % ("VerifyClientCertIfGiven", "", "TLS12"))
+    for server in with_tls:
+        answer = ask(server.port, "/metrics")
+        assert answer.status == 400
+        assert re.search("HTTPS", answer.text)
 
 
 async def test_prometheus_scrapes_only_with_certificate_and_password(directory: Path) -> None:

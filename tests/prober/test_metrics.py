@@ -53,6 +53,16 @@ def test_sample_needs_declared_labels(metric: Metric, labels: tuple[str, ...]) -
     assert samples.families == {}
 
 
+def test_wrong_number_of_labels_says_what_was_given() -> None:
+    metric = Metric("probe_x", "help", ("kind", "zone"))
+    with pytest.raises(ValueError, match=r"probe_x takes 2 label values \(kind, zone\), and was given 1: 'green'$"):
+        Samples().set(metric, 1, "green")
+    with pytest.raises(ValueError, match=r"takes 2 label values \(kind, zone\), and was given 0$"):
+        Samples().add(metric, 1)
+    with pytest.raises(ValueError, match=r"with 1 label values \(.*\), and was given 2: 'a', 'b'$"):
+        Samples().observe(LATENCY, 1, "a", "b")
+
+
 def test_sample_keeps_last_value() -> None:
     samples = Samples()
     samples.set(PLAIN, 1)

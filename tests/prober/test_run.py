@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
-from probe_exporter.prober.run import Probe
+from probe_exporter.prober.run import MAX_SPANS, Probe
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Text
 from probe_exporter.settings.rules import Rule, exclusive, required
@@ -119,6 +119,30 @@ def test_phase_after_failed_phase_is_current() -> None:
     with probe.phase("second"):
         probe.fail(failure())
     assert probe.failed_phase == "second"
+
+
+def test_phases_are_kept_with_start_and_what_they_are_about() -> None:
+    probe = Probe("target", 0)
+    with probe.phase("resolve") as phase:
+        phase.about = "localhost"
+    with pytest.raises(ProbeFailed), probe.phase("outer"), probe.phase("inner"):
+        raise failure()
+    assert [(name, about, failed) for name, _, _, about, failed in probe.spans] == [
+        ("resolve", "localhost", False),
+        ("inner", "", True),
+        ("outer", "", True),
+    ]
+    starts = [start for _, start, _, _, _ in probe.spans]
+    assert probe.started <= starts[0] <= starts[2] <= starts[1]
+    assert probe.spans[0][2] == phase.seconds
+
+
+def test_phases_that_are_kept_are_limited() -> None:
+    probe = Probe("target", 0)
+    for _ in range(MAX_SPANS + 10):
+        with probe.phase("word"):
+            pass
+    assert len(probe.spans) == MAX_SPANS
 
 
 # --- failing -----------------------------------------------------------------------------------------------

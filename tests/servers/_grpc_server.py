@@ -62,7 +62,7 @@ def _add_services(serving: Any) -> None:
 def _interceptor(grpc: Any) -> Any:
     """Make the interceptor of the services ``closed`` and ``slow``."""
 
-    class Doorkeeper(grpc.ServerInterceptor):  # type: ignore[misc]
+    class TokenCheck(grpc.ServerInterceptor):  # type: ignore[misc]
         def intercept_service(self, go_on: Callable[[Any], Any], details: Any) -> Any:
             handler = go_on(details)
             if handler is None:
@@ -80,7 +80,7 @@ def _interceptor(grpc: Any) -> Any:
 
             return grpc.unary_unary_rpc_method_handler(check, handler.request_deserializer, handler.response_serializer)
 
-    return Doorkeeper()
+    return TokenCheck()
 
 
 if __name__ == "__main__":

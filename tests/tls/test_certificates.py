@@ -289,3 +289,34 @@ def test_certificate_remembers_few_hosts() -> None:
     assert all(certificate.is_for(f"{number}.a.test") for number in range(1000))
     assert not certificate.is_for("x" * 65536)
     assert len(certificate._valid_for) <= 64
+
+
+# --- summaries ---------------------------------------------------------------------------------------------
+
+
+def test_summary_has_names_key_and_days(pki: Pki) -> None:
+    summary = certificates.read(from_zoo(pki, "many_names")).summary
+    assert (summary.common_name, summary.issuer, summary.key) == ("many names", "CN=intermediate", "ECDSA secp256r1")
+    assert summary.names == ("b.example.test", "a.example.test", "localhost", "www.example.test", "127.0.0.1", "::1")
+    assert summary.name_count == 6
+    assert not summary.self_signed
+    assert certificates.read(from_zoo(pki, "rsa")).summary.key == "RSA 2048"
+    assert certificates.read(from_zoo(pki, "self_signed")).summary.self_signed
+
+
+def test_summary_is_small_whatever_the_peer_sends() -> None:
+    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "o" * 64, _validate=False)] * 100)
+    many = certificates.Certificate(
+        issue(*names(*[f"{'n' * 60}.{number}.test" for number in range(1000)]), subject=subject)
+    )
+    assert (len(many.summary.names), many.summary.name_count) == (certificates.MAX_SUMMARY_NAMES, 1000)
+    assert len(many.summary.subject) == certificates.MAX_SUMMARY_CHARACTERS + 1
+    assert many.summary.bytes < 10_000
+
+
+def test_summary_of_a_large_certificate_has_no_names() -> None:
+    """To read its names takes long, and it is not remembered."""
+    large = issue(*[x509.DNSName(f"{number:050}.test") for number in range(2000)], subject=x509.Name([]))
+    summary = certificates.read(large).summary
+    assert (summary.names, summary.subject, summary.common_name) == ((), "", "")
+    assert summary.not_after == large.not_valid_after_utc.timestamp()

@@ -22,13 +22,15 @@ def test_help_of_a_tool_has_its_summary(tmp_path: Path, name: str) -> None:
     done = tool(tmp_path, name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"usage: probe-exporter {name}" in done.stdout
-    assert commands._TOOLS[name].summary in " ".join(done.stdout.split())
+    text = " ".join(done.stdout.split())
+    assert commands._TOOLS[name].summary in text
+    assert f"example: probe-exporter {name} {commands._TOOLS[name].example}" in text
 
 
 def test_help_of_the_exporter_names_the_tools(tmp_path: Path) -> None:
     done = tool(tmp_path, "--help")
     assert done.returncode == 0
-    assert "{new,run,modules,probers}" in done.stdout
+    assert f"{{{','.join(flags.TOOLS)}}}" in done.stdout
 
 
 def test_flag_value_that_equals_a_tool_name_is_a_value(tmp_path: Path) -> None:

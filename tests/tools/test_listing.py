@@ -87,6 +87,13 @@ def test_probers_shows_every_shipped_prober(directory: Path) -> None:
     assert [line for line in shown if line in names] == names
 
 
+def test_names_are_printed_alone_for_scripts(directory: Path) -> None:
+    names = lines(directory, "modules", "--names")
+    assert names == sorted(names)
+    assert {"polite", "asking", "http_2xx"} <= set(names)
+    assert {"quake", "http"} <= set(lines(directory, "probers", "--names"))
+
+
 def test_json_output_is_complete(directory: Path) -> None:
     probers = {one["name"]: one for one in json.loads("\n".join(lines(directory, "probers", "--json")))}
     assert {"http", "tcp", "quake"} <= probers.keys()
@@ -96,6 +103,7 @@ def test_json_output_is_complete(directory: Path) -> None:
     assert (module["prober"], module["parameters"][0]["default"]) == ("quake", "tea")
     assert module["settings"]["inner"]["expect"] == "^fine"
     assert "probe_quake_bytes" in module["metrics"]
+    assert module["series"]["failed"] > module["series"]["tls"] > module["series"]["plain"] > 3
 
 
 def test_listing_exits_with_2_for_unknown_names_and_broken_files(directory: Path) -> None:

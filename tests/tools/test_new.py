@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from probe_exporter.telemetry import logs
-from probe_exporter.tools import commands
+from probe_exporter.tools import commands, new
+from probe_exporter.tools.new import next_steps
 from tests.exporters import ROOT, _environment
 
 pytestmark = pytest.mark.slow
@@ -76,6 +77,30 @@ def test_new_prober_can_be_run(written: Path) -> None:
     assert done.returncode == 1
     assert "probe_success 0\n" in done.stdout
     assert done.stderr.startswith("The probe failed in phase connect: connect_refused: ")
+
+
+def test_new_prints_what_to_do_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = (tmp_path / "a.py", tmp_path / "a.yml", tmp_path / "test_a.py")
+    program = tmp_path / "bin" / "probe-exporter"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+
+    def steps() -> list[str]:
+        return [line.removeprefix("Next:").strip() for line in next_steps(*files).splitlines()]
+
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert steps() == [
+        f"probe-exporter run {tmp_path}/a.py localhost",
+        f"{sys.executable} -m pytest {tmp_path}/test_a.py",
+        f"probe-exporter --modules.dir={tmp_path}",
+    ]
+    monkeypatch.setenv("PATH", "/none")
+    assert steps()[0] == f"{program} run {tmp_path}/a.py localhost"
+    monkeypatch.setattr(sys, "argv", ["__main__.py"])
+    assert steps()[0] == f"{sys.executable} -m probe_exporter run {tmp_path}/a.py localhost"
+    monkeypatch.setattr(new, "find_spec", lambda _: None)  # as without pytest
+    assert steps()[1] == f"{sys.executable} -m pip install pytest"
 
 
 def test_new_overwrites_no_file(tmp_path: Path) -> None:

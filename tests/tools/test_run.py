@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from probe_exporter.testing import Peer, expect, serve
 from tests.exporters import _environment
@@ -136,6 +138,66 @@ def test_run_takes_a_loaded_module_by_name(directory: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["polite"], b"please 3 \n"),
+        (["polite", "--set=inner.word=[hey"], b"[hey 3 \n"),
+        (["asking", "--param=what=coffee"], b"coffee 3 \n"),
+        (["quake.py", "--module=quake.yml:polite"], b"please 3 \n"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_run_set_changes_a_setting_of_a_module_and_keeps_the_others(
+    directory: Path, words: list[str], line: bytes
+) -> None:
+    subject, *more = words
+    sources = [] if subject.endswith(".py") else ["--modules.dir=."]
+    done = asked(line, directory, subject, "TARGET", "--set=tries=3", *sources, *more)
+    assert done.returncode == 0, done.stderr
+
+
+def test_run_set_changes_a_shipped_module(directory: Path) -> None:
+    ok = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    with serve(expect(re.compile(rb"^GET ")), ok) as target:
+        assert tool(directory, "run", "http_2xx", f"http://{target}/").returncode == 1
+    with serve(expect(re.compile(rb"^GET ")), ok) as target:
+        done = tool(directory, "run", "http_2xx", f"http://{target}/", "--set=valid_status_codes=[404]")
+    assert done.returncode == 0, done.stderr
+
+
+def test_run_several_targets_print_metrics_with_a_label(directory: Path) -> None:
+    """What Prometheus's text format parser and a textfile collector accept: one declaration for each name."""
+    with serve(b"fine\n") as good, serve(b"never\n") as bad:
+        (directory / "targets.txt").write_text(f"{bad}  # a comment\ntcp_connect {bad}\n")
+        words = ("polite", str(good), "--targets=targets.txt", "--modules.dir=.")
+        done = tool(directory, "run", *words)
+    assert done.returncode == 1
+    values = {
+        (sample.labels["target"], sample.labels["module"]): sample.value
+        for family in text_string_to_metric_families(done.stdout)
+        for sample in family.samples
+        if sample.name == "probe_success"
+    }
+    assert values == {(str(good), "polite"): 1, (str(bad), "polite"): 0, (str(bad), "tcp_connect"): 1}
+    assert done.stdout.count("# HELP probe_success ") == 1
+    assert done.stderr == (
+        f"The probe of {bad} with polite failed: expectation: the answer 'never' does not match\n"
+        "  The target responded, but not as the module expects.\n"
+    )
+
+
+def test_run_json_prints_an_object_a_line(directory: Path) -> None:
+    with serve(b"fine\n") as good, serve(b"never\n") as bad:
+        words = ("polite", str(good), str(bad), "--modules.dir=.", "--output=json")
+        done = tool(directory, "run", *words)
+    assert (done.returncode, done.stderr) == (1, "")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert (first["target"], first["result"], second["reason"]) == (str(good), "success", "expectation")
+    assert {"module", "started", "events", "phases", "tls", "families", "settings"} <= first.keys()
+    assert "id" not in first
+
+
 def test_run_hostname_parameter_works_as_in_a_request(directory: Path) -> None:
     host = expect(re.compile(rb"^Host: www.example.test\r"))
     with serve(expect(re.compile(rb"^GET ")), host, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as target:
@@ -177,10 +239,30 @@ REFUSED = {
         "prober quake: quake.yml has several modules for it, say which: quake.yml:NAME with one of polite, asking"
     ),
     ("quake.py", "t", "--module=quake.yml:rude"): "unknown module `rude`",
-    ("quake.py", "t", "--module=quake.yml:polite", "--set=tries=1"): "--set and --module exclude each other",
+    (
+        "quake.py",
+        "t",
+        "--module=quake.yml:polite",
+        "--set=tires=1",
+    ): "--set tires: unknown key `tires`; did you mean `tries`?",
+    ("polite", "t", "--modules.dir=.", "--set=inner.wird=x", "--set=tries=x"): (
+        "--set inner.wird: unknown key `wird`; did you mean `word`?\n--set tries: expected an integer, found a string"
+    ),
     ("none.py", "t"): "none.py can't be loaded: FileNotFoundError",
     ("polit", "t", "--modules.dir=."): "unknown module `polit`; did you mean `polite`?",
-    ("polite", "t", "--modules.dir=.", "--set=tries=1"): "--set and --module need the file of a prober",
+    (
+        "quake",
+        "t",
+        "--modules.dir=.",
+    ): "unknown module `quake`: it is a prober, and modules that use it are polite, asking",
+    ("polite", "t", "--modules.dir=.", "--module=quake.yml"): (
+        "--module is for the file of a prober, and polite is a module: to change a setting of a module, use --set"
+    ),
+    ("polite", "t", "--set=tries"): (
+        "'tries' does not have the form KEY=VALUE: --set is for a key of the prober, such as tries=3; use --param for"
+    ),
+    ("polite", "--targets=none.txt"): "none.txt: can't be read: No such file or directory",
+    ("polite", "t", "--watch=0s"): "the timeout must be greater than 0",
     ("polite", "t", "--modules.dir=.", "--param=x=y"): "module polite has no parameter x",
     ("http_2xx", "t", "--param=hostnam=x"): "module http_2xx has no parameter hostnam; did you mean `hostname`?",
     ("asking", "t", "--modules.dir=.", "--param=what=TEA"): 'The parameter "what" of module "asking" does not match',
@@ -188,7 +270,7 @@ REFUSED = {
     ("polite", "t", "--timeout=0s"): "the timeout must be greater than 0",
     ("polite", "t", "--timeout=5"): "5",
     ("polite", "t", "--param=x"): "'x' does not have the form KEY=VALUE",
-    ("polite",): "the following arguments are required: TARGET",
+    ("polite",): "the following arguments are required: TARGET, or --targets FILE",
 }
 
 

@@ -233,7 +233,7 @@ def test_landing_page_links_to_logs_and_history(exporter: Server, name: str) -> 
     for path in (f"logs?id={entry['id']}", f"history?id={entry['id']}", "history"):
         assert f'href="{path}"' in page
         assert ask(exporter.port, f"/{path}").status == 200
-    assert 'title="as the target wished">target_invalid' in page
+    assert 'title="as the target wished"><a href="reasons#target_invalid">target_invalid' in page
 
 
 # --- a history file and its processes ------------------------------------------------------------------------

@@ -85,6 +85,7 @@ def test_metadata_lists_modules_with_their_parameters(exporter: Server) -> None:
         "description": "Does what it is told.",
         "source": "blackbox.yml",
         "parameters": [],
+        "series": {"plain": 5, "tls": None, "failed": 6},
     }
     assert named(modules, "free")["parameters"] == [
         {"name": "path", "pattern": "[a-z/]+", "max_length": 40, "default": None},

@@ -29,6 +29,7 @@ from tests import exporters
 from tests.asking import ask
 from tests.clocks import StandingLoop, advance
 from tests.conftest import NewLoop
+from tests.cost import expect_cheaper
 from tests.exporters import Response, Server
 from tests.processes import free_port, listening
 from tests.waiting import until, wait_until
@@ -223,7 +224,7 @@ def others_are_unaffected(exporter: Server, growth: int = 30 * MEGABYTE) -> Iter
     before, log = exporter.resident(), exporter.log.read_text()
     exporter.forget_peak()
     yield
-    assert cost_of_a_probe(exporter, 1) < 200 * usual, "the exporter was busy with something else"
+    expect_cheaper(cost_of_a_probe(exporter, 1), 200 * usual, "a probe and whatever else the exporter was busy with")
     assert exporter.peak_resident() - before < growth
     assert exporter.log.read_text() == log
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import socket
 import time
@@ -16,6 +17,7 @@ import yaml
 
 from tests import exporters
 from tests.asking import ask
+from tests.cost import expect_cheaper
 from tests.exporters import Response, Server
 from tests.metrics_proto import decode
 from tests.waiting import wait_until
@@ -366,7 +368,7 @@ def test_landing_page_has_relative_links_and_escapes_html(exporter: Server) -> N
     assert "probe?target=prometheus.io&amp;module=http_2xx&amp;debug=true" in links
     assert not [link for link in links if link.startswith("/") or "://" in link]
     assert "<script>" not in page
-    assert "&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;" in page
+    assert "&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;" in page
     assert "&lt;b&gt;&amp;" in page
     assert page.index("Success") > 0
 
@@ -395,7 +397,7 @@ def test_config_page_of_many_modules_does_not_block_other_requests(tmp_path: Pat
                 ask(exporter.port, "/-/healthy")
                 waits.append(cpu_seconds(exporter) - before)
         assert asked.result().text.count("prober: actor") == 5000
-        assert max(waits) < (cpu_seconds(exporter) - began) / 2, "another request waited for half of the work"
+        expect_cheaper(max(waits), (cpu_seconds(exporter) - began) / 2, "work that another request waited for")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
@@ -449,6 +451,7 @@ def test_unknown_names_create_no_series(exporter: Server) -> None:
     ask(exporter.port, "/probe?module=no_such&target=x")
     ask(exporter.port, "/no_such")
     ask(exporter.port, "/probe?target=x")
+    ask(exporter.port, "/metrics")  # a request is counted after its response
     before = names()
     with socket.create_connection(("127.0.0.1", exporter.port)) as connection, connection.makefile("rb") as answers:
         for number in range(10_000):
@@ -523,3 +526,25 @@ def test_malformed_request_gets_400_and_is_not_logged(exporter: Server, sent: by
 
 def test_server_header_has_no_version(exporter: Server) -> None:
     assert ask(exporter.port, "/").headers["server"] == "probe-exporter"
+
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("path", ["/probe", "/modules/no-such", "/history?limit=0", "/a/b/c", "/logs?id=99999999"])
+def test_browser_gets_errors_as_a_page(exporter: Server, path: str) -> None:
+    text, page = ask(exporter.port, path), ask(exporter.port, path, headers=BROWSER)
+    assert (text.headers["content-type"], page.headers["content-type"]) == (PLAIN, "text/html; charset=utf-8")
+    assert page.status == text.status >= 400
+    assert html.escape(text.text.strip(), quote=False).replace('"', "&#34;") in page.text
+
+
+def test_redirect_and_refused_method_keep_their_headers_for_a_browser(exporter: Server) -> None:
+    assert ask(exporter.port, "//metrics", headers=BROWSER).headers["location"] == "/metrics"
+    assert ask(exporter.port, "/probe", method="POST", headers=BROWSER).headers["allow"] == "GET"
+
+
+def test_static_file_is_not_sent_again_to_a_client_that_has_it(exporter: Server) -> None:
+    first = ask(exporter.port, "/static/style.css")
+    again = ask(exporter.port, "/static/style.css", headers={"If-None-Match": first.headers["etag"]})
+    assert (first.status, again.status, again.body) == (200, 304, b"")

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.web.access import TokenBucket
 from probe_exporter.web.config_file import RateLimit
-from probe_exporter.web.door import Bucket
 from probe_exporter.workers.worker import PATIENCE_SECONDS, Crew, Ending, SupervisorTimeout
 
 
@@ -69,7 +69,7 @@ async def test_a_word_that_comes_as_a_signal_and_from_the_supervisor_counts_once
 
 @pytest.mark.parametrize(("burst", "workers", "at_once"), [(10, 1, 10), (10, 4, 3), (1, 4, 1), (0, 4, 0)])
 def test_each_worker_has_its_share_of_the_rate(burst: int, workers: int, at_once: int) -> None:
-    bucket = Bucket(RateLimit(interval="1s", burst=burst), workers, 100.0)
+    bucket = TokenBucket(RateLimit(interval="1s", burst=burst), workers, 100.0)
     assert [bucket.take(100.0) for _ in range(at_once + 1)] == [True] * at_once + [False]
     if burst:
         assert not bucket.take(100.0 + 0.9 * workers)
@@ -77,5 +77,5 @@ def test_each_worker_has_its_share_of_the_rate(burst: int, workers: int, at_once
 
 
 def test_without_an_interval_there_is_no_limit() -> None:
-    bucket = Bucket(RateLimit(burst=0), 1, 0.0)
+    bucket = TokenBucket(RateLimit(burst=0), 1, 0.0)
     assert all(bucket.take(0.0) for _ in range(1000))

@@ -316,7 +316,12 @@ async def converse(
 
 
 class StreamSettings(DialogueSettings):
-    """Settings of a prober that holds a dialogue in lines over a byte stream, plain or TLS."""
+    """Settings of a prober that holds a dialogue in lines over a byte stream, plain or TLS.
+
+    Args:
+        tls: start TLS as soon as the connection is open.
+        tls_config: settings of TLS.
+    """
 
     tls: bool = False
     tls_config: TLSSettings = TLSSettings()

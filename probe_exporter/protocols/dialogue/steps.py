@@ -60,7 +60,12 @@ def _legal(name: str) -> str:
 
 
 class Label(Settings):
-    """A label of ``probe_expect_info``; its value is a template with groups of what ``expect`` matched."""
+    """A label of ``probe_expect_info``; its value is a template with groups of what ``expect`` matched.
+
+    Args:
+        name: name of the label.
+        value: value, with ``$1`` for a group of the expression.
+    """
 
     rules = (required("name"), _value_is_utf8)
     name: Text = ""
@@ -198,7 +203,11 @@ def _labels_once(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class DialogueSettings(Settings):
-    """Settings of every prober that holds a dialogue."""
+    """Settings of every prober that holds a dialogue.
+
+    Args:
+        query_response: steps of a dialogue: what to expect and what to send, in turn.
+    """
 
     rules: ClassVar[tuple[Rule, ...]] = (_labels_once,)
     query_response: tuple[Step, ...] = ()

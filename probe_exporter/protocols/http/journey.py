@@ -183,8 +183,10 @@ class Journey:
         probe, request, url = self._probe, hop.request, hop.request.url
         self.end()
         self._open = exchange = await (self._over_quic if self._http3 else self._over_tcp)(hop, upload)
-        probe.log("Making HTTP request", method=request.method, url=str(url)[:MAX_LOGGED_CHARACTERS], host=request.host)
-        with probe.phase("processing"):
+        shown = str(url)[:MAX_LOGGED_CHARACTERS]
+        probe.log("Making HTTP request", method=request.method, url=shown, host=request.host)
+        with probe.phase("processing") as phase:
+            phase.about = shown
             try:
                 response = await exchange.head()
             finally:

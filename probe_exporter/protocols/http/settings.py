@@ -99,7 +99,16 @@ def references(settings: Settings, *keys: str) -> Iterator[tuple[str, str]]:
 
 
 class BasicAuth(Settings):
-    """The ``basic_auth`` block. An empty one sends a header too, with empty user name and password."""
+    """The ``basic_auth`` block. An empty one sends a header too, with empty user name and password.
+
+    Args:
+        username: the user name.
+        username_file: file with the user name.
+        username_ref: accepted for compatibility only; there is no secret manager.
+        password: the password.
+        password_file: file with the password.
+        password_ref: accepted for compatibility only; there is no secret manager.
+    """
 
     rules = (
         exclusive("username", "username_file", "username_ref"),
@@ -122,7 +131,14 @@ def _no_basic(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class Authorization(Settings):
-    """The ``authorization`` block: a header with type (``Bearer`` by default) and credentials."""
+    """The ``authorization`` block: a header with type (``Bearer`` by default) and credentials.
+
+    Args:
+        type: the scheme, such as ``Bearer``.
+        credentials: what follows the scheme.
+        credentials_file: file with the credentials.
+        credentials_ref: accepted for compatibility only; there is no secret manager.
+    """
 
     rules = (exclusive("credentials", "credentials_file", "credentials_ref"), _no_basic)
     type: Annotated[Text, AfterValidator(lambda text: text.strip() or "Bearer")] = "Bearer"
@@ -154,7 +170,14 @@ def _no_proxy_needs_proxy(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class ProxySettings(Settings):
-    """The keys that configure proxies."""
+    """The keys that configure proxies.
+
+    Args:
+        proxy_url: the proxy to use: ``http://``, ``https://`` or ``socks5://``.
+        no_proxy: hosts to reach without the proxy, with commas between them: names, addresses and networks.
+        proxy_from_environment: read ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` instead.
+        proxy_connect_header: headers of the CONNECT request to the proxy.
+    """
 
     rules = (*_PROXY_RULES, _no_proxy_needs_proxy)
     proxy_url: ProxyURL = Field(default="", repr=False)
@@ -199,7 +222,27 @@ def _one_key_for_jwt(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class OAuth2(ProxySettings):
-    """The ``oauth2`` block: the token endpoint and the credentials for it."""
+    """The ``oauth2`` block: the token endpoint and the credentials for it.
+
+    Args:
+        client_id: the client identifier.
+        client_secret: the client secret.
+        client_secret_file: file with the client secret.
+        client_secret_ref: accepted for compatibility only; there is no secret manager.
+        client_certificate_key_id: the ``kid`` of a signed assertion (RFC 7523).
+        client_certificate_key: the private key, as PEM, that signs the assertion.
+        client_certificate_key_file: file with that private key.
+        client_certificate_key_ref: accepted for compatibility only; there is no secret manager.
+        grant_type: ``client_credentials`` or ``urn:ietf:params:oauth:grant-type:jwt-bearer``.
+        signature_algorithm: algorithm of the assertion's signature: ``RS256``, ``RS384`` or ``RS512``.
+        iss: issuer of the assertion; the client identifier by default.
+        audience: audience of the assertion; the token URL by default.
+        claims: further claims of the assertion.
+        scopes: scopes to request.
+        token_url: the token endpoint.
+        endpoint_params: further parameters of the token request.
+        tls_config: settings of TLS with the token endpoint.
+    """
 
     rules = (*ProxySettings.rules, required("client_id", "token_url"), _one_key_for_jwt)
     client_id: Text = ""
@@ -234,7 +277,13 @@ class OAuth2(ProxySettings):
 
 
 class HttpHeader(Settings):
-    """One entry of ``http_headers``: all values are sent, ``values`` first, then ``secrets``, then ``files``."""
+    """One entry of ``http_headers``: all values are sent, ``values`` first, then ``secrets``, then ``files``.
+
+    Args:
+        values: values as text.
+        secrets: values that are masked wherever they are printed.
+        files: files with one value each.
+    """
 
     values: tuple[Text, ...] = ()
     secrets: tuple[Secret, ...] = ()
@@ -249,7 +298,19 @@ def _no_reserved_headers(block: Block) -> Iterator[tuple[str, str]]:
 
 
 class HttpClientSettings(ProxySettings):
-    """The settings of all HTTP clients."""
+    """The settings of all HTTP clients.
+
+    Args:
+        basic_auth: user name and password (RFC 7617).
+        authorization: an ``Authorization`` header with other credentials.
+        oauth2: fetch a token for the ``Authorization`` header (RFC 6749).
+        bearer_token: deprecated; ``authorization`` with ``credentials`` replaces it.
+        bearer_token_file: deprecated; ``authorization`` with ``credentials_file`` replaces it.
+        tls_config: settings of TLS.
+        follow_redirects: follow up to 10 redirects.
+        enable_http2: offer HTTP/2 over TLS.
+        http_headers: headers to send, by name, with values from text, secrets and files.
+    """
 
     rules = (
         *ProxySettings.rules,

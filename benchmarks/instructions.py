@@ -1,0 +1,198 @@
+"""``python -m benchmarks.instructions``: count the user instructions of a probe, and hold them to a budget.
+
+How it works:
+
+* Our exporter runs in callgrind, a simulator of the processor, so that neither other programs nor the machine's speed
+  change the result: two runs agree to 1 %. The simulator counts from the first measured probe on.
+* Instructions of OpenSSL are counted apart. They are four fifths of a TLS handshake, and ours to choose but not to
+  write; without them, a change of ours shows.
+* `instructions.json` has the budget of each probe. Instructions depend on the build of Python and on the versions of
+  libraries (constraints.txt), so the budget names its Python, and is checked on no other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from benchmarks.probes import PROBES, Probe
+from benchmarks.targets import serving
+from tests.exporters import ROOT, probe_path
+from tests.processes import free_port, listening, running
+from tests.targets import Pki
+
+BUDGET = Path(__file__).with_name("instructions.json")
+ALLOWANCE = 1.05
+"""A probe may need 5 % more than its budget: libraries within one machine's caches differ by 1 %."""
+PROBES_TO_WARM_UP = 60
+PROBES_TO_COUNT = 100
+
+OPENSSL = re.compile(r"/(?:_rust\.abi3\.so|libssl\.so|libcrypto\.so)")
+"""The files with OpenSSL: cryptography links it into its own library."""
+
+Count = tuple[int, int]
+"""Instructions of a probe: all but OpenSSL's, and OpenSSL's."""
+
+
+def main() -> int:
+    """Count, print a table, and compare or write the budget. Return 1 if a budget is exceeded, else 0."""
+    options = _arguments()
+    chosen = [probe for probe in PROBES if not options.probes or probe.name in options.probes]
+    counts = count(chosen)
+    budget = json.loads(BUDGET.read_text())
+    print(table(counts, budget["probes"]))
+    if options.write:
+        budget = {"python": python(), "probes": budget["probes"] | {name: own for name, (own, _) in counts.items()}}
+        BUDGET.write_text(json.dumps(budget, indent=2) + "\n")
+    if budget["python"] != python():
+        print(f"The budget is for {budget['python']}, and this is {python()}: nothing to compare.")
+        return 0
+    over = exceeded(counts, budget["probes"])
+    for name in over:
+        print(f"{name}: {counts[name][0]:,} instructions, and the budget is {budget['probes'][name]:,}")
+    return 1 if over else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
+    names = [probe.name for probe in PROBES]
+    parser.add_argument("probes", nargs="*", metavar="PROBE", help=f"probes to count: {', '.join(names)} (all)")
+    parser.add_argument("--write", action="store_true", help="make these counts the budget")
+    options = parser.parse_args()
+    if unknown := set(options.probes) - set(names):
+        parser.error(f"unknown probe {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
+    return options
+
+
+def python() -> str:
+    """Return the version of Python that the budget depends on, such as ``CPython 3.11``."""
+    return f"{platform.python_implementation()} {'.'.join(platform.python_version_tuple()[:2])}"
+
+
+def exceeded(counts: Mapping[str, Count], budget: Mapping[str, int]) -> list[str]:
+    """Return the names of the probes that need more instructions than their budget allows."""
+    return [name for name, (own, _) in counts.items() if own > budget.get(name, 0) * ALLOWANCE]
+
+
+def table(counts: Mapping[str, Count], budget: Mapping[str, int]) -> str:
+    """Return the counts as a Markdown table."""
+    rows = ["| probe | instructions | of the budget | and of OpenSSL |", "| --- | ---: | ---: | ---: |"]
+    for name, (own, openssl) in counts.items():
+        share = f"{own / budget[name]:.1%}" if name in budget else "none yet"
+        rows.append(f"| {name} | {own:,} | {share} | {openssl:,} |")
+    return "\n".join(rows)
+
+
+# --- counting ------------------------------------------------------------------------------------------------
+
+
+def count(probes: Sequence[Probe]) -> dict[str, Count]:
+    """Return the instructions of a probe, by its name."""
+    counts: dict[str, Count] = {}
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        Pki(directory)
+        modules = {probe.name: dict(probe.module) for probe in probes}
+        (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": modules}))
+        with serving(directory) as ports, _simulated(directory) as simulated:
+            for probe in probes:
+                print(f"{probe.name} ...", file=sys.stderr)
+                path = probe_path(module=probe.name, target=probe.target.format(**ports))
+                counts[probe.name] = simulated.count(path)
+    return counts
+
+
+@contextmanager
+def _simulated(directory: Path) -> Iterator[Simulated]:
+    """Run our exporter in callgrind."""
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        raise SystemExit("valgrind is not installed: apt install valgrind")
+    port = free_port()
+    command = [
+        valgrind, "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={directory}/counts",
+        sys.executable, "-m", "probe_exporter",
+        "--config.file=blackbox.yml", f"--web.listen-address=127.0.0.1:{port}",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+    with running(command, directory, directory / "valgrind.log", listening(port), environment=environment) as process:
+        yield Simulated(process.pid, port, directory)
+
+
+class Simulated:
+    """An exporter in callgrind."""
+
+    def __init__(self, pid: int, port: int, directory: Path) -> None:
+        self._pid = pid
+        self._directory = directory
+        self._client = http.client.HTTPConnection("127.0.0.1", port)
+
+    def count(self, path: str) -> Count:
+        """Return the instructions of one probe, the mean of `PROBES_TO_COUNT`."""
+        self._probe(path, PROBES_TO_WARM_UP)
+        self._control("--instr=on")
+        self._probe(path, 1)  # so that the simulator has translated the code
+        self._control("--zero")
+        self._probe(path, PROBES_TO_COUNT)
+        self._control("--dump")
+        self._control("--instr=off")
+        (dump,) = self._directory.glob("counts.*")
+        own, openssl = read_dump(dump.read_text(errors="replace"))
+        dump.unlink()
+        return own // PROBES_TO_COUNT, openssl // PROBES_TO_COUNT
+
+    def _probe(self, path: str, times: int) -> None:
+        for _ in range(times):
+            self._client.request("GET", path)
+            text = self._client.getresponse().read().decode()
+            if "\nprobe_success 1\n" not in text:
+                raise SystemExit(f"{path} failed:\n{text}")
+
+    def _control(self, command: str) -> None:
+        subprocess.run(
+            ["callgrind_control", command, str(self._pid)],
+            cwd=self._directory, check=True, capture_output=True, timeout=300,
+        )  # fmt: skip
+
+
+def read_dump(text: str) -> Count:
+    """Return the instructions in a profile of callgrind: all but OpenSSL's, and OpenSSL's.
+
+    The line after ``calls=`` is the cost of the called function, which stands at that function, too.
+    Source: Valgrind's manual, "Callgrind Format Specification".
+    """
+    names: dict[str, str] = {}
+    costs: Counter[bool] = Counter()
+    openssl = called = False
+    for line in text.splitlines():
+        if line.startswith("ob="):
+            number, _, name = line[3:].partition(" ")
+            openssl = OPENSSL.search(names.setdefault(number, name)) is not None
+        elif line.startswith(("cob=", "calls=")):
+            number, _, name = line[4:].partition(" ")
+            if line.startswith("cob="):
+                names.setdefault(number, name)
+            called = line.startswith("calls=")
+        elif line[:1] in "0123456789+-*" and line:
+            if not called:
+                costs[openssl] += int(line.split()[1])
+            called = False
+    return costs[False], costs[True]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Find targets, for Prometheus' HTTP service discovery."""

@@ -1,0 +1,232 @@
+"""`Report`: everything about one finished probe that a page or a terminal shows, bounded, with secrets masked.
+
+It is made of a result that was just measured, or of an entry of the history and its details; both give the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from probe_exporter.config.dump import dump
+from probe_exporter.config.module import Module
+from probe_exporter.exposition.text_format import number
+from probe_exporter.history import record
+from probe_exporter.history.record import HistoryEntry
+from probe_exporter.prober.failure import OwnReason
+from probe_exporter.report import peers, waterfall
+from probe_exporter.report.advice import Explanation, about, explain
+from probe_exporter.report.peers import Peer
+from probe_exporter.report.snippets import EXPORTER, Snippets, snippets
+from probe_exporter.report.waterfall import Bar
+from probe_exporter.runner import Result
+
+MAX_STEPS = 500
+MAX_STEP_CHARACTERS = 2000
+MAX_SAMPLES = 2000
+MAX_LABEL_CHARACTERS = 500
+MAX_SETTINGS_CHARACTERS = 65536
+"""Limits of a report; what is left out is counted or marked with an ellipsis."""
+
+
+class Step(NamedTuple):
+    """A line of the probe's log; `offset` is in seconds since the probe began, `fields` are text."""
+
+    offset: float
+    time: float  # Unix seconds
+    level: str
+    message: str
+    fields: tuple[tuple[str, str], ...]
+    source: str
+
+
+class Sample(NamedTuple):
+    """A sample of a metric, with its labels and its value as in an exposition."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: str
+
+
+class Family(NamedTuple):
+    """A metric and its samples."""
+
+    name: str
+    type: str
+    help: str
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One finished probe.
+
+    Attributes:
+        id: its number in the history; None if it has none.
+        target: without passwords.
+        started: in Unix seconds; `duration` and `timeout` are in seconds.
+        message: why it failed, in the prober's words; empty on success.
+        phase: where it failed; empty on success, and outside of phases.
+        explanation: of the reason; None on success.
+        parameters: what the request gave beside module and target.
+        place: where the module is defined; empty if it is not in the configuration (any more).
+        steps: the log; `steps_left_out` counts those beyond the limit.
+        families: the metrics; `samples_left_out` counts the samples beyond the limit.
+        settings: of the module, in effect, as YAML.
+    """
+
+    id: int | None
+    module: str
+    prober: str
+    target: str
+    success: bool
+    started: float
+    duration: float
+    timeout: float
+    message: str
+    phase: str
+    explanation: Explanation | None
+    parameters: Mapping[str, str]
+    place: str
+    bars: tuple[Bar, ...]
+    peers: tuple[Peer, ...]
+    steps: tuple[Step, ...]
+    steps_left_out: int
+    families: tuple[Family, ...]
+    samples_left_out: int
+    settings: str
+    snippets: Snippets
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: success or failure, and after how long."""
+        took = seconds(self.duration)
+        if self.success:
+            return f"The probe succeeded in {took}."
+        during = f" in phase {self.phase}" if self.phase else ""
+        return f"The probe failed{during} after {took}."
+
+
+def of_result(
+    result: Result, *, id: int | None = None, exporter: str = EXPORTER, options: Sequence[str] = ()
+) -> Report:
+    """Return the report of a probe that was just measured.
+
+    Args:
+        id: its number in the history; None if it has none.
+        exporter, options: as for `snippets`.
+    """
+    entry = record.entry(-1 if id is None else id, result)
+    return of_entry(entry, record.details(result), result.module, exporter=exporter, options=options)
+
+
+def of_entry(
+    entry: HistoryEntry,
+    details: Mapping[str, Any],
+    module: Module | None,
+    *,
+    exporter: str = EXPORTER,
+    options: Sequence[str] = (),
+) -> Report:
+    """Return the report of a probe of the history.
+
+    Args:
+        entry: a negative id stands for none.
+        details: of the probe, as `history.record` writes them.
+        module: from the configuration; None if it has none of this name.
+        exporter, options: as for `snippets`.
+    """
+    reasons: Iterable[OwnReason] = module.prober.reasons if module is not None else ()
+    families, samples_left_out = _families(details["families"])
+    steps = details["events"]
+    settings = dump(details["settings"], indent=2)
+    return Report(
+        id=entry.id if entry.id >= 0 else None,
+        module=entry.module,
+        prober=details["prober"],
+        target=entry.target,
+        success=entry.success,
+        started=entry.started,
+        duration=entry.duration,
+        timeout=entry.timeout,
+        message=_cut(entry.message, MAX_STEP_CHARACTERS),
+        phase=entry.phase,
+        explanation=None if entry.success else _explanation(entry, details, reasons),
+        parameters=details["parameters"],
+        place="" if module is None else str(module.place),
+        bars=tuple(waterfall.bars(details["phases"], entry.duration)),
+        peers=tuple(peers.peers(details, entry.started)),
+        steps=tuple([_step(event, entry.started) for event in steps[:MAX_STEPS]]),
+        steps_left_out=max(0, len(steps) - MAX_STEPS),
+        families=tuple(families),
+        samples_left_out=samples_left_out,
+        settings=_cut(settings, MAX_SETTINGS_CHARACTERS),
+        snippets=snippets(
+            entry.module,
+            entry.target,
+            details["parameters"],
+            timeout=0.0 if module is None else module.timeout,
+            exporter=exporter,
+            options=options,
+        ),
+    )
+
+
+def _explanation(entry: HistoryEntry, details: Mapping[str, Any], reasons: Iterable[OwnReason]) -> Explanation:
+    """Return the explanation of a failure; a phase `processing` that succeeded has led to a redirect."""
+    answered = [phase for phase in details["phases"] if phase["name"] == "processing" and not phase["failed"]]
+    redirected = bool(answered) and entry.phase in ("resolve", "proxy", "connect", "tls")
+    return about(explain(entry.reason, reasons), entry.target, redirected=redirected)
+
+
+def seconds(duration: float) -> str:
+    """Return a duration as people write it: ``45 µs``, ``12.3 ms``, ``1.25 s``."""
+    if duration >= 1:
+        return f"{duration:.3g} s" if duration < 1000 else f"{duration:.0f} s"
+    if duration >= 0.001:
+        return f"{duration * 1000:.3g} ms"
+    return f"{duration * 1e6:.0f} µs"
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def _step(event: Mapping[str, Any], started: float) -> Step:
+    return Step(
+        offset=max(0.0, event["time"] - started),
+        time=event["time"],
+        level=event["level"],
+        message=_cut(event["message"], MAX_STEP_CHARACTERS),
+        fields=tuple([(key, _cut(_text(value), MAX_STEP_CHARACTERS)) for key, value in event["fields"].items()]),
+        source=event["source"],
+    )
+
+
+def _text(value: object) -> str:
+    """Return a value of a log line as text."""
+    return value if isinstance(value, str) else record.to_json(value)
+
+
+def _families(families: Sequence[Mapping[str, Any]]) -> tuple[list[Family], int]:
+    """Return the families up to the limit of samples, and the number of samples left out."""
+    found: list[Family] = []
+    room = MAX_SAMPLES
+    for family in families:
+        samples = family["samples"][:room]
+        room -= len(samples)
+        if samples:
+            shown = tuple([_sample(sample) for sample in samples])
+            found.append(Family(family["name"], family["type"], family["help"], shown))
+    return found, sum(len(family["samples"]) for family in families) - (MAX_SAMPLES - room)
+
+
+def _number(value: object) -> str:
+    """Return a value as in an exposition; those that JSON does not have are text already."""
+    return number(value) if isinstance(value, int | float) else str(value)
+
+
+def _sample(sample: Mapping[str, Any]) -> Sample:
+    labels = [(name, _cut(str(value), MAX_LABEL_CHARACTERS)) for name, value in sample["labels"].items()]
+    return Sample(sample["name"], tuple(labels), _number(sample["value"]))

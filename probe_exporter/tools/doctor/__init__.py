@@ -1,0 +1,1 @@
+"""``probe-exporter doctor``: check what probing needs of this machine."""

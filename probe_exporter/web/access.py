@@ -1,0 +1,97 @@
+"""Access control by the web config file, for every request: rate limit, then users, then extra response headers."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp.web import BaseRequest
+
+from probe_exporter.web.answers import Answer, Refused, refusal
+from probe_exporter.web.authentication import Passwords, credentials
+from probe_exporter.web.config_file import LiveWebConfig, RateLimit
+
+
+class TokenBucket:
+    """A rate limit: tokens come back at a steady rate, up to a maximum. Each worker has its share, at least one."""
+
+    def __init__(self, limit: RateLimit, workers: int, now: float) -> None:
+        self.limit = limit
+        self._interval = limit.interval * workers
+        self._most = math.ceil(limit.burst / workers)
+        self._tokens = float(self._most)
+        self._since = now
+
+    def take(self, now: float) -> bool:
+        """Take a token, and return whether there was one."""
+        if self._interval <= 0:
+            return True
+        self._tokens = min(self._most, self._tokens + (now - self._since) / self._interval)
+        self._since = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class AccessControl:
+    """Passes requests on to the endpoints, or refuses them."""
+
+    def __init__(
+        self,
+        answer: Callable[[BaseRequest], Awaitable[Answer]],
+        count: Callable[[BaseRequest, int], None],
+        live: LiveWebConfig,
+        workers: int = 1,
+    ) -> None:
+        """
+        Args:
+            answer: the endpoints.
+            count: called with each refused request and its status.
+            live: the web config file.
+            workers: the number of worker processes, which share the rate limit.
+        """
+        self._answer = answer
+        self._count = count
+        self._live = live
+        self._passwords = Passwords()
+        self._workers = workers
+        self._bucket = TokenBucket(live.current.settings.rate_limit, workers, 0.0)
+
+    async def __call__(self, request: BaseRequest) -> Answer:
+        """Answer one request."""
+        settings = self._live.current.settings
+        now = asyncio.get_running_loop().time()
+        if settings.rate_limit != self._bucket.limit:
+            self._bucket = TokenBucket(settings.rate_limit, self._workers, now)
+        if not self._bucket.take(now):
+            return self._refuse(request, Refused(429, "Too many requests"))
+        try:
+            await self._authenticate(request, settings.basic_auth_users)
+        except Refused as refused:
+            response = self._refuse(request, refused)
+        else:
+            response = await self._answer(request)
+        response.add_fields(settings.http_server_config.headers)
+        return response
+
+    def _refuse(self, request: BaseRequest, refused: Refused) -> Answer:
+        self._count(request, refused.status)
+        return refusal(refused)
+
+    async def _authenticate(self, request: BaseRequest, users: Mapping[str, str]) -> None:
+        """Check the credentials of a request.
+
+        Raises:
+            Refused: the file has users, and the request has the name and password of none of them.
+        """
+        if not users:
+            return
+        given = credentials(request.headers.get("Authorization", ""))
+        if given is None or not await self._passwords.match(users, *given):
+            raise Refused(401, "Unauthorized", **{"WWW-Authenticate": "Basic"})
+
+    def close(self) -> None:
+        """End the thread that checks passwords."""
+        self._passwords.close()

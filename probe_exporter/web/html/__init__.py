@@ -1,0 +1,1 @@
+"""HTML pages of the web server: templates, static files, and the code that renders them."""

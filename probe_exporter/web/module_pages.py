@@ -1,0 +1,175 @@
+"""``/modules`` and ``/reasons``: what the modules of the configuration do, and what each reason for failure means.
+
+What depends on the configuration alone is computed once for each configuration, in a thread: it imports all probers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from aiohttp.web import BaseRequest
+
+from probe_exporter import runner
+from probe_exporter.config.catalogue import metric_info, module_info
+from probe_exporter.config.current import Configuration
+from probe_exporter.config.dump import module_to_yaml
+from probe_exporter.config.module import Config, Module
+from probe_exporter.history.memory import Query
+from probe_exporter.history.record import HistoryEntry
+from probe_exporter.plugins.inventory import declared, measured
+from probe_exporter.report import advice
+from probe_exporter.report.advice import Explanation
+from probe_exporter.report.snippets import snippets, source_options
+from probe_exporter.web.answers import Answer, Refused
+from probe_exporter.web.histories import Histories
+from probe_exporter.web.html.rendering import Renderer
+from probe_exporter.web.listening import Place
+from probe_exporter.web.parameters import decode_query
+from probe_exporter.web.reports import exporter_url
+from probe_exporter.web.selection import UnknownModule
+
+MAX_RECENT = 20
+"""Results on the page of a module."""
+
+MAX_LISTED_MODULES = 2000
+"""Modules on one page."""
+
+MAX_SETTINGS_CHARACTERS = 262144
+"""Of the settings on the page of a module; `/config?module=` has all."""
+
+MAX_HISTORY_SECONDS = 1.0
+"""Seconds that a page waits for the history, which another process may have locked."""
+
+EXAMPLE_TARGET = "example.org"
+"""The target in the texts to copy."""
+
+
+class Listed(NamedTuple):
+    """A module in the list."""
+
+    name: str
+    prober: str
+    description: str
+    parameters: tuple[str, ...]
+
+
+class _Described(NamedTuple):
+    """What depends on the configuration alone; None until it is first asked for."""
+
+    config: Config
+    modules: list[Listed] | None = None
+    reasons: list[tuple[str, list[Explanation]]] | None = None
+
+
+class ModulePages:
+    """The handlers of ``/modules``, ``/modules/NAME`` and ``/reasons``."""
+
+    def __init__(self, configuration: Configuration, histories: Histories, renderer: Renderer, place: Place) -> None:
+        self._configuration = configuration
+        self._histories = histories
+        self._renderer = renderer
+        self._place = place
+        self._described = _Described(configuration.current)
+
+    async def modules(self, request: BaseRequest, query: str) -> Answer:
+        """Return the list of modules; with the parameter ``prober``, those that use it."""
+        modules = self._current().modules
+        if modules is None:
+            modules = await asyncio.to_thread(_modules, self._current().config)
+            self._described = self._current()._replace(modules=modules)
+        wanted = decode_query(query).get("prober", "")
+        found = [module for module in modules if wanted in ("", module.prober)]
+        values = {
+            "wanted": wanted,
+            "modules": found[:MAX_LISTED_MODULES],
+            "left_out": max(0, len(found) - MAX_LISTED_MODULES),
+        }
+        return await self._renderer.page(request, "modules.html", values)
+
+    async def module(self, request: BaseRequest, query: str) -> Answer:
+        """Return the page of the module that the path names.
+
+        Raises:
+            Refused: with 404: there is no such module.
+        """
+        config = self._configuration.current
+        name = module_name(request.raw_path)
+        if name not in config.modules:
+            raise Refused(404, UnknownModule(name, config).line)
+        recent = await self._recent(name)
+        make = partial(_module, config, name, exporter_url(request, self._place), self._options())
+        values = {**await asyncio.to_thread(make), "recent": recent}
+        return await self._renderer.page(request, "module.html", values)
+
+    async def reasons(self, request: BaseRequest, query: str) -> Answer:
+        """Return the page of all reasons for failure."""
+        reasons = self._current().reasons
+        if reasons is None:
+            reasons = await asyncio.to_thread(_reasons, self._current().config)
+            self._described = self._current()._replace(reasons=reasons)
+        return await self._renderer.page(request, "reasons.html", {"groups": reasons})
+
+    def _current(self) -> _Described:
+        """Return what is known of the configuration in use."""
+        if self._described.config is not self._configuration.current:
+            self._described = _Described(self._configuration.current)
+        return self._described
+
+    def _options(self) -> list[str]:
+        return source_options(self._configuration.source)
+
+    async def _recent(self, name: str) -> list[HistoryEntry] | None:
+        """Return the newest results of a module; None if the history can't be read in time."""
+        try:
+            async with asyncio.timeout(MAX_HISTORY_SECONDS):
+                return await self._histories.select(Query(module=name, limit=MAX_RECENT))
+        except (Refused, TimeoutError):
+            return None
+
+
+def module_name(raw_path: str) -> str:
+    """Return the name of a module from the path of its page, in which slashes of the name are escaped."""
+    return unquote(raw_path.partition("?")[0].rpartition("/")[2], errors="surrogateescape")
+
+
+def _modules(config: Config) -> list[Listed]:
+    found = (config.modules[name] for name in sorted(config.modules))
+    return [Listed(one.name, one.prober.name, _description(one), tuple(one.parameters)) for one in found]
+
+
+def _description(module: Module) -> str:
+    """Return the description of a module, or else that of its prober."""
+    return module.description or module.prober.summary.replace("``", "`")
+
+
+def _module(config: Config, name: str, exporter: str, options: list[str]) -> Mapping[str, object]:
+    """Return the values of the page of a module."""
+    module = config.modules[name]
+    parameters = {name: parameter.default or "VALUE" for name, parameter in module.parameters.items()}
+    settings = module_to_yaml(module)
+    if len(settings) > MAX_SETTINGS_CHARACTERS:
+        settings = f"{settings[:MAX_SETTINGS_CHARACTERS]}…"
+    return {
+        "module": module_info(module),
+        "summary": module.prober.summary.replace("``", "`"),
+        "place": str(module.place),
+        "timeout": module.timeout,
+        "parameters": module_info(module).parameters,
+        "settings": settings,
+        "metrics": [metric_info(metric) for metric in (*declared(runner), *measured(module.prober))],
+        "reasons": advice.own(module.prober.reasons),
+        "example": EXAMPLE_TARGET,
+        "snippets": snippets(
+            name, EXAMPLE_TARGET, parameters, timeout=module.timeout, exporter=exporter, options=options
+        ),
+    }
+
+
+def _reasons(config: Config) -> list[tuple[str, list[Explanation]]]:
+    """Return the common reasons under an empty name, and the own reasons of each prober under its name."""
+    own = [(name, advice.own(config.probers[name].reasons)) for name in sorted(config.probers)]
+    return [("", advice.common()), *[(name, reasons) for name, reasons in own if reasons]]

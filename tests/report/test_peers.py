@@ -1,0 +1,112 @@
+"""Tests of what a report says about certificates, with real handshakes on loopback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.history import record
+from probe_exporter.probers.tcp import TcpSettings, prober
+from probe_exporter.report.peers import SOON_DAYS, Peer, date, peers
+from probe_exporter.runner import Result, run
+from tests.targets import Pki
+from tests.targets.talker import Secure, Talker, then_silence
+
+TIMEOUT = 60.0  # seconds; no test waits for it
+
+
+async def probed(pki: Pki, certificate: str, **tls: Any) -> Result:
+    """Probe a server with one of the certificates of the PKI; trust its root."""
+    settings = {"tls": True, "tls_config": {"ca_file": str(pki.directory / "root.pem"), **tls}}
+    module = Module("m", prober, TcpSettings.model_validate(settings), 0.0, Place("test.yml"))
+    async with Talker(then_silence(Secure(certificate)), pki.directory) as talker:
+        return await run(module, talker.fill("127.0.0.1:{port}"), TIMEOUT)
+
+
+async def seen(pki: Pki, certificate: str, **tls: Any) -> Peer:
+    result = await probed(pki, certificate, **tls)
+    (peer,) = peers(record.details(result), result.started)
+    return peer
+
+
+async def test_good_chain_ends_at_the_trusted_authority(pki: Pki) -> None:
+    peer = await seen(pki, "leaf", server_name="localhost")
+    assert (peer.verified, peer.verdict, peer.left_out) == (True, "Verified.", 0)
+    assert peer.version.startswith("TLS 1.")
+    assert [(one.role, one.title) for one in peer.certificates] == [
+        ("server", "leaf"),
+        ("intermediate", "intermediate"),
+        ("trusted authority", "root"),
+    ]
+    leaf = peer.certificates[0]
+    assert {"localhost", "127.0.0.1"} <= {*leaf.names}
+    assert leaf.key == "ECDSA secp256r1"
+    assert leaf.signature == "sha256"
+    assert 88 < leaf.days <= 90
+    assert leaf.left.endswith(" days left")
+    assert [(one.wrong, one.warnings) for one in peer.certificates] == [((), ())] * 3
+
+
+async def test_authority_that_the_server_sends_is_not_shown_again(pki: Pki) -> None:
+    """This server sends its root, twice at that."""
+    peer = await seen(pki, "with_root", server_name="localhost")
+    assert [(one.role, one.title) for one in peer.certificates] == [
+        ("server", "with root"),
+        ("intermediate", "intermediate"),
+        *[("self-signed authority", "root")] * 2,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("certificate", "position", "sentence"),
+    [
+        ("expired", 0, "It expired on "),
+        ("not_yet_valid", 0, "It is not valid before "),
+        ("wrong_name", 0, "It is not for localhost: it is for other.example.test."),
+        ("common_name_only", 0, "It is not for localhost: it is for no name: it has no subjectAltName"),
+        ("self_signed", 0, "It is signed by itself, and is not among the trusted authorities."),
+        ("no_intermediate", 0, "Its issuer (CN=intermediate) was not sent, and is not among the trusted authorities."),
+        ("for_clients", 0, "It is not for TLS servers."),
+        ("by_old_intermediate", 1, "It expired on "),
+    ],
+)
+async def test_sentence_stands_at_the_certificate_that_is_wrong(
+    pki: Pki, certificate: str, position: int, sentence: str
+) -> None:
+    peer = await seen(pki, certificate, server_name="localhost")
+    assert (peer.verified, peer.verdict) == (False, "The verification failed.")
+    found = [(index, text) for index, one in enumerate(peer.certificates) for text in one.wrong]
+    assert [(index, text[: len(sentence)]) for index, text in found] == [(position, sentence)]
+
+
+async def test_expiry_is_judged_without_verification_too(pki: Pki) -> None:
+    peer = await seen(pki, "expired", server_name="localhost", insecure_skip_verify=True)
+    assert peer.verified is None
+    assert peer.verdict.startswith("Not verified")
+    (sentence,) = peer.certificates[0].wrong
+    assert sentence.startswith("It expired on ")
+    assert peer.certificates[0].left == "expired 1 day ago"
+
+
+async def test_certificate_that_expires_soon_has_a_warning(pki: Pki) -> None:
+    peer = await seen(pki, "with_bystander", server_name="localhost")
+    assert [one.warnings for one in peer.certificates if one.title == "bystander"] == [
+        ("It expires in 4 days: renew it.",)
+    ]
+    assert SOON_DAYS > 5
+
+
+async def test_probe_without_tls_has_no_peers(pki: Pki) -> None:
+    module = Module("m", prober, TcpSettings(), 0.0, Place("test.yml"))
+    async with Talker(then_silence(), pki.directory) as talker:
+        result = await run(module, talker.fill("127.0.0.1:{port}"), TIMEOUT)
+    assert peers(record.details(result), result.started) == []
+
+
+def test_dates_outside_of_the_calendar_are_cut() -> None:
+    assert date(0) == "1970-01-01 00:00 UTC"
+    assert date(1e15).startswith("9999")
+    assert date(-1e15).startswith("0001")

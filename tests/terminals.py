@@ -1,0 +1,96 @@
+"""Run programs in a pseudo-terminal of a given width, as a person would, for tests of what they see."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tests.waiting import PATIENCE
+
+ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
+"""A control sequence: CSI, OSC, or a short one (ECMA-48)."""
+
+
+class Terminal:
+    """A program and its terminal.
+
+    Attributes:
+        process: the program.
+        output: all that it has written, with control sequences.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
+        self.process = process
+        self.output = ""
+        self._descriptor = descriptor
+
+    @property
+    def text(self) -> str:
+        """The output without control sequences and carriage returns."""
+        return ESCAPE.sub("", self.output).replace("\r", "")
+
+    def type(self, text: str) -> None:
+        """Send keystrokes."""
+        os.write(self._descriptor, text.encode())
+
+    def expect(self, text: str) -> None:
+        """Wait until a text is in the output.
+
+        Raises:
+            AssertionError: it does not come, or the program ends without it.
+        """
+        give_up = time.monotonic() + PATIENCE
+        while text not in self.text:
+            assert time.monotonic() < give_up, f"{text!r} is not in {self.text!r}"
+            assert self.read(), f"the program ended without {text!r}: {self.text!r}"
+
+    def finish(self) -> int:
+        """Read to the end; return the exit code."""
+        while self.read():
+            pass
+        return self.process.wait(PATIENCE)
+
+    def read(self) -> bool:
+        """Wait for output, for a short time; return False at the end."""
+        readable, _, _ = select.select([self._descriptor], [], [], 0.1)
+        if not readable:
+            return True
+        try:
+            data = os.read(self._descriptor, 65536)
+        except OSError:  # EIO: the program has closed its side
+            return False
+        self.output += data.decode("utf-8", "replace")
+        return bool(data)
+
+
+@contextlib.contextmanager
+def terminal(
+    command: Sequence[str], directory: Path, environment: Mapping[str, str], *, columns: int = 80, rows: int = 40
+) -> Iterator[Terminal]:
+    """Run a program in a terminal while the block lasts."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    process = subprocess.Popen(
+        command,
+        cwd=directory,
+        env={**environment, "TERM": "xterm-256color"},
+        preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509  # it makes the terminal the controlling one
+        close_fds=False,
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(process, ours)
+    finally:
+        os.close(ours)
+        process.kill()
+        process.wait()

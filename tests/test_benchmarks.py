@@ -1,0 +1,107 @@
+"""Test the parts of the benchmarks that can be wrong without anybody noticing."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks import instructions, sizing
+from benchmarks.pace import pace
+from benchmarks.probes import PROBES
+
+DUMP = """\
+version: 1
+positions: line
+events: Ir
+ob=(1) /usr/bin/python3.11
+fl=(1) ceval.c
+fn=(1) _PyEval_EvalFrameDefault
+10 100
++2 20
+cob=(2) /venv/cryptography/hazmat/bindings/_rust.abi3.so
+cfn=(2) SSL_do_handshake
+calls=3 7
+12 5000
+* 4
+
+ob=(2)
+fn=(2)
+7 5000
+ob=(3) /usr/lib/x86_64-linux-gnu/libc.so.6
+fn=(3) memcpy
+1 9
+
+totals: 5133
+"""
+
+
+def test_instructions_of_called_functions_are_counted_once_and_openssl_apart() -> None:
+    assert instructions.read_dump(DUMP) == (133, 5000)
+
+
+def test_probe_beyond_the_allowance_exceeds_its_budget() -> None:
+    counts = {"same": (100, 0), "little more": (104, 9), "more": (106, 0), "without": (1, 0)}
+    assert instructions.exceeded(counts, {"same": 100, "little more": 100, "more": 100}) == ["more", "without"]
+
+
+def test_every_probe_of_the_benchmark_has_a_budget_of_instructions() -> None:
+    budget = json.loads(instructions.BUDGET.read_text())
+    assert budget["probes"].keys() == {probe.name for probe in PROBES}
+
+
+async def test_pace_answers_every_request_and_counts_failures() -> None:
+    """Every third answer is a failed probe, every second one is compressed."""
+    asked = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while (await reader.readline()).startswith(b"GET /probe?"):
+            await reader.readuntil(b"\r\n\r\n")
+            asked += 1
+            body = b"# HELP\nprobe_success %d\n" % (asked % 3 != 0)
+            body = gzip.compress(body) if asked % 2 else body
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        paced = await pace(port, ["/probe?target=a", "/probe?target=b"], {"Accept": "x"}, rate=500, seconds=0.2)
+    assert paced.sent == len(paced.seconds) == asked > 1
+    assert paced.wrong == asked // 3
+    assert 0 < paced.percentile(0.5) <= paced.percentile(0.99)
+
+
+def a_level(wanted: float, rate: float, *, keeps_up: bool = True) -> dict[str, Any]:
+    times = {"median_seconds": 0.0012, "p99_seconds": 0.0345}
+    return {"wanted": wanted, "share": wanted, "rate": rate, "resident": 64 << 20, "keeps_up": keeps_up, **times}
+
+
+def test_page_about_sizing_has_the_measured_figures() -> None:
+    levels = [a_level(0.5, 1000), a_level(0.7, 1433), a_level(0.9, 1700, keeps_up=False)]
+    about = {"cpu": "A processor", "python": "Python 3.11", "version": "1.0", "date": "2026-01-01"}
+    values = {"resources": {"requests": {"cpu": "250m", "memory": "128Mi"}}}
+    text = sizing.page({**about, "probes": {"http": levels, "https": levels}}, values)
+    assert "| http | 21,000 | 42,000 | 85,000 |" in text, "rounded down to two digits"
+    assert "| http | 70% | 1,433 | 1.2 ms | 34.5 ms | 64 MiB |" in text
+    assert "| http | 90% | 1,700 (falls behind) |" in text
+    assert "requests 250m CPU and 128Mi of memory" in text
+    assert "is for about 350 plain HTTP probes a second, or 350 over TLS: 5,300 or\n5,300 targets" in text
+
+
+@pytest.mark.parametrize(("quantity", "number"), [("250m", 0.25), ("2", 2.0), ("1500m", 1.5), ("0.5", 0.5)])
+def test_cores_of_a_quantity(quantity: str, number: float) -> None:
+    assert sizing.cores(quantity) == number
+
+
+def test_page_about_sizing_is_up_to_date() -> None:
+    """If this fails after a change of the chart, run `python -m benchmarks.sizing --render`."""
+    assert sizing.PAGE.exists() == sizing.RESULTS.exists()
+    if sizing.PAGE.exists():
+        values = yaml.safe_load(sizing.VALUES.read_text())
+        assert sizing.PAGE.read_text(encoding="utf-8") == sizing.page(json.loads(sizing.RESULTS.read_text()), values)

@@ -1,0 +1,184 @@
+"""Test what a person sees of `probe-exporter run`, in a terminal of several widths."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from probe_exporter.testing import Certificate, Peer, Server, expect, hold, serve
+from tests.exporters import _environment
+from tests.terminals import Terminal, terminal
+from tests.tools.test_new import python, tool
+
+pytestmark = pytest.mark.slow
+
+PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+WIDTHS = pytest.mark.parametrize("columns", [60, 80, 120])
+
+
+def seen(directory: Path, *words: str, columns: int = 80, **variables: str) -> Terminal:
+    """Run a probe in a terminal to its end."""
+    command = [sys.executable, "-m", "probe_exporter", "run", *words]
+    environment = {name: value for name, value in _environment().items() if name not in ("NO_COLOR", "COLUMNS")}
+    with terminal(command, directory, environment | variables, columns=columns) as run:
+        run.finish()
+    return run
+
+
+@pytest.fixture
+def port() -> Iterator[Server]:
+    """A server that only accepts connections."""
+    with serve() as server:
+        yield server
+
+
+def widest(text: str) -> int:
+    return max(map(cell_len, text.splitlines()))
+
+
+@pytest.fixture
+def page() -> Iterator[Server]:
+    with serve(expect(re.compile(b"^GET ")), PAGE) as server:
+        yield server
+
+
+@WIDTHS
+def test_success_has_verdict_waterfall_and_samples(tmp_path: Path, page: Server, columns: int) -> None:
+    run = seen(tmp_path, "http_2xx", f"http://{page}/", columns=columns)
+    assert run.process.returncode == 0
+    assert run.text.startswith(f"PASS  http_2xx  http://{page}/\nThe probe succeeded in ")
+    phases = re.findall(r"^  (\w+) +[\d.]+ [mµ]?s +█+( .*)?$", run.text, re.MULTILINE)
+    assert {"resolve", "connect", "processing", "transfer"} <= {name for name, _ in phases}
+    assert any(f"http://{page}/" in about for _, about in phases) == (columns > 60)
+    assert "\nMeasured\n" in run.text
+    assert "  probe_http_status_code 200\n" in run.text
+    assert widest(run.text) <= columns
+
+
+@WIDTHS
+def test_failure_has_reason_advice_and_chain(tmp_path: Path, columns: int) -> None:
+    certificate = Certificate(days=-3)
+    with serve(hold(), tls=True, certificate=certificate) as server:
+        words = ("http_2xx", f"https://localhost:{server.port}/", f"--set=tls_config.ca={json.dumps(certificate.pem)}")
+        run = seen(tmp_path, *words, columns=columns)
+    assert run.process.returncode == 1
+    title, verdict, _, *rest = run.text.splitlines()
+    assert title == f"FAIL  http_2xx  https://localhost:{server.port}/"
+    assert verdict.startswith("The probe failed in phase tls after ")
+    text = " ".join(" ".join(rest).split())
+    assert text.startswith("certificate_expired: ")
+    assert "What to try Renew the certificate and reload the server" in text
+    assert "✗ tls" in text
+    assert re.search(r"server localhost expired [23] days ago", text)
+    assert "The verification failed." in text
+    assert "Measured" not in text
+    assert widest(run.text) <= columns
+
+
+def test_redirects_show_a_chain_once(tmp_path: Path) -> None:
+    def play(peer: Peer) -> None:
+        peer.send(PAGE if b"/b" in peer.line() else REDIRECT)
+
+    with serve(play, tls=True) as server:
+        words = ("http_2xx", f"https://localhost:{server.port}/a", "--set=tls_config.insecure_skip_verify=true")
+        run = seen(tmp_path, *words, columns=120)
+    assert run.process.returncode == 0, run.text
+    assert run.text.count("Certificates of localhost") == 1
+    assert run.text.count("Not verified: the module sets insecure_skip_verify.") == 1
+
+
+def test_debug_adds_log_and_settings(tmp_path: Path, page: Server) -> None:
+    run = seen(tmp_path, "http_2xx", f"http://{page}/", "--debug")
+    assert "\nLog\n" in run.text
+    assert "Resolved target address" in run.text
+    assert "\nSettings\n  prober: http\n" in run.text
+
+
+def test_colours_are_left_out_where_no_color_is_set(tmp_path: Path) -> None:
+    coloured = re.compile(r"\x1b\[[0-9;]*3[1-7]m")
+    assert coloured.search(seen(tmp_path, "tcp_connect", "127.0.0.1:1").output)
+    assert not coloured.search(seen(tmp_path, "tcp_connect", "127.0.0.1:1", NO_COLOR="1").output)
+
+
+def test_control_characters_of_target_and_server_are_not_obeyed(tmp_path: Path) -> None:
+    hostile = b"HTTP/1.1 302 Found\r\nLocation: http://\x1b]0;owned\x07\x1b[2J/\r\nContent-Length: 0\r\n\r\n"
+    with serve(expect(re.compile(b"^GET ")), hostile) as server:
+        run = seen(tmp_path, "http_2xx", f"http://{server}/", "--debug", NO_COLOR="1")
+    run_of_target = seen(tmp_path, "http_2xx", "http://\x1b[2J\x9b31m\u202eabc/", NO_COLOR="1")
+    for text in (run.output, run_of_target.output):
+        assert "owned\x07" not in text
+        assert "\x1b[2J" not in text
+        assert "\x9b" not in text
+        assert "\u202e" not in text
+    assert "\\x1b[2J" in run_of_target.text
+
+
+@WIDTHS
+def test_several_targets_have_a_table_with_failures_first(tmp_path: Path, port: Server, columns: int) -> None:
+    (tmp_path / "targets.txt").write_text("127.0.0.1:1\n")
+    run = seen(tmp_path, "tcp_connect", str(port), "--targets=targets.txt", columns=columns)
+    assert run.process.returncode == 1
+    table = run.text[run.text.index("RESULT") :]
+    rows = [line.split()[:2] for line in table.splitlines() if line.startswith(("PASS", "FAIL"))]
+    assert rows == [["FAIL", "127.0.0.1:1"], ["PASS", str(port)]]
+    assert "connect_refused" in table
+    assert "1 of 2 probes failed." in table
+    assert "2/2" in run.text  # the progress bar
+    assert widest(table) <= columns
+
+
+def test_successful_targets_have_no_column_of_reasons(tmp_path: Path, port: Server) -> None:
+    run = seen(tmp_path, "tcp_connect", str(port), f"localhost:{port.port}")
+    assert run.process.returncode == 0
+    assert "All 2 probes succeeded." in run.text
+    assert "REASON" not in run.text
+
+
+def test_watch_prints_a_line_for_each_probe_and_a_report_where_the_verdict_changes(tmp_path: Path) -> None:
+    """Ctrl-C ends it with a sentence, and exit code 130."""
+    number = 0
+
+    def answer(peer: Peer) -> None:
+        nonlocal number
+        number += 1
+        peer.send(PAGE if number != 3 else b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+
+    with serve(expect(re.compile(b"^GET ")), answer) as server:
+        command = [sys.executable, "-m", "probe_exporter", "run", "http_2xx", f"http://{server}/", "--watch=10ms"]
+        with terminal(command, tmp_path, _environment()) as run:
+            run.expect("FAIL  http_2xx")
+            run.expect("http_status: ")
+            while run.text.count("PASS  http_2xx") < 2:
+                assert run.read()
+            run.type("\x03")
+            code = run.finish()
+    assert code == 130
+    assert re.search(r"^\d\d:\d\d:\d\d  PASS +[\d.]+ [mµ]?s$", run.text, re.MULTILINE)
+    assert re.search(r"^\^?C?\d+ probes, 1 failed; least / mean / most time: ", run.text, re.MULTILINE)
+    assert "Traceback" not in run.text
+
+
+def test_pipe_gets_metrics_without_the_library_of_the_terminal(tmp_path: Path, port: Server) -> None:
+    """The same command in a pipe prints what it always did, byte for byte, and does not import rich."""
+    code = (
+        "import sys; from probe_exporter import cli; code = cli.main(); "
+        "sys.stderr.write(repr(sorted(n for n in sys.modules if n.split('.')[0] == 'rich'))); sys.exit(code)"
+    )
+    done = python(tmp_path, "-c", code, "run", "tcp_connect", str(port))
+    assert (done.returncode, done.stderr) == (0, "[]")
+    assert done.stdout.startswith("# HELP probe_dns_lookup_time_seconds ")
+    assert "probe_success 1\n" in done.stdout
+
+
+def test_text_can_be_asked_for_in_a_pipe(tmp_path: Path) -> None:
+    done = tool(tmp_path, "run", "tcp_connect", "127.0.0.1:1", "--output=text")
+    assert done.returncode == 1
+    assert done.stdout.startswith("FAIL  tcp_connect  127.0.0.1:1\n")
+    assert "\x1b" not in done.stdout

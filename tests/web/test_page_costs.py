@@ -1,0 +1,78 @@
+"""Test that pages about thousands of results and modules are made in short turns of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from probe_exporter.config.current import Configuration, Source
+from probe_exporter.history.memory import Query
+from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.history.record import Document, HistoryEntry
+from probe_exporter.runner import Result
+from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.web.listening import Place
+from probe_exporter.web.pages import MAX_ENTRIES, MAX_ROWS
+from probe_exporter.web.routes import Web
+from tests.cost import short_turns
+
+pytestmark = pytest.mark.slow
+
+PATHS = ["/", "/?result=failure", "/history?limit=1000", "/form", "/config", "/metadata", "/modules", "/reasons"]
+
+MODULES = 1000
+LONG = "<" * 3000
+"""A part of a target and of a message: it is escaped on the page."""
+
+
+class Many:
+    """A history of many targets that fail in turn."""
+
+    def __init__(self) -> None:
+        self.entries = [
+            HistoryEntry(id, f"m{id % 7}", f"https://{id % 900}.example/{LONG}", 1e9 - id, 0.1, 9.5, reason, "", LONG)
+            for id, reason in zip(range(20_000), ["", "http_status", "tls_handshake", ""] * 5000, strict=True)
+        ]
+
+    def add(self, result: Result) -> None:
+        raise NotImplementedError
+
+    async def select(self, query: Query) -> list[HistoryEntry]:
+        return await asyncio.to_thread(query.select, self.entries)
+
+    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Web:
+    file = tmp_path_factory.mktemp("costs") / "blackbox.yml"
+    modules = "".join(f"  m{number}: {{prober: tcp, description: '{LONG[:200]}'}}\n" for number in range(MODULES))
+    file.write_text(f"modules:\n{modules}")
+    telemetry, place = Telemetry(), Place("/", "/")
+    configuration = Configuration(Source((str(file),)), telemetry)
+    return Web(configuration, telemetry, Many(), ProbeLog(), timeout_offset=0.5, max_probes=1, place=place)
+
+
+async def get(web: Web, path: str) -> bytes:
+    answer = await web(make_mocked_request("GET", path, headers={"Accept": "text/html"}))
+    assert answer.status == 200, answer.body
+    return answer.body
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_page_is_made_in_short_turns(web: Web, path: str) -> None:
+    await get(web, path)
+    with short_turns():
+        await get(web, path)
+
+
+async def test_status_page_is_bounded(web: Web) -> None:
+    body = await get(web, "/")
+    assert 0 < body.count(b'class="strip"') <= MAX_ROWS < MAX_ENTRIES
+    assert len(body) < 1 << 20

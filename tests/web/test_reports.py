@@ -1,0 +1,232 @@
+"""Test the pages of probes: which client gets one, what is on it, and that text stays as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from html import escape
+from html.parser import HTMLParser
+from urllib.parse import quote, urlencode
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from probe_exporter.report.snippets import EXPORTER
+from probe_exporter.web.listening import Place
+from probe_exporter.web.reports import exporter_url
+from tests import exporters
+from tests.asking import ask
+from tests.exporters import Response, Server
+from tests.waiting import wait_until
+from tests.web.test_routes import PLAIN, PLUGINS
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+PAGE = "text/html; charset=utf-8"
+HOSTILE = "<script>alert('x')</script>\"&"
+CONFIG = """
+modules:
+  http_2xx: {prober: actor}
+  named: {prober: actor, actor: {host: configured.example}}
+  secret: {prober: actor, actor: {password: hunter2}}
+  free: {prober: actor, params: {host: {pattern: ".*"}}, actor: {host: "${param:host}"}}
+  "<script>alert('x')</script>\\"&": {prober: actor, description: "<script>alert('x')</script>\\"&"}
+"""
+
+
+@pytest.fixture(scope="module", params=["/", "/some/where/"], ids=["root", "prefix"])
+def exporter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    directory = tmp_path_factory.mktemp("reports")
+    (directory / "blackbox.yml").write_text(CONFIG)
+    prefix: str = request.param
+    with exporters.ours(directory, f"--modules.dir={PLUGINS}", f"--web.route-prefix={prefix}") as running:
+        yield running, prefix
+
+
+def get(exporter: tuple[Server, str], path: str, **headers: str) -> Response:
+    server, prefix = exporter
+    return ask(server.port, prefix + path, headers=headers or BROWSER)
+
+
+def probe(exporter: tuple[Server, str], target: str, module: str = "http_2xx", **more: str) -> Response:
+    return get(exporter, f"probe?{urlencode({'module': module, 'target': target, 'debug': 'true', **more})}")
+
+
+class Page(HTMLParser):
+    """Collects the elements of a page that tests look at."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.scripts: list[str | None] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "a":
+            self.links.append(given["href"] or "")
+        if tag == "script":
+            self.scripts.append(given.get("src"))
+        if "id" in given:
+            self.ids.append(given["id"] or "")
+        assert "style" not in given, "the Content-Security-Policy forbids inline styles"
+        assert not [name for name in given if name.startswith("on")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page(answer: Response, status: int = 200) -> Page:
+    assert (answer.status, answer.headers["content-type"]) == (status, PAGE)
+    found = Page(answer.text)
+    assert len(found.ids) == len(set(found.ids)), "an id is used twice"
+    assert found.scripts == [src for src in found.scripts if src and "static/app.js" in src]
+    return found
+
+
+# --- who gets a page -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/plain", ""])
+@pytest.mark.parametrize("target", ["x", "fail"])
+def test_other_clients_get_the_debug_document_as_text(exporter: tuple[Server, str], accept: str, target: str) -> None:
+    answer = get(exporter, f"probe?module=named&target={target}&debug=true", Accept=accept)
+    assert (answer.status, answer.headers["content-type"]) == (200, PLAIN)
+    assert answer.text.startswith("Logs for the probe:\n")
+    assert "\n\n\nMetrics that would have been returned:\n# HELP probe_actor" in answer.text
+    assert answer.text.endswith("\n\n\nModule configuration:\nprober: actor\nactor:\n  host: configured.example\n")
+
+
+def test_browser_without_debug_gets_metrics(exporter: tuple[Server, str]) -> None:
+    answer = get(exporter, "probe?module=named&target=x")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+
+
+def test_browser_gets_the_steps_of_a_success_though_the_log_has_none(exporter: tuple[Server, str]) -> None:
+    answer = probe(exporter, "x y")
+    found = page(answer)
+    assert "The probe succeeded in" in found.text
+    assert "Acting" in found.text
+    assert "Acting" not in get(exporter, "probe?module=http_2xx&target=x&debug=true", Accept="*/*").text
+
+
+def test_failure_has_reason_message_and_advice(exporter: tuple[Server, str]) -> None:
+    found = page(probe(exporter, "fail"))
+    assert "The probe failed in phase acting after" in found.text
+    assert "as the target wished" in found.text
+    assert "What to check:" in found.text
+    assert "reasons#target_invalid" in found.links
+
+
+def test_reason_of_the_prober_itself_is_explained(exporter: tuple[Server, str]) -> None:
+    found = page(probe(exporter, "tire"))
+    assert "The actor has no more strength." in found.text
+    assert "reasons#actor_tired" in found.links
+
+
+def test_page_has_each_part(exporter: tuple[Server, str]) -> None:
+    found = page(probe(exporter, "x", "named"))
+    for part in ("Waterfall", "Log", "Metrics", "Settings of the module", "To copy"):
+        assert part in found.text
+    assert "host: configured.example" in found.text
+    assert 'probe_actor_seen_info{target="x", host="configured.example"}' in found.text
+    assert "Defined at blackbox.yml:4:3" in found.text
+
+
+# --- several ---------------------------------------------------------------------------------------------------
+
+
+def test_each_module_of_a_request_has_its_section(exporter: tuple[Server, str]) -> None:
+    found = page(probe(exporter, "fail", "http_2xx,named"))
+    assert "2 probes of fail" in found.text
+    assert {"module-1", "module-2", "metrics-1", "metrics-2"} <= {*found.ids}
+    assert "Module named" in found.text
+
+
+def test_two_targets_are_told_on_the_page(exporter: tuple[Server, str]) -> None:
+    found = page(get(exporter, "probe?module=named&target=x&target=y&debug=true"))
+    assert "The query has several target parameters: only the first is used." in found.text
+
+
+def test_unknown_module_names_the_nearest_and_all(exporter: tuple[Server, str]) -> None:
+    found = page(probe(exporter, "a b", "nahmed"), 400)
+    assert "The configuration has no module nahmed" in found.text
+    assert "Did you mean named?" in found.text.replace("\n", "")
+    assert found.links.count("probe?module=named&target=a+b&debug=true") == 2
+    assert f"probe?{urlencode({'module': HOSTILE, 'target': 'a b', 'debug': 'true'})}" in found.links
+    text = get(exporter, "probe?module=nahmed&target=x", Accept="*/*")
+    assert text.text == 'Unknown module "nahmed"; did you mean `named`? /config lists all modules\n'
+
+
+# --- links and copies ------------------------------------------------------------------------------------------
+
+
+def test_links_of_the_page_lead_to_pages(exporter: tuple[Server, str]) -> None:
+    wait_until(lambda: any(link.startswith("history?id=") for link in page(probe(exporter, "x", "named")).links))
+    found = page(probe(exporter, "x", "named"))
+    for link in dict.fromkeys(found.links):
+        if not link.startswith("#"):
+            assert get(exporter, link.removeprefix("./").partition("#")[0]).status == 200, link
+        else:
+            assert link[1:] in found.ids
+
+
+def test_entry_of_the_history_is_the_same_page(exporter: tuple[Server, str]) -> None:
+    asked = page(probe(exporter, "fail entry", "named"))
+    (link,) = {link for link in asked.links if link.startswith("history?id=")}
+    kept = page(get(exporter, link))
+    assert kept.text.partition("times are those")[0] == asked.text.partition("times are those")[0]
+    entry = json.loads(get(exporter, link, Accept="*/*").text)
+    assert (entry["target"], entry["reason"], entry["phases"][0]["failed"]) == ("fail entry", "target_invalid", True)
+
+
+@pytest.mark.parametrize(("id", "status"), [("99999999", 404), ("x", 400), ("", 400)])
+def test_entry_that_is_not_held_is_an_error_page(exporter: tuple[Server, str], id: str, status: int) -> None:
+    page(get(exporter, f"history?id={id}"), status)
+
+
+def test_parameters_are_in_the_texts_to_copy(exporter: tuple[Server, str]) -> None:
+    server, prefix = exporter
+    found = page(probe(exporter, "x", "free", host="a b"))
+    url = f"http://127.0.0.1:{server.port}{prefix}probe?module=free&host=a+b&debug=true&target=x"
+    assert f"curl -sS '{url}'" in found.text
+    assert f"probe-exporter run --modules.dir={PLUGINS} --param 'host=a b' free x" in found.text
+    assert f"metrics_path: {prefix}probe" in found.text
+    assert "      host:\n        - a b\n" in found.text
+
+
+def test_secrets_are_masked(exporter: tuple[Server, str]) -> None:
+    answer = probe(exporter, "http://me:s3cr3tpassword@host/ hunter2", "secret")
+    found = page(answer)
+    assert "s3cr3tpassword" not in answer.text
+    assert "password: <secret>" in found.text
+    assert "A password or a secret is masked in these texts" in found.text
+    assert not [link for link in found.links if link.startswith("probe?") and "me%3A" in link]
+
+
+@pytest.mark.parametrize("target", [HOSTILE, "fail " + HOSTILE, "\udcff\x1b[31m\u202e", "x" * 4000])
+def test_hostile_texts_are_escaped(exporter: tuple[Server, str], target: str) -> None:
+    query = f"module={quote(HOSTILE)}&target={quote(target, errors='surrogateescape')}&debug=true"
+    answer = get(exporter, f"probe?{query}")
+    found = page(answer)
+    assert HOSTILE not in answer.text
+    assert escape(HOSTILE.partition('"')[0], quote=False)[:8] in answer.text
+    assert "<script>alert('x')</script>" in found.text
+
+
+# --- the exporter's URL ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "place", "url"),
+    [
+        ("probes.example:9115", Place("/", "/"), "http://probes.example:9115/"),
+        ("[::1]:9115", Place("/a/", "/a/"), "http://[::1]:9115/a/"),
+        ("<script>", Place("/a/", "/a/"), EXPORTER.rstrip("/") + "/a/"),
+        ("x'; rm -rf /", Place("/", "/"), EXPORTER),
+        ("inside:9115", Place("/", "https://outside.example/probes"), "https://outside.example/probes/"),
+    ],
+)
+def test_url_in_texts_to_copy_is_the_external_one_or_the_client_s(host: str, place: Place, url: str) -> None:
+    assert exporter_url(make_mocked_request("GET", "/", headers={"Host": host}), place) == url
