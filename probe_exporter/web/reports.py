@@ -83,7 +83,7 @@ class Reports:
             reports = [of_result(result, exporter=exporter, options=options) for result in results]
             return [_shown(report, newest) for report in reports]
 
-        return await self._page(request, await asyncio.to_thread(make), "probe")
+        return await self._page(request, await self._renderer.in_thread(make), "probe")
 
     def history(self, otherwise: Handler) -> Handler:
         """Return the handler of ``/history``: a browser gets one entry as a page.
@@ -109,7 +109,7 @@ class Reports:
             module = config.modules.get(entry.module)
             return [_shown(of_entry(entry, document.details, module, exporter=exporter, options=options), newest)]
 
-        return await self._page(request, await asyncio.to_thread(make), "history")
+        return await self._page(request, await self._renderer.in_thread(make), "history")
 
     async def _page(self, request: BaseRequest, shown: Sequence[Shown], section: str) -> Answer:
         failed = sum(not one.report.success for one in shown)
@@ -127,7 +127,7 @@ class Reports:
     async def unknown_module(self, request: BaseRequest, unknown: UnknownModule) -> Answer:
         """Return the page about a module that is not in the configuration: the nearest name, and all names."""
         given = decode_query(request.raw_path.partition("?")[2])
-        values = await asyncio.to_thread(_unknown_module, self._configuration.current, unknown, given)
+        values = await self._renderer.in_thread(_unknown_module, self._configuration.current, unknown, given)
         return await self._renderer.page(request, "unknown_module.html", values, unknown.status)
 
 
