@@ -18,6 +18,7 @@ import gc
 import json
 import logging
 import resource
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -37,8 +38,9 @@ from probe_exporter.plugins import loader
 from probe_exporter.runner import Result
 from probe_exporter.telemetry.collector import MAX_BUSY, Collector
 from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.web.accepting import Acceptor
 from probe_exporter.web.connections import Connections
-from probe_exporter.web.listening import Place
+from probe_exporter.web.listening import BACKLOG, Place
 from probe_exporter.web.routes import Web
 from tests.hostile.cases import SUCCESS, Case
 from tests.hostile.stage import Stage
@@ -257,10 +259,12 @@ class Served:
         )
         connections = Connections(web)
         self._open.push_async_callback(connections.close)
-        server = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0, backlog=1024)
-        self._open.callback(server.close)
+        listener = self._open.enter_context(socket.create_server(("127.0.0.1", 0), backlog=BACKLOG))
+        acceptor = Acceptor(listener, connections)
+        self._open.callback(acceptor.close)
+        acceptor.start()
         web.health.started()
-        self.port = server.sockets[0].getsockname()[1]
+        self.port = listener.getsockname()[1]
         return self
 
     async def __aexit__(
