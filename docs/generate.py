@@ -65,8 +65,21 @@ To alert on a reason:
 probe_success == 0 and on (job, instance) probe_failure_info{reason=~"certificate_.*"}
 ```
 
-| reason | meaning | what to check |
-| --- | --- | --- |
+The link of a reason leads to what to check.
+
+| reason | meaning |
+| --- | --- |
+"""
+
+REASONS = """\
+# Reasons and what to do
+
+`make docs` generates this page from the code. Edit the declarations there.
+
+What each reason of `probe_failure_info` means, and what to check. The terminal, the pages of the exporter and the debug
+document show the same, with the host and port of the target in the commands. If you have a symptom and no reason, see
+[Troubleshoot](../how-to/troubleshoot.md#a-probe-fails).
+
 """
 
 
@@ -114,14 +127,34 @@ def own_tables(prober: Prober[Any]) -> list[str]:
         tables.append(table(own))
     if prober.reasons:
         rows = [reason_row(reason) for reason in advice.own(prober.reasons)]
-        tables.append("| own reason | meaning | what to check |\n| --- | --- | --- |\n" + "".join(rows))
+        tables.append("| own reason | meaning |\n| --- | --- |\n" + "".join(rows))
     return tables
 
 
 def reason_row(reason: Explanation) -> str:
     """Return the row of a reason; a bar would end the cell."""
-    check = "" if reason.advice == reason.meaning else reason.advice.replace("|", "\\|")
-    return f"| `{reason.reason}` | {reason.meaning} | {check} |\n"
+    meaning = reason.meaning.replace("|", "\\|")
+    return f"| [`{reason.reason}`](reference/reasons.md#{reason.reason}) | {meaning} |\n"
+
+
+def reasons() -> str:
+    """Return reasons.md: a section for each reason."""
+    parts = [
+        REASONS,
+        "## Reasons of every prober\n\n",
+        *map(reason_section, advice.common()),
+        "## Reasons of single probers\n\n",
+    ]
+    parts.append("## Reasons of single probers\n\nA prober may add reasons of its own. They begin with its name.\n\n")
+    for _, prober in sorted(load_probers([]).items()):
+        parts += map(reason_section, advice.own(prober.reasons))
+    return "".join(parts).rstrip("\n") + "\n"
+
+
+def reason_section(reason: Explanation) -> str:
+    """Return the section of a reason. Its heading is the anchor that other pages link to."""
+    check = "" if reason.advice == reason.meaning else f"{reason.advice}\n\n"
+    return f"### {reason.reason}\n\n{reason.meaning}\n\n{check}"
 
 
 def own_metrics() -> str:
@@ -176,6 +209,7 @@ PAGES = {
     "reference/configuration.md": reference.configuration,
     "reference/flags.md": reference.flag_page,
     "reference/http-api.md": reference.http_api,
+    "reference/reasons.md": reasons,
 }
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from docs.key_examples import EXAMPLES
 from probe_exporter import flags
 from probe_exporter.config.current import Configuration, Source
 from probe_exporter.config.schema import json_schema
@@ -74,12 +75,16 @@ def configuration() -> str:
     of_probers = {prober.settings.__name__: f"Prober {name}" for name, prober in probers.items()}
     headings = {name: of_probers.get(name) or BLOCKS.get(name, name.removesuffix("Settings")) for name in blocks}
     order = ["Module", *sorted(of_probers, key=of_probers.__getitem__)]
-    parts = [CONFIGURATION, "## A file\n\n", _keys("File", schema, headings)]
+    parts = [CONFIGURATION, "## A file\n\n", _keys("File", schema, headings), _example("File")]
     for name in [*order, *sorted(blocks.keys() - set(order))]:
         description = _prose(blocks[name].get("description", ""))
         parts += [f"\n## {headings[name]}\n\n", f"{description}\n\n" if description else ""]
-        parts.append(_keys(name, blocks[name], headings))
+        parts += [_keys(name, blocks[name], headings), _example(name)]
     return "".join(parts)
+
+
+def _example(block: str) -> str:
+    return f"\n```yaml\n{EXAMPLES[block]}```\n" if block in EXAMPLES else ""
 
 
 def _keys(block: str, schema: Schema, headings: Mapping[str, str]) -> str:
@@ -88,8 +93,9 @@ def _keys(block: str, schema: Schema, headings: Mapping[str, str]) -> str:
     for key, value in schema["properties"].items():
         default = "required" if key in required else _default(value["default"]) if "default" in value else ""
         since = f" Since {NEW[block, key]}." if (block, key) in NEW else ""
-        deprecated = "Deprecated. " if value.get("deprecated") else ""
-        meaning = f"{deprecated}{_prose(value.get('description', ''))}{since}"
+        description = _prose(value.get("description", ""))
+        deprecated = "Deprecated. " if value.get("deprecated") and not description.startswith("Deprecated") else ""
+        meaning = f"{deprecated}{description}{since}"
         types = " or ".join(dict.fromkeys(_types(value, headings)))
         rows.append(f"| `{key}` | {types} | {default} | {meaning} |")
     return "\n".join(rows) + "\n"

@@ -19,7 +19,7 @@ SOURCE = ROOT / "build" / "site-source"
 COPIED = ("docs", "examples", "modules", "deploy", "benchmarks", "*.md", "LICENSE")
 """What the documentation consists of and links to."""
 
-TEXT_SUFFIXES = {".md", ".yml", ".yaml", ".py", ".json", ".png", ".svg", ".txt", ".lua", ""}
+TEXT_SUFFIXES = {".md", ".yml", ".yaml", ".py", ".json", ".png", ".svg", ".css", ".txt", ".lua", ""}
 
 FENCE_WITH_FILE = re.compile(r"^```(\w+) (\S+)$", re.MULTILINE)
 """The first line of a code block that has the name of its file, such as ``python teapot.py``."""

@@ -14,7 +14,9 @@ from types import ModuleType
 
 import pytest
 
+from docs.key_examples import EXAMPLES
 from probe_exporter.config import loading
+from probe_exporter.config.schema import json_schema
 from probe_exporter.config.series import series_of
 from probe_exporter.flags import Flags
 from probe_exporter.plugins.loader import load_probers
@@ -90,6 +92,27 @@ def test_configurations_in_how_to_pages_load(page: str, text: str, tmp_path: Pat
     file = tmp_path / "modules.yml"
     file.write_text(text, encoding="utf-8")
     assert loading.load([file], load_probers([]), strict=True).modules, page
+
+
+@pytest.mark.parametrize("block", EXAMPLES)
+def test_examples_of_keys_load(block: str, tmp_path: Path) -> None:
+    file = tmp_path / "modules.yml"
+    file.write_text(EXAMPLES[block], encoding="utf-8")
+    assert loading.load([file], load_probers([]), strict=False).modules
+
+
+def test_keys_whose_form_is_not_obvious_have_an_example() -> None:
+    """Lists, mappings, durations and sizes are in the example of their block; `cert` and such are PEM texts."""
+    schema = json_schema(load_probers([]))
+    assert EXAMPLES.keys() == {"File", *schema["$defs"]}
+    missing = {
+        f"{block}.{key}"
+        for block, value in {"File": schema, **schema["$defs"]}.items()
+        for key, form in value["properties"].items()
+        if re.search(r'"(array|object)"|\(ns\||KB', json.dumps(form)) and not form.get("deprecated")
+        if not re.search(rf"\b{key}:", EXAMPLES[block])
+    }
+    assert missing == set()
 
 
 def test_page_about_scale_has_the_series_of_a_module() -> None:
