@@ -38,7 +38,7 @@ def main() -> int:
     print(f"\nours on {interpreter()}")
     if options.json is not None:
         options.json.write_text(json.dumps(report(chosen, results, options), indent=2) + "\n")
-    over = [probe.name for probe in chosen if (ratio(results[probe.name]) or 0) > probe.budget]
+    over = [probe.name for probe in chosen if exceeds(probe, ratio(results[probe.name]))]
     if over:
         print(f"over budget: {', '.join(over)}")
     return 1 if over and options.check else 0
@@ -69,12 +69,15 @@ def run(probes: Sequence[Probe], rounds: int, load: Load) -> dict[str, Rounds]:
         directory = Path(name)
         Pki(directory)
         ports = running.enter_context(serving(directory))
-        modules = {probe.name: dict(probe.module) for probe in probes}
-        (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": modules}))
-        flag = "--config.file=blackbox.yml"
-        started = [running.enter_context(start(directory, flag)) for start in _installed()]
+        everybody = []
+        for start in _installed():
+            modules = {probe.name: dict(probe.module) for probe in probes if start is exporters.ours or probe.budget}
+            config = directory / f"{start.__name__}.yml"
+            config.write_text(yaml.safe_dump({"modules": modules}))
+            everybody.append(running.enter_context(start(directory, f"--config.file={config}")))
         for probe in probes:
             path = probe_path(module=probe.name, target=probe.target.format(**ports))
+            started = everybody if probe.budget else everybody[:1]
             for exporter in started:
                 measure(exporter, path, WARM_UP)
             results[probe.name] = {exporter.name: [] for exporter in started}
@@ -109,6 +112,11 @@ def ratio(rounds: Rounds) -> float | None:
         return None
     mine, theirs = (median(m.cpu_per_probe for m in rounds[name]) for name in ("ours", "original"))
     return mine / theirs
+
+
+def exceeds(probe: Probe, ratio: float | None) -> bool:
+    """Return whether a ratio is larger than the probe's budget; False if there is nothing to compare."""
+    return ratio is not None and probe.budget is not None and ratio > probe.budget
 
 
 def table(probes: Sequence[Probe], results: Mapping[str, Rounds]) -> str:

@@ -76,6 +76,11 @@ class GrpcSettings(CertificateSettings, AddressSettings):
         return metadata_fields(self.metadata)
 
     @cached_property
+    def has_tls_config(self) -> bool:
+        """Whether ``tls_config`` has settings, whose files are then read even without TLS."""
+        return self.tls_config != TLSSettings()
+
+    @cached_property
     def request(self) -> bytes:
         """The encoded request for the health of the service."""
         return health.request(encode(self.service))
@@ -137,7 +142,7 @@ def _prepare_tls(url: URL, settings: GrpcSettings) -> Secure | None:
     config = settings.tls_config
     if settings.tls:
         return Secure(context.client_context(config, ALPN), config.server_name or url.host)
-    if config != TLSSettings():
+    if settings.has_tls_config:
         context.client_context(config)
     return None
 
@@ -227,7 +232,8 @@ async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes
 
 async def _connect(probe: Probe, place: _Place) -> Connection:
     """Connect to the server, through the environment's proxy for https, as gRPC clients do."""
-    proxy = _proxies().choose(replace(place.url, scheme="https"), [place.address])
+    proxies = _proxies()
+    proxy = proxies.choose(replace(place.url, scheme="https"), [place.address]) if proxies.by_scheme else None
     if proxy is None:
         return await dial(probe, [place.address], place.url.port, secure=place.secure)
     own = tunnel.own_tls(proxy, TLSSettings())
