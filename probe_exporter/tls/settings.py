@@ -62,21 +62,24 @@ class CertificateSettings(Settings):
 
     Args:
         check_revoked: look each certificate of the chain up in the revocation list (CRL) that it names.
-        fail_if_revoked: fail the probe if a list has one of the certificates; needs ``check_revoked``.
+        fail_if_revoked: fail the probe if a certificate is revoked; needs ``check_revoked`` or ``ocsp``.
+        ocsp: ``stapled`` requests the OCSP response that the server may send with its certificate; ``request`` asks
+            the responder that the certificate names if the server sends none.
     """
 
     check_revoked: bool = False
     fail_if_revoked: bool = False
+    ocsp: Literal["", "stapled", "request"] = ""
 
     @property
     def examines_certificates(self) -> bool:
         """Whether one of the keys is set."""
-        return self.check_revoked
+        return self.check_revoked or bool(self.ocsp)
 
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()
-        if self.fail_if_revoked and not self.check_revoked:
-            yield "fail_if_revoked", "nothing looks for revoked certificates: set `check_revoked`"
+        if self.fail_if_revoked and not (self.check_revoked or self.ocsp):
+            yield "fail_if_revoked", "nothing looks for revoked certificates: set `check_revoked` or `ocsp`"
 
 
 class _Secure(Protocol):
