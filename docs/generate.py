@@ -19,11 +19,11 @@ from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.protocols.dialogue import steps
-from probe_exporter.protocols.pki import revocation
+from probe_exporter.protocols.pki import renewal, revocation, status
 from probe_exporter.report import advice
 from probe_exporter.report.advice import Explanation
 from probe_exporter.telemetry.counters import Telemetry
-from probe_exporter.tls import handshake
+from probe_exporter.tls import details, handshake
 from tests.peers.config_cases import KINDER, STRICTER
 from tests.peers.differences import DIFFERENCES, SECTIONS
 
@@ -83,7 +83,7 @@ document show the same, with the host and port of the target in the commands. If
 """
 
 
-EXAMINED = (revocation.METRICS,)
+EXAMINED = (details.METRICS, revocation.METRICS, status.METRICS, renewal.METRICS)
 """Metrics that the runner sets after a probe, if the module asks for them."""
 
 

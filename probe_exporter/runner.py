@@ -107,8 +107,9 @@ async def _attempt(module: Module, probe: Probe) -> None:
 
 async def _probe_and_examine(module: Module, probe: Probe) -> None:
     """Call the prober, then examine the certificates of its TLS connection, whether or not the target passed."""
-    from probe_exporter.protocols.pki.examination import examine  # noqa: PLC0415  # few modules need it
+    from probe_exporter.protocols.pki.examination import examine, prepare  # noqa: PLC0415  # few modules need it
 
+    prepare(probe, module.settings)
     try:
         await module.prober.probe(probe, module.settings)
     except ProbeFailed as failed:

@@ -172,6 +172,7 @@ class Probe:
         "handshake",
         "network",
         "observe",
+        "requests_ocsp",
         "samples",
         "set",
         "spans",
@@ -204,6 +205,7 @@ class Probe:
         # For the report of the probe, and not for probers:
         self.spans: list[Span] = []  # the phases that have ended
         self.evidence: list[Evidence] = []  # what peers sent to identify themselves
+        self.requests_ocsp = False  # whether handshakes ask for a stapled OCSP response
         self.handshake: object = None  # the TLS handshake reported last, a `tls.handshake.Handshake`
         self.started = time.perf_counter()
         self.current_phase = ""

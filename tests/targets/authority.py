@@ -14,6 +14,7 @@ from typing import Any, Self
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import ocsp
 
 Key = ec.EllipticCurvePrivateKey
 Page = bytes | str | None
@@ -139,6 +140,39 @@ class Authority:
         for extension in extensions:
             builder = builder.add_extension(extension, critical=True)
         return builder.sign(key or self.key, hashes.SHA256()).public_bytes(encoding)
+
+    def status(
+        self,
+        certificate: x509.Certificate,
+        *,
+        revoked: bool = False,
+        begins: float = -1.0,
+        ends: float | None = 1.0,
+        signer: tuple[x509.Certificate, Key] | None = None,
+        shown: Sequence[x509.Certificate] = (),
+    ) -> bytes:
+        """Return an OCSP response about a certificate, signed by the root unless another signer is given."""
+        by, key = signer or (self.root, self.key)
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            certificate,
+            self.root,
+            hashes.SHA1(),  # identifies the issuer
+            ocsp.OCSPCertStatus.REVOKED if revoked else ocsp.OCSPCertStatus.GOOD,
+            now() + days(begins),
+            None if ends is None else now() + days(ends),
+            now() - days(1) if revoked else None,
+            None,
+        )
+        builder = builder.responder_id(ocsp.OCSPResponderEncoding.NAME, by)
+        if shown:
+            builder = builder.certificates(list(shown))
+        return builder.sign(key, hashes.SHA256()).public_bytes(DER)
+
+    def key_of(self, name: str) -> Key:
+        """Return the key of an issued certificate."""
+        key = serialization.load_pem_private_key((self.directory / f"{name}.key").read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._answer(reader, writer))
