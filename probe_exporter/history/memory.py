@@ -258,6 +258,7 @@ class MemoryHistory:
 
 _RESULT = 1200  # a Result, its Probe, Samples and their tables, without the parts counted below
 _EVENT = 330  # an Event, its fields' table, its time
+_RUN = 500  # a Run and its texts, without those counted below
 _SPAN = 160  # a tuple with two numbers
 _SAMPLE = 60  # a value and its place in a table
 _REGISTRY = 4000  # the registry of a prober's author
@@ -271,6 +272,7 @@ def weight(result: Result) -> int:
         total += _SPAN + sys.getsizeof(about)
     for evidence in result.probe.evidence:
         total += evidence.bytes
+    total += sum(_RUN + sys.getsizeof(run.message) + _size(run.phases) for run in result.runs)
     for event in result.probe.events:
         total += _EVENT
         for value in event.fields.values():
