@@ -53,7 +53,17 @@ def series_of(module: Module) -> SeriesInfo:
 def metrics_of(module: Module) -> list[Metric]:
     """Return the metrics that a module's probes may have: of every probe, its prober, its `metrics`, several runs."""
     values = [value.metric for value in getattr(module.settings, "metrics", ())]
-    return [*_RUNNER, *_measured(module.prober), *values, *(module.several.metrics if module.several else ())]
+    several = module.several.metrics if module.several else ()
+    return [*_RUNNER, *_measured(module.prober), *values, *several, *_examined(module)]
+
+
+def _examined(module: Module) -> list[Metric]:
+    """Return the metrics of a closer look at certificates, which the runner sets for the module's prober."""
+    if not module.settings.examines_certificates:
+        return []
+    from probe_exporter.protocols.pki.examination import metrics_for  # noqa: PLC0415  # few modules need it
+
+    return metrics_for(module.settings)
 
 
 _RUNNER = [

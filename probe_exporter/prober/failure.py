@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from enum import StrEnum
 from typing import Self
@@ -58,6 +59,10 @@ class Reason(StrEnum):
     CERTIFICATE_NOT_YET_VALID = "certificate_not_yet_valid", "A certificate of the chain is not valid yet."
     CERTIFICATE_WRONG_NAME = "certificate_wrong_name", "The certificate is for other names than the requested one."
     CERTIFICATE_UNKNOWN_AUTHORITY = "certificate_unknown_authority", "No trusted authority signed the certificate."
+    CERTIFICATE_REVOKED = (
+        "certificate_revoked",
+        "An authority has revoked a certificate (fail_if_revoked).",
+    )
     CERTIFICATE_INVALID = "certificate_invalid", "The verification of the certificate failed for another reason."
     HTTP_STATUS = "http_status", "The status code is not among the valid ones."
     HTTP_VERSION = "http_version", "The HTTP version is not among the valid ones."
@@ -180,3 +185,20 @@ class ProbeFailed(Exception):
         self.reason = reason
         self.message = message
         self.fields = fields
+
+
+class OutOfFiles(ProbeFailed):
+    """The exporter has no file descriptor left, so the probe says nothing about its target."""
+
+
+def check_files(error: OSError, what: str) -> None:
+    """Raise `OutOfFiles` if `error` means that no file descriptor is left.
+
+    Args:
+        what: what failed, for the message: ``reading /etc/hosts``.
+    """
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise OutOfFiles(
+            Reason.CONNECT_FAILED,
+            f"{what} failed: the exporter has no file descriptor left; raise its limit of open files",
+        ) from None

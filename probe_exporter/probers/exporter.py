@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.deadline import Late, within
 from probe_exporter.prober.declaration import Prober
-from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.failure import OutOfFiles, OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.prober.turns import Turn
@@ -39,7 +39,7 @@ from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Size, Text
 from probe_exporter.settings.secrets import Named
 from probe_exporter.tls import handshake
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from probe_exporter.values import documents, pool
 from probe_exporter.values.finding import SearchedAnswer, report
 from probe_exporter.values.settings import Metrics
@@ -86,7 +86,7 @@ class RequireSettings(Settings):
     lint: bool = False
 
 
-class ExporterSettings(HttpClientSettings, AddressSettings):
+class ExporterSettings(CertificateSettings, HttpClientSettings, AddressSettings):
     """The ``exporter`` block of a module.
 
     Args:
@@ -464,7 +464,7 @@ class _Visit:
 
     def _go_on(self, error: Exception, phase: str) -> None:
         """Ignore the failure of an optional request, unless the network policy forbids the request."""
-        if isinstance(error, ProbeFailed) and error.reason is Reason.TARGET_DENIED:
+        if isinstance(error, OutOfFiles) or (isinstance(error, ProbeFailed) and error.reason is Reason.TARGET_DENIED):
             raise error
         self._probe.current_phase = phase
 

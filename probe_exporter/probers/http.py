@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.declaration import Prober
-from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import FAILED_BY_REGEXP
@@ -35,7 +35,7 @@ from probe_exporter.settings.regexps import Regexp
 from probe_exporter.settings.rules import Block, exclusive, required
 from probe_exporter.settings.secrets import Named
 from probe_exporter.tls.handshake import report, report_no_chain
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from probe_exporter.values import finding
 from probe_exporter.values.settings import Metrics, need_body, need_json
 
@@ -82,7 +82,7 @@ def _http3_is_consistent(block: Block) -> Iterator[tuple[str, str]]:
         yield "valid_http_versions", "HTTP/3.0 needs `enable_http3: true`"
 
 
-class HttpSettings(HttpClientSettings, AddressSettings):
+class HttpSettings(CertificateSettings, HttpClientSettings, AddressSettings):
     """The ``http`` block of a module.
 
     Args:
@@ -292,6 +292,7 @@ class _Visit:
             try:
                 self._upload = Path(settings.body_file).open("rb")  # noqa: SIM115  # `leave` closes it
             except OSError as error:
+                check_files(error, f"reading {settings.body_file}")
                 raise ProbeFailed(
                     Reason.SETTINGS_UNUSABLE,
                     f"body_file {settings.body_file} can't be read: {error.strerror}",
