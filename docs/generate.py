@@ -22,6 +22,7 @@ from probe_exporter.protocols.dialogue import steps
 from probe_exporter.protocols.pki import renewal, revocation, status
 from probe_exporter.report import advice
 from probe_exporter.report.advice import Explanation
+from probe_exporter.runs import several
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.tls import details, handshake
 from tests.peers.config_cases import KINDER, STRICTER
@@ -101,6 +102,11 @@ def meaning(metric: Metric) -> str:
 def metrics() -> str:
     """Return metrics.md."""
     parts = [INTRODUCTION, "## Every probe\n", table(declared(runner))]
+    parts += ["Of modules with [`addresses`](how-to/several-addresses.md):\n", table(several.OF_ADDRESSES)]
+    parts += [
+        "Of modules with [`attempts`](how-to/several-addresses.md#repeat-a-failed-run):\n",
+        table(several.OF_ATTEMPTS),
+    ]
     parts += ["## Probes over the network\n", "The target's address:\n", table(declared(opening))]
     parts += ["TLS handshakes, also if the certificate does not verify:\n", table(declared(handshake))]
     parts += [

@@ -25,7 +25,10 @@ Schema = Mapping[str, Any]
 
 GENERATED = "`make docs` generates this page from the code. Edit the declarations there.\n\n"
 
-NEW = {("File", "discovery"): "0.2.0", ("Module", "keep"): "0.2.0", ("Module", "drop"): "0.2.0"}
+NEW = {
+    ("File", "discovery"): "0.2.0",
+    **{("Module", key): "0.2.0" for key in ("addresses", "attempts", "keep", "drop")},
+}
 """Keys that did not come with 0.1.0: by block and key, the version."""
 
 CONFIGURATION = f"""\

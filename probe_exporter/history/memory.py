@@ -264,6 +264,7 @@ class MemoryHistory:
 
 _RESULT = 1200  # a Result, its Probe, Samples and their tables, without the parts counted below
 _EVENT = 330  # an Event, its fields' table, its time
+_RUN = 500  # a Run and its texts, without those counted below
 _SPAN = 160  # a tuple with two numbers
 _SAMPLE = 60  # a value and its place in a table
 _REGISTRY = 4000  # the registry of a prober's author
@@ -288,6 +289,8 @@ def weight(result: Result) -> int:
         total += sum([_size_of_items(value) for value in noted if type(value) in _CONTAINERS])
     for evidence in probe.evidence:
         total += evidence.bytes
+    if result.runs:
+        total += sum(_RUN + sys.getsizeof(run.message) + _size(run.phases) for run in result.runs)
     if samples.has_registry:
         total += _REGISTRY
         for family in samples.registry.collect():

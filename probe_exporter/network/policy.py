@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,10 @@ class RunNetwork:
         addresses = await lookup.lookup(host, family, resolver=resolver, as_written=guard.has_names)
         self._found_by.update(dict.fromkeys(addresses, host))
         return addresses
+
+    def target_address(self, host: str, addresses: Sequence[str], chosen: str) -> str:
+        """Return the address to probe: the one that the prober's settings choose."""
+        return chosen
 
     def forget(self, address: str) -> None:
         """Forget the name that an address was found by."""

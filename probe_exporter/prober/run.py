@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType, TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -117,6 +117,14 @@ class Network(Protocol):
 
         Raises:
             ProbeFailed: the name does not resolve, or the policy denies it.
+        """
+
+    def target_address(self, host: str, addresses: Sequence[str], chosen: str) -> str:
+        """Return the address to probe of those that the target's host has.
+
+        Args:
+            host: a name, or an address that is the only one.
+            chosen: the one that the prober's settings choose.
         """
 
     def forget(self, address: str) -> None:
