@@ -251,10 +251,13 @@ class MemoryHistory:
 
     async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
         self._recent.settle()
-        for item in self._recent:
-            if item.id == id:
-                return entry(id, item.result), document(item.result, self._log)
-        return None
+        result = next((item.result for item in self._recent if item.id == id), None)
+        if result is None:
+            return None
+        # In a thread too: to render a result with thousands of samples takes 100 ms.
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: (entry(id, result), document(result, self._log))
+        )
 
     def close(self) -> None:
         self._thread.shutdown()
