@@ -39,6 +39,19 @@ RESULTS = Path(__file__).with_name("sizing.json")
 PAGE = ROOT / "docs" / "sizing.md"
 VALUES = ROOT / "deploy" / "helm" / "probe-exporter" / "values.yaml"
 
+SIZED = (
+    *PROBES,
+    Probe(
+        "udp",
+        {"prober": "udp", "udp": {"query_response": [{"send_bytes": "01 and a question"}, {"expect": "^01"}]}},
+        "127.0.0.1:{dns}",
+        budget=1.0,
+    ),
+    Probe("unix", {"prober": "unix"}, "{directory}/nginx.socket", budget=1.0),
+    Probe("exporter", {"prober": "exporter", "exporter": {}}, "http://127.0.0.1:{http}/metrics", budget=1.0),
+)
+"""The probes of the benchmark, and those that need no comparison; the page that `exporter` reads has 300 series."""
+
 SHARES = (0.5, 0.7, 0.9)
 PLANNED = 0.7
 """The share of a core for which the page plans: bursts and slow probes need the rest."""
@@ -75,9 +88,13 @@ class Level:
 class Sizing:
     """Measures the probes of one exporter."""
 
-    def __init__(self, exporter: Server, ports: Mapping[str, int], seconds: float) -> None:
+    def __init__(self, exporter: Server, places: Mapping[str, object], seconds: float) -> None:
+        """
+        Args:
+            places: of the targets: ports, and a directory.
+        """
         self._exporter = exporter
-        self._ports = ports
+        self._places = places
         self._seconds = seconds
 
     def levels(self, probe: Probe) -> list[Level]:
@@ -93,7 +110,7 @@ class Sizing:
         return found
 
     def _paths(self, probe: Probe) -> list[str]:
-        target = probe.target.format(**self._ports)
+        target = probe.target.format(**self._places)
         each = [f"{target}?{number}" for number in range(TARGETS)] if "://" in target else [target]
         return [f"/probe?{urlencode({'module': probe.name, 'target': one})}" for one in each]
 
@@ -139,11 +156,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="seconds of load for each level (10)")
     parser.add_argument("--render", action="store_true", help="write the page from the results of the last run")
     options = parser.parse_args()
-    known = [probe.name for probe in PROBES]
+    known = [probe.name for probe in SIZED]
     if unknown := set(options.probes) - set(known):
         parser.error(f"unknown probe {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
     if not options.render:
-        results = measured([probe for probe in PROBES if probe.name in (options.probes or known)], options.seconds)
+        results = measured([probe for probe in SIZED if probe.name in (options.probes or known)], options.seconds)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     PAGE.write_text(page(json.loads(RESULTS.read_text()), yaml.safe_load(VALUES.read_text())), encoding="utf-8")
     return 0
@@ -158,7 +175,7 @@ def measured(probes: Sequence[Probe], seconds: float) -> dict[str, Any]:
     finally:
         os.sched_setaffinity(0, cores)
     about = {"date": datetime.now(UTC).date().isoformat(), "version": VERSION, "python": interpreter(), "cpu": _cpu()}
-    return {**about, "probes": {probe.name: found[probe.name] for probe in PROBES if probe.name in found}}
+    return {**about, "probes": {probe.name: found[probe.name] for probe in SIZED if probe.name in found}}
 
 
 def _measure(probes: Sequence[Probe], seconds: float, own: set[int], others: set[int]) -> dict[str, Any]:
@@ -181,7 +198,8 @@ def _measure(probes: Sequence[Probe], seconds: float, own: set[int], others: set
                 os.sched_setaffinity(0, own)
                 with exporters.ours(directory, "--config.file=blackbox.yml") as exporter:
                     os.sched_setaffinity(0, others)
-                    found[probe.name] = [asdict(level) for level in Sizing(exporter, ports, seconds).levels(probe)]
+                    sizing = Sizing(exporter, {**ports, "directory": directory}, seconds)
+                    found[probe.name] = [asdict(level) for level in sizing.levels(probe)]
     return found
 
 

@@ -27,9 +27,11 @@ http {{
     listen 127.0.0.1:{http} backlog=4096;
     listen 127.0.0.1:{https} ssl backlog=4096;
     listen 127.0.0.1:{http2} ssl http2 backlog=4096;
+    listen unix:{directory}/nginx.socket backlog=4096;
     ssl_certificate {directory}/leaf.pem;
     ssl_certificate_key {directory}/leaf.key;
     ssl_session_tickets off;
+    location /metrics {{ default_type text/plain; alias {directory}/metrics.txt; }}
     location / {{ default_type text/html; return 200 "<html><body>good morning</body></html>"; }}
   }}
   server {{
@@ -76,6 +78,15 @@ def _serve_health(directory: Path) -> None:
     (service / "Check").write_bytes(b"\0\0\0\0\2\x08\1")
 
 
+def _serve_metrics(directory: Path) -> None:
+    """Write a page of metrics as long as that of a small exporter: 60 families with 5 series each."""
+    lines = []
+    for number in range(60):
+        lines += [f"# HELP app_{number} Something.", f"# TYPE app_{number} gauge"]
+        lines += [f'app_{number}{{part="{part}"}} {number * part}' for part in range(5)]
+    (directory / "metrics.txt").write_text("\n".join([*lines, ""]))
+
+
 @contextlib.contextmanager
 def _nginx(directory: Path) -> Iterator[Mapping[str, int]]:
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
@@ -83,6 +94,7 @@ def _nginx(directory: Path) -> Iterator[Mapping[str, int]]:
         raise SystemExit("nginx is not installed: apt install nginx")
     ports = {name: free_port() for name in ("http", "https", "http2", "grpc")}
     _serve_health(directory)
+    _serve_metrics(directory)
     config = directory / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""  # otherwise a worker can't enter the directory
     config.write_text(NGINX.format(user=user, directory=directory, **ports))

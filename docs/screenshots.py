@@ -11,18 +11,17 @@ import json
 import os
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-import zlib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
+
+from PIL import Image
 
 from probe_exporter.testing import Certificate, Peer, serve
 
@@ -68,7 +67,8 @@ def main(directory: Path) -> None:
                 fetch(f"{url}probe?{urlencode(target._asdict())}")
         image = directory / "overview.png"
         shoot(browser, scratch, url, image)
-        image.write_bytes(reduced(image.read_bytes()))
+        with Image.open(image) as whole:
+            whole.convert("RGB").quantize().save(image, optimize=True)
     print(directory / "overview.png")  # noqa: T201  # a script
 
 
@@ -151,76 +151,6 @@ def shoot(browser: str, scratch: Path, url: str, image: Path) -> None:
     if os.geteuid() == 0:  # Chromium's sandbox does not work for root
         flags.append("--no-sandbox")
     subprocess.run([browser, *flags, url], check=True, stderr=subprocess.DEVNULL)
-
-
-# --- PNG (RFC 2083) ------------------------------------------------------------------------------------------
-
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_HEADER = struct.Struct(">IIBBBBB")
-_PALETTE_KIND = 3
-
-
-def reduced(image: bytes) -> bytes:
-    """Return an image of 8-bit RGB or RGBA with a palette of its 256 most frequent colours."""
-    width, height, _, kind, *_ = _HEADER.unpack(b"".join(chunks(image, b"IHDR")))
-    size = {2: 3, 6: 4}[kind]
-    lines = list(unfiltered(zlib.decompress(b"".join(chunks(image, b"IDAT"))), width * size, size))
-    pixels = [[line[at : at + 3] for at in range(0, len(line), size)] for line in lines]
-    counted = Counter(pixel for line in pixels for pixel in line)
-    palette = [colour for colour, _ in counted.most_common(256)]
-    places = {colour: nearest(colour, palette) for colour in counted}
-    data = b"".join([b"\0" + bytes(map(places.__getitem__, line)) for line in pixels])
-    header = _HEADER.pack(width, height, 8, _PALETTE_KIND, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"PLTE", b"".join(palette)), (b"IDAT", zlib.compress(data, 9)), (b"IEND", b""))
-    return _SIGNATURE + b"".join([chunk(*part) for part in parts])
-
-
-def nearest(colour: bytes, palette: list[bytes]) -> int:
-    """Return the place of the colour that is most like one."""
-    return min(
-        range(len(palette)), key=lambda place: sum((a - b) ** 2 for a, b in zip(colour, palette[place], strict=True))
-    )
-
-
-def chunks(image: bytes, wanted: bytes) -> Iterator[bytes]:
-    """Yield the data of the chunks of one type."""
-    at = len(_SIGNATURE)
-    while at < len(image):
-        size, kind = struct.unpack_from(">I4s", image, at)
-        if kind == wanted:
-            yield image[at + 8 : at + 8 + size]
-        at += 12 + size
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    """Return a chunk with its length and its checksum."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def unfiltered(data: bytes, length: int, size: int) -> Iterator[bytes]:
-    """Yield the lines of an image: undo the filter of each.
-
-    Args:
-        length: bytes of a line.
-        size: bytes of a pixel.
-    """
-    above = bytearray(length)
-    for begin in range(0, len(data), length + 1):
-        kind, line = data[begin], bytearray(data[begin + 1 : begin + 1 + length])
-        for at in range(length):
-            left = line[at - size] if at >= size else 0
-            corner = above[at - size] if at >= size else 0
-            line[at] = (line[at] + predicted(kind, left, above[at], corner)) & 255
-        yield bytes(line)
-        above = line
-
-
-def predicted(kind: int, left: int, above: int, corner: int) -> int:
-    """Return what a filter predicts of a byte (RFC 2083, 6)."""
-    if kind == 4:  # Paeth
-        estimate = left + above - corner
-        return min((left, above, corner), key=lambda one: abs(estimate - one))
-    return (0, left, above, (left + above) // 2)[kind]
 
 
 if __name__ == "__main__":

@@ -134,9 +134,15 @@ def original(directory: Path, *flags: str, **environment: str) -> contextlib.Abs
     return _running("original", [peer("blackbox_exporter")], directory, flags, environment)
 
 
-def prometheus(directory: Path, *flags: str) -> contextlib.AbstractContextManager[Server]:
-    """Start a Prometheus that keeps its data in the directory; skip the test where it is not installed."""
-    return _running("prometheus", [peer("prometheus")], directory, [*flags, f"--storage.tsdb.path={directory}/data"])
+def prometheus(directory: Path, *flags: str, through: Sequence[str] = ()) -> contextlib.AbstractContextManager[Server]:
+    """Start a Prometheus that keeps its data in the directory; skip the test where it is not installed.
+
+    Args:
+        through: a command that executes the command of Prometheus, such as one that unshares a namespace.
+    """
+    return _running(
+        "prometheus", [*through, peer("prometheus")], directory, [*flags, f"--storage.tsdb.path={directory}/data"]
+    )
 
 
 def prometheus_agent(directory: Path, *flags: str) -> contextlib.AbstractContextManager[Server]:

@@ -1,8 +1,8 @@
 """Tests of examples/: the programs run, promtool accepts every configuration, and a real Prometheus runs most of them.
 
-The tests change targets, addresses and intervals of a configuration. Discovery that needs a cluster or a public name
-server is replaced by a list with the labels that it would find; the relabeling stays. tests/peers has the tests of
-prometheus.yml and prometheus-parameters.yml.
+The tests change targets, addresses and intervals of a configuration. Discovery in a cluster is replaced by a list with
+the labels that it would find; the relabeling stays. tests/peers has the tests of prometheus.yml and
+prometheus-parameters.yml.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import prometheus_client
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests import exporters
+from tests import exporters, namespaces
 from tests.deploy.test_helm import problems
+from tests.discovery.test_dns import says
 from tests.exporters import ROOT, Server, peer
 from tests.peers.test_prometheus import ask, wait_for_value
 from tests.processes import free_port, listening, running
 from tests.targets import Site, reply
+from tests.targets.dns import record
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -266,7 +268,7 @@ class Stage:
             yield job | {"job_name": f"shard-{shard}", "relabel_configs": rules}
 
     def services(self) -> Iterator[Json]:
-        """Yield the jobs whose discovery is replaced by a list."""
+        """Yield the job that discovers targets by HTTP, and those whose discovery in a cluster is replaced."""
         yield self.jobs("prometheus-http-sd.yml")["discovered"]
         page, nothing = self.site.fill("127.0.0.1:{port}"), self.site.fill("127.0.0.1:{dead}")
         found: dict[str, list[tuple[str, Json]]] = {
@@ -276,10 +278,8 @@ class Stage:
                 (nothing, INGRESS),
             ],
             "services": [(page, SERVICE), (nothing, {"__meta_kubernetes_service_name": "other"})],
-            "every-address": [(page, {})],
-            "ldap": [(page, {})],
         }
-        jobs = self.jobs("prometheus-kubernetes.yml") | self.jobs("prometheus-dns.yml")
+        jobs = self.jobs("prometheus-kubernetes.yml")
         for name, targets in found.items():
             job = {key: value for key, value in jobs[name].items() if not key.endswith("_sd_configs")}
             yield job | {"static_configs": [{"targets": [address], "labels": labels} for address, labels in targets]}
@@ -348,7 +348,7 @@ async def collect(directory: Path) -> Found:
 async def all_arrived(server: Server) -> None:
     for job, number in {
         "inventory": len(PAGES) + 1, "shard-.": len(PAGES) + 1, "discovered": 1, "ingresses": 1, "services": 1,
-        "every-address": 1, "ldap": 1, "web": 4,
+        "web": 4,
     }.items():  # fmt: skip
         await wait_for_value(server, f'count(probe_success{{job=~"{job}"}})', number)
     await wait_for_value(server, 'count(ALERTS{alertname="ProbeFailedFromVantagePoints"})', 1)
@@ -389,11 +389,45 @@ def test_service_is_probed_with_the_module_of_its_annotation(found: Found) -> No
     assert found.select("services", "probe_tcp_duration_seconds")
 
 
-def test_addresses_of_a_name_become_urls(found: Found) -> None:
-    ((labels, _),) = found.select("every-address")
-    assert re.fullmatch(r"https://127\.0\.0\.1:\d+/health", labels["instance"])
-    ((_, value),) = found.select("ldap")
-    assert value == 1
+WITH_RESOLV_CONF = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"')
+"""Execute a program that has another /etc/resolv.conf: its path comes next, then the command."""
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Has one address of a name and one service of an SRV record, both on loopback."""
+
+    def __init__(self, port: int) -> None:
+        self.service = says([record("_ldap._tcp.example.com", "SRV", f"0 0 {port} localhost.")])
+        self.address = says([record("www.example.com", "A", "127.0.0.1")])
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        answer = self.service if b"_ldap" in data.lower() else self.address
+        for part in answer(data):
+            assert isinstance(part, bytes)
+            self.transport.sendto(part, addr)
+
+
+async def test_prometheus_finds_targets_in_dns(tmp_path: Path) -> None:
+    """The name server has an address of loopback of its own, since Prometheus only asks the port 53."""
+    namespaces.require()
+    (tmp_path / "office.yml").write_text(OFFICE)
+    number = free_port()
+    address = f"127.53.{number >> 8}.{number & 255}"
+    (tmp_path / "resolv.conf").write_text(f"nameserver {address}\n")
+    async with Site({}) as site:
+        server = NameServer(site["port"])
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: server, (address, 53))
+        with contextlib.closing(transport), exporters.ours(tmp_path, "--config.file=office.yml") as exporter:
+            stage = Stage(tmp_path, site, exporter)
+            flag = stage.write("prometheus.yml", {"scrape_configs": [*stage.jobs("prometheus-dns.yml").values()]})
+            through = [*WITH_RESOLV_CONF, str(tmp_path / "resolv.conf")]
+            with exporters.prometheus(tmp_path, flag, through=through) as prometheus:
+                await wait_for_value(prometheus, f'probe_success{{job="ldap",instance="localhost:{site["port"]}"}}', 1)
+                page = "https://127.0.0.1:443/health"
+                await wait_for_value(prometheus, f'count(probe_success{{job="every-address",instance="{page}"}})', 1)
 
 
 def test_vantage_points_page_only_together(found: Found) -> None:

@@ -31,6 +31,7 @@ USES = {
     "probe_exporter/config/document.py": {"_VARIABLE": OURS},
     "probe_exporter/config/nodes.py": {"_INTEGERS": OURS, "_FLOAT": OURS, "_SPECIAL_FLOAT": OURS},
     "probe_exporter/config/placeholders.py": {"NAME": OURS, "_PLACEHOLDER": OURS},
+    "probe_exporter/config/schema.py": {"_ARGUMENT": OURS},
     "probe_exporter/config/shapes.py": {"_DECIMAL": OURS},
     "probe_exporter/exposition/formats.py": {"_PLAIN": RUN, "_quality": RUN},
     "probe_exporter/flags.py": {"flag": OURS, "unsigned": OURS},

@@ -11,6 +11,7 @@ import math
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -232,6 +233,7 @@ class MemoryHistory:
         """
         self._recent = Recent(limit, max_bytes, lost)
         self._log = log
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
 
     def add(self, result: Result) -> None:
         if self._recent.add(result):
@@ -241,7 +243,9 @@ class MemoryHistory:
         self._recent.settle()
         items = list(self._recent)
         # In a thread: to mask the secrets of thousands of results takes longer than one turn of the event loop may.
-        return await asyncio.to_thread(lambda: query.select(entry(item.id, item.result) for item in items))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: query.select(entry(item.id, item.result) for item in items)
+        )
 
     async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
         self._recent.settle()
@@ -251,7 +255,7 @@ class MemoryHistory:
         return None
 
     def close(self) -> None:
-        pass
+        self._thread.shutdown()
 
 
 # --- sizes of results --------------------------------------------------------------------------------------

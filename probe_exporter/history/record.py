@@ -123,7 +123,7 @@ def details(result: Result) -> dict[str, object]:
     ]
     return {
         "prober": result.module.prober.name,
-        "parameters": {name: mask.text(value) for name, value in result.module.request.items()},
+        "parameters": {name: mask.parameter(value) for name, value in result.module.request.items()},
         "events": events,
         "phases": [_phase(span, result.probe.started, mask) for span in sorted(result.probe.spans, key=itemgetter(1))],
         "tls": [evidence.data(mask.text) for evidence in result.probe.evidence],

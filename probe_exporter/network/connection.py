@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from probe_exporter.prober.deadline import Deadline
-from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
 from probe_exporter.tls import evidence, handshake
 from probe_exporter.tls.context import ClientContext
@@ -443,9 +443,11 @@ _CONNECT_REASONS = {
 
 
 def connecting_failed(error: OSError, target: str) -> ProbeFailed:
-    """Make a failure of the system's error about a connection or a datagram."""
+    """Make a failure of the system's error about a connection or a datagram.
+
+    Raises:
+        OutOfFiles: the exporter has no file descriptor left.
+    """
+    check_files(error, f"connecting to {target}")
     reason = _CONNECT_REASONS.get(error.errno or 0, Reason.CONNECT_FAILED)
-    what = error.strerror or str(error)
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        what = "the exporter has no file descriptor left; raise its limit of open files"
-    return ProbeFailed(reason, f"connecting to {target} failed: {what}")
+    return ProbeFailed(reason, f"connecting to {target} failed: {error.strerror or error}")

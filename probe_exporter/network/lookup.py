@@ -14,7 +14,7 @@ from probe_exporter.network import resolv_conf
 from probe_exporter.network.address_order import in_order
 from probe_exporter.network.dns_query import Question
 from probe_exporter.network.name_servers import Plan, Server, ask
-from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 
 HOSTS = Path("/etc/hosts")
 
@@ -47,7 +47,8 @@ def in_hosts_file(host: str) -> tuple[str, ...]:
     try:
         status = HOSTS.stat()
         return _parse_hosts(HOSTS, (status.st_size, status.st_mtime_ns)).get(host.lower().rstrip("."), ())
-    except OSError:
+    except OSError as error:
+        check_files(error, f"reading {HOSTS}")
         return ()
 
 

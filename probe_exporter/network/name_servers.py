@@ -25,7 +25,7 @@ from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import join_host_port
 from probe_exporter.network.dns_query import FORMERR, NXDOMAIN, Question, Response, encode_query, read_response
 from probe_exporter.prober.deadline import Deadline
-from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 
 SILENCE = 30.0
 """Seconds for which a server that did not answer is asked last."""
@@ -134,6 +134,7 @@ class _Inquiry:
             _silent[server] = self._loop.time() + SILENCE
             return None
         except OSError as error:
+            check_files(error, f"asking {server[0]}")
             return _unreachable(error)
         finally:
             self._asking = self._response = None

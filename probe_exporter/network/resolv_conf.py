@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from probe_exporter.addresses import literals
+from probe_exporter.prober.failure import check_files
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 NSSWITCH_CONF = Path("/etc/nsswitch.conf")
@@ -66,7 +67,8 @@ def resolv_conf() -> ResolvConf:
     try:
         status = RESOLV_CONF.stat()
         return _read_resolv_conf(RESOLV_CONF, (status.st_size, status.st_mtime_ns))
-    except OSError:
+    except OSError as error:
+        check_files(error, f"reading {RESOLV_CONF}")
         return ResolvConf(search=_domain_of_this_machine())
 
 
@@ -130,7 +132,8 @@ def sources() -> tuple[str, ...]:
     try:
         status = NSSWITCH_CONF.stat()
         return _read_sources(NSSWITCH_CONF, (status.st_size, status.st_mtime_ns))
-    except OSError:
+    except OSError as error:
+        check_files(error, f"reading {NSSWITCH_CONF}")
         return FILES, DNS
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from enum import StrEnum
 from typing import Self
@@ -184,3 +185,20 @@ class ProbeFailed(Exception):
         self.reason = reason
         self.message = message
         self.fields = fields
+
+
+class OutOfFiles(ProbeFailed):
+    """The exporter has no file descriptor left, so the probe says nothing about its target."""
+
+
+def check_files(error: OSError, what: str) -> None:
+    """Raise `OutOfFiles` if `error` means that no file descriptor is left.
+
+    Args:
+        what: what failed, for the message: ``reading /etc/hosts``.
+    """
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise OutOfFiles(
+            Reason.CONNECT_FAILED,
+            f"{what} failed: the exporter has no file descriptor left; raise its limit of open files",
+        ) from None

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.deadline import Late, within
 from probe_exporter.prober.declaration import Prober
-from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.failure import OutOfFiles, OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.prober.turns import Turn
@@ -464,7 +464,7 @@ class _Visit:
 
     def _go_on(self, error: Exception, phase: str) -> None:
         """Ignore the failure of an optional request, unless the network policy forbids the request."""
-        if isinstance(error, ProbeFailed) and error.reason is Reason.TARGET_DENIED:
+        if isinstance(error, OutOfFiles) or (isinstance(error, ProbeFailed) and error.reason is Reason.TARGET_DENIED):
             raise error
         self._probe.current_phase = phase
 

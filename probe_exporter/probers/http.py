@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.declaration import Prober
-from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import FAILED_BY_REGEXP
@@ -292,6 +292,7 @@ class _Visit:
             try:
                 self._upload = Path(settings.body_file).open("rb")  # noqa: SIM115  # `leave` closes it
             except OSError as error:
+                check_files(error, f"reading {settings.body_file}")
                 raise ProbeFailed(
                     Reason.SETTINGS_UNUSABLE,
                     f"body_file {settings.body_file} can't be read: {error.strerror}",

@@ -30,6 +30,10 @@ MAX_SETTINGS_CHARACTERS = 65536
 """Limits of a report; what is left out is counted or marked with an ellipsis."""
 
 
+_TIMESTAMPS = ("_timestamp_seconds", "_expiry")
+MAX_DATE_SECONDS = 1e11  # the year 5138
+
+
 class Step(NamedTuple):
     """A line of the probe's log; `offset` is in seconds since the probe began, `fields` are text."""
 
@@ -42,11 +46,12 @@ class Step(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A sample of a metric, with its labels and its value as in an exposition."""
+    """A sample of a metric, with its labels and its value as in an exposition; `date` is what a timestamp means."""
 
     name: str
     labels: tuple[tuple[str, str], ...]
     value: str
+    date: str = ""
 
 
 class Family(NamedTuple):
@@ -229,4 +234,11 @@ def _number(value: object) -> str:
 
 def _sample(sample: Mapping[str, Any]) -> Sample:
     labels = [(name, _cut(str(value), MAX_LABEL_CHARACTERS)) for name, value in sample["labels"].items()]
-    return Sample(sample["name"], tuple(labels), _number(sample["value"]))
+    return Sample(sample["name"], tuple(labels), _number(sample["value"]), _date(sample["name"], sample["value"]))
+
+
+def _date(name: str, value: object) -> str:
+    """Return the date that a metric with Unix seconds has as its value; empty for others."""
+    if not name.endswith(_TIMESTAMPS) or not isinstance(value, int | float) or not 0 < value < MAX_DATE_SECONDS:
+        return ""
+    return peers.date(value)

@@ -249,7 +249,7 @@ class Telemetry(Collector):
         )
         yield CounterMetricFamily(
             "probe_exporter_probes_rejected_total",
-            "Requests for probes that got 503 because no slot was free in time.",
+            "Requests for probes that got 503 because no slot was free in time, or no file descriptor was left.",
             self.rejected,
         )
         yield CounterMetricFamily(

@@ -92,6 +92,12 @@ class Mask:
             text = text.replace(secret, shown)
         return text
 
+    def parameter(self, value: str) -> str:
+        """Return a request's parameter, masked as a whole if a secret of the module has it as a part."""
+        if value and any(value in secret for secret, shown in self._hidden if shown is MASK):
+            return MASK
+        return self.text(value)
+
     def plain(self, value: object) -> object:
         """Return a value of a log event as JSON data, with secrets masked."""
         return plain(value, self.text)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as openssl
 
-from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.settings.fields import encode
 from probe_exporter.tls.layer import Layer, collect
 from probe_exporter.tls.settings import TLSSettings, TLSVersion
@@ -150,6 +150,7 @@ def _read(key: str, inline: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
+        check_files(error, f"reading {path}")
         raise ProbeFailed(
             Reason.SETTINGS_UNUSABLE, f"tls_config: {key}_file {path} can't be read: {error.strerror}"
         ) from None

@@ -120,7 +120,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     add("targets", metavar="TARGET", nargs="*", help="a target to probe; several give a table")
     add("--targets", dest="file", metavar="FILE", help="file of targets, one a line: TARGET, or MODULE TARGET")
     add("--output", choices=("text", "json", "metrics"), help="format (default: text on a terminal, otherwise metrics)")
-    add("--watch", metavar="DURATION", type=_timeout, help="repeat the probes at this interval, until Ctrl-C")
+    add("--watch", metavar="DURATION", type=_interval, help="repeat the probes at this interval, until Ctrl-C")
     add(
         "--set",
         metavar="KEY=VALUE",
@@ -375,10 +375,18 @@ def _setting(text: str) -> tuple[str, str]:
 
 
 def _timeout(text: str) -> float:
+    return _seconds(text, "timeout")
+
+
+def _interval(text: str) -> float:
+    return _seconds(text, "interval")
+
+
+def _seconds(text: str, what: str) -> float:
     try:
         seconds = parse_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     if seconds <= 0:
-        raise argparse.ArgumentTypeError("the timeout must be greater than 0")
+        raise argparse.ArgumentTypeError(f"the {what} must be greater than 0")
     return seconds

@@ -82,7 +82,7 @@ class Operation:
 BY_ANYBODY: Mapping[int, Reply] = {
     401: Reply("Users are configured (`--web.config.file`), and the request is none of theirs."),
     429: Reply("More requests than the configured rate limit."),
-    503: Reply("Too many attempts to log in, or the supervisor of the workers does not answer."),
+    503: Reply("Too many attempts to log in or pages at once, or the supervisor of the workers does not answer."),
 }
 """Responses that any path may send, by the feature of the server that causes them."""
 

@@ -32,7 +32,7 @@ class ConfigPage:
         config, parameters = self._configuration.current, decode_query(query)
         modules = _asked(config, parameters)
         if wants_html(request):
-            values = await asyncio.to_thread(_sections, config, modules)
+            values = await self._renderer.in_thread(_sections, config, modules)
             facts = {"loaded": self._configuration.loaded, "last_error": self._configuration.last_error}
             return await self._renderer.page(request, "config.html", {**values, **facts})
         if modules is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,7 +44,7 @@ class FormPage:
 
     async def form(self, request: BaseRequest, query: str) -> Answer:
         """Return the form; `module`, `target` and the modules' own parameters fill its fields."""
-        values = await asyncio.to_thread(_values, self._configuration.current, decode_query(query))
+        values = await self._renderer.in_thread(_values, self._configuration.current, decode_query(query))
         return await self._renderer.page(request, "form.html", values)
 
 

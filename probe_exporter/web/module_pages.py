@@ -79,7 +79,7 @@ class ModulePages:
         """Return the list of modules; with the parameter ``prober``, those that use it."""
         modules = self._current().modules
         if modules is None:
-            modules = await asyncio.to_thread(_modules, self._current().config)
+            modules = await self._renderer.in_thread(_modules, self._current().config)
             self._described = self._current()._replace(modules=modules)
         wanted = decode_query(query).get("prober", "")
         found = [module for module in modules if wanted in ("", module.prober)]
@@ -102,14 +102,14 @@ class ModulePages:
             raise Refused(404, UnknownModule(name, config).line)
         recent = await self._recent(name)
         make = partial(_module, config, name, exporter_url(request, self._place), self._options())
-        values = {**await asyncio.to_thread(make), "recent": recent}
+        values = {**await self._renderer.in_thread(make), "recent": recent}
         return await self._renderer.page(request, "module.html", values)
 
     async def reasons(self, request: BaseRequest, query: str) -> Answer:
         """Return the page of all reasons for failure."""
         reasons = self._current().reasons
         if reasons is None:
-            reasons = await asyncio.to_thread(_reasons, self._current().config)
+            reasons = await self._renderer.in_thread(_reasons, self._current().config)
             self._described = self._current()._replace(reasons=reasons)
         return await self._renderer.page(request, "reasons.html", {"groups": reasons})
 

@@ -66,7 +66,7 @@ class Pages:
         wanted = _filter(decode_query(query))
         entries = await self._entries()
         config = self._configuration.current
-        values = await asyncio.to_thread(_targets, config, wanted, entries or ())
+        values = await self._renderer.in_thread(_targets, config, wanted, entries or ())
         return await self._renderer.page(
             request, "status.html", {**values, **self._exporter(), "readable": entries is not None}
         )

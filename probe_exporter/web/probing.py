@@ -17,9 +17,10 @@ from probe_exporter.exposition.merging import merged
 from probe_exporter.history.memory import History
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.history.record import debug_documents
-from probe_exporter.prober.failure import Reason
+from probe_exporter.prober.failure import OutOfFiles, Reason
 from probe_exporter.runner import Result, run
 from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.web.accepting import NO_FILES
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answers import Answer, Refused, exposition, plain
 from probe_exporter.web.html.negotiation import wants_html
@@ -146,6 +147,11 @@ class Probing:
             self.running.discard(task)
             if self._draining is not None and not self.running:
                 self._draining.set()
+        if isinstance(result.failure, OutOfFiles):
+            tally.cancel()
+            self._telemetry.rejected += 1
+            self._probe_log.write(result)
+            raise Refused(503, NO_FILES, **{"Retry-After": "1"})
         tally.finish(result.failure.reason.value if result.failure else "", result.duration)
         if result.failure is not None and result.failure.reason is Reason.INTERNAL_ERROR:
             self._telemetry.internal_errors += 1

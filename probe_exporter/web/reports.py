@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ from aiohttp.web import BaseRequest
 from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config
 from probe_exporter.history.memory import Query
+from probe_exporter.history.record import HistoryEntry
 from probe_exporter.report.report import Report, of_entry, of_result
 from probe_exporter.report.snippets import EXPORTER, query, source_options
 from probe_exporter.runner import Result
@@ -33,10 +35,14 @@ MAX_LISTED_MODULES = 500
 """Modules on the page about an unknown one; `/modules` has all."""
 
 MAX_HISTORY_SECONDS = 1.0
-"""Seconds that a page waits for the history to find the number of a probe."""
+"""Seconds that a page waits for the history to find its probe and earlier ones."""
 
-MAX_SEARCHED = 200
-"""The newest entries of the history, among which a page looks for its probe."""
+MAX_SEARCHED = 500
+MAX_SEARCHED_BYTES = 1 << 20
+"""Entries of the history, among which a page looks for its probe and for earlier ones, and bytes of their texts."""
+
+MAX_EARLIER = 20
+"""Earlier results on the page of a probe."""
 
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 
@@ -47,11 +53,16 @@ class Shown(NamedTuple):
     Attributes:
         again: the query of the request that repeats the probe; empty if something in it is masked.
         masked: whether a password or a secret is masked in the target or in a parameter, and so in the texts to copy.
+        earlier: earlier results of the same module and target, newest first; `last_success` may be older than these.
+        newer: the newest result of the same module and target, if that is a newer one.
     """
 
     report: Report
     again: str
     masked: bool
+    earlier: tuple[HistoryEntry, ...]
+    last_success: HistoryEntry | None
+    newer: HistoryEntry | None
 
 
 class Reports:
@@ -66,15 +77,13 @@ class Reports:
     async def probe(self, request: BaseRequest, results: Sequence[Result]) -> Answer:
         """Return the page of the probes of one request, each module in its own section."""
         exporter, options = exporter_url(request, self._place), source_options(self._configuration.source)
-        numbers = await self._numbers(results)
+        newest = await self._newest()
 
         def make() -> list[Shown]:
-            return [
-                _shown(of_result(result, id=number, exporter=exporter, options=options))
-                for result, number in zip(results, numbers, strict=True)
-            ]
+            reports = [of_result(result, exporter=exporter, options=options) for result in results]
+            return [_shown(report, newest) for report in reports]
 
-        return await self._page(request, await asyncio.to_thread(make), "probe")
+        return await self._page(request, await self._renderer.in_thread(make), "probe")
 
     def history(self, otherwise: Handler) -> Handler:
         """Return the handler of ``/history``: a browser gets one entry as a page.
@@ -94,33 +103,31 @@ class Reports:
     async def _entry(self, request: BaseRequest, id: str) -> Answer:
         entry, document = await self._histories.entry(id)
         exporter, options = exporter_url(request, self._place), source_options(self._configuration.source)
-        config = self._configuration.current
+        config, newest = self._configuration.current, await self._newest()
 
         def make() -> list[Shown]:
             module = config.modules.get(entry.module)
-            return [_shown(of_entry(entry, document.details, module, exporter=exporter, options=options))]
+            return [_shown(of_entry(entry, document.details, module, exporter=exporter, options=options), newest)]
 
-        return await self._page(request, await asyncio.to_thread(make), "history")
+        return await self._page(request, await self._renderer.in_thread(make), "history")
 
     async def _page(self, request: BaseRequest, shown: Sequence[Shown], section: str) -> Answer:
         failed = sum(not one.report.success for one in shown)
         values = {"probes": shown, "failed": failed, "section": section}
         return await self._renderer.page(request, "probe.html", values)
 
-    async def _numbers(self, results: Sequence[Result]) -> list[int | None]:
-        """Return the numbers of new probes in the history; None for those that are not found at once."""
+    async def _newest(self) -> list[HistoryEntry]:
+        """Return the newest entries of the history, newest first; none if it can't be read in time."""
         try:
             async with asyncio.timeout(MAX_HISTORY_SECONDS):
-                newest = await self._histories.select(Query(limit=MAX_SEARCHED))
+                return await self._histories.select(Query(limit=MAX_SEARCHED, max_bytes=MAX_SEARCHED_BYTES))
         except (Refused, TimeoutError):
-            newest = []
-        found = {(one.module, one.started, one.duration): one.id for one in newest}
-        return [found.get((one.module.name, one.started, one.duration)) for one in results]
+            return []
 
     async def unknown_module(self, request: BaseRequest, unknown: UnknownModule) -> Answer:
         """Return the page about a module that is not in the configuration: the nearest name, and all names."""
         given = decode_query(request.raw_path.partition("?")[2])
-        values = await asyncio.to_thread(_unknown_module, self._configuration.current, unknown, given)
+        values = await self._renderer.in_thread(_unknown_module, self._configuration.current, unknown, given)
         return await self._renderer.page(request, "unknown_module.html", values, unknown.status)
 
 
@@ -150,7 +157,23 @@ def _unknown_module(config: Config, unknown: UnknownModule, given: Mapping[str, 
     }
 
 
-def _shown(report: Report) -> Shown:
+def _shown(report: Report, newest: Sequence[HistoryEntry]) -> Shown:
+    """Return what the page shows of a report.
+
+    Args:
+        newest: the newest entries of the history, newest first.
+    """
+    same = [one for one in newest if (one.module, one.target) == (report.module, report.target)]
+    numbers = [one.id for one in same if (one.started, one.duration) == (report.started, report.duration)]
+    if report.id is None and numbers:
+        report = replace(report, id=numbers[0])
+    earlier = [one for one in same if one.started < report.started]
     masked = CROSSED_OUT in report.target or any(MASK in value for value in report.parameters.values())
-    again = "" if masked else query(report.module, report.target, report.parameters, debug="true")
-    return Shown(report, again, masked)
+    return Shown(
+        report,
+        again="" if masked else query(report.module, report.target, report.parameters, debug="true"),
+        masked=masked,
+        earlier=tuple(earlier[:MAX_EARLIER]),
+        last_success=next((one for one in earlier if one.success), None),
+        newer=same[0] if same and same[0].started > report.started else None,
+    )

@@ -152,6 +152,12 @@ class Web:
         """Return the error response: a page for a browser, one line of text for other clients and for redirects."""
         if refused.status < HTTPStatus.BAD_REQUEST or not wants_html(request):
             return refusal(refused)
+        try:
+            return await self._error_page(request, refused)
+        except Refused:  # too many pages are being made
+            return refusal(refused)
+
+    async def _error_page(self, request: BaseRequest, refused: Refused) -> Answer:
         if isinstance(refused, UnknownModule):
             return await self._reports.unknown_module(request, refused)
         values = {"code": refused.status, "phrase": HTTPStatus(refused.status).phrase, "line": refused.line}

@@ -17,13 +17,14 @@ from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
 from probe_exporter.runner import identify
 from probe_exporter.telemetry.collector import Collector
 from probe_exporter.telemetry.watchdog import Watchdog
+from probe_exporter.web.accepting import Acceptor
 from probe_exporter.web.access import AccessControl
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.connections import Connections, Limits
-from probe_exporter.web.listening import BACKLOG, Listener
+from probe_exporter.web.listening import Listener
 from probe_exporter.web.reloading import Reloads
 from probe_exporter.web.routes import Web
-from probe_exporter.web.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS, LiveContext
+from probe_exporter.web.tls import LiveContext
 from probe_exporter.workers.worker import Crew, Ending
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ async def serve(
         # Signals are handled before the first client can connect.
         for listener in listeners():
             cleanup.callback(listener.close)
-            await _accept(listener, connections, live, cleanup)
+            _accept(listener, connections, live, cleanup)
         web.health.started()
         if reload_interval > 0:
             background.start(_reload_regularly(web.reloads, reload_interval))
@@ -83,20 +84,13 @@ async def serve(
         await _drain(web, ending, drain_timeout)
 
 
-async def _accept(
-    listener: Listener, connections: Connections, live: LiveWebConfig | None, cleanup: AsyncExitStack
-) -> None:
+def _accept(listener: Listener, connections: Connections, live: LiveWebConfig | None, cleanup: AsyncExitStack) -> None:
     """Accept connections from now until the cleanup."""
     tls = live is not None and live.current.context is not None
-    server = await asyncio.get_running_loop().create_server(
-        connections,
-        sock=listener.socket,
-        backlog=BACKLOG,
-        ssl=LiveContext(lambda: live.context) if live is not None and tls else None,
-        ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
-        ssl_shutdown_timeout=SHUTDOWN_SECONDS if tls else None,
-    )
-    cleanup.callback(server.close)
+    context = LiveContext(lambda: live.context) if live is not None and tls else None
+    acceptor = Acceptor(listener.socket, connections, context)
+    cleanup.callback(acceptor.close)
+    acceptor.start()
     log.info("Listening", extra={"fields": {"address": listener.name, "tls": tls}})
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import pytest
+from selenium.webdriver.common.by import By
 
 from tests import exporters
 from tests.browser.chromium import NARROW, WIDE, Browser
@@ -15,6 +16,7 @@ from tests.browser.conftest import PLUGINS
 from tests.targets import Pki
 from tests.targets.answers import Answer, Made
 from tests.targets.site import Site, Tls
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -158,7 +160,19 @@ def test_sections_of_the_page_are_linked(browser: Browser, page: str) -> None:
 
 def test_link_to_the_result_shows_the_same_later(browser: Browser, page: str) -> None:
     browser.open(page)
-    link, log = browser.run("return document.querySelector('a[href^=\"history?id=\"]').href"), browser.text("#log-1")
+    link = browser.driver.find_element(By.LINK_TEXT, "Link to this result").get_attribute("href")
+    log = browser.text("#log-1")
+    assert link
     browser.open(link)
     assert browser.text("#log-1") == log
     assert "certificate_unknown_authority" in browser.text("main")
+
+
+def test_earlier_results_are_links_with_names(browser: Browser, page: str) -> None:
+    browser.open(page)
+    browser.open(page)
+    latest = "return [...document.querySelectorAll('.earlier a')].at(-1)"
+    assert browser.run(f"{latest}.ariaLabel").startswith("Failure at ")
+    browser.run(f"{latest}.click()")
+    wait_until(lambda: "/history?id=" in browser.driver.current_url)
+    assert "newest result" in browser.text()

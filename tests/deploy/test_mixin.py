@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,3 +181,40 @@ def test_render_writes_a_resource_of_the_operator(capsys: pytest.CaptureFixture[
 def test_render_refuses_an_objective_that_is_no_share(objective: str) -> None:
     with pytest.raises(SystemExit):
         render.main(["--objective", objective])
+
+
+PAGE = (ROOT / "docs" / "alerting.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.slow
+def test_promtool_accepts_the_configurations_of_the_page(tmp_path: Path) -> None:
+    shutil.copy(RULES, tmp_path)
+    scraping, objectives, _ = BLOCKS
+    (tmp_path / "prometheus.yml").write_text(scraping)
+    promtool("check", "config", "--lint=all", str(tmp_path / "prometheus.yml"))
+    rules = {"groups": [{"name": "objectives", "rules": yaml.safe_load(objectives)}]}
+    (tmp_path / "own.yml").write_text(yaml.safe_dump(rules))
+    promtool("check", "rules", "--lint=all", str(tmp_path / "own.yml"))
+
+
+def test_inhibitions_of_the_page_name_alerts() -> None:
+    for rule in yaml.safe_load(BLOCKS[2])["inhibit_rules"]:
+        for (matcher,) in (rule["source_matchers"], rule["target_matchers"]):
+            pattern = re.fullmatch(r'alertname=~?"(.+)"', matcher)
+            assert pattern is not None
+            for name in pattern[1].split("|"):
+                assert any(re.fullmatch(name, alert) for alert in ALERTS), name
+
+
+def test_commands_of_the_page_are_accepted() -> None:
+    text = PAGE.replace("\\\n", " ")
+    commands = re.findall(r"^python -m deploy\.mixin\.render (.*?) [|>]", text, re.MULTILINE)
+    assert len(commands) == 2
+    for words in commands:
+        render.parser().parse_args(shlex.split(words))
+
+
+def test_options_of_the_page_are_those_of_the_program() -> None:
+    documented = set(re.findall(r"^\| `(--[a-z]+)`", PAGE, re.MULTILINE))
+    assert documented == set(re.findall(r"--[a-z]+", render.parser().format_help())) - {"--help"}

@@ -8,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import resource
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,11 @@ from probe_exporter.network import lookup, opening
 from probe_exporter.network.connection import Connection
 from probe_exporter.network.opening import choose_address, connect, connect_udp, dial, dial_udp, dial_unix, resolve
 from probe_exporter.network.settings import AddressSettings, SourceSettings
-from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.failure import OutOfFiles, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.tls import layer
 from tests.conftest import NewLoop
+from tests.descriptors import no_descriptors
 from tests.targets import Pki
 from tests.targets.peer import Shaker, a_probe, everything, failing, greet, hold, over_tls, peer, say, take
 from tests.waiting import PATIENCE, until
@@ -152,19 +151,6 @@ def unused_port() -> int:
         return int(sock.getsockname()[1])
 
 
-@contextlib.contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Let this process open no more files while the block lasts."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 @pytest.mark.parametrize(
     "opens",
     [
@@ -178,6 +164,7 @@ def no_descriptors() -> Iterator[None]:
 async def test_connecting_without_descriptors_says_so(opens: Callable[[], Coroutine[Any, Any, object]]) -> None:
     with no_descriptors():
         failed = await failing(opens())
+    assert isinstance(failed, OutOfFiles)
     assert failed.reason is Reason.CONNECT_FAILED
     assert failed.message.endswith("the exporter has no file descriptor left; raise its limit of open files")
 

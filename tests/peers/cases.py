@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,8 +39,11 @@ LATE = Pause(600.0)
 AT_ONCE = 8
 """Cases that are probed at the same time."""
 
-SILENT_AT_ONCE = 32
+SILENT_AT_ONCE = 128
 """Cases with `SHORT` that are probed at the same time: they cost nothing while they wait."""
+
+SILENT_EVERY = 0.03
+"""Seconds between the starts of two such cases: if all began at once, they would use up each other's timeout."""
 
 UNDER_WAY = 0.02
 """Seconds within which the target has received a request that was sent before the exporter responded."""
@@ -132,10 +135,19 @@ class Turns:
 
     def __init__(self) -> None:
         self._busy, self._silent = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(SILENT_AT_ONCE)
+        self._start = asyncio.Lock()
 
-    def of(self, case: Case) -> asyncio.Semaphore:
-        """Return the semaphore that a case waits for."""
-        return self._silent if case.timeout == SHORT else self._busy
+    @asynccontextmanager
+    async def of(self, case: Case) -> AsyncIterator[None]:
+        """Wait until a case may begin, and let others begin when it has ended."""
+        if case.timeout != SHORT:
+            async with self._busy:
+                yield
+            return
+        async with self._silent:
+            async with self._start:
+                await asyncio.sleep(SILENT_EVERY)
+            yield
 
 
 async def run_all(cases: Sequence[Case], exporter: Server, pki: Path, ports: Ports) -> dict[str, Outcome]:

@@ -10,16 +10,27 @@ import pytest
 from tests import exporters
 from tests.peers import stage as stages
 from tests.peers.cases import Case
-from tests.peers.stage import ALL, GROUP_OF, GROUPS, PLAIN, Runs, Stage
+from tests.peers.stage import ALL, CHUNK_OF, GROUP_OF, GROUPS, PLAIN, SILENCE, Runs, Stage
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order tests by their group of cases, so that one worker of pytest-xdist runs most tests of a group."""
-    order = {group: number for number, group in enumerate(GROUPS)}
+    """Order tests by what runs together, so that one worker of pytest-xdist runs most tests of a chunk of cases."""
+    order = {chunk: number for number, chunk in enumerate([*GROUPS, SILENCE])}
     ours = [item for item in items if _group(item) is not None]
-    rest = iter(sorted(ours, key=lambda item: order[_group(item) or ""]))
+    rest = iter(sorted(ours, key=lambda item: order[_chunk(item)]))
     items[:] = [next(rest) if _group(item) is not None else item for item in items]
+
+
+def _chunk(item: pytest.Item) -> str:
+    """Return the chunk of cases that a test needs, the last one if it needs several."""
+    group = _group(item)
+    assert group is not None
+    parameters: Mapping[str, object] = getattr(getattr(item, "callspec", None), "params", {})
+    case = parameters.get("case")
+    if isinstance(case, Case):
+        return CHUNK_OF[case.name]
+    return SILENCE if any(CHUNK_OF[one.name] == SILENCE for one in GROUPS[group]) else group
 
 
 def _group(item: pytest.Item) -> str | None:

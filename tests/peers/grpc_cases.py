@@ -247,7 +247,7 @@ FRAMING = (
     call("a bad field", said(headers((":status", "200"), CONTENT_TYPE, ("x-Upper", "1")))),
     call("late but in time", said(Pause(0.3), OPENED, data(message(status(SERVING)), end=False), trailers())),
     # The original waits for the answer, however late it is; ours has long given up by then.
-    call("too late", said(Pause(12.0), OPENED, data(message(status(SERVING)), end=False), trailers()), timeout=SHORT),
+    call("too late", said(Pause(4.0), OPENED, data(message(status(SERVING)), end=False), trailers()), timeout=SHORT),
     Case("grpc of a server that speaks HTTP/1", target=PLAINLY, prober="grpc",
          greeting=silence(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")),
     Case("grpc of a server that speaks SMTP", target=PLAINLY, prober="grpc",

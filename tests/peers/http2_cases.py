@@ -424,13 +424,10 @@ OPENINGS = (
     opened("opening with a table of 0", settings((1, 0))),
     opened("opening and no settings at all", b"", raw(OK_HEAD, data(b"ok"), end=End.HOLD)),
     opened("opening and no acknowledgement", http2.OPENING, raw(OK_HEAD, data(b"ok"), end=End.HOLD)),
-    *(
-        over(name, {"headers": {"User-Agent": "us"}}, answer, tls=Tls(alpn=("h2",), opening=opening))
-        for name, opening, answer in (
-            ("opening refused", http2.OPENING, said(reset(http2.REFUSED_STREAM))),
-            ("opening with going away", http2.OPENING + goaway(0), said(end=End.CLOSE)),
-        )
-    ),
+    over("opening refused", {"headers": {"User-Agent": "us"}}, said(reset(http2.REFUSED_STREAM)),
+         tls=Tls(alpn=("h2",)), timeout=SHORT),  # the original repeats its request without a pause
+    over("opening with going away", {"headers": {"User-Agent": "us"}}, said(end=End.CLOSE),
+         tls=Tls(alpn=("h2",), opening=http2.OPENING + goaway(0))),
 )  # fmt: skip
 
 GROUPS: dict[str, tuple[Case, ...]] = {

@@ -49,7 +49,8 @@ TABLES = (
 GROUPS = {name: group for table in TABLES for name, group in table.items()}
 ALL = {case.name: case for group in GROUPS.values() for case in group}
 GROUP_OF = {case.name: name for name, group in GROUPS.items() for case in group}
-CHUNK_OF = {case.name: "silence" if case.timeout == cases.SHORT else GROUP_OF[case.name] for case in ALL.values()}
+SILENCE = "silence"
+CHUNK_OF = {case.name: SILENCE if case.timeout == cases.SHORT else GROUP_OF[case.name] for case in ALL.values()}
 """The chunk of each case, by its name. A chunk is a group, or all cases that time out, which wait at the same time."""
 PLAIN = {name: next(iter(table.values()))[0] for table in TABLES for name in table}
 """By group, the case that the golden files write in full: the first of its table."""

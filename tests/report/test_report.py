@@ -24,6 +24,8 @@ from probe_exporter.settings.block import Settings
 from probe_exporter.settings.secrets import Secret
 
 SEEN = Metric("probe_actor_seen", "What was seen.", ("what",))
+EXPIRY = Metric("probe_actor_expiry", "When the actor leaves.")
+MODIFIED = Metric("probe_actor_timestamp_seconds", "When the actor came.")
 STALE = OwnReason("actor_stale", "The actor has not moved.", advice="Wake the actor.")
 SECRET = "correct horse"
 
@@ -70,7 +72,7 @@ async def test_report_of_a_success() -> None:
     assert [step.message for step in made.steps] == ["Beginning probe", "Entering", "Probe succeeded"]
     assert made.steps[1].fields == (("door", "left"), ("count", "2"))
     (seen,) = [family for family in made.families if family.name == "probe_actor_seen"]
-    assert seen.samples == (("probe_actor_seen", (("what", "bow"),), "1.5"),)
+    assert seen.samples == (("probe_actor_seen", (("what", "bow"),), "1.5", ""),)
     assert made.place == "my.yml:3:5"
     assert made.id is None
 
@@ -110,6 +112,16 @@ async def test_secrets_are_masked_everywhere() -> None:
     assert "hunter222" not in repr(made)
     assert made.parameters == {"token": "<secret>"}
     assert "<secret>" in made.bars[0].about
+
+
+async def test_timestamps_have_their_date() -> None:
+    async def look(probe: Probe) -> None:
+        probe.set(EXPIRY, 1803765488.0)
+        probe.set(MODIFIED, -62135596800.0)
+
+    dates = {one.name: one.samples[0].date for one in of_result(await finished(look)).families}
+    assert dates["probe_actor_expiry"] == "2027-02-27 21:58 UTC"
+    assert dates["probe_actor_timestamp_seconds"] == dates["probe_success"] == ""
 
 
 async def test_everything_is_bounded() -> None:

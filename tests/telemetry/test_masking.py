@@ -93,6 +93,14 @@ def test_masking_hides_secrets_of_module_and_target(text: str, shown: str) -> No
     assert Mask("http://me:pa%20ss@h/", SETTINGS).text(text) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("deep", "<secret>"), ("of a header", "<secret>"), ("nothing", "nothing"), ("", ""), ("u:p@h", "u:xxxxx@h")],
+)
+def test_masking_hides_a_parameter_that_is_a_part_of_a_secret(value: str, shown: str) -> None:
+    assert Mask("h", SETTINGS).parameter(value) == shown
+
+
 def test_masking_covers_nested_data() -> None:
     mask = Mask("target", SETTINGS)
     value = {"a": ["deep secret", {"deep secret": b"first\xff"}], "b": (1, None, True, 0.5), "c": {Secret("x")}}

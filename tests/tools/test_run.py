@@ -262,7 +262,7 @@ REFUSED = {
         "'tries' does not have the form KEY=VALUE: --set is for a key of the prober, such as tries=3; use --param for"
     ),
     ("polite", "--targets=none.txt"): "none.txt: can't be read: No such file or directory",
-    ("polite", "t", "--watch=0s"): "the timeout must be greater than 0",
+    ("polite", "t", "--watch=0s"): "the interval must be greater than 0",
     ("polite", "t", "--modules.dir=.", "--param=x=y"): "module polite has no parameter x",
     ("http_2xx", "t", "--param=hostnam=x"): "module http_2xx has no parameter hostnam; did you mean `hostname`?",
     ("asking", "t", "--modules.dir=.", "--param=what=TEA"): 'The parameter "what" of module "asking" does not match',

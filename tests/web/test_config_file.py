@@ -20,7 +20,7 @@ import pytest
 from aiohttp.web import BaseRequest
 
 from probe_exporter.config.module import ConfigError
-from probe_exporter.web import serving
+from probe_exporter.web import accepting, serving
 from probe_exporter.web.answers import Answer
 from probe_exporter.web.config_file import LiveWebConfig, load
 from probe_exporter.web.connections import Connections
@@ -352,15 +352,15 @@ def test_tls_handshake_garbage_is_not_logged(start: Start, directory: Path) -> N
 
 async def test_tls_handshake_times_out(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert HANDSHAKE_SECONDS == 10.0
-    monkeypatch.setattr(serving, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(accepting, "HANDSHAKE_SECONDS", 0.3)
     path = directory / "web" / "web.yml"
     path.write_text(TLS % "")
     async with AsyncExitStack() as cleanup:
-        listener = listen("127.0.0.1:0")
+        listener = cleanup.enter_context(listen("127.0.0.1:0"))
         port = listener.getsockname()[1]
         connections = Connections(no_answer)
         cleanup.push_async_callback(connections.close)
-        await serving._accept(Listener(listener), connections, LiveWebConfig(path), cleanup)
+        serving._accept(Listener(listener), connections, LiveWebConfig(path), cleanup)
         before = time.monotonic()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"\x16\x03\x01")

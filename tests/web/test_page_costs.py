@@ -13,6 +13,7 @@ from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.history.record import Document, HistoryEntry
 from probe_exporter.runner import Result
 from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.web.html import rendering
 from probe_exporter.web.listening import Place
 from probe_exporter.web.pages import MAX_ENTRIES, MAX_ROWS
 from probe_exporter.web.routes import Web
@@ -76,3 +77,13 @@ async def test_status_page_is_bounded(web: Web) -> None:
     body = await get(web, "/")
     assert 0 < body.count(b'class="strip"') <= MAX_ROWS < MAX_ENTRIES
     assert len(body) < 1 << 20
+
+
+async def test_pages_beyond_a_number_are_refused_as_text(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "MAX_WAITING", 3)
+    asked = [web(make_mocked_request("GET", path, headers={"Accept": "text/html"})) for path in ["/form"] * 6]
+    answers = await asyncio.gather(*asked)
+    assert sorted(answer.status for answer in answers) == [200] * 3 + [503] * 3
+    refused = next(answer for answer in answers if answer.status == 503)
+    assert refused.body == b"Too many pages are asked for at once\n"
+    assert await get(web, "/form"), "the places are free again"

@@ -35,6 +35,22 @@ async def probe_rival(probe: Probe, settings: Settings) -> None:
 
 prober = Prober("rival", Settings, probe_rival)
 '''
+SHORTAGE = '''
+"""A prober that finds no file descriptor."""
+
+import errno
+
+from probe_exporter import Probe, Prober, Settings
+from probe_exporter.prober.failure import check_files
+
+
+async def probe_shortage(probe: Probe, settings: Settings) -> None:
+    """Fail as a socket does."""
+    check_files(OSError(errno.EMFILE, "Too many open files"), "connecting")
+
+
+prober = Prober("shortage", Settings, probe_shortage)
+'''
 CONFIG = """
 modules:
   http_2xx: {prober: actor}
@@ -367,3 +383,17 @@ def test_config_refuses_unknown_modules_and_invalid_parameters(
     answer = ask(exporter.port, f"/config?{query}")
     assert (answer.status, answer.text) == (status, f"{line}\n")
     assert own_metric(exporter, UNKNOWN) == before, "no probe was requested"
+
+
+def test_probe_without_a_file_descriptor_is_503_and_no_failed_probe(tmp_path: Path) -> None:
+    (tmp_path / "blackbox.yml").write_text("modules: {a: {prober: shortage}, b: {prober: shortage}}")
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "shortage.py").write_text(SHORTAGE)
+    with exporters.ours(tmp_path, "--modules.dir=plugins") as exporter:
+        for asked, module in enumerate(("a", "a,b"), 1):
+            answer = probe(exporter, module)
+            assert answer.status == 503
+            assert answer.headers["retry-after"] == "1"
+            assert answer.text == "The exporter has no file descriptor left: raise its limit of open files\n"
+            assert own_metric(exporter, "probe_exporter_probes_rejected_total") >= asked
+        assert 'result="failure"' not in ask(exporter.port, "/metrics").text

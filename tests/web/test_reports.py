@@ -11,9 +11,11 @@ from urllib.parse import quote, urlencode
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from probe_exporter.history.record import HistoryEntry
+from probe_exporter.report.report import of_entry
 from probe_exporter.report.snippets import EXPORTER
 from probe_exporter.web.listening import Place
-from probe_exporter.web.reports import exporter_url
+from probe_exporter.web.reports import _shown, exporter_url
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Response, Server
@@ -57,6 +59,8 @@ class Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.links: list[str] = []
+        self.texts: list[tuple[str, str]] = []  # of links and the first text in each
+        self._link = ""
         self.ids: list[str] = []
         self.scripts: list[str | None] = []
         self.text = ""
@@ -65,7 +69,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         if tag == "a":
-            self.links.append(given["href"] or "")
+            self._link = given["href"] or ""
+            self.links.append(self._link)
         if tag == "script":
             self.scripts.append(given.get("src"))
         if "id" in given:
@@ -75,6 +80,9 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self._link:
+            self.texts.append((self._link, data))
+            self._link = ""
 
 
 def page(answer: Response, status: int = 200) -> Page:
@@ -83,6 +91,11 @@ def page(answer: Response, status: int = 200) -> Page:
     assert len(found.ids) == len(set(found.ids)), "an id is used twice"
     assert found.scripts == [src for src in found.scripts if src and "static/app.js" in src]
     return found
+
+
+def result_link(found: Page) -> str:
+    """Return the link of a page to its own result."""
+    return next(link for link, text in found.texts if text == "Link to this result")
 
 
 # --- who gets a page -------------------------------------------------------------------------------------------
@@ -174,11 +187,50 @@ def test_links_of_the_page_lead_to_pages(exporter: tuple[Server, str]) -> None:
 
 def test_entry_of_the_history_is_the_same_page(exporter: tuple[Server, str]) -> None:
     asked = page(probe(exporter, "fail entry", "named"))
-    (link,) = {link for link in asked.links if link.startswith("history?id=")}
+    link = result_link(asked)
     kept = page(get(exporter, link))
     assert kept.text.partition("times are those")[0] == asked.text.partition("times are those")[0]
     entry = json.loads(get(exporter, link, Accept="*/*").text)
     assert (entry["target"], entry["reason"], entry["phases"][0]["failed"]) == ("fail entry", "target_invalid", True)
+
+
+def test_page_links_earlier_results_of_the_target_and_the_newest(exporter: tuple[Server, str]) -> None:
+    first = result_link(page(probe(exporter, "again", "named")))
+    second = result_link(page(probe(exporter, "again", "named")))
+    probe(exporter, "again", "http_2xx")
+    third = page(probe(exporter, "again", "named"))
+    assert [link for link in third.links if link in (first, second)] == [first, second]
+    assert "newest result" not in third.text
+    old = page(get(exporter, first))
+    assert second not in old.links
+    assert result_link(third) in old.links
+    assert "newest result" in old.text
+
+
+def entry(id: int, *, failed: bool = False, target: str = "t", module: str = "m") -> HistoryEntry:
+    return HistoryEntry(id, module, target, 1000.0 + id, 0.5, 1.0, "http_status" if failed else "", "", "")
+
+
+DETAILS = {"prober": "actor", "parameters": {}, "events": [], "phases": [], "tls": [], "families": [], "settings": {}}
+
+
+def test_page_finds_its_number_earlier_results_and_last_success() -> None:
+    """Entries of other targets and modules do not count."""
+    newest = [
+        entry(9, target="other"),
+        entry(8),
+        *[entry(id, failed=True) for id in (7, 6, 5)],
+        entry(4, module="n"),
+        *[entry(id) for id in (3, 2)],
+    ]
+    shown = _shown(of_entry(entry(6, failed=True)._replace(id=-1), DETAILS, None), newest)
+    assert shown.report.id == 6
+    assert [one.id for one in shown.earlier] == [5, 3, 2]
+    assert shown.last_success == newest[6]
+    assert shown.newer == newest[1]
+    alone = _shown(of_entry(entry(1), DETAILS, None), newest)
+    assert (alone.earlier, alone.last_success, alone.newer) == ((), None, newest[1])
+    assert _shown(of_entry(entry(8), DETAILS, None), newest).newer is None
 
 
 @pytest.mark.parametrize(("id", "status"), [("99999999", 404), ("x", 400), ("", 400)])

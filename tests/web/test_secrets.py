@@ -16,6 +16,7 @@ from tests import exporters
 from tests.asking import ask
 from tests.exporters import Server
 from tests.waiting import wait_until
+from tests.web.test_routes import BROWSER
 
 SECRET = "hunter2"
 """Part of every secret below and of nothing else."""
@@ -138,13 +139,20 @@ def test_secrets_are_in_no_answer_about_a_probe(exporter: Server, echo: int, mod
         listed = json.loads(without_secret(ask(exporter.port, f"/history?{by_target}").text))["probes"]
         assert len(listed) >= 2, "both probes are found by the target as requested"
         assert without_secret(ask(exporter.port, f"/history?id={listed[0]['id']}").text).startswith("{")
+        for path in (f"/probe?{where}&debug=true", f"/history?id={listed[0]['id']}", f"/logs?id={listed[0]['id']}"):
+            page = ask(exporter.port, path, headers={**timeout, **BROWSER})
+            assert without_secret(page.text).startswith("<!DOCTYPE html>")
 
 
 def test_secrets_are_in_no_page_log_or_history_file(exporter: Server) -> None:
     target = quote("http://user:u-hunter2@127.0.0.1:1/")
     assert "probe_success 0" in without_secret(ask(exporter.port, f"/probe?module=proxy&target={target}").text)
-    for path in ("/", "/config", "/metrics", "/metadata", *(f"/config?module={module}" for module in MODULES)):
+    of_modules = [f"/config?module={module}" for module in MODULES]
+    for path in ("/", "/config", "/metrics", "/metadata", "/history", *of_modules):
         without_secret(ask(exporter.port, path).text)
+        without_secret(ask(exporter.port, path, headers=BROWSER).text)
+    for path in ("/modules", *(f"/modules/{module}" for module in MODULES), f"/form?module={','.join(MODULES[:9])}"):
+        without_secret(ask(exporter.port, path, headers=BROWSER).text)
     wait_until(lambda: "Probe failed" in without_secret(exporter.log.read_text()))
     for file in Path(exporter.log.parent).glob("history*"):
         assert SECRET.encode() not in file.read_bytes()

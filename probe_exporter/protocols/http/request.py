@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from probe_exporter.addresses.literals import to_ascii
-from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.protocols.http import http1
 from probe_exporter.protocols.http.response import Headers
 from probe_exporter.protocols.http.settings import Authorization, BasicAuth, HttpClientSettings
@@ -335,6 +335,7 @@ def read_file(path: str, key: str) -> str:
     try:
         return Path(path).read_bytes().decode("utf-8", "surrogateescape").strip()
     except OSError as error:
+        check_files(error, f"reading {path}")
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{key}: {path} can't be read: {error.strerror}") from None
 
 

@@ -32,7 +32,7 @@ from weakref import WeakKeyDictionary
 
 from probe_exporter.addresses import literals
 from probe_exporter.network.opening import bind_to_interface
-from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.icmp.messages import ERRORS, REPLIES, Trouble, checksum, parse, request, strip_ip, trouble
 
@@ -346,6 +346,7 @@ def _open(wanted: _Kind) -> socket.socket:
             sock = socket.socket(family, kind, protocol)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EACCES, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
+                check_files(error, "opening an ICMP socket")
                 raise ProbeFailed(Reason.ICMP_SEND_FAILED, f"no ICMP socket: {error.strerror}") from None
             continue
         try:

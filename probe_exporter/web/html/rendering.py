@@ -2,6 +2,8 @@
 
 * jinja2 is imported and the templates are compiled for the first page, not for probes. Both happen in a thread.
 * Templates are rendered in a thread too: a page of many rows takes longer than one turn of the event loop may take.
+  It is one thread, for all pages, so that the event loop waits for at most one other thread, and probes that need the
+  default threads wait for no page.
 * Every value is escaped, and a name that a template misspells raises an exception (`StrictUndefined`).
 * Links are relative to the page, so that they work under any route prefix, and behind a proxy that changes the path.
 """
@@ -12,27 +14,33 @@ import asyncio
 import gzip
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlencode
 
 from aiohttp.web import BaseRequest
 
 from probe_exporter.version import VERSION
-from probe_exporter.web.answers import Answer, page
+from probe_exporter.web.answers import Answer, Refused, page
 from probe_exporter.web.html.assets import TYPES, asset
 from probe_exporter.web.parameters import wants_gzip
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+T = TypeVar("T")
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 MAX_SHOWN_CHARACTERS = 300
 """Of a name or a message in a table; a target may have 64 KiB."""
+
+MAX_WAITING = 100
+"""Pages that wait for the thread or are in it. A page takes 2 to 50 ms."""
 
 MAX_LISTED_MODULES = 1000
 """Names of modules that a form suggests; others can be typed."""
@@ -48,6 +56,22 @@ class Renderer:
         """
         self._slashes = prefix.count("/")
         self._environment: Environment | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
+        self._waiting = 0
+
+    async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        """Call a function in the thread of the pages, and return its result.
+
+        Raises:
+            Refused: with 503: too many pages wait for the thread.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise Refused(503, "Too many pages are asked for at once", **{"Retry-After": "1"})
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        finally:
+            self._waiting -= 1
 
     async def page(
         self, request: BaseRequest, template: str, values: Mapping[str, object], status: int = 200
@@ -59,7 +83,7 @@ class Renderer:
             values: what the template names, beside `link`, `asset`, `version` and `now`.
         """
         packed = wants_gzip(request.headers.get("Accept-Encoding", ""))
-        html = await asyncio.to_thread(self._render, template, _root(request, self._slashes), values, packed)
+        html = await self.in_thread(self._render, template, _root(request, self._slashes), values, packed)
         return page(html, status, packed=packed)
 
     def _render(self, template: str, root: str, values: Mapping[str, object], packed: bool) -> bytes:
