@@ -24,6 +24,7 @@ KEY_INFO = Metric(
     "probe_ssl_cert_key_info",
     "Key (such as `RSA 2048` or `ECDSA secp256r1`) and hash of the signature of each certificate; always 1.",
     ("chain_pos", "key", "signature"),
+    type="info",
     series=3,
 )
 HAS_ALTERNATIVE_NAMES = Metric(
@@ -37,6 +38,7 @@ SCT_INFO = Metric(
     "probe_ssl_cert_sct_info",
     "Id of each certificate transparency log that has the peer's own certificate, in base64; always 1.",
     ("log_id",),
+    type="info",
     series=2,
 )
 METRICS = (LIFETIME_USED, SHORTEST_LIFETIME_USED, LIFETIME, KEY_INFO, HAS_ALTERNATIVE_NAMES, SCTS, SCT_INFO)

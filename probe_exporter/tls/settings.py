@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import AfterValidator
@@ -83,7 +84,7 @@ class CertificateSettings(Settings):
     certificate_details: bool = False
     renewal_directory: Annotated[Text, AfterValidator(_directory)] = ""
 
-    @property
+    @cached_property  # the runner asks before each probe
     def examines_certificates(self) -> bool:
         """Whether one of the keys is set."""
         return bool(self.check_revoked or self.ocsp or self.certificate_details or self.renewal_directory)

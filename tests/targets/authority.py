@@ -208,14 +208,22 @@ class Authority:
 
 
 @asynccontextmanager
-async def tls_server(directory: Path, name: str = "leaf") -> AsyncIterator[int]:
-    """Serve TLS with a certificate of `Authority.issue`; yield the port. Each connection is closed after the client."""
+async def tls_server(directory: Path, name: str = "leaf", answer: bytes = b"") -> AsyncIterator[int]:
+    """Serve TLS with a certificate of `Authority.issue`; yield the port.
+
+    Args:
+        answer: is sent after the head of a request; without it, the server waits for the client to close.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / f"{name}.pem", directory / f"{name}.key")
     tasks: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if answer:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer)
+                await writer.drain()
             await reader.read()
         except (OSError, asyncio.CancelledError):
             pass

@@ -30,6 +30,7 @@ STATUS = Metric(
     "Status of the peer's certificate (good, revoked, unknown, unusable) by the stapled response or by a responder; "
     "always 1.",
     ("source", "status"),
+    type="info",
 )
 THIS_UPDATE = Metric(
     "probe_ssl_ocsp_this_update_timestamp_seconds",
