@@ -199,6 +199,18 @@ modules:
         - send: ping
         - expect: pong
 """,
+    "AddressesSettings": """\
+modules:
+  every_node:
+    prober: tcp
+    addresses: {policy: quorum, max: 8, one_after_another: true}
+""",
+    "AttemptsSettings": """\
+modules:
+  patient:
+    prober: tcp
+    attempts: {max: 3, delay: 200ms, only: [connect_timeout, connect_refused]}
+""",
     "Authorization": """\
 modules:
   api:
