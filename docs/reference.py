@@ -35,9 +35,17 @@ CONFIGURATION = f"""\
 [blackbox_exporter 0.28](../migration.md) are among them and mean the same. `probe-exporter config schema` prints a JSON
 Schema, so that an editor can check a file.
 
+* A duration has units: `ns`, `us`, `ms`, `s`, `m`, `h`; as in `1.5s` or `1m30s`.
+* A size has units in powers of 1024: `B`, `KB`, `MB`, `GB`, `TB`, `PB`, `EB`. `0` means no limit.
+* A path is relative to the working directory of the exporter.
+* A regular expression has the [syntax of RE2](https://github.com/google/re2/wiki/Syntax).
+
 A text may contain `${{param:NAME}}`, a [parameter of the module](../how-to/parameters.md), in the block of a prober.
 
 """
+
+UNITS = re.compile(r" A (?:duration with units|size in powers of 1024): [^.]*(?:1\.5s or 1m30s|no limit)\.$")
+"""What the schema says beside each duration and size, and this page says once."""
 
 BLOCKS = {"Module": "A module", "Parameter": "A parameter", "DiscoverySettings": "A source of targets"}
 """Headings of blocks that are not named as a key."""
@@ -93,7 +101,7 @@ def _keys(block: str, schema: Schema, headings: Mapping[str, str]) -> str:
     for key, value in schema["properties"].items():
         default = "required" if key in required else _default(value["default"]) if "default" in value else ""
         since = f" Since {NEW[block, key]}." if (block, key) in NEW else ""
-        description = _prose(value.get("description", ""))
+        description = UNITS.sub("", _prose(value.get("description", "")))
         deprecated = "Deprecated. " if value.get("deprecated") and not description.startswith("Deprecated") else ""
         meaning = f"{deprecated}{description}{since}"
         types = " or ".join(dict.fromkeys(_types(value, headings)))

@@ -184,10 +184,3 @@ def without_durations(text: str) -> list[str]:
 def without_time(line: str) -> str:
     """Replace the value of a seconds sample, unless it is a whole number."""
     return re.sub(r"(?<=[s}] )\d\.\d+(e-\d+)?$", "…", line) if "_seconds" in line else line
-
-
-@pytest.mark.slow
-def test_site_is_built_without_broken_links() -> None:
-    """zensical checks each link and anchor between pages."""
-    done = subprocess.run([sys.executable, "docs/site.py"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
