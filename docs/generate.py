@@ -19,6 +19,7 @@ from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.protocols.dialogue import steps
+from probe_exporter.protocols.pki import revocation
 from probe_exporter.report import advice
 from probe_exporter.report.advice import Explanation
 from probe_exporter.telemetry.counters import Telemetry
@@ -82,6 +83,10 @@ document show the same, with the host and port of the target in the commands. If
 """
 
 
+EXAMINED = (revocation.METRICS,)
+"""Metrics that the runner sets after a probe, if the module asks for them."""
+
+
 def table(metrics: Iterable[Metric]) -> str:
     rows = ["| metric | labels | meaning |", "| --- | --- | --- |"]
     rows += [f"| `{m.name}` | {', '.join(f'`{label}`' for label in m.labels)} | {meaning(m)} |" for m in metrics]
@@ -98,6 +103,10 @@ def metrics() -> str:
     parts = [INTRODUCTION, "## Every probe\n", table(declared(runner))]
     parts += ["## Probes over the network\n", "The target's address:\n", table(declared(opening))]
     parts += ["TLS handshakes, also if the certificate does not verify:\n", table(declared(handshake))]
+    parts += [
+        "The same, with the keys of [a closer look at certificates](how-to/certificates.md):\n",
+        table(metric for metrics in EXAMINED for metric in metrics),
+    ]
     parts += [
         "Dialogues (`query_response`); the websocket prober has only the first of these:\n",
         table(declared(steps)),

@@ -93,13 +93,27 @@ async def _attempt(module: Module, probe: Probe) -> None:
     limit = Deadline(probe.deadline)
     try:
         with limit:
-            await module.prober.probe(probe, module.settings)
+            if module.settings.examines_certificates:
+                await _probe_and_examine(module, probe)
+            else:
+                await module.prober.probe(probe, module.settings)
     except ProbeFailed as failed:
         probe.fail(failed)
     except TimeoutError as error:
         probe.fail(_timed_out(probe) if limit.expired else _internal_error(probe, module, error))
     except Exception as error:
         probe.fail(_internal_error(probe, module, error))
+
+
+async def _probe_and_examine(module: Module, probe: Probe) -> None:
+    """Call the prober, then examine the certificates of its TLS connection, whether or not the target passed."""
+    from probe_exporter.protocols.pki.examination import examine  # noqa: PLC0415  # few modules need it
+
+    try:
+        await module.prober.probe(probe, module.settings)
+    except ProbeFailed as failed:
+        probe.fail(failed)
+    await examine(probe, module.settings)
 
 
 def _timed_out(probe: Probe) -> ProbeFailed:

@@ -52,7 +52,16 @@ def series_of(module: Module) -> SeriesInfo:
 def metrics_of(module: Module) -> list[Metric]:
     """Return the metrics that a module's probes may have: those of every probe, of its prober, and of its `metrics`."""
     values = [value.metric for value in getattr(module.settings, "metrics", ())]
-    return [*_RUNNER, *_measured(module.prober), *values]
+    return [*_RUNNER, *_measured(module.prober), *values, *_examined(module)]
+
+
+def _examined(module: Module) -> list[Metric]:
+    """Return the metrics of a closer look at certificates, which the runner sets for the module's prober."""
+    if not module.settings.examines_certificates:
+        return []
+    from probe_exporter.protocols.pki.examination import metrics_for  # noqa: PLC0415  # few modules need it
+
+    return metrics_for(module.settings)
 
 
 _RUNNER = [

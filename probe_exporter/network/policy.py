@@ -56,6 +56,11 @@ class RunNetwork:
         """The interface to send through, as in the policy."""
         return self._policy.source_interface
 
+    @property
+    def identity(self) -> int:
+        """A number that is the same for two runs of one policy."""
+        return id(self._policy)
+
     async def lookup(self, host: str, family: int) -> list[str]:
         """Return the addresses of a name, as `lookup.lookup` gives them, if the policy permits to look it up.
 

@@ -105,6 +105,9 @@ class Network(Protocol):
     def source_ip_address(self) -> str: ...
     @property
     def source_interface(self) -> str: ...
+    @property
+    def identity(self) -> int:
+        """A number that is the same for two runs of one policy."""
 
     async def lookup(self, host: str, family: int) -> list[str]:
         """Return the addresses of a name.
@@ -166,6 +169,7 @@ class Probe:
         "evidence",
         "failed_phase",
         "failure",
+        "handshake",
         "network",
         "observe",
         "samples",
@@ -200,6 +204,7 @@ class Probe:
         # For the report of the probe, and not for probers:
         self.spans: list[Span] = []  # the phases that have ended
         self.evidence: list[Evidence] = []  # what peers sent to identify themselves
+        self.handshake: object = None  # the TLS handshake reported last, a `tls.handshake.Handshake`
         self.started = time.perf_counter()
         self.current_phase = ""
         self.failure: ProbeFailed | None = None

@@ -29,7 +29,7 @@ from probe_exporter.settings.fields import Text, encode, nearest
 from probe_exporter.settings.regexps import LateRegexp, Regexp
 from probe_exporter.settings.rules import Absent, Block, required
 from probe_exporter.tls import context, handshake
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ def _name_where_written(block: Block) -> Iterator[tuple[str, str]]:
     return iter(()) if isinstance(block, Absent) else iter(required("query_name")(block))
 
 
-class DnsSettings(SourceSettings):
+class DnsSettings(CertificateSettings, SourceSettings):
     """The ``dns`` block of a module.
 
     Args:

@@ -38,13 +38,13 @@ from probe_exporter.protocols.http.url import URL, parse_target
 from probe_exporter.settings.fields import Text, encode
 from probe_exporter.settings.secrets import NamedLists
 from probe_exporter.tls import context, handshake
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 if TYPE_CHECKING:
     from probe_exporter.protocols.http.header_block import Field
 
 
-class GrpcSettings(AddressSettings):
+class GrpcSettings(CertificateSettings, AddressSettings):
     """The ``grpc`` block of a module.
 
     Args:

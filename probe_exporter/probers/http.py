@@ -35,7 +35,7 @@ from probe_exporter.settings.regexps import Regexp
 from probe_exporter.settings.rules import Block, exclusive, required
 from probe_exporter.settings.secrets import Named
 from probe_exporter.tls.handshake import report, report_no_chain
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from probe_exporter.values import finding
 from probe_exporter.values.settings import Metrics, need_body, need_json
 
@@ -82,7 +82,7 @@ def _http3_is_consistent(block: Block) -> Iterator[tuple[str, str]]:
         yield "valid_http_versions", "HTTP/3.0 needs `enable_http3: true`"
 
 
-class HttpSettings(HttpClientSettings, AddressSettings):
+class HttpSettings(CertificateSettings, HttpClientSettings, AddressSettings):
     """The ``http`` block of a module.
 
     Args:

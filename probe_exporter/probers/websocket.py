@@ -31,7 +31,7 @@ from probe_exporter.protocols.http.url import URL, parse
 from probe_exporter.settings.fields import Shorthand, Text
 from probe_exporter.tls import handshake
 from probe_exporter.tls.context import client_context
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 if TYPE_CHECKING:
     from probe_exporter.protocols.http.websocket import Conversation
@@ -49,7 +49,7 @@ Header = Annotated[
 """Values of a header, or a plain string for one value, as in the original's sample file."""
 
 
-class WebsocketSettings(MessageSettings, SourceSettings):
+class WebsocketSettings(CertificateSettings, MessageSettings, SourceSettings):
     """The ``websocket`` block of a module.
 
     Args:

@@ -51,6 +51,7 @@ class Handshake:
 
 def report(probe: Probe, handshake: Handshake) -> None:
     """Set the TLS metrics of a probe, also if the certificate did not verify."""
+    probe.handshake = handshake
     probe.set(VERSION_INFO, 1, handshake.version)
     if handshake.cipher:
         probe.set(CIPHER_INFO, 1, handshake.cipher)

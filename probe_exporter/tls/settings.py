@@ -57,6 +57,28 @@ class TLSSettings(Settings):
                 yield key, NO_SECRET_MANAGER
 
 
+class CertificateSettings(Settings):
+    """The keys for a closer look at the certificates of a TLS connection; each makes metrics, all are off by default.
+
+    Args:
+        check_revoked: look each certificate of the chain up in the revocation list (CRL) that it names.
+        fail_if_revoked: fail the probe if a list has one of the certificates; needs ``check_revoked``.
+    """
+
+    check_revoked: bool = False
+    fail_if_revoked: bool = False
+
+    @property
+    def examines_certificates(self) -> bool:
+        """Whether one of the keys is set."""
+        return self.check_revoked
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        if self.fail_if_revoked and not self.check_revoked:
+            yield "fail_if_revoked", "nothing looks for revoked certificates: set `check_revoked`"
+
+
 class _Secure(Protocol):
     """A block that has a ``tls_config``."""
 
