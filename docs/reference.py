@@ -92,7 +92,7 @@ def configuration() -> str:
 
 
 def _example(block: str) -> str:
-    return f"\n```yaml\n{EXAMPLES[block]}```\n" if block in EXAMPLES else ""
+    return f"\nFor example:\n\n```yaml\n{EXAMPLES[block]}```\n" if block in EXAMPLES else ""
 
 
 def _keys(block: str, schema: Schema, headings: Mapping[str, str]) -> str:

@@ -115,6 +115,30 @@ def test_keys_whose_form_is_not_obvious_have_an_example() -> None:
     assert missing == set()
 
 
+HOW_TO = {page.name: page.read_text(encoding="utf-8") for page in ROOT.glob("docs/how-to/*.md")}
+
+
+def test_modules_of_how_to_pages_are_shipped() -> None:
+    """In commands, and in the table of protocols, which has each prober that needs no settings of its own."""
+    shipped = loading.load([*ROOT.glob("modules/*.yml")], load_probers([])).modules
+    run = {name for text in HOW_TO.values() for name in re.findall(r"probe-exporter run ([a-z_0-9]+) \S", text)}
+    rows = re.findall(r"^\| [^|]+ \| (`[^|]+) \|", HOW_TO["probe.md"], re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert run
+    assert run | listed <= shipped.keys()
+    assert {shipped[name].prober.name for name in listed} == load_probers([]).keys() - {"udp", "unix"}
+
+
+def test_metrics_of_how_to_pages_exist() -> None:
+    documented = set(
+        re.findall(r"^\| `(\w+)`", (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    queries = [query for text in HOW_TO.values() for query in re.findall(r"```promql\n(.*?)```", text, re.DOTALL)]
+    names = {name for query in queries for name in re.findall(r"\b(?:probe|blackbox)_\w+", query)}
+    assert names
+    assert names <= documented
+
+
 def test_page_about_scale_has_the_series_of_a_module() -> None:
     page = (ROOT / "docs" / "how-to" / "scale.md").read_text(encoding="utf-8")
     [written] = re.findall(r'"series": (\{.*\})', page)
