@@ -25,8 +25,18 @@ Schema = Mapping[str, Any]
 
 GENERATED = "`make docs` generates this page from the code. Edit the declarations there.\n\n"
 
-NEW = {("File", "discovery"): "0.2.0", ("Module", "keep"): "0.2.0", ("Module", "drop"): "0.2.0"}
-"""Keys that did not come with 0.1.0: by block and key, the version."""
+NEW = {
+    ("File", "discovery"): "0.2.0",
+    ("Module", "keep"): "0.2.0",
+    ("Module", "drop"): "0.2.0",
+    ("Step", "reject"): "0.2.0",
+    ("Step", "until"): "0.2.0",
+    ("", "check_revoked"): "0.2.0",
+    ("", "fail_if_revoked"): "0.2.0",
+}
+"""Keys that did not come with 0.1.0: by block and key, the version. A block "" stands for every block."""
+
+NEW_FLAGS = {"--web.max-connection-age": "0.2.0"}
 
 CONFIGURATION = f"""\
 # Configuration keys
@@ -100,7 +110,8 @@ def _keys(block: str, schema: Schema, headings: Mapping[str, str]) -> str:
     required = schema.get("required", ())
     for key, value in schema["properties"].items():
         default = "required" if key in required else _default(value["default"]) if "default" in value else ""
-        since = f" Since {NEW[block, key]}." if (block, key) in NEW else ""
+        version = NEW.get((block, key)) or NEW.get(("", key))
+        since = f" Since {version}." if version else ""
         description = UNITS.sub("", _prose(value.get("description", "")))
         deprecated = "Deprecated. " if value.get("deprecated") and not description.startswith("Deprecated") else ""
         meaning = f"{deprecated}{description}{since}"
@@ -161,7 +172,8 @@ def flag_page() -> str:
             shown = ", ".join(f"`{name}`" for name in names)
             value = f"`{action.metavar}`" if action.nargs != 0 and action.metavar else ""
             meaning = (action.help or "").replace("%%", "%").replace("|", r"\|")
-            rows.append(f"| {shown} | {value} | {meaning} |\n")
+            since = "".join(f" Since {NEW_FLAGS[name]}." for name in names if name in NEW_FLAGS)
+            rows.append(f"| {shown} | {value} | {meaning}{since} |\n")
     return FLAGS + "".join(rows)
 
 
