@@ -28,8 +28,14 @@ GENERATED = "`make docs` generates this page from the code. Edit the declaration
 NEW = {
     ("File", "discovery"): "0.2.0",
     **{("Module", key): "0.2.0" for key in ("addresses", "attempts", "keep", "drop")},
+    ("Step", "reject"): "0.2.0",
+    ("Step", "until"): "0.2.0",
+    ("", "check_revoked"): "0.2.0",
+    ("", "fail_if_revoked"): "0.2.0",
 }
-"""Keys that did not come with 0.1.0: by block and key, the version."""
+"""Keys that did not come with 0.1.0: by block and key, the version. A block "" stands for every block."""
+
+NEW_FLAGS = {"--web.max-connection-age": "0.2.0"}
 
 CONFIGURATION = f"""\
 # Configuration keys
@@ -38,9 +44,17 @@ CONFIGURATION = f"""\
 [blackbox_exporter 0.28](../migration.md) are among them and mean the same. `probe-exporter config schema` prints a JSON
 Schema, so that an editor can check a file.
 
+* A duration has units: `ns`, `us`, `ms`, `s`, `m`, `h`; as in `1.5s` or `1m30s`.
+* A size has units in powers of 1024: `B`, `KB`, `MB`, `GB`, `TB`, `PB`, `EB`. `0` means no limit.
+* A path is relative to the working directory of the exporter.
+* A regular expression has the [syntax of RE2](https://github.com/google/re2/wiki/Syntax).
+
 A text may contain `${{param:NAME}}`, a [parameter of the module](../how-to/parameters.md), in the block of a prober.
 
 """
+
+UNITS = re.compile(r" A (?:duration with units|size in powers of 1024): [^.]*(?:1\.5s or 1m30s|no limit)\.$")
+"""What the schema says beside each duration and size, and this page says once."""
 
 BLOCKS = {"Module": "A module", "Parameter": "A parameter", "DiscoverySettings": "A source of targets"}
 """Headings of blocks that are not named as a key."""
@@ -87,7 +101,7 @@ def configuration() -> str:
 
 
 def _example(block: str) -> str:
-    return f"\n```yaml\n{EXAMPLES[block]}```\n" if block in EXAMPLES else ""
+    return f"\nFor example:\n\n```yaml\n{EXAMPLES[block]}```\n" if block in EXAMPLES else ""
 
 
 def _keys(block: str, schema: Schema, headings: Mapping[str, str]) -> str:
@@ -95,8 +109,9 @@ def _keys(block: str, schema: Schema, headings: Mapping[str, str]) -> str:
     required = schema.get("required", ())
     for key, value in schema["properties"].items():
         default = "required" if key in required else _default(value["default"]) if "default" in value else ""
-        since = f" Since {NEW[block, key]}." if (block, key) in NEW else ""
-        description = _prose(value.get("description", ""))
+        version = NEW.get((block, key)) or NEW.get(("", key))
+        since = f" Since {version}." if version else ""
+        description = UNITS.sub("", _prose(value.get("description", "")))
         deprecated = "Deprecated. " if value.get("deprecated") and not description.startswith("Deprecated") else ""
         meaning = f"{deprecated}{description}{since}"
         types = " or ".join(dict.fromkeys(_types(value, headings)))
@@ -156,7 +171,8 @@ def flag_page() -> str:
             shown = ", ".join(f"`{name}`" for name in names)
             value = f"`{action.metavar}`" if action.nargs != 0 and action.metavar else ""
             meaning = (action.help or "").replace("%%", "%").replace("|", r"\|")
-            rows.append(f"| {shown} | {value} | {meaning} |\n")
+            since = "".join(f" Since {NEW_FLAGS[name]}." for name in names if name in NEW_FLAGS)
+            rows.append(f"| {shown} | {value} | {meaning}{since} |\n")
     return FLAGS + "".join(rows)
 
 
