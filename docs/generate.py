@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from docs import reference
+from docs import reference_pages
 from probe_exporter import runner
 from probe_exporter.network import opening
 from probe_exporter.plugins.inventory import declared
@@ -212,9 +212,9 @@ def between(text: str, name: str, lines: list[str]) -> str:
 PAGES = {
     "metrics.md": metrics,
     "migration.md": migration,
-    "reference/configuration.md": reference.configuration,
-    "reference/flags.md": reference.flag_page,
-    "reference/http-api.md": reference.http_api,
+    "reference/configuration.md": reference_pages.configuration,
+    "reference/flags.md": reference_pages.flag_page,
+    "reference/http-api.md": reference_pages.http_api,
     "reference/reasons.md": reasons,
 }
 

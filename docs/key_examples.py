@@ -211,6 +211,14 @@ modules:
     prober: tcp
     attempts: {max: 3, delay: 200ms, only: [connect_timeout, connect_refused]}
 """,
+    "CertificateFileSettings": """\
+modules:
+  certificate_files:
+    prober: certificate_file
+    certificate_file:
+      directories: [/etc/ssl/sites]
+      password_file: /etc/probe-exporter/pkcs12-password
+""",
     "Authorization": """\
 modules:
   api:

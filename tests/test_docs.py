@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from docs import reference
+from docs import reference_pages
 from docs.key_examples import EXAMPLES
 from probe_exporter.config import loading
 from probe_exporter.config.schema import json_schema
@@ -103,13 +103,13 @@ def test_examples_of_keys_load(block: str, tmp_path: Path) -> None:
 
 
 def test_reference_says_since_when_a_key_exists() -> None:
-    """If this fails, add the key and the version to `NEW` in docs/reference.py."""
+    """If this fails, add the key and the version to `NEW` in docs/reference_pages.py."""
     first = json.loads((ROOT / "tests" / "golden" / "keys-0.1.0.json").read_text(encoding="utf-8"))
     schema = json_schema(load_probers([]))
     for block, value in {"File": schema, **schema["$defs"]}.items():
         if block in first:
             added = value["properties"].keys() - set(first[block].split())
-            assert added == {key for key in value["properties"] if {(block, key), ("", key)} & reference.NEW.keys()}
+            assert added == {key for key in value["properties"] if {(block, key), ("", key)} & reference_pages.NEW.keys()}
 
 
 def test_keys_whose_form_is_not_obvious_have_an_example() -> None:

@@ -25,13 +25,14 @@ Schema = Mapping[str, Any]
 
 GENERATED = "`make docs` generates this page from the code. Edit the declarations there.\n\n"
 
+CERTIFICATE_KEYS = ("check_revoked", "fail_if_revoked", "ocsp", "certificate_details", "renewal_directory")
+
 NEW = {
     ("File", "discovery"): "0.2.0",
-    **{("Module", key): "0.2.0" for key in ("addresses", "attempts", "keep", "drop")},
+    **{("Module", key): "0.2.0" for key in ("addresses", "attempts", "keep", "drop", "certificate_file")},
     ("Step", "reject"): "0.2.0",
     ("Step", "until"): "0.2.0",
-    ("", "check_revoked"): "0.2.0",
-    ("", "fail_if_revoked"): "0.2.0",
+    **{("", key): "0.2.0" for key in CERTIFICATE_KEYS},
 }
 """Keys that did not come with 0.1.0: by block and key, the version. A block "" stands for every block."""
 
