@@ -276,7 +276,6 @@ def weight(result: Result) -> int:
         total += _SPAN + sys.getsizeof(about)
     for evidence in result.probe.evidence:
         total += evidence.bytes
-    total += sum(_RUN + sys.getsizeof(run.message) + _size(run.phases) for run in result.runs)
     for event in result.probe.events:
         total += _EVENT
         for value in event.fields.values():
@@ -284,9 +283,17 @@ def weight(result: Result) -> int:
     for series in samples.labelled.values():
         for labels in series:
             total += _SAMPLE + sum(map(sys.getsizeof, labels))
-    if samples.has_registry:
+    if samples.has_registry or result.runs:
+        total += _seldom(result)
+    return total
+
+
+def _seldom(result: Result) -> int:
+    """Estimate the bytes of what few results have: several runs, and a registry."""
+    total = sum([_RUN + sys.getsizeof(run.message) + _size(run.phases) for run in result.runs])
+    if result.probe.samples.has_registry:
         total += _REGISTRY
-        for family in samples.registry.collect():
+        for family in result.probe.samples.registry.collect():
             for sample in family.samples:
                 total += 3 * _SAMPLE + sum(map(sys.getsizeof, sample.labels.values()))
     return total
