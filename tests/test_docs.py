@@ -109,7 +109,9 @@ def test_reference_says_since_when_a_key_exists() -> None:
     for block, value in {"File": schema, **schema["$defs"]}.items():
         if block in first:
             added = value["properties"].keys() - set(first[block].split())
-            assert added == {key for key in value["properties"] if {(block, key), ("", key)} & reference_pages.NEW.keys()}
+            assert added == {
+                key for key in value["properties"] if {(block, key), ("", key)} & reference_pages.NEW.keys()
+            }
 
 
 def test_keys_whose_form_is_not_obvious_have_an_example() -> None:

@@ -292,11 +292,17 @@ def weight(result: Result) -> int:
         total += sum([_size_of_items(value) for value in noted if type(value) in _CONTAINERS])
     for evidence in probe.evidence:
         total += evidence.bytes
-    if result.runs:
-        total += sum(_RUN + sys.getsizeof(run.message) + _size(run.phases) for run in result.runs)
-    if samples.has_registry:
+    if samples.has_registry or result.runs:
+        total += _seldom(result)
+    return total
+
+
+def _seldom(result: Result) -> int:
+    """Estimate the bytes of what few results have: several runs, and a registry."""
+    total = sum([_RUN + sys.getsizeof(run.message) + _size(run.phases) for run in result.runs])
+    if result.probe.samples.has_registry:
         total += _REGISTRY
-        for family in samples.registry.collect():
+        for family in result.probe.samples.registry.collect():
             for sample in family.samples:
                 total += 3 * _SAMPLE + sum(map(sys.getsizeof, sample.labels.values()))
     return total

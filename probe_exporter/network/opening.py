@@ -80,15 +80,15 @@ async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: 
 async def _choose(probe: Probe, host: str, family: int, fallback: bool) -> str:
     if not host:
         raise ProbeFailed(Reason.TARGET_INVALID, "the target names no host")
-    chosen = literal(probe, host)
-    if chosen is None:
-        addresses = await lookup(probe, host, 0 if fallback else family)
-        chosen = next((a for a in addresses if literals.version(a) == family), addresses[0])
-    elif fallback or literals.version(chosen) == family:
-        addresses = [chosen]
-    else:
+    network = probe.network
+    known = literal(probe, host)
+    if known is not None:
+        if fallback or literals.version(known) == family:
+            return known if network is None else network.target_address(host, [known], known)
         raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} is not an IPv{family} address")
-    return chosen if probe.network is None else probe.network.target_address(host, addresses, chosen)
+    addresses = await lookup(probe, host, 0 if fallback else family)
+    chosen = next((a for a in addresses if literals.version(a) == family), addresses[0])
+    return chosen if network is None else network.target_address(host, addresses, chosen)
 
 
 async def resolve_all(probe: Probe, host: str, *, preferred: str) -> list[str]:
