@@ -81,6 +81,11 @@ SUFFIXES = {"counter": "_total", "info": "_info"}
 """Suffixes that samples of these types have beyond the name of their family."""
 
 
+def whole_nanoseconds(seconds: float) -> float:
+    """Round a duration to nanoseconds, since more digits are noise. ``round(seconds, 9)`` takes three times as long."""
+    return round(seconds * 1e9) / 1e9
+
+
 class NotASample(TypeError):
     """A prober gave something that can't be a sample of a metric; the message names the metric."""
 

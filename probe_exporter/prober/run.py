@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from probe_exporter.prober.deadline import Late, within
 from probe_exporter.prober.failure import ProbeFailed
-from probe_exporter.prober.metrics import Metric, Samples
+from probe_exporter.prober.metrics import Metric, Samples, whole_nanoseconds
 
 
 class Event(NamedTuple):  # the cheapest kind of record: a run makes a dozen
@@ -88,7 +88,7 @@ class Phase:
             spans.append((self.name, self._started, self.seconds, self.about, kind is not None))
         if self._metric is not None:
             before = self._probe.samples.get(self._metric, self.name, default=0.0)
-            self._probe.set(self._metric, round(before + self.seconds, 9), self.name)
+            self._probe.set(self._metric, whole_nanoseconds(before + self.seconds), self.name)
         if kind is None:  # after a failure the phase remains, for the result
             self._probe.current_phase = self._outer
 
