@@ -90,13 +90,16 @@ class NotASample(TypeError):
     """A prober gave something that can't be a sample of a metric; the message names the metric."""
 
 
+_NUMBERS = (float, int)  # as a constant: Python builds the type `float | int` anew each time
+
+
 def _checked_number(metric: Metric, value: object) -> float:
     """Return a value that is a number, or that becomes one as a Decimal does.
 
     Raises:
         NotASample: it is no number. Text that looks like one is none either.
     """
-    if isinstance(value, float | int):
+    if isinstance(value, _NUMBERS):
         return value
     if isinstance(value, str | bytes | bytearray):
         raise NotASample(f"metric {metric.name} was given {type(value).__name__} in place of a number")

@@ -182,7 +182,7 @@ class HttpSettings(CertificateSettings, HttpClientSettings, AddressSettings):
         """Whether ``tls_config`` is set, so that its files are read even if TLS is not used."""
         return self.tls_config != TLSSettings()
 
-    @property
+    @cached_property
     def leaves_names_to_proxy(self) -> bool:
         """Whether the proxy resolves the target's name. HTTP/3 does not use proxies."""
         proxied = "proxy_url" in self.model_fields_set or self.proxy_from_environment  # an empty URL counts too

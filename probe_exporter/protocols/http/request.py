@@ -296,16 +296,9 @@ def check_references(settings: HttpClientSettings) -> None:
     Raises:
         ProbeFailed: one does.
     """
-    asked = {
-        "basic_auth.username_ref": settings.basic_auth and settings.basic_auth.username_ref,
-        "basic_auth.password_ref": settings.basic_auth and settings.basic_auth.password_ref,
-        "authorization.credentials_ref": settings.authorization and settings.authorization.credentials_ref,
-        "oauth2.client_secret_ref": settings.oauth2 and settings.oauth2.client_secret_ref,
-        "oauth2.client_certificate_key_ref": settings.oauth2 and settings.oauth2.client_certificate_key_ref,
-    }
-    for key, reference in asked.items():
-        if reference:
-            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{key} needs a secret manager, and there is none")
+    if settings.secret_reference:
+        what = f"{settings.secret_reference} needs a secret manager, and there is none"
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, what)
 
 
 def _basic_auth(block: BasicAuth) -> str:
