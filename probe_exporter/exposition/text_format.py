@@ -31,6 +31,12 @@ from probe_exporter.prober.metrics import SUFFIXES, Metric, Samples
 END_OF_OPENMETRICS = b"# EOF\n"
 
 
+MAX_NUMBERS_BYTES = 256 << 10
+"""Bytes of the cache of whole numbers."""
+
+_NUMBER_BYTES = 100  # a number and its text, without its characters
+
+
 def number(value: float) -> str:
     """Format a value as Go's ``strconv.FormatFloat(value, 'g', -1, 64)`` does, but 0 without a sign.
 
@@ -56,6 +62,12 @@ def number(value: float) -> str:
     return f"{sign}{mantissa[0]}{point}{mantissa[1:]}e+{len(whole_part) - 1:02d}"
 
 
+@remembered(MAX_NUMBERS_BYTES, lambda _, text: _NUMBER_BYTES + 2 * len(text))
+def _whole(value: int) -> str:
+    """Format a whole number. Most are the same in every probe: status codes, versions, flags, sizes, hashes."""
+    return number(value)
+
+
 def _bytes(text: str) -> bytes:
     """Encode text as UTF-8; a label value with characters that can't be encoded must not fail the whole exposition."""
     return text.encode("utf-8", "replace")
@@ -78,7 +90,8 @@ def _filled(samples: Samples, format: Format) -> str:
     page = _page((*key(samples), format.encoding))
     found = values(samples)
     parts = [*page.parts]
-    parts[1::2] = [number(found[place]) for place in page.places]
+    numbers = [found[place] for place in page.places]
+    parts[1::2] = [_whole(value) if type(value) is int else number(value) for value in numbers]
     return "".join(parts)
 
 

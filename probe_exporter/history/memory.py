@@ -125,14 +125,16 @@ class BoundedQueue:
         self.items: deque[Weighed] = deque()
         self.bytes = 0
 
-    def put(self, item: Weighed) -> Iterator[Weighed]:
-        """Add the newest item; yield the items removed for it, oldest first."""
+    def put(self, item: Weighed) -> list[Weighed]:
+        """Add the newest item; return the items removed for it, oldest first."""
+        removed = []
         self.items.append(item)
         self.bytes += item.bytes
         while len(self.items) > self._limit or self.bytes > self._max_bytes:
             oldest = self.items.popleft()
             self.bytes -= oldest.bytes
-            yield oldest
+            removed.append(oldest)
+        return removed
 
 
 class Recent:
@@ -206,7 +208,7 @@ class Recent:
         """Add an item, and return how many results were dropped for it."""
         gone = 0
         for oldest in self._newest.put(item):
-            gone += 1 if oldest.result.success else sum(1 for _ in self._failures.put(oldest))
+            gone += 1 if oldest.result.success else len(self._failures.put(oldest))
         return gone
 
     def __iter__(self) -> Iterator[Weighed]:

@@ -18,7 +18,7 @@ from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import shown
 from probe_exporter.protocols.dns.codes import CLASSES, RCODES, TYPES, rcode_name
@@ -215,7 +215,7 @@ def _timed(probe: Probe, name: str) -> Iterator[None]:
         with phase:
             yield
     finally:
-        probe.set(DURATION, round(phase.seconds, 9), name)
+        probe.set(DURATION, whole_nanoseconds(phase.seconds), name)
 
 
 async def _ask_over_udp(probe: Probe, settings: DnsSettings, address: str, port: int) -> Response:
