@@ -78,6 +78,7 @@ async def run(module: Module, target: str, timeout: float, warning: str = "") ->
     if warning:
         probe.log(warning, level=logging.WARNING)
     await _attempt(module, probe)
+    probe.handshake = None  # the history keeps the probe, and a peer chooses the size of its certificates
     duration = round(time.perf_counter() - probe.started, 9)  # finer than nanoseconds is noise
     if duration > timeout + MAX_DELAY_SECONDS and probe.failure is None:
         probe.fail(_blocked(module, probe, duration - timeout))
