@@ -87,6 +87,7 @@ async def run(module: Module, target: str, timeout: float, warning: str = "") ->
         await _attempt(module, probe)
     else:
         runs = await module.several.perform(policy, probe, partial(_one_of_several, module))
+    probe.handshake = None  # the history keeps the probe, and a peer chooses the size of its certificates
     duration = whole_nanoseconds(time.perf_counter() - probe.started)  # finer than nanoseconds is noise
     if duration > timeout + MAX_DELAY_SECONDS and probe.failure is None:
         probe.fail(_blocked(module, probe, duration - timeout))

@@ -16,6 +16,7 @@ from probe_exporter.config.problems import Place
 from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.tcp import TcpSettings, prober
+from probe_exporter.probers.websocket import WebsocketSettings
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.pki import lists as keeping
 from probe_exporter.protocols.pki import revocation
@@ -252,6 +253,8 @@ async def test_lists_are_fetched_through_the_proxy_of_the_module(tmp_path: Path)
     assert data == b"a list"
     assert authority.requests == [url]
     assert client_of(TcpSettings()) is DIRECT
+    websocket = WebsocketSettings.model_validate({"http_config": {"proxy_url": "http://127.0.0.1:1"}})
+    assert client_of(websocket).proxy_url == "http://127.0.0.1:1"
 
 
 def test_kept_lists_are_bounded() -> None:

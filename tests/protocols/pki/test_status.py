@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,11 @@ from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.prober.failure import Reason
+from probe_exporter.prober.run import Probe
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.protocols.pki import status
 from probe_exporter.runner import Result, run
+from probe_exporter.tls.handshake import Handshake
 from tests.processes import free_port, listening, running
 from tests.targets.authority import Authority, tls_server
 
@@ -179,9 +182,22 @@ async def test_denied_responder_is_not_asked(tmp_path: Path) -> None:
 
 async def test_no_status_is_requested_without_the_key(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    result = await probe_stapling(authority, authority.status(authority.issue()), ocsp="")
+    module = a_module(authority, ocsp="")
+    with stapling(tmp_path, authority.status(authority.issue())) as port:
+        result = await run(module, f"127.0.0.1:{port}", GENEROUS_SECONDS)
+        alone = Probe(f"127.0.0.1:{port}", math.inf)
+        assert isinstance(module.settings, TcpSettings)
+        await prober.probe(alone, module.settings)
     assert result.failure is None
-    handshake = result.probe.handshake
-    assert handshake is not None
-    assert handshake.stapled is None  # type: ignore[attr-defined]  # `Probe` does not know the type
     assert not any(metric.name.startswith("probe_ssl_ocsp") for metric in result.probe.samples.families)
+    assert isinstance(alone.handshake, Handshake)
+    assert alone.handshake.stapled is None
+
+
+@pytest.mark.parametrize("asked", ["", "stapled"])
+async def test_finished_probe_does_not_keep_the_handshake(tmp_path: Path, asked: str) -> None:
+    """The history keeps finished probes, and counts on a summary of each certificate."""
+    authority = Authority(tmp_path)
+    result = await probe_stapling(authority, authority.status(authority.issue()), ocsp=asked)
+    assert result.failure is None
+    assert result.probe.handshake is None
