@@ -25,7 +25,7 @@ import uvloop
 from probe_exporter.config.module import Module
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric, NotASample
+from probe_exporter.prober.metrics import Metric, NotASample, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ async def run(module: Module, target: str, timeout: float, warning: str = "") ->
         await _attempt(module, probe)
     else:
         runs = await module.several.perform(policy, probe, partial(_one_of_several, module))
-    duration = round(time.perf_counter() - probe.started, 9)  # finer than nanoseconds is noise
+    probe.handshake = None  # the history keeps the probe, and a peer chooses the size of its certificates
+    duration = whole_nanoseconds(time.perf_counter() - probe.started)  # finer than nanoseconds is noise
     if duration > timeout + MAX_DELAY_SECONDS and probe.failure is None:
         probe.fail(_blocked(module, probe, duration - timeout))
     result = Result(module, target, probe, probe.failure, probe.failed_phase, started, duration, timeout, runs)
@@ -123,8 +124,9 @@ async def _one_of_several(module: Module, probe: Probe) -> None:
 
 async def _probe_and_examine(module: Module, probe: Probe) -> None:
     """Call the prober, then examine the certificates of its TLS connection, whether or not the target passed."""
-    from probe_exporter.protocols.pki.examination import examine  # noqa: PLC0415  # few modules need it
+    from probe_exporter.protocols.pki.examination import examine, prepare  # noqa: PLC0415  # few modules need it
 
+    prepare(probe, module.settings)
     try:
         await module.prober.probe(probe, module.settings)
     except ProbeFailed as failed:

@@ -121,6 +121,7 @@ def turns() -> Iterator[list[float]]:
 
     async def watch() -> None:
         nonlocal before
+        taken.append(time.thread_time() - before)  # the turn that began the block
         while True:
             before = time.thread_time()
             await asyncio.sleep(0.001)

@@ -15,7 +15,7 @@ from probe_exporter.prober.metrics import Metric
 
 
 class ParameterInfo(BaseModel, frozen=True):
-    """A parameter of a module; `default` is null if a request must have a value."""
+    """A parameter of a module; `default` is null if a request must have a value, and masked if it is a secret."""
 
     name: str
     pattern: str
@@ -70,7 +70,10 @@ def module_info(module: Module) -> ModuleInfo:
         source=module.place.file,
         parameters=[
             ParameterInfo(
-                name=name, pattern=parameter.pattern.text, max_length=parameter.max_length, default=parameter.default
+                name=name,
+                pattern=parameter.pattern.text,
+                max_length=parameter.max_length,
+                default=module.shown_default(name),
             )
             for name, parameter in module.parameters.items()
         ],

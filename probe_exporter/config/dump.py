@@ -47,7 +47,7 @@ def plain_module(module: Module) -> dict[str, Any]:
     if module.description:
         plain["description"] = module.description
     if module.parameters:
-        plain["params"] = _plain(module.parameters, {name: p.model_dump() for name, p in module.parameters.items()})
+        plain["params"] = _plain(module.parameters, {name: _dumped(module, name) for name in module.parameters})
     for key, patterns in {"keep": module.keep, "drop": module.drop}.items():
         if patterns:
             plain[key] = [pattern.text for pattern in patterns]
@@ -56,6 +56,11 @@ def plain_module(module: Module) -> dict[str, Any]:
     for name, block in {module.prober.name: module.settings, **module.strays}.items():
         plain[name] = _plain_block(block, block.model_dump(by_alias=True))
     return plain
+
+
+def _dumped(module: Module, parameter: str) -> dict[str, Any]:
+    """Return the plain values of the declaration of a parameter."""
+    return module.parameters[parameter].model_dump() | {"default": module.shown_default(parameter)}
 
 
 def _plain_block(block: Settings, dumped: Mapping[str, Any]) -> dict[str, Any]:

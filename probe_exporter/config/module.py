@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe_exporter.config.discovery import DiscoverySettings
-from probe_exporter.config.placeholders import Parameter
+from probe_exporter.config.placeholders import Parameter, written
 from probe_exporter.config.problems import Place, Problem
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.network.settings import NetworkSettings, TargetsSettings
@@ -17,6 +17,8 @@ from probe_exporter.prober.filtering import MetricFilter
 from probe_exporter.runs.settings import RunsSettings
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.regexps import Regexp
+from probe_exporter.settings.secrets import MASK
+from probe_exporter.telemetry.masking import SHORTEST, Mask
 
 if TYPE_CHECKING:
     from probe_exporter.runs.several import Several
@@ -59,6 +61,17 @@ class Module:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     request: Mapping[str, str] = field(default_factory=dict, compare=False)
     fill: Callable[[tuple[str, ...]], Module] | None = field(default=None, repr=False, compare=False)
+
+    def shown_default(self, parameter: str) -> str | None:
+        """Return the default of a parameter, masked if a secret of the settings has the parameter in it; None if none
+        is set.
+        """
+        default = self.parameters[parameter].default
+        if not default:
+            return default
+        mask = Mask("", self.settings)  # its secrets have placeholders; those in URLs have the defaults
+        secret = MASK in (mask.parameter(written(parameter)), len(default) >= SHORTEST and mask.parameter(default))
+        return MASK if secret else default
 
     def given(self, request: Mapping[str, str]) -> Module:
         """Return the module with a request's values of its parameters; other parameters are ignored.

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from probe_exporter.prober.deadline import Late, within
 from probe_exporter.prober.failure import ProbeFailed
-from probe_exporter.prober.metrics import Metric, Samples
+from probe_exporter.prober.metrics import Metric, Samples, whole_nanoseconds
 
 
 class Event(NamedTuple):  # the cheapest kind of record: a run makes a dozen
@@ -36,6 +36,8 @@ class Event(NamedTuple):  # the cheapest kind of record: a run makes a dozen
         lines = (line for start, end, line in self.code.co_lines() if start <= self.instruction < end)
         return next(lines, None) or self.code.co_firstlineno
 
+
+_new = tuple.__new__
 
 Span = tuple[str, float, float, str, bool]
 """A phase that has ended: name, start by `time.perf_counter`, seconds, `Phase.about`, whether an error ended it."""
@@ -88,7 +90,7 @@ class Phase:
             spans.append((self.name, self._started, self.seconds, self.about, kind is not None))
         if self._metric is not None:
             before = self._probe.samples.get(self._metric, self.name, default=0.0)
-            self._probe.set(self._metric, round(before + self.seconds, 9), self.name)
+            self._probe.set(self._metric, whole_nanoseconds(before + self.seconds), self.name)
         if kind is None:  # after a failure the phase remains, for the result
             self._probe.current_phase = self._outer
 
@@ -180,6 +182,7 @@ class Probe:
         "handshake",
         "network",
         "observe",
+        "requests_ocsp",
         "samples",
         "set",
         "spans",
@@ -212,6 +215,7 @@ class Probe:
         # For the report of the probe, and not for probers:
         self.spans: list[Span] = []  # the phases that have ended
         self.evidence: list[Evidence] = []  # what peers sent to identify themselves
+        self.requests_ocsp = False  # whether handshakes ask for a stapled OCSP response
         self.handshake: object = None  # the TLS handshake reported last, a `tls.handshake.Handshake`
         self.started = time.perf_counter()
         self.current_phase = ""
@@ -275,4 +279,5 @@ class Probe:
     def log(self, message: str, /, *, level: int = logging.DEBUG, **fields: object) -> None:
         """Add a line to the log of this run. It costs an append: the text is made on request. Log no secrets."""
         caller = sys._getframe(1)  # noqa: SLF001  (the fast way, and documented)
-        self.events.append(Event(time.time(), level, message, fields, caller.f_code, caller.f_lasti))
+        # Not `Event(…)`, whose function in Python takes longer than all the rest of this one.
+        self.events.append(_new(Event, (time.time(), level, message, fields, caller.f_code, caller.f_lasti)))

@@ -47,6 +47,7 @@ class Handshake:
     verify_errors: tuple[str, ...] = ()
     protocol: str = ""  # agreed by ALPN
     faults: tuple[tuple[str, str], ...] = ()  # SHA-256 fingerprints of certificates, and the verification's errors
+    stapled: bytes | None = None  # the OCSP response; empty if the peer sent none, None if it was not requested
 
 
 def report(probe: Probe, handshake: Handshake) -> None:

@@ -59,8 +59,9 @@ def _lines(file: str, module: str | None) -> Iterator[Line]:
 
 def _text(file: str) -> str:
     try:
-        return sys.stdin.read() if file == STDIN else Path(file).read_text(encoding="utf-8")
+        text = sys.stdin.read() if file == STDIN else Path(file).read_text(encoding="utf-8")
     except OSError as error:
         raise BadTargets(f"{file}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise BadTargets(f"{file}: is not UTF-8 text") from None
+    return text.removeprefix("\ufeff")  # editors on Windows begin a file with a byte order mark

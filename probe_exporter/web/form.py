@@ -10,6 +10,7 @@ from aiohttp.web import BaseRequest
 from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config, Module
 from probe_exporter.config.placeholders import Parameter
+from probe_exporter.settings.secrets import MASK
 from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer
 from probe_exporter.web.parameters import decode_query
@@ -72,7 +73,8 @@ def fields(modules: Sequence[Module], given: Mapping[str, str]) -> list[Field]:
     """Return a field for each parameter of the modules.
 
     A parameter of several modules has one field: it is required if one of them requires it, and has the pattern of the
-    first one. The exporter checks all of them.
+    first one. The exporter checks all of them. A parameter whose default is a secret has no field: it would be empty,
+    and replace the default.
 
     Args:
         given: the parameters of the request, which replace the defaults.
@@ -80,7 +82,8 @@ def fields(modules: Sequence[Module], given: Mapping[str, str]) -> list[Field]:
     declared: dict[str, list[tuple[str, Parameter]]] = {}
     for module in modules:
         for name, parameter in module.parameters.items():
-            declared.setdefault(name, []).append((module.name, parameter))
+            if MASK not in (module.shown_default(name) or ""):
+                declared.setdefault(name, []).append((module.name, parameter))
     return [_field(name, users, given.get(name)) for name, users in declared.items()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import time
@@ -138,11 +139,11 @@ class Histories:
             found = await self.select(query_of_all)
             if wants_html(request):
                 return await self._renderer.page(request, "history.html", self._values(parameters, query_of_all, found))
-            return json_text(to_json({"probes": [entry.data() for entry in found]}, indent=2))
+            return await _json({"probes": [entry.data() for entry in found]})
         if len(parameters) > 1:
             raise Refused(400, "The id parameter goes with no other: it names one probe")
         entry, document = await self.entry(parameters["id"])
-        return json_text(to_json(entry.data() | document.details, indent=2))
+        return await _json(entry.data() | document.details)
 
     async def entry(self, id: str) -> tuple[HistoryEntry, Document]:
         """Return the entry that the parameter ``id`` names, and its document.
@@ -215,6 +216,11 @@ class Histories:
         """Return all known reasons: the common ones, and those of the configured probers."""
         probers = self._configuration.current.probers.values()
         return {reason.value for reason in Reason} | {own.value for prober in probers for own in prober.reasons}
+
+
+async def _json(value: object) -> Answer:
+    """Return a value as JSON. It is encoded in a thread: a large probe takes longer than one turn may take."""
+    return json_text(await asyncio.to_thread(to_json, value, 2))
 
 
 def _number(text: str) -> int | None:

@@ -24,6 +24,7 @@ from probe_exporter.plugins.inventory import declared, measured
 from probe_exporter.report import advice
 from probe_exporter.report.advice import Explanation
 from probe_exporter.report.snippets import snippets, source_options
+from probe_exporter.settings.secrets import MASK
 from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.histories import Histories
 from probe_exporter.web.html.rendering import Renderer
@@ -149,7 +150,9 @@ def _description(module: Module) -> str:
 def _module(config: Config, name: str, exporter: str, options: list[str]) -> Mapping[str, object]:
     """Return the values of the page of a module."""
     module = config.modules[name]
-    parameters = {name: parameter.default or "VALUE" for name, parameter in module.parameters.items()}
+    defaults = {name: module.shown_default(name) for name in module.parameters}
+    # A request without the parameter has the same default, and no secret.
+    parameters = {name: default or "VALUE" for name, default in defaults.items() if MASK not in (default or "")}
     settings = module_to_yaml(module)
     if len(settings) > MAX_SETTINGS_CHARACTERS:
         settings = f"{settings[:MAX_SETTINGS_CHARACTERS]}…"

@@ -94,7 +94,8 @@ class Probing:
         if debug:
             if self._page is not None and wants_html(request):
                 return await self._page(request, results)
-            return plain(debug_documents(results, self._probe_log))
+            # In a thread: to render thousands of samples and log lines takes longer than one turn may take.
+            return plain(await asyncio.to_thread(debug_documents, results, self._probe_log))
         format = negotiate(request.headers.get("Accept", ""))
         samples = {result.module.name: result.probe.samples for result in results}
         one = samples.popitem()[1] if len(samples) == 1 else merged(samples)

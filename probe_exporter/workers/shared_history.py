@@ -50,7 +50,8 @@ class SharedHistory:
     async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
         if id % self._crew.number == self._crew.index:
             return await self._get(id)
-        answers = [json.loads(text) for text in await self._ask({"get": id})]
+        texts = await self._ask({"get": id})
+        answers = await asyncio.to_thread(lambda: [json.loads(text) for text in texts])
         return next(((HistoryEntry(*row), Document(*document)) for row, document in filter(None, answers)), None)
 
     async def answer(self, text: str) -> str:
@@ -62,7 +63,7 @@ class SharedHistory:
                 entries = await self._select(replace(query, limit=limits[0], max_bytes=limits[1]))
                 return await asyncio.to_thread(json.dumps, entries)
             case {"get": int(id)} if id % self._crew.number == self._crew.index:
-                return json.dumps(await self._get(id))
+                return await asyncio.to_thread(json.dumps, await self._get(id))
         return "null"
 
     async def _ask(self, question: dict[str, Any]) -> Sequence[str]:

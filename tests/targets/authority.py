@@ -14,6 +14,7 @@ from typing import Any, Self
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import ocsp
 
 Key = ec.EllipticCurvePrivateKey
 Page = bytes | str | None
@@ -140,6 +141,39 @@ class Authority:
             builder = builder.add_extension(extension, critical=True)
         return builder.sign(key or self.key, hashes.SHA256()).public_bytes(encoding)
 
+    def status(
+        self,
+        certificate: x509.Certificate,
+        *,
+        revoked: bool = False,
+        begins: float = -1.0,
+        ends: float | None = 1.0,
+        signer: tuple[x509.Certificate, Key] | None = None,
+        shown: Sequence[x509.Certificate] = (),
+    ) -> bytes:
+        """Return an OCSP response about a certificate, signed by the root unless another signer is given."""
+        by, key = signer or (self.root, self.key)
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            certificate,
+            self.root,
+            hashes.SHA1(),  # identifies the issuer
+            ocsp.OCSPCertStatus.REVOKED if revoked else ocsp.OCSPCertStatus.GOOD,
+            now() + days(begins),
+            None if ends is None else now() + days(ends),
+            now() - days(1) if revoked else None,
+            None,
+        )
+        builder = builder.responder_id(ocsp.OCSPResponderEncoding.NAME, by)
+        if shown:
+            builder = builder.certificates(list(shown))
+        return builder.sign(key, hashes.SHA256()).public_bytes(DER)
+
+    def key_of(self, name: str) -> Key:
+        """Return the key of an issued certificate."""
+        key = serialization.load_pem_private_key((self.directory / f"{name}.key").read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._answer(reader, writer))
         self._tasks.add(task)
@@ -174,14 +208,22 @@ class Authority:
 
 
 @asynccontextmanager
-async def tls_server(directory: Path, name: str = "leaf") -> AsyncIterator[int]:
-    """Serve TLS with a certificate of `Authority.issue`; yield the port. Each connection is closed after the client."""
+async def tls_server(directory: Path, name: str = "leaf", answer: bytes = b"") -> AsyncIterator[int]:
+    """Serve TLS with a certificate of `Authority.issue`; yield the port.
+
+    Args:
+        answer: is sent after the head of a request; without it, the server waits for the client to close.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / f"{name}.pem", directory / f"{name}.key")
     tasks: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if answer:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer)
+                await writer.drain()
             await reader.read()
         except (OSError, asyncio.CancelledError):
             pass

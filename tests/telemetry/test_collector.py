@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from probe_exporter.telemetry.collector import MAX_BUSY, MAX_WAIT_SECONDS, MIN_PENDING, Collector
+from probe_exporter.telemetry.collector import MAX_BUSY, MAX_GROWTH, MAX_WAIT_SECONDS, MIN_PENDING, Collector
 
 
 class Watched:
@@ -49,8 +49,18 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 def test_collection_runs_if_it_is_due_and_few_objects_are_alive(
     watched: Watched, pending: int, busy: int, collects: bool
 ) -> None:
-    watched.pending, watched.busy = pending, busy
+    watched.pending, watched.busy = pending - 1, busy
+    watched.collector.look()
+    watched.pending = pending
     assert watched.collects() is collects
+
+
+def test_collection_waits_while_many_objects_are_being_made(watched: Watched) -> None:
+    """A thread that reads a large file makes millions, and a full collection would hold the event loop for seconds."""
+    for pending in range(MIN_PENDING, 10 * MIN_PENDING, MAX_GROWTH + 1):
+        watched.pending = pending
+        assert not watched.collects()
+    assert watched.collects(), "the file has been read"
 
 
 def test_collection_that_is_due_waits_at_most_a_minute(watched: Watched) -> None:

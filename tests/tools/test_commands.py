@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,29 @@ def test_help_of_the_exporter_names_the_tools(tmp_path: Path) -> None:
     done = tool(tmp_path, "--help")
     assert done.returncode == 0
     assert f"{{{','.join(flags.TOOLS)}}}" in done.stdout
+
+
+MODULE = "modules: {näme: {prober: tcp}}\n"
+
+
+def shell(directory: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell command; its stdout takes only ASCII."""
+    environment = {"PYTHON": sys.executable, "PYTHONIOENCODING": "ascii"}
+    return subprocess.run(
+        ["sh", "-c", command], cwd=directory, env=environment, capture_output=True, text=True, timeout=600
+    )
+
+
+@pytest.mark.parametrize("words", ["modules", "run --output json tcp_connect :", "config schema", "--help", "doctor"])
+def test_closed_stdout_or_stderr_is_no_crash(tmp_path: Path, words: str) -> None:
+    assert "Traceback" not in shell(tmp_path, f'"$PYTHON" -m probe_exporter {words} >&-').stderr
+    assert "Traceback" not in shell(tmp_path, f'"$PYTHON" -m probe_exporter {words} 2>&-').stdout
+
+
+def test_characters_that_the_encoding_of_stdout_lacks_are_escaped(tmp_path: Path) -> None:
+    (tmp_path / "blackbox.yml").write_text(MODULE, encoding="utf-8")
+    done = shell(tmp_path, '"$PYTHON" -m probe_exporter modules --names')
+    assert (done.returncode, done.stdout, done.stderr) == (0, "n\\xe4me\n", "")
 
 
 def test_flag_value_that_equals_a_tool_name_is_a_value(tmp_path: Path) -> None:

@@ -24,6 +24,13 @@ def test_lines_have_a_target_and_maybe_a_module(file: Path) -> None:
     ]
 
 
+def test_byte_order_mark_is_no_part_of_the_first_target(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("a.test\r\nb.test\r\n", encoding="utf-8-sig")
+    assert [line.target for line in read_targets(str(file), "icmp")] == ["a.test", "b.test"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeffa.test\n"))
+    assert read_targets("-", "icmp") == [Line("icmp", "a.test")]
+
+
 def test_dash_is_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("a.test\n"))
     assert read_targets("-", "icmp") == [Line("icmp", "a.test")]

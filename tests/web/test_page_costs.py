@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from probe_exporter.config import problems
 from probe_exporter.config.current import Configuration, Source
-from probe_exporter.history.memory import Query
+from probe_exporter.config.module import Module
+from probe_exporter.history.memory import History, MemoryHistory, Query
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.history.record import Document, HistoryEntry
+from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result
+from probe_exporter.settings.block import Settings
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.html import rendering
 from probe_exporter.web.listening import Place
@@ -20,6 +28,13 @@ from probe_exporter.web.routes import Web
 from tests.cost import short_turns
 
 pytestmark = pytest.mark.slow
+
+
+async def _nothing(probe: Probe, settings: Settings) -> None:
+    """Succeed."""
+
+
+PROBER = Prober("nothing", Settings, _nothing)
 
 PATHS = ["/", "/?result=failure", "/history?limit=1000", "/form", "/config", "/metadata", "/modules", "/reasons"]
 
@@ -52,16 +67,19 @@ class Many:
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Web:
-    file = tmp_path_factory.mktemp("costs") / "blackbox.yml"
+    return _web(Many(), tmp_path_factory.mktemp("costs") / "blackbox.yml")
+
+
+def _web(history: History, file: Path) -> Web:
     modules = "".join(f"  m{number}: {{prober: tcp, description: '{LONG[:200]}'}}\n" for number in range(MODULES))
     file.write_text(f"modules:\n{modules}")
     telemetry, place = Telemetry(), Place("/", "/")
     configuration = Configuration(Source((str(file),)), telemetry)
-    return Web(configuration, telemetry, Many(), ProbeLog(), timeout_offset=0.5, max_probes=1, place=place)
+    return Web(configuration, telemetry, history, ProbeLog(), timeout_offset=0.5, max_probes=1, place=place)
 
 
-async def get(web: Web, path: str) -> bytes:
-    answer = await web(make_mocked_request("GET", path, headers={"Accept": "text/html"}))
+async def get(web: Web, path: str, accept: str = "text/html") -> bytes:
+    answer = await web(make_mocked_request("GET", path, headers={"Accept": accept}))
     assert answer.status == 200, answer.body
     return answer.body
 
@@ -71,6 +89,27 @@ async def test_page_is_made_in_short_turns(web: Web, path: str) -> None:
     await get(web, path)
     with short_turns():
         await get(web, path)
+
+
+@pytest.mark.parametrize("accept", ["text/html", "*/*"])
+@pytest.mark.parametrize("path", ["/history?id=0", "/logs?id=0"])
+async def test_probe_of_thousands_of_samples_is_shown_in_short_turns(tmp_path: Path, path: str, accept: str) -> None:
+    history = MemoryHistory(10, 1 << 30, ProbeLog(), Counter())
+    history.add(_large_result())
+    web = _web(history, tmp_path / "blackbox.yml")
+    await get(web, path, accept)
+    with short_turns():
+        await get(web, path, accept)
+    history.close()
+
+
+def _large_result() -> Result:
+    probe = Probe("large", 0.0)
+    info = Metric("probe_large", "One of many.", ("number",))
+    for number in range(20_000):
+        probe.set(info, number, f"{number} {LONG[:50]}")
+    module = Module("m", PROBER, Settings(), 0.0, problems.Place("test.yml"))
+    return Result(module, "large", probe, None, "", 1e9, 0.5, 1.0)
 
 
 async def test_status_page_is_bounded(web: Web) -> None:

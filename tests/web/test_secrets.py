@@ -52,6 +52,14 @@ modules:
     prober: http
     params: {token: {pattern: '[a-z0-9-]*'}}
     http: {http_headers: {X-Token: {secrets: ['q-${param:token}']}}, fail_if_body_not_matches_regexp: [never]}
+  parameter_with_default:
+    prober: http
+    params: {password: {pattern: '.*', default: aa-hunter2}}
+    http: {basic_auth: {username: me, password: '${param:password}'}}
+  parameter_in_url:
+    prober: http
+    params: {password: {pattern: '.*', default: ab-hunter2}}
+    http: {proxy_url: 'http://me:${param:password}@127.0.0.1:1'}
   websocket: {prober: websocket, websocket: {headers: {X-Any: {secrets: [r-hunter2]}}}}
   grpc: {prober: grpc, timeout: 1s, grpc: {metadata: {authorization: [s-hunter2]}}}
 """
@@ -151,7 +159,8 @@ def test_secrets_are_in_no_page_log_or_history_file(exporter: Server) -> None:
     for path in ("/", "/config", "/metrics", "/metadata", "/history", *of_modules):
         without_secret(ask(exporter.port, path).text)
         without_secret(ask(exporter.port, path, headers=BROWSER).text)
-    for path in ("/modules", *(f"/modules/{module}" for module in MODULES), f"/form?module={','.join(MODULES[:9])}"):
+    pages = [f"{path}{module}" for path in ("/modules/", "/form?module=") for module in MODULES]
+    for path in ("/modules", *pages, f"/form?module={','.join(MODULES[:9])}"):
         without_secret(ask(exporter.port, path, headers=BROWSER).text)
     wait_until(lambda: "Probe failed" in without_secret(exporter.log.read_text()))
     for file in Path(exporter.log.parent).glob("history*"):

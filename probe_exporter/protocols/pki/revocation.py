@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -50,15 +51,15 @@ SHARE = 0.5
 class RevocationCheck:
     """The check of one chain."""
 
-    def __init__(self, probe: Probe, client: HttpClientSettings, seconds: float) -> None:
+    def __init__(self, probe: Probe, client: HttpClientSettings, until: float) -> None:
         """
         Args:
             client: fetches the lists.
-            seconds: the time for all lists.
+            until: the end of the examination, on the event loop's clock.
         """
         self._probe = probe
         self._client = client
-        self._until = time.monotonic() + seconds
+        self._until = until
         self._fetched_seconds = 0.0
 
     async def run(self, chain: Sequence[Certificate]) -> list[Certificate]:
@@ -110,7 +111,7 @@ class RevocationCheck:
     async def _fetch(self, url: str, key: bytes) -> crl.RevocationList | None:
         started = time.perf_counter()
         try:
-            with within(max(0.0, (self._until - time.monotonic()) * SHARE)):
+            with within(max(0.0, (self._until - asyncio.get_running_loop().time()) * SHARE)):
                 found = await lists.fetch(url, key, self._client, self._probe.network)
         except (ProbeFailed, Late) as failed:
             self._probe.log("No usable revocation list", level=logging.WARNING, url=url, err=str(failed))

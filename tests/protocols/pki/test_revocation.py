@@ -16,6 +16,7 @@ from probe_exporter.config.problems import Place
 from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.tcp import TcpSettings, prober
+from probe_exporter.probers.websocket import WebsocketSettings
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.pki import lists as keeping
 from probe_exporter.protocols.pki import revocation
@@ -143,7 +144,7 @@ async def test_unusable_list_counts_as_none_and_the_next_point_is_tried(tmp_path
     assert of_leaf(again)["url"] == authority.url("/good")
 
 
-async def test_list_of_ten_mebibytes_is_read_in_a_helper_process(tmp_path: Path) -> None:
+async def test_large_list_is_read_in_a_helper_process(tmp_path: Path) -> None:
     async with Authority(tmp_path) as authority:
         leaf = authority.issue(authority.url("/list"))
         authority.pages["/list"] = large = authority.crl(*range(1 << 70, (1 << 70) + 30000), leaf.serial_number)
@@ -252,6 +253,8 @@ async def test_lists_are_fetched_through_the_proxy_of_the_module(tmp_path: Path)
     assert data == b"a list"
     assert authority.requests == [url]
     assert client_of(TcpSettings()) is DIRECT
+    websocket = WebsocketSettings.model_validate({"http_config": {"proxy_url": "http://127.0.0.1:1"}})
+    assert client_of(websocket).proxy_url == "http://127.0.0.1:1"
 
 
 def test_kept_lists_are_bounded() -> None:
