@@ -13,6 +13,7 @@ How it works:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -24,7 +25,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -117,7 +117,7 @@ def count(probes: Sequence[Probe]) -> dict[str, Count]:
     return counts
 
 
-@contextmanager
+@contextlib.contextmanager
 def _simulated(directory: Path) -> Iterator[Simulated]:
     """Run our exporter in callgrind."""
     valgrind = shutil.which("valgrind")
@@ -134,34 +134,41 @@ def _simulated(directory: Path) -> Iterator[Simulated]:
         yield Simulated(process.pid, port, directory)
 
 
+def ask(port: int, path: str, times: int) -> None:
+    """Request probes one after another, on one connection.
+
+    Raises:
+        SystemExit: a probe failed.
+    """
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as client:
+        for _ in range(times):
+            client.request("GET", path)
+            text = client.getresponse().read().decode()
+            if "\nprobe_success 1\n" not in text:
+                raise SystemExit(f"{path} failed:\n{text}")
+
+
 class Simulated:
     """An exporter in callgrind."""
 
     def __init__(self, pid: int, port: int, directory: Path) -> None:
         self._pid = pid
         self._directory = directory
-        self._client = http.client.HTTPConnection("127.0.0.1", port)
+        self._port = port
 
     def count(self, path: str) -> Count:
         """Return the instructions of one probe, the mean of `PROBES_TO_COUNT`."""
-        self._probe(path, PROBES_TO_WARM_UP)
+        ask(self._port, path, PROBES_TO_WARM_UP)
         self._control("--instr=on")
-        self._probe(path, 1)  # so that the simulator has translated the code
+        ask(self._port, path, 1)  # so that the simulator has translated the code
         self._control("--zero")
-        self._probe(path, PROBES_TO_COUNT)
+        ask(self._port, path, PROBES_TO_COUNT)
         self._control("--dump")
         self._control("--instr=off")
         (dump,) = self._directory.glob("counts.*")
         own, openssl = read_dump(dump.read_text(errors="replace"))
         dump.unlink()
         return own // PROBES_TO_COUNT, openssl // PROBES_TO_COUNT
-
-    def _probe(self, path: str, times: int) -> None:
-        for _ in range(times):
-            self._client.request("GET", path)
-            text = self._client.getresponse().read().decode()
-            if "\nprobe_success 1\n" not in text:
-                raise SystemExit(f"{path} failed:\n{text}")
 
     def _control(self, command: str) -> None:
         subprocess.run(
