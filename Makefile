@@ -14,10 +14,11 @@
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
-# Test processes: a number, or auto for one per core, at most eight. A process that has no tests left takes some of
-# another.
-JOBS   ?= auto
-PYTEST  = $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal
+# Test processes: by default one per core, at most eight. Tests of everything also wait for other programs: one more
+# process uses that time. A process that has no tests left takes some of another.
+JOBS   ?=
+MORE   := $(shell cores=$$(nproc); echo $$((cores < 8 ? cores + 1 : 8)))
+PYTEST  = $(BIN)/pytest --maxprocesses 8 --dist worksteal
 # pytest rewrites each `assert` of a test, and keeps the result beside the bytecode: without that, a run takes some
 # seconds more in each process.
 unexport PYTHONDONTWRITEBYTECODE
@@ -49,10 +50,10 @@ endif
 	@$(BIN)/probe-exporter $(ARGS)
 
 test: $(VENV)/.test
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n $(or $(JOBS),$(MORE)) $(ARGS)
 
 quick: $(VENV)/.test
-	$(PYTEST) -q -m "not slow and not generated" $(addprefix tests/,$(UNITS)) $(ARGS)
+	$(PYTEST) -n $(or $(JOBS),auto) -q -m "not slow and not generated" $(addprefix tests/,$(UNITS)) $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import platform
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
 import yaml
 
+from benchmarks import machine
 from benchmarks.measure import AS_PROMETHEUS, Load, Measurement, measure
 from benchmarks.probes import PROBES, Probe
 from benchmarks.targets import serving
@@ -33,12 +35,20 @@ def main() -> int:
     options = _arguments()
     chosen = [probe for probe in PROBES if not options.probes or probe.name in options.probes]
     load = Load(options.seconds, options.connections, AS_PROMETHEUS if options.as_prometheus else {})
-    results = run(chosen, options.rounds, load)
+    cores = machine.share(os.sched_getaffinity(0))
+    busy, before = os.getloadavg()[0], machine.ticks()
+    results = run(chosen, options.rounds, load, cores)
+    steal = machine.stolen(before, machine.ticks())
     print(table(chosen, results))
-    print(f"\nours on {interpreter()}")
+    print(
+        f"\nours on {interpreter()}; exporters on the cores {_listed(cores.exporters)}, load on {_listed(cores.load)}"
+    )
+    noise = machine.complaints(busy, len(os.sched_getaffinity(0)), steal, spreads(results))
+    for complaint in noise:
+        print(f"too noisy to tell: {complaint}")
     if options.json is not None:
         options.json.write_text(json.dumps(report(chosen, results, options), indent=2) + "\n")
-    over = [probe.name for probe in chosen if (ratio(results[probe.name]) or 0) > probe.budget]
+    over = [probe.name for probe in chosen if exceeds(probe, ratio(results[probe.name]))]
     if over:
         print(f"over budget: {', '.join(over)}")
     return 1 if over and options.check else 0
@@ -62,19 +72,29 @@ def _arguments() -> argparse.Namespace:
     return options
 
 
-def run(probes: Sequence[Probe], rounds: int, load: Load) -> dict[str, Rounds]:
+def _listed(cores: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(cores)))
+
+
+def run(probes: Sequence[Probe], rounds: int, load: Load, cores: machine.Cores) -> dict[str, Rounds]:
     """Return all rounds of all exporters, by probe. The exporters alternate, so that noise affects both."""
     results: dict[str, Rounds] = {}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
         directory = Path(name)
         Pki(directory)
-        ports = running.enter_context(serving(directory))
-        modules = {probe.name: dict(probe.module) for probe in probes}
-        (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": modules}))
-        flag = "--config.file=blackbox.yml"
-        started = [running.enter_context(start(directory, flag)) for start in _installed()]
+        with machine.on(cores.targets):
+            ports = running.enter_context(serving(directory))
+        everybody = []
+        for start in _installed():
+            modules = {probe.name: dict(probe.module) for probe in probes if start is exporters.ours or probe.budget}
+            config = directory / f"{start.__name__}.yml"
+            config.write_text(yaml.safe_dump({"modules": modules}))
+            with machine.on(cores.exporters):
+                everybody.append(running.enter_context(start(directory, f"--config.file={config}")))
+        running.enter_context(machine.on(cores.load))
         for probe in probes:
             path = probe_path(module=probe.name, target=probe.target.format(**ports))
+            started = everybody if probe.budget else everybody[:1]
             for exporter in started:
                 measure(exporter, path, WARM_UP)
             results[probe.name] = {exporter.name: [] for exporter in started}
@@ -111,18 +131,36 @@ def ratio(rounds: Rounds) -> float | None:
     return mine / theirs
 
 
+def exceeds(probe: Probe, ratio: float | None) -> bool:
+    """Return whether a ratio is larger than the probe's budget; False if there is nothing to compare."""
+    return ratio is not None and probe.budget is not None and ratio > probe.budget
+
+
+def spreads(results: Mapping[str, Rounds]) -> dict[str, float]:
+    """Return the spread of the CPU per probe over the rounds, by probe and exporter."""
+    return {
+        f"{probe} ({exporter})": machine.spread([one.cpu_per_probe for one in rounds])
+        for probe, by_exporter in results.items()
+        for exporter, rounds in by_exporter.items()
+    }
+
+
 def table(probes: Sequence[Probe], results: Mapping[str, Rounds]) -> str:
-    """Return the medians as a Markdown table."""
-    rows = ["| probe | exporter | CPU µs/probe | probes/s | RSS MiB |", "| --- | --- | ---: | ---: | ---: |"]
+    """Return the medians as a Markdown table, with the spread of the CPU over the rounds."""
+    rows = [
+        "| probe | exporter | CPU µs/probe | spread | probes/s | RSS MiB |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
     for probe in probes:
         medians = {name: _medians(rounds) for name, rounds in results[probe.name].items()}
         for name, (cpu, rate, resident) in medians.items():
-            rows.append(f"| {probe.name} | {name} | {cpu:.0f} | {rate:.0f} | {resident / 2**20:.0f} |")
+            wide = machine.spread([one.cpu_per_probe for one in results[probe.name][name]])
+            rows.append(f"| {probe.name} | {name} | {cpu:.0f} | {wide:.0%} | {rate:.0f} | {resident / 2**20:.0f} |")
         if "original" in medians:
             shares = [mine / theirs for mine, theirs in zip(medians["ours"], medians["original"], strict=True)]
             rows.append(
                 f"| {probe.name} | ratio | **{shares[0]:.2f}** (at most {probe.budget:.2f}) "
-                f"| {shares[1]:.2f} | {shares[2]:.2f} |"
+                f"| | {shares[1]:.2f} | {shares[2]:.2f} |"
             )
     return "\n".join(rows)
 

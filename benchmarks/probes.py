@@ -14,19 +14,32 @@ class Probe:
         name: its name in the table and on the command line.
         module: the module, the same for both exporters.
         target: the target, with placeholders for ports (``{http}``, ``{http2}``, ``{grpc}`` and so on).
-        budget: upper limit of our CPU per probe divided by the original's.
+        budget: upper limit of our CPU per probe divided by the original's; None if the original has no such prober.
     """
 
     name: str
     module: Mapping[str, object]
     target: str
-    budget: float
+    budget: float | None = None
 
 
 PROBES = (
     Probe(
         "http",
         {"prober": "http", "http": {"enable_http2": False}},
+        "http://127.0.0.1:{http}/",
+        budget=0.40,
+    ),
+    Probe(
+        "http-regexp",
+        {
+            "prober": "http",
+            "http": {
+                "enable_http2": False,
+                "fail_if_body_not_matches_regexp": ["good (morning|evening)"],
+                "fail_if_header_not_matches": [{"header": "Content-Type", "regexp": "^text/html"}],
+            },
+        },
         "http://127.0.0.1:{http}/",
         budget=0.40,
     ),
@@ -64,4 +77,14 @@ PROBES = (
     ),
     Probe("grpc", {"prober": "grpc", "grpc": {"preferred_ip_protocol": "ip4"}}, "127.0.0.1:{grpc}", budget=0.80),
     Probe("icmp", {"prober": "icmp"}, "127.0.0.1", budget=0.45),
+    Probe(
+        "websocket",
+        {"prober": "websocket", "websocket": {"query_response": [{"send": "good morning"}, {"expect": "^good"}]}},
+        "ws://127.0.0.1:{websocket}/",
+    ),
+    Probe(
+        "udp",
+        {"prober": "udp", "udp": {"query_response": [{"send_bytes": "01 and a question"}, {"expect": "^01"}]}},
+        "127.0.0.1:{dns}",
+    ),
 )

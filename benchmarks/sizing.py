@@ -41,14 +41,8 @@ VALUES = ROOT / "deploy" / "helm" / "probe-exporter" / "values.yaml"
 
 SIZED = (
     *PROBES,
-    Probe(
-        "udp",
-        {"prober": "udp", "udp": {"query_response": [{"send_bytes": "01 and a question"}, {"expect": "^01"}]}},
-        "127.0.0.1:{dns}",
-        budget=1.0,
-    ),
-    Probe("unix", {"prober": "unix"}, "{directory}/nginx.socket", budget=1.0),
-    Probe("exporter", {"prober": "exporter", "exporter": {}}, "http://127.0.0.1:{http}/metrics", budget=1.0),
+    Probe("unix", {"prober": "unix"}, "{directory}/nginx.socket"),
+    Probe("exporter", {"prober": "exporter", "exporter": {}}, "http://127.0.0.1:{http}/metrics"),
 )
 """The probes of the benchmark, and those that need no comparison; the page that `exporter` reads has 300 series."""
 

@@ -1,4 +1,4 @@
-"""Run the targets on loopback ports: nginx with a page and a gRPC health check, and a DNS server."""
+"""Run the targets on loopback ports: nginx with a page and a gRPC health check, a DNS and a WebSocket server."""
 
 from __future__ import annotations
 
@@ -50,19 +50,20 @@ http {{
 @contextlib.contextmanager
 def serving(directory: Path) -> Iterator[Mapping[str, int]]:
     """Run all targets with the certificate of the directory; yield the ports by placeholder name."""
-    with _nginx(directory) as ports, _dns() as port:
-        yield {**ports, "dns": port}
+    with _nginx(directory) as ports, _server("dns_server") as dns, _server("echo_server") as websocket:
+        yield {**ports, "dns": dns, "websocket": websocket}
 
 
 @contextlib.contextmanager
-def _dns() -> Iterator[int]:
+def _server(name: str) -> Iterator[int]:
+    """Run a server of this folder; yield its port."""
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.dns_server", str(port)]
+    command = [sys.executable, "-m", f"benchmarks.{name}", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             if not process.stdout.readline():
-                raise SystemExit("the DNS server did not start")
+                raise SystemExit(f"{name} did not start")
             yield port
         finally:
             process.terminate()

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from docs import reference
+from docs import reference_pages
 from probe_exporter import runner
 from probe_exporter.network import opening
 from probe_exporter.plugins.inventory import declared
@@ -19,10 +19,12 @@ from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.protocols.dialogue import steps
+from probe_exporter.protocols.pki import renewal, revocation, status
 from probe_exporter.report import advice
 from probe_exporter.report.advice import Explanation
+from probe_exporter.runs import several
 from probe_exporter.telemetry.counters import Telemetry
-from probe_exporter.tls import handshake
+from probe_exporter.tls import details, handshake
 from tests.peers.config_cases import KINDER, STRICTER
 from tests.peers.differences import DIFFERENCES, SECTIONS
 
@@ -64,9 +66,26 @@ To alert on a reason:
 probe_success == 0 and on (job, instance) probe_failure_info{reason=~"certificate_.*"}
 ```
 
-| reason | meaning | what to check |
-| --- | --- | --- |
+The link of a reason leads to what to check.
+
+| reason | meaning |
+| --- | --- |
 """
+
+REASONS = """\
+# Reasons and what to do
+
+`make docs` generates this page from the code. Edit the declarations there.
+
+What each reason of `probe_failure_info` means, and what to check. The terminal, the pages of the exporter and the debug
+document show the same, with the host and port of the target in the commands. If you have a symptom and no reason, see
+[Troubleshoot](../how-to/troubleshoot.md#a-probe-fails).
+
+"""
+
+
+EXAMINED = (details.METRICS, revocation.METRICS, status.METRICS, renewal.METRICS)
+"""Metrics that the runner sets after a probe, if the module asks for them."""
 
 
 def table(metrics: Iterable[Metric]) -> str:
@@ -83,8 +102,17 @@ def meaning(metric: Metric) -> str:
 def metrics() -> str:
     """Return metrics.md."""
     parts = [INTRODUCTION, "## Every probe\n", table(declared(runner))]
+    parts += ["Of modules with [`addresses`](how-to/several-addresses.md):\n", table(several.OF_ADDRESSES)]
+    parts += [
+        "Of modules with [`attempts`](how-to/several-addresses.md#repeat-a-failed-run):\n",
+        table(several.OF_ATTEMPTS),
+    ]
     parts += ["## Probes over the network\n", "The target's address:\n", table(declared(opening))]
     parts += ["TLS handshakes, also if the certificate does not verify:\n", table(declared(handshake))]
+    parts += [
+        "The same, with the keys of [a closer look at certificates](how-to/certificates.md):\n",
+        table(metric for metrics in EXAMINED for metric in metrics),
+    ]
     parts += [
         "Dialogues (`query_response`); the websocket prober has only the first of these:\n",
         table(declared(steps)),
@@ -105,14 +133,34 @@ def own_tables(prober: Prober[Any]) -> list[str]:
         tables.append(table(own))
     if prober.reasons:
         rows = [reason_row(reason) for reason in advice.own(prober.reasons)]
-        tables.append("| own reason | meaning | what to check |\n| --- | --- | --- |\n" + "".join(rows))
+        tables.append("| own reason | meaning |\n| --- | --- |\n" + "".join(rows))
     return tables
 
 
 def reason_row(reason: Explanation) -> str:
     """Return the row of a reason; a bar would end the cell."""
-    check = "" if reason.advice == reason.meaning else reason.advice.replace("|", "\\|")
-    return f"| `{reason.reason}` | {reason.meaning} | {check} |\n"
+    meaning = reason.meaning.replace("|", "\\|")
+    return f"| [`{reason.reason}`](reference/reasons.md#{reason.reason}) | {meaning} |\n"
+
+
+def reasons() -> str:
+    """Return reasons.md: a section for each reason."""
+    parts = [
+        REASONS,
+        "## Reasons of every prober\n\n",
+        *map(reason_section, advice.common()),
+        "## Reasons of single probers\n\n",
+    ]
+    parts.append("## Reasons of single probers\n\nA prober may add reasons of its own. They begin with its name.\n\n")
+    for _, prober in sorted(load_probers([]).items()):
+        parts += map(reason_section, advice.own(prober.reasons))
+    return "".join(parts).rstrip("\n") + "\n"
+
+
+def reason_section(reason: Explanation) -> str:
+    """Return the section of a reason. Its heading is the anchor that other pages link to."""
+    check = "" if reason.advice == reason.meaning else f"{reason.advice}\n\n"
+    return f"### {reason.reason}\n\n{reason.meaning}\n\n{check}"
 
 
 def own_metrics() -> str:
@@ -164,9 +212,10 @@ def between(text: str, name: str, lines: list[str]) -> str:
 PAGES = {
     "metrics.md": metrics,
     "migration.md": migration,
-    "reference/configuration.md": reference.configuration,
-    "reference/flags.md": reference.flag_page,
-    "reference/http-api.md": reference.http_api,
+    "reference/configuration.md": reference_pages.configuration,
+    "reference/flags.md": reference_pages.flag_page,
+    "reference/http-api.md": reference_pages.http_api,
+    "reference/reasons.md": reasons,
 }
 
 if __name__ == "__main__":

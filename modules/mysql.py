@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from probe_exporter import (
+    CertificateSettings,
     Connection,
     Duration,
     Metric,
@@ -104,7 +105,7 @@ _QUIT = b"\x01\0\0\0\x01"
 Row = Mapping[str, str | None]
 
 
-class MysqlSettings(SourceSettings):
+class MysqlSettings(CertificateSettings, SourceSettings):
     """The ``mysql`` block of a module.
 
     Args:

@@ -25,6 +25,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from probe_exporter import (
+    CertificateSettings,
     Connection,
     Duration,
     Metric,
@@ -89,7 +90,7 @@ _POOLED = {"authentication failed": Reason.AUTHENTICATION, "no more connections 
 Message = tuple[bytes, bytes]
 
 
-class PostgresSettings(SourceSettings):
+class PostgresSettings(CertificateSettings, SourceSettings):
     """The ``postgres`` block of a module.
 
     Args:

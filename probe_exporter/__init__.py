@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from probe_exporter.settings.regexps import Match, Regexp
     from probe_exporter.settings.rules import exclusive, needs, required
     from probe_exporter.settings.secrets import Secret
-    from probe_exporter.tls.settings import TLSSettings, with_server_name
+    from probe_exporter.tls.settings import CertificateSettings, TLSSettings, with_server_name
 
 __all__ = [
     "AddressSettings",
+    "CertificateSettings",
     "ConnectSettings",
     "Connection",
     "Datagrams",
@@ -67,6 +68,7 @@ __all__ = [
 ]
 
 _FILES = {
+    "CertificateSettings": "tls.settings",
     "ConnectSettings": "network.settings",
     "FilePath": "settings.fields",
     "Port": "settings.fields",

@@ -16,16 +16,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from types import FrameType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import uvloop
 
 from probe_exporter.config.module import Module
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric, NotASample
+from probe_exporter.prober.metrics import Metric, NotASample, whole_nanoseconds
 from probe_exporter.prober.run import Probe
+
+if TYPE_CHECKING:
+    from probe_exporter.runs.several import Run
 
 SUCCESS = Metric("probe_success", "Whether the target passed the probe.")
 DURATION = Metric("probe_duration_seconds", "Duration of the probe in seconds.")
@@ -54,6 +58,7 @@ class Result(NamedTuple):
     started: float  # Unix seconds
     duration: float  # seconds
     timeout: float  # seconds
+    runs: tuple[Run, ...] = ()  # if the module wants several runs of its prober in one probe
 
     @property
     def success(self) -> bool:
@@ -77,11 +82,16 @@ async def run(module: Module, target: str, timeout: float, warning: str = "") ->
     probe.log("Beginning probe", prober=module.prober.name, timeout_seconds=timeout)
     if warning:
         probe.log(warning, level=logging.WARNING)
-    await _attempt(module, probe)
-    duration = round(time.perf_counter() - probe.started, 9)  # finer than nanoseconds is noise
+    runs: tuple[Run, ...] = ()
+    if module.several is None:
+        await _attempt(module, probe)
+    else:
+        runs = await module.several.perform(policy, probe, partial(_one_of_several, module))
+    probe.handshake = None  # the history keeps the probe, and a peer chooses the size of its certificates
+    duration = whole_nanoseconds(time.perf_counter() - probe.started)  # finer than nanoseconds is noise
     if duration > timeout + MAX_DELAY_SECONDS and probe.failure is None:
         probe.fail(_blocked(module, probe, duration - timeout))
-    result = Result(module, target, probe, probe.failure, probe.failed_phase, started, duration, timeout)
+    result = Result(module, target, probe, probe.failure, probe.failed_phase, started, duration, timeout, runs)
     _judge(result)
     if module.filter is not None:
         probe.samples = module.filter.apply(probe.samples)
@@ -93,13 +103,35 @@ async def _attempt(module: Module, probe: Probe) -> None:
     limit = Deadline(probe.deadline)
     try:
         with limit:
-            await module.prober.probe(probe, module.settings)
+            if module.settings.examines_certificates:
+                await _probe_and_examine(module, probe)
+            else:
+                await module.prober.probe(probe, module.settings)
     except ProbeFailed as failed:
         probe.fail(failed)
     except TimeoutError as error:
         probe.fail(_timed_out(probe) if limit.expired else _internal_error(probe, module, error))
     except Exception as error:
         probe.fail(_internal_error(probe, module, error))
+
+
+async def _one_of_several(module: Module, probe: Probe) -> None:
+    """Call the prober for one of several runs, whose reasons become labels before `_judge`."""
+    await _attempt(module, probe)
+    if probe.failure is not None:
+        _refuse_undeclared(module, probe.failure)
+
+
+async def _probe_and_examine(module: Module, probe: Probe) -> None:
+    """Call the prober, then examine the certificates of its TLS connection, whether or not the target passed."""
+    from probe_exporter.protocols.pki.examination import examine, prepare  # noqa: PLC0415  # few modules need it
+
+    prepare(probe, module.settings)
+    try:
+        await module.prober.probe(probe, module.settings)
+    except ProbeFailed as failed:
+        probe.fail(failed)
+    await examine(probe, module.settings)
 
 
 def _timed_out(probe: Probe) -> ProbeFailed:
@@ -157,9 +189,7 @@ def _judge(result: Result) -> None:
     if failure is None:
         probe.log("Probe succeeded", duration_seconds=result.duration)
         return
-    if isinstance(failure.reason, OwnReason) and failure.reason not in result.module.prober.reasons:
-        failure.message = f"{failure.message} (for the reason {failure.reason}, which the prober does not declare)"
-        failure.reason = Reason.INTERNAL_ERROR
+    _refuse_undeclared(result.module, failure)
     probe.set(FAILURE, 1, failure.reason.value, result.phase)
     verdict = {"reason": failure.reason.value, "phase": result.phase, "err": failure.message}
     # A prober chooses the names of its fields; they can't replace those of the verdict.
@@ -167,6 +197,13 @@ def _judge(result: Result) -> None:
         key: value for key, value in failure.fields.items() if key not in (*verdict, "level", "duration_seconds")
     }
     probe.log("Probe failed", level=logging.ERROR, **verdict, **details, duration_seconds=result.duration)
+
+
+def _refuse_undeclared(module: Module, failure: ProbeFailed) -> None:
+    """Replace a reason that the prober does not declare, so that the list of reasons stays closed."""
+    if isinstance(failure.reason, OwnReason) and failure.reason not in module.prober.reasons:
+        failure.message = f"{failure.message} (for the reason {failure.reason}, which the prober does not declare)"
+        failure.reason = Reason.INTERNAL_ERROR
 
 
 def run_in_new_loop(module: Module, target: str, timeout: float) -> Result:

@@ -108,7 +108,12 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the tests that hypothesis runs with a hundred examples, so that `make quick` leaves them out."""
+    """Mark the tests that hypothesis runs with a hundred examples, so that `make quick` leaves them out.
+
+    Refuse ids with the address of an object: they differ from process to process, and pytest-xdist needs the same.
+    """
+    if " at 0x" in item.nodeid:
+        raise pytest.UsageError(f"the id has an address, so that it changes from process to process: {item.nodeid}")
     if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
         item.add_marker("generated")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks import instructions, sizing
+from benchmarks import instructions, machine, sizing
 from benchmarks.pace import pace
 from benchmarks.probes import PROBES
 
@@ -52,6 +52,29 @@ def test_probe_beyond_the_allowance_exceeds_its_budget() -> None:
 def test_every_probe_of_the_benchmark_has_a_budget_of_instructions() -> None:
     budget = json.loads(instructions.BUDGET.read_text())
     assert budget["probes"].keys() == {probe.name for probe in PROBES}
+
+
+@pytest.mark.parametrize(
+    ("available", "exporters", "targets", "load"),
+    [({5}, {5}, {5}, {5}), ({0, 1}, {0}, {1}, {1}), ({0, 1, 2, 3}, {0, 1}, {2}, {3})],
+)
+def test_cores_are_divided_among_exporters_targets_and_load(
+    available: set[int], exporters: set[int], targets: set[int], load: set[int]
+) -> None:
+    assert machine.share(available) == machine.Cores(frozenset(exporters), frozenset(targets), frozenset(load))
+
+
+def test_noise_of_the_machine_is_reported() -> None:
+    assert machine.complaints(0.2, 2, 0.001, {"http (ours)": 0.05}) == []
+    load, steal, rounds = machine.complaints(7.0, 2, 0.03, {"http (ours)": 0.5, "tcp (ours)": 0.01})
+    assert "load average was 7.0" in load
+    assert "3.0% of the time" in steal
+    assert "rounds of http (ours) differ by 50%" in rounds
+
+
+def test_steal_is_the_share_of_the_time_that_passed() -> None:
+    assert machine.stolen([100, 0, 50, 850, 0, 0, 0, 0], [140, 0, 60, 890, 0, 0, 0, 10]) == pytest.approx(0.1)
+    assert len(machine.ticks()) == 8
 
 
 async def test_pace_answers_every_request_and_counts_failures() -> None:

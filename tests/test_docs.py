@@ -14,7 +14,10 @@ from types import ModuleType
 
 import pytest
 
+from docs import reference_pages
+from docs.key_examples import EXAMPLES
 from probe_exporter.config import loading
+from probe_exporter.config.schema import json_schema
 from probe_exporter.config.series import series_of
 from probe_exporter.flags import Flags
 from probe_exporter.plugins.loader import load_probers
@@ -92,6 +95,70 @@ def test_configurations_in_how_to_pages_load(page: str, text: str, tmp_path: Pat
     assert loading.load([file], load_probers([]), strict=True).modules, page
 
 
+@pytest.mark.parametrize("block", EXAMPLES)
+def test_examples_of_keys_load(block: str, tmp_path: Path) -> None:
+    file = tmp_path / "modules.yml"
+    file.write_text(EXAMPLES[block], encoding="utf-8")
+    assert loading.load([file], load_probers([]), strict=False).modules
+
+
+def test_reference_says_since_when_a_key_exists() -> None:
+    """If this fails, add the key and the version to `NEW` in docs/reference_pages.py."""
+    first = json.loads((ROOT / "tests" / "golden" / "keys-0.1.0.json").read_text(encoding="utf-8"))
+    schema = json_schema(load_probers([]))
+    for block, value in {"File": schema, **schema["$defs"]}.items():
+        if block in first:
+            added = value["properties"].keys() - set(first[block].split())
+            assert added == {
+                key for key in value["properties"] if {(block, key), ("", key)} & reference_pages.NEW.keys()
+            }
+
+
+def test_keys_whose_form_is_not_obvious_have_an_example() -> None:
+    """Lists, mappings, durations and sizes are in the example of their block; `cert` and such are PEM texts."""
+    schema = json_schema(load_probers([]))
+    assert EXAMPLES.keys() == {"File", *schema["$defs"]}
+    missing = {
+        f"{block}.{key}"
+        for block, value in {"File": schema, **schema["$defs"]}.items()
+        for key, form in value["properties"].items()
+        if re.search(r'"(array|object)"|\(ns\||KB', json.dumps(form)) and not form.get("deprecated")
+        if not re.search(rf"\b{key}:", EXAMPLES[block])
+    }
+    assert missing == set()
+
+
+HOW_TO = {page.name: page.read_text(encoding="utf-8") for page in ROOT.glob("docs/how-to/*.md")}
+
+
+def test_modules_of_how_to_pages_are_shipped() -> None:
+    """In commands, and in the table of protocols, which has each prober that needs no settings of its own."""
+    shipped = loading.load([*ROOT.glob("modules/*.yml")], load_probers([])).modules
+    run = {name for text in HOW_TO.values() for name in re.findall(r"probe-exporter run ([a-z_0-9]+) \S", text)}
+    rows = re.findall(r"^\| [^|]+ \| (`[^|]+) \|", HOW_TO["probe.md"], re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert run
+    assert run | listed <= shipped.keys()
+    assert {shipped[name].prober.name for name in listed} == load_probers([]).keys() - {"udp", "unix"}
+
+
+def test_page_about_certificates_lists_the_probers_that_have_its_keys() -> None:
+    [listed] = re.findall(r"\(((?:`\w+`(?:,\s)?)+)\),\nbeside `tls_config`", HOW_TO["certificates.md"])
+    probers = load_probers([]).items()
+    having = {name for name, prober in probers if "check_revoked" in prober.settings.model_fields}
+    assert set(re.findall(r"`(\w+)`", listed)) == having
+
+
+def test_metrics_of_how_to_pages_exist() -> None:
+    documented = set(
+        re.findall(r"^\| `(\w+)`", (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    queries = [query for text in HOW_TO.values() for query in re.findall(r"```promql\n(.*?)```", text, re.DOTALL)]
+    names = {name for query in queries for name in re.findall(r"\b(?:probe|blackbox)_\w+", query)}
+    assert names
+    assert names <= documented
+
+
 def test_page_about_scale_has_the_series_of_a_module() -> None:
     page = (ROOT / "docs" / "how-to" / "scale.md").read_text(encoding="utf-8")
     [written] = re.findall(r'"series": (\{.*\})', page)
@@ -161,10 +228,3 @@ def without_durations(text: str) -> list[str]:
 def without_time(line: str) -> str:
     """Replace the value of a seconds sample, unless it is a whole number."""
     return re.sub(r"(?<=[s}] )\d\.\d+(e-\d+)?$", "…", line) if "_seconds" in line else line
-
-
-@pytest.mark.slow
-def test_site_is_built_without_broken_links() -> None:
-    """zensical checks each link and anchor between pages."""
-    done = subprocess.run([sys.executable, "docs/site.py"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr

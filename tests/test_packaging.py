@@ -74,6 +74,13 @@ def test_wheel_includes_templates_types_and_plugin(wheel: Path, tmp_path: Path) 
     assert (tmp_path / "site" / "probe_exporter" / "py.typed").exists()
 
 
+def test_wheel_includes_the_files_of_the_pages(wheel: Path) -> None:
+    pages = ROOT / "probe_exporter" / "web" / "html"
+    wanted = [*(pages / "templates").iterdir(), *(pages / "static").iterdir()]
+    with zipfile.ZipFile(wheel) as archive:
+        assert {str(path.relative_to(ROOT)) for path in wanted} <= set(archive.namelist())
+
+
 def test_wheel_includes_command_licence_and_modules(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()

@@ -52,6 +52,7 @@ def plain_module(module: Module) -> dict[str, Any]:
         if patterns:
             plain[key] = [pattern.text for pattern in patterns]
     plain |= _plain_block(module.networking, module.networking.model_dump())
+    plain |= _plain_block(module.runs, module.runs.model_dump())
     for name, block in {module.prober.name: module.settings, **module.strays}.items():
         plain[name] = _plain_block(block, block.model_dump(by_alias=True))
     return plain

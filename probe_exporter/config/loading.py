@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
@@ -30,11 +30,16 @@ from probe_exporter.config.shapes import Shape, block_shape, mapping_shape, mode
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.network.settings import NetworkSettings, TargetsSettings
 from probe_exporter.prober.declaration import Prober
+from probe_exporter.prober.failure import Reason
 from probe_exporter.prober.filtering import MetricFilter
+from probe_exporter.runs.settings import RunsSettings
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Duration, Text, nearest
 from probe_exporter.settings.regexps import Regexp
 from probe_exporter.settings.rules import Absent, Block
+
+if TYPE_CHECKING:
+    from probe_exporter.runs.several import Several
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -280,6 +285,7 @@ def _digest(contents: Mapping[Path, bytes]) -> str:
 
 
 _NETWORK: dict[str, Any] = {name: (info.annotation, info) for name, info in NetworkSettings.model_fields.items()}
+_RUNS: dict[str, Any] = {name: (info.annotation, info) for name, info in RunsSettings.model_fields.items()}
 
 _Head = create_model(
     "Module",
@@ -291,6 +297,7 @@ _Head = create_model(
     keep=(tuple[Regexp, ...], Field((), description="Metrics to expose, by name; all if empty.")),
     drop=(tuple[Regexp, ...], Field((), description="Metrics not to expose, by name.")),
     **_NETWORK,
+    **_RUNS,
 )
 """The keys of every module, independent of its prober."""
 
@@ -384,11 +391,15 @@ def _read(read: Document, model: type[Settings], probers: Collection[str], used:
     if file is None:
         return _File([], None, {})
     modules = [_module(name, said, written["modules"][name], read, used) for name, said in file.modules.items()]
+    read.problems += [problem for module in modules for problem in _unknown_reasons(module, read)]
     return _File(modules, file.targets, file.discovery)
 
 
 def _module(name: str, said: Any, written: Block, read: Document, probers: Mapping[str, Prober[Any]]) -> Module:
     settings, strays = _blocks(said, probers)
+    runs = RunsSettings.model_construct(
+        said.model_fields_set, **{name: getattr(said, name) for name in RunsSettings.model_fields}
+    )
     module = Module(
         name=name,
         prober=probers[said.prober],
@@ -400,12 +411,34 @@ def _module(name: str, said: Any, written: Block, read: Document, probers: Mappi
         networking=NetworkSettings.model_construct(
             said.model_fields_set, **{name: getattr(said, name) for name in NetworkSettings.model_fields}
         ),
+        runs=runs,
+        several=_several(runs),
         parameters=said.params,
         keep=said.keep,
         drop=said.drop,
         filter=MetricFilter(said.keep, said.drop) if said.keep or said.drop else None,
     )
     return _fillable(module, type(said), written, probers) if said.params else module
+
+
+def _several(runs: RunsSettings) -> Several | None:
+    """Return what performs several runs in one probe; None if one run is enough."""
+    attempts = runs.attempts if runs.attempts is not None and runs.attempts.max > 1 else None
+    if runs.addresses is None and attempts is None:
+        return None
+    from probe_exporter.runs.several import Several  # noqa: PLC0415  # few configurations need it at load
+
+    return Several(runs.addresses, attempts)
+
+
+def _unknown_reasons(module: Module, read: Document) -> Iterator[Problem]:
+    """Yield problems for reasons in `attempts` that no probe of the module can have."""
+    known = [reason.value for reason in (*Reason, *module.prober.reasons)]
+    only = module.runs.attempts.only if module.runs.attempts is not None else ()
+    for index, name in enumerate(only):
+        if name not in known:
+            path: nodes.KeyPath = ("modules", module.name, "attempts", "only", index)
+            yield read.problem(path, f"unknown reason `{name}`{nearest(name, known)} (docs/metrics.md lists them)")
 
 
 def _blocks(said: Any, probers: Iterable[str]) -> tuple[Settings, dict[str, Settings]]:

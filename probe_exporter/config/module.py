@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from probe_exporter.config.discovery import DiscoverySettings
 from probe_exporter.config.placeholders import Parameter, written
@@ -14,10 +14,14 @@ from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.network.settings import NetworkSettings, TargetsSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.filtering import MetricFilter
+from probe_exporter.runs.settings import RunsSettings
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.regexps import Regexp
 from probe_exporter.settings.secrets import MASK
 from probe_exporter.telemetry.masking import SHORTEST, Mask
+
+if TYPE_CHECKING:
+    from probe_exporter.runs.several import Several
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class Module:
         place: where the module is defined.
         strays: blocks of other probers in the module; they are checked but not used.
         networking: the module's network settings.
+        runs: the keys that ask for several runs of the prober in one probe.
+        several: performs these runs; None if one is enough.
         keep, drop: names of metrics to expose, and not to expose; as written.
         filter: drops the metrics of a finished probe that `keep` and `drop` exclude; None if they are empty.
         network: the network policy of its probes, including that of all modules; None if there is none.
@@ -46,6 +52,8 @@ class Module:
     description: str = ""
     strays: Mapping[str, Settings] = field(default_factory=dict)
     networking: NetworkSettings = field(default_factory=NetworkSettings)
+    runs: RunsSettings = field(default_factory=RunsSettings)
+    several: Several | None = field(default=None, repr=False, compare=False)
     keep: tuple[Regexp, ...] = ()
     drop: tuple[Regexp, ...] = ()
     filter: MetricFilter | None = field(default=None, repr=False, compare=False)

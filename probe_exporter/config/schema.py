@@ -13,6 +13,7 @@ from pydantic_core import core_schema
 
 from probe_exporter.config.loading import file_model
 from probe_exporter.prober.declaration import Prober
+from probe_exporter.settings.quantities import format_duration
 
 
 def json_schema(probers: Mapping[str, Prober[Any]]) -> dict[str, Any]:
@@ -56,7 +57,10 @@ def meanings(model: type[BaseModel]) -> dict[str, str]:
 
 
 class _SchemaGenerator(GenerateJsonSchema):
-    """Pydantic's generator without titles, which repeat the names, and without defaults that JSON can't express."""
+    """Pydantic's generator without titles, which repeat the names, and without defaults that JSON can't express.
+
+    A key has the meaning that its class gives it, and then what its type says, such as the units of a duration.
+    """
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         described = super().model_schema(schema)
@@ -66,7 +70,8 @@ class _SchemaGenerator(GenerateJsonSchema):
         for name, meaning in meanings(model).items():
             key = model.model_fields[name].alias or name if name in model.model_fields else name
             if key in described.get("properties", {}):
-                described["properties"][key].setdefault("description", meaning)
+                of_type = described["properties"][key].get("description")
+                described["properties"][key]["description"] = f"{meaning} {of_type}" if of_type else meaning
         return described
 
     def field_title_should_be_set(self, schema: Any) -> bool:
@@ -79,6 +84,8 @@ class _SchemaGenerator(GenerateJsonSchema):
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         described = self.generate_inner(schema["schema"])
         default = schema.get("default")
+        if isinstance(default, float) and default and described.get("type") == "string":
+            default = format_duration(default)
         simple = isinstance(default, bool | int | str) and default not in (False, 0, "")
         return {**described, "default": default} if simple else described
 

@@ -31,6 +31,12 @@ from probe_exporter.prober.metrics import SUFFIXES, Metric, Samples
 END_OF_OPENMETRICS = b"# EOF\n"
 
 
+MAX_NUMBERS_BYTES = 256 << 10
+"""Bytes of the cache of whole numbers."""
+
+_NUMBER_BYTES = 100  # a number and its text, without its characters
+
+
 def number(value: float) -> str:
     """Format a value as Go's ``strconv.FormatFloat(value, 'g', -1, 64)`` does, but 0 without a sign.
 
@@ -56,6 +62,12 @@ def number(value: float) -> str:
     return f"{sign}{mantissa[0]}{point}{mantissa[1:]}e+{len(whole_part) - 1:02d}"
 
 
+@remembered(MAX_NUMBERS_BYTES, lambda _, text: _NUMBER_BYTES + 2 * len(text))
+def _whole(value: int) -> str:
+    """Format a whole number. Most are the same in every probe: status codes, versions, flags, sizes, hashes."""
+    return number(value)
+
+
 def _bytes(text: str) -> bytes:
     """Encode text as UTF-8; a label value with characters that can't be encoded must not fail the whole exposition."""
     return text.encode("utf-8", "replace")
@@ -77,32 +89,37 @@ def openmetrics(samples: Samples, format: Format) -> bytes:
 def _filled(samples: Samples, format: Format) -> str:
     page = _page((*key(samples), format.encoding))
     found = values(samples)
-    return page.template % tuple([number(found[place]) for place in page.places])
+    parts = [*page.parts]
+    numbers = [found[place] for place in page.places]
+    parts[1::2] = [_whole(value) if type(value) is int else number(value) for value in numbers]
+    return "".join(parts)
 
 
 class _Page(NamedTuple):
-    """A template of the exposition, with ``%s`` in the places of the numbers."""
+    """The text of an exposition, without its numbers."""
 
-    template: str
+    parts: tuple[str, ...]  # each series, and an empty text in the place of its number; at the end a line feed
     places: tuple[int, ...]  # indexes of the numbers among the values in the order in which they were set
 
 
 def _weight(_key: object, page: _Page) -> int:
-    """Return about the bytes of a cached page: its text twice, in the key and in the template, and each series' row."""
-    return 2 * len(page.template) + 100 * len(page.places)
+    """Return about the bytes of a cached page: its text twice, in the key and in the parts, and each series' row."""
+    return sum(map(len, page.parts)) * 2 + 200 * len(page.places)
 
 
 @remembered(MAX_PAGES_BYTES, _weight)  # a module sets the same series in the same order, for each target and run
 def _page(series: tuple[PlainKey, LabelledKey, str]) -> _Page:
     """Return the page for the series of a run, given the encoding as the third item."""
     plain, labelled, encoding = series
-    lines, places = [], []
+    parts, places = [], []
+    end = ""
     for metric, rows in arranged(plain, labelled):
         sample, head = _naming(metric, encoding)
-        lines.append(head.replace("%", "%%"))
-        lines += [f"{sample}{_labels(row.labels)} %s\n" for row in rows]
-        places += [row.place for row in rows]
-    return _Page("".join(lines), tuple(places))
+        for row in rows:
+            parts += [f"{end}{head}{sample}{_labels(row.labels)} ", ""]
+            places.append(row.place)
+            head, end = "", "\n"
+    return _Page((*parts, end), tuple(places))
 
 
 def _naming(metric: Metric, encoding: str) -> tuple[str, str]:
@@ -116,10 +133,8 @@ def _naming(metric: Metric, encoding: str) -> tuple[str, str]:
 
 
 def _labels(pairs: Pairs) -> str:
-    """Format the labels of a series, with ``%`` doubled for the template."""
-    if not pairs:
-        return ""
-    return ("{" + ",".join([f'{name}="{_escape(value)}"' for name, value in pairs]) + "}").replace("%", "%%")
+    """Format the labels of a series."""
+    return "{" + ",".join([f'{name}="{_escape(value)}"' for name, value in pairs]) + "}" if pairs else ""
 
 
 def _escape(value: str) -> str:

@@ -66,7 +66,7 @@ VALUES (0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _ENTRIES = "SELECT id, module, target, started, duration, timeout, reason, phase, message FROM probes"
 
-_ADDED_LATER: dict[str, object] = {"parameters": {}, "phases": [], "tls": []}
+_ADDED_LATER: dict[str, object] = {"parameters": {}, "phases": [], "runs": [], "tls": []}
 """Details that earlier releases did not write."""
 
 T = TypeVar("T")

@@ -126,6 +126,7 @@ def details(result: Result) -> dict[str, object]:
         "parameters": {name: mask.parameter(value) for name, value in result.module.request.items()},
         "events": events,
         "phases": [_phase(span, result.probe.started, mask) for span in sorted(result.probe.spans, key=itemgetter(1))],
+        "runs": [run._asdict() | {"message": mask.text(run.message)} for run in result.runs],
         "tls": [evidence.data(mask.text) for evidence in result.probe.evidence],
         "families": list(_families(_shown(result.probe.samples, mask))),
         "settings": _effective(Identity(result.module)).data,

@@ -302,7 +302,7 @@ class Connection(asyncio.Protocol):
             phase.about = secure.server_name
             started = time.perf_counter()
             try:
-                await self.wrap(secure)
+                await self.wrap(secure, requests_ocsp=probe.requests_ocsp)
             except VerificationFailed as failed:
                 handshake.report(probe, failed.handshake)
                 evidence.keep(probe, failed.handshake, secure.server_name)
@@ -311,13 +311,18 @@ class Connection(asyncio.Protocol):
                 evidence.keep(probe, self.handshake, secure.server_name)
             self.tls_seconds = time.perf_counter() - started
 
-    async def wrap(self, secure: Secure) -> None:
+    async def wrap(self, secure: Secure, *, requests_ocsp: bool = False) -> None:
         """Add a TLS layer inside of those already there; report no metrics.
+
+        Args:
+            requests_ocsp: ask for a stapled OCSP response.
 
         Raises:
             ProbeFailed: the handshake failed, or the certificate does not verify.
         """
         layer = secure.context.layer(secure.server_name)
+        if requests_ocsp:
+            layer.request_ocsp()
         try:
             with Deadline(asyncio.get_running_loop().time() + MAX_HANDSHAKE_SECONDS):
                 await self._shake_hands(layer)

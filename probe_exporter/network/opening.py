@@ -17,7 +17,7 @@ from probe_exporter.network.connection import Connection, Secure, connecting_fai
 from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.network.settings import AddressSettings, ConnectSettings, SourceSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Network, Probe
 from probe_exporter.tls import context, handshake
 from probe_exporter.tls.settings import TLSSettings
@@ -70,7 +70,7 @@ async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: 
             phase.about = host
             address = await _choose(probe, host, family, fallback)
     finally:
-        probe.set(LOOKUP_TIME, round(time.perf_counter() - started, 9))
+        probe.set(LOOKUP_TIME, whole_nanoseconds(time.perf_counter() - started))
         probe.set(IP_PROTOCOL, literals.version(address) if address else 0)
         probe.set(IP_HASH, literals.fingerprint(address) if address else 0)
     probe.log("Resolved target address", host=host, ip=address)
@@ -80,13 +80,15 @@ async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: 
 async def _choose(probe: Probe, host: str, family: int, fallback: bool) -> str:
     if not host:
         raise ProbeFailed(Reason.TARGET_INVALID, "the target names no host")
+    network = probe.network
     known = literal(probe, host)
     if known is not None:
         if fallback or literals.version(known) == family:
-            return known
+            return known if network is None else network.target_address(host, [known], known)
         raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} is not an IPv{family} address")
     addresses = await lookup(probe, host, 0 if fallback else family)
-    return next((a for a in addresses if literals.version(a) == family), addresses[0])
+    chosen = next((a for a in addresses if literals.version(a) == family), addresses[0])
+    return chosen if network is None else network.target_address(host, addresses, chosen)
 
 
 async def resolve_all(probe: Probe, host: str, *, preferred: str) -> list[str]:
@@ -148,7 +150,7 @@ async def connect(
         address = await choose_address(probe, host, settings)
     connection = await dial(probe, [address], port, source=settings.source_ip_address)
     if seconds is not None:
-        probe.set(seconds, round(connection.connect_seconds, 9), "connect")
+        probe.set(seconds, whole_nanoseconds(connection.connect_seconds), "connect")
     if isinstance(settings, ConnectSettings) and settings.tls:
         try:
             await start_tls(probe, connection, settings.tls_config, host, seconds=seconds)

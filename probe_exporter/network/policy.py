@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,11 @@ class RunNetwork:
         """The interface to send through, as in the policy."""
         return self._policy.source_interface
 
+    @property
+    def identity(self) -> int:
+        """A number that is the same for two runs of one policy."""
+        return id(self._policy)
+
     async def lookup(self, host: str, family: int) -> list[str]:
         """Return the addresses of a name, as `lookup.lookup` gives them, if the policy permits to look it up.
 
@@ -71,6 +77,10 @@ class RunNetwork:
         addresses = await lookup.lookup(host, family, resolver=resolver, as_written=guard.has_names)
         self._found_by.update(dict.fromkeys(addresses, host))
         return addresses
+
+    def target_address(self, host: str, addresses: Sequence[str], chosen: str) -> str:
+        """Return the address to probe: the one that the prober's settings choose."""
+        return chosen
 
     def forget(self, address: str) -> None:
         """Forget the name that an address was found by."""

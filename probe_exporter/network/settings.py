@@ -20,7 +20,7 @@ from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import SCALAR_TYPES, Duration, Text, Written
 from probe_exporter.settings.rules import required
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 if TYPE_CHECKING:
     from probe_exporter.network.lookup import Resolver
@@ -58,7 +58,7 @@ class SourceSettings(AddressSettings):
             yield "source_ip_address", "not an IP address: every probe of this module will fail"
 
 
-class ConnectSettings(SourceSettings):
+class ConnectSettings(CertificateSettings, SourceSettings):
     """IP version, source address and TLS: the settings that `connect` needs.
 
     Args:

@@ -59,6 +59,10 @@ class Reason(StrEnum):
     CERTIFICATE_NOT_YET_VALID = "certificate_not_yet_valid", "A certificate of the chain is not valid yet."
     CERTIFICATE_WRONG_NAME = "certificate_wrong_name", "The certificate is for other names than the requested one."
     CERTIFICATE_UNKNOWN_AUTHORITY = "certificate_unknown_authority", "No trusted authority signed the certificate."
+    CERTIFICATE_REVOKED = (
+        "certificate_revoked",
+        "An authority has revoked a certificate (fail_if_revoked).",
+    )
     CERTIFICATE_INVALID = "certificate_invalid", "The verification of the certificate failed for another reason."
     HTTP_STATUS = "http_status", "The status code is not among the valid ones."
     HTTP_VERSION = "http_version", "The HTTP version is not among the valid ones."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType, TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from probe_exporter.prober.deadline import Late, within
 from probe_exporter.prober.failure import ProbeFailed
-from probe_exporter.prober.metrics import Metric, Samples
+from probe_exporter.prober.metrics import Metric, Samples, whole_nanoseconds
 
 
 class Event(NamedTuple):  # the cheapest kind of record: a run makes a dozen
@@ -36,6 +36,8 @@ class Event(NamedTuple):  # the cheapest kind of record: a run makes a dozen
         lines = (line for start, end, line in self.code.co_lines() if start <= self.instruction < end)
         return next(lines, None) or self.code.co_firstlineno
 
+
+_new = tuple.__new__
 
 Span = tuple[str, float, float, str, bool]
 """A phase that has ended: name, start by `time.perf_counter`, seconds, `Phase.about`, whether an error ended it."""
@@ -88,7 +90,7 @@ class Phase:
             spans.append((self.name, self._started, self.seconds, self.about, kind is not None))
         if self._metric is not None:
             before = self._probe.samples.get(self._metric, self.name, default=0.0)
-            self._probe.set(self._metric, round(before + self.seconds, 9), self.name)
+            self._probe.set(self._metric, whole_nanoseconds(before + self.seconds), self.name)
         if kind is None:  # after a failure the phase remains, for the result
             self._probe.current_phase = self._outer
 
@@ -105,6 +107,9 @@ class Network(Protocol):
     def source_ip_address(self) -> str: ...
     @property
     def source_interface(self) -> str: ...
+    @property
+    def identity(self) -> int:
+        """A number that is the same for two runs of one policy."""
 
     async def lookup(self, host: str, family: int) -> list[str]:
         """Return the addresses of a name.
@@ -114,6 +119,14 @@ class Network(Protocol):
 
         Raises:
             ProbeFailed: the name does not resolve, or the policy denies it.
+        """
+
+    def target_address(self, host: str, addresses: Sequence[str], chosen: str) -> str:
+        """Return the address to probe of those that the target's host has.
+
+        Args:
+            host: a name, or an address that is the only one.
+            chosen: the one that the prober's settings choose.
         """
 
     def forget(self, address: str) -> None:
@@ -166,8 +179,10 @@ class Probe:
         "evidence",
         "failed_phase",
         "failure",
+        "handshake",
         "network",
         "observe",
+        "requests_ocsp",
         "samples",
         "set",
         "spans",
@@ -200,6 +215,8 @@ class Probe:
         # For the report of the probe, and not for probers:
         self.spans: list[Span] = []  # the phases that have ended
         self.evidence: list[Evidence] = []  # what peers sent to identify themselves
+        self.requests_ocsp = False  # whether handshakes ask for a stapled OCSP response
+        self.handshake: object = None  # the TLS handshake reported last, a `tls.handshake.Handshake`
         self.started = time.perf_counter()
         self.current_phase = ""
         self.failure: ProbeFailed | None = None
@@ -262,4 +279,5 @@ class Probe:
     def log(self, message: str, /, *, level: int = logging.DEBUG, **fields: object) -> None:
         """Add a line to the log of this run. It costs an append: the text is made on request. Log no secrets."""
         caller = sys._getframe(1)  # noqa: SLF001  (the fast way, and documented)
-        self.events.append(Event(time.time(), level, message, fields, caller.f_code, caller.f_lasti))
+        # Not `Event(…)`, whose function in Python takes longer than all the rest of this one.
+        self.events.append(_new(Event, (time.time(), level, message, fields, caller.f_code, caller.f_lasti)))

@@ -18,18 +18,18 @@ from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import shown
 from probe_exporter.protocols.dns.codes import CLASSES, RCODES, TYPES, rcode_name
-from probe_exporter.protocols.dns.message import Query, Response, decode, number_of
+from probe_exporter.protocols.dns.message import Query, Response, decode, decode_after_id, number_of
 from probe_exporter.protocols.dns.wire import Malformed
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Text, encode, nearest
 from probe_exporter.settings.regexps import LateRegexp, Regexp
 from probe_exporter.settings.rules import Absent, Block, required
 from probe_exporter.tls import context, handshake
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ def _name_where_written(block: Block) -> Iterator[tuple[str, str]]:
     return iter(()) if isinstance(block, Absent) else iter(required("query_name")(block))
 
 
-class DnsSettings(SourceSettings):
+class DnsSettings(CertificateSettings, SourceSettings):
     """The ``dns`` block of a module.
 
     Args:
@@ -215,7 +215,7 @@ def _timed(probe: Probe, name: str) -> Iterator[None]:
         with phase:
             yield
     finally:
-        probe.set(DURATION, round(phase.seconds, 9), name)
+        probe.set(DURATION, whole_nanoseconds(phase.seconds), name)
 
 
 async def _ask_over_udp(probe: Probe, settings: DnsSettings, address: str, port: int) -> Response:
@@ -296,7 +296,10 @@ def _number_of(message: bytes) -> int:
 async def _decode(message: bytes, query: Query) -> Response:
     """Decode a message that must be the response to the query."""
     try:
-        response = decode(message) if len(message) <= MAX_INLINE_BYTES else await asyncio.to_thread(decode, message)
+        if len(message) <= MAX_INLINE_BYTES:
+            response = decode_after_id(message[2:])
+        else:
+            response = await asyncio.to_thread(decode, message)
     except Malformed as error:
         raise ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the response can't be decoded: {error}") from None
     if not response.is_response:

@@ -39,7 +39,7 @@ from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Size, Text
 from probe_exporter.settings.secrets import Named
 from probe_exporter.tls import handshake
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from probe_exporter.values import documents, pool
 from probe_exporter.values.finding import SearchedAnswer, report
 from probe_exporter.values.settings import Metrics
@@ -86,7 +86,7 @@ class RequireSettings(Settings):
     lint: bool = False
 
 
-class ExporterSettings(HttpClientSettings, AddressSettings):
+class ExporterSettings(CertificateSettings, HttpClientSettings, AddressSettings):
     """The ``exporter`` block of a module.
 
     Args:

@@ -20,7 +20,7 @@ from probe_exporter.network.opening import choose_address, dial
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.grpc import health
 from probe_exporter.protocols.grpc.call import (
@@ -38,13 +38,13 @@ from probe_exporter.protocols.http.url import URL, parse_target
 from probe_exporter.settings.fields import Text, encode
 from probe_exporter.settings.secrets import NamedLists
 from probe_exporter.tls import context, handshake
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 if TYPE_CHECKING:
     from probe_exporter.protocols.http.header_block import Field
 
 
-class GrpcSettings(AddressSettings):
+class GrpcSettings(CertificateSettings, AddressSettings):
     """The ``grpc`` block of a module.
 
     Args:
@@ -74,6 +74,11 @@ class GrpcSettings(AddressSettings):
             ValueError: a key or a value is invalid.
         """
         return metadata_fields(self.metadata)
+
+    @cached_property
+    def has_tls_config(self) -> bool:
+        """Whether ``tls_config`` has settings, whose files are then read even without TLS."""
+        return self.tls_config != TLSSettings()
 
     @cached_property
     def request(self) -> bytes:
@@ -137,7 +142,7 @@ def _prepare_tls(url: URL, settings: GrpcSettings) -> Secure | None:
     config = settings.tls_config
     if settings.tls:
         return Secure(context.client_context(config, ALPN), config.server_name or url.host)
-    if config != TLSSettings():
+    if settings.has_tls_config:
         context.client_context(config)
     return None
 
@@ -165,7 +170,7 @@ async def _check(probe: Probe, settings: GrpcSettings, place: _Place) -> int:
         status = Status.DEADLINE_EXCEEDED
         raise
     finally:
-        probe.set(DURATION, round(time.perf_counter() - started, 9), "check")
+        probe.set(DURATION, whole_nanoseconds(time.perf_counter() - started), "check")
         probe.set(STATUS_CODE, int(status))
     probe.set(STATUS_CODE, 0)
     probe.set(SSL, 1 if place.secure is not None else 0)
@@ -210,9 +215,9 @@ def _plain(host: str) -> str:
 async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes) -> bytes:
     """Make the call over a new connection. The durations of a second attempt add to those of the first."""
     connection = await _connect(probe, place)
-    probe.add(PARTS, round(connection.connect_seconds, 9), "connect")
+    probe.add(PARTS, whole_nanoseconds(connection.connect_seconds), "connect")
     if connection.handshake is not None:
-        probe.add(PARTS, round(connection.tls_seconds, 9), "tls")
+        probe.add(PARTS, whole_nanoseconds(connection.tls_seconds), "tls")
         handshake.report(probe, connection.handshake)
         if connection.handshake.protocol not in ALPN:
             connection.close()
@@ -222,12 +227,13 @@ async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes
     try:
         return await unary(connection, fields, message)
     finally:
-        probe.add(PARTS, round(time.perf_counter() - started, 9), "call")
+        probe.add(PARTS, whole_nanoseconds(time.perf_counter() - started), "call")
 
 
 async def _connect(probe: Probe, place: _Place) -> Connection:
     """Connect to the server, through the environment's proxy for https, as gRPC clients do."""
-    proxy = _proxies().choose(replace(place.url, scheme="https"), [place.address])
+    proxies = _proxies()
+    proxy = proxies.choose(replace(place.url, scheme="https"), [place.address]) if proxies.by_scheme else None
     if proxy is None:
         return await dial(probe, [place.address], place.url.port, secure=place.secure)
     own = tunnel.own_tls(proxy, TLSSettings())

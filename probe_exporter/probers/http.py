@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import FAILED_BY_REGEXP
 from probe_exporter.protocols.http import checks, http1
@@ -35,7 +35,7 @@ from probe_exporter.settings.regexps import Regexp
 from probe_exporter.settings.rules import Block, exclusive, required
 from probe_exporter.settings.secrets import Named
 from probe_exporter.tls.handshake import report, report_no_chain
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from probe_exporter.values import finding
 from probe_exporter.values.settings import Metrics, need_body, need_json
 
@@ -82,7 +82,7 @@ def _http3_is_consistent(block: Block) -> Iterator[tuple[str, str]]:
         yield "valid_http_versions", "HTTP/3.0 needs `enable_http3: true`"
 
 
-class HttpSettings(HttpClientSettings, AddressSettings):
+class HttpSettings(CertificateSettings, HttpClientSettings, AddressSettings):
     """The ``http`` block of a module.
 
     Args:
@@ -182,7 +182,7 @@ class HttpSettings(HttpClientSettings, AddressSettings):
         """Whether ``tls_config`` is set, so that its files are read even if TLS is not used."""
         return self.tls_config != TLSSettings()
 
-    @property
+    @cached_property
     def leaves_names_to_proxy(self) -> bool:
         """Whether the proxy resolves the target's name. HTTP/3 does not use proxies."""
         proxied = "proxy_url" in self.model_fields_set or self.proxy_from_environment  # an empty URL counts too
@@ -418,12 +418,12 @@ class _Visit:
         probe, journey = self._probe, self._journey
         # Whole nanoseconds: more digits are noise.
         if self._resolved or journey.hops > 1:
-            probe.set(DURATION, round(journey.resolve_seconds, 9), "resolve")
+            probe.set(DURATION, whole_nanoseconds(journey.resolve_seconds), "resolve")
         if self._set_out:
-            probe.set(DURATION, round(journey.connect_seconds, 9), "connect")
-            probe.set(DURATION, round(journey.tls_seconds, 9), "tls")
-            probe.set(DURATION, round(journey.processing_seconds, 9), "processing")
-            probe.set(DURATION, round(self._transfer_seconds, 9), "transfer")
+            probe.set(DURATION, whole_nanoseconds(journey.connect_seconds), "connect")
+            probe.set(DURATION, whole_nanoseconds(journey.tls_seconds), "tls")
+            probe.set(DURATION, whole_nanoseconds(journey.processing_seconds), "processing")
+            probe.set(DURATION, whole_nanoseconds(self._transfer_seconds), "transfer")
 
 
 prober = Prober("http", HttpSettings, probe_http, with_hostname=with_hostname)

@@ -16,7 +16,7 @@ from probe_exporter.network import opening
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.icmp.pings import PingPath, Reply
 from probe_exporter.settings.fields import Duration
@@ -109,15 +109,15 @@ async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
         )
         payload = settings.payload
         _check_time(probe, settings)
-    probe.set(DURATION, round(setup.seconds, 9), "setup")
+    probe.set(DURATION, whole_nanoseconds(setup.seconds), "setup")
     probe.log("Pinging", ip=address, payload_bytes=len(payload), count=settings.count)
     with probe.phase("rtt"):
         if settings.count == 1:
             reply = await path.ping(payload)
-            probe.set(DURATION, round(reply.seconds, 9), "rtt")
+            probe.set(DURATION, whole_nanoseconds(reply.seconds), "rtt")
         else:
             reply = await _Series(probe, path, settings).run(payload)
-    probe.log("Got a reply", rtt_seconds=round(reply.seconds, 9), hop_limit=reply.hop_limit)
+    probe.log("Got a reply", rtt_seconds=whole_nanoseconds(reply.seconds), hop_limit=reply.hop_limit)
     if reply.hop_limit is not None:
         probe.set(HOP_LIMIT, reply.hop_limit)
 

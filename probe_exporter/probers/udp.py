@@ -16,7 +16,7 @@ from probe_exporter.network.opening import choose_address, dial_udp
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.messages import Messages, MessageSettings
 from probe_exporter.protocols.dialogue.steps import FAILED_BY_BYTES, FAILED_BY_REGEXP, walk
@@ -64,7 +64,7 @@ async def probe_udp(probe: Probe, settings: UdpSettings) -> None:
             await _hold(probe, settings, datagrams)
     finally:
         datagrams.close()
-        probe.set(DURATION, round(time.perf_counter() - started, 9), "dialogue")
+        probe.set(DURATION, whole_nanoseconds(time.perf_counter() - started), "dialogue")
 
 
 async def _hold(probe: Probe, settings: UdpSettings, datagrams: Datagrams) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.network import opening
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
@@ -31,7 +32,7 @@ from probe_exporter.protocols.http.url import URL, parse
 from probe_exporter.settings.fields import Shorthand, Text
 from probe_exporter.tls import handshake
 from probe_exporter.tls.context import client_context
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 if TYPE_CHECKING:
     from probe_exporter.protocols.http.websocket import Conversation
@@ -49,7 +50,7 @@ Header = Annotated[
 """Values of a header, or a plain string for one value, as in the original's sample file."""
 
 
-class WebsocketSettings(MessageSettings, SourceSettings):
+class WebsocketSettings(CertificateSettings, MessageSettings, SourceSettings):
     """The ``websocket`` block of a module.
 
     Args:
@@ -123,9 +124,14 @@ def _parse(target: str) -> URL:
     if not _URL.match(target):
         raise ProbeFailed(Reason.TARGET_INVALID, f"the target {target!r} is not a ws:// or wss:// URL")
     try:
-        return parse("http" + target[2:] if _is_websocket(target) else target)
+        return _parsed(target)
     except ValueError as error:
         raise ProbeFailed(Reason.TARGET_INVALID, str(error)) from None
+
+
+@remembered()
+def _parsed(target: str) -> URL:
+    return parse("http" + target[2:] if _is_websocket(target) else target)
 
 
 def _is_websocket(target: str) -> bool:

@@ -148,6 +148,10 @@ ADVICE: dict[Reason, str] = {
         "Most often the server does not send its intermediate certificate: install the full chain there. For an "
         "authority of your own set `tls_config.ca_file`; else update the machine's bundle (ca-certificates)."
     ),
+    Reason.CERTIFICATE_REVOKED: (
+        "Ask the owner of the certificate why it was revoked, install a new one, and treat the old key as stolen until "
+        "you know. The message has the serial number."
+    ),
     Reason.CERTIFICATE_INVALID: (
         "The message names the error: a weak key or signature, a wrong purpose, a broken chain. Issue the certificate "
         f"anew. {_SHOW_CERTIFICATE}"

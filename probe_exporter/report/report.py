@@ -22,6 +22,7 @@ from probe_exporter.report.snippets import EXPORTER, Snippets, snippets
 from probe_exporter.report.waterfall import Bar
 from probe_exporter.runner import Result
 
+MAX_RUNS = 200
 MAX_STEPS = 500
 MAX_STEP_CHARACTERS = 2000
 MAX_SAMPLES = 2000
@@ -32,6 +33,31 @@ MAX_SETTINGS_CHARACTERS = 65536
 
 _TIMESTAMPS = ("_timestamp_seconds", "_expiry")
 MAX_DATE_SECONDS = 1e11  # the year 5138
+
+
+class RunRow(NamedTuple):
+    """One of several runs of a probe.
+
+    Attributes:
+        address: what it connected to; empty if it resolved none.
+        attempt: counts from 1.
+        start, seconds: seconds since the probe began, and its duration.
+        reason: why it failed; empty if it passed.
+        decides: whether its metrics and phases are those of the probe.
+        phases: names with seconds.
+        certificate: the first characters of the fingerprint, and the date of expiry; empty without TLS.
+    """
+
+    address: str
+    attempt: int
+    start: float
+    seconds: float
+    reason: str
+    phase: str
+    message: str
+    decides: bool
+    phases: tuple[tuple[str, float], ...]
+    certificate: str
 
 
 class Step(NamedTuple):
@@ -76,6 +102,8 @@ class Report:
         explanation: of the reason; None on success.
         parameters: what the request gave beside module and target.
         place: where the module is defined; empty if it is not in the configuration (any more).
+        runs: the runs of the prober, if the module wants several in one probe; `runs_left_out` counts those beyond the
+            limit.
         steps: the log; `steps_left_out` counts those beyond the limit.
         families: the metrics; `samples_left_out` counts the samples beyond the limit.
         settings: of the module, in effect, as YAML.
@@ -96,6 +124,8 @@ class Report:
     place: str
     bars: tuple[Bar, ...]
     peers: tuple[Peer, ...]
+    runs: tuple[RunRow, ...]
+    runs_left_out: int
     steps: tuple[Step, ...]
     steps_left_out: int
     families: tuple[Family, ...]
@@ -162,6 +192,8 @@ def of_entry(
         place="" if module is None else str(module.place),
         bars=tuple(waterfall.bars(details["phases"], entry.duration)),
         peers=tuple(peers.peers(details, entry.started)),
+        runs=tuple([_run(run) for run in details["runs"][:MAX_RUNS]]),
+        runs_left_out=max(0, len(details["runs"]) - MAX_RUNS),
         steps=tuple([_step(event, entry.started) for event in steps[:MAX_STEPS]]),
         steps_left_out=max(0, len(steps) - MAX_STEPS),
         families=tuple(families),
@@ -196,6 +228,22 @@ def seconds(duration: float) -> str:
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def _run(run: Mapping[str, Any]) -> RunRow:
+    fingerprint, not_after = run["fingerprint_sha256"], run["not_after"]
+    return RunRow(
+        address=run["address"],
+        attempt=run["attempt"],
+        start=run["start"],
+        seconds=run["seconds"],
+        reason=run["reason"],
+        phase=run["phase"],
+        message=_cut(run["message"], MAX_STEP_CHARACTERS),
+        decides=run["decides"],
+        phases=tuple(run["phases"].items()),
+        certificate="" if not_after is None else f"{fingerprint[:16]}…, expires {peers.date(not_after)}",
+    )
 
 
 def _step(event: Mapping[str, Any], started: float) -> Step:

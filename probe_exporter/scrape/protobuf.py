@@ -6,6 +6,7 @@ Only as much of protocol buffers is implemented as these messages need; unknown 
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Generator, Iterator
 
 from probe_exporter.exposition import varint
@@ -72,7 +73,8 @@ def _family(body: bytes, span: Span, page: Page, names: set[str]) -> Iterator[No
     family = page.begin(name, _TYPES[type])
     family.help = bool(help)
     work = 0
-    for metric in metrics:
+    bounds = iter(metrics)
+    for metric in zip(bounds, bounds, strict=True):
         work += LINE_COST_BYTES + metric[1] - metric[0]
         yield from _metric(body, metric, page, family)
         if work >= STEP_BYTES:
@@ -80,15 +82,18 @@ def _family(body: bytes, span: Span, page: Page, names: set[str]) -> Iterator[No
             work = 0
 
 
-def _family_fields(body: bytes, span: Span, page: Page) -> Generator[None, None, tuple[str, str, int, list[Span]]]:
-    """Return name, help, type and metrics of a family."""
-    name, help, type, metrics = "", "", 0, list[Span]()
+def _family_fields(body: bytes, span: Span, page: Page) -> Generator[None, None, tuple[str, str, int, array[int]]]:
+    """Return name, help and type of a family, and the beginnings and ends of its metrics.
+
+    A list of half a million spans would take 60 MB, and 20 ms to be freed.
+    """
+    name, help, type, metrics = "", "", 0, array("q")
     for index, (number, value) in enumerate(_fields(body, span), 1):
         if not index % _FIELDS_A_STEP:
             yield
         if number == 4:
-            metrics.append(_span(value))
-            if len(metrics) > page.limit:
+            metrics.extend(_span(value))
+            if len(metrics) > 2 * page.limit:
                 raise TooManySamples(f"the page has more than {page.limit} samples")
         elif number in (1, 2):
             name, help = (_text(body, value), help) if number == 1 else (name, _text(body, value))

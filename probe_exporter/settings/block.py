@@ -27,6 +27,11 @@ class Settings(BaseModel):
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
 
+    @property
+    def examines_certificates(self) -> bool:
+        """Whether the runner examines the certificates of a probe's TLS connection after the probe."""
+        return False
+
     def cautions(self) -> Iterator[tuple[str, str]]:
         """Yield warnings about settings that are legal but probably wrong: the key, and a sentence."""
         yield from ()

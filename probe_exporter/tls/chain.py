@@ -32,6 +32,16 @@ def verified(connection: SSL.Connection) -> tuple[Certificate, ...]:
     return _read_all(lib.SSL_get0_verified_chain(connection._ssl))  # noqa: SLF001  # see above
 
 
+def stapled(connection: SSL.Connection) -> bytes:
+    """Return the OCSP response that the peer sent with its certificate; empty without one.
+
+    pyOpenSSL has a callback for it, which costs more and would judge the response in the middle of the handshake.
+    """
+    found = ffi.new("unsigned char **")
+    size = lib.SSL_get_tlsext_status_ocsp_resp(connection._ssl, found)  # noqa: SLF001  # see above
+    return ffi.buffer(found[0], size)[:] if size > 0 else b""
+
+
 def read(certificate: crypto.X509) -> Certificate:
     """Return one certificate of a chain."""
     return _read(certificate._x509)  # noqa: SLF001  # see above

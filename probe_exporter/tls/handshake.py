@@ -47,10 +47,12 @@ class Handshake:
     verify_errors: tuple[str, ...] = ()
     protocol: str = ""  # agreed by ALPN
     faults: tuple[tuple[str, str], ...] = ()  # SHA-256 fingerprints of certificates, and the verification's errors
+    stapled: bytes | None = None  # the OCSP response; empty if the peer sent none, None if it was not requested
 
 
 def report(probe: Probe, handshake: Handshake) -> None:
     """Set the TLS metrics of a probe, also if the certificate did not verify."""
+    probe.handshake = handshake
     probe.set(VERSION_INFO, 1, handshake.version)
     if handshake.cipher:
         probe.set(CIPHER_INFO, 1, handshake.cipher)

@@ -143,13 +143,14 @@ class Layer:
     """A TLS client without I/O: bytes from the peer go in; bytes for the peer, and plain text, come out."""
 
     __slots__ = (
-        *("_check", "_connection", "_hello", "_idle", "_unread", "_verifies"),
+        *("_check", "_connection", "_hello", "_idle", "_requests_ocsp", "_unread", "_verifies"),
         *("behind", "ended", "failure", "handshake"),
     )
 
     def __init__(self, connection: SSL.Connection, server_name: str, verifies: bool) -> None:
         self._connection = connection
         self._verifies = verifies
+        self._requests_ocsp = False
         self._check = Check(server_name)
         self._hello = b""  # what the peer sent first
         self._unread = bytearray()  # received, and not given to OpenSSL yet
@@ -162,6 +163,11 @@ class Layer:
         connection.set_app_data(self._check)
         if server_name and literals.literal(server_name) is None:
             connection.set_tlsext_host_name(literals.to_ascii(server_name).encode("ascii"))
+
+    def request_ocsp(self) -> None:
+        """Ask the peer for a stapled OCSP response (RFC 6066, 8), before the handshake."""
+        self._connection.request_ocsp()
+        self._requests_ocsp = True
 
     def advance(self, data: bytes) -> bool:
         """Take handshake bytes from the peer; return whether the handshake is complete.
@@ -282,6 +288,7 @@ class Layer:
             verify_errors=tuple(self._check.errors),
             faults=tuple(self._check.faults),
             protocol=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
+            stapled=chain.stapled(connection) if self._requests_ocsp else None,
         )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Protocol, Self, TypeVar
+from functools import cached_property
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
+
+from pydantic import AfterValidator
 
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import FilePath, Text
@@ -55,6 +58,41 @@ class TLSSettings(Settings):
         for key in ("ca_ref", "cert_ref", "key_ref"):
             if getattr(self, key):
                 yield key, NO_SECRET_MANAGER
+
+
+def _directory(url: str) -> str:
+    if url and not url.lower().startswith(("https://", "http://")):
+        raise ValueError("not a URL; expected one like https://acme.example/directory")
+    return url
+
+
+class CertificateSettings(Settings):
+    """The keys for a closer look at the certificates of a TLS connection; each makes metrics, all are off by default.
+
+    Args:
+        check_revoked: look each certificate of the chain up in the revocation list (CRL) that it names.
+        fail_if_revoked: fail the probe if a certificate is revoked; needs ``check_revoked`` or ``ocsp``.
+        ocsp: ``stapled`` requests the OCSP response that the server may send with its certificate; ``request`` asks
+            the responder that the certificate names if the server sends none.
+        certificate_details: report used lifetime, keys, signatures and certificate transparency logs.
+        renewal_directory: the ACME directory of the authority, to report when it wants the certificate to be renewed.
+    """
+
+    check_revoked: bool = False
+    fail_if_revoked: bool = False
+    ocsp: Literal["", "stapled", "request"] = ""
+    certificate_details: bool = False
+    renewal_directory: Annotated[Text, AfterValidator(_directory)] = ""
+
+    @cached_property  # the runner asks before each probe
+    def examines_certificates(self) -> bool:
+        """Whether one of the keys is set."""
+        return bool(self.check_revoked or self.ocsp or self.certificate_details or self.renewal_directory)
+
+    def cautions(self) -> Iterator[tuple[str, str]]:
+        yield from super().cautions()
+        if self.fail_if_revoked and not (self.check_revoked or self.ocsp):
+            yield "fail_if_revoked", "nothing looks for revoked certificates: set `check_revoked` or `ocsp`"
 
 
 class _Secure(Protocol):

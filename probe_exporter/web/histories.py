@@ -65,6 +65,19 @@ _ENTRY: dict[str, Mapping[str, object]] = {
     "timeout_seconds": _NUMBER,
 }
 _PHASE = _object(name=_TEXT, start=_NUMBER, seconds=_NUMBER, about=_TEXT, failed={"type": "boolean"})
+_RUN = _object(
+    address=_TEXT,
+    attempt={"type": "integer"},
+    start=_NUMBER,
+    seconds=_NUMBER,
+    reason=_TEXT,
+    phase=_TEXT,
+    message=_TEXT,
+    decides={"type": "boolean"},
+    phases=_ANY,
+    fingerprint_sha256=_TEXT,
+    not_after={"type": ["number", "null"]},
+)
 _EVENT = _object(time=_NUMBER, level=_TEXT, source=_TEXT, message=_TEXT, fields=_ANY)
 _SAMPLE = _object(name=_TEXT, labels=_ANY, value={"type": ["number", "string"]})
 _FAMILY = _object(name=_TEXT, type=_TEXT, help=_TEXT, samples={"type": "array", "items": _SAMPLE})
@@ -79,6 +92,7 @@ HELD = {
                 parameters=_ANY,
                 events={"type": "array", "items": _EVENT},
                 phases={"type": "array", "items": _PHASE},
+                runs={"type": "array", "items": _RUN},
                 tls={"type": "array", "items": _ANY},
                 families={"type": "array", "items": _FAMILY},
                 settings=_ANY,

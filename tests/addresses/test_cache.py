@@ -39,6 +39,7 @@ def test_exception_is_raised_each_time_and_takes_no_memory() -> None:
     assert (len(cache), len(cache.old), cache.bytes) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_limit_holds_for_both_generations_together() -> None:
     cache = Cache(str.upper, 1 << 20)
     for number in range(10_000):

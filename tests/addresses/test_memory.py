@@ -20,6 +20,7 @@ def host_and_port(text: str) -> object:
     return endpoints.host_and_port(text, 80)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "function",
     [

@@ -26,6 +26,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result, run
+from probe_exporter.runs.several import Run
 from probe_exporter.settings.block import Settings
 from probe_exporter.tls import certificates, evidence
 from probe_exporter.tls.handshake import Handshake
@@ -130,6 +131,12 @@ def test_phases_and_certificates_count(pki: Pki) -> None:
     assert len(result.probe.evidence) == evidence.MAX_HANDSHAKES
     added = weight(result) - with_phases
     assert evidence.MAX_HANDSHAKES * evidence.MAX_CERTIFICATES * leaf.summary.bytes <= added < 200_000
+
+
+def test_runs_count() -> None:
+    result = finished("x")
+    run = Run("127.0.0.1", 1, 0.0, 1.0, "target_invalid", "", "m" * 1000, True, {"connect": 1.0}, "", None)
+    assert weight(result._replace(runs=(run,) * 10)) - weight(result) > 10 * 1000
 
 
 class Model(NamedTuple):

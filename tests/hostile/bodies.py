@@ -62,7 +62,7 @@ def _ends_late(prober_ends: frozenset[str] = _BROKEN) -> dict[str, Any]:
 
 
 FRAMED: dict[str, dict[str, Any]] = {
-    "one-byte chunks": _chunks(Flood(b"1\r\nx\r\n", 2_000_000), b"0\r\n\r\n"),
+    "one-byte chunks": _chunks(Flood(b"1\r\nx\r\n", 400_000), b"0\r\n\r\n"),
     "one-byte chunks without end": {**_chunks(Flood(b"1\r\nx\r\n")), **_ends_late()},
     "chunks with long extensions": _chunks(Flood(b"1;" + b"e" * 4000 + b"\r\nx\r\n", 5_000), b"0\r\n\r\n"),
     "an endless chunk size": _chunks(Flood(b"0", 10_000_000)),
@@ -88,21 +88,21 @@ def _packed(parts: Make, coding: bytes, name: str) -> dict[str, Any]:
 
 def _brotli_bomb() -> Sequence[Part]:
     packer = brotli.Compressor(quality=1)
-    packed = b"".join([packer.process(bytes(MEBIBYTE)) for _ in range(256)])
+    packed = b"".join([packer.process(bytes(MEBIBYTE)) for _ in range(80)])
     return [packed + packer.finish()]
 
 
 PACKED: dict[str, dict[str, Any]] = {
-    "empty gzip members": _packed(lambda: [Flood(_EMPTY_MEMBER, 200_000)], b"gzip", "gzip"),
+    "empty gzip members": _packed(lambda: [Flood(_EMPTY_MEMBER, 50_000)], b"gzip", "gzip"),
     "endless empty gzip members": {
         **_packed(lambda: [Flood(_EMPTY_MEMBER)], b"gzip", "gzip"), **_ends_late(_BROKEN)
     },
-    "gzip members of a byte": _packed(lambda: [Flood(_BYTE_MEMBER, 200_000)], b"gzip", "gzip"),
+    "gzip members of a byte": _packed(lambda: [Flood(_BYTE_MEMBER, 50_000)], b"gzip", "gzip"),
     "a gzip member with a name of 9 MB": _packed(
         lambda: [b"\x1f\x8b\x08\x08\0\0\0\0\0\xff", Flood(b"x", 9_000_000), b"\0"], b"gzip", "gzip"
     ),
-    "a gzip bomb": _packed(lambda: [gzip.compress(bytes(256 * MEBIBYTE), 1)], b"gzip", "gzip"),
-    "a deflate bomb": _packed(lambda: [zlib.compress(bytes(256 * MEBIBYTE), 1)[2:-4]], b"deflate", "deflate"),
+    "a gzip bomb": _packed(lambda: [gzip.compress(bytes(80 * MEBIBYTE), 1)], b"gzip", "gzip"),
+    "a deflate bomb": _packed(lambda: [zlib.compress(bytes(80 * MEBIBYTE), 1)[2:-4]], b"deflate", "deflate"),
     "a Brotli bomb": _packed(_brotli_bomb, b"br", "br"),
     "rubbish after raw deflate": _packed(
         lambda: [zlib.compress(b"x")[2:-4], Flood(b"y" * 1000, 10_000)], b"deflate", "deflate"
@@ -128,7 +128,7 @@ _LOOKED_AT: Clients = {
     "http with a token": CLIENTS["http with a token"],
 }
 
-_EIGHT = 8_000_000
+_SIZE = 4_000_000
 
 
 def _json(*parts: Part) -> dict[str, Any]:
@@ -136,20 +136,20 @@ def _json(*parts: Part) -> dict[str, Any]:
 
 
 DOCUMENTS: dict[str, dict[str, Any]] = {
-    "8 MB of empty lists": _json(b"[", Flood(b"[],", _EIGHT // 3), b"[]]"),
-    "500,000 objects": _json(b"[", Flood(b'{"a":"b","c":1},', 500_000), b"{}]"),
-    "8 MB of open brackets": _json(Flood(b"[", _EIGHT)),
-    "8 MB of nested lists": _json(Flood(b"[", _EIGHT // 2), Flood(b"]", _EIGHT // 2)),
-    "8 MB of nested objects": _json(Flood(b'{"a":', _EIGHT // 6), b"1", Flood(b"}", _EIGHT // 6)),
-    "400 lists in each other, 10,000 times": _json(b"[", Flood(b"[" * 400 + b"]" * 400 + b",", 9_000), b"1]"),
-    "a number of 8 MB": _json(b'{"a":', Flood(b"1", _EIGHT), b"}"),
-    "a fraction of 8 MB": _json(b'{"a":0.', Flood(b"1", _EIGHT), b"}"),
-    "a string of 8 MB of escapes": _json(b'{"a":"', Flood(b"\\u0041", _EIGHT // 6), b'"}'),
-    "a million keys": _json(b"{", b",".join(b'"%d":1' % number for number in range(700_000)), b"}"),
-    "the same key a million times": _json(b"{", Flood(b'"a":1,', 1_300_000), b'"a":1}'),
-    "8 MB of blanks": _json(Flood(b" ", _EIGHT), b"1"),
-    "small numbers": _json(b"[", Flood(b"1,", _EIGHT // 2), b"1]"),
-    "floats": _json(b"[", Flood(b"1.5e300,", _EIGHT // 8), b"1]"),
+    "4 MB of empty lists": _json(b"[", Flood(b"[],", _SIZE // 3), b"[]]"),
+    "250,000 objects": _json(b"[", Flood(b'{"a":"b","c":1},', 250_000), b"{}]"),
+    "4 MB of open brackets": _json(Flood(b"[", _SIZE)),
+    "4 MB of nested lists": _json(Flood(b"[", _SIZE // 2), Flood(b"]", _SIZE // 2)),
+    "4 MB of nested objects": _json(Flood(b'{"a":', _SIZE // 6), b"1", Flood(b"}", _SIZE // 6)),
+    "400 lists in each other, 5,000 times": _json(b"[", Flood(b"[" * 400 + b"]" * 400 + b",", 4_500), b"1]"),
+    "a number of 4 MB": _json(b'{"a":', Flood(b"1", _SIZE), b"}"),
+    "a fraction of 4 MB": _json(b'{"a":0.', Flood(b"1", _SIZE), b"}"),
+    "a string of 4 MB of escapes": _json(b'{"a":"', Flood(b"\\u0041", _SIZE // 6), b'"}'),
+    "350,000 keys": _json(b"{", b",".join(b'"%d":1' % number for number in range(350_000)), b"}"),
+    "the same key 600,000 times": _json(b"{", Flood(b'"a":1,', 600_000), b'"a":1}'),
+    "4 MB of blanks": _json(Flood(b" ", _SIZE), b"1"),
+    "small numbers": _json(b"[", Flood(b"1,", _SIZE // 2), b"1]"),
+    "floats": _json(b"[", Flood(b"1.5e300,", _SIZE // 8), b"1]"),
 }
 
 _SEARCHED: Clients = {
@@ -172,7 +172,7 @@ SEARCHED: dict[str, dict[str, Any]] = {
         "start": tcp(body(Flood(b"\xff" * 65536, 1024))),
         "memory": 320 * MEBIBYTE,  # U+FFFD has three bytes
     },
-    "16 MiB in small chunks": _chunks(Flood(b"10\r\nxxxxxxxxxxxxxxxx\r\n", MEBIBYTE), b"0\r\n\r\n"),
+    "4 MiB in small chunks": _chunks(Flood(b"10\r\nxxxxxxxxxxxxxxxx\r\n", MEBIBYTE // 4), b"0\r\n\r\n"),
 }
 
 

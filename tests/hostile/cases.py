@@ -16,7 +16,7 @@ ENDLESS = 1 << 40
 LONG_SECONDS = 20.0
 """The timeout of a probe that ends for another reason."""
 
-SHORT_SECONDS = 0.8
+SHORT_SECONDS = 0.5
 """The timeout of a probe whose peer never stops."""
 
 MAX_MEMORY_BYTES = 64 * MEBIBYTE

@@ -83,7 +83,7 @@ def cases() -> Iterator[Case]:
                 "target": "{address}",
                 "settings": {"count": 100, "interval": "10ms"},
                 "ends": TIMED_OUT | {SUCCESS, "icmp_timeout"},
-                "timeout": 2 * SHORT_SECONDS,
+                "timeout": 1.6,
             }
         }
         spoofed = {

@@ -1,7 +1,8 @@
 """Run a probe of a hostile peer and measure what it costs the process: turns of the loop, lateness, memory.
 
-All times are CPU times, and are given in the time of a reference machine, on which a million additions in Python take
-20 ms: so neither a busy machine nor a slow one changes a verdict. The peers run in another process (`stage`).
+All times are CPU times. Those beyond a limit are given in the time of a reference machine, on which a million additions
+in Python take 20 ms: so neither a busy machine nor a slow one changes a verdict. Times within the limits are left as
+they are, since to measure this machine takes longer than most cases. The peers run in another process (`stage`).
 
 * The worst turn: CPU time of the loop's thread between two beats of a task that asks for a turn again and again.
 * The worst hold: the same of the whole process, since a thread that keeps the interpreter's lock stops the loop too.
@@ -62,7 +63,7 @@ _STATUS = Path("/proc/self/status")
 
 
 class Cost(NamedTuple):
-    """What a case cost, in seconds of the reference machine and in bytes.
+    """What a case cost, in seconds and in bytes.
 
     Attributes:
         turn, hold, late: see above.
@@ -138,6 +139,8 @@ async def _measure(case: Case, modules: list[Module], target: str) -> Cost:
         ended, ended_cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
     _drop_connections()
     late = own - watching.thread_time_before(deadline) if ended > deadline else 0.0
+    if late > MAX_LATE_SECONDS and watching.speed == 1.0:
+        watching.speed = max(1.0, _speed())
     return Cost(
         turn=watching.turn,
         hold=watching.hold,
@@ -174,7 +177,6 @@ def _verdict(result: Result) -> str:
 @contextlib.asynccontextmanager
 async def watched() -> AsyncIterator[Watching]:
     """Watch the loop while the block runs; the results are there after it."""
-    before = _speed()
     _tidy_up()
     watching = Watching()
     resident = _memory("VmRSS")
@@ -189,9 +191,9 @@ async def watched() -> AsyncIterator[Watching]:
         beating.cancel()
         collecting.cancel()
         await asyncio.gather(collecting, return_exceptions=True)  # it restores the thresholds
-        gc.unfreeze()
     watching.growth = max(0, _memory("VmHWM") - resident)
-    watching.speed = max(1.0, (before + _speed()) / 2)
+    if watching.turn > MAX_TURN_SECONDS or watching.hold > MAX_HOLD_SECONDS:
+        watching.speed = max(1.0, _speed())
 
 
 class Watching:
@@ -199,7 +201,7 @@ class Watching:
 
     Attributes:
         growth: bytes by which the process grew at most.
-        speed: by how much this machine is slower than the reference.
+        speed: by how much this machine is slower than the reference; 1 if nothing is beyond a limit.
     """
 
     def __init__(self) -> None:
@@ -211,12 +213,12 @@ class Watching:
 
     @property
     def turn(self) -> float:
-        """The worst turn, in seconds of the reference machine."""
+        """The worst turn, in seconds."""
         return max(self._turns) / self.speed
 
     @property
     def hold(self) -> float:
-        """The worst hold, in seconds of the reference machine."""
+        """The worst hold, in seconds."""
         return max(self._holds) / self.speed
 
     async def run(self) -> None:
@@ -274,11 +276,19 @@ class Served:
 
 
 def _tidy_up() -> None:
-    """Let what earlier cases left neither cost a collection in one of the turns nor hide what this case needs."""
+    """Let what earlier cases left neither cost a collection in one of the turns nor hide what this case needs.
+
+    What is frozen stays so until `thaw`: then the next case need not go through it again.
+    """
     gc.collect()
     gc.freeze()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of resident memory
+
+
+def thaw() -> None:
+    """Let the garbage collector see all objects again, once all cases have run."""
+    gc.unfreeze()
 
 
 def _memory(key: str) -> int:

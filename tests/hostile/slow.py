@@ -56,7 +56,7 @@ def cases() -> Iterator[Case]:
     hanging: Clients = {name: STREAMS[name][1] for name in ("http", "tcp", "redis", "grpc")}
     many = {
         "silence, 4,000 probes": {
-            "start": tcp(lambda: [Hold()]), "probes": 4_000, "timeout": 5.0, "memory": 400 * MEBIBYTE,
+            "start": tcp(lambda: [Hold()]), "probes": 4_000, "timeout": 4.0, "memory": 400 * MEBIBYTE,
         }
     }  # fmt: skip
     yield from against(hanging, many)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+from collections.abc import Iterator
 
 import pytest
 
 from tests.hostile.clients import ATTACKS, SECONDS, Attack, request
 from tests.hostile.known import known
-from tests.hostile.measure import MAX_TURN_SECONDS, Served, watched
+from tests.hostile.measure import MAX_TURN_SECONDS, Served, thaw, watched
 
 pytestmark = pytest.mark.slow
 
@@ -17,6 +18,12 @@ MAX_MEMORY_BYTES = 96 * 2**20
 """The clients take a part of it: they run in the same process."""
 
 TRIES = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _thawed() -> Iterator[None]:
+    yield
+    thaw()
 
 
 def healthy(port: int) -> bool:

@@ -15,7 +15,7 @@ from _pytest.mark import ParameterSet
 from tests.hostile.cases import Case
 from tests.hostile.clients import ATTACKS
 from tests.hostile.known import KNOWN, known
-from tests.hostile.measure import Cost, measure
+from tests.hostile.measure import Cost, measure, thaw
 from tests.hostile.stage import Stage
 from tests.hostile.table import CASES, FAMILIES
 
@@ -45,6 +45,7 @@ def stage() -> Iterator[Stage]:
     stage = Stage()
     yield stage
     stage.close()
+    thaw()
 
 
 def parameters() -> Iterator[ParameterSet]:

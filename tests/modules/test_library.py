@@ -13,10 +13,12 @@ from probe_exporter.network.settings import SourceSettings
 from probe_exporter.plugins import loader
 from probe_exporter.plugins.inventory import declared
 from probe_exporter.prober.failure import Reason
+from probe_exporter.tls.settings import CertificateSettings
 from tests.modules.library import PROBERS
 
 LIBRARY = loader.library()
 DOCS = Path(__file__).parents[2] / "docs/modules"
+CERTIFICATE_KEYS = {*CertificateSettings.model_fields}
 NAMES = sorted(path.stem for path in LIBRARY.glob("*.py"))
 
 
@@ -58,10 +60,15 @@ def test_page_names_all_metrics_settings_reasons_and_modules(name: str) -> None:
     prober = PROBERS[name]
     modules = loading.load([LIBRARY / f"{name}.yml"], PROBERS, strict=True).modules
     metrics = {metric.name for metric in declared(sys.modules[prober.probe.__module__])}
-    settings = prober.settings.model_fields.keys() - SourceSettings.model_fields.keys()
+    settings = prober.settings.model_fields.keys() - SourceSettings.model_fields.keys() - CERTIFICATE_KEYS
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     named = {word for span in spans for word in re.findall(r"[a-z0-9_]+", span)}
     assert {*modules, *metrics, *settings, *prober.reasons} - named == set()
+
+
+def test_page_about_certificates_names_all_keys_that_probers_with_tls_share() -> None:
+    text = (DOCS.parent / "how-to" / "certificates.md").read_text(encoding="utf-8")
+    assert {key for key in CERTIFICATE_KEYS if f"`{key}`" in text or f"`{key}: " in text} == CERTIFICATE_KEYS
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -107,6 +107,7 @@ async def flooded(pki: Pki, tmp_path: Path, flood: Callable[[Writer], bytes]) ->
         return got, failure, max(taken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flood", [key_updates, tickets])
 async def test_flood_of_tls_messages_without_data_ends_the_connection(
     pki: Pki, tmp_path: Path, flood: Callable[[Writer], bytes]

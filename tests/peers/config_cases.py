@@ -237,6 +237,10 @@ KINDER = {
         module("prober: tcp, keep: [probe_duration_seconds]"),
         module("prober: icmp, drop: ['probe_icmp_rtt_.*']"),
     ],
+    "keys of a module for several runs in one probe (`addresses`, `attempts`)": [
+        module("prober: tcp, addresses: all"),
+        module("prober: http, attempts: {max: 2, delay: 200ms}"),
+    ],
     "a file that declares YAML 1.2": ["%YAML 1.2\n---\nmodules: {}\n"],
     "a regular expression that compiles to more than 3,355,443 instructions": [pattern(TOO_LARGE_FOR_GO)],
     "a CEL expression with `null` as an index, a number beyond a 64-bit float, or a protobuf type unknown to "

@@ -1,6 +1,6 @@
 """A real Prometheus scrapes our exporter with the configuration in examples/ and stores the expected series.
 
-The test only changes the targets, the exporter's address and the interval of the example.
+The test only changes the targets, the exporter's address and the intervals of the example and of its rules.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def rendered(targets: list[str], port: int) -> dict[str, Any]:
     text = (EXAMPLES / "prometheus.yml").read_text().replace("127.0.0.1:9115", f"127.0.0.1:{port}")
     config: dict[str, Any] = yaml.safe_load(text)
     config["global"] = {"scrape_interval": "5s", "scrape_timeout": "5s", "evaluation_interval": "1s"}
-    config["rule_files"] = [str(EXAMPLES / name) for name in config["rule_files"]]
+    config["rule_files"] = ["rules.yml"]
     web, mixed, _ = config["scrape_configs"]
     web["static_configs"] = [{"targets": targets}]
     mixed["static_configs"][0]["targets"] = [targets[0]]
@@ -137,6 +137,7 @@ async def collect(directory: Path) -> Database:
         with exporters.ours(directory) as exporter:  # without a configuration, it has the shipped modules
             config = directory / "prometheus.yml"
             config.write_text(yaml.safe_dump(rendered(list(reasons), exporter.port)))
+            (directory / "rules.yml").write_text(re.sub(" interval: 1m", " interval: 1s", RULES.read_text()))
             with exporters.prometheus(directory, f"--config.file={config.name}") as prometheus:
                 await wait_for_value(prometheus, 'count(probe_success{job="web"})', len(reasons))
                 await wait_for_value(prometheus, 'sum(probe_success{job="web"})', len(reasons) - len(failing))
@@ -144,13 +145,23 @@ async def collect(directory: Path) -> Database:
                 await wait_for_value(prometheus, f'count(ALERTS{{alertname=~"{FAILED}",job="web"}})', len(failing))
                 data = await ask(prometheus, "query", query='{__name__=~".+"}')
                 metadata = await ask(prometheus, "metadata")
-                groups = (await ask(prometheus, "rules"))["groups"]
+                groups = await evaluated(prometheus)
     return Database(
         reasons,
         [(found["metric"], float(found["value"][1])) for found in data["result"]],
         {name: entries[0]["type"] for name, entries in metadata.items()},
         {rule["name"] for group in groups for rule in group["rules"] if rule["health"] == "ok"},
     )
+
+
+async def evaluated(prometheus: Server) -> list[dict[str, Any]]:
+    """Return the groups of rules after each rule was evaluated."""
+    for _ in range(round(ARRIVES_WITHIN / LOOKS_EVERY)):
+        groups: list[dict[str, Any]] = (await ask(prometheus, "rules"))["groups"]
+        if all(rule["health"] != "unknown" for group in groups for rule in group["rules"]):
+            return groups
+        await asyncio.sleep(LOOKS_EVERY)
+    pytest.fail(f"some rules are not evaluated after {ARRIVES_WITHIN} s")
 
 
 @pytest.fixture(scope="module")

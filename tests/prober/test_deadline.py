@@ -6,11 +6,13 @@ The clock is simulated, so every time here is exact.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+from collections import Counter
 
 import pytest
 
-from probe_exporter.prober.deadline import TICK, Deadline, Late, within
+from probe_exporter.prober.deadline import MAX_STRUCK_IN_A_TURN, TICK, Deadline, Late, within
 from tests.clocks import SimulatedLoop, simulated
 from tests.conftest import NewLoop
 
@@ -62,6 +64,34 @@ async def test_deadlines_strike_each_at_their_own_time() -> None:
     wanted = [0.01 * (i % 20) for i in range(400)]
     got = await asyncio.gather(*map(one, wanted))
     assert all(w - ROUNDING <= g <= w + TICK + ROUNDING for w, g in zip(wanted, got, strict=True))
+
+
+async def test_deadlines_that_are_due_together_strike_in_several_turns() -> None:
+    """Also those of several buckets, as after a time in which the process did not run; the earliest strike first."""
+    turn, ended = 0, list[tuple[int, int]]()
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def work(number: int) -> None:
+        with contextlib.suppress(TimeoutError), Deadline(due + number // 500 * TICK):
+            await asyncio.Event().wait()
+        ended.append((turn, number // 500))
+
+    due = now() + 1.0
+    working = [asyncio.create_task(work(number)) for number in range(1000)]
+    await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimulatedLoop)
+    loop.advance(2.0)
+    counting = asyncio.create_task(count())
+    await asyncio.gather(*working)
+    counting.cancel()
+    assert max(Counter(turn for turn, _ in ended).values()) <= MAX_STRUCK_IN_A_TURN
+    assert [bucket for _, bucket in ended] == [0] * 500 + [1] * 500
 
 
 async def test_deadline_set_later_can_strike_first() -> None:

@@ -18,8 +18,10 @@ from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import MAX_SPANS, Probe
 from probe_exporter.report import report, waterfall
-from probe_exporter.report.report import Report, of_entry, of_result, seconds
+from probe_exporter.report.report import MAX_RUNS, Report, of_entry, of_result, seconds
 from probe_exporter.runner import Result, run
+from probe_exporter.runs.settings import AttemptsSettings
+from probe_exporter.runs.several import Several
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.secrets import Secret
 
@@ -159,3 +161,34 @@ async def test_everything_is_bounded() -> None:
 )
 def test_seconds_are_written_as_people_write_them(duration: float, text: str) -> None:
     assert seconds(duration) == text
+
+
+async def test_report_has_a_row_for_each_run() -> None:
+    turns = iter((False, True))
+
+    async def flap(probe: Probe) -> None:
+        with probe.phase("enter"):
+            if not next(turns):
+                raise ProbeFailed(STALE, f"does not know {SECRET}")
+
+    result = await finished(flap, several=Several(None, AttemptsSettings()))
+    made = of_result(result, id=7)
+    assert [(row.attempt, row.reason, row.phase, row.decides) for row in made.runs] == [
+        (1, "actor_stale", "enter", False),
+        (2, "", "", True),
+    ]
+    assert SECRET not in made.runs[0].message
+    assert made.runs[0].message.startswith("does not know ")
+    assert [name for name, _ in made.runs[1].phases] == ["enter"]
+    assert made.runs_left_out == 0
+    assert of_history(result) == made
+
+
+async def test_report_of_one_run_has_no_rows() -> None:
+    assert of_result(await finished(bow)).runs == ()
+
+
+async def test_rows_of_a_report_are_bounded() -> None:
+    result = await finished(bow, several=Several(None, AttemptsSettings()))
+    made = of_result(result._replace(runs=result.runs * (MAX_RUNS + 5)))
+    assert (len(made.runs), made.runs_left_out) == (MAX_RUNS, 5)

@@ -268,6 +268,7 @@ EVIL_MESSAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("read", "body"),
     [

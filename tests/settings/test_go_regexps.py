@@ -39,6 +39,7 @@ NESTED = {
 """Ways to nest, and how often Go permits them around one character."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "most"), NESTED.items())
 def test_regexp_refuses_nesting_beyond_that_of_go(text: str, most: int) -> None:
     def nested(times: int) -> str:

@@ -29,6 +29,7 @@ CONFIG = """
 modules:
   http_2xx: {prober: actor}
   named: {prober: actor, actor: {host: configured.example}}
+  retried: {prober: actor, attempts: {max: 2, only: [target_invalid]}}
   secret: {prober: actor, actor: {password: hunter2}}
   free: {prober: actor, params: {host: {pattern: ".*"}}, actor: {host: "${param:host}"}}
   "<script>alert('x')</script>\\"&": {prober: actor, description: "<script>alert('x')</script>\\"&"}
@@ -124,6 +125,25 @@ def test_browser_gets_the_steps_of_a_success_though_the_log_has_none(exporter: t
     assert "Acting" not in get(exporter, "probe?module=http_2xx&target=x&debug=true", Accept="*/*").text
 
 
+def test_runs_of_a_probe_stand_side_by_side(exporter: tuple[Server, str]) -> None:
+    found = page(probe(exporter, "fail", "retried"))
+    assert found.ids.count("runs-1") == 1
+    assert found.text.count("as the target wished") >= 3, "in the verdict and in both runs"
+    assert "decides" in found.text
+    plain = page(probe(exporter, "fail"))
+    assert "runs-1" not in plain.ids
+    link = result_link(found)
+    held = json.loads(get(exporter, link[link.index("history?") :], Accept="application/json").text)
+    assert [(run["attempt"], run["reason"], run["decides"]) for run in held["runs"]] == [
+        (1, "target_invalid", False),
+        (2, "target_invalid", True),
+    ]
+    text = get(exporter, "probe?module=retried&target=fail&debug=true", Accept="*/*").text
+    assert text.count('msg="Run failed"') == 2
+    assert " attempt=1 " in text
+    assert " attempt=2 " in text
+
+
 def test_failure_has_reason_message_and_advice(exporter: tuple[Server, str]) -> None:
     found = page(probe(exporter, "fail"))
     assert "The probe failed in phase acting after" in found.text
@@ -211,7 +231,16 @@ def entry(id: int, *, failed: bool = False, target: str = "t", module: str = "m"
     return HistoryEntry(id, module, target, 1000.0 + id, 0.5, 1.0, "http_status" if failed else "", "", "")
 
 
-DETAILS = {"prober": "actor", "parameters": {}, "events": [], "phases": [], "tls": [], "families": [], "settings": {}}
+DETAILS = {
+    "prober": "actor",
+    "parameters": {},
+    "events": [],
+    "phases": [],
+    "runs": [],
+    "tls": [],
+    "families": [],
+    "settings": {},
+}
 
 
 def test_page_finds_its_number_earlier_results_and_last_success() -> None:

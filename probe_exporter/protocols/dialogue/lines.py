@@ -31,7 +31,7 @@ from probe_exporter.protocols.dialogue.steps import (
 )
 from probe_exporter.settings.regexps import Match, Regexp
 from probe_exporter.tls.handshake import report_no_chain
-from probe_exporter.tls.settings import TLSSettings
+from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 MAX_LINE_BYTES = 65536
 """Bytes of a line with its newline, as in the original."""
@@ -315,7 +315,7 @@ async def converse(
     return matches
 
 
-class StreamSettings(DialogueSettings):
+class StreamSettings(CertificateSettings, DialogueSettings):
     """Settings of a prober that holds a dialogue in lines over a byte stream, plain or TLS.
 
     Args:

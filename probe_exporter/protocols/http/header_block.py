@@ -14,6 +14,7 @@ from hpack import HPACKError
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable, table_entry_size
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.prober.failure import Reason
 from probe_exporter.protocols.http.frames import Code, Violation
 from probe_exporter.protocols.http.http1 import MAX_FIELD_BYTES
@@ -42,12 +43,21 @@ MAX_INDEXED_BYTES = 1024 * 1024
 """Size of all fields that are references to a table, so that few bytes can't become a large head."""
 
 
+MAX_ENCODED_BLOCKS_BYTES = 1 << 20
+"""Bytes of the cache of encoded blocks: a target gets the same request again and again."""
+
+
 def encode(fields: Iterable[Field]) -> bytes:
     """Encode a header block that does not change the peer's table.
 
     Fields that are not in the static table are literals that intermediaries must not index (section 7.1.3): any
     header may hold a secret, and no second request would profit.
     """
+    return _encode(tuple(fields))
+
+
+@remembered(MAX_ENCODED_BLOCKS_BYTES)
+def _encode(fields: tuple[Field, ...]) -> bytes:
     block = bytearray()
     for field in fields:
         index = _ENTRIES.get(field)

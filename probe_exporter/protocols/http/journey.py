@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, replace
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from probe_exporter.addresses import literals
 from probe_exporter.network import opening
@@ -38,8 +37,7 @@ ALPN = ("h2", "http/1.1")
 """Protocols offered by ALPN if ``enable_http2`` allows more than HTTP/1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(NamedTuple):
     """One request, the addresses to connect to (empty if not resolved yet), the name that the certificate must have."""
 
     request: Request
@@ -286,4 +284,4 @@ class Journey:
                 return request
             self._cookies = Cookies()
         await self._cookies.store(previous.url, received, host_only(previous.host))
-        return replace(request, cookies=self._cookies.header(request.url, host_only(request.host)))
+        return request._replace(cookies=self._cookies.header(request.url, host_only(request.host)))

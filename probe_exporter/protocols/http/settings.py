@@ -337,6 +337,18 @@ class HttpClientSettings(ProxySettings):
         block = {new: written[key] for key, new in old.items() if written.get(key)}
         return {**written, "authorization": block} if len(block) == 1 else written
 
+    @cached_property
+    def secret_reference(self) -> str:
+        """The first key that refers to a secret manager; empty if none does."""
+        references = {
+            "basic_auth.username_ref": self.basic_auth and self.basic_auth.username_ref,
+            "basic_auth.password_ref": self.basic_auth and self.basic_auth.password_ref,
+            "authorization.credentials_ref": self.authorization and self.authorization.credentials_ref,
+            "oauth2.client_secret_ref": self.oauth2 and self.oauth2.client_secret_ref,
+            "oauth2.client_certificate_key_ref": self.oauth2 and self.oauth2.client_certificate_key_ref,
+        }
+        return next((key for key, reference in references.items() if reference), "")
+
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()
         for key in ("bearer_token", "bearer_token_file"):

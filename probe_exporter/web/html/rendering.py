@@ -40,7 +40,7 @@ MAX_SHOWN_CHARACTERS = 300
 """Of a name or a message in a table; a target may have 64 KiB."""
 
 MAX_WAITING = 100
-"""Pages that wait for the thread or are in it. A page takes some 20 ms."""
+"""Pages that wait for the thread or are in it. A page takes 2 to 50 ms."""
 
 MAX_LISTED_MODULES = 1000
 """Names of modules that a form suggests; others can be typed."""

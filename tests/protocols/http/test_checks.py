@@ -224,6 +224,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "expression"),
     [

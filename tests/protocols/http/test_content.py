@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable
@@ -202,6 +203,19 @@ def test_data_after_raw_deflate_is_ignored() -> None:
     encoded = deflate(PLAIN)
     for pieces in ([encoded + b"more"], [encoded, b"more"], byte_by_byte(encoded + b"more")):
         assert text(fed(pieces, "deflate")) == PLAIN
+
+
+def test_small_gzip_body_takes_few_calls() -> None:
+    """A small body is decoded in one go: this is the path of nearly all probes with `compression`."""
+    body, encoded, calls = Body("gzip"), gzip.compress(PLAIN), []
+    sys.setprofile(lambda frame, event, argument: calls.append(event) if event in ("call", "c_call") else None)
+    try:
+        feed(body, [encoded])
+        body.end()
+    finally:
+        sys.setprofile(None)
+    assert body.length == len(PLAIN)
+    assert len(calls) <= 30
 
 
 # --- limits ------------------------------------------------------------------------------------------------

@@ -509,6 +509,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", table(HOSTILE))
 def test_one_call_is_a_few_milliseconds_of_work(data: bytes) -> None:
     """The budget for one turn of the event loop is 20 ms, about a million additions."""

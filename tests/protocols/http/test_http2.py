@@ -465,6 +465,7 @@ def test_window_is_given_back_as_the_body_is_taken() -> None:
     assert frames_of(reader.take_outgoing()) == [(http2.WINDOW_UPDATE, 0, stream, increment) for stream in (0, 1)]
 
 
+@pytest.mark.slow
 def test_window_is_given_back_for_padding() -> None:
     """Otherwise a server that pads would run out of window."""
     reader = ResponseReader("GET")

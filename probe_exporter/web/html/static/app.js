@@ -114,4 +114,7 @@ async function showParameters() {
   document.getElementById("parameters").replaceWith(document.adoptNode(fresh));
 }
 
-chosen?.addEventListener("change", () => showParameters().catch(() => {}));
+if (chosen) {
+  chosen.addEventListener("change", () => showParameters().catch(() => {}));
+  chosen.form.querySelector("button[formaction]").hidden = true; // it does the same without script
+}

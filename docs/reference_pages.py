@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from docs.key_examples import EXAMPLES
 from probe_exporter import flags
 from probe_exporter.config.current import Configuration, Source
 from probe_exporter.config.schema import json_schema
@@ -24,8 +25,18 @@ Schema = Mapping[str, Any]
 
 GENERATED = "`make docs` generates this page from the code. Edit the declarations there.\n\n"
 
-NEW = {("File", "discovery"): "0.2.0", ("Module", "keep"): "0.2.0", ("Module", "drop"): "0.2.0"}
-"""Keys that did not come with 0.1.0: by block and key, the version."""
+CERTIFICATE_KEYS = ("check_revoked", "fail_if_revoked", "ocsp", "certificate_details", "renewal_directory")
+
+NEW = {
+    ("File", "discovery"): "0.2.0",
+    **{("Module", key): "0.2.0" for key in ("addresses", "attempts", "keep", "drop", "certificate_file")},
+    ("Step", "reject"): "0.2.0",
+    ("Step", "until"): "0.2.0",
+    **{("", key): "0.2.0" for key in CERTIFICATE_KEYS},
+}
+"""Keys that did not come with 0.1.0: by block and key, the version. A block "" stands for every block."""
+
+NEW_FLAGS = {"--web.max-connection-age": "0.2.0"}
 
 CONFIGURATION = f"""\
 # Configuration keys
@@ -34,9 +45,17 @@ CONFIGURATION = f"""\
 [blackbox_exporter 0.28](../migration.md) are among them and mean the same. `probe-exporter config schema` prints a JSON
 Schema, so that an editor can check a file.
 
+* A duration has units: `ns`, `us`, `ms`, `s`, `m`, `h`; as in `1.5s` or `1m30s`.
+* A size has units in powers of 1024: `B`, `KB`, `MB`, `GB`, `TB`, `PB`, `EB`. `0` means no limit.
+* A path is relative to the working directory of the exporter.
+* A regular expression has the [syntax of RE2](https://github.com/google/re2/wiki/Syntax).
+
 A text may contain `${{param:NAME}}`, a [parameter of the module](../how-to/parameters.md), in the block of a prober.
 
 """
+
+UNITS = re.compile(r" A (?:duration with units|size in powers of 1024): [^.]*(?:1\.5s or 1m30s|no limit)\.$")
+"""What the schema says beside each duration and size, and this page says once."""
 
 BLOCKS = {"Module": "A module", "Parameter": "A parameter", "DiscoverySettings": "A source of targets"}
 """Headings of blocks that are not named as a key."""
@@ -74,12 +93,16 @@ def configuration() -> str:
     of_probers = {prober.settings.__name__: f"Prober {name}" for name, prober in probers.items()}
     headings = {name: of_probers.get(name) or BLOCKS.get(name, name.removesuffix("Settings")) for name in blocks}
     order = ["Module", *sorted(of_probers, key=of_probers.__getitem__)]
-    parts = [CONFIGURATION, "## A file\n\n", _keys("File", schema, headings)]
+    parts = [CONFIGURATION, "## A file\n\n", _keys("File", schema, headings), _example("File")]
     for name in [*order, *sorted(blocks.keys() - set(order))]:
         description = _prose(blocks[name].get("description", ""))
         parts += [f"\n## {headings[name]}\n\n", f"{description}\n\n" if description else ""]
-        parts.append(_keys(name, blocks[name], headings))
+        parts += [_keys(name, blocks[name], headings), _example(name)]
     return "".join(parts)
+
+
+def _example(block: str) -> str:
+    return f"\nFor example:\n\n```yaml\n{EXAMPLES[block]}```\n" if block in EXAMPLES else ""
 
 
 def _keys(block: str, schema: Schema, headings: Mapping[str, str]) -> str:
@@ -87,9 +110,11 @@ def _keys(block: str, schema: Schema, headings: Mapping[str, str]) -> str:
     required = schema.get("required", ())
     for key, value in schema["properties"].items():
         default = "required" if key in required else _default(value["default"]) if "default" in value else ""
-        since = f" Since {NEW[block, key]}." if (block, key) in NEW else ""
-        deprecated = "Deprecated. " if value.get("deprecated") else ""
-        meaning = f"{deprecated}{_prose(value.get('description', ''))}{since}"
+        version = NEW.get((block, key)) or NEW.get(("", key))
+        since = f" Since {version}." if version else ""
+        description = UNITS.sub("", _prose(value.get("description", "")))
+        deprecated = "Deprecated. " if value.get("deprecated") and not description.startswith("Deprecated") else ""
+        meaning = f"{deprecated}{description}{since}"
         types = " or ".join(dict.fromkeys(_types(value, headings)))
         rows.append(f"| `{key}` | {types} | {default} | {meaning} |")
     return "\n".join(rows) + "\n"
@@ -147,7 +172,8 @@ def flag_page() -> str:
             shown = ", ".join(f"`{name}`" for name in names)
             value = f"`{action.metavar}`" if action.nargs != 0 and action.metavar else ""
             meaning = (action.help or "").replace("%%", "%").replace("|", r"\|")
-            rows.append(f"| {shown} | {value} | {meaning} |\n")
+            since = "".join(f" Since {NEW_FLAGS[name]}." for name in names if name in NEW_FLAGS)
+            rows.append(f"| {shown} | {value} | {meaning}{since} |\n")
     return FLAGS + "".join(rows)
 
 

@@ -1,0 +1,1 @@
+"""Ask authorities about certificates: revocation lists, OCSP responders, renewal windows."""

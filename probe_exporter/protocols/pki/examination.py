@@ -1,0 +1,88 @@
+"""Examine the certificates of a finished probe's TLS connection, as the keys of `CertificateSettings` ask for it.
+
+The runner calls `examine` after the prober, within the same deadline. The examination keeps a part of the time back,
+so that a slow authority does not make the probe time out: what it could not find out is missing, and no failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.pki import renewal, revocation, status
+from probe_exporter.protocols.pki.fetching import client_of
+from probe_exporter.protocols.pki.revocation import RevocationCheck, revoked_failure
+from probe_exporter.protocols.pki.status import StatusCheck
+from probe_exporter.settings.block import Settings
+from probe_exporter.tls import details
+from probe_exporter.tls.certificates import Certificate
+from probe_exporter.tls.handshake import Handshake
+from probe_exporter.tls.settings import CertificateSettings
+
+PHASE = "certificates"
+
+SHARE = 0.9
+"""The part of the probe's remaining time that the examination may take."""
+
+
+def prepare(probe: Probe, settings: Settings) -> None:
+    """Set what handshakes of the probe have to request, before the prober begins."""
+    probe.requests_ocsp = isinstance(settings, CertificateSettings) and bool(settings.ocsp)
+
+
+async def examine(probe: Probe, settings: Settings) -> None:
+    """Set the metrics that the settings ask for; nothing if the probe had no complete TLS handshake.
+
+    Args:
+        settings: the prober's block, derived from `CertificateSettings`.
+    """
+    shown = probe.handshake
+    if not isinstance(settings, CertificateSettings) or not isinstance(shown, Handshake):
+        return
+    chain = chain_of(shown)
+    if not chain or shown.verify_errors:
+        return
+    before = probe.current_phase
+    with probe.phase(PHASE):
+        until = asyncio.get_running_loop().time() + probe.remaining * SHARE
+        if settings.certificate_details:
+            details.report(probe, chain, time.time())
+        revoked = await _look_for_revoked(probe, settings, shown, chain, until)
+        if settings.renewal_directory:
+            await renewal.report(probe, chain[0], settings.renewal_directory, client_of(settings), until)
+        if revoked and settings.fail_if_revoked:
+            probe.fail(revoked_failure(revoked))
+    probe.current_phase = before
+
+
+async def _look_for_revoked(
+    probe: Probe, settings: CertificateSettings, shown: Handshake, chain: Sequence[Certificate], until: float
+) -> list[Certificate]:
+    """Return the certificates of the chain that are revoked, by a list or by OCSP."""
+    client, revoked = client_of(settings), list[Certificate]()
+    if settings.ocsp:
+        check = StatusCheck(probe, client, until)
+        if await check.run(chain, shown.stapled, request=settings.ocsp == "request"):
+            revoked.append(chain[0])
+    if settings.check_revoked:
+        listed = await RevocationCheck(probe, client, until).run(chain)
+        revoked += [one for one in listed if one not in revoked]
+    return revoked
+
+
+def metrics_for(settings: Settings) -> list[Metric]:
+    """Return the metrics that `examine` can set."""
+    if not isinstance(settings, CertificateSettings):
+        return []
+    listed = revocation.METRICS if settings.check_revoked else ()
+    window = renewal.METRICS if settings.renewal_directory else ()
+    detailed = details.METRICS if settings.certificate_details else ()
+    return [*detailed, *listed, *(status.METRICS if settings.ocsp else ()), *window]
+
+
+def chain_of(shown: Handshake) -> Sequence[Certificate]:
+    """Return the verified chain, or else the one that the peer sent."""
+    return shown.verified or shown.sent

@@ -1,0 +1,132 @@
+"""Look the certificates of a chain up in the revocation lists that they name, as the original does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from probe_exporter.prober.deadline import Late, within
+from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.http.settings import HttpClientSettings
+from probe_exporter.protocols.pki.lists import lists
+from probe_exporter.tls import crl
+from probe_exporter.tls.certificates import Certificate
+
+LABELS = ("fingerprint_sha256", "subject", "issuer", "subjectalternative", "serialnumber", "chain_pos", "crl_url")
+
+AVAILABLE = Metric(
+    "probe_ssl_crl_available",
+    "Whether the certificate names a revocation list that was fetched, is signed by its issuer and is valid already.",
+    LABELS,
+    series=3,
+)
+REVOKED = Metric("probe_ssl_crl_revoked", "Whether the revocation list has the certificate; 0 without a list.", LABELS)
+STALE = Metric("probe_ssl_crl_stale", "Whether the revocation list is past its next update; 0 without a list.", LABELS)
+NEXT_UPDATE = Metric(
+    "probe_ssl_crl_next_update_timestamp_seconds",
+    "When the next revocation list is due, in Unix seconds; absent without a list, or if the list does not say.",
+    LABELS,
+    series=3,
+)
+FETCH_TIME = Metric(
+    "probe_ssl_crl_fetch_time_seconds",
+    "Seconds that fetching revocation lists took; 0 if all were kept from earlier probes.",
+)
+
+METRICS = (AVAILABLE, REVOKED, STALE, NEXT_UPDATE, FETCH_TIME)
+
+MAX_CERTIFICATES = 16
+"""Certificates of a chain that are examined; a peer chooses how many it sends."""
+
+SHARE = 0.5
+"""The part of the remaining time that one distribution point gets, so that a slow one leaves time for the next."""
+
+
+class RevocationCheck:
+    """The check of one chain."""
+
+    def __init__(self, probe: Probe, client: HttpClientSettings, until: float) -> None:
+        """
+        Args:
+            client: fetches the lists.
+            until: the end of the examination, on the event loop's clock.
+        """
+        self._probe = probe
+        self._client = client
+        self._until = until
+        self._fetched_seconds = 0.0
+
+    async def run(self, chain: Sequence[Certificate]) -> list[Certificate]:
+        """Set the metrics of a chain; return its revoked certificates.
+
+        Args:
+            chain: the peer's own certificate first; the last one counts as its own issuer.
+        """
+        revoked = []
+        for position, certificate in enumerate(chain[:MAX_CERTIFICATES]):
+            issuer = chain[position + 1] if position + 1 < len(chain) else certificate
+            try:
+                if await self._examine(position, certificate, issuer):
+                    revoked.append(certificate)
+            except ProbeFailed as failed:  # a certificate of the chain whose names can't be read
+                self._probe.log("Skipping a certificate", level=logging.WARNING, err=failed.message)
+        self._probe.set(FETCH_TIME, round(self._fetched_seconds, 9))
+        return revoked
+
+    async def _examine(self, position: int, certificate: Certificate, issuer: Certificate) -> bool:
+        """Set the metrics of one certificate; return whether it is revoked."""
+        url, found = await self._find(certificate, issuer)
+        labels = (*certificate.labels, str(position), url)
+        revoked = found is not None and found.has(certificate.x509.serial_number)
+        stale = found is not None and found.is_stale(time.time())
+        self._probe.set(AVAILABLE, 0 if found is None else 1, *labels)
+        self._probe.set(REVOKED, 1 if revoked else 0, *labels)
+        self._probe.set(STALE, 1 if stale else 0, *labels)
+        if found is not None and found.next_update is not None:
+            self._probe.set(NEXT_UPDATE, found.next_update, *labels)
+        return revoked
+
+    async def _find(self, certificate: Certificate, issuer: Certificate) -> tuple[str, crl.RevocationList | None]:
+        """Return the URL of the list used, or else of the last one tried, and the list."""
+        points, url = crl.points_of(certificate.x509), ""
+        for scheme in points.skipped:
+            self._probe.log("Skipping a distribution point that is not http", scheme=scheme, subject=_name(certificate))
+        try:
+            key = crl.public_key_of(issuer.x509) if points.urls else b""
+        except (ValueError, UnsupportedAlgorithm):
+            self._probe.log("The key of an issuer is of an unknown kind", level=logging.WARNING, issuer=_name(issuer))
+            return "", None
+        for url in points.urls:
+            found = lists.kept(url, key) or await self._fetch(url, key)
+            if found is not None:
+                return url, found
+        return url, None
+
+    async def _fetch(self, url: str, key: bytes) -> crl.RevocationList | None:
+        started = time.perf_counter()
+        try:
+            with within(max(0.0, (self._until - asyncio.get_running_loop().time()) * SHARE)):
+                found = await lists.fetch(url, key, self._client, self._probe.network)
+        except (ProbeFailed, Late) as failed:
+            self._probe.log("No usable revocation list", level=logging.WARNING, url=url, err=str(failed))
+            return None
+        finally:
+            self._fetched_seconds += time.perf_counter() - started
+        self._probe.log("Fetched a revocation list", url=url, entries=len(found.digests) // 16)
+        return found
+
+
+def revoked_failure(revoked: Sequence[Certificate]) -> ProbeFailed:
+    """Return the failure of a chain with revoked certificates."""
+    named = ", ".join(f"{_name(one)} (serial number {one.labels.serialnumber})" for one in revoked[:4])
+    return ProbeFailed(Reason.CERTIFICATE_REVOKED, f"its authority has revoked {named}")
+
+
+def _name(certificate: Certificate) -> str:
+    return certificate.summary.subject or certificate.summary.common_name or "a certificate without a name"

@@ -1,0 +1,188 @@
+"""OCSP (RFC 6960), without I/O: requests, and responses whose signature is verified.
+
+A response counts if the issuer of the certificate signed it, or a responder whose certificate the issuer signed for
+that purpose (RFC 6960, 4.2.2.2).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
+
+MAX_RESPONDERS = 4
+"""Responders of a certificate that are asked; a certificate chooses how many it names."""
+
+MAX_URL_CHARACTERS = 2048
+
+STATUSES = {
+    ocsp.OCSPCertStatus.GOOD: "good",
+    ocsp.OCSPCertStatus.REVOKED: "revoked",
+    ocsp.OCSPCertStatus.UNKNOWN: "unknown",
+}
+UNUSABLE = "unusable"
+
+_STATUS_REQUEST = x509.TLSFeatureType.status_request
+
+
+class Answer(NamedTuple):
+    """What a response says about a certificate.
+
+    Attributes:
+        status: ``good``, ``revoked`` or ``unknown``; ``unusable`` if the response does not count.
+        problem: why it does not count; empty if it does.
+        this_update: the time that the status is about, in Unix seconds; None if the response does not count.
+        next_update: when a newer status is due; None if the response does not say.
+    """
+
+    status: str
+    problem: str = ""
+    this_update: float | None = None
+    next_update: float | None = None
+
+
+def must_staple(certificate: x509.Certificate) -> bool:
+    """Return whether a certificate demands that its server staples a response (RFC 7633)."""
+    try:
+        features = certificate.extensions.get_extension_for_class(x509.TLSFeature).value
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return _STATUS_REQUEST in features
+
+
+def responders_of(certificate: x509.Certificate) -> list[str]:
+    """Return the URLs of the responders that a certificate names, those by http and https."""
+    try:
+        access = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    urls = [
+        one.access_location.value
+        for one in access
+        if one.access_method == AuthorityInformationAccessOID.OCSP
+        and isinstance(one.access_location, x509.UniformResourceIdentifier)
+    ]
+    return [url for url in urls if url.lower().startswith(("http://", "https://")) and len(url) <= MAX_URL_CHARACTERS][
+        :MAX_RESPONDERS
+    ]
+
+
+def request_for(certificate: x509.Certificate, issuer: x509.Certificate) -> bytes:
+    """Return a request for the status of a certificate. SHA-1 only identifies the issuer; every responder knows it."""
+    builder = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, hashes.SHA1())  # see above
+    return builder.build().public_bytes(serialization.Encoding.DER)
+
+
+def read_response(data: bytes, certificate: x509.Certificate, issuer: x509.Certificate) -> Answer:
+    """Parse and verify a response (DER)."""
+    try:
+        response = ocsp.load_der_ocsp_response(data)
+        if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+            return Answer(UNUSABLE, f"the responder answers {response.response_status.name.lower()}")
+        problem = _unsigned(response, issuer)
+        if problem:
+            return Answer(UNUSABLE, problem)
+        for single in response.responses:
+            if single.serial_number == certificate.serial_number and _is_by(single, issuer):
+                return _answer(single)
+        return Answer(UNUSABLE, "the response is about another certificate")
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        return Answer(UNUSABLE, f"the response can't be read: {str(error)[:200]}")
+
+
+def _answer(single: ocsp.OCSPSingleResponse) -> Answer:
+    this_update, following = single.this_update_utc.timestamp(), single.next_update_utc
+    next_update, now = None if following is None else following.timestamp(), time.time()
+    if this_update > now:
+        return Answer(UNUSABLE, "the response is not valid yet", this_update, next_update)
+    if next_update is not None and next_update < now:
+        return Answer(UNUSABLE, "the response is past its next update", this_update, next_update)
+    return Answer(STATUSES[single.certificate_status], "", this_update, next_update)
+
+
+def _is_by(single: ocsp.OCSPSingleResponse, issuer: x509.Certificate) -> bool:
+    """Return whether a single response is about a certificate of this issuer."""
+    key = issuer.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    name = hashes.Hash(single.hash_algorithm)
+    name.update(issuer.subject.public_bytes())
+    digest = hashes.Hash(single.hash_algorithm)
+    digest.update(_bits_of(key))
+    return name.finalize() == single.issuer_name_hash and digest.finalize() == single.issuer_key_hash
+
+
+def _bits_of(public_key: bytes) -> bytes:
+    """Return the BIT STRING of a SubjectPublicKeyInfo, without tag, length and number of unused bits."""
+    outer = _content(public_key)
+    algorithm = _element(outer)
+    return _content(outer[algorithm:])[1:]
+
+
+def _element(data: bytes) -> int:
+    """Return the size of the DER element at the start."""
+    return len(data) - len(_rest(data))
+
+
+def _header(data: bytes) -> tuple[int, int]:
+    """Return the sizes of the header and of the content of the DER element at the start."""
+    if data[1] < 0x80:
+        return 2, data[1]
+    count = data[1] & 0x7F
+    return 2 + count, int.from_bytes(data[2 : 2 + count], "big")
+
+
+def _content(data: bytes) -> bytes:
+    start, size = _header(data)
+    return data[start : start + size]
+
+
+def _rest(data: bytes) -> bytes:
+    start, size = _header(data)
+    return data[start + size :]
+
+
+def _unsigned(response: ocsp.OCSPResponse, issuer: x509.Certificate) -> str:
+    """Return why the signature of a response does not count; empty if it does."""
+    if any(_signed(response, signer) for signer in (issuer, *_delegates(response.certificates, issuer))):
+        return ""
+    return "the response is signed neither by the issuer of the certificate nor by a responder of the issuer"
+
+
+def _delegates(shown: Iterable[x509.Certificate], issuer: x509.Certificate) -> list[x509.Certificate]:
+    """Return the certificates that the issuer has issued to responders and that are valid now."""
+    return [one for one in list(shown)[:4] if _is_delegate(one, issuer)]
+
+
+def _is_delegate(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    valid = certificate.not_valid_before_utc.timestamp() <= time.time() <= certificate.not_valid_after_utc.timestamp()
+    return valid and ExtendedKeyUsageOID.OCSP_SIGNING in usages
+
+
+def _signed(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
+    """Return whether a response is signed with the key of a certificate."""
+    key, signature, signed = signer.public_key(), response.signature, response.tbs_response_bytes
+    algorithm = response.signature_hash_algorithm
+    try:
+        match key:
+            case rsa.RSAPublicKey() if algorithm is not None:
+                key.verify(signature, signed, padding.PKCS1v15(), algorithm)
+            case ec.EllipticCurvePublicKey() if algorithm is not None:
+                key.verify(signature, signed, ec.ECDSA(algorithm))
+            case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
+                key.verify(signature, signed)
+            case _:
+                return False
+    except InvalidSignature:
+        return False
+    return True

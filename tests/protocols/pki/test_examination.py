@@ -1,0 +1,170 @@
+"""`certificate_details` and `renewal_directory` against a TLS server and an ACME directory on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.config.series import metrics_of
+from probe_exporter.prober.metrics import Metric
+from probe_exporter.probers.tcp import TcpSettings, prober
+from probe_exporter.protocols.pki import renewal
+from probe_exporter.runner import Result, run
+from probe_exporter.tls import details
+from tests.targets.authority import Authority, tls_server
+
+GENEROUS_SECONDS = 60.0
+START, END = "2025-01-02T04:00:00Z", "2025-01-03T04:00:00+00:00"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept() -> Iterator[None]:
+    renewal.forget()
+    yield
+    renewal.forget()
+
+
+def a_module(authority: Authority, **keys: Any) -> Module:
+    written = {"tls": True, "tls_config": {"ca_file": str(authority.ca_file)}} | keys
+    return Module("m", prober, TcpSettings.model_validate(written), 0.0, Place("test.yml", 1))
+
+
+async def probe(authority: Authority, **keys: Any) -> Result:
+    async with tls_server(authority.directory) as port:
+        result = await run(a_module(authority, **keys), f"127.0.0.1:{port}", GENEROUS_SECONDS)
+    assert result.failure is None
+    return result
+
+
+def value(result: Result, metric: Metric) -> float | None:
+    return result.probe.samples.plain.get(metric)
+
+
+async def test_used_part_of_the_lifetime_is_reported(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.issue(begins=-10.0, lasts=40.0)
+    result = await probe(authority, certificate_details=True)
+    assert value(result, details.LIFETIME) == 40 * 86400
+    assert value(result, details.LIFETIME_USED) == pytest.approx(0.25, abs=0.001)
+    assert value(result, details.SHORTEST_LIFETIME_USED) == value(result, details.LIFETIME_USED)
+    assert set(result.probe.samples.labelled[details.KEY_INFO]) == {
+        ("0", "ECDSA secp256r1", "sha256"),
+        ("1", "ECDSA secp256r1", "sha256"),
+    }
+    assert value(result, details.HAS_ALTERNATIVE_NAMES) == 1
+    assert value(result, details.SCTS) == 0
+
+
+async def test_shortest_lifetime_may_be_that_of_the_authority(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)  # its root has used 30 days of 90
+    authority.issue(begins=-10.0, lasts=400.0)
+    result = await probe(authority, certificate_details=True)
+    assert value(result, details.LIFETIME_USED) == pytest.approx(0.025, abs=0.001)
+    assert value(result, details.SHORTEST_LIFETIME_USED) == pytest.approx(1 / 3, abs=0.001)
+
+
+async def test_module_without_the_keys_has_none_of_the_metrics(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.issue()
+    result = await probe(authority)
+    names = {metric.name for metric in result.probe.samples.families}
+    assert names.isdisjoint(metric.name for metric in (*details.METRICS, *renewal.METRICS))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"check_revoked": True},
+        {"ocsp": "stapled"},
+        {"certificate_details": True, "renewal_directory": "http://127.0.0.1/"},
+    ],
+)
+def test_declared_metrics_are_those_of_the_keys(tmp_path: Path, keys: dict[str, Any]) -> None:
+    authority = Authority(tmp_path)
+    names = {metric.name for metric in metrics_of(a_module(authority, **keys))}
+    assert ("probe_ssl_crl_revoked" in names) is ("check_revoked" in keys)
+    assert ("probe_ssl_ocsp_stapled" in names) is ("ocsp" in keys)
+    assert ("probe_ssl_cert_scts" in names) is ("certificate_details" in keys)
+    assert (renewal.START.name in names) is ("renewal_directory" in keys)
+
+
+def _publish(authority: Authority, leaf: x509.Certificate, window: object) -> str:
+    """Publish an ACME directory and the renewal information of a certificate; return the path of the latter."""
+    path = f"/renewal-info/{renewal.identifier(leaf)}"
+    authority.pages["/directory"] = json.dumps({"renewalInfo": authority.url("/renewal-info")}).encode()
+    authority.pages[path] = json.dumps({"suggestedWindow": window}).encode()
+    return path
+
+
+async def test_renewal_window_is_asked_once_and_kept(tmp_path: Path) -> None:
+    async with Authority(tmp_path) as authority:
+        path = _publish(authority, authority.issue(), {"start": START, "end": END})
+        results = [await probe(authority, renewal_directory=authority.url("/directory")) for _ in range(2)]
+    assert [(value(one, renewal.START), value(one, renewal.END)) for one in results] == [(1735790400, 1735876800)] * 2
+    assert authority.requests == ["/directory", path]
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        None,
+        {},
+        {"start": START},
+        {"start": START, "end": "tomorrow"},
+        {"start": 1, "end": 2},
+        {"start": "2025-01-02T00:00", "end": END},
+    ],
+)
+async def test_unusable_renewal_information_is_logged(tmp_path: Path, window: object) -> None:
+    async with Authority(tmp_path) as authority:
+        _publish(authority, authority.issue(), window)
+        result = await probe(authority, renewal_directory=authority.url("/directory"))
+    assert value(result, renewal.START) is None
+    assert [event.message for event in result.probe.events].count("No renewal information") == 1
+
+
+async def test_authority_without_renewal_information_is_logged(tmp_path: Path) -> None:
+    async with Authority(tmp_path) as authority:
+        authority.issue()
+        authority.pages["/directory"] = b"{}"
+        result = await probe(authority, renewal_directory=authority.url("/directory"))
+    [event] = [event for event in result.probe.events if event.message == "No renewal information"]
+    assert event.fields["err"] == "the directory has no renewalInfo"
+
+
+def test_identifier_is_that_of_the_example_in_the_rfc() -> None:
+    """RFC 9773, section 4.1 has a certificate whose serial number begins with a bit that needs a zero before it."""
+    key_id = bytes.fromhex("69885B6B87464041E1B37B847BA0AE2CDE01C8D4")
+    authority_key = x509.AuthorityKeyIdentifier(key_id, None, None)
+
+    class Shown:
+        serial_number = 0x87654321
+
+        class extensions:  # noqa: N801  # the name is that of the library
+            @staticmethod
+            def get_extension_for_class(_: object) -> Any:
+                return x509.Extension(authority_key.oid, False, authority_key)
+
+    certificate: Any = Shown()
+    assert renewal.identifier(certificate) == "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"
+
+
+def test_directory_that_is_no_url_is_refused_at_load() -> None:
+    with pytest.raises(ValueError, match="expected one like https://"):
+        TcpSettings.model_validate({"renewal_directory": "acme.example/directory"})
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [(None, 21600), ("21600", 21600), ("1", 60), ("9999999", 86400), ("Fri, 31 Dec 1999 23:59:59 GMT", 21600)],
+)
+def test_window_is_kept_within_limits(header: str | None, seconds: float) -> None:
+    assert renewal._kept_seconds(header) == seconds

@@ -1,0 +1,203 @@
+"""`ocsp` against `openssl s_server`, which staples a response, and against a responder on loopback."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
+
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.network.settings import NetworkSettings
+from probe_exporter.prober.failure import Reason
+from probe_exporter.prober.run import Probe
+from probe_exporter.probers.tcp import TcpSettings, prober
+from probe_exporter.protocols.pki import status
+from probe_exporter.runner import Result, run
+from probe_exporter.tls.handshake import Handshake
+from tests.processes import free_port, listening, running
+from tests.targets.authority import Authority, tls_server
+
+GENEROUS_SECONDS = 60.0
+
+
+def a_module(authority: Authority, policy: NetworkSettings | None = None, **keys: Any) -> Module:
+    written = {"tls": True, "tls_config": {"ca_file": str(authority.ca_file)}, "ocsp": "stapled"} | keys
+    network = None if policy is None else policy.policy()
+    return Module("m", prober, TcpSettings.model_validate(written), 0.0, Place("test.yml", 1), network=network)
+
+
+@contextmanager
+def stapling(directory: Path, response: bytes) -> Iterator[int]:
+    """Serve TLS with the certificate "leaf"; empty for no response."""
+    port = free_port()
+    command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", "leaf.pem", "-key", "leaf.key", "-www"]
+    if response:
+        (directory / "response.der").write_bytes(response)
+        command += ["-status_file", "response.der"]
+    with running(command, directory, directory / "server.log", listening(port)):
+        yield port
+
+
+async def probe_stapling(authority: Authority, response: bytes, **keys: Any) -> Result:
+    with stapling(authority.directory, response) as port:
+        return await run(a_module(authority, **keys), f"127.0.0.1:{port}", GENEROUS_SECONDS)
+
+
+def statuses(result: Result) -> set[tuple[str, ...]]:
+    return set(result.probe.samples.labelled.get(status.STATUS, {}))
+
+
+def value(result: Result, metric: Any, *labels: str) -> float | None:
+    found = result.probe.samples.get(metric, *labels, default=-1.0)
+    return None if found == -1.0 else found
+
+
+async def test_stapled_response_is_verified_and_shown(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    result = await probe_stapling(authority, authority.status(authority.issue()))
+    assert result.failure is None
+    assert statuses(result) == {("stapled", "good")}
+    assert value(result, status.STAPLED) == 1
+    assert value(result, status.MUST_STAPLE) == 0
+    assert value(result, status.THIS_UPDATE, "stapled") == pytest.approx(result.started - 86400, abs=60)
+    assert value(result, status.NEXT_UPDATE, "stapled") == pytest.approx(result.started + 86400, abs=60)
+
+
+@pytest.mark.parametrize("version", ["TLS12", "TLS13"])
+async def test_response_is_stapled_in_every_version_of_tls(tmp_path: Path, version: str) -> None:
+    authority = Authority(tmp_path)
+    config = {"ca_file": str(authority.ca_file), "min_version": version, "max_version": version}
+    result = await probe_stapling(authority, authority.status(authority.issue()), tls_config=config)
+    assert statuses(result) == {("stapled", "good")}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_revoked_certificate_fails_the_probe_only_on_demand(tmp_path: Path, *, fails: bool) -> None:
+    authority = Authority(tmp_path)
+    response = authority.status(authority.issue(), revoked=True)
+    result = await probe_stapling(authority, response, fail_if_revoked=fails)
+    assert statuses(result) == {("stapled", "revoked")}
+    assert (result.failure and result.failure.reason) == (Reason.CERTIFICATE_REVOKED if fails else None)
+
+
+def _unusable(authority: Authority, leaf: x509.Certificate) -> dict[str, bytes]:
+    (authority.directory / "stranger").mkdir()
+    stranger = Authority(authority.directory / "stranger")
+    impostor = authority.issue(name="impostor")
+    return {
+        "signed by a stranger": authority.status(leaf, revoked=True, signer=(stranger.root, stranger.key)),
+        "signed by a certificate that is no responder": authority.status(
+            leaf, revoked=True, signer=(impostor, authority.key_of("impostor")), shown=[impostor]
+        ),
+        "about another certificate": authority.status(impostor, revoked=True),
+        "past its next update": authority.status(leaf, revoked=True, begins=-3, ends=-1),
+        "not valid yet": authority.status(leaf, revoked=True, begins=1, ends=2),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "signed by a stranger",
+        "signed by a certificate that is no responder",
+        "about another certificate",
+        "past its next update",
+        "not valid yet",
+    ],
+)
+async def test_unusable_response_says_nothing_about_the_certificate(tmp_path: Path, kind: str) -> None:
+    authority = Authority(tmp_path)
+    response = _unusable(authority, authority.issue())[kind]
+    result = await probe_stapling(authority, response, fail_if_revoked=True)
+    assert result.failure is None
+    assert statuses(result) == {("stapled", "unusable")}
+    assert any(event.message == "Unusable OCSP response" for event in result.probe.events)
+
+
+async def test_responder_with_a_certificate_of_the_issuer_may_sign(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    leaf = authority.issue()
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING])
+    responder = authority.issue(extensions=[usage], name="responder")
+    signer = (responder, authority.key_of("responder"))
+    result = await probe_stapling(authority, authority.status(leaf, signer=signer, shown=[responder]))
+    assert statuses(result) == {("stapled", "good")}
+
+
+async def test_must_staple_without_a_response_is_visible(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.issue(extensions=[x509.TLSFeature([x509.TLSFeatureType.status_request])])
+    result = await probe_stapling(authority, b"")
+    assert result.failure is None
+    assert (value(result, status.MUST_STAPLE), value(result, status.STAPLED)) == (1, 0)
+    assert statuses(result) == set()
+
+
+def _with_responder(authority: Authority) -> x509.Certificate:
+    where = x509.UniformResourceIdentifier(authority.url("/ocsp"))
+    access = x509.AccessDescription(AuthorityInformationAccessOID.OCSP, where)
+    return authority.issue(extensions=[x509.AuthorityInformationAccess([access])])
+
+
+async def test_responder_is_asked_only_on_demand(tmp_path: Path) -> None:
+    async with Authority(tmp_path) as authority:
+        leaf = _with_responder(authority)
+        authority.pages["/ocsp"] = authority.status(leaf, revoked=True)
+        async with tls_server(tmp_path) as port:
+            silent = await run(a_module(authority), f"127.0.0.1:{port}", GENEROUS_SECONDS)
+            assert authority.requests == []
+            asked = await run(a_module(authority, ocsp="request"), f"127.0.0.1:{port}", GENEROUS_SECONDS)
+    assert statuses(silent) == set()
+    assert value(silent, status.STAPLED) == 0
+    assert authority.requests == ["/ocsp"]
+    assert statuses(asked) == {("responder", "revoked")}
+
+
+async def test_responder_is_not_asked_if_a_usable_response_is_stapled(tmp_path: Path) -> None:
+    async with Authority(tmp_path) as authority:
+        leaf = _with_responder(authority)
+        result = await probe_stapling(authority, authority.status(leaf), ocsp="request")
+    assert statuses(result) == {("stapled", "good")}
+    assert authority.requests == []
+
+
+async def test_denied_responder_is_not_asked(tmp_path: Path) -> None:
+    async with Authority(tmp_path) as authority:
+        _with_responder(authority)
+        async with tls_server(tmp_path) as port:
+            policy = NetworkSettings.model_validate({"targets": {"allow": [f"127.0.0.1:{port}"]}})
+            module = a_module(authority, policy, ocsp="request", fail_if_revoked=True)
+            result = await run(module, f"127.0.0.1:{port}", GENEROUS_SECONDS)
+    assert result.failure is None
+    assert authority.requests == []
+    assert any(event.message == "No answer by OCSP" for event in result.probe.events)
+
+
+async def test_no_status_is_requested_without_the_key(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    module = a_module(authority, ocsp="")
+    with stapling(tmp_path, authority.status(authority.issue())) as port:
+        result = await run(module, f"127.0.0.1:{port}", GENEROUS_SECONDS)
+        alone = Probe(f"127.0.0.1:{port}", math.inf)
+        assert isinstance(module.settings, TcpSettings)
+        await prober.probe(alone, module.settings)
+    assert result.failure is None
+    assert not any(metric.name.startswith("probe_ssl_ocsp") for metric in result.probe.samples.families)
+    assert isinstance(alone.handshake, Handshake)
+    assert alone.handshake.stapled is None
+
+
+@pytest.mark.parametrize("asked", ["", "stapled"])
+async def test_finished_probe_does_not_keep_the_handshake(tmp_path: Path, asked: str) -> None:
+    """The history keeps finished probes, and counts on a summary of each certificate."""
+    authority = Authority(tmp_path)
+    result = await probe_stapling(authority, authority.status(authority.issue()), ocsp=asked)
+    assert result.failure is None
+    assert result.probe.handshake is None

@@ -1,0 +1,124 @@
+"""Several servers behind one name: each listens on an address of its own, and all of them on the same port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def pem_context(directory: Path, certificate: str) -> ssl.SSLContext:
+    """Return the context of a server with a certificate of a `Pki`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / f"{certificate}.pem", directory / f"{certificate}.key")
+    return context
+
+
+@dataclass
+class Node:
+    """One server.
+
+    Attributes:
+        play: called for each client; None for an address that refuses connections.
+        tls: the context of its TLS; None for plain TCP.
+        clients: the number of clients so far.
+    """
+
+    play: Play | None = None
+    tls: ssl.SSLContext | None = None
+    clients: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one client, and close its connection."""
+        assert self.play is not None
+        self.clients += 1
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            await self.play(reader, writer)
+
+
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send a greeting, and wait until the client closes."""
+    writer.write(b"hello\n")
+    await reader.read()
+
+
+async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send nothing until the client closes."""
+    await reader.read()
+
+
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Close the connection at once."""
+
+
+def flapping(failures: int, then: Play = greet) -> Play:
+    """Return a behaviour: close so many connections at once, and then serve as usual."""
+    left = failures
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            await then(reader, writer)
+
+    return play
+
+
+def page(head: bytes = b"HTTP/1.1 200 OK\r\n") -> Play:
+    """Return a behaviour: answer one HTTP request.
+
+    Args:
+        head: the status line and headers.
+    """
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + b"Content-Length: 2\r\nConnection: close\r\n\r\nok")
+        await writer.drain()
+
+    return play
+
+
+def _sockets(addresses: Mapping[str, Node]) -> dict[str, socket.socket]:
+    """Return a socket for each address, all with the same port.
+
+    Raises:
+        OSError: another program has the port on one of the addresses.
+    """
+    port = 0
+    bound: dict[str, socket.socket] = {}
+    try:
+        for address in addresses:
+            bound[address] = sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+            sock.bind((address, port))
+            port = sock.getsockname()[1]
+    except OSError:
+        for sock in bound.values():
+            sock.close()
+        raise
+    return bound
+
+
+@asynccontextmanager
+async def nodes(addresses: Mapping[str, Node]) -> AsyncIterator[int]:
+    """Listen on every address that has a `play`, and yield the port; the port of the others stays bound."""
+    while True:
+        with contextlib.suppress(OSError):
+            sockets = _sockets(addresses)
+            break
+        await asyncio.sleep(0.01)
+    async with contextlib.AsyncExitStack() as stack:
+        for address, node in addresses.items():
+            if node.play is None:
+                stack.callback(sockets[address].close)
+            else:
+                server = await asyncio.start_server(node.serve, sock=sockets[address], ssl=node.tls)
+                stack.callback(server.close)
+        yield sockets[next(iter(addresses))].getsockname()[1]
