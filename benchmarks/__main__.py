@@ -65,7 +65,11 @@ def _arguments() -> argparse.Namespace:
         "--as-prometheus", action="store_true", help="send the headers of Prometheus: answers are compressed"
     )
     parser.add_argument("--json", type=Path, help="write every round to this file, too")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a budget is exceeded, unless the machine was too noisy")
+    parser.add_argument(
+        parser.add_argument(
+            "--check", action="store_true", help="exit with 1 if a budget is exceeded, unless the machine was too noisy"
+        )
+    )
     options = parser.parse_args()
     if unknown := set(options.probes) - names.keys():
         parser.error(f"unknown probe {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
