@@ -142,6 +142,13 @@ def test_modules_of_how_to_pages_are_shipped() -> None:
     assert {shipped[name].prober.name for name in listed} == load_probers([]).keys() - {"udp", "unix"}
 
 
+def test_page_about_certificates_lists_the_probers_that_have_its_keys() -> None:
+    [listed] = re.findall(r"\(((?:`\w+`(?:,\s)?)+)\),\nbeside `tls_config`", HOW_TO["certificates.md"])
+    probers = load_probers([]).items()
+    having = {name for name, prober in probers if "check_revoked" in prober.settings.model_fields}
+    assert set(re.findall(r"`(\w+)`", listed)) == having
+
+
 def test_metrics_of_how_to_pages_exist() -> None:
     documented = set(
         re.findall(r"^\| `(\w+)`", (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"), re.MULTILINE)

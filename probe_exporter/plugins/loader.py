@@ -24,6 +24,7 @@ import os
 import re
 import stat
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -283,12 +284,17 @@ class _PluginLoader(importlib.machinery.SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
+_IMPORTING = threading.RLock()
+"""Held while a prober of the library is imported: reloads and pages import probers in threads."""
+
+
 def _shipped(path: Path) -> ModuleType:
     """Import a shipped prober once in a process, as Python imports any other module; its bytecode may be kept."""
     if path.parent == Path(shipped_probers.__file__).parent:
         return importlib.import_module(f"{shipped_probers.__name__}.{path.stem}")
     name = _module_name(path)
-    return sys.modules.get(name) or _run(path, importlib.machinery.SourceFileLoader(name, str(path)))
+    with _IMPORTING:  # a second thread would get the module while it is still being run, without its prober
+        return sys.modules.get(name) or _run(path, importlib.machinery.SourceFileLoader(name, str(path)))
 
 
 def _import(path: Path) -> ModuleType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from probe_exporter.config.files import config_files
 from probe_exporter.plugins import loader
 from probe_exporter.plugins.loader import LoaderError, load_probers
 from tests.exporters import ROOT
+from tests.waiting import wait_until
 
 SHIPPED = ["dns", "grpc", "http", "icmp", "tcp", "udp", "unix", "websocket"]
 
@@ -317,3 +319,34 @@ def test_config_files_refuse_pattern_or_directory_without_match(directory: Path)
         config_files([str(directory / "*.yml")], [])
     with pytest.raises(LoaderError, match=r"holds no \.yml or \.yaml file"):
         config_files([str(directory)], [])
+
+
+SLOW = """
+import threading
+
+entered, finish = threading.Event(), threading.Event()
+entered.set()
+finish.wait()
+prober = 1
+"""
+
+
+def test_second_thread_waits_for_the_import_of_a_library_prober(tmp_path: Path) -> None:
+    """A page may ask for a prober that a reload is importing just then."""
+    path = tmp_path / "slow.py"
+    path.write_text(SLOW)
+    name, found = loader._module_name(path), list[bool]()
+
+    def load() -> None:
+        found.append(hasattr(loader._shipped(path), "prober"))
+
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    threads[0].start()
+    wait_until(lambda: hasattr(sys.modules.get(name), "finish") and sys.modules[name].entered.is_set())
+    threads[1].start()
+    threads[1].join(0.2)  # it would return an unfinished module at once
+    sys.modules[name].finish.set()
+    for thread in threads:
+        thread.join()
+    del sys.modules[name]
+    assert found == [True, True]
