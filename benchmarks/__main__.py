@@ -66,9 +66,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, help="write every round to this file, too")
     parser.add_argument(
-        parser.add_argument(
-            "--check", action="store_true", help="exit with 1 if a budget is exceeded, unless the machine was too noisy"
-        )
+        "--check", action="store_true", help="exit with 1 if a budget is exceeded, unless the machine was too noisy"
     )
     options = parser.parse_args()
     if unknown := set(options.probes) - names.keys():
