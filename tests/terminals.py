@@ -8,11 +8,13 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.waiting import PATIENCE
@@ -55,9 +57,14 @@ class Terminal:
             assert self.read(), f"the program ended without {text!r}: {self.text!r}"
 
     def finish(self) -> int:
-        """Read to the end; return the exit code."""
+        """Read to the end; return the exit code.
+
+        Raises:
+            AssertionError: the program does not end.
+        """
+        give_up = time.monotonic() + PATIENCE
         while self.read():
-            pass
+            assert time.monotonic() < give_up, f"the program does not end: {self.text[-1000:]!r}"
         return self.process.wait(PATIENCE)
 
     def read(self) -> bool:
@@ -73,6 +80,12 @@ class Terminal:
         return bool(data)
 
 
+def _enter(descriptor: int) -> None:
+    """Make a terminal the controlling one of this process; obey Ctrl-C, which background jobs of a shell ignore."""
+    os.login_tty(descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def terminal(
     command: Sequence[str], directory: Path, environment: Mapping[str, str], *, columns: int = 80, rows: int = 40
@@ -84,7 +97,7 @@ def terminal(
         command,
         cwd=directory,
         env={**environment, "TERM": "xterm-256color"},
-        preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509  # it makes the terminal the controlling one
+        preexec_fn=partial(_enter, theirs),  # noqa: PLW1509  # the child has no threads yet
         close_fds=False,
     )
     os.close(theirs)

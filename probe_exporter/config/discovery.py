@@ -89,7 +89,7 @@ def _only_of_addresses(block: Block) -> Iterator[tuple[str, str]]:
 
 
 def _module_of_names(block: Block) -> Iterator[tuple[str, str]]:
-    if not block.get("file") and not block.get("module"):
+    if not block.get("file") and not modules_in(str(block.get("module") or "")):
         yield "module", "`module` is required: the module that probes these targets"
 
 

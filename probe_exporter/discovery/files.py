@@ -6,6 +6,8 @@ The file is a list in YAML or JSON. Each entry has `targets`, and what these hav
 
 from __future__ import annotations
 
+import errno
+import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -59,6 +61,8 @@ class FileOfTargets:
         """
         try:
             status = self._path.stat()
+            if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode):  # reading may never end
+                raise OSError(errno.EINVAL, "Not a regular file")
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp != self._stamp:
                 self._outcome = self._read_again()
@@ -82,7 +86,7 @@ class FileOfTargets:
 
     def _targets(self, data: bytes) -> Iterator[Target]:
         document, entries = self._entries(data)
-        document.problems += self._unknown_modules(document, entries)
+        document.problems += self._wrong_entries(document, entries)
         if document.problems:
             problems = sorted(set(document.problems))
             shown = "; ".join(map(str, problems[:MAX_SHOWN_PROBLEMS]))
@@ -101,10 +105,13 @@ class FileOfTargets:
         entries = validated(document, _Entries)
         return document, () if entries is None else entries.root
 
-    def _unknown_modules(self, document: Document, entries: Sequence[TargetsOfFile]) -> Iterator[Problem]:
+    def _wrong_entries(self, document: Document, entries: Sequence[TargetsOfFile]) -> Iterator[Problem]:
         for index, entry in enumerate(entries):
             path = (index, "module")
-            if not entry.module and not self._settings.module:
+            for number, target in enumerate(entry.targets):
+                if not target.strip():
+                    yield document.problem((index, "targets", number), "a target is empty")
+            if not modules_in(entry.module or self._settings.module):
                 yield document.problem(path, "`module` is required, as the source has none for all entries")
             for module in modules_in(entry.module):
                 if module not in self._modules:

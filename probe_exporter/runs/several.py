@@ -28,7 +28,7 @@ from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import MAX_SPANS, Network, Probe, Span
 from probe_exporter.runs.one_address import Found, OneAddress
 from probe_exporter.runs.settings import AddressesSettings, AttemptsSettings, Policy
-from probe_exporter.tls.evidence import MAX_HANDSHAKES, TLSEvidence
+from probe_exporter.tls.evidence import TLSEvidence
 
 ADDRESSES = Metric(
     "probe_addresses", "Number of addresses that the target's name has, also of those that are not probed."
@@ -65,6 +65,9 @@ OF_ATTEMPTS = (ATTEMPTS, FIRST_ATTEMPT, ATTEMPT_FAILURE)
 
 MAX_SHOWN_FAILURES = 8
 """Addresses in the message of a failure."""
+
+MAX_ALL_HANDSHAKES = 64
+"""Handshakes of all runs together that are kept for the report."""
 
 MIN_SECONDS = 0.01
 """Time below which no further run begins."""
@@ -381,7 +384,7 @@ def _merge(whole: Probe, deciding: Probe, parts: Sequence[Probe], spans: Sequenc
     whole.set, whole.add, whole.observe = samples.set, samples.add, samples.observe
     whole.events += sorted((event for part in parts for event in part.events), key=attrgetter("time"))
     whole.spans = ([span for part in parts for span in part.spans] if spans is None else [*spans])[:MAX_SPANS]
-    whole.evidence = [one for part in parts for one in part.evidence[:MAX_HANDSHAKES]]
+    whole.evidence = [one for part in parts for one in part.evidence][:MAX_ALL_HANDSHAKES]
     whole.failure, whole.failed_phase = deciding.failure, deciding.failed_phase
     whole.current_phase = deciding.current_phase
 

@@ -220,7 +220,7 @@ class Histories:
 
 async def _json(value: object) -> Answer:
     """Return a value as JSON. It is encoded in a thread: a large probe takes longer than one turn may take."""
-    return json_text(await asyncio.to_thread(to_json, value, 2))
+    return json_text(await asyncio.to_thread(lambda: to_json(value, indent=2).encode()))
 
 
 def _number(text: str) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,8 @@ def test_file_may_be_json_and_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("- {module: icmp, targets: ['', ' ']}", "targets.yml:1:28: [0].targets[0]: a target is empty; "),
+        ("- {module: ',', targets: [a]}", "targets.yml:1:4: [0].module: `module` is required"),
         ("- {module: http_2x, targets: [a]}", "targets.yml:1:4: [0].module: unknown module `http_2x`; did you mean"),
         ("- {targets: [a]}", "[0].module: `module` is required, as the source has none"),
         ("- {module: icmp}", "[0].targets: `targets` is required"),
@@ -110,6 +113,18 @@ def test_bad_file_is_not_parsed_again_until_it_changes(tmp_path: Path, monkeypat
     assert "not valid YAML" in shops.refusal()
     monkeypatch.setattr(files, "validated", None)
     assert "not valid YAML" in shops.refusal()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_what_is_no_file_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """To read a FIFO would never end, and the exporter would wait for it when it exits."""
+    shops = Written(tmp_path, module="icmp")
+    make(shops.path)
+    assert shops.refusal().startswith("targets.yml can't be read: ")
+    if not shops.path.is_dir():
+        shops.path.unlink()
+        shops.write("- {targets: [a]}")
+        assert shops.targets() == ["a"]
 
 
 def test_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

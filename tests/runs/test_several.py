@@ -28,6 +28,7 @@ from tests.peers.golden import hold
 from tests.targets import Pki
 from tests.targets.dns import DnsServer, Zone
 from tests.targets.nodes import Node, flapping, greet, hang, hang_up, nodes, page, pem_context
+from tests.targets.proxy import ProxyServer, SocksProxy
 from tests.waiting import until
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "runs"
@@ -356,6 +357,27 @@ async def test_proxy_that_looks_the_name_up_itself_is_refused(tmp_path: Path, ho
         result = await runner.run(a_module(tmp_path, keys, "http"), "http://many.test/", SECONDS)
     assert why(result) == ("settings_unusable", "proxy")
     assert proxy.clients == 0
+
+
+async def test_socks5_proxy_gets_each_address(tmp_path: Path, hosts: Path) -> None:
+    async with ProxyServer(behaviour=SocksProxy()) as proxy, nodes({"127.0.0.1": Node(page())}) as port:
+        keys = f"addresses: all, http: {{proxy_url: 'socks5://127.0.0.1:{proxy['port']}'}}"
+        result = await runner.run(a_module(tmp_path, keys, "http"), f"http://many.test:{port}/", SECONDS)
+    assert result.success
+    assert {one.line for one in proxy.requests if "connect" in one.line} == {
+        f"SOCKS connect to address {address} port {port}" for address in passed(result)
+    }
+    assert len(passed(result)) == 3
+
+
+async def test_name_that_is_left_to_a_proxy_has_no_addresses(tmp_path: Path) -> None:
+    async with ProxyServer(behaviour=SocksProxy()) as proxy, nodes({"127.0.0.1": Node(page())}) as port:
+        url = f"socks5h://127.0.0.1:{proxy['port']}"
+        keys = f"addresses: all, http: {{proxy_url: '{url}', skip_resolve_phase_with_proxy: true}}"
+        result = await runner.run(a_module(tmp_path, keys, "http"), f"http://nowhere.invalid:{port}/", SECONDS)
+    assert result.success
+    assert series(result, "probe_addresses") == {(): 0}
+    assert [run.address for run in result.runs] == [""]
 
 
 # --- addresses: every prober ---------------------------------------------------------------------------------
