@@ -47,7 +47,7 @@ MAX_EARLIER = 20
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 
 
-class Shown(NamedTuple):
+class ReportView(NamedTuple):
     """A report on a page.
 
     Attributes:
@@ -79,9 +79,9 @@ class Reports:
         exporter, options = exporter_url(request, self._place), source_options(self._configuration.source)
         newest = await self._newest()
 
-        def make() -> list[Shown]:
+        def make() -> list[ReportView]:
             reports = [of_result(result, exporter=exporter, options=options) for result in results]
-            return [_shown(report, newest) for report in reports]
+            return [_view(report, newest) for report in reports]
 
         return await self._page(request, await self._renderer.in_thread(make), "probe")
 
@@ -105,15 +105,15 @@ class Reports:
         exporter, options = exporter_url(request, self._place), source_options(self._configuration.source)
         config, newest = self._configuration.current, await self._newest()
 
-        def make() -> list[Shown]:
+        def make() -> list[ReportView]:
             module = config.modules.get(entry.module)
-            return [_shown(of_entry(entry, document.details, module, exporter=exporter, options=options), newest)]
+            return [_view(of_entry(entry, document.details, module, exporter=exporter, options=options), newest)]
 
         return await self._page(request, await self._renderer.in_thread(make), "history")
 
-    async def _page(self, request: BaseRequest, shown: Sequence[Shown], section: str) -> Answer:
-        failed = sum(not one.report.success for one in shown)
-        values = {"probes": shown, "failed": failed, "section": section}
+    async def _page(self, request: BaseRequest, views: Sequence[ReportView], section: str) -> Answer:
+        failed = sum(not one.report.success for one in views)
+        values = {"probes": views, "failed": failed, "section": section}
         return await self._renderer.page(request, "probe.html", values)
 
     async def _newest(self) -> list[HistoryEntry]:
@@ -157,8 +157,8 @@ def _unknown_module(config: Config, unknown: UnknownModule, given: Mapping[str, 
     }
 
 
-def _shown(report: Report, newest: Sequence[HistoryEntry]) -> Shown:
-    """Return what the page shows of a report.
+def _view(report: Report, newest: Sequence[HistoryEntry]) -> ReportView:
+    """Return a report with what its page shows beside it.
 
     Args:
         newest: the newest entries of the history, newest first.
@@ -169,7 +169,7 @@ def _shown(report: Report, newest: Sequence[HistoryEntry]) -> Shown:
         report = replace(report, id=numbers[0])
     earlier = [one for one in same if one.started < report.started]
     masked = CROSSED_OUT in report.target or any(MASK in value for value in report.parameters.values())
-    return Shown(
+    return ReportView(
         report,
         again="" if masked else query(report.module, report.target, report.parameters, debug="true"),
         masked=masked,

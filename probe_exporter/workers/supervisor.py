@@ -7,7 +7,7 @@ How it works:
 * A worker that needs all workers (metrics, a reload) asks the supervisor. It asks each worker, waits until all have
   answered or `ANSWER_SECONDS` have passed, and returns the answers.
 * The supervisor asks for a heartbeat every `HEARTBEAT_SECONDS` seconds. A worker that does not answer is not killed. It
-  is reported as late on /health, and as a problem on /-/healthy if it hangs: if it had the CPU to answer (`vitals`).
+  is reported as late on /health, and as a problem on /-/healthy if it hangs: see `process_state`.
 * A worker that exits is replaced: at once if it lived for `STEADY_SECONDS`, otherwise after a growing pause.
 * Counters of dead workers are kept in `_settled`, or the sums on /metrics would fall.
 """
@@ -30,8 +30,8 @@ from typing import Any, NoReturn
 
 from probe_exporter.telemetry import log_output
 from probe_exporter.telemetry.counters import worker_restarts
+from probe_exporter.workers.process_state import ProcessState, hang_seconds, read_state
 from probe_exporter.workers.snapshots import merged, settled, snapshot
-from probe_exporter.workers.vitals import Vitals, hung_for, look
 from probe_exporter.workers.worker import HISTORY
 
 log = logging.getLogger(__name__)
@@ -42,11 +42,11 @@ ANSWER_SECONDS = {"snapshot": 1.0, "reload": 60.0, HISTORY: 0.5}
 HEARTBEAT_SECONDS = 2.0
 """Seconds between heartbeats, which detect a worker that hangs."""
 
-MAX_HUNG_SECONDS = 5.0
+MAX_HANG_SECONDS = 5.0
 """Seconds that a worker may sleep or compute while it owes a heartbeat; a wait for CPU does not count."""
 
-MAX_LOOK_SECONDS = 1.0
-"""The longest time between two looks that is counted: if more has passed, the supervisor itself got no CPU."""
+MAX_CHECK_SECONDS = 1.0
+"""Most seconds between two checks that count: if more have passed, the supervisor itself got no CPU."""
 
 STEADY_SECONDS = 10.0
 """A worker that lived this long is replaced at once, others after a pause that doubles each time."""
@@ -65,8 +65,8 @@ class Worker:
     last: str = "[]"  # its last snapshot of metrics that was shown
     late: bool = False  # it has not answered in time
     owed: float = 0.0  # since when it owes a heartbeat; 0 if it does not
-    hung: float = 0.0  # seconds for which it hung since then
-    vitals: Vitals = field(default_factory=Vitals)  # when it was last looked at
+    hang: float = 0.0  # seconds that count as hanging since then
+    state: ProcessState = field(default_factory=ProcessState)  # at the last check
     gone: bool = False  # its end of the connection is closed
     inbox: bytearray = field(default_factory=bytearray)
     outbox: bytearray = field(default_factory=bytearray)
@@ -129,7 +129,7 @@ class Supervisor:
         self._settled = b"[]"  # the counters of exited workers
         self._trouble: dict[str, str] = {}
         self._next_heartbeat = 0.0
-        self._looked = 0.0
+        self._checked = 0.0
         self._told_to_end = 0
         self._ending = 0.0  # when those that still run are killed; 0 while all is to go on
         self._code = 0
@@ -266,15 +266,15 @@ class Supervisor:
         log.error("A worker has died", extra={"fields": fields})
 
     def _send_heartbeats(self) -> None:
-        """Ask for a heartbeat if it is time, except workers that still owe the last one; look at those."""
+        """Ask for a heartbeat if it is time, and check the state of workers that still owe the last one."""
         now = time.monotonic()
-        passed, self._looked = min(now - self._looked, MAX_LOOK_SECONDS), now
+        passed, self._checked = min(now - self._checked, MAX_CHECK_SECONDS), now
         for worker in self._workers.values():
             if worker.owed:
-                vitals = look(worker.process)
-                worker.hung += hung_for(worker.vitals, vitals, passed)
+                state = read_state(worker.process)
+                worker.hang += hang_seconds(worker.state, state, passed)
                 worker.late |= now - worker.owed > HEARTBEAT_SECONDS
-                worker.vitals = vitals
+                worker.state = state
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_SECONDS
             for worker in self._workers.values():
@@ -282,7 +282,7 @@ class Supervisor:
 
     def _ask_for_heartbeat(self, worker: Worker, now: float) -> None:
         if not worker.owed:
-            worker.owed, worker.hung, worker.vitals = now, 0.0, look(worker.process)
+            worker.owed, worker.hang, worker.state = now, 0.0, read_state(worker.process)
             self._say(worker, {"ask": next(self._numbers), "what": "heartbeat"})
 
     def _tell_problem(self) -> None:
@@ -290,9 +290,9 @@ class Supervisor:
         dead = len(self._vacant)
         have, are = ("has", "is") if dead == 1 else ("have", "are")
         words = [f"{dead} of {self._number} workers {have} died and {are} not replaced yet."] if dead else []
-        hung = [worker for worker in self._workers.values() if worker.hung > MAX_HUNG_SECONDS]
-        words += [f"Worker {worker.number} does not answer." for worker in hung]
-        late = [worker for worker in self._workers.values() if worker.late and worker not in hung]
+        unresponsive = [worker for worker in self._workers.values() if worker.hang > MAX_HANG_SECONDS]
+        words += [f"Worker {worker.number} does not answer." for worker in unresponsive]
+        late = [worker for worker in self._workers.values() if worker.late and worker not in unresponsive]
         trouble = {"problem": " ".join(words), "late": " ".join([f"Worker {one.number} is late." for one in late])}
         if trouble != self._trouble:
             self._trouble = trouble
@@ -337,7 +337,7 @@ class Supervisor:
 
     def _note(self, worker: Worker, question: Question | None, text: str) -> None:
         worker.late = False
-        worker.owed = worker.hung = 0.0
+        worker.owed = worker.hang = 0.0
         if question is not None and worker in question.waiting:
             question.waiting.discard(worker)
             question.texts.append(text)

@@ -15,7 +15,7 @@ from probe_exporter.history.record import HistoryEntry
 from probe_exporter.report.report import of_entry
 from probe_exporter.report.snippets import EXPORTER
 from probe_exporter.web.listening import Place
-from probe_exporter.web.reports import _shown, exporter_url
+from probe_exporter.web.reports import _view, exporter_url
 from tests import exporters
 from tests.asking import ask
 from tests.exporters import Response, Server
@@ -252,14 +252,14 @@ def test_page_finds_its_number_earlier_results_and_last_success() -> None:
         entry(4, module="n"),
         *[entry(id) for id in (3, 2)],
     ]
-    shown = _shown(of_entry(entry(6, failed=True)._replace(id=-1), DETAILS, None), newest)
-    assert shown.report.id == 6
-    assert [one.id for one in shown.earlier] == [5, 3, 2]
-    assert shown.last_success == newest[6]
-    assert shown.newer == newest[1]
-    alone = _shown(of_entry(entry(1), DETAILS, None), newest)
+    view = _view(of_entry(entry(6, failed=True)._replace(id=-1), DETAILS, None), newest)
+    assert view.report.id == 6
+    assert [one.id for one in view.earlier] == [5, 3, 2]
+    assert view.last_success == newest[6]
+    assert view.newer == newest[1]
+    alone = _view(of_entry(entry(1), DETAILS, None), newest)
     assert (alone.earlier, alone.last_success, alone.newer) == ((), None, newest[1])
-    assert _shown(of_entry(entry(8), DETAILS, None), newest).newer is None
+    assert _view(of_entry(entry(8), DETAILS, None), newest).newer is None
 
 
 @pytest.mark.parametrize(("id", "status"), [("99999999", 404), ("x", 400), ("", 400)])

@@ -1,8 +1,8 @@
-"""Tell a worker that hangs from one that waits for CPU, by what the kernel says of its threads (proc(5)).
+"""Distinguish a worker that hangs from one that waits for CPU, by the states of its threads in /proc (proc(5)).
 
-A worker that owes the supervisor an answer either waits for CPU, or it hangs: it sleeps, was stopped, or computes
-without a turn of its event loop. Only time that it sleeps, and CPU time that it uses, count as hanging. So a process
-that gets no CPU is never said to hang, however late its answer is.
+A worker that has not answered the supervisor either waits for CPU, or it hangs: it sleeps, was stopped, or computes
+without a turn of its event loop. Only the time that it sleeps and the CPU time that it uses count as hanging. So a
+process without CPU never counts as hanging, however late its answer is.
 """
 
 from __future__ import annotations
@@ -19,14 +19,19 @@ RUNNABLE = "R"
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
-    """What the threads of a process do now, and the seconds of CPU time that they have used."""
+class ProcessState:
+    """The state of a process.
+
+    Attributes:
+        runnable: whether a thread runs or waits for CPU.
+        cpu: seconds of CPU time that its threads have used.
+    """
 
     runnable: bool = False
     cpu: float = 0.0
 
 
-def look(process: int, proc: Path = Path("/proc")) -> Vitals:
+def read_state(process: int, proc: Path = Path("/proc")) -> ProcessState:
     """Return the state of a process; one that can't be read counts as sleeping."""
     runnable, ticks = False, 0
     for thread in (proc / str(process) / "task").glob("*/stat"):
@@ -35,11 +40,11 @@ def look(process: int, proc: Path = Path("/proc")) -> Vitals:
             fields = thread.read_text(errors="replace").rpartition(")")[2].split()
             runnable |= fields[0] == RUNNABLE
             ticks += int(fields[11]) + int(fields[12])
-    return Vitals(runnable, ticks / TICKS_PER_SECOND)
+    return ProcessState(runnable, ticks / TICKS_PER_SECOND)
 
 
-def hung_for(before: Vitals, after: Vitals, seconds: float) -> float:
-    """Return how long a process hung that owed an answer for `seconds`: it slept, or used CPU for something else."""
+def hang_seconds(before: ProcessState, after: ProcessState, seconds: float) -> float:
+    """Return the part of `seconds` without an answer that counts as hanging: sleep, or CPU time for something else."""
     if before.runnable or after.runnable:
         return max(0.0, after.cpu - before.cpu)
     return seconds

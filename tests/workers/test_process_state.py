@@ -1,4 +1,4 @@
-"""Tests of workers' vital signs: waiting for CPU is not hanging."""
+"""Test the states of workers: a wait for CPU is not a hang."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from probe_exporter.workers import supervisor
-from probe_exporter.workers.supervisor import MAX_HUNG_SECONDS, Supervisor, Worker
-from probe_exporter.workers.vitals import TICKS_PER_SECOND, Vitals, hung_for, look
+from probe_exporter.workers.process_state import TICKS_PER_SECOND, ProcessState, hang_seconds, read_state
+from probe_exporter.workers.supervisor import MAX_HANG_SECONDS, Supervisor, Worker
 
 PROCESS = 42
 
@@ -38,23 +38,23 @@ def write(proc: Path, *threads: tuple[str, int, int]) -> Path:
     ],
     ids=["sleeps", "runs", "one thread runs", "stopped"],
 )
-def test_vitals_of_all_threads(tmp_path: Path, threads: list[tuple[str, int, int]], runnable: bool, ticks: int) -> None:
-    assert look(PROCESS, write(tmp_path, *threads)) == Vitals(runnable, ticks / TICKS_PER_SECOND)
+def test_state_of_all_threads(tmp_path: Path, threads: list[tuple[str, int, int]], runnable: bool, ticks: int) -> None:
+    assert read_state(PROCESS, write(tmp_path, *threads)) == ProcessState(runnable, ticks / TICKS_PER_SECOND)
 
 
-def test_vitals_of_an_exited_process_are_those_of_a_sleeping_one(tmp_path: Path) -> None:
-    assert look(PROCESS, tmp_path) == Vitals(False, 0.0)
+def test_state_of_an_exited_process_is_that_of_a_sleeping_one(tmp_path: Path) -> None:
+    assert read_state(PROCESS, tmp_path) == ProcessState(False, 0.0)
 
 
-def test_vitals_of_this_process() -> None:
-    before = look(os.getpid())
+def test_state_of_this_process() -> None:
+    before = read_state(os.getpid())
     assert before.runnable, "this thread runs while it reads"
-    while look(os.getpid()).cpu == before.cpu:
+    while read_state(os.getpid()).cpu == before.cpu:
         pass
     sleeper = threading.Event()
     thread = threading.Thread(target=sleeper.wait)
     thread.start()
-    assert look(os.getpid()).cpu > before.cpu
+    assert read_state(os.getpid()).cpu > before.cpu
     sleeper.set()
     thread.join()
 
@@ -62,17 +62,17 @@ def test_vitals_of_this_process() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "seconds"),
     [
-        (Vitals(True, 1.0), Vitals(True, 1.0), 0.0),
-        (Vitals(True, 1.0), Vitals(True, 1.25), 0.25),
-        (Vitals(False, 1.0), Vitals(True, 1.25), 0.25),
-        (Vitals(True, 1.0), Vitals(False, 1.25), 0.25),
-        (Vitals(False, 1.0), Vitals(False, 1.0), 10.0),
-        (Vitals(True, 1.0), Vitals(True, 0.5), 0.0),
+        (ProcessState(True, 1.0), ProcessState(True, 1.0), 0.0),
+        (ProcessState(True, 1.0), ProcessState(True, 1.25), 0.25),
+        (ProcessState(False, 1.0), ProcessState(True, 1.25), 0.25),
+        (ProcessState(True, 1.0), ProcessState(False, 1.25), 0.25),
+        (ProcessState(False, 1.0), ProcessState(False, 1.0), 10.0),
+        (ProcessState(True, 1.0), ProcessState(True, 0.5), 0.0),
     ],
     ids=["gets no CPU", "gets some", "woke up", "fell asleep", "sleeps", "a thread ended"],
 )
-def test_only_sleep_and_used_cpu_count_as_hanging(before: Vitals, after: Vitals, seconds: float) -> None:
-    assert hung_for(before, after, 10.0) == pytest.approx(seconds)
+def test_only_sleep_and_used_cpu_count_as_hanging(before: ProcessState, after: ProcessState, seconds: float) -> None:
+    assert hang_seconds(before, after, 10.0) == pytest.approx(seconds)
 
 
 class Watched:
@@ -80,10 +80,10 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        self.vitals = Vitals()
+        self.state = ProcessState()
         self.ours, self.theirs = socket.socketpair()
         self.ours.setblocking(False)
-        monkeypatch.setattr(supervisor, "look", lambda process: self.vitals)
+        monkeypatch.setattr(supervisor, "read_state", lambda process: self.state)
         monkeypatch.setattr(supervisor, "time", self)
         one = Supervisor(1, lambda number, channel: 0, lambda: None, follow_interval=0, patience=1)
         one._vacant.clear()
@@ -102,7 +102,7 @@ class Watched:
         turn = seconds if at_once else 0.5
         for _ in range(round(seconds / turn) if seconds else 1):
             self.now += turn if seconds else 0.0
-            self.vitals = Vitals(self.vitals.runnable, self.vitals.cpu + turn * cpu_share)
+            self.state = ProcessState(self.state.runnable, self.state.cpu + turn * cpu_share)
             self.supervisor._send_heartbeats()
             self.supervisor._tell_problem()
 
@@ -125,15 +125,15 @@ HANGS, LATE = ("Worker 0 does not answer.", ""), ("", "Worker 0 is late.")
 
 
 def test_worker_without_cpu_is_late_and_does_not_hang(watched: Watched) -> None:
-    watched.vitals = Vitals(runnable=True)
+    watched.state = ProcessState(runnable=True)
     watched.pass_seconds(3600.0, cpu_share=0.001)
     assert watched.told == LATE
 
 
 @pytest.mark.parametrize(("runnable", "cpu_share"), [(False, 0.0), (True, 1.0)], ids=["sleeps", "computes"])
 def test_worker_that_sleeps_or_computes_hangs(watched: Watched, runnable: bool, cpu_share: float) -> None:
-    watched.vitals = Vitals(runnable)
-    watched.pass_seconds(MAX_HUNG_SECONDS, cpu_share)
+    watched.state = ProcessState(runnable)
+    watched.pass_seconds(MAX_HANG_SECONDS, cpu_share)
     assert watched.told == LATE
     watched.pass_seconds(1.0, cpu_share)
     assert watched.told == HANGS
@@ -146,11 +146,11 @@ def test_supervisor_without_cpu_does_not_blame_its_workers(watched: Watched) -> 
 
 
 def test_answer_of_a_late_worker_ends_its_trouble(watched: Watched) -> None:
-    watched.pass_seconds(MAX_HUNG_SECONDS + 1.0)
+    watched.pass_seconds(MAX_HANG_SECONDS + 1.0)
     assert watched.told == HANGS
     watched.theirs.sendall(b'{"answer":0,"text":""}\n')
     watched.supervisor._hear(watched.worker)
     watched.supervisor._tell_problem()
     assert watched.told == ("", "")
-    watched.pass_seconds(MAX_HUNG_SECONDS)
+    watched.pass_seconds(MAX_HANG_SECONDS)
     assert watched.told == LATE, "it starts anew with the next heartbeat"
