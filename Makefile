@@ -14,10 +14,10 @@
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
-# Test processes: by default one per core, at most eight. Tests of everything also wait for other programs: one more
-# process uses that time. A process that has no tests left takes some of another.
+# Test processes: by default one per core, at most eight. Tests of everything wait for other programs for a third of the
+# time: twice as many processes use it. A process that has no tests left takes some of another.
 JOBS   ?=
-MORE   := $(shell cores=$$(nproc); echo $$((cores < 8 ? cores + 1 : 8)))
+MORE   := $(shell cores=$$(nproc); echo $$((cores < 4 ? 2 * cores : 8)))
 PYTEST  = $(BIN)/pytest --maxprocesses 8 --dist worksteal
 # pytest rewrites each `assert` of a test, and keeps the result beside the bytecode: without that, a run takes some
 # seconds more in each process.

@@ -36,13 +36,14 @@ class Cores(NamedTuple):
 def share(available: Collection[int]) -> Cores:
     """Divide cores: with three or more, load and targets get one each and the exporters the others.
 
-    With two, load and targets share one. With a single core there is nothing to divide.
+    With two, load and targets share one, and the exporters may use both: on a single core, Go does without its idle
+    threads, so that the original takes less CPU per probe than as people run it. A single core can't be divided.
     """
     every = sorted(available)
     if len(every) == 1:
         return Cores(*[frozenset(every)] * 3)
     if len(every) == 2:
-        return Cores(frozenset(every[:1]), frozenset(every[1:]), frozenset(every[1:]))
+        return Cores(frozenset(every), frozenset(every[1:]), frozenset(every[1:]))
     return Cores(frozenset(every[:-2]), frozenset(every[-2:-1]), frozenset(every[-1:]))
 
 

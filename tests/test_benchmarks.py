@@ -56,7 +56,7 @@ def test_every_probe_of_the_benchmark_has_a_budget_of_instructions() -> None:
 
 @pytest.mark.parametrize(
     ("available", "exporters", "targets", "load"),
-    [({5}, {5}, {5}, {5}), ({0, 1}, {0}, {1}, {1}), ({0, 1, 2, 3}, {0, 1}, {2}, {3})],
+    [({5}, {5}, {5}, {5}), ({0, 1}, {0, 1}, {1}, {1}), ({0, 1, 2, 3}, {0, 1}, {2}, {3})],
 )
 def test_cores_are_divided_among_exporters_targets_and_load(
     available: set[int], exporters: set[int], targets: set[int], load: set[int]

@@ -389,6 +389,7 @@ FRAMES = (
     over(
         "going away before us in the body",
         answer=said(OK_HEAD, data(b"o", end=False), Pause(0.3), goaway(0), data(b"k")),  # Go must read the head before
+        timeout=SHORT,
     ),
     malformed("going away before us with an answer", goaway(0, http2.INTERNAL_ERROR), OK_HEAD, data(b"ok")),
     over("going away and gone", answer=said(goaway(1, http2.ENHANCE_YOUR_CALM, b"too_many_pings"), end=End.CLOSE)),

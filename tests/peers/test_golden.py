@@ -31,5 +31,6 @@ def test_output_is_that_of_the_golden_file(group: str, stage: Stage, ours: Runs)
 
 
 def test_golden_files_have_a_group_each() -> None:
-    """No test reads the golden file of a group that was removed."""
-    assert {path.stem for path in golden.DIRECTORY.glob("*/*.txt")} == {*GROUPS, *own_cases.GROUPS}
+    """No test reads the golden file of a group that was removed. `pki` and `runs` have tests of their own."""
+    files = [path for path in golden.DIRECTORY.glob("*/*.txt") if path.parent.name not in ("pki", "runs")]
+    assert {path.stem for path in files} == {*GROUPS, *own_cases.GROUPS}
