@@ -18,7 +18,7 @@ from probe_exporter.addresses.endpoints import join_host_port, split_host_port
 from probe_exporter.addresses.guard import Guard, Lists, TargetEntry
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.settings.block import Settings
-from probe_exporter.settings.fields import SCALAR_TYPES, Duration, Text, Written
+from probe_exporter.settings.fields import SCALAR_TYPES, Duration, Text, Written, positive
 from probe_exporter.settings.rules import required
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
@@ -100,12 +100,6 @@ def _server(text: str) -> str:
     return join_host_port(known, int(port))
 
 
-def _positive(seconds: float) -> float:
-    if seconds <= 0:
-        raise ValueError("expected more than 0")
-    return seconds
-
-
 class ResolverSettings(Settings):
     """A module's ``resolver``: name servers to use in place of the hosts file and the system's resolver.
 
@@ -116,7 +110,7 @@ class ResolverSettings(Settings):
 
     rules = (required("servers"),)
     servers: tuple[Annotated[Text, AfterValidator(_server)], ...]
-    timeout: Annotated[Duration, AfterValidator(_positive)] = 5.0
+    timeout: Annotated[Duration, AfterValidator(positive)] = 5.0
 
     def resolver(self) -> Resolver:
         """Return the resolver that asks these servers."""

@@ -19,7 +19,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.icmp.pings import PingPath, Reply
-from probe_exporter.settings.fields import Duration
+from probe_exporter.settings.fields import Duration, positive
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -28,12 +28,6 @@ TEXT = b"probe-exporter: are you up?!"
 
 _MAX_PAYLOAD_BYTES = 65507  # 65535 less the headers of IPv4 and ICMP
 _TOO_MUCH = 65536  # for IPv6 too, without a jumbogram
-
-
-def _positive(seconds: float) -> float:
-    if seconds <= 0:
-        raise ValueError("expected more than 0")
-    return seconds
 
 
 class IcmpSettings(SourceSettings):
@@ -51,7 +45,7 @@ class IcmpSettings(SourceSettings):
     dont_fragment: bool = False
     ttl: Annotated[int, Ge(0), Le(255)] = 64
     count: Annotated[int, Ge(1), Le(1000)] = 1
-    interval: Annotated[Duration, AfterValidator(_positive)] = 1.0
+    interval: Annotated[Duration, AfterValidator(positive)] = 1.0
 
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()

@@ -98,6 +98,13 @@ _DURATION_PATTERN = r"^[-+]?(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m
 _SIZE_PATTERN = r"^[-+]?(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)[KMGTPE]?i?B)+$"
 
 
+def positive(seconds: float) -> float:
+    """Return a duration in seconds; raise ValueError if it is not above 0."""
+    if seconds <= 0:
+        raise ValueError("expected more than 0")
+    return seconds
+
+
 def _duration(value: object) -> float:
     if isinstance(value, str):
         return parse_duration(value)
