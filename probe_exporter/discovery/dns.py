@@ -37,14 +37,14 @@ MIN_SECONDS, MAX_SECONDS = 5.0, 3600.0
 """The shortest and the longest time for which records are kept, whatever their TTL is."""
 
 
-class Found(NamedTuple):
+class FoundTargets(NamedTuple):
     """Targets, and for how many seconds they hold."""
 
     targets: list[Target]
     seconds: float
 
 
-async def find(settings: DiscoverySettings, policies: Sequence[NetworkPolicy | None]) -> Found:
+async def find(settings: DiscoverySettings, policies: Sequence[NetworkPolicy | None]) -> FoundTargets:
     """Look up the targets of a source.
 
     Args:
@@ -65,7 +65,7 @@ async def find(settings: DiscoverySettings, policies: Sequence[NetworkPolicy | N
     # Sorted, as servers rotate their records, and Prometheus would take each order for a change.
     targets = [_target(host, details[host], settings) for host in _permitted(sorted(details), settings, guards)]
     seconds = min([float(record.ttl) for record in records])
-    return Found(targets, min(max(seconds, MIN_SECONDS), MAX_SECONDS))
+    return FoundTargets(targets, min(max(seconds, MIN_SECONDS), MAX_SECONDS))
 
 
 async def _records(settings: DiscoverySettings, plan: Plan) -> list[Record]:

@@ -18,7 +18,7 @@ MAX_BODY_BYTES = 16 << 20
 
 
 class DiscoveryError(Exception):
-    """The targets of a source can't be told; the message says why.
+    """The targets of a source can't be found; the message says why.
 
     Attributes:
         status: the HTTP status of the response; with any but 200, Prometheus keeps the targets that it has.

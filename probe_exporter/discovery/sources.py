@@ -38,7 +38,7 @@ class Sources:
 
         Raises:
             UnknownSource: there is no source of this name.
-            DiscoveryError: its targets can't be told.
+            DiscoveryError: its targets can't be found.
         """
         config = self._configuration.current
         if config is not self._config:
@@ -58,7 +58,7 @@ class Source:
         self._settings = settings
         self._config = config
         self._file = FileOfTargets(name, settings, config.modules) if settings.file else None
-        self._looking: asyncio.Task[None] | None = None
+        self._lookup: asyncio.Task[None] | None = None
         self._outcome: bytes | DiscoveryError = b"[]"
         self._until = 0.0
 
@@ -66,26 +66,26 @@ class Source:
         """Return the targets as JSON.
 
         Raises:
-            DiscoveryError: they can't be told.
+            DiscoveryError: they can't be found.
         """
         loop = asyncio.get_running_loop()
-        if self._looking is None and loop.time() >= self._until:
-            self._looking = loop.create_task(self._look())
-        if self._looking is not None:
-            await asyncio.shield(self._looking)  # a client that disconnects does not end it for the others
+        if self._lookup is None and loop.time() >= self._until:
+            self._lookup = loop.create_task(self._look_up())
+        if self._lookup is not None:
+            await asyncio.shield(self._lookup)  # a client that disconnects does not end it for the others
         if isinstance(self._outcome, DiscoveryError):
             raise self._outcome
         return self._outcome
 
-    async def _look(self) -> None:
-        """Find the targets, and note until when they hold."""
+    async def _look_up(self) -> None:
+        """Find the targets, and set until when they are kept."""
         loop = asyncio.get_running_loop()
         try:
             self._outcome, seconds = await self._find()
         except DiscoveryError as error:
             self._outcome, seconds = error, 0.0 if self._file else FAILURE_SECONDS
         finally:
-            self._looking = None
+            self._lookup = None
         self._until = loop.time() + seconds
 
     async def _find(self) -> tuple[bytes, float]:

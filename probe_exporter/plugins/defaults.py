@@ -99,7 +99,7 @@ def _name(annotation: Any) -> str:
 
 
 def _place(block: type[Settings], name: str) -> str:
-    """Return the line that declares a field, as the begin of a sentence; empty if the source is not at hand."""
+    """Return the line that declares a field, as the start of a sentence; empty if the source is not at hand."""
     owner = next((kind for kind in block.__mro__ if name in inspect.get_annotations(kind)), block)
     try:
         lines, first = inspect.getsourcelines(owner)

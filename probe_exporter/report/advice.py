@@ -195,8 +195,8 @@ ADVICE: dict[Reason, str] = {
     Reason.DIALOGUE_NO_MATCH: f"The peer says something else than before, or the pattern is wrong. {_DIALOGUE_LOG}",
     Reason.DIALOGUE_BYTES_MISMATCH: f"Another protocol or version answers. {_DIALOGUE_LOG}",
     Reason.DIALOGUE_CLOSED: (
-        f"The peer hung up in the middle: look at its log; a greeting it does not like or a limit may be the cause. "
-        f"{_DIALOGUE_LOG}"
+        "The peer closed the connection in the middle: look at its log; a rejected greeting or a limit may be the "
+        f"cause. {_DIALOGUE_LOG}"
     ),
     Reason.DIALOGUE_LINE_TOO_LONG: "The peer sends no line ends, so it probably speaks a binary protocol or TLS.",
     Reason.DIALOGUE_LABEL_INVALID: "The peer sent bytes that are no UTF-8: match a part of them that is text.",
@@ -231,7 +231,7 @@ ADVICE: dict[Reason, str] = {
     Reason.GRPC_NOT_HTTP2: "Check the port, and whether it expects TLS: set `tls: true`, or false for a plain port.",
     Reason.GRPC_NOT_GRPC: "A proxy or a web server answers: check host, port and the proxy's route for gRPC.",
     Reason.GRPC_PROTOCOL_ERROR: "A proxy in between may drop trailers: probe the server without proxy.",
-    Reason.GRPC_TRUNCATED: "The server or a proxy hung up: look for crashes and restarts in their logs.",
+    Reason.GRPC_TRUNCATED: "The server or a proxy closed the connection: look for crashes and restarts in their logs.",
     Reason.GRPC_STREAM_RESET: "The message has the code of the reset: look at the server's log for that time.",
     Reason.GRPC_GOING_AWAY: "The server is shutting down or sheds connections. If it lasts, look at its log.",
     Reason.GRPC_UNIMPLEMENTED: (

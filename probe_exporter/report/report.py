@@ -30,6 +30,9 @@ MAX_LABEL_CHARACTERS = 500
 MAX_SETTINGS_CHARACTERS = 65536
 """Limits of a report; what is left out is counted or marked with an ellipsis."""
 
+MAX_SHOWN_CHARACTERS = 300
+"""Of a name or a message in a table; a target may have 64 KiB."""
+
 
 _TIMESTAMPS = ("_timestamp_seconds", "_expiry")
 MAX_DATE_SECONDS = 1e11  # the year 5138
@@ -185,7 +188,7 @@ def of_entry(
         started=entry.started,
         duration=entry.duration,
         timeout=entry.timeout,
-        message=_cut(entry.message, MAX_STEP_CHARACTERS),
+        message=shorten(entry.message, MAX_STEP_CHARACTERS),
         phase=entry.phase,
         explanation=None if entry.success else _explanation(entry, details, reasons),
         parameters=details["parameters"],
@@ -198,7 +201,7 @@ def of_entry(
         steps_left_out=max(0, len(steps) - MAX_STEPS),
         families=tuple(families),
         samples_left_out=samples_left_out,
-        settings=_cut(settings, MAX_SETTINGS_CHARACTERS),
+        settings=shorten(settings, MAX_SETTINGS_CHARACTERS),
         snippets=snippets(
             entry.module,
             entry.target,
@@ -218,15 +221,16 @@ def _explanation(entry: HistoryEntry, details: Mapping[str, Any], reasons: Itera
 
 
 def seconds(duration: float) -> str:
-    """Return a duration as people write it: ``45 µs``, ``12.3 ms``, ``1.25 s``."""
-    if duration >= 1:
-        return f"{duration:.3g} s" if duration < 1000 else f"{duration:.0f} s"
-    if duration >= 0.001:
-        return f"{duration * 1000:.3g} ms"
-    return f"{duration * 1e6:.0f} µs"
+    """Return a duration with three digits and a unit: ``850 µs``, ``12.4 ms``, ``1.52 s``, ``119 s``."""
+    if round(duration * 1e6) < 1000:
+        return f"{duration * 1e6:.0f} µs"
+    value, unit = (duration * 1e3, "ms") if round(duration * 1e3) < 1000 else (duration, "s")
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f} {unit}"
 
 
-def _cut(text: str, limit: int) -> str:
+def shorten(text: str, limit: int = MAX_SHOWN_CHARACTERS) -> str:
+    """Return a text with at most `limit` characters and an ellipsis."""
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
@@ -239,7 +243,7 @@ def _run(run: Mapping[str, Any]) -> RunRow:
         seconds=run["seconds"],
         reason=run["reason"],
         phase=run["phase"],
-        message=_cut(run["message"], MAX_STEP_CHARACTERS),
+        message=shorten(run["message"], MAX_STEP_CHARACTERS),
         decides=run["decides"],
         phases=tuple(run["phases"].items()),
         certificate="" if not_after is None else f"{fingerprint[:16]}…, expires {peers.date(not_after)}",
@@ -251,8 +255,8 @@ def _step(event: Mapping[str, Any], started: float) -> Step:
         offset=max(0.0, event["time"] - started),
         time=event["time"],
         level=event["level"],
-        message=_cut(event["message"], MAX_STEP_CHARACTERS),
-        fields=tuple([(key, _cut(_text(value), MAX_STEP_CHARACTERS)) for key, value in event["fields"].items()]),
+        message=shorten(event["message"], MAX_STEP_CHARACTERS),
+        fields=tuple([(key, shorten(_text(value), MAX_STEP_CHARACTERS)) for key, value in event["fields"].items()]),
         source=event["source"],
     )
 
@@ -281,7 +285,7 @@ def _number(value: object) -> str:
 
 
 def _sample(sample: Mapping[str, Any]) -> Sample:
-    labels = [(name, _cut(str(value), MAX_LABEL_CHARACTERS)) for name, value in sample["labels"].items()]
+    labels = [(name, shorten(str(value), MAX_LABEL_CHARACTERS)) for name, value in sample["labels"].items()]
     return Sample(sample["name"], tuple(labels), _number(sample["value"]), _date(sample["name"], sample["value"]))
 
 

@@ -1,7 +1,7 @@
 """`OneAddress`: the network of a run that probes one address of the target's name, whatever its prober chooses.
 
-The first run looks the name up, and `Found` keeps what it finds. Each further run gets its address as the result of the
-same lookup, so no prober knows about it.
+The first run looks the name up, and `TargetAddresses` keeps what it finds. Each further run gets its address as the
+result of the same lookup, so no prober knows about it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from probe_exporter.network.policy import NetworkPolicy, RunNetwork
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
 
-class Found:
+class TargetAddresses:
     """The addresses of the target, as the first run finds them.
 
     Attributes:
@@ -68,7 +68,7 @@ class OneAddress(RunNetwork):
 
     __slots__ = ("_found", "address")
 
-    def __init__(self, policy: NetworkPolicy, found: Found, address: str = "") -> None:
+    def __init__(self, policy: NetworkPolicy, found: TargetAddresses, address: str = "") -> None:
         super().__init__(policy)
         self._found = found
         self.address = address

@@ -26,7 +26,7 @@ from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import MAX_SPANS, Network, Probe, Span
-from probe_exporter.runs.one_address import Found, OneAddress
+from probe_exporter.runs.one_address import OneAddress, TargetAddresses
 from probe_exporter.runs.settings import AddressesSettings, AttemptsSettings, Policy
 from probe_exporter.tls.evidence import TLSEvidence
 
@@ -187,7 +187,7 @@ def _child(probe: Probe, until: float, network: Network | None) -> Probe:
 
 async def _each_address(settings: AddressesSettings, policy: NetworkPolicy, whole: _Part, run_one: RunOne) -> None:
     """Run the prober once for each address, and merge the runs into `whole`."""
-    found = Found(settings.max)
+    found = TargetAddresses(settings.max)
     first = OneAddress(policy, found)
     parts = whole.children
     parts.append(_Part(_child(whole.probe, whole.probe.deadline, first), attempt=whole.attempt))
@@ -220,7 +220,7 @@ Others = Callable[[], Iterator[_Part]]
 """Makes the runs of all addresses but the first, once the first run has found them."""
 
 
-async def _at_once(found: Found, whole: Probe, first: _Part, others: Others, run_one: RunOne) -> None:
+async def _at_once(found: TargetAddresses, whole: Probe, first: _Part, others: Others, run_one: RunOne) -> None:
     """Run all addresses at the same time, from the moment on at which the first run has found them."""
     async with asyncio.TaskGroup() as group:
 
@@ -232,7 +232,7 @@ async def _at_once(found: Found, whole: Probe, first: _Part, others: Others, run
         await first.run(run_one)
 
 
-async def _in_turn(found: Found, whole: Probe, first: _Part, others: Others, run_one: RunOne) -> None:
+async def _in_turn(found: TargetAddresses, whole: Probe, first: _Part, others: Others, run_one: RunOne) -> None:
     """Run one address after another, each until its share of the remaining time has passed."""
     limit = asyncio.timeout(None)
 
@@ -283,7 +283,7 @@ def _failure(policy: Policy, first: ProbeFailed, parts: Sequence[_Part]) -> Prob
     return ProbeFailed(first.reason, f"{what}; the first: {first.message}", **first.fields)
 
 
-def _set_addresses(probe: Probe, found: Found, parts: Sequence[_Part]) -> None:
+def _set_addresses(probe: Probe, found: TargetAddresses, parts: Sequence[_Part]) -> None:
     probe.set(ADDRESSES, found.total)
     for part in parts:
         if not part.address:

@@ -12,7 +12,7 @@ import gc
 import time
 from collections.abc import Callable
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 """Seconds between two looks at whether to collect."""
 
 MIN_PENDING = 10
@@ -51,13 +51,13 @@ class Collector:
         gc.set_threshold(*before[:2], _NEVER)
         try:
             while True:
-                await asyncio.sleep(LOOK_SECONDS)
-                self.look()
+                await asyncio.sleep(CHECK_SECONDS)
+                self.collect_if_due()
         finally:
             gc.set_threshold(*before)
 
-    def look(self) -> None:
-        """Collect if it is due and short, or overdue."""
+    def collect_if_due(self) -> None:
+        """Collect if a collection is due and will be short, or is overdue."""
         before, self._pending = self._pending, gc.get_count()[2]
         if self._pending < MIN_PENDING:
             return

@@ -30,7 +30,7 @@ from probe_exporter.settings.quantities import parse_duration
 if TYPE_CHECKING:
     from probe_exporter.config.current import Source
     from probe_exporter.config.module import Module
-    from probe_exporter.tools.run import Output, Wanted
+    from probe_exporter.tools.run import Output, PreparedProbe
 
 UNUSABLE = 2
 INTERRUPTED = 130  # as shells report SIGINT
@@ -151,11 +151,11 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(given: argparse.Namespace) -> int:
     from probe_exporter.tools import run  # noqa: PLC0415  # see `_run_tool`
 
-    probes = _wanted(given)
+    probes = _prepared(given)
     return run.run(probes, _output(given), given.watch)
 
 
-def _wanted(given: argparse.Namespace) -> list[Wanted]:
+def _prepared(given: argparse.Namespace) -> list[PreparedProbe]:
     """Return the probes that the command line asks for.
 
     Raises:
@@ -172,7 +172,7 @@ def _wanted(given: argparse.Namespace) -> list[Wanted]:
         raise single.NotRun("the following arguments are required: TARGET, or --targets FILE")
     modules = {name: _module(given, name) for name in dict.fromkeys([line.module for line in lines])}
     parameters = dict(given.param)
-    return [run.wanted(modules[line.module], line.target, parameters, given.timeout) for line in lines]
+    return [run.prepare(modules[line.module], line.target, parameters, given.timeout) for line in lines]
 
 
 def _module(given: argparse.Namespace, name: str) -> Module:
@@ -273,7 +273,7 @@ def _prometheus_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=positive,
         default=1,
-        help="divide the targets among N exporters by hash; with --shard, among N Prometheis",
+        help="divide the targets among N exporters by hash; with --shard, among N Prometheus servers",
     )
     parser.add_argument(
         "--shard", metavar="K", type=unsigned, help="write the file of Prometheus K of N, from 0 to N - 1"

@@ -33,8 +33,8 @@ class Shards(NamedTuple):
     """How the targets are divided.
 
     Args:
-        number: of exporters, or of Prometheis; 1 does not divide.
-        own: which of so many Prometheis the file is for, from 0 on; None to divide among exporters.
+        number: of exporters, or of Prometheus servers; 1 does not divide.
+        own: the index of the Prometheus server that the file is for, from 0; None to divide among exporters.
     """
 
     number: int = 1
@@ -61,7 +61,7 @@ def exporters(given: Sequence[str], shards: Shards) -> list[str]:
     if len(addresses) != number:
         raise BadShards(
             f"{len(addresses)} exporters for {number} shards: give --exporter {number} times, or once with {SHARD}, "
-            "as in probe-exporter-{shard}:9115; with --shard K the shards are Prometheis with one exporter each"
+            "as in probe-exporter-{shard}:9115; with --shard K the shards are Prometheus servers with one exporter each"
             if number > 1
             else f"{len(addresses)} exporters: to divide the targets among them add --shards {len(addresses)}"
         )
@@ -103,7 +103,7 @@ def configuration(
 
 
 def _keep_own(shards: Shards) -> list[Rule]:
-    """Return the rules that drop the targets of the other Prometheis."""
+    """Return the rules that drop the targets of the other Prometheus servers."""
     if shards.own is None or shards.number == 1:
         return []
     keep = {"source_labels": [_SHARD_LABEL], "regex": str(shards.own), "action": "keep"}

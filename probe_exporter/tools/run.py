@@ -27,15 +27,15 @@ MAX_CONCURRENT = 32
 """Probes of several targets that run at once."""
 
 
-class Wanted(NamedTuple):
-    """A probe to run: `timeout` is in seconds."""
+class PreparedProbe(NamedTuple):
+    """A probe that is ready to run; `timeout` is in seconds."""
 
     module: Module
     target: str
     timeout: float
 
 
-def wanted(module: Module, target: str, parameters: Mapping[str, str], timeout: float | None) -> Wanted:
+def prepare(module: Module, target: str, parameters: Mapping[str, str], timeout: float | None) -> PreparedProbe:
     """Prepare a probe.
 
     Args:
@@ -53,7 +53,7 @@ def wanted(module: Module, target: str, parameters: Mapping[str, str], timeout: 
         filled = module.prepared(parameters)
     except ValueError as conflict:
         raise NotRun(str(conflict)) from None
-    return Wanted(filled, target, timeout or module.timeout or DEFAULT_TIMEOUT)
+    return PreparedProbe(filled, target, timeout or module.timeout or DEFAULT_TIMEOUT)
 
 
 class Output(Protocol):
@@ -72,11 +72,11 @@ class Output(Protocol):
         """No further round comes."""
 
 
-def run(probes: Sequence[Wanted], output: Output, interval: float | None) -> int:
+def run(probes: Sequence[PreparedProbe], output: Output, interval: float | None) -> int:
     """Run all probes; return the exit code: 1 if a probe failed.
 
     Args:
-        interval: seconds from the begin of a round to the next; None for one round.
+        interval: seconds from the start of a round to the next; None for one round.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, which ends further rounds.
@@ -89,7 +89,7 @@ def run(probes: Sequence[Wanted], output: Output, interval: float | None) -> int
     return 0 if all(result.success for result in results) else 1
 
 
-async def _rounds(probes: Sequence[Wanted], output: Output, interval: float | None) -> list[Result]:
+async def _rounds(probes: Sequence[PreparedProbe], output: Output, interval: float | None) -> list[Result]:
     clock = asyncio.get_running_loop().time
     while True:
         began = clock()
@@ -101,11 +101,11 @@ async def _rounds(probes: Sequence[Wanted], output: Output, interval: float | No
         await asyncio.sleep(max(0.0, began + interval - clock()))
 
 
-async def _round(probes: Sequence[Wanted], done: Callable[[], None]) -> list[Result]:
+async def _round(probes: Sequence[PreparedProbe], done: Callable[[], None]) -> list[Result]:
     """Run the probes at once, up to a limit; return the results in the order of the probes."""
     room = asyncio.Semaphore(MAX_CONCURRENT)
 
-    async def one(probe: Wanted) -> Result:
+    async def one(probe: PreparedProbe) -> Result:
         async with room:
             result = await runner.run(*probe)
         done()

@@ -1,6 +1,6 @@
 """Read a file of targets, for ``probe-exporter run`` and ``prometheus-config``.
 
-A line is ``TARGET`` or ``MODULE TARGET``. Empty lines and comments, from ``#`` at the begin of a word, are skipped.
+A line is ``TARGET`` or ``MODULE TARGET``. Empty lines and comments, from ``#`` at the start of a word, are skipped.
 """
 
 from __future__ import annotations

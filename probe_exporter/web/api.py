@@ -142,7 +142,7 @@ LOGS = Operation(
         503: UNREADABLE,
     },
     (
-        Parameter("id", "The number of the probe, as the landing page links it.", schema={"type": "integer"}),
+        Parameter("id", "The number of the probe, as the status page links it.", schema={"type": "integer"}),
         Parameter("target", "The target as it was probed."),
         Parameter("module", "Together with a target: only probes of this module."),
     ),

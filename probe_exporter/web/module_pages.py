@@ -23,6 +23,7 @@ from probe_exporter.history.record import HistoryEntry
 from probe_exporter.plugins.inventory import declared, measured
 from probe_exporter.report import advice
 from probe_exporter.report.advice import Explanation
+from probe_exporter.report.report import shorten
 from probe_exporter.report.snippets import snippets, source_options
 from probe_exporter.settings.secrets import MASK
 from probe_exporter.web.answers import Answer, Refused
@@ -49,8 +50,8 @@ EXAMPLE_TARGET = "example.org"
 """The target in the texts to copy."""
 
 
-class Listed(NamedTuple):
-    """A module in the list."""
+class ModuleRow(NamedTuple):
+    """A row of the list of modules."""
 
     name: str
     prober: str
@@ -58,11 +59,11 @@ class Listed(NamedTuple):
     parameters: tuple[str, ...]
 
 
-class _Described(NamedTuple):
+class _Descriptions(NamedTuple):
     """What depends on the configuration alone; None until it is first asked for."""
 
     config: Config
-    modules: list[Listed] | None = None
+    modules: list[ModuleRow] | None = None
     reasons: list[tuple[str, list[Explanation]]] | None = None
 
 
@@ -74,14 +75,14 @@ class ModulePages:
         self._histories = histories
         self._renderer = renderer
         self._place = place
-        self._described = _Described(configuration.current)
+        self._descriptions = _Descriptions(configuration.current)
 
     async def modules(self, request: BaseRequest, query: str) -> Answer:
         """Return the list of modules; with the parameter ``prober``, those that use it."""
         modules = self._current().modules
         if modules is None:
             modules = await self._renderer.in_thread(_modules, self._current().config)
-            self._described = self._current()._replace(modules=modules)
+            self._descriptions = self._current()._replace(modules=modules)
         wanted = decode_query(query).get("prober", "")
         found = [module for module in modules if wanted in ("", module.prober)]
         values = {
@@ -111,14 +112,14 @@ class ModulePages:
         reasons = self._current().reasons
         if reasons is None:
             reasons = await self._renderer.in_thread(_reasons, self._current().config)
-            self._described = self._current()._replace(reasons=reasons)
+            self._descriptions = self._current()._replace(reasons=reasons)
         return await self._renderer.page(request, "reasons.html", {"groups": reasons})
 
-    def _current(self) -> _Described:
+    def _current(self) -> _Descriptions:
         """Return what is known of the configuration in use."""
-        if self._described.config is not self._configuration.current:
-            self._described = _Described(self._configuration.current)
-        return self._described
+        if self._descriptions.config is not self._configuration.current:
+            self._descriptions = _Descriptions(self._configuration.current)
+        return self._descriptions
 
     def _options(self) -> list[str]:
         return source_options(self._configuration.source)
@@ -137,9 +138,9 @@ def module_name(raw_path: str) -> str:
     return unquote(raw_path.partition("?")[0].rpartition("/")[2], errors="surrogateescape")
 
 
-def _modules(config: Config) -> list[Listed]:
+def _modules(config: Config) -> list[ModuleRow]:
     found = (config.modules[name] for name in sorted(config.modules))
-    return [Listed(one.name, one.prober.name, _description(one), tuple(one.parameters)) for one in found]
+    return [ModuleRow(one.name, one.prober.name, _description(one), tuple(one.parameters)) for one in found]
 
 
 def _description(module: Module) -> str:
@@ -153,16 +154,13 @@ def _module(config: Config, name: str, exporter: str, options: list[str]) -> Map
     defaults = {name: module.shown_default(name) for name in module.parameters}
     # A request without the parameter has the same default, and no secret.
     parameters = {name: default or "VALUE" for name, default in defaults.items() if MASK not in (default or "")}
-    settings = module_to_yaml(module)
-    if len(settings) > MAX_SETTINGS_CHARACTERS:
-        settings = f"{settings[:MAX_SETTINGS_CHARACTERS]}…"
     return {
         "module": module_info(module),
         "summary": module.prober.summary.replace("``", "`"),
         "place": str(module.place),
         "timeout": module.timeout,
         "parameters": module_info(module).parameters,
-        "settings": settings,
+        "settings": shorten(module_to_yaml(module), MAX_SETTINGS_CHARACTERS),
         "metrics": [metric_info(metric) for metric in (*declared(runner), *measured(module.prober))],
         "reasons": advice.own(module.prober.reasons),
         "example": EXAMPLE_TARGET,

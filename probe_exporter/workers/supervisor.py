@@ -127,7 +127,7 @@ class Supervisor:
         self._asking_to_reload: list[Asker] = []
         self._numbers = itertools.count()
         self._settled = b"[]"  # the counters of exited workers
-        self._trouble: dict[str, str] = {}
+        self._problems: dict[str, str] = {}
         self._next_heartbeat = 0.0
         self._checked = 0.0
         self._told_to_end = 0
@@ -211,8 +211,8 @@ class Supervisor:
         self._workers[process] = worker
         self._selector.register(ours, selectors.EVENT_READ, worker)
         log.info("A worker has started", extra={"fields": {"worker": number, "process": process}})
-        if any(self._trouble.values()):
-            self._say(worker, self._trouble)
+        if any(self._problems.values()):
+            self._say(worker, self._problems)
 
     def _become(self, number: int, channel: socket.socket) -> NoReturn:
         """Become a worker, in the process that was just forked, and exit with its code."""
@@ -286,17 +286,17 @@ class Supervisor:
             self._say(worker, {"ask": next(self._numbers), "what": "heartbeat"})
 
     def _tell_problem(self) -> None:
-        """Tell all workers when the trouble that they report on /-/healthy and /health has changed."""
+        """Tell all workers when the problems that they report on /-/healthy and /health have changed."""
         dead = len(self._vacant)
         have, are = ("has", "is") if dead == 1 else ("have", "are")
         words = [f"{dead} of {self._number} workers {have} died and {are} not replaced yet."] if dead else []
         unresponsive = [worker for worker in self._workers.values() if worker.hang > MAX_HANG_SECONDS]
         words += [f"Worker {worker.number} does not answer." for worker in unresponsive]
         late = [worker for worker in self._workers.values() if worker.late and worker not in unresponsive]
-        trouble = {"problem": " ".join(words), "late": " ".join([f"Worker {one.number} is late." for one in late])}
-        if trouble != self._trouble:
-            self._trouble = trouble
-            self._tell_all(trouble)
+        problems = {"problem": " ".join(words), "late": " ".join([f"Worker {one.number} is late." for one in late])}
+        if problems != self._problems:
+            self._problems = problems
+            self._tell_all(problems)
 
     # --- messages ----------------------------------------------------------------------------------------------
 

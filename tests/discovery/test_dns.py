@@ -12,7 +12,7 @@ import pytest
 from probe_exporter.addresses import guard
 from probe_exporter.addresses.guard import Guard, Lists
 from probe_exporter.config.discovery import DiscoverySettings
-from probe_exporter.discovery.dns import MAX_SECONDS, MIN_SECONDS, Found, find
+from probe_exporter.discovery.dns import MAX_SECONDS, MIN_SECONDS, FoundTargets, find
 from probe_exporter.discovery.groups import DiscoveryError
 from probe_exporter.network.lookup import Resolver
 from probe_exporter.network.policy import NetworkPolicy
@@ -60,7 +60,7 @@ async def policy(*lists: Lists) -> AsyncIterator[NetworkPolicy]:
         yield NetworkPolicy(Guard(lists) if lists else None, resolver)
 
 
-async def found(*lists: Lists, **keys: object) -> Found:
+async def found(*lists: Lists, **keys: object) -> FoundTargets:
     async with policy(*lists) as one:
         return await find(DiscoverySettings.model_validate({"module": "m", **keys}), [one])
 

@@ -34,7 +34,7 @@ from tests.namespaces import NamespaceNetwork
 from tests.waiting import until
 
 FAR, FAR_6 = "10.91.2.2", "fd91:2::2"
-NOBODY, NOBODY_6 = "10.91.2.77", "fd91:2::77"
+NOBODY = "10.91.2.77"
 Respond = Callable[[socket.socket, threading.Event], None]
 SERIES = (icmp.LOSS, icmp.RTT_MIN, icmp.RTT_AVG, icmp.RTT_MAX, icmp.RTT_STDDEV, icmp.JITTER)
 

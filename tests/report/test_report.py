@@ -18,7 +18,7 @@ from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import MAX_SPANS, Probe
 from probe_exporter.report import report, waterfall
-from probe_exporter.report.report import MAX_RUNS, Report, of_entry, of_result, seconds
+from probe_exporter.report.report import MAX_RUNS, Report, of_entry, of_result, seconds, shorten
 from probe_exporter.runner import Result, run
 from probe_exporter.runs.settings import AttemptsSettings
 from probe_exporter.runs.several import Several
@@ -151,16 +151,27 @@ async def test_everything_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("duration", "text"),
     [
+        (0.0, "0 µs"),
         (0.000045, "45 µs"),
+        (0.0009996, "1.00 ms"),
         (0.0123456, "12.3 ms"),
-        (0.2, "200 ms"),
+        (0.25, "250 ms"),
+        (0.9996, "1.00 s"),
         (1.25, "1.25 s"),
+        (1.5, "1.50 s"),
+        (9.996, "10.0 s"),
         (61.2, "61.2 s"),
+        (119.2, "119 s"),
         (1234.5, "1234 s"),
     ],
 )
-def test_seconds_are_written_as_people_write_them(duration: float, text: str) -> None:
+def test_seconds_have_three_digits_and_a_unit(duration: float, text: str) -> None:
     assert seconds(duration) == text
+
+
+def test_shorten_keeps_short_texts() -> None:
+    assert shorten("abc", 3) == "abc"
+    assert shorten("abcd", 3) == "abc…"
 
 
 async def test_report_has_a_row_for_each_run() -> None:

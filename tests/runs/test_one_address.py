@@ -9,7 +9,7 @@ import pytest
 from probe_exporter.network import lookup
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.runs.one_address import Found, OneAddress
+from probe_exporter.runs.one_address import OneAddress, TargetAddresses
 
 
 @pytest.fixture(autouse=True)
@@ -19,8 +19,8 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "HOSTS", path)
 
 
-def found_by(addresses: list[str], chosen: str, max: int = 16) -> Found:
-    found = Found(max)
+def found_by(addresses: list[str], chosen: str, max: int = 16) -> TargetAddresses:
+    found = TargetAddresses(max)
     OneAddress(NetworkPolicy(), found).target_address("a.test", addresses, chosen)
     return found
 
@@ -46,7 +46,7 @@ def test_addresses_beyond_max_are_counted() -> None:
 
 def test_only_the_first_name_is_the_target() -> None:
     told: list[bool] = []
-    found = Found(16)
+    found = TargetAddresses(16)
     found.tell = lambda: told.append(True)
     first = OneAddress(NetworkPolicy(), found)
     assert first.target_address("A.test.", ["10.0.0.2", "10.0.0.1"], "10.0.0.2") == "10.0.0.1"

@@ -28,7 +28,7 @@ class Watched:
 
     def collects(self) -> bool:
         before = self.collections
-        self.collector.look()
+        self.collector.collect_if_due()
         return self.collections > before
 
 
@@ -50,7 +50,7 @@ def test_collection_runs_if_it_is_due_and_few_objects_are_alive(
     watched: Watched, pending: int, busy: int, collects: bool
 ) -> None:
     watched.pending, watched.busy = pending - 1, busy
-    watched.collector.look()
+    watched.collector.collect_if_due()
     watched.pending = pending
     assert watched.collects() is collects
 

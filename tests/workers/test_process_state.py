@@ -109,7 +109,7 @@ class Watched:
     @property
     def told(self) -> tuple[str, str]:
         """Return the problem that /-/healthy reports, and the warning of /health."""
-        return self.supervisor._trouble["problem"], self.supervisor._trouble["late"]
+        return self.supervisor._problems["problem"], self.supervisor._problems["late"]
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_supervisor_without_cpu_does_not_blame_its_workers(watched: Watched) -> 
     assert watched.told == LATE
 
 
-def test_answer_of_a_late_worker_ends_its_trouble(watched: Watched) -> None:
+def test_answer_of_a_late_worker_ends_its_problem(watched: Watched) -> None:
     watched.pass_seconds(MAX_HANG_SECONDS + 1.0)
     assert watched.told == HANGS
     watched.theirs.sendall(b'{"answer":0,"text":""}\n')

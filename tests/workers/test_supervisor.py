@@ -79,15 +79,27 @@ def probe_times(exporter: Server, number: int) -> None:
 
 
 def asked_somebody(exporter: Server, path: str) -> tuple[int, str]:
-    """Send several requests at once and return the first response, because a stopped worker answers none."""
+    """Send several requests at once and return the first response, because a stopped worker answers none.
+
+    The connections are not awaited: the kernel drops those to a stopped worker whose backlog is full.
+    """
     with ExitStack() as stack:
-        asking = [stack.enter_context(socket.create_connection(("127.0.0.1", exporter.port))) for _ in range(24)]
-        for connection in asking:
-            connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-        answered, _, _ = select.select(asking, [], [], PATIENCE)
-        assert answered, "nobody answers"
-        head, _, body = answered[0].makefile("rb").read().partition(b"\r\n\r\n")
-        return int(head.split(b" ")[1]), body.decode()
+        connecting = [stack.enter_context(socket.socket()) for _ in range(24)]
+        for connection in connecting:
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", exporter.port))
+        asked: list[socket.socket] = []
+        while True:
+            answered, connected, _ = select.select(asked, connecting, [], PATIENCE)
+            assert answered or connected, "nobody answers"
+            if answered:
+                answered[0].setblocking(True)
+                head, _, body = answered[0].makefile("rb").read().partition(b"\r\n\r\n")
+                return int(head.split(b" ")[1]), body.decode()
+            for connection in connected:
+                connecting.remove(connection)
+                connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                asked.append(connection)
 
 
 def kill(exporter: Server, process: int) -> None:

@@ -20,8 +20,8 @@ UNIX = "unix:"
 
 MAX_PORT = 65535
 
-KNOCK_SECONDS = 5.0
-"""Seconds that a program on our address has to answer."""
+ANSWER_SECONDS = 5.0
+"""Seconds that the program on an address has to answer."""
 
 
 def configuration(source: Source) -> list[Finding]:
@@ -75,7 +75,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 def _serves(host: str, port: int) -> bool:
     """Return whether an exporter answers at an address of this machine."""
-    connection = http.client.HTTPConnection(host or "localhost", port, timeout=KNOCK_SECONDS)
+    connection = http.client.HTTPConnection(host or "localhost", port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", "/-/healthy")
         return connection.getresponse().read(100).startswith(b"Healthy")
@@ -98,8 +98,8 @@ def _mend_listening(error: OSError, address: str) -> str:
 
 def _listen_at_path(address: str) -> Finding:
     directory = Path(address.removeprefix(UNIX).removeprefix("//")).absolute().parent
-    trouble = _unwritable(directory)
-    return Finding("listen", "fail", *trouble) if trouble else Finding("listen", "pass", f"{address} can be created")
+    problem = _unwritable(directory)
+    return Finding("listen", "fail", *problem) if problem else Finding("listen", "pass", f"{address} can be created")
 
 
 def history(path: str, max_bytes: int) -> Finding:
@@ -112,9 +112,9 @@ def history(path: str, max_bytes: int) -> Finding:
     if not path:
         return Finding("history", "pass", "kept in memory (--history.path keeps it over restarts)")
     file = Path(path).resolve()
-    trouble = _unwritable(file.parent) or _unusable(file)
-    if trouble:
-        return Finding("history", "fail", *trouble)
+    problem = _unwritable(file.parent) or _unusable(file)
+    if problem:
+        return Finding("history", "fail", *problem)
     free = shutil.disk_usage(file.parent).free
     if free < max_bytes:
         message = f"{file.parent} has {format_size(free)} left, less than --history.max-bytes"

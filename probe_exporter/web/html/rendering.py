@@ -24,6 +24,7 @@ from urllib.parse import quote, urlencode
 
 from aiohttp.web import BaseRequest
 
+from probe_exporter.report.report import seconds, shorten
 from probe_exporter.version import VERSION
 from probe_exporter.web.answers import Answer, Refused, page
 from probe_exporter.web.html.assets import TYPES, asset
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-MAX_SHOWN_CHARACTERS = 300
-"""Of a name or a message in a table; a target may have 64 KiB."""
 
 MAX_WAITING = 100
 """Pages that wait for the thread or are in it. A page takes 2 to 50 ms."""
@@ -149,19 +147,6 @@ def _asset_link(root: str, name: str) -> str:
     """Return the URL of a static file."""
     assert name in TYPES
     return link(root, f"static/{name}", v=asset(name).checksum)
-
-
-def shorten(text: str, limit: int = MAX_SHOWN_CHARACTERS) -> str:
-    """Return a text with at most `limit` characters and an ellipsis."""
-    return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def seconds(value: float) -> str:
-    """Return a duration with three digits and a unit: ``850 µs``, ``12.4 ms``, ``1.52 s``, ``119 s``."""
-    unit, factor = ("s", 1.0) if value >= 1 else ("ms", 1e3) if value >= 1e-3 else ("µs", 1e6)
-    shown = value * factor
-    digits = 0 if shown >= 100 or unit == "µs" else 1 if shown >= 10 else 2
-    return f"{shown:.{digits}f} {unit}"
 
 
 def pathname(text: str) -> str:

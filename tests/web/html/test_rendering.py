@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from jinja2 import UndefinedError
 
-from probe_exporter.web.html.rendering import Renderer, age, iso, link, moment, seconds, shorten
+from probe_exporter.web.html.rendering import Renderer, age, iso, link, moment
 from tests.cost import short_turns
 
 HOSTILE = "<script>alert('x')</script>\"&\udcff\u202e"
@@ -72,14 +72,6 @@ async def test_first_page_and_a_large_page_do_not_block_the_event_loop() -> None
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0 µs"), (1.26e-5, "13 µs"), (0.0123, "12.3 ms"), (0.25, "250 ms"), (1.5, "1.50 s"), (119.2, "119 s")],
-)
-def test_seconds_have_a_unit(value: float, text: str) -> None:
-    assert seconds(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
     [(-1, "0 s"), (59.9, "59 s"), (60, "1 min"), (3599, "59 min"), (3660, "1 h 01 min"), (90000, "1 d 1 h")],
 )
 def test_age_has_one_or_two_units(value: float, text: str) -> None:
@@ -97,11 +89,6 @@ def test_link_leaves_out_empty_parameters_and_encodes_others() -> None:
     assert link("", "history", id=0, module="", reason=None) == "history?id=0"
     assert link("../", "probe", target="a b&c\udcff") == "../probe?target=a+b%26c%3F"
     assert link("") == "./"
-
-
-def test_shorten_keeps_short_texts() -> None:
-    assert shorten("abc", 3) == "abc"
-    assert shorten("abcd", 3) == "abc…"
 
 
 async def test_page_is_compressed_for_a_client_that_accepts_gzip() -> None:
