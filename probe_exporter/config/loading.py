@@ -74,28 +74,10 @@ def load(
         LoaderError: a shipped prober can't be loaded.
     """
     contents = _contents(files)
-    environment = os.environ if expand_env else None
-    shape = _file_shape(probers)
-    every: list[Document] = []
-    read: list[Document] = []
-    later: dict[str, Callable[[], Module]] = {}
-    problems: list[Problem] = []
-    defined: dict[nodes.KeyPath, Place] = {}
-    for path, data in contents.items():
-        document, root = documents.parsed(data, str(path))
-        changed = None if change is None or root is None else change.applied(root)
-        root = changed or root
-        if root is not None and path in deferred and changed is None:
-            for name, node in _named_nodes(document, root):
-                later[name] = partial(_made_later, name, node, str(path), probers, environment)
-        elif root is not None:
-            document = documents.interpreted(document, root, shape, environment)
-            read.append(document)
-        every.append(document)
-        problems += _defined_twice(document, defined)
+    every, read, later = _documents_of(contents, probers, os.environ if expand_env else None, deferred, change)
     found = _contents_of(read, probers)
     modules, targets, warnings = found.modules, found.targets, found.warnings
-    problems += _unknown_modules(read, found.discovery, [*modules, *later])
+    problems = [*_all_defined_twice(every), *_unknown_modules(read, found.discovery, [*modules, *later])]
     problems += [problem for document in every for problem in document.problems]
     if strict:
         problems += warnings
@@ -114,9 +96,43 @@ def load(
     )
 
 
-def _with_networks(
-    modules: Mapping[str, Module], later: Mapping[str, Callable[[], Module]], networks: _Networks
-) -> Modules:
+_Later = dict[str, Callable[[], Module]]
+"""Functions that make modules on first use, by name."""
+
+
+def _documents_of(
+    contents: Mapping[Path, bytes],
+    probers: Mapping[str, Prober[Any]],
+    environment: Mapping[str, str] | None,
+    deferred: Collection[Path],
+    change: Change | None,
+) -> tuple[list[Document], list[Document], _Later]:
+    """Return a document for each file, those among them whose modules are made now, and the other modules."""
+    shape = _file_shape(probers)
+    every: list[Document] = []
+    read: list[Document] = []
+    later: _Later = {}
+    for path, data in contents.items():
+        document, root = documents.parsed(data, str(path))
+        changed = None if change is None or root is None else change.applied(root)
+        root = changed or root
+        if root is not None and path in deferred and changed is None:
+            for name, node in _named_nodes(document, root):
+                later[name] = partial(_made_later, name, node, str(path), probers, environment)
+        elif root is not None:
+            document = documents.interpreted(document, root, shape, environment)
+            read.append(document)
+        every.append(document)
+    return every, read, later
+
+
+def _all_defined_twice(every: Iterable[Document]) -> Iterator[Problem]:
+    defined: dict[nodes.KeyPath, Place] = {}
+    for document in every:
+        yield from _defined_twice(document, defined)
+
+
+def _with_networks(modules: Mapping[str, Module], later: _Later, networks: _Networks) -> Modules:
     """Return the modules, each with its network policy; those of `later` are made on first use."""
     return Modules(
         {name: networks.given_to(module) for name, module in modules.items()},

@@ -233,7 +233,10 @@ def verify(path: Path) -> None:
         HistoryError: the file belongs to another application, is damaged, or can't be written.
     """
     address = f"{path.absolute().as_uri()}?mode=rw"
-    with _explained(path), closing(sqlite3.connect(address, LOCKED_SECONDS, isolation_level=None, uri=True)) as opened:
+    with (
+        _explained(path),
+        closing(sqlite3.connect(address, timeout=LOCKED_SECONDS, isolation_level=None, uri=True)) as opened,
+    ):
         _is_ours(opened, path)
         _refuse_damage(opened, path)
         opened.execute("BEGIN IMMEDIATE")
