@@ -37,8 +37,11 @@ settings.load_profile("suite")
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
-pytest_plugins = [f"tests.servers.{path.stem}" for path in sorted(Path(__file__).parent.glob("servers/[!_]*.py"))]
-"""Each file has the fixture that starts its server."""
+pytest_plugins = [
+    "tests.repeating",
+    *[f"tests.servers.{path.stem}" for path in sorted(Path(__file__).parent.glob("servers/[!_]*.py"))],
+]
+"""Each file of servers has the fixture that starts its server."""
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@
   much. tests/test_suite.py refuses a plain `assert` on CPU time.
 
 Others on the machine can only add to a measured cost, never take from it. So a test that raises `TooExpensive` runs
-again, twice at most (`--only-rerun` in pyproject.toml), and fails if each run is too expensive.
+again, twice at most (`tests.repeating`), and fails if each run is too expensive.
 
 `tests.clocks` says when to use something else.
 """

@@ -1,0 +1,52 @@
+"""A pytest plugin: run a test again that was too expensive, because others on the machine can only add to a cost.
+
+`tests.cost` raises `TooExpensive`. pytest-rerunfailures does the same, but asks a server for each test where
+pytest-xdist runs tests in parallel. That waits for 40 ms each, a third of the time of all tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+from tests.cost import TooExpensive
+
+MAX_RUNS = 3
+
+_AGAIN = pytest.StashKey[bool]()
+"""Whether the last run of a test was too expensive."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note whether a test was too expensive."""
+    if call.when == "call":
+        item.stash[_AGAIN] = call.excinfo is not None and call.excinfo.errisinstance(TooExpensive)
+    return (yield)
+
+
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Run a test up to `MAX_RUNS` times, with new fixtures each time; report runs that are repeated as `rerun`."""
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for number in range(1, MAX_RUNS + 1):
+        item.stash[_AGAIN] = False
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        again = item.stash[_AGAIN] and number < MAX_RUNS
+        for report in reports:
+            if again and report.when == "call":
+                report.outcome = "rerun"  # type: ignore[assignment]  # an outcome of our own
+            item.ihook.pytest_runtest_logreport(report=report)
+        if not again:
+            break
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Show a repeated run as ``R``, and count it at the end."""
+    outcome: str = report.outcome
+    return ("rerun", "R", "RERUN") if outcome == "rerun" else None
