@@ -191,7 +191,7 @@ class Supervisor:
                 os.kill(process, signal.SIGKILL)
             self._ending = time.monotonic() + 1.0
 
-    # --- life and death ----------------------------------------------------------------------------------------
+    # --- start, exit and replacement of workers ------------------------------------------------------------
 
     def _fill_vacancies(self) -> None:
         now = time.monotonic()
