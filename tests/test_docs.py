@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from probe_exporter.flags import Flags
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.web.config_file import load as load_web_config
 from tests.exporters import _environment, ours, peer
+from tests.programs import find
 from tests.targets import Pki
 
 ROOT = Path(__file__).parents[1]
@@ -209,8 +209,7 @@ def test_readme_command_gives_shown_output(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_screenshot_can_be_taken_anew(tmp_path: Path) -> None:
-    if shutil.which("chromium") is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("chromium is not installed")
+    find("chromium")
     command = [sys.executable, str(ROOT / "docs" / "screenshots.py"), str(tmp_path)]
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

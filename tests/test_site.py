@@ -18,7 +18,7 @@ import pytest
 
 from probe_exporter.prober.failure import Reason
 from tests.browser.chromium import NARROW, WIDE, Browser
-from tests.browser.conftest import installed
+from tests.programs import find
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -101,7 +101,7 @@ LOADED = "return performance.getEntriesByType('resource').map((one) => one.name)
 
 @pytest.mark.slow
 def test_search_finds_a_reason_and_asks_no_other_host(address: str) -> None:
-    with Browser.start(installed("chromium"), installed("chromedriver")) as browser:
+    with Browser.start(find("chromium"), find("chromedriver")) as browser:
         browser.size(WIDE)
         browser.open(f"{address}docs/quick-start.html")
         browser.run(OPEN_SEARCH)
@@ -116,7 +116,7 @@ def test_search_finds_a_reason_and_asks_no_other_host(address: str) -> None:
 @pytest.mark.slow
 def test_pages_are_no_wider_than_a_phone(address: str) -> None:
     """Wide tables and blocks of code scroll by themselves."""
-    with Browser.start(installed("chromium"), installed("chromedriver")) as browser:
+    with Browser.start(find("chromium"), find("chromedriver")) as browser:
         browser.size(NARROW)
         for page in ("index.html", "docs/metrics.html", "docs/reference/configuration.html", "docs/how-to/probe.html"):
             browser.open(address + page)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -14,6 +12,7 @@ from tests import exporters
 from tests.asking import ask
 from tests.browser.chromium import Browser
 from tests.exporters import Server
+from tests.programs import find
 
 PLUGINS = Path(__file__).parents[1] / "own_probers"
 
@@ -31,21 +30,10 @@ modules:
 HOSTILE_MODULE = f"{HOSTILE}{'m' * 200}"
 
 
-def installed(name: str) -> str:
-    """Return the path of a program. Without it, skip the test; in CI, fail it."""
-    found = shutil.which(name)
-    if found is None:
-        message = f"{name} is not installed (Debian: chromium, chromium-driver)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
-
-
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """Return the browser of this process. Tests get it as `browser`."""
-    with Browser.start(installed("chromium"), installed("chromedriver")) as browser:
+    with Browser.start(find("chromium"), find("chromedriver")) as browser:
         yield browser
 
 

@@ -17,8 +17,8 @@ import yaml
 
 from probe_exporter.version import VERSION
 from tests import exporters
-from tests.deploy.programs import find
 from tests.peers.test_prometheus import ask, wait_for_value
+from tests.programs import find
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.asking import ask
-from tests.deploy.programs import find
 from tests.exporters import _environment
 from tests.processes import free_port, having_said, running
+from tests.programs import find
 
 pytestmark = pytest.mark.slow
 

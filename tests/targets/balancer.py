@@ -4,50 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Self
+
+from tests.targets.streams import StreamServer
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Balancer:
+class Balancer(StreamServer):
     """Balances connections as a Kubernetes Service or HAProxy does at layer 4; it knows nothing of HTTP.
 
     Attributes:
-        port: where clients connect.
         shares: the number of open connections to each backend, by its port.
         placed: the number of all connections so far, by the backend's port.
     """
 
     def __init__(self, *backends: int) -> None:
-        self.port = 0
+        super().__init__()
         self.shares = dict.fromkeys(backends, 0)
         self.placed = dict.fromkeys(backends, 0)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
 
     def add(self, backend: int) -> None:
         """Add a backend. The connections that are open stay where they are."""
         self.shares[backend] = self.placed[backend] = 0
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         backend = min(self.shares, key=lambda one: self.shares[one])
         self.shares[backend] += 1
         self.placed[backend] += 1
-        task = asyncio.get_running_loop().create_task(self._join((reader, writer), backend))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await self._join((reader, writer), backend)
 
     async def _join(self, client: Streams, backend: int) -> None:
         """Copy bytes in both directions until one side closes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from probe_exporter import flags
 from probe_exporter.tools import completion
 from tests.exporters import _environment
+from tests.programs import find
 from tests.terminals import terminal
 
 pytestmark = pytest.mark.slow
@@ -37,11 +37,6 @@ def environment(directory: Path) -> dict[str, str]:
     return _environment() | {"PATH": f"{directory / 'bin'}:{os.environ['PATH']}", "HOME": str(directory)}
 
 
-def need(shell: str) -> None:
-    if shutil.which(shell) is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{shell} is not installed")
-
-
 def in_bash(directory: Path, *words: str) -> list[str]:
     """Return what bash offers for the last word."""
     line = " ".join(f"'{word}'" for word in words)
@@ -57,7 +52,7 @@ def in_bash(directory: Path, *words: str) -> list[str]:
 
 def in_fish(directory: Path, *words: str) -> list[str]:
     """Return what fish offers for the last word."""
-    need("fish")
+    find("fish")
     command = ["fish", "--no-config", "-c", f"source bin/fish; complete -C 'probe-exporter {' '.join(words)}'"]
     done = subprocess.run(command, cwd=directory, env=environment(directory), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -96,7 +91,7 @@ def test_fish_completes_tools_flags_and_names(shells: Path) -> None:
 
 
 def test_zsh_completes_tools_and_names(shells: Path) -> None:
-    need("zsh")
+    find("zsh")
     with terminal(["zsh", "-f", "-i"], shells, environment(shells)) as shell:
         shell.type("PS1='$ '; fpath=($PWD/bin $fpath); autoload -U compinit; compinit -u -D; echo read''y\n")
         shell.expect("\nready")

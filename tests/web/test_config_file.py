@@ -30,6 +30,7 @@ from tests import exporters
 from tests.asking import ask
 from tests.cost import expect_cheaper
 from tests.exporters import Response, Server
+from tests.programs import find
 from tests.targets import Pki
 from tests.test_cli import run
 from tests.waiting import wait_until
@@ -100,23 +101,15 @@ def in_clear(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[Sha
         yield Shared(server, directory)
 
 
-def tool(name: str) -> str:
-    """Return the path of a program; skip the test if it is not installed."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
 def curl(directory: Path, url: str, *flags: str) -> subprocess.CompletedProcess[str]:
     """Run curl, which trusts the test root certificate."""
-    command = [tool("curl"), "-sS", "-i", "--max-time", "60", "--cacert", "root.pem", *flags, url]
+    command = [find("curl"), "-sS", "-i", "--max-time", "60", "--cacert", "root.pem", *flags, url]
     return subprocess.run(command, cwd=directory / "web", capture_output=True, text=True, timeout=120)
 
 
 def s_client(directory: Path, port: int, *flags: str) -> str:
     """Return the output of `openssl s_client`."""
-    command = [tool("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", "root.pem", *flags]
+    command = [find("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", "root.pem", *flags]
     done = subprocess.run(command, cwd=directory / "web", input=b"", capture_output=True, timeout=120)
     return (done.stdout + done.stderr).decode("utf-8", "replace")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 from tests.asking import ask
 from tests.exporters import _environment
 from tests.processes import free_port, having_said, running, wait_until_ready
+from tests.programs import find
 from tests.test_cli import run
 from tests.waiting import wait_until
 from tests.web.test_routes import PLUGINS
@@ -66,14 +66,6 @@ def activated(directory: Path, sockets: Sequence[socket.socket], *flags: str) ->
     finally:
         process.terminate()
         process.wait(60)
-
-
-def find(name: str) -> str:
-    """Return the path of a program; skip the test if it is not installed."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 def ask_path(path: Path) -> bytes:
