@@ -13,7 +13,7 @@ from typing import Any
 
 from docs import reference_pages
 from probe_exporter import runner
-from probe_exporter.network import opening
+from probe_exporter.network import address_choice
 from probe_exporter.plugins.inventory import declared
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.declaration import Prober
@@ -107,7 +107,7 @@ def metrics() -> str:
         "Of modules with [`attempts`](how-to/several-addresses.md#repeat-a-failed-run):\n",
         table(several.OF_ATTEMPTS),
     ]
-    parts += ["## Probes over the network\n", "The target's address:\n", table(declared(opening))]
+    parts += ["## Probes over the network\n", "The target's address:\n", table(declared(address_choice))]
     parts += ["TLS handshakes, also if the certificate does not verify:\n", table(declared(handshake))]
     parts += [
         "The same, with the keys of [a closer look at certificates](how-to/certificates.md):\n",

@@ -14,6 +14,7 @@ from pydantic import AfterValidator
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import host_and_port
 from probe_exporter.network import opening
+from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
@@ -184,7 +185,7 @@ async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "transport_protocol is neither udp nor tcp")
     default = PORT_OF_TLS if settings.dns_over_tls else PORT
     host, port = host_and_port(probe.target, default, settings.transport_protocol or "udp")
-    address = await opening.choose_address(probe, host, settings, DURATION)
+    address = await choose_address(probe, host, settings, DURATION)
     _check_usable(settings)
     if settings.transport_protocol == "tcp":
         response = await _ask_over_tcp(probe, settings, host, address, port)

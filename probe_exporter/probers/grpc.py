@@ -15,8 +15,9 @@ from pydantic import Field as Default
 
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure
-from probe_exporter.network.opening import choose_address, dial
+from probe_exporter.network.opening import dial
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from probe_exporter.addresses.cache import remembered
 from probe_exporter.network import opening
+from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
@@ -160,7 +161,7 @@ class _Visit:
 
     async def resolve(self) -> str:
         """Look up the address."""
-        return await opening.choose_address(self._probe, self._url.host, self._settings, DURATION)
+        return await choose_address(self._probe, self._url.host, self._settings, DURATION)
 
     async def open(self, address: str) -> None:
         """Connect and upgrade."""

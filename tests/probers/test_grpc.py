@@ -18,7 +18,7 @@ import pytest
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.network import lookup
-from probe_exporter.network.opening import IP_PROTOCOL
+from probe_exporter.network.address_choice import IP_PROTOCOL
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.grpc import DURATION, PARTS, SERVING_STATUS, SSL, STATUS_CODE, GrpcSettings, _parse, prober
 from probe_exporter.runner import Result, run

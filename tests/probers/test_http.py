@@ -16,7 +16,7 @@ import pytest
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.network import lookup, opening
+from probe_exporter.network import address_choice, lookup
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober, with_hostname
@@ -568,7 +568,7 @@ async def test_ip_protocol_follows_the_target() -> None:
         for host, protocol in (("six.test", 6), ("localhost", 4), ("[::1]", 6), ("127.0.0.1", 4)):
             result = await probe(site, f"http://{host}:{{port}}/")
             assert why(result) is None
-            assert result.probe.samples.get(opening.IP_PROTOCOL) == protocol
+            assert result.probe.samples.get(address_choice.IP_PROTOCOL) == protocol
 
 
 async def test_unspecified_address_reaches_the_target() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from typing import BinaryIO, NamedTuple
 
 from probe_exporter.addresses import literals
-from probe_exporter.network import opening
+from probe_exporter.network import address_choice, opening
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -81,9 +81,9 @@ class Journey:
             ProbeFailed: there is none; its time counts all the same.
         """
         try:
-            return await opening.choose_address(self._probe, url.host, self._addressing)
+            return await address_choice.choose_address(self._probe, url.host, self._addressing)
         finally:
-            self.resolve_seconds = self._probe.samples.get(opening.LOOKUP_TIME)
+            self.resolve_seconds = self._probe.samples.get(address_choice.LOOKUP_TIME)
 
     def tls(self, alpn: tuple[str, ...] = ALPN) -> ClientContext:
         """Return the TLS context for hops by https.
@@ -228,7 +228,7 @@ class Journey:
         if hop.addresses:
             return hop.addresses
         host, preferred = hop.request.url.host, self._addressing.preferred_ip_protocol
-        return await self._look_up(host, opening.resolve_all(self._probe, host, preferred=preferred))
+        return await self._look_up(host, address_choice.resolve_all(self._probe, host, preferred=preferred))
 
     async def _look_up(self, host: str, lookup: Awaitable[list[str]]) -> list[str]:
         """Return the result of a lookup; its time counts from the second hop on (the first: see `resolve`)."""

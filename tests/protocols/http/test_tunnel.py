@@ -22,8 +22,8 @@ from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.network import connection as connections
 from probe_exporter.network import lookup, opening
+from probe_exporter.network.address_choice import IP_PROTOCOL
 from probe_exporter.network.connection import Secure
-from probe_exporter.network.opening import IP_PROTOCOL
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.probers import http
