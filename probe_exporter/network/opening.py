@@ -19,7 +19,7 @@ from probe_exporter.network.settings import ConnectSettings, SourceSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Network, Probe
-from probe_exporter.tls import context, handshake
+from probe_exporter.tls import context, metrics
 from probe_exporter.tls.settings import TLSSettings
 
 ANY_WAY = SourceSettings()
@@ -111,7 +111,7 @@ async def start_tls(
     with probe.phase("tls", seconds):
         await connection.start_tls(probe, Secure(context.client_context(settings), name))
     assert connection.handshake is not None
-    handshake.report(probe, connection.handshake)
+    metrics.report_handshake(probe, connection.handshake)
 
 
 async def dial(

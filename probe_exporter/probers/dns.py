@@ -29,7 +29,7 @@ from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Text, encode, nearest
 from probe_exporter.settings.regexps import LateRegexp, Regexp
 from probe_exporter.settings.rules import Absent, Block, required
-from probe_exporter.tls import context, handshake
+from probe_exporter.tls import context, metrics
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address:
     with _timed(probe, "connect"):
         connection = await opening.dial(probe, [address], port, source=settings.source_ip_address, secure=secure)
     if connection.handshake is not None:
-        handshake.report(probe, connection.handshake)
+        metrics.report_handshake(probe, connection.handshake)
     try:
         with _timed(probe, "request"):
             message = query.message(number)

@@ -38,7 +38,7 @@ from probe_exporter.scrape.reexpose import ReexposeSettings
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Size, Text
 from probe_exporter.settings.secrets import Named
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from probe_exporter.values import documents, pool
 from probe_exporter.values.finding import SearchedAnswer, report
@@ -328,7 +328,7 @@ class _Visit:
         probe.set(DURATION, round(journey.processing_seconds, 9), "processing")
         probe.set(DURATION, round(there.transfer_seconds, 9), "transfer")
         if journey.last is not None and journey.last.handshake is not None:
-            handshake.report(probe, journey.last.handshake)
+            metrics.report_handshake(probe, journey.last.handshake)
 
     def _format(self, response: Response) -> Format:
         """Return the format of the response; raise `ProbeFailed` if it can't be a page of metrics."""

@@ -34,7 +34,7 @@ from probe_exporter.settings.fields import FilePath, Size, Text
 from probe_exporter.settings.regexps import Regexp
 from probe_exporter.settings.rules import Block, exclusive, required
 from probe_exporter.settings.secrets import Named
-from probe_exporter.tls.handshake import report, report_no_chain
+from probe_exporter.tls.metrics import report_handshake, report_no_chain
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from probe_exporter.values import finding
 from probe_exporter.values.settings import Metrics, need_body, need_json
@@ -411,7 +411,7 @@ class _Visit:
             probe.set(LAST_MODIFIED, modified)
         self._report_durations()
         if handshake is not None:
-            report(probe, handshake)
+            report_handshake(probe, handshake)
             report_no_chain(probe, handshake)
 
     def _report_durations(self) -> None:

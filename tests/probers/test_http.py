@@ -22,7 +22,7 @@ from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober, with_hostname
 from probe_exporter.protocols.dialogue.steps import FAILED_BY_REGEXP
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, chunked, raw, redirect, reply, silence
 
 OK = reply(200, b"ok")
@@ -88,7 +88,7 @@ async def test_valid_page_over_tls_passes(pki: Pki) -> None:
         assert spent(result) == ALL
         assert site.requests[0].server_name == "localhost"
     assert result.probe.samples.get(http.SSL) == 1
-    assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert metrics.CERTIFICATE_INFO in result.probe.samples.labelled
 
 
 @pytest.mark.usefixtures("clock")
@@ -247,8 +247,8 @@ async def test_untrusted_certificate_is_reported_without_durations(pki: Pki, cer
         result = await probe(site, "https://127.0.0.1:{tls_port}/", tls_config=tls_config)
     assert why(result) == (reason, "tls")
     assert spent(result) == {"resolve"}
-    assert handshake.VERIFY_ERROR_INFO in result.probe.samples.labelled
-    assert handshake.EARLIEST_EXPIRY in result.probe.samples.plain
+    assert metrics.VERIFY_ERROR_INFO in result.probe.samples.labelled
+    assert metrics.EARLIEST_EXPIRY in result.probe.samples.plain
     assert result.probe.samples.get(http.SSL) == 0
 
 
