@@ -14,7 +14,7 @@ from probe_exporter.config.current import Configuration, Source
 from probe_exporter.config.module import Module
 from probe_exporter.history.memory import History, MemoryHistory, Query
 from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.history.record import Document, HistoryEntry
+from probe_exporter.history.record import HistoryDocument, HistoryEntry
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
@@ -58,7 +58,7 @@ class Many:
     async def select(self, query: Query) -> list[HistoryEntry]:
         return await asyncio.to_thread(query.select, self.entries)
 
-    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
+    async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
         return None
 
     def close(self) -> None:
