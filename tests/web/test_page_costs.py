@@ -23,8 +23,8 @@ from probe_exporter.settings.block import Settings
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.html import rendering
 from probe_exporter.web.listening import Place
-from probe_exporter.web.pages import MAX_ENTRIES, MAX_ROWS
 from probe_exporter.web.routes import Web
+from probe_exporter.web.status_page import MAX_ENTRIES, MAX_ROWS
 from tests.cost import short_turns
 
 pytestmark = pytest.mark.slow

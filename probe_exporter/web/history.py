@@ -104,7 +104,7 @@ HELD = {
 """The JSON Schema of the answers of ``/history``: a list of entries, or one entry in full."""
 
 
-class Histories:
+class HistoryPages:
     """The handlers of ``/logs`` and ``/history``."""
 
     def __init__(self, history: History, configuration: Configuration, renderer: Renderer) -> None:
