@@ -16,8 +16,8 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from probe_exporter.addresses.cache import remembered
-from probe_exporter.exposition import arrangement
-from probe_exporter.exposition.arrangement import MAX_PAGES_BYTES, LabelledKey, PlainKey
+from probe_exporter.exposition import sorting
+from probe_exporter.exposition.sorting import MAX_PAGES_BYTES, LabelledKey, PlainKey
 from probe_exporter.prober.metrics import LabelValues, Metric, Samples
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ def merged(runs: Mapping[str, Samples], label: str = LABEL) -> Samples:
         runs: the samples of each probe, by the value of its label.
         label: the name of the label.
     """
-    values = [value for samples in runs.values() for value in arrangement.values(samples)]
+    values = [value for samples in runs.values() for value in sorting.values(samples)]
     together = Samples()
-    for family in _families((label, tuple([(value, *arrangement.key(samples)) for value, samples in runs.items()]))):
+    for family in _families((label, tuple([(value, *sorting.key(samples)) for value, samples in runs.items()]))):
         together.labelled[family.metric] = dict(
             zip(family.series, [values[place] for place in family.places], strict=True)
         )

@@ -30,7 +30,7 @@ from probe_exporter.protocols.http.response import Response
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.http.url import URL, parse_target
 from probe_exporter.protocols.http.whole_page import PageRequests, WholePage
-from probe_exporter.scrape import about
+from probe_exporter.scrape import build_info
 from probe_exporter.scrape.lint import RULES, findings
 from probe_exporter.scrape.page import TYPES, Malformed, Page, TooManySamples
 from probe_exporter.scrape.reading import FORMATS, Format, FormatName, accept, announced, free, read
@@ -41,7 +41,7 @@ from probe_exporter.settings.secrets import Named
 from probe_exporter.tls import metrics
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from probe_exporter.values import documents, pool
-from probe_exporter.values.finding import SearchedAnswer, report
+from probe_exporter.values.search import SearchedAnswer, report
 from probe_exporter.values.settings import Metrics
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ class _Visit:
         self._headers: Callable[[str], list[str]] = lambda _: []
         self._page: bytes | None = None  # if values are searched in it
         self._document: bytes | None = None  # of the metadata API
-        self._build_info = about.selection()
+        self._build_info = build_info.selection()
 
     def set_out(self) -> None:
         """Check the settings before anything is sent, and set the metrics that every result has."""
@@ -435,7 +435,7 @@ class _Visit:
         probe, settings = self._probe, self._settings
         with probe.phase("metadata", DURATION):
             found = await self._ask_metadata() if settings.metadata_path else None
-            labels = about.told(self._build_info)
+            labels = build_info.program_of(self._build_info)
             if found is not None:
                 labels = (settings.metadata_path, *found)
             if labels is not None:
@@ -500,7 +500,11 @@ def describe(document: bytes) -> tuple[str, str, str] | str | None:
         return str(error)
     if not isinstance(fields, dict):
         return None
-    return about.short(fields.get("name")), about.short(fields.get("version")), about.short(fields.get("revision"))
+    return (
+        build_info.short(fields.get("name")),
+        build_info.short(fields.get("version")),
+        build_info.short(fields.get("revision")),
+    )
 
 
 prober = Prober(

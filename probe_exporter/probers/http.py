@@ -36,7 +36,7 @@ from probe_exporter.settings.rules import Block, exclusive, required
 from probe_exporter.settings.secrets import Named
 from probe_exporter.tls.metrics import report_handshake, report_no_chain
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
-from probe_exporter.values import finding
+from probe_exporter.values import search
 from probe_exporter.values.settings import Metrics, need_body, need_json
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -324,8 +324,8 @@ class _Visit:
         if settings.metrics:
             with self._probe.phase("values"):
                 text = await self._body.text()
-                await finding.report(
-                    self._probe, settings.metrics, finding.SearchedAnswer(exchange.response.get_all, text, text)
+                await search.report(
+                    self._probe, settings.metrics, search.SearchedAnswer(exchange.response.get_all, text, text)
                 )
 
     async def _head_is_good(self, response: Response) -> bool:

@@ -12,7 +12,7 @@ import uvloop
 
 from probe_exporter import runner
 from probe_exporter.config.module import Module
-from probe_exporter.config.single import NotRun
+from probe_exporter.config.one_module import NoModule
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.merging import merged
 from probe_exporter.history import record
@@ -45,16 +45,16 @@ def prepare(module: Module, target: str, parameters: Mapping[str, str], timeout:
         timeout: seconds; None for the module's timeout.
 
     Raises:
-        NotRun: the module does not accept the parameters.
+        NoModule: the module does not accept the parameters.
     """
     known = ["hostname", *module.parameters]
     for name in parameters:
         if name not in known:
-            raise NotRun(f"module {module.name} has no parameter {name}{nearest(name, known)}")
+            raise NoModule(f"module {module.name} has no parameter {name}{nearest(name, known)}")
     try:
         filled = module.prepared(parameters)
     except ValueError as conflict:
-        raise NotRun(str(conflict)) from None
+        raise NoModule(str(conflict)) from None
     return PreparedProbe(filled, target, timeout or module.timeout or DEFAULT_TIMEOUT)
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, cast
 
 from probe_exporter import runner
-from probe_exporter.config import document, loading, single
+from probe_exporter.config import document, loading, one_module
 from probe_exporter.config.loading import file_model
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import TEXT
@@ -275,7 +275,7 @@ def conversation(name: str) -> Target:
 
     A failure may have any reason but `internal_error`: that is an exception that the prober does not declare.
     """
-    module = single.with_settings(PROBERS[name], repr(dict(_SETTINGS[name])).encode(), name)
+    module = one_module.with_settings(PROBERS[name], repr(dict(_SETTINGS[name])).encode(), name)
 
     def target(data: bytes) -> None:
         async def connect(*_: object, **__: object) -> Connection:

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, Self
 import uvloop
 
 from probe_exporter import runner
-from probe_exporter.config import single
+from probe_exporter.config import one_module
 from probe_exporter.config.current import Configuration, Source
 from probe_exporter.config.module import Module
 from probe_exporter.history.memory import MemoryHistory
@@ -123,7 +123,7 @@ def _module(case: Case, words: Mapping[str, str]) -> Module:
         _fill(json.dumps(case.settings), {key: json.dumps(word)[1:-1] for key, word in words.items()})
     )
     prober = PROBERS[case.prober]
-    return single.with_settings(prober, json.dumps(settings).encode(), "settings")
+    return one_module.with_settings(prober, json.dumps(settings).encode(), "settings")
 
 
 def _fill(text: str, words: Mapping[str, Any]) -> str:
