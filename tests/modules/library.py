@@ -57,7 +57,7 @@ async def probe_talker(
     """Probe a scripted peer. Return the result and what the peer heard.
 
     Args:
-        times_out: let the deadline strike once the peer has played its script.
+        times_out: let the deadline expire once the peer has played its script.
     """
     async with Talker(script, pki.directory) as talker:
         target = talker.fill("127.0.0.1:{port}")

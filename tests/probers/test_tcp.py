@@ -43,7 +43,7 @@ async def probe(
 async def probe_until_silence(
     pki: Pki, phase: str, script: Talk, *steps: dict[str, Any], **more: Any
 ) -> tuple[Result, list[str]]:
-    """Do the same, but let the deadline strike once the probe is in `phase` and the talker has said all."""
+    """Do the same, but let the deadline expire once the probe is in `phase` and the talker has said all."""
     async with Talker(script, pki.directory) as talker:
         result = await run_until(
             lambda probe: probe.current_phase == phase and talker.silent.is_set(),
