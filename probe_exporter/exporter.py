@@ -25,7 +25,7 @@ from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.listening import Listener, ListenError, inherit, open_all, open_for_workers, place
 from probe_exporter.web.routes import Web
 from probe_exporter.web.serving import raise_file_limit, serve
-from probe_exporter.workers.worker import Crew
+from probe_exporter.workers.worker import SupervisorClient
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +69,11 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
     number = _workers(given)
     max_probes = raise_file_limit(math.ceil(given.probe_max_concurrent / number))
     history = open_history(given, telemetry, probe_log)
-    crew = Crew(telemetry, number) if number > 1 else None
-    if crew is not None and not given.history_path:
+    supervisor = SupervisorClient(telemetry, number) if number > 1 else None
+    if supervisor is not None and not given.history_path:
         from probe_exporter.workers.shared_history import SharedHistory  # noqa: PLC0415  # for several workers alone
 
-        history = SharedHistory(history, crew)
+        history = SharedHistory(history, supervisor)
     web = Web(
         configuration,
         telemetry,
@@ -82,22 +82,22 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
         timeout_offset=given.timeout_offset,
         max_probes=max_probes,
         place=where,
-        workers=crew,
+        workers=supervisor,
         live=live,
     )
     serving = partial(
         serve,
         web,
         live=live,
-        crew=crew,
+        supervisor=supervisor,
         drain_timeout=given.web_drain_timeout,
         max_connection_age=given.web_max_connection_age,
         reload_interval=_reload_interval(given),
     )
     gc.freeze()  # the collector need not look at what was loaded: nearly all of it stays
     gc.enable()
-    if crew is not None:
-        return supervise(given, configuration, history, crew, serving)
+    if supervisor is not None:
+        return supervise(given, configuration, history, supervisor, serving)
     listeners = inherit if given.web_systemd_socket else partial(open_all, addresses)
     with log_output.queued(), closing(history):
         uvloop.run(serving(listeners))
@@ -105,7 +105,11 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
 
 
 def supervise(
-    given: Flags, configuration: Configuration, history: History, crew: Crew, serving: Callable[..., Serving]
+    given: Flags,
+    configuration: Configuration,
+    history: History,
+    supervisor: SupervisorClient,
+    serving: Callable[..., Serving],
 ) -> int:
     """Serve with several processes on the same addresses; return the exit code.
 
@@ -114,7 +118,7 @@ def supervise(
     """
     from probe_exporter.workers.supervisor import Supervisor  # noqa: PLC0415  # for several workers alone
 
-    number = crew.number
+    number = supervisor.number
     if not given.history_path:
         log.info("The results of a worker that exits are lost: --history.path keeps them")
     if given.web_systemd_socket:
@@ -127,7 +131,7 @@ def supervise(
         for listener in itertools.chain(*shares):
             if listener.socket not in own:
                 listener.socket.close()
-        crew.join(channel, one)
+        supervisor.join(channel, one)
         with log_output.queued(), closing(history):
             uvloop.run(serving(lambda: [Listener(listener.socket) for listener in shares[one]]))
         return 0

@@ -41,7 +41,7 @@ from probe_exporter.web.reloading import Reloads
 from probe_exporter.web.selection import UnknownModule
 from probe_exporter.web.status_page import StatusPage
 from probe_exporter.workers import snapshots
-from probe_exporter.workers.worker import Alone, ReloadRefused, SupervisorTimeout, Workers
+from probe_exporter.workers.worker import ReloadRefused, SingleProcess, SupervisorTimeout, Workers
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Web:
         page = self._probe_pages.probe
         self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes, page)
         modules = ModulePages(configuration, self._history_pages, self._renderer, place)
-        self._workers = workers or Alone()
+        self._workers = workers or SingleProcess()
         self.health = Health(configuration, live, telemetry.lag, self._workers, self.probing, self._renderer)
         self.metadata = MetadataPage(configuration, self._renderer)
         self._status_page = StatusPage(

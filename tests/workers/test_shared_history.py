@@ -14,7 +14,7 @@ from probe_exporter.runner import Result
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.workers import shared_history
 from probe_exporter.workers.shared_history import SharedHistory
-from probe_exporter.workers.worker import Crew, SupervisorTimeout
+from probe_exporter.workers.worker import SupervisorClient, SupervisorTimeout
 
 
 def entry(id: int, started: float, target: str = "t", reason: str = "") -> HistoryEntry:
@@ -42,18 +42,18 @@ class Stored:
 
 def workers(monkeypatch: pytest.MonkeyPatch, *stored: Stored) -> list[SharedHistory]:
     """Return the histories of workers that ask each other as through a supervisor."""
-    crews = [Crew(Telemetry(), len(stored)) for _ in stored]
-    made = [SharedHistory(one, crew) for one, crew in zip(stored, crews, strict=True)]
+    clients = [SupervisorClient(Telemetry(), len(stored)) for _ in stored]
+    made = [SharedHistory(one, client) for one, client in zip(stored, clients, strict=True)]
 
     def asking(own: int) -> Callable[[str, str], Any]:
         async def ask(what: str, text: str) -> Sequence[str]:
-            return [await crew.history(text) for index, crew in enumerate(crews) if index != own]
+            return [await client.history(text) for index, client in enumerate(clients) if index != own]
 
         return ask
 
-    for index, crew in enumerate(crews):
-        crew.index = index
-        monkeypatch.setattr(crew, "ask_others", asking(index))
+    for index, client in enumerate(clients):
+        client.index = index
+        monkeypatch.setattr(client, "ask_others", asking(index))
     return made
 
 
@@ -84,7 +84,7 @@ async def test_own_results_are_shown_if_the_supervisor_does_not_answer(monkeypat
     async def late(what: str, text: str) -> Sequence[str]:
         raise SupervisorTimeout("late")
 
-    monkeypatch.setattr(first._crew, "ask_others", late)
+    monkeypatch.setattr(first._supervisor, "ask_others", late)
     assert [one.id for one in await first.select(Query())] == [0]
     assert await first.get(1) is None
 
