@@ -239,13 +239,13 @@ _ABSENT = (404, 405, 410, 501)
 
 async def probe_exporter(probe: Probe, settings: ExporterSettings) -> None:
     """Fetches and checks an exporter's page of metrics, its health API and its metadata API."""
-    visit = _Visit(probe, settings)
-    visit.set_out()
-    await visit.resolve()
-    await visit.metrics()
-    await visit.health()
-    await visit.metadata()
-    await visit.values()
+    running = _ExporterProbe(probe, settings)
+    running.prepare()
+    await running.resolve()
+    await running.metrics()
+    await running.health()
+    await running.metadata()
+    await running.values()
 
 
 def _target(text: str) -> URL:
@@ -257,7 +257,7 @@ def _target(text: str) -> URL:
         raise ProbeFailed(Reason.TARGET_INVALID, str(error)) from None
 
 
-class _Visit:
+class _ExporterProbe:
     """One probe: its requests, and what they have in common."""
 
     def __init__(self, probe: Probe, settings: ExporterSettings) -> None:
@@ -271,7 +271,7 @@ class _Visit:
         self._document: bytes | None = None  # of the metadata API
         self._build_info = build_info.selection()
 
-    def set_out(self) -> None:
+    def prepare(self) -> None:
         """Check the settings before anything is sent, and set the metrics that every result has."""
         settings = self._settings
         check_references(settings)

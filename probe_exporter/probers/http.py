@@ -234,16 +234,16 @@ FAILED_BY_CEL = Metric(
 
 async def probe_http(probe: Probe, settings: HttpSettings) -> None:
     """Fetches a URL, follows redirects, and checks the last response against the module's settings."""
-    visit = _Visit(probe, settings)
+    running = _HttpProbe(probe, settings)
     try:
-        await visit.ask()
-        await visit.judge()
+        await running.send_request()
+        await running.check_response()
     finally:
-        visit.leave()
-        visit.report()
+        running.close()
+        running.report()
 
 
-class _Visit:
+class _HttpProbe:
     """One probe; `report` sets its metrics, wherever it ended."""
 
     def __init__(self, probe: Probe, settings: HttpSettings) -> None:
@@ -252,7 +252,7 @@ class _Visit:
         self._follower = RedirectFollower(probe, settings, settings, http3=settings.enable_http3)
         self._upload: BinaryIO | None = None
         self._resolved = False
-        self._set_out = False
+        self._request_begun = False
         self._transfer_seconds = 0.0
         self._body = Body()
         self._failed_by_regexp = False
@@ -260,7 +260,7 @@ class _Visit:
 
     # Requests: from the target to the head of the last response.
 
-    async def ask(self) -> None:
+    async def send_request(self) -> None:
         """Send the request, and follow redirects."""
         settings = self._settings
         try:
@@ -273,7 +273,7 @@ class _Visit:
         self._resolved = not settings.leaves_names_to_proxy
         addresses = [await self._follower.resolve(url)] if self._resolved else []
         self._check_settings(url)
-        self._set_out = True
+        self._request_begun = True
         fetch = partial(self._follower.fetch, settings.template, url, addresses, self._upload)
         if settings.tokens is None:
             await fetch()
@@ -290,7 +290,7 @@ class _Visit:
             self._follower.prepare_tls()
         if settings.body_file:
             try:
-                self._upload = Path(settings.body_file).open("rb")  # noqa: SIM115  # `leave` closes it
+                self._upload = Path(settings.body_file).open("rb")  # noqa: SIM115  # `close` closes it
             except OSError as error:
                 check_files(error, f"reading {settings.body_file}")
                 raise ProbeFailed(
@@ -300,12 +300,12 @@ class _Visit:
 
     # Checks: all are made in order; the first that fails is the reason.
 
-    async def judge(self) -> None:
+    async def check_response(self) -> None:
         """Read the last response's body, and check the response against the module's settings."""
         settings, exchange = self._settings, self._follower.last
         assert exchange is not None
         with self._probe.phase("validation"):
-            good = await self._head_is_good(exchange.response)
+            good = await self._check_head(exchange.response)
         by_regexp = good and bool(settings.fail_if_body_matches_regexp or settings.fail_if_body_not_matches_regexp)
         by_cel = good and settings.has_cel
         # A body that can't be read fails the first check of the body, as in the original.
@@ -318,9 +318,9 @@ class _Visit:
             read = await self._read_body(exchange, hold=hold, default_limit=DEFAULT_MAX_JSON_BYTES if as_json else 0)
             if read and (by_regexp or by_cel):
                 with self._probe.phase("validation"):
-                    await self._judge_body(by_cel)
+                    await self._check_body(by_cel)
         with self._probe.phase("validation"):
-            self._judge_connection(exchange)
+            self._check_connection(exchange)
         if settings.metrics:
             with self._probe.phase("values"):
                 text = await self._body.text()
@@ -328,7 +328,7 @@ class _Visit:
                     self._probe, settings.metrics, search.SearchedAnswer(exchange.response.get_all, text, text)
                 )
 
-    async def _head_is_good(self, response: Response) -> bool:
+    async def _check_head(self, response: Response) -> bool:
         settings = self._settings
         try:
             if self._follower.redirects > MAX_REDIRECTS and response.status not in settings.valid_status_codes:
@@ -359,7 +359,7 @@ class _Visit:
                 self._transfer_seconds = time.perf_counter() - exchange.first_byte_at
         return coding in CODINGS
 
-    async def _judge_body(self, by_cel: bool) -> None:
+    async def _check_body(self, by_cel: bool) -> None:
         settings, text = self._settings, await self._body.text()
         try:
             await checks.body(text, settings.fail_if_body_matches_regexp, settings.fail_if_body_not_matches_regexp)
@@ -373,7 +373,7 @@ class _Visit:
         except ProbeFailed as failed:
             self._probe.fail(failed)
 
-    def _judge_connection(self, exchange: Exchange) -> None:
+    def _check_connection(self, exchange: Exchange) -> None:
         settings, secure = self._settings, exchange.handshake is not None
         try:
             checks.version(f"HTTP/{exchange.response.version}", settings.valid_http_versions)
@@ -386,7 +386,7 @@ class _Visit:
 
     # The end.
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close the connection and the uploaded file."""
         self._follower.close()
         if self._upload is not None:
@@ -419,7 +419,7 @@ class _Visit:
         # Whole nanoseconds: more digits are noise.
         if self._resolved or follower.hops > 1:
             probe.set(DURATION, whole_nanoseconds(follower.resolve_seconds), "resolve")
-        if self._set_out:
+        if self._request_begun:
             probe.set(DURATION, whole_nanoseconds(follower.connect_seconds), "connect")
             probe.set(DURATION, whole_nanoseconds(follower.tls_seconds), "tls")
             probe.set(DURATION, whole_nanoseconds(follower.processing_seconds), "processing")

@@ -109,15 +109,15 @@ async def probe_websocket(probe: Probe, settings: WebsocketSettings) -> None:
     url = _parse(probe.target)
     for metric in (STATUS_CODE, UPGRADED, FAILED_BY_REGEXP):
         probe.set(metric, 0)
-    visit = _Visit(probe, settings, url)
+    running = _WebsocketProbe(probe, settings, url)
     try:
-        visit.check_settings()
-        address = await visit.resolve()
-        await visit.open(address)
+        running.check_settings()
+        address = await running.resolve()
+        await running.open(address)
         if settings.query_response:
-            await visit.talk()
+            await running.run_dialogue()
     finally:
-        visit.leave()
+        running.close()
 
 
 def _parse(target: str) -> URL:
@@ -139,7 +139,7 @@ def _is_websocket(target: str) -> bool:
     return target[:2].lower() == "ws"
 
 
-class _Visit:
+class _WebsocketProbe:
     """One probe, from its target to the last step; each phase is timed."""
 
     def __init__(self, probe: Probe, settings: WebsocketSettings, url: URL) -> None:
@@ -232,7 +232,7 @@ class _Visit:
         self._upgraded = True
         connection.restart(response.take_body())
 
-    async def talk(self) -> None:
+    async def run_dialogue(self) -> None:
         """Perform the steps; the label of their duration is the original's, `transfer`."""
         assert self._connection is not None
         peer = Messages(self._probe, _Channel(self._connection, self._conversation))
@@ -245,7 +245,7 @@ class _Visit:
         finally:
             probe.set(DURATION, round(time.perf_counter() - started, 9), "transfer")
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Send a close frame if the connection is a WebSocket, and close it without waiting for the server's."""
         if self._connection is None:
             return
@@ -268,9 +268,9 @@ class _Channel:
                 raise failure
             if answers := conversation.outgoing():  # to pings; a server that does not read them has to wait
                 await self._connection.write(answers)
-            elif not conversation.hungry:
+            elif not conversation.needs_data:
                 await asyncio.sleep(0)  # other tasks run between the pieces of a flood
-            if conversation.hungry:
+            if conversation.needs_data:
                 conversation.feed(await self._connection.read())
         return await message.joined()
 
