@@ -109,7 +109,7 @@ async def dial(
         datagrams = await opening.dial_udp(probe, address, port)
         client = QuicClient(datagrams, configuration, context, server_name)
         try:
-            await client.shake_hands(probe)
+            await client.connect(probe)
         except BaseException:
             client.close(QuicErrorCode.NO_ERROR, QuicFrameType.PADDING)
             raise
@@ -169,7 +169,7 @@ class QuicClient:
         """When the last datagram that was read arrived, by `time.perf_counter`."""
         return self._datagrams.arrived_at
 
-    async def shake_hands(self, probe: Probe) -> None:
+    async def connect(self, probe: Probe) -> None:
         """Connect.
 
         Raises:
@@ -253,7 +253,7 @@ class QuicClient:
                     await asyncio.sleep(0)
                     break
                 self._receive(await self._datagrams.read())
-        self._take_stock()
+        self._process_events()
 
     def _flush(self) -> None:
         for datagram, _ in self._quic.datagrams_to_send(now=time.perf_counter()):
@@ -266,7 +266,7 @@ class QuicClient:
             return
         self._quic.receive_datagram(datagram, _PEER, now=self._datagrams.arrived_at)
 
-    def _take_stock(self) -> None:
+    def _process_events(self) -> None:
         """Collect the events of streams, notice the end of the connection, and check the limits."""
         while (event := self._quic.next_event()) is not None:
             if isinstance(event, _OF_STREAMS):
