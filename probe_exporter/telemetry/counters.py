@@ -192,7 +192,7 @@ class Telemetry(Collector):
         yield from self._config()
         yield from self._probes()
         yield from self._histograms()
-        yield from self._front_door()
+        yield from self._server()
 
     def _builds(self) -> Iterator[Family]:
         build = {"version": VERSION, "revision": revision()}
@@ -275,7 +275,7 @@ class Telemetry(Collector):
             family.add_metric([module], seen.buckets(), seen.total)
         return family
 
-    def _front_door(self) -> Iterator[Family]:
+    def _server(self) -> Iterator[Family]:
         yield GaugeMetricFamily(
             "probe_exporter_event_loop_lag_seconds",
             "Longest delay of the event loop in the last 15 seconds.",

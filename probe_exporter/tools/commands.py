@@ -54,8 +54,8 @@ def _run_tool(given: argparse.Namespace) -> int:
     from probe_exporter.config.current import REFUSALS  # noqa: PLC0415  # help and usage errors need nothing large
     from probe_exporter.config.one_module import NoModule  # noqa: PLC0415  # the same
     from probe_exporter.telemetry import logs  # noqa: PLC0415  # the same
-    from probe_exporter.tools.listing import NotThere  # noqa: PLC0415  # the same
-    from probe_exporter.tools.new import NotWritten  # noqa: PLC0415  # the same
+    from probe_exporter.tools.listing import UnknownName  # noqa: PLC0415  # the same
+    from probe_exporter.tools.new import CannotWrite  # noqa: PLC0415  # the same
     from probe_exporter.tools.prometheus_config import BadShards  # noqa: PLC0415  # the same
     from probe_exporter.tools.targets import BadTargets  # noqa: PLC0415  # the same
 
@@ -68,7 +68,7 @@ def _run_tool(given: argparse.Namespace) -> int:
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (NotWritten, NoModule, NotThere, BadShards, BadTargets, *REFUSALS) as refusal:
+    except (CannotWrite, NoModule, UnknownName, BadShards, BadTargets, *REFUSALS) as refusal:
         sys.stderr.write(f"{PROGRAM} {given.tool}: {refusal}\n")
         return UNUSABLE
 

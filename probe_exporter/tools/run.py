@@ -119,7 +119,7 @@ async def _round(probes: Sequence[PreparedProbe], done: Callable[[], None]) -> l
 # --- outputs for programs ------------------------------------------------------------------------------------
 
 
-class _Silent:
+class _WithoutProgress:
     """An output that prints nothing until a round has ended."""
 
     def begin(self, number: int) -> None:
@@ -132,7 +132,7 @@ class _Silent:
         pass
 
 
-class Metrics(_Silent):
+class Metrics(_WithoutProgress):
     """Prints metrics to stdout, and the reasons of failures to stderr.
 
     Several targets get the label ``target``, and several modules the label ``module``.
@@ -177,7 +177,7 @@ def _report_failure(result: Result, *, named: bool) -> None:
     sys.stderr.write(f"{what} failed{phase}: {told.reason}: {told.message}\n  {result.failure.reason.meaning}\n")
 
 
-class Json(_Silent):
+class Json(_WithoutProgress):
     """Prints a JSON object in a line for each probe, as `/history?id=N` has it, without an id."""
 
     def end(self, results: Sequence[Result]) -> None:
