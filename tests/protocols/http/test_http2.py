@@ -204,7 +204,6 @@ TOLERATED = {
     "going away in good order": (goaway(1) + OK, ok()),
     "going away within": (OK_HEAD + goaway(1) + data(b"ok"), ok()),
     "going away twice": (goaway((1 << 31) - 1) + OK_HEAD + goaway(1) + data(b"ok"), ok()),
-    "going away before us and answering": (OK_HEAD + goaway(0) + data(b"ok"), ok()),
     "going away with an error": (OK_HEAD + goaway(1, http2.INTERNAL_ERROR, b"sorry") + data(b"ok"), ok()),
 }  # fmt: skip
 
@@ -368,6 +367,7 @@ RESET = {
     "refused": (reset(http2.REFUSED_STREAM), Reason.CONNECT_RESET, True),
     "going away before us": (goaway(0), Reason.CONNECT_CLOSED, True),
     "going away before us because of an error": (goaway(0, http2.PROTOCOL_ERROR), Reason.CONNECT_CLOSED, False),
+    "going away before us after our headers": (OK_HEAD + goaway(0), Reason.HTTP_BODY_TRUNCATED, False),
 }
 
 
