@@ -424,7 +424,7 @@ class Http2ResponseReader(IncomingResponse):
         code = int.from_bytes(payload[4:8], "big")
         self.goaway = f" (the server sent GOAWAY: {frames.describe(code)}, {payload[8:108]!r})"
         if last < STREAM and self.head_complete:
-            raise ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"the server gave up the request within the body{self.goaway}")
+            raise ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"the server gave up within the body{self.goaway}")
         if last < STREAM:
             kind = ProbeFailed if code else Unprocessed
             raise kind(Reason.CONNECT_CLOSED, f"the server did not process the request{self.goaway}")

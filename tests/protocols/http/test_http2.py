@@ -317,6 +317,7 @@ BROKEN = {
         ok(body=b"o", failure=TRUNCATED),
     ),
     "reset": (OK_HEAD + data(b"o", end=False) + reset(), ok(body=b"o", failure=TRUNCATED)),
+    "going away before us": (OK_HEAD + data(b"o", end=False) + goaway(0), ok(body=b"o", failure=TRUNCATED)),
     "reset without an error": (head() + data(b"ok", end=False) + reset(0), ok(length=-1, failure=TRUNCATED)),
     **{
         name: (OK_HEAD + data(b"o", end=False) + breaks, ok(body=b"o", failure=Reason.HTTP_PROTOCOL_ERROR))
@@ -367,7 +368,6 @@ RESET = {
     "refused": (reset(http2.REFUSED_STREAM), Reason.CONNECT_RESET, True),
     "going away before us": (goaway(0), Reason.CONNECT_CLOSED, True),
     "going away before us because of an error": (goaway(0, http2.PROTOCOL_ERROR), Reason.CONNECT_CLOSED, False),
-    "going away before us after our headers": (OK_HEAD + goaway(0), Reason.HTTP_BODY_TRUNCATED, False),
 }
 
 
