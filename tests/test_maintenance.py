@@ -40,6 +40,11 @@ def test_workflow_runs_the_whole_of_ci() -> None:
     assert workflow["jobs"]["run"]["steps"][-1] == {"run": ".ci/run"}
 
 
+def test_each_night_fuzzes_a_minute_each() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "nightly.yml").read_text())
+    assert workflow["jobs"]["fuzz"]["steps"][-1] == {"run": 'make fuzz ARGS="--seconds 60"'}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_documents_cite_nothing_that_readers_lack(document: Path) -> None:
     """No numbers of a tracker or of notes that are not in the tree."""
