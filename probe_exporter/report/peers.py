@@ -97,7 +97,7 @@ def peers(details: Mapping[str, Any], started: float) -> list[Peer]:
     """Return the TLS handshakes of a probe that showed certificates, in their order.
 
     Args:
-        details: the details of a probe, as `history.record` writes them.
+        details: the details of a probe, as `history.details` writes them.
         started: when the probe began, in Unix seconds.
     """
     return [_peer(handshake, started) for handshake in details["tls"]]

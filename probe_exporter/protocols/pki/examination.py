@@ -17,7 +17,7 @@ from probe_exporter.protocols.pki.fetching import client_of
 from probe_exporter.protocols.pki.revocation import RevocationCheck, revoked_failure
 from probe_exporter.protocols.pki.status import StatusCheck
 from probe_exporter.settings.block import Settings
-from probe_exporter.tls import details
+from probe_exporter.tls import certificate_details
 from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.settings import CertificateSettings
@@ -49,7 +49,7 @@ async def examine(probe: Probe, settings: Settings) -> None:
     with probe.phase(PHASE):
         until = asyncio.get_running_loop().time() + probe.remaining * SHARE
         if settings.certificate_details:
-            details.report(probe, chain, time.time())
+            certificate_details.report(probe, chain, time.time())
         revoked = await _look_for_revoked(probe, settings, shown, chain, until)
         if settings.renewal_directory:
             await renewal.report(probe, chain[0], settings.renewal_directory, client_of(settings), until)
@@ -79,7 +79,7 @@ def metrics_for(settings: Settings) -> list[Metric]:
         return []
     listed = revocation.METRICS if settings.check_revoked else ()
     window = renewal.METRICS if settings.renewal_directory else ()
-    detailed = details.METRICS if settings.certificate_details else ()
+    detailed = certificate_details.METRICS if settings.certificate_details else ()
     return [*detailed, *listed, *(status.METRICS if settings.ocsp else ()), *window]
 
 
