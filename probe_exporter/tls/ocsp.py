@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
+
+from probe_exporter.tls.certificates import UNREADABLE, extension_of
 
 MAX_RESPONDERS = 4
 """Responders of a certificate that are asked; a certificate chooses how many it names."""
@@ -50,22 +52,14 @@ class Answer(NamedTuple):
 
 def must_staple(certificate: x509.Certificate) -> bool:
     """Return whether a certificate demands that its server staples a response (RFC 7633)."""
-    try:
-        features = certificate.extensions.get_extension_for_class(x509.TLSFeature).value
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-    return _STATUS_REQUEST in features
+    return _STATUS_REQUEST in (extension_of(certificate, x509.TLSFeature) or ())
 
 
 def responders_of(certificate: x509.Certificate) -> list[str]:
     """Return the URLs of the responders that a certificate names, those by http and https."""
-    try:
-        access = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
-    except (x509.ExtensionNotFound, ValueError):
-        return []
     urls = [
         one.access_location.value
-        for one in access
+        for one in extension_of(certificate, x509.AuthorityInformationAccess) or ()
         if one.access_method == AuthorityInformationAccessOID.OCSP
         and isinstance(one.access_location, x509.UniformResourceIdentifier)
     ]
@@ -93,7 +87,7 @@ def read_response(data: bytes, certificate: x509.Certificate, issuer: x509.Certi
             if single.serial_number == certificate.serial_number and _is_by(single, issuer):
                 return _answer(single)
         return Answer(UNUSABLE, "the response is about another certificate")
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         return Answer(UNUSABLE, f"the response can't be read: {str(error)[:200]}")
 
 
@@ -162,9 +156,9 @@ def _delegates(shown: Iterable[x509.Certificate], issuer: x509.Certificate) -> l
 def _is_delegate(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+    except (InvalidSignature, *UNREADABLE):
         return False
+    usages = extension_of(certificate, x509.ExtendedKeyUsage) or ()
     valid = certificate.not_valid_before_utc.timestamp() <= time.time() <= certificate.not_valid_after_utc.timestamp()
     return valid and ExtendedKeyUsageOID.OCSP_SIGNING in usages
 

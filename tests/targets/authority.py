@@ -99,8 +99,8 @@ class Authority(StreamServer):
         if urls:
             points = [x509.DistributionPoint([x509.UniformResourceIdentifier(url)], None, None, None) for url in urls]
             builder = builder.add_extension(x509.CRLDistributionPoints(points), critical=False)
-        for extension in extensions:
-            builder = builder.add_extension(extension, critical=False)
+        # The builder refuses what a hostile authority may issue, such as two extensions of one kind.
+        builder._extensions += [x509.Extension(extension.oid, False, extension) for extension in extensions]
         certificate = self._sign(builder, **times)
         plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         (self.directory / f"{name}.pem").write_bytes(certificate.public_bytes(PEM))
