@@ -24,6 +24,13 @@ from probe_exporter.tls.settings import CertificateSettings
 
 PHASE = "certificates"
 
+STATUS_METRICS: dict[str, tuple[Metric, ...]] = {
+    "": (),
+    "stapled": status.STAPLED_METRICS,
+    "request": status.METRICS,
+}
+"""The metrics for each value of the key `ocsp`."""
+
 SHARE = 0.9
 """The part of the probe's remaining time that the examination may take."""
 
@@ -65,8 +72,7 @@ async def _look_for_revoked(
     client, revoked = client_of(settings), list[Certificate]()
     if settings.ocsp:
         check = StatusCheck(probe, client, until)
-        if await check.run(chain, shown.stapled, request=settings.ocsp == "request"):
-            revoked.append(chain[0])
+        revoked += await check.run(chain, shown.stapled, request=settings.ocsp == "request")
     if settings.check_revoked:
         listed = await RevocationCheck(probe, client, until).run(chain)
         revoked += [one for one in listed if one not in revoked]
@@ -80,7 +86,7 @@ def metrics_for(settings: Settings) -> list[Metric]:
     listed = revocation.METRICS if settings.check_revoked else ()
     window = renewal.METRICS if settings.renewal_directory else ()
     detailed = certificate_details.METRICS if settings.certificate_details else ()
-    return [*detailed, *listed, *(status.METRICS if settings.ocsp else ()), *window]
+    return [*detailed, *listed, *STATUS_METRICS[settings.ocsp], *window]
 
 
 def chain_of(shown: Handshake) -> Sequence[Certificate]:
