@@ -248,7 +248,7 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class _Deaf(asyncio.Transport):
+class _DiscardingTransport(asyncio.Transport):
     """A transport that forgets what is sent."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -280,7 +280,7 @@ def conversation(name: str) -> Target:
     def target(data: bytes) -> None:
         async def connect(*_: object, **__: object) -> Connection:
             connection = Connection()
-            connection.connection_made(_Deaf())
+            connection.connection_made(_DiscardingTransport())
             connection.data_received(data)
             connection.eof_received()
             return connection

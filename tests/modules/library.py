@@ -19,7 +19,7 @@ from probe_exporter.prober.failure import Reason
 from probe_exporter.runner import Result, run
 from tests.deadlines import run_until
 from tests.targets import End, Pki, Repeat
-from tests.targets.talker import Hear, Talk, Talker, Turn, talk, then_silence
+from tests.targets.scripted_server import Hear, Script, ScriptedServer, Turn, talk, then_silence
 
 PROBERS = loader.load_probers([])
 """Every prober, loaded once for all test files."""
@@ -51,22 +51,22 @@ async def probe(module: Module, target: object, timeout: float = 20.0) -> Result
     return await run(module, str(target), timeout)
 
 
-async def probe_talker(
-    module: Module, script: Talk, pki: Pki, timeout: float = 20.0, *, times_out: bool = False
+async def probe_scripted(
+    module: Module, script: Script, pki: Pki, timeout: float = 20.0, *, times_out: bool = False
 ) -> tuple[Result, bytes]:
     """Probe a scripted peer. Return the result and what the peer heard.
 
     Args:
         times_out: let the deadline expire once the peer has played its script.
     """
-    async with Talker(script, pki.directory) as talker:
-        target = talker.fill("127.0.0.1:{port}")
+    async with ScriptedServer(script, pki.directory) as scripted:
+        target = scripted.fill("127.0.0.1:{port}")
         if times_out:
-            result = await run_until(lambda _: talker.silent.is_set(), module, target)
+            result = await run_until(lambda _: scripted.silent.is_set(), module, target)
         else:
             result = await probe(module, target, timeout)
-        await talker.finished()
-    return result, b"".join(map(ast.literal_eval, talker.heard))
+        await scripted.finished()
+    return result, b"".join(map(ast.literal_eval, scripted.heard))
 
 
 async def probe_same_loop(module: Module, *turns: bytes | Hear) -> tuple[Result, bytes]:
@@ -120,7 +120,7 @@ def phases(result: Result) -> set[str]:
 
 # --- peers that misbehave ----------------------------------------------------------------------------------
 
-STRANGERS: dict[str, Talk] = {
+STRANGERS: dict[str, Script] = {
     "no response": then_silence(),
     "closed at once": talk(),
     "reset at once": talk(end=End.RESET),
@@ -136,15 +136,15 @@ STRANGERS: dict[str, Talk] = {
 """Peers that speak another protocol, or none."""
 
 
-async def expect_failure(module: Module, script: Talk, pki: Pki) -> Result:
+async def expect_failure(module: Module, script: Script, pki: Pki) -> Result:
     """Probe a scripted peer; assert that the probe fails, and not with an internal error."""
-    result, _ = await probe_talker(module, script, pki, times_out=script.end is End.HOLD)
+    result, _ = await probe_scripted(module, script, pki, times_out=script.end is End.HOLD)
     assert result.failure is not None
     assert result.failure.reason not in OURS, result.failure.message
     return result
 
 
-def cuts(turns: tuple[Turn, ...], step: int = 1) -> Iterator[Talk]:
+def cuts(turns: tuple[Turn, ...], step: int = 1) -> Iterator[Script]:
     """Yield dialogues that end at every byte of what the peer says."""
     for place, turn in enumerate(turns):
         if isinstance(turn, bytes):
@@ -152,7 +152,7 @@ def cuts(turns: tuple[Turn, ...], step: int = 1) -> Iterator[Talk]:
                 yield talk(*turns[:place], turn[:size])
 
 
-def damaged(turns: tuple[Turn, ...], number: int = 500) -> Iterator[Talk]:
+def damaged(turns: tuple[Turn, ...], number: int = 500) -> Iterator[Script]:
     """Yield dialogues with changed, missing or inserted bytes, the same at every run."""
     dice = random.Random(1)
     places = [place for place, turn in enumerate(turns) if isinstance(turn, bytes)]
@@ -166,11 +166,11 @@ def damaged(turns: tuple[Turn, ...], number: int = 500) -> Iterator[Talk]:
         yield talk(*turns[:place], bytes(said))
 
 
-async def expect_no_bug(module: Module, script: Talk, pki: Pki) -> None:
+async def expect_no_bug(module: Module, script: Script, pki: Pki) -> None:
     """Probe a scripted peer; assert no internal error, and that the samples can be encoded.
 
     Both sides may wait for each other, so the timeout is short. Whether it strikes does not matter.
     """
-    result, _ = await probe_talker(module, script, pki, timeout=0.3)
+    result, _ = await probe_scripted(module, script, pki, timeout=0.3)
     assert result.failure is None or result.failure.reason not in OURS, (result.failure.message, script)
     encode(result.probe.samples, TEXT)

@@ -26,7 +26,7 @@ from tests.servers.grpc_health import GrpcHealth
 from tests.servers.openssh import OpenSsh
 from tests.servers.postgresql import PostgreSql
 from tests.targets import Answer, Pki, Site, Tls, http3, reply
-from tests.targets.talker import Hear, Talker, then_silence
+from tests.targets.scripted_server import Hear, ScriptedServer, then_silence
 
 SHIPPED = loading.load([loader.library() / "blackbox.yml"], PROBERS, strict=True).modules
 
@@ -179,10 +179,10 @@ async def test_irc_modules_answer_the_ping(name: str, pki: Pki) -> None:
         b":irc.test NOTICE * :*** Looking up your hostname\r\n", Hear(lines=2), b"PING :4711\r\n", Hear(),
         b":irc.test 001 probe :Welcome\r\n",
     )  # fmt: skip
-    async with Talker(script, pki.directory) as talker:
-        assert why(await probe(name, talker.fill("127.0.0.1:{port}"))) is None
-        await talker.finished()
-    assert talker.heard == [repr(b"NICK probe\nUSER probe 0 * :probe-exporter\n"), repr(b"PONG 4711\n")]
+    async with ScriptedServer(script, pki.directory) as scripted:
+        assert why(await probe(name, scripted.fill("127.0.0.1:{port}"))) is None
+        await scripted.finished()
+    assert scripted.heard == [repr(b"NICK probe\nUSER probe 0 * :probe-exporter\n"), repr(b"PONG 4711\n")]
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from probe_exporter.tls import layer
 from tests.conftest import NewLoop
 from tests.descriptors import no_descriptors
 from tests.targets import Pki
-from tests.targets.peer import Shaker, a_probe, everything, failing, greet, hold, over_tls, peer, say, take
+from tests.targets.peer import TlsPeer, a_probe, everything, failing, greet, hold, over_tls, peer, say, take
 from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("new_loop")
@@ -176,7 +176,7 @@ SECONDS = Metric("probe_own_duration_seconds", "How long.", ("phase",))
 
 
 async def test_connect_reports_phases_to_own_metric(pki: Pki) -> None:
-    with Shaker(pki, say=b"welcome") as server:
+    with TlsPeer(pki, say=b"welcome") as server:
         probe = a_probe()
         with await connect(probe, "127.0.0.1", server.port, over_tls(pki), seconds=SECONDS) as connection:
             assert await connection.read() == b"welcome"

@@ -267,7 +267,7 @@ FAR, FAR_6 = "10.91.2.2", "fd91:2::2"
 PORT = 4433
 
 
-class Far:
+class FarListeners:
     """Listeners in the far host: a TCP port, and a UDP port that echoes and records its clients."""
 
     def __init__(self, host: Namespace) -> None:
@@ -321,7 +321,7 @@ class Far:
 
 
 @pytest.fixture(scope="module")
-def laid() -> Iterator[tuple[NamespaceNetwork, Far]]:
+def laid() -> Iterator[tuple[NamespaceNetwork, FarListeners]]:
     """A network whose near host has a second way to the router, eth1 (10.91.3.1, fd91:3::1), worse than the first."""
     namespaces.require()
     with namespaces.network() as network:
@@ -335,7 +335,7 @@ def laid() -> Iterator[tuple[NamespaceNetwork, Far]]:
         near.ip("-6", "route", "add", "default", "via", "fd91:3::fe", "dev", "eth1", "metric", "9999")
         near.sysctl(ipv4__ping_group_range="0 2147483647")
         near.run("ping", "-c1", "-w5", "-I", "eth1", FAR_6)
-        listening = Far(far)
+        listening = FarListeners(far)
         try:
             yield network, listening
         finally:
@@ -353,7 +353,7 @@ PROBES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-async def until_heard(far: Far, module: Module, target: str) -> None:
+async def until_heard(far: FarListeners, module: Module, target: str) -> None:
     """Probe until the far host has received a packet."""
     probing = asyncio.create_task(run(module, target, 120.0))
     await until(lambda: far.heard)
@@ -368,7 +368,13 @@ async def until_heard(far: Far, module: Module, target: str) -> None:
 )
 @pytest.mark.parametrize("name", PROBES)
 def test_source_interface_selects_outgoing_interface(
-    tmp_path: Path, laid: tuple[NamespaceNetwork, Far], name: str, target: str, first: str, second: str, net_raw: bool
+    tmp_path: Path,
+    laid: tuple[NamespaceNetwork, FarListeners],
+    name: str,
+    target: str,
+    first: str,
+    second: str,
+    net_raw: bool,
 ) -> None:
     """The interface overrides the routes; the far host sees its address."""
     network, far = laid

@@ -34,7 +34,7 @@ from tests.targets.dns import (
     record,
     silence,
 )
-from tests.targets.talker import Secure, Talker, then_silence
+from tests.targets.scripted_server import ScriptedServer, Secure, then_silence
 
 A = record("www.example.test", "A", "192.0.2.1")
 OK = Says([A])
@@ -246,9 +246,9 @@ async def test_response_in_pieces_is_assembled() -> None:
 async def test_handshake_and_query_share_one_deadline(pki: Pki) -> None:
     """The original gives each of them the whole timeout; here the deadline of the probe ends the query."""
     trust = {"ca_file": str(pki.directory / "root.pem")}
-    async with Talker(then_silence(Pause(0.4), Secure()), pki.directory) as talker:
+    async with ScriptedServer(then_silence(Pause(0.4), Secure()), pki.directory) as scripted:
         asking = module(dns_over_tls=True, tls_config=trust, **TCP)
-        result = await run_until(in_phase("request"), asking, talker.fill("127.0.0.1:{port}"))
+        result = await run_until(in_phase("request"), asking, scripted.fill("127.0.0.1:{port}"))
     assert why(result) == (Reason.DNS_QUERY_TIMEOUT, "request")
     assert 0.35 < seconds(result)["connect"] < result.duration
 

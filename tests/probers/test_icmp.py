@@ -502,40 +502,40 @@ def lose(path: NamespaceNetwork, every: int) -> None:
 
 
 @dataclass(frozen=True)
-class Found:
+class PathMeasurement:
     """A measurement of a path: the share of requests without a reply, and the round trip in seconds."""
 
     loss: float
     rtt: tuple[float, float, float] | None  # lowest, mean and highest
 
 
-def by_ours(path: NamespaceNetwork, target: str, count: int, timeout: float = 20.0) -> Found:
+def by_ours(path: NamespaceNetwork, target: str, count: int, timeout: float = 20.0) -> PathMeasurement:
     """Measure with our series. Its interval is also how long it waits for the last reply, so it is not too short."""
     (result,) = through(path, target, timeout=timeout, count=count, interval="60ms")
     loss = value(result, icmp.LOSS)
     assert loss is not None
     low, mean, high = (value(result, metric) for metric in (icmp.RTT_MIN, icmp.RTT_AVG, icmp.RTT_MAX))
-    return Found(loss, None if low is None or mean is None or high is None else (low, mean, high))
+    return PathMeasurement(loss, None if low is None or mean is None or high is None else (low, mean, high))
 
 
-def by_ping(path: NamespaceNetwork, target: str, count: int) -> Found:
+def by_ping(path: NamespaceNetwork, target: str, count: int) -> PathMeasurement:
     """Measure with ping: ``12 packets transmitted, 9 received, 25% packet loss …  rtt min/avg/max/mdev = …``."""
     said = path.near.run("ping", "-q", "-c", str(count), "-i", "0.02", "-W", "1", target)
     return _found(r"(\d+) packets transmitted, (\d+) received", r"= ([\d.]+)/([\d.]+)/([\d.]+)/", said)
 
 
-def by_fping(path: NamespaceNetwork, target: str, count: int) -> Found:
+def by_fping(path: NamespaceNetwork, target: str, count: int) -> PathMeasurement:
     """Measure with fping: ``… xmt/rcv/%loss = 12/9/25%, min/avg/max = …``; it exits with 1 if something got lost."""
     said = path.near.run("sh", "-c", f"fping -q -c {count} -p 20 -t 1000 {target} 2>&1 || true")
     return _found(r"xmt/rcv/%loss = (\d+)/(\d+)/", r"min/avg/max = ([\d.]+)/([\d.]+)/([\d.]+)", said)
 
 
-def _found(counts: str, milliseconds: str, said: str) -> Found:
+def _found(counts: str, milliseconds: str, said: str) -> PathMeasurement:
     counted, rtt = re.search(counts, said), re.search(milliseconds, said)
     assert counted, said
     assert rtt, said
     low, mean, high = (float(one) / 1000 for one in rtt.groups())
-    return Found(1 - int(counted[2]) / int(counted[1]), (low, mean, high))
+    return PathMeasurement(1 - int(counted[2]) / int(counted[1]), (low, mean, high))
 
 
 @pytest.mark.slow
@@ -605,10 +605,10 @@ def answer(asked: bytes) -> bytes:
 def test_rtt_is_the_delay_of_the_path(path: NamespaceNetwork, delay: float) -> None:
     """ping and fping measure the same delay."""
 
-    def one(path: NamespaceNetwork, target: str, count: int) -> Found:
+    def one(path: NamespaceNetwork, target: str, count: int) -> PathMeasurement:
         (result,) = through(path, target)
         rtt = seconds(result)["rtt"]
-        return Found(0, (rtt, rtt, rtt))
+        return PathMeasurement(0, (rtt, rtt, rtt))
 
     with path.far.responding(late(delay)):
         for by in (one, by_ours, by_ping, by_fping):

@@ -23,7 +23,7 @@ from probe_exporter.tls import metrics
 from tests.cost import short_turns
 from tests.deadlines import in_phase, run_until
 from tests.targets import End, Pause, Pki, Repeat
-from tests.targets.talker import Finish, Hear, Secure, Talk, Talker, talk, then_silence
+from tests.targets.scripted_server import Finish, Hear, Script, ScriptedServer, Secure, talk, then_silence
 
 
 def module(**settings: Any) -> Module:
@@ -31,26 +31,31 @@ def module(**settings: Any) -> Module:
 
 
 async def probe(
-    pki: Pki, script: Talk, *steps: dict[str, Any], timeout: float = 20.0, target: str = "127.0.0.1:{port}", **more: Any
+    pki: Pki,
+    script: Script,
+    *steps: dict[str, Any],
+    timeout: float = 20.0,
+    target: str = "127.0.0.1:{port}",
+    **more: Any,
 ) -> tuple[Result, list[str]]:
-    """Probe a new talker. Return the result and what the talker heard."""
-    async with Talker(script, pki.directory) as talker:
-        result = await run(module(query_response=list(steps), **more), talker.fill(target), timeout)
-        await talker.finished()
-    return result, talker.heard
+    """Probe a new scripted server. Return the result and what it received."""
+    async with ScriptedServer(script, pki.directory) as scripted:
+        result = await run(module(query_response=list(steps), **more), scripted.fill(target), timeout)
+        await scripted.finished()
+    return result, scripted.heard
 
 
 async def probe_until_silence(
-    pki: Pki, phase: str, script: Talk, *steps: dict[str, Any], **more: Any
+    pki: Pki, phase: str, script: Script, *steps: dict[str, Any], **more: Any
 ) -> tuple[Result, list[str]]:
-    """Do the same, but let the deadline expire once the probe is in `phase` and the talker has said all."""
-    async with Talker(script, pki.directory) as talker:
+    """Do the same, but let the deadline expire once the probe is in `phase` and the server has said all."""
+    async with ScriptedServer(script, pki.directory) as scripted:
         result = await run_until(
-            lambda probe: probe.current_phase == phase and talker.silent.is_set(),
-            module(query_response=list(steps), **more), talker.fill("127.0.0.1:{port}"),
+            lambda probe: probe.current_phase == phase and scripted.silent.is_set(),
+            module(query_response=list(steps), **more), scripted.fill("127.0.0.1:{port}"),
         )  # fmt: skip
-        await talker.finished()
-    return result, talker.heard
+        await scripted.finished()
+    return result, scripted.heard
 
 
 def why(result: Result) -> tuple[str, str] | None:
@@ -177,7 +182,7 @@ BYTES = {"expect_bytes": "yes"}
     ],
 )
 async def test_failed_dialogue_has_its_reason(
-    pki: Pki, script: Talk, step: dict[str, Any], reason: Reason, by_regexp: int, by_bytes: int
+    pki: Pki, script: Script, step: dict[str, Any], reason: Reason, by_regexp: int, by_bytes: int
 ) -> None:
     result, _ = await probe(pki, script, step)
     assert why(result) == (reason, "dialogue")
@@ -188,9 +193,9 @@ async def test_failed_dialogue_has_its_reason(
 async def test_slow_reader_times_out_in_the_dialogue_phase(pki: Pki) -> None:
     """The peer reads one byte at a time."""
     script, step = talk(Hear(), end=End.RESET), {"send": "x" * 9_000_000, **BYTES}
-    async with Talker(script, pki.directory) as talker:
+    async with ScriptedServer(script, pki.directory) as scripted:
         result = await run_until(
-            in_phase("dialogue"), module(query_response=[step]), talker.fill("127.0.0.1:{port}"), grace=0.1
+            in_phase("dialogue"), module(query_response=[step]), scripted.fill("127.0.0.1:{port}"), grace=0.1
         )
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
     assert [result.probe.samples.get(metric) for metric in (FAILED_BY_REGEXP, FAILED_BY_BYTES)] == [0, 0]
@@ -224,9 +229,9 @@ FLOODS = {
 async def test_flood_of_lines_is_read_in_short_turns(pki: Pki, flood: bytes) -> None:
     """Other tasks get their turn during the flood, and the deadline ends the probe."""
     asking = module(query_response=[{"expect": "(a+)+never", "reject": "(b|c)*no$"}])
-    async with Talker(then_silence(Repeat(flood, 10_000)), pki.directory) as talker:
+    async with ScriptedServer(then_silence(Repeat(flood, 10_000)), pki.directory) as scripted:
         with short_turns() as taken:
-            result = await run_until(lambda _: len(taken) > 50, asking, talker.fill("127.0.0.1:{port}"))
+            result = await run_until(lambda _: len(taken) > 50, asking, scripted.fill("127.0.0.1:{port}"))
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
 
 
@@ -276,7 +281,10 @@ async def test_second_starttls_fails_or_times_out(pki: Pki) -> None:
 
     steps = {"starttls": True}, {"starttls": True}
     result, _ = await probe(pki, then_silence(Secure(), Secure()), *steps, tls_config=trust(pki))
-    assert why(result) in {(Reason.TLS_HANDSHAKE, "tls"), (Reason.TLS_TIMEOUT, "tls")}  # the talker does not support it
+    assert why(result) in {
+        (Reason.TLS_HANDSHAKE, "tls"),
+        (Reason.TLS_TIMEOUT, "tls"),
+    }  # our server can't
     assert seconds(result)["tls"] > 0
 
 

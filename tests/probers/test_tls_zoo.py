@@ -18,7 +18,7 @@ from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import metrics
 from tests.targets import Pki
-from tests.targets.talker import Secure, Talker, then_silence
+from tests.targets.scripted_server import ScriptedServer, Secure, then_silence
 
 ROOT = {"ca_file": "root.pem"}
 CLIENT = {"cert_file": "client.pem", "key_file": "client.key"}
@@ -97,8 +97,8 @@ async def probe(kind: Kind, pki: Pki, **settings: Any) -> Result:
     """Probe a server of this kind."""
     config = {key: str(pki.directory / value) if key.endswith("_file") else value for key, value in kind.config.items()}
     block = TcpSettings.model_validate({"tls": True, "tls_config": config, "preferred_ip_protocol": "ip4", **settings})
-    async with Talker(then_silence(kind.server, b"220 ready\r\n"), pki.directory) as talker:
-        return await run(Module("m", prober, block, 0.0, Place("t")), talker.fill(kind.target), 20.0)
+    async with ScriptedServer(then_silence(kind.server, b"220 ready\r\n"), pki.directory) as scripted:
+        return await run(Module("m", prober, block, 0.0, Place("t")), scripted.fill(kind.target), 20.0)
 
 
 def why(result: Result) -> tuple[str, str] | None:

@@ -13,7 +13,7 @@ from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.report.peers import SOON_DAYS, Peer, date, peers
 from probe_exporter.runner import Result, run
 from tests.targets import Pki
-from tests.targets.talker import Secure, Talker, then_silence
+from tests.targets.scripted_server import ScriptedServer, Secure, then_silence
 
 TIMEOUT = 60.0  # seconds; no test waits for it
 
@@ -22,8 +22,8 @@ async def probed(pki: Pki, certificate: str, **tls: Any) -> Result:
     """Probe a server with one of the certificates of the PKI; trust its root."""
     settings = {"tls": True, "tls_config": {"ca_file": str(pki.directory / "root.pem"), **tls}}
     module = Module("m", prober, TcpSettings.model_validate(settings), 0.0, Place("test.yml"))
-    async with Talker(then_silence(Secure(certificate)), pki.directory) as talker:
-        return await run(module, talker.fill("127.0.0.1:{port}"), TIMEOUT)
+    async with ScriptedServer(then_silence(Secure(certificate)), pki.directory) as scripted:
+        return await run(module, scripted.fill("127.0.0.1:{port}"), TIMEOUT)
 
 
 async def seen(pki: Pki, certificate: str, **tls: Any) -> Peer:
@@ -101,8 +101,8 @@ async def test_certificate_that_expires_soon_has_a_warning(pki: Pki) -> None:
 
 async def test_probe_without_tls_has_no_peers(pki: Pki) -> None:
     module = Module("m", prober, TcpSettings(), 0.0, Place("test.yml"))
-    async with Talker(then_silence(), pki.directory) as talker:
-        result = await run(module, talker.fill("127.0.0.1:{port}"), TIMEOUT)
+    async with ScriptedServer(then_silence(), pki.directory) as scripted:
+        result = await run(module, scripted.fill("127.0.0.1:{port}"), TIMEOUT)
     assert peers(details_of(result), result.started) == []
 
 

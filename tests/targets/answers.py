@@ -40,14 +40,14 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class PortDependent:
     """Bytes that contain port numbers, so that they are made when the ports are known."""
 
     make: Callable[[Callable[[str], str]], bytes]  # receives a function that fills in ports
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class Action:
     """An action on the connection other than sending bytes."""
 
     do: Callable[..., None]
@@ -60,7 +60,7 @@ class Hear:
     data: bytes
 
 
-Part = bytes | Pause | Repeat | Finish | Made | Act | Hear
+Part = bytes | Pause | Repeat | Finish | PortDependent | Action | Hear
 
 
 @dataclass(frozen=True, slots=True)

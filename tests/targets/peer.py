@@ -102,7 +102,7 @@ async def failing(awaitable: Awaitable[object]) -> ProbeFailed:
     return failed.value
 
 
-class Shaker:
+class TlsPeer:
     """A TLS server in a thread, for one client; it keeps the client's first data and the result of the handshake.
 
     Attributes:

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.targets import http2, http3
-from tests.targets.answers import Answer, End, Finish, Header, Hear, Made, Part, Pause, Repeat, reply
+from tests.targets.answers import Answer, End, Finish, Header, Hear, Part, Pause, PortDependent, Repeat, reply
 
 MAX_HEAD = 1 << 20
 LINGER_RESET = b"\1\0\0\0\0\0\0\0"  # struct linger {on, 0 seconds}: close sends RST
@@ -253,7 +253,7 @@ class Site:
             case bytes():
                 writer.write(self._with_ports(part))
                 await writer.drain()
-            case Made(make):
+            case PortDependent(make):
                 writer.write(make(self.fill))
                 await writer.drain()
             case Pause(seconds):

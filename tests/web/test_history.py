@@ -16,8 +16,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server
+from tests.http_client import ask
 from tests.waiting import wait_until
 from tests.web.test_routes import CONFIG, PLAIN, PLUGINS
 

@@ -43,7 +43,7 @@ LONG = "<" * 3000
 """A part of a target and of a message: it is escaped on the page."""
 
 
-class Many:
+class LargeHistory:
     """A history of many targets that fail in turn."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Many:
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Web:
-    return _web(Many(), tmp_path_factory.mktemp("costs") / "blackbox.yml")
+    return _web(LargeHistory(), tmp_path_factory.mktemp("costs") / "blackbox.yml")
 
 
 def _web(history: History, file: Path) -> Web:

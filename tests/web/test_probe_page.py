@@ -17,8 +17,8 @@ from probe_exporter.report.snippets import EXPORTER
 from probe_exporter.web.listening import Place
 from probe_exporter.web.probe_page import _view, exporter_url
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Response, Server
+from tests.http_client import ask
 from tests.waiting import wait_until
 from tests.web.test_routes import PLAIN, PLUGINS
 

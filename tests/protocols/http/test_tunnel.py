@@ -49,7 +49,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "HOSTS", path)
 
 
-class Stage:
+class TunnelSetup:
     """A target and a proxy, and probes of the target through the proxy."""
 
     def __init__(self, site: Site, proxy: ProxyServer) -> None:
@@ -77,12 +77,12 @@ async def staged(
     behaviour: HttpProxy | SocksProxy | None = None,
     pages: Mapping[str, Answer] | None = None,
     tls: Tls | None = None,
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[TunnelSetup]:
     """Start a target and a proxy for the length of the block."""
     site = Site(pages or {"/": OK}, tls or Tls(), pki.directory)
     proxy = ProxyServer({}, pki=pki.directory, behaviour=behaviour or HttpProxy())
     async with site, proxy:
-        yield Stage(site, proxy)
+        yield TunnelSetup(site, proxy)
 
 
 def why(result: Result) -> tuple[str, str] | None:
