@@ -25,6 +25,7 @@ from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result
 from tests.clocks import Clock
 from tests.config.test_loading import load
+from tests.outcomes import why
 from tests.peers.golden import hold
 from tests.targets import Pki
 from tests.targets.dns import DnsServer, Zone
@@ -71,10 +72,6 @@ def passed(result: Result) -> dict[str, float]:
 
 def failures(result: Result) -> set[tuple[str, ...]]:
     return set(series(result, "probe_address_failure_info"))
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    return None if result.failure is None else (result.failure.reason.value, result.phase)
 
 
 def three(first: Node, second: Node, third: Node) -> Mapping[str, Node]:
