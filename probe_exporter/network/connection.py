@@ -155,8 +155,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         writer, self._writer = self._writer, None
-        if writer is not None and not writer.done():
-            writer.set_result(None)
+        wake(writer)
 
     # Called by probers.
 
@@ -407,8 +406,13 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         reader, self._reader = self._reader, None
-        if reader is not None and not reader.done():
-            reader.set_result(None)
+        wake(reader)
+
+
+def wake(waiter: asyncio.Future[None] | None) -> None:
+    """Let a task continue that waits for a future, if one does."""
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
 
 
 def _unread(transport: asyncio.Transport) -> bytes:

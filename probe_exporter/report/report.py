@@ -22,6 +22,7 @@ from probe_exporter.report.peers import Peer
 from probe_exporter.report.snippets import EXPORTER, Snippets, snippets
 from probe_exporter.report.waterfall import Bar
 from probe_exporter.runner import Result
+from probe_exporter.settings.fields import shorten
 
 MAX_RUNS = 200
 MAX_STEPS = 500
@@ -30,10 +31,6 @@ MAX_SAMPLES = 2000
 MAX_LABEL_CHARACTERS = 500
 MAX_SETTINGS_CHARACTERS = 65536
 """Limits of a report; what is left out is counted or marked with an ellipsis."""
-
-MAX_SHOWN_CHARACTERS = 300
-"""Of a name or a message in a table; a target may have 64 KiB."""
-
 
 _TIMESTAMPS = ("_timestamp_seconds", "_expiry")
 MAX_DATE_SECONDS = 1e11  # the year 5138
@@ -228,11 +225,6 @@ def seconds(duration: float) -> str:
     value, unit = (duration * 1e3, "ms") if round(duration * 1e3) < 1000 else (duration, "s")
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{digits}f} {unit}"
-
-
-def shorten(text: str, limit: int = MAX_SHOWN_CHARACTERS) -> str:
-    """Return a text with at most `limit` characters and an ellipsis."""
-    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def _run(run: Mapping[str, Any]) -> RunRow:
