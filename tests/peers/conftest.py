@@ -70,7 +70,7 @@ def selected(request: pytest.FixtureRequest) -> frozenset[str]:
 @pytest.fixture(scope="session")
 def ours(stage: Stage, selected: frozenset[str]) -> Iterator[Runs]:
     """Return the outcomes of our exporter."""
-    runs = Runs("ours", exporters.ours, stage, selected)
+    runs = Runs("ours", exporters.ours_from_scratch, stage, selected)
     yield runs
     runs.close()
 
