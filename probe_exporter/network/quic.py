@@ -34,7 +34,7 @@ from aioquic.quic.events import (
     StreamReset,
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
-from aioquic.tls import AlertDescription, CipherSuite
+from aioquic.tls import AlertBadCertificate, AlertDescription, Certificate, CipherSuite, ExtensionType
 
 from probe_exporter.addresses import literals
 from probe_exporter.network import opening
@@ -45,7 +45,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.tls import certificates, evidence, handshake, layer, suites
 from probe_exporter.tls.handshake import Handshake
-from probe_exporter.tls.quic import QuicContext
+from probe_exporter.tls.quic import OCSP_REQUEST, QuicContext, stapled_in
 
 KEEP_ALIVE = 10.0
 """Seconds of silence after which a PING is sent, so that the peer does not close the connection."""
@@ -107,7 +107,7 @@ async def dial(
 
     async def dial_one(address: str) -> QuicClient:
         datagrams = await opening.dial_udp(probe, address, port)
-        client = QuicClient(datagrams, configuration, context, server_name)
+        client = QuicClient(datagrams, configuration, context, server_name, requests_ocsp=probe.requests_ocsp)
         try:
             await client.shake_hands(probe)
         except BaseException:
@@ -138,6 +138,37 @@ def _configuration(context: QuicContext, server_name: str, protocol: str) -> Qui
     return configuration
 
 
+class _State(QuicConnection):
+    """The state of a connection, which also requests and keeps a stapled OCSP response.
+
+    aioquic sends no such request, drops the response, and has no public way to do either.
+
+    Attributes:
+        stapled: the response; empty if the peer sent none, None if it was not requested.
+    """
+
+    def __init__(self, configuration: QuicConfiguration, *, requests_ocsp: bool) -> None:
+        super().__init__(configuration=configuration)
+        self.stapled: bytes | None = b"" if requests_ocsp else None
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        """Prepare TLS, before the ClientHello is sent; once more after a Retry or a negotiation of the version."""
+        super()._initialize(peer_cid)
+        if self.stapled is not None:
+            self.tls.handshake_extensions.append((ExtensionType.STATUS_REQUEST, OCSP_REQUEST))
+        read = self.tls._set_peer_certificate  # noqa: SLF001  # see above
+
+        def read_and_keep(certificate: Certificate) -> None:
+            if self.stapled is not None:
+                self.stapled = stapled_in(certificate.certificates[0][1])
+            try:
+                read(certificate)
+            except certificates.UNREADABLE:  # aioquic expects ValueError alone
+                raise AlertBadCertificate("Certificate could not be parsed") from None
+
+        self.tls._set_peer_certificate = read_and_keep  # type: ignore[method-assign]  # noqa: SLF001  # see above
+
+
 class QuicClient:
     """One QUIC connection to a target. Made by `dial`.
 
@@ -149,14 +180,20 @@ class QuicClient:
     """
 
     def __init__(
-        self, datagrams: Datagrams, configuration: QuicConfiguration, context: QuicContext, server_name: str
+        self,
+        datagrams: Datagrams,
+        configuration: QuicConfiguration,
+        context: QuicContext,
+        server_name: str,
+        *,
+        requests_ocsp: bool,
     ) -> None:
         self.connect_seconds = 0.0
         self.tls_seconds = 0.0
         self.handshake: Handshake | None = None
         self.sent = 0
         self._datagrams = datagrams
-        self._quic = QuicConnection(configuration=configuration)
+        self._quic = _State(configuration, requests_ocsp=requests_ocsp)
         self._context = context
         self._server_name = server_name
         self._received = 0
@@ -310,6 +347,7 @@ class QuicClient:
             sent=[certificates.read(certificate) for certificate in (leaf, *others)],
             verified=None,
             protocol=protocol,
+            stapled=self._quic.stapled,
         )
 
     def _ended(self, event: ConnectionTerminated) -> ProbeFailed:

@@ -1,4 +1,4 @@
-"""Verify certificates for QUIC: aioquic shakes hands, OpenSSL verifies the certificates that it received.
+"""Verify certificates for QUIC, and read OCSP responses stapled to them: aioquic shakes hands, OpenSSL verifies.
 
 pyOpenSSL can verify a chain without a connection, but reports the first error only and ignores key usage. So
 `QuicContext.verify` plays the server's half of a TLS 1.2 handshake to an OpenSSL client in memory, up to the
@@ -22,7 +22,12 @@ from probe_exporter.tls.layer import Check, describe
 from probe_exporter.tls.settings import TLSSettings
 from probe_exporter.tls.suites import CIPHERS
 
+OCSP_REQUEST = b"\x01\0\0\0\0"
+"""The extension status_request of a ClientHello (RFC 6066, 8): by OCSP, for any responder, without extensions."""
+
 _PIECE = 16384  # bytes that one record holds at most
+_STATUS_REQUEST = b"\0\x05"
+_OCSP = b"\x01"
 
 
 class QuicContext:
@@ -79,6 +84,16 @@ class QuicContext:
         if check.errors:
             raise check.failure(replace(shown, verify_errors=tuple(check.errors), faults=tuple(check.faults)))
         return replace(shown, verified=chain.verified(connection))
+
+
+def stapled_in(extensions: bytes) -> bytes:
+    """Return the OCSP response among the extensions of a certificate's entry (RFC 8446, 4.4.2.1); empty without one."""
+    while extensions:
+        size = int.from_bytes(extensions[2:4], "big")
+        kind, content, extensions = extensions[:2], extensions[4 : 4 + size], extensions[4 + size :]
+        if kind == _STATUS_REQUEST and content[:1] == _OCSP:
+            return content[4 : 4 + int.from_bytes(content[1:4], "big")]
+    return b""
 
 
 def quic_context(settings: TLSSettings) -> QuicContext:
