@@ -1,4 +1,4 @@
-"""`ocsp` against `openssl s_server`, which staples a response, and against a responder on loopback."""
+"""`ocsp` against openssl and nginx, which staple a response, and against a responder on loopback."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from probe_exporter.runner import Result, run
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.quic import stapled_in
 from tests.processes import free_port, listening, running
+from tests.servers.nginx import Stapling
 from tests.targets import Site, http3
 from tests.targets.authority import PEM, Authority, tls_server
 
@@ -111,6 +112,28 @@ async def test_revoked_certificate_fails_the_probe_only_on_demand(tmp_path: Path
     assert (result.failure and result.failure.reason) == (Reason.CERTIFICATE_REVOKED if fails else None)
 
 
+@pytest.mark.parametrize(
+    ("kind", "shown", "stapled", "must_staple"),
+    [
+        ("good", "good", 1, 0),
+        ("revoked", "revoked", 1, 0),
+        ("demanded", "good", 1, 1),
+        ("demanded and missing", None, 0, 1),
+    ],
+)
+@pytest.mark.parametrize("version", ["TLS12", "TLS13"])
+async def test_response_stapled_by_nginx(
+    nginx_stapling: Stapling, kind: str, shown: str | None, stapled: float, must_staple: float, version: str
+) -> None:
+    trust = {"ca_file": str(nginx_stapling.ca_file), "min_version": version, "max_version": version}
+    settings = HttpSettings.model_validate({"tls_config": trust, "ocsp": "stapled", "fail_if_revoked": True})
+    module = Module("m", http, settings, 0.0, Place("test.yml", 1))
+    result = await run(module, f"https://127.0.0.1:{nginx_stapling.ports[kind]}/", GENEROUS_SECONDS)
+    assert statuses(result) == ({("stapled", shown)} if shown else set())
+    assert (value(result, status.STAPLED), value(result, status.MUST_STAPLE)) == (stapled, must_staple)
+    assert (result.failure and result.failure.reason) == (Reason.CERTIFICATE_REVOKED if kind == "revoked" else None)
+
+
 def _unusable(authority: Authority, leaf: x509.Certificate) -> dict[str, bytes]:
     (authority.directory / "stranger").mkdir()
     stranger = Authority(authority.directory / "stranger")
@@ -155,13 +178,14 @@ async def test_responder_with_a_certificate_of_the_issuer_may_sign(tmp_path: Pat
     assert statuses(result) == {("stapled", "good")}
 
 
-async def test_must_staple_without_a_response_is_visible(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stapled", [False, True])
+async def test_must_staple_with_and_without_a_response_is_visible(tmp_path: Path, *, stapled: bool) -> None:
     authority = Authority(tmp_path)
-    authority.issue(extensions=[x509.TLSFeature([x509.TLSFeatureType.status_request])])
-    result = await probe_stapling(authority, b"")
+    leaf = authority.issue(extensions=[x509.TLSFeature([x509.TLSFeatureType.status_request])])
+    result = await probe_stapling(authority, authority.status(leaf) if stapled else b"")
     assert result.failure is None
-    assert (value(result, status.MUST_STAPLE), value(result, status.STAPLED)) == (1, 0)
-    assert statuses(result) == set()
+    assert (value(result, status.MUST_STAPLE), value(result, status.STAPLED)) == (1, 1 if stapled else 0)
+    assert statuses(result) == ({("stapled", "good")} if stapled else set())
 
 
 def named(*urls: str) -> x509.AuthorityInformationAccess:
