@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from probe_exporter.addresses.cache import remembered
 from probe_exporter.config.dump import module_to_yaml, plain_module
@@ -17,12 +17,16 @@ from probe_exporter.config.module import Module
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import TEXT
 from probe_exporter.exposition.text_format import number
+from probe_exporter.history import run_lines
 from probe_exporter.history.probe_log import ProbeLog, source_of
 from probe_exporter.prober.metrics import Samples
 from probe_exporter.prober.run import Span
 from probe_exporter.runner import Result
 from probe_exporter.telemetry.logs import level_name
 from probe_exporter.telemetry.masking import Identity, Mask, mask_urls
+
+if TYPE_CHECKING:
+    from probe_exporter.runs.several import Run
 
 
 class HistoryEntry(NamedTuple):
@@ -94,10 +98,12 @@ def debug_documents(results: Sequence[Result], log: ProbeLog) -> str:
 
 
 def debug_document(result: Result, log: ProbeLog) -> str:
-    """Return the debug document of a result: its log, its metrics and its module's settings, with secrets masked."""
-    metrics = encode(_shown(result.probe.samples, _mask(result)), TEXT).decode()
+    """Return the debug document of a result: log, runs, metrics and settings of its module, with secrets masked."""
+    mask = _mask(result)
+    metrics = encode(_shown(result.probe.samples, mask), TEXT).decode()
     return (
         f"Logs for the probe:\n{log.text(result)}\n\n\n"
+        f"{run_lines.sections(result, mask)}"
         f"Metrics that would have been returned:\n{metrics}\n\n\n"
         f"Module configuration:\n{_effective(Identity(result.module)).text}"
     )
@@ -126,7 +132,7 @@ def details(result: Result) -> dict[str, object]:
         "parameters": {name: mask.parameter(value) for name, value in result.module.request.items()},
         "events": events,
         "phases": [_phase(span, result.probe.started, mask) for span in sorted(result.probe.spans, key=itemgetter(1))],
-        "runs": [run._asdict() | {"message": mask.text(run.message)} for run in result.runs],
+        "runs": [_run(run, result.probe.started, mask) for run in result.runs],
         "tls": [evidence.data(mask.text) for evidence in result.probe.evidence],
         "families": list(_families(_shown(result.probe.samples, mask))),
         "settings": _effective(Identity(result.module)).data,
@@ -142,6 +148,11 @@ def _phase(span: Span, started: float, mask: Mask) -> dict[str, object]:
         "about": mask.text(about),
         "failed": failed,
     }
+
+
+def _run(run: Run, started: float, mask: Mask) -> dict[str, object]:
+    spans = [_phase(span, started, mask) for span in run.spans]
+    return run._asdict() | {"message": mask.text(run.message), "spans": spans}
 
 
 class _Effective(NamedTuple):

@@ -192,11 +192,11 @@ class QuicClient:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
             except layer.VerificationFailed as failed:
                 handshake.report(probe, failed.handshake)
-                evidence.keep(probe, failed.handshake, self._server_name)
+                evidence.keep(probe, failed.handshake, self._server_name, self._datagrams.address)
                 self.close(QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate, QuicFrameType.CRYPTO)
                 raise
             self.tls_seconds = time.perf_counter() - self._datagrams.first_at
-            evidence.keep(probe, self.handshake, self._server_name)
+            evidence.keep(probe, self.handshake, self._server_name, self._datagrams.address)
 
     async def turn(self) -> list[QuicEvent]:
         """Send queued data, wait for the peer or a timer, and return new events of streams, perhaps none.
