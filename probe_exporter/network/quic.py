@@ -99,7 +99,7 @@ class _NoCommonGroup(ProbeFailed):
 class _Connection(QuicConnection):
     """aioquic's connection, without what a client does not need that never changes its address, and with OCSP stapling.
 
-    aioquic has no settings for these, hence the private names. It requests no OCSP response, and drops one that it gets.
+    aioquic has no settings for these, hence the private names. It asks for no OCSP response, and drops any.
 
     Attributes:
         stapled: the OCSP response that came with the certificate; empty if none came, None if it was not requested.
@@ -202,9 +202,7 @@ class QuicClient:
         sent: bytes of datagrams sent so far.
     """
 
-    def __init__(
-        self, datagrams: Datagrams, connection: _Connection, context: QuicContext, server_name: str
-    ) -> None:
+    def __init__(self, datagrams: Datagrams, connection: _Connection, context: QuicContext, server_name: str) -> None:
         self.connect_seconds = 0.0
         self.tls_seconds = 0.0
         self.handshake: Handshake | None = None
@@ -246,11 +244,11 @@ class QuicClient:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
             except layer.VerificationFailed as failed:
                 metrics.report_handshake(probe, failed.handshake)
-                evidence.keep(probe, failed.handshake, self._server_name)
+                evidence.keep(probe, failed.handshake, self._server_name, self._datagrams.address)
                 self.close(QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate, QuicFrameType.CRYPTO)
                 raise
             self.tls_seconds = time.perf_counter() - self._datagrams.first_at
-            evidence.keep(probe, self.handshake, self._server_name)
+            evidence.keep(probe, self.handshake, self._server_name, self._datagrams.address)
 
     async def turn(self) -> list[QuicEvent]:
         """Send queued data, wait for the peer or a timer, and return new events of streams, perhaps none.
