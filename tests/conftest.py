@@ -18,6 +18,7 @@ from probe_exporter.config import loading
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.settings.block import Settings
 from probe_exporter.values import pool
+from tests import forkserver
 from tests.clocks import Clock, clock
 from tests.cost import ignore_earlier_objects
 from tests.targets import Pki
@@ -140,9 +141,10 @@ def _models_are_built_once() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _helper_processes_end_with_the_session() -> Iterator[None]:
-    """Close the sockets of idle helper processes, of which Python would warn when the test process exits."""
+def _processes_end_with_the_session() -> Iterator[None]:
+    """End the fork server and idle helper processes: Python warns of their sockets if they are open when it exits."""
     yield
+    forkserver.stop()
     while pool._idle:
         pool._idle.pop().kill()
 

@@ -186,7 +186,7 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         fault.module: {"prober": "http", "timeout": f"{NEVER}s", "http": dict(fault.settings)} for fault in FAULTS
     }
     (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": {**faulty, **OTHERS}}))
-    with exporters.ours(directory, "--config.file=blackbox.yml") as server:
+    with exporters.ours_from_scratch(directory, "--config.file=blackbox.yml") as server:
         yield server
 
 

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterator
 from operator import itemgetter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from probe_exporter.addresses.cache import remembered
 from probe_exporter.config.dump import module_to_yaml, plain_module
@@ -21,6 +21,9 @@ from probe_exporter.prober.run import Span
 from probe_exporter.runner import Result
 from probe_exporter.telemetry.logs import level_name
 from probe_exporter.telemetry.masking import Identity, Mask
+
+if TYPE_CHECKING:
+    from probe_exporter.runs.several import Run
 
 
 def to_json(value: object, indent: int | None = None) -> str:
@@ -46,7 +49,7 @@ def details_of(result: Result) -> dict[str, object]:
         "parameters": {name: mask.parameter(value) for name, value in result.module.request.items()},
         "events": events,
         "phases": [_phase(span, result.probe.started, mask) for span in sorted(result.probe.spans, key=itemgetter(1))],
-        "runs": [run._asdict() | {"message": mask.text(run.message)} for run in result.runs],
+        "runs": [_run(run, result.probe.started, mask) for run in result.runs],
         "tls": [evidence.data(mask.text) for evidence in result.probe.evidence],
         "families": list(_families(masked_samples(result.probe.samples, mask))),
         "settings": effective_settings(Identity(result.module)).data,
@@ -62,6 +65,11 @@ def _phase(span: Span, started: float, mask: Mask) -> dict[str, object]:
         "about": mask.text(about),
         "failed": failed,
     }
+
+
+def _run(run: Run, started: float, mask: Mask) -> dict[str, object]:
+    spans = [_phase(span, started, mask) for span in run.spans]
+    return run._asdict() | {"message": mask.text(run.message), "spans": spans}
 
 
 class EffectiveSettings(NamedTuple):

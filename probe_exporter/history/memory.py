@@ -302,6 +302,8 @@ def estimated_size(result: Result) -> int:
 def _size_of_runs_and_registry(result: Result) -> int:
     """Estimate the bytes of what few results have: several runs, and a registry."""
     total = sum([_RUN + sys.getsizeof(run.message) + _size(run.phases) for run in result.runs])
+    spans = [span for run in result.runs for span in run.spans]
+    total += _SPAN * len(spans) + sum(map(sys.getsizeof, map(_ABOUT, spans)))
     if result.probe.samples.has_registry:
         total += _REGISTRY
         for family in result.probe.samples.registry.collect():

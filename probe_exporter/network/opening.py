@@ -172,6 +172,7 @@ async def _dial_one(
                 connection = await _connect_by(network, address, port, local)
         except OSError as error:
             raise connecting_failed(error, join_host_port(address, port)) from None
+        connection.address = address
         connection.connect_seconds = connection.opened_at - started
     if secure is not None:
         try:
@@ -257,6 +258,7 @@ async def dial_unix(probe: Probe, path: str) -> Connection:
             if error.errno is None:  # the socket module's error about a path that is too long
                 raise ProbeFailed(Reason.TARGET_INVALID, f"not the path of a socket: {error}") from None
             raise connecting_failed(error, path) from None
+        connection.address = path
         connection.connect_seconds = time.perf_counter() - started
     return connection
 

@@ -36,7 +36,7 @@ from aioquic.quic.events import (
     StreamReset,
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
-from aioquic.tls import AlertDescription, CipherSuite, Group
+from aioquic.tls import AlertBadCertificate, AlertDescription, Certificate, CipherSuite, ExtensionType, Group
 
 from probe_exporter.addresses import literals
 from probe_exporter.network import opening
@@ -47,7 +47,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.tls import certificates, evidence, layer, metrics, suites
 from probe_exporter.tls.handshake import Handshake
-from probe_exporter.tls.quic import QuicContext
+from probe_exporter.tls.quic import OCSP_REQUEST, QuicContext, stapled_in
 
 KEEP_ALIVE = 10.0
 """Seconds of silence after which a PING is sent, so that the peer does not close the connection."""
@@ -97,19 +97,39 @@ class _NoCommonGroup(ProbeFailed):
 
 
 class _Connection(QuicConnection):
-    """aioquic's connection, without what a client does not need that never changes its address.
+    """aioquic's connection, without what a client does not need that never changes its address, and with OCSP stapling.
 
-    aioquic has no settings for these, hence the private names.
+    aioquic has no settings for these, hence the private names. It asks for no OCSP response, and drops any.
+
+    Attributes:
+        stapled: the OCSP response that came with the certificate; empty if none came, None if it was not requested.
     """
 
-    def __init__(self, configuration: QuicConfiguration, groups: Sequence[Group]) -> None:
+    def __init__(
+        self, configuration: QuicConfiguration, groups: Sequence[Group], *, requests_ocsp: bool = False
+    ) -> None:
         self._groups = groups
+        self.stapled: bytes | None = b"" if requests_ocsp else None
         super().__init__(configuration=configuration)
         self._local_active_connection_id_limit = 2  # the least (RFC 9000, section 18.2): the server sends few
 
     def _initialize(self, peer_cid: bytes) -> None:
+        """Prepare TLS, before the ClientHello is sent; once more after a Retry or a negotiation of the version."""
         super()._initialize(peer_cid)
         self.tls._supported_groups = list(self._groups)  # noqa: SLF001  # see above
+        if self.stapled is not None:
+            self.tls.handshake_extensions.append((ExtensionType.STATUS_REQUEST, OCSP_REQUEST))
+        read = self.tls._set_peer_certificate  # noqa: SLF001  # see above
+
+        def read_and_keep(certificate: Certificate) -> None:
+            if self.stapled is not None:
+                self.stapled = stapled_in(certificate.certificates[0][1])
+            try:
+                read(certificate)
+            except certificates.UNREADABLE:  # aioquic expects ValueError alone
+                raise AlertBadCertificate("Certificate could not be parsed") from None
+
+        self.tls._set_peer_certificate = read_and_keep  # type: ignore[method-assign]  # noqa: SLF001  # see above
 
     def _replenish_connection_ids(self) -> None:
         """Give the server no further connection IDs, which it would need for another address of ours."""
@@ -135,7 +155,8 @@ async def dial(
 
     async def dial_one(address: str, groups: Sequence[Group] = _USUAL_GROUPS) -> QuicClient:
         datagrams = await opening.dial_udp(probe, address, port)
-        client = QuicClient(datagrams, _Connection(configuration, groups), context, server_name)
+        connection = _Connection(configuration, groups, requests_ocsp=probe.requests_ocsp)
+        client = QuicClient(datagrams, connection, context, server_name)
         try:
             await client.connect(probe)
         except _NoCommonGroup:
@@ -181,9 +202,7 @@ class QuicClient:
         sent: bytes of datagrams sent so far.
     """
 
-    def __init__(
-        self, datagrams: Datagrams, connection: QuicConnection, context: QuicContext, server_name: str
-    ) -> None:
+    def __init__(self, datagrams: Datagrams, connection: _Connection, context: QuicContext, server_name: str) -> None:
         self.connect_seconds = 0.0
         self.tls_seconds = 0.0
         self.handshake: Handshake | None = None
@@ -225,11 +244,11 @@ class QuicClient:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
             except layer.VerificationFailed as failed:
                 metrics.report_handshake(probe, failed.handshake)
-                evidence.keep(probe, failed.handshake, self._server_name)
+                evidence.keep(probe, failed.handshake, self._server_name, self._datagrams.address)
                 self.close(QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate, QuicFrameType.CRYPTO)
                 raise
             self.tls_seconds = time.perf_counter() - self._datagrams.first_at
-            evidence.keep(probe, self.handshake, self._server_name)
+            evidence.keep(probe, self.handshake, self._server_name, self._datagrams.address)
 
     async def turn(self) -> list[QuicEvent]:
         """Send queued data, wait for the peer or a timer, and return new events of streams, perhaps none.
@@ -343,6 +362,7 @@ class QuicClient:
             sent=[certificates.read(certificate) for certificate in (leaf, *others)],
             verified=None,
             protocol=protocol,
+            stapled=self._quic.stapled,
         )
 
     def _ended(self, event: ConnectionTerminated) -> ProbeFailed:

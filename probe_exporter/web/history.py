@@ -76,8 +76,10 @@ _RUN = _object(
     message=_TEXT,
     decides={"type": "boolean"},
     phases=_ANY,
+    spans={"type": "array", "items": _PHASE},
     fingerprint_sha256=_TEXT,
     not_after={"type": ["number", "null"]},
+    revoked={"type": "boolean"},
 )
 _EVENT = _object(time=_NUMBER, level=_TEXT, source=_TEXT, message=_TEXT, fields=_ANY)
 _SAMPLE = _object(name=_TEXT, labels=_ANY, value={"type": ["number", "string"]})

@@ -154,6 +154,8 @@ class Probing:
             self._probe_log.write(result)
             raise Refused(503, NO_FILES, **{"Retry-After": "1"})
         tally.finish(result.failure.reason.value if result.failure else "", result.duration)
+        if result.runs:
+            tally.deny_addresses(run.reason for run in result.runs if run.address)
         if result.failure is not None and result.failure.reason is Reason.INTERNAL_ERROR:
             self._telemetry.internal_errors += 1
         self._history.add(result)

@@ -39,6 +39,7 @@ from tests.targets import Pki, Site, Tls, redirect, reply
 from tests.targets.dns import DnsServer, Zone
 from tests.targets.http3 import Quic
 from tests.targets.http3 import redirect as redirect3
+from tests.targets.nodes import Node, greet, nodes
 from tests.targets.proxy import HttpProxy, ProxyServer, SocksProxy
 from tests.waiting import until
 
@@ -749,6 +750,26 @@ async def test_exporter_logs_missing_targets_and_counts_denials(tmp_path: Path) 
         assert "targets:\n    deny:\n        - 127.0.0.1\n" in (await guarded.get("/config")).text
         assert exporter.log.read_text().count("Anything may be probed") == 1
         assert "Anything may be probed" not in guarded.log.read_text()
+
+
+@pytest.mark.slow
+async def test_denied_address_of_a_probe_that_passes_is_counted_and_is_a_run(tmp_path: Path) -> None:
+    zone = Zone({"many.test": [["127.0.0.2", "127.0.0.3"]]})
+    async with DnsServer(zone) as dns, nodes({"127.0.0.2": Node(greet)}) as port:
+        (tmp_path / "guarded.yml").write_text(
+            "targets: {deny: [127.0.0.3]}\nmodules:\n  m:\n    prober: tcp\n    timeout: 60s\n"
+            f"    addresses: {{policy: any}}\n    resolver: {{servers: ['127.0.0.1:{dns['port']}'], timeout: 60s}}\n"
+        )
+        with ours(tmp_path, "--config.file=guarded.yml") as exporter:
+            answer = await exporter.probe("m", f"many.test:{port}")
+            debug = await exporter.get(f"/probe?module=m&target=many.test:{port}&debug=true")
+            metrics = (await exporter.get("/metrics")).text
+    assert "probe_success 1" in answer.text
+    assert 'probe_address_failure_info{address="127.0.0.3",phase="connect",reason="target_denied"} 1' in answer.text
+    run = "address=127.0.0.3 attempt=1 result=failure decides=false reason=target_denied phase=connect err="
+    assert f"\n{run}" in debug.text
+    assert "probe_exporter_addresses_denied_total 2" in metrics
+    assert "probe_exporter_targets_denied_total 0" in metrics
 
 
 # --- without I/O -------------------------------------------------------------------------------------------

@@ -143,8 +143,11 @@ def test_phases_and_certificates_count(pki: Pki) -> None:
 
 def test_runs_count() -> None:
     result = finished("x")
-    run = Run("127.0.0.1", 1, 0.0, 1.0, "target_invalid", "", "m" * 1000, True, {"connect": 1.0}, "", None)
-    assert estimated_size(result._replace(runs=(run,) * 10)) - estimated_size(result) > 10 * 1000
+    run = Run("127.0.0.1", 1, 0.0, 1.0, "target_invalid", "", "m" * 1000, True, {"connect": 1.0}, (), "", None, False)
+    runs = estimated_size(result._replace(runs=(run,) * 10))
+    assert runs - estimated_size(result) > 10 * 1000
+    phases = (("connect", 0.0, 1.0, "a" * 100, False),) * 5
+    assert estimated_size(result._replace(runs=(run._replace(spans=phases),) * 10)) - runs > 50 * 100
 
 
 class Model(NamedTuple):

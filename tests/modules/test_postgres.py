@@ -157,6 +157,28 @@ async def test_pgbouncer_answers_like_postgres(pgbouncer: PostgreSql, pki: Pki) 
         assert why(await probe(shipped("postgres", **{**LOGIN, **settings}), target)) == (reason, "auth")
 
 
+@pytest.mark.parametrize("module", ["postgres", "postgres_tls"])
+@pytest.mark.parametrize(
+    "settings", [{}, LOGIN, {"user": "nobody"}, {**LOGIN, "password": "wrong"}, {**LOGIN, "role": "primary"}]
+)
+async def test_pgbouncer_that_takes_any_user_answers_like_postgres(
+    pgbouncer_any: PostgreSql, pki: Pki, module: str, settings: dict[str, str]
+) -> None:
+    trusted = {"tls_config": trust(pki)} if module == "postgres_tls" else {}
+    result = await probe(shipped("postgres", module, **settings, **trusted), f"127.0.0.1:{pgbouncer_any.port}")
+    assert why(result) is None
+    assert ("probe_postgres_server_info" in measured(result)) is bool(settings)
+
+
+@pytest.mark.parametrize("settings", [{}, LOGIN])
+async def test_pgbouncer_that_takes_any_user_waits_for_its_server(
+    pgbouncer_alone: PostgreSql, settings: dict[str, str]
+) -> None:
+    module = shipped("postgres", **settings)
+    result = await run_until(in_phase("startup"), module, f"127.0.0.1:{pgbouncer_alone.port}", grace=0.1)
+    assert why(result) == (Reason.TIMEOUT_PROBE, "startup")
+
+
 async def test_full_pool_is_target_full(pgbouncer: PostgreSql) -> None:
     target = f"127.0.0.1:{pgbouncer.port}"
     waiting, let_in = watch(shipped("postgres", query="SELECT pg_sleep(60)", **LOGIN))

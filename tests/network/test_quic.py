@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicErrorCode
-from aioquic.tls import Epoch
+from aioquic.tls import AlertBadCertificate, Certificate, Epoch
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from probe_exporter.network import quic
 from probe_exporter.network.quic import MAX_GAPS, MAX_OUT_OF_ORDER_BYTES, QuicClient
@@ -260,6 +262,19 @@ async def test_quic_bounds_handshake_size(pki: Pki, tmp_path: Path, monkeypatch:
         with pytest.raises(ProbeFailed, match="handshake is larger") as failed:
             await dial(pki, target["quic_port"])
     assert failed.value.reason is Reason.TLS_HANDSHAKE
+
+
+def test_quic_refuses_a_certificate_of_unknown_version(pki: Pki) -> None:
+    """cryptography raises another exception for it than for what it can't parse at all."""
+    leaf = x509.load_pem_x509_certificate((pki.directory / "leaf.pem").read_bytes())
+    der = leaf.public_bytes(serialization.Encoding.DER)
+    state = quic._Connection(QuicConfiguration(), quic._USUAL_GROUPS, requests_ocsp=True)
+    state.connect("peer", now=0.0)
+    state.tls._set_peer_certificate(Certificate(certificates=[(der, b"")]))
+    unknown = der.replace(bytes.fromhex("a003 020102"), bytes.fromhex("a003 020105"), 1)
+    with pytest.raises(AlertBadCertificate):
+        state.tls._set_peer_certificate(Certificate(certificates=[(unknown, b"")]))
+    assert state.stapled == b""
 
 
 async def test_quic_ignores_garbage_datagrams(pki: Pki) -> None:

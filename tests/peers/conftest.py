@@ -70,7 +70,7 @@ def selected(request: pytest.FixtureRequest) -> frozenset[str]:
 @pytest.fixture(scope="session")
 def ours(stage: ExporterPair, selected: frozenset[str]) -> Iterator[CachedOutcomes]:
     """Return the outcomes of our exporter."""
-    runs = CachedOutcomes("ours", exporters.ours, stage, selected)
+    runs = CachedOutcomes("ours", exporters.ours_from_scratch, stage, selected)
     yield runs
     runs.close()
 

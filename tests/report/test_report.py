@@ -187,8 +187,35 @@ async def test_report_has_a_row_for_each_run() -> None:
     assert SECRET not in made.runs[0].message
     assert made.runs[0].message.startswith("does not know ")
     assert [name for name, _ in made.runs[1].phases] == ["enter"]
+    assert [[(bar.name, bar.failed) for bar in row.bars] for row in made.runs] == [
+        [("enter", True)],
+        [("enter", False)],
+    ]
+    assert made.runs[0].bars[0].start <= made.runs[1].bars[0].start, "all on the scale of the probe"
+    assert made.bars == ()
+    assert made.run_phases == ("enter",)
+    assert (made.runs[0].took("enter") != "", made.runs[0].took("leave")) == (True, "")
     assert made.runs_left_out == 0
     assert of_history(result) == made
+
+
+@pytest.mark.parametrize(
+    ("address", "attempt", "name"),
+    [("::1", 1, "::1"), ("::1", 2, "::1, attempt 2"), ("", 1, "attempt 1"), ("", 3, "attempt 3")],
+)
+async def test_run_is_named_by_address_and_attempt(address: str, attempt: int, name: str) -> None:
+    result = await finished(bow, several=Several(None, AttemptsSettings()))
+    run = result.runs[0]._replace(address=address, attempt=attempt)
+    assert of_result(result._replace(runs=(run,))).runs[0].name == name
+
+
+async def test_run_of_an_earlier_build_has_no_bars() -> None:
+    result = await finished(bow, several=Several(None, AttemptsSettings()))
+    details = json.loads(to_json(details_of(result)))
+    for key in ("spans", "revoked"):
+        del details["runs"][0][key]
+    row = of_entry(record.entry(7, result), details, result.module).runs[0]
+    assert (row.bars, row.revoked) == ((), False)
 
 
 async def test_report_of_one_run_has_no_rows() -> None:

@@ -21,8 +21,10 @@ from probe_exporter.network.settings import ConnectSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import OwnReason, ProbeFailed
 from probe_exporter.prober.metrics import Metric
-from probe_exporter.prober.run import Probe
+from probe_exporter.prober.run import MAX_SPANS, Probe
 from probe_exporter.runner import Result
+from probe_exporter.runs import several
+from probe_exporter.tls.evidence import TLSEvidence
 from tests.clocks import Clock
 from tests.config.test_loading import load
 from tests.outcomes import why
@@ -450,6 +452,33 @@ async def test_certificate_of_each_address_is_told(tmp_path: Path, hosts: Path, 
     assert series(result, "probe_ssl_earliest_cert_expiry") == {(): expiry["127.0.0.2"]}
 
 
+async def test_certificates_are_kept_with_their_sender(tmp_path: Path, hosts: Path, pki: Pki) -> None:
+    """After a redirect another address sends some; behind a proxy only the run is known."""
+    leaf = pem_context(pki.directory, "leaf")
+    tls = "tls_config: {insecure_skip_verify: true}"
+    async with nodes({"127.0.0.2": Node(page(), leaf)}) as after:
+        redirect = f"HTTP/1.1 302 Found\r\nLocation: https://one.test:{after}/\r\n".encode()
+        servers = {"127.0.0.3": Node(page(redirect), leaf), "127.0.0.4": Node(page(), leaf)}
+        hosts.write_text("127.0.0.3 many.test\n127.0.0.4 many.test\n127.0.0.2 one.test\n")
+        async with nodes(servers) as port:
+            module = a_module(tmp_path, f"addresses: all, attempts: {{}}, http: {{{tls}}}", "http")
+            direct = await runner.run(module, f"https://many.test:{port}/", SECONDS)
+    assert direct.success
+    assert senders(direct) == [("127.0.0.3", "127.0.0.3", 1), ("127.0.0.2", "127.0.0.3", 1), ("127.0.0.4",) * 2 + (1,)]
+    async with ProxyServer(behaviour=SocksProxy()) as proxy, nodes({"127.0.0.1": Node(page(), leaf)}) as port:
+        keys = f"addresses: all, http: {{proxy_url: 'socks5://127.0.0.1:{proxy['port']}', {tls}}}"
+        proxied = await runner.run(a_module(tmp_path, keys, "http"), f"https://many.test:{port}/", SECONDS)
+    assert proxied.success
+    assert senders(proxied) == [("", "127.0.0.3", 0), ("", "127.0.0.4", 0)]
+
+
+def senders(result: Result) -> list[tuple[str, str, int]]:
+    """Return of each handshake the address, the run and the attempt."""
+    shown = [one for one in result.probe.evidence if isinstance(one, TLSEvidence)]
+    assert len(shown) == len(result.probe.evidence)
+    return [(one.address, one.run, one.attempt) for one in shown]
+
+
 # --- a user's prober -----------------------------------------------------------------------------------------
 
 
@@ -586,6 +615,22 @@ async def test_no_attempt_begins_that_the_deadline_does_not_allow(tmp_path: Path
     assert server.clients == 1
     assert attempts_of(result)[0] == 1
     assert "No time for another attempt" in [event.message for event in result.probe.events]
+
+
+async def test_phases_of_all_runs_are_kept_within_limits(tmp_path: Path, hosts: Path) -> None:
+    async def talk(probe: Probe, settings: ConnectSettings) -> None:
+        await resolve(probe, probe.target)
+        for _ in range(MAX_SPANS):
+            with probe.phase("word"):
+                pass
+        raise ProbeFailed(ODD, "odd")
+
+    two = await runner.run(own_module(tmp_path, talk, "attempts: {max: 2}"), "many.test", SECONDS)
+    assert [len(run.spans) for run in two.runs] == [MAX_SPANS] * 2
+    many = await runner.run(own_module(tmp_path, talk, "addresses: all, attempts: {max: 10}"), "many.test", SECONDS)
+    assert len(many.runs) == 30
+    assert {len(run.spans) for run in many.runs} == {several.MAX_ALL_SPANS // 30}
+    assert {run.spans[0][0] for run in many.runs} == {"resolve"}
 
 
 # --- both ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -160,6 +161,7 @@ class Quic:
         window: bytes that a client may ever send on a stream; 0 for no limit.
         idle_timeout: seconds without packets after which a connection is dropped.
         early: answer sent as soon as the head of a request has arrived.
+        staples: extensions beside the server's certificate, if the client has requested an OCSP response.
         connections: all connections so far.
     """
 
@@ -175,6 +177,7 @@ class Quic:
     window: int = 0
     idle_timeout: float = 60.0
     early: Answer | None = None
+    staples: bytes = b""
     connections: list[QuicConnection] = field(default_factory=list)
 
 
@@ -253,6 +256,8 @@ class _Connection(QuicConnectionProtocol):
         self._ended = asyncio.Event()
         if authority is not None:
             _ask_for_certificate(connection)
+        if quic.staples:
+            _staple(connection, quic.staples)
         if quic.window:  # aioquic would enlarge it
             connection._write_stream_limits = lambda *_, **__: None  # type: ignore[method-assign]
 
@@ -362,6 +367,34 @@ def _ask_for_certificate(connection: QuicConnection) -> None:
         connection.tls._request_client_certificate = True
 
     connection._initialize = asking  # type: ignore[method-assign]
+
+
+def _staple(connection: QuicConnection, extensions: bytes) -> None:
+    """Make a server send extensions with its certificate, if the client requests an OCSP response properly."""
+    initialize = connection._initialize
+
+    def stapling(peer_cid: bytes) -> None:
+        initialize(peer_cid)
+        handle = connection.tls._server_handle_hello
+        connection.tls._server_handle_hello = partial(_with_extensions, handle, connection.tls, extensions)  # type: ignore[method-assign]
+
+    connection._initialize = stapling  # type: ignore[method-assign]
+
+
+def _with_extensions(handle: Callable[..., None], tls: aioquic.tls.Context, extensions: bytes, *arguments: Any) -> None:
+    """Handle a ClientHello while the function that encodes certificates is another one."""
+    push = aioquic.tls.push_certificate
+
+    def push_with_extensions(buf: Any, certificate: aioquic.tls.Certificate) -> None:
+        if (aioquic.tls.ExtensionType.STATUS_REQUEST, b"\x01\0\0\0\0") in (tls.received_extensions or ()):
+            certificate.certificates[0] = (certificate.certificates[0][0], extensions)
+        push(buf, certificate)
+
+    aioquic.tls.push_certificate = push_with_extensions
+    try:
+        handle(*arguments)
+    finally:
+        aioquic.tls.push_certificate = push
 
 
 class _Hello:

@@ -59,7 +59,7 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run one exporter for all tests of bad clients."""
     directory = tmp_path_factory.mktemp("overload")
     (directory / "blackbox.yml").write_text(CONFIG)
-    with exporters.ours(directory, f"--modules.dir={PLUGINS}") as running:
+    with exporters.ours_from_scratch(directory, f"--modules.dir={PLUGINS}") as running:
         yield running
 
 

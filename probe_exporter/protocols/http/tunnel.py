@@ -97,6 +97,7 @@ async def dial(
             probe.network.check_proxied(*destination)
     with _blaming(proxy):
         connection = await opening.dial(probe, proxy_addresses, proxy.port, phase=PHASE)
+    connection.address = ""  # of the proxy, and not of the peer that its users speak to
     try:
         with probe.phase(PHASE):
             if own is not None:

@@ -17,7 +17,7 @@ from probe_exporter.protocols.pki.fetching import client_of
 from probe_exporter.protocols.pki.revocation import RevocationCheck, revoked_failure
 from probe_exporter.protocols.pki.status import StatusCheck
 from probe_exporter.settings.block import Settings
-from probe_exporter.tls import certificate_details
+from probe_exporter.tls import certificate_details, evidence
 from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.settings import CertificateSettings
@@ -72,9 +72,14 @@ async def _look_for_revoked(
     client, revoked = client_of(settings), list[Certificate]()
     if settings.ocsp:
         check = StatusCheck(probe, client, until)
-        revoked += await check.run(chain, shown.stapled, request=settings.ocsp == "request")
+        said = await check.run(chain, shown.stapled, request=settings.ocsp == "request")
+        for one in said:
+            evidence.mark(probe, chain[0], one, evidence.REVOKED_BY["ocsp"])
+        revoked += said
     if settings.check_revoked:
         listed = await RevocationCheck(probe, client, until).run(chain)
+        for one in listed:
+            evidence.mark(probe, chain[0], one, evidence.REVOKED_BY["crl"])
         revoked += [one for one in listed if one not in revoked]
     return revoked
 

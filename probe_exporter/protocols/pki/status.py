@@ -20,10 +20,7 @@ from probe_exporter.protocols.pki import responders
 from probe_exporter.tls import ocsp
 from probe_exporter.tls.certificates import UNREADABLE, Certificate
 
-STAPLED = Metric(
-    "probe_ssl_ocsp_stapled",
-    "Whether the server sent an OCSP response in the handshake; absent over QUIC, where none can be requested.",
-)
+STAPLED = Metric("probe_ssl_ocsp_stapled", "Whether the server sent an OCSP response in the handshake.")
 MUST_STAPLE = Metric(
     "probe_ssl_ocsp_must_staple", "Whether the certificate demands that the server sends an OCSP response (RFC 7633)."
 )

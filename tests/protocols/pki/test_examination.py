@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.protocols.pki import renewal
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import certificate_details
-from tests.targets.authority import Authority, tls_server
+from tests.targets.authority import Authority, timestamps, tls_server
 
 GENEROUS_SECONDS = 60.0
 START, END = "2025-01-02T04:00:00Z", "2025-01-03T04:00:00+00:00"
@@ -60,6 +61,37 @@ async def test_used_part_of_the_lifetime_is_reported(tmp_path: Path) -> None:
     }
     assert value(result, certificate_details.HAS_ALTERNATIVE_NAMES) == 1
     assert value(result, certificate_details.SCTS) == 0
+
+
+@pytest.mark.parametrize(
+    ("logs", "count", "shown"),
+    [
+        ([], 0, []),
+        ([b"\1" * 32], 1, [b"\1" * 32]),
+        ([b"\1" * 32, b"\xff" * 32, b"\1" * 32], 3, [b"\1" * 32, b"\xff" * 32]),
+        ([bytes([number]) * 32 for number in range(100)], 100, [bytes([number]) * 32 for number in range(16)]),
+    ],
+    ids=["none", "one", "two of one log", "more than are reported"],
+)
+async def test_timestamps_of_transparency_logs_are_counted(
+    tmp_path: Path, logs: list[bytes], count: float, shown: list[bytes]
+) -> None:
+    authority = Authority(tmp_path)
+    authority.issue(extensions=[timestamps(*logs)] if logs else [])
+    result = await probe(authority, certificate_details=True)
+    assert value(result, certificate_details.SCTS) == count
+    found = result.probe.samples.labelled.get(certificate_details.SCT_INFO, {})
+    assert [labels[0] for labels in found] == [base64.b64encode(log_id).decode() for log_id in shown]
+
+
+@pytest.mark.parametrize("list_", ["", "0400", "0402 0000", "0403 0001 00", "0404 0002 0001", "0500", "0481ff 00"])
+async def test_unreadable_timestamps_count_as_none(tmp_path: Path, list_: str) -> None:
+    authority = Authority(tmp_path)
+    oid = x509.PrecertificateSignedCertificateTimestamps.oid
+    authority.issue(extensions=[x509.UnrecognizedExtension(oid, bytes.fromhex(list_))])
+    result = await probe(authority, certificate_details=True, tls_config={"insecure_skip_verify": True})
+    assert value(result, certificate_details.SCTS) == 0
+    assert certificate_details.SCT_INFO not in result.probe.samples.labelled
 
 
 async def test_shortest_lifetime_may_be_that_of_the_authority(tmp_path: Path) -> None:

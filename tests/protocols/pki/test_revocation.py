@@ -58,6 +58,12 @@ def of_leaf(result: Result) -> dict[str, object]:
     return found
 
 
+def faults(result: Result) -> set[tuple[str, str]]:
+    """Return what the report says is wrong with certificates: subject and fault."""
+    shown: list[Any] = [one.data(str) for one in result.probe.evidence]
+    return {(one["subject"], error) for peer in shown for one in peer["certificates"] for error in one["errors"]}
+
+
 GONE = {"available": 0, "revoked": 0, "stale": 0}
 
 
@@ -93,6 +99,7 @@ async def test_revoked_certificate_fails_the_probe_only_on_demand(tmp_path: Path
         authority.pages["/list"] = authority.crl(7, leaf.serial_number, 9)
         result = await probe(authority, fail_if_revoked=fails)
     assert of_leaf(result)["revoked"] == 1
+    assert faults(result) == {("CN=leaf", "revoked_by_crl")}
     if not fails:
         assert result.failure is None
         return

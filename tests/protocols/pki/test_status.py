@@ -1,4 +1,4 @@
-"""`ocsp` against `openssl s_server`, which staples a response, and against a responder on loopback."""
+"""`ocsp` against openssl and nginx, which staple a response, and against a responder on loopback."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from probe_exporter.config.problems import Place
 from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.prober.failure import Reason
 from probe_exporter.prober.run import Probe
+from probe_exporter.probers.http import HttpSettings
+from probe_exporter.probers.http import prober as http
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.protocols.pki import responders, status
 from probe_exporter.protocols.pki.responders import answers
 from probe_exporter.runner import Result, run
 from probe_exporter.tls.handshake import Handshake
+from probe_exporter.tls.quic import stapled_in
 from tests.processes import free_port, listening, running
+from tests.servers.nginx import Stapling
+from tests.targets import Site, http3
 from tests.targets.authority import PEM, Authority, tls_server
 
 GENEROUS_SECONDS = 60.0
@@ -107,6 +112,28 @@ async def test_revoked_certificate_fails_the_probe_only_on_demand(tmp_path: Path
     assert (result.failure and result.failure.reason) == (Reason.CERTIFICATE_REVOKED if fails else None)
 
 
+@pytest.mark.parametrize(
+    ("kind", "shown", "stapled", "must_staple"),
+    [
+        ("good", "good", 1, 0),
+        ("revoked", "revoked", 1, 0),
+        ("demanded", "good", 1, 1),
+        ("demanded and missing", None, 0, 1),
+    ],
+)
+@pytest.mark.parametrize("version", ["TLS12", "TLS13"])
+async def test_response_stapled_by_nginx(
+    nginx_stapling: Stapling, kind: str, shown: str | None, stapled: float, must_staple: float, version: str
+) -> None:
+    trust = {"ca_file": str(nginx_stapling.ca_file), "min_version": version, "max_version": version}
+    settings = HttpSettings.model_validate({"tls_config": trust, "ocsp": "stapled", "fail_if_revoked": True})
+    module = Module("m", http, settings, 0.0, Place("test.yml", 1))
+    result = await run(module, f"https://127.0.0.1:{nginx_stapling.ports[kind]}/", GENEROUS_SECONDS)
+    assert statuses(result) == ({("stapled", shown)} if shown else set())
+    assert (value(result, status.STAPLED), value(result, status.MUST_STAPLE)) == (stapled, must_staple)
+    assert (result.failure and result.failure.reason) == (Reason.CERTIFICATE_REVOKED if kind == "revoked" else None)
+
+
 def _unusable(authority: Authority, leaf: x509.Certificate) -> dict[str, bytes]:
     (authority.directory / "stranger").mkdir()
     stranger = Authority(authority.directory / "stranger")
@@ -151,13 +178,14 @@ async def test_responder_with_a_certificate_of_the_issuer_may_sign(tmp_path: Pat
     assert statuses(result) == {("stapled", "good")}
 
 
-async def test_must_staple_without_a_response_is_visible(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stapled", [False, True])
+async def test_must_staple_with_and_without_a_response_is_visible(tmp_path: Path, *, stapled: bool) -> None:
     authority = Authority(tmp_path)
-    authority.issue(extensions=[x509.TLSFeature([x509.TLSFeatureType.status_request])])
-    result = await probe_stapling(authority, b"")
+    leaf = authority.issue(extensions=[x509.TLSFeature([x509.TLSFeatureType.status_request])])
+    result = await probe_stapling(authority, authority.status(leaf) if stapled else b"")
     assert result.failure is None
-    assert (value(result, status.MUST_STAPLE), value(result, status.STAPLED)) == (1, 0)
-    assert statuses(result) == set()
+    assert (value(result, status.MUST_STAPLE), value(result, status.STAPLED)) == (1, 1 if stapled else 0)
+    assert statuses(result) == ({("stapled", "good")} if stapled else set())
 
 
 def named(*urls: str) -> x509.AuthorityInformationAccess:
@@ -184,6 +212,8 @@ async def test_responder_is_asked_only_on_demand(tmp_path: Path) -> None:
     assert value(silent, status.STAPLED) == 0
     assert authority.requests == ["/ocsp"]
     assert statuses(asked) == {("responder", "revoked")}
+    shown: list[Any] = [one.data(str) for result in (silent, asked) for one in result.probe.evidence]
+    assert [peer["certificates"][0]["errors"] for peer in shown] == [[], ["revoked_by_ocsp"]]
 
 
 async def test_responder_is_not_asked_if_a_usable_response_is_stapled(tmp_path: Path) -> None:
@@ -358,3 +388,70 @@ async def test_redirect_to_a_denied_host_is_not_followed(tmp_path: Path) -> None
     assert of_chain(result)["0"] == (0, 0, "/ocsp")
     assert authority.requests == ["/ocsp"]
     assert any("127.0.0.2" in str(event.fields.get("err")) for event in result.probe.events)
+
+
+# --- over QUIC --------------------------------------------------------------------------------------------------
+
+
+async def probe_over_quic(authority: Authority, extensions: bytes, **keys: Any) -> Result:
+    """Probe an HTTP/3 server that sends extensions with its certificate."""
+    versions = {"enable_http3": True, "enable_http2": False}
+    settings = HttpSettings.model_validate({"tls_config": {"ca_file": str(authority.ca_file)}} | versions | keys)
+    quic = http3.Quic(staples=extensions)
+    async with Site({"/": http3.reply(200, b"")}, pki=authority.directory, quic=quic) as site:
+        module = Module("m", http, settings, 0.0, Place("test.yml", 1))
+        return await run(module, f"https://127.0.0.1:{site['quic_port']}/", GENEROUS_SECONDS)
+
+
+def stapled_extension(response: bytes) -> bytes:
+    """Return the extension status_request of a certificate's entry (RFC 8446, 4.4.2.1)."""
+    content = b"\1" + len(response).to_bytes(3, "big") + response
+    return b"\0\5" + len(content).to_bytes(2, "big") + content
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_response_is_stapled_over_quic(tmp_path: Path, *, revoked: bool) -> None:
+    authority = Authority(tmp_path)
+    response = authority.status(authority.issue(), revoked=revoked)
+    result = await probe_over_quic(authority, stapled_extension(response), ocsp="stapled", fail_if_revoked=True)
+    assert statuses(result) == {("stapled", "revoked" if revoked else "good")}
+    assert value(result, status.STAPLED) == 1
+    assert (result.failure and result.failure.reason) == (Reason.CERTIFICATE_REVOKED if revoked else None)
+
+
+async def test_missing_response_is_visible_over_quic(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.issue()
+    result = await probe_over_quic(authority, b"", ocsp="stapled")
+    assert result.failure is None
+    assert value(result, status.STAPLED) == 0
+
+
+async def test_no_status_is_requested_over_quic_without_the_key(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    response = authority.status(authority.issue())
+    result = await probe_over_quic(authority, stapled_extension(response))
+    assert result.failure is None
+    assert not any(metric.name.startswith("probe_ssl_ocsp") for metric in result.probe.samples.families)
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        b"",
+        b"\0",
+        b"\0\5",
+        b"\0\5\0",
+        b"\0\5\0\0",
+        b"\0\5\0\1\1",
+        b"\0\5\0\5\2\0\0\1x",
+        b"\0\6\0\5\1\0\0\1x",
+        b"\0\5\xff\xff\1\xff",
+    ],
+)
+def test_broken_extensions_hold_no_response(extensions: bytes) -> None:
+    assert stapled_in(extensions) == b""
+
+
+def test_response_is_found_among_other_extensions() -> None:
+    assert stapled_in(b"\0\x12\0\3abc" + stapled_extension(b"response") + b"\0\7\0\0") == b"response"
