@@ -2,7 +2,7 @@
 
 How it works:
 
-* The event loop calls `data_received` and its kin. They keep what arrived, and wake the one reader.
+* The event loop calls the methods of `asyncio.Protocol`. They keep what arrived, and wake the one reader.
 * TLS is a list of layers, the outermost first: a proxy's TLS may have the target's inside. Received data goes through
   them from the first to the last, sent data the other way.
 * A layer decrypts a limited number of records in one turn of the loop. If some are left, `_behind` is true, reading is

@@ -1,7 +1,7 @@
 """HTTP/1.0 and HTTP/1.1 as a client: serialise requests, parse responses, without I/O (RFC 9112).
 
 The reader accepts and refuses what Go's client does, because a server that the original can probe must not fail here;
-no parser at hand can be configured so (docs/decisions.md).
+no library's parser can be configured so (docs/decisions.md).
 
 How `Http1ResponseReader` works:
 
