@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.telemetry import log_output, logs
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.config_file import LiveWebConfig
-from probe_exporter.web.listening import Listener, ListenError, inherit, open_all, open_for_workers, place
+from probe_exporter.web.listening import Listener, ListenError, Place, inherit, open_all, open_for_workers, place
 from probe_exporter.web.routes import Web
 from probe_exporter.web.serving import raise_file_limit, serve
 from probe_exporter.workers.worker import SupervisorClient
@@ -59,21 +59,14 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
         HistoryError: the file of the history can't be used.
     """
     probe_log = ProbeLog(_level_of_probes(given.log_prober), given.log_format)
-    if given.web_systemd_socket and not given.web_external_url:
-        raise ListenError("--web.systemd-socket needs --web.external-url, as a passed socket has no URL")
     addresses = [] if given.web_systemd_socket else given.web_listen_address or [flags.DEFAULT_ADDRESS]
-    where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
-    log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
+    where = _place(given, addresses)
     if not configuration.current.guarded:
         log.info("Anything may be probed that this machine can reach: no `targets` in the configuration say otherwise")
     number = _workers(given)
     max_probes = raise_file_limit(math.ceil(given.probe_max_concurrent / number))
-    history = open_history(given, telemetry, probe_log)
     supervisor = SupervisorClient(telemetry, number) if number > 1 else None
-    if supervisor is not None and not given.history_path:
-        from probe_exporter.workers.shared_history import SharedHistory  # noqa: PLC0415  # for several workers alone
-
-        history = SharedHistory(history, supervisor)
+    history = open_history(given, telemetry, probe_log, supervisor)
     web = Web(
         configuration,
         telemetry,
@@ -102,6 +95,19 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
     with log_output.queued(), closing(history):
         uvloop.run(serving(listeners))
     return 0
+
+
+def _place(given: Flags, addresses: Sequence[str]) -> Place:
+    """Return the paths and the URL under which clients reach the server.
+
+    Raises:
+        ListenError: an address or the external URL can't be used.
+    """
+    if given.web_systemd_socket and not given.web_external_url:
+        raise ListenError("--web.systemd-socket needs --web.external-url, as a passed socket has no URL")
+    where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
+    log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
+    return where
 
 
 def supervise(
@@ -160,15 +166,22 @@ def _reload_interval(given: Flags) -> int:
     return given.config_auto_reload_interval if given.config_enable_auto_reload else 0
 
 
-def open_history(given: Flags, telemetry: Telemetry, probe_log: ProbeLog) -> History:
-    """Open the history of finished probes.
+def open_history(
+    given: Flags, telemetry: Telemetry, probe_log: ProbeLog, supervisor: SupervisorClient | None
+) -> History:
+    """Open the history of finished probes. Several workers share it, in the file or through the supervisor.
 
     Raises:
         HistoryError: the file can't be used.
     """
     lost = telemetry.history_lost
     if not given.history_path:
-        return MemoryHistory(given.history_limit, given.history_max_bytes, probe_log, lost)
+        own = MemoryHistory(given.history_limit, given.history_max_bytes, probe_log, lost)
+        if supervisor is None:
+            return own
+        from probe_exporter.workers.shared_history import SharedHistory  # noqa: PLC0415  # for several workers alone
+
+        return SharedHistory(own, supervisor)
     from probe_exporter.history.file import FileHistory  # noqa: PLC0415  # SQLite, for those who want a file
 
     history = FileHistory(Path(given.history_path), given.history_limit, given.history_max_bytes, probe_log, lost)

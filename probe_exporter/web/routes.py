@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -97,17 +97,23 @@ class Web:
         self._probe_pages = ProbePages(configuration, self._history_pages, self._renderer, place)
         page = self._probe_pages.probe
         self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes, page)
-        modules = ModulePages(configuration, self._history_pages, self._renderer, place)
+        self._module_pages = ModulePages(configuration, self._history_pages, self._renderer, place)
         self._workers = workers or SingleProcess()
         self.health = Health(configuration, live, telemetry.lag, self._workers, self.probing, self._renderer)
         self.metadata = MetadataPage(configuration, self._renderer)
         self._status_page = StatusPage(
             configuration, self._history_pages, self.health, telemetry.lag, self._workers, self._renderer
         )
-        routes = [
+        self._routes = {place.prefix.rstrip("/") + route.path: route for route in self._all_routes()}
+        self._modules = f"{place.prefix}modules/"
+
+    def _all_routes(self) -> Sequence[Route]:
+        """Return the routes of all paths, below the prefix."""
+        configuration, renderer, modules = self._configuration, self._renderer, self._module_pages
+        return [
             Route("/probe", self.probing.probe, api.PROBE),
             Route("/metrics", self.metrics, api.METRICS),
-            Route("/config", ConfigPage(configuration, self._renderer).config, api.CONFIG),
+            Route("/config", ConfigPage(configuration, renderer).config, api.CONFIG),
             Route("/logs", self._history_pages.logs, api.LOGS),
             Route("/history", self._probe_pages.history(self._history_pages.history), api.HISTORY),
             Route("/modules", modules.modules, api.MODULES),
@@ -121,11 +127,9 @@ class Web:
             Route("/sd", DiscoveryPage(configuration).targets, api.DISCOVERY),
             Route("/openapi.json", self.openapi, api.OPENAPI),
             Route("/", self._status_page.status, api.STATUS),
-            Route("/form", FormPage(configuration, self._renderer).form, api.FORM),
+            Route("/form", FormPage(configuration, renderer).form, api.FORM),
             *[Route(f"/static/{name}", assets.handler(name), api.STATIC[name]) for name in assets.TYPES],
         ]
-        self._routes = {place.prefix.rstrip("/") + route.path: route for route in routes}
-        self._modules = f"{place.prefix}modules/"
 
     async def __call__(self, request: BaseRequest) -> Answer:
         """Answer one request."""

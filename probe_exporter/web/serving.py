@@ -62,12 +62,7 @@ async def serve(
             cleanup.callback(access.close)
         connections = Connections(access or web, Limits(age=max_connection_age))
         cleanup.push_async_callback(connections.close)
-        background.start(connections.watch())
-        background.start(web.telemetry.lag.watch())
-        background.start(Collector(lambda: len(web.probing.running) + connections.number).watch())
-        watchdog = Watchdog(web.telemetry.lag, identify)
-        watchdog.start()
-        cleanup.callback(watchdog.stop)
+        _start_watching(web, connections, background, cleanup)
         if supervisor is not None:
             await supervisor.connect()
         stop_requests = StopRequests()
@@ -82,6 +77,16 @@ async def serve(
         received = await stop_requests.wait()
         log.info("Shutting down: new probes are refused", extra={"fields": {"signal": received}})
         await _drain(web, stop_requests, drain_timeout)
+
+
+def _start_watching(web: Web, connections: Connections, background: Background, cleanup: AsyncExitStack) -> None:
+    """Start what watches connections, the event loop and memory, until the cleanup."""
+    background.start(connections.watch())
+    background.start(web.telemetry.lag.watch())
+    background.start(Collector(lambda: len(web.probing.running) + connections.number).watch())
+    watchdog = Watchdog(web.telemetry.lag, identify)
+    watchdog.start()
+    cleanup.callback(watchdog.stop)
 
 
 def _accept(listener: Listener, connections: Connections, live: LiveWebConfig | None, cleanup: AsyncExitStack) -> None:

@@ -34,6 +34,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result, run
 from tests.exporters import ROOT, ours
+from tests.outcomes import why
 from tests.targets import Pki, Site, Tls, redirect, reply
 from tests.targets.dns import DnsServer, Zone
 from tests.targets.http3 import Quic
@@ -138,11 +139,6 @@ async def exporter(
         path = tmp_path / "config.yml"
         path.write_text(str(document).replace("True", "true").replace("False", "false"))
         yield Exporter(loading.load([path], PROBERS).modules, answers)
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    """Return the reason and the phase of a failure; None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 # --- spellings ---------------------------------------------------------------------------------------------

@@ -41,9 +41,9 @@ def shipped(file: str, name: str = "", **settings: Any) -> Module:
     return replace(module, settings=type(module.settings).model_validate(written))
 
 
-def trust(pki: Pki) -> dict[str, str]:
-    """Return a tls_config that trusts the test root."""
-    return {"ca_file": str(pki.directory / "root.pem"), "server_name": "localhost"}
+def trust(pki: Pki) -> dict[str, Any]:
+    """Return a tls_config that trusts the test root, for a target that is an address."""
+    return pki.trust(server_name="localhost")
 
 
 async def probe(module: Module, target: object, timeout: float = 20.0) -> Result:
@@ -91,11 +91,6 @@ async def probe_same_loop(module: Module, *turns: bytes | Hear) -> tuple[Result,
         result = await probe(module, f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await gone.wait()
     return result, bytes(heard)
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def measured(result: Result) -> dict[str, dict[tuple[str, ...], float]]:

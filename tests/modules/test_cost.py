@@ -9,7 +9,8 @@ import pytest
 
 from probe_exporter.prober.failure import Reason
 from tests.cost import short_turns
-from tests.modules.library import expect_failure, probe_scripted, shipped, why
+from tests.modules.library import expect_failure, probe_scripted, shipped
+from tests.outcomes import why
 from tests.targets import Pki, Repeat
 from tests.targets.scripted_server import Hear, Script, Turn, talk
 

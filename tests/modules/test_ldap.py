@@ -21,8 +21,8 @@ from tests.modules.library import (
     probe_scripted,
     shipped,
     trust,
-    why,
 )
+from tests.outcomes import why
 from tests.servers.slapd import BASE, ELSEWHERE, PASSWORD, PEOPLE, USER, Slapd
 from tests.targets import Pki
 from tests.targets.scripted_server import Hear, Script, ScriptedServer, Secure, Turn, talk, then_silence

@@ -13,7 +13,8 @@ from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import Reason
 from probe_exporter.tls.settings import TLSSettings
 from tests.deadlines import in_phase, run_until
-from tests.modules.library import PROBERS, expect_failure, library, measured, probe, probe_scripted, trust, why
+from tests.modules.library import PROBERS, expect_failure, library, measured, probe, probe_scripted, trust
+from tests.outcomes import why
 from tests.servers.dovecot import PASSWORD, Dovecot
 from tests.servers.postfix import Postfix
 from tests.targets import Pki

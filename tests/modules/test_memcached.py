@@ -18,8 +18,8 @@ from tests.modules.library import (
     probe,
     probe_scripted,
     shipped,
-    why,
 )
+from tests.outcomes import why
 from tests.targets import Pki
 from tests.targets.scripted_server import Hear, Script, talk, then_silence
 

@@ -20,8 +20,8 @@ from tests.modules.library import (
     probe_scripted,
     shipped,
     trust,
-    why,
 )
+from tests.outcomes import why
 from tests.servers.mosquitto import PASSWORD, READ_ONLY, USER, Mosquitto
 from tests.targets import Pki
 from tests.targets.scripted_server import Hear, Script, Turn, then_silence

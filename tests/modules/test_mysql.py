@@ -29,8 +29,8 @@ from tests.modules.library import (
     probe_scripted,
     shipped,
     trust,
-    why,
 )
+from tests.outcomes import why
 from tests.servers.mariadb import (
     MONITOR,
     MOST_CONNECTIONS,

@@ -15,7 +15,8 @@ import pytest
 from probe_exporter.prober.failure import Reason
 from probe_exporter.runner import Result
 from tests import clocks
-from tests.modules.library import OURS, measured, phases, probe, shipped, why
+from tests.modules.library import OURS, measured, phases, probe, shipped
+from tests.outcomes import why
 from tests.servers.chrony import STRATUM
 
 YEAR = 365.25 * 86400

@@ -23,8 +23,8 @@ from tests.modules.library import (
     probe_scripted,
     shipped,
     trust,
-    why,
 )
+from tests.outcomes import why
 from tests.servers.postgresql import MOST_CLIENTS, PASSWORD, USER, PostgreSql, PostgreSqlPair
 from tests.targets import Pki
 from tests.targets.scripted_server import Hear, Script, Secure, Turn, talk, then_silence

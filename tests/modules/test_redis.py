@@ -18,8 +18,8 @@ from tests.modules.library import (
     probe_scripted,
     shipped,
     trust,
-    why,
 )
+from tests.outcomes import why
 from tests.servers.redis import LIMITED, LIMITED_PASSWORD, PASSWORD, USER, USER_PASSWORD, Redis, RedisPair
 from tests.targets import End, Pki
 from tests.targets.scripted_server import Hear, Script, Turn, talk, then_silence

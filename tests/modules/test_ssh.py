@@ -14,17 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from probe_exporter.prober.failure import Reason
-from tests.modules.library import (
-    STRANGERS,
-    cuts,
-    expect_failure,
-    measured,
-    phases,
-    probe,
-    probe_scripted,
-    shipped,
-    why,
-)
+from tests.modules.library import STRANGERS, cuts, expect_failure, measured, phases, probe, probe_scripted, shipped
+from tests.outcomes import why
 from tests.servers.openssh import KINDS, OpenSsh
 from tests.targets import End, Pki
 from tests.targets.answers import Repeat

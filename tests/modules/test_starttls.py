@@ -10,7 +10,8 @@ from probe_exporter.config.module import Module
 from probe_exporter.prober.failure import Reason
 from probe_exporter.tls import metrics
 from probe_exporter.tls.settings import TLSSettings
-from tests.modules.library import expect_failure, library, measured, probe_scripted, trust, why
+from tests.modules.library import expect_failure, library, measured, probe_scripted, trust
+from tests.outcomes import why
 from tests.targets import Pki
 from tests.targets.scripted_server import Hear, Script, Secure, Turn, talk, then_silence
 

@@ -21,9 +21,10 @@ from probe_exporter.config.schema import json_schema
 from probe_exporter.network import address_choice, opening
 from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.runner import Result, run
+from probe_exporter.runner import run
 from tests import namespaces
 from tests.namespaces import Namespace, NamespaceNetwork
+from tests.outcomes import why
 from tests.targets.dns import DnsServer, Zone
 from tests.waiting import PATIENCE, until, wait_until
 
@@ -44,11 +45,6 @@ def refusal(tmp_path: Path, *texts: str) -> list[str]:
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, *texts)
     return str(refused.value).replace(f"{tmp_path}/", "").splitlines()
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    """Return the reason and the phase of a failure; None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 # --- settings ----------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from probe_exporter.runner import Result, run
 from probe_exporter.tls import metrics
 from tests.cost import short_turns
 from tests.deadlines import in_phase, run_until
+from tests.outcomes import seconds_of_phases, why
 from tests.targets import Pause, Pki, Tls
 from tests.targets.dns import (
     DnsServer,
@@ -57,14 +58,9 @@ async def one(script: Script, timeout: float = 20.0, **settings: Any) -> Result:
         return await probe(server, timeout=timeout, **settings)
 
 
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
-
-
 def seconds(result: Result) -> dict[str, float]:
-    """Return the duration of each phase, in seconds."""
-    return {phase: value for (phase,), value in result.probe.samples.labelled.get(dns.DURATION, {}).items()}
+    """Return the seconds of each phase."""
+    return seconds_of_phases(result, dns.DURATION)
 
 
 def counted(result: Result) -> tuple[float, ...]:

@@ -28,6 +28,7 @@ from probe_exporter.runner import Result, run
 from probe_exporter.scrape import lint
 from tests.cost import expect_cheaper, turns
 from tests.deadlines import in_phase, run_until
+from tests.outcomes import why
 from tests.targets import Answer, End, Pki, Repeat, Site, Tls, chunked, raw, redirect, reply, silence
 
 TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
@@ -53,11 +54,6 @@ async def probe(
     async with Site({"/metrics": pages} if isinstance(pages, Answer) else pages) as site:
         result = await run(module, site.fill(target), timeout)
     return result, site
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def samples(result: Result) -> dict[str, float]:

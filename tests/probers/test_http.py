@@ -23,6 +23,7 @@ from probe_exporter.probers.http import HttpSettings, prober, with_hostname
 from probe_exporter.protocols.dialogue.steps import FAILED_BY_REGEXP
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import metrics
+from tests.outcomes import seconds_of_phases, why
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, chunked, raw, redirect, reply, silence
 
 OK = reply(200, b"ok")
@@ -43,14 +44,9 @@ async def one(pages: Answer | Mapping[str, Answer], timeout: float = 20.0, **set
         return await probe(site, timeout=timeout, **settings)
 
 
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
-
-
 def seconds(result: Result) -> dict[str, float]:
-    """Return the duration of each phase, in seconds."""
-    return {phase: value for (phase,), value in result.probe.samples.labelled.get(http.DURATION, {}).items()}
+    """Return the seconds of each phase."""
+    return seconds_of_phases(result, http.DURATION)
 
 
 def spent(result: Result) -> set[str]:

@@ -31,6 +31,7 @@ from probe_exporter.runner import Result, run
 from tests import namespaces
 from tests.deadlines import in_phase, run_until, watch
 from tests.namespaces import NamespaceNetwork
+from tests.outcomes import seconds_of_phases, why
 from tests.waiting import until
 
 FAR, FAR_6 = "10.91.2.2", "fd91:2::2"
@@ -65,11 +66,6 @@ def module(**settings: Any) -> Module:
     return Module("m", prober, IcmpSettings.model_validate(settings), 0.0, Place("test.yml"))
 
 
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
-
-
 def message(result: Result) -> str:
     """Return the message of the failure."""
     assert result.failure is not None
@@ -77,8 +73,8 @@ def message(result: Result) -> str:
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """Return the duration of each phase, in seconds."""
-    return {phase: value for (phase,), value in result.probe.samples.labelled[icmp.DURATION].items()}
+    """Return the seconds of each phase."""
+    return seconds_of_phases(result, icmp.DURATION)
 
 
 def value(result: Result, metric: Metric) -> float | None:

@@ -22,6 +22,7 @@ from probe_exporter.runner import Result, run
 from probe_exporter.tls import metrics
 from tests.cost import short_turns
 from tests.deadlines import in_phase, run_until
+from tests.outcomes import seconds_of_phases, why
 from tests.targets import End, Pause, Pki, Repeat
 from tests.targets.scripted_server import Finish, Hear, Script, ScriptedServer, Secure, talk, then_silence
 
@@ -58,18 +59,9 @@ async def probe_until_silence(
     return result, scripted.heard
 
 
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
-
-
 def seconds(result: Result) -> dict[str, float]:
-    """Return the duration of each phase, in seconds."""
-    return {phase: value for (phase,), value in result.probe.samples.labelled.get(DURATION, {}).items()}
-
-
-def trust(pki: Pki) -> dict[str, str]:
-    return {"ca_file": str(pki.directory / "root.pem")}
+    """Return the seconds of each phase."""
+    return seconds_of_phases(result, DURATION)
 
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -101,7 +93,7 @@ async def test_open_port_passes(pki: Pki) -> None:
 async def test_durations_count_the_server_s_delay_in_its_phase(pki: Pki) -> None:
     script = then_silence(Pause(0.1), b"go\n", Pause(0.4), Secure(), Pause(0.1), b"ok\n")
     steps = {"expect": "go", "starttls": True}, {"expect": "ok"}
-    result, _ = await probe(pki, script, *steps, tls_config=trust(pki))
+    result, _ = await probe(pki, script, *steps, tls_config=pki.trust())
     assert why(result) is None
     found = seconds(result)
     assert set(found) == {"resolve", "connect", "tls", "dialogue"}
@@ -111,7 +103,7 @@ async def test_durations_count_the_server_s_delay_in_its_phase(pki: Pki) -> None
 
 
 async def test_timed_out_probe_reports_the_phases_before(pki: Pki) -> None:
-    result, _ = await probe_until_silence(pki, "tls", then_silence(), tls=True, tls_config=trust(pki))
+    result, _ = await probe_until_silence(pki, "tls", then_silence(), tls=True, tls_config=pki.trust())
     assert why(result) == (Reason.TLS_TIMEOUT, "tls")
     assert set(seconds(result)) == {"resolve", "connect"}
 
@@ -264,8 +256,8 @@ async def test_name_to_verify_is_the_target_s(pki: Pki, monkeypatch: pytest.Monk
     hosts.write_text("127.0.0.1 localhost\n")
     monkeypatch.setattr(lookup, "HOSTS", hosts)
     script = then_silence(Secure("localhost_only"))
-    named, _ = await probe(pki, script, tls=True, tls_config=trust(pki), target="localhost:{port}")
-    unnamed, _ = await probe(pki, script, tls=True, tls_config=trust(pki))
+    named, _ = await probe(pki, script, tls=True, tls_config=pki.trust(), target="localhost:{port}")
+    unnamed, _ = await probe(pki, script, tls=True, tls_config=pki.trust())
     assert why(named) is None
     assert why(unnamed) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
     for result in (named, unnamed):  # also if it does not verify
@@ -280,7 +272,7 @@ async def test_second_starttls_fails_or_times_out(pki: Pki) -> None:
     """The original crashes on a second handshake in one probe."""
 
     steps = {"starttls": True}, {"starttls": True}
-    result, _ = await probe(pki, then_silence(Secure(), Secure()), *steps, tls_config=trust(pki))
+    result, _ = await probe(pki, then_silence(Secure(), Secure()), *steps, tls_config=pki.trust())
     assert why(result) in {
         (Reason.TLS_HANDSHAKE, "tls"),
         (Reason.TLS_TIMEOUT, "tls"),
@@ -292,14 +284,14 @@ async def test_plain_text_before_starttls_is_dropped(pki: Pki) -> None:
     """Data received with the last plain line is dropped, as it may be injected (CVE-2011-0411)."""
     script = then_silence(b"go\nforged\n", Secure(), b"true\n")
     steps = {"expect": "go", "starttls": True}, {"expect": "(.*)", "labels": [{"name": "said", "value": "$1"}]}
-    result, _ = await probe(pki, script, *steps, tls_config=trust(pki))
+    result, _ = await probe(pki, script, *steps, tls_config=pki.trust())
     (labelled,) = (v for metric, v in result.probe.samples.labelled.items() if metric.name == EXPECT_INFO.name)
     assert list(labelled) == [("true",)]
 
 
 async def test_plain_text_after_expect_bytes_breaks_starttls(pki: Pki) -> None:
     steps = {"expect_bytes": "S"}, {"starttls": True}
-    result, _ = await probe(pki, then_silence(b"SX", Secure()), *steps, tls_config=trust(pki))
+    result, _ = await probe(pki, then_silence(b"SX", Secure()), *steps, tls_config=pki.trust())
     assert why(result) == (Reason.TLS_HANDSHAKE, "dialogue")
 
 

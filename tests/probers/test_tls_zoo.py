@@ -17,6 +17,7 @@ from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import metrics
+from tests.outcomes import why
 from tests.targets import Pki
 from tests.targets.scripted_server import ScriptedServer, Secure, then_silence
 
@@ -99,11 +100,6 @@ async def probe(kind: Kind, pki: Pki, **settings: Any) -> Result:
     block = TcpSettings.model_validate({"tls": True, "tls_config": config, "preferred_ip_protocol": "ip4", **settings})
     async with ScriptedServer(then_silence(kind.server, b"220 ready\r\n"), pki.directory) as scripted:
         return await run(Module("m", prober, block, 0.0, Place("t")), scripted.fill(kind.target), 20.0)
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 @pytest.mark.parametrize("name", ZOO)

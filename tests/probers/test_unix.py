@@ -13,6 +13,7 @@ from probe_exporter.config.problems import Place
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.unix import DURATION, UnixSettings, prober
 from probe_exporter.runner import Result, run
+from tests.outcomes import why
 from tests.targets import Pki
 from tests.targets.scripted_server import Hear, ScriptedServer, Secure, then_silence
 
@@ -22,10 +23,6 @@ GREETS = then_silence(b"220 hello\n", Hear())
 async def probe(target: str, *steps: dict[str, Any], timeout: float = 20.0, **settings: Any) -> Result:
     made = UnixSettings.model_validate({"query_response": list(steps), **settings})
     return await run(Module("m", prober, made, 0.0, Place("test.yml")), target, timeout)
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 @pytest.mark.parametrize("over", ["unix", "abstract"])

@@ -27,6 +27,7 @@ from probe_exporter.runs import several
 from probe_exporter.tls.evidence import TLSEvidence
 from tests.clocks import Clock
 from tests.config.test_loading import load
+from tests.outcomes import why
 from tests.peers.golden import hold
 from tests.targets import Pki
 from tests.targets.dns import DnsServer, Zone
@@ -73,10 +74,6 @@ def passed(result: Result) -> dict[str, float]:
 
 def failures(result: Result) -> set[tuple[str, ...]]:
     return set(series(result, "probe_address_failure_info"))
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    return None if result.failure is None else (result.failure.reason.value, result.phase)
 
 
 def three(first: Node, second: Node, third: Node) -> Mapping[str, Node]:

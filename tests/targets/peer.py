@@ -158,7 +158,7 @@ class TlsPeer:
 
 
 def trust(pki: Pki, authority: str = "root", **settings: Any) -> TLSSettings:
-    return TLSSettings.model_validate({"ca_file": str(pki.directory / f"{authority}.pem"), **settings})
+    return TLSSettings.model_validate(pki.trust(authority, **settings))
 
 
 def over_tls(pki: Pki, **settings: Any) -> ConnectSettings:
