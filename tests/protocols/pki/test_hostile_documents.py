@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -78,6 +80,18 @@ def test_list_finds_exactly_the_serial_numbers_on_it(authority: Authority) -> No
     assert isinstance(found, RevocationList)
     assert all(found.has(serial) for serial in serials)
     assert not any(found.has(serial) for serial in (0, 2, 129, -1, (1 << 64) + 1))
+
+
+@pytest.mark.parametrize("exponent", [ocsp.MAX_RSA_EXPONENT, ocsp.MAX_RSA_EXPONENT + 2, (1 << 3000) + 1])
+def test_response_by_an_issuer_with_a_slow_key_is_unusable(authority: Authority, exponent: int) -> None:
+    leaf = authority.issue()
+    key = rsa.RSAPublicNumbers(exponent, (1 << 3071) + 1).public_key()
+    issuer = x509.CertificateBuilder(
+        leaf.issuer, leaf.issuer, key, 1, leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    ).sign(authority.key, hashes.SHA256())
+    answer = ocsp.read_response(authority.status(leaf), leaf, issuer)
+    assert answer.status == "unusable"
+    assert ("larger than the exporter verifies" in answer.problem) is (exponent > ocsp.MAX_RSA_EXPONENT)
 
 
 @pytest.mark.parametrize("before", [0, 63, 64, 10_000])
