@@ -40,7 +40,7 @@ from aioquic.tls import AlertBadCertificate, AlertDescription, Certificate, Ciph
 
 from probe_exporter.addresses import literals
 from probe_exporter.network import opening
-from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS
+from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS, MAX_QUICK_HANDSHAKE_BYTES
 from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -239,7 +239,7 @@ class QuicClient:
                 with Deadline(asyncio.get_running_loop().time() + MAX_HANDSHAKE_SECONDS):
                     while self._shown is None:
                         await self._wait()
-                self.handshake = self._context.verify(self._shown, self._server_name)
+                self.handshake = await self._verify(self._shown)
             except TimeoutError:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
             except layer.VerificationFailed as failed:
@@ -249,6 +249,12 @@ class QuicClient:
                 raise
             self.tls_seconds = time.perf_counter() - self._datagrams.first_at
             evidence.keep(probe, self.handshake, self._server_name, self._datagrams.address)
+
+    async def _verify(self, shown: Handshake) -> Handshake:
+        """Verify the certificates; many or large ones in a thread."""
+        if self._received <= MAX_QUICK_HANDSHAKE_BYTES:
+            return self._context.verify(shown, self._server_name)
+        return await asyncio.to_thread(self._context.verify, shown, self._server_name)
 
     async def turn(self) -> list[QuicEvent]:
         """Send queued data, wait for the peer or a timer, and return new events of streams, perhaps none.

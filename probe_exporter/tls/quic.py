@@ -93,6 +93,7 @@ class QuicContext:
             VerificationFailed: with all errors.
             ProbeFailed: OpenSSL can't parse the certificates.
         """
+        _ = shown.sent[0].labels  # a cached property: of a large certificate this takes long, and we may be in a thread
         if not self._verifies:
             return shown
         now = time.time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from probe_exporter.tls import certificates
 from probe_exporter.tls.context import client_context, forget_contexts
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.layer import VerificationFailed
-from probe_exporter.tls.quic import quic_context
+from probe_exporter.tls.quic import QuicContext, quic_context
 from probe_exporter.tls.settings import TLSSettings
 from tests.cost import short_turns
 from tests.targets import Pki, Site
@@ -262,6 +263,24 @@ async def test_quic_bounds_handshake_size(pki: Pki, tmp_path: Path, monkeypatch:
         with pytest.raises(ProbeFailed, match="handshake is larger") as failed:
             await dial(pki, target["quic_port"])
     assert failed.value.reason is Reason.TLS_HANDSHAKE
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_quic_verifies_large_chains_in_a_thread(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch, *, in_thread: bool
+) -> None:
+    threads, verify = list[int](), QuicContext.verify
+
+    def watched(context: QuicContext, shown: Handshake, server_name: str) -> Handshake:
+        threads.append(threading.get_ident())
+        return verify(context, shown, server_name)
+
+    monkeypatch.setattr(QuicContext, "verify", watched)
+    if in_thread:
+        monkeypatch.setattr(quic, "MAX_QUICK_HANDSHAKE_BYTES", 0)
+    async with connected(pki, Quic()) as client:
+        assert client.handshake is not None
+    assert [one == threading.get_ident() for one in threads] == [not in_thread]
 
 
 def test_quic_refuses_a_certificate_of_unknown_version(pki: Pki) -> None:

@@ -23,6 +23,7 @@ from probe_exporter.protocols.pki import revocation
 from probe_exporter.protocols.pki.fetching import DIRECT, client_of, fetch
 from probe_exporter.protocols.pki.lists import lists
 from probe_exporter.runner import Result, run
+from tests.cost import short_turns
 from tests.targets.authority import PEM, Authority, tls_server
 from tests.waiting import until
 
@@ -155,8 +156,20 @@ async def test_large_list_is_read_in_a_helper_process(tmp_path: Path) -> None:
         leaf = authority.issue(authority.url("/list"))
         authority.pages["/list"] = large = authority.crl(*range(1 << 70, (1 << 70) + 30000), leaf.serial_number)
         assert len(large) > listing.MAX_INLINE_BYTES
-        result = await probe(authority)
+        with short_turns():
+            result = await probe(authority)
     assert of_leaf(result)["revoked"] == 1
+
+
+@pytest.mark.parametrize("size", [listing.MAX_INLINE_BYTES, listing.MAX_LIST_BYTES])
+async def test_junk_of_any_size_is_fetched_in_short_turns(tmp_path: Path, size: int) -> None:
+    async with Authority(tmp_path) as authority:
+        authority.issue(authority.url("/list"))
+        authority.pages["/list"] = b"0" * size
+        with short_turns():
+            result = await probe(authority)
+    assert of_leaf(result) == GONE | {"url": authority.url("/list")}
+    assert any("the list can't be read" in str(event.fields.get("err")) for event in result.probe.events)
 
 
 @pytest.mark.usefixtures("clock")
