@@ -21,6 +21,7 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
+    probe_every_address,
     probe_talker,
     shipped,
     why,
@@ -63,6 +64,11 @@ async def test_sshd_proves_its_host_key(openssh: OpenSsh) -> None:
         "probe_ssh_host_key_bits": {(): 256},
     }
     assert phases(result) == {"resolve", "connect", "banner", "key_exchange"}
+
+
+async def test_every_address_of_a_name_is_probed(openssh: OpenSsh) -> None:
+    result = await probe_every_address(shipped("ssh"), openssh.port)
+    assert "probe_ssh_server_info" in measured(result)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
