@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from probe_exporter.config import loading
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.settings.block import Settings
+from probe_exporter.values import pool
 from tests.clocks import Clock, clock
 from tests.cost import ignore_earlier_objects
 from tests.targets import Pki
@@ -136,6 +137,14 @@ def _models_are_built_once() -> None:
         return built[key]
 
     loading.file_model = file_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _helper_processes_end_with_the_session() -> Iterator[None]:
+    """Close the sockets of idle helper processes, of which Python would warn when the test process exits."""
+    yield
+    while pool._idle:
+        pool._idle.pop().kill()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.history.record import Document, HistoryEntry, document, entry
+from probe_exporter.history.record import HistoryDocument, HistoryEntry, document, entry
 from probe_exporter.runner import Result
 from probe_exporter.telemetry.masking import mask_urls
 
@@ -97,7 +97,7 @@ class History(Protocol):
             HistoryError: the history can't be read now.
         """
 
-    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
+    async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
         """Return the entry and the document of a probe; None if it is not kept (any more).
 
         Raises:
@@ -251,7 +251,7 @@ class MemoryHistory:
             self._thread, lambda: query.select(entry(item.id, item.result) for item in items)
         )
 
-    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
+    async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
         self._recent.settle()
         result = next((item.result for item in self._recent if item.id == id), None)
         if result is None:

@@ -25,7 +25,7 @@ from typing import Self, cast
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import evidence, handshake
+from probe_exporter.tls import evidence, handshake, metrics
 from probe_exporter.tls.context import ClientContext
 from probe_exporter.tls.layer import Layer, VerificationFailed
 
@@ -306,7 +306,7 @@ class Connection(asyncio.Protocol):
             try:
                 await self.wrap(secure, requests_ocsp=probe.requests_ocsp)
             except VerificationFailed as failed:
-                handshake.report(probe, failed.handshake)
+                metrics.report_handshake(probe, failed.handshake)
                 evidence.keep(probe, failed.handshake, secure.server_name, self.address)
                 raise
             if self.handshake is not None:

@@ -8,6 +8,8 @@ The model:
   buffer more than a valid peer would: data ahead of a gap, many gaps, TLS messages, a large handshake.
 * Datagrams are cheap to send and expensive to process. One call of `turn` processes them for `MAX_TURN_SECONDS`, then
   other tasks run. Datagrams larger than `MAX_DATAGRAM_BYTES` are dropped.
+* Key shares cost more than all else in the first packet, and servers nearly always choose one of two. So `dial` sends
+  these two first. If the server wants another group, a second connection sends them all: `_NoCommonGroup`.
 * aioquic closes a connection some time after its end is decided; `_close_event` shows the end at once.
 
 This module is imported by the first probe that speaks QUIC, because aioquic takes long to load.
@@ -34,7 +36,7 @@ from aioquic.quic.events import (
     StreamReset,
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
-from aioquic.tls import AlertDescription, CipherSuite
+from aioquic.tls import AlertDescription, CipherSuite, Group
 
 from probe_exporter.addresses import literals
 from probe_exporter.network import opening
@@ -43,7 +45,7 @@ from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import certificates, evidence, handshake, layer, suites
+from probe_exporter.tls import certificates, evidence, layer, metrics, suites
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.quic import QuicContext
 
@@ -71,6 +73,9 @@ MAX_TURN_SECONDS = 0.005
 _PEER = "peer"  # the only address, by a name for aioquic
 _CRYPTO_ERRORS = range(QuicErrorCode.CRYPTO_ERROR, QuicErrorCode.CRYPTO_ERROR + 0x100)  # each is an alert of TLS
 _SUITES = [CipherSuite[name.removeprefix("TLS_")] for name in suites.TLS13_CIPHERS]
+
+_USUAL_GROUPS = [Group.X25519, Group.SECP256R1]
+_ALL_GROUPS = [*_USUAL_GROUPS, Group.SECP384R1, Group.SECP521R1]  # those of `suites.GROUPS`
 _OF_STREAMS = (StreamDataReceived, StreamReset, StopSendingReceived)
 
 logging.getLogger("quic").setLevel(
@@ -85,6 +90,29 @@ class ClosedByApplication(ProbeFailed):
         super().__init__(Reason.CONNECT_RESET, f"the peer closed the connection (code {code:#x}) {phrase}".strip())
         self.code = code
         self.phrase = phrase
+
+
+class _NoCommonGroup(ProbeFailed):
+    """The handshake failed, perhaps because the server supports none of the groups that we offered."""
+
+
+class _Connection(QuicConnection):
+    """aioquic's connection, without what a client does not need that never changes its address.
+
+    aioquic has no settings for these, hence the private names.
+    """
+
+    def __init__(self, configuration: QuicConfiguration, groups: Sequence[Group]) -> None:
+        self._groups = groups
+        super().__init__(configuration=configuration)
+        self._local_active_connection_id_limit = 2  # the least (RFC 9000, section 18.2): the server sends few
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self.tls._supported_groups = list(self._groups)  # noqa: SLF001  # see above
+
+    def _replenish_connection_ids(self) -> None:
+        """Give the server no further connection IDs, which it would need for another address of ours."""
 
 
 async def dial(
@@ -105,11 +133,16 @@ async def dial(
     context.check_usable(server_name)
     configuration = _configuration(context, server_name, protocol)
 
-    async def dial_one(address: str) -> QuicClient:
+    async def dial_one(address: str, groups: Sequence[Group] = _USUAL_GROUPS) -> QuicClient:
         datagrams = await opening.dial_udp(probe, address, port)
-        client = QuicClient(datagrams, configuration, context, server_name)
+        client = QuicClient(datagrams, _Connection(configuration, groups), context, server_name)
         try:
             await client.shake_hands(probe)
+        except _NoCommonGroup:
+            client.close(QuicErrorCode.NO_ERROR, QuicFrameType.PADDING)
+            if groups is _ALL_GROUPS:
+                raise
+            return await dial_one(address, _ALL_GROUPS)
         except BaseException:
             client.close(QuicErrorCode.NO_ERROR, QuicFrameType.PADDING)
             raise
@@ -149,14 +182,14 @@ class QuicClient:
     """
 
     def __init__(
-        self, datagrams: Datagrams, configuration: QuicConfiguration, context: QuicContext, server_name: str
+        self, datagrams: Datagrams, connection: QuicConnection, context: QuicContext, server_name: str
     ) -> None:
         self.connect_seconds = 0.0
         self.tls_seconds = 0.0
         self.handshake: Handshake | None = None
         self.sent = 0
         self._datagrams = datagrams
-        self._quic = QuicConnection(configuration=configuration)
+        self._quic = connection
         self._context = context
         self._server_name = server_name
         self._received = 0
@@ -191,7 +224,7 @@ class QuicClient:
             except TimeoutError:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
             except layer.VerificationFailed as failed:
-                handshake.report(probe, failed.handshake)
+                metrics.report_handshake(probe, failed.handshake)
                 evidence.keep(probe, failed.handshake, self._server_name, self._datagrams.address)
                 self.close(QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate, QuicFrameType.CRYPTO)
                 raise
@@ -318,8 +351,10 @@ class QuicClient:
         if event.frame_type is None:
             return ClosedByApplication(code, phrase)
         if code in _CRYPTO_ERRORS:
-            what = _name(AlertDescription, code - QuicErrorCode.CRYPTO_ERROR)
-            return ProbeFailed(Reason.TLS_HANDSHAKE, f"the TLS handshake failed: {what} {phrase}".strip())
+            alert = code - QuicErrorCode.CRYPTO_ERROR
+            kind = _NoCommonGroup if alert == AlertDescription.handshake_failure else ProbeFailed
+            what = _name(AlertDescription, alert)
+            return kind(Reason.TLS_HANDSHAKE, f"the TLS handshake failed: {what} {phrase}".strip())
         reason = Reason.CONNECT_FAILED if self.handshake is None else Reason.CONNECT_RESET
         if code == QuicErrorCode.CONNECTION_REFUSED:
             reason = Reason.CONNECT_REFUSED

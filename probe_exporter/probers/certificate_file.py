@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
@@ -35,7 +34,8 @@ from probe_exporter.settings.rules import exclusive, required
 from probe_exporter.settings.secrets import Secret
 from probe_exporter.tls import certificates
 from probe_exporter.tls.certificates import Certificate, earliest_expiry
-from probe_exporter.tls.handshake import CERTIFICATE_INFO, EARLIEST_EXPIRY, Handshake
+from probe_exporter.tls.handshake import Handshake
+from probe_exporter.tls.metrics import CERTIFICATE_INFO, EARLIEST_EXPIRY
 from probe_exporter.tls.settings import CertificateSettings
 from probe_exporter.values import pool
 
@@ -283,7 +283,7 @@ def parse_pem(data: bytes) -> list[bytes] | str:
     """Parse PEM; other blocks, such as keys, are skipped."""
     try:
         return [_der(one) for one in x509.load_pem_x509_certificates(data)]
-    except ValueError:
+    except certificates.UNREADABLE:
         return "there is no certificate in PEM form that can be parsed"
 
 
@@ -291,7 +291,7 @@ def parse_der(data: bytes) -> list[bytes] | str:
     """Parse one certificate as DER."""
     try:
         return [_der(x509.load_der_x509_certificate(data))]
-    except ValueError:
+    except certificates.UNREADABLE:
         return "this is no certificate"
 
 
@@ -299,7 +299,7 @@ def parse_pkcs12(data: bytes, password: str) -> list[bytes] | str:
     """Parse PKCS#12: the certificate of the key first. Runs in a helper process."""
     try:
         found = pkcs12.load_pkcs12(data, password.encode() or None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except certificates.UNREADABLE:
         return "neither a certificate nor a PKCS#12 file that this password opens"
     ordered = [found.cert, *found.additional_certs]
     ders = [_der(one.certificate) for one in ordered if one is not None]

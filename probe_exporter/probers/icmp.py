@@ -12,7 +12,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from pydantic import AfterValidator
 
-from probe_exporter.network import opening
+from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -92,7 +92,7 @@ async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
     """Ping a host: send ICMP echo requests and wait for replies."""
     for phase in ("resolve", "setup", "rtt"):
         probe.set(DURATION, 0, phase)
-    address = await opening.choose_address(probe, _without_brackets(probe.target), settings, DURATION)
+    address = await choose_address(probe, _without_brackets(probe.target), settings, DURATION)
     with probe.phase("setup") as setup:
         path = PingPath(
             probe,

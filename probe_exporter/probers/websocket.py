@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from probe_exporter.addresses.cache import remembered
 from probe_exporter.network import opening
+from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
@@ -30,7 +31,7 @@ from probe_exporter.protocols.http.settings import HttpClientSettings, HttpHeade
 from probe_exporter.protocols.http.upgrade import BELONGS_TO_HANDSHAKE, check_upgrade, make_key, upgrade_request
 from probe_exporter.protocols.http.url import URL, parse
 from probe_exporter.settings.fields import Shorthand, Text
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from probe_exporter.tls.context import client_context
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
@@ -160,7 +161,7 @@ class _Visit:
 
     async def resolve(self) -> str:
         """Look up the address."""
-        return await opening.choose_address(self._probe, self._url.host, self._settings, DURATION)
+        return await choose_address(self._probe, self._url.host, self._settings, DURATION)
 
     async def open(self, address: str) -> None:
         """Connect and upgrade."""
@@ -217,7 +218,7 @@ class _Visit:
         if self._url.secure:
             await connection.start_tls(probe, Secure(client_context(config), config.server_name or self._url.host))
             assert connection.handshake is not None
-            handshake.report(probe, connection.handshake)
+            metrics.report_handshake(probe, connection.handshake)
         probe.log("Requesting the upgrade", url=probe.target, host=request.host)
         response = Http1ResponseReader(request.method)
         with probe.phase("processing"):

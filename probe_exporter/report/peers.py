@@ -121,7 +121,7 @@ def peers(details: Mapping[str, Any], started: float) -> list[Peer]:
     """Return the TLS handshakes of a probe that showed certificates, in their order; equal ones are one.
 
     Args:
-        details: the details of a probe, as `history.record` writes them.
+        details: the details of a probe, as `history.details` writes them.
         started: when the probe began, in Unix seconds.
     """
     senders: dict[Peer, list[str]] = {}

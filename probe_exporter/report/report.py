@@ -13,6 +13,7 @@ from probe_exporter.config.dump import dump
 from probe_exporter.config.module import Module
 from probe_exporter.exposition.text_format import number
 from probe_exporter.history import record
+from probe_exporter.history.details import details_of, to_json
 from probe_exporter.history.record import HistoryEntry
 from probe_exporter.prober.failure import OwnReason
 from probe_exporter.report import peers, waterfall
@@ -191,7 +192,7 @@ def of_result(
         exporter, options: as for `snippets`.
     """
     entry = record.entry(-1 if id is None else id, result)
-    return of_entry(entry, record.details(result), result.module, exporter=exporter, options=options)
+    return of_entry(entry, details_of(result), result.module, exporter=exporter, options=options)
 
 
 def of_entry(
@@ -206,7 +207,7 @@ def of_entry(
 
     Args:
         entry: a negative id stands for none.
-        details: of the probe, as `history.record` writes them.
+        details: of the probe, as `history.details` writes them.
         module: from the configuration; None if it has none of this name.
         exporter, options: as for `snippets`.
     """
@@ -307,7 +308,7 @@ def _step(event: Mapping[str, Any], started: float) -> Step:
 
 def _text(value: object) -> str:
     """Return a value of a log line as text."""
-    return value if isinstance(value, str) else record.to_json(value)
+    return value if isinstance(value, str) else to_json(value)
 
 
 def _families(families: Sequence[Mapping[str, Any]]) -> tuple[list[Family], int]:

@@ -21,7 +21,7 @@ from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from probe_exporter.addresses import literals
-from probe_exporter.network.opening import LOOKUP_TIME
+from probe_exporter.network.address_choice import LOOKUP_TIME
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+
+from probe_exporter.tls.certificates import UNREADABLE, extension_of
 
 MAX_POINTS = 8
 """Distribution points of a certificate that are tried; a certificate chooses how many it names."""
@@ -68,13 +69,9 @@ class RevocationList(NamedTuple):
 
 def points_of(certificate: x509.Certificate) -> Points:
     """Return the distribution points of a certificate; none if the extension does not parse."""
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-    except (x509.ExtensionNotFound, ValueError):
-        return Points((), ())
     named = [
         name.value
-        for point in extension
+        for point in extension_of(certificate, x509.CRLDistributionPoints) or ()
         for name in point.full_name or ()
         if isinstance(name, x509.UniformResourceIdentifier)
     ]
@@ -119,7 +116,7 @@ def read_list(data: bytes, public_key: bytes) -> RevocationList | str:
             None if next_update is None else next_update.timestamp(),
             b"".join(sorted({_digest(entry.serial_number) for entry in found})),
         )
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         return f"the list can't be read: {str(error)[:200]}"
 
 

@@ -16,6 +16,8 @@ from probe_exporter.config.single import NotRun
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.merging import merged
 from probe_exporter.history import record
+from probe_exporter.history.debug_page import debug_page
+from probe_exporter.history.details import details_of, to_json
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.prober.metrics import Samples
 from probe_exporter.runner import Result
@@ -146,7 +148,7 @@ class Metrics(_Silent):
     def end(self, results: Sequence[Result]) -> None:
         if self._debug:
             log = ProbeLog(logging.DEBUG, "logfmt")
-            sys.stdout.write("\n".join([record.debug_document(result, log) for result in results]))
+            sys.stdout.write("\n".join([debug_page(result, log) for result in results]))
         else:
             sys.stdout.write(encode(_together(results)).decode())
         sys.stdout.flush()
@@ -180,7 +182,7 @@ class Json(_Silent):
 
     def end(self, results: Sequence[Result]) -> None:
         for result in results:
-            data = record.entry(0, result).data() | record.details(result)
+            data = record.entry(0, result).data() | details_of(result)
             del data["id"]
-            sys.stdout.write(f"{record.to_json(data)}\n")
+            sys.stdout.write(f"{to_json(data)}\n")
         sys.stdout.flush()

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from probe_exporter.history.memory import History, Query
-from probe_exporter.history.record import Document, HistoryEntry
+from probe_exporter.history.record import HistoryDocument, HistoryEntry
 from probe_exporter.runner import Result
 from probe_exporter.workers.worker import HISTORY, Crew, SupervisorTimeout
 
@@ -47,12 +47,12 @@ class SharedHistory:
         texts, entries = await asyncio.gather(self._ask({"select": asdict(query)}), self._select(query))
         return await asyncio.to_thread(_merged, query, entries, texts)
 
-    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
+    async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
         if id % self._crew.number == self._crew.index:
             return await self._get(id)
         texts = await self._ask({"get": id})
         answers = await asyncio.to_thread(lambda: [json.loads(text) for text in texts])
-        return next(((HistoryEntry(*row), Document(*document)) for row, document in filter(None, answers)), None)
+        return next(((HistoryEntry(*row), HistoryDocument(*document)) for row, document in filter(None, answers)), None)
 
     async def answer(self, text: str) -> str:
         """Answer a question of another worker, as JSON."""
@@ -78,7 +78,7 @@ class SharedHistory:
         number, index = self._crew.number, self._crew.index
         return [entry._replace(id=entry.id * number + index) for entry in await self._own.select(query)]
 
-    async def _get(self, id: int) -> tuple[HistoryEntry, Document] | None:
+    async def _get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
         """Return an entry of this worker.
 
         Args:

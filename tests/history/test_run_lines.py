@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from probe_exporter import runner
-from probe_exporter.history import record
+from probe_exporter.history.debug_page import debug_page
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.network import lookup
 from probe_exporter.runner import Result
@@ -32,7 +32,7 @@ async def probed(directory: Path, keys: str, target: str, prober: str = "tcp") -
 
 def lines(result: Result, heading: str) -> list[dict[str, str]]:
     """Return the lines below a heading, each as its fields without a blank in their values."""
-    document = record.debug_document(result, ProbeLog())
+    document = debug_page(result, ProbeLog())
     assert document.startswith("Logs for the probe:\n")
     section = document.partition(f"\n\n\n{heading}:\n")[2].partition("\n\n\n")[0]
     words = [[word.replace('"', "") for word in line.split(" ")] for line in section.splitlines()]
@@ -69,7 +69,7 @@ async def test_attempts_without_addresses_have_lines(tmp_path: Path) -> None:
 async def test_probe_with_one_run_has_no_section(tmp_path: Path) -> None:
     async with nodes({"127.0.0.1": Node(greet)}) as port:
         result = await probed(tmp_path, "tcp: {}", f"127.0.0.1:{port}")
-    assert "Runs of the probe" not in record.debug_document(result, ProbeLog())
+    assert "Runs of the probe" not in debug_page(result, ProbeLog())
 
 
 @pytest.mark.usefixtures("hosts")
@@ -97,7 +97,7 @@ async def test_secrets_are_masked(tmp_path: Path) -> None:
         keys = f"attempts: {{max: 2}}, tcp: {{query_response: [{{send: '{SECRET}'}}, {{expect: x}}]}}"
         result = await probed(tmp_path, keys, f"127.0.0.1:{port}")
     told = [run._replace(message=f"at https://user:{SECRET}@host/ ") for run in result.runs]
-    document = record.debug_document(result._replace(runs=tuple(told)), ProbeLog())
+    document = debug_page(result._replace(runs=tuple(told)), ProbeLog())
     section = document.partition("Runs of the probe:\n")[2].partition("\n\n\n")[0]
     assert section.count("xxxxx") == 2
     assert SECRET not in section

@@ -8,7 +8,7 @@ import pytest
 
 from probe_exporter.config.module import Module
 from probe_exporter.prober.failure import Reason
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from probe_exporter.tls.settings import TLSSettings
 from tests.modules.library import expect_failure, library, measured, probe_talker, trust, why
 from tests.targets import Pki
@@ -85,7 +85,7 @@ async def test_module_passes_and_says_what_it_should(pki: Pki, name: str) -> Non
     assert why(result) is None
     assert heard == expected
     secure = any(isinstance(turn, Secure) for turn in turns)
-    assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
+    assert (metrics.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
 
 
 @pytest.mark.parametrize(("name", "value"), [("ftp", "Welcome"), ("ftps", "files.test"), ("sieve", "Example 1")])

@@ -22,7 +22,7 @@ from probe_exporter.network import connection as connections
 from probe_exporter.network.connection import MAX_UNREAD_BYTES, Connection, Secure
 from probe_exporter.network.opening import connect, dial
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from probe_exporter.tls.context import client_context
 from tests.conftest import NewLoop
 from tests.cost import expect_cheaper
@@ -446,7 +446,7 @@ async def test_tls_connects_and_reports_version(pki: Pki) -> None:
         connection.close()
         await server.end()
     assert server.heard == b"thanks"
-    assert probe.samples.get(handshake.VERSION_INFO, "TLS 1.3") == 1
+    assert probe.samples.get(metrics.VERSION_INFO, "TLS 1.3") == 1
     assert probe.current_phase == ""
 
 
@@ -472,8 +472,8 @@ async def test_tls_reports_refused_certificate_and_sends_alert(
         await server.end()
     assert failed.reason is reason
     assert probe.current_phase == "tls"
-    assert {labels[0] for labels in probe.samples.families[handshake.VERIFY_ERROR_INFO]} == errors
-    assert handshake.CERTIFICATE_INFO in probe.samples.families
+    assert {labels[0] for labels in probe.samples.families[metrics.VERIFY_ERROR_INFO]} == errors
+    assert metrics.CERTIFICATE_INFO in probe.samples.families
     assert isinstance(server.failure, ssl.SSLError)
     assert "alert" in str(server.failure)
     assert server.client_certificate is None

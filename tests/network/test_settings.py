@@ -18,7 +18,7 @@ from probe_exporter.addresses.guard import Guard
 from probe_exporter.config import dump, loading
 from probe_exporter.config.module import Config, ConfigError, Module
 from probe_exporter.config.schema import json_schema
-from probe_exporter.network import opening
+from probe_exporter.network import address_choice, opening
 from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.runner import Result, run
@@ -203,7 +203,7 @@ async def test_every_prober_uses_module_resolver(tmp_path: Path) -> None:
             text = json.dumps({"modules": {"m": {"prober": name, "resolver": resolver, name: BLOCKS.get(name, {})}}})
             target = {"icmp": host, "http": f"http://{host}:1/", "websocket": f"ws://{host}:1/"}.get(name, f"{host}:1")
             result = await run(load(tmp_path, text).modules["m"], target, 60.0)
-            assert result.probe.samples.get(opening.IP_PROTOCOL) == 4, (name, result.failure)
+            assert result.probe.samples.get(address_choice.IP_PROTOCOL) == 4, (name, result.failure)
             assert host in zone.asked
 
 

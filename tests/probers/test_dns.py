@@ -18,7 +18,7 @@ from probe_exporter.probers import dns
 from probe_exporter.probers.dns import DnsSettings, prober
 from probe_exporter.protocols.dns.wire import name_to_wire
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from tests.cost import short_turns
 from tests.deadlines import in_phase, run_until
 from tests.targets import Pause, Pki, Tls
@@ -98,15 +98,15 @@ async def test_dns_over_tls_passes_and_reports_the_certificate(pki: Pki) -> None
         result = await probe(server, "localhost:{tls_port}", preferred_ip_protocol="ip4", **settings)
     assert why(result) is None
     assert server.requests[0].server_name == "localhost"
-    assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
-    assert handshake.VERSION_INFO in result.probe.samples.labelled
+    assert metrics.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert metrics.VERSION_INFO in result.probe.samples.labelled
 
 
 async def test_unverified_certificate_is_reported(pki: Pki) -> None:
     async with DnsServer(OK, Tls(), pki.directory) as server:
         result = await probe(server, "localhost:{tls_port}", dns_over_tls=True, **TCP)
     assert why(result) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
-    assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert metrics.CERTIFICATE_INFO in result.probe.samples.labelled
     assert seconds(result)["connect"] > 0
     assert seconds(result)["request"] == 0
 

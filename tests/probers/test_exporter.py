@@ -477,9 +477,9 @@ def test_oauth2_token_source_is_shared_by_every_api_and_hostname() -> None:
     named = with_hostname(settings, "app.example")
     assert settings.tokens is not None
     for one in (settings, named):
-        assert {id(asking.tokens) for asking in (one.asking, one.asking_health, one.asking_metadata)} == {
-            id(settings.tokens)
-        }
+        assert {
+            id(requests.tokens) for requests in (one.metrics_requests, one.health_requests, one.metadata_requests)
+        } == {id(settings.tokens)}
 
 
 async def test_hostname_is_the_host_header_of_every_request() -> None:

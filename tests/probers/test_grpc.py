@@ -18,11 +18,11 @@ import pytest
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.network import lookup
-from probe_exporter.network.opening import IP_PROTOCOL
+from probe_exporter.network.address_choice import IP_PROTOCOL
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.grpc import DURATION, PARTS, SERVING_STATUS, SSL, STATUS_CODE, GrpcSettings, _parse, prober
 from probe_exporter.runner import Result, run
-from probe_exporter.tls.handshake import CERTIFICATE_INFO, CHAIN_EXPIRY, CIPHER_INFO, EARLIEST_EXPIRY, VERSION_INFO
+from probe_exporter.tls.metrics import CERTIFICATE_INFO, CHAIN_EXPIRY, CIPHER_INFO, EARLIEST_EXPIRY, VERSION_INFO
 from tests.deadlines import in_phase, run_until
 from tests.exporters import ROOT
 from tests.servers import Room, nginx

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.network import lookup, opening
+from probe_exporter.network import address_choice, lookup
 from probe_exporter.prober.failure import Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.probers import icmp
@@ -126,7 +126,7 @@ def test_payload_is_the_text_cut_or_padded(size: int, payload: bytes) -> None:
 async def test_answering_host_passes(target: str, version: int) -> None:
     result = await ping(target)
     assert why(result) is None
-    assert value(result, opening.IP_PROTOCOL) == version
+    assert value(result, address_choice.IP_PROTOCOL) == version
     assert value(result, icmp.HOP_LIMIT) == 64
     found = seconds(result)
     assert set(found) == {"resolve", "setup", "rtt"}
@@ -140,9 +140,9 @@ async def test_name_is_resolved_by_preference(tmp_path: Any, monkeypatch: pytest
     hosts.write_text("127.0.0.77 four.test both.test\n::1 six.test both.test\n")
     monkeypatch.setattr(lookup, "HOSTS", hosts)
     found = [
-        value(await ping("both.test"), opening.IP_PROTOCOL),
-        value(await ping("both.test", preferred_ip_protocol="ip4"), opening.IP_PROTOCOL),
-        value(await ping("four.test"), opening.IP_PROTOCOL),
+        value(await ping("both.test"), address_choice.IP_PROTOCOL),
+        value(await ping("both.test", preferred_ip_protocol="ip4"), address_choice.IP_PROTOCOL),
+        value(await ping("four.test"), address_choice.IP_PROTOCOL),
     ]
     assert found == [6, 4, 4]
     refused = await ping("four.test", ip_protocol_fallback=False)

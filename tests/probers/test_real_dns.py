@@ -13,7 +13,7 @@ from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import dns
 from probe_exporter.probers.dns import DnsSettings, prober
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from tests.servers.bind import DATA, DELEGATION, LARGE, PLAIN, SERIAL, SIGNED, Bind, owner
 from tests.targets import Pki
 
@@ -65,7 +65,7 @@ async def test_soa_serial_is_reported(transport: str, bind: Bind, pki: Pki) -> N
     result = await ask(bind, pki, PLAIN, "SOA", transport)
     assert why(result) is None
     assert result.probe.samples.get(dns.SERIAL) == SERIAL
-    assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) == (transport == "tls")
+    assert (metrics.CERTIFICATE_INFO in result.probe.samples.labelled) == (transport == "tls")
 
 
 @ALL

@@ -12,7 +12,7 @@ from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import tcp, udp, unix
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from tests.servers.chrony import REQUEST, STRATUM
 from tests.servers.dovecot import Dovecot
 from tests.servers.mariadb import MariaDb
@@ -94,7 +94,7 @@ async def test_starttls_certificate_is_reported_by_dovecot(dovecot: Dovecot, pki
     assert why(result) is None
     refused = await probe(tcp.prober, dovecot.imap, *steps)
     assert (why(refused), refused.phase) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
-    shown = [one.probe.samples.labelled[handshake.CERTIFICATE_INFO] for one in (result, refused)]
+    shown = [one.probe.samples.labelled[metrics.CERTIFICATE_INFO] for one in (result, refused)]
     assert shown[0] == shown[1]
 
 

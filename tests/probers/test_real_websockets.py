@@ -16,7 +16,7 @@ from probe_exporter.config.problems import Place
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.websocket import FAILED_BY_REGEXP, STATUS_CODE, WebsocketSettings, prober
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from tests.processes import free_port
 from tests.servers.websocket_proxy import WebsocketProxy
 from tests.targets import Pki
@@ -152,7 +152,7 @@ async def test_probe_passes_through_nginx(
     async with server.listening(websocket_proxy.back):
         result = await probe(f"{target}/chat", *CHAT, http_config=trust)
         assert why(result) is None
-        assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
+        assert (metrics.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
         await server.gone.wait()
         server.gone.clear()
         members = {"basic_auth": {"username": "user", "password": "hunter2"}}

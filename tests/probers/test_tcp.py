@@ -19,7 +19,7 @@ from probe_exporter.probers.tcp import DURATION, TcpSettings, prober
 from probe_exporter.protocols.dialogue import lines
 from probe_exporter.protocols.dialogue.steps import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from tests.cost import short_turns
 from tests.deadlines import in_phase, run_until
 from tests.targets import End, Pause, Pki, Repeat
@@ -265,9 +265,9 @@ async def test_name_to_verify_is_the_target_s(pki: Pki, monkeypatch: pytest.Monk
     assert why(unnamed) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
     for result in (named, unnamed):  # also if it does not verify
         assert {
-            handshake.CERTIFICATE_INFO,
-            handshake.VERSION_INFO,
-            handshake.CIPHER_INFO,
+            metrics.CERTIFICATE_INFO,
+            metrics.VERSION_INFO,
+            metrics.CIPHER_INFO,
         } <= result.probe.samples.labelled.keys()
 
 

@@ -16,7 +16,7 @@ from probe_exporter.config.problems import Place
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from tests.targets import Pki
 from tests.targets.talker import Secure, Talker, then_silence
 
@@ -113,12 +113,12 @@ async def test_certificate_is_verified_and_reported(name: str, pki: Pki) -> None
     assert why(result) == (None if kind.reason is None else (kind.reason, "tls"))
     labelled = result.probe.samples.labelled
     sent = x509.load_pem_x509_certificates((pki.directory / f"{kind.server.certificate}.pem").read_bytes())
-    ((fingerprint, *_),) = labelled[handshake.CERTIFICATE_INFO]
+    ((fingerprint, *_),) = labelled[metrics.CERTIFICATE_INFO]
     assert fingerprint == sent[0].fingerprint(hashes.SHA256()).hex()
     earliest = min(one.not_valid_after_utc for one in sent).timestamp()
-    assert result.probe.samples.get(handshake.EARLIEST_EXPIRY) == earliest
-    assert list(labelled[handshake.VERSION_INFO]) == [(kind.version,)]
-    assert {error for (error,) in labelled.get(handshake.VERIFY_ERROR_INFO, {})} == kind.errors
+    assert result.probe.samples.get(metrics.EARLIEST_EXPIRY) == earliest
+    assert list(labelled[metrics.VERSION_INFO]) == [(kind.version,)]
+    assert {error for (error,) in labelled.get(metrics.VERIFY_ERROR_INFO, {})} == kind.errors
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.network import lookup
-from probe_exporter.network.opening import IP_PROTOCOL
+from probe_exporter.network.address_choice import IP_PROTOCOL
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import udp

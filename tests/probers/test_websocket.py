@@ -14,7 +14,7 @@ import pytest
 from probe_exporter.config import loading
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.network.opening import IP_PROTOCOL
+from probe_exporter.network.address_choice import IP_PROTOCOL
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.websocket import (
@@ -28,7 +28,7 @@ from probe_exporter.probers.websocket import (
 from probe_exporter.protocols.dialogue.steps import EXPECT_INFO
 from probe_exporter.protocols.http.websocket import MAX_MESSAGE_BYTES
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from tests import shared
 from tests.cost import short_turns
 from tests.deadlines import run_until
@@ -428,11 +428,11 @@ async def test_tls_certificate_is_reported(pki: Pki) -> None:
     result, site = await probe(upgraded(), target=WSS, site=secure(pki), http_config=trust(pki))
     assert why(result) is None
     assert {
-        handshake.CERTIFICATE_INFO,
-        handshake.VERSION_INFO,
-        handshake.CIPHER_INFO,
+        metrics.CERTIFICATE_INFO,
+        metrics.VERSION_INFO,
+        metrics.CIPHER_INFO,
     } <= result.probe.samples.labelled.keys()
-    assert {handshake.EARLIEST_EXPIRY, handshake.CHAIN_EXPIRY} <= result.probe.samples.plain.keys()
+    assert {metrics.EARLIEST_EXPIRY, metrics.CHAIN_EXPIRY} <= result.probe.samples.plain.keys()
     assert site.requests[0].server_name == ""
 
 
@@ -452,7 +452,7 @@ async def test_tls_certificate_is_reported(pki: Pki) -> None:
 async def test_unverified_certificate_is_reported(pki: Pki, certificate: str, reason: Reason) -> None:
     result, site = await probe(upgraded(), target=WSS, site=secure(pki, Tls(certificate)), http_config=trust(pki))
     assert why(result) == (reason, "tls")
-    assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert metrics.CERTIFICATE_INFO in result.probe.samples.labelled
     assert values(result) == (0, 0, 0)
     assert set(seconds(result)) == {"resolve", "connect", "processing"}
     assert site.requests == []

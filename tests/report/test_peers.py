@@ -8,7 +8,7 @@ import pytest
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.history import record
+from probe_exporter.history.details import details_of
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.report.peers import MAX_SHOWN_SENDERS, SOON_DAYS, Peer, date, peers
 from probe_exporter.runner import Result, run
@@ -29,7 +29,7 @@ async def probed(pki: Pki, certificate: str, **tls: Any) -> Result:
 
 async def seen(pki: Pki, certificate: str, **tls: Any) -> Peer:
     result = await probed(pki, certificate, **tls)
-    (peer,) = peers(record.details(result), result.started)
+    (peer,) = peers(details_of(result), result.started)
     return peer
 
 
@@ -104,7 +104,7 @@ async def test_probe_without_tls_has_no_peers(pki: Pki) -> None:
     module = Module("m", prober, TcpSettings(), 0.0, Place("test.yml"))
     async with Talker(then_silence(), pki.directory) as talker:
         result = await run(module, talker.fill("127.0.0.1:{port}"), TIMEOUT)
-    assert peers(record.details(result), result.started) == []
+    assert peers(details_of(result), result.started) == []
 
 
 def test_dates_outside_of_the_calendar_are_cut() -> None:

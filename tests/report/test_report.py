@@ -13,6 +13,7 @@ import pytest
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.history import record
+from probe_exporter.history.details import details_of, to_json
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
@@ -61,7 +62,7 @@ async def fail(probe: Probe) -> None:
 
 def of_history(result: Result) -> Report:
     """Return the report of a result that was written to a file and read again."""
-    details = json.loads(record.to_json(record.details(result)))
+    details = json.loads(to_json(details_of(result)))
     return of_entry(record.entry(7, result), details, result.module)
 
 
@@ -96,7 +97,7 @@ async def test_history_gives_the_same_report(act: Callable[[Probe], Awaitable[No
 
 async def test_entry_of_a_module_that_is_gone_has_a_report() -> None:
     result = await finished(fail)
-    made = of_entry(record.entry(7, result), record.details(result), None)
+    made = of_entry(record.entry(7, result), details_of(result), None)
     assert made.place == ""
     assert made.explanation == ("actor_stale", "", "")
 
@@ -215,7 +216,7 @@ async def test_run_is_named_by_address_and_attempt(address: str, attempt: int, n
 
 async def test_run_of_an_earlier_build_has_no_bars() -> None:
     result = await finished(bow, several=Several(None, AttemptsSettings()))
-    details = json.loads(record.to_json(record.details(result)))
+    details = json.loads(to_json(details_of(result)))
     for key in ("spans", "revoked"):
         del details["runs"][0][key]
     row = of_entry(record.entry(7, result), details, result.module).runs[0]

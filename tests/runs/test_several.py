@@ -15,7 +15,8 @@ from probe_exporter import runner
 from probe_exporter.config.module import Module
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.network import lookup
-from probe_exporter.network.opening import connect, resolve
+from probe_exporter.network.address_choice import resolve
+from probe_exporter.network.opening import connect
 from probe_exporter.network.settings import ConnectSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import OwnReason, ProbeFailed

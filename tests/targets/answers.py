@@ -53,7 +53,14 @@ class Act:
     do: Callable[..., None]
 
 
-Part = bytes | Pause | Repeat | Finish | Made | Act
+@dataclass(frozen=True, slots=True)
+class Hear:
+    """Wait until the client has sent these bytes, or closes."""
+
+    data: bytes
+
+
+Part = bytes | Pause | Repeat | Finish | Made | Act | Hear
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from tests import exporters
 from tests.asking import ask
 from tests.exporters import Server
 from tests.waiting import wait_until
-from tests.web.test_reports import HOSTILE, Page, get, page
+from tests.web.test_probe_page import HOSTILE, Page, get, page
 from tests.web.test_routes import PLUGINS
 
 CONFIG = """

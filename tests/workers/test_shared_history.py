@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from probe_exporter.history.memory import Query
-from probe_exporter.history.record import Document, HistoryEntry
+from probe_exporter.history.record import HistoryDocument, HistoryEntry
 from probe_exporter.runner import Result
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.workers import shared_history
@@ -33,8 +33,8 @@ class Stored:
     async def select(self, query: Query) -> list[HistoryEntry]:
         return query.select(self.entries)
 
-    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
-        return next(((one, Document({"a": 1}, f"debug {id}")) for one in self.entries if one.id == id), None)
+    async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
+        return next(((one, HistoryDocument({"a": 1}, f"debug {id}")) for one in self.entries if one.id == id), None)
 
     def close(self) -> None:
         pass
@@ -73,8 +73,8 @@ async def test_filters_apply_in_every_worker(monkeypatch: pytest.MonkeyPatch) ->
 async def test_entry_of_another_worker_is_found_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
     for history in workers(monkeypatch, Stored(entry(7, 1.0, "a")), Stored(entry(7, 2.0, "b"))):
         found = [await history.get(id) for id in (14, 15, 16, -1)]
-        assert found[0] == (entry(14, 1.0, "a"), Document({"a": 1}, "debug 7"))
-        assert found[1] == (entry(15, 2.0, "b"), Document({"a": 1}, "debug 7"))
+        assert found[0] == (entry(14, 1.0, "a"), HistoryDocument({"a": 1}, "debug 7"))
+        assert found[1] == (entry(15, 2.0, "b"), HistoryDocument({"a": 1}, "debug 7"))
         assert found[2:] == [None, None]
 
 

@@ -1,4 +1,4 @@
-"""What ends a worker, and the rate limit that several share."""
+"""A worker's questions to its supervisor, and how signals end it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Sequence
 import pytest
 
 from probe_exporter.telemetry.counters import Telemetry
-from probe_exporter.web.access import TokenBucket
-from probe_exporter.web.config_file import RateLimit
 from probe_exporter.workers.worker import PATIENCE_SECONDS, Crew, Ending, SupervisorTimeout
 
 
@@ -65,17 +63,3 @@ async def test_a_word_that_comes_as_a_signal_and_from_the_supervisor_counts_once
         else:
             ending.signal("SIGTERM")
     assert await words(ending) == counted
-
-
-@pytest.mark.parametrize(("burst", "workers", "at_once"), [(10, 1, 10), (10, 4, 3), (1, 4, 1), (0, 4, 0)])
-def test_each_worker_has_its_share_of_the_rate(burst: int, workers: int, at_once: int) -> None:
-    bucket = TokenBucket(RateLimit(interval="1s", burst=burst), workers, 100.0)
-    assert [bucket.take(100.0) for _ in range(at_once + 1)] == [True] * at_once + [False]
-    if burst:
-        assert not bucket.take(100.0 + 0.9 * workers)
-        assert bucket.take(100.0 + 1.1 * workers)
-
-
-def test_without_an_interval_there_is_no_limit() -> None:
-    bucket = TokenBucket(RateLimit(burst=0), 1, 0.0)
-    assert all(bucket.take(0.0) for _ in range(1000))

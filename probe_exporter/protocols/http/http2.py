@@ -423,7 +423,9 @@ class Http2ResponseReader(IncomingResponse):
         last = int.from_bytes(payload[:4], "big") & frames.MAX_WINDOW_BYTES
         code = int.from_bytes(payload[4:8], "big")
         self.goaway = f" (the server sent GOAWAY: {frames.describe(code)}, {payload[8:108]!r})"
-        if last < STREAM and not self.head_complete:
+        if last < STREAM and self.head_complete:
+            raise ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"the server gave up within the body{self.goaway}")
+        if last < STREAM:
             kind = ProbeFailed if code else Unprocessed
             raise kind(Reason.CONNECT_CLOSED, f"the server did not process the request{self.goaway}")
 

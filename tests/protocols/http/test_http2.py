@@ -204,7 +204,6 @@ TOLERATED = {
     "going away in good order": (goaway(1) + OK, ok()),
     "going away within": (OK_HEAD + goaway(1) + data(b"ok"), ok()),
     "going away twice": (goaway((1 << 31) - 1) + OK_HEAD + goaway(1) + data(b"ok"), ok()),
-    "going away before us and answering": (OK_HEAD + goaway(0) + data(b"ok"), ok()),
     "going away with an error": (OK_HEAD + goaway(1, http2.INTERNAL_ERROR, b"sorry") + data(b"ok"), ok()),
 }  # fmt: skip
 
@@ -318,6 +317,7 @@ BROKEN = {
         ok(body=b"o", failure=TRUNCATED),
     ),
     "reset": (OK_HEAD + data(b"o", end=False) + reset(), ok(body=b"o", failure=TRUNCATED)),
+    "going away before us": (OK_HEAD + data(b"o", end=False) + goaway(0), ok(body=b"o", failure=TRUNCATED)),
     "reset without an error": (head() + data(b"ok", end=False) + reset(0), ok(length=-1, failure=TRUNCATED)),
     **{
         name: (OK_HEAD + data(b"o", end=False) + breaks, ok(body=b"o", failure=Reason.HTTP_PROTOCOL_ERROR))

@@ -22,8 +22,8 @@ from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.network import connection as connections
 from probe_exporter.network import lookup, opening
+from probe_exporter.network.address_choice import IP_PROTOCOL
 from probe_exporter.network.connection import Secure
-from probe_exporter.network.opening import IP_PROTOCOL
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.probers import http
@@ -31,7 +31,7 @@ from probe_exporter.probers.http import HttpSettings, prober
 from probe_exporter.protocols.http.proxy import Proxy
 from probe_exporter.protocols.http.tunnel import connect_head, socks5
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from probe_exporter.tls.context import client_context
 from probe_exporter.tls.settings import TLSSettings
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, http2, raw, redirect, reply, silence
@@ -292,7 +292,7 @@ async def test_tunnel_reports_the_certificate_of_the_target(pki: Pki) -> None:
     async with staged(pki, HttpProxy(certificate="rich")) as stage:
         result = await stage.probe("https://127.0.0.1:{tls_port}/", proxy_url=WAYS["https"], **trusting(pki))
         assert why(result) is None
-        ((_, subject, *_),) = result.probe.samples.labelled[handshake.CERTIFICATE_INFO]
+        ((_, subject, *_),) = result.probe.samples.labelled[metrics.CERTIFICATE_INFO]
         assert subject == "CN=leaf"
 
 
@@ -530,14 +530,14 @@ async def test_proxy_certificate_is_not_reported_as_that_of_the_target(pki: Pki)
     async with staged(pki, HttpProxy(certificate="expired")) as stage:
         result = await stage.probe(OVER_TLS, proxy_url=WAYS["https"], **trusting(pki))
         assert why(result) == (Reason.PROXY_CONNECT, "proxy")
-        assert handshake.CERTIFICATE_INFO not in result.probe.samples.labelled
+        assert metrics.CERTIFICATE_INFO not in result.probe.samples.labelled
 
 
 async def test_target_certificate_failure_through_a_proxy_is_a_tls_failure(pki: Pki) -> None:
     async with staged(pki, tls=Tls("expired")) as stage:
         result = await stage.probe(OVER_TLS, **trusting(pki))
         assert why(result) == (Reason.CERTIFICATE_EXPIRED, "tls")
-        assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
+        assert metrics.CERTIFICATE_INFO in result.probe.samples.labelled
 
 
 @pytest.mark.usefixtures("clock")

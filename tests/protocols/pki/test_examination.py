@@ -17,7 +17,7 @@ from probe_exporter.prober.metrics import Metric
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.protocols.pki import renewal
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import details
+from probe_exporter.tls import certificate_details
 from tests.targets.authority import Authority, tls_server
 
 GENEROUS_SECONDS = 60.0
@@ -51,23 +51,23 @@ async def test_used_part_of_the_lifetime_is_reported(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     authority.issue(begins=-10.0, lasts=40.0)
     result = await probe(authority, certificate_details=True)
-    assert value(result, details.LIFETIME) == 40 * 86400
-    assert value(result, details.LIFETIME_USED) == pytest.approx(0.25, abs=0.001)
-    assert value(result, details.SHORTEST_LIFETIME_USED) == value(result, details.LIFETIME_USED)
-    assert set(result.probe.samples.labelled[details.KEY_INFO]) == {
+    assert value(result, certificate_details.LIFETIME) == 40 * 86400
+    assert value(result, certificate_details.LIFETIME_USED) == pytest.approx(0.25, abs=0.001)
+    assert value(result, certificate_details.SHORTEST_LIFETIME_USED) == value(result, certificate_details.LIFETIME_USED)
+    assert set(result.probe.samples.labelled[certificate_details.KEY_INFO]) == {
         ("0", "ECDSA secp256r1", "sha256"),
         ("1", "ECDSA secp256r1", "sha256"),
     }
-    assert value(result, details.HAS_ALTERNATIVE_NAMES) == 1
-    assert value(result, details.SCTS) == 0
+    assert value(result, certificate_details.HAS_ALTERNATIVE_NAMES) == 1
+    assert value(result, certificate_details.SCTS) == 0
 
 
 async def test_shortest_lifetime_may_be_that_of_the_authority(tmp_path: Path) -> None:
     authority = Authority(tmp_path)  # its root has used 30 days of 90
     authority.issue(begins=-10.0, lasts=400.0)
     result = await probe(authority, certificate_details=True)
-    assert value(result, details.LIFETIME_USED) == pytest.approx(0.025, abs=0.001)
-    assert value(result, details.SHORTEST_LIFETIME_USED) == pytest.approx(1 / 3, abs=0.001)
+    assert value(result, certificate_details.LIFETIME_USED) == pytest.approx(0.025, abs=0.001)
+    assert value(result, certificate_details.SHORTEST_LIFETIME_USED) == pytest.approx(1 / 3, abs=0.001)
 
 
 async def test_module_without_the_keys_has_none_of_the_metrics(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ async def test_module_without_the_keys_has_none_of_the_metrics(tmp_path: Path) -
     authority.issue()
     result = await probe(authority)
     names = {metric.name for metric in result.probe.samples.families}
-    assert names.isdisjoint(metric.name for metric in (*details.METRICS, *renewal.METRICS))
+    assert names.isdisjoint(metric.name for metric in (*certificate_details.METRICS, *renewal.METRICS))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from probe_exporter.probers.http import HttpSettings
 from probe_exporter.probers.http import prober as http
 from probe_exporter.protocols.pki import renewal
 from probe_exporter.protocols.pki.lists import lists
+from probe_exporter.protocols.pki.responders import answers
 from probe_exporter.runner import run
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from tests.modules.library import PROBERS
@@ -29,6 +30,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "pki" / "examined.txt"
 
 async def test_exposition_with_every_key(tmp_path: Path) -> None:
     lists.forget()
+    answers.forget()
     renewal.forget()
     async with Authority(tmp_path) as authority:
         where = x509.UniformResourceIdentifier(authority.url("/ocsp"))

@@ -20,12 +20,11 @@ from probe_exporter.probers.http import prober as http_prober
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.probers.websocket import WebsocketSettings
 from probe_exporter.protocols.http.settings import HttpClientSettings
-from probe_exporter.protocols.pki import lists as keeping
+from probe_exporter.protocols.pki import lists as listing
 from probe_exporter.protocols.pki import revocation
 from probe_exporter.protocols.pki.fetching import DIRECT, client_of, fetch
 from probe_exporter.protocols.pki.lists import lists
 from probe_exporter.runner import Result, run
-from probe_exporter.tls.crl import RevocationList
 from tests.targets import Site
 from tests.targets.authority import PEM, Authority, tls_server
 from tests.targets.http3 import Quic
@@ -154,7 +153,7 @@ def _bad_pages(authority: Authority) -> dict[str, Any]:
         "no list": b"<html>not found</html>",
         "empty": b"",
         "a delta": authority.crl(extensions=[base]),
-        "too large": b"\0" * (keeping.MAX_LIST_BYTES + 1),
+        "too large": b"\0" * (listing.MAX_LIST_BYTES + 1),
     }
 
 
@@ -179,17 +178,18 @@ async def test_large_list_is_read_in_a_helper_process(tmp_path: Path) -> None:
     async with Authority(tmp_path) as authority:
         leaf = authority.issue(authority.url("/list"))
         authority.pages["/list"] = large = authority.crl(*range(1 << 70, (1 << 70) + 30000), leaf.serial_number)
-        assert len(large) > keeping.MAX_INLINE_BYTES
+        assert len(large) > listing.MAX_INLINE_BYTES
         result = await probe(authority)
     assert of_leaf(result)["revoked"] == 1
 
 
+@pytest.mark.usefixtures("clock")
 async def test_slow_list_does_not_fail_the_probe(tmp_path: Path) -> None:
     """The server never answers; the examination ends before the probe's deadline, and the probe succeeds."""
     async with Authority(tmp_path) as authority:
         authority.issue(authority.url("/slow"), authority.url("/slow"))
         authority.pages["/slow"] = None
-        result = await probe(authority, timeout=10.0)
+        result = await probe(authority)
     assert of_leaf(result) == GONE | {"url": authority.url("/slow")}
     assert result.probe.samples.get(revocation.FETCH_TIME) > 0
     assert result.failure is None
@@ -286,18 +286,3 @@ async def test_lists_are_fetched_through_the_proxy_of_the_module(tmp_path: Path)
     assert client_of(TcpSettings()) is DIRECT
     websocket = WebsocketSettings.model_validate({"http_config": {"proxy_url": "http://127.0.0.1:1"}})
     assert client_of(websocket).proxy_url == "http://127.0.0.1:1"
-
-
-def test_kept_lists_are_bounded() -> None:
-    many = keeping.Lists()
-    large = RevocationList(0.0, 4e9, bytes(keeping.MAX_KEPT_BYTES // 4))
-    for number in range(10):
-        many._keep((f"http://a/{number}", b"key"), large)
-    assert many.bytes <= keeping.MAX_KEPT_BYTES
-    assert many.kept("http://a/9", b"key") is large
-    assert many.kept("http://a/0", b"key") is None
-    for number in range(keeping.MAX_KEPT_LISTS + 5):
-        many._keep((f"http://b/{number}", b"key"), RevocationList(0.0, 4e9, b""))
-    assert len(many) == keeping.MAX_KEPT_LISTS
-    many.forget()
-    assert many.bytes == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,21 @@ from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.prober.failure import Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.probers.tcp import TcpSettings, prober
-from probe_exporter.protocols.pki import status
+from probe_exporter.protocols.pki import responders, status
+from probe_exporter.protocols.pki.responders import answers
 from probe_exporter.runner import Result, run
 from probe_exporter.tls.handshake import Handshake
 from tests.processes import free_port, listening, running
-from tests.targets.authority import Authority, tls_server
+from tests.targets.authority import PEM, Authority, tls_server
 
 GENEROUS_SECONDS = 60.0
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept() -> Iterator[None]:
+    answers.forget()
+    yield
+    answers.forget()
 
 
 def a_module(authority: Authority, policy: NetworkSettings | None = None, **keys: Any) -> Module:
@@ -34,10 +43,21 @@ def a_module(authority: Authority, policy: NetworkSettings | None = None, **keys
 
 
 @contextmanager
-def stapling(directory: Path, response: bytes) -> Iterator[int]:
+def stapling(directory: Path, response: bytes, *flags: str) -> Iterator[int]:
     """Serve TLS with the certificate "leaf"; empty for no response."""
     port = free_port()
-    command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", "leaf.pem", "-key", "leaf.key", "-www"]
+    command = [
+        "openssl",
+        "s_server",
+        "-accept",
+        f"127.0.0.1:{port}",
+        "-cert",
+        "leaf.pem",
+        "-key",
+        "leaf.key",
+        "-www",
+        *flags,
+    ]
     if response:
         (directory / "response.der").write_bytes(response)
         command += ["-status_file", "response.der"]
@@ -140,10 +160,16 @@ async def test_must_staple_without_a_response_is_visible(tmp_path: Path) -> None
     assert statuses(result) == set()
 
 
-def _with_responder(authority: Authority) -> x509.Certificate:
-    where = x509.UniformResourceIdentifier(authority.url("/ocsp"))
-    access = x509.AccessDescription(AuthorityInformationAccessOID.OCSP, where)
-    return authority.issue(extensions=[x509.AuthorityInformationAccess([access])])
+def named(*urls: str) -> x509.AuthorityInformationAccess:
+    """Return the extension that names responders."""
+    locations = [x509.UniformResourceIdentifier(url) for url in urls]
+    return x509.AuthorityInformationAccess(
+        [x509.AccessDescription(AuthorityInformationAccessOID.OCSP, location) for location in locations]
+    )
+
+
+def _with_responder(authority: Authority, *paths: str) -> x509.Certificate:
+    return authority.issue(extensions=[named(*map(authority.url, paths or ["/ocsp"]))])
 
 
 async def test_responder_is_asked_only_on_demand(tmp_path: Path) -> None:
@@ -203,3 +229,134 @@ async def test_finished_probe_does_not_keep_the_handshake(tmp_path: Path, asked:
     result = await probe_stapling(authority, authority.status(authority.issue()), ocsp=asked)
     assert result.failure is None
     assert result.probe.handshake is None
+
+
+# --- the chain ------------------------------------------------------------------------------------------------
+
+
+def of_chain(result: Result) -> dict[str, tuple[float | None, float | None, str]]:
+    """Return what is known by the position in the chain: available, revoked, path of the responder."""
+    available = result.probe.samples.labelled.get(status.AVAILABLE, {})
+    revoked = result.probe.samples.labelled.get(status.REVOKED, {})
+    return {labels[5]: (available[labels], revoked[labels], labels[6][-5:]) for labels in available}
+
+
+async def probe_chain(authority: Authority, **keys: Any) -> Result:
+    async with tls_server(authority.directory) as port:
+        return await run(a_module(authority, ocsp="request", **keys), f"127.0.0.1:{port}", GENEROUS_SECONDS)
+
+
+async def test_responder_of_each_certificate_of_the_chain_is_asked(tmp_path: Path) -> None:
+    async with Authority(tmp_path) as authority:
+        between = authority.issue_intermediate(named(authority.url("/root")))
+        leaf = between.issue(extensions=[named(authority.url("/leaf"))])
+        authority.pages |= {"/leaf": between.status(leaf), "/root": authority.status(between.root, revoked=True)}
+        result = await probe_chain(authority, fail_if_revoked=True)
+        again = await probe_chain(authority)
+    assert of_chain(result) == {"0": (1, 0, "/leaf"), "1": (1, 1, "/root"), "2": (0, 0, "")}
+    assert statuses(result) == {("responder", "good")}, "the older metrics are about the leaf alone"
+    assert result.failure is not None
+    assert result.failure.reason is Reason.CERTIFICATE_REVOKED
+    assert "intermediate" in result.failure.message
+    assert authority.requests == ["/leaf", "/root"]
+    assert of_chain(again) == of_chain(result)
+    assert again.probe.samples.get(status.FETCH_TIME) == 0 < result.probe.samples.get(status.FETCH_TIME)
+
+
+async def test_stapled_response_stands_for_the_responder_of_the_leaf_alone(tmp_path: Path) -> None:
+    async with Authority(tmp_path) as authority:
+        between = authority.issue_intermediate(named(authority.url("/root")))
+        leaf = between.issue(extensions=[named(authority.url("/leaf"))])
+        (tmp_path / "chain.pem").write_bytes(between.root.public_bytes(PEM))
+        authority.pages["/root"] = authority.status(between.root)
+        with stapling(tmp_path, between.status(leaf), "-cert_chain", "chain.pem") as port:
+            module = a_module(authority, ocsp="request")
+            result = await run(module, f"127.0.0.1:{port}", GENEROUS_SECONDS)
+    assert of_chain(result) == {"0": (1, 0, ""), "1": (1, 0, "/root"), "2": (0, 0, "")}
+    assert authority.requests == ["/root"]
+
+
+async def test_usable_answer_is_kept_for_other_modules_and_certificates_are_told_apart(tmp_path: Path) -> None:
+    async with Authority(tmp_path) as authority:
+        first = _with_responder(authority)
+        authority.pages["/ocsp"] = authority.status(first, revoked=True)
+        results = [await probe_chain(authority), await probe_chain(authority, check_revoked=True)]
+        second = _with_responder(authority)
+        authority.pages["/ocsp"] = authority.status(second)
+        results.append(await probe_chain(authority))
+    assert [of_chain(one)["0"][1] for one in results] == [1, 1, 0]
+    assert [statuses(one) for one in results] == [{("responder", "revoked")}] * 2 + [{("responder", "good")}]
+    assert authority.requests == ["/ocsp"] * 2
+
+
+async def test_waiting_probes_share_one_request(tmp_path: Path) -> None:
+    async with Authority(tmp_path) as authority:
+        authority.pages["/ocsp"] = authority.status(_with_responder(authority))
+        module = a_module(authority, ocsp="request")
+        async with tls_server(tmp_path) as port:
+            together = await asyncio.gather(*[run(module, f"127.0.0.1:{port}", GENEROUS_SECONDS) for _ in range(4)])
+    assert [of_chain(one)["0"][0] for one in together] == [1] * 4
+    assert authority.requests == ["/ocsp"]
+    assert not answers._fetches
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("about another certificate", "unusable"),
+        ("past its next update", "unusable"),
+        ("unknown", "unknown"),
+        ("without a next update", "good"),
+        ("missing", None),
+        ("too large", None),
+    ],
+)
+async def test_answer_that_may_change_is_not_kept(tmp_path: Path, kind: str, shown: str | None) -> None:
+    async with Authority(tmp_path) as authority:
+        leaf = _with_responder(authority)
+        pages = _unusable(authority, leaf) | {
+            "unknown": authority.status(leaf, unknown=True),
+            "without a next update": authority.status(leaf, ends=None),
+            "too large": bytes(responders.MAX_RESPONSE_BYTES + 1),
+        }
+        if kind != "missing":
+            authority.pages["/ocsp"] = pages[kind]
+        results = [await probe_chain(authority) for _ in range(2)]
+    assert authority.requests == ["/ocsp"] * 2
+    assert [statuses(one) for one in results] == [{("responder", shown)} if shown else set()] * 2
+    assert len(answers) == 0
+
+
+async def test_next_responder_is_asked_if_one_gives_no_usable_answer(tmp_path: Path) -> None:
+    async with Authority(tmp_path) as authority:
+        leaf = _with_responder(authority, "/gone", "/junk", "/good")
+        authority.pages |= {"/junk": b"junk", "/good": authority.status(leaf)}
+        result = await probe_chain(authority)
+    assert authority.requests == ["/gone", "/junk", "/good"]
+    assert of_chain(result)["0"] == (1, 0, "/good")
+
+
+@pytest.mark.usefixtures("clock")
+async def test_silent_responder_does_not_fail_the_probe(tmp_path: Path) -> None:
+    async with Authority(tmp_path) as authority:
+        _with_responder(authority, "/slow", "/slow")
+        authority.pages["/slow"] = None
+        async with tls_server(tmp_path) as port:
+            result = await run(a_module(authority, ocsp="request"), f"127.0.0.1:{port}", GENEROUS_SECONDS)
+    assert result.failure is None
+    assert of_chain(result)["0"] == (0, 0, "/slow")
+    assert result.probe.samples.get(status.FETCH_TIME) > 0
+
+
+async def test_redirect_to_a_denied_host_is_not_followed(tmp_path: Path) -> None:
+    policy = NetworkSettings.model_validate({"targets": {"deny": ["127.0.0.2"]}})
+    async with Authority(tmp_path) as authority:
+        _with_responder(authority)
+        authority.pages["/ocsp"] = f"http://127.0.0.2:{authority.port}/secret"
+        async with tls_server(tmp_path) as port:
+            module = a_module(authority, policy, ocsp="request")
+            result = await run(module, f"127.0.0.1:{port}", GENEROUS_SECONDS)
+    assert result.failure is None
+    assert of_chain(result)["0"] == (0, 0, "/ocsp")
+    assert authority.requests == ["/ocsp"]
+    assert any("127.0.0.2" in str(event.fields.get("err")) for event in result.probe.events)
