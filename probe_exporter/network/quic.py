@@ -8,8 +8,8 @@ The model:
   buffer more than a valid peer would: data ahead of a gap, many gaps, TLS messages, a large handshake.
 * Datagrams are cheap to send and expensive to process. One call of `turn` processes them for `MAX_TURN_SECONDS`, then
   other tasks run. Datagrams larger than `MAX_DATAGRAM_BYTES` are dropped.
-* Key shares cost more than all else in the first packet, and servers nearly always choose one of two. So `dial` sends
-  these two first. If the server wants another group, a second connection sends them all: `_NoCommonGroup`.
+* The first connection offers `USUAL_GROUPS` for the key exchange. If the server may want another one, a second
+  connection offers all: `_NoCommonGroup`.
 * aioquic closes a connection some time after its end is decided; `_close_event` shows the end at once.
 
 This module is imported by the first probe that speaks QUIC, because aioquic takes long to load.
@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import (
     ConnectionTerminated,
     HandshakeCompleted,
@@ -42,6 +41,7 @@ from probe_exporter.addresses import literals
 from probe_exporter.network import opening
 from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS
 from probe_exporter.network.datagrams import Datagrams
+from probe_exporter.network.quic_connection import ALL_GROUPS, USUAL_GROUPS, ClientConnection
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
@@ -73,9 +73,6 @@ MAX_TURN_SECONDS = 0.005
 _PEER = "peer"  # the only address, by a name for aioquic
 _CRYPTO_ERRORS = range(QuicErrorCode.CRYPTO_ERROR, QuicErrorCode.CRYPTO_ERROR + 0x100)  # each is an alert of TLS
 _SUITES = [CipherSuite[name.removeprefix("TLS_")] for name in suites.TLS13_CIPHERS]
-
-_USUAL_GROUPS = [Group.X25519, Group.SECP256R1]
-_ALL_GROUPS = [*_USUAL_GROUPS, Group.SECP384R1, Group.SECP521R1]  # those of `suites.GROUPS`
 _OF_STREAMS = (StreamDataReceived, StreamReset, StopSendingReceived)
 
 logging.getLogger("quic").setLevel(
@@ -96,25 +93,6 @@ class _NoCommonGroup(ProbeFailed):
     """The handshake failed, perhaps because the server supports none of the groups that we offered."""
 
 
-class _Connection(QuicConnection):
-    """aioquic's connection, without what a client does not need that never changes its address.
-
-    aioquic has no settings for these, hence the private names.
-    """
-
-    def __init__(self, configuration: QuicConfiguration, groups: Sequence[Group]) -> None:
-        self._groups = groups
-        super().__init__(configuration=configuration)
-        self._local_active_connection_id_limit = 2  # the least (RFC 9000, section 18.2): the server sends few
-
-    def _initialize(self, peer_cid: bytes) -> None:
-        super()._initialize(peer_cid)
-        self.tls._supported_groups = list(self._groups)  # noqa: SLF001  # see above
-
-    def _replenish_connection_ids(self) -> None:
-        """Give the server no further connection IDs, which it would need for another address of ours."""
-
-
 async def dial(
     probe: Probe, addresses: Sequence[str], port: int, context: QuicContext, server_name: str, protocol: str
 ) -> QuicClient:
@@ -133,16 +111,16 @@ async def dial(
     context.check_usable(server_name)
     configuration = _configuration(context, server_name, protocol)
 
-    async def dial_one(address: str, groups: Sequence[Group] = _USUAL_GROUPS) -> QuicClient:
+    async def dial_one(address: str, groups: Sequence[Group] = USUAL_GROUPS) -> QuicClient:
         datagrams = await opening.dial_udp(probe, address, port)
-        client = QuicClient(datagrams, _Connection(configuration, groups), context, server_name)
+        client = QuicClient(datagrams, ClientConnection(configuration, groups), context, server_name)
         try:
             await client.shake_hands(probe)
         except _NoCommonGroup:
             client.close(QuicErrorCode.NO_ERROR, QuicFrameType.PADDING)
-            if groups is _ALL_GROUPS:
+            if groups is ALL_GROUPS:
                 raise
-            return await dial_one(address, _ALL_GROUPS)
+            return await dial_one(address, ALL_GROUPS)
         except BaseException:
             client.close(QuicErrorCode.NO_ERROR, QuicFrameType.PADDING)
             raise
@@ -182,12 +160,13 @@ class QuicClient:
     """
 
     def __init__(
-        self, datagrams: Datagrams, connection: QuicConnection, context: QuicContext, server_name: str
+        self, datagrams: Datagrams, connection: ClientConnection, context: QuicContext, server_name: str
     ) -> None:
         self.connect_seconds = 0.0
         self.tls_seconds = 0.0
         self.handshake: Handshake | None = None
         self.sent = 0
+        self._closed = False
         self._datagrams = datagrams
         self._quic = connection
         self._context = context
@@ -259,9 +238,13 @@ class QuicClient:
             code: an error code of the application, or of QUIC if there is a `frame_type`.
             frame_type: the type of the frame that caused the error.
         """
+        if self._closed:
+            return
+        self._closed = True
         self._quic.close(error_code=code, frame_type=frame_type)
         self._flush()
         self._datagrams.close()
+        self._quic.discard()
 
     async def _wait(self) -> None:
         """Send queued data, wait for the peer or a timer, and feed the state machine."""
