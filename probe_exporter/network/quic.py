@@ -8,8 +8,8 @@ The model:
   buffer more than a valid peer would: data ahead of a gap, many gaps, TLS messages, a large handshake.
 * Datagrams are cheap to send and expensive to process. One call of `turn` processes them for `MAX_TURN_SECONDS`, then
   other tasks run. Datagrams larger than `MAX_DATAGRAM_BYTES` are dropped.
-* Key shares cost more than all else in the first packet, and servers nearly always choose one of two. So `dial` sends
-  these two first. If the server wants another group, a second connection sends them all: `_NoCommonGroup`.
+* The first connection offers `USUAL_GROUPS` for the key exchange. If the server may want another one, a second
+  connection offers all: `_NoCommonGroup`.
 * aioquic closes a connection some time after its end is decided; `_close_event` shows the end at once.
 
 This module is imported by the first probe that speaks QUIC, because aioquic takes long to load.
@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import (
     ConnectionTerminated,
     HandshakeCompleted,
@@ -36,18 +35,19 @@ from aioquic.quic.events import (
     StreamReset,
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
-from aioquic.tls import AlertBadCertificate, AlertDescription, Certificate, CipherSuite, ExtensionType, Group
+from aioquic.tls import AlertDescription, CipherSuite, Group
 
 from probe_exporter.addresses import literals
 from probe_exporter.network import opening
-from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS
+from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS, MAX_QUICK_HANDSHAKE_BYTES
 from probe_exporter.network.datagrams import Datagrams
+from probe_exporter.network.quic_connection import ALL_GROUPS, USUAL_GROUPS, ClientConnection
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.tls import certificates, evidence, layer, metrics, suites
 from probe_exporter.tls.handshake import Handshake
-from probe_exporter.tls.quic import OCSP_REQUEST, QuicContext, stapled_in
+from probe_exporter.tls.quic import QuicContext
 
 KEEP_ALIVE = 10.0
 """Seconds of silence after which a PING is sent, so that the peer does not close the connection."""
@@ -73,9 +73,6 @@ MAX_TURN_SECONDS = 0.005
 _PEER = "peer"  # the only address, by a name for aioquic
 _CRYPTO_ERRORS = range(QuicErrorCode.CRYPTO_ERROR, QuicErrorCode.CRYPTO_ERROR + 0x100)  # each is an alert of TLS
 _SUITES = [CipherSuite[name.removeprefix("TLS_")] for name in suites.TLS13_CIPHERS]
-
-_USUAL_GROUPS = [Group.X25519, Group.SECP256R1]
-_ALL_GROUPS = [*_USUAL_GROUPS, Group.SECP384R1, Group.SECP521R1]  # those of `suites.GROUPS`
 _OF_STREAMS = (StreamDataReceived, StreamReset, StopSendingReceived)
 
 logging.getLogger("quic").setLevel(
@@ -96,45 +93,6 @@ class _NoCommonGroup(ProbeFailed):
     """The handshake failed, perhaps because the server supports none of the groups that we offered."""
 
 
-class _Connection(QuicConnection):
-    """aioquic's connection, without what a client does not need that never changes its address, and with OCSP stapling.
-
-    aioquic has no settings for these, hence the private names. It asks for no OCSP response, and drops any.
-
-    Attributes:
-        stapled: the OCSP response that came with the certificate; empty if none came, None if it was not requested.
-    """
-
-    def __init__(
-        self, configuration: QuicConfiguration, groups: Sequence[Group], *, requests_ocsp: bool = False
-    ) -> None:
-        self._groups = groups
-        self.stapled: bytes | None = b"" if requests_ocsp else None
-        super().__init__(configuration=configuration)
-        self._local_active_connection_id_limit = 2  # the least (RFC 9000, section 18.2): the server sends few
-
-    def _initialize(self, peer_cid: bytes) -> None:
-        """Prepare TLS, before the ClientHello is sent; once more after a Retry or a negotiation of the version."""
-        super()._initialize(peer_cid)
-        self.tls._supported_groups = list(self._groups)  # noqa: SLF001  # see above
-        if self.stapled is not None:
-            self.tls.handshake_extensions.append((ExtensionType.STATUS_REQUEST, OCSP_REQUEST))
-        read = self.tls._set_peer_certificate  # noqa: SLF001  # see above
-
-        def read_and_keep(certificate: Certificate) -> None:
-            if self.stapled is not None:
-                self.stapled = stapled_in(certificate.certificates[0][1])
-            try:
-                read(certificate)
-            except certificates.UNREADABLE:  # aioquic expects ValueError alone
-                raise AlertBadCertificate("Certificate could not be parsed") from None
-
-        self.tls._set_peer_certificate = read_and_keep  # type: ignore[method-assign]  # noqa: SLF001  # see above
-
-    def _replenish_connection_ids(self) -> None:
-        """Give the server no further connection IDs, which it would need for another address of ours."""
-
-
 async def dial(
     probe: Probe, addresses: Sequence[str], port: int, context: QuicContext, server_name: str, protocol: str
 ) -> QuicClient:
@@ -153,17 +111,17 @@ async def dial(
     context.check_usable(server_name)
     configuration = _configuration(context, server_name, protocol)
 
-    async def dial_one(address: str, groups: Sequence[Group] = _USUAL_GROUPS) -> QuicClient:
+    async def dial_one(address: str, groups: Sequence[Group] = USUAL_GROUPS) -> QuicClient:
         datagrams = await opening.dial_udp(probe, address, port)
-        connection = _Connection(configuration, groups, requests_ocsp=probe.requests_ocsp)
+        connection = ClientConnection(configuration, groups, requests_ocsp=probe.requests_ocsp)
         client = QuicClient(datagrams, connection, context, server_name)
         try:
             await client.connect(probe)
         except _NoCommonGroup:
             client.close(QuicErrorCode.NO_ERROR, QuicFrameType.PADDING)
-            if groups is _ALL_GROUPS:
+            if groups is ALL_GROUPS:
                 raise
-            return await dial_one(address, _ALL_GROUPS)
+            return await dial_one(address, ALL_GROUPS)
         except BaseException:
             client.close(QuicErrorCode.NO_ERROR, QuicFrameType.PADDING)
             raise
@@ -202,11 +160,14 @@ class QuicClient:
         sent: bytes of datagrams sent so far.
     """
 
-    def __init__(self, datagrams: Datagrams, connection: _Connection, context: QuicContext, server_name: str) -> None:
+    def __init__(
+        self, datagrams: Datagrams, connection: ClientConnection, context: QuicContext, server_name: str
+    ) -> None:
         self.connect_seconds = 0.0
         self.tls_seconds = 0.0
         self.handshake: Handshake | None = None
         self.sent = 0
+        self._closed = False
         self._datagrams = datagrams
         self._quic = connection
         self._context = context
@@ -239,7 +200,7 @@ class QuicClient:
                 with Deadline(asyncio.get_running_loop().time() + MAX_HANDSHAKE_SECONDS):
                     while self._shown is None:
                         await self._wait()
-                self.handshake = self._context.verify(self._shown, self._server_name)
+                self.handshake = await self._verify(self._shown)
             except TimeoutError:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
             except layer.VerificationFailed as failed:
@@ -249,6 +210,12 @@ class QuicClient:
                 raise
             self.tls_seconds = time.perf_counter() - self._datagrams.first_at
             evidence.keep(probe, self.handshake, self._server_name, self._datagrams.address)
+
+    async def _verify(self, shown: Handshake) -> Handshake:
+        """Verify the certificates; many or large ones in a thread."""
+        if self._received <= MAX_QUICK_HANDSHAKE_BYTES:
+            return self._context.verify(shown, self._server_name)
+        return await asyncio.to_thread(self._context.verify, shown, self._server_name)
 
     async def turn(self) -> list[QuicEvent]:
         """Send queued data, wait for the peer or a timer, and return new events of streams, perhaps none.
@@ -278,9 +245,13 @@ class QuicClient:
             code: an error code of the application, or of QUIC if there is a `frame_type`.
             frame_type: the type of the frame that caused the error.
         """
+        if self._closed:
+            return
+        self._closed = True
         self._quic.close(error_code=code, frame_type=frame_type)
         self._flush()
         self._datagrams.close()
+        self._quic.discard()
 
     async def _wait(self) -> None:
         """Send queued data, wait for the peer or a timer, and feed the state machine."""

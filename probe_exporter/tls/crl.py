@@ -8,6 +8,7 @@ bytes for each entry, sorted, in one bytes object.
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,6 +19,9 @@ from probe_exporter.tls.certificates import UNREADABLE, extension_of
 
 MAX_POINTS = 8
 """Distribution points of a certificate that are tried; a certificate chooses how many it names."""
+
+MAX_NAMES = 64
+"""Names of distribution points that are looked at, usable or not."""
 
 MAX_URL_CHARACTERS = 2048
 
@@ -69,12 +73,9 @@ class RevocationList(NamedTuple):
 
 def points_of(certificate: x509.Certificate) -> Points:
     """Return the distribution points of a certificate; none if the extension does not parse."""
-    named = [
-        name.value
-        for point in extension_of(certificate, x509.CRLDistributionPoints) or ()
-        for name in point.full_name or ()
-        if isinstance(name, x509.UniformResourceIdentifier)
-    ]
+    points = extension_of(certificate, x509.CRLDistributionPoints) or ()
+    names = islice((name for point in points for name in point.full_name or ()), MAX_NAMES)
+    named = [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
     urls = [url for url in named if _scheme(url) in ("http", "https") and len(url) <= MAX_URL_CHARACTERS]
     others = dict.fromkeys(_scheme(url) for url in named if _scheme(url) not in ("http", "https"))
     return Points(tuple(urls[:MAX_POINTS]), tuple(others)[:MAX_POINTS])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from cryptography import x509
@@ -21,6 +22,9 @@ from probe_exporter.tls.certificates import UNREADABLE, extension_of
 
 MAX_RESPONDERS = 4
 """Responders of a certificate that are asked; a certificate chooses how many it names."""
+
+MAX_DESCRIPTIONS = 64
+"""Accesses to the authority that are looked at, responders or not."""
 
 MAX_URL_CHARACTERS = 2048
 
@@ -67,9 +71,10 @@ def must_staple(certificate: x509.Certificate) -> bool:
 
 def responders_of(certificate: x509.Certificate) -> list[str]:
     """Return the URLs of the responders that a certificate names, those by http and https."""
+    described = extension_of(certificate, x509.AuthorityInformationAccess) or ()
     urls = [
         one.access_location.value
-        for one in extension_of(certificate, x509.AuthorityInformationAccess) or ()
+        for one in islice(described, MAX_DESCRIPTIONS)
         if one.access_method == AuthorityInformationAccessOID.OCSP
         and isinstance(one.access_location, x509.UniformResourceIdentifier)
     ]

@@ -93,6 +93,7 @@ class QuicContext:
             VerificationFailed: with all errors.
             ProbeFailed: OpenSSL can't parse the certificates.
         """
+        _ = shown.sent[0].labels  # a cached property: of a large certificate this takes long, and we may be in a thread
         if not self._verifies:
             return shown
         now = time.time()
@@ -137,14 +138,10 @@ class _Refused(Exception):
 
 
 def _weigh(shown: _Shown, verified: _Verified) -> int:
-    """Return the bytes that a verification takes, or too many if it is not to be remembered.
-
-    A server can send any number of other certificates with a valid chain; those are verified anew each time.
-    """
-    sent = shown.sent
-    if len(sent) > len(verified.chain) or any(one.large or one not in verified.chain for one in sent):
-        return MAX_VERIFIED_BYTES
-    return len(shown.server_name) + certificates.size_in_memory(sent[0].x509)
+    """Estimate the bytes of a verification. Authorities are few, and shared by many."""
+    own, *others = shown.sent
+    listed = [own, *(one for one in others if one not in verified.chain)]
+    return len(shown.server_name) + sum(certificates.size_in_memory(one.x509) for one in listed)
 
 
 def stapled_in(extensions: bytes) -> bytes:

@@ -32,9 +32,9 @@ async def probed(directory: Path, keys: str, target: str, prober: str = "tcp") -
 
 def lines(result: Result, heading: str) -> list[dict[str, str]]:
     """Return the lines below a heading, each as its fields without a blank in their values."""
-    text = debug_page(result, ProbeLog())
-    assert text.startswith("Logs for the probe:\n")
-    section = text.partition(f"\n\n\n{heading}:\n")[2].partition("\n\n\n")[0]
+    document = debug_page(result, ProbeLog())
+    assert document.startswith("Logs for the probe:\n")
+    section = document.partition(f"\n\n\n{heading}:\n")[2].partition("\n\n\n")[0]
     words = [[word.replace('"', "") for word in line.split(" ")] for line in section.splitlines()]
     return [dict(word.split("=", 1) for word in line if "=" in word) for line in words]
 
@@ -97,7 +97,7 @@ async def test_secrets_are_masked(tmp_path: Path) -> None:
         keys = f"attempts: {{max: 2}}, tcp: {{query_response: [{{send: '{SECRET}'}}, {{expect: x}}]}}"
         result = await probed(tmp_path, keys, f"127.0.0.1:{port}")
     told = [run._replace(message=f"at https://user:{SECRET}@host/ ") for run in result.runs]
-    text = debug_page(result._replace(runs=tuple(told)), ProbeLog())
-    section = text.partition("Runs of the probe:\n")[2].partition("\n\n\n")[0]
+    document = debug_page(result._replace(runs=tuple(told)), ProbeLog())
+    section = document.partition("Runs of the probe:\n")[2].partition("\n\n\n")[0]
     assert section.count("xxxxx") == 2
     assert SECRET not in section

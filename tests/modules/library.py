@@ -14,11 +14,16 @@ from probe_exporter.config import loading
 from probe_exporter.config.module import Config, Module
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import TEXT
+from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import Reason
 from probe_exporter.runner import Result, run
+from probe_exporter.runs.settings import AddressesSettings
+from probe_exporter.runs.several import Several
 from tests.deadlines import run_until
 from tests.targets import End, Pki, Repeat
+from tests.targets.dns import DnsServer, Zone
+from tests.targets.nodes import Node, hang_up, nodes, relay
 from tests.targets.scripted_server import Hear, Script, ScriptedServer, Turn, talk, then_silence
 
 PROBERS = loader.load_probers([])
@@ -49,6 +54,35 @@ def trust(pki: Pki) -> dict[str, Any]:
 async def probe(module: Module, target: object, timeout: float = 20.0) -> Result:
     """Run one probe."""
     return await run(module, str(target), timeout)
+
+
+def of_every_address(module: Module, dns: DnsServer) -> Module:
+    """Return the module with `addresses` and the policy `any`; `dns` resolves its targets."""
+    resolver = {"servers": [f"127.0.0.1:{dns['port']}"], "timeout": "60s"}
+    network = NetworkSettings.model_validate({"resolver": resolver}).policy()
+    return replace(module, network=network, several=Several(AddressesSettings(policy="any"), None))
+
+
+async def probe_every_address(module: Module, port: int) -> Result:
+    """Probe a name with three addresses: one leads to a server, one closes each connection, and one refuses them.
+
+    Args:
+        port: of the server, on 127.0.0.1.
+    """
+    servers = {"127.0.0.2": Node(hang_up), "127.0.0.3": Node(), "127.0.0.4": Node(relay(port))}
+    async with DnsServer(Zone({"many.test": [[*servers]]})) as dns, nodes(servers) as shared:
+        result = await run(of_every_address(module, dns), f"many.test:{shared}", 60.0)
+    assert result.failure is None, result.failure.message
+    assert [(run.address, run.decides) for run in result.runs] == [(one, one == "127.0.0.4") for one in servers]
+    closed, refused, passed = [run.reason for run in result.runs]
+    assert closed not in ("", *OURS)
+    assert (refused, passed) == ("connect_refused", "")
+    assert measured(result)["probe_address_success"] == {
+        ("127.0.0.2", "4"): 0,
+        ("127.0.0.3", "4"): 0,
+        ("127.0.0.4", "4"): 1,
+    }
+    return result
 
 
 async def probe_scripted(

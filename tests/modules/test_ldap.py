@@ -18,6 +18,7 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
+    probe_every_address,
     probe_scripted,
     shipped,
     trust,
@@ -43,6 +44,14 @@ async def test_slapd_root_entry_is_reported(slapd: Slapd) -> None:
         "probe_ldap_naming_context_info": {(BASE,): 1},
     }
     assert phases(result) == {"resolve", "connect", "bind", "search"}
+
+
+async def test_every_address_of_a_name_is_probed(slapd: Slapd, pki: Pki) -> None:
+    result = await probe_every_address(shipped("ldap"), slapd.port)
+    assert measured(result)["probe_ldap_entries"] == {(): 1}
+    for name, port in (("ldaps", slapd.tls_port), ("ldap_starttls", slapd.port)):
+        secure = await probe_every_address(shipped("ldap", name, tls_config=trust(pki)), port)
+        assert [bool(run.fingerprint_sha256) for run in secure.runs] == [False, False, True]
 
 
 async def test_slapd_root_entry_is_reported_over_tls(slapd: Slapd, pki: Pki) -> None:

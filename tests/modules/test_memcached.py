@@ -16,6 +16,7 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
+    probe_every_address,
     probe_scripted,
     shipped,
 )
@@ -40,6 +41,11 @@ async def test_memcached_version_and_statistics_are_reported(memcached: int) -> 
     assert values["probe_memcached_limit_bytes"] == {(): 8 * 1024 * 1024}
     assert values["probe_memcached_connections"][()] >= 1
     assert phases(result) == {"resolve", "connect", "version", "stats"}
+
+
+async def test_every_address_of_a_name_is_probed(memcached: int) -> None:
+    result = await probe_every_address(shipped("memcached"), memcached)
+    assert "probe_memcached_server_info" in measured(result)
 
 
 async def test_each_statistic_has_its_metric(pki: Pki) -> None:

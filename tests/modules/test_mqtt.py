@@ -17,6 +17,7 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
+    probe_every_address,
     probe_scripted,
     shipped,
     trust,
@@ -39,6 +40,12 @@ async def test_mosquitto_accepts_an_anonymous_session(mosquitto: Mosquitto, name
     assert why(result) is None
     assert measured(result) == {"probe_mqtt_reason_code": {("connack",): 0}}
     assert phases(result) == {"resolve", "connect", "session"}
+
+
+@pytest.mark.parametrize("name", ["mqtt", "mqtt5"])
+async def test_every_address_of_a_name_is_probed(mosquitto: Mosquitto, name: str) -> None:
+    result = await probe_every_address(shipped("mqtt", name), mosquitto.port)
+    assert measured(result)["probe_mqtt_reason_code"] == {("connack",): 0}
 
 
 async def test_mosquitto_accepts_an_anonymous_session_over_tls(mosquitto: Mosquitto, pki: Pki) -> None:

@@ -25,6 +25,7 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
+    probe_every_address,
     probe_same_loop,
     probe_scripted,
     shipped,
@@ -61,6 +62,13 @@ async def test_mariadb_version_is_reported_without_login(mariadb: MariaDb) -> No
     assert not version.startswith("5.5.5-")
     assert set(measured(result)) == {"probe_mysql_server_info"}
     assert phases(result) == {"resolve", "connect", "greeting", "auth"}
+
+
+async def test_every_address_of_a_name_is_probed(mariadb: MariaDb, pki: Pki) -> None:
+    result = await probe_every_address(shipped("mysql"), mariadb.port)
+    assert "probe_mysql_server_info" in measured(result)
+    secure = await probe_every_address(shipped("mysql", "mysql_tls", tls_config=trust(pki)), mariadb.port)
+    assert [bool(run.fingerprint_sha256) for run in secure.runs] == [False, False, True]
 
 
 async def test_mariadb_version_is_reported_over_tls(mariadb: MariaDb, pki: Pki) -> None:

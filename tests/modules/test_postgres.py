@@ -20,6 +20,7 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
+    probe_every_address,
     probe_scripted,
     shipped,
     trust,
@@ -62,6 +63,13 @@ async def test_login_runs_the_query_on_a_primary(postgresql: PostgreSql) -> None
     assert one == 1
     assert values == {"probe_postgres_in_recovery": {(): 0}}
     assert phases(result) == {"resolve", "connect", "startup", "auth", "query"}
+
+
+async def test_every_address_of_a_name_is_probed(postgresql: PostgreSql, pki: Pki) -> None:
+    result = await probe_every_address(shipped("postgres", role="primary", **LOGIN), postgresql.port)
+    assert measured(result)["probe_postgres_in_recovery"] == {(): 0}
+    secure = await probe_every_address(shipped("postgres", "postgres_tls", tls_config=trust(pki)), postgresql.port)
+    assert [bool(run.fingerprint_sha256) for run in secure.runs] == [False, False, True]
 
 
 async def test_standby_without_primary_reports_recovery(postgresql_standby: PostgreSql) -> None:

@@ -14,6 +14,7 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
+    probe_every_address,
     probe_same_loop,
     probe_scripted,
     shipped,
@@ -75,6 +76,13 @@ async def test_redis_info_is_reported_over_tls(redis: Redis, pki: Pki) -> None:
     assert "tls" in phases(result)
     refused = await probe(shipped("redis", "redis_tls"), f"127.0.0.1:{redis.tls_port}")
     assert why(refused) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
+
+
+async def test_every_address_of_a_name_is_probed(redis: Redis, pki: Pki) -> None:
+    result = await probe_every_address(shipped("redis"), redis.port)
+    assert "probe_redis_server_info" in measured(result)
+    secure = await probe_every_address(shipped("redis", "redis_tls", tls_config=trust(pki)), redis.tls_port)
+    assert [bool(run.fingerprint_sha256) for run in secure.runs] == [False, False, True]
 
 
 async def test_master_reports_its_replica_s_lag(redis_pair: RedisPair) -> None:

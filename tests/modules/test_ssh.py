@@ -14,7 +14,17 @@ import pytest
 from pydantic import ValidationError
 
 from probe_exporter.prober.failure import Reason
-from tests.modules.library import STRANGERS, cuts, expect_failure, measured, phases, probe, probe_scripted, shipped
+from tests.modules.library import (
+    STRANGERS,
+    cuts,
+    expect_failure,
+    measured,
+    phases,
+    probe,
+    probe_every_address,
+    probe_scripted,
+    shipped,
+)
 from tests.outcomes import why
 from tests.servers.openssh import KINDS, OpenSsh
 from tests.targets import End, Pki
@@ -54,6 +64,11 @@ async def test_sshd_proves_its_host_key(openssh: OpenSsh) -> None:
         "probe_ssh_host_key_bits": {(): 256},
     }
     assert phases(result) == {"resolve", "connect", "banner", "key_exchange"}
+
+
+async def test_every_address_of_a_name_is_probed(openssh: OpenSsh) -> None:
+    result = await probe_every_address(shipped("ssh"), openssh.port)
+    assert "probe_ssh_server_info" in measured(result)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -152,6 +152,7 @@ class Quic:
         certificate: name of a `Pki` certificate.
         client_ca: name of a `Pki` certificate that must have signed the client's certificate.
         suite: the only cipher suite, by aioquic's name.
+        groups: the groups for the key exchange, by aioquic's names; empty for its defaults.
         alpn: protocols to choose from, best first.
         versions: of QUIC.
         retry: whether the client's address is validated first (Retry packet).
@@ -168,6 +169,7 @@ class Quic:
     certificate: str = "leaf"
     client_ca: str | None = None
     suite: str = "AES_128_GCM_SHA256"
+    groups: tuple[str, ...] = ()
     alpn: tuple[str, ...] = ("h3",)
     versions: tuple[int, ...] = (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2)
     retry: bool = False
@@ -254,8 +256,7 @@ class _Connection(QuicConnectionProtocol):
         self._http: _Http | None = None
         self._requests: dict[int, tuple[list[Header], bytearray]] = {}
         self._ended = asyncio.Event()
-        if authority is not None:
-            _ask_for_certificate(connection)
+        _change_tls(connection, asking=authority is not None, groups=quic.groups)
         if quic.staples:
             _staple(connection, quic.staples)
         if quic.window:  # aioquic would enlarge it
@@ -358,15 +359,17 @@ class _Http(H3Connection):
         self._local_decoder_stream_id = self._create_uni_stream(DECODER)
 
 
-def _ask_for_certificate(connection: QuicConnection) -> None:
-    """Make a server request its client's certificate, as aioquic's own tests do."""
+def _change_tls(connection: QuicConnection, *, asking: bool, groups: tuple[str, ...]) -> None:
+    """Make a server request its client's certificate, as aioquic's own tests do, and support certain groups only."""
     initialize = connection._initialize
 
-    def asking(peer_cid: bytes) -> None:
+    def changed(peer_cid: bytes) -> None:
         initialize(peer_cid)
-        connection.tls._request_client_certificate = True
+        connection.tls._request_client_certificate = asking
+        if groups:
+            connection.tls._supported_groups = [aioquic.tls.Group[name] for name in groups]
 
-    connection._initialize = asking  # type: ignore[method-assign]
+    connection._initialize = changed  # type: ignore[method-assign]
 
 
 def _staple(connection: QuicConnection, extensions: bytes) -> None:

@@ -73,10 +73,9 @@ async def _look_for_revoked(
     client, revoked = client_of(settings), list[Certificate]()
     if settings.ocsp:
         check = StatusCheck(probe, client, until)
-        said = await check.run(chain, shown.stapled, request=settings.ocsp == "request")
-        for one in said:
+        revoked += await check.run(chain, shown.stapled, request=settings.ocsp == "request")
+        for one in revoked:
             evidence.mark(probe, chain[0], one, evidence.REVOKED_BY["ocsp"])
-        revoked += said
     if settings.check_revoked:
         listed = await RevocationCheck(probe, client, until).run(chain)
         for one in listed:

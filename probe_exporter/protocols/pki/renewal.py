@@ -119,6 +119,8 @@ async def _ask(probe: Probe, certificate: Certificate, directory: str, client: H
     if not isinstance(window, dict):
         raise ProbeFailed(Reason.PROTOCOL_ERROR, "the renewal information has no suggestedWindow")
     found = Window(_seconds(window.get("start")), _seconds(window.get("end")))
+    if found.end <= found.start:  # RFC 9773, 4.2
+        raise ProbeFailed(Reason.PROTOCOL_ERROR, "the suggestedWindow does not end after its start")
     return _Kept(found, time.monotonic() + _kept_seconds(exchange.response.get("retry-after")))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from cryptography import x509
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.config.series import metrics_of
+from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.protocols.pki import renewal
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import certificate_details
+from tests.cost import short_turns
 from tests.targets.authority import Authority, timestamps, tls_server
 
 GENEROUS_SECONDS = 60.0
@@ -153,6 +156,11 @@ async def test_renewal_window_is_asked_once_and_kept(tmp_path: Path) -> None:
         {"start": START, "end": "tomorrow"},
         {"start": 1, "end": 2},
         {"start": "2025-01-02T00:00", "end": END},
+        {"start": END, "end": START},
+        {"start": START, "end": START},
+        {"start": START, "end": "9" * 100},
+        {"start": ["2025"], "end": END},
+        [START, END],
     ],
 )
 async def test_unusable_renewal_information_is_logged(tmp_path: Path, window: object) -> None:
@@ -170,6 +178,54 @@ async def test_authority_without_renewal_information_is_logged(tmp_path: Path) -
         result = await probe(authority, renewal_directory=authority.url("/directory"))
     [event] = [event for event in result.probe.events if event.message == "No renewal information"]
     assert event.fields["err"] == "the directory has no renewalInfo"
+
+
+HOSTILE: dict[str, bytes | str] = {
+    "not found": "/missing",
+    "a redirect without end": "/directory",
+    "a redirect to a denied host": "http://127.0.0.2/directory",
+    "a redirect to another scheme": "file:///etc/passwd",
+    "too large": b" " * (renewal.MAX_DOCUMENT_BYTES + 1),
+    "nested": b"[" * renewal.MAX_DOCUMENT_BYTES,
+    "objects": b'{"a":' * 10_000,
+    "a long number": b"9" * renewal.MAX_DOCUMENT_BYTES,
+    "many keys": b"{" + b",".join(b'"%d":0' % number for number in range(6_000)) + b"}",
+    "not UTF-8": b'{"renewalInfo": "\xff"}',
+    "no object": b"null",
+    "a list": b'{"renewalInfo": ["http://127.0.0.1/"]}',
+    "no URL": b'{"renewalInfo": "renewal"}',
+    "another scheme": b'{"renewalInfo": "file:///etc"}',
+    "a denied host": b'{"renewalInfo": "http://127.0.0.2/"}',
+    "a long URL": b'{"renewalInfo": "http://127.0.0.1/' + b"a" * 60_000 + b'"}',
+    "a URL with a line break": b'{"renewalInfo": "http://127.0.0.1/\\r\\nX: y"}',
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+async def test_hostile_directory_is_logged_in_short_turns(tmp_path: Path, kind: str) -> None:
+    policy = NetworkSettings.model_validate({"targets": {"deny": ["127.0.0.2"]}}).policy()
+    async with Authority(tmp_path) as authority:
+        authority.issue()
+        authority.pages["/directory"] = HOSTILE[kind]
+        module = replace(a_module(authority, renewal_directory=authority.url("/directory")), network=policy)
+        async with tls_server(tmp_path) as port:
+            with short_turns():
+                result = await run(module, f"127.0.0.1:{port}", GENEROUS_SECONDS)
+    assert result.failure is None
+    assert value(result, renewal.START) is None
+    [event] = [event for event in result.probe.events if event.message == "No renewal information"]
+    assert 0 < len(str(event.fields["err"])) < 500
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("silent", ["directory", "window"])
+async def test_silent_authority_does_not_fail_the_probe(tmp_path: Path, silent: str) -> None:
+    async with Authority(tmp_path) as authority:
+        path = _publish(authority, authority.issue(), {"start": START, "end": END})
+        authority.pages["/directory" if silent == "directory" else path] = None
+        result = await probe(authority, renewal_directory=authority.url("/directory"))
+    assert value(result, renewal.START) is None
+    assert [event.message for event in result.probe.events].count("No renewal information") == 1
 
 
 def test_identifier_is_that_of_the_example_in_the_rfc() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -17,7 +19,7 @@ from probe_exporter.probers.certificate_file import parse_der, parse_pem, parse_
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.runner import run
 from probe_exporter.tls import certificate_details, ocsp
-from probe_exporter.tls.crl import RevocationList, points_of, public_key_of, read_list
+from probe_exporter.tls.crl import MAX_NAMES, RevocationList, points_of, public_key_of, read_list
 from tests.targets.authority import DER, PEM, Authority, tls_server
 
 GENEROUS_SECONDS = 60.0
@@ -78,6 +80,27 @@ def test_list_finds_exactly_the_serial_numbers_on_it(authority: Authority) -> No
     assert isinstance(found, RevocationList)
     assert all(found.has(serial) for serial in serials)
     assert not any(found.has(serial) for serial in (0, 2, 129, -1, (1 << 64) + 1))
+
+
+@pytest.mark.parametrize("exponent", [ocsp.MAX_RSA_EXPONENT, ocsp.MAX_RSA_EXPONENT + 2, (1 << 3000) + 1])
+def test_response_by_an_issuer_with_a_slow_key_is_unusable(authority: Authority, exponent: int) -> None:
+    leaf = authority.issue()
+    key = rsa.RSAPublicNumbers(exponent, (1 << 3071) + 1).public_key()
+    issuer = x509.CertificateBuilder(
+        leaf.issuer, leaf.issuer, key, 1, leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    ).sign(authority.key, hashes.SHA256())
+    answer = ocsp.read_response(authority.status(leaf), leaf, issuer)
+    assert answer.status == "unusable"
+    assert ("larger than the exporter verifies" in answer.problem) is (exponent > ocsp.MAX_RSA_EXPONENT)
+
+
+@pytest.mark.parametrize("before", [0, 63, 64, 10_000])
+def test_names_of_distribution_points_are_looked_at_up_to_a_limit(tmp_path: Path, before: int) -> None:
+    urls = ["ldap://127.0.0.1/"] * before + ["http://127.0.0.1/list"]
+    leaf = Authority(tmp_path).issue(*urls)
+    found = points_of(leaf)
+    assert found.skipped == (("ldap",) if before else ())
+    assert found.urls == (("http://127.0.0.1/list",) if before < MAX_NAMES else ())
 
 
 # --- certificates that cryptography can't read, each by another exception than ValueError ---------------------------
