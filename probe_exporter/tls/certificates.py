@@ -157,6 +157,14 @@ class Certificate:
         return _alternative_names(self.x509) is not None
 
     @cached_property
+    def has_readable_extensions(self) -> bool:
+        """Whether its extensions can be read. One that can't be read hides all others from us."""
+        try:
+            return self.x509.extensions is not None
+        except UNREADABLE:
+            return False
+
+    @cached_property
     def is_for_servers(self) -> bool:
         """Whether its extended key usage, if it has one, allows TLS servers or anything."""
         usages = _usages(self.x509)

@@ -150,6 +150,8 @@ async def test_server_with_an_unreadable_certificate_is_no_internal_error(
         module = Module("m", prober, settings, 0.0, Place("test.yml", 1))
         result = await run(module, f"127.0.0.1:{port}", GENEROUS_SECONDS)
     assert (result.failure and result.failure.reason) is _expected(kind, verifies=verifies)
+    if result.failure is not None:
+        assert str(result.failure).endswith("can't be read") or "can't be read: " in str(result.failure)
 
 
 def _expected(kind: str, *, verifies: bool) -> Reason | None:
