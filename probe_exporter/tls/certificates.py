@@ -5,6 +5,7 @@ Each certificate is parsed once and remembered: targets send the same certificat
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple, TypeVar
@@ -13,11 +14,16 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from probe_exporter.addresses import literals
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls.host_names import any_matches
+
+# What cryptography warns of is about a peer's certificate, not about the exporter, and would go to stderr as bare text.
+warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning)
+warnings.filterwarnings("ignore", message="Attribute's length must be", category=UserWarning)
 
 MAX_REMEMBERED_BYTES = 16 << 20
 """The estimated bytes of all remembered certificates. Targets choose the size of theirs."""
