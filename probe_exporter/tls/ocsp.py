@@ -84,7 +84,11 @@ def responders_of(certificate: x509.Certificate) -> list[str]:
 
 
 def request_for(certificate: x509.Certificate, issuer: x509.Certificate) -> bytes:
-    """Return a request for the status of a certificate. SHA-1 only identifies the issuer; every responder knows it."""
+    """Return a request for the status of a certificate. SHA-1 only identifies the issuer; every responder knows it.
+
+    Raises:
+        UNREADABLE: the name of the issuer can't be read, or its key is of no known kind.
+    """
     builder = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, hashes.SHA1())  # see above
     return builder.build().public_bytes(serialization.Encoding.DER)
 
@@ -93,7 +97,7 @@ def identify(certificate: x509.Certificate, issuer: x509.Certificate) -> bytes:
     """Return a digest of issuer and serial number: what an answer is about.
 
     Raises:
-        ValueError, UnsupportedAlgorithm: the key of the issuer is of no known kind.
+        UNREADABLE: the name of the issuer can't be read, or its key is of no known kind.
     """
     digest = hashes.Hash(hashes.SHA256())
     for part in (issuer.subject.public_bytes(), _public_key_of(issuer)):
