@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from probe_exporter.addresses import literals
 from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.tls import der
 from probe_exporter.tls.host_names import any_matches
 
 # What cryptography warns of is about a peer's certificate, not about the exporter, and would go to stderr as bare text.
@@ -69,11 +70,32 @@ E = TypeVar("E", bound=x509.ExtensionType)
 
 
 def extension_of(certificate: x509.Certificate, kind: type[E]) -> E | None:
-    """Return an extension of a certificate; None if it has none, or if its extensions can't be read."""
+    """Return an extension of a certificate; None if it has none that can be read, or two of one kind.
+
+    cryptography reads all extensions or none. If another one can't be read, the certificate is read once more without
+    it, as Go ignores what it does not know.
+    """
     try:
         return certificate.extensions.get_extension_for_class(kind).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension):
+        return None
+    except UNREADABLE:
+        pass
+    try:
+        return _with_only(certificate, kind.oid).extensions.get_extension_for_class(kind).value
     except (x509.ExtensionNotFound, *UNREADABLE):
         return None
+
+
+def _with_only(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> x509.Certificate:
+    """Return a certificate with one of its extensions alone."""
+    signed, *signature = der.elements(der.content(certificate.public_bytes(serialization.Encoding.DER)))
+    *others, extensions = der.elements(der.content(signed))
+    wanted = der.object_identifier(oid.dotted_string)
+    kept = [one for one in der.elements(der.content(der.content(extensions))) if der.content(one).startswith(wanted)]
+    changed = b"".join(others) + der.element(extensions[0], der.element(der.SEQUENCE, b"".join(kept)))
+    parts = der.element(der.SEQUENCE, changed) + b"".join(signature)
+    return x509.load_der_x509_certificate(der.element(der.SEQUENCE, parts))
 
 
 class LeafLabels(NamedTuple):
@@ -164,7 +186,7 @@ class Certificate:
 
     @cached_property
     def has_readable_extensions(self) -> bool:
-        """Whether its extensions can be read. One that can't be read hides all others from us."""
+        """Whether its extensions can be read, all of them."""
         try:
             return self.x509.extensions is not None
         except UNREADABLE:
