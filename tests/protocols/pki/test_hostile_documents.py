@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -18,8 +18,9 @@ from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.certificate_file import parse_der, parse_pem, parse_pkcs12
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.runner import run
-from probe_exporter.tls import certificates, details, ocsp
+from probe_exporter.tls import certificates, der, details, ocsp
 from probe_exporter.tls.crl import MAX_NAMES, RevocationList, points_of, public_key_of, read_list
+from tests.cost import costs_at_most
 from tests.targets.authority import DER, PEM, Authority, tls_server
 
 GENEROUS_SECONDS = 60.0
@@ -92,6 +93,35 @@ def test_response_by_an_issuer_with_a_slow_key_is_unusable(authority: Authority,
     answer = ocsp.read_response(authority.status(leaf), leaf, issuer)
     assert answer.status == "unusable"
     assert ("larger than the exporter verifies" in answer.problem) is (exponent > ocsp.MAX_RSA_EXPONENT)
+
+
+def repeated(authority: Authority, others: int, leaf: x509.Certificate) -> bytes:
+    """Return a response with many answers about the serial number of a certificate, the last one by its issuer.
+
+    The others name an issuer with another key.
+    """
+    outer = der.elements(der.content(authority.status(leaf, revoked=True)))
+    status, wrapped = outer
+    kind, octets = der.elements(der.content(der.content(wrapped)))
+    data, algorithm, *_ = der.elements(der.content(der.content(octets)))
+    responder, produced, answers = der.elements(der.content(data))
+    good = der.content(answers)
+    key_hash = x509.SubjectKeyIdentifier.from_public_key(authority.key.public_key()).digest
+    many = good.replace(key_hash, bytes(20)) * others + good
+    data = der.element(der.SEQUENCE, responder + produced + der.element(der.SEQUENCE, many))
+    signature = der.element(0x03, b"\0" + authority.key.sign(data, ec.ECDSA(hashes.SHA256())))
+    basic = der.element(der.SEQUENCE, data + algorithm + signature)
+    body = der.element(der.SEQUENCE, kind + der.element(0x04, basic))
+    return der.element(der.SEQUENCE, status + der.element(0xA0, body))
+
+
+@pytest.mark.parametrize("others", [0, 1, 3000])
+def test_answer_is_found_among_very_many(authority: Authority, others: int) -> None:
+    leaf = authority.issue()
+    response = repeated(authority, others, leaf)
+    with costs_at_most(1):
+        answer = ocsp.read_response(response, leaf, authority.root)
+    assert (answer.status, answer.problem) == ("revoked", "")
 
 
 @pytest.mark.parametrize("before", [0, 63, 64, 10_000])
