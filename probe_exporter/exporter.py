@@ -22,6 +22,7 @@ from probe_exporter.history.memory import History, HistoryError, MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.telemetry import log_output, logs
 from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.telemetry.delays import Delays
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.listening import Listener, ListenError, inherit, open_all, open_for_workers, place
 from probe_exporter.web.probing import DEFAULT_MODULE
@@ -86,6 +87,7 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
         place=where,
         workers=crew,
         live=live,
+        delays=Delays() if given.probe_event_loop_delay else None,
     )
     serving = partial(
         serve,
