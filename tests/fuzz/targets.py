@@ -37,7 +37,7 @@ from probe_exporter.protocols.http.http1 import Http1ResponseReader
 from probe_exporter.protocols.pki import renewal
 from probe_exporter.scrape import openmetrics, protobuf, text
 from probe_exporter.scrape.page import Malformed, Page, Selection, TooManySamples
-from probe_exporter.tls import crl, details, ocsp
+from probe_exporter.tls import certificate_details, crl, ocsp
 from probe_exporter.tls.certificates import UNREADABLE, Certificate
 from probe_exporter.tls.quic import stapled_in
 from probe_exporter.web.parameters import TooManyParameters, decode_query
@@ -352,7 +352,7 @@ def _examine(one: Certificate, *, named: bool) -> None:
     assert set(points.urls) <= set(points.names)
     assert all(url.lower().startswith("http") for url in (*points.urls, *ocsp.responders_of(one.x509)))
     assert isinstance(ocsp.must_staple(one.x509), bool)
-    assert all(len(log_id) == 44 for log_id in details.logs_of(one.x509))
+    assert all(len(log_id) == 44 for log_id in certificate_details.logs_of(one.x509))
     with suppress(ValueError):
         assert renewal.identifier(one.x509).isascii()
     with suppress(*UNREADABLE):
