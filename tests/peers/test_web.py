@@ -215,8 +215,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def both(directory: Path) -> Iterator[tuple[Server, Server]]:
-    """Start ours and the original with one configuration."""
+    """Start ours and the original with one configuration; each has the result of one probe."""
     with exporters.original(directory) as original, exporters.ours(directory) as ours:
+        for server in (ours, original):
+            assert ask(server.port, f"/probe?{TARGET}&module=http_2xx").status == 200
         yield ours, original
 
 
