@@ -203,7 +203,7 @@ def reason(response: Response) -> str | None:
 
 
 async def probed(exporter: Server, module: str, target: str, seconds: float) -> Response:
-    """Probe with a timeout and check that it did not strike early."""
+    """Probe with a timeout and check that it did not expire early."""
     within = {"X-Prometheus-Scrape-Timeout-Seconds": f"{seconds + OFFSET}"}
     began = time.monotonic()
     response = await exporter.get(probe_path(module=module, target=target), within)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests import forkserver
-from tests.asking import ask
 from tests.exporters import Server, ours, ours_from_scratch
+from tests.http_client import ask
 from tests.web.test_routes import values
 
 pytestmark = pytest.mark.slow

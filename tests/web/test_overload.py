@@ -27,11 +27,11 @@ from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.probing import Probing
 from tests import exporters
-from tests.asking import ask
 from tests.clocks import StandingLoop, advance
 from tests.conftest import NewLoop
 from tests.cost import expect_cheaper
 from tests.exporters import Response, Server
+from tests.http_client import ask
 from tests.processes import free_port, listening
 from tests.waiting import until, wait_until
 from tests.web.test_routes import PLUGINS, cpu_seconds, own_metric, values
