@@ -116,7 +116,11 @@ def start(
         request = {"arguments": [*arguments], "directory": str(directory), "environment": dict(environment)}
         files = [theirs.fileno(), output, output if errors is None else errors]
         socket.send_fds(_server()[1], [json.dumps(request).encode()], files)
-    return Fork(["probe-exporter", *arguments], reports)
+    try:
+        return Fork(["probe-exporter", *arguments], reports)
+    except RuntimeError:
+        reports.close()
+        raise
 
 
 def run(
