@@ -41,6 +41,8 @@ MAX_RUN_SECONDS = 600.0
 """A command that takes longer fails its test: it hangs."""
 STARTUP_VARIABLES = ("PYTHON", "LANG", "LC_")
 """Prefixes of the variables that an interpreter reads when it starts, so that a fork can't have others."""
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+"""The environment of the fork server, which no test has changed."""
 
 
 # --- in the test process -------------------------------------------------------------------------------------
@@ -110,7 +112,13 @@ def start(
         environment: all of its environment variables.
         output: the file descriptor that it writes its standard output to.
         errors: the same for standard error; by default `output`.
+
+    Raises:
+        ValueError: the environment has another value of a variable that an interpreter reads when it starts.
     """
+    for name in {*environment, *ENVIRONMENT}:
+        if name.startswith(STARTUP_VARIABLES) and environment.get(name) != ENVIRONMENT.get(name):
+            raise ValueError(f"a fork can't have another {name}: use `ours_from_scratch`")
     reports, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with theirs:
         request = {"arguments": [*arguments], "directory": str(directory), "environment": dict(environment)}
@@ -146,7 +154,7 @@ def _server() -> tuple[subprocess.Popen[bytes], socket.socket]:
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.forkserver", str(theirs.fileno())],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, pass_fds=[theirs.fileno()],
+            cwd=ROOT, env=ENVIRONMENT, pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
     return process, requests
@@ -157,7 +165,11 @@ def stop() -> None:
     if _server.cache_info().currsize:
         process, requests = _server()
         requests.close()
-        process.wait()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         _server.cache_clear()
 
 
