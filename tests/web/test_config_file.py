@@ -331,7 +331,7 @@ def test_tls_stays_on_if_the_changed_file_has_none(start: Start, directory: Path
 def test_tls_handshake_garbage_is_not_logged(start: Start, directory: Path) -> None:
     with start(TLS % VERIFYING) as exporter:
         wait_until(lambda: "Listening" in exporter.log.read_text())
-        before = exporter.log.read_text()
+        before = exporter.logged()
         for sent in (b"", b"\x16", b"\x16\x03\x01\x00\x05hello", b"GET / HTTP/1.1\r\n\r\n", os.urandom(3000)):
             with socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
                 connection.sendall(sent)
@@ -340,7 +340,7 @@ def test_tls_handshake_garbage_is_not_logged(start: Start, directory: Path) -> N
                     pass
         own = ["--cert", "client.pem", "--key", "client.key"]
         assert curl(directory, f"https://localhost:{exporter.port}/-/healthy", *own).stdout.endswith("Healthy")
-        assert exporter.log.read_text() == before
+        assert exporter.logged() == before
 
 
 async def test_tls_handshake_times_out(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

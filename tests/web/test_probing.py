@@ -251,7 +251,7 @@ def test_debug_shows_each_module_with_its_settings(exporter: Server) -> None:
 def test_disconnected_client_cancels_the_probes_of_all_modules(exporter: Server, tmp_path: Path) -> None:
     def running() -> list[float]:
         found = values(ask(exporter.port, "/metrics").text, "probe_exporter_probes_in_flight")
-        return [found[f'module="{module}"'] for module in ("http_2xx", "named")]
+        return [found.get(f'module="{module}"', 0) for module in ("http_2xx", "named")]
 
     witness = tmp_path / "witness"
     path = f"/probe?module=http_2xx,named&target=hang+{quote(str(witness))}"
