@@ -242,7 +242,7 @@ def _checked_prober(found: _Unloaded) -> Prober[Any]:
 
 
 def _foreign_prober(found: _Unloaded) -> Prober[Any]:
-    """As `_checked_prober`, and check types and defaults of the settings, which tests of this package do not cover.
+    """Do the same as `_checked_prober`, and check types and defaults of the settings, which no test of ours covers.
 
     Raises:
         LoaderError: the message names the file or entry point.

@@ -167,7 +167,7 @@ class Supervisor:
         return self._code
 
     def _pause(self) -> float:
-        """Seconds until something is due that no descriptor tells; a second at most."""
+        """Return the seconds until the next timer is due; a second at most."""
         due = [question.due for question in self._questions.values()]
         due += [] if self._ending else self._vacant.values()
         return max(0.0, min([time.monotonic() + 1.0, *due]) - time.monotonic())
