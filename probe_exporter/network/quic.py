@@ -18,7 +18,6 @@ This module is imported by the first probe that speaks QUIC, because aioquic tak
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import ssl
 import time
@@ -74,10 +73,6 @@ _PEER = "peer"  # the only address, by a name for aioquic
 _CRYPTO_ERRORS = range(QuicErrorCode.CRYPTO_ERROR, QuicErrorCode.CRYPTO_ERROR + 0x100)  # each is an alert of TLS
 _SUITES = [CipherSuite[name.removeprefix("TLS_")] for name in suites.TLS13_CIPHERS]
 _OF_STREAMS = (StreamDataReceived, StreamReset, StopSendingReceived)
-
-logging.getLogger("quic").setLevel(
-    logging.CRITICAL
-)  # a peer's error is the result of a probe, not an event of the exporter
 
 
 class ClosedByApplication(ProbeFailed):

@@ -102,6 +102,10 @@ class Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast("asyncio.Transport", transport)
         super().connection_made(transport)
+        # aiohttp's timer for a client that sends nothing, 0.5 kB: `await_request` limits that, to less.
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+            self._keepalive_handle = None
         self._all.opened()
         self._all.await_request(self)
 
