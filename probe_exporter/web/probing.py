@@ -25,8 +25,8 @@ from probe_exporter.web.accepting import NO_FILES
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answers import Answer, Refused, exposition, plain
 from probe_exporter.web.html.negotiation import wants_html
+from probe_exporter.web.module_selection import UnknownModule, modules_named, with_parameters
 from probe_exporter.web.parameters import decode_query, is_repeated, probe_timeout, scrape_timeout
-from probe_exporter.web.selection import UnknownModule, named, prepared
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Probing:
         target = parameters.get("target")
         if not target:
             raise Refused(400, "The target parameter is missing")
-        modules = [prepared(module, parameters) for module in modules]
+        modules = [with_parameters(module, parameters) for module in modules]
         debug = parameters.get("debug") == "true"
         warning = REPEATED_TARGET if debug and is_repeated(query, "target") else ""
         if len(modules) == 1:
@@ -107,7 +107,7 @@ class Probing:
 
     def _modules(self, asked: str) -> list[Module]:
         try:
-            return named(self._configuration.current, asked)
+            return modules_named(self._configuration.current, asked)
         except UnknownModule as unknown:
             self._telemetry.unknown_modules += 1
             log.debug("Unknown module", extra={"fields": {"module": unknown.name}})

@@ -43,7 +43,7 @@ TLS = "tls_server_config: {cert_file: leaf.pem, key_file: leaf.key, %s}\n"
 VERIFYING = "client_ca_file: root.pem, client_auth_type: RequireAndVerifyClientCert"
 
 
-def furnish(directory: Path, pki: Pki) -> Path:
+def write_web_directory(directory: Path, pki: Pki) -> Path:
     """Write certificates and a configuration. The web config has a directory of its own, to test relative paths."""
     web = directory / "web"
     web.mkdir()
@@ -65,7 +65,7 @@ def started(directory: Path, text: str) -> Iterator[Server]:
 @pytest.fixture
 def directory(tmp_path: Path, pki: Pki) -> Path:
     """Return a directory that the test may change."""
-    return furnish(tmp_path, pki)
+    return write_web_directory(tmp_path, pki)
 
 
 @pytest.fixture
@@ -89,14 +89,14 @@ class SharedExporter:
 
 @pytest.fixture(scope="module")
 def over_tls(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[SharedExporter]:
-    directory = furnish(tmp_path_factory.mktemp("tls"), pki)
+    directory = write_web_directory(tmp_path_factory.mktemp("tls"), pki)
     with started(directory, TLS % "") as server:
         yield SharedExporter(server, directory)
 
 
 @pytest.fixture(scope="module")
 def in_clear(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[SharedExporter]:
-    directory = furnish(tmp_path_factory.mktemp("clear"), pki)
+    directory = write_web_directory(tmp_path_factory.mktemp("clear"), pki)
     with started(directory, "{}\n") as server:
         yield SharedExporter(server, directory)
 

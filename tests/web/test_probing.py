@@ -17,9 +17,8 @@ from tests.exporters import Response, Server, peer
 from tests.http_client import ask
 from tests.targets import Site, reply
 from tests.waiting import wait_until
-from tests.web.test_routes import hang_up_on
+from tests.web.test_routes import PLUGINS, hang_up_on
 
-PLUGINS = Path(__file__).parents[1] / "own_probers"
 RIVAL = '''
 """A prober whose metric conflicts with the actor's, and that has a label named `module`."""
 

@@ -31,7 +31,7 @@ class UnknownModule(Refused):
         super().__init__(400, f'Unknown module "{self.name}"{question} /config lists all modules')
 
 
-def similar(name: str, config: Config) -> str:
+def similar_module(name: str, config: Config) -> str:
     """Return the most similar module name; empty if none is similar."""
     return most_similar(name, _comparable(name, config))
 
@@ -44,7 +44,7 @@ def _comparable(name: str, config: Config) -> list[str]:
     return found[:MAX_COMPARED_MODULES]
 
 
-def named(config: Config, asked: str) -> list[Module]:
+def modules_named(config: Config, asked: str) -> list[Module]:
     """Return the modules that ``module=`` names: the one with exactly this name, or several separated by commas.
 
     A repeated name counts once. An empty name, which relabeling can leave behind, is skipped.
@@ -64,7 +64,7 @@ def named(config: Config, asked: str) -> list[Module]:
     return [config.modules[name] for name in names]
 
 
-def prepared(module: Module, parameters: Mapping[str, str]) -> Module:
+def with_parameters(module: Module, parameters: Mapping[str, str]) -> Module:
     """Return the module with a request's parameters filled in.
 
     Raises:
