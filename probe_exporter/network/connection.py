@@ -25,7 +25,7 @@ from typing import Self, cast
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import evidence, handshake
+from probe_exporter.tls import evidence, handshake, metrics
 from probe_exporter.tls.context import ClientContext
 from probe_exporter.tls.layer import Layer, VerificationFailed
 
@@ -69,6 +69,7 @@ class Connection(asyncio.Protocol):
         connect_seconds, tls_seconds: how long the TCP and the TLS handshake took.
         opened_at, first_byte_at, last_byte_at: times of `time.perf_counter`, 0.0 before the event; the first byte is
             the application's first.
+        address: what it is connected to: an address or the path of a Unix socket; empty behind a proxy.
         handshake: the last TLS handshake; None on a plain connection.
     """
 
@@ -78,6 +79,7 @@ class Connection(asyncio.Protocol):
         self.opened_at = 0.0
         self.first_byte_at = 0.0
         self.last_byte_at = 0.0
+        self.address = ""
         self.handshake: handshake.Handshake | None = None
         self._transport: asyncio.Transport | None = None
         self._layers: list[Layer] = []  # the first is the outermost: its records are what is on the wire
@@ -304,11 +306,11 @@ class Connection(asyncio.Protocol):
             try:
                 await self.wrap(secure, requests_ocsp=probe.requests_ocsp)
             except VerificationFailed as failed:
-                handshake.report(probe, failed.handshake)
-                evidence.keep(probe, failed.handshake, secure.server_name)
+                metrics.report_handshake(probe, failed.handshake)
+                evidence.keep(probe, failed.handshake, secure.server_name, self.address)
                 raise
             if self.handshake is not None:
-                evidence.keep(probe, self.handshake, secure.server_name)
+                evidence.keep(probe, self.handshake, secure.server_name, self.address)
             self.tls_seconds = time.perf_counter() - started
 
     async def wrap(self, secure: Secure, *, requests_ocsp: bool = False) -> None:

@@ -38,7 +38,8 @@ from probe_exporter.settings.rules import exclusive, required
 from probe_exporter.settings.secrets import Secret
 from probe_exporter.tls import certificates
 from probe_exporter.tls.certificates import Certificate, earliest_expiry
-from probe_exporter.tls.handshake import CERTIFICATE_INFO, EARLIEST_EXPIRY, Handshake
+from probe_exporter.tls.handshake import Handshake
+from probe_exporter.tls.metrics import CERTIFICATE_INFO, EARLIEST_EXPIRY
 from probe_exporter.tls.settings import CertificateSettings
 from probe_exporter.values import pool
 

@@ -222,7 +222,7 @@ class _Memory:
 
     def add(self, fingerprint: bytes, certificate: x509.Certificate) -> Certificate:
         """Make the `Certificate` of a certificate, and remember it unless it is large."""
-        size = _COPIES * len(certificate.public_bytes(serialization.Encoding.DER)) + _OBJECT_BYTES
+        size = size_in_memory(certificate)
         made = Certificate(certificate, large=size > MAX_REMEMBERED_BYTES // _LARGEST_SHARE)
         if not made.large:
             if self.bytes + size > MAX_REMEMBERED_BYTES:
@@ -231,6 +231,11 @@ class _Memory:
             self.known[fingerprint] = made
             self.bytes += size
         return made
+
+
+def size_in_memory(certificate: x509.Certificate) -> int:
+    """Estimate the bytes that a certificate takes, with what is derived from it."""
+    return _COPIES * len(certificate.public_bytes(serialization.Encoding.DER)) + _OBJECT_BYTES
 
 
 memory = _Memory()

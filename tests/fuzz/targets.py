@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from probe_exporter import runner
-from probe_exporter.config import document, loading, single
+from probe_exporter.config import document, loading, one_module
 from probe_exporter.config.loading import file_model
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import TEXT
@@ -37,7 +37,7 @@ from probe_exporter.protocols.http.http1 import Http1ResponseReader
 from probe_exporter.protocols.pki import renewal
 from probe_exporter.scrape import openmetrics, protobuf, text
 from probe_exporter.scrape.page import Malformed, Page, Selection, TooManySamples
-from probe_exporter.tls import crl, details, ocsp
+from probe_exporter.tls import certificate_details, crl, ocsp
 from probe_exporter.tls.certificates import UNREADABLE, Certificate
 from probe_exporter.tls.quic import stapled_in
 from probe_exporter.web.parameters import TooManyParameters, decode_query
@@ -259,7 +259,7 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class _Deaf(asyncio.Transport):
+class _DiscardingTransport(asyncio.Transport):
     """A transport that forgets what is sent."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -286,12 +286,12 @@ def conversation(name: str) -> Target:
 
     A failure may have any reason but `internal_error`: that is an exception that the prober does not declare.
     """
-    module = single.with_settings(PROBERS[name], repr(dict(_SETTINGS[name])).encode(), name)
+    module = one_module.with_settings(PROBERS[name], repr(dict(_SETTINGS[name])).encode(), name)
 
     def target(data: bytes) -> None:
         async def connect(*_: object, **__: object) -> Connection:
             connection = Connection()
-            connection.connection_made(_Deaf())
+            connection.connection_made(_DiscardingTransport())
             connection.data_received(data)
             connection.eof_received()
             return connection
@@ -352,7 +352,7 @@ def _examine(one: Certificate, *, named: bool) -> None:
     assert set(points.urls) <= set(points.names)
     assert all(url.lower().startswith("http") for url in (*points.urls, *ocsp.responders_of(one.x509)))
     assert isinstance(ocsp.must_staple(one.x509), bool)
-    assert all(len(log_id) == 44 for log_id in details.logs_of(one.x509))
+    assert all(len(log_id) == 44 for log_id in certificate_details.logs_of(one.x509))
     with suppress(ValueError):
         assert renewal.identifier(one.x509).isascii()
     with suppress(*UNREADABLE):

@@ -18,7 +18,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.probers import certificate_file
 from probe_exporter.probers.certificate_file import INVALID, TOO_LARGE, UNREADABLE, CertificateFileSettings, prober
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import details, handshake
+from probe_exporter.tls import certificate_details, metrics
 from tests.cost import short_turns
 from tests.deadlines import in_phase, run_until
 from tests.targets.authority import DER, PEM, Authority
@@ -81,9 +81,9 @@ async def test_every_format_is_read(authority: Authority, files: Path, tmp_path:
     result = await probe(str(files / "one"), files, **keys)
     assert reason(result) is None
     assert expiries(result) == {str(files / "one"): seconds(leaf)}
-    assert result.probe.samples.plain[handshake.EARLIEST_EXPIRY] == seconds(leaf)
+    assert result.probe.samples.plain[metrics.EARLIEST_EXPIRY] == seconds(leaf)
     assert result.probe.samples.plain[certificate_file.COUNT] == count
-    [labels] = result.probe.samples.labelled[handshake.CERTIFICATE_INFO]
+    [labels] = result.probe.samples.labelled[metrics.CERTIFICATE_INFO]
     assert labels[1:3] == ("CN=leaf", "CN=root")
 
 
@@ -104,7 +104,7 @@ async def test_directory_reads_the_files_with_names_of_certificates(authority: A
     result = await probe(str(files), files)
     assert reason(result) is None
     assert expiries(result) == {"first.pem": seconds(first), "second.CRT": seconds(second)}
-    assert result.probe.samples.plain[handshake.EARLIEST_EXPIRY] == seconds(first)
+    assert result.probe.samples.plain[metrics.EARLIEST_EXPIRY] == seconds(first)
 
 
 async def test_broken_file_of_a_directory_fails_the_probe_and_the_others_are_reported(
@@ -347,7 +347,7 @@ def with_rounds(data: bytes, rounds: int) -> bytes:
 async def test_chain_of_one_file_can_be_examined(authority: Authority, files: Path) -> None:
     (files / "leaf.pem").write_bytes(authority.issue(begins=-10.0, lasts=40.0).public_bytes(PEM))
     result = await probe("leaf.pem", files, certificate_details=True)
-    assert result.probe.samples.plain[details.LIFETIME_USED] == pytest.approx(0.25, abs=0.001)
+    assert result.probe.samples.plain[certificate_details.LIFETIME_USED] == pytest.approx(0.25, abs=0.001)
 
 
 def test_module_needs_directories() -> None:

@@ -27,7 +27,7 @@ from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, Protoc
 from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
 from cryptography import x509
 
-from tests.targets.answers import Act, Answer, End, Header, Made, Part, Pause, Repeat
+from tests.targets.answers import Action, Answer, End, Header, Part, Pause, PortDependent, Repeat
 from tests.targets.http2 import integer
 
 DATA, HEADERS, CANCEL_PUSH, SETTINGS, PUSH_PROMISE, GOAWAY, MAX_PUSH_ID = 0, 1, 3, 4, 5, 7, 13
@@ -87,7 +87,7 @@ def reply(status: int | str = 200, body: bytes = b"", *fields: Header, length: b
         filled = [(name, fill(value)) for name, value in fields]
         return head(status, *filled, *announced) + (data(body) if body else b"")
 
-    return said(Made(make))
+    return said(PortDependent(make))
 
 
 def redirect(status: int, location: str, *fields: Header, body: bytes = b"moved") -> Answer:
@@ -98,7 +98,7 @@ def redirect(status: int, location: str, *fields: Header, body: bytes = b"moved"
 # Actions on the connection, beside the stream of the answer.
 
 
-def opened(kind: int, content: bytes) -> Act:
+def opened(kind: int, content: bytes) -> Action:
     """Open one more unidirectional stream of the server."""
 
     def do(quic: QuicConnection, stream: int) -> None:
@@ -106,42 +106,42 @@ def opened(kind: int, content: bytes) -> Act:
             quic.get_next_available_stream_id(is_unidirectional=True), encode_uint_var(kind) + content
         )
 
-    return Act(do)
+    return Action(do)
 
 
-def both_ways(content: bytes) -> Act:
+def both_ways(content: bytes) -> Action:
     """Open a bidirectional stream of the server, which HTTP/3 does not allow."""
-    return Act(lambda quic, stream: quic.send_stream_data(quic.get_next_available_stream_id(), content))
+    return Action(lambda quic, stream: quic.send_stream_data(quic.get_next_available_stream_id(), content))
 
 
-def on_control(content: bytes, *, end: bool = False) -> Act:
+def on_control(content: bytes, *, end: bool = False) -> Action:
     """Send more on the control stream, the first that the server opened."""
-    return Act(lambda quic, stream: quic.send_stream_data(3, content, end))
+    return Action(lambda quic, stream: quic.send_stream_data(3, content, end))
 
 
-def goaway(refused_from: int) -> Act:
+def goaway(refused_from: int) -> Action:
     """Send GOAWAY: requests from this one on are not processed."""
     return on_control(frame(GOAWAY, encode_uint_var(refused_from)))
 
 
-def reset(code: int = INTERNAL_ERROR) -> Act:
+def reset(code: int = INTERNAL_ERROR) -> Action:
     """End the answer's stream by RESET_STREAM."""
-    return Act(lambda quic, stream: quic.reset_stream(stream, code))
+    return Action(lambda quic, stream: quic.reset_stream(stream, code))
 
 
-def stop(code: int = NO_ERROR) -> Act:
+def stop(code: int = NO_ERROR) -> Action:
     """Send STOP_SENDING: the server does not want the rest of the request."""
-    return Act(lambda quic, stream: quic.stop_stream(stream, code))
+    return Action(lambda quic, stream: quic.stop_stream(stream, code))
 
 
-def close(code: int = NO_ERROR, phrase: str = "") -> Act:
+def close(code: int = NO_ERROR, phrase: str = "") -> Action:
     """Close the connection with an error code of HTTP/3."""
-    return Act(lambda quic, stream: quic.close(error_code=code, reason_phrase=phrase))
+    return Action(lambda quic, stream: quic.close(error_code=code, reason_phrase=phrase))
 
 
-def close_transport(code: int = QuicErrorCode.INTERNAL_ERROR, phrase: str = "") -> Act:
+def close_transport(code: int = QuicErrorCode.INTERNAL_ERROR, phrase: str = "") -> Action:
     """Close the connection with an error code of QUIC."""
-    return Act(lambda quic, stream: quic.close(error_code=code, frame_type=0, reason_phrase=phrase))
+    return Action(lambda quic, stream: quic.close(error_code=code, frame_type=0, reason_phrase=phrase))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,7 @@ class Quic:
         certificate: name of a `Pki` certificate.
         client_ca: name of a `Pki` certificate that must have signed the client's certificate.
         suite: the only cipher suite, by aioquic's name.
+        groups: the groups for the key exchange, by aioquic's names; empty for its defaults.
         alpn: protocols to choose from, best first.
         versions: of QUIC.
         retry: whether the client's address is validated first (Retry packet).
@@ -168,6 +169,7 @@ class Quic:
     certificate: str = "leaf"
     client_ca: str | None = None
     suite: str = "AES_128_GCM_SHA256"
+    groups: tuple[str, ...] = ()
     alpn: tuple[str, ...] = ("h3",)
     versions: tuple[int, ...] = (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2)
     retry: bool = False
@@ -181,7 +183,7 @@ class Quic:
     connections: list[QuicConnection] = field(default_factory=list)
 
 
-class Stage(Protocol):
+class SiteCallbacks(Protocol):
     """The methods of the site that the server calls."""
 
     abandoned: asyncio.Event
@@ -196,7 +198,9 @@ class Stage(Protocol):
         """Start a task that is cancelled when the site stops."""
 
 
-async def serve(sock: socket.socket, quic: Quic, pki: Path, stage: Stage) -> contextlib.AbstractContextManager[Any]:
+async def serve(
+    sock: socket.socket, quic: Quic, pki: Path, stage: SiteCallbacks
+) -> contextlib.AbstractContextManager[Any]:
     """Listen on a bound UDP socket; the result closes it."""
     loop = asyncio.get_running_loop()
     if quic.stateless is not None:
@@ -241,7 +245,7 @@ class _Connection(QuicConnectionProtocol):
     """A client's connection: passes its requests to the site and sends the answers."""
 
     def __init__(
-        self, connection: QuicConnection, quic: Quic, authority: x509.Certificate | None, stage: Stage
+        self, connection: QuicConnection, quic: Quic, authority: x509.Certificate | None, stage: SiteCallbacks
     ) -> None:
         super().__init__(connection)
         quic.connections.append(connection)
@@ -252,8 +256,7 @@ class _Connection(QuicConnectionProtocol):
         self._http: _Http | None = None
         self._requests: dict[int, tuple[list[Header], bytearray]] = {}
         self._ended = asyncio.Event()
-        if authority is not None:
-            _ask_for_certificate(connection)
+        _change_tls(connection, asking=authority is not None, groups=quic.groups)
         if quic.staples:
             _staple(connection, quic.staples)
         if quic.window:  # aioquic would enlarge it
@@ -316,9 +319,9 @@ class _Connection(QuicConnectionProtocol):
         match part:
             case bytes():
                 await self._send(stream, part)
-            case Made(make):
+            case PortDependent(make):
                 await self._send(stream, make(self._stage.fill))
-            case Act(do):
+            case Action(do):
                 do(self._quic, stream)
                 self.transmit()
             case Pause(seconds):
@@ -356,15 +359,17 @@ class _Http(H3Connection):
         self._local_decoder_stream_id = self._create_uni_stream(DECODER)
 
 
-def _ask_for_certificate(connection: QuicConnection) -> None:
-    """Make a server request its client's certificate, as aioquic's own tests do."""
+def _change_tls(connection: QuicConnection, *, asking: bool, groups: tuple[str, ...]) -> None:
+    """Make a server request its client's certificate, as aioquic's own tests do, and support certain groups only."""
     initialize = connection._initialize
 
-    def asking(peer_cid: bytes) -> None:
+    def changed(peer_cid: bytes) -> None:
         initialize(peer_cid)
-        connection.tls._request_client_certificate = True
+        connection.tls._request_client_certificate = asking
+        if groups:
+            connection.tls._supported_groups = [aioquic.tls.Group[name] for name in groups]
 
-    connection._initialize = asking  # type: ignore[method-assign]
+    connection._initialize = changed  # type: ignore[method-assign]
 
 
 def _staple(connection: QuicConnection, extensions: bytes) -> None:

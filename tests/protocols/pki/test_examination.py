@@ -20,7 +20,7 @@ from probe_exporter.prober.metrics import Metric
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.protocols.pki import renewal
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import details
+from probe_exporter.tls import certificate_details
 from tests.cost import short_turns
 from tests.targets.authority import Authority, timestamps, tls_server
 
@@ -55,15 +55,15 @@ async def test_used_part_of_the_lifetime_is_reported(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     authority.issue(begins=-10.0, lasts=40.0)
     result = await probe(authority, certificate_details=True)
-    assert value(result, details.LIFETIME) == 40 * 86400
-    assert value(result, details.LIFETIME_USED) == pytest.approx(0.25, abs=0.001)
-    assert value(result, details.SHORTEST_LIFETIME_USED) == value(result, details.LIFETIME_USED)
-    assert set(result.probe.samples.labelled[details.KEY_INFO]) == {
+    assert value(result, certificate_details.LIFETIME) == 40 * 86400
+    assert value(result, certificate_details.LIFETIME_USED) == pytest.approx(0.25, abs=0.001)
+    assert value(result, certificate_details.SHORTEST_LIFETIME_USED) == value(result, certificate_details.LIFETIME_USED)
+    assert set(result.probe.samples.labelled[certificate_details.KEY_INFO]) == {
         ("0", "ECDSA secp256r1", "sha256"),
         ("1", "ECDSA secp256r1", "sha256"),
     }
-    assert value(result, details.HAS_ALTERNATIVE_NAMES) == 1
-    assert value(result, details.SCTS) == 0
+    assert value(result, certificate_details.HAS_ALTERNATIVE_NAMES) == 1
+    assert value(result, certificate_details.SCTS) == 0
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ async def test_timestamps_of_transparency_logs_are_counted(
     authority = Authority(tmp_path)
     authority.issue(extensions=[timestamps(*logs)] if logs else [])
     result = await probe(authority, certificate_details=True)
-    assert value(result, details.SCTS) == count
-    found = result.probe.samples.labelled.get(details.SCT_INFO, {})
+    assert value(result, certificate_details.SCTS) == count
+    found = result.probe.samples.labelled.get(certificate_details.SCT_INFO, {})
     assert [labels[0] for labels in found] == [base64.b64encode(log_id).decode() for log_id in shown]
 
 
@@ -93,16 +93,16 @@ async def test_unreadable_timestamps_count_as_none(tmp_path: Path, list_: str) -
     oid = x509.PrecertificateSignedCertificateTimestamps.oid
     authority.issue(extensions=[x509.UnrecognizedExtension(oid, bytes.fromhex(list_))])
     result = await probe(authority, certificate_details=True, tls_config={"insecure_skip_verify": True})
-    assert value(result, details.SCTS) == 0
-    assert details.SCT_INFO not in result.probe.samples.labelled
+    assert value(result, certificate_details.SCTS) == 0
+    assert certificate_details.SCT_INFO not in result.probe.samples.labelled
 
 
 async def test_shortest_lifetime_may_be_that_of_the_authority(tmp_path: Path) -> None:
     authority = Authority(tmp_path)  # its root has used 30 days of 90
     authority.issue(begins=-10.0, lasts=400.0)
     result = await probe(authority, certificate_details=True)
-    assert value(result, details.LIFETIME_USED) == pytest.approx(0.025, abs=0.001)
-    assert value(result, details.SHORTEST_LIFETIME_USED) == pytest.approx(1 / 3, abs=0.001)
+    assert value(result, certificate_details.LIFETIME_USED) == pytest.approx(0.025, abs=0.001)
+    assert value(result, certificate_details.SHORTEST_LIFETIME_USED) == pytest.approx(1 / 3, abs=0.001)
 
 
 async def test_module_without_the_keys_has_none_of_the_metrics(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ async def test_module_without_the_keys_has_none_of_the_metrics(tmp_path: Path) -
     authority.issue()
     result = await probe(authority)
     names = {metric.name for metric in result.probe.samples.families}
-    assert names.isdisjoint(metric.name for metric in (*details.METRICS, *renewal.METRICS))
+    assert names.isdisjoint(metric.name for metric in (*certificate_details.METRICS, *renewal.METRICS))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.certificate_file import parse_der, parse_pem, parse_pkcs12
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.runner import run
-from probe_exporter.tls import certificates, der, details, ocsp
+from probe_exporter.tls import certificate_details, certificates, der, ocsp
 from probe_exporter.tls.crl import MAX_NAMES, RevocationList, points_of, public_key_of, read_list
 from tests.cost import costs_at_most
 from tests.targets.authority import DER, PEM, Authority, tls_server
@@ -198,4 +198,4 @@ def test_unreadable_extensions_count_as_none(tmp_path: Path, kind: str) -> None:
     assert not points_of(leaf).urls
     assert not ocsp.responders_of(leaf)
     assert not ocsp.must_staple(leaf)
-    assert not details.logs_of(leaf)
+    assert not certificate_details.logs_of(leaf)

@@ -15,6 +15,8 @@ from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.prober.failure import Reason
+from probe_exporter.probers.http import HttpSettings
+from probe_exporter.probers.http import prober as http_prober
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.probers.websocket import WebsocketSettings
 from probe_exporter.protocols.http.settings import HttpClientSettings
@@ -24,7 +26,10 @@ from probe_exporter.protocols.pki.fetching import DIRECT, client_of, fetch
 from probe_exporter.protocols.pki.lists import lists
 from probe_exporter.runner import Result, run
 from tests.cost import short_turns
+from tests.targets import Site
 from tests.targets.authority import PEM, Authority, tls_server
+from tests.targets.http3 import Quic
+from tests.targets.http3 import reply as reply3
 from tests.waiting import until
 
 GENEROUS_SECONDS = 60.0
@@ -57,6 +62,12 @@ def of_leaf(result: Result) -> dict[str, object]:
                 found[metric.name.removeprefix("probe_ssl_crl_")] = value
                 found["url"] = labels[6]
     return found
+
+
+def faults(result: Result) -> set[tuple[str, str]]:
+    """Return what the report says is wrong with certificates: subject and fault."""
+    shown: list[Any] = [one.data(str) for one in result.probe.evidence]
+    return {(one["subject"], error) for peer in shown for one in peer["certificates"] for error in one["errors"]}
 
 
 GONE = {"available": 0, "revoked": 0, "stale": 0}
@@ -94,6 +105,7 @@ async def test_revoked_certificate_fails_the_probe_only_on_demand(tmp_path: Path
         authority.pages["/list"] = authority.crl(7, leaf.serial_number, 9)
         result = await probe(authority, fail_if_revoked=fails)
     assert of_leaf(result)["revoked"] == 1
+    assert faults(result) == {("CN=leaf", "revoked_by_crl")}
     if not fails:
         assert result.failure is None
         return
@@ -101,6 +113,25 @@ async def test_revoked_certificate_fails_the_probe_only_on_demand(tmp_path: Path
     assert result.failure.reason is Reason.CERTIFICATE_REVOKED
     assert f"{leaf.serial_number:x}" in result.failure.message
     assert result.phase == "certificates"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_certificate_of_http3_is_looked_up(tmp_path: Path, *, fails: bool) -> None:
+    async with Authority(tmp_path) as authority:
+        leaf = authority.issue(authority.url("/list"))
+        authority.pages["/list"] = authority.crl(leaf.serial_number)
+        tls = {"ca_file": str(authority.ca_file)}
+        keys = {"enable_http3": True, "enable_http2": False, "preferred_ip_protocol": "ip4", "tls_config": tls}
+        settings = HttpSettings.model_validate({**keys, "check_revoked": True, "fail_if_revoked": fails})
+        module = Module("m", http_prober, settings, 0.0, Place("test.yml", 1))
+        async with Site({"/": reply3(200, b"ok")}, pki=tmp_path, quic=Quic()) as site:
+            result = await run(module, site.fill("https://localhost:{quic_port}/"), GENEROUS_SECONDS)
+    assert of_leaf(result)["revoked"] == 1
+    assert faults(result) == {("CN=leaf", "revoked_by_crl")}
+    [shown] = [one.data(str) for one in result.probe.evidence]
+    assert shown["address"] == "127.0.0.1"
+    assert (result.failure is not None) == fails
+    assert result.failure is None or result.failure.reason is Reason.CERTIFICATE_REVOKED
 
 
 async def test_stale_list_is_used_and_said_to_be_stale(tmp_path: Path) -> None:

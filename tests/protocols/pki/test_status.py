@@ -212,6 +212,8 @@ async def test_responder_is_asked_only_on_demand(tmp_path: Path) -> None:
     assert value(silent, status.STAPLED) == 0
     assert authority.requests == ["/ocsp"]
     assert statuses(asked) == {("responder", "revoked")}
+    shown: list[Any] = [one.data(str) for result in (silent, asked) for one in result.probe.evidence]
+    assert [peer["certificates"][0]["errors"] for peer in shown] == [[], ["revoked_by_ocsp"]]
 
 
 async def test_responder_is_not_asked_if_a_usable_response_is_stapled(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Details of a chain as metrics: used lifetime, keys, signatures, certificate transparency (`certificate_details`)."""
+"""Details of a chain as metrics (`certificate_details`): used lifetime, keys, signatures, transparency logs."""
 
 from __future__ import annotations
 
