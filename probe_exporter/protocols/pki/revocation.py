@@ -48,6 +48,9 @@ METRICS = (AVAILABLE, REVOKED, STALE, NEXT_UPDATE, FETCH_TIME)
 MAX_CERTIFICATES = 16
 """Certificates of a chain that are examined; a peer chooses how many it sends."""
 
+MAX_REQUESTS = 16
+"""Lists that one probe requests. An unverified chain may name any URLs, and a list may have 10 MiB."""
+
 SHARE = 0.5
 """The part of the remaining time that one distribution point gets, so that a slow one leaves time for the next."""
 
@@ -65,6 +68,7 @@ class RevocationCheck:
         self._client = client
         self._until = until
         self._fetched_seconds = 0.0
+        self._requests = 0
 
     async def run(self, chain: Sequence[Certificate]) -> list[Certificate]:
         """Set the metrics of a chain; return its revoked certificates.
@@ -115,6 +119,11 @@ class RevocationCheck:
         return url, None
 
     async def _fetch(self, url: str, key: bytes) -> crl.RevocationList | None:
+        self._requests += 1
+        if self._requests > MAX_REQUESTS:
+            if self._requests == MAX_REQUESTS + 1:
+                self._probe.log("The chain names too many lists", level=logging.WARNING, requested=MAX_REQUESTS)
+            return None
         started = time.perf_counter()
         try:
             with within(max(0.0, (self._until - asyncio.get_running_loop().time()) * SHARE)):

@@ -73,6 +73,9 @@ METRICS = (*STAPLED_METRICS, AVAILABLE, REVOKED, CHAIN_NEXT_UPDATE, FETCH_TIME)
 MAX_CERTIFICATES = 16
 """Certificates of a chain that are examined; a peer chooses how many it sends."""
 
+MAX_REQUESTS = 16
+"""Requests that one probe sends. An unverified chain may name any URLs."""
+
 SHARE = 0.5
 """The part of the remaining time that one responder gets."""
 
@@ -90,6 +93,7 @@ class StatusCheck:
         self._client = client
         self._until = until
         self._asked_seconds = 0.0
+        self._requests = 0
 
     async def run(self, chain: Sequence[Certificate], stapled: bytes | None, *, request: bool) -> list[Certificate]:
         """Set the metrics; return the certificates that are revoked, as valid responses say.
@@ -160,6 +164,11 @@ class StatusCheck:
         return url, answer
 
     async def _ask(self, url: str, certificate: Certificate, issuer: Certificate) -> ocsp.Answer | None:
+        self._requests += 1
+        if self._requests > MAX_REQUESTS:
+            if self._requests == MAX_REQUESTS + 1:
+                self._probe.log("The chain names too many responders", level=logging.WARNING, asked=MAX_REQUESTS)
+            return None
         started = time.perf_counter()
         try:
             with within(max(0.0, (self._until - asyncio.get_running_loop().time()) * SHARE)):
