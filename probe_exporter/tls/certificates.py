@@ -1,6 +1,6 @@
 """X.509 certificates: labels and expiry for metrics, in the original's form; names and usages for verification.
 
-Each certificate is parsed once and remembered: targets send the same certificates at every scrape.
+Each certificate is parsed once and cached: targets send the same certificates at every scrape.
 """
 
 from __future__ import annotations
