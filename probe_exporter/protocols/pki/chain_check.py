@@ -17,6 +17,9 @@ from probe_exporter.tls.certificates import Certificate
 MAX_CERTIFICATES = 16
 """Certificates of a chain that are examined; a peer chooses how many it sends."""
 
+MAX_REQUESTS = 16
+"""Requests of one check. An unverified chain may name any URLs, and a revocation list may have 10 MiB."""
+
 SHARE = 0.5
 """The part of the remaining time that one request gets, so that a slow server leaves time for the next."""
 
@@ -33,6 +36,7 @@ class ChainCheck:
         self._probe = probe
         self._client = client
         self._until = until
+        self._requests = 0
         self._request_seconds = 0.0
 
     async def _revoked(
@@ -53,6 +57,17 @@ class ChainCheck:
             except ProbeFailed as failed:  # a certificate of the chain whose names can't be read
                 self._probe.log("Skipping a certificate", level=logging.WARNING, err=failed.message)
         return revoked
+
+    def _may_request(self, what: str) -> bool:
+        """Count a request; return whether it is one of the first `MAX_REQUESTS`.
+
+        Args:
+            what: the requested things, for the log.
+        """
+        self._requests += 1
+        if self._requests == MAX_REQUESTS + 1:
+            self._probe.log(f"The chain names too many {what}", level=logging.WARNING, requested=MAX_REQUESTS)
+        return self._requests <= MAX_REQUESTS
 
     @contextmanager
     def _request(self) -> Iterator[None]:

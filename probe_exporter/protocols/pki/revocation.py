@@ -89,6 +89,8 @@ class RevocationCheck(ChainCheck):
         return url, None
 
     async def _fetch(self, url: str, key: bytes) -> crl.RevocationList | None:
+        if not self._may_request("lists"):
+            return None
         try:
             with self._request():
                 found = await fetch_list(url, key, self._client, self._probe.network)

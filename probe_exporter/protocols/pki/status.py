@@ -137,6 +137,8 @@ class StatusCheck(ChainCheck):
         return url, answer
 
     async def _ask(self, url: str, certificate: Certificate, issuer: Certificate) -> ocsp.Answer | None:
+        if not self._may_request("responders"):
+            return None
         try:
             with self._request():
                 asked = responders.ask(url, certificate.x509, issuer.x509, self._client, self._probe.network)
