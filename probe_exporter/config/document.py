@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -95,11 +96,15 @@ def read(data: bytes, file: str, model: type[BaseModel], environment: Mapping[st
     return document if root is None else interpreted(document, root, shape_of(model), environment)
 
 
-def parsed(data: bytes, file: str) -> tuple[Document, Node | None]:
-    """Parse the first YAML document of `data`. Return its root, or None and a document with the problem."""
+def parsed(data: bytes, file: str, max_items: float = math.inf) -> tuple[Document, Node | None]:
+    """Parse the first YAML document of `data`. Return its root, or None and a document with the problem.
+
+    Raises:
+        TooManyItems: its lists have more items than `max_items`.
+    """
     document = Document(file)
     try:
-        root = compose(data)
+        root = compose(data, max_items)
     except SyntaxProblem as error:
         document.problems.append(Problem(Place(file, error.line, error.column), "", f"not valid YAML: {error}"))
         return document, None

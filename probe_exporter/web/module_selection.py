@@ -52,16 +52,33 @@ def modules_named(config: Config, asked: str) -> list[Module]:
     Raises:
         Refused: one of them is unknown, or there are too many.
     """
-    module = config.modules.get(asked)
+    return [config.modules[name] for name in _names(config, asked)]
+
+
+def modules_made(config: Config, asked: str) -> list[Module] | None:
+    """Return what `modules_named` returns; None if one of the modules was not made yet.
+
+    Raises:
+        Refused: as `modules_named`.
+    """
+    module = config.modules.made(asked)
     if module is not None:
         return [module]
+    found = [config.modules.made(name) for name in _names(config, asked)]
+    modules = [module for module in found if module is not None]
+    return modules if len(modules) == len(found) else None
+
+
+def _names(config: Config, asked: str) -> list[str]:
+    if asked in config.modules:
+        return [asked]
     names = [name for name in dict.fromkeys(asked.split(",")) if name] or [asked]
     if len(names) > MAX_MODULES:
         raise Refused(400, f"A request may name {MAX_MODULES} modules, and this one names {len(names)}")
     for name in names:
         if name not in config.modules:
             raise UnknownModule(name, config)
-    return [config.modules[name] for name in names]
+    return names
 
 
 def with_parameters(module: Module, parameters: Mapping[str, str]) -> Module:
