@@ -98,7 +98,7 @@ class QuicContext:
         except _Refused as refused:
             check = refused.check
             raise check.failure(replace(shown, verify_errors=tuple(check.errors), faults=tuple(check.faults))) from None
-        return replace(shown, verified=verified.chain)
+        return Handshake(shown.version, shown.cipher, shown.sent, verified.chain, protocol=shown.protocol)
 
     def _verify(self, shown: _Shown) -> _Verified:
         check = Check(shown.server_name)
