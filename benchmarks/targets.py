@@ -60,6 +60,13 @@ def serving(directory: Path) -> Iterator[Mapping[str, int]]:
 
 
 @contextlib.contextmanager
+def hanging() -> Iterator[int]:
+    """Run a server that accepts connections and never answers; yield its port."""
+    with _server("hanging_server") as port:
+        yield port
+
+
+@contextlib.contextmanager
 def _server(name: str, *arguments: str) -> Iterator[int]:
     """Run a server of this folder; yield its port."""
     port = free_port()

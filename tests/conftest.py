@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, settings
 from probe_exporter.config import loading
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.settings.block import Settings
+from probe_exporter.values import pool
+from tests import forkserver
 from tests.clocks import Clock, clock
 from tests.cost import ignore_earlier_objects
 from tests.targets import Pki
@@ -136,6 +138,15 @@ def _models_are_built_once() -> None:
         return built[key]
 
     loading.file_model = file_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes_end_with_the_session() -> Iterator[None]:
+    """End the fork server and idle helper processes: Python warns of their sockets if they are open when it exits."""
+    yield
+    forkserver.stop()
+    while pool._idle:
+        pool._idle.pop().kill()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import free_port, listening, running
+from tests import forkserver
+from tests.processes import Process, free_port, listening, running, until_ended
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
@@ -70,7 +70,7 @@ class Server:
 
     name: str
     port: int
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -124,8 +124,24 @@ def probe_path(**parameters: str) -> str:
 Start = Callable[..., contextlib.AbstractContextManager[Server]]
 
 
-def ours(directory: Path, *flags: str, **environment: str) -> contextlib.AbstractContextManager[Server]:
-    """Start this project's exporter in a directory, with these flags and environment variables."""
+@contextlib.contextmanager
+def ours(directory: Path, *flags: str, **environment: str) -> Iterator[Server]:
+    """Start this project's exporter in a directory, with these flags and environment variables.
+
+    It is a fork of a process that has imported the exporter: see `tests.forkserver`. Where the process itself is the
+    subject, use `ours_from_scratch`.
+    """
+    port = free_port()
+    log = directory / f"ours.{port}.log"
+    with log.open("ab") as output:
+        arguments = [*flags, f"--web.listen-address=127.0.0.1:{port}"]
+        process = forkserver.start(arguments, directory, output.fileno(), {**_environment(), **environment})
+    with until_ended(process, log, listening(port)):
+        yield Server("ours", port, process, log)
+
+
+def ours_from_scratch(directory: Path, *flags: str, **environment: str) -> contextlib.AbstractContextManager[Server]:
+    """Start this project's exporter as `ours` does, with an interpreter of its own, as users start it."""
     return _running("ours", [sys.executable, "-m", "probe_exporter"], directory, flags, environment)
 
 

@@ -20,9 +20,9 @@ from probe_exporter import flags
 from probe_exporter.history.memory import MAX_BYTES
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.telemetry.logs import FORMATS, LEVELS
-from tests.asking import ask
 from tests.cost import expect_cheaper
 from tests.exporters import _environment
+from tests.http_client import ask
 from tests.processes import free_port, listening, running
 
 FLAG_FILES = {"", "__main__", "cli", "flags", "settings", "settings.quantities", "version"}

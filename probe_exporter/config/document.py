@@ -151,7 +151,7 @@ class _Reader:
             if MARK in node.text and node.tag != "!!binary":
                 return self._template(node, shape, path)
             node = self._expanded(node, path)
-        if node.belies_its_tag:
+        if node.contradicts_its_tag:
             return self.unfit(path, f"the value is not what its tag {node.tag} says")
         return UNFIT if path in self._document.unfit else shape.read(self, node, path)
 

@@ -140,7 +140,7 @@ def _with_networks(modules: Mapping[str, Module], later: _Later, networks: _Netw
     )
 
 
-class _Found(NamedTuple):
+class _Contents(NamedTuple):
     """What documents define: modules, `targets` of all modules, sources of targets; and warnings."""
 
     modules: dict[str, Module]
@@ -149,7 +149,7 @@ class _Found(NamedTuple):
     warnings: list[Problem]
 
 
-def _contents_of(read: Iterable[Document], probers: Mapping[str, Prober[Any]]) -> _Found:
+def _contents_of(read: Iterable[Document], probers: Mapping[str, Prober[Any]]) -> _Contents:
     """Make the modules and all else of documents; add errors to the documents."""
     used = {name: probers[name] for name in probers if name in _probers_of(read)}
     model = file_model(used, probers)
@@ -169,7 +169,7 @@ def _contents_of(read: Iterable[Document], probers: Mapping[str, Prober[Any]]) -
             modules[module.name] = module
             warnings += _cautions(module, document)
         warnings += document.warnings
-    return _Found(modules, targets, discovery, warnings)
+    return _Contents(modules, targets, discovery, warnings)
 
 
 def _unknown_modules(

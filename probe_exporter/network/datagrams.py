@@ -22,14 +22,15 @@ class Datagrams(asyncio.DatagramProtocol):
     ``with await connect_udp(…) as datagrams:`` closes the socket at the end of the block.
 
     Attributes:
+        address: what they are sent to.
         first_at: when the first datagram arrived, on `time.perf_counter`; 0.0 while none has.
         arrived_at: when the datagram that `read` returned last arrived.
     """
 
     def __init__(self, address: str, port: int) -> None:
+        self.address = address
         self.first_at = 0.0
         self.arrived_at = 0.0
-        self._address = address
         self._port = port
         self._transport: asyncio.DatagramTransport | None = None
         self._arrived: deque[tuple[float, bytes]] = deque()
@@ -55,7 +56,7 @@ class Datagrams(asyncio.DatagramProtocol):
         if isinstance(error, ConnectionRefusedError) and self.first_at:
             self._error = ProbeFailed(Reason.CONNECT_RESET, "the peer has closed its port")
         else:
-            self._error = connecting_failed(cast("OSError", error), join_host_port(self._address, self._port))
+            self._error = connecting_failed(cast("OSError", error), join_host_port(self.address, self._port))
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -38,13 +38,13 @@ from aioquic.tls import AlertDescription, CipherSuite, Group
 
 from probe_exporter.addresses import literals
 from probe_exporter.network import opening
-from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS
+from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS, MAX_QUICK_HANDSHAKE_BYTES
 from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.network.quic_connection import ALL_GROUPS, USUAL_GROUPS, ClientConnection
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import certificates, evidence, handshake, layer, suites
+from probe_exporter.tls import certificates, evidence, layer, metrics, suites
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.quic import QuicContext
 
@@ -108,9 +108,10 @@ async def dial(
 
     async def dial_one(address: str, groups: Sequence[Group] = USUAL_GROUPS) -> QuicClient:
         datagrams = await opening.dial_udp(probe, address, port)
-        client = QuicClient(datagrams, ClientConnection(configuration, groups), context, server_name)
+        connection = ClientConnection(configuration, groups, requests_ocsp=probe.requests_ocsp)
+        client = QuicClient(datagrams, connection, context, server_name)
         try:
-            await client.shake_hands(probe)
+            await client.connect(probe)
         except _NoCommonGroup:
             client.close(QuicErrorCode.NO_ERROR, QuicFrameType.PADDING)
             if groups is ALL_GROUPS:
@@ -176,7 +177,7 @@ class QuicClient:
         """When the last datagram that was read arrived, by `time.perf_counter`."""
         return self._datagrams.arrived_at
 
-    async def shake_hands(self, probe: Probe) -> None:
+    async def connect(self, probe: Probe) -> None:
         """Connect.
 
         Raises:
@@ -194,16 +195,22 @@ class QuicClient:
                 with Deadline(asyncio.get_running_loop().time() + MAX_HANDSHAKE_SECONDS):
                     while self._shown is None:
                         await self._wait()
-                self.handshake = self._context.verify(self._shown, self._server_name)
+                self.handshake = await self._verify(self._shown)
             except TimeoutError:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
             except layer.VerificationFailed as failed:
-                handshake.report(probe, failed.handshake)
-                evidence.keep(probe, failed.handshake, self._server_name)
+                metrics.report_handshake(probe, failed.handshake)
+                evidence.keep(probe, failed.handshake, self._server_name, self._datagrams.address)
                 self.close(QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate, QuicFrameType.CRYPTO)
                 raise
             self.tls_seconds = time.perf_counter() - self._datagrams.first_at
-            evidence.keep(probe, self.handshake, self._server_name)
+            evidence.keep(probe, self.handshake, self._server_name, self._datagrams.address)
+
+    async def _verify(self, shown: Handshake) -> Handshake:
+        """Verify the certificates; many or large ones in a thread."""
+        if self._received <= MAX_QUICK_HANDSHAKE_BYTES:
+            return self._context.verify(shown, self._server_name)
+        return await asyncio.to_thread(self._context.verify, shown, self._server_name)
 
     async def turn(self) -> list[QuicEvent]:
         """Send queued data, wait for the peer or a timer, and return new events of streams, perhaps none.
@@ -264,7 +271,7 @@ class QuicClient:
                     await asyncio.sleep(0)
                     break
                 self._receive(await self._datagrams.read())
-        self._take_stock()
+        self._process_events()
 
     def _flush(self) -> None:
         for datagram, _ in self._quic.datagrams_to_send(now=time.perf_counter()):
@@ -277,7 +284,7 @@ class QuicClient:
             return
         self._quic.receive_datagram(datagram, _PEER, now=self._datagrams.arrived_at)
 
-    def _take_stock(self) -> None:
+    def _process_events(self) -> None:
         """Collect the events of streams, notice the end of the connection, and check the limits."""
         while (event := self._quic.next_event()) is not None:
             if isinstance(event, _OF_STREAMS):
@@ -321,6 +328,7 @@ class QuicClient:
             sent=[certificates.read(certificate) for certificate in (leaf, *others)],
             verified=None,
             protocol=protocol,
+            stapled=self._quic.stapled,
         )
 
     def _ended(self, event: ConnectionTerminated) -> ProbeFailed:

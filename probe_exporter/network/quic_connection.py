@@ -25,7 +25,20 @@ from aioquic.quic import connection
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.tls import AlertDecodeError, ClientHello, Epoch, ExtensionType, Group, HandshakeType, NameType
+from aioquic.tls import (
+    AlertBadCertificate,
+    AlertDecodeError,
+    Certificate,
+    ClientHello,
+    Epoch,
+    ExtensionType,
+    Group,
+    HandshakeType,
+    NameType,
+)
+
+from probe_exporter.tls import certificates
+from probe_exporter.tls.quic import OCSP_REQUEST, stapled_in
 
 if TYPE_CHECKING:
     from aioquic._buffer import Buffer
@@ -42,14 +55,22 @@ _parameters: dict[float, tuple[bytes, bytes]] = {}
 
 
 class ClientConnection(QuicConnection):
-    """A client's connection."""
+    """A client's connection.
 
-    def __init__(self, configuration: QuicConfiguration, groups: Sequence[Group]) -> None:
+    Attributes:
+        stapled: the OCSP response that came with the certificate; empty if none came, None if it was not requested.
+    """
+
+    def __init__(
+        self, configuration: QuicConfiguration, groups: Sequence[Group], *, requests_ocsp: bool = False
+    ) -> None:
         """
         Args:
             groups: the groups to offer, each with a key share.
+            requests_ocsp: request a stapled OCSP response, which aioquic does not, and keep it.
         """
         self._groups = groups
+        self.stapled: bytes | None = b"" if requests_ocsp else None
         super().__init__(configuration=configuration)
         self._local_active_connection_id_limit = _LEAST_CONNECTION_IDS
 
@@ -65,11 +86,27 @@ class ClientConnection(QuicConnection):
 
         Its parts refer to each other: without this, only the garbage collector would find them.
         """
+        if tls_state := vars(self).get("tls"):
+            vars(tls_state).clear()
         vars(self).clear()
 
     def _initialize(self, peer_cid: bytes) -> None:
+        """Prepare TLS, before the ClientHello is sent; once more after a Retry or a negotiation of the version."""
         super()._initialize(peer_cid)
         self.tls._supported_groups = list(self._groups)  # noqa: SLF001  # see above
+        if self.stapled is not None:
+            self.tls.handshake_extensions.append((ExtensionType.STATUS_REQUEST, OCSP_REQUEST))
+        read = self.tls._set_peer_certificate  # noqa: SLF001  # see above
+
+        def read_and_keep(certificate: Certificate) -> None:
+            if self.stapled is not None:
+                self.stapled = stapled_in(certificate.certificates[0][1])
+            try:
+                read(certificate)
+            except certificates.UNREADABLE:  # aioquic expects ValueError alone
+                raise AlertBadCertificate("Certificate could not be parsed") from None
+
+        self.tls._set_peer_certificate = read_and_keep  # type: ignore[method-assign]  # noqa: SLF001  # see above
 
     def _serialize_transport_parameters(self) -> bytes:
         """Encode the parameters; from one connection to another, only the connection ID differs."""

@@ -13,6 +13,7 @@ from probe_exporter.config.dump import dump
 from probe_exporter.config.module import Module
 from probe_exporter.exposition.text_format import number
 from probe_exporter.history import record
+from probe_exporter.history.details import details_of, to_json
 from probe_exporter.history.record import HistoryEntry
 from probe_exporter.prober.failure import OwnReason
 from probe_exporter.report import peers, waterfall
@@ -23,6 +24,7 @@ from probe_exporter.report.waterfall import Bar
 from probe_exporter.runner import Result
 
 MAX_RUNS = 200
+MAX_PHASE_COLUMNS = 8
 MAX_STEPS = 500
 MAX_STEP_CHARACTERS = 2000
 MAX_SAMPLES = 2000
@@ -48,7 +50,9 @@ class RunRow(NamedTuple):
         reason: why it failed; empty if it passed.
         decides: whether its metrics and phases are those of the probe.
         phases: names with seconds.
+        bars: the phases in the waterfall of the probe.
         certificate: the first characters of the fingerprint, and the date of expiry; empty without TLS.
+        revoked: whether an authority has revoked its certificate.
     """
 
     address: str
@@ -60,7 +64,24 @@ class RunRow(NamedTuple):
     message: str
     decides: bool
     phases: tuple[tuple[str, float], ...]
+    bars: tuple[Bar, ...]
     certificate: str
+    revoked: bool
+
+    @property
+    def passed(self) -> bool:
+        return not self.reason
+
+    @property
+    def name(self) -> str:
+        """The address, the attempt, or both if the run is a repetition."""
+        if self.attempt == 1 and self.address:
+            return self.address
+        return f"{self.address}, attempt {self.attempt}" if self.address else f"attempt {self.attempt}"
+
+    def took(self, phase: str) -> str:
+        """Return the duration of a phase as text; empty if the run did not enter it."""
+        return next((seconds(spent) for name, spent in self.phases if name == phase), "")
 
 
 class Step(NamedTuple):
@@ -105,8 +126,10 @@ class Report:
         explanation: of the reason; None on success.
         parameters: what the request gave beside module and target.
         place: where the module is defined; empty if it is not in the configuration (any more).
+        bars: the waterfall of a probe with one run; with several, each run has its own.
         runs: the runs of the prober, if the module wants several in one probe; `runs_left_out` counts those beyond the
             limit.
+        run_phases: names of the phases of all runs, in their order.
         steps: the log; `steps_left_out` counts those beyond the limit.
         families: the metrics; `samples_left_out` counts the samples beyond the limit.
         settings: of the module, in effect, as YAML.
@@ -129,6 +152,7 @@ class Report:
     peers: tuple[Peer, ...]
     runs: tuple[RunRow, ...]
     runs_left_out: int
+    run_phases: tuple[str, ...]
     steps: tuple[Step, ...]
     steps_left_out: int
     families: tuple[Family, ...]
@@ -145,6 +169,18 @@ class Report:
         during = f" in phase {self.phase}" if self.phase else ""
         return f"The probe failed{during} after {took}."
 
+    @property
+    def revoked(self) -> tuple[str, ...]:
+        """Sentences about certificates that an authority has revoked."""
+        return tuple(
+            dict.fromkeys(
+                f"The certificate of {one.title}{peer.sent_by and f',{peer.sent_by},'} is revoked."
+                for peer in self.peers
+                for one in peer.certificates
+                if one.revoked
+            )
+        )
+
 
 def of_result(
     result: Result, *, id: int | None = None, exporter: str = EXPORTER, options: Sequence[str] = ()
@@ -156,7 +192,7 @@ def of_result(
         exporter, options: as for `snippets`.
     """
     entry = record.entry(-1 if id is None else id, result)
-    return of_entry(entry, record.details(result), result.module, exporter=exporter, options=options)
+    return of_entry(entry, details_of(result), result.module, exporter=exporter, options=options)
 
 
 def of_entry(
@@ -171,7 +207,7 @@ def of_entry(
 
     Args:
         entry: a negative id stands for none.
-        details: of the probe, as `history.record` writes them.
+        details: of the probe, as `history.details` writes them.
         module: from the configuration; None if it has none of this name.
         exporter, options: as for `snippets`.
     """
@@ -179,6 +215,7 @@ def of_entry(
     families, samples_left_out = _families(details["families"])
     steps = details["events"]
     settings = dump(details["settings"], indent=2)
+    runs = [_run(run, entry.duration) for run in details["runs"][:MAX_RUNS]]
     return Report(
         id=entry.id if entry.id >= 0 else None,
         module=entry.module,
@@ -193,10 +230,11 @@ def of_entry(
         explanation=None if entry.success else _explanation(entry, details, reasons),
         parameters=details["parameters"],
         place="" if module is None else str(module.place),
-        bars=tuple(waterfall.bars(details["phases"], entry.duration)),
+        bars=() if runs else tuple(waterfall.bars(details["phases"], entry.duration)),
         peers=tuple(peers.peers(details, entry.started)),
-        runs=tuple([_run(run) for run in details["runs"][:MAX_RUNS]]),
+        runs=tuple(runs),
         runs_left_out=max(0, len(details["runs"]) - MAX_RUNS),
+        run_phases=tuple(dict.fromkeys([name for run in runs for name, _ in run.phases]))[:MAX_PHASE_COLUMNS],
         steps=tuple([_step(event, entry.started) for event in steps[:MAX_STEPS]]),
         steps_left_out=max(0, len(steps) - MAX_STEPS),
         families=tuple(families),
@@ -234,7 +272,12 @@ def shorten(text: str, limit: int = MAX_SHOWN_CHARACTERS) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
-def _run(run: Mapping[str, Any]) -> RunRow:
+def _run(run: Mapping[str, Any], duration: float) -> RunRow:
+    """Return the row of a run; a history that an earlier build wrote lacks some of its keys.
+
+    Args:
+        duration: of the whole probe, in seconds.
+    """
     fingerprint, not_after = run["fingerprint_sha256"], run["not_after"]
     return RunRow(
         address=run["address"],
@@ -246,7 +289,9 @@ def _run(run: Mapping[str, Any]) -> RunRow:
         message=shorten(run["message"], MAX_STEP_CHARACTERS),
         decides=run["decides"],
         phases=tuple(run["phases"].items()),
+        bars=tuple(waterfall.bars(run.get("spans", ()), duration)),
         certificate="" if not_after is None else f"{fingerprint[:16]}…, expires {peers.date(not_after)}",
+        revoked=run.get("revoked", False),
     )
 
 
@@ -263,7 +308,7 @@ def _step(event: Mapping[str, Any], started: float) -> Step:
 
 def _text(value: object) -> str:
     """Return a value of a log line as text."""
-    return value if isinstance(value, str) else record.to_json(value)
+    return value if isinstance(value, str) else to_json(value)
 
 
 def _families(families: Sequence[Mapping[str, Any]]) -> tuple[list[Family], int]:

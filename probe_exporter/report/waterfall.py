@@ -39,7 +39,7 @@ def bars(phases: Sequence[Mapping[str, Any]], duration: float) -> list[Bar]:
     Two phases of one name within each other are one bar: probers time a phase around a function that times it too.
 
     Args:
-        phases: as `history.record` writes them.
+        phases: as `history.details` writes them.
         duration: of the probe, in seconds.
     """
     whole = max([duration, *(phase["start"] + phase["seconds"] for phase in phases)], default=duration) or 1.0

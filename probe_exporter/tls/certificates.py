@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -47,6 +47,27 @@ _NAMED = {
 }
 _SERVER_USAGES = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 _LAST_ONE_COUNTS = {NameOID.SERIAL_NUMBER, NameOID.COMMON_NAME}
+
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography raises for certificates, lists and responses that it can't read: not only ValueError."""
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+
+def extension_of(certificate: x509.Certificate, kind: type[E]) -> E | None:
+    """Return an extension of a certificate; None if it has none, or if its extensions can't be read."""
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except (x509.ExtensionNotFound, *UNREADABLE):
+        return None
 
 
 class LeafLabels(NamedTuple):
@@ -117,7 +138,7 @@ class Certificate:
         """
         try:
             return _leaf_labels(self.x509)
-        except ValueError as error:
+        except UNREADABLE as error:
             raise ProbeFailed(Reason.CERTIFICATE_INVALID, f"a certificate of the peer can't be read: {error}") from None
 
     @cached_property
@@ -236,14 +257,14 @@ def _name_of(certificate: x509.Certificate, which: str) -> str:
     """Return the subject or the issuer; empty if it does not parse."""
     try:
         return _cut(distinguished_name(getattr(certificate, which)))
-    except ValueError:
+    except UNREADABLE:
         return ""
 
 
 def _common_name(certificate: x509.Certificate) -> str:
     try:
         found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError:
+    except UNREADABLE:
         return ""
     return _cut(_text(found[-1].value)) if found else ""
 
@@ -288,18 +309,12 @@ def _dns_names(certificate: x509.Certificate) -> list[str]:
 
 def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
     """Return the subjectAltName; None if there is none that parses."""
-    try:
-        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return None
+    return extension_of(certificate, x509.SubjectAlternativeName)
 
 
 def _usages(certificate: x509.Certificate) -> x509.ExtendedKeyUsage | None:
     """Return the extended key usage; None if there is none that parses."""
-    try:
-        return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
-        return None
+    return extension_of(certificate, x509.ExtendedKeyUsage)
 
 
 def distinguished_name(name: x509.Name) -> str:

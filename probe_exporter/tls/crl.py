@@ -8,15 +8,20 @@ bytes for each entry, sorted, in one bytes object.
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+
+from probe_exporter.tls.certificates import UNREADABLE, extension_of
 
 MAX_POINTS = 8
 """Distribution points of a certificate that are tried; a certificate chooses how many it names."""
+
+MAX_NAMES = 64
+"""Names of distribution points that are looked at, usable or not."""
 
 MAX_URL_CHARACTERS = 2048
 
@@ -68,16 +73,9 @@ class RevocationList(NamedTuple):
 
 def points_of(certificate: x509.Certificate) -> Points:
     """Return the distribution points of a certificate; none if the extension does not parse."""
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-    except (x509.ExtensionNotFound, ValueError):
-        return Points((), ())
-    named = [
-        name.value
-        for point in extension
-        for name in point.full_name or ()
-        if isinstance(name, x509.UniformResourceIdentifier)
-    ]
+    points = extension_of(certificate, x509.CRLDistributionPoints) or ()
+    names = islice((name for point in points for name in point.full_name or ()), MAX_NAMES)
+    named = [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
     urls = [url for url in named if _scheme(url) in ("http", "https") and len(url) <= MAX_URL_CHARACTERS]
     others = dict.fromkeys(_scheme(url) for url in named if _scheme(url) not in ("http", "https"))
     return Points(tuple(urls[:MAX_POINTS]), tuple(others)[:MAX_POINTS])
@@ -119,7 +117,7 @@ def read_list(data: bytes, public_key: bytes) -> RevocationList | str:
             None if next_update is None else next_update.timestamp(),
             b"".join(sorted({_digest(entry.serial_number) for entry in found})),
         )
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         return f"the list can't be read: {str(error)[:200]}"
 
 

@@ -1,4 +1,4 @@
-"""Verify certificates for QUIC: aioquic shakes hands, OpenSSL verifies the certificates that it received.
+"""Verify certificates for QUIC, and read OCSP responses stapled to them: aioquic shakes hands, OpenSSL verifies.
 
 pyOpenSSL can verify a chain without a connection, but reports the first error only and ignores key usage. So
 `QuicContext.verify` plays the server's half of a TLS 1.2 handshake to an OpenSSL client in memory, up to the
@@ -32,7 +32,13 @@ MAX_VERIFIED_BYTES = 16 << 20
 """The estimated bytes of remembered verifications with one context; they keep their certificates in memory."""
 
 _REMEMBERED_SECONDS = 3600
+
+OCSP_REQUEST = b"\x01\0\0\0\0"
+"""The extension status_request of a ClientHello (RFC 6066, 8): by OCSP, for any responder, without extensions."""
+
 _PIECE = 16384  # bytes that one record holds at most
+_STATUS_REQUEST = b"\0\x05"
+_OCSP = b"\x01"
 
 
 class _Shown(NamedTuple):
@@ -87,6 +93,7 @@ class QuicContext:
             VerificationFailed: with all errors.
             ProbeFailed: OpenSSL can't parse the certificates.
         """
+        _ = shown.sent[0].labels  # a cached property: of a large certificate this takes long, and we may be in a thread
         if not self._verifies:
             return shown
         now = time.time()
@@ -135,6 +142,16 @@ def _weigh(shown: _Shown, verified: _Verified) -> int:
     own, *others = shown.sent
     listed = [own, *(one for one in others if one not in verified.chain)]
     return len(shown.server_name) + sum(certificates.size_in_memory(one.x509) for one in listed)
+
+
+def stapled_in(extensions: bytes) -> bytes:
+    """Return the OCSP response among the extensions of a certificate's entry (RFC 8446, 4.4.2.1); empty without one."""
+    while extensions:
+        size = int.from_bytes(extensions[2:4], "big")
+        kind, content, extensions = extensions[:2], extensions[4 : 4 + size], extensions[4 + size :]
+        if kind == _STATUS_REQUEST and content[:1] == _OCSP:
+            return content[4 : 4 + int.from_bytes(content[1:4], "big")]
+    return b""
 
 
 def quic_context(settings: TLSSettings) -> QuicContext:

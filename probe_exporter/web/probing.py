@@ -14,9 +14,9 @@ from probe_exporter.config.module import Module
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import negotiate
 from probe_exporter.exposition.merging import merged
+from probe_exporter.history.debug_page import debug_pages
 from probe_exporter.history.memory import History
 from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.history.record import debug_documents
 from probe_exporter.prober.failure import OutOfFiles, Reason
 from probe_exporter.runner import Result, run
 from probe_exporter.telemetry.counters import Telemetry
@@ -95,7 +95,7 @@ class Probing:
             if self._page is not None and wants_html(request):
                 return await self._page(request, results)
             # In a thread: to render thousands of samples and log lines takes longer than one turn may take.
-            return plain(await asyncio.to_thread(debug_documents, results, self._probe_log))
+            return plain(await asyncio.to_thread(debug_pages, results, self._probe_log))
         format = negotiate(request.headers.get("Accept", ""))
         samples = {result.module.name: result.probe.samples for result in results}
         one = samples.popitem()[1] if len(samples) == 1 else merged(samples)
@@ -154,6 +154,8 @@ class Probing:
             self._probe_log.write(result)
             raise Refused(503, NO_FILES, **{"Retry-After": "1"})
         tally.finish(result.failure.reason.value if result.failure else "", result.duration)
+        if result.runs:
+            tally.deny_addresses(run.reason for run in result.runs if run.address)
         if result.failure is not None and result.failure.reason is Reason.INTERNAL_ERROR:
             self._telemetry.internal_errors += 1
         self._history.add(result)

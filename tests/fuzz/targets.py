@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, cast
 
 from probe_exporter import runner
-from probe_exporter.config import document, loading, single
+from probe_exporter.config import document, loading, one_module
 from probe_exporter.config.loading import file_model
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import TEXT
@@ -248,7 +248,7 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class _Deaf(asyncio.Transport):
+class _DiscardingTransport(asyncio.Transport):
     """A transport that forgets what is sent."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -275,12 +275,12 @@ def conversation(name: str) -> Target:
 
     A failure may have any reason but `internal_error`: that is an exception that the prober does not declare.
     """
-    module = single.with_settings(PROBERS[name], repr(dict(_SETTINGS[name])).encode(), name)
+    module = one_module.with_settings(PROBERS[name], repr(dict(_SETTINGS[name])).encode(), name)
 
     def target(data: bytes) -> None:
         async def connect(*_: object, **__: object) -> Connection:
             connection = Connection()
-            connection.connection_made(_Deaf())
+            connection.connection_made(_DiscardingTransport())
             connection.data_received(data)
             connection.eof_received()
             return connection

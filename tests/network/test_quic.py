@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicErrorCode
-from aioquic.tls import Epoch
+from aioquic.tls import AlertBadCertificate, Epoch
+from aioquic.tls import Certificate as SentCertificate
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from probe_exporter.network import quic
 from probe_exporter.network.quic import MAX_GAPS, MAX_OUT_OF_ORDER_BYTES, QuicClient
+from probe_exporter.network.quic_connection import USUAL_GROUPS, ClientConnection
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.tls import certificates
@@ -284,6 +289,37 @@ async def test_quic_bounds_handshake_size(pki: Pki, tmp_path: Path, monkeypatch:
         with pytest.raises(ProbeFailed, match="handshake is larger") as failed:
             await dial(pki, target["quic_port"])
     assert failed.value.reason is Reason.TLS_HANDSHAKE
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_quic_verifies_large_chains_in_a_thread(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch, *, in_thread: bool
+) -> None:
+    threads, verify = list[int](), QuicContext.verify
+
+    def watched(context: QuicContext, shown: Handshake, server_name: str) -> Handshake:
+        threads.append(threading.get_ident())
+        return verify(context, shown, server_name)
+
+    monkeypatch.setattr(QuicContext, "verify", watched)
+    if in_thread:
+        monkeypatch.setattr(quic, "MAX_QUICK_HANDSHAKE_BYTES", 0)
+    async with connected(pki, Quic()) as client:
+        assert client.handshake is not None
+    assert [one == threading.get_ident() for one in threads] == [not in_thread]
+
+
+def test_quic_refuses_a_certificate_of_unknown_version(pki: Pki) -> None:
+    """cryptography raises another exception for it than for what it can't parse at all."""
+    leaf = x509.load_pem_x509_certificate((pki.directory / "leaf.pem").read_bytes())
+    der = leaf.public_bytes(serialization.Encoding.DER)
+    state = ClientConnection(QuicConfiguration(), USUAL_GROUPS, requests_ocsp=True)
+    state.connect("peer", now=0.0)
+    state.tls._set_peer_certificate(SentCertificate(certificates=[(der, b"")]))
+    unknown = der.replace(bytes.fromhex("a003 020102"), bytes.fromhex("a003 020105"), 1)
+    with pytest.raises(AlertBadCertificate):
+        state.tls._set_peer_certificate(SentCertificate(certificates=[(unknown, b"")]))
+    assert state.stapled == b""
 
 
 async def test_quic_ignores_garbage_datagrams(pki: Pki) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server, peer
+from tests.http_client import ask
 from tests.metrics_proto import decode
 
 pytestmark = pytest.mark.slow

@@ -10,10 +10,10 @@ import pytest
 from probe_exporter.prober.failure import Reason
 from probe_exporter.web.module_pages import module_name
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server
+from tests.http_client import ask
 from tests.waiting import wait_until
-from tests.web.test_reports import HOSTILE, Page, get, page
+from tests.web.test_probe_page import HOSTILE, Page, get, page
 from tests.web.test_routes import PLUGINS
 
 CONFIG = """

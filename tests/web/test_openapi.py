@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server
+from tests.http_client import ask
 from tests.web.test_routes import PLUGINS
 
 pytestmark = pytest.mark.slow

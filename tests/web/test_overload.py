@@ -27,11 +27,11 @@ from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.probing import Probing
 from tests import exporters
-from tests.asking import ask
 from tests.clocks import StandingLoop, advance
 from tests.conftest import NewLoop
 from tests.cost import expect_cheaper
 from tests.exporters import Response, Server
+from tests.http_client import ask
 from tests.processes import free_port, listening
 from tests.waiting import until, wait_until
 from tests.web.test_routes import PLUGINS, cpu_seconds, own_metric, values
@@ -59,7 +59,7 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run one exporter for all tests of bad clients."""
     directory = tmp_path_factory.mktemp("overload")
     (directory / "blackbox.yml").write_text(CONFIG)
-    with exporters.ours(directory, f"--modules.dir={PLUGINS}") as running:
+    with exporters.ours_from_scratch(directory, f"--modules.dir={PLUGINS}") as running:
         yield running
 
 

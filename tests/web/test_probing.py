@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Response, Server, peer
+from tests.http_client import ask
 from tests.targets import Site, reply
 from tests.waiting import wait_until
 from tests.web.test_routes import hang_up_on

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from tests import exporters
-from tests.asking import ask
 from tests.cost import expect_cheaper
 from tests.exporters import Response, Server
+from tests.http_client import ask
 from tests.metrics_proto import decode
 from tests.waiting import wait_until
 

@@ -11,7 +11,7 @@ import pytest
 
 from probe_exporter.workers.cores import cpu_quota, usable_cores
 from tests import exporters
-from tests.asking import ask
+from tests.http_client import ask
 from tests.waiting import wait_until
 
 V1_MOUNTS = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"

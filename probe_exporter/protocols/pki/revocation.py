@@ -14,7 +14,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.http.settings import HttpClientSettings
-from probe_exporter.protocols.pki.lists import lists
+from probe_exporter.protocols.pki.lists import fetch_list, lists
 from probe_exporter.tls import crl
 from probe_exporter.tls.certificates import Certificate
 
@@ -26,8 +26,12 @@ AVAILABLE = Metric(
     LABELS,
     series=3,
 )
-REVOKED = Metric("probe_ssl_crl_revoked", "Whether the revocation list has the certificate; 0 without a list.", LABELS)
-STALE = Metric("probe_ssl_crl_stale", "Whether the revocation list is past its next update; 0 without a list.", LABELS)
+REVOKED = Metric(
+    "probe_ssl_crl_revoked", "Whether the revocation list has the certificate; 0 without a list.", LABELS, series=3
+)
+STALE = Metric(
+    "probe_ssl_crl_stale", "Whether the revocation list is past its next update; 0 without a list.", LABELS, series=3
+)
 NEXT_UPDATE = Metric(
     "probe_ssl_crl_next_update_timestamp_seconds",
     "When the next revocation list is due, in Unix seconds; absent without a list, or if the list does not say.",
@@ -103,7 +107,7 @@ class RevocationCheck:
             self._probe.log("The key of an issuer is of an unknown kind", level=logging.WARNING, issuer=_name(issuer))
             return "", None
         for url in points.urls:
-            found = lists.kept(url, key) or await self._fetch(url, key)
+            found = lists.kept((url, key)) or await self._fetch(url, key)
             if found is not None:
                 return url, found
         return url, None
@@ -112,7 +116,7 @@ class RevocationCheck:
         started = time.perf_counter()
         try:
             with within(max(0.0, (self._until - asyncio.get_running_loop().time()) * SHARE)):
-                found = await lists.fetch(url, key, self._client, self._probe.network)
+                found = await fetch_list(url, key, self._client, self._probe.network)
         except (ProbeFailed, Late) as failed:
             self._probe.log("No usable revocation list", level=logging.WARNING, url=url, err=str(failed))
             return None

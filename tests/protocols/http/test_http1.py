@@ -32,7 +32,7 @@ MORE = "more bytes may come: the connection stays open"
 
 
 @dataclass(frozen=True)
-class Read:
+class ParsedResponse:
     """The outcome of a response."""
 
     status: int = 0
@@ -42,7 +42,7 @@ class Read:
     failure: Reason | str | None = None
 
 
-def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> Read:
+def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> ParsedResponse:
     """Feed pieces, then the end of the connection unless the response was complete before it."""
     reader = Http1ResponseReader(method)
     body = []
@@ -60,8 +60,8 @@ def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> R
     except ProbeFailed as failed:
         failure = failed.reason
     if not reader.head_complete:
-        return Read(failure=failure)
-    return Read(reader.status, reader.version, reader.content_length, b"".join(body), failure)
+        return ParsedResponse(failure=failure)
+    return ParsedResponse(reader.status, reader.version, reader.content_length, b"".join(body), failure)
 
 
 def cut(data: bytes, *places: int) -> list[bytes]:
@@ -77,13 +77,13 @@ def every_way(data: bytes) -> Iterable[list[bytes]]:
     yield from (cut(data, place) for place in range(1, len(data), 1 + len(data) // 500))
 
 
-def ok(**differences: object) -> Read:
+def ok(**differences: object) -> ParsedResponse:
     """Return the usual outcome: a 200 of HTTP/1.1 whose body is ``ok``, as announced."""
     usual: dict[str, object] = {"status": 200, "version": "1.1", "length": 2, "body": b"ok"}
-    return Read(**usual | differences)  # type: ignore[arg-type]
+    return ParsedResponse(**usual | differences)  # type: ignore[arg-type]
 
 
-NOT_HTTP = Read(failure=Reason.HTTP_PROTOCOL_ERROR)
+NOT_HTTP = ParsedResponse(failure=Reason.HTTP_PROTOCOL_ERROR)
 
 
 def status(line: bytes) -> bytes:
@@ -275,7 +275,7 @@ def table(cases: Mapping[str, Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize(("data", "expected"), table(TOLERATED))
-def test_reader_tolerates_what_the_original_tolerates(data: bytes, expected: Read) -> None:
+def test_reader_tolerates_what_the_original_tolerates(data: bytes, expected: ParsedResponse) -> None:
     for pieces in every_way(data):
         assert read(pieces) == expected, pieces
 
@@ -288,7 +288,7 @@ def test_reader_refuses_what_the_original_refuses(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(("data", "expected"), table(BROKEN))
-def test_broken_body_keeps_what_came_before(data: bytes, expected: Read) -> None:
+def test_broken_body_keeps_what_came_before(data: bytes, expected: ParsedResponse) -> None:
     """The status and the valid part of the body are kept, even if all arrived at once."""
     for pieces in every_way(data):
         assert read(pieces) == expected, pieces
@@ -305,7 +305,7 @@ HEAD = {
 
 
 @pytest.mark.parametrize(("data", "expected"), table(HEAD))
-def test_response_to_head_ends_with_its_head(data: bytes, expected: Read) -> None:
+def test_response_to_head_ends_with_its_head(data: bytes, expected: ParsedResponse) -> None:
     """Its length is that of the header, as for GET."""
     for pieces in every_way(data):
         assert read(pieces, method="HEAD", end=False) == expected, pieces
@@ -331,7 +331,7 @@ def test_response_that_is_not_http_is_refused_before_the_connection_ends(begins:
 
 
 def test_connection_closed_without_any_byte_is_reported_as_closed() -> None:
-    assert read([]) == Read(failure=Reason.CONNECT_CLOSED)
+    assert read([]) == ParsedResponse(failure=Reason.CONNECT_CLOSED)
 
 
 def test_reader_ignores_data_after_the_end() -> None:
@@ -406,12 +406,12 @@ def dripped(data: bytes, step: int) -> list[bytes]:
 
 def test_head_size_limit_is_inclusive_and_that_of_the_original() -> None:
     assert read(dripped(large(MAX_HEAD_BYTES), 65536)) == ok(length=0, body=b"")
-    assert read(dripped(large(MAX_HEAD_BYTES + 1), 65536)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+    assert read(dripped(large(MAX_HEAD_BYTES + 1), 65536)) == ParsedResponse(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 def test_head_size_limit_counts_all_interim_responses() -> None:
     early = b"HTTP/1.1 103 Early\r\nLink: " + b"a" * 5000 + b"\r\n\r\n"
-    assert read([early] * 3000) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+    assert read([early] * 3000) == ParsedResponse(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ def test_endless_head_ends_at_the_limit_in_bounded_memory(line: bytes) -> None:
     outcome = read(chain([b"HTTP/1.1 200 OK\r\nX-A: "], repeat(piece)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert outcome == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+    assert outcome == ParsedResponse(failure=Reason.HTTP_HEADERS_TOO_LARGE)
     assert peak < 20 * MAX_HEAD_BYTES
 
 
@@ -447,7 +447,7 @@ def test_head_lines_are_limited_in_number(step: int) -> None:
     assert reader.headers[-3:] == [("X-9996", "a"), ("X-9997", "a b"), ("Content-Length", "2")]
     for more in (b" c", b"X: a"):
         too_many = head(*lines, b" b", more, b"Content-Length: 2")
-        assert read(dripped(too_many, step)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+        assert read(dripped(too_many, step)) == ParsedResponse(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 @pytest.mark.parametrize("step", [1000, 100_000, MAX_HEAD_BYTES])
@@ -459,7 +459,7 @@ def test_size_of_one_field_is_limited(step: int, fold: bytes) -> None:
     for lines in ([b"X: a", field, b"Content-Length: 0"], [b"Content-Length: 0", field]):
         assert read(dripped(head(*lines, body=b""), step)) == ok(length=0, body=b"")
         longer = head(*[line.replace(b"aa", b"aaa", 1) for line in lines], body=b"")
-        assert read(dripped(longer, step)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+        assert read(dripped(longer, step)) == ParsedResponse(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 def test_informational_responses_are_limited_in_number() -> None:
@@ -467,7 +467,7 @@ def test_informational_responses_are_limited_in_number() -> None:
     for step in (1000, MAX_HEAD_BYTES):
         assert read(dripped(early * MAX_INFORMATIONAL_RESPONSES + final, step)) == ok()
         too_many = early * (MAX_INFORMATIONAL_RESPONSES + 1) + final
-        assert read(dripped(too_many, step)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+        assert read(dripped(too_many, step)) == ParsedResponse(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 def test_tiny_chunks_are_read_in_portions() -> None:

@@ -53,7 +53,7 @@ def module(pki: Pki, **asked: object) -> Module:
 
 
 @dataclass(frozen=True)
-class Probed:
+class FinishedProbe:
     """A finished probe and its target."""
 
     result: Result
@@ -83,12 +83,12 @@ async def probe(
     target: str = "https://localhost:{quic_port}/",
     timeout: float = 60.0,
     **asked: object,
-) -> Probed:
+) -> FinishedProbe:
     """Probe a scripted server."""
     pages = answer if isinstance(answer, dict) else {"/": answer}
     async with Site(pages, pki=pki.directory, quic=behaviour or Quic()) as site:
         result = await runner.run(module(pki, **asked), site.fill(target), timeout)
-        return Probed(result, site)
+        return FinishedProbe(result, site)
 
 
 # --- a good answer -----------------------------------------------------------------------------------------

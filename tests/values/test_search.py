@@ -19,8 +19,8 @@ from probe_exporter.exposition.merging import merged
 from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.values import finding
-from probe_exporter.values.finding import SearchedAnswer
+from probe_exporter.values import search
+from probe_exporter.values.search import SearchedAnswer
 from probe_exporter.values.settings import ValueSettings
 from tests.cost import expect_cheaper, seconds_of_a_million_additions, turns
 
@@ -49,7 +49,7 @@ def found(
     probe = Probe("target", 0.0)
     body = json.dumps(document).encode() if text is None else text
     by_name: dict[str, list[str]] = headers or {}
-    asyncio.run(finding.report(probe, metrics, SearchedAnswer(lambda name: by_name.get(name, []), body, body)))
+    asyncio.run(search.report(probe, metrics, SearchedAnswer(lambda name: by_name.get(name, []), body, body)))
     lines = encode(probe.samples, TEXT).decode().splitlines()
     return [line for line in lines if not line.startswith("#")], probe
 
@@ -151,7 +151,7 @@ def test_regexp_matches_are_limited() -> None:
     metric = declared(**{"from": {"regexp": "(.)"}, "values": {"a": 1}})
     lines, probe = found(metric, text=b"a" * 1_000_000)
     assert lines == ["app_x 1"]
-    assert len(probe.events) == finding.MAX_REMARKS + 1
+    assert len(probe.events) == search.MAX_REMARKS + 1
     assert "more than 10000 matches" in str(probe.events[-1].fields["why"])
 
 
@@ -169,7 +169,7 @@ def test_large_document_does_not_block_event_loop() -> None:
 
     async def run() -> tuple[Probe, int]:
         probe, turns = Probe("t", 0.0), 0
-        work = asyncio.create_task(finding.report(probe, (metric, other), SearchedAnswer(lambda _: [], body, body)))
+        work = asyncio.create_task(search.report(probe, (metric, other), SearchedAnswer(lambda _: [], body, body)))
         while not work.done():
             await asyncio.sleep(0)
             turns += 1
@@ -200,7 +200,7 @@ async def test_search_for_values_does_not_block_the_event_loop(name: str) -> Non
     source, body = HOSTILE[name]
     metrics = [declared(**{"name": f"app_{number}", "from": source}) for number in range(5)]
     with turns() as taken:
-        await finding.report(Probe("t", 0.0), metrics, SearchedAnswer(lambda _: [], body, body))
+        await search.report(Probe("t", 0.0), metrics, SearchedAnswer(lambda _: [], body, body))
         await asyncio.sleep(0.01)
     assert taken
     expect_cheaper(max(taken), seconds_of_a_million_additions(), "a turn of the event loop")

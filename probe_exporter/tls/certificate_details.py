@@ -1,4 +1,4 @@
-"""Details of a chain as metrics: used lifetime, keys, signatures, certificate transparency (`certificate_details`)."""
+"""Details of a chain as metrics (`certificate_details`): used lifetime, keys, signatures, transparency logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cryptography import x509
 
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls.certificates import Certificate
+from probe_exporter.tls.certificates import Certificate, extension_of
 
 LIFETIME_USED = Metric(
     "probe_ssl_cert_lifetime_used_ratio",
@@ -83,8 +83,5 @@ def used_ratio(certificate: Certificate, now: float) -> float:
 
 def logs_of(certificate: x509.Certificate) -> list[str]:
     """Return the log of each timestamp in a certificate; none if the extension does not parse."""
-    try:
-        stamps = certificate.extensions.get_extension_for_class(x509.PrecertificateSignedCertificateTimestamps).value
-        return [base64.b64encode(stamp.log_id).decode() for stamp in stamps]
-    except (x509.ExtensionNotFound, ValueError):
-        return []
+    stamps = extension_of(certificate, x509.PrecertificateSignedCertificateTimestamps)
+    return [base64.b64encode(stamp.log_id).decode() for stamp in stamps or ()]

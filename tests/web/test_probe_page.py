@@ -15,10 +15,10 @@ from probe_exporter.history.record import HistoryEntry
 from probe_exporter.report.report import of_entry
 from probe_exporter.report.snippets import EXPORTER
 from probe_exporter.web.listening import Place
-from probe_exporter.web.reports import _view, exporter_url
+from probe_exporter.web.probe_page import _view, exporter_url
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Response, Server
+from tests.http_client import ask
 from tests.waiting import wait_until
 from tests.web.test_routes import PLAIN, PLUGINS
 
@@ -38,7 +38,7 @@ modules:
 
 @pytest.fixture(scope="module", params=["/", "/some/where/"], ids=["root", "prefix"])
 def exporter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
-    directory = tmp_path_factory.mktemp("reports")
+    directory = tmp_path_factory.mktemp("probe_page")
     (directory / "blackbox.yml").write_text(CONFIG)
     prefix: str = request.param
     with exporters.ours(directory, f"--modules.dir={PLUGINS}", f"--web.route-prefix={prefix}") as running:

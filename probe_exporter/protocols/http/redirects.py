@@ -1,4 +1,4 @@
-"""`Journey`: fetch a URL and follow redirects, one exchange after another, up to the last response.
+"""`RedirectFollower`: fetch a URL and follow redirects, one exchange after another, up to the last response.
 
 A redirect to the same host keeps what the original loses: the chosen address, the name that the certificate must have,
 and (see `request`) the credentials.
@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from typing import BinaryIO, NamedTuple
 
 from probe_exporter.addresses import literals
-from probe_exporter.network import opening
+from probe_exporter.network import address_choice, opening
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -45,7 +45,7 @@ class Hop(NamedTuple):
     server_name: str
 
 
-class Journey:
+class RedirectFollower:
     """The requests of one probe along its redirects.
 
     Attributes:
@@ -81,9 +81,9 @@ class Journey:
             ProbeFailed: there is none; its time counts all the same.
         """
         try:
-            return await opening.choose_address(self._probe, url.host, self._addressing)
+            return await address_choice.choose_address(self._probe, url.host, self._addressing)
         finally:
-            self.resolve_seconds = self._probe.samples.get(opening.LOOKUP_TIME)
+            self.resolve_seconds = self._probe.samples.get(address_choice.LOOKUP_TIME)
 
     def tls(self, alpn: tuple[str, ...] = ALPN) -> ClientContext:
         """Return the TLS context for hops by https.
@@ -132,9 +132,9 @@ class Journey:
             upload.seek(0)  # a previous call may have read it
         request = first_request(template, self._client, url, authorization)
         server_name = self._client.tls_config.server_name or host_only(template.host) or url.host
-        return await self.travel(Hop(request, addresses, server_name), upload)
+        return await self.follow(Hop(request, addresses, server_name), upload)
 
-    async def travel(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
+    async def follow(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         """Send the first request and those that redirects ask for; return the exchange of the last response.
 
         Can be called again, to start over; the seconds add up.
@@ -157,7 +157,7 @@ class Journey:
                 return exchange
             hop = await self._next(hop, exchange, location, first)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Close the open connection."""
         if self._open is not None:
             self._open.close()
@@ -179,7 +179,7 @@ class Journey:
 
     async def _exchange(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         probe, request, url = self._probe, hop.request, hop.request.url
-        self.end()
+        self.close()
         self._open = exchange = await (self._over_quic if self._http3 else self._over_tcp)(hop, upload)
         shown = str(url)[:MAX_LOGGED_CHARACTERS]
         probe.log("Making HTTP request", method=request.method, url=shown, host=request.host)
@@ -228,7 +228,7 @@ class Journey:
         if hop.addresses:
             return hop.addresses
         host, preferred = hop.request.url.host, self._addressing.preferred_ip_protocol
-        return await self._look_up(host, opening.resolve_all(self._probe, host, preferred=preferred))
+        return await self._look_up(host, address_choice.resolve_all(self._probe, host, preferred=preferred))
 
     async def _look_up(self, host: str, lookup: Awaitable[list[str]]) -> list[str]:
         """Return the result of a lookup; its time counts from the second hop on (the first: see `resolve`)."""

@@ -16,8 +16,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server
+from tests.http_client import ask
 from tests.waiting import wait_until
 from tests.web.test_routes import CONFIG, PLAIN, PLUGINS
 
@@ -26,7 +26,7 @@ FLAGS = (f"--modules.dir={PLUGINS}", "--history.limit=500")
 
 @pytest.fixture(scope="module")
 def with_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("histories")
+    directory = tmp_path_factory.mktemp("history")
     (directory / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(directory, *FLAGS) as running:
         yield running
@@ -34,7 +34,7 @@ def with_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def with_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("histories")
+    directory = tmp_path_factory.mktemp("history")
     (directory / "blackbox.yml").write_text(CONFIG)
     with exporters.ours(directory, *FLAGS, "--history.path=kept") as running:
         yield running

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from probe_exporter.history.record import HistoryEntry
-from probe_exporter.web.status import BAR_STEP, MAX_RESULTS, StatusFilter, strip, summarise
+from probe_exporter.web.target_status import BAR_STEP, MAX_RESULTS, StatusFilter, strip, summarise
 
 
 def entry(id: int, target: str, reason: str = "", module: str = "m") -> HistoryEntry:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from prometheus_client.metrics_core import Metric as Family
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import SUFFIXES, Given
+from probe_exporter.prober.metrics import SUFFIXES, FixedCollector
 from probe_exporter.prober.run import Probe
 from probe_exporter.settings.regexps import Regexp
 from probe_exporter.values import documents, pool
@@ -80,7 +80,7 @@ async def report(probe: Probe, metrics: Sequence[ValueSettings], answer: Searche
             why = remarks[0] if remarks else "there is none"
             probe.fail(ProbeFailed(Reason.VALUE_MISSING, f"the answer has no value for {one.name}: {why}"))
     if labelled:
-        probe.registry.register(Given(labelled))
+        probe.registry.register(FixedCollector(labelled))
 
 
 async def _find(metrics: Sequence[ValueSettings], answer: SearchedAnswer) -> Sequence[Found]:

@@ -16,15 +16,15 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.http.content import CODINGS, Body, receive
 from probe_exporter.protocols.http.exchange import Exchange
-from probe_exporter.protocols.http.journey import Journey
 from probe_exporter.protocols.http.oauth2 import TokenSource
+from probe_exporter.protocols.http.redirects import RedirectFollower
 from probe_exporter.protocols.http.request import RequestTemplate
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.http.url import URL
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class PageRequests:
     """The settings of requests for pages of one target.
 
     Attributes:
@@ -46,7 +46,7 @@ class Asking:
         addressing: AddressSettings,
         headers: Mapping[str, str],
         tokens: TokenSource | None,
-    ) -> Asking:
+    ) -> PageRequests:
         """Make one from settings.
 
         Args:
@@ -59,18 +59,18 @@ class Asking:
 class WholePage:
     """One page: `open` returns the exchange of the last response, `read` its body. ``with`` closes the connection."""
 
-    def __init__(self, probe: Probe, asking: Asking, url: URL) -> None:
-        self.journey = Journey(probe, asking.client, asking.addressing)
+    def __init__(self, probe: Probe, requests: PageRequests, url: URL) -> None:
+        self.follower = RedirectFollower(probe, requests.client, requests.addressing)
         self.transfer_seconds = 0.0
         self._probe = probe
-        self._asking = asking
+        self._requests = requests
         self._url = url
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.journey.end()
+        self.follower.close()
 
     async def open(self, addresses: list[str]) -> Exchange:
         """Request the page, and return the exchange of the last response.
@@ -81,12 +81,12 @@ class WholePage:
         Raises:
             ProbeFailed: there is no response.
         """
-        template, tokens = self._asking.template, self._asking.tokens
-        fetch = partial(self.journey.fetch, template, self._url, addresses, None)
+        template, tokens = self._requests.template, self._requests.tokens
+        fetch = partial(self.follower.fetch, template, self._url, addresses, None)
         if tokens is None:
             return await fetch()
         agent = dict(template.headers).get("User-Agent", "")
-        return await tokens.travel(self._probe, agent, fetch)
+        return await tokens.request_with_token(self._probe, agent, fetch)
 
     async def read(self, limit: int = 0) -> bytes:
         """Return the body of the last response.
@@ -97,7 +97,7 @@ class WholePage:
         Raises:
             ProbeFailed: it is incomplete, too large, or not in its coding.
         """
-        exchange = self.journey.last
+        exchange = self.follower.last
         assert exchange is not None
         coding = (exchange.response.get("content-encoding") or "").strip().lower() if exchange.response.has_body else ""
         if coding not in CODINGS:

@@ -13,11 +13,11 @@ MAX_LABEL_CHARACTERS = 128
 
 
 def selection() -> Selection:
-    """Return the selection of the samples that `told` needs."""
+    """Return the selection of the samples that `program_of` needs."""
     return Selection(lambda _: True, lambda name: name.endswith(_SUFFIX) and name not in _OF_RUNTIMES, room=1)
 
 
-def told(kept: Selection) -> tuple[str, str, str, str] | None:
+def program_of(kept: Selection) -> tuple[str, str, str, str] | None:
     """Return the metric, and the program's name, version and revision; None if there is no such metric."""
     if not kept.kept:
         return None

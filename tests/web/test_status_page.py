@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pytest
 
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Response, Server
+from tests.http_client import ask
 from tests.web.test_routes import BROWSER, CONFIG, PLUGINS, probe
 
 MORE = """

@@ -24,7 +24,7 @@ from probe_exporter.runner import Result
 from probe_exporter.settings.secrets import MASK
 from probe_exporter.telemetry.masking import CROSSED_OUT
 from probe_exporter.web.answers import Answer, Handler, Refused
-from probe_exporter.web.histories import Histories
+from probe_exporter.web.history import HistoryPages
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.listening import Place
@@ -65,12 +65,12 @@ class ReportView(NamedTuple):
     newer: HistoryEntry | None
 
 
-class Reports:
+class ProbePages:
     """The handlers of the pages about probes."""
 
-    def __init__(self, configuration: Configuration, histories: Histories, renderer: Renderer, place: Place) -> None:
+    def __init__(self, configuration: Configuration, history: HistoryPages, renderer: Renderer, place: Place) -> None:
         self._configuration = configuration
-        self._histories = histories
+        self._history = history
         self._renderer = renderer
         self._place = place
 
@@ -101,7 +101,7 @@ class Reports:
         return answer
 
     async def _entry(self, request: BaseRequest, id: str) -> Answer:
-        entry, document = await self._histories.entry(id)
+        entry, document = await self._history.entry(id)
         exporter, options = exporter_url(request, self._place), source_options(self._configuration.source)
         config, newest = self._configuration.current, await self._newest()
 
@@ -120,7 +120,7 @@ class Reports:
         """Return the newest entries of the history, newest first; none if it can't be read in time."""
         try:
             async with asyncio.timeout(MAX_HISTORY_SECONDS):
-                return await self._histories.select(Query(limit=MAX_SEARCHED, max_bytes=MAX_SEARCHED_BYTES))
+                return await self._history.select(Query(limit=MAX_SEARCHED, max_bytes=MAX_SEARCHED_BYTES))
         except (Refused, TimeoutError):
             return []
 

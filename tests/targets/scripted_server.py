@@ -1,4 +1,4 @@
-"""A `Talker`: a scripted server that plays its half of a dialogue with each client, over TCP or a Unix socket."""
+"""A scripted server: play one side of a dialogue with each client, over TCP or a Unix socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.targets.answers import End, Pause, Repeat
 from tests.targets.site import LINGER_RESET, both_loopbacks
 
 PATIENCE = 60.0
-"""Seconds that a talker waits for one event."""
+"""Seconds that a server waits for one event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +50,25 @@ Turn = bytes | Pause | Repeat | Hear | Secure | Finish
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class Script:
     """Half a dialogue: turns of sending and waiting."""
 
     turns: tuple[Turn, ...]
     end: End = End.CLOSE
 
 
-def talk(*turns: Turn, end: End = End.CLOSE) -> Talk:
+def talk(*turns: Turn, end: End = End.CLOSE) -> Script:
     """Return a talk that ends with the connection."""
-    return Talk(turns, end)
+    return Script(turns, end)
 
 
-def then_silence(*turns: Turn) -> Talk:
+def then_silence(*turns: Turn) -> Script:
     """Return a talk after which the connection stays open until the client closes it."""
-    return Talk(turns, End.HOLD)
+    return Script(turns, End.HOLD)
 
 
 @dataclass
-class Talker:
+class ScriptedServer:
     """A scripted target; an async context manager that listens while it is entered.
 
     Args:
@@ -77,7 +77,7 @@ class Talker:
         over: ``tcp``, ``unix`` or ``abstract``.
     """
 
-    script: Talk
+    script: Script
     pki: Path
     over: str = "tcp"
     heard: list[str] = field(default_factory=list)

@@ -30,7 +30,7 @@ class Series(NamedTuple):
 
 
 def key(samples: Samples) -> tuple[PlainKey, LabelledKey]:
-    """Return the series that a run has set, in that order: the arguments of `arranged`, and the key of a cache."""
+    """Return the series that a run has set, in that order: the arguments of `sorted_series`, and the key of a cache."""
     labelled = samples.labelled
     return tuple(samples.plain), tuple([(metric, tuple(values)) for metric, values in labelled.items()])
 
@@ -43,7 +43,7 @@ def values(samples: Samples) -> list[float]:
     return found
 
 
-def arranged(plain: PlainKey, labelled: LabelledKey) -> Iterator[tuple[Metric, list[Series]]]:
+def sorted_series(plain: PlainKey, labelled: LabelledKey) -> Iterator[tuple[Metric, list[Series]]]:
     """Yield the metrics of a run sorted by name, each with its series.
 
     If a prober declares one name twice, which is an error, the first one set is used, so that the exposition is valid.
@@ -69,7 +69,7 @@ def base_name(family: Family) -> str:
     return family.name.removesuffix("_total") if family.type == "counter" else family.name
 
 
-def shown(family: Family) -> list[Sample]:
+def exported_samples(family: Family) -> list[Sample]:
     """Return the samples of a family that are exported: all but ``_created`` and native histograms."""
     created = f"{base_name(family)}_created"
     return [sample for sample in family.samples if sample.name != created and sample.native_histogram is None]

@@ -12,8 +12,9 @@ from datetime import datetime
 from aiohttp.web import BaseRequest
 
 from probe_exporter.config.current import Configuration
+from probe_exporter.history.details import to_json
 from probe_exporter.history.memory import History, HistoryError, Query
-from probe_exporter.history.record import Document, HistoryEntry, to_json
+from probe_exporter.history.record import HistoryDocument, HistoryEntry
 from probe_exporter.prober.failure import Reason
 from probe_exporter.settings.quantities import parse_duration
 from probe_exporter.web.answers import Answer, Refused, json_text, plain
@@ -75,8 +76,10 @@ _RUN = _object(
     message=_TEXT,
     decides={"type": "boolean"},
     phases=_ANY,
+    spans={"type": "array", "items": _PHASE},
     fingerprint_sha256=_TEXT,
     not_after={"type": ["number", "null"]},
+    revoked={"type": "boolean"},
 )
 _EVENT = _object(time=_NUMBER, level=_TEXT, source=_TEXT, message=_TEXT, fields=_ANY)
 _SAMPLE = _object(name=_TEXT, labels=_ANY, value={"type": ["number", "string"]})
@@ -103,7 +106,7 @@ HELD = {
 """The JSON Schema of the answers of ``/history``: a list of entries, or one entry in full."""
 
 
-class Histories:
+class HistoryPages:
     """The handlers of ``/logs`` and ``/history``."""
 
     def __init__(self, history: History, configuration: Configuration, renderer: Renderer) -> None:
@@ -145,7 +148,7 @@ class Histories:
         entry, document = await self.entry(parameters["id"])
         return await _json(entry.data() | document.details)
 
-    async def entry(self, id: str) -> tuple[HistoryEntry, Document]:
+    async def entry(self, id: str) -> tuple[HistoryEntry, HistoryDocument]:
         """Return the entry that the parameter ``id`` names, and its document.
 
         Raises:
@@ -180,7 +183,7 @@ class Histories:
         except HistoryError as error:
             raise Refused(503, f"The history can't be read: {error}") from error
 
-    async def _get(self, number: int | None) -> tuple[HistoryEntry, Document]:
+    async def _get(self, number: int | None) -> tuple[HistoryEntry, HistoryDocument]:
         try:
             found = None if number is None else await self._history.get(number)
         except HistoryError as error:

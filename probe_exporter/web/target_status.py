@@ -36,7 +36,7 @@ class TargetStatus:
         return self.latest.success
 
 
-class _Building:
+class _StatusBuilder:
     """A `TargetStatus` while entries are added, newest first."""
 
     __slots__ = ("known", "results", "since")
@@ -62,14 +62,14 @@ def summarise(entries: Iterable[HistoryEntry]) -> list[TargetStatus]:
     Args:
         entries: newest first.
     """
-    found: dict[tuple[str, str], _Building] = {}
+    found: dict[tuple[str, str], _StatusBuilder] = {}
     for entry in entries:
         key = entry.module, entry.target
-        building = found.get(key)
-        if building is None:
-            found[key] = _Building(entry)
+        builder = found.get(key)
+        if builder is None:
+            found[key] = _StatusBuilder(entry)
         else:
-            building.add(entry)
+            builder.add(entry)
     states = [TargetStatus(tuple(one.results), one.since, one.known) for one in found.values()]
     states.sort(key=lambda state: (state.success, -state.since if not state.success else 0.0, _name(state)))
     return states

@@ -25,18 +25,18 @@ async def _refuse(probe: Probe, settings: Settings) -> None:
     raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the prober is broken")
 
 
-def stand_ins(broken: Iterable[Broken]) -> dict[str, Prober[Any]]:
+def replacements(broken: Iterable[Broken]) -> dict[str, Prober[Any]]:
     """Make a prober for each name that a broken one may have. It accepts any settings."""
     return {name: Prober(name, _AnySettings, _refuse) for one in broken for name in one.names}
 
 
-def without(
+def without_broken(
     config: Config, probers: Mapping[str, Prober[Any]], broken: Iterable[Broken], *, strict: bool = False
 ) -> Config:
-    """Return a config that was read with `stand_ins`, without the modules that use them.
+    """Return a config that was read with `replacements`, without the modules that use them.
 
     Args:
-        probers: the probers without `stand_ins`.
+        probers: the probers without `replacements`.
         strict: as for `loading.load`.
 
     Raises:

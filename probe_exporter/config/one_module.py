@@ -23,7 +23,7 @@ Settings = Sequence[tuple[str, str]]
 """Keys and values of a prober's block as text; a dot separates a block and its key."""
 
 
-class NotRun(Exception):
+class NoModule(Exception):
     """The module for a probe can't be made; the message has a line for each reason."""
 
 
@@ -31,10 +31,10 @@ def of_config(loaded: Config, name: str) -> Module:
     """Return a module of the configuration.
 
     Raises:
-        NotRun: no module has this name.
+        NoModule: no module has this name.
     """
     if name not in loaded.modules:
-        raise NotRun(f"unknown module `{name}`{_hint(loaded, name)}")
+        raise NoModule(f"unknown module `{name}`{_hint(loaded, name)}")
     return loaded.modules[name]
 
 
@@ -54,7 +54,7 @@ def of_source(source: Source, name: str, settings: Settings) -> Module:
         settings: keys and values of the prober's block, as in YAML.
 
     Raises:
-        LoaderError, ConfigError, NotRun: the configuration or the settings can't be used, or no module has this name.
+        LoaderError, ConfigError, NoModule: the configuration or the settings can't be used, or no module has this name.
     """
     with _told_as_flags(name):
         return of_config(replace(source, change=_change(name, settings)).read(), name)
@@ -69,7 +69,7 @@ def of_file(path: Path, settings: Settings, module: str | None) -> Module:
             several.
 
     Raises:
-        LoaderError, ConfigError, NotRun: the file, the settings or the module can't be used.
+        LoaderError, ConfigError, NoModule: the file, the settings or the module can't be used.
     """
     prober = load_file(path)
     if module is None:
@@ -90,13 +90,13 @@ def with_settings(prober: Prober[Any], block: bytes, source: str) -> Module:
         source: the name of their origin, for messages.
 
     Raises:
-        NotRun: the settings have errors.
+        NoModule: the settings have errors.
     """
     read = document.read(block, source, prober.settings)
     settings = loading.validated(read, prober.settings)
     if settings is None or read.problems:
         told = [f"{source} {problem.path}: {problem.message}" for problem in sorted(set(read.problems))]
-        raise NotRun("\n".join(told))
+        raise NoModule("\n".join(told))
     return Module(prober.name, prober, settings, 0.0, Place(source))
 
 
@@ -107,7 +107,7 @@ def of_yaml(prober: Prober[Any], file: Path, name: str = "") -> Module:
         name: the module's name; not needed if the file has only one module for this prober.
 
     Raises:
-        ConfigError, NotRun: the file has errors, or no module for this prober, or several.
+        ConfigError, NoModule: the file has errors, or no module for this prober, or several.
     """
     loaded = _with(prober, file, None)
     if name:
@@ -116,7 +116,7 @@ def of_yaml(prober: Prober[Any], file: Path, name: str = "") -> Module:
     if len(fitting) != 1:
         names = ", ".join([module.name for module in fitting])
         what = f"several modules for it, say which: {file}:NAME with one of {names}" if names else "no module for it"
-        raise NotRun(f"prober {prober.name}: {file} has {what}")
+        raise NoModule(f"prober {prober.name}: {file} has {what}")
     return fitting[0]
 
 
@@ -155,7 +155,7 @@ def _told_as_flags(module: str) -> Iterator[None]:
     """Report problems of a module's changed settings, which have no place in a file, as those of ``--set``.
 
     Raises:
-        NotRun: there are such problems.
+        NoModule: there are such problems.
     """
     try:
         yield
@@ -166,14 +166,14 @@ def _told_as_flags(module: str) -> Iterator[None]:
             raise
         # What follows the prefix is PROBER.KEY.
         told = [f"--set {one.path.removeprefix(prefix).partition('.')[2]}: {one.message}" for one in own]
-        raise NotRun("\n".join(told)) from None
+        raise NoModule("\n".join(told)) from None
 
 
 def _yaml(settings: Settings) -> bytes:
     """Write keys and values as a document. A value that is no YAML, such as ``*`` or ``[a``, is text.
 
     Raises:
-        NotRun: a key is below another key that has a value.
+        NoModule: a key is below another key that has a value.
     """
     blocks: dict[str, Any] = {}
     for key, value in settings:
@@ -182,7 +182,7 @@ def _yaml(settings: Settings) -> bytes:
         for name in outer:
             block = block.setdefault(name, {})
             if not isinstance(block, dict):
-                raise NotRun(f"--set {key}: {name} has a value of its own")
+                raise NoModule(f"--set {key}: {name} has a value of its own")
         block[last] = _value(value)
     text: str = yaml.serialize(_mapping(blocks))
     return text.encode("utf-8", "surrogateescape")

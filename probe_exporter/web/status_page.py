@@ -17,10 +17,10 @@ from probe_exporter.prober.failure import Reason
 from probe_exporter.telemetry.lag import Lag
 from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.health import Health
-from probe_exporter.web.histories import Histories
+from probe_exporter.web.history import HistoryPages
 from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer
 from probe_exporter.web.parameters import decode_query
-from probe_exporter.web.status import StatusFilter, strip, summarise
+from probe_exporter.web.target_status import StatusFilter, strip, summarise
 from probe_exporter.workers.worker import Workers
 
 MAX_HISTORY_SECONDS = 1.0
@@ -41,20 +41,20 @@ FILTERS = ("module", "target", "result", "reason")
 _MEANINGS = {reason.value: reason.meaning for reason in Reason}
 
 
-class Pages:
+class StatusPage:
     """The handler of the status page."""
 
     def __init__(
         self,
         configuration: Configuration,
-        histories: Histories,
+        history: HistoryPages,
         health: Health,
         lag: Lag,
         workers: Workers,
         renderer: Renderer,
     ) -> None:
         self._configuration = configuration
-        self._histories = histories
+        self._history = history
         self._health = health
         self._lag = lag
         self._workers = workers
@@ -75,7 +75,7 @@ class Pages:
         """Return the newest results, newest first; None if the history can't be read in time."""
         try:
             async with asyncio.timeout(MAX_HISTORY_SECONDS):
-                return await self._histories.select(Query(limit=MAX_ENTRIES, max_bytes=MAX_ENTRIES_BYTES))
+                return await self._history.select(Query(limit=MAX_ENTRIES, max_bytes=MAX_ENTRIES_BYTES))
         except (Refused, TimeoutError):
             return None
 

@@ -19,12 +19,12 @@ from tests.hostile.cases import Case
 ROOT = Path(__file__).parents[2]
 
 
-class Stage:
+class PeerProcess:
     """The process, as the test sees it."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile.stage"],
+            [sys.executable, "-m", "tests.hostile.peer_process"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
