@@ -1,7 +1,7 @@
 """QUIC as a client (RFC 9000): aioquic keeps the state, `Datagrams` carries it, `tls.quic` verifies certificates.
 
 The model:
-* `dial` opens a socket and shakes hands; the result is a `QuicClient`. Streams are numbers; `send` queues data on one.
+* `dial` opens a socket and connects; the result is a `QuicClient`. Streams are numbers; `send` queues data on one.
 * There is no task and no callback. `turn` sends what is queued, waits for a datagram or a timer, feeds aioquic, and
   returns the events of streams. So all work happens under the deadline of the probe that awaits it.
 * aioquic does not limit everything that a peer can send. `_check_limits` fails the connection if the peer makes it
