@@ -73,7 +73,7 @@ def test_row_of_interpreters_has_the_median_of_the_shares_in_each_round() -> Non
 
 
 def test_cpu_seconds_of_a_process_are_those_of_its_threads() -> None:
-    assert pythons.cpu_seconds(os.getpid()) > 0
+    assert pythons.cpu_seconds(os.getpid())
 
 
 def test_every_probe_of_the_benchmark_has_a_budget_of_instructions() -> None:
