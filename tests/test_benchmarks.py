@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import gzip
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,10 +69,6 @@ def test_row_of_interpreters_has_the_median_of_the_shares_in_each_round() -> Non
     first = [100e-6, 100e-6, 900e-6]  # the last round on a machine that was busy
     other = [80e-6, 100e-6, 810e-6]
     assert pythons.row("http", [first, other]) == "| http | 100 µs | 0.90 (0.80 to 1.00) |"
-
-
-def test_cpu_seconds_of_a_process_are_those_of_its_threads() -> None:
-    assert pythons.cpu_seconds(os.getpid()) > 0
 
 
 def test_every_probe_of_the_benchmark_has_a_budget_of_instructions() -> None:
