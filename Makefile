@@ -6,6 +6,9 @@
 # make bench  side by side with the original
 # make sizing   how many targets a core probes; writes docs/sizing.md
 # make instructions   count the instructions of each probe, and hold them to the budget
+# make memory   the exporter's memory: at rest, with hanging probes, after many probes
+# make timings   the error of measured durations, beside the original
+# make growth   instructions of a probe with few and with many targets and modules
 # make docs   write the generated parts of docs/, the dashboards and the manifests anew
 # make site   the documentation as a site in build/site, with every link checked
 # make manifests   render the Helm chart anew: deploy/kubernetes/ and what tests compare with
@@ -40,7 +43,7 @@ UNITS  := addresses exposition network prober protocols scrape settings telemetr
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
 CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples deploy,$(if $(wildcard $(d)/*.py),$(d)))
 
-.PHONY: run test quick lint types fuzz bench sizing instructions docs manifests site constraints clean python
+.PHONY: run test quick lint types fuzz bench sizing instructions memory timings growth docs manifests site constraints clean python
 
 run: $(VENV)/.run
 ifeq ($(ARGS),)
@@ -76,6 +79,15 @@ sizing: $(VENV)/.test
 
 instructions: $(VENV)/.test
 	$(BIN)/python -m benchmarks.instructions $(ARGS)
+
+memory: $(VENV)/.test
+	$(BIN)/python -m benchmarks.memory $(ARGS)
+
+timings: $(VENV)/.test
+	$(BIN)/python -m benchmarks.timings $(ARGS)
+
+growth: $(VENV)/.test
+	$(BIN)/python -m benchmarks.growth $(ARGS)
 
 # Debian splits venv from Python: without it `python3 -m venv` fails half-way with a long message. Ask first.
 python:

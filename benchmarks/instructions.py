@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -127,17 +128,17 @@ def count(probes: Sequence[Probe], program: str) -> dict[str, Count]:
         Pki(directory)
         modules = {probe.name: dict(probe.module) for probe in probes}
         (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": modules}))
-        with serving(directory) as ports, _simulated(directory, program) as simulated:
+        with serving(directory) as ports, simulated(directory, program) as exporter:
             for probe in probes:
                 print(f"{probe.name} ...", file=sys.stderr)
                 path = probe_path(module=probe.name, target=probe.target.format(**ports))
-                counts[probe.name] = simulated.count(path)
+                counts[probe.name] = exporter.count([path])
     return counts
 
 
 @contextlib.contextmanager
-def _simulated(directory: Path, program: str) -> Iterator[Simulated]:
-    """Run our exporter with this interpreter in callgrind."""
+def simulated(directory: Path, program: str = sys.executable) -> Iterator[Simulated]:
+    """Run our exporter with this interpreter in callgrind, with the directory's blackbox.yml."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise SystemExit("valgrind is not installed: apt install valgrind")
@@ -152,14 +153,14 @@ def _simulated(directory: Path, program: str) -> Iterator[Simulated]:
         yield Simulated(process.pid, port, directory)
 
 
-def ask(port: int, path: str, times: int) -> None:
+def ask(port: int, paths: Iterable[str]) -> None:
     """Request probes one after another, on one connection.
 
     Raises:
         SystemExit: a probe failed.
     """
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as client:
-        for _ in range(times):
+        for path in paths:
             client.request("GET", path)
             text = client.getresponse().read().decode()
             if "\nprobe_success 1\n" not in text:
@@ -174,13 +175,18 @@ class Simulated:
         self._directory = directory
         self._port = port
 
-    def count(self, path: str) -> Count:
-        """Return the instructions of one probe, the mean of `PROBES_TO_COUNT`."""
-        ask(self._port, path, PROBES_TO_WARM_UP)
+    def count(self, paths: Sequence[str]) -> Count:
+        """Return the instructions of one probe, the mean of `PROBES_TO_COUNT`.
+
+        Args:
+            paths: of the probes, in turn; each is requested at least once before the count begins.
+        """
+        turns = itertools.cycle(paths)
+        ask(self._port, itertools.islice(turns, max(PROBES_TO_WARM_UP, len(paths))))
         self._control("--instr=on")
-        ask(self._port, path, 1)  # so that the simulator has translated the code
+        ask(self._port, itertools.islice(turns, 1))  # so that the simulator has translated the code
         self._control("--zero")
-        ask(self._port, path, PROBES_TO_COUNT)
+        ask(self._port, itertools.islice(turns, PROBES_TO_COUNT))
         self._control("--dump")
         self._control("--instr=off")
         (dump,) = self._directory.glob("counts.*")

@@ -4,7 +4,7 @@ Memory does not depend on the machine's load. What is measured:
 
 * **At rest**: one process with the default configuration, and how much more all processes of ``--workers=2`` take.
   Pages that processes share are divided among them (PSS), so that the sum over the processes is what they take.
-* **Hanging probes**: 2,000 probes of targets that accept a connection and never answer, and the memory afterwards.
+* **Hanging probes**: 2,000 probes of targets that accept a connection and never answer, and what is left afterwards.
 * **Mixed probes**: 200,000 probes of all kinds with changing targets, after the first 5,000.
 """
 
@@ -48,15 +48,15 @@ MAX_AFTER_MIXED = 0.05
 """Growth from the first mixed probes to the last."""
 
 CONNECTIONS = 8
-TARGETS = 2_000
-"""Different targets of a mixed probe, as what is kept for a target counts, too."""
+TARGETS = 300
+"""Different targets of each mixed probe: the first probes reach all of them, so that caches are as full as they get."""
 SETTLING_SECONDS = 3.0
 """The time after which memory counts as that at rest: what a burst leaves is given back within two seconds."""
 
 HANGING_MODULES: Mapping[str, Mapping[str, object]] = {
-    "http": {"prober": "http", "timeout": "60s"},
-    "tcp": {"prober": "tcp", "timeout": "60s", "tcp": {"query_response": [{"expect": "never"}]}},
-    "tls": {"prober": "tcp", "timeout": "60s", "tcp": {"tls": True}},
+    "http": {"prober": "http", "timeout": "20s"},
+    "tcp": {"prober": "tcp", "timeout": "20s", "tcp": {"query_response": [{"expect": "never"}]}},
+    "tls": {"prober": "tcp", "timeout": "20s", "tcp": {"tls": True}},
 }
 """Modules whose probes hang: for a response, for a line, in the handshake."""
 
@@ -93,9 +93,10 @@ def main() -> int:
     """Measure, print the table. Return 1 if a limit is missed, else 0."""
     options = _arguments()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    verdicts = []
+    verdicts: list[Verdict] = []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
+        _remember_bytecode(directory)
         for part in PARTS:
             if not options.parts or part.__name__ in options.parts:
                 verdicts += part(directory)
@@ -141,7 +142,6 @@ def _say(what: str, measured: object) -> None:
 
 def rest(directory: Path) -> list[Verdict]:
     """Measure one process and two workers, with the shipped modules: after the start, and after some probes."""
-    _remember_bytecode(directory)
     one, one_after = _at_rest(directory)
     two, two_after = _at_rest(directory, "--workers=2")
     _say("one process at rest", one)
@@ -150,17 +150,19 @@ def rest(directory: Path) -> list[Verdict]:
     _say("two workers and their supervisor after probes", two_after)
     return [
         Verdict("one process at rest", one.resident, MAX_AT_REST, " MiB"),
-        Verdict("the second worker", two.proportional - one.proportional, MAX_SECOND_WORKER, " MiB"),
         Verdict(
-            "the second worker after probes", two_after.proportional - one_after.proportional, MAX_SECOND_WORKER, " MiB"
+            "the second worker, with the supervisor", two.proportional - one.proportional, MAX_SECOND_WORKER, " MiB"
         ),
     ]
 
 
 def _remember_bytecode(directory: Path) -> None:
     """Start once, so that Python has compiled the sources, as an installer does."""
-    with exporters.ours(directory, **_bytecode(directory)):
-        pass
+    modules = {name: {"prober": name} for name in ("http", "tcp", "icmp", "grpc", "websocket")}
+    (directory / "first.yml").write_text(yaml.safe_dump({"modules": modules}))
+    for flags in ([], ["--config.file=first.yml"]):
+        with exporters.ours(directory, *flags, **_bytecode(directory)):
+            pass
 
 
 def _bytecode(directory: Path) -> dict[str, str]:
@@ -209,7 +211,7 @@ def hang(directory: Path) -> list[Verdict]:
 
 
 async def _hang(exporter: Server, module: str, port: int) -> tuple[Size, Size, Size]:
-    """Start probes that hang, and close their connections; return the memory before, meanwhile and after."""
+    """Start probes that hang until their timeout; return the memory before, meanwhile and after."""
     pid = exporter.process.pid
     first = await exporter.probe(module, f"127.0.0.1:{port}", {"X-Prometheus-Scrape-Timeout-Seconds": "1"})
     assert "\nprobe_success 0\n" in first.text
@@ -219,14 +221,26 @@ async def _hang(exporter: Server, module: str, port: int) -> tuple[Size, Size, S
         for number in range(HANGING):
             path = probe_path(module=module, target=f"127.0.0.1:{port}", number=str(number))
             await stack.enter_async_context(exporter.asking(path))
-        while f'in_flight{{module="{module}"}} {HANGING}' not in (metrics := await exporter.get("/metrics")).text:
-            if f"probes_rejected_total {0}" not in metrics.text:
-                raise SystemExit("the exporter refuses probes: raise the limit on open files (ulimit -n)")
-            await asyncio.sleep(0.5)
+        await _until_running(exporter, module, HANGING)
         await asyncio.sleep(SETTLING_SECONDS)
         during = size(pid)
+        await _until_running(exporter, module, 0)
     await asyncio.sleep(2 * SETTLING_SECONDS)
     return before, during, size(pid)
+
+
+async def _until_running(exporter: Server, module: str, number: int) -> None:
+    """Wait until so many probes of a module are running.
+
+    Raises:
+        SystemExit: the exporter refuses some.
+    """
+    text = ""
+    while f'in_flight{{module="{module}"}} {number}\n' not in text:
+        await asyncio.sleep(0.5)  # another process counts them
+        text = (await exporter.get("/metrics")).text
+        if "probes_rejected_total 0" not in text:
+            raise SystemExit("the exporter refuses probes: raise the limit on open files (ulimit -n)")
 
 
 # --- mixed probes --------------------------------------------------------------------------------------------

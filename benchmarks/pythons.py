@@ -68,7 +68,7 @@ def _exporter(directory: Path, program: str) -> Iterator[Server]:
 def _rounds(exporters: Sequence[Server], path: str, rounds: int) -> list[list[float]]:
     """Return the CPU seconds of a probe in each round, by exporter."""
     for exporter in exporters:
-        ask(exporter.port, path, PROBES_TO_WARM_UP)
+        ask(exporter.port, [path] * PROBES_TO_WARM_UP)
     spent: list[list[float]] = [[] for _ in exporters]
     with ThreadPoolExecutor(CONNECTIONS) as clients:
         for number in range(rounds):
@@ -81,7 +81,7 @@ def _rounds(exporters: Sequence[Server], path: str, rounds: int) -> list[list[fl
 def _cost(exporter: Server, path: str, clients: ThreadPoolExecutor) -> float:
     """Return the CPU seconds of a probe in one round."""
     before = cpu_seconds(exporter.process.pid)
-    list(clients.map(lambda _: ask(exporter.port, path, PROBES_OF_A_CONNECTION), range(CONNECTIONS)))
+    list(clients.map(lambda _: ask(exporter.port, [path] * PROBES_OF_A_CONNECTION), range(CONNECTIONS)))
     return (cpu_seconds(exporter.process.pid) - before) / (CONNECTIONS * PROBES_OF_A_CONNECTION)
 
 

@@ -211,12 +211,12 @@ INTRODUCTION = """\
 # Sizing
 
 `make sizing` measures how much one core probes, and writes this page. The figures are those of {cpu},
-{python}, probe-exporter {version}, {date}. Run it on your own machine before you order one.
+{python}, probe-exporter {version}, {date}. Run it on your own machine before you choose its size.
 
 ## How many targets a core probes
 
 Plan with {planned:.0%} of a core. Bursts, slow targets and certificates with large keys need the rest. With scrapes
-every 15, 30 or 60 s, one core probes so many targets:
+every 15, 30 or 60 s, one core probes this many targets:
 
 """
 

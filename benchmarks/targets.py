@@ -67,6 +67,13 @@ def hanging() -> Iterator[int]:
 
 
 @contextlib.contextmanager
+def timed() -> Iterator[int]:
+    """Run a server that answers 50 ms after each request; yield its port."""
+    with _server("timed_server") as port:
+        yield port
+
+
+@contextlib.contextmanager
 def _server(name: str, *arguments: str) -> Iterator[int]:
     """Run a server of this folder; yield its port."""
     port = free_port()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import logging
@@ -15,14 +16,16 @@ from pathlib import Path
 import uvloop
 
 from probe_exporter import flags
-from probe_exporter.config.current import Configuration
+from probe_exporter.config.current import REFUSALS, Configuration
 from probe_exporter.flags import Flags
 from probe_exporter.history.memory import History, HistoryError, MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.telemetry import log_output, logs
 from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.telemetry.delays import Delays
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.listening import Listener, ListenError, Place, inherit, open_all, open_for_workers, place
+from probe_exporter.web.probing import DEFAULT_MODULE
 from probe_exporter.web.routes import Web
 from probe_exporter.web.serving import raise_file_limit, serve
 from probe_exporter.workers.worker import SupervisorClient
@@ -77,6 +80,7 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
         place=where,
         workers=supervisor,
         live=live,
+        delays=Delays() if given.probe_event_loop_delay else None,
     )
     serving = partial(
         serve,
@@ -87,6 +91,8 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
         max_connection_age=given.web_max_connection_age,
         reload_interval=_reload_interval(given),
     )
+    if supervisor is not None:
+        _load_common_prober(configuration)
     gc.freeze()  # the collector need not look at what was loaded: nearly all of it stays
     gc.enable()
     if supervisor is not None:
@@ -149,6 +155,16 @@ def supervise(
     finally:
         for listener in shares[0]:
             listener.close()
+
+
+def _load_common_prober(configuration: Configuration) -> None:
+    """Make the module that most probes use, so that workers share the memory of its prober, of TLS and of lookups.
+
+    A module of a configuration file is made already, and a shipped one at its first probe: then each worker would load
+    what it needs for itself.
+    """
+    with contextlib.suppress(KeyError, *REFUSALS):  # a broken shipped module is reported by its first probe
+        _ = configuration.current.modules[DEFAULT_MODULE]
 
 
 def _workers(given: Flags) -> int:

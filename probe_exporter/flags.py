@@ -48,6 +48,7 @@ class Flags(argparse.Namespace):
     modules_ignore_errors: bool
     timeout_offset: float
     probe_max_concurrent: int
+    probe_event_loop_delay: bool
     history_limit: int
     history_max_bytes: int
     history_path: str
@@ -177,6 +178,11 @@ def _add_probe_flags(flag: Callable[..., None]) -> None:
         type=positive,
         default=MAX_PROBES,
         metavar="N",
+    )
+    flag(
+        "--probe.event-loop-delay",
+        "Add probe_event_loop_delay_seconds to each probe: how far its durations may be too long.",
+        action=_Switch,
     )
 
 

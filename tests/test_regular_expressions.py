@@ -54,14 +54,13 @@ USES = {
     "probe_exporter/protocols/http/cookies.py": {"_NAME": RUN, "_VALUE": RUN, "_AGE": RUN},
     "probe_exporter/protocols/http/http1.py": {
         "_STATUS_LINE": APART, "_HEAD_END": FIXED, "_FIELD_END": FIXED, "_FIELD": APART, "_FOLD": APART,
-        "_CHUNK_SIZE": APART, "_TOKEN": RUN, "_BAD_VALUE": FIXED,
+        "_CHUNK_SIZE": APART, "_BAD_VALUE": FIXED,
     },
     "probe_exporter/protocols/http/http2.py": {"_CRUMB_END": RUN, "_NAME": RUN, "_BAD_VALUE": FIXED, "_STATUS": RUN},
     "probe_exporter/protocols/http/http3.py": {"_NAME": RUN, "_BAD_VALUE": FIXED, "_STATUS": RUN},
     "probe_exporter/protocols/http/proxy.py": {"_SCHEME": OURS},
-    "probe_exporter/protocols/http/settings.py": {
-        "_URL": OURS, "_CONTROL": FIXED, "_TOKEN": OURS, "_LINE_END": FIXED,
-    },
+    "probe_exporter/protocols/http/settings.py": {"_URL": OURS, "_CONTROL": FIXED, "_LINE_END": FIXED},
+    "probe_exporter/protocols/http/tokens.py": {"_TOKEN": RUN},
     "probe_exporter/protocols/http/url.py": {
         "_SCHEME": FIXED, "_PARTS": APART, "_CONTROL": FIXED, "_BAD_ESCAPE": FIXED, "_USER": APART, "_ZONE": APART,
         "_HOST": RUN,

@@ -23,6 +23,7 @@ from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, identify, run, run_in_new_loop
 from probe_exporter.settings.block import Settings
+from probe_exporter.telemetry.delays import TICK_SECONDS, Delays
 from tests.clocks import SimulatedLoop, simulated
 from tests.conftest import NewLoop
 from tests.waiting import PATIENCE
@@ -68,6 +69,10 @@ async def succeed(probe: Probe) -> None:
     probe.set(MEASURED, 1)
 
 
+async def hang(probe: Probe) -> None:
+    await asyncio.Event().wait()
+
+
 # --- success -----------------------------------------------------------------------------------------------
 
 
@@ -87,6 +92,32 @@ async def test_run_succeeds_if_prober_returns() -> None:
         "probe_duration_seconds": {(): result.duration},
         "probe_timeout_seconds": {(): 5.0},
     }
+
+
+async def test_run_reports_the_delay_of_the_event_loop_that_it_saw() -> None:
+    now = 0.0
+    delays = Delays(lambda: now)
+
+    async def block(probe: Probe) -> None:
+        nonlocal now
+        now += 2.0
+
+    result = await run(module(block), "a target", 5.0, delays=delays)
+    assert result.success
+    assert series(result)["probe_event_loop_delay_seconds"] == {(): pytest.approx(2.0 - TICK_SECONDS)}
+    assert "probe_event_loop_delay_seconds" not in series(await run(module(block), "a target", 5.0))
+
+
+async def test_cancelled_run_no_longer_watches_the_event_loop() -> None:
+    delays = Delays()
+    running = asyncio.create_task(run(module(hang), "a target", 5.0, delays=delays))
+    await asyncio.sleep(0)
+    assert delays.is_watching()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    delays.tick()
+    assert not delays.is_watching()
 
 
 async def test_run_passes_settings_and_remaining_time() -> None:

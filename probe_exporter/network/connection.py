@@ -2,7 +2,7 @@
 
 How it works:
 
-* The event loop calls `data_received` and its kin. They keep what arrived, and wake the one reader.
+* The event loop calls the methods of `asyncio.Protocol`. They keep what arrived, and wake the one reader.
 * TLS is a list of layers, the outermost first: a proxy's TLS may have the target's inside. Received data goes through
   them from the first to the last, sent data the other way.
 * A layer decrypts a limited number of records in one turn of the loop. If some are left, `_behind` is true, reading is
@@ -157,8 +157,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         writer, self._writer = self._writer, None
-        if writer is not None and not writer.done():
-            writer.set_result(None)
+        wake(writer)
 
     # Called by probers.
 
@@ -409,8 +408,13 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         reader, self._reader = self._reader, None
-        if reader is not None and not reader.done():
-            reader.set_result(None)
+        wake(reader)
+
+
+def wake(waiter: asyncio.Future[None] | None) -> None:
+    """Let a task continue that waits for a future, if one does."""
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
 
 
 def _unread(transport: asyncio.Transport) -> bytes:

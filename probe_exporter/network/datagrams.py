@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from probe_exporter.addresses.endpoints import join_host_port
-from probe_exporter.network.connection import MAX_UNREAD_BYTES, connecting_failed
+from probe_exporter.network.connection import MAX_UNREAD_BYTES, connecting_failed, wake
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
 DATAGRAM_OVERHEAD_BYTES = 64
@@ -104,5 +104,4 @@ class Datagrams(asyncio.DatagramProtocol):
 
     def _wake(self) -> None:
         reader, self._reader = self._reader, None
-        if reader is not None and not reader.done():
-            reader.set_result(None)
+        wake(reader)

@@ -1,7 +1,7 @@
 """QUIC as a client (RFC 9000): aioquic keeps the state, `Datagrams` carries it, `tls.quic` verifies certificates.
 
 The model:
-* `dial` opens a socket and shakes hands; the result is a `QuicClient`. Streams are numbers; `send` queues data on one.
+* `dial` opens a socket and connects; the result is a `QuicClient`. Streams are numbers; `send` queues data on one.
 * There is no task and no callback. `turn` sends what is queued, waits for a datagram or a timer, feeds aioquic, and
   returns the events of streams. So all work happens under the deadline of the probe that awaits it.
 * aioquic does not limit everything that a peer can send. `_check_limits` fails the connection if the peer makes it
@@ -18,7 +18,6 @@ This module is imported by the first probe that speaks QUIC, because aioquic tak
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import ssl
 import time
@@ -74,10 +73,6 @@ _PEER = "peer"  # the only address, by a name for aioquic
 _CRYPTO_ERRORS = range(QuicErrorCode.CRYPTO_ERROR, QuicErrorCode.CRYPTO_ERROR + 0x100)  # each is an alert of TLS
 _SUITES = [CipherSuite[name.removeprefix("TLS_")] for name in suites.TLS13_CIPHERS]
 _OF_STREAMS = (StreamDataReceived, StreamReset, StopSendingReceived)
-
-logging.getLogger("quic").setLevel(
-    logging.CRITICAL
-)  # a peer's error is the result of a probe, not an event of the exporter
 
 
 class ClosedByApplication(ProbeFailed):

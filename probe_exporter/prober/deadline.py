@@ -4,11 +4,11 @@ How it works:
 
 * A timer of the event loop costs several microseconds to set and cancel, and nearly every deadline ends unused.
 * So deadlines wait in buckets of `TICK` seconds, and only the earliest bucket has a timer.
-* To set a deadline is to add it to the set of its bucket; to drop it is to remove it. Neither touches the loop's
+* A new deadline is added to the set of its bucket, and one that ends is removed from it. Neither touches the loop's
   timers, unless the bucket is new and earlier than all others.
 * When the timer fires, every deadline of the due buckets expires: it cancels its task. The next bucket gets a timer.
 * At most `MAX_EXPIRED_IN_A_TURN` expire in one turn of the loop, in which their tasks also end. Thousands may be due at
-  once: of probes that began together, or after the machine had no time for this process.
+  once: those of probes that began together, or after the process got no CPU for a while.
 * A deadline is rounded up to the end of its bucket, so it expires up to a tick late and never early.
 * `Deadline.__exit__` turns the cancellation into TimeoutError, as `asyncio.timeout_at` does. The
   counter `Task.cancelling` tells whether other code has cancelled the task too: that cancellation passes through.

@@ -22,6 +22,7 @@ from probe_exporter.report.peers import Peer
 from probe_exporter.report.snippets import EXPORTER, Snippets, snippets
 from probe_exporter.report.waterfall import Bar
 from probe_exporter.runner import Result
+from probe_exporter.settings.fields import shorten
 
 MAX_RUNS = 200
 MAX_PHASE_COLUMNS = 8
@@ -31,10 +32,6 @@ MAX_SAMPLES = 2000
 MAX_LABEL_CHARACTERS = 500
 MAX_SETTINGS_CHARACTERS = 65536
 """Limits of a report; what is left out is counted or marked with an ellipsis."""
-
-MAX_SHOWN_CHARACTERS = 300
-"""Of a name or a message in a table; a target may have 64 KiB."""
-
 
 _TIMESTAMPS = ("_timestamp_seconds", "_expiry")
 MAX_DATE_SECONDS = 1e11  # the year 5138
@@ -211,10 +208,8 @@ def of_entry(
         module: from the configuration; None if it has none of this name.
         exporter, options: as for `snippets`.
     """
-    reasons: Iterable[OwnReason] = module.prober.reasons if module is not None else ()
     families, samples_left_out = _families(details["families"])
     steps = details["events"]
-    settings = dump(details["settings"], indent=2)
     runs = [_run(run, entry.duration) for run in details["runs"][:MAX_RUNS]]
     return Report(
         id=entry.id if entry.id >= 0 else None,
@@ -227,7 +222,7 @@ def of_entry(
         timeout=entry.timeout,
         message=shorten(entry.message, MAX_STEP_CHARACTERS),
         phase=entry.phase,
-        explanation=None if entry.success else _explanation(entry, details, reasons),
+        explanation=None if entry.success else _explanation(entry, details, module),
         parameters=details["parameters"],
         place="" if module is None else str(module.place),
         bars=() if runs else tuple(waterfall.bars(details["phases"], entry.duration)),
@@ -239,20 +234,21 @@ def of_entry(
         steps_left_out=max(0, len(steps) - MAX_STEPS),
         families=tuple(families),
         samples_left_out=samples_left_out,
-        settings=shorten(settings, MAX_SETTINGS_CHARACTERS),
-        snippets=snippets(
-            entry.module,
-            entry.target,
-            details["parameters"],
-            timeout=0.0 if module is None else module.timeout,
-            exporter=exporter,
-            options=options,
-        ),
+        settings=shorten(dump(details["settings"], indent=2), MAX_SETTINGS_CHARACTERS),
+        snippets=_snippets(entry, details["parameters"], module, exporter, options),
     )
 
 
-def _explanation(entry: HistoryEntry, details: Mapping[str, Any], reasons: Iterable[OwnReason]) -> Explanation:
+def _snippets(
+    entry: HistoryEntry, parameters: Mapping[str, str], module: Module | None, exporter: str, options: Sequence[str]
+) -> Snippets:
+    timeout = 0.0 if module is None else module.timeout
+    return snippets(entry.module, entry.target, parameters, timeout=timeout, exporter=exporter, options=options)
+
+
+def _explanation(entry: HistoryEntry, details: Mapping[str, Any], module: Module | None) -> Explanation:
     """Return the explanation of a failure; a phase `processing` that succeeded has led to a redirect."""
+    reasons: Iterable[OwnReason] = module.prober.reasons if module is not None else ()
     answered = [phase for phase in details["phases"] if phase["name"] == "processing" and not phase["failed"]]
     redirected = bool(answered) and entry.phase in ("resolve", "proxy", "connect", "tls")
     return about(explain(entry.reason, reasons), entry.target, redirected=redirected)
@@ -265,11 +261,6 @@ def seconds(duration: float) -> str:
     value, unit = (duration * 1e3, "ms") if round(duration * 1e3) < 1000 else (duration, "s")
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{digits}f} {unit}"
-
-
-def shorten(text: str, limit: int = MAX_SHOWN_CHARACTERS) -> str:
-    """Return a text with at most `limit` characters and an ellipsis."""
-    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def _run(run: Mapping[str, Any], duration: float) -> RunRow:

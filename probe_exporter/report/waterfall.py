@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from probe_exporter.settings.fields import shorten
+
 MAX_BARS = 100
 """Bars of one waterfall; a prober may enter phases in a loop."""
 
@@ -70,7 +72,7 @@ def _bar(phase: Mapping[str, Any], whole: float) -> Bar:
         name=phase["name"],
         start=start,
         seconds=seconds,
-        about=about if len(about) <= MAX_ABOUT_CHARACTERS else f"{about[:MAX_ABOUT_CHARACTERS]}…",
+        about=shorten(about, MAX_ABOUT_CHARACTERS),
         depth=0,
         failed=phase["failed"],
         left=round(left, 2),

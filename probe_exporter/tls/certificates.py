@@ -1,10 +1,11 @@
 """X.509 certificates: labels and expiry for metrics, in the original's form; names and usages for verification.
 
-Each certificate is parsed once and remembered: targets send the same certificates at every scrape.
+Each certificate is parsed once and cached: targets send the same certificates at every scrape.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple, TypeVar
@@ -13,11 +14,17 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from probe_exporter.addresses import literals
 from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.tls import der
 from probe_exporter.tls.host_names import any_matches
+
+# What cryptography warns of is about a peer's certificate, not about the exporter, and would go to stderr as bare text.
+warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning)
+warnings.filterwarnings("ignore", message="Attribute's length must be", category=UserWarning)
 
 MAX_REMEMBERED_BYTES = 16 << 20
 """The estimated bytes of all remembered certificates. Targets choose the size of theirs."""
@@ -63,11 +70,32 @@ E = TypeVar("E", bound=x509.ExtensionType)
 
 
 def extension_of(certificate: x509.Certificate, kind: type[E]) -> E | None:
-    """Return an extension of a certificate; None if it has none, or if its extensions can't be read."""
+    """Return an extension of a certificate; None if it has none that can be read, or two of one kind.
+
+    cryptography reads all extensions or none. If another one can't be read, the certificate is read once more without
+    it, as Go ignores what it does not know.
+    """
     try:
         return certificate.extensions.get_extension_for_class(kind).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension):
+        return None
+    except UNREADABLE:
+        pass
+    try:
+        return _with_only(certificate, kind.oid).extensions.get_extension_for_class(kind).value
     except (x509.ExtensionNotFound, *UNREADABLE):
         return None
+
+
+def _with_only(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> x509.Certificate:
+    """Return a certificate with one of its extensions alone."""
+    signed, *signature = der.elements(der.content(certificate.public_bytes(serialization.Encoding.DER)))
+    *others, extensions = der.elements(der.content(signed))
+    wanted = der.object_identifier(oid.dotted_string)
+    kept = [one for one in der.elements(der.content(der.content(extensions))) if der.content(one).startswith(wanted)]
+    changed = b"".join(others) + der.element(extensions[0], der.element(der.SEQUENCE, b"".join(kept)))
+    parts = der.element(der.SEQUENCE, changed) + b"".join(signature)
+    return x509.load_der_x509_certificate(der.element(der.SEQUENCE, parts))
 
 
 class LeafLabels(NamedTuple):
@@ -155,6 +183,14 @@ class Certificate:
     def has_alternative_names(self) -> bool:
         """Whether it has a subjectAltName, without which it is valid for no host."""
         return _alternative_names(self.x509) is not None
+
+    @cached_property
+    def has_readable_extensions(self) -> bool:
+        """Whether its extensions can be read, all of them."""
+        try:
+            return self.x509.extensions is not None
+        except UNREADABLE:
+            return False
 
     @cached_property
     def is_for_servers(self) -> bool:

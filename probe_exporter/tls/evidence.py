@@ -1,4 +1,4 @@
-"""Keep what a peer showed in a TLS handshake with the probe, in a few kilobytes, for the report of the probe.
+"""Keep the peer's certificates of a TLS handshake with the probe, in a few kilobytes, for the report of the probe.
 
 A certificate is summarised once and remembered with it, so a handshake with known certificates costs a few
 microseconds.

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
+from probe_exporter.tls import der
 from probe_exporter.tls.certificates import UNREADABLE, extension_of
 
 MAX_RESPONDERS = 4
@@ -84,7 +85,11 @@ def responders_of(certificate: x509.Certificate) -> list[str]:
 
 
 def request_for(certificate: x509.Certificate, issuer: x509.Certificate) -> bytes:
-    """Return a request for the status of a certificate. SHA-1 only identifies the issuer; every responder knows it."""
+    """Return a request for the status of a certificate. SHA-1 only identifies the issuer; every responder knows it.
+
+    Raises:
+        UNREADABLE: the name of the issuer can't be read, or its key is of no known kind.
+    """
     builder = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, hashes.SHA1())  # see above
     return builder.build().public_bytes(serialization.Encoding.DER)
 
@@ -93,7 +98,7 @@ def identify(certificate: x509.Certificate, issuer: x509.Certificate) -> bytes:
     """Return a digest of issuer and serial number: what an answer is about.
 
     Raises:
-        ValueError, UnsupportedAlgorithm: the key of the issuer is of no known kind.
+        UNREADABLE: the name of the issuer can't be read, or its key is of no known kind.
     """
     digest = hashes.Hash(hashes.SHA256())
     for part in (issuer.subject.public_bytes(), _public_key_of(issuer)):
@@ -151,32 +156,8 @@ def _public_key_of(certificate: x509.Certificate) -> bytes:
 
 def _bits_of(public_key: bytes) -> bytes:
     """Return the BIT STRING of a SubjectPublicKeyInfo, without tag, length and number of unused bits."""
-    outer = _content(public_key)
-    algorithm = _element(outer)
-    return _content(outer[algorithm:])[1:]
-
-
-def _element(data: bytes) -> int:
-    """Return the size of the DER element at the start."""
-    return len(data) - len(_rest(data))
-
-
-def _header(data: bytes) -> tuple[int, int]:
-    """Return the sizes of the header and of the content of the DER element at the start."""
-    if data[1] < 0x80:
-        return 2, data[1]
-    count = data[1] & 0x7F
-    return 2 + count, int.from_bytes(data[2 : 2 + count], "big")
-
-
-def _content(data: bytes) -> bytes:
-    start, size = _header(data)
-    return data[start : start + size]
-
-
-def _rest(data: bytes) -> bytes:
-    start, size = _header(data)
-    return data[start + size :]
+    _, bits = der.elements(der.content(public_key))
+    return der.content(bits)[1:]
 
 
 def _unsigned(response: ocsp.OCSPResponse, issuer: x509.Certificate) -> str:

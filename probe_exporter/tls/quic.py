@@ -1,11 +1,11 @@
-"""Verify certificates for QUIC, and read OCSP responses stapled to them: aioquic shakes hands, OpenSSL verifies.
+"""Verify certificates for QUIC, and read OCSP responses stapled to them: aioquic makes the handshake, OpenSSL verifies.
 
 pyOpenSSL can verify a chain without a connection, but reports the first error only and ignores key usage. So
 `QuicContext.verify` plays the server's half of a TLS 1.2 handshake to an OpenSSL client in memory, up to the
 certificates, which TLS 1.2 sends unencrypted. The client's verification callback then sees every error.
 
 That takes a tenth of a probe's CPU time. So a success is remembered, for at most an hour: the same certificates verify
-for the same name with the same authorities while none of them expires. A failure is examined anew each time.
+for the same name with the same authorities while none of them expires. A failure is not remembered.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Find the values that a module's ``metrics`` name in a response, and report them as metrics of the probe.
 
-What takes long, as large bodies and queries with many results do, is repeated in a helper process: the event loop must
-not wait for it.
+Large bodies, and queries with many results, are searched in a helper process, so that the event loop does not wait.
 """
 
 from __future__ import annotations

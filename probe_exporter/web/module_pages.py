@@ -23,8 +23,8 @@ from probe_exporter.history.record import HistoryEntry
 from probe_exporter.plugins.inventory import declared, measured
 from probe_exporter.report import advice
 from probe_exporter.report.advice import Explanation
-from probe_exporter.report.report import shorten
 from probe_exporter.report.snippets import snippets, source_options
+from probe_exporter.settings.fields import shorten
 from probe_exporter.settings.secrets import MASK
 from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.history import HistoryPages

@@ -1,4 +1,4 @@
-"""The pages about probes: a probe that was asked for in a browser, and an entry of the history.
+"""The page of a probe: one that a browser has requested, or one of the history.
 
 Both are made of a `Report`, in a thread: a large probe takes longer than one turn of the event loop may take.
 """

@@ -20,6 +20,7 @@ from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.prober.failure import OutOfFiles, Reason
 from probe_exporter.runner import Result, run
 from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.telemetry.delays import Delays
 from probe_exporter.web.accepting import NO_FILES
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answers import Answer, Refused, exposition, plain
@@ -53,9 +54,11 @@ class Probing:
         timeout_offset: float,
         max_probes: int,
         page: DebugPage | None = None,
+        delays: Delays | None = None,
     ) -> None:
         """
         Args:
+            delays: watches the event loop during each probe; None to report no delay.
             page: makes the page of the probes of one request, for browsers that debug; without it they get text.
         """
         self._configuration = configuration
@@ -64,6 +67,7 @@ class Probing:
         self._probe_log = probe_log
         self._timeout_offset = timeout_offset
         self._page = page
+        self._delays = delays
         self._admission = Admission(max_probes, telemetry)
         self.running: set[asyncio.Task[Any]] = set()
         self._draining: asyncio.Event | None = None  # set once the last probe has ended
@@ -140,7 +144,7 @@ class Probing:
         tally = self._telemetry.tally(module.name)
         tally.start(waited)
         try:
-            result = await run(module, target, timeout, warning)
+            result = await run(module, target, timeout, warning, self._delays)
         except BaseException:
             tally.cancel()
             raise

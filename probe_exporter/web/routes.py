@@ -19,6 +19,7 @@ from probe_exporter.exposition.formats import negotiate
 from probe_exporter.history.memory import History
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.telemetry.delays import Delays
 from probe_exporter.web import api, openapi
 from probe_exporter.web.answers import Answer, Handler, Refused, exposition, json_text, plain, refusal
 from probe_exporter.web.api import Operation
@@ -79,6 +80,7 @@ class Web:
         place: Place,
         workers: Workers | None = None,
         live: LiveWebConfig | None = None,
+        delays: Delays | None = None,
     ) -> None:
         """
         Args:
@@ -87,6 +89,7 @@ class Web:
             place: the paths under which clients reach the server.
             workers: the other worker processes, if there are any.
             live: the web configuration file, if there is one.
+            delays: watches the event loop during each probe; None to report no delay.
         """
         self._configuration = configuration
         self.reloads = Reloads(configuration)
@@ -96,7 +99,7 @@ class Web:
         self._history_pages = HistoryPages(history, configuration, self._renderer)
         self._probe_pages = ProbePages(configuration, self._history_pages, self._renderer, place)
         page = self._probe_pages.probe
-        self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes, page)
+        self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes, page, delays)
         self._module_pages = ModulePages(configuration, self._history_pages, self._renderer, place)
         self._workers = workers or SingleProcess()
         self.health = Health(configuration, live, telemetry.lag, self._workers, self.probing, self._renderer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from probe_exporter.config.module import Config, Module
-from probe_exporter.settings.fields import most_similar, nearest
+from probe_exporter.settings.fields import most_similar, nearest, shorten
 from probe_exporter.web.answers import Refused
 
 MAX_MODULES = 16
@@ -26,7 +26,7 @@ class UnknownModule(Refused):
     """
 
     def __init__(self, name: str, config: Config) -> None:
-        self.name = name if len(name) <= MAX_SHOWN_CHARACTERS else f"{name[:MAX_SHOWN_CHARACTERS]}…"
+        self.name = shorten(name, MAX_SHOWN_CHARACTERS)
         question = nearest(name, _comparable(name, config)) or "."
         super().__init__(400, f'Unknown module "{self.name}"{question} /config lists all modules')
 

@@ -16,6 +16,7 @@ from probe_exporter.config.current import REFUSALS
 from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
 from probe_exporter.runner import identify
 from probe_exporter.telemetry.collector import Collector
+from probe_exporter.telemetry.memory import Trimmer
 from probe_exporter.telemetry.watchdog import Watchdog
 from probe_exporter.web.accepting import Acceptor
 from probe_exporter.web.access import AccessControl
@@ -84,6 +85,7 @@ def _start_watching(web: Web, connections: Connections, background: Background, 
     background.start(connections.watch())
     background.start(web.telemetry.lag.watch())
     background.start(Collector(lambda: len(web.probing.running) + connections.number).watch())
+    background.start(Trimmer(lambda: len(web.probing.running)).watch())
     watchdog = Watchdog(web.telemetry.lag, identify)
     watchdog.start()
     cleanup.callback(watchdog.stop)

@@ -19,7 +19,7 @@ from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import MAX_SPANS, Probe
 from probe_exporter.report import report, waterfall
-from probe_exporter.report.report import MAX_RUNS, Report, of_entry, of_result, seconds, shorten
+from probe_exporter.report.report import MAX_RUNS, Report, of_entry, of_result, seconds
 from probe_exporter.runner import Result, run
 from probe_exporter.runs.settings import AttemptsSettings
 from probe_exporter.runs.several import Several
@@ -168,11 +168,6 @@ async def test_everything_is_bounded() -> None:
 )
 def test_seconds_have_three_digits_and_a_unit(duration: float, text: str) -> None:
     assert seconds(duration) == text
-
-
-def test_shorten_keeps_short_texts() -> None:
-    assert shorten("abc", 3) == "abc"
-    assert shorten("abcd", 3) == "abc…"
 
 
 async def test_report_has_a_row_for_each_run() -> None:

@@ -136,8 +136,9 @@ async def udp_nodes(addresses: Mapping[str, Respond | None]) -> AsyncIterator[in
     port: int = sockets[next(iter(addresses))].getsockname()[1]
     async with contextlib.AsyncExitStack() as stack:
         for address, respond in addresses.items():
-            if respond is None:
-                sockets[address].close()
+            if respond is None:  # it hears only its peer, so the port is closed to others, and nobody else can have it
+                sockets[address].connect((address, 9))
+                stack.callback(sockets[address].close)
                 continue
             sockets[address].setblocking(False)
             transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(

@@ -1,7 +1,8 @@
 """Examine the certificates of a finished probe's TLS connection, as the keys of `CertificateSettings` ask for it.
 
 The runner calls `examine` after the prober, within the same deadline. The examination keeps a part of the time back,
-so that a slow authority does not make the probe time out: what it could not find out is missing, and no failure.
+so that a slow authority does not make the probe time out: metrics that it would have given are missing, and the probe
+does not fail.
 """
 
 from __future__ import annotations

@@ -55,5 +55,6 @@ async def _request(url: str, public_key: bytes, client: HttpClientSettings, netw
         raise ProbeFailed(Reason.CERTIFICATE_INVALID, found)
     if found.this_update > time.time():
         raise ProbeFailed(Reason.CERTIFICATE_INVALID, "the list is not valid yet")
-    lists.keep((url, public_key), found, found.next_update, len(url) + len(public_key) + len(found.digests))
+    size = len(url) + len(public_key) + len(found.digests) + sum(map(len, found.points))
+    lists.keep((url, public_key), found, found.next_update, size)
     return found

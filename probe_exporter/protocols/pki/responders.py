@@ -44,7 +44,7 @@ async def ask(
 
     Raises:
         ProbeFailed: the responder does not answer.
-        ValueError, UnsupportedAlgorithm: the key of the issuer is of no known kind.
+        UNREADABLE: the name of the issuer can't be read, or its key is of no known kind.
     """
     key, wanted = ocsp.identify(certificate, issuer), ocsp.request_for(certificate, issuer)
 

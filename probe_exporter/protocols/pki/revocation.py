@@ -108,8 +108,10 @@ class RevocationCheck:
             return "", None
         for url in points.urls:
             found = lists.kept((url, key)) or await self._fetch(url, key)
-            if found is not None:
+            if found is not None and found.is_for(points):
                 return url, found
+            if found is not None:
+                self._probe.log("Skipping a list for other distribution points", level=logging.WARNING, url=url)
         return url, None
 
     async def _fetch(self, url: str, key: bytes) -> crl.RevocationList | None:

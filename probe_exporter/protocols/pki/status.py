@@ -156,7 +156,7 @@ class StatusCheck:
                 if answer is not None and not answer.problem:
                     break
         except UNREADABLE:
-            self._probe.log("The key of an issuer is of an unknown kind", level=logging.WARNING)
+            self._probe.log("The name or the key of an issuer can't be read", level=logging.WARNING)
         return url, answer
 
     async def _ask(self, url: str, certificate: Certificate, issuer: Certificate) -> ocsp.Answer | None:

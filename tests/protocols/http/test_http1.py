@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import chain, pairwise, repeat
-from typing import Any
+from itertools import chain, repeat
 
 import pytest
 from hypothesis import given
@@ -27,19 +25,9 @@ from probe_exporter.protocols.http.http1 import (
     request_head,
 )
 from tests.cost import costs_at_most, dearest_call_costs_at_most
+from tests.protocols.http.responses import ParsedResponse, cut, dripped, every_way, table
 
 MORE = "more bytes may come: the connection stays open"
-
-
-@dataclass(frozen=True)
-class ParsedResponse:
-    """The outcome of a response."""
-
-    status: int = 0
-    version: str = ""
-    length: int = 0
-    body: bytes = b""
-    failure: Reason | str | None = None
 
 
 def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> ParsedResponse:
@@ -61,20 +49,7 @@ def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> P
         failure = failed.reason
     if not reader.head_complete:
         return ParsedResponse(failure=failure)
-    return ParsedResponse(reader.status, reader.version, reader.content_length, b"".join(body), failure)
-
-
-def cut(data: bytes, *places: int) -> list[bytes]:
-    """Cut `data` at some places."""
-    edges = [0, *sorted(places), len(data)]
-    return [data[start:end] for start, end in pairwise(edges) if start < end]
-
-
-def every_way(data: bytes) -> Iterable[list[bytes]]:
-    """Yield `data` whole, byte by byte, and cut in two at every place, or at some hundreds of places if it is long."""
-    yield [data]
-    yield cut(data, *range(len(data)))
-    yield from (cut(data, place) for place in range(1, len(data), 1 + len(data) // 500))
+    return ParsedResponse(reader.status, reader.content_length, b"".join(body), failure, reader.version)
 
 
 def ok(**differences: object) -> ParsedResponse:
@@ -269,11 +244,6 @@ BROKEN = {
 }
 
 
-def table(cases: Mapping[str, Any]) -> list[Any]:
-    """Return the cases as named parameters."""
-    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), id=name) for name, case in cases.items()]
-
-
 @pytest.mark.parametrize(("data", "expected"), table(TOLERATED))
 def test_reader_tolerates_what_the_original_tolerates(data: bytes, expected: ParsedResponse) -> None:
     for pieces in every_way(data):
@@ -398,10 +368,6 @@ def large(size: int) -> bytes:
     begins, ends, line = b"HTTP/1.1 200 OK\r\n", b"Content-Length: 0\r\n\r\n", b"X-A: " + b"a" * 65529 + b"\r\n"
     lines, rest = divmod(size - len(begins) - len(ends), len(line))
     return begins + line * lines + b"X-A: " + b"a" * (rest - len("X-A: \r\n")) + b"\r\n" + ends
-
-
-def dripped(data: bytes, step: int) -> list[bytes]:
-    return [data[start : start + step] for start in range(0, len(data), step)]
 
 
 def test_head_size_limit_is_inclusive_and_that_of_the_original() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import hpack
@@ -30,6 +28,7 @@ from probe_exporter.protocols.http.http2 import Http2ResponseReader as SteppedRe
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.url import parse
 from tests.cost import MAX_TURN_MILLIONS, costs_at_most, cpu_seconds, expect_cheaper, seconds_of_a_million_additions
+from tests.protocols.http.responses import ParsedResponse, cut, dripped, every_way, table
 from tests.targets import http2
 from tests.targets.http2 import (
     SETTINGS_ACK,
@@ -58,16 +57,6 @@ class ResponseReader(SteppedReader):
             self.proceed()
 
 
-@dataclass(frozen=True)
-class ParsedResponse:
-    """The outcome of a response."""
-
-    status: int = 0
-    length: int = 0
-    body: bytes = b""
-    failure: Reason | str | None = None
-
-
 def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = False) -> ParsedResponse:
     """Feed pieces, then the end of the connection if `end` is set."""
     reader = ResponseReader(method)
@@ -89,24 +78,6 @@ def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = False) -> 
         return ParsedResponse(failure=failure)
     assert reader.version == "2.0"
     return ParsedResponse(reader.status, reader.content_length, b"".join(body), failure)
-
-
-def cut(whole: bytes, *places: int) -> list[bytes]:
-    """Cut `whole` at some places."""
-    edges = [0, *sorted(places), len(whole)]
-    return [whole[start:end] for start, end in pairwise(edges) if start < end]
-
-
-def every_way(whole: bytes) -> Iterable[list[bytes]]:
-    """Yield `whole`, byte by byte, and cut in two at every place, or at some hundreds of places if it is long."""
-    yield [whole]
-    yield cut(whole, *range(len(whole)))
-    yield from (cut(whole, place) for place in range(1, len(whole), 1 + len(whole) // 500))
-
-
-def table(cases: Mapping[str, Any]) -> list[Any]:
-    """Return the cases as named parameters."""
-    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), id=name) for name, case in cases.items()]
 
 
 def ok(**differences: object) -> ParsedResponse:
@@ -509,10 +480,6 @@ def test_upload_window_follows_the_windows_of_the_server() -> None:
 
 
 # --- limits ------------------------------------------------------------------------------------------------
-
-
-def dripped(whole: bytes, step: int) -> list[bytes]:
-    return [whole[start : start + step] for start in range(0, len(whole), step)]
 
 
 def large(size: int) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import pytest
 from aioquic.buffer import encode_uint_var
@@ -20,6 +19,7 @@ from probe_exporter.protocols.http.http3 import (
     describe,
     read_varint,
 )
+from tests.protocols.http.responses import ParsedResponse
 from tests.targets.http3 import (
     CONTROL,
     DATA,
@@ -37,16 +37,6 @@ from tests.targets.http3 import (
 )
 
 MORE = "more bytes may come: the stream has not ended"
-
-
-@dataclass(frozen=True)
-class ParsedResponse:
-    """The outcome of a response."""
-
-    status: int = 0
-    length: int = 0
-    body: bytes = b""
-    failure: Reason | str | None = None
 
 
 def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> ParsedResponse:

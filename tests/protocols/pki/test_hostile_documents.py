@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -18,8 +18,9 @@ from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.certificate_file import parse_der, parse_pem, parse_pkcs12
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.runner import run
-from probe_exporter.tls import certificate_details, ocsp
+from probe_exporter.tls import certificate_details, certificates, der, ocsp
 from probe_exporter.tls.crl import MAX_NAMES, RevocationList, points_of, public_key_of, read_list
+from tests.cost import costs_at_most
 from tests.targets.authority import DER, PEM, Authority, tls_server
 
 GENEROUS_SECONDS = 60.0
@@ -94,6 +95,35 @@ def test_response_by_an_issuer_with_a_slow_key_is_unusable(authority: Authority,
     assert ("larger than the exporter verifies" in answer.problem) is (exponent > ocsp.MAX_RSA_EXPONENT)
 
 
+def repeated(authority: Authority, others: int, leaf: x509.Certificate) -> bytes:
+    """Return a response with many answers about the serial number of a certificate, the last one by its issuer.
+
+    The others name an issuer with another key.
+    """
+    outer = der.elements(der.content(authority.status(leaf, revoked=True)))
+    status, wrapped = outer
+    kind, octets = der.elements(der.content(der.content(wrapped)))
+    data, algorithm, *_ = der.elements(der.content(der.content(octets)))
+    responder, produced, answers = der.elements(der.content(data))
+    good = der.content(answers)
+    key_hash = x509.SubjectKeyIdentifier.from_public_key(authority.key.public_key()).digest
+    many = good.replace(key_hash, bytes(20)) * others + good
+    data = der.element(der.SEQUENCE, responder + produced + der.element(der.SEQUENCE, many))
+    signature = der.element(0x03, b"\0" + authority.key.sign(data, ec.ECDSA(hashes.SHA256())))
+    basic = der.element(der.SEQUENCE, data + algorithm + signature)
+    body = der.element(der.SEQUENCE, kind + der.element(0x04, basic))
+    return der.element(der.SEQUENCE, status + der.element(0xA0, body))
+
+
+@pytest.mark.parametrize("others", [0, 1, 3000])
+def test_answer_is_found_among_very_many(authority: Authority, others: int) -> None:
+    leaf = authority.issue()
+    response = repeated(authority, others, leaf)
+    with costs_at_most(1):
+        answer = ocsp.read_response(response, leaf, authority.root)
+    assert (answer.status, answer.problem) == ("revoked", "")
+
+
 @pytest.mark.parametrize("before", [0, 63, 64, 10_000])
 def test_names_of_distribution_points_are_looked_at_up_to_a_limit(tmp_path: Path, before: int) -> None:
     urls = ["ldap://127.0.0.1/"] * before + ["http://127.0.0.1/list"]
@@ -150,17 +180,21 @@ async def test_server_with_an_unreadable_certificate_is_no_internal_error(
         module = Module("m", prober, settings, 0.0, Place("test.yml", 1))
         result = await run(module, f"127.0.0.1:{port}", GENEROUS_SECONDS)
     assert (result.failure and result.failure.reason) is _expected(kind, verifies=verifies)
+    if result.failure is not None:
+        assert str(result.failure).endswith("can't be read") or "can't be read: " in str(result.failure)
 
 
 def _expected(kind: str, *, verifies: bool) -> Reason | None:
     if kind in CHANGES:
         return Reason.CERTIFICATE_INVALID
-    return Reason.CERTIFICATE_WRONG_NAME if verifies else None
+    return Reason.CERTIFICATE_WRONG_NAME if verifies and kind == "two extensions of one kind" else None
 
 
 @pytest.mark.parametrize("kind", EXTENSIONS)
 def test_unreadable_extensions_count_as_none(tmp_path: Path, kind: str) -> None:
     leaf = Authority(tmp_path).issue(extensions=EXTENSIONS[kind])
+    assert certificates.read(leaf).has_alternative_names is (kind != "two extensions of one kind"), "others are read"
+    assert not certificates.read(leaf).has_readable_extensions
     assert not points_of(leaf).urls
     assert not ocsp.responders_of(leaf)
     assert not ocsp.must_staple(leaf)

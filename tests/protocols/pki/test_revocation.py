@@ -146,6 +146,24 @@ async def test_stale_list_is_used_and_said_to_be_stale(tmp_path: Path) -> None:
     assert authority.requests == ["/list"] * 2, "a stale list is not kept"
 
 
+@pytest.mark.parametrize(
+    ("paths", "usable"),
+    [([], True), (["/list"], True), (["/other"], False), (["/other", "/list"], True), (["/alias"], True)],
+)
+async def test_list_for_other_distribution_points_is_not_used(
+    tmp_path: Path, paths: list[str], *, usable: bool
+) -> None:
+    async with Authority(tmp_path) as authority:
+        authority.issue(authority.url("/list"), authority.url("/alias"))
+        names = [x509.UniformResourceIdentifier(authority.url(path)) for path in paths]
+        point = x509.IssuingDistributionPoint(names or None, None, not names, False, None, False, False)
+        authority.pages["/list"] = authority.crl(extensions=[point])
+        results = [await probe(authority) for _ in range(2)]
+    assert [of_leaf(one)["available"] for one in results] == [1 if usable else 0] * 2, "fetched, and kept"
+    messages = [event.message for event in results[1].probe.events]
+    assert ("Skipping a list for other distribution points" in messages) is not usable
+
+
 def _bad_pages(authority: Authority) -> dict[str, Any]:
     base = x509.DeltaCRLIndicator(1)
     return {
