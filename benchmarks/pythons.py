@@ -2,7 +2,7 @@
 
 Each interpreter runs an exporter of its own. In each round every exporter gets some probes, one exporter after another,
 and its CPU time is divided by that of the first. The median of many short rounds also holds on a machine with other
-work, to some 5 %, because all exporters share the noise.
+work, to some 10 %, because all exporters share the noise.
 """
 
 from __future__ import annotations

@@ -72,10 +72,6 @@ def test_row_of_interpreters_has_the_median_of_the_shares_in_each_round() -> Non
     assert pythons.row("http", [first, other]) == "| http | 100 µs | 0.90 (0.80 to 1.00) |"
 
 
-def test_cpu_seconds_of_a_process_are_those_of_its_threads() -> None:
-    assert pythons.cpu_seconds(os.getpid())
-
-
 def test_every_probe_of_the_benchmark_has_a_budget_of_instructions() -> None:
     budget = json.loads(instructions.BUDGET.read_text())
     assert budget["probes"].keys() == {probe.name for probe in PROBES}
