@@ -176,6 +176,8 @@ class Step(Settings):
 
     def reply(self, found: Match | None) -> bytes:
         """Return the text to send: a template if the step has `expect`, otherwise as written."""
+        if not self.send:
+            return b""
         return encode(self.send) if found is None else self._reply.expand(found)
 
 
