@@ -1,4 +1,4 @@
-"""Ask OCSP responders. Their answers are kept by issuer and serial number; `keeping` has the rules."""
+"""Ask OCSP responders. Their answers are kept by issuer and serial number; `document_cache` has the rules."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from cryptography import x509
 
 from probe_exporter.prober.run import Network
 from probe_exporter.protocols.http.settings import HttpClientSettings
+from probe_exporter.protocols.pki.document_cache import DocumentCache
 from probe_exporter.protocols.pki.fetching import fetch
-from probe_exporter.protocols.pki.keeping import Documents
 from probe_exporter.tls import ocsp
 
 MAX_RESPONSE_BYTES = 64 << 10
@@ -29,7 +29,7 @@ class Answered(NamedTuple):
     answer: ocsp.Answer
 
 
-answers = Documents[Answered](MAX_KEPT_ANSWERS, MAX_KEPT_BYTES)
+answers = DocumentCache[Answered](MAX_KEPT_ANSWERS, MAX_KEPT_BYTES)
 """The usable answers of this process, by `ocsp.identify`."""
 
 
