@@ -13,6 +13,7 @@ from probe_exporter.prober.deadline import Late, within
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
+from probe_exporter.prober.turns import Turn
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.pki.lists import fetch_list, lists
 from probe_exporter.tls import crl
@@ -72,8 +73,9 @@ class RevocationCheck:
         Args:
             chain: the peer's own certificate first; the last one counts as its own issuer.
         """
-        revoked = []
+        revoked, turn = [], Turn()
         for position, certificate in enumerate(chain[:MAX_CERTIFICATES]):
+            await turn.give()
             issuer = chain[position + 1] if position + 1 < len(chain) else certificate
             try:
                 if await self._examine(position, certificate, issuer):

@@ -15,6 +15,7 @@ from probe_exporter.prober.deadline import Late, within
 from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
+from probe_exporter.prober.turns import Turn
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.pki import responders
 from probe_exporter.tls import ocsp
@@ -99,12 +100,14 @@ class StatusCheck:
             stapled: the stapled response; empty without one, None if none was requested.
             request: ask the responders of the certificates, unless a usable response is stapled.
         """
+        turn = Turn()
         own = self._read_stapled(chain, stapled)
         if not request:
             return [chain[0]] if own is not None and own.status == "revoked" else []
         usable = None if own is None or own.problem else own
         revoked = []
         for position, certificate in enumerate(chain[:MAX_CERTIFICATES]):
+            await turn.give()
             issuer = chain[min(position + 1, len(chain) - 1)]
             try:
                 if await self._examine(position, certificate, issuer, usable if position == 0 else None):
