@@ -81,7 +81,8 @@ class Cache(dict[K, V]):
 
     def __missing__(self, key: K) -> V:
         """Compute a value, or take it from the old generation, and remember it."""
-        value = self.old[key] if key in self.old else self._function(key)
+        old = self.old  # another thread may replace it meanwhile
+        value = old[key] if key in old else self._function(key)
         size = _SLOT_BYTES + self._weigh(key, value)
         if size > self._max_bytes // LARGEST_SHARE:
             return value

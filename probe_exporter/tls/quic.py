@@ -146,11 +146,13 @@ def _weigh(shown: _Shown, verified: _Verified) -> int:
 
 def stapled_in(extensions: bytes) -> bytes:
     """Return the OCSP response among the extensions of a certificate's entry (RFC 8446, 4.4.2.1); empty without one."""
-    while extensions:
-        size = int.from_bytes(extensions[2:4], "big")
-        kind, content, extensions = extensions[:2], extensions[4 : 4 + size], extensions[4 + size :]
-        if kind == _STATUS_REQUEST and content[:1] == _OCSP:
+    at = 0
+    while at < len(extensions):
+        begin, size = at + 4, int.from_bytes(extensions[at + 2 : at + 4], "big")
+        if extensions[at : at + 2] == _STATUS_REQUEST and extensions[begin : begin + 1] == _OCSP:
+            content = extensions[begin : begin + size]
             return content[4 : 4 + int.from_bytes(content[1:4], "big")]
+        at = begin + size
     return b""
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from probe_exporter.prober.deadline import within
 from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.prober.run import Probe
+from probe_exporter.prober.turns import Turn
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.tls.certificates import Certificate
 
@@ -36,6 +37,7 @@ class ChainCheck:
         self._probe = probe
         self._client = client
         self._until = until
+        self._turn = Turn()
         self._requests = 0
         self._request_seconds = 0.0
 
@@ -50,6 +52,7 @@ class ChainCheck:
         """
         revoked = []
         for position, certificate in enumerate(chain[:MAX_CERTIFICATES]):
+            await self._turn.give()
             issuer = chain[min(position + 1, len(chain) - 1)]
             try:
                 if await examine(position, certificate, issuer):

@@ -1,9 +1,10 @@
-"""Ask OCSP responders. Their answers are kept by issuer and serial number; `document_cache` has the rules."""
+"""Ask OCSP responders. Their answers are kept by URL, issuer and serial number; `document_cache` has the rules.
+
+The URL counts although the signature of an answer decides: the certificate of a hostile target could name the issuer
+and the serial number of another one, and a responder that sends an old answer about it.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Hashable
-from typing import NamedTuple
 
 from cryptography import x509
 
@@ -22,15 +23,8 @@ MAX_KEPT_ANSWERS = 4096
 _MEDIA_TYPE = "application/ocsp-request"
 
 
-class Answered(NamedTuple):
-    """What a responder says about a certificate, and its URL."""
-
-    url: str
-    answer: ocsp.Answer
-
-
-answers = DocumentCache[Answered](MAX_KEPT_ANSWERS, MAX_KEPT_BYTES)
-"""The usable answers of this process, by `ocsp.identify`."""
+answers = DocumentCache[ocsp.Answer](MAX_KEPT_ANSWERS, MAX_KEPT_BYTES)
+"""The answers ``good`` and ``revoked`` of this process, by URL and `ocsp.identify`."""
 
 
 async def ask(
@@ -39,21 +33,21 @@ async def ask(
     issuer: x509.Certificate,
     client: HttpClientSettings,
     network: Network | None,
-) -> Answered:
+) -> ocsp.Answer:
     """Ask a responder, or wait for the request in progress. An answer ``good`` or ``revoked`` is kept.
 
     Raises:
         ProbeFailed: the responder does not answer.
         UNREADABLE: the name of the issuer can't be read, or its key is of no known kind.
     """
-    key, wanted = ocsp.identify(certificate, issuer), ocsp.request_for(certificate, issuer)
+    key = url, ocsp.identify(certificate, issuer)
+    question = ocsp.request_for(certificate, issuer)
 
-    async def request() -> Answered:
-        data, _ = await fetch(url, client, network, MAX_RESPONSE_BYTES, (_MEDIA_TYPE, wanted))
-        found = Answered(url, ocsp.read_response(data, certificate, issuer))
-        if found.answer.is_known:
-            answers.keep(key, found, found.answer.next_update, len(url))
-        return found
+    async def request() -> ocsp.Answer:
+        data, _ = await fetch(url, client, network, MAX_RESPONSE_BYTES, (_MEDIA_TYPE, question))
+        answer = ocsp.read_response(data, certificate, issuer)
+        if answer.is_known:
+            answers.keep(key, answer, answer.next_update, len(url))
+        return answer
 
-    what: Hashable = (url, key)
-    return await answers.share(what, client, network, request)
+    return await answers.share(key, client, network, request)

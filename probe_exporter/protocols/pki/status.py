@@ -125,9 +125,11 @@ class StatusCheck(ChainCheck):
         urls = ocsp.responders_of(certificate.x509)
         url, answer = "", None
         try:
-            kept = responders.answers.kept(ocsp.identify(certificate.x509, issuer.x509)) if urls else None
-            if kept is not None:
-                return kept
+            key = ocsp.identify(certificate.x509, issuer.x509) if urls else b""
+            for url in urls:
+                kept = responders.answers.kept((url, key))
+                if kept is not None:
+                    return url, kept
             for url in urls:
                 answer = await self._ask(url, certificate, issuer) or answer
                 if answer is not None and not answer.problem:
@@ -141,8 +143,7 @@ class StatusCheck(ChainCheck):
             return None
         try:
             with self._request():
-                asked = responders.ask(url, certificate.x509, issuer.x509, self._client, self._probe.network)
-                answer = (await asked).answer
+                answer = await responders.ask(url, certificate.x509, issuer.x509, self._client, self._probe.network)
         except (ProbeFailed, Late) as failed:
             self._probe.log("No answer by OCSP", level=logging.WARNING, url=url, err=str(failed))
             return None

@@ -225,3 +225,12 @@ def test_unreadable_extensions_count_as_none(tmp_path: Path, kind: str) -> None:
     assert not ocsp.responders_of(leaf)
     assert not ocsp.must_staple(leaf)
     assert not certificate_details.logs_of(leaf)
+
+
+@pytest.mark.parametrize(("padding", "found"), [(0, True), (certificates.MAX_REREAD_BYTES, False)])
+def test_extension_beside_an_unreadable_one_is_read_up_to_a_size(tmp_path: Path, padding: int, *, found: bool) -> None:
+    feature = x509.TLSFeature([x509.TLSFeatureType.status_request])
+    padded = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.5"), bytes(padding))
+    unreadable = EXTENSIONS["a distribution point with an X.400 address"]
+    leaf = Authority(tmp_path).issue(extensions=[feature, padded, *unreadable])
+    assert ocsp.must_staple(leaf) is found

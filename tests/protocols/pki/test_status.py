@@ -317,6 +317,20 @@ async def test_usable_answer_is_kept_for_other_modules_and_certificates_are_told
     assert authority.requests == ["/ocsp"] * 2
 
 
+async def test_answer_of_a_responder_that_another_certificate_names_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one has the same issuer and serial number, and its responder sends an old answer, which is valid."""
+    monkeypatch.setattr(x509, "random_serial_number", lambda: 7)
+    async with Authority(tmp_path) as authority:
+        other = _with_responder(authority, "/past")
+        authority.pages |= {"/past": authority.status(other), "/ocsp": authority.status(other, revoked=True)}
+        results = [await probe_chain(authority)]
+        _with_responder(authority, "/ocsp")
+        results.append(await probe_chain(authority))
+    assert [of_chain(one)["0"] for one in results] == [(1, 0, "/past"), (1, 1, "/ocsp")]
+
+
 async def test_waiting_probes_share_one_request(tmp_path: Path) -> None:
     async with Authority(tmp_path) as authority:
         authority.pages["/ocsp"] = authority.status(_with_responder(authority))
