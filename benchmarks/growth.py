@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,12 +46,14 @@ def main() -> int:
     """Count, print a table. Return 1 if a probe of many costs too much, else 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help="targets or modules (both)")
-    kinds = parser.parse_args().kinds or [*KINDS]
+    parser.add_argument("--many", type=int, help=f"targets and modules that are many ({MANY_TARGETS}, {MANY_MODULES})")
+    options = parser.parse_args()
+    kinds = options.kinds or [*KINDS]
     if unknown := set(kinds) - KINDS.keys():
         parser.error(f"unknown kind {', '.join(sorted(unknown))}; choose from {', '.join(KINDS)}")
     counts: dict[str, Counts] = {}
     for kind in kinds:
-        counts |= KINDS[kind]()
+        counts |= KINDS[kind](options.many)
     print("| probe | of few | of many | |\n| --- | ---: | ---: | ---: |")
     for name, (few, many) in counts.items():
         print(f"| {name} | {few:,} | {many:,} | {many / few - 1:+.1%} |")
@@ -65,50 +67,46 @@ def exceeded(counts: Mapping[str, Counts]) -> list[str]:
     return [name for name, (few, many) in counts.items() if many > few * ALLOWANCE]
 
 
-def targets() -> dict[str, Counts]:
-    """Return the instructions of probes of few and of many targets; those of http differ in their path."""
-    counts = [
-        _count(1, [("http", f"{number}") for number in range(many)])["http"] for many in (FEW_TARGETS, MANY_TARGETS)
-    ]
-    return {f"http, {FEW_TARGETS} and {MANY_TARGETS:,} targets": Counts(*counts)}
+def targets(many: int | None) -> dict[str, Counts]:
+    """Return the instructions of http probes of few and of many targets, which differ in their path."""
+    numbers = FEW_TARGETS, many or MANY_TARGETS
+    counts = [_count(1, {"http": [f"{one}" for one in range(number)]})["http"] for number in numbers]
+    return {f"http, {numbers[0]} and {numbers[1]:,} targets": Counts(*counts)}
 
 
-def modules() -> dict[str, Counts]:
+def modules(many: int | None) -> dict[str, Counts]:
     """Return the instructions of probes of few and of many modules."""
-    found = {}
-    counts = [_count(many, [(name, "") for name in MODULES]) for many in (FEW_MODULES, MANY_MODULES)]
-    for name in MODULES:
-        found[f"{name}, {FEW_MODULES} and {MANY_MODULES:,} modules"] = Counts(counts[0][name], counts[1][name])
-    return found
+    numbers = FEW_MODULES, many or MANY_MODULES
+    few, more = [_count(number, {name: [""] for name in MODULES}) for number in numbers]
+    return {f"{name}, {numbers[0]} and {numbers[1]:,} modules": Counts(few[name], more[name]) for name in MODULES}
 
 
 KINDS = {"targets": targets, "modules": modules}
 
 
-def _count(number: int, asked: list[tuple[str, str]]) -> dict[str, int]:
-    """Return the instructions of a probe for each name of `MODULES` that is asked for.
+def _count(number: int, ends: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return the instructions of a probe by its name in `MODULES`.
 
     Args:
-        number: how many modules the configuration has of each name.
-        asked: a name of `MODULES`, and what its targets end with.
+        number: how many equal modules the configuration has for each name.
+        ends: what the targets of a name end with.
     """
     counts = {}
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
+    with tempfile.TemporaryDirectory() as directory_name:
+        directory = Path(directory_name)
         Pki(directory)
         many = {f"{name}_{one}": dict(module) for name, module in MODULES.items() for one in range(number)}
         (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": many}))
         with serving(directory) as ports, simulated(directory) as exporter:
-            for wanted in dict.fromkeys(one for one, _ in asked):
-                target = TARGETS[wanted].format(**ports)
+            for name, endings in ends.items():
+                target = TARGETS[name].format(**ports)
                 paths = [
-                    probe_path(module=f"{wanted}_{one}", target=f"{target}{end}")
-                    for own, end in asked
-                    if own == wanted
+                    probe_path(module=f"{name}_{one}", target=f"{target}{end}")
+                    for end in endings
                     for one in range(number)
                 ]
-                print(f"{wanted}: {len(paths):,} different probes …", file=sys.stderr)
-                counts[wanted] = exporter.count(paths)[0]
+                print(f"{name}: {len(paths):,} different probes …", file=sys.stderr)
+                counts[name] = exporter.count(paths)[0]
     return counts
 
 

@@ -24,7 +24,7 @@ import uvloop
 
 from probe_exporter.config.module import Module
 from probe_exporter.prober.deadline import Deadline
-from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.failure import TIMEOUTS, OutOfFiles, OwnReason, ProbeFailed, Reason, check_files
 from probe_exporter.prober.metrics import Metric, NotASample, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.telemetry.delays import Delays
@@ -124,7 +124,7 @@ async def _attempt(module: Module, probe: Probe) -> None:
     except TimeoutError as error:
         probe.fail(_timed_out(probe) if limit.expired else _internal_error(probe, module, error))
     except Exception as error:
-        probe.fail(_internal_error(probe, module, error))
+        probe.fail(_unexpected(probe, module, error))
 
 
 async def _one_of_several(module: Module, probe: Probe) -> None:
@@ -150,6 +150,15 @@ def _timed_out(probe: Probe) -> ProbeFailed:
     phase = probe.current_phase
     during = f" (in phase {phase})" if phase else ""
     return ProbeFailed(TIMEOUTS.get(phase, Reason.TIMEOUT_PROBE), f"the probe's time ran out{during}")
+
+
+def _unexpected(probe: Probe, module: Module, error: Exception) -> ProbeFailed:
+    """Return the failure for an exception of a prober: a bug, unless no file descriptor was left, for an import say."""
+    try:
+        check_files(error, "the probe")
+    except OutOfFiles as failed:
+        return failed
+    return _internal_error(probe, module, error)
 
 
 def _internal_error(probe: Probe, module: Module, error: Exception) -> ProbeFailed:

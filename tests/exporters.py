@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -99,6 +100,13 @@ class Server:
         """Request one probe from an exporter."""
         return await self.get(probe_path(module=module, target=target), headers)
 
+    def logged(self) -> list[str]:
+        """Return the lines of the log that don't depend on the machine.
+
+        Those of the watchdog do: the exporter may get no CPU for a second.
+        """
+        return [line for line in self.log.read_text().splitlines() if "source=watchdog.py:" not in line]
+
     def resident(self) -> int:
         """Return the resident memory of the process in bytes."""
         return self._status("VmRSS")
@@ -135,7 +143,7 @@ def ours(directory: Path, *flags: str, **environment: str) -> Iterator[Server]:
     log = directory / f"ours.{port}.log"
     with log.open("ab") as output:
         arguments = [*flags, f"--web.listen-address=127.0.0.1:{port}"]
-        process = forkserver.start(arguments, directory, output.fileno(), {**_environment(), **environment})
+        process = forkserver.start(arguments, directory, {**_environment(), **environment}, output.fileno())
     with until_ended(process, log, listening(port)):
         yield Server("ours", port, process, log)
 
@@ -143,6 +151,12 @@ def ours(directory: Path, *flags: str, **environment: str) -> Iterator[Server]:
 def ours_from_scratch(directory: Path, *flags: str, **environment: str) -> contextlib.AbstractContextManager[Server]:
     """Start this project's exporter as `ours` does, with an interpreter of its own, as users start it."""
     return _running("ours", [sys.executable, "-m", "probe_exporter"], directory, flags, environment)
+
+
+def run_ours(directory: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of our exporter to its end, as a fork as `ours` does; it has no standard input."""
+    done = forkserver.run(words, directory, {**_environment(), **environment})
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def original(directory: Path, *flags: str, **environment: str) -> contextlib.AbstractContextManager[Server]:

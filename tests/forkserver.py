@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -26,15 +27,22 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import probe_exporter
+
 ROOT = Path(__file__).parents[1]
 MAX_REQUEST_BYTES = 1 << 17
+MAX_RUN_SECONDS = 600.0
+"""A command that takes longer fails its test: it hangs."""
 STARTUP_VARIABLES = ("PYTHON", "LANG", "LC_")
 """Prefixes of the variables that an interpreter reads when it starts, so that a fork can't have others."""
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+"""The environment of the fork server, which no test has changed."""
 
 
 # --- in the test process -------------------------------------------------------------------------------------
@@ -93,20 +101,50 @@ class Fork:
         self.send_signal(signal.SIGKILL)
 
 
-def start(arguments: Sequence[str], directory: Path, output: int, environment: Mapping[str, str]) -> Fork:
+def start(
+    arguments: Sequence[str], directory: Path, environment: Mapping[str, str], output: int, errors: int | None = None
+) -> Fork:
     """Start an exporter.
 
     Args:
         arguments: its command line, without the name of the program.
         directory: its working directory.
-        output: the file descriptor that it writes its standard output and standard error to.
         environment: all of its environment variables.
+        output: the file descriptor that it writes its standard output to.
+        errors: the same for standard error; by default `output`.
+
+    Raises:
+        ValueError: the environment has another value of a variable that an interpreter reads when it starts.
     """
+    for name in {*environment, *ENVIRONMENT}:
+        if name.startswith(STARTUP_VARIABLES) and environment.get(name) != ENVIRONMENT.get(name):
+            raise ValueError(f"a fork can't have another {name}: use `ours_from_scratch`")
     reports, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with theirs:
         request = {"arguments": [*arguments], "directory": str(directory), "environment": dict(environment)}
-        socket.send_fds(_server()[1], [json.dumps(request).encode()], [output, theirs.fileno()])
-    return Fork(["probe-exporter", *arguments], reports)
+        files = [theirs.fileno(), output, output if errors is None else errors]
+        socket.send_fds(_server()[1], [json.dumps(request).encode()], files)
+    try:
+        return Fork(["probe-exporter", *arguments], reports)
+    except RuntimeError:
+        reports.close()
+        raise
+
+
+def run(
+    arguments: Sequence[str], directory: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[bytes]:
+    """Run an exporter's command to its end; the arguments are those of `start`."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = start(arguments, directory, environment, output.fileno(), errors.fileno())
+        try:
+            code = process.wait(MAX_RUN_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess([*process.args], code, output.read(), errors.read())
 
 
 @functools.cache
@@ -116,7 +154,7 @@ def _server() -> tuple[subprocess.Popen[bytes], socket.socket]:
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.forkserver", str(theirs.fileno())],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, pass_fds=[theirs.fileno()],
+            cwd=ROOT, env=ENVIRONMENT, pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
     return process, requests
@@ -127,7 +165,11 @@ def stop() -> None:
     if _server.cache_info().currsize:
         process, requests = _server()
         requests.close()
-        process.wait()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         _server.cache_clear()
 
 
@@ -149,12 +191,15 @@ def main(number: int) -> None:
 
 
 def _import_all() -> None:
-    """Import what an exporter imports before and while it serves."""
-    for name in ("exporter", "start", "web.html.rendering"):
-        importlib.import_module(f"probe_exporter.{name}")
-    probers = importlib.import_module("probe_exporter.probers")
-    for module in pkgutil.iter_modules(probers.__path__, f"{probers.__name__}."):
-        importlib.import_module(module.name)
+    """Import every file of the exporter but its pytest plugin; keep the garbage collector from what they made.
+
+    At its end, each fork would collect that garbage, at a quarter of a second.
+    """
+    for module in pkgutil.walk_packages(probe_exporter.__path__, "probe_exporter."):
+        if module.name not in ("probe_exporter.__main__", "probe_exporter.testing"):
+            importlib.import_module(module.name)
+    gc.collect()
+    gc.freeze()
 
 
 def _serve(requests: socket.socket) -> dict[str, Any] | None:
@@ -167,18 +212,19 @@ def _serve(requests: socket.socket) -> dict[str, Any] | None:
                     selector.unregister(key.fd)
                     _report_end(key.fd, *key.data)
                     continue
-                message, (*files,), _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, 2)
+                message, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, 3)
                 if not message:
                     return None
-                output, reports = files
+                reports, *files = descriptors
                 process = os.fork()
                 if not process:
                     requests.detach()
                     selector.close()
-                    _keep_only(output)
+                    _keep_only(*files)
                     request: dict[str, Any] = json.loads(message)
                     return request
-                os.close(output)
+                for file in files:
+                    os.close(file)
                 _report(reports, process)
                 selector.register(os.pidfd_open(process), selectors.EVENT_READ, (process, reports))
 
@@ -195,11 +241,11 @@ def _report(reports: int, number: int) -> None:
         os.write(reports, str(number).encode())
 
 
-def _keep_only(output: int) -> None:
-    """Make a file the standard output and standard error of this process, and close all others."""
+def _keep_only(output: int, errors: int) -> None:
+    """Make two files the standard output and standard error of this process, and close all others."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.dup2(errors, 2)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 
 

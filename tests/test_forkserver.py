@@ -51,6 +51,11 @@ def test_signal_that_ends_the_exporter_is_its_exit_code(tmp_path: Path, start: S
         assert exporter.process.poll() == -signal.SIGKILL
 
 
+def test_fork_refuses_a_variable_that_an_interpreter_reads_when_it_starts(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="another PYTHONHASHSEED"), ours(tmp_path, PYTHONHASHSEED="7"):
+        pass
+
+
 def test_metrics_of_a_fork_are_those_of_an_exporter_from_scratch(tmp_path: Path) -> None:
     with ours(tmp_path) as fork, ours_from_scratch(tmp_path) as other:
         assert values(ask(fork.port, "/metrics").text).keys() == values(ask(other.port, "/metrics").text).keys()

@@ -23,9 +23,20 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("
 def test_classifiers_claim_the_tested_pythons() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     claimed = [found[1] for one in project["classifiers"] if (found := re.search(r"Python :: (3\.\d+)$", one))]
-    newest = re.search(r"^newest=python(3\.\d+)$", (ROOT / ".ci" / "pythons").read_text(), re.MULTILINE)
-    assert newest
-    assert claimed == [project["requires-python"].removeprefix(">="), newest[1]]
+    oldest = project["requires-python"].removeprefix(">=")
+    assert claimed == [oldest, _tested("cheapest"), _tested("newest")]
+
+
+def test_make_prefers_the_cheapest_of_the_tested_pythons() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"\nPYTHONS := /usr/bin/python{_tested('cheapest')} /usr/bin/python3 " in makefile
+
+
+def _tested(which: str) -> str:
+    """Return a version of Python that .ci/pythons tests."""
+    found = re.search(rf"^{which}=python(3\.\d+)$", (ROOT / ".ci" / "pythons").read_text(), re.MULTILINE)
+    assert found
+    return found[1]
 
 
 def test_changelog_begins_with_the_version() -> None:

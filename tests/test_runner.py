@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from probe_exporter.exposition.encoding import encode
 from probe_exporter.network import opening
 from probe_exporter.prober.deadline import TICK
 from probe_exporter.prober.declaration import Prober
-from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.failure import TIMEOUTS, OutOfFiles, OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, identify, run, run_in_new_loop
@@ -106,6 +108,24 @@ async def test_run_reports_the_delay_of_the_event_loop_that_it_saw() -> None:
     assert result.success
     assert series(result)["probe_event_loop_delay_seconds"] == {(): pytest.approx(2.0 - TICK_SECONDS)}
     assert "probe_event_loop_delay_seconds" not in series(await run(module(block), "a target", 5.0))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        ImportError(f"libssl.so.3: cannot open shared object file: {os.strerror(errno.ENFILE)}"),
+    ],
+)
+async def test_run_says_that_files_are_missing_if_a_prober_finds_none(error: Exception) -> None:
+    """A prober that imports a library at its first probe finds none either, and that is no bug of its own."""
+
+    async def import_late(probe: Probe) -> None:
+        raise error
+
+    failure = (await ran(import_late)).failure
+    assert isinstance(failure, OutOfFiles)
+    assert "no file descriptor left" in failure.message
 
 
 async def test_cancelled_run_no_longer_watches_the_event_loop() -> None:

@@ -281,6 +281,7 @@ def cpu_seconds_until_healthy(directory: Path, environment: dict[str, str]) -> f
         return sum(int(file.read_text().split()[0]) for file in threads) / 1e9
 
 
+@pytest.mark.longest
 @pytest.mark.slow
 def test_serving_costs_little_more_than_importing_its_libraries(tmp_path: Path) -> None:
     """Both with bytecode, which installers make: the first run of each only writes it."""

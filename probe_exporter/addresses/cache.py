@@ -6,7 +6,7 @@ arguments of 64 KiB take hundreds of megabytes. How it works:
 * A cache is a `dict` whose ``__missing__`` computes the value. The decorated function is its ``__getitem__``: a hit
   runs in C, as with `lru_cache`, and costs no Python instruction.
 * Two generations take the place of an order of use. New entries go to the young generation; once it is full, it
-  becomes the old one, and the old one is dropped. An entry of the old generation that is asked for becomes young again.
+  becomes the old one, and the old one is dropped. An entry of the old generation that is used moves to the young one.
 * An exception is not cached: a bad argument is examined again each time, and takes no memory.
 * A result that takes more than a sixteenth of the limit is not cached, so that it can't push out all others.
 * `forget_all` empties every cache. Entries that were made during a burst of probes lie between the probes' own objects;

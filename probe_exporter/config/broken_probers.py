@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 
 from probe_exporter.config.module import Config, ConfigError
 from probe_exporter.config.problems import Place, Problem
-from probe_exporter.plugins.loader import Broken
+from probe_exporter.plugins.loader import BrokenProber
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
@@ -25,13 +25,13 @@ async def _refuse(probe: Probe, settings: Settings) -> None:
     raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the prober is broken")
 
 
-def replacements(broken: Iterable[Broken]) -> dict[str, Prober[Any]]:
+def replacements(broken: Iterable[BrokenProber]) -> dict[str, Prober[Any]]:
     """Make a prober for each name that a broken one may have. It accepts any settings."""
     return {name: Prober(name, _AnySettings, _refuse) for one in broken for name in one.names}
 
 
 def without_broken(
-    config: Config, probers: Mapping[str, Prober[Any]], broken: Iterable[Broken], *, strict: bool = False
+    config: Config, probers: Mapping[str, Prober[Any]], broken: Iterable[BrokenProber], *, strict: bool = False
 ) -> Config:
     """Return a config that was read with `replacements`, without the modules that use them.
 

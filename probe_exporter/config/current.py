@@ -14,7 +14,7 @@ from probe_exporter.config.changes import Change
 from probe_exporter.config.files import config_files
 from probe_exporter.config.loading import digest, load
 from probe_exporter.config.module import Config, ConfigError
-from probe_exporter.plugins.loader import Broken, LoaderError, find_probers, library, load_probers
+from probe_exporter.plugins.loader import BrokenProber, LoaderError, find_probers, library, load_probers
 from probe_exporter.telemetry.counters import Telemetry
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Source:
         Raises:
             ConfigError, LoaderError, OSError: they can't be used.
         """
-        broken: list[Broken] = []
+        broken: list[BrokenProber] = []
         if self.ignore_errors:
             probers, broken = find_probers(self.directories)
         else:

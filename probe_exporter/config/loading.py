@@ -22,7 +22,7 @@ from probe_exporter.config import document as documents
 from probe_exporter.config import nodes, parameter_checks, placeholders
 from probe_exporter.config.changes import Change
 from probe_exporter.config.discovery import DiscoverySettings
-from probe_exporter.config.document import Document, Unfit
+from probe_exporter.config.document import Document, Invalid
 from probe_exporter.config.module import Config, ConfigError, Module, Modules
 from probe_exporter.config.placeholders import Parameter
 from probe_exporter.config.problems import Place, Problem
@@ -379,14 +379,14 @@ def file_model(used: Mapping[str, Prober[Any]], known: Iterable[str] = ()) -> ty
 
 def validated(read: Document, model: type[S]) -> S | None:
     """Validate a document. Return an instance of the model, or None and add the errors to the document."""
-    if read.value is None or isinstance(read.value, Unfit):
+    if read.value is None or isinstance(read.value, Invalid):
         return None
     value = placeholders.fill(read.value, None) if read.templates else read.value
     try:
         return model.model_validate(value)
     except ValidationError as error:
         for details in error.errors(include_url=False, include_input=False):
-            if not any(details["loc"][: len(path)] == path for path in read.unfit):
+            if not any(details["loc"][: len(path)] == path for path in read.invalid_paths):
                 read.problems.append(read.problem(details["loc"], _message(details)))
         return None
 

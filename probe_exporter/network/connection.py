@@ -326,7 +326,7 @@ class Connection(asyncio.Protocol):
             layer.request_ocsp()
         try:
             with Deadline(asyncio.get_running_loop().time() + MAX_HANDSHAKE_SECONDS):
-                await self._shake_hands(layer)
+                await self._do_handshake(layer)
         except TimeoutError:
             raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
         self.handshake = layer.handshake
@@ -340,7 +340,7 @@ class Connection(asyncio.Protocol):
         self.first_byte_at = 0.0
         self._deliver(received)
 
-    async def _shake_hands(self, layer: Layer) -> None:
+    async def _do_handshake(self, layer: Layer) -> None:
         """Exchange handshake messages until the handshake is complete.
 
         Raises:

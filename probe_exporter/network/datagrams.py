@@ -92,6 +92,18 @@ class Datagrams(asyncio.DatagramProtocol):
         self._held -= len(data) + DATAGRAM_OVERHEAD_BYTES
         return data
 
+    async def wait(self, seconds: float) -> bool:
+        """Wait, at most `seconds`, for something to `read`: a datagram or an error. Return whether there is one."""
+        if not self._arrived and self._error is None:
+            loop = asyncio.get_running_loop()
+            self._reader = loop.create_future()
+            timer = loop.call_later(max(seconds, 0), self._wake)
+            try:
+                await self._reader
+            finally:
+                timer.cancel()
+        return bool(self._arrived) or self._error is not None
+
     def send(self, data: bytes) -> None:
         """Send one datagram; delivery is not guaranteed."""
         if self._transport is not None:

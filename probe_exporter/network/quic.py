@@ -256,21 +256,18 @@ class QuicClient:
         now = time.perf_counter()
         timer = self._quic.get_timer() or math.inf
         until = min(timer, now + KEEP_ALIVE)
-        try:
-            async with asyncio.timeout(until - now):
-                datagram = await self._datagrams.read()
-        except TimeoutError:
-            if until < timer:
-                self._quic.send_ping(0)
-            self._quic.handle_timer(now=max(until, time.perf_counter()))
-        else:
+        if await self._datagrams.wait(until - now):
             started = time.perf_counter()
-            self._receive(datagram)
+            self._receive(await self._datagrams.read())
             while self._datagrams.waiting:
                 if time.perf_counter() - started > MAX_TURN_SECONDS:
                     await asyncio.sleep(0)
                     break
                 self._receive(await self._datagrams.read())
+        else:
+            if until < timer:
+                self._quic.send_ping(0)
+            self._quic.handle_timer(now=max(until, time.perf_counter()))
         self._process_events()
 
     def _flush(self) -> None:

@@ -70,7 +70,7 @@ def library() -> Path:
 # --- probers -----------------------------------------------------------------------------------------------
 
 
-class Broken(NamedTuple):
+class BrokenProber(NamedTuple):
     """A prober that can't be loaded: where it is, what is wrong, and the names that it may have."""
 
     where: str
@@ -132,7 +132,7 @@ def load_probers(directories: Sequence[Path]) -> Probers:
     return probers
 
 
-def find_probers(directories: Sequence[Path]) -> tuple[Probers, list[Broken]]:
+def find_probers(directories: Sequence[Path]) -> tuple[Probers, list[BrokenProber]]:
     """Return what `load_probers` returns, and what is broken: code that fails, or that declares no prober or one that
     exists already.
 
@@ -143,7 +143,7 @@ def find_probers(directories: Sequence[Path]) -> tuple[Probers, list[Broken]]:
         path.stem: _Unloaded(str(path), frozenset({path.stem}), partial(_shipped, path)) for path in _shipped_files()
     }
     declared = {path.stem: str(path) for path in _shipped_files()}
-    broken: list[Broken] = []
+    broken: list[BrokenProber] = []
     for found in (*_files(directories), *_installed()):
         try:
             prober = _foreign_prober(found)
@@ -151,7 +151,7 @@ def find_probers(directories: Sequence[Path]) -> tuple[Probers, list[Broken]]:
                 before = declared[prober.name]
                 raise LoaderError(f"prober {prober.name} is declared twice: in {before} and in {found.where}")
         except LoaderError as error:
-            broken.append(Broken(found.where, str(error), found.names - probers.keys()))
+            broken.append(BrokenProber(found.where, str(error), found.names - probers.keys()))
         else:
             probers[prober.name] = prober
             declared[prober.name] = found.where
@@ -242,7 +242,7 @@ def _checked_prober(found: _Unloaded) -> Prober[Any]:
 
 
 def _foreign_prober(found: _Unloaded) -> Prober[Any]:
-    """As `_checked_prober`, and check types and defaults of the settings, which tests of this package do not cover.
+    """Do the same as `_checked_prober`, and check types and defaults of the settings, which no test of ours covers.
 
     Raises:
         LoaderError: the message names the file or entry point.

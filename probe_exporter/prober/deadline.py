@@ -65,7 +65,7 @@ class _Buckets:
         self._timer = self.loop.call_at(tick * TICK, self._expire_due)
 
     def _expire_due(self) -> None:
-        """Strike the deadlines that are due, and set the timer for the next bucket."""
+        """Expire the deadlines that are due, and set the timer for the next bucket."""
         self._timer, self._armed = None, _NEVER
         now = int(self.loop.time() / TICK + 1e-6)
         left = MAX_EXPIRED_IN_A_TURN

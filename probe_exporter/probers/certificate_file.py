@@ -6,8 +6,8 @@ A target is the path of a file or of a directory. The module's `directories` are
   looking at a path may mount a file system.
 * Symbolic links are followed, and then the real path has to be below one of the directories too: Kubernetes mounts
   secrets as links within one directory.
-* The real path is opened component by component without following links, so that a link that somebody puts there in
-  the meantime ends in an error.
+* The real path is opened component by component without following links, so that a link that another process puts there
+  in the meantime is an error.
 * Only regular files are read, at most `MAX_FILE_BYTES` each, `MAX_FILES` of a directory, `MAX_BYTES` in all.
 * A file of a directory that can't be used fails the probe, and the other files are reported.
 

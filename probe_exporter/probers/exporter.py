@@ -10,7 +10,6 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -418,7 +417,7 @@ class _ExporterProbe:
 
     async def _health_at(self, path: str) -> str:
         """Return ``healthy``, why it is not, or an empty string if there is no such path."""
-        url = replace(self._url, path=path)
+        url = self._url._replace(path=path)
         with WholePage(self._probe, self._settings.health_requests, url) as there:
             try:
                 with within(self._probe.remaining / 2):
@@ -447,7 +446,7 @@ class _ExporterProbe:
 
     async def _ask_metadata(self) -> tuple[str, str, str] | None:
         """Return name, version and revision from the metadata API; None if there is none."""
-        url = replace(self._url, path=self._settings.metadata_path)
+        url = self._url._replace(path=self._settings.metadata_path)
         with WholePage(self._probe, self._settings.metadata_requests, url) as there:
             try:
                 with within(self._probe.remaining / 2):

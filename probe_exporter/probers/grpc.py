@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
@@ -234,7 +234,7 @@ async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes
 async def _connect(probe: Probe, place: _Place) -> Connection:
     """Connect to the server, through the environment's proxy for https, as gRPC clients do."""
     proxies = _proxies()
-    proxy = proxies.choose(replace(place.url, scheme="https"), [place.address]) if proxies.by_scheme else None
+    proxy = proxies.choose(place.url._replace(scheme="https"), [place.address]) if proxies.by_scheme else None
     if proxy is None:
         return await dial(probe, [place.address], place.url.port, secure=place.secure)
     own = tunnel.own_tls(proxy, TLSSettings())

@@ -19,7 +19,7 @@ from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.messages import Messages, MessageSettings
 from probe_exporter.protocols.dialogue.steps import walk
@@ -172,10 +172,10 @@ class _WebsocketProbe:
             request = self._request(key)
             self._connection = connection = await self._dial(address)
             connecting = connection.connect_seconds
-            self._probe.set(DURATION, round(connecting, 9), "connect")
+            self._probe.set(DURATION, whole_nanoseconds(connecting), "connect")
             await self._upgrade(connection, request, key)
         finally:
-            self._probe.set(DURATION, round(time.perf_counter() - started - connecting, 9), "processing")
+            self._probe.set(DURATION, whole_nanoseconds(time.perf_counter() - started - connecting), "processing")
 
     def _request(self, key: str) -> Request:
         """Return the request for the upgrade.
@@ -243,7 +243,7 @@ class _WebsocketProbe:
                 await walk(probe, self._settings.query_response, peer)
             probe.set(FAILED_BY_REGEXP, 0)
         finally:
-            probe.set(DURATION, round(time.perf_counter() - started, 9), "transfer")
+            probe.set(DURATION, whole_nanoseconds(time.perf_counter() - started), "transfer")
 
     def close(self) -> None:
         """Send a close frame if the connection is a WebSocket, and close it without waiting for the server's."""

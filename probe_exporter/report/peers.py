@@ -126,7 +126,7 @@ def peers(details: Mapping[str, Any], started: float) -> list[Peer]:
     """
     senders: dict[Peer, list[str]] = {}
     for handshake in details["tls"]:
-        senders.setdefault(_peer(handshake, started), []).append(_sender(handshake))
+        senders.setdefault(_peer(handshake, started), []).append(_sender(handshake, numbered=is_numbered(details)))
     return [_sent(peer, by) for peer, by in senders.items()]
 
 
@@ -138,9 +138,14 @@ def _sent(peer: Peer, by: Sequence[str]) -> Peer:
     )
 
 
-def _sender(handshake: Mapping[str, Any]) -> str:
+def is_numbered(details: Mapping[str, Any]) -> bool:
+    """Whether a probe made several attempts, so that names of its runs have the number of the attempt."""
+    return any(run["attempt"] > 1 for run in details["runs"])
+
+
+def _sender(handshake: Mapping[str, Any], *, numbered: bool) -> str:
     """Return what sent the certificates; behind a proxy, the address of the run. Earlier builds did not keep it."""
-    run, attempt = handshake.get("run", ""), handshake.get("attempt", 0)
+    run, attempt = handshake.get("run", ""), handshake.get("attempt", 0) if numbered else 0
     address = handshake.get("address", "") or (f"the run of {run}" if run else "")
     if not attempt:
         return str(address)

@@ -41,6 +41,7 @@ class RunRow(NamedTuple):
     """One of several runs of a probe.
 
     Attributes:
+        name: the address, the attempt, or both.
         address: what it connected to; empty if it resolved none.
         attempt: counts from 1.
         start, seconds: seconds since the probe began, and its duration.
@@ -52,6 +53,7 @@ class RunRow(NamedTuple):
         revoked: whether an authority has revoked its certificate.
     """
 
+    name: str
     address: str
     attempt: int
     start: float
@@ -68,13 +70,6 @@ class RunRow(NamedTuple):
     @property
     def passed(self) -> bool:
         return not self.reason
-
-    @property
-    def name(self) -> str:
-        """The address, the attempt, or both if the run is a repetition."""
-        if self.attempt == 1 and self.address:
-            return self.address
-        return f"{self.address}, attempt {self.attempt}" if self.address else f"attempt {self.attempt}"
 
     def took(self, phase: str) -> str:
         """Return the duration of a phase as text; empty if the run did not enter it."""
@@ -210,7 +205,8 @@ def of_entry(
     """
     families, samples_left_out = _families(details["families"])
     steps = details["events"]
-    runs = [_run(run, entry.duration) for run in details["runs"][:MAX_RUNS]]
+    numbered = peers.is_numbered(details)
+    runs = [_run(run, entry.duration, numbered=numbered) for run in details["runs"][:MAX_RUNS]]
     return Report(
         id=entry.id if entry.id >= 0 else None,
         module=entry.module,
@@ -263,14 +259,17 @@ def seconds(duration: float) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
-def _run(run: Mapping[str, Any], duration: float) -> RunRow:
+def _run(run: Mapping[str, Any], duration: float, *, numbered: bool) -> RunRow:
     """Return the row of a run; a history that an earlier build wrote lacks some of its keys.
 
     Args:
         duration: of the whole probe, in seconds.
+        numbered: whether the names of runs have the number of the attempt.
     """
+    attempt = [f"attempt {run['attempt']}"] if numbered or not run["address"] else []
     fingerprint, not_after = run["fingerprint_sha256"], run["not_after"]
     return RunRow(
+        name=", ".join([*filter(None, [run["address"]]), *attempt]),
         address=run["address"],
         attempt=run["attempt"],
         start=run["start"],

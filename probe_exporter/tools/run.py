@@ -71,7 +71,7 @@ class Output(Protocol):
         """The round has ended."""
 
     def close(self) -> None:
-        """No further round comes."""
+        """Finish the output after the last round."""
 
 
 def run(probes: Sequence[PreparedProbe], output: Output, interval: float | None) -> int:

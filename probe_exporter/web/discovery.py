@@ -9,8 +9,8 @@ from aiohttp.web import BaseRequest
 from probe_exporter.config.current import Configuration
 from probe_exporter.settings.fields import nearest, shorten
 from probe_exporter.web.answers import Answer, Refused, json_text
+from probe_exporter.web.module_selection import MAX_COMPARED_MODULES, MAX_SHOWN_CHARACTERS
 from probe_exporter.web.parameters import decode_query
-from probe_exporter.web.selection import MAX_COMPARED_MODULES, MAX_SHOWN_CHARACTERS
 
 if TYPE_CHECKING:
     from probe_exporter.discovery.sources import Sources

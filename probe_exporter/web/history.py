@@ -26,6 +26,9 @@ DEFAULT_LISTED = 100
 MAX_LISTED = 1000
 """Entries in one answer: the default of the parameter ``limit``, and its maximum."""
 
+MAX_LISTED_BYTES = 8 << 20
+"""Bytes of the targets and messages in one answer: a target may have 64 KiB."""
+
 MAX_TIME_CHARACTERS = 64
 """Length of the parameter ``since``; a time in RFC 3339 with nanoseconds takes 35 characters."""
 
@@ -213,6 +216,7 @@ class HistoryPages:
             reason=reason,
             since=_since(parameters.get("since", "")),
             limit=_limit(parameters.get("limit", "")),
+            max_bytes=MAX_LISTED_BYTES,
         )
 
     def _reasons(self) -> set[str]:

@@ -30,9 +30,9 @@ from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.history import HistoryPages
 from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.listening import Place
+from probe_exporter.web.module_selection import UnknownModule
 from probe_exporter.web.parameters import decode_query
 from probe_exporter.web.probe_page import exporter_url
-from probe_exporter.web.selection import UnknownModule
 
 MAX_RECENT = 20
 """Results on the page of a module."""

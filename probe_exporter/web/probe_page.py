@@ -28,8 +28,8 @@ from probe_exporter.web.history import HistoryPages
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.listening import Place
+from probe_exporter.web.module_selection import UnknownModule, similar_module
 from probe_exporter.web.parameters import decode_query
-from probe_exporter.web.selection import UnknownModule, similar
 
 MAX_LISTED_MODULES = 500
 """Modules on the page about an unknown one; `/modules` has all."""
@@ -151,7 +151,7 @@ def _unknown_module(config: Config, unknown: UnknownModule, given: Mapping[str, 
 
     return {
         "name": unknown.name,
-        "nearest": [(name, with_module(name)) for name in [similar(unknown.name, config)] if name],
+        "nearest": [(name, with_module(name)) for name in [similar_module(unknown.name, config)] if name],
         "modules": [(name, with_module(name)) for name in names[:MAX_LISTED_MODULES]],
         "left_out": max(0, len(names) - MAX_LISTED_MODULES),
     }

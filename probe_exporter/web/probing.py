@@ -10,14 +10,14 @@ from typing import Any
 from aiohttp.web import BaseRequest
 
 from probe_exporter.config.current import Configuration
-from probe_exporter.config.module import Module
+from probe_exporter.config.module import Config, Module
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import negotiate
 from probe_exporter.exposition.merging import merged
 from probe_exporter.history.debug_page import debug_pages
 from probe_exporter.history.memory import History
 from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.prober.failure import OutOfFiles, Reason
+from probe_exporter.prober.failure import OutOfFiles, Reason, needs_files
 from probe_exporter.runner import Result, run
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.telemetry.delays import Delays
@@ -25,8 +25,8 @@ from probe_exporter.web.accepting import NO_FILES
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answers import Answer, Refused, exposition, plain
 from probe_exporter.web.html.negotiation import wants_html
+from probe_exporter.web.module_selection import UnknownModule, modules_made, modules_named, with_parameters
 from probe_exporter.web.parameters import decode_query, is_repeated, probe_timeout, scrape_timeout
-from probe_exporter.web.selection import UnknownModule, named, prepared
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class Probing:
         self._delays = delays
         self._admission = Admission(max_probes, telemetry)
         self.running: set[asyncio.Task[Any]] = set()
+        self._making = asyncio.Lock()
         self._draining: asyncio.Event | None = None  # set once the last probe has ended
 
     async def probe(self, request: BaseRequest, query: str) -> Answer:
@@ -80,15 +81,14 @@ class Probing:
         Raises:
             Refused: the request is invalid, or there is no free slot in time.
         """
-        if self._draining is not None:
-            raise Refused(503, "The exporter is shutting down")
+        self._refuse_if_draining()
         parameters = decode_query(query)
-        modules = self._modules(parameters.get("module") or DEFAULT_MODULE)
+        modules = await self._modules(parameters.get("module") or DEFAULT_MODULE)
         scrape = _scrape_timeout(request)
         target = parameters.get("target")
         if not target:
             raise Refused(400, "The target parameter is missing")
-        modules = [prepared(module, parameters) for module in modules]
+        modules = [with_parameters(module, parameters) for module in modules]
         debug = parameters.get("debug") == "true"
         warning = REPEATED_TARGET if debug and is_repeated(query, "target") else ""
         if len(modules) == 1:
@@ -105,13 +105,42 @@ class Probing:
         one = samples.popitem()[1] if len(samples) == 1 else merged(samples)
         return exposition(request, encode(one, format), format.content_type)
 
-    def _modules(self, asked: str) -> list[Module]:
+    async def _modules(self, asked: str) -> list[Module]:
+        """Return the modules that a request names.
+
+        Raises:
+            Refused: one is unknown, or there are too many, or its prober can't be imported for lack of files.
+        """
+        config = self._configuration.current
         try:
-            return named(self._configuration.current, asked)
+            return modules_made(config, asked) or await self._make(config, asked)
         except UnknownModule as unknown:
             self._telemetry.unknown_modules += 1
             log.debug("Unknown module", extra={"fields": {"module": unknown.name}})
             raise
+
+    async def _make(self, config: Config, asked: str) -> list[Module]:
+        """Make shipped modules at their first use, in a thread: importing a prober takes up to 0.1 s.
+
+        Raises:
+            Refused: there is no file descriptor left.
+        """
+        async with self._making:  # thousands of requests may come at once, and all but the first find it made
+            found = modules_made(config, asked)
+            if found is not None:
+                return found
+            try:
+                modules = await asyncio.to_thread(modules_named, config, asked)
+            except Exception as error:
+                if needs_files(error):
+                    raise Refused(503, NO_FILES, **{"Retry-After": "1"}) from error
+                raise
+        self._refuse_if_draining()
+        return modules
+
+    def _refuse_if_draining(self) -> None:
+        if self._draining is not None:
+            raise Refused(503, "The exporter is shutting down")
 
     async def _admitted(self, module: Module, target: str, scrape: float, warning: str) -> Result:
         """Wait for a free slot, which nearly always is there at once, and run a probe.

@@ -35,11 +35,11 @@ from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
 from probe_exporter.web.module_pages import ModulePages
+from probe_exporter.web.module_selection import UnknownModule
 from probe_exporter.web.parameters import TooManyParameters
 from probe_exporter.web.probe_page import ProbePages
 from probe_exporter.web.probing import Probing
 from probe_exporter.web.reloading import Reloads
-from probe_exporter.web.selection import UnknownModule
 from probe_exporter.web.status_page import StatusPage
 from probe_exporter.workers import snapshots
 from probe_exporter.workers.worker import ReloadRefused, SingleProcess, SupervisorTimeout, Workers

@@ -167,9 +167,9 @@ def _obey_signals(
 async def _drain(web: Web, stop_requests: StopRequests, seconds: float) -> None:
     """Wait until all running probes have ended, or some seconds have passed, or another signal comes."""
     drained = asyncio.ensure_future(web.probing.drain())
-    impatience = asyncio.ensure_future(stop_requests.wait())
-    done, _ = await asyncio.wait((drained, impatience), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for waiting in (drained, impatience):
+    second_request = asyncio.ensure_future(stop_requests.wait())
+    done, _ = await asyncio.wait((drained, second_request), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for waiting in (drained, second_request):
         waiting.cancel()
     if drained in done:
         log.info("All probes have ended")

@@ -82,7 +82,7 @@ def _name(state: TargetStatus) -> tuple[str, str]:
 class Strip(NamedTuple):
     """The results of a target as a picture: SVG paths of bars, the newest at the right, and the text for it.
 
-    A failure is a bar of full height and a success one of half the height, so that colour alone tells nothing.
+    A failure is a bar of full height and a success one of half the height, so the colour is not needed.
     """
 
     good: str

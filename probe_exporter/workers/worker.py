@@ -207,7 +207,7 @@ class SupervisorClient:
         try:
             # A supervisor that was killed may have sent an incomplete line.
             while (line := await reader.readline()).endswith(b"\n"):
-                self._hear(json.loads(line), answering, reload, stop_requests)
+                self._process_message(json.loads(line), answering, reload, stop_requests)
         except ConnectionError:
             pass  # the supervisor exited with unread data
         finally:
@@ -216,7 +216,7 @@ class SupervisorClient:
                     question.set_exception(SupervisorTimeout(GONE))
             stop_requests.tell("the end of the supervisor", 1)
 
-    def _hear(
+    def _process_message(
         self, message: dict[str, Any], answering: set[asyncio.Task[None]], reload: Reload, stop_requests: StopRequests
     ) -> None:
         match message:
@@ -238,7 +238,7 @@ class SupervisorClient:
         answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
         self._questions[number] = answer
         try:
-            self._say({"ask": number, "what": what, "text": text})
+            self._send({"ask": number, "what": what, "text": text})
             async with asyncio.timeout(PATIENCE_SECONDS[what]):
                 return await answer
         except TimeoutError:
@@ -265,9 +265,9 @@ class SupervisorClient:
                 log.error("Unexpected exception in a reload", exc_info=error)
                 text = f"{type(error).__name__}; the exporter's log has more"
         with contextlib.suppress(SupervisorTimeout):
-            self._say({"answer": number, "text": text})
+            self._send({"answer": number, "text": text})
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         """Send a message to the supervisor.
 
         Raises:

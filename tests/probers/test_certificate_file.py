@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.exposition.encoding import encode
+from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.probers import certificate_file
 from probe_exporter.probers.certificate_file import INVALID, TOO_LARGE, UNREADABLE, CertificateFileSettings, prober
@@ -348,6 +349,19 @@ async def test_chain_of_one_file_can_be_examined(authority: Authority, files: Pa
     (files / "leaf.pem").write_bytes(authority.issue(begins=-10.0, lasts=40.0).public_bytes(PEM))
     result = await probe("leaf.pem", files, certificate_details=True)
     assert result.probe.samples.plain[certificate_details.LIFETIME_USED] == pytest.approx(0.25, abs=0.001)
+
+
+async def test_urls_that_a_file_names_are_requested_under_the_network_policy(authority: Authority, files: Path) -> None:
+    policy = NetworkSettings.model_validate({"targets": {"deny": ["127.0.0.1"]}}).policy()
+    settings = CertificateFileSettings.model_validate({"directories": [str(files)], "check_revoked": True})
+    async with authority:
+        pem = authority.issue(authority.url("/list")).public_bytes(PEM)
+        (files / "leaf.pem").write_bytes(pem)
+        module = Module("m", prober, settings, 0.0, Place("test.yml", 1), network=policy)
+        result = await run(module, "leaf.pem", GENEROUS_SECONDS)
+    assert reason(result) is None
+    assert authority.requests == []
+    assert [event.message for event in result.probe.events].count("No usable revocation list") == 1
 
 
 def test_module_needs_directories() -> None:

@@ -188,7 +188,7 @@ async def test_page_without_content_type_is_read_in_the_fallback_format() -> Non
 async def test_silent_server_times_out_in_the_transfer_phase() -> None:
     result, _ = await probe(silence(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\na 1\n"))
     assert why(result) == (Reason.TIMEOUT_TRANSFER, "transfer")
-    assert 20 <= result.duration < 25
+    assert 19 < result.duration < 25  # the deadline is set a moment before the run begins
 
 
 async def test_closed_port_is_asked_once() -> None:

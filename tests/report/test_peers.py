@@ -113,6 +113,9 @@ def test_dates_outside_of_the_calendar_are_cut() -> None:
     assert date(-1e15).startswith("0001")
 
 
+RUNS = [{"attempt": 1}, {"attempt": 2}]
+"""The runs of a probe with two attempts, as far as they matter here."""
+
 # --- senders -------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +131,7 @@ async def test_equal_handshakes_are_one_that_names_all_senders(pki: Pki) -> None
     assert shown["address"] == "127.0.0.1"
 
     def sent_by(*senders: dict[str, Any]) -> list[tuple[str, ...]]:
-        return [peer.senders for peer in peers({"tls": [shown | one for one in senders]}, result.started)]
+        return [peer.senders for peer in peers({"runs": RUNS, "tls": [shown | one for one in senders]}, result.started)]
 
     assert sent_by({}) == [("127.0.0.1",)]
     assert sent_by({}, {}) == [("127.0.0.1",)]
@@ -138,13 +141,15 @@ async def test_equal_handshakes_are_one_that_names_all_senders(pki: Pki) -> None
     assert sent_by(behind_a_proxy) == [("the run of 127.0.0.9",)]
     assert sent_by({"address": ""}) == [()]
     assert sent_by({"address": "", "attempt": 3}) == [("attempt 3",)]
+    [alone] = peers({"runs": RUNS[:1], "tls": [shown | {"attempt": 1}]}, result.started)
+    assert alone.senders == ("127.0.0.1",), "one attempt needs no number"
 
 
 async def test_senders_are_bounded(pki: Pki) -> None:
     result = await probed(pki, "leaf", server_name="localhost")
     shown = tls_of(result)
     many = [shown | {"address": f"127.0.1.{number}"} for number in range(MAX_SHOWN_SENDERS + 3)]
-    [peer] = peers({"tls": many}, result.started)
+    [peer] = peers({"runs": RUNS, "tls": many}, result.started)
     assert (len(peer.senders), peer.senders_left_out) == (MAX_SHOWN_SENDERS, 3)
     assert peer.sent_by.endswith(" and 3 more")
 
@@ -153,7 +158,7 @@ async def test_entry_of_an_earlier_build_has_no_sender(pki: Pki) -> None:
     result = await probed(pki, "leaf", server_name="localhost")
     shown = tls_of(result)
     old = {key: value for key, value in shown.items() if key not in ("address", "run", "attempt")}
-    [peer] = peers({"tls": [old]}, result.started)
+    [peer] = peers({"runs": RUNS, "tls": [old]}, result.started)
     assert (peer.senders, peer.sent_by) == ((), "")
 
 
@@ -165,10 +170,10 @@ async def test_entry_of_an_earlier_build_has_no_sender(pki: Pki) -> None:
 async def test_revoked_certificate_is_marked(pki: Pki, by: str, sentence: str, *, skip: bool) -> None:
     result = await probed(pki, "leaf", server_name="localhost", insecure_skip_verify=skip)
     shown = tls_of(result)
-    [good] = peers({"tls": [shown]}, result.started)
+    [good] = peers({"runs": RUNS, "tls": [shown]}, result.started)
     assert not good.revoked
     shown["certificates"][1]["errors"] = [REVOKED_BY[by]]
-    [peer] = peers({"tls": [shown]}, result.started)
+    [peer] = peers({"runs": RUNS, "tls": [shown]}, result.started)
     assert peer.revoked
     assert [one.revoked for one in peer.certificates[:2]] == [False, True]
     assert sentence in peer.certificates[1].wrong[0]

@@ -200,13 +200,18 @@ async def test_report_has_a_row_for_each_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "attempt", "name"),
-    [("::1", 1, "::1"), ("::1", 2, "::1, attempt 2"), ("", 1, "attempt 1"), ("", 3, "attempt 3")],
+    ("runs", "names"),
+    [
+        ([("::1", 1), ("::2", 1)], ["::1", "::2"]),
+        ([("::1", 1), ("::1", 2)], ["::1, attempt 1", "::1, attempt 2"]),
+        ([("", 1), ("", 2)], ["attempt 1", "attempt 2"]),
+        ([("", 1)], ["attempt 1"]),
+    ],
 )
-async def test_run_is_named_by_address_and_attempt(address: str, attempt: int, name: str) -> None:
+async def test_runs_are_named_by_address_and_attempt(runs: list[tuple[str, int]], names: list[str]) -> None:
     result = await finished(bow, several=Several(None, AttemptsSettings()))
-    run = result.runs[0]._replace(address=address, attempt=attempt)
-    assert of_result(result._replace(runs=(run,))).runs[0].name == name
+    made = tuple([result.runs[0]._replace(address=address, attempt=attempt) for address, attempt in runs])
+    assert [row.name for row in of_result(result._replace(runs=made)).runs] == names
 
 
 async def test_run_of_an_earlier_build_has_no_bars() -> None:

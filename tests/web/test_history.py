@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from jsonschema import Draft202012Validator
 
+from probe_exporter.web.history import MAX_LISTED_BYTES
 from tests import exporters
 from tests.exporters import Server
 from tests.http_client import ask
@@ -113,6 +114,19 @@ def test_history_filters_combine_and_the_newest_entry_is_first(exporter: Server,
     assert found(limit="1") == ["break brief"]
     assert found(module="of another configuration") == []
     assert found(module="", target="", result="", reason="", since="", limit="") == found()
+
+
+@pytest.mark.slow
+def test_history_answer_is_limited_in_bytes(tmp_path: Path) -> None:
+    (tmp_path / "blackbox.yml").write_text(CONFIG)
+    number, size = MAX_LISTED_BYTES // 50_000, 60_000
+    with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}", "--history.limit=500") as exporter:
+        for one in range(number):
+            probe(exporter, f"{one} " + size * "x")
+        found = history(exporter, limit="1000")
+    targets = [entry["target"] for entry in found]
+    assert targets[0].startswith(f"{number - 1} "), "the newest are listed"
+    assert MAX_LISTED_BYTES - 2 * size < sum(map(len, targets)) < MAX_LISTED_BYTES + 2 * size
 
 
 def test_history_filters_by_a_probers_own_reason(exporter: Server, name: str) -> None:

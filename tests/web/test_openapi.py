@@ -51,6 +51,7 @@ def test_every_documented_path_exists(exporter: tuple[Server, str]) -> None:
             assert str(answer.status) in methods[method]["responses"], (method, path)
 
 
+@pytest.mark.longest
 @pytest.mark.parametrize("exporter", ["/"], indirect=True)
 def test_answers_match_the_openapi_document(exporter: tuple[Server, str]) -> None:
     # Each process of a run collects this file, and these imports take a second.

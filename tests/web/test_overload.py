@@ -222,12 +222,12 @@ def test_max_concurrent_below_one_is_refused(tmp_path: Path) -> None:
 def others_are_unaffected(exporter: Server, growth: int = 30 * MEGABYTE) -> Iterator[None]:
     """Check after the block: a probe costs the usual CPU time, memory grew little, and nothing was logged."""
     usual = cost_of_a_probe(exporter, 20)
-    before, log = exporter.resident(), exporter.log.read_text()
+    before, log = exporter.resident(), exporter.logged()
     exporter.forget_peak()
     yield
     expect_cheaper(cost_of_a_probe(exporter, 1), 200 * usual, "a probe and whatever else the exporter was busy with")
     assert exporter.peak_resident() - before < growth
-    assert exporter.log.read_text() == log
+    assert exporter.logged() == log
 
 
 def cost_of_a_probe(exporter: Server, number: int) -> float:

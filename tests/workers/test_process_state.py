@@ -104,7 +104,7 @@ class SupervisedWorker:
             self.now += turn if seconds else 0.0
             self.state = ProcessState(self.state.runnable, self.state.cpu + turn * cpu_share)
             self.supervisor._send_heartbeats()
-            self.supervisor._tell_problem()
+            self.supervisor._send_problems()
 
     @property
     def told(self) -> tuple[str, str]:
@@ -149,8 +149,8 @@ def test_answer_of_a_late_worker_ends_its_problem(watched: SupervisedWorker) -> 
     watched.pass_seconds(MAX_HANG_SECONDS + 1.0)
     assert watched.told == HANGS
     watched.theirs.sendall(b'{"answer":0,"text":""}\n')
-    watched.supervisor._hear(watched.worker)
-    watched.supervisor._tell_problem()
+    watched.supervisor._process_messages(watched.worker)
+    watched.supervisor._send_problems()
     assert watched.told == ("", "")
     watched.pass_seconds(MAX_HANG_SECONDS)
     assert watched.told == LATE, "it starts anew with the next heartbeat"

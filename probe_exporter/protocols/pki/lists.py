@@ -1,4 +1,4 @@
-"""Fetch revocation lists. They are kept by URL and key of the issuer; `keeping` has the rules.
+"""Fetch revocation lists. They are kept by URL and key of the issuer; `document_cache` has the rules.
 
 A list above `MAX_INLINE_BYTES` is parsed in a helper process, because parsing holds the interpreter's lock.
 """
@@ -10,8 +10,8 @@ import time
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Network
 from probe_exporter.protocols.http.settings import HttpClientSettings
+from probe_exporter.protocols.pki.document_cache import DocumentCache
 from probe_exporter.protocols.pki.fetching import fetch
-from probe_exporter.protocols.pki.keeping import Documents
 from probe_exporter.tls.crl import RevocationList, read_list
 from probe_exporter.values import pool
 
@@ -24,7 +24,7 @@ MAX_INLINE_BYTES = 16 << 10
 MAX_KEPT_BYTES = 64 << 20
 MAX_KEPT_LISTS = 1024
 
-lists = Documents[RevocationList](MAX_KEPT_LISTS, MAX_KEPT_BYTES)
+lists = DocumentCache[RevocationList](MAX_KEPT_LISTS, MAX_KEPT_BYTES)
 """The lists of this process, by their URL and the key of their issuer."""
 
 

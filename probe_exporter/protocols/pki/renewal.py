@@ -50,12 +50,12 @@ class Window(NamedTuple):
     end: float
 
 
-class _Kept(NamedTuple):
+class _CachedWindow(NamedTuple):
     window: Window
     until: float  # by `time.monotonic`
 
 
-_kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+_kept: OrderedDict[tuple[str, str], _CachedWindow] = OrderedDict()
 """By the URL of the directory and the fingerprint of the certificate."""
 
 
@@ -108,7 +108,7 @@ async def report(
     probe.set(END, known.window.end)
 
 
-async def _ask(probe: Probe, certificate: Certificate, directory: str, client: HttpClientSettings) -> _Kept:
+async def _ask(probe: Probe, certificate: Certificate, directory: str, client: HttpClientSettings) -> _CachedWindow:
     wanted = identifier(certificate.x509)
     data, _ = await fetch(directory, client, probe.network, MAX_DOCUMENT_BYTES)
     resource = _parsed(data).get("renewalInfo")
@@ -121,7 +121,7 @@ async def _ask(probe: Probe, certificate: Certificate, directory: str, client: H
     found = Window(_seconds(window.get("start")), _seconds(window.get("end")))
     if found.end <= found.start:  # RFC 9773, 4.2
         raise ProbeFailed(Reason.PROTOCOL_ERROR, "the suggestedWindow does not end after its start")
-    return _Kept(found, time.monotonic() + _kept_seconds(exchange.response.get("retry-after")))
+    return _CachedWindow(found, time.monotonic() + _kept_seconds(exchange.response.get("retry-after")))
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Ask OCSP responders. Their answers are kept by URL, issuer and serial number; `keeping` has the rules.
+"""Ask OCSP responders. Their answers are kept by URL, issuer and serial number; `document_cache` has the rules.
 
 The URL counts although the signature of an answer decides: the certificate of a hostile target could name the issuer
 and the serial number of another one, and a responder that sends an old answer about it.
@@ -10,8 +10,8 @@ from cryptography import x509
 
 from probe_exporter.prober.run import Network
 from probe_exporter.protocols.http.settings import HttpClientSettings
+from probe_exporter.protocols.pki.document_cache import DocumentCache
 from probe_exporter.protocols.pki.fetching import fetch
-from probe_exporter.protocols.pki.keeping import Documents
 from probe_exporter.tls import ocsp
 
 MAX_RESPONSE_BYTES = 64 << 10
@@ -23,7 +23,7 @@ MAX_KEPT_ANSWERS = 4096
 _MEDIA_TYPE = "application/ocsp-request"
 
 
-answers = Documents[ocsp.Answer](MAX_KEPT_ANSWERS, MAX_KEPT_BYTES)
+answers = DocumentCache[ocsp.Answer](MAX_KEPT_ANSWERS, MAX_KEPT_BYTES)
 """The answers ``good`` and ``revoked`` of this process, by URL and `ocsp.identify`."""
 
 

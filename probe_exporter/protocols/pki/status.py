@@ -6,18 +6,14 @@ asked, unless a usable response is stapled or an answer is kept from an earlier 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Sequence
 
-from probe_exporter.prober.deadline import Late, within
+from probe_exporter.prober.deadline import Late
 from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.prober.metrics import Metric
-from probe_exporter.prober.run import Probe
-from probe_exporter.prober.turns import Turn
-from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.pki import responders
+from probe_exporter.protocols.pki.chain_check import ChainCheck
 from probe_exporter.tls import ocsp
 from probe_exporter.tls.certificates import UNREADABLE, Certificate
 
@@ -71,26 +67,9 @@ FETCH_TIME = Metric(
 STAPLED_METRICS = (STAPLED, MUST_STAPLE, STATUS, THIS_UPDATE, NEXT_UPDATE)
 METRICS = (*STAPLED_METRICS, AVAILABLE, REVOKED, CHAIN_NEXT_UPDATE, FETCH_TIME)
 
-MAX_CERTIFICATES = 16
-"""Certificates of a chain that are examined; a peer chooses how many it sends."""
 
-SHARE = 0.5
-"""The part of the remaining time that one responder gets."""
-
-
-class StatusCheck:
-    """The check of one chain."""
-
-    def __init__(self, probe: Probe, client: HttpClientSettings, until: float) -> None:
-        """
-        Args:
-            client: asks the responders.
-            until: the end of the examination, on the event loop's clock.
-        """
-        self._probe = probe
-        self._client = client
-        self._until = until
-        self._asked_seconds = 0.0
+class StatusCheck(ChainCheck):
+    """The check of one chain by OCSP."""
 
     async def run(self, chain: Sequence[Certificate], stapled: bytes | None, *, request: bool) -> list[Certificate]:
         """Set the metrics; return the certificates that are revoked, as valid responses say.
@@ -100,21 +79,16 @@ class StatusCheck:
             stapled: the stapled response; empty without one, None if none was requested.
             request: ask the responders of the certificates, unless a usable response is stapled.
         """
-        turn = Turn()
         own = self._read_stapled(chain, stapled)
         if not request:
             return [chain[0]] if own is not None and own.status == "revoked" else []
         usable = None if own is None or own.problem else own
-        revoked = []
-        for position, certificate in enumerate(chain[:MAX_CERTIFICATES]):
-            await turn.give()
-            issuer = chain[min(position + 1, len(chain) - 1)]
-            try:
-                if await self._examine(position, certificate, issuer, usable if position == 0 else None):
-                    revoked.append(certificate)
-            except ProbeFailed as failed:  # a certificate of the chain whose names can't be read
-                self._probe.log("Skipping a certificate", level=logging.WARNING, err=failed.message)
-        self._probe.set(FETCH_TIME, round(self._asked_seconds, 9))
+
+        async def examine(position: int, certificate: Certificate, issuer: Certificate) -> bool:
+            return await self._examine(position, certificate, issuer, usable if position == 0 else None)
+
+        revoked = await self._revoked(chain, examine)
+        self._probe.set(FETCH_TIME, round(self._request_seconds, 9))
         return revoked
 
     def _read_stapled(self, chain: Sequence[Certificate], stapled: bytes | None) -> ocsp.Answer | None:
@@ -165,15 +139,14 @@ class StatusCheck:
         return url, answer
 
     async def _ask(self, url: str, certificate: Certificate, issuer: Certificate) -> ocsp.Answer | None:
-        started = time.perf_counter()
+        if not self._may_request("responders"):
+            return None
         try:
-            with within(max(0.0, (self._until - asyncio.get_running_loop().time()) * SHARE)):
+            with self._request():
                 answer = await responders.ask(url, certificate.x509, issuer.x509, self._client, self._probe.network)
         except (ProbeFailed, Late) as failed:
             self._probe.log("No answer by OCSP", level=logging.WARNING, url=url, err=str(failed))
             return None
-        finally:
-            self._asked_seconds += time.perf_counter() - started
         self._probe.log("Asked an OCSP responder", url=url, status=answer.status, err=answer.problem)
         return answer
 

@@ -102,7 +102,7 @@ def _judged(server: Server, outcome: Outcome, *, others: bool) -> Finding:
 
 
 def _mend_server(address: str, *, others: bool) -> str:
-    """Return how to mend a server that does not answer; `others` says whether another one does."""
+    """Return what to do about a server that does not answer; `others` says whether another one does."""
     if address == STUB:
         return "systemctl restart systemd-resolved"
     if others:

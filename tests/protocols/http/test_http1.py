@@ -25,31 +25,14 @@ from probe_exporter.protocols.http.http1 import (
     request_head,
 )
 from tests.cost import costs_at_most, dearest_call_costs_at_most
-from tests.protocols.http.responses import ParsedResponse, cut, dripped, every_way, table
+from tests.protocols.http.responses import ParsedResponse, cut, dripped, every_way, read_pieces, table
 
 MORE = "more bytes may come: the connection stays open"
 
 
 def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> ParsedResponse:
     """Feed pieces, then the end of the connection unless the response was complete before it."""
-    reader = Http1ResponseReader(method)
-    body = []
-    failure: Reason | str | None = None
-    try:
-        for piece in pieces:
-            reader.feed(piece)
-            while taken := reader.take_body():
-                body.append(taken)
-        if end and not reader.complete:
-            reader.feed(b"")
-        body.append(reader.take_body())
-        if not reader.complete:
-            failure = MORE
-    except ProbeFailed as failed:
-        failure = failed.reason
-    if not reader.head_complete:
-        return ParsedResponse(failure=failure)
-    return ParsedResponse(reader.status, reader.content_length, b"".join(body), failure, reader.version)
+    return read_pieces(Http1ResponseReader(method), pieces, MORE, end=end)
 
 
 def ok(**differences: object) -> ParsedResponse:

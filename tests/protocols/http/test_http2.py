@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tracemalloc
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -28,7 +29,7 @@ from probe_exporter.protocols.http.http2 import Http2ResponseReader as SteppedRe
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.url import parse
 from tests.cost import MAX_TURN_MILLIONS, costs_at_most, cpu_seconds, expect_cheaper, seconds_of_a_million_additions
-from tests.protocols.http.responses import ParsedResponse, cut, dripped, every_way, table
+from tests.protocols.http.responses import ParsedResponse, cut, dripped, every_way, read_pieces, table
 from tests.targets import http2
 from tests.targets.http2 import (
     SETTINGS_ACK,
@@ -59,25 +60,9 @@ class ResponseReader(SteppedReader):
 
 def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = False) -> ParsedResponse:
     """Feed pieces, then the end of the connection if `end` is set."""
-    reader = ResponseReader(method)
-    body = []
-    failure: Reason | str | None = None
-    try:
-        for piece in pieces:
-            reader.feed(piece)
-            while taken := reader.take_body():
-                body.append(taken)
-        if end and not reader.complete:
-            reader.feed(b"")
-        body.append(reader.take_body())
-        if not reader.complete:
-            failure = MORE
-    except ProbeFailed as failed:
-        failure = failed.reason
-    if not reader.head_complete:
-        return ParsedResponse(failure=failure)
-    assert reader.version == "2.0"
-    return ParsedResponse(reader.status, reader.content_length, b"".join(body), failure)
+    outcome = read_pieces(ResponseReader(method), pieces, MORE, end=end)
+    assert outcome.version == "2.0" or outcome == ParsedResponse(failure=outcome.failure)
+    return dataclasses.replace(outcome, version="")
 
 
 def ok(**differences: object) -> ParsedResponse:

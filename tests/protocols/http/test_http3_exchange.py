@@ -283,7 +283,7 @@ async def test_rejected_request_is_repeated_once(pki: Pki) -> None:
 async def test_timeout_in_each_phase_has_its_reason(pki: Pki, behaviour: Quic, answer: Answer, reason: str) -> None:
     probed = await probe(pki, answer, behaviour=behaviour, timeout=8)
     assert probed.reason == reason
-    assert 8 <= probed.result.duration < 12
+    assert 7 < probed.result.duration < 12  # the deadline is set a moment before the run begins
 
 
 @pytest.mark.slow

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import AuthorityInformationAccessOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -17,6 +19,7 @@ from probe_exporter.config.problems import Place
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.certificate_file import parse_der, parse_pem, parse_pkcs12
 from probe_exporter.probers.tcp import TcpSettings, prober
+from probe_exporter.protocols.pki import chain_check
 from probe_exporter.runner import run
 from probe_exporter.tls import certificate_details, certificates, der, ocsp
 from probe_exporter.tls.crl import MAX_NAMES, RevocationList, points_of, public_key_of, read_list
@@ -131,6 +134,29 @@ def test_names_of_distribution_points_are_looked_at_up_to_a_limit(tmp_path: Path
     found = points_of(leaf)
     assert found.skipped == (("ldap",) if before else ())
     assert found.urls == (("http://127.0.0.1/list",) if before < MAX_NAMES else ())
+
+
+async def test_requests_for_a_hostile_chain_are_limited(tmp_path: Path) -> None:
+    """The chain is not verified: 10 certificates name 8 lists and 4 responders each."""
+    async with Authority(tmp_path) as authority:
+        responders = [x509.UniformResourceIdentifier(authority.url(f"/ocsp/{number}")) for number in range(4)]
+        access = x509.AuthorityInformationAccess(
+            [x509.AccessDescription(AuthorityInformationAccessOID.OCSP, where) for where in responders]
+        )
+        lists = [authority.url(f"/list/{number}") for number in range(8)]
+        chain = [authority.issue(*lists, extensions=[access]) for _ in range(10)][::-1]
+        (tmp_path / "leaf.pem").write_bytes(b"".join(one.public_bytes(PEM) for one in chain))
+        keys = {"tls_config": {"insecure_skip_verify": True}, "check_revoked": True, "ocsp": "request"}
+        settings = TcpSettings.model_validate({"tls": True, **keys})
+        async with tls_server(tmp_path) as port:
+            module = Module("m", prober, settings, 0.0, Place("test.yml", 1))
+            result = await run(module, f"127.0.0.1:{port}", GENEROUS_SECONDS)
+    assert result.failure is None
+    asked = Counter(path.split("/")[1] for path in authority.requests)
+    assert asked == {"list": chain_check.MAX_REQUESTS, "ocsp": chain_check.MAX_REQUESTS}
+    messages = [event.message for event in result.probe.events]
+    assert messages.count("The chain names too many lists") == 1
+    assert messages.count("The chain names too many responders") == 1
 
 
 # --- certificates that cryptography can't read, each by another exception than ValueError ---------------------------

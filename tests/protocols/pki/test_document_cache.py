@@ -1,4 +1,4 @@
-"""`Documents`: what is kept, for how long, and within which limits."""
+"""`DocumentCache`: what is kept, for how long, and within which limits."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from probe_exporter.protocols.pki.keeping import ENTRY_BYTES, MAX_KEPT_SECONDS, Documents
+from probe_exporter.protocols.pki.document_cache import ENTRY_BYTES, MAX_KEPT_SECONDS, DocumentCache
 
 FAR = 4e9
 """A next update in the year 2096."""
 
 
 def test_kept_documents_are_limited_in_bytes() -> None:
-    documents = Documents[str](1000, 10 * ENTRY_BYTES)
+    documents = DocumentCache[str](1000, 10 * ENTRY_BYTES)
     for number in range(10):
         documents.keep(number, "large", FAR, 2 * ENTRY_BYTES)
     assert documents.bytes <= 10 * ENTRY_BYTES
@@ -24,7 +24,7 @@ def test_kept_documents_are_limited_in_bytes() -> None:
 
 
 def test_kept_documents_are_limited_in_number() -> None:
-    documents = Documents[str](3, 1 << 20)
+    documents = DocumentCache[str](3, 1 << 20)
     for number in range(3):
         documents.keep(number, "small", FAR, 0)
     assert documents.kept(0)
@@ -39,7 +39,7 @@ def test_document_without_a_next_update_in_the_future_is_not_kept(
     monkeypatch: pytest.MonkeyPatch, next_update: float | None
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: 1000.0)
-    documents = Documents[str](3, 1 << 20)
+    documents = DocumentCache[str](3, 1 << 20)
     documents.keep(1, "document", next_update, 0)
     assert documents.kept(1) is None
 
@@ -50,7 +50,7 @@ def test_document_is_kept_until_its_next_update_and_at_most_a_day(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "time", lambda: now)
-    documents = Documents[str](3, 1 << 20)
+    documents = DocumentCache[str](3, 1 << 20)
     documents.keep(1, "document", next_update, 0)
     now = end - 0.1
     assert documents.kept(1) == "document"
@@ -60,7 +60,7 @@ def test_document_is_kept_until_its_next_update_and_at_most_a_day(
 
 
 def test_newer_document_takes_the_place_of_an_older_one() -> None:
-    documents = Documents[str](3, 1 << 20)
+    documents = DocumentCache[str](3, 1 << 20)
     documents.keep(1, "older", time.time() + 1000, 100)
     documents.keep(1, "newer", time.time() + 1000, 50)
     assert documents.kept(1) == "newer"

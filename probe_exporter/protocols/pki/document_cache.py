@@ -1,6 +1,6 @@
 """Keep documents of authorities until they expire, for all probes of the process, and share requests in progress.
 
-How `Documents` works:
+How `DocumentCache` works:
 
 * A document is kept until its next update, at most for a day. Kept documents are limited in number and in bytes; the
   one that was used least recently is dropped first. Failures are not kept.
@@ -32,7 +32,7 @@ ENTRY_BYTES = 1024
 
 
 @dataclass(slots=True)
-class _Fetch(Generic[T]):
+class _SharedRequest(Generic[T]):
     """A request in progress, and the number of probes that wait for it."""
 
     task: asyncio.Task[T]
@@ -40,13 +40,13 @@ class _Fetch(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept(Generic[T]):
+class _CachedDocument(Generic[T]):
     document: T
     until: float  # Unix seconds
     bytes: int
 
 
-class Documents(Generic[T]):
+class DocumentCache(Generic[T]):
     """The documents of one kind.
 
     Attributes:
@@ -57,8 +57,8 @@ class Documents(Generic[T]):
         self.bytes = 0
         self._max_number = max_number
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[Hashable, _Kept[T]] = OrderedDict()
-        self._fetches: dict[Hashable, _Fetch[T]] = {}
+        self._kept: OrderedDict[Hashable, _CachedDocument[T]] = OrderedDict()
+        self._fetches: dict[Hashable, _SharedRequest[T]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -93,7 +93,7 @@ class Documents(Generic[T]):
         self._drop(key)
         while self._kept and (self.bytes + size > self._max_bytes or len(self._kept) >= self._max_number):
             self._drop(next(iter(self._kept)))
-        self._kept[key] = _Kept(document, until, size)
+        self._kept[key] = _CachedDocument(document, until, size)
         self.bytes += size
 
     async def share(
@@ -114,7 +114,7 @@ class Documents(Generic[T]):
         flight = (what, _proxy_of(client), None if network is None else network.identity)
         fetch = self._fetches.get(flight)
         if fetch is None:
-            self._fetches[flight] = fetch = _Fetch(asyncio.create_task(request()))
+            self._fetches[flight] = fetch = _SharedRequest(asyncio.create_task(request()))
         fetch.waiting += 1
         try:
             return await asyncio.shield(fetch.task)

@@ -31,7 +31,7 @@ class UnknownModule(Refused):
         super().__init__(400, f'Unknown module "{self.name}"{question} /config lists all modules')
 
 
-def similar(name: str, config: Config) -> str:
+def similar_module(name: str, config: Config) -> str:
     """Return the most similar module name; empty if none is similar."""
     return most_similar(name, _comparable(name, config))
 
@@ -44,7 +44,7 @@ def _comparable(name: str, config: Config) -> list[str]:
     return found[:MAX_COMPARED_MODULES]
 
 
-def named(config: Config, asked: str) -> list[Module]:
+def modules_named(config: Config, asked: str) -> list[Module]:
     """Return the modules that ``module=`` names: the one with exactly this name, or several separated by commas.
 
     A repeated name counts once. An empty name, which relabeling can leave behind, is skipped.
@@ -52,19 +52,36 @@ def named(config: Config, asked: str) -> list[Module]:
     Raises:
         Refused: one of them is unknown, or there are too many.
     """
-    module = config.modules.get(asked)
+    return [config.modules[name] for name in _names(config, asked)]
+
+
+def modules_made(config: Config, asked: str) -> list[Module] | None:
+    """Return what `modules_named` returns; None if one of the modules was not made yet.
+
+    Raises:
+        Refused: as `modules_named`.
+    """
+    module = config.modules.made(asked)
     if module is not None:
         return [module]
+    found = [config.modules.made(name) for name in _names(config, asked)]
+    modules = [module for module in found if module is not None]
+    return modules if len(modules) == len(found) else None
+
+
+def _names(config: Config, asked: str) -> list[str]:
+    if asked in config.modules:
+        return [asked]
     names = [name for name in dict.fromkeys(asked.split(",")) if name] or [asked]
     if len(names) > MAX_MODULES:
         raise Refused(400, f"A request may name {MAX_MODULES} modules, and this one names {len(names)}")
     for name in names:
         if name not in config.modules:
             raise UnknownModule(name, config)
-    return [config.modules[name] for name in names]
+    return names
 
 
-def prepared(module: Module, parameters: Mapping[str, str]) -> Module:
+def with_parameters(module: Module, parameters: Mapping[str, str]) -> Module:
     """Return the module with a request's parameters filled in.
 
     Raises:
