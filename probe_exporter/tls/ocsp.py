@@ -29,6 +29,13 @@ MAX_DESCRIPTIONS = 64
 
 MAX_URL_CHARACTERS = 2048
 
+MAX_SKEW_SECONDS = 300.0
+"""Seconds by which the responder's clock may be ahead of ours."""
+
+MAX_AGE_SECONDS = 10 * 86400.0
+"""Age of a response that does not say when a newer status is due; without a limit, a server could repeat it for ever.
+Public authorities let a response count for 10 days at most."""
+
 STATUSES = {
     ocsp.OCSPCertStatus.GOOD: "good",
     ocsp.OCSPCertStatus.REVOKED: "revoked",
@@ -133,8 +140,10 @@ def read_response(data: bytes, certificate: x509.Certificate, issuer: x509.Certi
 def _answer(single: ocsp.OCSPSingleResponse) -> Answer:
     this_update, following = single.this_update_utc.timestamp(), single.next_update_utc
     next_update, now = None if following is None else following.timestamp(), time.time()
-    if this_update > now:
+    if this_update > now + MAX_SKEW_SECONDS:
         return Answer(UNUSABLE, "the response is not valid yet", this_update, next_update)
+    if next_update is None and this_update < now - MAX_AGE_SECONDS:
+        return Answer(UNUSABLE, "the response is old, and does not say when a newer one is due", this_update)
     if next_update is not None and next_update < now:
         return Answer(UNUSABLE, "the response is past its next update", this_update, next_update)
     return Answer(STATUSES[single.certificate_status], "", this_update, next_update)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.protocols.pki import responders, status
 from probe_exporter.protocols.pki.responders import answers
 from probe_exporter.runner import Result, run
+from probe_exporter.tls import ocsp
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.quic import stapled_in
 from tests.processes import free_port, listening, running
@@ -91,8 +94,8 @@ async def test_stapled_response_is_verified_and_shown(tmp_path: Path) -> None:
     assert statuses(result) == {("stapled", "good")}
     assert value(result, status.STAPLED) == 1
     assert value(result, status.MUST_STAPLE) == 0
-    assert value(result, status.THIS_UPDATE, "stapled") == pytest.approx(result.started - 86400, abs=60)
-    assert value(result, status.NEXT_UPDATE, "stapled") == pytest.approx(result.started + 86400, abs=60)
+    assert value(result, status.THIS_UPDATE, "stapled") == pytest.approx(result.started - 86400, abs=3600)
+    assert value(result, status.NEXT_UPDATE, "stapled") == pytest.approx(result.started + 86400, abs=3600)
 
 
 @pytest.mark.parametrize("version", ["TLS12", "TLS13"])
@@ -166,6 +169,33 @@ async def test_unusable_response_says_nothing_about_the_certificate(tmp_path: Pa
     assert result.failure is None
     assert statuses(result) == {("stapled", "unusable")}
     assert any(event.message == "Unusable OCSP response" for event in result.probe.events)
+
+
+DAY = 86400.0
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "problem"),
+    [
+        (ocsp.MAX_SKEW_SECONDS - 1, DAY, ""),
+        (ocsp.MAX_SKEW_SECONDS + 1, DAY, "the response is not valid yet"),
+        (1 - ocsp.MAX_AGE_SECONDS, None, ""),
+        (-1 - ocsp.MAX_AGE_SECONDS, None, "the response is old, and does not say when a newer one is due"),
+        (-1 - ocsp.MAX_AGE_SECONDS, DAY, ""),
+        (-DAY, -1, "the response is past its next update"),
+    ],
+)
+def test_response_counts_for_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: float, ends: float | None, problem: str
+) -> None:
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    monkeypatch.setattr(time, "time", now.timestamp)
+    monkeypatch.setattr("tests.targets.authority.now", lambda: now)
+    authority = Authority(tmp_path)
+    leaf = authority.issue()
+    response = authority.status(leaf, begins=begins / DAY, ends=None if ends is None else ends / DAY)
+    answer = ocsp.read_response(response, leaf, authority.root)
+    assert (answer.status, answer.problem) == ("unusable" if problem else "good", problem)
 
 
 async def test_responder_with_a_certificate_of_the_issuer_may_sign(tmp_path: Path) -> None:
