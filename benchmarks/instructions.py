@@ -38,6 +38,9 @@ from tests.targets import Pki
 BUDGET = Path(__file__).with_name("instructions.json")
 ALLOWANCE = 1.05
 """A probe may need 5 % more than its budget: libraries within one machine's caches differ by 1 %."""
+MAX_COUNTS = 3
+"""Counts of a probe that exceeds its budget; the least one stands. On a busy machine answers come in more pieces and
+timers expire, which costs some percent."""
 PROBES_TO_WARM_UP = 250
 """More than the history keeps: from then on each probe frees an old result, and the collector has little to do."""
 PROBES_TO_COUNT = 100
@@ -56,6 +59,8 @@ def main() -> int:
     counts = count(chosen, options.python)
     budget = json.loads(BUDGET.read_text())
     counted = python(options.python)
+    if budget["python"] == counted and not options.write:
+        recount(counts, budget["probes"], options.python)
     print(table(counts, budget["probes"]))
     if options.write:
         budget = {"python": counted, "probes": budget["probes"] | {name: own for name, (own, _) in counts.items()}}
@@ -101,6 +106,16 @@ def python(path: str) -> str:
     code = "import platform as p; print(p.python_implementation(), *p.python_version_tuple()[:2])"
     answer = subprocess.run([path, "-c", code], capture_output=True, text=True, check=True).stdout
     return "{} {}.{}".format(*answer.split())
+
+
+def recount(counts: dict[str, Count], budget: Mapping[str, int], program: str) -> None:
+    """Count probes that exceed their budget again, and keep the least counts."""
+    for _ in range(MAX_COUNTS - 1):
+        over = exceeded(counts, budget)
+        if not over:
+            break
+        again = count([probe for probe in PROBES if probe.name in over], program)
+        counts |= {name: min(counts[name], found) for name, found in again.items()}
 
 
 def exceeded(counts: Mapping[str, Count], budget: Mapping[str, int]) -> list[str]:

@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 
 from benchmarks import growth, instructions, machine, memory, pythons, sizing, timings
 from benchmarks.pace import pace
-from benchmarks.probes import PROBES
+from benchmarks.probes import PROBES, Probe
 
 DUMP = """\
 version: 1
@@ -70,6 +71,22 @@ def test_row_of_interpreters_has_the_median_of_the_shares_in_each_round() -> Non
     first = [100e-6, 100e-6, 900e-6]  # the last round on a machine that was busy
     other = [80e-6, 100e-6, 810e-6]
     assert pythons.row("http", [first, other]) == "| http | 100 µs | 0.90 (0.80 to 1.00) |"
+
+
+def test_probe_over_its_budget_is_counted_again_and_the_least_count_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    recounts = iter([{"http": (110, 5), "tcp": (50, 0)}, {"http": (120, 5)}])
+    asked: list[list[str]] = []
+
+    def count(probes: Sequence[Probe], program: str) -> dict[str, instructions.Count]:
+        asked.append([probe.name for probe in probes])
+        return next(recounts)
+
+    monkeypatch.setattr(instructions, "count", count)
+    counts = {"http": (130, 5), "tcp": (60, 0), "dns": (100, 0)}
+    instructions.recount(counts, {"http": 100, "tcp": 50, "dns": 100}, "python3")
+    assert asked == [["http", "tcp"], ["http"]]
+    assert counts == {"http": (110, 5), "tcp": (50, 0), "dns": (100, 0)}
+    assert instructions.exceeded(counts, {"http": 100, "tcp": 50, "dns": 100}) == ["http"]
 
 
 def test_every_probe_of_the_benchmark_has_a_budget_of_instructions() -> None:
