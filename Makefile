@@ -6,6 +6,9 @@
 # make bench  side by side with the original
 # make sizing   how many targets a core probes; writes docs/sizing.md
 # make instructions   count the instructions of each probe, and hold them to the budget
+# make memory   the exporter's memory: at rest, with hanging probes, after many probes
+# make timings   the error of measured durations, beside the original
+# make growth   instructions of a probe with few and with many targets and modules
 # make docs   write the generated parts of docs/, the dashboards and the manifests anew
 # make site   the documentation as a site in build/site, with every link checked
 # make manifests   render the Helm chart anew: deploy/kubernetes/ and what tests compare with
@@ -22,9 +25,10 @@ PYTEST  = $(BIN)/pytest --maxprocesses 8 --dist worksteal
 # pytest rewrites each `assert` of a test, and keeps the result beside the bytecode: without that, a run takes some
 # seconds more in each process.
 unexport PYTHONDONTWRITEBYTECODE
-# The distribution's own Python where there is one: built with profile-guided optimisation, it probes for three quarters of
-# the CPU that a version manager's plain build takes. `make run PYTHON=…` for another.
-PYTHONS := /usr/bin/python3 python3 python3.11 python3.12 python3.13 python3.14
+# Python 3.13 takes the least CPU for a probe, 6 % less than 3.11 and 3.14 (docs/performance.md). The distribution's own build
+# counts for more: made with profile-guided optimisation, it takes three quarters of the CPU of a version manager's plain
+# build. `make run PYTHON=…` for another.
+PYTHONS := /usr/bin/python3.13 /usr/bin/python3 python3 python3.13 python3.11 python3.12 python3.14
 comma  := ,
 usable = $(firstword $(foreach p,$(PYTHONS),$(shell \
 	$(p) -c 'import sys$(1); sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(p))))
@@ -39,7 +43,7 @@ UNITS  := addresses exposition network prober protocols scrape settings telemetr
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
 CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples deploy,$(if $(wildcard $(d)/*.py),$(d)))
 
-.PHONY: run test quick lint types fuzz bench sizing instructions docs manifests site constraints clean python
+.PHONY: run test quick lint types fuzz bench sizing instructions memory timings growth docs manifests site constraints clean python
 
 run: $(VENV)/.run
 ifeq ($(ARGS),)
@@ -75,6 +79,15 @@ sizing: $(VENV)/.test
 
 instructions: $(VENV)/.test
 	$(BIN)/python -m benchmarks.instructions $(ARGS)
+
+memory: $(VENV)/.test
+	$(BIN)/python -m benchmarks.memory $(ARGS)
+
+timings: $(VENV)/.test
+	$(BIN)/python -m benchmarks.timings $(ARGS)
+
+growth: $(VENV)/.test
+	$(BIN)/python -m benchmarks.growth $(ARGS)
 
 # Debian splits venv from Python: without it `python3 -m venv` fails half-way with a long message. Ask first.
 python:

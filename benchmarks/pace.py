@@ -11,7 +11,7 @@ import contextlib
 import re
 import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -21,12 +21,14 @@ MAX_CONNECTIONS = 512
 
 LAST_ANSWERS_SECONDS = 10.0
 
+Read = Callable[[bytes, bytes], None]
+
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _SUCCESS = b"\nprobe_success 1"
 
 
 @dataclass(slots=True)
-class Paced:
+class PaceResult:
     """The result: answered probes, those that did not succeed, and seconds from due to answered."""
 
     sent: int = 0
@@ -50,6 +52,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, pacer: _Pacer) -> None:
         self._pacer = pacer
         self._data = bytearray()
+        self._request = b""
         self._due = 0.0
         self._transport: asyncio.Transport | None = None
 
@@ -59,7 +62,7 @@ class _Connection(asyncio.Protocol):
     def send(self, request: bytes, due: float) -> None:
         """Send a request that was due at a time of the loop."""
         assert self._transport is not None
-        self._due = due
+        self._request, self._due = request, due
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -72,7 +75,7 @@ class _Connection(asyncio.Protocol):
         if len(self._data) >= head + 4 + size:
             body = bytes(self._data[head + 4 : head + 4 + size])
             self._data.clear()
-            self._pacer.answered(self, self._due, body)
+            self._pacer.answered(self, self._request, self._due, body)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._pacer.lost(error)
@@ -86,8 +89,9 @@ class _Connection(asyncio.Protocol):
 class _Pacer:
     """Sends requests when they are due, on whichever connection is free."""
 
-    def __init__(self, port: int, requests: Sequence[bytes]) -> None:
-        self.result = Paced()
+    def __init__(self, port: int, requests: Sequence[bytes], read: Read | None) -> None:
+        self.result = PaceResult()
+        self._read = read
         self._port = port
         self._requests = requests
         self._loop = asyncio.get_running_loop()
@@ -98,7 +102,7 @@ class _Pacer:
         self._last = 0  # the number of requests, once all are sent
         self._done = False
 
-    async def run(self, rate: float, seconds: float) -> Paced:
+    async def run(self, rate: float, seconds: float) -> PaceResult:
         """Send `rate` requests a second."""
         begun = self._loop.time()
         while (passed := self._loop.time() - begun) < seconds:
@@ -126,11 +130,13 @@ class _Pacer:
             else:
                 self._free.pop().send(*self._waiting.popleft())
 
-    def answered(self, connection: _Connection, due: float, body: bytes) -> None:
+    def answered(self, connection: _Connection, request: bytes, due: float, body: bytes) -> None:
         """Note an answer, and use the connection for the next request that waits."""
         self.result.seconds.append(self._loop.time() - due)
         text = zlib.decompress(body, 16 + zlib.MAX_WBITS) if body[:2] == b"\x1f\x8b" else body
         self.result.wrong += _SUCCESS not in text
+        if self._read is not None:
+            self._read(request, text)
         if len(self.result.seconds) == self._last:
             self._all_answered.set()
         if self._waiting:
@@ -144,12 +150,20 @@ class _Pacer:
             raise SystemExit(f"the exporter closed a connection: {error}")
 
 
-async def pace(port: int, paths: Sequence[str], headers: Mapping[str, str], rate: float, seconds: float) -> Paced:
+async def pace(
+    port: int,
+    paths: Sequence[str],
+    headers: Mapping[str, str],
+    rate: float,
+    seconds: float,
+    read: Read | None = None,
+) -> PaceResult:
     """Send `rate` probes a second to an exporter, and wait for the last answers.
 
     Args:
         paths: with their queries, in turn.
+        read: called with each request and the text of its answer.
     """
     fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     requests = [f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n".encode() for path in paths]
-    return await _Pacer(port, requests).run(rate, seconds)
+    return await _Pacer(port, requests, read).run(rate, seconds)

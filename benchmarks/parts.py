@@ -54,9 +54,9 @@ def count(directory: Path, path: str) -> dict[str, tuple[int, int]]:
     command = [sys.executable, "-c", "from benchmarks.parts import serve; serve()", str(result), *flags]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with running(command, directory, directory / "log", listening(port), environment=environment) as process:
-        ask(port, path, PROBES_TO_WARM_UP)
+        ask(port, [path] * PROBES_TO_WARM_UP)
         process.send_signal(signal.SIGUSR1)
-        ask(port, path, PROBES_TO_COUNT)
+        ask(port, [path] * PROBES_TO_COUNT)
         process.send_signal(signal.SIGUSR2)
         wait_until(result.exists)
     return {name: (one, two) for name, (one, two) in json.loads(result.read_text()).items()}

@@ -36,7 +36,7 @@ NEW = {
 }
 """Keys that did not come with 0.1.0: by block and key, the version. A block "" stands for every block."""
 
-NEW_FLAGS = {"--web.max-connection-age": "0.2.0"}
+NEW_FLAGS = dict.fromkeys(("--probe.event-loop-delay", "--web.max-connection-age"), "0.2.0")
 
 CONFIGURATION = f"""\
 # Configuration keys

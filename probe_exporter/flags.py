@@ -48,6 +48,7 @@ class Flags(argparse.Namespace):
     modules_ignore_errors: bool
     timeout_offset: float
     probe_max_concurrent: int
+    probe_event_loop_delay: bool
     history_limit: int
     history_max_bytes: int
     history_path: str
@@ -119,6 +120,7 @@ def parser_of_flags() -> argparse.ArgumentParser:
     _add_history_flags(flag)
     _add_log_flags(flag)
     _add_web_flags(flag)
+    _add_worker_flags(flag)
     return parser
 
 
@@ -176,6 +178,11 @@ def _add_probe_flags(flag: Callable[..., None]) -> None:
         type=positive,
         default=MAX_PROBES,
         metavar="N",
+    )
+    flag(
+        "--probe.event-loop-delay",
+        "Add probe_event_loop_delay_seconds to each probe: how far its durations may be too long.",
+        action=_Switch,
     )
 
 
@@ -274,6 +281,9 @@ def _add_web_flags(flag: Callable[..., None]) -> None:
         "Listen on sockets of systemd's socket activation; needs --web.external-url.",
         action=_Switch,
     )
+
+
+def _add_worker_flags(flag: Callable[..., None]) -> None:
     flag(
         "--workers",
         "Number of processes that serve, each on one core; auto for as many cores as this process may use (default 1).",

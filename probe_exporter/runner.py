@@ -24,9 +24,10 @@ import uvloop
 
 from probe_exporter.config.module import Module
 from probe_exporter.prober.deadline import Deadline
-from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.failure import TIMEOUTS, OutOfFiles, OwnReason, ProbeFailed, Reason, check_files
 from probe_exporter.prober.metrics import Metric, NotASample, whole_nanoseconds
 from probe_exporter.prober.run import Probe
+from probe_exporter.telemetry.delays import Delays
 
 if TYPE_CHECKING:
     from probe_exporter.runs.several import Run
@@ -36,6 +37,11 @@ DURATION = Metric("probe_duration_seconds", "Duration of the probe in seconds.")
 TIMEOUT = Metric("probe_timeout_seconds", "Timeout of the probe in seconds.")
 FAILURE = Metric(
     "probe_failure_info", "Why the probe failed and in which phase; absent on success.", ("reason", "phase")
+)
+LOOP_DELAY = Metric(
+    "probe_event_loop_delay_seconds",
+    "Longest delay of the exporter's event loop during the probe in seconds, which durations of phases may include; "
+    "absent without --probe.event-loop-delay.",
 )
 
 MAX_DELAY_SECONDS = 0.1
@@ -66,11 +72,12 @@ class Result(NamedTuple):
         return self.failure is None
 
 
-async def run(module: Module, target: str, timeout: float, warning: str = "") -> Result:
+async def run(module: Module, target: str, timeout: float, warning: str = "", delays: Delays | None = None) -> Result:
     """Probe a target with a module, for at most `timeout` seconds.
 
     Args:
         warning: about the request, for the probe's log; empty if there is none.
+        delays: watches the event loop; None to report no delay.
 
     Raises:
         asyncio.CancelledError: the client disconnected, or the exporter shuts down.
@@ -83,10 +90,15 @@ async def run(module: Module, target: str, timeout: float, warning: str = "") ->
     if warning:
         probe.log(warning, level=logging.WARNING)
     runs: tuple[Run, ...] = ()
-    if module.several is None:
-        await _attempt(module, probe)
-    else:
-        runs = await module.several.perform(policy, probe, partial(_one_of_several, module))
+    began = delays.begin() if delays is not None else 0.0
+    try:
+        if module.several is None:
+            await _attempt(module, probe)
+        else:
+            runs = await module.several.perform(policy, probe, partial(_one_of_several, module))
+    finally:
+        if delays is not None:
+            probe.set(LOOP_DELAY, whole_nanoseconds(delays.end(began)))
     probe.handshake = None  # the history keeps the probe, and a peer chooses the size of its certificates
     duration = whole_nanoseconds(time.perf_counter() - probe.started)  # finer than nanoseconds is noise
     if duration > timeout + MAX_DELAY_SECONDS and probe.failure is None:
@@ -112,7 +124,7 @@ async def _attempt(module: Module, probe: Probe) -> None:
     except TimeoutError as error:
         probe.fail(_timed_out(probe) if limit.expired else _internal_error(probe, module, error))
     except Exception as error:
-        probe.fail(_internal_error(probe, module, error))
+        probe.fail(_unexpected(probe, module, error))
 
 
 async def _one_of_several(module: Module, probe: Probe) -> None:
@@ -138,6 +150,15 @@ def _timed_out(probe: Probe) -> ProbeFailed:
     phase = probe.current_phase
     during = f" (in phase {phase})" if phase else ""
     return ProbeFailed(TIMEOUTS.get(phase, Reason.TIMEOUT_PROBE), f"the probe's time ran out{during}")
+
+
+def _unexpected(probe: Probe, module: Module, error: Exception) -> ProbeFailed:
+    """Return the failure for an exception of a prober: a bug, unless no file descriptor was left, for an import say."""
+    try:
+        check_files(error, "the probe")
+    except OutOfFiles as failed:
+        return failed
+    return _internal_error(probe, module, error)
 
 
 def _internal_error(probe: Probe, module: Module, error: Exception) -> ProbeFailed:

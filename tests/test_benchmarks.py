@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gzip
 import json
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from benchmarks import instructions, machine, sizing
+from benchmarks import growth, instructions, machine, memory, pythons, sizing, timings
 from benchmarks.pace import pace
 from benchmarks.probes import PROBES
 
@@ -47,6 +51,25 @@ def test_instructions_of_called_functions_are_counted_once_and_openssl_apart() -
 def test_probe_beyond_the_allowance_exceeds_its_budget() -> None:
     counts = {"same": (100, 0), "little more": (104, 9), "more": (106, 0), "without": (1, 0)}
     assert instructions.exceeded(counts, {"same": 100, "little more": 100, "more": 100}) == ["more", "without"]
+
+
+def test_interpreter_of_an_environment_keeps_its_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python finds the libraries of an environment beside the link, not beside its destination."""
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    assert instructions.interpreter("./python") == str(tmp_path / "python")
+    with pytest.raises(argparse.ArgumentTypeError, match="there is no program"):
+        instructions.interpreter("./missing")
+
+
+def test_version_of_an_interpreter_is_that_of_the_budget() -> None:
+    assert instructions.python(sys.executable) == "CPython {}.{}".format(*sys.version_info)
+
+
+def test_row_of_interpreters_has_the_median_of_the_shares_in_each_round() -> None:
+    first = [100e-6, 100e-6, 900e-6]  # the last round on a machine that was busy
+    other = [80e-6, 100e-6, 810e-6]
+    assert pythons.row("http", [first, other]) == "| http | 100 µs | 0.90 (0.80 to 1.00) |"
 
 
 def test_every_probe_of_the_benchmark_has_a_budget_of_instructions() -> None:
@@ -98,6 +121,43 @@ async def test_pace_answers_every_request_and_counts_failures() -> None:
     assert paced.sent == len(paced.seconds) == asked > 1
     assert paced.wrong == asked // 3
     assert 0 < paced.percentile(0.5) <= paced.percentile(0.99)
+
+
+def test_percentile_of_errors_ignores_their_signs() -> None:
+    errors = [-0.003, 0.001, 0.002, -0.001]
+    assert timings.percentile(errors, 0.5) == 0.002
+    assert timings.percentile(errors, 0.99) == 0.003
+
+
+def test_error_above_a_limit_or_the_original_is_reported() -> None:
+    good, bad = timings.Errors([0.0002] * 9), timings.Errors([0.0004] * 9)
+    assert timings.missed({(100, "ours"): good, (100, "original"): good}) == []
+    median, p99 = timings.missed({(100, "ours"): bad, (100, "original"): good})
+    assert median == "at 100/s the median error is 0.40 ms, above 0.3 ms"
+    assert p99 == "at 100/s the p99 of the errors is 0.40 ms, above the original's"
+    assert "| 100 | ours | 9 | 0.40 ms | 0.40 ms | nan ms |" in timings.table({(100, "ours"): bad})
+
+
+def test_errors_of_probes_that_saw_no_delay_are_kept_apart() -> None:
+    errors = timings.Errors()
+    errors.add(0.5, 0.4)
+    errors.add(0.1, 0.0)
+    assert (errors.of_all, errors.of_undelayed) == ([0.5, 0.1], [0.1])
+
+
+def test_memory_is_judged_by_its_limits() -> None:
+    assert str(memory.Verdict("at rest", 58.7, 60, " MiB")) == "| at rest | 58.7 MiB | 60 MiB | met |"
+    assert str(memory.Verdict("at rest", 60.1, 60, " MiB")) == "| at rest | 60.1 MiB | 60 MiB | MISSED |"
+
+
+def test_memory_of_this_process_is_at_least_its_share() -> None:
+    size = memory.size(os.getpid())
+    assert 0 < size.proportional <= size.resident
+
+
+def test_growth_beyond_the_allowance_is_reported() -> None:
+    counts = {"http": growth.Counts(few=1000, many=1031), "tcp": growth.Counts(few=1000, many=1029)}
+    assert growth.exceeded(counts) == ["http"]
 
 
 def a_level(wanted: float, rate: float, *, keeps_up: bool = True) -> dict[str, Any]:

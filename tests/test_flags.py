@@ -43,6 +43,7 @@ def test_flags_have_defaults() -> None:
         "history_max_bytes": 64 << 20,
         "history_path": "",
         "probe_max_concurrent": 4096,
+        "probe_event_loop_delay": False,
         "log_format": "logfmt",
         "log_level": "info",
         "log_prober": "info",

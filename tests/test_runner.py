@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -18,11 +20,12 @@ from probe_exporter.exposition.encoding import encode
 from probe_exporter.network import opening
 from probe_exporter.prober.deadline import TICK
 from probe_exporter.prober.declaration import Prober
-from probe_exporter.prober.failure import TIMEOUTS, OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.failure import TIMEOUTS, OutOfFiles, OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import DURATION, FAILURE, SUCCESS, TIMEOUT, Result, identify, run, run_in_new_loop
 from probe_exporter.settings.block import Settings
+from probe_exporter.telemetry.delays import TICK_SECONDS, Delays
 from tests.clocks import SimulatedLoop, simulated
 from tests.conftest import NewLoop
 from tests.waiting import PATIENCE
@@ -39,7 +42,7 @@ Act = Callable[[Probe], Awaitable[None]]
 
 @pytest.fixture
 def new_loop() -> NewLoop:
-    """Return a loop with a simulated clock, so that deadlines strike at exact times."""
+    """Return a loop with a simulated clock, so that deadlines expire at exact times."""
     return SimulatedLoop
 
 
@@ -68,6 +71,10 @@ async def succeed(probe: Probe) -> None:
     probe.set(MEASURED, 1)
 
 
+async def hang(probe: Probe) -> None:
+    await asyncio.Event().wait()
+
+
 # --- success -----------------------------------------------------------------------------------------------
 
 
@@ -87,6 +94,50 @@ async def test_run_succeeds_if_prober_returns() -> None:
         "probe_duration_seconds": {(): result.duration},
         "probe_timeout_seconds": {(): 5.0},
     }
+
+
+async def test_run_reports_the_delay_of_the_event_loop_that_it_saw() -> None:
+    now = 0.0
+    delays = Delays(lambda: now)
+
+    async def block(probe: Probe) -> None:
+        nonlocal now
+        now += 2.0
+
+    result = await run(module(block), "a target", 5.0, delays=delays)
+    assert result.success
+    assert series(result)["probe_event_loop_delay_seconds"] == {(): pytest.approx(2.0 - TICK_SECONDS)}
+    assert "probe_event_loop_delay_seconds" not in series(await run(module(block), "a target", 5.0))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        ImportError(f"libssl.so.3: cannot open shared object file: {os.strerror(errno.ENFILE)}"),
+    ],
+)
+async def test_run_says_that_files_are_missing_if_a_prober_finds_none(error: Exception) -> None:
+    """A prober that imports a library at its first probe finds none either, and that is no bug of its own."""
+
+    async def import_late(probe: Probe) -> None:
+        raise error
+
+    failure = (await ran(import_late)).failure
+    assert isinstance(failure, OutOfFiles)
+    assert "no file descriptor left" in failure.message
+
+
+async def test_cancelled_run_no_longer_watches_the_event_loop() -> None:
+    delays = Delays()
+    running = asyncio.create_task(run(module(hang), "a target", 5.0, delays=delays))
+    await asyncio.sleep(0)
+    assert delays.is_watching()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    delays.tick()
+    assert not delays.is_watching()
 
 
 async def test_run_passes_settings_and_remaining_time() -> None:

@@ -6,9 +6,11 @@ arguments of 64 KiB take hundreds of megabytes. How it works:
 * A cache is a `dict` whose ``__missing__`` computes the value. The decorated function is its ``__getitem__``: a hit
   runs in C, as with `lru_cache`, and costs no Python instruction.
 * Two generations take the place of an order of use. New entries go to the young generation; once it is full, it
-  becomes the old one, and the old one is dropped. An entry of the old generation that is asked for becomes young again.
+  becomes the old one, and the old one is dropped. An entry of the old generation that is used moves to the young one.
 * An exception is not cached: a bad argument is examined again each time, and takes no memory.
 * A result that takes more than a sixteenth of the limit is not cached, so that it can't push out all others.
+* `forget_all` empties every cache. Entries that were made during a burst of probes lie between the probes' own objects;
+  Python gives memory back in blocks of 1 MiB, and one entry keeps its block.
 """
 
 from __future__ import annotations
@@ -31,6 +33,16 @@ _SLOT_BYTES = 104
 """An entry of a dict, with its share of the free room in the table."""
 
 
+_caches: list[Cache[Any, Any]] = []
+"""Those that `remembered` has made: one for each decorated function."""
+
+
+def forget_all() -> None:
+    """Drop all remembered results; the next call of each function computes its result again."""
+    for results in _caches:
+        results.forget()
+
+
 def remembered(
     max_bytes: int = MAX_CACHE_BYTES, weigh: Callable[[Any, Any], int] | None = None
 ) -> Callable[[Callable[[K], V]], Callable[[K], V]]:
@@ -42,7 +54,9 @@ def remembered(
     """
 
     def decorate(function: Callable[[K], V]) -> Callable[[K], V]:
-        return Cache(function, max_bytes, weigh).__getitem__
+        results = Cache(function, max_bytes, weigh)
+        _caches.append(results)
+        return results.__getitem__
 
     return decorate
 
@@ -67,7 +81,8 @@ class Cache(dict[K, V]):
 
     def __missing__(self, key: K) -> V:
         """Compute a value, or take it from the old generation, and remember it."""
-        value = self.old[key] if key in self.old else self._function(key)
+        old = self.old  # another thread may replace it meanwhile
+        value = old[key] if key in old else self._function(key)
         size = _SLOT_BYTES + self._weigh(key, value)
         if size > self._max_bytes // LARGEST_SHARE:
             return value
@@ -78,6 +93,12 @@ class Cache(dict[K, V]):
         self[key] = value
         self.bytes += size
         return value
+
+    def forget(self) -> None:
+        """Drop all entries."""
+        self.clear()
+        self.old = {}
+        self.bytes = 0
 
 
 def _weight(key: object, value: object) -> int:

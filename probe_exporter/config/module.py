@@ -129,10 +129,14 @@ class Modules(Mapping[str, Module]):
         self._made: dict[str, Module] = {}
 
     def __getitem__(self, name: str) -> Module:
-        module = self.checked.get(name) or self._made.get(name)
+        module = self.made(name)
         if module is None:
             module = self._made.setdefault(name, self._later[name]())
         return module
+
+    def made(self, name: str) -> Module | None:
+        """Return a module if it exists and was made before; to make one may import its prober, which takes 0.1 s."""
+        return self.checked.get(name) or self._made.get(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self.checked or name in self._later

@@ -14,6 +14,7 @@ How it works:
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -93,7 +94,7 @@ class Node:
         return float(number) if self.tag == "!!float" else number
 
     @property
-    def belies_its_tag(self) -> bool:
+    def contradicts_its_tag(self) -> bool:
         """Whether this is a scalar with a tag such as ``!!int``, but without such a value."""
         kinds = {"!!int": int, "!!float": float, "!!bool": bool}
         if self.kind != "scalar" or self.tag not in (*kinds, "!!null"):
@@ -127,7 +128,9 @@ class Node:
 class _Composer:
     """Makes the tree of one document from its events."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_items: float) -> None:
+        self._max_items = max_items
+        self._items = 0  # of the lists that have ended
         self._anchors: dict[str | None, Node] = {}
         self._children: list[Node] = []  # of the collection that is being read; its end moves them to its node
         self._outer: list[tuple[Node, list[Node]]] = []
@@ -161,11 +164,14 @@ class _Composer:
         self._children = []
         if len(self._outer) > MAX_DEPTH:
             raise _error("nested too deeply", event)
+        if self._items + len(self._outer[-1][1]) > self._max_items:
+            raise TooManyItems
 
     def _end(self) -> None:
         node, siblings = self._outer.pop()
         if node.kind == "list":
             node.items = self._children
+            self._items += len(self._children)
         else:
             node.pairs = list(zip(self._children[::2], self._children[1::2], strict=True))
         self._children = siblings
@@ -178,6 +184,10 @@ def _position(event: yaml.Event) -> tuple[int, int]:
 
 def _tag(event: yaml.ScalarEvent) -> str:
     return "" if event.tag in (None, "!") else str(event.tag).replace("tag:yaml.org,2002:", "!!")
+
+
+class TooManyItems(Exception):
+    """The lists of a document have more items than the caller allows."""
 
 
 class SyntaxProblem(Exception):
@@ -196,13 +206,17 @@ def _error(message: str, event: yaml.Event) -> SyntaxProblem:
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def compose(data: bytes) -> Node | None:
+def compose(data: bytes, max_items: float = math.inf) -> Node | None:
     """Return the root of the first document; None if there is no document.
+
+    Args:
+        max_items: about the most items that its lists may have together, so that reading stops early.
 
     Raises:
         SyntaxProblem: the text is no YAML, has an alias without an anchor, or is nested more than `MAX_DEPTH` deep.
+        TooManyItems: it has more items.
     """
-    composer = _Composer()
+    composer = _Composer(max_items)
     try:
         for event in yaml.parse(data, Loader=_LOADER):
             root = composer.feed(event)

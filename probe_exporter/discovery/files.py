@@ -17,13 +17,17 @@ from probe_exporter.config import document as documents
 from probe_exporter.config.discovery import DiscoverySettings, TargetsOfFile, modules_in
 from probe_exporter.config.document import Document
 from probe_exporter.config.loading import validated
+from probe_exporter.config.nodes import TooManyItems
 from probe_exporter.config.problems import Problem
 from probe_exporter.config.shapes import shape_of
-from probe_exporter.discovery.groups import DiscoveryError, Target, encode
+from probe_exporter.discovery.groups import MAX_TARGETS, DiscoveryError, Target, encode, too_many_targets
 from probe_exporter.settings.fields import nearest
 
 MAX_FILE_BYTES = 4 << 20
 """10,000 targets with 400 bytes each."""
+
+MAX_ITEMS = 2 * MAX_TARGETS
+"""Entries and targets in a file: one with many more is refused before all of it is read, which would take seconds."""
 
 MAX_SHOWN_PROBLEMS = 5
 
@@ -98,7 +102,10 @@ class FileOfTargets:
                 yield Target(target, entry.module or self._settings.module, entry.params, labels)
 
     def _entries(self, data: bytes) -> tuple[Document, Sequence[TargetsOfFile]]:
-        document, root = documents.parsed(data, str(self._path))
+        try:
+            document, root = documents.parsed(data, str(self._path), MAX_ITEMS)
+        except TooManyItems:
+            raise too_many_targets(self._source) from None
         if root is None or root.is_null:
             return document, ()
         document = documents.interpreted(document, root, _SHAPE)

@@ -29,6 +29,11 @@ class DiscoveryError(Exception):
         self.status = status
 
 
+def too_many_targets(source: str) -> DiscoveryError:
+    """Return the error of a source with more than `MAX_TARGETS` targets."""
+    return DiscoveryError(f'Source "{source}" has more than {MAX_TARGETS} targets: divide it', 500)
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One target.
@@ -64,7 +69,7 @@ def encode(source: str, targets: Iterable[Target]) -> bytes:
         pieces.append(piece)
         size += len(piece) + 1
         if len(pieces) > MAX_TARGETS:
-            raise DiscoveryError(f'Source "{source}" has more than {MAX_TARGETS} targets: divide it', 500)
+            raise too_many_targets(source)
         if size > MAX_BODY_BYTES:
             raise DiscoveryError(
                 f'Source "{source}" has more than {MAX_BODY_BYTES >> 20} MiB of labels: divide it', 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from enum import StrEnum
 from typing import Self
@@ -130,7 +131,7 @@ class OwnReason(str):
     Args:
         value: the prober's name, an underscore and the part that failed.
         meaning: one sentence for people.
-        advice: what to check or to try, for a person who has to mend it; empty if the meaning says it.
+        advice: what to check or to try, for the person on call; empty if the meaning says it.
 
     Raises:
         ValueError: the value has characters other than lower-case letters, digits and underscores.
@@ -191,14 +192,31 @@ class OutOfFiles(ProbeFailed):
     """The exporter has no file descriptor left, so the probe says nothing about its target."""
 
 
-def check_files(error: OSError, what: str) -> None:
+def check_files(error: BaseException, what: str) -> None:
     """Raise `OutOfFiles` if `error` means that no file descriptor is left.
 
     Args:
         what: what failed, for the message: ``reading /etc/hosts``.
     """
-    if error.errno in (errno.EMFILE, errno.ENFILE):
+    if needs_files(error):
         raise OutOfFiles(
             Reason.CONNECT_FAILED,
             f"{what} failed: the exporter has no file descriptor left; raise its limit of open files",
         ) from None
+
+
+def needs_files(error: BaseException | None) -> bool:
+    """Return whether an exception, or one that led to it, means that no file descriptor is left.
+
+    An import of a shared library has no number of the error, only its text.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_FILES:
+            return True
+        if isinstance(error, ImportError) and any(text in str(error) for text in _NO_FILES.values()):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+_NO_FILES = {number: os.strerror(number) for number in (errno.EMFILE, errno.ENFILE)}

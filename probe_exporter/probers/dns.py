@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import host_and_port
 from probe_exporter.network import opening
+from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
@@ -27,7 +28,7 @@ from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Text, encode, nearest
 from probe_exporter.settings.regexps import LateRegexp, Regexp
 from probe_exporter.settings.rules import Absent, Block, required
-from probe_exporter.tls import context, handshake
+from probe_exporter.tls import context, metrics
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "transport_protocol is neither udp nor tcp")
     default = PORT_OF_TLS if settings.dns_over_tls else PORT
     host, port = host_and_port(probe.target, default, settings.transport_protocol or "udp")
-    address = await opening.choose_address(probe, host, settings, DURATION)
+    address = await choose_address(probe, host, settings, DURATION)
     _check_usable(settings)
     if settings.transport_protocol == "tcp":
         response = await _ask_over_tcp(probe, settings, host, address, port)
@@ -239,7 +240,7 @@ async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address:
     with probe.phase("connect", DURATION):
         connection = await opening.dial(probe, [address], port, source=settings.source_ip_address, secure=secure)
     if connection.handshake is not None:
-        handshake.report(probe, connection.handshake)
+        metrics.report_handshake(probe, connection.handshake)
     try:
         with probe.phase("request", DURATION):
             message = query.message(number)

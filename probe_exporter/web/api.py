@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from probe_exporter.web.health import Report
-from probe_exporter.web.histories import HELD, MAX_LISTED
+from probe_exporter.web.history import HELD, MAX_LISTED
 from probe_exporter.web.html.assets import TYPES
 from probe_exporter.web.metadata import Metadata
 
@@ -164,7 +164,11 @@ HISTORY = Operation(
         Parameter("result", "Only these.", schema={"enum": ["success", "failure"]}),
         Parameter("reason", "Only failures for this reason; a prober may have some of its own."),
         Parameter("since", "Only probes that began then or later: Unix seconds, RFC 3339, or an age such as 15m."),
-        Parameter("limit", "At most so many.", schema={"type": "integer", "minimum": 1, "maximum": MAX_LISTED}),
+        Parameter(
+            "limit",
+            "At most so many; fewer if their targets and messages take more than 8 MiB.",
+            schema={"type": "integer", "minimum": 1, "maximum": MAX_LISTED},
+        ),
     ),
 )
 

@@ -1,7 +1,7 @@
 """The web server's connections: close slow and idle ones, so that they don't keep other clients from connecting.
 
 A connection that is older than ``--web.max-connection-age`` is closed with its next response, so that a client that
-keeps connections for ever, as Prometheus does, reaches a new replica behind a load balancer. The response says
+never closes its connections, as Prometheus does not, reaches a new replica behind a load balancer. The response says
 ``Connection: close``, so the client sends no request that would be lost (RFC 9112 section 9.6).
 """
 
@@ -102,6 +102,10 @@ class Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast("asyncio.Transport", transport)
         super().connection_made(transport)
+        # aiohttp's timer for a client that sends nothing, 0.5 kB: `await_request` limits that, to less.
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+            self._keepalive_handle = None
         self._all.opened()
         self._all.await_request(self)
 

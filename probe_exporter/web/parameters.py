@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from sys import getsizeof
 from urllib.parse import unquote_to_bytes
 
 from probe_exporter.addresses.cache import remembered
@@ -34,7 +35,12 @@ class TooManyParameters(ValueError):
     """A query string has more than `MAX_QUERY_PARAMETERS` parameters."""
 
 
-@remembered()  # a Prometheus sends the same queries again and again
+def _weight(query: str, parameters: Mapping[str, str]) -> int:
+    texts = sum(map(getsizeof, parameters)) + sum(map(getsizeof, parameters.values()))
+    return getsizeof(query) + getsizeof(parameters) + texts
+
+
+@remembered(weigh=_weight)  # a Prometheus sends the same queries again and again
 def decode_query(query: str) -> Mapping[str, str]:
     """Return the parameters of a raw query string, decoded once; of repeated ones, the first.
 

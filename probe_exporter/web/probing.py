@@ -10,22 +10,23 @@ from typing import Any
 from aiohttp.web import BaseRequest
 
 from probe_exporter.config.current import Configuration
-from probe_exporter.config.module import Module
+from probe_exporter.config.module import Config, Module
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import negotiate
 from probe_exporter.exposition.merging import merged
+from probe_exporter.history.debug_page import debug_pages
 from probe_exporter.history.memory import History
 from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.history.record import debug_documents
-from probe_exporter.prober.failure import OutOfFiles, Reason
+from probe_exporter.prober.failure import OutOfFiles, Reason, needs_files
 from probe_exporter.runner import Result, run
 from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.telemetry.delays import Delays
 from probe_exporter.web.accepting import NO_FILES
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answers import Answer, Refused, exposition, plain
 from probe_exporter.web.html.negotiation import wants_html
+from probe_exporter.web.module_selection import UnknownModule, modules_made, modules_named, with_parameters
 from probe_exporter.web.parameters import decode_query, is_repeated, probe_timeout, scrape_timeout
-from probe_exporter.web.selection import UnknownModule, named, prepared
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,11 @@ class Probing:
         timeout_offset: float,
         max_probes: int,
         page: DebugPage | None = None,
+        delays: Delays | None = None,
     ) -> None:
         """
         Args:
+            delays: watches the event loop during each probe; None to report no delay.
             page: makes the page of the probes of one request, for browsers that debug; without it they get text.
         """
         self._configuration = configuration
@@ -64,8 +67,10 @@ class Probing:
         self._probe_log = probe_log
         self._timeout_offset = timeout_offset
         self._page = page
+        self._delays = delays
         self._admission = Admission(max_probes, telemetry)
         self.running: set[asyncio.Task[Any]] = set()
+        self._making = asyncio.Lock()
         self._draining: asyncio.Event | None = None  # set once the last probe has ended
 
     async def probe(self, request: BaseRequest, query: str) -> Answer:
@@ -76,15 +81,14 @@ class Probing:
         Raises:
             Refused: the request is invalid, or there is no free slot in time.
         """
-        if self._draining is not None:
-            raise Refused(503, "The exporter is shutting down")
+        self._refuse_if_draining()
         parameters = decode_query(query)
-        modules = self._modules(parameters.get("module") or DEFAULT_MODULE)
+        modules = await self._modules(parameters.get("module") or DEFAULT_MODULE)
         scrape = _scrape_timeout(request)
         target = parameters.get("target")
         if not target:
             raise Refused(400, "The target parameter is missing")
-        modules = [prepared(module, parameters) for module in modules]
+        modules = [with_parameters(module, parameters) for module in modules]
         debug = parameters.get("debug") == "true"
         warning = REPEATED_TARGET if debug and is_repeated(query, "target") else ""
         if len(modules) == 1:
@@ -95,19 +99,48 @@ class Probing:
             if self._page is not None and wants_html(request):
                 return await self._page(request, results)
             # In a thread: to render thousands of samples and log lines takes longer than one turn may take.
-            return plain(await asyncio.to_thread(debug_documents, results, self._probe_log))
+            return plain(await asyncio.to_thread(debug_pages, results, self._probe_log))
         format = negotiate(request.headers.get("Accept", ""))
         samples = {result.module.name: result.probe.samples for result in results}
         one = samples.popitem()[1] if len(samples) == 1 else merged(samples)
         return exposition(request, encode(one, format), format.content_type)
 
-    def _modules(self, asked: str) -> list[Module]:
+    async def _modules(self, asked: str) -> list[Module]:
+        """Return the modules that a request names.
+
+        Raises:
+            Refused: one is unknown, or there are too many, or its prober can't be imported for lack of files.
+        """
+        config = self._configuration.current
         try:
-            return named(self._configuration.current, asked)
+            return modules_made(config, asked) or await self._make(config, asked)
         except UnknownModule as unknown:
             self._telemetry.unknown_modules += 1
             log.debug("Unknown module", extra={"fields": {"module": unknown.name}})
             raise
+
+    async def _make(self, config: Config, asked: str) -> list[Module]:
+        """Make shipped modules at their first use, in a thread: importing a prober takes up to 0.1 s.
+
+        Raises:
+            Refused: there is no file descriptor left.
+        """
+        async with self._making:  # thousands of requests may come at once, and all but the first find it made
+            found = modules_made(config, asked)
+            if found is not None:
+                return found
+            try:
+                modules = await asyncio.to_thread(modules_named, config, asked)
+            except Exception as error:
+                if needs_files(error):
+                    raise Refused(503, NO_FILES, **{"Retry-After": "1"}) from error
+                raise
+        self._refuse_if_draining()
+        return modules
+
+    def _refuse_if_draining(self) -> None:
+        if self._draining is not None:
+            raise Refused(503, "The exporter is shutting down")
 
     async def _admitted(self, module: Module, target: str, scrape: float, warning: str) -> Result:
         """Wait for a free slot, which nearly always is there at once, and run a probe.
@@ -140,7 +173,7 @@ class Probing:
         tally = self._telemetry.tally(module.name)
         tally.start(waited)
         try:
-            result = await run(module, target, timeout, warning)
+            result = await run(module, target, timeout, warning, self._delays)
         except BaseException:
             tally.cancel()
             raise
@@ -154,6 +187,8 @@ class Probing:
             self._probe_log.write(result)
             raise Refused(503, NO_FILES, **{"Retry-After": "1"})
         tally.finish(result.failure.reason.value if result.failure else "", result.duration)
+        if result.runs:
+            tally.deny_addresses(run.reason for run in result.runs if run.address)
         if result.failure is not None and result.failure.reason is Reason.INTERNAL_ERROR:
             self._telemetry.internal_errors += 1
         self._history.add(result)

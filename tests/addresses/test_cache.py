@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from probe_exporter.addresses.cache import Cache, remembered, size_of
+from probe_exporter.addresses.cache import Cache, forget_all, remembered, size_of
 
 
 class Counting:
@@ -27,6 +27,40 @@ def test_second_call_is_answered_from_the_cache() -> None:
     cached = remembered()(function)
     assert [cached("a"), cached("a"), cached("b")] == ["A", "A", "B"]
     assert function.calls == ["a", "b"]
+
+
+def test_forgotten_results_are_computed_again() -> None:
+    function = Counting()
+    cached = remembered()(function)
+    assert [cached("a"), cached("a")] == ["A", "A"]
+    forget_all()
+    assert [cached("a"), cached("a")] == ["A", "A"]
+    assert function.calls == ["a", "a"]
+
+
+def test_forgetting_empties_both_generations() -> None:
+    cache = Cache(str.upper, 1 << 16)
+    for number in range(1_000):
+        cache[f"number {number}"]
+    assert cache.old
+    cache.forget()
+    assert (len(cache), len(cache.old), cache.bytes) == (0, 0, 0)
+
+
+def test_entry_is_found_while_another_thread_empties_the_cache() -> None:
+    class Key:
+        """A key whose comparison stands for the moment at which the other thread runs."""
+
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            cache.forget()
+            return True
+
+    cache = Cache[Key, str](lambda _: "computed", 1 << 20)
+    cache.old = {Key(): "old"}
+    assert cache[Key()] == "old"
 
 
 def test_exception_is_raised_each_time_and_takes_no_memory() -> None:

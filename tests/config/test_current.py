@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from probe_exporter.config.current import REFUSALS, Configuration, Source
 from probe_exporter.config.loading import load
 from probe_exporter.config.module import ConfigError
 from probe_exporter.plugins.loader import LoaderError, library, load_probers
+from probe_exporter.runner import run
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.tls.context import client_context
 from probe_exporter.tls.settings import TLSSettings
+from tests.cost import short_turns
 
 GOOD = "modules: {one: {prober: http}}\n"
 BETTER = "modules: {one: {prober: http}, two: {prober: http, timeout: 3s}}\n"
@@ -186,6 +189,42 @@ async def test_reload_drops_tls_contexts_of_old_config(tmp_path: Path) -> None:
     setup.file.write_text(BETTER)
     await setup.configuration.reload()
     assert client_context(TLSSettings()) is not context
+
+
+def many_modules(timeout: int) -> str:
+    """A configuration with 2,000 modules, of which a reload makes all anew."""
+    module = "{{prober: tcp, timeout: {}s, tcp: {{query_response: [{{expect: '^{} '}}]}}}}"
+    return "modules:\n" + "".join([f"  tcp_{one}: {module.format(timeout, one)}\n" for one in range(2_000)])
+
+
+@pytest.mark.slow
+async def test_reload_of_thousands_of_modules_lets_probes_go_on(tmp_path: Path) -> None:
+    """Each probe that began before or during the reload succeeds, and no turn of the loop takes long."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"7 is the number\n")
+        await reader.read()
+        writer.close()
+
+    setup = Setup(tmp_path, many_modules(timeout=60))
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with server:
+        target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        setup.file.write_text(many_modules(timeout=61))
+
+        async def probe() -> float:
+            module = setup.configuration.current.modules["tcp_7"]
+            result = await run(module, target, module.timeout)
+            assert result.success, result.failure
+            return result.timeout
+
+        with short_turns():
+            reload = asyncio.create_task(setup.configuration.reload())
+            assert await probe() == 60.0
+            while not reload.done():
+                await probe()
+            await reload
+            assert await probe() == 61.0
 
 
 # --- probers that are broken -------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.config.nodes import MAX_DEPTH, Node, SyntaxProblem, compose, parse_number
+from probe_exporter.config.nodes import MAX_DEPTH, Node, SyntaxProblem, TooManyItems, compose, parse_number
 
 
 def scalar(text: str) -> Node:
@@ -68,6 +68,13 @@ def test_deep_nesting_is_refused_without_recursion(opening: str) -> None:
     """A hundred thousand brackets are an error and not a crash."""
     with pytest.raises(SyntaxProblem, match="nested too deeply"):
         compose(opening.encode() * 100_000)
+
+
+def test_items_of_all_lists_together_are_limited() -> None:
+    text = b"- [a, b]\n- {c: [d]}\n- e\n- {}\n"
+    assert compose(text, max_items=7) is not None
+    with pytest.raises(TooManyItems):
+        compose(text, max_items=6)
 
 
 def test_nesting_within_the_limit_is_read() -> None:
@@ -134,7 +141,7 @@ def test_scalars_follow_the_core_schema_and_their_tags(text: str, value: object)
     ("text", "belies"), [("!!int x", True), ("!!int 1.5", True), ("!!null x", True), ("!!int 5", False), ("x", False)]
 )
 def test_wrong_tag_is_a_problem(text: str, belies: bool) -> None:
-    assert scalar(text).belies_its_tag is belies
+    assert scalar(text).contradicts_its_tag is belies
 
 
 @pytest.mark.parametrize(

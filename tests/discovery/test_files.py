@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from probe_exporter.config.discovery import DiscoverySettings
-from probe_exporter.discovery import files
-from probe_exporter.discovery.files import FileOfTargets
+from probe_exporter.discovery import files, groups
+from probe_exporter.discovery.files import MAX_ITEMS, FileOfTargets
 from probe_exporter.discovery.groups import DiscoveryError
 
 MODULES = ("http_2xx", "icmp")
+
+ONE_TARGET = "- {{module: icmp, targets: [{}.test]}}\n"
+TWO_TARGETS = "- {{module: icmp, targets: [{0}.a, {0}.b]}}\n"
+"""Entries of a file, to be formatted with a number."""
 
 
 class Written:
@@ -125,6 +132,40 @@ def test_what_is_no_file_is_refused(tmp_path: Path, make: Callable[[Path], None]
         shops.path.unlink()
         shops.write("- {targets: [a]}")
         assert shops.targets() == ["a"]
+
+
+@pytest.mark.parametrize(
+    "entry", ["- {{module: icmp, targets: [{}.test]}}\n", "- {{module: icmp, targets: [{0}.a, {0}.b]}}\n"]
+)
+def test_reading_stops_after_many_more_targets_than_are_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    """The parser is asked for a fraction of the events of the file: reading all of it takes seconds."""
+    shops = Written(tmp_path)
+    shops.write("".join([entry.format(number) for number in range(80_000)]))
+    asked = Counter[str]()
+    parse = yaml.parse
+
+    def counted(*arguments: Any, **more: Any) -> Iterator[yaml.Event]:
+        for event in parse(*arguments, **more):
+            asked[type(event).__name__] += 1
+            yield event
+
+    monkeypatch.setattr(yaml, "parse", counted)
+    assert shops.refusal() == 'Source "shops" has more than 10000 targets: divide it'
+    assert asked["MappingStartEvent"] <= MAX_ITEMS
+
+
+@pytest.mark.parametrize(("entries", "entry"), [(60, ONE_TARGET), (30, TWO_TARGETS)])
+def test_file_with_as_many_targets_as_allowed_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: int, entry: str
+) -> None:
+    most = 60
+    monkeypatch.setattr(files, "MAX_ITEMS", 2 * most)
+    monkeypatch.setattr(groups, "MAX_TARGETS", most)
+    shops = Written(tmp_path)
+    shops.write("".join([entry.format(number) for number in range(entries)]))
+    assert len(shops.targets()) == most
 
 
 def test_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

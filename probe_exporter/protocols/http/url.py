@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from sys import getsizeof
+from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin
 
 from probe_exporter.addresses import literals
@@ -29,8 +30,7 @@ _SAFE_IN_QUERY = "".join(map(chr, range(0x21, 0x7F)))
 _SAFE_IN_PATH = "".join(set(_SAFE_IN_QUERY) - set('"<>\\^`{|}'))
 
 
-@dataclass(frozen=True, slots=True)
-class URL:
+class URL(NamedTuple):
     """An absolute http or https URL.
 
     Attributes:
@@ -59,7 +59,7 @@ class URL:
 
     def secured(self) -> URL:
         """Return the URL with the scheme https, and with its default port unless the URL gives a port."""
-        return replace(self, scheme="https", port=_split_authority(self.authority, DEFAULT_PORTS["https"])[1])
+        return self._replace(scheme="https", port=_split_authority(self.authority, DEFAULT_PORTS["https"])[1])
 
     def join(self, location: str) -> URL:
         """Resolve a Location header against this URL (RFC 3986, section 5).
@@ -76,7 +76,7 @@ class URL:
         url = parse(location)
         if not url.host:
             raise ValueError(f"{location[:200]!r} has no host")
-        return replace(url, path=_without_dots(url.path))
+        return url._replace(path=_without_dots(url.path))
 
 
 def _without_dots(path: str) -> str:
@@ -99,7 +99,11 @@ def has_authority(location: str) -> bool:
     return location.startswith("//") or _PARTS.match(location) is not None
 
 
-@remembered()
+def _weight(target: str, url: URL) -> int:
+    return getsizeof(target) + getsizeof(url) + sum(map(getsizeof, url))
+
+
+@remembered(weigh=_weight)
 def parse_target(target: str) -> URL:
     """Parse a target: a URL, or a URL without its ``http://``.
 
@@ -123,9 +127,9 @@ def parse(text: str) -> URL:
     scheme = match[1].lower()
     userinfo, at, authority = match[2].rpartition("@")
     host, port = _split_authority(authority, DEFAULT_PORTS[scheme])
-    if not _USER.fullmatch(userinfo):
+    if userinfo and not _USER.fullmatch(userinfo):
         raise ValueError("the URL's user information contains a character that must be percent-encoded")
-    if _BAD_ESCAPE.search(match[3] + (match[5] or "")):
+    if "%" in text and _BAD_ESCAPE.search(match[3] + (match[5] or "")):
         raise ValueError("the URL contains a % without two hexadecimal digits")
     user, colon, password = userinfo.partition(":")
     return URL(

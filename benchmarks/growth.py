@@ -1,0 +1,114 @@
+"""``python -m benchmarks.growth``: does a probe cost the same with few and with many targets and modules?
+
+It counts user instructions in callgrind, as `benchmarks.instructions` does, so the machine's load does not matter:
+
+* **targets**: probes of 10 and of 20,000 targets, in turn.
+* **modules**: probes of 10 and of 2,000 modules of one configuration file, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from benchmarks.instructions import simulated
+from benchmarks.targets import serving
+from tests.exporters import probe_path
+from tests.targets import Pki
+
+FEW_TARGETS, MANY_TARGETS = 10, 20_000
+FEW_MODULES, MANY_MODULES = 10, 2_000
+
+ALLOWANCE = 1.03
+"""A probe of many may need 3 % more instructions than one of few."""
+
+MODULES: Mapping[str, Mapping[str, object]] = {
+    "http": {"prober": "http", "http": {"enable_http2": False}},
+    "tcp": {"prober": "tcp"},
+}
+TARGETS = {"http": "http://127.0.0.1:{http}/", "tcp": "127.0.0.1:{http}"}
+
+
+class Counts(NamedTuple):
+    """The instructions of a probe of few and of many."""
+
+    few: int
+    many: int
+
+
+def main() -> int:
+    """Count, print a table. Return 1 if a probe of many costs too much, else 0."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help="targets or modules (both)")
+    parser.add_argument("--many", type=int, help=f"targets and modules that are many ({MANY_TARGETS}, {MANY_MODULES})")
+    options = parser.parse_args()
+    kinds = options.kinds or [*KINDS]
+    if unknown := set(kinds) - KINDS.keys():
+        parser.error(f"unknown kind {', '.join(sorted(unknown))}; choose from {', '.join(KINDS)}")
+    counts: dict[str, Counts] = {}
+    for kind in kinds:
+        counts |= KINDS[kind](options.many)
+    print("| probe | of few | of many | |\n| --- | ---: | ---: | ---: |")
+    for name, (few, many) in counts.items():
+        print(f"| {name} | {few:,} | {many:,} | {many / few - 1:+.1%} |")
+    over = exceeded(counts)
+    print(*[f"{name}: more than {ALLOWANCE - 1:.0%}" for name in over], sep="\n")
+    return 1 if over else 0
+
+
+def exceeded(counts: Mapping[str, Counts]) -> list[str]:
+    """Return the names of the probes that cost too much of many."""
+    return [name for name, (few, many) in counts.items() if many > few * ALLOWANCE]
+
+
+def targets(many: int | None) -> dict[str, Counts]:
+    """Return the instructions of http probes of few and of many targets, which differ in their path."""
+    numbers = FEW_TARGETS, many or MANY_TARGETS
+    counts = [_count(1, {"http": [f"{one}" for one in range(number)]})["http"] for number in numbers]
+    return {f"http, {numbers[0]} and {numbers[1]:,} targets": Counts(*counts)}
+
+
+def modules(many: int | None) -> dict[str, Counts]:
+    """Return the instructions of probes of few and of many modules."""
+    numbers = FEW_MODULES, many or MANY_MODULES
+    few, more = [_count(number, {name: [""] for name in MODULES}) for number in numbers]
+    return {f"{name}, {numbers[0]} and {numbers[1]:,} modules": Counts(few[name], more[name]) for name in MODULES}
+
+
+KINDS = {"targets": targets, "modules": modules}
+
+
+def _count(number: int, ends: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return the instructions of a probe by its name in `MODULES`.
+
+    Args:
+        number: how many equal modules the configuration has for each name.
+        ends: what the targets of a name end with.
+    """
+    counts = {}
+    with tempfile.TemporaryDirectory() as directory_name:
+        directory = Path(directory_name)
+        Pki(directory)
+        many = {f"{name}_{one}": dict(module) for name, module in MODULES.items() for one in range(number)}
+        (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": many}))
+        with serving(directory) as ports, simulated(directory) as exporter:
+            for name, endings in ends.items():
+                target = TARGETS[name].format(**ports)
+                paths = [
+                    probe_path(module=f"{name}_{one}", target=f"{target}{end}")
+                    for end in endings
+                    for one in range(number)
+                ]
+                print(f"{name}: {len(paths):,} different probes …", file=sys.stderr)
+                counts[name] = exporter.count(paths)[0]
+    return counts
+
+
+if __name__ == "__main__":
+    sys.exit(main())

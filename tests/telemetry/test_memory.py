@@ -1,0 +1,59 @@
+"""Memory is given back once after each burst of probes, when few are left."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from probe_exporter.addresses.cache import remembered
+from probe_exporter.telemetry.memory import MAX_LEFT, MIN_BURST, QUIET_CHECKS, Trimmer, drop_leftovers
+
+
+@pytest.mark.parametrize("left", [0, MAX_LEFT])
+def test_burst_is_over_once_few_probes_are_left(left: int) -> None:
+    numbers = iter([0, MIN_BURST, MIN_BURST * 4, *[left] * QUIET_CHECKS, *[left] * 5])
+    trimmer = Trimmer(lambda: next(numbers))
+    found = [trimmer.burst_is_over() for _ in range(3 + QUIET_CHECKS + 5)]
+    assert found == [False] * (2 + QUIET_CHECKS) + [True] + [False] * 5
+
+
+def test_few_probes_are_no_burst() -> None:
+    numbers = iter([MIN_BURST - 1, 0, 0, 0, 0])
+    trimmer = Trimmer(lambda: next(numbers))
+    assert not any(trimmer.burst_is_over() for _ in range(5))
+
+
+def test_burst_goes_on_while_waves_of_probes_follow_each_other() -> None:
+    numbers = iter([MIN_BURST, 0, MIN_BURST, 0, MAX_LEFT + 1, 0])
+    trimmer = Trimmer(lambda: next(numbers))
+    assert not any(trimmer.burst_is_over() for _ in range(6))
+
+
+class Node:
+    """An object that can be in a cycle, and be watched."""
+
+    def __init__(self) -> None:
+        self.other = self
+
+
+def test_leftovers_are_cached_results_and_garbage_in_cycles() -> None:
+    calls: list[str] = []
+
+    @remembered()
+    def compute(text: str) -> str:
+        calls.append(text)
+        return text
+
+    compute("a")
+    gc.disable()
+    try:
+        garbage = weakref.ref(Node())
+        assert garbage() is not None
+        drop_leftovers()
+        assert garbage() is None
+    finally:
+        gc.enable()
+    compute("a")
+    assert calls == ["a", "a"]
