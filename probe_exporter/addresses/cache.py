@@ -39,8 +39,8 @@ _caches: list[Cache[Any, Any]] = []
 
 def forget_all() -> None:
     """Drop all remembered results; the next call of each function computes its result again."""
-    for cache in _caches:
-        cache.forget()
+    for made in _caches:
+        made.forget()
 
 
 def remembered(
@@ -54,9 +54,9 @@ def remembered(
     """
 
     def decorate(function: Callable[[K], V]) -> Callable[[K], V]:
-        cache = Cache(function, max_bytes, weigh)
-        _caches.append(cache)
-        return cache.__getitem__
+        made = Cache(function, max_bytes, weigh)
+        _caches.append(made)
+        return made.__getitem__
 
     return decorate
 

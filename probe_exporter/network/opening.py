@@ -19,7 +19,7 @@ from probe_exporter.network.settings import AddressSettings, ConnectSettings, So
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Network, Probe
-from probe_exporter.tls import context, handshake
+from probe_exporter.tls import handshake, loading
 from probe_exporter.tls.settings import TLSSettings
 
 LOOKUP_TIME = Metric("probe_dns_lookup_time_seconds", "Seconds that resolving the target's name took.")
@@ -204,8 +204,11 @@ async def start_tls(
         raise ProbeFailed(
             Reason.SETTINGS_UNUSABLE, "tls_config: without `server_name` there is no name to verify a certificate by"
         )
+    await loading.load()
+    from probe_exporter.tls.context import client_context  # noqa: PLC0415  # see `loading`
+
     with probe.phase("tls", seconds):
-        await connection.start_tls(probe, Secure(context.client_context(settings), name))
+        await connection.start_tls(probe, Secure(client_context(settings), name))
     assert connection.handshake is not None
     handshake.report(probe, connection.handshake)
 

@@ -43,7 +43,7 @@ from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import certificates, evidence, handshake, layer, suites
+from probe_exporter.tls import certificates, evidence, handshake, suites
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.quic import QuicContext
 
@@ -190,7 +190,7 @@ class QuicClient:
                 self.handshake = self._context.verify(self._shown, self._server_name)
             except TimeoutError:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
-            except layer.VerificationFailed as failed:
+            except handshake.VerificationFailed as failed:
                 handshake.report(probe, failed.handshake)
                 evidence.keep(probe, failed.handshake, self._server_name)
                 self.close(QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate, QuicFrameType.CRYPTO)

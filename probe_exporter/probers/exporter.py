@@ -239,7 +239,7 @@ _ABSENT = (404, 405, 410, 501)
 async def probe_exporter(probe: Probe, settings: ExporterSettings) -> None:
     """Fetches and checks an exporter's page of metrics, its health API and its metadata API."""
     visit = _Visit(probe, settings)
-    visit.set_out()
+    await visit.set_out()
     await visit.resolve()
     await visit.metrics()
     await visit.health()
@@ -270,12 +270,12 @@ class _Visit:
         self._document: bytes | None = None  # of the metadata API
         self._build_info = about.selection()
 
-    def set_out(self) -> None:
+    async def set_out(self) -> None:
         """Check the settings before anything is sent, and set the metrics that every result has."""
         settings = self._settings
         check_references(settings)
         if self._url.secure or settings.has_tls_config:
-            WholePage(self._probe, settings.asking, self._url).journey.prepare_tls()
+            await WholePage(self._probe, settings.asking, self._url).journey.prepare_tls()
         for metric in (STATUS_CODE, BODY, PARSED):
             self._probe.set(metric, 0)
 

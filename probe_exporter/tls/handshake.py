@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls.certificates import Certificate, earliest_expiry
+
+if TYPE_CHECKING:
+    from probe_exporter.tls.certificates import Certificate
 
 EARLIEST_EXPIRY = Metric(
     "probe_ssl_earliest_cert_expiry",
@@ -50,6 +54,14 @@ class Handshake:
     stapled: bytes | None = None  # the OCSP response; empty if the peer sent none, None if it was not requested
 
 
+class VerificationFailed(ProbeFailed):
+    """The peer's certificate does not verify; `handshake` is the handshake as far as it went."""
+
+    def __init__(self, reason: Reason, message: str, handshake: Handshake) -> None:
+        super().__init__(reason, message)
+        self.handshake = handshake
+
+
 def report(probe: Probe, handshake: Handshake) -> None:
     """Set the TLS metrics of a probe, also if the certificate did not verify."""
     probe.handshake = handshake
@@ -61,9 +73,9 @@ def report(probe: Probe, handshake: Handshake) -> None:
     if not handshake.sent:
         return
     probe.set(CERTIFICATE_INFO, 1, *handshake.sent[0].labels)
-    probe.set(EARLIEST_EXPIRY, earliest_expiry(handshake.sent))
+    probe.set(EARLIEST_EXPIRY, min([certificate.expiry for certificate in handshake.sent]))
     if handshake.verified is not None:
-        probe.set(CHAIN_EXPIRY, earliest_expiry(handshake.verified))
+        probe.set(CHAIN_EXPIRY, min([certificate.expiry for certificate in handshake.verified]))
 
 
 def report_no_chain(probe: Probe, handshake: Handshake) -> None:

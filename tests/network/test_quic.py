@@ -21,8 +21,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.tls import certificates
 from probe_exporter.tls.context import client_context, forget_contexts
-from probe_exporter.tls.handshake import Handshake
-from probe_exporter.tls.layer import VerificationFailed
+from probe_exporter.tls.handshake import Handshake, VerificationFailed
 from probe_exporter.tls.quic import quic_context
 from probe_exporter.tls.settings import TLSSettings
 from tests.cost import short_turns
