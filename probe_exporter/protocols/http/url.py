@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin
 
 from probe_exporter.addresses import literals
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.addresses.cache import MAX_CACHE_BYTES, remembered
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -103,7 +103,7 @@ def _weight(target: str, url: URL) -> int:
     return getsizeof(target) + getsizeof(url) + sum(map(getsizeof, url))
 
 
-@remembered(weigh=_weight)
+@remembered(2 * MAX_CACHE_BYTES, _weight)
 def parse_target(target: str) -> URL:
     """Parse a target: a URL, or a URL without its ``http://``.
 
